@@ -1,0 +1,45 @@
+# make demo   install and run the council      make test   install and run the tests
+# make lint   style, types and layers          make bench, make claims   measure, and write docs/
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+
+.PHONY: demo test lint bench claims clean
+
+demo: $(RUN_READY)
+	$(BIN)/kdmesh run council
+
+test: $(DEV_READY)
+	$(BIN)/python -m pytest
+
+lint: $(DEV_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(RUN_READY)
+	set -o pipefail; $(BIN)/python benchmarks/throughput.py | tee docs/throughput.txt
+	set -o pipefail; $(BIN)/python benchmarks/planner.py | tee docs/planner.txt
+
+claims: $(RUN_READY)
+	set -o pipefail; $(BIN)/python benchmarks/digits_claims.py | tee docs/claims.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Stamps: what is installed is installed anew only when these files change.
+$(RUN_READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kdmesh needs Python 3.11 or later: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+$(DEV_READY): $(RUN_READY)
+	$(PIP) --editable '.[dev]'
+	touch $@

@@ -1,0 +1,30 @@
+"""kdmesh: a mesh is a graph of models, and knowledge flows along its edges."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdmesh.api import Mesh, Result, data, load
+    from kdmesh.errors import MeshError, RunFailed
+    from kdmesh.hookspecs import hookimpl
+
+_HOMES = {
+    "Mesh": "kdmesh.api",
+    "Result": "kdmesh.api",
+    "data": "kdmesh.api",
+    "load": "kdmesh.api",
+    "MeshError": "kdmesh.errors",
+    "RunFailed": "kdmesh.errors",
+    "hookimpl": "kdmesh.hookspecs",
+}
+__all__ = ["Mesh", "MeshError", "Result", "RunFailed", "data", "hookimpl", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import kdmesh` alone imports neither torch nor ray."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kdmesh' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

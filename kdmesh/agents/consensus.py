@@ -1,0 +1,92 @@
+"""A consensus at work on one host: gathers its members' signals for a batch and combines them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.agents.build import import_path
+from kdmesh.signals import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+
+
+class Consensus:
+    """One rule, built once per host. ``combine`` is the only place where signals of several sources meet."""
+
+    def __init__(self, node: ConsensusNode, config: dict[str, Any]) -> None:
+        self.node = node
+        self.rule: nn.Module = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
+        self.rule.space = node.space  # type: ignore[assignment]
+        self._tables: dict[tuple[str | None, bool], tuple[int, Signal | None]] = {}
+
+    def variant(self, reader: str | None) -> str | None:
+        """For whom the consensus differs: the reader, under leave-one-out or a per-target rule; else nobody."""
+        node = self.node
+        apart = node.per_target or (
+            not node.include_self and reader is not None and any(edge.source == reader for edge in node.members)
+        )
+        return reader if apart else None
+
+    def gather(
+        self, reader: str | None, fetch: Callable[[Edge], Signal | None]
+    ) -> tuple[list[Signal | None], Tensor | None] | None:
+        """Fetch the members' signals and who is present ``[M, B]`` (None for all); None where nobody has published.
+
+        Under leave-one-out a reader's own signal counts as absent.
+        """
+        alone = None if self.node.include_self else reader
+        signals = [None if edge.source == alone else fetch(edge) for edge in self.node.members]
+        known = [signal for signal in signals if signal is not None]
+        if not known:
+            return None
+        if len(known) == len(signals) and all(signal.weights is None for signal in known):
+            return signals, None
+        like = known[0].value
+        everyone = torch.ones(len(like), dtype=torch.bool, device=like.device)
+        rows = [
+            ~everyone if signal is None else everyone if signal.weights is None else signal.weights != 0
+            for signal in signals
+        ]
+        return signals, torch.stack(rows)
+
+    def combine(
+        self, reader: str | None, fetch: Callable[[Edge], Signal | None], labels: Tensor | None
+    ) -> Signal | None:
+        """Combine what the members say about a batch; samples nobody speaks of get weight 0."""
+        gathered = self.gather(reader, fetch)
+        if gathered is None:
+            return None
+        signals, present = gathered
+        logits = self.stack(signals)
+        node = self.node
+        values = (logits / node.temperature).softmax(-1) if node.space == "probs" else logits
+        more: dict[str, Any] = {"labels": labels} if node.needs_labels else {}
+        if node.per_target:
+            more["target"] = reader
+        value = self.rule(values, logits=logits, present=present, **more)
+        weights = None if present is None else present.any(0).to(value.dtype)
+        return Signal(value, node.space, weights)
+
+    def stack(self, signals: list[Signal | None]) -> Tensor:
+        """``[M, B, C]``, zeros where a source has not published."""
+        like = next(signal.value for signal in signals if signal is not None)
+        return torch.stack([torch.zeros_like(like) if signal is None else signal.value for signal in signals])
+
+    def table(
+        self, reader: str | None, version: int, oracle: bool, make: Callable[[], Signal | None]
+    ) -> Signal | None:
+        """The consensus on a whole stream, kept until a publication changes it."""
+        key = (self.variant(reader), oracle)
+        known = self._tables.get(key)
+        if known is None or known[0] != version:
+            known = self._tables[key] = (version, make())
+        return known[1]

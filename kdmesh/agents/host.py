@@ -1,0 +1,296 @@
+"""A host: a process that holds agents. Plain Python; a backend decides whether it lives here or in an actor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kdmesh.agents import measure, metrics, saving
+from kdmesh.agents.agent import Agent
+from kdmesh.agents.build import build, load_weights
+from kdmesh.agents.consensus import Consensus
+from kdmesh.agents.crossing import Bundle, pack, unpack
+from kdmesh.agents.feed import Feed
+from kdmesh.agents.lesson import Frame, Lesson
+from kdmesh.agents.weights import Weights
+from kdmesh.errors import MeshError
+from kdmesh.signals import Signal
+from kdmesh.store import Key, Store
+from kdmesh.streams.seeds import mix
+from kdmesh.streams.views import View
+
+if TYPE_CHECKING:
+    from kdmesh.graph.edges import Edge
+    from kdmesh.agents.feed import Lane
+    from kdmesh.graph.plan import Plan
+    from kdmesh.graph.segment import Segment
+    from kdmesh.plugins import Registry
+    from kdmesh.streams.stream import Stream
+    from kdmesh.streams.table import Table
+
+
+@dataclass
+class Blueprint:
+    """What every host is built from. ``shapes``: the shape of a tap without its batch axis, by (agent, tap)."""
+
+    plan: Plan
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # weights to start from, by owner
+
+
+class Host:
+    """Agents, their weights, streams and store. Methods are called by a backend, one at a time, in order."""
+
+    def __init__(
+        self, name: str, blueprint: Blueprint, table: Table, streams: dict[str, Stream], registry: Registry
+    ) -> None:
+        self.name, self.plan, self.registry = name, blueprint.plan, registry
+        self.blueprint = blueprint
+        self.seed = self.plan.spec.seed
+        self.fixed = self.plan.spec.train.batch_size
+        self.table, self.streams = table, streams
+        self.feed = Feed(table, streams, self.seed)
+        self.store = Store()
+        self.snapshots: dict[str, Agent] = {}
+        self._threads = 0
+        names = self.plan.hosts[name]
+        self.weights = {owner: self._weights(owner) for owner in dict.fromkeys(self.plan.owner[n] for n in names)}
+        self.agents = {agent: self._agent(agent, self.weights[self.plan.owner[agent]]) for agent in names}
+        self.consensus = {
+            node.name: Consensus(node, registry.check("consensus", node.rule.name, node.rule.config).model_dump())
+            for node in self.plan.consensus.values()
+            if any(edge.target in self.agents for edge in node.readers) or self._judges(node.name)
+        }
+        self.objectives = {edge.id: self._objective(edge) for edge in self.plan.edges if edge.target in self.agents and edge.objective}
+        self._adopt_trained_rules()
+        self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
+        self.guesses: dict[str, Tensor] = {}
+        self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
+        self.stored_rows = 0
+
+    # -- building --------------------------------------------------------------------------------------------------
+
+    def _weights(self, owner: str) -> Weights:
+        spec, settings = self.plan.spec.agents[owner], self.plan.train(owner)
+        shape, classes = self.table.shape, self.table.classes
+        module = build(self.plan, owner, shape, classes, self.registry, self.blueprint.modules, settings.device)
+        if spec.weights is not None:
+            load_weights(module, spec.weights, f"agents.{owner}.weights")
+        if owner in self.blueprint.states:
+            module.load_state_dict(self.blueprint.states[owner])
+        weights = Weights(owner, module, settings, spec.ema)
+        if spec.ema is not None or owner not in self.plan.trainable:
+            module.requires_grad_(False)
+        module.eval()
+        return weights
+
+    def _agent(self, name: str, weights: Weights) -> Agent:
+        spec = self.plan.spec.agents[name]
+        view = None
+        if spec.view.augment:
+            made = [
+                self.registry.find("views", ref.name).make(ref.config, mix(self.seed, "view", name, number))
+                for number, ref in enumerate(spec.view.augment)
+            ]
+            view = View(made, spec.view.draws)
+        return Agent(name, weights, view, spec.taps)
+
+    def _objective(self, edge: Edge) -> Any:
+        """Build a flow's loss with its adapters, seeded by the flow's ends."""
+        assert edge.objective is not None
+        objective = self.registry.find("objectives", edge.objective.name).make(edge.objective.config)
+        torch.manual_seed(mix(self.seed, "objective", edge.source, edge.target, edge.id))
+        if edge.signal == "hidden" and edge.tap is not None:
+            shapes = self.blueprint.shapes
+            try:
+                objective.setup(shapes[edge.target, edge.tap.to], shapes[edge.source, edge.tap.of])
+            except ValueError as error:
+                raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
+        return objective.to(self.plan.train(edge.target).device)
+
+    def _adopt_trained_rules(self) -> None:
+        """A trained rule is a set of weights like any other; its readers' settings train it."""
+        for name, consensus in self.consensus.items():
+            if consensus.node.trained:
+                settings = self.plan.train(consensus.node.readers[0].target)
+                self.weights[name] = Weights(name, consensus.rule.to(settings.device), settings)
+
+    def _judges(self, consensus: str) -> bool:
+        return self.plan.judge(consensus) == self.name
+
+    def what(self, edge: Edge) -> str:
+        """The tap an edge carries, or "" for logits."""
+        return edge.tap.of if edge.signal == "hidden" and edge.tap is not None else ""
+
+    def threads(self, count: int) -> None:
+        """Use so many torch threads from here on."""
+        if count != self._threads:
+            torch.set_num_threads(count)
+            self._threads = count
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def start(self, stage: str, updates: dict[str, int]) -> None:
+        """Make the optimisers of a stage's weights, each for so many planned updates."""
+        for name in self.plan.stage(stage).weights:
+            if name in self.weights and self.weights[name].ema is None:
+                extra = [
+                    parameter
+                    for edge in self.plan.edges
+                    if self.plan.owner.get(edge.target) == name and edge.id in self.objectives
+                    for parameter in self.objectives[edge.id].parameters()
+                ]
+                self.weights[name].start(updates.get(name, 1), extra)
+
+    def begin(self, stage: str, key: str, active: list[str], first: int, last: int) -> None:
+        """Compile a lesson for steps ``first .. last - 1`` in which these weights train."""
+        plan = self.plan.stage(stage)
+        self._lessons[stage] = Lesson(self, plan, plan.lessons[key], frozenset(active), first, last)
+
+    def end(self, stage: str) -> None:
+        """The stage is over: its weights answer in eval mode from here on."""
+        self._lessons.pop(stage, None)
+        for name in self.plan.stage(stage).weights:
+            if name in self.weights:
+                self.weights[name].module.eval()
+
+    def run(self, segment: Segment, *imports: Bundle) -> tuple[Bundle, dict[str, float]]:
+        """Run the ops of a segment; returns what other hosts need of it, and the mean losses."""
+        lesson = self._lessons[segment.stage]
+        device = next(iter(self.agents.values())).device
+        arrived: dict[int, list[tuple[Any, Any]]] = {}
+        for bundle in imports:
+            for (step, op), value in unpack(bundle, device).items():
+                arrived.setdefault(step, []).append((op, value))
+        exports: Bundle = {}
+        everything = list(lesson.ops.values())
+        for step, ops in segment.work():
+            frame = lesson.frames.get(step)
+            if frame is None:
+                frame = lesson.frames[step] = Frame(step)
+            for op, value in arrived.pop(step, ()):
+                frame.values[op] = value
+            if ops is None:
+                for call in everything:
+                    call(frame)
+            else:
+                for op in ops:
+                    if op in lesson.ops:
+                        lesson.ops[op](frame)
+            for op in segment.exports.get(step, ()):
+                if op in frame.values:
+                    exports[step, op] = pack(frame.values[op])
+            if step in segment.complete:
+                lesson.finish(frame)
+                del lesson.frames[step]
+        return exports, lesson.update.report()
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    def publish(self, agent: str, stream: str, taps: tuple[str, ...], measure: bool = False) -> dict[Key, Any]:
+        """A full evaluation pass of an agent over a stream, in fixed-size padded batches.
+
+        To ``measure`` is not to teach: the pass is on the samples as they are, and not counted.
+        """
+        one = self.agents[agent]
+        lane = self.feed.lane(stream, agent, one.device)
+        self.threads(one.weights.settings.threads)
+        made = one.forwards
+        logits, values = one.still(lane.x if measure else one.see(lane.x, lane.ids, 0), self.fixed, taps)
+        if measure:
+            one.forwards = made
+        found = {Key(agent, stream): logits, **{Key(agent, stream, tap): values[tap] for tap in taps}}
+        return {key: pack((value, {})) for key, value in found.items()}
+
+    def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
+        """Make an agent's recorded values visible, and return them for readers elsewhere."""
+        key = Key(agent, stream, what, "recorded")
+        publication = self.store.commit(key)
+        return {} if publication is None else {key: pack((publication.values, {"present": publication.present}))}
+
+    def receive(self, published: dict[Key, Any]) -> None:
+        """Store what was published, here or elsewhere."""
+        device = next(iter(self.agents.values())).device
+        for key, packed in published.items():
+            values, more = next(iter(unpack({0: packed}, device).values()))
+            self.store.put(key, values, more.get("present"))
+
+    def export_state(self, agent: str) -> dict[str, Any]:
+        """An agent's weights as they are now."""
+        return {name: pack((value, {})) for name, value in self.weights[self.plan.owner[agent]].state().items()}
+
+    def take_snapshot(self, agent: str, state: dict[str, Any]) -> None:
+        """Keep an agent's old weights, to be forwarded live."""
+        device = torch.device("cpu")
+        values = {name: value[0] for name, value in unpack(state, device).items()}
+        if agent not in self.snapshots:
+            owner = self.plan.owner[agent]
+            settings = self.plan.train(owner)
+            module = build(
+                self.plan, owner, self.table.shape, self.table.classes, self.registry, self.blueprint.modules, settings.device
+            )
+            self.snapshots[agent] = self._agent(agent, Weights(owner, module.eval().requires_grad_(False), settings))
+        self.snapshots[agent].module.load_state_dict(values)
+
+    def stored_consensus(self, name: str, reader: str, lane: Lane) -> Signal | None:
+        """A consensus whose inputs are all stored, formed once on the whole stream."""
+        consensus = self.consensus[name]
+
+        def fetch(edge: Edge) -> Signal | None:
+            if edge.source in self.consensus:
+                return self.stored_consensus(edge.source, reader, lane)
+            publication = self.store.get(Key(edge.source, lane.stream.base or lane.stream.name, self.what(edge)))
+            return None if publication is None else Signal(publication.values)
+
+        def make() -> Signal | None:
+            return consensus.combine(reader, fetch, lane.y)
+
+        return consensus.table(reader, self.store.version, False, make)
+
+    # -- measuring and saving: see measure.py and saving.py --------------------------------------------------------
+
+    def evaluate(self, agent: str, stream: str) -> dict[str, float]:
+        """Accuracy, loss and calibration of an agent on a stream whose labels are known."""
+        one = self.agents[agent]
+        lane = self.feed.lane(stream, agent, one.device)
+        if lane.truth is None:
+            return {}
+        self.threads(one.weights.settings.threads)
+        made = one.forwards
+        logits, _ = one.still(lane.x, measure.CHUNK)
+        one.forwards = made  # measuring is not teaching
+        return metrics.quality(logits, lane.truth)
+
+    def judge(self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]) -> dict[str, Any]:
+        """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
+        return measure.judge(self, consensus, stream, among, published)
+
+    def keep_best(self, agent: str, value: float) -> bool:
+        """Early stopping: remember the weights if this validation value (larger is better) is the best so far."""
+        owner = self.plan.owner[agent]
+        if owner in self.best and value <= self.best[owner][0]:
+            return False
+        self.best[owner] = (value, self.weights[owner].state())
+        return True
+
+    def restore_best(self, agent: str) -> None:
+        """Put back the best weights."""
+        owner = self.plan.owner[agent]
+        if owner in self.best:
+            self.weights[owner].module.load_state_dict(self.best.pop(owner)[1])
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
+        return {name: measure.describe(self, agent) for name, agent in self.agents.items()}
+
+    def save(self, folder: str) -> list[str]:
+        """Write this host's part of a checkpoint; returns the files."""
+        return saving.save(self, folder)
+
+    def save_agent(self, agent: str, folder: str, card: dict[str, Any]) -> None:
+        """Write an agent's folder: safetensors, config and a card."""
+        saving.save_agent(self, agent, folder, card)

@@ -1,0 +1,282 @@
+"""A lesson compiled for one host: the step's ops as plain calls, in the planner's order. This is the hot loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kdmesh.agents.agent import reseed
+from kdmesh.agents.update import Update
+from kdmesh.graph.edges import LABELS, Edge
+from kdmesh.graph.steps import Op
+from kdmesh.signals import Signal
+from kdmesh.store import Key
+from kdmesh.streams.seeds import mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kdmesh.agents.feed import Batch, Lane
+    from kdmesh.agents.host import Host
+    from kdmesh.graph.plan import Stage
+    from kdmesh.graph.steps import Lesson as LessonPlan
+
+Value = tuple[Tensor, dict[str, Tensor]]
+STRIDE = 0x9E3779B97F4A7C15  # odd: seeds of successive steps never repeat within 2**63
+
+
+class Frame:
+    """What is known within one step: batches, forwards, consensus."""
+
+    __slots__ = ("batches", "combined", "kept", "step", "values")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.batches: dict[int, Batch | None] = {}
+        self.values: dict[Op, Value] = {}
+        self.combined: dict[tuple[str, str | None], Signal | None] = {}
+        self.kept: dict[tuple[str, str], Value] = {}
+
+
+class Lesson:
+    """One step's ops on this host. ``active``: the weights whose budget is not spent; ``first`` and ``last`` bound it."""
+
+    def __init__(self, host: Host, stage: Stage, plan: LessonPlan, active: frozenset[str], first: int, last: int) -> None:
+        self.host, self.stage, self.plan, self.active = host, stage, plan, active
+        self.first, self.last = first, last
+        self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
+        self.taps = _taps(plan.edges, host)
+        self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
+        self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
+        self.update = Update(self)
+        self.ops: dict[Op, Callable[[Frame], None]] = {}
+        for op in plan.ops:
+            call = self._compile(op)
+            if call is not None:
+                self.ops[op] = call
+        self.frames: dict[int, Frame] = {}  # steps begun but not complete
+        for name in stage.weights:
+            if name in host.weights:
+                host.weights[name].module.train(name in active and host.weights[name].ema is None)
+
+    # -- batches ---------------------------------------------------------------------------------------------------
+
+    def lane(self, agent: str, stream: str) -> Lane:
+        """The agent's lane on a stream, on the agent's device."""
+        return self.host.feed.lane(stream, agent, self.host.agents[agent].device)
+
+    def batch(self, frame: Frame, lane: Lane) -> Batch | None:
+        """The batch of this step, cut once for all agents that share the lane."""
+        key = id(lane)
+        if key not in frame.batches:
+            frame.batches[key] = lane.batch(frame.step, self.settings.batch_size, self.settings.drop_last)
+        return frame.batches[key]
+
+    def labels(self, frame: Frame, agent: str, stream: str) -> Tensor | None:
+        """The labels of an agent's batch."""
+        batch = self.batch(frame, self.lane(agent, stream))
+        return None if batch is None else batch.y
+
+    def epoch(self, frame: Frame) -> int:
+        """The epoch of the lesson's first stream."""
+        agent = self.plan.edges[0].target if self.plan.edges[0].target in self.host.agents else self.stage.agents[0]
+        if agent not in self.host.agents:
+            agent = next(name for name in self.stage.agents if name in self.host.agents)
+        batch = self.batch(frame, self.lane(agent, self.plan.streams[0]))
+        return 0 if batch is None else batch.epoch
+
+    # -- ops -------------------------------------------------------------------------------------------------------
+
+    def _compile(self, op: Op) -> Callable[[Frame], None] | None:
+        """The call of an op, or None where it is not this host's."""
+        if op.kind == "u":
+            return self.update.compile(op)
+        if op.node in self.host.agents:
+            return self._forward(op)
+        if op.node in self.host.plan.consensus:
+            readers = [e.target for e in self.plan.edges if e.source == op.node and e.target in self.host.agents]
+            node = self.host.plan.consensus[op.node]
+            if not readers or node.space in ("loss", "gradient"):
+                return None  # coefficients are made inside the target's update
+            return lambda frame: [self.consensus(frame, node.name, reader) for reader in readers] and None
+        return None
+
+    def trains(self, agent: str) -> bool:
+        """Whether gradient descent moves this agent's weights in this lesson."""
+        owner = self.host.plan.owner[agent]
+        return owner in self.active and self.host.weights[owner].ema is None
+
+    def _forward(self, op: Op) -> Callable[[Frame], None]:
+        """Forward an agent: with gradient where its own update or a flow's `detach: false` needs it."""
+        agent = self.host.agents[op.node]
+        trains, ema = self.trains(op.node), agent.weights.ema
+        train_mode = op.mode == "train" or (op.mode == "" and (trains or (ema is not None and ema.mode == "train")))
+        grad = (
+            trains and op.kind == "f" and op.mode != "eval"
+            and any(
+                edge.stream == op.stream and (edge.target == op.node or (edge.source == op.node and not edge.detach))
+                for edge in [*self.plan.edges, *(e for n in self.host.plan.consensus.values() for e in n.inputs)]
+            )
+        )  # fmt: skip
+        lane, names = self.lane(op.node, op.stream), self.taps.get((op.node, op.stream), ())
+        seed = mix(self.host.seed, op.node, op.kind, op.stream, self.plan.name)
+        fixed, device, see, module = self.host.fixed, agent.device, agent.see, agent.module
+        keys = [
+            Key(op.node, edge.stream, self.host.what(edge), "recorded")
+            for edge in self.recorded
+            if edge.source == op.node and op.kind == "f" and _base(lane) == edge.stream and not lane.stream.replay
+        ]
+        threads = agent.weights.settings.threads
+        context = torch.enable_grad if grad else torch.no_grad
+
+        def forward(frame: Frame) -> None:
+            batch = self.batch(frame, lane)
+            if batch is None:
+                return
+            self.host.threads(threads)
+            x = batch.x if agent.view is None else see(batch.x, lane.samples(batch.at), batch.epoch)
+            if not train_mode:
+                frame.values[op] = agent.still(x, fixed, names)
+                return
+            reseed((seed ^ (frame.step * STRIDE)) & 0x7FFFFFFFFFFFFFFF, device)
+            with context():
+                if module.training:
+                    frame.values[op] = agent.forward(x, names)
+                else:
+                    module.train()
+                    frame.values[op] = agent.forward(x, names)
+                    module.eval()
+            for key in keys:
+                frame.kept[key] = frame.values[op]
+
+        return forward
+
+    # -- signals ---------------------------------------------------------------------------------------------------
+
+    def fetcher(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        """How the reader gets this edge's signal for its batch."""
+        if edge.source == LABELS:
+            lane = self.lane(reader, edge.stream)
+
+            def labels(frame: Frame) -> Signal | None:
+                batch = self.batch(frame, lane)
+                return None if batch is None or batch.y is None else Signal(batch.y, "labels")
+
+            return labels
+        if edge.source in self.host.plan.consensus:
+            name = edge.source
+            return lambda frame: self.consensus(frame, name, reader)
+        if edge.live:
+            return self._live(edge, reader)
+        if edge.stale == "snapshot":
+            return self._snapshot(edge, reader)
+        return self._stored(edge, reader)
+
+    def _live(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        ops = [op for op in self.plan.ops if op.node == edge.source and op.stream == edge.stream]
+        kind = "f+" if edge.sees == "after" else "f"
+        op = next((op for op in ops if op.kind == kind and op.mode in ("", edge.mode)), None)
+        assert op is not None, f"the step has no {kind}.{edge.source} for {edge}"
+        what, detach, device = self.host.what(edge), edge.detach, self.host.agents[reader].device
+        form = "hidden" if what else "logits"
+
+        def live(frame: Frame) -> Signal | None:
+            value = frame.values.get(op)
+            if value is None:
+                return None
+            tensor = value[1][what] if what else value[0]
+            return Signal((tensor.detach() if detach else tensor).to(device), form)
+
+        return live
+
+    def _snapshot(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        lane, what = self.lane(reader, edge.stream), self.host.what(edge)
+        device = self.host.agents[reader].device
+
+        def snapshot(frame: Frame) -> Signal | None:
+            old, batch = self.host.snapshots.get(edge.source), self.batch(frame, lane)
+            if old is None or batch is None:
+                return None
+            key = (edge.source, edge.stream)
+            if key not in frame.kept:
+                x = old.see(batch.x, lane.samples(batch.at), batch.epoch)
+                frame.kept[key] = old.still(x.to(old.device), self.host.fixed, (what,) if what else ())
+            logits, taps = frame.kept[key]
+            return Signal((taps[what] if what else logits).to(device), "hidden" if what else "logits")
+
+        return snapshot
+
+    def _stored(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        lane, what, store = self.lane(reader, edge.stream), self.host.what(edge), self.host.store
+        kind = "recorded" if edge.stale == "recorded" else "publish"
+        key = Key(edge.source, _base(lane), what, kind)
+        form = "hidden" if what else "logits"
+
+        def stored(frame: Frame) -> Signal | None:
+            publication, batch = store.get(key), self.batch(frame, lane)
+            if publication is None or batch is None:
+                return None
+            values, present = publication.at(batch.at)
+            if present is not None and not present.any():
+                return None
+            return Signal(values, form, None if present is None or present.all() else present.to(values.dtype))
+
+        return stored
+
+    def consensus(self, frame: Frame, name: str, reader: str) -> Signal | None:
+        """A consensus for a reader's batch: combined live, or read from the table where all its inputs are stored."""
+        consensus = self.host.consensus[name]
+        key = (name, consensus.variant(reader))
+        if key in frame.combined:
+            return frame.combined[key]
+        lane = self.lane(reader, consensus.node.stream)
+        batch = self.batch(frame, lane)
+        signal: Signal | None = None
+        if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
+            signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(frame), batch.y)
+        elif batch is not None:
+            whole = self.host.stored_consensus(name, reader, lane)
+            if whole is not None:
+                weights = None if whole.weights is None else whole.weights[batch.at]
+                signal = Signal(whole.value[batch.at], whole.form, weights)
+        if signal is not None and all(edge.detach for edge in consensus.node.readers):
+            signal = Signal(signal.value.detach(), signal.form, signal.weights)
+        frame.combined[key] = signal
+        return signal
+
+    def _member(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        key = (edge.id, reader)
+        if key not in self._members:
+            self._members[key] = self.fetcher(edge, reader)
+        return self._members[key]
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def finish(self, frame: Frame) -> None:
+        """After a step's last op: note what recorded flows will read later."""
+        for key, value in frame.kept.items():
+            if isinstance(key, Key):
+                lane = self.lane(key.source, key.stream)
+                batch = self.batch(frame, lane)
+                at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
+                if batch is not None:
+                    tensor = value[1][key.what] if key.what else value[0]
+                    self.host.store.record(key, len(lane), batch.at, tensor.detach(), at_once)
+
+
+def _base(lane: Lane) -> str:
+    return lane.stream.base or lane.stream.name
+
+
+def _taps(edges: list[Edge], host: Host) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Which layers each (agent, stream) forward must capture."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for edge in edges:
+        if edge.signal != "hidden" or edge.tap is None:
+            continue
+        found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
+        if edge.source in host.plan.spec.agents:
+            found.setdefault((edge.source, edge.stream), {})[edge.tap.of] = None
+    return {key: tuple(names) for key, names in found.items()}

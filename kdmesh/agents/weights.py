@@ -1,0 +1,140 @@
+"""Weights: what is trained. They own the optimiser, its schedule, and how an update is made."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kdmesh.errors import MeshError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kdmesh.spec import EmaSpec, TrainSpec
+    from kdmesh.spec.base import ScheduleRef
+
+_OPTIMIZERS = {
+    name.lower(): kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+}
+
+
+class Weights:
+    """A module and how it changes. One step: ``zero`` if a new accumulation begins, backward, then ``step``.
+
+    ``updates`` counts optimiser updates; schedules, EMA and `N steps` count these, not micro-batches.
+    """
+
+    def __init__(self, name: str, module: nn.Module, settings: TrainSpec, ema: EmaSpec | None = None) -> None:
+        self.name, self.module, self.settings, self.ema = name, module, settings, ema
+        self.updates = 0
+        self.frozen = False  # its budget is spent, or early stopping ended it
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.schedule: Any = None
+        self._extra: list[nn.Parameter] = []
+        self._parameters: list[nn.Parameter] = []
+
+    def start(self, updates: int, extra: Iterable[nn.Parameter] = ()) -> None:
+        """Make the optimiser for these many updates, over the module and what trains with it (adapters)."""
+        self._extra = list(extra)
+        self._parameters = [p for p in self.module.parameters() if p.requires_grad] + self._extra
+        where = f"agents.{self.name}.train"
+        self.optimizer = make_optimizer(self._parameters, self.settings, where)
+        self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
+
+    def zero(self) -> None:
+        """Forget gradients."""
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Clip, update, and move the schedule on."""
+        assert self.optimizer is not None
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        self.updates += 1
+
+    @torch.no_grad()
+    def follow(self, leader: Weights) -> None:
+        """EMA: own = decay * own + (1 - decay) * leader's, in that order of operations."""
+        assert self.ema is not None
+        self.updates += 1
+        decay = min(1 - 1 / (self.updates + 1), self.ema.decay) if self.ema.warmup else self.ema.decay
+        own, other = list(self.module.parameters()), [p.detach() for p in leader.module.parameters()]
+        torch._foreach_mul_(own, decay)
+        torch._foreach_add_(own, other, alpha=1 - decay)
+        for mine, theirs in zip(self.module.buffers(), leader.module.buffers(), strict=True):
+            if self.ema.buffers == "ema" and mine.is_floating_point():
+                mine.mul_(decay).add_(theirs, alpha=1 - decay)
+            else:
+                mine.copy_(theirs)
+
+    def state(self) -> dict[str, Tensor]:
+        """A private copy of the module's state, on the CPU."""
+        return {name: value.detach().cpu().clone().contiguous() for name, value in self.module.state_dict().items()}
+
+
+def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: str) -> torch.optim.Optimizer:
+    """Any class of torch.optim by its name; fused where torch has it for this device."""
+    kind = _OPTIMIZERS.get(settings.optimizer.name.lower())
+    if kind is None:
+        raise MeshError(
+            f"unknown optimizer {settings.optimizer.name!r}",
+            where=f"{where}.optimizer",
+            instead=nearest(settings.optimizer.name.lower(), _OPTIMIZERS, "optimisers of torch.optim"),
+        )
+    known = inspect.signature(kind).parameters
+    for argument in settings.optimizer.config:
+        if argument not in known:
+            raise MeshError(
+                f"{kind.__name__} has no argument {argument!r}",
+                where=f"{where}.optimizer.{settings.optimizer.name}",
+                instead=nearest(argument, [name for name in known if name != "params"], "arguments"),
+            )
+    config = dict(settings.optimizer.config)
+    if "fused" in known and "foreach" not in config:
+        try:
+            return kind(parameters, **{"fused": True} | config)
+        except RuntimeError:
+            pass  # no fused kernel for these parameters' device or dtype
+    try:
+        return kind(parameters, **config)
+    except (TypeError, ValueError) as error:
+        raise MeshError(str(error), where=f"{where}.optimizer.{settings.optimizer.name}", instead="see torch.optim") from None
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, ref: ScheduleRef | None, updates: int, where: str) -> Any:
+    """A schedule over so many updates: constant, cosine, linear (to zero), or a class of torch's lr_scheduler."""
+    if ref is None or ref.name == "constant":
+        return None
+    lr = torch.optim.lr_scheduler
+    if ref.name in ("cosine", "linear"):
+        warmup = int(ref.config.get("warmup", 0))
+        if unknown := set(ref.config) - {"warmup"}:
+            raise MeshError(f"unknown setting {unknown.pop()!r}", where=f"{where}.schedule", instead="warmup: updates")
+
+        def factor(update: int) -> float:
+            if update < warmup:
+                return (update + 1) / warmup
+            done = min(1.0, (update - warmup) / max(1, updates - warmup))
+            return (1 + math.cos(math.pi * done)) / 2 if ref.name == "cosine" else 1 - done
+
+        return lr.LambdaLR(optimizer, factor)
+    kind = getattr(lr, ref.name, None)
+    if not (isinstance(kind, type) and issubclass(kind, lr.LRScheduler)):
+        known = ["constant", "cosine", "linear", *(n for n in vars(lr) if n.endswith("LR"))]
+        raise MeshError(
+            f"unknown schedule {ref.name!r}", where=f"{where}.schedule", instead=nearest(ref.name, known, "schedules")
+        )
+    try:
+        return kind(optimizer, **ref.config)
+    except TypeError as error:
+        raise MeshError(str(error), where=f"{where}.schedule.{ref.name}", instead="see torch.optim.lr_scheduler") from None

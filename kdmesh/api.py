@@ -1,0 +1,157 @@
+"""The Python interface: build a mesh with your own modules and data, run it, get trained modules back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from kdmesh.agents.build import build
+from kdmesh.agents.crossing import unpack
+from kdmesh.engine.launch import Request, run_controls, run_once
+from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.plan import Plan, make_plan
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse, read_mesh
+from kdmesh.streams.from_torch import join, table_from
+from kdmesh.streams.table import Table
+
+if TYPE_CHECKING:
+    from kdmesh.engine.run import Run
+
+
+@dataclass
+class AgentResult:
+    """One agent after a run. ``metrics``: ``{split: {accuracy, loss, ece}}``; ``module`` is in eval mode."""
+
+    name: str
+    role: str
+    module: nn.Module
+    metrics: dict[str, dict[str, float]]
+    weights_sha256: str
+
+
+class Result:
+    """What a run gave: agents by name, the summary, and the run's folder, if one was written."""
+
+    def __init__(self, agents: dict[str, AgentResult], summary: dict[str, Any], folder: Path | None) -> None:
+        self.agents, self.summary, self.folder = agents, summary, folder
+
+    def __getitem__(self, name: str) -> AgentResult:
+        if name not in self.agents:
+            raise MeshError(f"no agent {name!r} in this run", instead=nearest(name, self.agents, "agents"))
+        return self.agents[name]
+
+
+class Mesh:
+    """A mesh built from code. Everything a YAML file can say, `Mesh(...)`, `agent` and `connect` can say too."""
+
+    def __init__(self, *, data: Any = None, **fields: Any) -> None:
+        """``data``: what :func:`data` made, or a data section such as ``"digits"``; ``fields``: those of the file."""
+        self.table = data if isinstance(data, Table) else None
+        self._fields: dict[str, Any] = {"agents": {}, "connect": [], "flows": [], "consensus": {}, **fields}
+        if self.table is not None:
+            self._fields["data"] = {"dataset": "python:given", **self._fields.get("splits", {})}
+        elif data is not None:
+            self._fields["data"] = data
+        self._fields.pop("splits", None)
+        self._modules: dict[str, nn.Module] = {}
+
+    @classmethod
+    def read(cls, source: str | Path, *overrides: str, data: Any = None) -> Mesh:
+        """A mesh from a YAML file or a bundled name, with `path=value` overrides."""
+        return cls(**{**read_mesh(source, overrides).dump(), **({"data": data} if data is not None else {})})
+
+    def agent(self, name: str, model: nn.Module | str | dict[str, Any] | None = None, **fields: Any) -> str:
+        """Add an agent and return its name. ``model``: a module, which is copied, or what a file would say."""
+        if isinstance(model, nn.Module):
+            self._modules[name] = model
+        elif model is not None:
+            fields["model"] = model
+        self._fields["agents"][name] = fields
+        return name
+
+    def connect(self, strategy: str, **config: Any) -> None:
+        """Let a strategy draw flows between agents."""
+        self._fields["connect"].append({strategy: {key: value for key, value in config.items()}})
+
+    def consensus(self, name: str, rule: str | dict[str, Any], **fields: Any) -> str:
+        """Add a consensus node and return its name."""
+        self._fields["consensus"][name] = {"rule": rule, **fields}
+        return name
+
+    def flow(self, source: str | list[str], target: str | list[str], **fields: Any) -> None:
+        """Draw a flow by hand."""
+        self._fields["flows"].append({"from": source, "to": target, **fields})
+
+    def plan(self) -> Plan:
+        """Plan the mesh without running it."""
+        return make_plan(parse(self._fields), registry())
+
+    def run(
+        self, *, backend: str = "ray", ray_address: str | None = None, out: str | Path | None = None, controls: bool = False
+    ) -> Result:
+        """Run the mesh. ``out``: parent of the run's folder; None writes none (`controls` need one)."""
+        request = Request(
+            parse(self._fields), backend, ray_address, Path(out) if out else None, None, dict(self._modules), self.table
+        )
+        summary, folder, agents = run_once(request, self._collect)
+        if controls:
+            if folder is None:
+                raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
+            summary["controls"] = run_controls(request, summary, folder)
+        for name, agent in agents.items():
+            agent.metrics = summary["agents"][name]["metrics"]
+            agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
+        return Result(agents, summary, folder.root if folder else None)
+
+    def _collect(self, run: Run) -> dict[str, AgentResult]:
+        """Fetch every agent's weights and build its module here."""
+        found = {}
+        for name in run.plan.spec.agents:
+            (state,) = run.backend.get([run.call(name, "export_state", name)])
+            table, owner = run.checked.table, run.plan.owner[name]
+            module = build(run.plan, owner, table.shape, table.classes, registry(), self._modules)
+            module.load_state_dict({key: value[0] for key, value in unpack(state, torch.device("cpu")).items()})
+            found[name] = AgentResult(name, run.roles[name], module.eval(), {}, "")
+        return found
+
+
+def data(
+    train: Any, validation: Any = None, test: Any = None, *, classes: int | None = None
+) -> Table:
+    """Data from Python: map-style data sets of ``(x, y)``, or pairs of tensors. ``classes``: by default the labels' range."""
+    return join(*(None if part is None else table_from(part, classes) for part in (train, validation, test)))
+
+
+def load(folder: str | Path) -> nn.Module:
+    """Give an agent's folder of a run back as a module in eval mode, ready to predict."""
+    import json
+
+    from safetensors.torch import load_file
+
+    from kdmesh.agents.build import import_path
+    from kdmesh.spec import ModelRef
+
+    root = Path(folder)
+    try:
+        config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MeshError(f"this is no agent's folder: {error}", file=str(root), instead="runs/<name>/<time>/agents/<agent>") from None
+    if config["model"] is None:
+        raise MeshError(
+            f"{config['agent']} was given from Python as {config['module']}; its class is not stored",
+            file=str(root),
+            instead=f"build the module yourself and load {root / 'model.safetensors'} with safetensors",
+        )
+    ref = ModelRef.model_validate(config["model"])
+    if ref.is_import:
+        module = import_path(ref.name, "model")(**ref.config)
+    else:
+        offer = registry().find("models", ref.name)
+        module = offer.make(ref.config, input_shape=torch.Size(config["input_shape"]), classes=config["classes"])
+    module.load_state_dict(load_file(root / "model.safetensors"))
+    return module.eval()

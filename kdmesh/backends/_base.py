@@ -1,0 +1,42 @@
+"""The interface of a backend: it holds hosts and calls their methods in order. The engine knows nothing else of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdmesh.agents.host import Blueprint
+    from kdmesh.agents.source import Source
+
+
+class Backend(ABC):
+    """Calls on one host run one at a time, in the order in which they were submitted.
+
+    A *handle* stands for a result that may not be there yet. Handles may be passed as arguments of further calls, to
+    any host; the driver reads only small results.
+    """
+
+    name: str
+
+    @abstractmethod
+    def open(self, blueprint: Blueprint, source: Source) -> None:
+        """Build every host of the plan."""
+
+    @abstractmethod
+    def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
+        """Submit a call; returns a handle, or a list of handles where the method returns several ``results``."""
+
+    @abstractmethod
+    def get(self, handles: Sequence[Any]) -> list[Any]:
+        """Wait for handles and return their values. Raises what the host raised."""
+
+    @abstractmethod
+    def wait_any(self, handles: Sequence[Any]) -> int:
+        """Wait until at least one of the handles is there, and return its index (the first such one)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give every host up. Closing twice is harmless."""

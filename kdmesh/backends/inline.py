@@ -1,0 +1,54 @@
+"""Everything in this process, one call after the other: for debugging, tests, and small meshes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.agents.host import Blueprint, Host
+from kdmesh.backends._base import Backend
+from kdmesh.plugins import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdmesh.agents.source import Source
+
+
+class InlineBackend(Backend):
+    """Calls run at once; a handle is the value itself, boxed."""
+
+    name = "inline"
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+
+    def open(self, blueprint: Blueprint, source: Source) -> None:
+        """Build the hosts, which share one copy of the data."""
+        table, streams = source.load(blueprint.plan)
+        self.hosts = {name: Host(name, blueprint, table, streams, registry()) for name in blueprint.plan.hosts}
+
+    def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
+        """Run the call."""
+        value = getattr(self.hosts[host], method)(*(arg.value if isinstance(arg, Done) else arg for arg in args))
+        return Done(value) if results == 1 else [Done(part) for part in value]
+
+    def get(self, handles: Sequence[Any]) -> list[Any]:
+        """Unbox."""
+        return [handle.value for handle in handles]
+
+    def wait_any(self, handles: Sequence[Any]) -> int:
+        """Everything is there already."""
+        return 0
+
+    def close(self) -> None:
+        """Forget the hosts."""
+        self.hosts = {}
+
+
+class Done:
+    """A handle of a call that has run."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value

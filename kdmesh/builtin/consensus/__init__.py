@@ -1,0 +1,1 @@
+"""Built-in consensus: one thing, one file."""

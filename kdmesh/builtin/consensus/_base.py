@@ -1,0 +1,95 @@
+"""The interface of a consensus rule: the engine calls nothing else, and it works in anyone's own loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdmesh.errors import MeshError
+
+
+class Rule(nn.Module):
+    """Combine M sources into one signal.
+
+    ``forward(values, *, logits, labels=None, present=None) -> [B, C]``
+
+    - ``values [M, B, C]``: what is combined, in the consensus' space: ``softmax(z / T)`` in space `probs`, raw logits
+      in space `logits`. In space `probs` the result is a distribution (non-negative, sums to 1); whoever owns a rule
+      sets ``rule.space``, which decides whether the result is normalised.
+    - ``logits [M, B, C]``: the sources' raw logits, for rules that weigh by them (entropy, confidence), at T = 1.
+    - ``labels [B]`` int64, for rules whose offer says ``needs_labels``; else None.
+    - ``present [M, B]`` bool or None: which sources answered. Absent ones have no say, whatever their values; the rest
+      is renormalised. Where no source is present the row is anything finite (the engine gives it weight 0).
+
+    Sources are combined in declared order by an explicit left-to-right sum, so results do not depend on placement.
+    Inputs are never changed in place. State, if any, lives in buffers (`state_dict`), trained weights in parameters.
+    """
+
+    space: str = "probs"
+
+    def forward(
+        self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
+    ) -> Tensor:
+        """Combine the sources; the default is the weighted sum by :meth:`weights`."""
+        weights = self.weights(logits, labels=labels, present=present)
+        return weighted_sum(values, weights)
+
+    def weights(self, logits: Tensor, *, labels: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        """Return one weight per source and sample ``[M, B]``, non-negative and summing to 1 over M (over the present).
+
+        Spaces `loss` and `gradient` use these as coefficients of the per-source losses. Rules that are no weighted sum
+        do not have this method and do not offer those spaces.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no weighted sum")  # by design: see the docstring
+
+
+def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
+    """Sum ``values [M, B, C]`` by ``weights [M, B]`` from the first source to the last; weight 0 silences NaN too."""
+    total = torch.zeros_like(values[0])
+    for value, weight in zip(values, weights[..., None], strict=True):
+        total = total + torch.where(weight != 0, value, 0.0) * weight  # masked first: 0 * NaN spoils gradients too
+    return total
+
+
+def uniform(logits: Tensor, present: Tensor | None) -> Tensor:
+    """Equal weights ``[M, B]`` over the present sources."""
+    if present is None:
+        return logits.new_full(logits.shape[:2], 1.0 / logits.shape[0])
+    return present.to(logits.dtype) / present.sum(0).clamp(min=1)
+
+
+def silenced(values: Tensor, present: Tensor | None, fill: float = 0.0) -> Tensor:
+    """Put ``fill`` for the absent sources of ``values [M, B, ...]``, so that a NaN there reaches no gradient."""
+    if present is None:
+        return values
+    return torch.where(present.view(*present.shape, *[1] * (values.dim() - 2)), values, fill)
+
+
+def present_of(values: Tensor, present: Tensor | None) -> Tensor:
+    """The mask of present sources ``[M, B]``, all true by default."""
+    return torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if present is None else present
+
+
+def normalised(mass: Tensor) -> Tensor:
+    """Make distributions of ``mass [..., C]``: negatives become 0, rows sum to 1, a row without mass is uniform."""
+    mass = mass.clamp_min(0.0)
+    total = mass.sum(-1, keepdim=True)
+    return torch.where(total > 0, mass / total.clamp_min(torch.finfo(mass.dtype).tiny), 1.0 / mass.shape[-1])
+
+
+def complement(shares: Tensor, present: Tensor) -> Tensor:
+    """Weights ``(1 - share) / (n - 1)`` of the n present sources, given shares that sum to 1 over them; 1 if n = 1."""
+    count = present.sum(0)
+    return torch.where(count > 1, (1.0 - shares) * present / (count - 1).clamp(min=1), present.to(shares.dtype))
+
+
+def label_losses(rule: Rule, logits: Tensor, labels: Tensor | None, present: Tensor | None, absent: float) -> Tensor:
+    """Cross-entropy of every source ``[M, B]``, finite, and ``absent`` for the absent; MeshError without labels."""
+    if labels is None:
+        raise MeshError(
+            f"{type(rule).__name__} compares its sources on labels, and this stream has none",
+            instead="a stream with labels, or a rule without: mean, entropy, median",
+        )
+    log_probs = silenced(logits, present).log_softmax(-1)
+    losses = -log_probs.gather(-1, labels.expand(logits.shape[0], -1)[..., None])[..., 0]
+    return silenced(losses.clamp(max=torch.finfo(losses.dtype).max), present, absent)

@@ -1,0 +1,105 @@
+"""The built-in consensus rules as offers: reading this imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from kdmesh.offers import Config, ConsensusOffer
+
+
+class WeightedConfig(Config):
+    """Settings of `weighted`."""
+
+    weights: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        min_length=1, description="one positive weight per source, in their order; divided by their sum"
+    )
+
+
+class TrimmedMeanConfig(Config):
+    """Settings of `trimmed_mean`."""
+
+    trim: float = Field(0.25, ge=0, lt=0.5, description="share of the sources left out at each end, rounded down")
+
+
+class GeometricMedianConfig(Config):
+    """Settings of `geometric_median`."""
+
+    iterations: int = Field(32, ge=1, le=1000, description="Weiszfeld's steps, the same number for every sample")
+    eps: float = Field(1e-6, ge=1e-12, le=1, description="smallest distance to a source that counts")
+
+
+ROOM = "kdmesh.builtin.consensus"
+WEIGHTS = ("probs", "logits", "loss")  # rules that give a weight per source
+VALUES = ("probs", "logits")
+YIN = "Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, 2018"
+CONSENSUS = [
+    ConsensusOffer(
+        "mean",
+        f"{ROOM}.mean:Mean",
+        summary="every source has the same say",
+        paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
+        spaces=WEIGHTS,
+    ),
+    ConsensusOffer(
+        "weighted",
+        f"{ROOM}.weighted:Weighted",
+        WeightedConfig,
+        "fixed weights, one per source",
+        spaces=WEIGHTS,
+    ),
+    ConsensusOffer(
+        "entropy",
+        f"{ROOM}.entropy:Entropy",
+        summary="certain sources have more say, per sample",
+        paper="Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020",
+        spaces=WEIGHTS,
+    ),
+    ConsensusOffer(
+        "confidence",
+        f"{ROOM}.confidence:Confidence",
+        summary="sources that are right by the label have more say, per sample (CA-MKD)",
+        paper="Zhang et al., Confidence-Aware Multi-Teacher Knowledge Distillation, 2022",
+        needs_labels=True,
+        spaces=WEIGHTS,
+    ),
+    ConsensusOffer(
+        "lowest_ce",
+        f"{ROOM}.lowest_ce:LowestCE",
+        summary="the source that is most right by the label, per sample",
+        paper="Guo et al., Online Knowledge Distillation via Collaborative Learning, 2020",
+        needs_labels=True,
+        spaces=WEIGHTS,
+    ),
+    ConsensusOffer(
+        "vote",
+        f"{ROOM}.vote:Vote",
+        summary="plurality of the sources' classes, as a one-hot target",
+        paper="Papernot et al., Semi-supervised Knowledge Transfer for Deep Learning from Private Training Data, 2017",
+        spaces=("probs",),
+    ),
+    ConsensusOffer(
+        "median",
+        f"{ROOM}.median:Median",
+        summary="median of each class; holds against fewer than half wrong sources",
+        paper=YIN,
+        spaces=VALUES,
+    ),
+    ConsensusOffer(
+        "trimmed_mean",
+        f"{ROOM}.trimmed_mean:TrimmedMean",
+        TrimmedMeanConfig,
+        "mean of each class without its extremes",
+        YIN,
+        spaces=VALUES,
+    ),
+    ConsensusOffer(
+        "geometric_median",
+        f"{ROOM}.geometric_median:GeometricMedian",
+        GeometricMedianConfig,
+        "the point nearest to all sources together",
+        "Pillutla et al., Robust Aggregation for Federated Learning, 2022",
+        spaces=VALUES,
+    ),
+]

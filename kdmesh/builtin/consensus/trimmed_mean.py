@@ -1,0 +1,34 @@
+"""Trimmed mean: the extremes of each class are left out before averaging.
+
+Yin, Chen, Ramchandran and Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", 2018,
+for gradients; here for predictions.
+"""
+
+from __future__ import annotations
+
+from math import floor
+
+from torch import Tensor
+
+from kdmesh.builtin.consensus._base import Rule, normalised
+from kdmesh.builtin.consensus._trim import trimmed
+
+
+class TrimmedMean(Rule):
+    """Per class, drop ``floor(trim * n)`` of the n present sources at each end and average the rest.
+
+    ``trim`` below 0.5 always leaves one. In space `probs` the result is divided by its sum (uniform if that is 0); in
+    space `logits` it stays as it is. Exactly invariant to the order of sources. Gradients go to the values kept.
+    """
+
+    def __init__(self, trim: float = 0.25) -> None:
+        super().__init__()
+        self.trim = trim
+
+    def forward(
+        self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
+    ) -> Tensor:
+        """Return distributions or logits ``[B, C]``."""
+        # 0.29 * 100 is 28.999...: the small number keeps the floor at what was meant
+        rest = trimmed(values, present, [floor(self.trim * n + 1e-9) for n in range(values.shape[0] + 1)])
+        return normalised(rest) if self.space == "probs" else rest

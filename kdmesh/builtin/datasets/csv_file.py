@@ -1,0 +1,54 @@
+"""CSV files with a header row, as RFC 4180 describes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from kdmesh.builtin.datasets._files import read_text
+from kdmesh.builtin.datasets._rows import Rows, table_of
+from kdmesh.errors import MeshError
+from kdmesh.streams.table import Table
+
+
+def csv_file(
+    path: str,
+    label: str = "label",
+    features: list[str] | None = None,
+    test_path: str | None = None,
+    classes: int | None = None,
+) -> Table:
+    """Return features ``[N, F]`` and labels of a CSV file, plain or .gz; ``test_path`` is the official test split."""
+    test = None if test_path is None else _read(Path(test_path), "data.dataset.csv.test_path")
+    return table_of(_read(Path(path), "data.dataset.csv.path"), test, label, features, classes)
+
+
+def _read(path: Path, where: str) -> Rows:
+    reader = csv.reader(io.StringIO(read_text(path, where), newline=""), strict=True)
+    lines: list[int] = []
+    cells: list[dict[str, str]] = []
+    try:
+        columns = next(reader, [])
+        if not columns or len(set(columns)) < len(columns):
+            raise MeshError(f"{path}: header row {columns}", where=where, instead="a name for each column, each once")
+        for row in reader:
+            if not row:
+                continue  # a blank line
+            if len(row) != len(columns):
+                what = f"{path}, line {reader.line_num}: {len(row)} cells for {len(columns)} columns"
+                raise MeshError(what, where=where, instead="one cell per column")
+            lines.append(reader.line_num)
+            cells.append(dict(zip(columns, row, strict=True)))
+    except csv.Error as error:
+        raise MeshError(f"{path}, line {reader.line_num}: {error}", where=where, instead="well-formed CSV") from None
+    if not cells:
+        raise MeshError(f"{path}: a header row and no data", where=where, instead="at least one row")
+    return Rows(path, where, columns, lines, cells, _number)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None

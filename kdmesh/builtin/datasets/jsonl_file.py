@@ -1,0 +1,63 @@
+"""JSON lines: one object per line, all with the same keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kdmesh.builtin.datasets._files import read_text
+from kdmesh.builtin.datasets._rows import Rows, table_of
+from kdmesh.errors import MeshError
+from kdmesh.streams.table import Table
+
+
+def jsonl_file(
+    path: str,
+    label: str = "label",
+    features: list[str] | None = None,
+    test_path: str | None = None,
+    classes: int | None = None,
+) -> Table:
+    """Return features ``[N, F]`` and labels of a JSON-lines file, plain or .gz; ``test_path`` is the official test."""
+    test = None if test_path is None else _read(Path(test_path), "data.dataset.jsonl.test_path")
+    return table_of(_read(Path(path), "data.dataset.jsonl.path"), test, label, features, classes)
+
+
+def _read(path: Path, where: str) -> Rows:
+    lines: list[int] = []
+    cells: list[dict[str, Any]] = []
+    for number, line in enumerate(read_text(path, where).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise MeshError(
+                f"{path}, line {number}: {error}", where=where, instead="one JSON object per line"
+            ) from None
+        if not isinstance(row, dict) or not row:
+            raise MeshError(f"{path}, line {number}: {line[:40]!r}", where=where, instead="a JSON object with keys")
+        if cells and set(row) != set(cells[0]):
+            odd = ", ".join(sorted(set(row) ^ set(cells[0])))
+            what = f"{path}, line {number}: keys differ from the first row: {odd}"
+            raise MeshError(what, where=where, instead="the same keys in every row")
+        lines.append(number)
+        cells.append({key: _cell(value) for key, value in row.items()})
+    if not cells:
+        raise MeshError(f"{path}: only blank lines", where=where, instead="at least one row")
+    return Rows(path, where, list(cells[0]), lines, cells, _number)
+
+
+def _cell(value: Any) -> Any:
+    """Numbers and text as they are, null as empty text, anything else as its JSON."""
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) else value
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:  # a whole number beyond every float
+        return float("inf")

@@ -1,0 +1,62 @@
+"""What the built-in models are called and how they are configured; imports none of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kdmesh.offers import Config, ModelOffer
+
+Width = Annotated[int, Field(ge=1)]
+
+
+class MlpConfig(Config):
+    """Fully connected layers."""
+
+    hidden: list[Width] = Field([64], description="units of each hidden layer; [] is a linear classifier")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden units silenced while training")
+    activation: Literal["relu", "gelu", "tanh"] = Field("relu", description="non-linearity of the hidden layers")
+
+
+class CnnConfig(Config):
+    """Convolution, ReLU and pooling, then a linear head."""
+
+    width: int = Field(16, ge=1, description="channels of the first layer; each next one has twice as many")
+    depth: int = Field(2, ge=1, description="number of layers; each halves height and width")
+
+
+class ResnetConfig(Config):
+    """A residual network of 6 * blocks + 2 layers."""
+
+    width: int = Field(16, ge=1, description="channels of the first stage; the next have twice and four times as many")
+    blocks: int = Field(1, ge=1, description="residual blocks per stage, of three stages")
+
+
+class VitConfig(Config):
+    """A vision transformer."""
+
+    patch: int = Field(4, ge=1, description="side of a patch in pixels; divides height and width")
+    dim: int = Field(64, ge=1, description="size of a token; a multiple of heads")
+    depth: int = Field(2, ge=1, description="transformer layers")
+    heads: int = Field(4, ge=1, description="attention heads per layer")
+
+
+MODELS = [
+    ModelOffer("mlp", "kdmesh.builtin.models.mlp:MLP", MlpConfig, "fully connected layers, for vectors and images"),
+    ModelOffer("cnn", "kdmesh.builtin.models.cnn:CNN", CnnConfig, "convolution, ReLU, pooling; for images"),
+    ModelOffer(
+        "resnet",
+        "kdmesh.builtin.models.resnet:ResNet",
+        ResnetConfig,
+        "small residual network with batch norm; for images",
+        "He et al. 2016, Deep residual learning for image recognition, arXiv 1512.03385",
+    ),
+    ModelOffer(
+        "vit",
+        "kdmesh.builtin.models.vit:ViT",
+        VitConfig,
+        "small vision transformer; for images",
+        "Dosovitskiy et al. 2021, An image is worth 16x16 words, arXiv 2010.11929",
+    ),
+]

@@ -1,0 +1,51 @@
+"""What objectives share: precision, silent samples, and logarithms that stay finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Raise half precision (float16, bfloat16) to float32; leave everything else as it is."""
+    return values.float() if values.is_floating_point() and values.element_size() < 4 else values
+
+
+def kept(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Put zeros for the samples of weight 0, so that a NaN there reaches neither the loss nor a gradient."""
+    if weights is None:
+        return values
+    keep = (weights != 0).view(-1, *[1] * (values.dim() - 1))
+    return torch.where(keep, values, 0)
+
+
+def comparable(student: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return both sides in one dtype, at least float32, with silent samples as zeros.
+
+    Raises ValueError if the shapes differ: broadcasting would compare every class with every other.
+    """
+    if student.shape != target.shape:
+        raise ValueError(f"student {list(student.shape)} and target {list(target.shape)} differ in shape")
+    student = at_least_float32(student)
+    return kept(student, weights), kept(target.to(student.dtype), weights)
+
+
+def probs(target: Tensor, form: str, temperature: float) -> Tensor:
+    """The target's distribution: ``softmax(target / T)`` of logits, given probabilities as they are."""
+    return F.softmax(target / temperature, dim=-1) if form == "logits" else target
+
+
+def log_probs(target: Tensor, form: str, temperature: float) -> Tensor:
+    """Its logarithm: ``log_softmax`` of logits, given probabilities clamped at the smallest normal number."""
+    if form == "logits":
+        return F.log_softmax(target / temperature, dim=-1)
+    return target.clamp_min(torch.finfo(target.dtype).tiny).log()
+
+
+def same_size(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool feature maps ``[B, C, H, W]`` to the smaller height and the smaller width of the two."""
+    (h1, w1), (h2, w2) = student.shape[-2:], target.shape[-2:]
+    size = (min(h1, h2), min(w1, w2))
+    pooled = [x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size) for x in (student, target)]
+    return pooled[0], pooled[1]

@@ -1,0 +1,54 @@
+"""Cross-entropy with labels or with a soft target.
+
+Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception Architecture for Computer
+Vision", 2016. Soft targets: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdmesh.builtin.objectives._base import Tempered, batchmean
+from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
+
+# torch drops labels of -100 from numerator and denominator; here a sample without a label has weight 0 instead
+IGNORE_NOTHING = torch.iinfo(torch.int64).min
+
+
+class CrossEntropy(Tempered):
+    """Cross-entropy in nats, batchmean.
+
+    - `labels`: ``F.cross_entropy(s, y, label_smoothing=label_smoothing)``, at T = 1 and unscaled whatever the
+      temperature. Labels lie in ``[0, C)``; any other label of a sample whose weight is not 0 is an error of torch.
+    - `logits`: ``F.cross_entropy(s / T, softmax(t / T)) * T**2``; `probs`: the same with the target as given. It is the
+      forward KL plus the target's entropy, so both train a student alike. Smoothing does not apply.
+    """
+
+    forms: ClassVar[tuple[str, ...]] = ("labels", "probs", "logits")
+
+    def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0, t2_scale: bool = True) -> None:
+        super().__init__(temperature, t2_scale)
+        self.label_smoothing = label_smoothing
+
+    def forward(
+        self, student: Tensor, target: Tensor, *, form: str = "labels", weights: Tensor | None = None
+    ) -> Tensor:
+        """Compare logits ``[B, C]`` with labels ``[B]`` or a distribution ``[B, C]``."""
+        if form != "labels":
+            return super().forward(student, target, form=form, weights=weights)
+        losses = F.cross_entropy(
+            kept(at_least_float32(student), weights),
+            kept(target, weights),
+            ignore_index=IGNORE_NOTHING,
+            label_smoothing=self.label_smoothing,
+            reduction="mean" if weights is None else "none",
+        )
+        return losses if weights is None else batchmean(losses, weights)
+
+    def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
+        """``-p log q``."""
+        return -(probs(target, form, self.temperature) * log_q)

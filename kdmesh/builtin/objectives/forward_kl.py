@@ -1,0 +1,29 @@
+"""Forward Kullback-Leibler divergence, the loss of classic distillation.
+
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._numerics import probs
+
+
+class ForwardKL(Tempered):
+    """``T² KL(p ‖ q)`` in nats, with target ``p = softmax(t / T)`` and student ``q = softmax(s / T)``; batchmean.
+
+    Without weights it is, bit for bit, ``F.kl_div(F.log_softmax(s / T, -1), F.softmax(t / T, -1),
+    reduction="batchmean") * T**2``. Where gradients pass through the target (`detach: false`) its logarithm is clamped:
+    a probability that underflows to 0 would give ``kl_div`` a NaN gradient.
+    """
+
+    def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
+        """``p (log p - log q)``."""
+        p = probs(target, form, self.temperature)
+        if p.requires_grad:
+            return torch.xlogy(p, p.clamp_min(torch.finfo(p.dtype).tiny)) - p * log_q
+        return F.kl_div(log_q, p, reduction="none")

@@ -1,0 +1,38 @@
+"""Generalised Jensen-Shannon divergence, between forward and reverse KL.
+
+Agarwal, Vieillard, Zhou, Stanczyk, Ramos, Geist and Bachem, "On-Policy Distillation of Language Models: Learning from
+Self-Generated Mistakes", 2023.
+"""
+
+from __future__ import annotations
+
+from math import log, log1p
+
+import torch
+from torch import Tensor
+
+from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._numerics import log_probs
+
+
+class JSD(Tempered):
+    """``T² (β KL(p ‖ m) + (1 - β) KL(q ‖ m))`` in nats, ``m = (1 - β) q + β p``, target p, student q; batchmean.
+
+    This is TRL's convention. As there, β = 0 is the forward KL and β = 1 the reverse KL, and that is a jump: the
+    formula itself goes to 0 at both ends (over β or 1 - β it goes to those divergences). β = 0.5 is symmetric.
+    """
+
+    def __init__(self, beta: float = 0.5, temperature: float = 1.0, t2_scale: bool = True) -> None:
+        super().__init__(temperature, t2_scale)
+        self.beta = beta
+
+    def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
+        """``β p (log p - log m) + (1 - β) q (log q - log m)``, or a single divergence at the ends."""
+        beta, log_p = self.beta, log_probs(target, form, self.temperature)
+        p, q = log_p.exp() if form == "logits" else target, log_q.exp()
+        if beta == 0:
+            return p * (log_p - log_q)
+        if beta == 1:
+            return q * (log_q - log_p)
+        log_m = torch.logaddexp(log_q + log1p(-beta), log_p + log(beta))
+        return beta * (p * (log_p - log_m)) + (1 - beta) * (q * (log_q - log_m))

@@ -1,0 +1,31 @@
+"""Mean absolute error between logits, the `digest` of FedMD's published code.
+
+Li and Wang, "FedMD: Heterogenous Federated Learning via Model Distillation", 2019.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdmesh.builtin.objectives._base import Objective, batchmean, elementmean, refuse_form
+from kdmesh.builtin.objectives._numerics import comparable
+
+
+class MAE(Objective):
+    """``sum_c |s_c - t_c|``, averaged over samples: ``F.l1_loss(s, t, reduction="sum") / B``.
+
+    With ``per_element`` it is averaged over classes too, ``F.l1_loss(s, t)``: C times smaller.
+    """
+
+    def __init__(self, per_element: bool = False) -> None:
+        super().__init__()
+        self.reduce = elementmean if per_element else batchmean
+
+    def forward(
+        self, student: Tensor, target: Tensor, *, form: str = "logits", weights: Tensor | None = None
+    ) -> Tensor:
+        """Compare logits ``[B, C]`` with logits ``[B, C]``."""
+        refuse_form(self, form, ("logits",))
+        student, target = comparable(student, target, weights)
+        return self.reduce(F.l1_loss(student, target, reduction="none"), weights)

@@ -1,0 +1,31 @@
+"""Mean squared error between logits.
+
+Ba and Caruana, "Do Deep Nets Really Need to be Deep?", 2014.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdmesh.builtin.objectives._base import Objective, batchmean, elementmean, refuse_form
+from kdmesh.builtin.objectives._numerics import comparable
+
+
+class MSE(Objective):
+    """``sum_c (s_c - t_c)²``, averaged over samples: ``F.mse_loss(s, t, reduction="sum") / B``.
+
+    With ``per_element`` it is averaged over classes too, ``F.mse_loss(s, t)``: C times smaller.
+    """
+
+    def __init__(self, per_element: bool = False) -> None:
+        super().__init__()
+        self.reduce = elementmean if per_element else batchmean
+
+    def forward(
+        self, student: Tensor, target: Tensor, *, form: str = "logits", weights: Tensor | None = None
+    ) -> Tensor:
+        """Compare logits ``[B, C]`` with logits ``[B, C]``."""
+        refuse_form(self, form, ("logits",))
+        student, target = comparable(student, target, weights)
+        return self.reduce(F.mse_loss(student, target, reduction="none"), weights)

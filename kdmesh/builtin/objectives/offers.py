@@ -1,0 +1,121 @@
+"""The built-in objectives as offers: reading this imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kdmesh.offers import Config, ObjectiveOffer
+
+
+class TemperedConfig(Config):
+    """Settings of every objective between distributions."""
+
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="softmax temperature T of both sides")
+    t2_scale: bool = Field(True, description="multiply by T², so that gradients keep their size at any temperature")
+
+
+class CrossEntropyConfig(TemperedConfig):
+    """Settings of `ce`: smoothing for labels, temperature for soft targets."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label spread evenly over all classes")
+
+
+class JSDConfig(TemperedConfig):
+    """Settings of `jsd`."""
+
+    beta: float = Field(0.5, ge=0, le=1, description="share of the target in the mixture; 0 forward KL, 1 reverse KL")
+
+
+class DistanceConfig(Config):
+    """Settings of `mse` and `mae`."""
+
+    per_element: bool = Field(False, description="average over classes too, instead of summing over them")
+
+
+class HintConfig(Config):
+    """Settings of `hint`."""
+
+    adapter: Literal["auto", "always"] = Field(
+        "auto", description="a trainable adapter only where shapes differ, or always"
+    )
+
+
+class AttentionConfig(Config):
+    """Settings of `attention`."""
+
+    p: int = Field(2, ge=1, description="power of the activations; higher ones look at the strongest places")
+
+
+ROOM = "kdmesh.builtin.objectives"
+HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
+OBJECTIVES = [
+    ObjectiveOffer(
+        "ce",
+        f"{ROOM}.cross_entropy:CrossEntropy",
+        CrossEntropyConfig,
+        "cross-entropy with labels or a soft target",
+        HINTON,
+        forms=("labels", "probs", "logits"),
+        tempered=True,
+    ),
+    ObjectiveOffer(
+        "kl",
+        f"{ROOM}.forward_kl:ForwardKL",
+        TemperedConfig,
+        "forward KL, from target to student: covers all the target's modes",
+        HINTON,
+        tempered=True,
+    ),
+    ObjectiveOffer(
+        "reverse_kl",
+        f"{ROOM}.reverse_kl:ReverseKL",
+        TemperedConfig,
+        "reverse KL, from student to target: keeps to the target's main modes",
+        "Gu et al., MiniLLM: Knowledge Distillation of Large Language Models, 2023",
+        tempered=True,
+    ),
+    ObjectiveOffer(
+        "jsd",
+        f"{ROOM}.jsd:JSD",
+        JSDConfig,
+        "generalised Jensen-Shannon divergence, in TRL's convention",
+        "Agarwal et al., On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes, 2023",
+        tempered=True,
+    ),
+    ObjectiveOffer(
+        "mse",
+        f"{ROOM}.mse:MSE",
+        DistanceConfig,
+        "squared distance between logits",
+        "Ba and Caruana, Do Deep Nets Really Need to be Deep?, 2014",
+        forms=("logits",),
+    ),
+    ObjectiveOffer(
+        "mae",
+        f"{ROOM}.mae:MAE",
+        DistanceConfig,
+        "absolute distance between logits",
+        "Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019",
+        forms=("logits",),
+    ),
+    ObjectiveOffer(
+        "hint",
+        f"{ROOM}.hint:Hint",
+        HintConfig,
+        "regression of a hidden layer through a trainable adapter",
+        "Romero et al., FitNets: Hints for Thin Deep Nets, 2014",
+        reads="hidden",
+        forms=("hidden",),
+    ),
+    ObjectiveOffer(
+        "attention",
+        f"{ROOM}.attention_transfer:AttentionTransfer",
+        AttentionConfig,
+        "agreement on where feature maps are strong",
+        "Zagoruyko and Komodakis, Paying More Attention to Attention, 2017",
+        reads="hidden",
+        forms=("hidden",),
+    ),
+]

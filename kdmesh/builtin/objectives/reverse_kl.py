@@ -1,0 +1,24 @@
+"""Reverse Kullback-Leibler divergence: the student concentrates on modes of its target.
+
+Gu, Dong, Wei and Huang, "MiniLLM: Knowledge Distillation of Large Language Models", 2023.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._numerics import log_probs
+
+
+class ReverseKL(Tempered):
+    """``T² KL(q ‖ p)`` in nats, with student ``q = softmax(s / T)`` and target ``p = softmax(t / T)``; batchmean.
+
+    Without weights it is ``F.kl_div(F.log_softmax(t / T, -1), F.log_softmax(s / T, -1), reduction="batchmean",
+    log_target=True) * T**2``. Given probabilities are clamped at the smallest normal number before their logarithm, so
+    a class that the target excludes costs the student much, not infinitely much.
+    """
+
+    def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
+        """``q (log q - log p)``."""
+        return log_q.exp() * (log_q - log_probs(target, form, self.temperature))

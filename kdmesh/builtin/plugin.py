@@ -1,0 +1,58 @@
+"""The built-ins come in through the same hooks as any plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from kdmesh.offers import ConsensusOffer, DatasetOffer, ModelOffer, ObjectiveOffer, StrategyOffer, ViewOffer
+
+
+@hookimpl
+def kdmesh_strategies() -> list[StrategyOffer]:
+    """Built-in strategies."""
+    from kdmesh.builtin.strategies.offers import STRATEGIES
+
+    return STRATEGIES
+
+
+@hookimpl
+def kdmesh_objectives() -> list[ObjectiveOffer]:
+    """Built-in objectives."""
+    from kdmesh.builtin.objectives.offers import OBJECTIVES
+
+    return OBJECTIVES
+
+
+@hookimpl
+def kdmesh_consensus() -> list[ConsensusOffer]:
+    """Built-in consensus rules."""
+    from kdmesh.builtin.consensus.offers import CONSENSUS
+
+    return CONSENSUS
+
+
+@hookimpl
+def kdmesh_models() -> list[ModelOffer]:
+    """Built-in models."""
+    from kdmesh.builtin.models.offers import MODELS
+
+    return MODELS
+
+
+@hookimpl
+def kdmesh_datasets() -> list[DatasetOffer]:
+    """Built-in data sets."""
+    from kdmesh.builtin.datasets.offers import DATASETS
+
+    return DATASETS
+
+
+@hookimpl
+def kdmesh_views() -> list[ViewOffer]:
+    """Built-in views."""
+    from kdmesh.builtin.views.offers import VIEWS
+
+    return VIEWS

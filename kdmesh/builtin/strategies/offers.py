@@ -1,0 +1,163 @@
+"""The built-in strategies as offers: what each is called, and how it is configured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from kdmesh.builtin.strategies._common import (
+    Labels,
+    LabelsStream,
+    Names,
+    Objective,
+    Period,
+    Stream,
+    Weight,
+    one_or_many,
+    softened,
+)
+from kdmesh.offers import Config, StrategyOffer
+from kdmesh.spec import ConsensusSpec, ObjectiveRef, RuleRef, TapRef
+
+MEAN = ConsensusSpec(rule=RuleRef(name="mean"))
+Members = Annotated[list[str], Field(min_length=1)]
+Links = Annotated[list[str | Members], BeforeValidator(one_or_many), Field(min_length=1)]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class EnsembleConfig(Config):
+    """Settings of `ensemble`."""
+
+    teachers: Names = Field(description="one or many agents that teach")
+    student: Names | None = Field(None, description="one or many agents that learn")
+    students: Names | None = Field(None, description="the same as `student`")
+    consensus: ConsensusSpec = Field(
+        MEAN, description="how several teachers are combined: a rule, or {rule, space ...}"
+    )
+    objective: Objective = softened(4)
+    tap: TapRef | None = Field(None, description="layers to compare, for objectives that read hidden layers")
+    labels: Labels = 0.5
+    weight: Weight | None = Field(None, description="weight of what the teachers say; by default 1 - labels")
+    stream: Stream = "train"
+    labels_stream: LabelsStream = "train"
+    refresh: Period | None = Field(
+        None, description="how often the teachers publish; by default once they have learned"
+    )
+
+
+class ChainConfig(Config):
+    """Settings of `chain`."""
+
+    agents: Links = Field(description="links, first to last; a list is a group")
+    consensus: ConsensusSpec = Field(MEAN, description="how a group's members are combined when they teach")
+    objective: Objective = softened(4)
+    labels: Labels = 0.5
+    weight: Weight | None = Field(None, description="weight of what one link says; by default 1 - labels")
+    stream: Stream = "train"
+    labels_stream: LabelsStream = "train"
+    dense: bool = Field(False, description="every earlier link teaches, not only the one before")
+    generations: int | None = Field(None, ge=2, le=100, description="times that the last link trains, anew each time")
+
+
+class MutualConfig(Config):
+    """Settings of `mutual`."""
+
+    peers: Names = Field(description="agents that teach each other")
+    graph: Literal["all", "ring"] | list[Pair] = Field("all", description="who teaches whom; pairs are [from, to]")
+    order: Literal["simultaneous", "sequential"] = Field(
+        "simultaneous", description="sequential: a peer sees those before it as they are after their update"
+    )
+    consensus: ConsensusSpec | None = Field(
+        None, description="peers learn from a consensus of the others, not in pairs"
+    )
+    objective: Objective = ObjectiveRef(name="kl")
+    labels: Labels = 1.0
+    weight: Weight = Field(1.0, description="weight of what the peers say, shared out among a peer's teachers")
+    stream: Stream = "train"
+    labels_stream: LabelsStream = "train"
+    refresh: str = Field("step", pattern=r"^(step|epoch|[1-9]\d* steps)$", description="how often peers publish")
+    stale: Literal["publish", "snapshot", "recorded"] | None = Field(
+        None, description="what a longer period reads: a full pass (default), old weights live, or values as trained"
+    )
+
+
+class SelfConfig(Config):
+    """Settings of `self`."""
+
+    student: Names | None = Field(None, description="one or many agents, each of which teaches itself")
+    students: Names | None = Field(None, description="the same as `student`")
+    teacher: Literal["ema", "epoch", "batch"] = Field(
+        "ema", description="the average of its weights, its outputs an epoch ago, or those on the last batch"
+    )
+    decay: float | None = Field(None, ge=0, lt=1, description="ema: share of the average kept at an update; 0.99")
+    stale: Literal["recorded", "snapshot", "publish"] | None = Field(
+        None, description="epoch: values as trained (default), old weights live, or a full pass"
+    )
+    objective: Objective = ObjectiveRef(name="kl")
+    labels: Labels = 1.0
+    weight: Weight = Field(1.0, description="weight of what the own past says, or {start, end, epochs}")
+    stream: Stream = "train"
+    labels_stream: LabelsStream = "train"
+
+
+class RoundsConfig(Config):
+    """Settings of `rounds`."""
+
+    teachers: Names | None = Field(
+        None, description="none, one or many agents that learn first and speak in each round"
+    )
+    student: Names | None = Field(None, description="one or many agents that refine in rounds")
+    students: Names | None = Field(None, description="the same as `student`")
+    consensus: ConsensusSpec = Field(MEAN, description="how all are combined: a rule, or {rule, space ...}")
+    include_self: bool = Field(True, description="false: a student's own say is left out of what it digests")
+    objective: Objective = softened(4)
+    labels: Labels = 1.0
+    weight: Weight = Field(1.0, description="weight of the consensus in the lesson `digest`")
+    stream: Stream = "transfer"
+    labels_stream: LabelsStream = "train"
+    rounds: int = Field(10, ge=1, description="number of rounds")
+    local_epochs: int = Field(1, ge=1, description="epochs of the lesson `own` in a round")
+    digest_epochs: int = Field(1, ge=1, description="epochs of the lesson `digest` in a round")
+    agreement: float | None = Field(None, ge=0, le=1, description="stop once the sources agree this much")
+    patience: int | None = Field(None, ge=1, description="stop after so many rounds without better agreement")
+
+
+ROOM = "kdmesh.builtin.strategies"
+STRATEGIES = [
+    StrategyOffer(
+        "ensemble",
+        f"{ROOM}.ensemble:Ensemble",
+        EnsembleConfig,
+        "one or many teachers teach students through a consensus",
+        "Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
+    ),
+    StrategyOffer(
+        "chain",
+        f"{ROOM}.chain:Chain",
+        ChainConfig,
+        "from large to small by assistants, densely, or from generation to generation",
+        "Mirzadeh et al., Improved Knowledge Distillation via Teacher Assistant, 2020",
+    ),
+    StrategyOffer(
+        "mutual",
+        f"{ROOM}.mutual:Mutual",
+        MutualConfig,
+        "peers teach each other while they train: all, in a ring, one by one, or stale",
+        "Zhang et al., Deep Mutual Learning, 2018",
+    ),
+    StrategyOffer(
+        "self",
+        f"{ROOM}.self_distillation:SelfDistillation",
+        SelfConfig,
+        "a model learns from its own average, last epoch or last batch",
+        "Kim et al., Self-Knowledge Distillation with Progressive Refinement of Targets, 2021",
+    ),
+    StrategyOffer(
+        "rounds",
+        f"{ROOM}.rounds:Rounds",
+        RoundsConfig,
+        "students refine in rounds: own labels, publish, digest the consensus of all",
+        "Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019",
+    ),
+]

@@ -1,0 +1,1 @@
+"""Built-in views (augmentations): one thing, one file."""

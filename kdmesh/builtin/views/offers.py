@@ -1,0 +1,40 @@
+"""What the built-in views are called and how they are configured; imports none of them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from kdmesh.offers import Config, ViewOffer
+
+
+class NoiseConfig(Config):
+    """Gaussian noise."""
+
+    std: float = Field(0.1, ge=0, description="standard deviation, in the data's own unit")
+
+
+class ShiftConfig(Config):
+    """Images moved by whole pixels."""
+
+    pixels: int = Field(1, ge=0, description="largest shift in each direction; what comes in is 0")
+
+
+class FlipConfig(Config):
+    """Mirrored images."""
+
+    horizontal: bool = Field(True, description="left and right change places; false: top and bottom")
+    p: float = Field(0.5, ge=0, le=1, description="share of samples that are mirrored")
+
+
+class DropConfig(Config):
+    """Features set to 0, the rest scaled up."""
+
+    p: float = Field(0.1, ge=0, lt=1, description="share of features that are dropped")
+
+
+VIEWS = [
+    ViewOffer("noise", "kdmesh.builtin.views.noise:Noise", NoiseConfig, "add Gaussian noise"),
+    ViewOffer("shift", "kdmesh.builtin.views.shift:Shift", ShiftConfig, "move images by whole pixels"),
+    ViewOffer("flip", "kdmesh.builtin.views.flip:Flip", FlipConfig, "mirror images"),
+    ViewOffer("drop", "kdmesh.builtin.views.drop:Drop", DropConfig, "drop features"),
+]

@@ -1,0 +1,67 @@
+"""The command line: one small module per command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.cli import check, plan, plugins, run, schema, topologies
+from kdmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = (run, plan, check, schema, topologies, plugins)
+"""Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0: done; 1: the run failed; 2: the input is wrong (also argparse's own); 130: Ctrl-C; 141: the reader of the output
+    went away. Errors a user can act on go to stderr without a traceback.
+    """
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.execute(args)
+        sys.stdout.flush()
+    except MeshError as error:
+        if error.where and not error.file:
+            error.file = getattr(args, "file", "")
+        print(f"kdmesh: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more as it exits: give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="kdmesh", description="A graph of models; knowledge flows along its edges.")
+    top.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands)
+    return top
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"kdmesh {version('kdmesh')}")
+        except PackageNotFoundError:
+            print("kdmesh (a source checkout, not installed)")
+        parser.exit()

@@ -1,0 +1,27 @@
+"""``kdmesh check``: build every model without memory, and scan the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.cli.common import add_mesh, planned
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    about = "Plan a mesh, build its models without memory for taps and shapes, and scan its data."
+    command = commands.add_parser("check", help="check models, shapes and data", description=about)
+    add_mesh(command)
+    command.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print what was checked, one line each."""
+    plan = planned(args)
+    from kdmesh.engine.check import check  # imports torch: only for a mesh that can be planned
+
+    print("\n".join(check(plan)))
+    return 0

@@ -1,0 +1,48 @@
+"""What several commands share: the mesh argument, and tables of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.spec import MeshSpec
+
+
+def add_mesh(command: argparse.ArgumentParser) -> None:
+    """Add ``FILE`` and ``--set`` to a command."""
+    command.add_argument("file", metavar="FILE", help="a mesh in YAML, or the name of a bundled one")
+    command.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="change a field, e.g. train.epochs=3 or flows.0.weight=0.5 (repeatable)",
+    )
+
+
+def read(args: argparse.Namespace) -> MeshSpec:
+    """Read the mesh that the arguments name."""
+    from kdmesh.spec.read import read_mesh
+
+    return read_mesh(args.file, args.overrides)
+
+
+def planned(args: argparse.Namespace) -> Plan:
+    """Read the mesh that the arguments name, and plan it."""
+    spec = read(args)
+    from kdmesh.graph.plan import make_plan
+    from kdmesh.plugins import registry
+
+    return make_plan(spec, registry())
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align columns of text, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

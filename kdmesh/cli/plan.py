@@ -1,0 +1,37 @@
+"""``kdmesh plan``: show what a mesh will do, before anything trains."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.cli.common import add_mesh, planned
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "plan", help="show stages, steps and choices", description="Plan a mesh; train nothing."
+    )
+    add_mesh(command)
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the plan as JSON")
+    form.add_argument("--expand", action="store_true", help="the long form as YAML, itself a valid mesh")
+    command.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the plan."""
+    plan = planned(args)
+    if args.expand:
+        from kdmesh.spec.yaml12 import dump
+
+        print(dump(plan.spec.dump()), end="")
+        return 0
+    from kdmesh.report.plan_text import plan_json, plan_text
+
+    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan))
+    return 0

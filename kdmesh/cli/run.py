@@ -1,0 +1,58 @@
+"""``kdmesh run``: train a mesh."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kdmesh.cli.common import add_mesh, read
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command = commands.add_parser("run", help="train a mesh", description="Train a mesh and write its run folder.")
+    add_mesh(command)
+    command.add_argument(
+        "--backend", choices=("inline", "ray"), default="ray", help="where models live (default: %(default)s)"
+    )
+    command.add_argument("--ray-address", metavar="A", help="join this Ray cluster; by default a local one is started")
+    command.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("runs"), help="parent folder (default: %(default)s)"
+    )
+    command.add_argument("--seed", metavar="N", type=int, help="seed of everything random; short for --set seed=N")
+    command.add_argument(
+        "--seeds", metavar="N", type=count, default=1, help="train with so many seeds (default: %(default)s)"
+    )
+    command.add_argument("--controls", action="store_true", help="also train each student without its teachers")
+    command.add_argument("--quiet", action="store_true", help="print only the result")
+    command.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Train."""
+    from kdmesh.spec.read import locate, read_text
+
+    if args.seed is not None:
+        args.overrides = [*args.overrides, f"seed={args.seed}"]
+    spec, source_text = read(args), read_text(locate(args.file))
+    from kdmesh.engine.launch import launch  # imports torch: only for a file without mistakes
+
+    return launch(
+        spec,
+        backend=args.backend,
+        ray_address=args.ray_address,
+        out=args.out,
+        seeds=args.seeds,
+        controls=args.controls,
+        quiet=args.quiet,
+        source_text=source_text,
+    )
+
+
+def count(text: str) -> int:
+    """Read a number of things, at least 1; argparse puts this function's name into its message."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number

@@ -1,0 +1,30 @@
+"""The consensus rules, ready for any training loop: ``from kdmesh.consensus import Median``."""
+
+from __future__ import annotations
+
+from kdmesh.builtin.consensus._base import Rule, normalised, uniform, weighted_sum
+from kdmesh.builtin.consensus.confidence import Confidence
+from kdmesh.builtin.consensus.entropy import Entropy
+from kdmesh.builtin.consensus.geometric_median import GeometricMedian
+from kdmesh.builtin.consensus.lowest_ce import LowestCE
+from kdmesh.builtin.consensus.mean import Mean
+from kdmesh.builtin.consensus.median import Median
+from kdmesh.builtin.consensus.trimmed_mean import TrimmedMean
+from kdmesh.builtin.consensus.vote import Vote
+from kdmesh.builtin.consensus.weighted import Weighted
+
+__all__ = [
+    "Confidence",
+    "Entropy",
+    "GeometricMedian",
+    "LowestCE",
+    "Mean",
+    "Median",
+    "Rule",
+    "TrimmedMean",
+    "Vote",
+    "Weighted",
+    "normalised",
+    "uniform",
+    "weighted_sum",
+]

@@ -1,0 +1,75 @@
+"""How long things last: steps of a lesson, updates of weights, and where a stretch must end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.streams.order import steps_per_epoch
+
+if TYPE_CHECKING:
+    from kdmesh.engine.check import Checked
+    from kdmesh.graph.plan import Plan, Stage
+
+
+def epoch_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
+    """Steps in an epoch of a lesson for each of the weights it teaches: of their own shard, if the stream is sharded.
+
+    The lesson's first stream defines the epoch.
+    """
+    lesson = stage.lessons[line.key]
+    stream = lesson.streams[0]
+    steps: dict[str, int] = {}
+    for edge in lesson.edges:
+        owner, train = plan.owner[edge.target], plan.train(edge.target)
+        if edge.as_ == "target" and owner in plan.trainable:
+            shards = found.streams[stream].shards
+            member = edge.target if shards is None or edge.target in shards else next(iter(shards))
+            steps[owner] = steps_per_epoch(found.size(stream, member), train.batch_size, train.drop_last)
+    return steps
+
+
+def lesson_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
+    """The budget in steps of each of the weights that a line teaches."""
+    out = {}
+    for owner, steps in epoch_steps(plan, found, stage, line).items():
+        train = plan.train(owner)
+        if line.steps is not None:
+            out[owner] = line.steps
+        elif line.epochs is not None:
+            out[owner] = line.epochs * steps
+        else:
+            out[owner] = train.steps if train.steps is not None else train.epochs * steps
+    return out
+
+
+def planned_steps(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
+    """Micro-batches of each of a stage's weights over the whole program, rounds included."""
+
+    def walk(lines: list[Train | Publish | Repeat], times: int) -> None:
+        for line in lines:
+            if isinstance(line, Repeat):
+                walk(line.body, times * line.times)
+            elif isinstance(line, Train):
+                for owner, steps in lesson_steps(plan, found, stage, line).items():
+                    total[owner] = total.get(owner, 0) + steps * times
+
+    total: dict[str, int] = {}
+    walk(stage.program.body, 1)
+    return total
+
+
+def stage_steps(plan: Plan, found: Checked, stage: Stage) -> int:
+    """Steps of a whole stage: in each lesson the longest budget counts. For progress and its ETA."""
+
+    def walk(lines: list[Train | Publish | Repeat]) -> int:
+        return sum(
+            walk(line.body) * line.times
+            if isinstance(line, Repeat)
+            else max(lesson_steps(plan, found, stage, line).values(), default=0)
+            if isinstance(line, Train)
+            else 0
+            for line in lines
+        )
+
+    return walk(stage.program.body)

@@ -1,0 +1,193 @@
+"""Check what structure cannot tell: models on the `meta` device for taps and shapes, settings, and the data themselves."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from kdmesh.agents.build import build, load_weights, output
+from kdmesh.agents.source import Source
+from kdmesh.agents.taps import Taps
+from kdmesh.agents.weights import make_optimizer, make_schedule
+from kdmesh.errors import MeshError
+from kdmesh.graph.program import Repeat
+from kdmesh.plugins import registry
+
+if TYPE_CHECKING:
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan
+    from kdmesh.streams.stream import Stream
+    from kdmesh.streams.table import Table
+
+
+@dataclass
+class Checked:
+    """What the check learned: the data, each agent's size, and the shapes of taps without the batch axis."""
+
+    table: Table
+    streams: dict[str, Stream]
+    parameters: dict[str, int] = field(default_factory=dict)
+    shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+
+    def size(self, stream: str, agent: str) -> int:
+        """How many samples an agent sees on a stream."""
+        return len(self.streams[stream].rows_for(agent))
+
+
+def check(plan: Plan) -> list[str]:
+    """Check a plan and say what was found, a line each."""
+    found = examine(plan)
+    table = found.table
+    lines = [f"data: {len(table)} samples of shape {tuple(table.shape)}, {table.classes} classes; licence: {table.licence}"]
+    for name, stream in found.streams.items():
+        parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
+        lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
+    lines += [f"agent {name}: {count:,} parameters" for name, count in found.parameters.items()]
+    lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items()]
+    return [*lines, "everything fits"]
+
+
+def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Table | None = None) -> Checked:
+    """Load the data, build every model without memory, and refuse what cannot run."""
+    for edge in plan.edges:
+        _possible(plan, edge)
+    loaded, streams = Source(table).load(plan)
+    found = Checked(loaded, streams)
+    _streams(plan, found)
+    _models(plan, found, modules or {})
+    for name in dict.fromkeys(plan.owner.values()):
+        _settings(plan, name, found)
+    return found
+
+
+def _possible(plan: Plan, edge: Edge) -> None:
+    """Refuse what the planner understands but this version does not run."""
+    if edge.as_ != "target" and edge.target in plan.spec.agents:
+        raise MeshError(
+            f"`as: {edge.as_}` is planned but not run by this version", where=f"{edge.where}.as", instead="as: target"
+        )
+    if edge.signal == "hidden" and edge.tap is None:
+        raise MeshError(
+            f"the objective of {edge} compares hidden signals and needs to know the layers",
+            where=f"{edge.where}.tap",
+            instead="tap: layers.0, or tap: {of: layers.2, to: layers.0}",
+        )
+    view = plan.spec.agents[edge.source].view if edge.source in plan.spec.agents else None
+    if view is not None and view.augment and view.draws != 1 and edge.stale == "publish":
+        raise MeshError(
+            f"{edge.source} sees a new draw of every sample each epoch, but its published signal would hold only one",
+            where=f"agents.{edge.source}.view.draws",
+            instead="draws: 1, or refresh: step on the flow",
+        )
+    if edge.refresh == "round":
+        stage = plan.stage_of(edge.source)
+        if stage is not None and not any(isinstance(line, Repeat) for line in stage.program.body):
+            raise MeshError(
+                "`refresh: round` needs a program with rounds",
+                where=f"{edge.where}.refresh",
+                instead="program: [{of: [...], repeat: N, do: [...]}], or refresh: epoch",
+            )
+
+
+def _streams(plan: Plan, found: Checked) -> None:
+    """Every stream that is used exists, is in range, and fills a batch."""
+    for edge in plan.edges:
+        if edge.stream not in found.streams:
+            raise MeshError(
+                f"there is no {edge.stream!r} stream in this data", where=f"data.{edge.stream}", instead=f"{edge.stream}: 0.2"
+            )
+    for stage in plan.stages:
+        for lesson in stage.lessons.values():
+            for edge in lesson.edges:
+                size, batch = found.size(edge.stream, edge.target), plan.train(edge.target).batch_size
+                if batch > size:
+                    raise MeshError(
+                        f"batch_size {batch} is above the data: {edge.target} sees {size} samples of {edge.stream!r}",
+                        where="train.batch_size",
+                        instead=f"at most {size}",
+                    )
+
+
+def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
+    """Build each model on `meta`, forward two samples, and note sizes and taps."""
+    taps = _needed_taps(plan)
+    known: dict[str, tuple[int, torch.Size]] = {}
+    for agent, spec in plan.spec.agents.items():
+        owner = plan.owner[agent]
+        layers = {name: spec.taps.get(name, name) for name in taps.get(agent, ())}
+        key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}"
+        if key not in known or layers or spec.ema is not None:
+            module, x = _light(plan, owner, found.table, modules)
+            with Taps(module, layers, f"agents.{agent}") as values, torch.no_grad():
+                logits = _forward(module, x, agent)
+            known[key] = (sum(parameter.numel() for parameter in module.parameters()), logits.shape)
+            for name in layers:
+                if name not in values:
+                    raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=f"agents.{agent}.taps.{name}")
+                found.shapes[agent, name] = values[name].shape[1:]
+        found.parameters[agent], shape = known[key]
+        outputs = len(spec.labels) if spec.labels is not None else found.table.classes
+        if tuple(shape) != (2, outputs):
+            raise MeshError(
+                f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs})",
+                where=f"agents.{agent}.model",
+                instead="a model with one output per class",
+            )
+
+
+def _light(plan: Plan, owner: str, table: Table, modules: dict[str, nn.Module]) -> tuple[nn.Module, torch.Tensor]:
+    """The model without memory, and two samples to match; a module that cannot go to `meta` is built for real."""
+    try:
+        module = build(plan, owner, table.shape, table.classes, registry(), modules, "meta").eval()
+        with torch.no_grad():
+            module(torch.empty(2, *table.shape, device="meta"))
+        return module, torch.empty(2, *table.shape, device="meta")
+    except MeshError as error:
+        if not error.where.startswith("agents."):
+            error.where = f"agents.{owner}.{error.where or 'model'}"
+        raise
+    except Exception:  # whatever it is, the real forward below says it better
+        module = build(plan, owner, table.shape, table.classes, registry(), modules, "cpu")
+        return copy.deepcopy(module).eval(), table.x[:2]
+
+
+def _forward(module: nn.Module, x: torch.Tensor, agent: str) -> torch.Tensor:
+    try:
+        return output(module(x))
+    except Exception as error:
+        raise MeshError(
+            f"the model cannot forward samples of shape {tuple(x.shape[1:])}: {type(error).__name__}: {error}",
+            where=f"agents.{agent}.model",
+            instead="a model for this data's shape",
+        ) from None
+
+
+def _needed_taps(plan: Plan) -> dict[str, list[str]]:
+    """The taps that flows read, by agent, and those that agents define."""
+    needed = {agent: list(spec.taps) for agent, spec in plan.spec.agents.items() if spec.taps}
+    for edge in plan.edges:
+        if edge.signal == "hidden" and edge.tap is not None:
+            for agent, tap in ((edge.source, edge.tap.of), (edge.target, edge.tap.to)):
+                if agent in plan.spec.agents and tap not in needed.setdefault(agent, []):
+                    needed[agent].append(tap)
+    return needed
+
+
+def _settings(plan: Plan, owner: str, found: Checked) -> None:
+    """Optimiser, schedule, device, weights file and early stopping can be what the file says."""
+    train, where = plan.train(owner), f"agents.{owner}.train"
+    make_schedule(make_optimizer([nn.Parameter(torch.zeros(1))], train, where), train.schedule, 1, where)
+    device = train.device.split(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[device]:
+        raise MeshError(f"there is no {device} device here", where=f"{where}.device", instead="device: cpu")
+    if train.early_stopping is not None and "validation" not in found.streams:
+        raise MeshError("early stopping needs a validation split", where="data.validation", instead="validation: 0.1")
+    path = plan.spec.agents[owner].weights
+    if path is not None:
+        module = build(plan, owner, found.table.shape, found.table.classes, registry(), {}, "cpu")
+        load_weights(module, path, f"agents.{owner}.weights")

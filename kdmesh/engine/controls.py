@@ -1,0 +1,93 @@
+"""Controls: each student again without its teachers, and from the best single teacher only.
+
+The same initial weights, batch order and budget; only the flows differ. They are derived from the long form alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.engine.summary import teachers_of
+from kdmesh.graph.edges import LABELS
+from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
+
+if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan
+
+
+def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
+    """The student with its own label flows only, for as many updates as in the run.
+
+    A student that no label trains gets the labels of `train`: what it could have learned without a teacher.
+    """
+    spec = plan.spec
+    own = [
+        FlowSpec(**{"from": LABELS, "to": student}, stream=edge.stream, objective=edge.objective)
+        for edge in plan.edges
+        if edge.source == LABELS and edge.target == student
+    ]
+    flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=LABEL_OBJECTIVE)]
+    return _mesh(plan, {student: _budget(spec.agents[student], updates)}, flows, f"{spec.name}.{student}.alone")
+
+
+def from_best(plan: Plan, student: str, best: str, weights: str) -> MeshSpec | None:
+    """The student with one teacher: flows from the others are dropped. None where nothing would change.
+
+    ``weights``: the teacher's file; it is not trained again.
+    """
+    spec = plan.spec
+    drop = set(teachers_of(plan, student)) - {best, student}
+    if not drop or best not in teachers_of(plan, student):
+        return None
+    stage = plan.stage_of(student)
+    kept = {best, student}
+    flows = []
+    for flow in plan.resolved().flows:
+        source, target = flow.from_[0], flow.to[0]
+        if source in kept | {LABELS} | set(spec.consensus) and target in {student, *spec.consensus}:
+            flows.append(flow)
+    teacher = spec.agents[best].model_copy(update={"update": "frozen", "weights": weights, "weights_of": None})
+    program = [_only(item, student) for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
+    return _mesh(plan, {best: teacher, student: spec.agents[student]}, flows, f"{spec.name}.{student}.best", program)
+
+
+def _budget(agent: AgentSpec, updates: int) -> AgentSpec:
+    train = agent.train.model_copy(update={"steps": updates * (agent.train.accumulate or 1), "epochs": None})
+    return agent.model_copy(update={"train": train})
+
+
+def _only(item: ProgramItem, student: str) -> ProgramItem:
+    """A program with everyone but the student left out."""
+    update: dict[str, object] = {}
+    for field in ("of", "train", "publish"):
+        if getattr(item, field) is not None:
+            update[field] = [name for name in getattr(item, field) if name == student]
+    if item.do is not None:
+        lines = [_only(line, student) for line in item.do]
+        update["do"] = [line for line in lines if line.publish != [] and line.train != []]
+    return item.model_copy(update=update)
+
+
+def _mesh(
+    plan: Plan, agents: dict[str, AgentSpec], flows: list[FlowSpec], name: str, program: list[ProgramItem] | None = None
+) -> MeshSpec:
+    """A mesh of a few of the agents. Owners of shards stay, frozen, so that the shards stay the same."""
+    spec = plan.spec
+    used = {end for flow in flows for end in (*flow.from_, *flow.to)}
+    owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
+    idle = {
+        owner: spec.agents[owner].model_copy(update={"update": "frozen", "weights_of": None})
+        for owner in spec.agents
+        if owner in owners and owner not in agents
+    }
+    return spec.model_copy(
+        update={
+            "name": name,
+            "agents": {**agents, **idle},
+            "connect": [],
+            "consensus": {key: node for key, node in spec.consensus.items() if key in used},
+            "flows": flows,
+            "program": program or [],
+            "placement": "together",
+        }
+    )

@@ -1,0 +1,72 @@
+"""What is recorded of a round: agreement, churn, the consensus' own quality, and every agent's gain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from kdmesh.engine.run import Run
+    from kdmesh.graph.plan import Stage
+    from kdmesh.spec import Until
+
+
+class Rounds:
+    """The record of one repetition, and whether it should end."""
+
+    def __init__(self, run: Run, stage: Stage, times: int, until: Until | None) -> None:
+        self.run, self.stage, self.times, self.until = run, stage, times, until
+        self.start: dict[str, float] = {}
+        self.best, self.waited = -1.0, 0
+        self.heard: dict[str, dict[str, Any]] = {}  # consensus -> what was measured when it was formed
+
+    def published(self, agents: list[str], to: str | None) -> Generator[list[Any], list[Any], None]:
+        """After a publication: agreement and churn of the stage's own sources on the stream it was made on."""
+        if not self.start:  # gains count from before anyone heard a consensus
+            self.start = yield from self._accuracies()
+        for name, node in self.run.plan.consensus.items():
+            members = [edge.source for edge in node.members]
+            if to not in (None, name) or not set(agents) & set(members):
+                continue
+            own = [source for source in members if source in self.stage.agents]
+            latest = self.run.supply.latest
+            handles = [latest[source, node.stream] for source in members if (source, node.stream) in latest]
+            host = self.run.plan.judge(name)
+            (self.heard[name],) = yield [self.run.backend.call(host, "judge", name, node.stream, own, *handles)]
+
+    def after(self, number: int) -> Generator[list[Any], list[Any], str]:
+        """Record the round; returns why the repetition should end, or nothing."""
+        accuracy = yield from self._accuracies()
+        consensus: dict[str, dict[str, float]] = {}
+        for name, heard in self.heard.items():
+            consensus[name] = dict(heard["quality"])
+            if "validation" in self.run.checked.streams:
+                judged = yield from self.run.judge(name, "validation")
+                consensus[name] = dict(judged["quality"]) or consensus[name]
+        first: dict[str, Any] = next(iter(self.heard.values()), {})
+        metrics = {
+            "agreement": first.get("agreement"),
+            "churn": first.get("churn"),
+            "consensus": consensus,
+            "accuracy": accuracy,
+            "gain": {agent: value - self.start.get(agent, value) for agent, value in accuracy.items()},
+        }
+        self.run.round_finished(self.stage.name, number, self.times, metrics)
+        return self._verdict(first.get("agreement"))
+
+    def _verdict(self, agreement: float | None) -> str:
+        if self.until is None or agreement is None:
+            return ""
+        if self.until.agreement is not None and agreement >= self.until.agreement:
+            return "agreed"
+        self.waited = 0 if agreement > self.best else self.waited + 1
+        self.best = max(self.best, agreement)
+        return "patience" if self.until.patience is not None and self.waited >= self.until.patience else ""
+
+    def _accuracies(self) -> Generator[list[Any], list[Any], dict[str, float]]:
+        if "validation" not in self.run.checked.streams:
+            return {}
+        agents = self.stage.agents
+        found = yield [self.run.call(agent, "evaluate", agent, "validation") for agent in agents]
+        return {agent: values["accuracy"] for agent, values in zip(agents, found, strict=True) if values}

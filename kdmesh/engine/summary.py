@@ -1,0 +1,94 @@
+"""The summary of a run: consensus, best single teacher and students side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdmesh.engine.run import Run
+    from kdmesh.graph.plan import Plan
+
+
+def teachers_of(plan: Plan, agent: str) -> list[str]:
+    """The agents whose signals reach an agent, also through consensus nodes; itself left out."""
+    found: dict[str, None] = {}
+    waiting, seen = [agent], set()
+    while waiting:
+        node = waiting.pop()
+        for edge in plan.edges:
+            if edge.target == node and edge.as_ == "target" and edge.id not in seen:
+                seen.add(edge.id)
+                if edge.source in plan.consensus:
+                    waiting.append(edge.source)
+                elif edge.source in plan.spec.agents and edge.source != agent:
+                    found[edge.source] = None
+    return [name for name in plan.spec.agents if name in found]
+
+
+def roles(plan: Plan) -> dict[str, str]:
+    """What each agent is in this mesh: roles are read off the flows."""
+    taught_by = {name: teachers_of(plan, name) for name in plan.spec.agents}
+    teaches = {name for teachers in taught_by.values() for name in teachers}
+    stage = {name: plan.stage_of(name) for name in plan.spec.agents}
+    found: dict[str, str] = {}
+    for name, teachers in taught_by.items():
+        outside = [other for other in teachers if stage[other] is not stage[name] or stage[name] is None]
+        inside = [other for other in teachers if other not in outside]
+        if plan.spec.agents[name].ema is not None:
+            found[name] = "average"
+        elif not teachers:
+            found[name] = "teacher" if name in teaches else "student" if _self_taught(plan, name) else "alone"
+        elif any(plan.spec.agents[other].ema is None for other in inside):
+            found[name] = "student" if outside else "peer"
+        else:
+            later = any(name in taught_by[o] and stage[o] is not stage[name] for o in taught_by)
+            found[name] = "assistant" if later else "student"
+    return found
+
+
+def _self_taught(plan: Plan, name: str) -> bool:
+    return any(edge.source == name == edge.target for edge in plan.edges)
+
+
+def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
+    """The best single teacher by validation accuracy (the first of equals); never by test data."""
+    teachers = [name for name in plan.spec.agents if found[name] == "teacher" and agents[name].get("validation")]
+    return max(teachers, key=lambda name: agents[name]["validation"]["accuracy"], default=None)
+
+
+def summarise(
+    run: Run, agents: dict[str, dict[str, Any]], consensus: dict[str, dict[str, Any]], described: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Put the figures of a finished run together."""
+    plan = run.plan
+    return {
+        "name": plan.spec.name,
+        "seed": plan.spec.seed,
+        "backend": run.backend.name,
+        "agents": {
+            name: {
+                "role": run.roles[name],
+                "teachers": teachers_of(plan, name),
+                "parameters": described[name]["parameters"],
+                "metrics": metrics,
+                "weights_sha256": described[name]["weights_sha256"],
+                "latency_ms": described[name]["latency_ms"],
+                "updates": described[name]["updates"],
+                "forwards": {"made": described[name]["forwards"], "saved": _spared(run, name, described)},
+            }
+            for name, metrics in agents.items()
+        },
+        "consensus": {
+            name: {"sources": [edge.source for edge in plan.consensus[name].members], **values}
+            for name, values in consensus.items()
+        },
+        "best_teacher": best_teacher(plan, agents, run.roles),
+        "controls": {},
+        "rounds": run.rounds,
+    }
+
+
+def _spared(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int:
+    """Reads from the store beyond the forwards that filled it."""
+    published = sum(-(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.supply.latest if a == name)
+    return max(0, run.saved.get(name, 0) - published)

@@ -1,0 +1,107 @@
+"""Publications: what is not live is made anew at its period, and goes to every host that reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kdmesh.backends._base import Backend
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan, Stage
+
+
+@dataclass
+class Outlet:
+    """One source's signal that readers keep: a stream, the layers asked for, and the hosts that read it."""
+
+    source: str
+    stream: str
+    stale: str
+    refresh: str
+    taps: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
+    consensus: set[str] = field(default_factory=set)
+
+
+class Supply:
+    """Knows who reads what from the store, and passes handles from the source's host to the readers'."""
+
+    def __init__(self, plan: Plan, backend: Backend) -> None:
+        self.plan, self.backend = plan, backend
+        self.host_of = plan.host_of
+        self.latest: dict[tuple[str, str], Any] = {}  # (agent, stream) -> handle of its last publication
+        self._once: set[tuple[str, str, str]] = set()
+        self._outlets = {stage.name: self._find(stage) for stage in plan.stages}
+
+    def outlets(self, stage: Stage) -> list[Outlet]:
+        """What a stage's readers keep."""
+        return self._outlets[stage.name]
+
+    def _find(self, stage: Stage) -> list[Outlet]:
+        found: dict[tuple[str, str, str, str], Outlet] = {}
+        edges: dict[int, Edge] = {edge.id: edge for lesson in stage.lessons.values() for edge in lesson.edges}
+        for edge in edges.values():
+            for stored, through in self._stored(edge):
+                key = (stored.source, self.base(stored.stream), str(stored.stale), str(stored.refresh))
+                outlet = found.setdefault(key, Outlet(*key))
+                host = self.host_of[edge.target]
+                if host not in outlet.hosts:
+                    outlet.hosts.append(host)
+                if stored.signal == "hidden" and stored.tap is not None and stored.tap.of not in outlet.taps:
+                    outlet.taps.append(stored.tap.of)
+                outlet.consensus.update(through)
+        return list(found.values())
+
+    def _stored(self, edge: Edge, through: tuple[str, ...] = ()) -> Iterator[tuple[Edge, tuple[str, ...]]]:
+        """The edges behind this one that leave an agent and are not live, with the consensus nodes on the way."""
+        if edge.source in self.plan.consensus and edge.source not in through:
+            for member in self.plan.consensus[edge.source].inputs:
+                yield from self._stored(member, (*through, edge.source))
+        elif edge.source in self.plan.spec.agents and not edge.live:
+            yield edge, through
+
+    def base(self, stream: str) -> str:
+        """The stream whose samples a replayed stream repeats."""
+        spec = self.plan.spec.streams.get(stream)
+        return spec.of if spec is not None and spec.replay else stream
+
+    def once(self, stage: Stage) -> list[Any]:
+        """Before a stage: its finished sources publish, each once per stream however many read it."""
+        handles = []
+        for outlet in self.outlets(stage):
+            if outlet.refresh == "once" or outlet.source not in stage.agents:
+                handles += self._send(outlet, again=False)
+        return handles
+
+    def due(self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None) -> list[Any]:
+        """At the end of a period: the stage's own sources with this refresh publish anew."""
+        handles = []
+        for outlet in self.outlets(stage):
+            if outlet.refresh != refresh or outlet.source not in stage.agents:
+                continue
+            if (agents is None or outlet.source in agents) and (to is None or to in outlet.consensus):
+                handles += self._send(outlet, again=True)
+        return handles
+
+    def publication(self, agent: str, stream: str) -> Any:
+        """A handle of an agent's logits on a stream as it is now, for measuring."""
+        return self.backend.call(self.host_of[agent], "publish", agent, stream, (), True)
+
+    def _send(self, outlet: Outlet, again: bool) -> list[Any]:
+        home, call = self.host_of[outlet.source], self.backend.call
+        if outlet.stale == "snapshot":
+            state = call(home, "export_state", outlet.source)
+            return [call(host, "take_snapshot", outlet.source, state) for host in outlet.hosts]
+        if outlet.stale == "recorded":
+            made = call(home, "commit", outlet.source, outlet.stream, outlet.taps[0] if outlet.taps else "")
+            return [call(host, "receive", made) for host in outlet.hosts if host != home] or [made]
+        key = (outlet.source, outlet.stream)
+        taps = tuple(outlet.taps)
+        if again or key not in self.latest or taps:
+            self.latest[key] = call(home, "publish", outlet.source, outlet.stream, taps)
+        fresh = [host for host in outlet.hosts if again or (*key, host) not in self._once]
+        self._once.update((*key, host) for host in fresh)
+        return [call(host, "receive", self.latest[key]) for host in fresh]

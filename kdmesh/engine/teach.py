@@ -1,0 +1,186 @@
+"""Run a lesson: cut it at every boundary, submit stretches, publish and evaluate where a period ends."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.engine.budget import epoch_steps, lesson_steps
+from kdmesh.engine.stretch import cut, homes, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from kdmesh.engine.run import Run
+    from kdmesh.graph.plan import Stage
+    from kdmesh.graph.program import Train
+    from kdmesh.graph.steps import Lesson
+
+Waits = "Generator[list[Any], list[Any], None]"
+WINDOW = 16  # steps submitted together where hosts exchange live
+AHEAD = 2  # windows in flight: bounds memory and lets a teacher run ahead
+SECONDS = 0.5  # length of a stretch on one host, so that progress is seen and a signal is heeded
+
+
+class Teacher:
+    """Runs the lessons of one stage. A generator yields handles and is sent their values, so stages run side by side."""
+
+    def __init__(self, run: Run, stage: Stage, total: int) -> None:
+        self.run, self.stage, self.total = run, stage, total
+        self.plan, self.backend = run.plan, run.backend
+        self.cursor: dict[str, int] = {}
+        self.done = 0
+        self.stopped: set[str] = set()  # weights that early stopping ended
+        self.stale_for: dict[str, int] = {}
+        self.losses: dict[str, float] = {}
+        self._pace: dict[str, float] = {}
+
+    def lesson(self, line: Train) -> Generator[list[Any], list[Any], None]:
+        """Train one line of the program."""
+        lesson = self.stage.lessons[line.key]
+        budget = {
+            owner: steps
+            for owner, steps in lesson_steps(self.plan, self.run.checked, self.stage, line).items()
+            if owner not in self.stopped
+        }
+        total = max(budget.values(), default=0)
+        epoch = max(epoch_steps(self.plan, self.run.checked, self.stage, line).values())
+        first = self.cursor.get(line.key, 0)
+        offset, active = 0, None
+        while offset < total:
+            now = self._active(budget, offset)
+            if not now:
+                break
+            until = min(budget[owner] for owner in now if owner in budget)
+            if now != active:
+                yield self._begin(lesson, line.key, now, first + offset, first + until)
+                active = now
+            end = min([until, *(mark for mark in self._marks(lesson, epoch, total) if mark > offset)])
+            yield from self._steps(lesson, first + offset, first + end)
+            self.run.count_saved(self.stage, lesson, end - offset)
+            offset = end
+            yield from self._boundary(lesson, line, offset, epoch)
+        yield from self._close()
+        self.cursor[line.key] = first + total
+
+    def _active(self, budget: dict[str, int], offset: int) -> frozenset[str]:
+        """The weights that train now: budget left and not stopped, their followers, and trained consensus nodes."""
+        own = {owner for owner, steps in budget.items() if steps > offset and owner not in self.stopped}
+        if not own:
+            return frozenset()
+        agents = self.plan.spec.agents
+        follow = {
+            name
+            for name in self.stage.weights
+            if name in agents and (ema := agents[name].ema) is not None and self.plan.owner[ema.of] in own
+        }
+        return frozenset(own | follow | {name for name in self.stage.weights if name in self.plan.consensus})
+
+    def _begin(self, lesson: Lesson, key: str, active: frozenset[str], first: int, last: int) -> list[Any]:
+        hosts = {host for names in homes(self.plan, lesson).values() for host in names}
+        return [
+            self.backend.call(host, "begin", self.stage.name, key, sorted(active), first, last) for host in sorted(hosts)
+        ]
+
+    def _marks(self, lesson: Lesson, epoch: int, total: int) -> list[int]:
+        """Where stretches must end: epochs, if something happens then, and the periods of `N steps`."""
+        marks: set[int] = set()
+        refreshes = {outlet.refresh for outlet in self.run.supply.outlets(self.stage)}
+        if "epoch" in refreshes or any(self._evaluates(agent) for agent in self.stage.agents):
+            marks.update(range(epoch, total + 1, epoch))
+        for period in (int(text.split()[0]) for text in refreshes if text.endswith(" steps")):
+            updates = period * self.plan.train(self.stage.agents[0]).accumulate
+            marks.update(range(updates, total + 1, updates))
+        return sorted(marks)
+
+    def _steps(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], list[Any], None]:
+        """Submit steps ``first .. last - 1``: on one host in stretches, between hosts in a bounded window."""
+        hosts = list(dict.fromkeys(host for names in homes(self.plan, lesson).values() for host in names))
+        if len(hosts) == 1:
+            yield from self._alone(lesson, hosts[0], first, last)
+        else:
+            yield from self._between(lesson, first, last)
+
+    def _alone(self, lesson: Lesson, host: str, first: int, last: int) -> Generator[list[Any], list[Any], None]:
+        while first < last:
+            pace = self._pace.get(lesson.name)
+            end = min(last, first + (4 if pace is None else max(1, int(SECONDS / max(pace, 1e-5)))))
+            start = time.perf_counter()
+            segment = whole(host, self.stage.name, first, end)[0]
+            _, report = self.backend.call(host, "run", segment, results=2)
+            self._note((yield [report]), end - first)
+            self._pace[lesson.name] = (time.perf_counter() - start) / (end - first)
+            first = end
+
+    def _between(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], list[Any], None]:
+        flight: deque[tuple[list[Any], int]] = deque()
+        while first < last:
+            end = min(last, first + WINDOW)
+            exports, reports = [], []
+            for segment in cut(self.plan, self.stage.name, lesson, first, end):
+                needs = [exports[number] for number in segment.needs]
+                bundle, report = self.backend.call(segment.host, "run", segment, *needs, results=2)
+                exports.append(bundle)
+                reports.append(report)
+            flight.append((reports, end - first))
+            if len(flight) > AHEAD:
+                reports, steps = flight.popleft()
+                self._note((yield reports), steps)
+            first = end
+        for reports, steps in flight:
+            self._note((yield reports), steps)
+
+    def _note(self, reports: list[dict[str, float]], steps: int) -> None:
+        for report in reports:
+            self.losses.update(report)
+        self.done += steps
+        self.run.events.emit(
+            "progress", stage=self.stage.name, done=self.done, steps=self.total, losses=dict(self.losses)
+        )
+
+    # -- what happens where a period ends --------------------------------------------------------------------------
+
+    def _boundary(self, lesson: Lesson, line: Train, offset: int, epoch: int) -> Generator[list[Any], list[Any], None]:
+        if offset % epoch == 0:
+            yield self.run.supply.due(self.stage, "epoch")
+            yield from self._evaluate(offset // epoch)
+        for outlet in self.run.supply.outlets(self.stage):
+            if outlet.refresh.endswith(" steps"):
+                period = int(outlet.refresh.split()[0]) * self.plan.train(self.stage.agents[0]).accumulate
+                if offset % period == 0:
+                    yield self.run.supply.due(self.stage, outlet.refresh, [outlet.source])
+
+    def _evaluates(self, agent: str) -> bool:
+        train = self.plan.train(agent)
+        return train.early_stopping is not None or train.evaluate_every is not None
+
+    def _evaluate(self, epoch: int) -> Generator[list[Any], list[Any], None]:
+        """Measure on validation those whose turn it is; stop the ones that no longer improve."""
+        agents = [
+            name
+            for name in self.stage.agents
+            if self._evaluates(name)
+            and epoch % (self.plan.train(name).evaluate_every or 1) == 0
+            and self.plan.owner[name] not in self.stopped
+        ]
+        metrics = yield [self.run.call(agent, "evaluate", agent, "validation") for agent in agents]
+        for agent, values in zip(agents, metrics, strict=True):
+            self.run.evaluated(self.stage.name, agent, "validation", epoch, values)
+            stopping = self.plan.train(agent).early_stopping
+            if stopping is None or agent != self.plan.owner[agent]:
+                continue
+            value = values["accuracy"] if stopping.metric == "accuracy" else -values["loss"]
+            (better,) = yield [self.run.call(agent, "keep_best", agent, value)]
+            self.stale_for[agent] = 0 if better else self.stale_for.get(agent, 0) + 1
+            if self.stale_for[agent] >= stopping.patience:
+                self.stopped.add(agent)
+                self.run.events.emit("note", text=f"{agent} stops early after epoch {epoch}: validation no longer improves")
+
+    def _close(self) -> Generator[list[Any], list[Any], None]:
+        """Agents with early stopping leave a lesson with their best weights."""
+        yield [
+            self.run.call(agent, "restore_best", agent)
+            for agent in self.stage.agents
+            if self.plan.train(agent).early_stopping is not None and agent == self.plan.owner[agent]
+        ]

@@ -1,0 +1,51 @@
+"""One exception a user can act on: where it is, what was found, what to write instead."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class MeshError(Exception):
+    """The input is wrong: the command ends with exit code 2 and this message, without a traceback.
+
+    ``where`` is the path inside the file (``agents.student.model``), ``what`` says what was found there,
+    ``instead`` what to write. ``file`` is filled in by whoever knows which file was read.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str = "", instead: str = "", file: str = "") -> None:
+        super().__init__(what, where, instead, file)
+        self.what, self.where, self.instead, self.file = what, where, instead, file
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.file, self.where) if part)
+        text = f"{place}: {self.what}" if place else self.what
+        return f"{text}\n  instead: {self.instead}" if self.instead else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.where, self.instead, self.file)
+
+
+class RunFailed(MeshError):
+    """The run broke although its input was right (a loss that became NaN, say): exit code 1."""
+
+    exit_code = 1
+
+
+def _rebuild(kind: type[MeshError], what: str, where: str, instead: str, file: str) -> MeshError:
+    """Unpickle: exceptions cross from Ray's workers with their fields."""
+    return kind(what, where=where, instead=instead, file=file)
+
+
+def nearest(name: str, known: Iterable[str], noun: str) -> str:
+    """Say which known name was probably meant, and list what there is."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}{noun}: {listed or 'none'}"

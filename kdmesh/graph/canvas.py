@@ -1,0 +1,156 @@
+"""What a strategy draws on: it may add consensus nodes, flows, programs, streams and derived agents, nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ObjectiveRef, ProgramItem, StreamSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdmesh.spec import Ramp
+
+BY_LABELS = ObjectiveRef(name="ce")
+"""What teaches by labels, unless a flow says otherwise."""
+
+
+class Canvas:
+    """The long form while it grows. ``where`` is the path of the strategy that is drawing, for messages."""
+
+    def __init__(self, spec: MeshSpec) -> None:
+        self.spec = spec
+        self.where = ""
+        self.agents: dict[str, AgentSpec] = dict(spec.agents)
+        self.streams: dict[str, StreamSpec] = dict(spec.streams)
+        self.consensuses: dict[str, ConsensusSpec] = dict(spec.consensus)
+        self.flows: list[FlowSpec] = []
+        self.programs: list[ProgramItem] = list(spec.program)
+        self._labels: dict[tuple[str, str], list[tuple[FlowSpec, str]]] = defaultdict(list)
+        for number, flow in enumerate(spec.flows):
+            if flow.from_ == ["labels"]:
+                for agent in flow.to:
+                    self._labels[agent, flow.stream or "train"].append((flow, f"flows.{number}"))
+
+    def names(self, value: str | Sequence[Any], field: str) -> list[str]:
+        """Return agents' names, `party[*]` expanded; an unknown one is refused, naming the field it stands in."""
+        names = expand([value] if isinstance(value, str) else list(value), self.agents)
+        for name in names:
+            if name not in self.agents:
+                where = f"{self.where}.{field}"
+                raise MeshError(f"unknown agent {name!r}", where=where, instead=nearest(name, self.agents, "agents"))
+        if not names:
+            raise MeshError("no agent is named here", where=f"{self.where}.{field}", instead="name at least one agent")
+        if len(set(names)) != len(names):
+            raise MeshError(f"an agent is named twice: {', '.join(names)}", where=f"{self.where}.{field}")
+        return names
+
+    def learners(self, value: str | Sequence[Any], field: str) -> list[str]:
+        """Return agents' names as :meth:`names` does; one whose weights do not learn is refused."""
+        names = self.names(value, field)
+        for name in names:
+            update = self.agents[name].update
+            if update != "grad":
+                how = "is frozen" if update == "frozen" else "follows the weights of another"
+                raise MeshError(
+                    f"{name!r} {how}, and nothing can be taught to it",
+                    where=f"{self.where}.{field}",
+                    instead="leave it out here, or `update: grad` on the agent",
+                )
+        return names
+
+    def consensus(self, hint: str, spec: ConsensusSpec) -> str:
+        """Add a consensus node and return its name: the hint, with a number where that is taken."""
+        name = self._free(hint, self.consensuses.keys() | self.agents.keys())
+        self.consensuses[name] = spec
+        return name
+
+    def agent(self, hint: str, spec: AgentSpec) -> str:
+        """Add an agent derived from one that was given (its EMA, its next generation) and return its name."""
+        name = self._free(hint, self.consensuses.keys() | self.agents.keys())
+        self.agents[name] = spec
+        return name
+
+    def stream(self, hint: str, spec: StreamSpec) -> str:
+        """Add a stream and return its name; the same stream drawn twice is one."""
+        if self.streams.get(hint) == spec:
+            return hint
+        name = self._free(hint, self.streams.keys())
+        self.streams[name] = spec
+        return name
+
+    def flow(self, source: str | list[str], target: str | list[str], **fields: Any) -> None:
+        """Add a flow; ``fields`` are those of :class:`FlowSpec`, None meaning its default."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        self.flows.append(FlowSpec(**{"from": source, "to": target, **given}))
+
+    def labels(
+        self,
+        agents: Sequence[str],
+        weight: float | Ramp | None,
+        *,
+        stream: str = "train",
+        lesson: str | None = None,
+        objective: ObjectiveRef | None = None,
+    ) -> None:
+        """Let agents learn from labels, drawn once per agent; other labels on the same stream are refused.
+
+        ``weight`` None or 0 draws nothing.
+        """
+        if weight is None or weight == 0:
+            return
+        fresh: list[str] = []
+        fields = {"stream": stream, "weight": weight, "lesson": lesson}
+        flow = FlowSpec(**{"from": "labels", "to": list(agents), **fields}, objective=objective or BY_LABELS)
+        for agent in agents:
+            drawn = self._labels[agent, stream]
+            together = [(other, at) for other, at in drawn if None in (other.lesson, lesson) or other.lesson == lesson]
+            if not together:
+                drawn.append((flow, self.where))
+                fresh.append(agent)
+            for other, at in together:
+                if (other.weight, other.objective, other.lesson) != (weight, flow.objective, lesson):
+                    raise MeshError(
+                        f"labels reach {agent!r} {_terms(flow)} here, but {_terms(other)} in {at}",
+                        where=self.where,
+                        instead="give both the same `labels`, or set `labels: null` in one of them",
+                    )
+        if fresh:
+            self.flows.append(flow.model_copy(update={"to": fresh}))
+
+    def program(self, item: ProgramItem) -> None:
+        """Add a stage's program."""
+        self.programs.append(item)
+
+    def taught(self) -> set[str]:
+        """Agents at which a flow ends so far."""
+        return {name for flow in [*self.spec.flows, *self.flows] for name in flow.to}
+
+    @staticmethod
+    def _free(hint: str, taken: Any) -> str:
+        name, number = hint, 2
+        while name in taken:
+            name, number = f"{hint}{number}", number + 1
+        return name
+
+
+def _terms(flow: FlowSpec) -> str:
+    """Say how a flow of labels is weighed, for messages."""
+    weight = flow.weight if isinstance(flow.weight, float) else f"{flow.weight.start} to {flow.weight.end}"
+    objective = "" if flow.objective in (None, BY_LABELS) else f" by {flow.objective.name}"
+    return f"with weight {weight}{objective}" + (f" in lesson {flow.lesson!r}" if flow.lesson else "")
+
+
+def expand(names: list[Any], agents: dict[str, AgentSpec]) -> list[str]:
+    """Replace `party[*]` by every agent of the party, in order."""
+    out: list[str] = []
+    for name in names:
+        if isinstance(name, str) and name.endswith("[*]"):
+            prefix = name[:-2]
+            members = [agent for agent in agents if agent.startswith(prefix) and agent[len(prefix) : -1].isdigit()]
+            out += members or [name]
+        else:
+            out.append(str(name))
+    return out

@@ -1,0 +1,195 @@
+"""What structure alone can tell is wrong, said before anything is imported or started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.edges import LABELS, Edge
+from kdmesh.graph.nodes import ConsensusNode, labelled
+
+if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan, Stage
+    from kdmesh.graph.stages import Units
+    from kdmesh.plugins import Registry
+    from kdmesh.spec import MeshSpec
+
+SPLITS = ("train", "validation", "test", "transfer")
+
+
+def agents(spec: MeshSpec, registry: Registry) -> None:
+    """Models, views and references between agents exist, and their settings are valid."""
+    seen: set[str] = set()
+    for name, agent in spec.agents.items():
+        where = f"agents.{name}"
+        for field, other in (("init_of", agent.init_of), ("update.ema.of", agent.ema.of if agent.ema else None)):
+            if other is not None and (other not in spec.agents or other == name):
+                raise MeshError(
+                    f"unknown agent {other!r}" if other != name else "an agent cannot refer to itself",
+                    where=f"{where}.{field}",
+                    instead=nearest(other, [agent for agent in spec.agents if agent != name], "agents"),
+                )
+        if agent.model is not None:
+            if agent.weights_of is not None:
+                raise MeshError("an agent that shares weights has no model of its own", where=f"{where}.model")
+            key = repr(agent.model)
+            if not agent.model.is_import and key not in seen:
+                registry.check("models", agent.model.name, agent.model.config, f"{where}.model")
+                seen.add(key)
+        for number, view in enumerate(agent.view.augment):
+            registry.check("views", view.name, view.config, f"{where}.view.augment.{number}")
+    if spec.data is not None and not spec.data.dataset.is_import:
+        registry.check("datasets", spec.data.dataset.name, spec.data.dataset.config, "data.dataset")
+
+
+def streams(spec: MeshSpec, edges: list[Edge]) -> None:
+    """Streams that flows name exist, and labels are only read where there are any."""
+    known = {*SPLITS, *spec.streams}
+    checked: set[str] = set()
+    for name, stream in spec.streams.items():
+        where = f"streams.{name}"
+        if name in SPLITS:
+            raise MeshError(f"{name!r} is a split; give the stream another name", where=where)
+        for field, other in (("of", stream.of), ("prompts", stream.prompts)):
+            if other is not None and other not in known:
+                raise MeshError(
+                    f"unknown stream {other!r}", where=f"{where}.{field}", instead=nearest(other, known, "streams")
+                )
+        for field, names in (
+            ("shards.of", stream.shards.of if stream.shards else []),
+            ("generated_by", [stream.generated_by]),
+        ):
+            for agent in names:
+                if agent is not None and agent not in spec.agents:
+                    raise MeshError(
+                        f"unknown agent {agent!r}",
+                        where=f"{where}.{field}",
+                        instead=nearest(agent, spec.agents, "agents"),
+                    )
+    _circle(spec)
+    for edge in edges:
+        if edge.stream in checked:
+            continue
+        checked.add(edge.stream)
+        where = f"{edge.where}.stream"
+        if edge.stream not in known and spec.data is not None:
+            raise MeshError(
+                f"unknown stream {edge.stream!r}", where=where, instead=nearest(edge.stream, known, "streams")
+            )
+        reached = {edge.stream, *below(spec, edge.stream)}
+        if "transfer" in reached and spec.data is not None and not spec.data.transfer:
+            raise MeshError(
+                "this mesh uses the transfer split, which is empty", where="data.transfer", instead="transfer: 0.3"
+            )
+        if "test" in reached:
+            raise MeshError("test data teaches nobody", where=where, instead="train, or transfer")
+    for edge in edges:
+        if edge.source == LABELS and not labelled(spec, edge.stream):
+            raise MeshError(
+                f"stream {edge.stream!r} has no labels to learn from",
+                where=f"{edge.where}.stream",
+                instead="a labelled stream, or a flow from a teacher",
+            )
+
+
+def below(spec: MeshSpec, name: str) -> list[str]:
+    """The streams that a stream takes its samples or prompts from, down to a split or to one met before."""
+    found: list[str] = []
+    while (stream := spec.streams.get(name)) is not None:
+        name = stream.prompts or stream.of
+        if name in found:
+            break
+        found.append(name)
+    return found
+
+
+def _circle(spec: MeshSpec) -> None:
+    """Every stream ends at a split."""
+    for name in spec.streams:
+        path = below(spec, name)
+        if name in path:
+            circle = " -> ".join([name, *path[: path.index(name) + 1]])
+            raise MeshError(
+                f"streams are taken from each other in a circle: {circle}",
+                where=f"streams.{name}.of",
+                instead=f"one of the splits: {', '.join(SPLITS)}",
+            )
+
+
+def taught(spec: MeshSpec, edges: list[Edge], found: Units) -> None:
+    """Every agent whose weights train has something to learn from."""
+    reached = {found.of(edge.target) for edge in edges if edge.as_ == "target"}
+    for name, agent in spec.agents.items():
+        unit = found.of(name)
+        if agent.weights_of is None and agent.update == "grad" and unit not in reached:
+            raise MeshError(
+                "nothing teaches this agent and no label trains it",
+                where=f"agents.{name}",
+                instead=f"add a flow to it, {{from: labels, to: {name}, objective: ce}}, or remove the agent",
+            )
+
+
+def label_spaces(spec: MeshSpec, edges: list[Edge], consensus: dict[str, ConsensusNode]) -> None:
+    """Both ends of a flow of outputs stand for the same classes."""
+    if all(agent.labels is None for agent in spec.agents.values()):
+        return
+    space = {name: agent.labels for name, agent in spec.agents.items()}
+    for node in consensus.values():
+        for edge in node.members:
+            if edge.source in space:
+                space.setdefault(node.name, space[edge.source])
+                _same(space, edge)
+    for edge in edges:
+        if edge.source != LABELS and edge.signal != "hidden":
+            _same(space, edge)
+
+
+def _same(space: dict[str, list[int] | None], edge: Edge) -> None:
+    source, target = space.get(edge.source), space.get(edge.target)
+    if edge.source in space and edge.target in space and source != target:
+
+        def words(classes: list[int] | None) -> str:
+            return "all classes" if classes is None else f"classes {classes}"
+
+        raise MeshError(
+            f"label spaces differ: {edge.source} knows {words(source)}, {edge.target} {words(target)}",
+            where=edge.where,
+            instead="connect agents with the same `labels`",
+        )
+
+
+def lessons(plan: Plan, stage: Stage) -> None:
+    """Every lesson of a program has flows, every named lesson is used."""
+    for key, lesson in stage.lessons.items():
+        if not lesson.edges:
+            raise MeshError(
+                f"no flow is active in lesson {key!r} of the stage of {stage.name!r}",
+                where="program",
+                instead=f"add `lesson: {lesson.name}` to a flow that ends in this stage, or remove the line",
+            )
+    names = {line.lesson for line in stage.program.trains()}
+    for lesson in stage.lessons.values():
+        for edge in lesson.edges:
+            if edge.lesson is not None and edge.lesson not in names:
+                raise MeshError(
+                    f"unknown lesson {edge.lesson!r}",
+                    where=f"{edge.where}.lesson",
+                    instead=nearest(edge.lesson, names, "lessons"),
+                )
+
+
+def batch_sizes(plan: Plan) -> None:
+    """Agents that train together step together: one batch size and one way to end an epoch."""
+    for stage in plan.stages:
+        first: tuple[str, tuple[int, bool]] | None = None
+        for agent in stage.agents:
+            train = plan.train(agent)
+            own = (train.batch_size, train.drop_last)
+            if first is None:
+                first = (agent, own)
+            elif own != first[1]:
+                raise MeshError(
+                    f"{first[0]} and {agent} train together but differ in batch_size or drop_last: {first[1]}, {own}",
+                    where=f"agents.{agent}.train.batch_size",
+                    instead="give them the same, or leave it to `train.batch_size`",
+                )

@@ -1,0 +1,87 @@
+"""From the short form to the long one: parties are replicated, strategies draw, labels reach who nothing else teaches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.graph.canvas import Canvas, expand
+from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
+
+if TYPE_CHECKING:
+    from kdmesh.plugins import Registry
+
+
+def draw(spec: MeshSpec, registry: Registry) -> MeshSpec:
+    """Return the long form: no `connect`, no `count`, every flow written out. The long form itself is unchanged."""
+    spec = _replicate(spec)
+    canvas = Canvas(spec)
+    for number, ref in enumerate(spec.connect):
+        canvas.where = f"connect.{number}.{ref.name}"
+        offer = registry.find("strategies", ref.name, f"connect.{number}")
+        registry.check("strategies", ref.name, ref.config, canvas.where)
+        offer.make(ref.config).draw(canvas)
+    _implied_labels(canvas, short=bool(spec.connect) or not spec.flows)
+    if not spec.connect and not canvas.flows:
+        return spec
+    return spec.model_copy(
+        update={
+            "connect": [],
+            "agents": canvas.agents,
+            "streams": canvas.streams,
+            "consensus": canvas.consensuses,
+            "flows": [*spec.flows, *canvas.flows],
+            "program": canvas.programs,
+        }
+    )
+
+
+def _implied_labels(canvas: Canvas, short: bool) -> None:
+    """An agent that nothing teaches learns from labels: every one in the short form, a source of flows in the long."""
+    taught = canvas.taught()
+    owners = {spec.weights_of or name for name, spec in canvas.agents.items() if name in taught}
+    sources = {name for flow in canvas.spec.flows for name in flow.from_}
+    for name, agent in canvas.agents.items():
+        if agent.update != "grad" or agent.weights_of or name in owners or not (short or name in sources):
+            continue
+        canvas.flows.append(FlowSpec(**{"from": "labels", "to": name}, objective=LABEL_OBJECTIVE))
+
+
+def _replicate(spec: MeshSpec) -> MeshSpec:
+    """Replace an agent with `count` by that many agents, and `party[*]` by their names wherever agents are named."""
+    if all(agent.count is None for agent in spec.agents.values()):
+        return spec
+    agents: dict[str, AgentSpec] = {}
+    for name, agent in spec.agents.items():
+        if agent.count is None:
+            agents[name] = agent
+        else:
+            one = agent.model_copy(update={"count": None})
+            agents.update({f"{name}[{i}]": one for i in range(agent.count)})
+    update: dict[str, Any] = {"agents": agents}
+    update["flows"] = [
+        flow.model_copy(update={"from_": expand(flow.from_, agents), "to": expand(flow.to, agents)})
+        for flow in spec.flows
+    ]
+    update["program"] = [_expand_program(item, agents) for item in spec.program]
+    update["streams"] = {
+        name: stream.model_copy(
+            update={"shards": stream.shards.model_copy(update={"of": expand(stream.shards.of, agents)})}
+        )
+        if stream.shards
+        else stream
+        for name, stream in spec.streams.items()
+    }
+    if isinstance(spec.placement, dict):
+        update["placement"] = {host: expand(names, agents) for host, names in spec.placement.items()}
+    return spec.model_copy(update=update)
+
+
+def _expand_program(item: ProgramItem, agents: dict[str, AgentSpec]) -> ProgramItem:
+    update: dict[str, Any] = {
+        field: expand(getattr(item, field), agents)
+        for field in ("of", "train", "publish")
+        if getattr(item, field) is not None
+    }
+    if item.do is not None:
+        update["do"] = [_expand_program(line, agents) for line in item.do]
+    return item.model_copy(update=update)

@@ -1,0 +1,173 @@
+"""Edges: one per pair of a flow's ends, with every default resolved that needs no graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from kdmesh.offers import ObjectiveOffer
+    from kdmesh.plugins import Registry
+    from kdmesh.spec import FlowSpec, MeshSpec, ObjectiveRef, Ramp, TapRef
+
+LABELS = "labels"
+
+
+@dataclass(slots=True)
+class Edge:
+    """One flow between two nodes. ``refresh`` is None on edges that leave labels or a consensus."""
+
+    id: int
+    where: str  # `flows.3`, for messages
+    source: str
+    target: str
+    as_: str
+    signal: str
+    stream: str
+    objective: ObjectiveRef | None
+    form: str  # of the target that the objective reads: labels, logits, probs, hidden
+    weight: float | Ramp
+    refresh: str | None
+    stale: str | None
+    sees: str
+    detach: bool
+    mode: str
+    lesson: str | None
+    tap: TapRef | None
+
+    @property
+    def live(self) -> bool:
+        """Whether the source forwards in the same step (else its signal is read from the store)."""
+        return self.refresh == "step" and self.stale is None
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+def resolve(spec: MeshSpec, registry: Registry) -> list[Edge]:
+    """Return one edge per (from, to) pair of every flow, checking that both ends and the objective exist."""
+    edges: list[Edge] = []
+    offers: dict[str, ObjectiveOffer] = {}  # by name and settings: a mesh has 100,000 flows and few objectives
+    targets = spec.agents.keys() | spec.consensus.keys()
+    sources = {LABELS, *targets}
+    inherited = _consensus_streams(spec)
+    for number, flow in enumerate(spec.flows):
+        where = f"flows.{number}"
+        if not (sources.issuperset(flow.from_) and targets.issuperset(flow.to)):
+            _unknown(flow, where, sources, targets)
+        offer: ObjectiveOffer | None = None
+        if flow.objective is not None:
+            name, config = flow.objective.name, flow.objective.config
+            key = f"{name}{config}" if config else name
+            if key not in offers:
+                registry.check("objectives", name, config, f"{where}.objective")
+                offers[key] = registry.find("objectives", name)
+            offer = offers[key]
+        several = len(flow.from_) > 1 or len(flow.to) > 1
+        for source in flow.from_:
+            for target in flow.to:
+                if several and source == target:
+                    continue  # a list means all pairs of different nodes
+                edges.append(_edge(len(edges), where, flow, source, target, spec, offer, inherited))
+    return edges
+
+
+def _unknown(flow: FlowSpec, where: str, sources: AbstractSet[str], targets: AbstractSet[str]) -> None:
+    """Refuse a flow with an end that is no node."""
+    for end, names, known in (("from", flow.from_, sources), ("to", flow.to, targets)):
+        for name in names:
+            if name not in known:
+                raise MeshError(
+                    f"unknown agent or consensus {name!r}",
+                    where=f"{where}.{end}",
+                    instead=nearest(name, known, "known nodes"),
+                )
+
+
+def _edge(
+    number: int, where: str, flow: FlowSpec, source: str, target: str, spec: MeshSpec,
+    offer: ObjectiveOffer | None, inherited: dict[str, str],
+) -> Edge:  # fmt: skip
+    """Build one edge; what only one kind of end allows is refused here."""
+    from_agent, from_labels, to_agent = source in spec.agents, source == LABELS, target in spec.agents
+    refresh = flow.refresh
+    if not to_agent and offer is not None:
+        raise MeshError("a flow into a consensus has no objective", where=where, instead="leave `objective` out")
+    if not to_agent and from_labels:
+        raise MeshError(
+            "labels do not flow into a consensus",
+            where=f"{where}.from",
+            instead="a flow from labels to each agent; a rule that needs labels reads them from its stream",
+        )
+    if to_agent and flow.as_ == "target" and offer is None:
+        raise MeshError(f"the flow {source} -> {target} needs an objective", where=where, instead="objective: kl")
+    if not from_agent and (refresh is not None or flow.stale is not None):
+        raise MeshError(
+            f"`refresh` and `stale` stand on flows that leave an agent, not on {source}",
+            where=where,
+            instead="leave them out" if from_labels else "put them on the flows into the consensus",
+        )
+    reads = offer.reads if offer is not None else "logits"
+    form = "labels" if from_labels else "hidden" if reads == "hidden" else "logits"
+    if offer is not None and form not in offer.forms and (from_agent or from_labels):
+        raise MeshError(
+            f"objective {offer.name!r} does not read {form}, which {source} -> {target} carries",
+            where=f"{where}.objective",
+            instead=f"an objective that reads {form}{', such as ce' if from_labels else ''}; "
+            f"{offer.name!r} reads {', '.join(offer.forms)}",
+        )
+    return Edge(
+        id=number,
+        where=where,
+        source=source,
+        target=target,
+        as_=flow.as_,
+        signal=flow.signal or reads,
+        stream=flow.stream or inherited.get(source, "train"),
+        objective=flow.objective,
+        form=form,
+        weight=flow.weight,
+        refresh=refresh,
+        stale=flow.stale or (None if refresh is None or refresh == "step" else "publish"),
+        sees=flow.sees,
+        detach=flow.detach,
+        mode=flow.mode,
+        lesson=flow.lesson,
+        tap=flow.tap,
+    )
+
+
+def _consensus_streams(spec: MeshSpec) -> dict[str, str]:
+    """The stream on which each consensus is formed: that of the flows into it (also through another consensus)."""
+    streams: dict[str, str] = {}
+    waiting: dict[str, list[tuple[str, int]]] = {}  # consensus -> those it feeds, each with its flow
+    for number, flow in enumerate(spec.flows):
+        for target in flow.to:
+            if target not in spec.consensus:
+                continue
+            if flow.stream is None and all(source in spec.consensus for source in flow.from_):
+                for source in flow.from_:
+                    waiting.setdefault(source, []).append((target, number))
+            else:
+                _formed(streams, target, flow.stream or "train", number)
+    ready = [name for name in waiting if name in streams]
+    for name in ready:  # grows while it is read
+        for target, number in waiting[name]:
+            if target in waiting and target not in streams:
+                ready.append(target)
+            _formed(streams, target, streams[name], number)
+    return streams
+
+
+def _formed(streams: dict[str, str], target: str, stream: str, number: int) -> None:
+    """Note the stream of a consensus, which has one."""
+    if streams.setdefault(target, stream) != stream:
+        raise MeshError(
+            f"consensus {target!r} is fed on stream {stream!r} here and on {streams[target]!r} elsewhere",
+            where=f"flows.{number}.stream",
+            instead="use one stream for all flows into a consensus, or two consensus nodes",
+        )

@@ -1,0 +1,136 @@
+"""Consensus nodes, resolved: space and temperature from their readers, what feeds them, whether they train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from kdmesh.graph.edges import Edge
+    from kdmesh.plugins import Registry
+    from kdmesh.spec import MeshSpec, RuleRef
+
+
+@dataclass(slots=True)
+class ConsensusNode:
+    """A consensus as the engine runs it. ``inputs`` and ``readers`` are edges, in declared order."""
+
+    name: str
+    rule: RuleRef
+    factory: str
+    space: str
+    temperature: float
+    include_self: bool
+    trained: bool
+    stateful: bool
+    per_target: bool
+    needs_labels: bool
+    stream: str
+    inputs: list[Edge] = field(default_factory=list)
+    readers: list[Edge] = field(default_factory=list)
+
+    @property
+    def members(self) -> list[Edge]:
+        """The edges whose signals are combined (an `input` edge only informs the rule)."""
+        return [edge for edge in self.inputs if edge.as_ == "target"]
+
+    @property
+    def owned(self) -> bool:
+        """Whether one host must own it; a pure rule runs beside each reader."""
+        return self.trained or self.stateful
+
+
+def labelled(spec: MeshSpec, stream: str) -> bool:
+    """Whether a stream's samples carry labels that may be read."""
+    if stream == "transfer":
+        return False
+    own = spec.streams.get(stream)
+    return True if own is None else own.labels and own.generated_by is None and labelled(spec, own.of)
+
+
+def consensus_nodes(spec: MeshSpec, edges: list[Edge], registry: Registry) -> dict[str, ConsensusNode]:
+    """Resolve every consensus node and set the form of the edges that leave it."""
+    found: dict[str, ConsensusNode] = {}
+    for name, node in spec.consensus.items():
+        where = f"consensus.{name}"
+        offer = registry.find("consensus", node.rule.name, f"{where}.rule")
+        registry.check("consensus", node.rule.name, node.rule.config, f"{where}.rule.{node.rule.name}")
+        found[name] = ConsensusNode(
+            name=name,
+            rule=node.rule,
+            factory=offer.factory,
+            space=node.space or "",
+            temperature=node.temperature or 0.0,
+            include_self=node.include_self,
+            trained=node.trained or offer.trained,
+            stateful=offer.stateful,
+            per_target=node.per_target,
+            needs_labels=offer.needs_labels,
+            stream="train",
+        )
+    for edge in edges:
+        if edge.target in found:
+            found[edge.target].inputs.append(edge)
+            found[edge.target].stream = edge.stream
+        if edge.source in found:
+            found[edge.source].readers.append(edge)
+    for resolved in found.values():
+        _settle(resolved, spec, registry)
+    return found
+
+
+def _settle(node: ConsensusNode, spec: MeshSpec, registry: Registry) -> None:
+    """Choose space and temperature where they were left open, and refuse what cannot be."""
+    where = f"consensus.{node.name}"
+    offer = registry.find("consensus", node.rule.name)
+    if not node.members:
+        raise MeshError(
+            "nothing flows into this consensus", where=where, instead=f"add {{from: [...], to: {node.name}}}"
+        )
+    readers = [edge for edge in node.readers if edge.objective is not None]
+    offers = [registry.find("objectives", edge.objective.name) for edge in readers if edge.objective]
+    if not node.space:
+        wanted = "logits" if readers and not all("probs" in reader.forms for reader in offers) else "probs"
+        node.space = wanted if wanted in offer.spaces else offer.spaces[0]
+    if node.space not in offer.spaces:
+        raise MeshError(
+            f"rule {node.rule.name!r} does not work in space {node.space!r}",
+            where=f"{where}.space",
+            instead=f"one of: {', '.join(offer.spaces)}",
+        )
+    if node.needs_labels and not labelled(spec, node.stream):
+        raise MeshError(
+            f"rule {node.rule.name!r} needs labels, and stream {node.stream!r} has none",
+            where=f"{where}.rule",
+            instead="a rule without labels (mean, entropy, median ...), or form this consensus on a labelled stream",
+        )
+    for edge, reader in zip(readers, offers, strict=True):
+        edge.form = node.space if node.space in ("probs", "logits") else "logits"
+        if edge.form not in reader.forms and reader.reads == "logits":
+            raise MeshError(
+                f"objective {reader.name!r} does not read {edge.form}, which consensus {node.name!r} gives",
+                where=edge.where,
+                instead=f"set `space: {reader.forms[0]}` on the consensus, or use an objective that reads {edge.form}",
+            )
+    _temperature(node, readers, offers)
+
+
+def _temperature(node: ConsensusNode, readers: list[Edge], offers: list[Any]) -> None:
+    """A `probs` consensus is formed at its readers' temperature; nothing is re-tempered, so they must agree."""
+    wanted = {
+        edge.objective.config.get("temperature", reader.config.model_fields["temperature"].default): edge
+        for edge, reader in zip(readers, offers, strict=True)
+        if edge.objective is not None and reader.tempered
+    }
+    if node.space == "probs" and node.temperature:
+        wanted.setdefault(node.temperature, readers[0] if readers else node.inputs[0])
+    if node.space == "probs" and len(wanted) > 1:
+        raise MeshError(
+            f"readers of one consensus want different temperatures: {', '.join(str(t) for t in sorted(wanted))}",
+            where=f"consensus.{node.name}",
+            instead="give its readers and the consensus one temperature, or draw a consensus for each",
+        )
+    if not node.temperature:
+        node.temperature = float(next(iter(wanted), 1.0))

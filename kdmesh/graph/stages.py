@@ -1,0 +1,211 @@
+"""Stages: weights that must train together, and the order in which stages run.
+
+Agents are contracted onto their weights. Strongly connected components supply the default of `refresh`: `step` inside
+one, `once` between. A flow with `once` waits for its source's stage; any other binds its trainable ends into one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.edges import LABELS, Edge
+
+if TYPE_CHECKING:
+    from kdmesh.spec import MeshSpec
+
+
+@dataclass
+class Units:
+    """What the stage graph is made of: weights (named after the agent that owns them) and trained consensus nodes."""
+
+    owner: dict[str, str]  # agent -> weights
+    trainable: set[str]  # weights and consensus nodes that change
+    agents: dict[str, list[str]] = field(default_factory=dict)  # weights -> its agents
+
+    def of(self, node: str) -> str:
+        """The unit of an agent or consensus node."""
+        return self.owner.get(node, node)
+
+
+def units(spec: MeshSpec, trained: set[str]) -> Units:
+    """Contract agents onto weights, following `weights_of` to its end. ``trained``: consensus nodes with weights."""
+    owner: dict[str, str] = {}
+    for name in spec.agents:
+        seen = [name]
+        while (parent := spec.agents[seen[-1]].weights_of) is not None:
+            where = f"agents.{seen[-1]}.weights_of"
+            if parent not in spec.agents:
+                raise MeshError(f"unknown agent {parent!r}", where=where, instead="name an agent of this mesh")
+            if parent in seen:
+                raise MeshError(f"weights are shared in a circle: {' -> '.join([*seen, parent])}", where=where)
+            seen.append(parent)
+        owner[name] = seen[-1]
+    found = Units(owner, {name for name in owner.values() if spec.agents[name].update != "frozen"} | trained)
+    for agent, weights in owner.items():
+        found.agents.setdefault(weights, []).append(agent)
+    return found
+
+
+def structure(spec: MeshSpec, edges: list[Edge], found: Units) -> nx.DiGraph:
+    """The weights graph: units and consensus nodes, an arrow wherever knowledge, weights or samples pass."""
+    of = found.owner.get
+    arrows = {(of(edge.source, edge.source), of(edge.target, edge.target)): None for edge in edges}
+    for name, agent in spec.agents.items():
+        if agent.ema is not None:
+            arrows[found.of(agent.ema.of), name] = None
+    made = {name: found.of(stream.generated_by) for name, stream in spec.streams.items() if stream.generated_by}
+    arrows.update({(made[edge.stream], found.of(edge.target)): None for edge in edges if edge.stream in made})
+    graph = nx.DiGraph()
+    graph.add_nodes_from(found.agents)
+    graph.add_nodes_from(spec.consensus)
+    graph.add_edges_from(arrow for arrow in arrows if arrow[0] != LABELS)
+    return graph
+
+
+def default_refresh(spec: MeshSpec, edges: list[Edge], found: Units, graph: nx.DiGraph) -> None:
+    """Fill in `refresh` on the edges that leave agents: `step` inside a strongly connected component, else `once`."""
+    component = {node: number for number, nodes in enumerate(nx.strongly_connected_components(graph)) for node in nodes}
+    for edge in edges:
+        if edge.refresh is None and edge.source in spec.agents:
+            inside = component[found.of(edge.source)] == component[found.of(edge.target)]
+            edge.refresh = "step" if inside else "once"
+            if not inside and edge.stale is None:
+                edge.stale = "publish"
+
+
+def bind(spec: MeshSpec, edges: list[Edge], found: Units, trained: set[str]) -> dict[str, str]:
+    """Return the stage of every trainable unit, named after the stage's first unit in declared order."""
+    union = nx.utils.UnionFind(sorted(found.trainable))
+    members: dict[str, list[str]] = defaultdict(list)  # consensus -> units that a live source binds
+    live = _live_consensus(spec, edges, found)
+    for edge in edges:
+        source, target = found.of(edge.source), found.of(edge.target)
+        if edge.target in spec.agents:
+            if edge.source in spec.agents and edge.refresh != "once" and {source, target} <= found.trainable:
+                union.union(source, target)
+            elif edge.source in spec.consensus and (edge.source in live or edge.source in trained):
+                members[edge.source].append(target)
+        elif edge.source in spec.agents and edge.refresh != "once":
+            members[edge.target].append(source)
+        elif edge.source in spec.consensus and edge.source in live:
+            members[edge.target].append(edge.source)
+    _merge(union, members, found, trained)
+    for name, agent in spec.agents.items():
+        if agent.ema is not None and found.of(agent.ema.of) in found.trainable:
+            union.union(found.of(agent.ema.of), name)
+    for edge in edges:
+        stream = spec.streams.get(edge.stream)
+        if stream is not None and stream.generated_by and stream.refresh != "once":
+            ends = {found.of(stream.generated_by), found.of(edge.target)}
+            if ends <= found.trainable:
+                union.union(*ends)
+    order = {name: number for number, name in enumerate([*spec.agents, *spec.consensus])}
+    first: dict[str, str] = {}
+    for unit in sorted(found.trainable, key=order.__getitem__):
+        first.setdefault(union[unit], unit)
+    return {unit: first[union[unit]] for unit in found.trainable}
+
+
+def _live_consensus(spec: MeshSpec, edges: list[Edge], found: Units) -> set[str]:
+    """Consensus nodes that a source which still trains reaches without waiting, also through another consensus."""
+    feeds = nx.DiGraph()
+    start: set[str] = set()
+    for edge in edges:
+        if edge.target in spec.consensus:
+            if edge.source in spec.consensus:
+                feeds.add_edge(edge.source, edge.target)
+            elif edge.refresh != "once" and found.of(edge.source) in found.trainable:
+                start.add(edge.target)
+    reached = set(start)
+    for name in start & set(feeds):
+        reached |= nx.descendants(feeds, name)
+    return reached
+
+
+def _merge(union: nx.utils.UnionFind, members: dict[str, list[str]], found: Units, trained: set[str]) -> None:
+    """Unite what each live consensus binds; a consensus that feeds another passes its own members on."""
+
+    def trainable(name: str, path: tuple[str, ...] = ()) -> set[str]:
+        out = {name} if name in trained else set()
+        for unit in members.get(name, ()):
+            if unit in found.trainable:
+                out.add(unit)
+            elif unit in members and unit not in path:
+                out |= trainable(unit, (*path, name))
+        return out
+
+    for name in members:
+        together = trainable(name)
+        if len(together) > 1:
+            union.union(*together)
+
+
+def generations(
+    spec: MeshSpec, edges: list[Edge], found: Units, stage: dict[str, str]
+) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """Return each stage's generation (0 first) and the stages it waits for; `once` inside a stage is refused."""
+    arrows: dict[tuple[object, object], None] = {}
+    readers: dict[str, list[str]] = defaultdict(list)
+    for edge in edges:
+        if edge.source in spec.consensus:
+            target = stage.get(found.of(edge.target), ("consensus", edge.target))
+            arrows[("consensus", edge.source), target] = None
+            if edge.target in spec.agents:
+                readers[edge.source].append(edge.target)
+    read_by = {name: {stage.get(found.of(agent)) for agent in agents} for name, agents in readers.items()}
+    for edge in edges:
+        source = stage.get(found.of(edge.source)) if edge.refresh == "once" else None
+        if source is None:
+            continue
+        target = stage.get(found.of(edge.target), ("consensus", edge.target))
+        inside = edge.target if target == source else None
+        if inside is None and source in read_by.get(edge.target, ()):
+            inside = next(agent for agent in readers[edge.target] if stage.get(found.of(agent)) == source)
+        if inside is not None:
+            raise MeshError(
+                f"once inside a stage: {edge.source} -> {inside}",
+                where=f"{edge.where}.refresh",
+                instead="step, epoch or round: these weights train together, so neither can finish first",
+            )
+        arrows[source, target] = None
+    waits = nx.DiGraph()
+    waits.add_nodes_from(dict.fromkeys(stage.values()))
+    waits.add_edges_from(arrows)
+    return _levels(waits, set(stage.values()))
+
+
+def _levels(waits: nx.DiGraph, stages: set[str]) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """Longest paths over the stages; consensus nodes only pass on."""
+    try:
+        order = list(nx.topological_sort(waits))
+    except nx.NetworkXUnfeasible:
+        names = [n if isinstance(n, str) else n[1] for n, *_ in nx.find_cycle(waits)]
+        raise MeshError(
+            f"stages wait for each other in a circle: {' -> '.join([*names, names[0]])}",
+            where="flows",
+            instead="give one of these flows a refresh other than `once`",
+        ) from None
+    level: dict[object, int] = {}
+    before: dict[str, set[str]] = {name: set() for name in stages}
+    passed: dict[object, set[str]] = {}
+    for node in order:
+        ahead: set[str] = set()
+        depth = 0
+        for parent in waits.predecessors(node):
+            if parent in stages:
+                ahead.add(parent)
+                depth = max(depth, level[parent] + 1)
+            else:
+                ahead |= passed[parent]
+                depth = max(depth, level[parent])
+        level[node] = depth
+        if node in stages:
+            before[node] = ahead
+        else:
+            passed[node] = ahead
+    return {name: level[name] for name in stages}, before

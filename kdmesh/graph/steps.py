@@ -1,0 +1,206 @@
+"""The step of a lesson, unrolled into a DAG: forwards, combinations, updates.
+
+`as: target` is forward to update, `input` forward to forward, `weights` update to update; `sees: after` forwards the
+source again after its update. The topological order is the inline loop and the order of submission to Ray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import networkx as nx
+
+from kdmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.graph.stages import Units
+    from kdmesh.spec import MeshSpec
+
+
+class Op(NamedTuple):
+    """One node of the step: ``gen``, ``f`` (forward or combine), ``f+`` (forward again), ``u`` (update)."""
+
+    kind: str
+    node: str
+    stream: str = ""
+    mode: str = ""  # "" as trained, or `eval` / `train` where a flow asks for it
+
+    def label(self, several: set[str]) -> str:
+        """The op's short name; the stream is written where its node forwards on more than one."""
+        text = f"{self.kind}.{self.node}"
+        text += f"@{self.stream}" if self.node in several and self.stream else ""
+        return text + (f"[{self.mode}]" if self.mode else "")
+
+
+@dataclass
+class Lesson:
+    """The flows that are active together, their streams (the first defines the epoch), and the step they make."""
+
+    name: str
+    edges: list[Edge]
+    streams: list[str]
+    ops: list[Op] = field(default_factory=list)
+    waves: list[list[Op]] = field(default_factory=list)
+    after: dict[Op, list[Op]] = field(default_factory=dict)
+
+    def labels(self) -> list[list[str]]:
+        """The step's waves as short names, sorted within a wave."""
+        streams: dict[str, set[str]] = {}
+        for op in self.ops:
+            if op.kind in ("f", "f+"):
+                streams.setdefault(op.node, set()).add(op.stream)
+        several = {node for node, names in streams.items() if len(names) > 1}
+        return [sorted(op.label(several) for op in wave) for wave in self.waves]
+
+    def text(self) -> str:
+        """The step in one line: waves of ops, separated by bars."""
+        return " | ".join(" ".join(wave) for wave in self.labels())
+
+
+def lesson(
+    name: str,
+    spec: MeshSpec,
+    active: list[Edge],
+    found: Units,
+    consensus: dict[str, ConsensusNode],
+    train: set[str],
+    rank: dict[str, int],
+) -> Lesson:
+    """Build the step of one lesson.
+
+    ``active``: the edges that end at agents in this lesson; ``train``: the units that are updated in it; ``rank``: the
+    declared order of agents and consensus nodes.
+    """
+    drawn = _Drawing(spec, found, consensus, train)
+    for edge in active:
+        drawn.edge(edge)
+    drawn.updates(active)
+    made = Lesson(name, active, list(dict.fromkeys(edge.stream for edge in active)))
+    _order(drawn.dag(), made, rank)
+    return made
+
+
+class _Drawing:
+    """The step's DAG while it grows: ops and arrows, each once, in the order in which they were first needed."""
+
+    def __init__(self, spec: MeshSpec, found: Units, consensus: dict[str, ConsensusNode], train: set[str]) -> None:
+        self.spec, self.consensus, self.train = spec, consensus, train
+        self.owner = found.owner
+        self.ops: dict[Op, None] = {}
+        self.arrows: dict[tuple[Op, Op], None] = {}
+        self.combined: dict[str, Op | None] = {}
+
+    def dag(self) -> nx.DiGraph:
+        """What was drawn, as a graph."""
+        dag = nx.DiGraph()
+        dag.add_nodes_from(self.ops)
+        dag.add_edges_from(self.arrows)
+        return dag
+
+    def arrow(self, before: Op, after: Op) -> None:
+        self.arrows[before, after] = None
+
+    def forward(self, agent: str, stream: str, mode: str = "") -> Op:
+        """Add the forward of an agent on a stream, after the samples' generation where they are made at every step."""
+        op = Op("f", agent, stream, mode)
+        if op not in self.ops:
+            self.ops[op] = None
+            made = self.spec.streams.get(stream)
+            if made is not None and made.generated_by and made.refresh in (None, "step"):
+                self.arrow(Op("gen", made.generated_by), op)
+        return op
+
+    def publication(self, edge: Edge) -> Op:
+        """The op whose value a live edge carries: the source's forward, again after its update where asked."""
+        unit = self.owner[edge.source]
+        usual = "train" if unit in self.train and self.spec.agents[edge.source].ema is None else "eval"
+        op = self.forward(edge.source, edge.stream, "" if edge.mode in ("auto", usual) else edge.mode)
+        if edge.sees == "before":
+            return op
+        again = op._replace(kind="f+")
+        self.arrow(Op("u", unit), again)
+        return again
+
+    def edge(self, edge: Edge) -> None:
+        """Add what one edge into an agent needs."""
+        unit = self.owner[edge.target]
+        update = Op("u", unit)
+        if edge.as_ == "weights":
+            if self.owner.get(edge.source) in self.train:
+                self.arrow(Op("u", self.owner[edge.source]), update)
+            return
+        own = self.forward(edge.target, edge.stream)
+        if edge.as_ == "target" and unit in self.train:
+            self.arrow(own, update)
+        goal = own if edge.as_ == "input" else update
+        if edge.source in self.consensus:
+            combined = self.combine(edge.source)
+            if combined is not None:
+                self.arrow(combined, goal)
+        elif edge.live and edge.source in self.owner:
+            self.arrow(self.publication(edge), goal)
+
+    def combine(self, name: str, path: tuple[str, ...] = ()) -> Op | None:
+        """Add a consensus that has live inputs; one whose inputs are all stored is read from the store instead."""
+        if name in path:
+            circle = " -> ".join([*path[path.index(name) :], name])
+            raise MeshError(f"cycle within a step: {circle}", where="flows", instead="remove one of these flows")
+        if name in self.combined:
+            return self.combined[name]
+        node = self.consensus[name]
+        op = Op("f", name, node.stream)
+        live = False
+        for edge in node.inputs:
+            source: Op | None = None
+            if edge.source in self.consensus:
+                source = self.combine(edge.source, (*path, name))
+            elif edge.live:
+                source = self.publication(edge)
+            live = live or source is not None or edge.stale in ("snapshot", "recorded")
+            if source is not None:
+                self.arrow(source, op)
+        if live:
+            self.ops[op] = None
+        self.combined[name] = op if live or node.space in ("loss", "gradient") else None
+        return self.combined[name]
+
+    def updates(self, active: list[Edge]) -> None:
+        """Followers update after who they follow; a trained consensus updates with its readers."""
+        taught = {self.owner[edge.target] for edge in active if edge.as_ == "target"} & self.train
+        leaders = {
+            unit: self.owner[ema.of] for unit in self.train & self.owner.keys() if (ema := self.spec.agents[unit].ema)
+        }
+        for unit, leader in sorted(leaders.items()):
+            first, seen = leader, {unit}
+            while first in leaders and first not in seen:
+                seen.add(first)
+                first = leaders[first]
+            if first in taught or first in seen:
+                self.arrow(Op("u", leader), Op("u", unit))
+        for edge in active:
+            node = self.consensus.get(edge.source)
+            if node is not None and node.trained and self.owner[edge.target] in taught:
+                own = Op("u", node.name)
+                self.arrow(Op("f", node.name, node.stream), own)
+                self.arrow(Op("f", edge.target, edge.stream), own)
+
+
+def _order(dag: nx.DiGraph, made: Lesson, rank: dict[str, int]) -> None:
+    """Sort the step into waves, declared order within a wave; a cycle is shown with its path."""
+    try:
+        made.waves = [
+            sorted(wave, key=lambda op: (rank[op.node], op.kind, op.stream, op.mode))
+            for wave in nx.topological_generations(dag)
+        ]
+    except nx.NetworkXUnfeasible:
+        names = [f"{a.kind}.{a.node}" for a, *_ in nx.find_cycle(dag)]
+        raise MeshError(
+            f"cycle within a step: {' -> '.join([*names, names[0]])}",
+            where="flows",
+            instead="give one of these flows `sees: before`, or a refresh longer than a step",
+        ) from None
+    made.ops = [op for wave in made.waves for op in wave]
+    made.after = {op: list(dag.predecessors(op)) for op in made.ops}

@@ -1,0 +1,28 @@
+"""The objectives, ready for any training loop: ``from kdmesh.objectives import ForwardKL``."""
+
+from __future__ import annotations
+
+from kdmesh.builtin.objectives._base import Objective, Tempered, batchmean, elementmean
+from kdmesh.builtin.objectives.attention_transfer import AttentionTransfer
+from kdmesh.builtin.objectives.cross_entropy import CrossEntropy
+from kdmesh.builtin.objectives.forward_kl import ForwardKL
+from kdmesh.builtin.objectives.hint import Hint
+from kdmesh.builtin.objectives.jsd import JSD
+from kdmesh.builtin.objectives.mae import MAE
+from kdmesh.builtin.objectives.mse import MSE
+from kdmesh.builtin.objectives.reverse_kl import ReverseKL
+
+__all__ = [
+    "JSD",
+    "MAE",
+    "MSE",
+    "AttentionTransfer",
+    "CrossEntropy",
+    "ForwardKL",
+    "Hint",
+    "Objective",
+    "ReverseKL",
+    "Tempered",
+    "batchmean",
+    "elementmean",
+]

@@ -1,0 +1,95 @@
+"""What a plugin offers: lazy, typed descriptions. Reading one imports neither torch nor the offered code.
+
+An offer is keyed by (kind, name). ``factory`` is an import string, ``module:attribute``, resolved only where the thing
+is used (in a worker, for models, objectives and rules). ``config`` is a pydantic model that forbids unknown keys; the
+factory is called with its fields as keyword arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+API = 1
+
+
+class Config(BaseModel):
+    """Base of every offered configuration: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Name, where the code is, how it is configured, one line about it, and its paper."""
+
+    name: str
+    factory: str
+    config: type[BaseModel] = Config
+    summary: str = ""
+    paper: str = ""
+    api: int = API
+    kind: ClassVar[str] = "offer"
+
+    def load(self) -> Any:
+        """Import and return the factory itself."""
+        module, _, attribute = self.factory.partition(":")
+        return getattr(import_module(module), attribute)
+
+    def make(self, config: dict[str, Any] | None = None, *args: Any, **more: Any) -> Any:
+        """Build the thing from a configuration that was already checked."""
+        fields = self.config.model_validate(config or {})
+        return self.load()(*args, **{name: getattr(fields, name) for name in type(fields).model_fields}, **more)
+
+
+@dataclass(frozen=True)
+class StrategyOffer(Offer):
+    """Draws consensus nodes and flows between the agents it is given."""
+
+    kind: ClassVar[str] = "strategies"
+
+
+@dataclass(frozen=True)
+class ObjectiveOffer(Offer):
+    """A loss. ``reads``: the signal it compares; ``forms``: which target forms it accepts."""
+
+    kind: ClassVar[str] = "objectives"
+    reads: str = "logits"  # logits | hidden
+    forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, labels, hidden
+    tempered: bool = False  # has a `temperature` that its target must share
+
+
+@dataclass(frozen=True)
+class ConsensusOffer(Offer):
+    """A rule that combines several signals into one."""
+
+    kind: ClassVar[str] = "consensus"
+    needs_labels: bool = False
+    stateful: bool = False
+    trained: bool = False
+    spaces: tuple[str, ...] = ("probs", "logits")  # of: probs, logits, loss, gradient
+
+
+@dataclass(frozen=True)
+class ModelOffer(Offer):
+    """A module built as ``factory(input_shape=..., classes=..., **config)``; ``gives`` names its signals."""
+
+    kind: ClassVar[str] = "models"
+    gives: tuple[str, ...] = ("logits", "hidden")
+
+
+@dataclass(frozen=True)
+class DatasetOffer(Offer):
+    """Read as ``factory(**config)``, which returns a ``kdmesh.streams.table.Table``."""
+
+    kind: ClassVar[str] = "datasets"
+
+
+@dataclass(frozen=True)
+class ViewOffer(Offer):
+    """An augmentation, called as ``view(x, ids, epoch)`` with a seed of its own."""
+
+    kind: ClassVar[str] = "views"

@@ -1,0 +1,202 @@
+"""A plan as plain data: agents, consensus, flows with every default resolved, stages, hosts, visible choices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.graph.edges import LABELS
+from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.plugins import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan, Stage
+    from kdmesh.graph.steps import Lesson
+    from kdmesh.plugins import Registry
+
+Row = dict[str, Any]
+
+
+def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
+    """Return a plan as plain data: agents, consensus, flows with every default resolved, stages, hosts and choices.
+
+    ``offered`` knows the objectives' defaults; by default all that is installed.
+    """
+    flows = [_flow(edge) for edge in plan.edges]
+    consensus = {
+        name: {
+            "rule": node.rule.name,
+            "settings": node.rule.config,
+            "space": node.space,
+            "temperature": node.temperature,
+            "include_self": node.include_self,
+            "trained": node.trained,
+            "stateful": node.stateful,
+            "per_target": node.per_target,
+            "stream": node.stream,
+            "inputs": [edge.source for edge in node.inputs],
+            "readers": [edge.target for edge in node.readers],
+        }
+        for name, node in plan.consensus.items()
+    }
+    return {
+        "name": plan.spec.name,
+        "task": plan.spec.task,
+        "seed": plan.spec.seed,
+        "agents": _agents(plan),
+        "consensus": consensus,
+        "flows": flows,
+        "stages": [_stage(stage) for stage in plan.stages],
+        "hosts": plan.hosts,
+        "choices": {
+            "flows": _choices(plan, offered or registry()),
+            "consensus": {
+                name: {key: node[key] for key in ("space", "temperature", "include_self")}
+                for name, node in consensus.items()
+            },
+        },
+    }
+
+
+def _agents(plan: Plan) -> Row:
+    host_of = plan.host_of
+    settings: dict[str, Row] = {}
+    out: Row = {}
+    for name, agent in plan.spec.agents.items():
+        owner = plan.spec.agents[plan.owner[name]]
+        key = repr(owner.train)
+        if key not in settings:
+            settings[key] = plan.train(name).model_dump(mode="json")
+        out[name] = {
+            "model": None if owner.model is None else owner.model.model_dump(mode="json"),
+            "weights": plan.owner[name],
+            "update": owner.update if isinstance(owner.update, str) else owner.update.model_dump(mode="json"),
+            "view": agent.view.model_dump(mode="json", exclude_defaults=True),
+            "host": host_of[name],
+            "train": settings[key] if plan.owner[name] in plan.trainable else None,
+        }
+    return out
+
+
+def _flow(edge: Edge) -> Row:
+    return {
+        "id": edge.id,
+        "where": edge.where,
+        "from": edge.source,
+        "to": edge.target,
+        "as": edge.as_,
+        "signal": "labels" if edge.source == LABELS else edge.signal,
+        "form": edge.form,
+        "stream": edge.stream,
+        "objective": None if edge.objective is None else edge.objective.model_dump(mode="json"),
+        "weight": edge.weight if isinstance(edge.weight, float) else edge.weight.model_dump(),
+        "refresh": edge.refresh,
+        "stale": edge.stale,
+        "sees": edge.sees,
+        "detach": edge.detach,
+        "mode": edge.mode,
+        "lesson": edge.lesson,
+        "tap": None if edge.tap is None else edge.tap.model_dump(),
+    }
+
+
+def _stage(stage: Stage) -> Row:
+    return {
+        "name": stage.name,
+        "generation": stage.generation,
+        "weights": stage.weights,
+        "agents": stage.agents,
+        "waits": sorted(stage.waits),
+        "program": _words(stage.program.body),
+        "lessons": {key: _lesson(lesson) for key, lesson in stage.lessons.items()},
+    }
+
+
+def _lesson(lesson: Lesson) -> Row:
+    return {
+        "streams": lesson.streams,
+        "flows": [edge.id for edge in lesson.edges],
+        "step": lesson.text(),
+        "waves": lesson.labels(),
+    }
+
+
+def _words(lines: Iterable[Train | Publish | Repeat], indent: str = "") -> list[str]:
+    """Return a program's lines in words; what is repeated is indented."""
+    out: list[str] = []
+    for line in lines:
+        if isinstance(line, Repeat):
+            until = line.until.model_dump(exclude_none=True) if line.until else {}
+            end = f", until {' and '.join(f'{name} {value}' for name, value in until.items())}" if until else ""
+            out += [f"{indent}repeat {count(line.times, 'time')}{end}:", *_words(line.body, indent + "  ")]
+        elif isinstance(line, Publish):
+            out.append(f"{indent}publish {listed(line.agents)} to {line.to or 'all readers'}")
+        else:
+            length = [count(n, unit) for n, unit in ((line.epochs, "epoch"), (line.steps, "step")) if n is not None]
+            only = "" if line.agents is None else f", only {listed(line.agents)}"
+            budget = " or ".join(length) or "each agent's own budget"
+            out.append(f"{indent}train lesson {line.lesson}{only}, for {budget}")
+    return out
+
+
+def _choices(plan: Plan, offered: Registry) -> list[Row]:
+    """The choices of every flow with an objective: its defaults filled in, and the mode in which its source answers."""
+    stage_of = {unit: stage.name for stage in plan.stages for unit in stage.weights}
+    configs: dict[str, Row] = {}
+    out: list[Row] = []
+    for edge in plan.edges:
+        if edge.objective is None:
+            continue
+        key = f"{edge.objective.name}{edge.objective.config}"
+        if key not in configs:
+            offer = offered.find("objectives", edge.objective.name, edge.where)
+            fields = offer.config.model_validate(edge.objective.config)
+            elements = offer.reads == "hidden" or getattr(fields, "per_element", False)
+            configs[key] = {
+                "temperature": getattr(fields, "temperature", None),
+                "t2_scale": getattr(fields, "t2_scale", None),
+                "reduction": "mean over elements" if elements else "batchmean",
+            }
+        node = plan.consensus.get(edge.source)
+        out.append(
+            {
+                "flow": edge.id, "where": edge.where, "from": edge.source, "to": edge.target,
+                "objective": edge.objective.name,
+                **configs[key],
+                "space": node and node.space, "include_self": node and node.include_self,
+                "detach": edge.detach, "mode": _mode(plan, edge, stage_of),
+            }
+        )  # fmt: skip
+    return out
+
+
+def _mode(plan: Plan, edge: Edge, stage_of: dict[str, str]) -> str | None:
+    """The mode of the source's forward; labels have none, and a consensus has those of its own sources."""
+    source = plan.spec.agents.get(edge.source)
+    if source is None:
+        return None
+    if edge.mode != "auto":
+        return edge.mode
+    if source.ema is not None:
+        return source.ema.mode
+    own = stage_of.get(plan.owner[edge.source])
+    together = own is not None and own == stage_of.get(plan.owner.get(edge.target, edge.target))
+    return "train" if together and (edge.live or edge.stale == "recorded") else "eval"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 epoch``, ``1,000 epochs``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(names: Iterable[str], width: int = 60) -> str:
+    """Names in one line; those past the width are counted."""
+    names = list(names)
+    for kept in range(min(len(names), width), 0, -1):
+        more = f" and {len(names) - kept:,} more" if kept < len(names) else ""
+        text = ", ".join(names[:kept]) + more
+        if len(text) <= width or kept == 1:
+            return text
+    return ""

@@ -1,0 +1,224 @@
+"""A plan as one page of plain text: what trains when, on what, and the choices that papers leave unsaid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.graph.edges import LABELS
+from kdmesh.report.plan_data import count, listed, plan_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.plugins import Registry
+
+__all__ = ["plan_json", "plan_text"]
+
+WIDTH = 120
+MANY = 50  # agents; more are counted, not listed
+KINDS = 12  # rows of a table of counts
+CELL = 30  # widest cell of names
+
+Row = dict[str, Any]
+
+
+def plan_text(plan: Plan, offered: Registry | None = None) -> str:
+    """Return a plan as a page of plain text, at most 120 wide; more than 50 agents are counted, not listed.
+
+    ``offered`` knows the objectives' defaults; by default all that is installed.
+    """
+    data = plan_json(plan, offered)
+    many = len(data["agents"]) > MANY
+    nouns = {"agents": "agent", "flows": "flow", "consensus": "consensus node", "stages": "stage", "hosts": "host"}
+    sizes = ", ".join(count(len(data[key]), noun) for key, noun in nouns.items() if data[key])
+    spaces = [{"consensus": name, **_plain(node)} for name, node in data["choices"]["consensus"].items()]
+    pages = {
+        "Agents": _table(_agents(data["agents"]), many, "name", "host"),
+        "Flows": _table(_flows(data, many), many),
+        "Consensus": _table(_consensus(data["consensus"]), many, "name", "inputs", "readers"),
+        "Stages": _stage_counts(data["stages"]) if many else _stages(data["stages"]),
+        "Placement": _placement(data["hosts"]),
+        "Visible choices": [
+            *_table(_choices(data, many), many),
+            *([""] if spaces else []),
+            *_table(spaces, many, "consensus"),
+        ],
+    }
+    titled = ["\n".join([title, *(f"  {line}".rstrip() for line in lines)]) for title, lines in pages.items() if lines]
+    return "\n\n".join([f"{data['name']}: {data['task']}, seed {data['seed']}\n{sizes}", *titled])
+
+
+def _agents(agents: Row) -> list[Row]:
+    rows = []
+    for name, agent in agents.items():
+        train, update = agent["train"], agent["update"]
+        row = {
+            "name": name,
+            "model": _setting(agent["model"]),
+            "weights": "own" if agent["weights"] == name else f"of {agent['weights']}",
+            "update": update
+            if isinstance(update, str)
+            else f"ema of {update['ema']['of']}, {update['ema']['decay']:g}",
+            "budget": "",
+            "batch": "",
+            "optimizer": "",
+            "host": agent["host"],
+        }
+        if train is not None:
+            row["budget"] = count(train["steps"], "step") if train["steps"] else count(train["epochs"], "epoch")
+            row["batch"], row["optimizer"] = str(train["batch_size"]), _setting(train["optimizer"])
+        rows.append(row)
+    return rows
+
+
+def _flows(data: Row, many: bool) -> list[Row]:
+    rows = []
+    for flow in data["flows"]:
+        weight, refresh = flow["weight"], flow["refresh"] or ""
+        also = [f"{key} {flow[key]}" for key, usual in (("as", "target"), ("sees", "before")) if flow[key] != usual]
+        also += [f"lesson {flow['lesson']}"] if flow["lesson"] else []
+        also += [f"{flow['tap']['of']} to {flow['tap']['to']}"] if flow["tap"] else []
+        row = {key: flow[key] for key in ("where", "from", "to", "stream", "signal")}
+        row["objective"] = _setting(flow["objective"])
+        row["weight"] = "" if not flow["objective"] else _weight(weight)
+        row["refresh"] = f"{refresh}, {flow['stale']}" if flow["stale"] and refresh != "once" else refresh
+        rows.append({**row, "also": ", ".join(also)})
+    return _ends(rows, data, many)
+
+
+def _consensus(nodes: Row) -> list[Row]:
+    return [
+        {
+            "name": name,
+            "rule": _setting({node["rule"]: node["settings"]}),
+            "kind": ", ".join(word for word in ("trained", "stateful", "per_target") if node[word]) or "pure",
+            "stream": node["stream"],
+            "inputs": listed(node["inputs"], CELL),
+            "readers": listed(node["readers"], CELL),
+        }
+        for name, node in nodes.items()
+    ]
+
+
+def _choices(data: Row, many: bool) -> list[Row]:
+    rows = [
+        {key: _word(value) for key, value in row.items() if key not in ("flow", "space", "include_self")}
+        for row in data["choices"]["flows"]
+    ]
+    return _ends(rows, data, many)
+
+
+def _ends(rows: list[Row], data: Row, many: bool) -> list[Row]:
+    """Rows of one flow as written become one, with all its ends; of a large mesh, ends are told by their kind."""
+    if many:
+        kinds = {
+            LABELS: LABELS,
+            **dict.fromkeys(data["agents"], "agents"),
+            **dict.fromkeys(data["consensus"], "consensus"),
+        }
+        told = [{**row, "from": kinds[row["from"]], "to": kinds[row["to"]]} for row in rows]
+        return [{key: value for key, value in row.items() if key != "where"} for row in told]
+    merged: dict[str, tuple[dict[str, None], dict[str, None], Row]] = {}
+    for row in rows:
+        rest = {key: value for key, value in row.items() if key not in ("where", "from", "to")}
+        one = LABELS if row["from"] == LABELS else row["where"]  # labels reach each agent by a flow of its own
+        sources, targets, _ = merged.setdefault(f"{one} {rest}", ({}, {}, rest))
+        sources[row["from"]] = targets[row["to"]] = None
+    return [
+        {"from": listed(sources, CELL), "to": listed(targets, CELL), **rest}
+        for sources, targets, rest in merged.values()
+    ]
+
+
+def _stages(stages: list[Row]) -> list[str]:
+    """The order in which stages run, then what each does."""
+    order = []
+    for generation, together in groupby(stages, key=lambda stage: stage["generation"]):
+        names = ["+".join(listed(stage["weights"], CELL).split(", ")) for stage in together]
+        order.append(f"{generation + 1}. {' | '.join(names)}{' (side by side)' if len(names) > 1 else ''}")
+    lines = _wrapped("   ".join(order), "")
+    for stage in stages:
+        several = len(stage["weights"]) > 1
+        lines.append(f"{stage['name']}: {listed(stage['weights'], 80)} train together" if several else stage["name"])
+        lines += [f"  {line}" for line in stage["program"]]
+        for key, lesson in stage["lessons"].items():
+            lines += _wrapped(f"step of {key}, on {', '.join(lesson['streams'])}: {lesson['step']}", "  ")
+    return lines
+
+
+def _stage_counts(stages: list[Row]) -> list[str]:
+    """How many stages of which size run in each generation."""
+    rows: list[Row] = []
+    for generation, together in groupby(stages, key=lambda stage: stage["generation"]):
+        sizes = [len(stage["weights"]) for stage in together]
+        size = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+        rows.append(
+            {"order": f"{generation + 1}.", "side by side": count(len(sizes), "stage"), "weights in each": size}
+        )
+    left = len(rows) - KINDS
+    return [*_table(rows[:KINDS], False), *([f"and {count(left, 'generation')} more"] if left > 0 else [])]
+
+
+def _placement(hosts: dict[str, list[str]]) -> list[str]:
+    lines = [f"{host}: {listed(agents, WIDTH - 30)}" for host, agents in hosts.items()]
+    return lines[:KINDS] + ([f"and {count(len(lines) - KINDS, 'host')} more"] if len(lines) > KINDS else [])
+
+
+def _table(rows: Sequence[Row], many: bool, *own: str) -> list[str]:
+    """Rows of text in aligned columns, without empty ones; ``many``: equal rows counted, leaving the ``own`` out."""
+    if many:
+        counts = Counter(tuple((key, value) for key, value in row.items() if key not in own) for row in rows)
+        common = counts.most_common(KINDS)
+        rows = [{"count": f"{number:,}", **dict(kind)} for kind, number in common]
+    columns = [key for key in (rows[0] if rows else ()) if any(row[key] for row in rows)]
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in columns}
+    while sum(widths.values()) + 2 * len(widths) > WIDTH:
+        widest = max(widths, key=lambda key: widths[key])
+        widths[widest] -= 1
+    lines = (
+        ["  ".join(_cut(text, widths[key]) for key, text in zip(columns, columns, strict=True)).rstrip()]
+        if rows
+        else []
+    )
+    lines += ["  ".join(_cut(row[key], widths[key]) for key in columns).rstrip() for row in rows]
+    left = len(counts) - KINDS if many else 0
+    return [*lines, *([f"and {count(left, 'kind')} more"] if left > 0 else [])]
+
+
+def _cut(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Text in lines that fit the page, whatever follows the first one indented further."""
+    return wrap(text, WIDTH - 2, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+
+
+def _setting(value: Any) -> str:
+    """``mlp``, or with settings ``mlp(hidden [16])``."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    ((name, config),) = value.items()
+    inside = ", ".join(f"{key} {_word(item)}" for key, item in config.items())
+    return f"{name}({inside})" if inside else name
+
+
+def _weight(weight: float | Row) -> str:
+    if isinstance(weight, dict):
+        return f"{weight['start']:g} to {weight['end']:g} in {count(weight['epochs'], 'epoch')}"
+    return f"{weight:g}"
+
+
+def _plain(row: Row) -> Row:
+    return {key: _word(value) for key, value in row.items()}
+
+
+def _word(value: Any) -> str:
+    """A setting's value in a word: yes, no, a short number, a name."""
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

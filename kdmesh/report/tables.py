@@ -1,0 +1,205 @@
+"""Tables of a run's results: consensus, best teacher and students side by side; rounds; seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import IO, Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from kdmesh.report.paired import accuracy_on_test
+
+Row = dict[str, Any]
+UNBOUNDED = 1000  # a width that no table reaches
+KEPT = -1  # for `spare`: never left out
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, how a row's value is written, and how soon it is left out when space is short: the largest first."""
+
+    heading: str
+    key: str
+    write: Callable[[Any], str] = str
+    spare: int = 0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table that leaves out columns without any value, and the spare ones where the terminal is too narrow."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    caption: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw as many columns as fit; nothing if there are no rows."""
+        columns = [column for column in self.columns if any(row.get(column.key) is not None for row in self.rows)]
+        unbounded = options.update(width=UNBOUNDED)
+        while console.measure(self._draw(columns), options=unbounded).maximum > options.max_width:
+            spare = [column for column in reversed(columns) if column.spare != KEPT]
+            if not spare:
+                break  # names fold
+            columns.remove(max(spare, key=lambda column: column.spare))
+        if columns:
+            yield self._draw(columns)
+
+    def _draw(self, columns: Sequence[Column]) -> Table:
+        # Everything is Text: a name such as party[0] is no markup.
+        table = Table(title=Text(self.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+        if self.caption:
+            table.caption, table.caption_justify = Text(self.caption), "left"
+        for column in columns:
+            numeric = column.write is not str
+            table.add_column(Text(column.heading), justify="right" if numeric else "left", no_wrap=numeric)
+        for row in self.rows:
+            values = [(column, row.get(column.key)) for column in columns]
+            table.add_row(*(Text("" if value is None else column.write(value)) for column, value in values))
+        return table
+
+
+def show(file: IO[str], *tables: Grid) -> None:
+    """Print tables to a terminal, as wide as it is; elsewhere plain and complete."""
+    if file.isatty():
+        Console(file=file).print(*tables)
+        return
+    console = Console(file=file, width=UNBOUNDED, color_system=None)
+    with console.capture() as captured:
+        console.print(*tables)
+    file.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
+
+
+def final_table(summary: dict[str, Any]) -> Grid:
+    """Lay out a ``summary.json``: a row per consensus node, teacher and student, in this order.
+
+    Gains are differences of accuracy: over round 1 as the rounds measured it, the others on the test stream, against
+    the same student's control runs. The best teacher is the one chosen on validation, whatever the test says.
+    """
+    gains: dict[str, float] = {}
+    for event in summary.get("rounds") or []:
+        gains.update((event.get("metrics") or {}).get("gain") or {})
+    consensus, controls = summary.get("consensus") or {}, summary.get("controls") or {}
+    rows = [
+        {**_measured(name, node), "role": "consensus, oracle" if node.get("oracle") else "consensus"}
+        for name, node in consensus.items()
+    ]
+    agents = summary.get("agents") or {}
+    for name in sorted(agents, key=lambda name: agents[name].get("role") != "teacher"):
+        row = _measured(name, agents[name])
+        for which in ("alone", "best_teacher"):
+            row[which] = _minus(row["test"], accuracy_on_test((controls.get(name) or {}).get(which)))
+        best = " *" if name == summary.get("best_teacher") else ""
+        rows.append({**row, "role": agents[name].get("role", "agent") + best, "gain": gains.get(name)})
+    columns = [
+        Column("", "name", spare=KEPT),
+        Column("role", "role"),
+        Column("parameters", "parameters", _count, spare=2),
+        Column("test\naccuracy", "test", _share, spare=KEPT),
+        Column("validation\naccuracy", "validation", _share, spare=1),
+        Column("gain over\nround 1", "gain", _signed, spare=1),
+        Column("over control\nalone", "alone", _signed),
+        Column("over control\nbest teacher", "best_teacher", _signed),
+        Column("latency\nms", "latency_ms", _number, spare=3),
+        Column("forwards\nmade", "made", _count, spare=4),
+        Column("forwards\nsaved", "saved", _count, spare=4),
+    ]
+    notes = ["* best teacher by validation"] if summary.get("best_teacher") else []
+    if any(node.get("oracle") for node in consensus.values()):
+        notes.append("oracle: the rule reads the labels it is measured on")
+    return Grid(f"{summary.get('name', 'mesh')}, seed {summary.get('seed', '?')}", columns, rows, "\n".join(notes))
+
+
+def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
+    """Lay out ``round_finished`` events: agreement, churn and accuracy, a row a round."""
+    stages = {event.get("stage") for event in rounds}
+    rows, nodes = [], dict[str, None]()
+    for event in rounds:
+        metrics = event.get("metrics") or {}
+        consensus = metrics.get("consensus") or {}
+        nodes |= dict.fromkeys(consensus)
+        row = {"stage": event.get("stage") if len(stages) > 1 else None, "round": event.get("round")}
+        row |= {key: metrics.get(key) for key in ("agreement", "churn")}
+        row |= {f"consensus {name}": (values or {}).get("accuracy") for name, values in consensus.items()}
+        row |= {key: _mean(metrics.get(key)) for key in ("accuracy", "gain")}
+        rows.append(row)
+    columns = [
+        Column("round", "round", _count, spare=KEPT),
+        Column("stage", "stage", spare=1),
+        Column("agreement", "agreement", _share),
+        Column("churn", "churn", _share),
+        *(Column(f"consensus {name}\naccuracy", f"consensus {name}", _share) for name in nodes),
+        Column("mean\naccuracy", "accuracy", _share),
+        Column("mean gain\nover round 1", "gain", _signed),
+    ]
+    return Grid("rounds", columns, rows)
+
+
+def seeds_table(seeds: dict[str, Any]) -> Grid:
+    """Lay out what `kdmesh.report.paired.over_seeds` returns: accuracies, then each student's paired differences."""
+    rows: list[Row] = [
+        {"name": name, "what": f"{node['role']}, test accuracy", "mean": f"{node['mean']:.4f}", **_spread(node)}
+        for name, node in seeds["accuracy"].items()
+    ]
+    for name, rivals in seeds["differences"].items():
+        for rival, pair in rivals.items():
+            row = {"name": name, "what": f"minus {rival}", "mean": f"{pair['mean']:+.4f}", **_spread(pair)}
+            rows.append({**row, "wins": pair["wins"], "ties": pair["ties"]})
+    columns = [
+        Column("", "name", spare=KEPT),
+        Column("", "what", spare=KEPT),
+        Column("mean", "mean", spare=KEPT),
+        Column("±", "half_width", _share),
+        Column("wins", "wins", _count),
+        Column("ties", "ties", _count, spare=1),
+        Column("seeds", "n", _count, spare=1),
+    ]
+    caption = "± half of the 95% t interval over seeds; differences are paired by seed."
+    return Grid(f"{len(seeds['seeds'])} seeds", columns, rows, caption)
+
+
+def _measured(name: str, node: dict[str, Any]) -> Row:
+    metrics, forwards = node.get("metrics") or {}, node.get("forwards") or {}
+    return {
+        "name": name,
+        "parameters": node.get("parameters"),
+        "test": accuracy_on_test(node),
+        "validation": (metrics.get("validation") or {}).get("accuracy"),
+        "latency_ms": node.get("latency_ms"),
+        "made": forwards.get("made"),
+        "saved": forwards.get("saved"),
+    }
+
+
+def _spread(estimate: dict[str, Any]) -> Row:
+    return {key: estimate[key] for key in ("half_width", "n")}
+
+
+def _minus(own: float | None, other: float | None) -> float | None:
+    return None if own is None or other is None else own - other
+
+
+def _mean(values: dict[str, float | None] | None) -> float | None:
+    known = [value for value in (values or {}).values() if value is not None]
+    return fmean(known) if known else None
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"

@@ -1,0 +1,5 @@
+"""What crosses an edge."""
+
+from kdmesh.signals.signal import Signal
+
+__all__ = ["Signal"]

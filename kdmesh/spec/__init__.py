@@ -1,0 +1,34 @@
+"""The file a user writes: pydantic models, reading, overrides, errors with paths."""
+
+from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
+from kdmesh.spec.base import ModelRef, Named, ObjectiveRef, RuleRef, StrategyRef, Strict
+from kdmesh.spec.data import DataSpec, ShardSpec, StreamSpec
+from kdmesh.spec.flows import LABEL_OBJECTIVE, ConsensusSpec, FlowSpec, Ramp, TapRef
+from kdmesh.spec.mesh import MeshSpec
+from kdmesh.spec.program import ProgramItem, Until
+from kdmesh.spec.train import TrainOverride, TrainSpec
+
+__all__ = [
+    "LABEL_OBJECTIVE",
+    "AgentSpec",
+    "ConsensusSpec",
+    "DataSpec",
+    "EmaSpec",
+    "FlowSpec",
+    "MeshSpec",
+    "ModelRef",
+    "Named",
+    "ObjectiveRef",
+    "ProgramItem",
+    "Ramp",
+    "RuleRef",
+    "ShardSpec",
+    "StrategyRef",
+    "StreamSpec",
+    "Strict",
+    "TapRef",
+    "TrainOverride",
+    "TrainSpec",
+    "Until",
+    "ViewSpec",
+]

@@ -1,0 +1,62 @@
+"""Agents: views of weights that compute."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from kdmesh.spec.base import ModelRef, Strict, ViewRef
+from kdmesh.spec.train import TrainOverride
+
+
+class EmaSpec(Strict):
+    """Weights that follow another agent's: after each of its updates, own = decay * own + (1 - decay) * other."""
+
+    of: str = Field(description="the agent whose weights are followed")
+    decay: float = Field(0.99, ge=0, lt=1, description="share of the own weights that is kept at each update")
+    warmup: bool = Field(False, description="use min(1 - 1/(t+1), decay) at update t, as in Mean Teacher")
+    buffers: Literal["copy", "ema"] = Field("copy", description="how buffers such as batch-norm statistics follow")
+    mode: Literal["eval", "train"] = Field("eval", description="mode in which the follower publishes")
+
+
+class EmaUpdate(Strict):
+    """The update rule ``{ema: {of: s, decay: 0.99}}``."""
+
+    ema: EmaSpec = Field(description="follow another agent's weights")
+
+
+class ViewSpec(Strict):
+    """How an agent sees a sample: augmentations applied in order, each seeded by (seed, agent, sample, draw)."""
+
+    augment: list[ViewRef] = Field(default_factory=list, description="augmentations, applied in order")
+    draws: int | None = Field(
+        None, ge=1, description="number of different draws per sample; none: a new one every epoch"
+    )
+    prompt: str | None = Field(None, description="prompt template (text tasks)")
+
+
+class AgentSpec(Strict):
+    """One agent. Agents that name the same ``weights_of`` share one set of weights."""
+
+    model: ModelRef | None = Field(None, description="the model; not for an agent with `weights_of`")
+    weights_of: str | None = Field(None, description="share the weights of this agent")
+    weights: str | None = Field(None, description="safetensors file with initial weights")
+    update: Literal["grad", "frozen"] | EmaUpdate = Field("grad", description="grad, frozen or {ema: {of: agent}}")
+    view: ViewSpec = Field(default_factory=ViewSpec, description="augmentation or prompt, the agent's own")
+    taps: dict[str, str] = Field(default_factory=dict, description="names for layers: {mid: layers.2}")
+    train: TrainOverride = Field(default_factory=TrainOverride, description="settings other than the mesh's")
+    seed: int | None = Field(None, description="seed of the initial weights; by default from the mesh's and the name")
+    init_of: str | None = Field(None, description="start from the same initial weights as this agent")
+    labels: list[int] | None = Field(None, description="the classes this agent's outputs stand for; by default all")
+    count: int | None = Field(None, ge=1, description="replicate: `party` becomes party[0], party[1] ...")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @property
+    def ema(self) -> EmaSpec | None:
+        """The EMA rule, if these weights follow others."""
+        return self.update.ema if isinstance(self.update, EmaUpdate) else None

@@ -1,0 +1,90 @@
+"""What every part of the file has in common: strictness, and the `name` or `{name: {config}}` form."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+
+class Strict(BaseModel):
+    """A part of the file: unknown keys are refused and values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_enum_values=True)
+
+
+class Named(Strict):
+    """Something chosen by name: written ``kl`` or ``{kl: {temperature: 4}}``. A name with a colon is an import path."""
+
+    kind: ClassVar[str] = ""  # the registry's kind, for `kdmesh schema`
+
+    name: str = Field(description="what is chosen")
+    config: dict[str, Any] = Field(default_factory=dict, description="its settings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and len(value) == 1:
+            ((name, config),) = value.items()
+            if isinstance(config, dict) or config is None:
+                return {"name": name, "config": config or {}}
+        if isinstance(value, dict) and isinstance(value.get("name"), str) and set(value) <= {"name", "config"}:
+            return value
+        if isinstance(value, cls):
+            return value
+        raise ValueError("write a name, or one name with its settings: {name: {setting: value}}")
+
+    @model_serializer
+    def _write(self) -> Any:
+        return {self.name: self.config} if self.config else self.name
+
+    @property
+    def is_import(self) -> bool:
+        """Whether the name is an import path, ``package.module:Thing``."""
+        return ":" in self.name
+
+
+class ModelRef(Named):
+    """A model: a built-in or offered name, or an import path of an ``nn.Module`` with its arguments."""
+
+    kind: ClassVar[str] = "models"
+
+
+class ObjectiveRef(Named):
+    """An objective with its settings."""
+
+    kind: ClassVar[str] = "objectives"
+
+
+class RuleRef(Named):
+    """A consensus rule with its settings."""
+
+    kind: ClassVar[str] = "consensus"
+
+
+class DatasetRef(Named):
+    """A data set with its settings."""
+
+    kind: ClassVar[str] = "datasets"
+
+
+class StrategyRef(Named):
+    """A strategy with its settings."""
+
+    kind: ClassVar[str] = "strategies"
+
+
+class ViewRef(Named):
+    """An augmentation with its settings."""
+
+    kind: ClassVar[str] = "views"
+
+
+class OptimizerRef(Named):
+    """Any optimiser of torch.optim by its name, lower case or exact (``adamw``), with its arguments."""
+
+
+class ScheduleRef(Named):
+    """``constant``, ``cosine``, ``linear``, ``step``, or a class of torch.optim.lr_scheduler with its arguments."""

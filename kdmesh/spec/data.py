@@ -1,0 +1,56 @@
+"""Data sets, their splits, and streams over them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from kdmesh.spec.base import DatasetRef, Strict
+
+Share = float | int
+"""A part of a set: a fraction between 0 and 1, or a number of samples."""
+
+
+class DataSpec(Strict):
+    """The data set and its splits. Sizes: a fraction (0.2) or a count (200), taken in the order test, validation,
+    transfer, train; a data set with an official test split keeps it."""
+
+    dataset: DatasetRef = Field(description="digits, idx, arrays, csv, jsonl, or an offered name")
+    test: Share | None = Field(None, ge=0, description="size of the test split; by default official, else 0.2")
+    validation: Share = Field(0.1, ge=0, description="size of the validation split")
+    transfer: Share = Field(0, ge=0, description="size of the unlabelled transfer split")
+    train: Share | None = Field(None, gt=0, description="use only so much of what remains for train")
+    stratify: bool = Field(True, description="keep the classes' shares in every split, where there are labels")
+    seed: int | None = Field(None, description="seed of the splits; by default the mesh's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"dataset": value} if isinstance(value, str) else value
+
+
+class ShardSpec(Strict):
+    """Divide a stream over agents: each trains on its own part."""
+
+    by: Literal["iid", "dirichlet", "class", "column"] = Field("iid", description="how samples are divided")
+    of: list[str] = Field(description="the agents that own a shard each, in order")
+    alpha: float = Field(0.5, gt=0, description="dirichlet: concentration; smaller is more skewed")
+    classes: int = Field(2, ge=1, description="class: classes per agent")
+    column: str | None = Field(None, description="column: the data set's column whose values are divided")
+
+
+class StreamSpec(Strict):
+    """Where samples come from. The splits train, validation, test and transfer are streams without being named."""
+
+    of: str = Field("train", description="split or stream that this one takes its samples from")
+    size: Share | None = Field(None, gt=0, description="take only so much of it (seeded)")
+    only: list[int] | None = Field(None, description="keep only these classes")
+    without: list[int] | None = Field(None, description="leave these classes out")
+    labels: bool = Field(True, description="false: the labels are hidden")
+    shards: ShardSpec | None = Field(None, description="divide over agents")
+    private: bool = Field(False, description="no signal made on this stream may leave its agent's host")
+    replay: bool = Field(False, description="the previous step's batch of stream `of`, again")
+    generated_by: str | None = Field(None, description="the agent that generates the samples (text tasks)")
+    prompts: str | None = Field(None, description="stream of prompts for a generated stream")
+    refresh: str | None = Field(None, description="how often a generated stream is made anew")

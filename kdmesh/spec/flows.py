@@ -1,0 +1,104 @@
+"""Consensus nodes and flows: the long form, the only thing the engine sees."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from kdmesh.spec.base import ObjectiveRef, RuleRef, Strict
+
+LABEL_OBJECTIVE = ObjectiveRef(name="ce")
+"""What labels are learned by where nothing else is said."""
+PERIOD = re.compile(r"^(step|epoch|round|once|[1-9]\d* steps)$")
+
+
+class Ramp(Strict):
+    """A weight that moves in a straight line from ``start`` to ``end`` over ``epochs`` of the lesson, then stays."""
+
+    start: float = Field(description="weight in the first epoch")
+    end: float = Field(description="weight in the last epoch of the ramp and after")
+    epochs: int = Field(ge=1, description="length of the ramp in epochs")
+
+    def at(self, epoch: int) -> float:
+        """The weight in an epoch, counted from 0."""
+        if epoch >= self.epochs - 1:
+            return self.end
+        return self.start + (self.end - self.start) * epoch / (self.epochs - 1)
+
+
+class TapRef(Strict):
+    """Layers to compare: the source's and the target's own, by tap name or module path."""
+
+    of: str = Field(description="layer of the source")
+    to: str = Field(description="layer of the target")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same(cls, value: Any) -> Any:
+        return {"of": value, "to": value} if isinstance(value, str) else value
+
+
+class ConsensusSpec(Strict):
+    """A node that combines signals. Settings of the rule may stand beside ``rule`` or inside it."""
+
+    rule: RuleRef = Field(description="mean, median, vote ... or an offered rule")
+    space: Literal["probs", "logits", "loss", "gradient"] | None = Field(
+        None, description="what is combined; by default what its readers' objective compares, probs if it can"
+    )
+    temperature: float | None = Field(None, gt=0, description="softmax temperature; by default its readers'")
+    include_self: bool = Field(True, description="false: leave-one-out for a target that is also a source")
+    trained: bool = Field(False, description="the rule has weights of its own that train with its readers")
+    per_target: bool = Field(False, description="the rule gives each target a signal of its own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_beside_rule(cls, value: Any) -> Any:
+        if isinstance(value, str) or (isinstance(value, dict) and len(value) == 1 and "rule" not in value):
+            return {"rule": value}  # `consensus: {c: mean}`
+        if not isinstance(value, dict) or "rule" not in value:
+            return value
+        known = {name: item for name, item in value.items() if name in cls.model_fields}
+        beside = {name: item for name, item in value.items() if name not in cls.model_fields}
+        if beside:
+            rule = RuleRef.model_validate(value["rule"])
+            known["rule"] = {"name": rule.name, "config": {**rule.config, **beside}}
+        return known
+
+
+class FlowSpec(Strict):
+    """An edge. ``from`` and ``to`` may name several nodes; each pair is an edge of its own."""
+
+    from_: list[str] = Field(alias="from", description="labels, agents or consensus nodes")
+    to: list[str] = Field(description="agents or consensus nodes")
+    as_: Literal["target", "input", "weights"] = Field("target", alias="as", description="how the target uses it")
+    signal: Literal["logits", "votes", "hidden", "attention", "text"] | None = Field(
+        None, description="what crosses; by default what the objective reads"
+    )
+    tap: TapRef | None = Field(None, description="layers, for signals that are not the output")
+    stream: str | None = Field(None, description="stream; by default the source consensus' one, else train")
+    objective: ObjectiveRef | None = Field(None, description="the loss this flow adds to its target's training")
+    weight: float | Ramp = Field(1.0, description="factor of the objective, or {start, end, epochs}")
+    refresh: str | None = Field(None, description="step, N steps, epoch, round or once: how often it is published anew")
+    stale: Literal["publish", "snapshot", "recorded"] | None = Field(
+        None, description="what a period longer than a step reads: a full pass, old weights run live, values as trained"
+    )
+    sees: Literal["before", "after"] = Field("before", description="after: the source forwards again after its update")
+    detach: bool = Field(True, description="false: gradients pass through the target into the source")
+    mode: Literal["auto", "train", "eval"] = Field(
+        "auto", description="mode of the source's forward; auto: train if it trains in this stage, else eval"
+    )
+    lesson: str | None = Field(None, description="active only in this lesson of the program; by default in all")
+
+    @field_validator("from_", "to", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("refresh")
+    @classmethod
+    def _period(cls, value: str | None) -> str | None:
+        if value is not None and not PERIOD.match(value):
+            raise ValueError(f"{value!r} is no period: write step, epoch, round, once or `10 steps`")
+        return value

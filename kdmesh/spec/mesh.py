@@ -1,0 +1,47 @@
+"""The file a user writes, whole."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from kdmesh.spec.agents import AgentSpec
+from kdmesh.spec.base import StrategyRef, Strict
+from kdmesh.spec.data import DataSpec, StreamSpec
+from kdmesh.spec.flows import ConsensusSpec, FlowSpec
+from kdmesh.spec.program import ProgramItem
+from kdmesh.spec.train import TrainSpec
+
+
+class MeshSpec(Strict):
+    """A graph of models along whose edges knowledge flows: agents, how they are connected, data, training."""
+
+    name: str = Field("mesh", pattern=r"^[\w][\w.-]*$", description="name of the run's folder")
+    description: str = Field("", description="one line: what this mesh shows")
+    task: Literal["classification"] = Field("classification", description="what the models learn")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    data: DataSpec | None = Field(None, description="data set and splits")
+    streams: dict[str, StreamSpec] = Field(default_factory=dict, description="named streams over the splits")
+    agents: dict[str, AgentSpec] = Field(description="the models, by name")
+    connect: list[StrategyRef] = Field(default_factory=list, description="short form: strategies over agents")
+    consensus: dict[str, ConsensusSpec] = Field(default_factory=dict, description="long form: consensus nodes")
+    flows: list[FlowSpec] = Field(default_factory=list, description="long form: the edges")
+    program: list[ProgramItem] = Field(default_factory=list, description="what a stage does, if not one lesson")
+    train: TrainSpec = Field(default_factory=TrainSpec, description="training settings; agents may override")
+    placement: Literal["together", "spread"] | dict[str, list[str]] = Field(
+        "together", description="which host holds which agents: together, spread, or {host: [agents]}"
+    )
+
+    @field_validator("agents")
+    @classmethod
+    def _some(cls, value: dict[str, AgentSpec]) -> dict[str, AgentSpec]:
+        if not value:
+            raise ValueError("a mesh needs at least one agent")
+        if "labels" in value:
+            raise ValueError("`labels` names the labels' own source; call the agent something else")
+        return value
+
+    def dump(self) -> dict[str, Any]:
+        """The mesh as plain data that reads back to the same mesh, without what was left at its default."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -1,0 +1,49 @@
+"""What a stage does: lessons, publications, rounds, until when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from kdmesh.spec.base import Strict
+
+
+class Until(Strict):
+    """When a repetition ends before its turns are spent."""
+
+    agreement: float | None = Field(None, ge=0, le=1, description="stop once the sources agree this much")
+    patience: int | None = Field(None, ge=1, description="stop after so many rounds without better agreement")
+
+
+class ProgramItem(Strict):
+    """One line of a program: a lesson, a publication, a part of the stage to train, or a repetition of lines."""
+
+    of: list[str] | None = Field(None, description="outermost line: the agents of the stage this program is for")
+    lesson: str | None = Field(None, description="train the flows that carry this lesson's name")
+    train: list[str] | None = Field(None, description="train only these agents")
+    publish: list[str] | None = Field(None, description="these agents publish anew")
+    to: str | None = Field(None, description="publish: only to this consensus")
+    epochs: int | None = Field(None, ge=1, description="length of a lesson in epochs")
+    steps: int | None = Field(None, ge=1, description="length of a lesson in steps")
+    repeat: int | None = Field(None, ge=1, description="do the lines below this many times")
+    until: Until | None = Field(None, description="end the repetition early")
+    do: list[ProgramItem] | None = Field(None, description="the lines that are repeated")
+
+    @field_validator("of", "train", "publish", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> ProgramItem:
+        verbs = [verb for verb in ("publish", "do") if getattr(self, verb) is not None]
+        if self.lesson is not None or self.train is not None:
+            verbs.append("lesson")
+        if len(verbs) != 1:
+            raise ValueError("a line of a program is one of: {lesson: ...}, {train: ...}, {publish: ...}, {repeat: N, do: [...]}")
+        if self.do is None and (self.repeat or self.until):
+            raise ValueError("`repeat` and `until` belong to a line with `do: [...]`")
+        if verbs != ["lesson"] and (self.epochs or self.steps):
+            raise ValueError("`epochs` and `steps` belong to a line with `lesson` or `train`")
+        return self

@@ -1,0 +1,100 @@
+"""Read a mesh from a file, or a bundled one by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.spec.explain import explain
+from kdmesh.spec.mesh import MeshSpec
+from kdmesh.spec.override import apply
+from kdmesh.spec.yaml12 import BYTES, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["anchor", "bundled", "explain", "locate", "parse", "read_mesh", "read_text"]
+
+PATHS = ("path", "test_path", "folder")
+"""Settings of a data set that name a file or folder."""
+
+
+def read_mesh(source: str | Path, overrides: Sequence[str] = ()) -> MeshSpec:
+    """Read a YAML file, or a bundled mesh by its name, with ``path.to.field=value`` overrides laid over it.
+
+    Relative paths in it start from the file's folder. Raises MeshError for whatever the user can mend.
+    """
+    path = locate(source)
+    data = load(read_text(path), file=str(source))
+    return anchor(parse(apply(_mapping(data, str(source)), overrides), file=str(source)), path.resolve().parent)
+
+
+def parse(data: dict[str, Any], file: str = "") -> MeshSpec:
+    """Check plain data, as a YAML file gives it, and return the mesh; ``file`` names its origin in errors."""
+    try:
+        return MeshSpec.model_validate(_mapping(data, file))
+    except ValidationError as error:
+        raise explain(error, MeshSpec, file=file) from None
+
+
+def locate(source: str | Path) -> Path:
+    """Return the path of a mesh: ``source`` itself where it is a file, else the bundled mesh of this name."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    known = bundled()
+    if str(source) in known:
+        return known[str(source)]
+    what = "is a folder, not a file" if path.is_dir() else "no such file, and no bundled mesh of this name"
+    raise MeshError(what, file=str(source), instead=nearest(str(source), known, "bundled"))
+
+
+def bundled() -> dict[str, Path]:
+    """Return the bundled meshes by name: in the package once installed, beside it in a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    folder = next((f for f in (package / "topologies", package.parent / "topologies") if f.is_dir()), package)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_text(path: Path) -> str:
+    """Return a mesh file's text. Raises MeshError if it cannot be read, is no UTF-8, or is larger than a mesh is."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(BYTES + 1)
+    except OSError as error:
+        raise MeshError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    if len(raw) > BYTES:
+        raise MeshError(f"is larger than {BYTES >> 20} MiB: not a mesh", file=str(path))
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise MeshError("is not UTF-8 text", where=f"line {line}", file=str(path)) from None
+
+
+def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
+    """Return the mesh with relative paths of data and weights resolved against ``folder``."""
+
+    def at(value: str) -> str:
+        return value if "://" in value else str(folder / value)
+
+    changes: dict[str, Any] = {}
+    if mesh.data is not None:
+        dataset = mesh.data.dataset
+        config = {n: at(v) if n in PATHS and isinstance(v, str) else v for n, v in dataset.config.items()}
+        changes["data"] = mesh.data.model_copy(update={"dataset": dataset.model_copy(update={"config": config})})
+    weighted = {name: agent for name, agent in mesh.agents.items() if agent.weights is not None}
+    if weighted:
+        moved = {n: agent.model_copy(update={"weights": at(agent.weights or "")}) for n, agent in weighted.items()}
+        changes["agents"] = {**mesh.agents, **moved}
+    return mesh.model_copy(update=changes)
+
+
+def _mapping(data: Any, file: str) -> dict[str, Any]:
+    if isinstance(data, dict):
+        return data
+    what = "is empty" if data is None else f"holds a {type(data).__name__}, not a mesh"
+    raise MeshError(what, file=file, instead="agents: {...} and connect: [...]")

@@ -1,0 +1,64 @@
+"""How weights are trained: budget, optimiser, schedule, device. The mesh sets defaults, any agent may override."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kdmesh.spec.base import OptimizerRef, ScheduleRef, Strict
+
+
+class EarlyStopping(Strict):
+    """Stop an agent when its validation metric no longer improves, and keep its best weights."""
+
+    metric: Literal["accuracy", "loss"] = Field("loss", description="validation metric that is watched")
+    patience: int = Field(5, ge=1, description="evaluations without improvement before the agent stops")
+
+
+class TrainSpec(Strict):
+    """Training settings of weights. ``step`` is a micro-batch; schedules, EMA and `N steps` count optimiser updates."""
+
+    epochs: int = Field(20, ge=1, description="passes over the lesson's first stream")
+    steps: int | None = Field(None, ge=1, description="micro-batches instead of epochs")
+    batch_size: int = Field(64, ge=1, description="samples in a micro-batch")
+    drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
+    optimizer: OptimizerRef = Field(
+        default_factory=lambda: OptimizerRef(name="adamw", config={"lr": 1e-3}),
+        description="optimiser of torch.optim with its arguments; fused where torch has it",
+    )
+    schedule: ScheduleRef | None = Field(None, description="learning-rate schedule, counted in optimiser updates")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser update")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast in the forward")
+    threads: int = Field(1, ge=1, description="torch threads while these weights compute")
+    device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
+    early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
+    evaluate_every: int | None = Field(
+        None, ge=1, description="epochs between evaluations on validation; by default 1 with early stopping, else none"
+    )
+
+
+class TrainOverride(Strict):
+    """The same settings for one agent; what is left out comes from the mesh."""
+
+    epochs: int | None = Field(None, ge=1, description="passes over the lesson's first stream")
+    steps: int | None = Field(None, ge=1, description="micro-batches instead of epochs")
+    batch_size: int | None = Field(None, ge=1, description="samples in a micro-batch")
+    drop_last: bool | None = Field(None, description="leave out an epoch's last, smaller batch")
+    optimizer: OptimizerRef | None = Field(None, description="optimiser of torch.optim with its arguments")
+    schedule: ScheduleRef | None = Field(None, description="learning-rate schedule")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    accumulate: int | None = Field(None, ge=1, description="micro-batches per optimiser update")
+    precision: Literal["fp32", "bf16"] | None = Field(None, description="bf16: autocast in the forward")
+    threads: int | None = Field(None, ge=1, description="torch threads while these weights compute")
+    device: str | None = Field(None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
+    early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
+    evaluate_every: int | None = Field(None, ge=1, description="epochs between evaluations on validation")
+
+    def over(self, default: TrainSpec) -> TrainSpec:
+        """Return the default with this agent's own settings laid over it."""
+        own: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
+        if "epochs" in own and "steps" not in own:
+            own["steps"] = None  # an agent that asks for epochs does not inherit a budget in steps
+        return default.model_copy(update={name: value for name, value in own.items() if value is not None or name == "steps"})

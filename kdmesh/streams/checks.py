@@ -1,0 +1,75 @@
+"""Checks that every source of data passes: finite float32 features, labels within ``0 .. classes - 1``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError
+
+MANY_CLASSES = 1000  # above this, labels that outnumber the samples are taken for ids
+
+
+def as_tensor(values: Any, name: str, where: str) -> Tensor:
+    """Return ``values`` as a tensor on the CPU, without its graph; ``name`` says whose they are in an error."""
+    try:
+        return torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MeshError(f"{name}: not an array of numbers ({error})", where=where) from None
+
+
+def features(x: Tensor, name: str, where: str) -> Tensor:
+    """Return ``x [N, ...]`` as float32, values unchanged; refuse empty data and values that are not finite."""
+    if x.dim() < 2 or x.numel() == 0 or x.is_complex():
+        raise MeshError(
+            f"{name}: shape {list(x.shape)} of {x.dtype} where features were expected",
+            where=where,
+            instead="at least one row of real numbers: [N, features] or [N, channels, height, width]",
+        )
+    x = x.float()
+    if not torch.isfinite(x.sum()) and not (finite := torch.isfinite(x).flatten(1).all(1)).all():
+        row = int((~finite).nonzero()[0])
+        raise MeshError(f"{name}, row {row}: a value is not finite in float32", where=where, instead="finite numbers")
+    return x.contiguous()
+
+
+def labels(
+    y: Tensor, rows: int, classes: int | None, name: str, where: str, at: Callable[[int], str] = "row {}".format
+) -> tuple[Tensor, int]:
+    """Return ``y [N]`` as int64 and the number of classes: as given, else the largest label + 1.
+
+    ``name`` says whose labels they are and ``at`` where a row stands.
+
+    Refused, with the row: another number of labels than ``rows``, fractions, negative labels, labels beyond
+    ``classes``; and, where ``classes`` is not given, so many classes that the labels must be ids.
+    """
+    if y.dim() != 1 or y.is_complex():
+        raise MeshError(
+            f"{name}: labels of shape {list(y.shape)}", where=where, instead="one whole number per row: [N]"
+        )
+    if len(y) != rows:
+        raise MeshError(f"{name}: {len(y)} labels for {rows} rows", where=where, instead="one label per row")
+    whole = y.floor() if y.is_floating_point() else y
+    top = float("inf") if classes is None else classes
+    for bad, what in (
+        (y != whole, "is no whole number"),
+        (whole < 0, "is negative"),
+        (whole >= top, f"is beyond the {classes} classes" if classes else "is not finite"),
+    ):
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise MeshError(
+                f"{name}, {at(row)}: label {y[row].item():g} {what}", where=where, instead="labels 0 .. classes - 1"
+            )
+    y = y.to(torch.int64)
+    found = int(y.max()) + 1
+    if classes is None and found > max(rows, MANY_CLASSES):
+        raise MeshError(
+            f"{name}: label {found - 1} among {rows} rows looks like an id",
+            where=where,
+            instead=f"labels 0 .. C - 1, or say how many classes there are (classes: {found})",
+        )
+    return y, classes or found

@@ -1,0 +1,117 @@
+"""The user's own torch data as a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from kdmesh.errors import MeshError
+from kdmesh.streams.checks import as_tensor, features, labels
+from kdmesh.streams.table import Table
+
+WHERE = "data"
+
+
+def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: int | None = None) -> Table:
+    """Return a table of a tensor pair ``(x, y)``, a `TensorDataset`, or any data set with length and index.
+
+    Items are ``x`` or ``(x, y)``. Another data set is read once, in order; its first and middle items are read again,
+    and where they differ the table is marked as not deterministic. Values become float32 unscaled. ``classes`` is the
+    largest label + 1 by default, and must be given for unlabelled data. Streams without index are refused.
+    """
+    if isinstance(dataset, Table):
+        return dataset if classes is None else _build(dataset.x, dataset.y, classes, dataset)
+    if isinstance(dataset, tuple):
+        return _build(*_pair(dataset), classes)
+    if isinstance(dataset, TensorDataset):
+        return _build(*_pair(dataset.tensors), classes)
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise MeshError(
+            f"{type(dataset).__name__} cannot be read by index",
+            where=WHERE,
+            instead="a data set with __len__ and __getitem__, or tensors (x, y)",
+        )
+    items = [_item(dataset, i) for i in range(len(dataset))]
+    if not items:
+        raise MeshError(f"{type(dataset).__name__} is empty", where=WHERE)
+    again = {i: _item(dataset, i) for i in (0, len(items) // 2)}
+    x = _stack([item[0] for item in items], "x")
+    y = None if items[0][1] is None else _stack([item[1] for item in items], "y")
+    table = _build(x, y, classes)
+    table.deterministic = all(_same(items[i], item) for i, item in again.items())
+    return table
+
+
+def join(train: Table, validation: Table | None = None, test: Table | None = None) -> Table:
+    """Concatenate tables into one that keeps them as its official splits; alone, ``train`` is returned as it is."""
+    parts = {"train": train, "validation": validation, "test": test}
+    tables = {name: part for name, part in parts.items() if part is not None}
+    if len(tables) == 1:
+        return train
+    for name, part in tables.items():
+        if part.official:
+            raise MeshError(f"{name} has splits of its own ({', '.join(part.official)})", where=f"data.{name}")
+        if part.shape != train.shape:
+            raise MeshError(f"samples of {list(part.shape)}; train has {list(train.shape)}", where=f"data.{name}")
+        if (part.y is None) != (train.y is None) or part.labels != train.labels:
+            raise MeshError("its labels are not those of train", where=f"data.{name}", instead="labels as in train")
+    ends = torch.tensor([len(part) for part in tables.values()]).cumsum(0).tolist()
+    official = {
+        name: torch.arange(end - len(part), end) for (name, part), end in zip(tables.items(), ends, strict=True)
+    }
+    shared = [key for key in train.columns if all(key in part.columns for part in tables.values())]
+    return replace(
+        train,
+        x=torch.cat([part.x for part in tables.values()]),
+        y=None if train.y is None else torch.cat([part.y for part in tables.values() if part.y is not None]),
+        classes=max(part.classes for part in tables.values()),
+        official=official,
+        columns={key: [value for part in tables.values() for value in part.columns[key]] for key in shared},
+        deterministic=all(part.deterministic for part in tables.values()),
+    )
+
+
+def _build(x: Any, y: Any, classes: int | None, base: Table | None = None) -> Table:
+    x = features(as_tensor(x, "x", WHERE), "x", WHERE)
+    if y is None:
+        if classes is None:
+            raise MeshError("data without labels", where=WHERE, instead="say how many classes there are: classes=")
+        count = classes
+    else:
+        y, count = labels(as_tensor(y, "y", WHERE), len(x), classes, "y", WHERE)
+    return replace(base, x=x, y=y, classes=count) if base else Table(x, y, count, source="torch")
+
+
+def _pair(tensors: tuple[Any, ...]) -> tuple[Any, Any]:
+    if len(tensors) not in (1, 2):
+        raise MeshError(f"{len(tensors)} tensors", where=WHERE, instead="x, or x and y")
+    return tensors[0], tensors[1] if len(tensors) == 2 else None
+
+
+def _item(dataset: Any, index: int) -> tuple[Tensor, Tensor | None]:
+    """One sample as tensors: copies, so that a data set that reuses its buffers does not change them later."""
+    item = dataset[index]
+    x, y = _pair(tuple(item)) if isinstance(item, (tuple, list)) else (item, None)
+    name = f"item {index} of {type(dataset).__name__}"
+    return as_tensor(x, name, WHERE).clone(), None if y is None else as_tensor(y, f"the label of {name}", WHERE).clone()
+
+
+def _stack(values: list[Tensor | None], what: str) -> Tensor:
+    for i, value in enumerate(values):
+        first, here = values[0], None if value is None else list(value.shape)
+        if first is None or value is None or value.shape != first.shape:
+            raise MeshError(
+                f"item {i}: {what} has shape {here}, unlike item 0", where=WHERE, instead="one shape for all"
+            )
+    return torch.stack([value for value in values if value is not None])
+
+
+def _same(one: tuple[Tensor, Tensor | None], two: tuple[Tensor, Tensor | None]) -> bool:
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in zip(one, two, strict=True)
+    )

@@ -1,0 +1,151 @@
+"""Streams: the splits, and what a mesh makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.streams.seeds import mix
+from kdmesh.streams.shards import shard
+from kdmesh.streams.splits import SPLITS, count_of, draw, split
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdmesh.spec.data import DataSpec, StreamSpec
+    from kdmesh.streams.table import Table
+
+
+@dataclass
+class Stream:
+    """Rows of the table (ascending int64) that a lesson or a flow runs over.
+
+    ``shards`` maps an agent to its own part of ``rows``; ``labelled`` says whether labels may be read here; what is
+    made on a ``private`` stream stays on its agent's host; a ``replay`` stream repeats the previous batch of ``base``.
+    """
+
+    name: str
+    rows: Tensor
+    labelled: bool
+    private: bool = False
+    shards: dict[str, Tensor] | None = None
+    replay: bool = False
+    base: str | None = None
+
+    def rows_for(self, agent: str) -> Tensor:
+        """Return the rows that this agent sees: its own shard of a sharded stream, else all of them."""
+        if self.shards is None:
+            return self.rows
+        if agent not in self.shards:
+            raise MeshError(
+                f"{agent} has no shard of stream {self.name!r}",
+                where=f"streams.{self.name}.shards.of",
+                instead=nearest(agent, self.shards, "agents with a shard"),
+            )
+        return self.shards[agent]
+
+
+def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec], seed: int) -> dict[str, Stream]:
+    """Return every stream by name: the splits that there are, then the named ones in the file's order.
+
+    A stream takes its samples `of` a split or another stream, in any order of writing. It inherits from that one:
+    hidden labels stay hidden, private stays private, shards are narrowed with the rows. `only` and `without` filter by
+    class, then `size` draws from what is left (stratified as the splits are), then `shards` divide. What is drawn
+    depends on ``data.seed``, else on ``seed``, and on the stream's name.
+    """
+    seed = seed if data.seed is None else data.seed
+    labelled = table.y is not None
+    found = {
+        name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data, seed).items()
+    }
+    known = {*found, *streams}
+
+    def find(name: str, path: tuple[str, ...]) -> Stream:
+        if name in path:
+            cycle = " -> ".join((*path[path.index(name) :], name))
+            raise MeshError(f"streams made of one another: {cycle}", where=f"streams.{path[-1]}.of")
+        if name not in known:
+            missing = f"data.{name}: 0.2 makes that split; " if name in SPLITS else ""
+            instead = missing + nearest(name, known, "known streams")
+            raise MeshError(f"unknown stream {name!r}", where=f"streams.{path[-1]}.of", instead=instead)
+        if name not in found:
+            spec = streams[name]
+            _refuse_generated(spec, f"streams.{name}")
+            found[name] = _derive(name, spec, find(spec.of, (*path, name)), table, data, seed)
+        return found[name]
+
+    for name in streams:
+        if name in SPLITS:
+            raise MeshError(f"{name} is the name of a split", where=f"streams.{name}", instead="another name")
+        find(name, ())
+    return {name: found[name] for name in (*(s for s in SPLITS if s in found), *streams)}
+
+
+def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataSpec, seed: int) -> Stream:
+    where = f"streams.{name}"
+    stream = replace(
+        base,
+        name=name,
+        labelled=base.labelled and spec.labels,
+        private=base.private or spec.private,
+        base=None,
+        replay=False,
+    )
+    narrowed = spec.size is not None or spec.only is not None or spec.without is not None
+    if spec.replay:
+        if narrowed or spec.shards:
+            raise MeshError(
+                "a replay repeats whole batches: size, only, without and shards have no meaning",
+                where=f"{where}.replay",
+                instead=f"set them on the stream that is replayed, {base.name}",
+            )
+        return replace(stream, replay=True, base=base.name)
+    if base.replay:
+        raise MeshError(f"{base.name} is a replay", where=f"{where}.of", instead=f"of: {base.base}")
+    rows = _filter(base.rows, spec, table, where)
+    if spec.size is not None:
+        count = count_of(spec.size, len(rows), f"{where}.size")
+        rows = draw(rows, count, table.y if data.stratify else None, seed, "stream", name)
+    if not len(rows):
+        raise MeshError(f"no sample of {base.name} is left", where=where, instead="keep more classes")
+    stream.rows = rows
+    if spec.shards is not None:
+        if base.shards is not None:
+            raise MeshError(f"{base.name} is divided already", where=f"{where}.shards", instead="divide one of the two")
+        stream.shards = shard(rows, table, spec.shards, mix(seed, "shards", name), f"{where}.shards")
+        stream.rows = torch.cat(list(stream.shards.values())).sort().values
+    elif base.shards is not None and narrowed:
+        stream.shards = {agent: own[torch.isin(own, rows)] for agent, own in base.shards.items()}
+        empty = [agent for agent, own in stream.shards.items() if not len(own)]
+        if empty:
+            raise MeshError(f"no sample is left for {', '.join(empty)}", where=where, instead="keep more")
+    return stream
+
+
+def _filter(rows: Tensor, spec: StreamSpec, table: Table, where: str) -> Tensor:
+    """Keep the classes in `only`, less those in `without`."""
+    for key, classes in (("only", spec.only), ("without", spec.without)):
+        if classes is None:
+            continue
+        if table.y is None:
+            raise MeshError("the data set has no labels to choose by", where=f"{where}.{key}")
+        beyond = [c for c in classes if not 0 <= c < table.classes]
+        if beyond:
+            raise MeshError(
+                f"no class {beyond[0]}", where=f"{where}.{key}", instead=f"classes 0 .. {table.classes - 1}"
+            )
+        rows = rows[torch.isin(table.y[rows], torch.tensor(classes, dtype=torch.int64), invert=key == "without")]
+    return rows
+
+
+def _refuse_generated(spec: StreamSpec, where: str) -> None:
+    for key in ("generated_by", "prompts", "refresh"):
+        if getattr(spec, key) is not None:
+            raise MeshError(
+                "generated streams need a text task; this mesh classifies",
+                where=f"{where}.{key}",
+                instead="a stream `of` a split or of another stream",
+            )

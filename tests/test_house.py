@@ -1,0 +1,110 @@
+"""The house rules that no linter knows: file sizes, papers, and an engine that knows no method by name."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from kdmesh.plugins import registry
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(path for room in ("kdmesh", "plugins") for path in (ROOT / room).rglob("*.py"))
+ENGINE = [path for path in MODULES if path.relative_to(ROOT).parts[1] in ("engine", "agents", "backends", "graph")]
+METHODS = [
+    (kind, offer)
+    for kind in ("strategies", "objectives", "consensus")
+    for offer in registry().offers(kind)
+    if offer.factory.startswith("kdmesh.")  # built in; a plugin's own tests look after the rest
+]
+NAMES = {offer.name for _, offer in METHODS}
+# English or Python words: as an identifier they may mean something else, as a string literal they may not.
+PLAIN = {"attention", "chain", "confidence", "entropy", "hint", "mean", "median", "mutual", "rounds"}
+PLAIN |= {"self", "vote", "weighted"}
+# Words that the engine has a use of its own for, even as literals.
+OWN = {
+    "attention": "a kind of signal, beside logits and hidden",
+    "rounds": "a field of events and summaries",
+}
+PAPER = re.compile(r"\b[A-Z][\w'’-]+\b.{1,250}?\b(19|20)\d\d\b", re.DOTALL)  # an author, and a year near by
+
+
+def lengths() -> dict[str, int]:
+    counts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in MODULES}
+    return {path: count for path, count in counts.items() if not path.endswith("__init__.py")}
+
+
+def words(source: str) -> list[tuple[int, str, bool]]:
+    """Return (line, word, whether it is a string literal) for each name and each one-word literal."""
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME:
+            found.append((token.start[0], token.string, False))
+        elif token.type == tokenize.STRING and "f" not in token.string[: token.string.index(token.string[-1])].lower():
+            found.append((token.start[0], str(ast.literal_eval(token.string)), True))
+    return found
+
+
+def methods_named(source: str) -> list[str]:
+    """Return ``line: word`` for every built-in method that a source text names."""
+    return [
+        f"{line}: {word}"
+        for line, word, literal in words(source)
+        if word in NAMES and word not in OWN and (literal or word not in PLAIN)
+    ]
+
+
+def test_files_are_short():
+    assert max(lengths().values()) <= 400, max(lengths().items(), key=lambda item: item[1])
+    assert median(lengths().values()) <= 140
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_engine_knows_no_method_by_name(path):
+    assert methods_named(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_engine_asks_the_registry_for_no_method_by_name():
+    asked = re.compile(r"\.(?:find|check)\(\s*[\"']\w+[\"'],\s*[\"'](\w+)[\"']")
+    sources = {path: asked.findall(path.read_text(encoding="utf-8")) for path in ENGINE}
+    assert {str(path): names for path, names in sources.items() if names} == {}
+
+
+def test_the_search_for_names_finds_them():
+    name = sorted(NAMES - PLAIN - OWN.keys())[0]
+    assert methods_named(f"if strategy == '{name}':\n    pass\n") == [f"1: {name}"]
+    assert methods_named(f"\n{name} = 1\n") == [f"2: {name}"]
+    assert methods_named("x.mean(0)\n") == [] and methods_named('rule = "mean"\n') == ["1: mean"]
+    assert methods_named(f"x = 'no {name} here'  # {name}\n") == []
+
+
+@pytest.mark.parametrize(("kind", "offer"), METHODS, ids=[f"{kind}-{offer.name}" for kind, offer in METHODS])
+def test_every_method_names_its_paper(kind, offer):
+    module = offer.factory.partition(":")[0]
+    text = ast.get_docstring(ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))) or ""
+    assert len(text) > 60, f"{module} says too little"
+    assert PAPER.search(text) or "no paper" in text.lower(), (
+        f"{module} names no paper (author, year) nor says `no paper`"
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import kdmesh",
+        "import kdmesh.cli",
+        "import kdmesh.spec.read",
+        "from kdmesh.plugins import registry; registry()",
+    ],
+)
+def test_imports_that_must_stay_light_bring_nothing_heavy(statement):
+    probe = f"import sys\n{statement}\nprint(sorted({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
