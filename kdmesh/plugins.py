@@ -66,14 +66,14 @@ class Registry:
             ) from None
 
     def check(self, kind: str, name: str, config: dict[str, Any], where: str = "") -> Any:
-        """Validate a configuration and return it as the offer's pydantic model."""
+        """Validate a configuration and return it as the offer's pydantic model; ``where``: the path of the name."""
         offer = self.find(kind, name, where)
         try:
             return offer.config.model_validate(config)
         except ValidationError as error:
             from kdmesh.spec.read import explain
 
-            raise explain(error, offer.config, where=where) from None
+            raise explain(error, offer.config, where=f"{where}.{name}" if where else name) from None
 
 
 @cache

@@ -63,6 +63,9 @@ class Agent:
         A linear layer's rows change with the batch size, so this is what makes a live answer and a stored one, and
         answers for different batches, equal bit for bit.
         """
+        if len(x) == fixed and not self.module.training:  # the usual case in a step
+            with torch.no_grad():
+                return self.forward(x, names)
         training = self.module.training
         if training:
             self.module.eval()

@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
 
 
-def seed_of(plan: Plan, agent: str) -> int:
-    """The seed of an agent's initial weights: its own, or of whom it starts like, or from the mesh's and its name."""
+def origin(plan: Plan, agent: str) -> str:
+    """The agent with whose initial weights this one starts: itself, or whom it starts like, or follows."""
     spec = plan.spec.agents[agent]
-    if spec.seed is not None:
-        return spec.seed
-    return seed_of(plan, spec.init_of) if spec.init_of else mix(plan.spec.seed, "init", agent)
+    other = spec.init_of or (spec.ema.of if spec.ema is not None else None)
+    if spec.seed is not None or spec.weights is not None or other is None:
+        return agent
+    return origin(plan, plan.owner[other])
+
+
+def seed_of(plan: Plan, agent: str) -> int:
+    """The seed of an agent's initial weights: given for its origin, or made from the mesh's and the origin's name."""
+    first = origin(plan, agent)
+    seed = plan.spec.agents[first].seed
+    return mix(plan.spec.seed, "init", first) if seed is None else seed
 
 
 def build(

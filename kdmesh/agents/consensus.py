@@ -26,13 +26,16 @@ class Consensus:
         self.node = node
         self.rule: nn.Module = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
         self.rule.space = node.space  # type: ignore[assignment]
+        self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self._tables: dict[tuple[str | None, bool], tuple[int, Signal | None]] = {}
 
     def variant(self, reader: str | None) -> str | None:
-        """For whom the consensus differs: the reader, under leave-one-out or a per-target rule; else nobody."""
+        """For whom it differs: the reader, under leave-one-out or a per-target rule, its own or nested; else nobody."""
         node = self.node
-        apart = node.per_target or (
-            not node.include_self and reader is not None and any(edge.source == reader for edge in node.members)
+        apart = (
+            node.per_target
+            or (not node.include_self and reader is not None and any(edge.source == reader for edge in node.members))
+            or any(inner.variant(reader) is not None for inner in self.nested)
         )
         return reader if apart else None
 
@@ -72,7 +75,7 @@ class Consensus:
         more: dict[str, Any] = {"labels": labels} if node.needs_labels else {}
         if node.per_target:
             more["target"] = reader
-        value = self.rule(values, logits=logits, present=present, **more)
+        value = self.rule.forward(values, logits=logits, present=present, **more)
         weights = None if present is None else present.any(0).to(value.dtype)
         return Signal(value, node.space, weights)
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
 
 
+AGAIN = 2**20
+"""Added to the epoch of a replayed batch, so that an augmenting view draws anew: the same samples, seen otherwise."""
+
+
 class Batch(NamedTuple):
     """``x [B, ...]``, ``y [B]`` or None, positions in the stream ``[B]``, sample ids ``[B]``, and the epoch."""
 
@@ -46,6 +50,14 @@ class Lane:
         """The labels for measuring only, also where the stream hides them from training."""
         return self._truth
 
+    def count(self, step: int, size: int, drop_last: bool) -> int:
+        """How many samples the batch of a step has."""
+        if self.stream.replay:
+            step -= 1
+        if step < 0:
+            return 0
+        return min(size, len(self) - step % steps_per_epoch(len(self), size, drop_last) * size)
+
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """The batch of a step. A replayed stream gives the step before's; its first step has none."""
         if self.stream.replay:
@@ -58,6 +70,8 @@ class Lane:
             self._order = (epoch, epoch_order(self.seed, self._name, epoch, len(self), self.owner).to(self.device))
         at = self._order[1][index * size : (index + 1) * size]
         y = None if self.y is None else self.y[at]
+        if self.stream.replay:
+            epoch += AGAIN
         return Batch(torch.index_select(self.x, 0, at), y, at, at, epoch)
 
     def samples(self, at: Tensor) -> Tensor:

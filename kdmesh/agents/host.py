@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdmesh.agents import measure, metrics, saving
 from kdmesh.agents.agent import Agent
-from kdmesh.agents.build import build, load_weights
+from kdmesh.agents.build import build, load_weights, origin
 from kdmesh.agents.consensus import Consensus
 from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.agents.feed import Feed
@@ -25,6 +25,7 @@ from kdmesh.streams.views import View
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.agents.feed import Lane
+    from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.segment import Segment
     from kdmesh.plugins import Registry
@@ -60,11 +61,7 @@ class Host:
         names = self.plan.hosts[name]
         self.weights = {owner: self._weights(owner) for owner in dict.fromkeys(self.plan.owner[n] for n in names)}
         self.agents = {agent: self._agent(agent, self.weights[self.plan.owner[agent]]) for agent in names}
-        self.consensus = {
-            node.name: Consensus(node, registry.check("consensus", node.rule.name, node.rule.config).model_dump())
-            for node in self.plan.consensus.values()
-            if any(edge.target in self.agents for edge in node.readers) or self._judges(node.name)
-        }
+        self.consensus = self._consensus()
         self.objectives = {edge.id: self._objective(edge) for edge in self.plan.edges if edge.target in self.agents and edge.objective}
         self._adopt_trained_rules()
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
@@ -78,8 +75,11 @@ class Host:
         spec, settings = self.plan.spec.agents[owner], self.plan.train(owner)
         shape, classes = self.table.shape, self.table.classes
         module = build(self.plan, owner, shape, classes, self.registry, self.blueprint.modules, settings.device)
-        if spec.weights is not None:
-            load_weights(module, spec.weights, f"agents.{owner}.weights")
+        first = origin(self.plan, owner)
+        if (path := self.plan.spec.agents[first].weights) is not None:
+            load_weights(module, path, f"agents.{owner}.weights")
+        elif first != owner and first in self.blueprint.modules:
+            module.load_state_dict(self.blueprint.modules[first].state_dict())
         if owner in self.blueprint.states:
             module.load_state_dict(self.blueprint.states[owner])
         weights = Weights(owner, module, settings, spec.ema)
@@ -111,6 +111,23 @@ class Host:
             except ValueError as error:
                 raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
         return objective.to(self.plan.train(edge.target).device)
+
+    def _consensus(self) -> dict[str, Consensus]:
+        """The consensus nodes that this host reads or judges, and those that these read."""
+        found: dict[str, Consensus] = {}
+
+        def add(node: ConsensusNode) -> Consensus:
+            if node.name not in found:
+                config = self.registry.check("consensus", node.rule.name, node.rule.config).model_dump()
+                made = found[node.name] = Consensus(node, config)
+                inner = [self.plan.consensus.get(edge.source) for edge in node.members]
+                made.nested = [add(other) for other in inner if other is not None]
+            return found[node.name]
+
+        for node in self.plan.consensus.values():
+            if any(edge.target in self.agents for edge in node.readers) or self._judges(node.name):
+                add(node)
+        return found
 
     def _adopt_trained_rules(self) -> None:
         """A trained rule is a set of weights like any other; its readers' settings train it."""
@@ -146,10 +163,10 @@ class Host:
                 ]
                 self.weights[name].start(updates.get(name, 1), extra)
 
-    def begin(self, stage: str, key: str, active: list[str], first: int, last: int) -> None:
-        """Compile a lesson for steps ``first .. last - 1`` in which these weights train."""
+    def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
+        """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Lesson`."""
         plan = self.plan.stage(stage)
-        self._lessons[stage] = Lesson(self, plan, plan.lessons[key], frozenset(active), first, last)
+        self._lessons[stage] = Lesson(self, plan, plan.lessons[key], ends, first, shifts)
 
     def end(self, stage: str) -> None:
         """The stage is over: its weights answer in eval mode from here on."""

@@ -13,6 +13,7 @@ from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.steps import Op
 from kdmesh.signals import Signal
 from kdmesh.store import Key
+from kdmesh.streams.order import steps_per_epoch
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -24,28 +25,36 @@ if TYPE_CHECKING:
     from kdmesh.graph.steps import Lesson as LessonPlan
 
 Value = tuple[Tensor, dict[str, Tensor]]
+MASK = 2**63 - 1
 STRIDE = 0x9E3779B97F4A7C15  # odd: seeds of successive steps never repeat within 2**63
 
 
 class Frame:
     """What is known within one step: batches, forwards, consensus."""
 
-    __slots__ = ("batches", "combined", "kept", "step", "values")
+    __slots__ = ("batches", "combined", "kept", "signals", "step", "values")
 
     def __init__(self, step: int) -> None:
         self.step = step
         self.batches: dict[int, Batch | None] = {}
         self.values: dict[Op, Value] = {}
+        self.signals: dict[tuple[Op, str, bool, str], Signal] = {}
         self.combined: dict[tuple[str, str | None], Signal | None] = {}
         self.kept: dict[tuple[str, str], Value] = {}
 
 
 class Lesson:
-    """One step's ops on this host. ``active``: the weights whose budget is not spent; ``first`` and ``last`` bound it."""
+    """One step's ops on this host.
 
-    def __init__(self, host: Host, stage: Stage, plan: LessonPlan, active: frozenset[str], first: int, last: int) -> None:
-        self.host, self.stage, self.plan, self.active = host, stage, plan, active
-        self.first, self.last = first, last
+    ``ends``: the weights that train, and the step before which each one's budget ends; ``first``: the lesson's first
+    step; ``shifts``: by weights, how far the steps on a shard of their own lag behind, where shards differ in size.
+    """
+
+    def __init__(
+        self, host: Host, stage: Stage, plan: LessonPlan, ends: dict[str, int], first: int, shifts: dict[str, int]
+    ) -> None:
+        self.host, self.stage, self.plan, self.ends, self.first = host, stage, plan, ends, first
+        self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
         self.taps = _taps(plan.edges, host)
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
@@ -59,7 +68,7 @@ class Lesson:
         self.frames: dict[int, Frame] = {}  # steps begun but not complete
         for name in stage.weights:
             if name in host.weights:
-                host.weights[name].module.train(name in active and host.weights[name].ema is None)
+                host.weights[name].module.train(name in ends and host.weights[name].ema is None)
 
     # -- batches ---------------------------------------------------------------------------------------------------
 
@@ -71,7 +80,7 @@ class Lesson:
         """The batch of this step, cut once for all agents that share the lane."""
         key = id(lane)
         if key not in frame.batches:
-            frame.batches[key] = lane.batch(frame.step, self.settings.batch_size, self.settings.drop_last)
+            frame.batches[key] = lane.batch(self.position(frame.step, lane), self.settings.batch_size, self.settings.drop_last)
         return frame.batches[key]
 
     def labels(self, frame: Frame, agent: str, stream: str) -> Tensor | None:
@@ -79,13 +88,19 @@ class Lesson:
         batch = self.batch(frame, self.lane(agent, stream))
         return None if batch is None else batch.y
 
-    def epoch(self, frame: Frame) -> int:
-        """The epoch of the lesson's first stream."""
-        agent = self.plan.edges[0].target if self.plan.edges[0].target in self.host.agents else self.stage.agents[0]
-        if agent not in self.host.agents:
-            agent = next(name for name in self.stage.agents if name in self.host.agents)
-        batch = self.batch(frame, self.lane(agent, self.plan.streams[0]))
-        return 0 if batch is None else batch.epoch
+    def position(self, step: int, lane: Lane) -> int:
+        """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
+        return step + self.shifts.get(lane.owner, 0)
+
+    def epoch(self, frame: Frame, agent: str) -> int:
+        """The epoch of the lesson's first stream for an agent: of its own shard, if it has one."""
+        stream = self.host.streams[self.plan.streams[0]]
+        step, member = frame.step, agent
+        if stream.shards is not None:
+            member = agent if agent in stream.shards else next(iter(stream.shards))
+            step += self.shifts.get(member, 0)
+        size, drop = self.settings.batch_size, self.settings.drop_last
+        return step // steps_per_epoch(len(stream.rows_for(member)), size, drop)
 
     # -- ops -------------------------------------------------------------------------------------------------------
 
@@ -106,7 +121,7 @@ class Lesson:
     def trains(self, agent: str) -> bool:
         """Whether gradient descent moves this agent's weights in this lesson."""
         owner = self.host.plan.owner[agent]
-        return owner in self.active and self.host.weights[owner].ema is None
+        return owner in self.ends and self.host.weights[owner].ema is None
 
     def _forward(self, op: Op) -> Callable[[Frame], None]:
         """Forward an agent: with gradient where its own update or a flow's `detach: false` needs it."""
@@ -124,32 +139,38 @@ class Lesson:
         seed = mix(self.host.seed, op.node, op.kind, op.stream, self.plan.name)
         fixed, device, see, module = self.host.fixed, agent.device, agent.see, agent.module
         keys = [
-            Key(op.node, edge.stream, self.host.what(edge), "recorded")
+            Key(op.node, op.stream, self.host.what(edge), "recorded")
             for edge in self.recorded
-            if edge.source == op.node and op.kind == "f" and _base(lane) == edge.stream and not lane.stream.replay
+            if edge.source == op.node and op == Op("f", op.node, _base(self.lane(op.node, edge.stream)))
         ]
         threads = agent.weights.settings.threads
-        context = torch.enable_grad if grad else torch.no_grad
+        forward_now, threads_now, batch_of = agent.forward, self.host.threads, self.batch
+
+        def compute(x: Tensor) -> Value:
+            if grad:
+                return forward_now(x, names)
+            with torch.no_grad():
+                return forward_now(x, names)
 
         def forward(frame: Frame) -> None:
-            batch = self.batch(frame, lane)
+            batch = batch_of(frame, lane)
             if batch is None:
                 return
-            self.host.threads(threads)
+            threads_now(threads)
             x = batch.x if agent.view is None else see(batch.x, lane.samples(batch.at), batch.epoch)
             if not train_mode:
-                frame.values[op] = agent.still(x, fixed, names)
-                return
-            reseed((seed ^ (frame.step * STRIDE)) & 0x7FFFFFFFFFFFFFFF, device)
-            with context():
+                value = agent.still(x, fixed, names)
+            else:
+                reseed((seed ^ (frame.step * STRIDE)) & MASK, device)
                 if module.training:
-                    frame.values[op] = agent.forward(x, names)
-                else:
+                    value = compute(x)
+                else:  # a flow asks for `mode: train` of weights that do not train
                     module.train()
-                    frame.values[op] = agent.forward(x, names)
+                    value = compute(x)
                     module.eval()
+            frame.values[op] = value
             for key in keys:
-                frame.kept[key] = frame.values[op]
+                frame.kept[key] = value
 
         return forward
 
@@ -167,7 +188,9 @@ class Lesson:
             return labels
         if edge.source in self.host.plan.consensus:
             name = edge.source
-            return lambda frame: self.consensus(frame, name, reader)
+            if not edge.detach:
+                return lambda frame: self.consensus(frame, name, reader)
+            return lambda frame: _detached(self.consensus(frame, name, reader))
         if edge.live:
             return self._live(edge, reader)
         if edge.stale == "snapshot":
@@ -175,25 +198,29 @@ class Lesson:
         return self._stored(edge, reader)
 
     def _live(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
-        ops = [op for op in self.plan.ops if op.node == edge.source and op.stream == edge.stream]
-        kind = "f+" if edge.sees == "after" else "f"
-        op = next((op for op in ops if op.kind == kind and op.mode in ("", edge.mode)), None)
-        assert op is not None, f"the step has no {kind}.{edge.source} for {edge}"
+        usual = Op("f+" if edge.sees == "after" else "f", edge.source, edge.stream)
+        asked = usual._replace(mode=edge.mode)  # is drawn only where it differs from the usual one
+        op = asked if asked in self.plan.ops else usual
+        assert op in self.plan.ops, f"the step has no {op.label(set())} for {edge}"
         what, detach, device = self.host.what(edge), edge.detach, self.host.agents[reader].device
         form = "hidden" if what else "logits"
+        key = (op, what, detach, str(device))
 
         def live(frame: Frame) -> Signal | None:
-            value = frame.values.get(op)
-            if value is None:
-                return None
-            tensor = value[1][what] if what else value[0]
-            return Signal((tensor.detach() if detach else tensor).to(device), form)
+            signal = frame.signals.get(key)  # made once for all readers
+            if signal is None:
+                value = frame.values.get(op)
+                if value is None:
+                    return None
+                tensor = value[1][what] if what else value[0]
+                signal = frame.signals[key] = Signal((tensor.detach() if detach else tensor).to(device), form)
+            return signal
 
         return live
 
     def _snapshot(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
         lane, what = self.lane(reader, edge.stream), self.host.what(edge)
-        device = self.host.agents[reader].device
+        device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
 
         def snapshot(frame: Frame) -> Signal | None:
             old, batch = self.host.snapshots.get(edge.source), self.batch(frame, lane)
@@ -202,7 +229,7 @@ class Lesson:
             key = (edge.source, edge.stream)
             if key not in frame.kept:
                 x = old.see(batch.x, lane.samples(batch.at), batch.epoch)
-                frame.kept[key] = old.still(x.to(old.device), self.host.fixed, (what,) if what else ())
+                frame.kept[key] = old.still(x.to(old.device), self.host.fixed, names)
             logits, taps = frame.kept[key]
             return Signal((taps[what] if what else logits).to(device), "hidden" if what else "logits")
 
@@ -241,8 +268,6 @@ class Lesson:
             if whole is not None:
                 weights = None if whole.weights is None else whole.weights[batch.at]
                 signal = Signal(whole.value[batch.at], whole.form, weights)
-        if signal is not None and all(edge.detach for edge in consensus.node.readers):
-            signal = Signal(signal.value.detach(), signal.form, signal.weights)
         frame.combined[key] = signal
         return signal
 
@@ -268,6 +293,13 @@ class Lesson:
 
 def _base(lane: Lane) -> str:
     return lane.stream.base or lane.stream.name
+
+
+def _detached(signal: Signal | None) -> Signal | None:
+    """The same signal, through which no gradient passes."""
+    if signal is None or not signal.value.requires_grad:
+        return signal
+    return Signal(signal.value.detach(), signal.form, signal.weights)
 
 
 def _taps(edges: list[Edge], host: Host) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -23,7 +23,7 @@ def save(host: Host, folder: str) -> list[str]:
     facts: dict[str, Any] = {}
     for name, weights in host.weights.items():
         tensors.update({f"weights/{name}/{key}": value for key, value in weights.state().items()})
-        facts[name] = {"updates": weights.updates, "frozen": weights.frozen}
+        facts[name] = {"updates": weights.updates}
         if weights.optimizer is not None:
             state = weights.optimizer.state_dict()
             facts[name]["groups"] = state["param_groups"]

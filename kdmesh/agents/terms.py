@@ -28,6 +28,7 @@ class Term:
         self.edge, self.objective, self.own, self.lesson = edge, objective, own, lesson
         self.fetch = lesson.fetcher(edge, edge.target)
         self.factor = None if isinstance(edge.weight, Ramp) else edge.weight
+        self.compute = objective.forward  # no module hooks on the hot path
         self.seen: tuple[Tensor, Signal] | None = None  # of the last step, for the report of a broken loss
 
     def weight(self, frame: Frame) -> float:
@@ -35,7 +36,7 @@ class Term:
         if self.factor is not None:
             return self.factor
         assert isinstance(self.edge.weight, Ramp)
-        return self.edge.weight.at(self.lesson.epoch(frame))
+        return self.edge.weight.at(self.lesson.epoch(frame, self.edge.target))
 
     def __call__(self, frame: Frame) -> Tensor | None:
         """The weighted loss, a scalar."""
@@ -44,8 +45,8 @@ class Term:
             return None
         own = self.own(frame)
         self.seen = (own, signal)
-        loss = self.objective(own, signal.value, form=signal.form, weights=signal.weights)
-        weight = self.weight(frame)
+        loss = self.compute(own, signal.value, form=signal.form, weights=signal.weights)
+        weight = self.factor if self.factor is not None else self.weight(frame)
         return loss if weight == 1.0 else weight * loss
 
 

@@ -12,7 +12,6 @@ import networkx as nx
 from kdmesh.agents.terms import SpreadTerm, Term, refuse_broken
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
-from kdmesh.streams.order import steps_per_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +32,8 @@ class Update:
 
     def _joined(self) -> dict[str, tuple[str, ...]]:
         """The weights that update from one backward, by each of their names; declared order within a group."""
-        plan, active = self.host.plan, self.lesson.active
-        here = [name for name in self.host.weights if name in active]
+        plan = self.host.plan
+        here = [name for name in self.host.weights if name in self.lesson.ends]
         union = nx.utils.UnionFind(here)
         through: dict[str, list[str]] = {}
         for edge in plan.edges:
@@ -62,7 +61,7 @@ class Update:
 
     def compile(self, op: Op) -> Callable[[Frame], None] | None:
         """The call of one update; within a joint group the last op does it for all."""
-        if op.node not in self.host.weights or op.node not in self.lesson.active:
+        if op.node not in self.host.weights or op.node not in self.lesson.ends:
             return None
         weights = self.host.weights[op.node]
         if weights.ema is not None:
@@ -103,8 +102,8 @@ class Update:
         accumulate, threads, name = settings.accumulate, settings.threads, group[0].name
         check_now = all(weights.settings.device == "cpu" for weights in group)
         tally = self.losses.setdefault(name, [0.0, 0])
-        shares = [self._share(term) for term in terms] if accumulate > 1 else None
-        first, last = self.lesson.first, self.lesson.last
+        first, last = self.lesson.first, min(self.lesson.ends[weights.name] for weights in group)
+        shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
 
         def descend(frame: Frame) -> None:
             self.host.threads(threads)
@@ -118,10 +117,8 @@ class Update:
                     loss = loss * shares[index](frame.step)
                 parts.append((term, loss))
                 total = loss if total is None else total + loss
-            place = (frame.step - first) % accumulate
-            if place == 0:
-                for weights in group:
-                    weights.zero()
+            for weights in group:
+                weights.zero()
             if total is not None:
                 if check_now or frame.step % 50 == 0 or frame.step == last - 1:  # reading it makes a GPU wait
                     value = total.item()
@@ -131,22 +128,19 @@ class Update:
                     tally[1] += 1
                 if total.requires_grad:
                     total.backward()
-            if place == accumulate - 1 or frame.step == last - 1:
+            if (frame.step - first) % accumulate == accumulate - 1 or frame.step == last - 1:
                 for weights in group:
                     weights.step()
 
         return descend
 
-    def _share(self, term: Term) -> Callable[[int], float]:
+    def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""
-        lane = self.lesson.lane(term.edge.target, term.edge.stream)
+        lane, first = self.lesson.lane(term.edge.target, term.edge.stream), self.lesson.first
         size, drop = self.lesson.settings.batch_size, self.lesson.settings.drop_last
-        steps, n = steps_per_epoch(len(lane), size, drop), len(lane)
-        accumulate = self.host.plan.train(term.edge.target).accumulate
-        first, last = self.lesson.first, self.lesson.last
 
         def samples(step: int) -> int:
-            return min(size, n - (step % steps) * size)
+            return lane.count(self.lesson.position(step, lane), size, drop)
 
         def share(step: int) -> float:
             start = first + (step - first) // accumulate * accumulate

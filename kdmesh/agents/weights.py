@@ -25,7 +25,7 @@ _OPTIMIZERS = {
 
 
 class Weights:
-    """A module and how it changes. One step: ``zero`` if a new accumulation begins, backward, then ``step``.
+    """A module and how it changes. One step: ``zero``, backward, and ``step`` where an accumulation ends.
 
     ``updates`` counts optimiser updates; schedules, EMA and `N steps` count these, not micro-batches.
     """
@@ -33,7 +33,7 @@ class Weights:
     def __init__(self, name: str, module: nn.Module, settings: TrainSpec, ema: EmaSpec | None = None) -> None:
         self.name, self.module, self.settings, self.ema = name, module, settings, ema
         self.updates = 0
-        self.frozen = False  # its budget is spent, or early stopping ended it
+        self.pending = False  # gradients are accumulating for the next update
         self.optimizer: torch.optim.Optimizer | None = None
         self.schedule: Any = None
         self._extra: list[nn.Parameter] = []
@@ -46,11 +46,14 @@ class Weights:
         where = f"agents.{self.name}.train"
         self.optimizer = make_optimizer(self._parameters, self.settings, where)
         self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
+        self.pending = False
 
     def zero(self) -> None:
-        """Forget gradients."""
+        """Forget gradients, unless they are accumulating."""
         assert self.optimizer is not None
-        self.optimizer.zero_grad(set_to_none=True)
+        if not self.pending:
+            self.optimizer.zero_grad(set_to_none=True)
+        self.pending = True
 
     def step(self) -> None:
         """Clip, update, and move the schedule on."""
@@ -61,6 +64,7 @@ class Weights:
         if self.schedule is not None:
             self.schedule.step()
         self.updates += 1
+        self.pending = False
 
     @torch.no_grad()
     def follow(self, leader: Weights) -> None:

@@ -8,7 +8,37 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from kdmesh.backends._base import Backend
+
+
+class Session:
+    """A backend for one run or several, made when it is first asked for; closed at the end of a `with`.
+
+    So several seeds share one Ray, and a mesh with a mistake starts none.
+    """
+
+    def __init__(self, name: str, address: str | None = None) -> None:
+        self.name, self.address = name, address
+        self._backend: Backend | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend; hosts are built by its `open`, anew for each run."""
+        if self._backend is None:
+            self._backend = make_backend(self.name, self.address)
+        return self._backend
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
 
 
 def make_backend(name: str, address: str | None = None) -> Backend:

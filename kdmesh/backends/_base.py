@@ -23,7 +23,7 @@ class Backend(ABC):
 
     @abstractmethod
     def open(self, blueprint: Blueprint, source: Source) -> None:
-        """Build every host of the plan."""
+        """Build every host of the plan; those of the run before are given up."""
 
     @abstractmethod
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:

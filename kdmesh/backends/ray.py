@@ -9,87 +9,103 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
+from collections import defaultdict
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from kdmesh.agents.host import Blueprint, Host
+from kdmesh.backends import worker
 from kdmesh.backends._base import Backend
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from torch import nn
+
+    from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
+    from kdmesh.graph.plan import Plan
 
+STARTING = 600.0  # seconds that hosts may take to come up, on a cluster that is busy with others' work
+JOINING = 5.0  # seconds in which a cluster must answer
 
-class Worker:
-    """The actor: a host behind two methods, so that one call and several results look alike."""
-
-    def __init__(self, name: str, blueprint: Blueprint, source: Source) -> None:
-        table, streams = source.load(blueprint.plan)
-        self.host = Host(name, blueprint, table, streams, registry())
-
-    def ready(self) -> str:
-        """Answer once the host is built."""
-        return self.host.name
-
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the host."""
-        return getattr(self.host, method)(*args)
+ray.cloudpickle.register_pickle_by_value(worker)
 
 
 class RayBackend(Backend):
-    """One actor per host, on an embedded Ray that is started and shut down here, or on a cluster that is joined."""
+    """One actor per host, on an embedded Ray that is started and shut down here, or on one that is joined.
+
+    Actors are kept from one `open` to the next. A cluster that is joined must have the packages that models and data
+    sets come from; modules given from Python are sent along where a worker could not import them.
+    """
 
     name = "ray"
 
     def __init__(self, address: str | None = None) -> None:
         self.address = address
-        self.actors: dict[str, Any] = {}
-        self._started = False
+        self._hosts: dict[str, Any] = {}
+        self._names: dict[str, str] = {}  # actor id -> host
+        self._workers: dict[tuple[int, int], list[Any]] = defaultdict(list)  # by their CPUs and GPUs
+        self._owned = False
 
     def open(self, blueprint: Blueprint, source: Source) -> None:
         """Start Ray if need be, and build all hosts at the same time."""
-        plan = blueprint.plan
-        self._started = start_ray(self.address, cpus=len(plan.hosts))
+        needs = {name: _needs(blueprint.plan, agents) for name, agents in blueprint.plan.hosts.items()}
+        self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
+        start_ray(self.address, cpus=sum(cpus for cpus, _ in needs.values()))
+        _fits(needs)
+        send_along(blueprint.modules.values())
+        idle = {need: list(workers) for need, workers in self._workers.items()}
+        self._hosts = {name: idle[need].pop() if idle.get(need) else self._start(*need) for name, need in needs.items()}
+        self._names = {actor._actor_id.hex(): name for name, actor in self._hosts.items()}
         shared, data = ray.put(blueprint), ray.put(source)
-        actor = ray.remote(Worker)
-        for name, agents in plan.hosts.items():
-            threads = max(plan.train(agent).threads for agent in agents)
-            gpus = len({plan.train(agent).device for agent in agents} - {"cpu", "mps"})
-            options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-            env = {"env_vars": {"OMP_NUM_THREADS": str(threads)}} if threads > 1 else {}
-            self.actors[name] = actor.options(**options, runtime_env=env).remote(name, shared, data)
-        self.get([worker.ready.remote() for worker in self.actors.values()])
+        opened = [actor.open.remote(name, shared, data) for name, actor in self._hosts.items()]
+        if len(ray.wait(opened, num_returns=len(opened), timeout=STARTING)[0]) < len(opened):
+            raise RunFailed(
+                f"the hosts did not start within {STARTING:g} s",
+                where="ray",
+                instead="a cluster with free CPUs, or leave --ray-address out",
+            )
+        self.get(opened)
+
+    def _start(self, cpus: int, gpus: int) -> Any:
+        """Start an actor. Ray gives it as many OpenMP threads as CPUs."""
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        paths = [path or os.getcwd() for path in sys.path]
+        self._workers[cpus, gpus].append(ray.remote(worker.Worker).options(**options).remote(paths))
+        return self._workers[cpus, gpus][-1]
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
-        return self.actors[host].call.options(num_returns=results).remote(method, *args)
+        return self._hosts[host].call.options(num_returns=results).remote(method, *args)
 
     def get(self, handles: Sequence[Any]) -> list[Any]:
-        """Wait for results; what a host raised is raised here as it was."""
+        """Wait for results; what a host raised is raised here as it was, with the host's traceback as its cause."""
         try:
             return ray.get(list(handles))
-        except RayTaskError as error:
-            cause = error.cause
-            while isinstance(cause, RayTaskError):
+        except RayError as error:
+            cause: BaseException = error
+            while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):
                 cause = cause.cause
             if isinstance(cause, MeshError):
                 raise cause from None
-            raise
-        except RayActorError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, MeshError):
-                raise cause from None
-            raise RunFailed(
-                f"a host was lost: {str(error).splitlines()[0]}",
-                where="ray",
-                instead="run it again; the run's folder keeps the last checkpoint",
-            ) from None
+            if isinstance(cause, RayActorError):
+                raise self._lost(cause) from None
+            raise cause from (error if cause is not error else None)
+
+    def _lost(self, error: RayActorError) -> RunFailed:
+        host = self._names.get(error.actor_id or "", "a host")
+        return RunFailed(
+            f"{host} was lost: its process ended, killed or out of memory",
+            where=f"placement.{host}" if host in self._hosts else "ray",
+            instead="run it again; the run's folder keeps the last checkpoint",
+        )
 
     def wait_any(self, handles: Sequence[Any]) -> int:
         """Wait for the first result to come."""
@@ -97,47 +113,75 @@ class RayBackend(Backend):
         return list(handles).index(ready[0])
 
     def close(self) -> None:
-        """Shut the embedded Ray down; on a joined cluster only the actors end."""
-        actors, self.actors = self.actors, {}
-        if self._started:
+        """Shut down the Ray that was started here, or leave the cluster; on a Ray found running only the actors end."""
+        workers, self._hosts = [actor for group in self._workers.values() for actor in group], {}
+        self._workers.clear()
+        if self._owned:
             ray.shutdown()
-            self._started = False
+            self._owned = False
         elif ray.is_initialized():
-            for worker in actors.values():
-                ray.kill(worker)
+            for actor in workers:
+                ray.kill(actor)
 
 
-def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512) -> bool:
-    """Start the embedded single-machine Ray, or join a cluster; returns whether it must be shut down here.
+def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512) -> None:
+    """Start the embedded single-machine Ray, or join a cluster; nothing where Ray runs in this process already.
 
-    The embedded one has no dashboard; its authentication is settled before ray is imported, see `backends/__init__.py`.
+    ``cpus`` are logical: small hosts may outnumber the cores. The embedded Ray has no dashboard; its authentication is
+    settled before ray is imported, see `backends/__init__.py`.
     """
     if ray.is_initialized():
-        return False
-    before = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+        return
     common: dict[str, Any] = {"logging_level": logging.WARNING, "namespace": "kdmesh", "log_to_driver": True}
-    if address is not None:
-        _join(address, common)
-    else:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_cpus=max(cpus, os.cpu_count() or 1),  # logical: small hosts may outnumber the cores
-            object_store_memory=store_mb * 2**20,
-            **common,
-        )
-    if before is not None:
-        signal.signal(signal.SIGTERM, before)  # Ray replaces it
-    return True
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if main else None
+    try:
+        if address is not None:
+            _join(address, common)
+        else:
+            store = store_mb * 2**20
+            ray.init(address="local", include_dashboard=False, num_cpus=cpus, object_store_memory=store, **common)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)  # Ray replaces it
 
 
 def _join(address: str, common: dict[str, Any]) -> None:
+    host, colon, port = address.rpartition(":")
     try:
+        if colon and port.isdigit() and "://" not in address:
+            socket.create_connection((host, int(port)), JOINING).close()  # Ray itself asks for minutes
         ray.init(address=address, **common)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         raise MeshError(
-            f"cannot join the Ray cluster at {address!r}: {str(error).splitlines()[0]}",
+            f"cannot join the Ray cluster at {address!r}: {next(iter(str(error).splitlines()), type(error).__name__)}",
             where="--ray-address",
             instead="the address of a running cluster, host:port, or leave it out",
         ) from None
 
+
+def _needs(plan: Plan, agents: list[str]) -> tuple[int, int]:
+    """The CPUs and GPUs of a host: the threads of its widest agent, and one for each device."""
+    settings = [plan.train(agent) for agent in agents]
+    return max(train.threads for train in settings), len({train.device for train in settings} - {"cpu", "mps"})
+
+
+def _fits(needs: dict[str, tuple[int, int]]) -> None:
+    """Refuse hosts that would wait for ever."""
+    there = ray.cluster_resources()
+    for number, unit in enumerate(("CPU", "GPU")):
+        wanted, found = sum(need[number] for need in needs.values()), there.get(unit, 0)
+        if wanted > found:
+            parts = ", ".join(f"{name} {need[number]}" for name, need in needs.items())
+            raise MeshError(
+                f"the hosts take {wanted} {unit}s ({parts}), and this Ray has {found:g}",
+                where="placement",
+                instead="placement: together, fewer hosts, or a larger cluster",
+            )
+
+
+def send_along(modules: Iterable[nn.Module]) -> None:
+    """Pickle by value what no import finds again: the code of modules made at run time, in a notebook or by `exec`."""
+    for name in {type(part).__module__ for module in modules for part in module.modules()}:
+        if name != "__main__" and name in sys.modules and PathFinder.find_spec(name.partition(".")[0]) is None:
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])

@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             error.file = getattr(args, "file", "")
         print(f"kdmesh: error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            print(f"kdmesh: interrupted; {stop.args[0]}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Python flushes stdout once more as it exits: give it somewhere to write.

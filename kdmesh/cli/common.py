@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,10 +29,16 @@ def add_mesh(command: argparse.ArgumentParser) -> None:
 
 
 def read(args: argparse.Namespace) -> MeshSpec:
-    """Read the mesh that the arguments name."""
+    """Read the mesh that the arguments name; `module:Name` in it may be code beside the file, or where we are.
+
+    Such code comes after what is installed: a file called `random.py` there must not take the standard one's place.
+    """
     from kdmesh.spec.read import read_mesh
 
-    return read_mesh(args.file, args.overrides)
+    mesh = read_mesh(args.file, args.overrides)
+    folders = [str(Path(args.file).resolve().parent)] if Path(args.file).is_file() else []
+    sys.path += [folder for folder in (*folders, os.getcwd()) if folder not in sys.path]
+    return mesh
 
 
 def planned(args: argparse.Namespace) -> Plan:

@@ -43,8 +43,8 @@ def lesson_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[
     return out
 
 
-def planned_steps(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
-    """Micro-batches of each of a stage's weights over the whole program, rounds included."""
+def planned_updates(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
+    """Optimiser updates of each of a stage's weights over the whole program; a lesson's last one may be partial."""
 
     def walk(lines: list[Train | Publish | Repeat], times: int) -> None:
         for line in lines:
@@ -52,7 +52,8 @@ def planned_steps(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
                 walk(line.body, times * line.times)
             elif isinstance(line, Train):
                 for owner, steps in lesson_steps(plan, found, stage, line).items():
-                    total[owner] = total.get(owner, 0) + steps * times
+                    updates = -(-steps // plan.train(owner).accumulate)
+                    total[owner] = total.get(owner, 0) + updates * times
 
     total: dict[str, int] = {}
     walk(stage.program.body, 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from kdmesh.agents.build import build, load_weights, output
+from kdmesh.agents.build import build, load_weights, origin, output
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
 from kdmesh.agents.weights import make_optimizer, make_schedule
@@ -100,6 +100,12 @@ def _streams(plan: Plan, found: Checked) -> None:
             raise MeshError(
                 f"there is no {edge.stream!r} stream in this data", where=f"data.{edge.stream}", instead=f"{edge.stream}: 0.2"
             )
+        if edge.source in plan.spec.agents and edge.source != edge.target and found.streams[edge.stream].shards:
+            raise MeshError(
+                f"agents see different samples of {edge.stream!r}, so {edge} would compare what does not belong together",
+                where=f"{edge.where}.stream",
+                instead="a stream that is not divided into shards",
+            )
     for stage in plan.stages:
         for lesson in stage.lessons.values():
             for edge in lesson.edges:
@@ -185,9 +191,11 @@ def _settings(plan: Plan, owner: str, found: Checked) -> None:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[device]:
         raise MeshError(f"there is no {device} device here", where=f"{where}.device", instead="device: cpu")
-    if train.early_stopping is not None and "validation" not in found.streams:
-        raise MeshError("early stopping needs a validation split", where="data.validation", instead="validation: 0.1")
-    path = plan.spec.agents[owner].weights
+    evaluates = train.early_stopping is not None or train.evaluate_every is not None
+    if evaluates and "validation" not in found.streams:
+        what = "early stopping" if train.early_stopping is not None else "`evaluate_every`"
+        raise MeshError(f"{what} needs a validation split", where="data.validation", instead="validation: 0.1")
+    path = plan.spec.agents[origin(plan, owner)].weights
     if path is not None:
         module = build(plan, owner, found.table.shape, found.table.classes, registry(), {}, "cpu")
         load_weights(module, path, f"agents.{owner}.weights")

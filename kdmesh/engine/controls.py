@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.agents.build import origin, seed_of
 from kdmesh.engine.summary import teachers_of
 from kdmesh.graph.edges import LABELS
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
@@ -27,7 +28,7 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
         if edge.source == LABELS and edge.target == student
     ]
     flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=LABEL_OBJECTIVE)]
-    return _mesh(plan, {student: _budget(spec.agents[student], updates)}, flows, f"{spec.name}.{student}.alone")
+    return _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
 
 
 def from_best(plan: Plan, student: str, best: str, weights: str) -> MeshSpec | None:
@@ -41,19 +42,32 @@ def from_best(plan: Plan, student: str, best: str, weights: str) -> MeshSpec | N
         return None
     stage = plan.stage_of(student)
     kept = {best, student}
-    flows = []
-    for flow in plan.resolved().flows:
-        source, target = flow.from_[0], flow.to[0]
-        if source in kept | {LABELS} | set(spec.consensus) and target in {student, *spec.consensus}:
-            flows.append(flow)
-    teacher = spec.agents[best].model_copy(update={"update": "frozen", "weights": weights, "weights_of": None})
-    program = [_only(item, student) for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
-    return _mesh(plan, {best: teacher, student: spec.agents[student]}, flows, f"{spec.name}.{student}.best", program)
+    flows = [flow for flow in plan.resolved().flows if flow.to[0] in {student, *spec.consensus}]
+    heard = kept | {LABELS} | set(spec.consensus)
+    while any(flow.from_[0] not in heard for flow in flows):
+        flows = [flow for flow in flows if flow.from_[0] in heard]
+        heard = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
+    teacher = _own(plan, best).model_copy(update={"update": "frozen", "weights": weights})
+    mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
+    program = [_only(item, student) for item in mine]
+    return _mesh(plan, {best: teacher, student: _own(plan, student)}, flows, f"{spec.name}.{student}.best", program)
 
 
-def _budget(agent: AgentSpec, updates: int) -> AgentSpec:
-    train = agent.train.model_copy(update={"steps": updates * (agent.train.accumulate or 1), "epochs": None})
-    return agent.model_copy(update={"train": train})
+def _own(plan: Plan, name: str) -> AgentSpec:
+    """An agent that needs no other: with the model it shares, and the seed or file of whom it starts like."""
+    owner = plan.spec.agents[plan.owner[name]]
+    first = plan.spec.agents[origin(plan, plan.owner[name])]
+    start = {"weights": first.weights, "seed": seed_of(plan, plan.owner[name]), "init_of": None, "weights_of": None}
+    update = "frozen" if owner.ema is not None else owner.update
+    return plan.spec.agents[name].model_copy(
+        update={**start, "model": owner.model, "train": owner.train, "update": update}
+    )
+
+
+def _budget(plan: Plan, student: str, updates: int) -> AgentSpec:
+    """The student with a budget of so many updates."""
+    agent, steps = _own(plan, student), updates * plan.train(student).accumulate
+    return agent.model_copy(update={"train": agent.train.model_copy(update={"steps": steps, "epochs": None})})
 
 
 def _only(item: ProgramItem, student: str) -> ProgramItem:
@@ -76,7 +90,7 @@ def _mesh(
     used = {end for flow in flows for end in (*flow.from_, *flow.to)}
     owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
     idle = {
-        owner: spec.agents[owner].model_copy(update={"update": "frozen", "weights_of": None})
+        owner: _own(plan, owner).model_copy(update={"update": "frozen"})
         for owner in spec.agents
         if owner in owners and owner not in agents
     }

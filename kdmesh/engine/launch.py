@@ -6,19 +6,21 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source
-from kdmesh.backends import make_backend
+from kdmesh.backends import Session
 from kdmesh.engine import controls
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import Folder
 from kdmesh.engine.run import Run
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
@@ -47,20 +49,34 @@ class Request:
     listeners: tuple[Listener, ...] = ()
 
 
-def run_once(request: Request, finish: Callable[[Run], Any] | None = None) -> tuple[dict[str, Any], Folder | None, Any]:
-    """Run one seed. Returns the summary, the folder, and what ``finish`` read from the hosts before they closed."""
+SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again
+
+
+def run_once(
+    request: Request, finish: Callable[[Run], Any] | None = None, session: Session | None = None
+) -> tuple[dict[str, Any], Folder | None, Any]:
+    """Run one seed. Returns the summary, the folder, and what ``finish`` read from the hosts before they closed.
+
+    ``session``: where the hosts live; by default one of the run's own, closed at its end.
+    """
+    if session is None:
+        with Session(request.backend, request.ray_address) as own:
+            return run_once(request, finish, own)
     plan = make_plan(request.spec, registry())
     checked = examine(plan, request.modules, request.table)
     folder = Folder(request.out, plan.spec.name) if request.out is not None else None
     events = Events(folder.events if folder else None)
     events.listeners += request.listeners
-    backend = make_backend(request.backend, request.ray_address)
     started = time.perf_counter()
     try:
         with _terminable():
             if folder is not None:
                 folder.asked(plan, checked, request.source_text)
-            backend.open(Blueprint(plan, request.modules, checked.shapes), Source(request.table))
+            backend = session.backend
+            small = checked.table.x.nbytes <= SENT
+            backend.open(
+                Blueprint(plan, request.modules, checked.shapes), Source(checked.table if small else request.table)
+            )
             run = Run(plan, checked, backend, events, Checkpoints(folder.checkpoints) if folder else None)
             registry().manager.hook.kdmesh_run_started(run=run)
             summary = run.execute()
@@ -69,16 +85,26 @@ def run_once(request: Request, finish: Callable[[Run], Any] | None = None) -> tu
                 folder.json("summary.json", summary)
             extra = finish(run) if finish is not None else None
             registry().manager.hook.kdmesh_run_finished(run=run, summary=summary)
-            events.emit(
-                "run_finished", seconds=round(time.perf_counter() - started, 3), folder=str(folder.root) if folder else None
-            )
+            seconds = round(time.perf_counter() - started, 3)
+            events.emit("run_finished", seconds=seconds, folder=str(folder.root) if folder else None)
         return summary, folder, extra
     except BaseException as error:
         events.emit("run_failed", error=str(error) or type(error).__name__)
-        raise
+        if folder is None or isinstance(error, MeshError):
+            raise
+        raise _told(error, folder) from error
     finally:
-        backend.close()
         events.close()
+
+
+def _told(error: BaseException, folder: Folder) -> BaseException:
+    """What to raise for an interruption, or an error nobody foresaw: in short, with the folder that tells more."""
+    if not isinstance(error, Exception):
+        return type(error)(f"the run's folder is {folder.root}")
+    path = folder.root / "error.txt"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    said = next(iter(str(error).splitlines()), "")
+    return RunFailed(f"the run broke: {type(error).__name__}: {said}", instead=f"see the traceback in {path}")
 
 
 def launch(
@@ -96,19 +122,19 @@ def launch(
     from kdmesh.report import live, paired, tables
 
     summaries = []
-    for number in range(seeds):
-        seeded = spec.model_copy(update={"seed": spec.seed + number})
-        request = Request(
-            seeded, backend, ray_address, out, source_text, listeners=(live.listener(sys.stderr, quiet or seeds > 1),)
-        )
-        summary, folder, _ = run_once(request)
-        assert folder is not None
-        if controls:
-            summary["controls"] = run_controls(request, summary, folder)
-            folder.json("summary.json", summary)
-        summaries.append(summary)
-        if seeds > 1:
-            print(f"seed {seeded.seed}: {folder.root}", file=sys.stderr)
+    with Session(backend, ray_address) as session:
+        for number in range(seeds):
+            seeded = spec.model_copy(update={"seed": spec.seed + number})
+            watcher = live.listener(sys.stderr, quiet or seeds > 1)
+            request = Request(seeded, out=out, source_text=source_text, listeners=(watcher,))
+            summary, folder, _ = run_once(request, session=session)
+            assert folder is not None
+            if controls:
+                summary["controls"] = run_controls(request, summary, folder)
+                folder.json("summary.json", summary)
+            summaries.append(summary)
+            if seeds > 1:
+                print(f"seed {seeded.seed}: {folder.root}", file=sys.stderr)
     if seeds > 1:
         tables.show(sys.stdout, tables.seeds_table(paired.over_seeds(summaries)))
     else:

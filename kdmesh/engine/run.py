@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine.budget import planned_steps, stage_steps
+from kdmesh.engine.budget import planned_updates, stage_steps
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.summary import roles, summarise
 from kdmesh.engine.supply import Supply
@@ -100,10 +100,7 @@ class Run:
         """One stage: its finished sources publish, then its program runs."""
         start = time.perf_counter()
         self.events.emit("stage_started", stage=stage.name, agents=stage.agents, steps=total)
-        accumulate = {name: self.plan.train(name).accumulate for name in stage.weights if name in self.plan.spec.agents}
-        updates = {
-            name: -(-steps // accumulate.get(name, 1)) for name, steps in planned_steps(self.plan, self.checked, stage).items()
-        }
+        updates = planned_updates(self.plan, self.checked, stage)
         hosts = dict.fromkeys(self.host_of[agent] for agent in stage.agents)
         yield [self.backend.call(host, "start", stage.name, updates) for host in hosts]
         yield self.supply.once(stage)

@@ -22,16 +22,21 @@ def whole(host: str, stage: str, first: int, last: int) -> list[Segment]:
 
 
 def homes(plan: Plan, lesson: Lesson) -> dict[Op, list[str]]:
-    """The hosts that run each op: an agent's or weights' own; a consensus runs beside each of its readers."""
+    """The hosts that run each op: an agent's or weights' own; a consensus runs beside each who reads it, also through
+    another consensus.
+    """
     host_of = plan.host_of
     out: dict[Op, list[str]] = {}
     for op in lesson.ops:
         if op.node in host_of:
             out[op] = [host_of[op.node]]
         else:
-            readers = [edge.target for edge in lesson.edges if edge.source == op.node and edge.target in host_of]
-            readers = readers or [edge.target for edge in plan.consensus[op.node].readers if edge.target in host_of]
-            out[op] = list(dict.fromkeys(host_of[reader] for reader in readers))
+            heard = [op.node]
+            for node in heard:  # grows while it is read
+                heard += [edge.target for edge in plan.consensus[node].readers if edge.target in plan.consensus]
+            active = [edge.target for edge in lesson.edges if edge.source in heard and edge.target in host_of]
+            readers = active or [edge.target for node in heard for edge in plan.consensus[node].readers]
+            out[op] = list(dict.fromkeys(host_of[reader] for reader in readers if reader in host_of))
     return out
 
 

@@ -33,7 +33,8 @@ class Supply:
         self.plan, self.backend = plan, backend
         self.host_of = plan.host_of
         self.latest: dict[tuple[str, str], Any] = {}  # (agent, stream) -> handle of its last publication
-        self._once: set[tuple[str, str, str]] = set()
+        self._final: dict[tuple[str, str], set[str]] = {}  # what `latest` holds of a source that has finished: taps too
+        self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, tap, host) of those
         self._outlets = {stage.name: self._find(stage) for stage in plan.stages}
 
     def outlets(self, stage: Stage) -> list[Outlet]:
@@ -96,12 +97,15 @@ class Supply:
             state = call(home, "export_state", outlet.source)
             return [call(host, "take_snapshot", outlet.source, state) for host in outlet.hosts]
         if outlet.stale == "recorded":
-            made = call(home, "commit", outlet.source, outlet.stream, outlet.taps[0] if outlet.taps else "")
-            return [call(host, "receive", made) for host in outlet.hosts if host != home] or [made]
-        key = (outlet.source, outlet.stream)
-        taps = tuple(outlet.taps)
-        if again or key not in self.latest or taps:
-            self.latest[key] = call(home, "publish", outlet.source, outlet.stream, taps)
-        fresh = [host for host in outlet.hosts if again or (*key, host) not in self._once]
-        self._once.update((*key, host) for host in fresh)
-        return [call(host, "receive", self.latest[key]) for host in fresh]
+            made = [call(home, "commit", outlet.source, outlet.stream, tap) for tap in ("", *outlet.taps)]
+            return made + [call(host, "receive", part) for host in outlet.hosts if host != home for part in made]
+        key, wanted = (outlet.source, outlet.stream), {"", *outlet.taps}
+        if again:
+            self.latest[key] = call(home, "publish", *key, tuple(outlet.taps))
+            return [call(host, "receive", self.latest[key]) for host in outlet.hosts]
+        if not wanted <= self._final.get(key, set()):
+            self._final[key] = wanted
+            self.latest[key] = call(home, "publish", *key, tuple(outlet.taps))
+        lacking = [host for host in outlet.hosts if any((*key, tap, host) not in self._sent for tap in wanted)]
+        self._sent.update((*key, tap, host) for tap in self._final[key] for host in lacking)
+        return [call(host, "receive", self.latest[key]) for host in lacking]

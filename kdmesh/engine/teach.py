@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from kdmesh.engine.run import Run
+    from kdmesh.engine.supply import Outlet
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Lesson
@@ -30,6 +31,7 @@ class Teacher:
         self.run, self.stage, self.total = run, stage, total
         self.plan, self.backend = run.plan, run.backend
         self.cursor: dict[str, int] = {}
+        self.visited: dict[tuple[str, str], int] = {}  # (lesson's key, weights) -> steps of their own so far
         self.done = 0
         self.stopped: set[str] = set()  # weights that early stopping ended
         self.stale_for: dict[str, int] = {}
@@ -54,7 +56,9 @@ class Teacher:
                 break
             until = min(budget[owner] for owner in now if owner in budget)
             if now != active:
-                yield self._begin(lesson, line.key, now, first + offset, first + until)
+                ends = {name: first + budget.get(name, total) for name in now}
+                shifts = {name: self.visited.get((line.key, name), 0) - first for name in budget}
+                yield self._begin(lesson, line.key, ends, first, shifts)
                 active = now
             end = min([until, *(mark for mark in self._marks(lesson, epoch, total) if mark > offset)])
             yield from self._steps(lesson, first + offset, first + end)
@@ -63,6 +67,8 @@ class Teacher:
             yield from self._boundary(lesson, line, offset, epoch)
         yield from self._close()
         self.cursor[line.key] = first + total
+        for name, steps in budget.items():
+            self.visited[line.key, name] = self.visited.get((line.key, name), 0) + steps
 
     def _active(self, budget: dict[str, int], offset: int) -> frozenset[str]:
         """The weights that train now: budget left and not stopped, their followers, and trained consensus nodes."""
@@ -70,17 +76,22 @@ class Teacher:
         if not own:
             return frozenset()
         agents = self.plan.spec.agents
-        follow = {
-            name
+        leaders = {
+            name: self.plan.owner[ema.of]
             for name in self.stage.weights
-            if name in agents and (ema := agents[name].ema) is not None and self.plan.owner[ema.of] in own
+            if name in agents and (ema := agents[name].ema) is not None
         }
+        follow: set[str] = set()
+        while more := {name for name, leader in leaders.items() if leader in own | follow} - follow:
+            follow |= more
         return frozenset(own | follow | {name for name in self.stage.weights if name in self.plan.consensus})
 
-    def _begin(self, lesson: Lesson, key: str, active: frozenset[str], first: int, last: int) -> list[Any]:
+    def _begin(
+        self, lesson: Lesson, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]
+    ) -> list[Any]:
         hosts = {host for names in homes(self.plan, lesson).values() for host in names}
         return [
-            self.backend.call(host, "begin", self.stage.name, key, sorted(active), first, last) for host in sorted(hosts)
+            self.backend.call(host, "begin", self.stage.name, key, ends, first, shifts) for host in sorted(hosts)
         ]
 
     def _marks(self, lesson: Lesson, epoch: int, total: int) -> list[int]:
@@ -89,9 +100,9 @@ class Teacher:
         refreshes = {outlet.refresh for outlet in self.run.supply.outlets(self.stage)}
         if "epoch" in refreshes or any(self._evaluates(agent) for agent in self.stage.agents):
             marks.update(range(epoch, total + 1, epoch))
-        for period in (int(text.split()[0]) for text in refreshes if text.endswith(" steps")):
-            updates = period * self.plan.train(self.stage.agents[0]).accumulate
-            marks.update(range(updates, total + 1, updates))
+        for outlet in self.run.supply.outlets(self.stage):
+            if outlet.refresh.endswith(" steps"):
+                marks.update(range(self._period(outlet), total + 1, self._period(outlet)))
         return sorted(marks)
 
     def _steps(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], list[Any], None]:
@@ -146,10 +157,12 @@ class Teacher:
             yield self.run.supply.due(self.stage, "epoch")
             yield from self._evaluate(offset // epoch)
         for outlet in self.run.supply.outlets(self.stage):
-            if outlet.refresh.endswith(" steps"):
-                period = int(outlet.refresh.split()[0]) * self.plan.train(self.stage.agents[0]).accumulate
-                if offset % period == 0:
-                    yield self.run.supply.due(self.stage, outlet.refresh, [outlet.source])
+            if outlet.refresh.endswith(" steps") and offset % self._period(outlet) == 0:
+                yield self.run.supply.due(self.stage, outlet.refresh, [outlet.source])
+
+    def _period(self, outlet: Outlet) -> int:
+        """Micro-batches of so many updates of the source's weights."""
+        return int(outlet.refresh.split()[0]) * self.plan.train(outlet.source).accumulate
 
     def _evaluates(self, agent: str) -> bool:
         train = self.plan.train(agent)
@@ -175,6 +188,7 @@ class Teacher:
             self.stale_for[agent] = 0 if better else self.stale_for.get(agent, 0) + 1
             if self.stale_for[agent] >= stopping.patience:
                 self.stopped.add(agent)
+                yield [self.run.call(agent, "restore_best", agent)]  # it serves the others with its best weights
                 self.run.events.emit("note", text=f"{agent} stops early after epoch {epoch}: validation no longer improves")
 
     def _close(self) -> Generator[list[Any], list[Any], None]:

@@ -6,15 +6,21 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ObjectiveRef, ProgramItem, StreamSpec
+from kdmesh.spec import (
+    LABEL_OBJECTIVE,
+    AgentSpec,
+    ConsensusSpec,
+    FlowSpec,
+    MeshSpec,
+    ObjectiveRef,
+    ProgramItem,
+    StreamSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kdmesh.spec import Ramp
-
-BY_LABELS = ObjectiveRef(name="ce")
-"""What teaches by labels, unless a flow says otherwise."""
 
 
 class Canvas:
@@ -103,7 +109,7 @@ class Canvas:
             return
         fresh: list[str] = []
         fields = {"stream": stream, "weight": weight, "lesson": lesson}
-        flow = FlowSpec(**{"from": "labels", "to": list(agents), **fields}, objective=objective or BY_LABELS)
+        flow = FlowSpec(**{"from": "labels", "to": list(agents), **fields}, objective=objective or LABEL_OBJECTIVE)
         for agent in agents:
             drawn = self._labels[agent, stream]
             together = [(other, at) for other, at in drawn if None in (other.lesson, lesson) or other.lesson == lesson]
@@ -139,7 +145,7 @@ class Canvas:
 def _terms(flow: FlowSpec) -> str:
     """Say how a flow of labels is weighed, for messages."""
     weight = flow.weight if isinstance(flow.weight, float) else f"{flow.weight.start} to {flow.weight.end}"
-    objective = "" if flow.objective in (None, BY_LABELS) else f" by {flow.objective.name}"
+    objective = "" if flow.objective in (None, LABEL_OBJECTIVE) else f" by {flow.objective.model_dump()}"
     return f"with weight {weight}{objective}" + (f" in lesson {flow.lesson!r}" if flow.lesson else "")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 SPLITS = ("train", "validation", "test", "transfer")
+TRAINS = "name an agent that trains by gradient, or write `update: frozen`"
 
 
 def agents(spec: MeshSpec, registry: Registry) -> None:
@@ -29,9 +30,19 @@ def agents(spec: MeshSpec, registry: Registry) -> None:
                     where=f"{where}.{field}",
                     instead=nearest(other, [agent for agent in spec.agents if agent != name], "agents"),
                 )
+        if agent.weights_of is not None and agent.update != "grad":
+            raise MeshError(
+                "an agent that shares weights has no update of its own",
+                where=f"{where}.update",
+                instead=f"write `update` at the weights' owner, {agent.weights_of}, or leave `weights_of` out",
+            )
         if agent.model is not None:
             if agent.weights_of is not None:
-                raise MeshError("an agent that shares weights has no model of its own", where=f"{where}.model")
+                raise MeshError(
+                    "an agent that shares weights has no model of its own",
+                    where=f"{where}.model",
+                    instead="leave `model` or `weights_of` out",
+                )
             key = repr(agent.model)
             if not agent.model.is_import and key not in seen:
                 registry.check("models", agent.model.name, agent.model.config, f"{where}.model")
@@ -49,7 +60,7 @@ def streams(spec: MeshSpec, edges: list[Edge]) -> None:
     for name, stream in spec.streams.items():
         where = f"streams.{name}"
         if name in SPLITS:
-            raise MeshError(f"{name!r} is a split; give the stream another name", where=where)
+            raise MeshError(f"{name!r} is a split", where=where, instead="give the stream another name")
         for field, other in (("of", stream.of), ("prompts", stream.prompts)):
             if other is not None and other not in known:
                 raise MeshError(
@@ -119,6 +130,15 @@ def _circle(spec: MeshSpec) -> None:
 def taught(spec: MeshSpec, edges: list[Edge], found: Units) -> None:
     """Every agent whose weights train has something to learn from."""
     reached = {found.of(edge.target) for edge in edges if edge.as_ == "target"}
+    for edge in edges:
+        owner = spec.agents.get(found.of(edge.target))
+        if owner is not None and owner.update != "grad" and edge.as_ == "target":
+            how = "frozen" if owner.ema is None else f"an average of {owner.ema.of}"
+            raise MeshError(
+                f"{edge.target} is {how}, so nothing can teach it",
+                where=edge.where,
+                instead=f"let the flow end elsewhere, or give {edge.target} `update: grad`",
+            )
     for name, agent in spec.agents.items():
         unit = found.of(name)
         if agent.weights_of is None and agent.update == "grad" and unit not in reached:
@@ -127,6 +147,21 @@ def taught(spec: MeshSpec, edges: list[Edge], found: Units) -> None:
                 where=f"agents.{name}",
                 instead=f"add a flow to it, {{from: labels, to: {name}, objective: ce}}, or remove the agent",
             )
+
+
+def followed(spec: MeshSpec, found: Units) -> None:
+    """Weights that follow others follow, in the end, some that are trained by gradient."""
+    for name in spec.agents:
+        chain = [name]
+        while (ema := spec.agents[chain[-1]].ema) is not None:
+            leader = found.of(ema.of)
+            where = f"agents.{chain[-1]}.update.ema.of"
+            if leader in chain:
+                circle = " -> ".join([*chain[chain.index(leader) :], leader])
+                raise MeshError(f"weights follow each other in a circle: {circle}", where=where, instead=TRAINS)
+            if leader not in found.trainable:
+                raise MeshError(f"{chain[-1]} follows {leader}, which is frozen", where=where, instead=TRAINS)
+            chain.append(leader)
 
 
 def label_spaces(spec: MeshSpec, edges: list[Edge], consensus: dict[str, ConsensusNode]) -> None:
@@ -158,8 +193,16 @@ def _same(space: dict[str, list[int] | None], edge: Edge) -> None:
         )
 
 
-def lessons(plan: Plan, stage: Stage) -> None:
-    """Every lesson of a program has flows, every named lesson is used."""
+def lessons(stage: Stage, edges: list[Edge]) -> None:
+    """Every lesson that a flow into a stage names is one of its program's, and every lesson has flows."""
+    names = {line.lesson for line in stage.program.trains()}
+    for edge in edges:
+        if edge.lesson is not None and edge.lesson not in names:
+            raise MeshError(
+                f"unknown lesson {edge.lesson!r}",
+                where=f"{edge.where}.lesson",
+                instead=nearest(edge.lesson, names, "lessons of this stage's program"),
+            )
     for key, lesson in stage.lessons.items():
         if not lesson.edges:
             raise MeshError(
@@ -167,22 +210,13 @@ def lessons(plan: Plan, stage: Stage) -> None:
                 where="program",
                 instead=f"add `lesson: {lesson.name}` to a flow that ends in this stage, or remove the line",
             )
-    names = {line.lesson for line in stage.program.trains()}
-    for lesson in stage.lessons.values():
-        for edge in lesson.edges:
-            if edge.lesson is not None and edge.lesson not in names:
-                raise MeshError(
-                    f"unknown lesson {edge.lesson!r}",
-                    where=f"{edge.where}.lesson",
-                    instead=nearest(edge.lesson, names, "lessons"),
-                )
 
 
 def batch_sizes(plan: Plan) -> None:
     """Agents that train together step together: one batch size and one way to end an epoch."""
     for stage in plan.stages:
         first: tuple[str, tuple[int, bool]] | None = None
-        for agent in stage.agents:
+        for agent in stage.agents if len(stage.weights) > 1 else ():
             train = plan.train(agent)
             own = (train.batch_size, train.drop_last)
             if first is None:

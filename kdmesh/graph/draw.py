@@ -19,7 +19,9 @@ def draw(spec: MeshSpec, registry: Registry) -> MeshSpec:
         canvas.where = f"connect.{number}.{ref.name}"
         offer = registry.find("strategies", ref.name, f"connect.{number}")
         registry.check("strategies", ref.name, ref.config, canvas.where)
+        nodes, flows = set(canvas.consensuses), len(canvas.flows)
         offer.make(ref.config).draw(canvas)
+        _check_drawn(canvas, registry, nodes, flows)
     _implied_labels(canvas, short=bool(spec.connect) or not spec.flows)
     if not spec.connect and not canvas.flows:
         return spec
@@ -33,6 +35,17 @@ def draw(spec: MeshSpec, registry: Registry) -> MeshSpec:
             "program": canvas.programs,
         }
     )
+
+
+def _check_drawn(canvas: Canvas, registry: Registry, nodes: set[str], flows: int) -> None:
+    """Refuse what a strategy drew with wrong settings under the path of the strategy, which is what the user wrote."""
+    for name, node in canvas.consensuses.items():
+        if name not in nodes:
+            where = f"{canvas.where}.consensus.{node.rule.name}"
+            registry.check("consensus", node.rule.name, node.rule.config, where)
+    for objective in {repr(flow.objective): flow.objective for flow in canvas.flows[flows:] if flow.objective}.values():
+        where = f"{canvas.where}.objective.{objective.name}"
+        registry.check("objectives", objective.name, objective.config, where)
 
 
 def _implied_labels(canvas: Canvas, short: bool) -> None:

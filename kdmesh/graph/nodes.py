@@ -107,8 +107,14 @@ def _settle(node: ConsensusNode, spec: MeshSpec, registry: Registry) -> None:
             instead="a rule without labels (mean, entropy, median ...), or form this consensus on a labelled stream",
         )
     for edge, reader in zip(readers, offers, strict=True):
+        if reader.reads != "logits":
+            raise MeshError(
+                f"objective {reader.name!r} compares {reader.reads} signals, and a consensus combines outputs",
+                where=edge.where,
+                instead="a flow from one teacher, or an objective on outputs (kl, mse ...)",
+            )
         edge.form = node.space if node.space in ("probs", "logits") else "logits"
-        if edge.form not in reader.forms and reader.reads == "logits":
+        if edge.form not in reader.forms:
             raise MeshError(
                 f"objective {reader.name!r} does not read {edge.form}, which consensus {node.name!r} gives",
                 where=edge.where,

@@ -122,6 +122,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     consensus = consensus_nodes(long, edges, registry)
     trained = {name for name, node in consensus.items() if node.trained}
     found = stages.units(long, trained)
+    check.followed(long, found)
     stages.default_refresh(long, edges, found, stages.structure(long, edges, found))
     stage_of = stages.bind(long, edges, found, trained)
     generation, waits = stages.generations(long, edges, found, stage_of)
@@ -158,9 +159,11 @@ def _stages(
         for line in stage.program.trains():
             only = set(units) if line.agents is None else {found.owner[agent] for agent in line.agents}
             active = [
-                edge for edge in edges_of[name] if edge.lesson in (None, line.lesson) and found.of(edge.target) in only
+                edge
+                for edge in edges_of[name]
+                if (edge.lesson is None or edge.lesson == line.lesson) and found.owner[edge.target] in only
             ]
             train = only | {unit for unit in units if unit not in found.owner or plan.spec.agents[unit].ema}
             stage.lessons[line.key] = steps.lesson(line.lesson, plan.spec, active, found, plan.consensus, train, rank)
-        check.lessons(plan, stage)
+        check.lessons(stage, edges_of[name])
         plan.stages.append(stage)

@@ -59,7 +59,8 @@ def structure(spec: MeshSpec, edges: list[Edge], found: Units) -> nx.DiGraph:
         if agent.ema is not None:
             arrows[found.of(agent.ema.of), name] = None
     made = {name: found.of(stream.generated_by) for name, stream in spec.streams.items() if stream.generated_by}
-    arrows.update({(made[edge.stream], found.of(edge.target)): None for edge in edges if edge.stream in made})
+    if made:
+        arrows.update({(made[edge.stream], found.of(edge.target)): None for edge in edges if edge.stream in made})
     graph = nx.DiGraph()
     graph.add_nodes_from(found.agents)
     graph.add_nodes_from(spec.consensus)
@@ -84,31 +85,32 @@ def bind(spec: MeshSpec, edges: list[Edge], found: Units, trained: set[str]) -> 
     members: dict[str, list[str]] = defaultdict(list)  # consensus -> units that a live source binds
     live = _live_consensus(spec, edges, found)
     for edge in edges:
+        if edge.refresh == "once":
+            continue
         source, target = found.of(edge.source), found.of(edge.target)
         if edge.target in spec.agents:
-            if edge.source in spec.agents and edge.refresh != "once" and {source, target} <= found.trainable:
+            if edge.source in spec.agents and {source, target} <= found.trainable:
                 union.union(source, target)
             elif edge.source in spec.consensus and (edge.source in live or edge.source in trained):
                 members[edge.source].append(target)
-        elif edge.source in spec.agents and edge.refresh != "once":
+        elif edge.source in spec.agents or edge.source in live:
             members[edge.target].append(source)
-        elif edge.source in spec.consensus and edge.source in live:
-            members[edge.target].append(edge.source)
     _merge(union, members, found, trained)
     for name, agent in spec.agents.items():
         if agent.ema is not None and found.of(agent.ema.of) in found.trainable:
             union.union(found.of(agent.ema.of), name)
-    for edge in edges:
-        stream = spec.streams.get(edge.stream)
-        if stream is not None and stream.generated_by and stream.refresh != "once":
-            ends = {found.of(stream.generated_by), found.of(edge.target)}
-            if ends <= found.trainable:
-                union.union(*ends)
+    made = {
+        name: found.of(stream.generated_by)
+        for name, stream in spec.streams.items()
+        if stream.generated_by and stream.refresh != "once"
+    }
+    for edge in edges if made else ():
+        if edge.stream in made and {made[edge.stream], found.of(edge.target)} <= found.trainable:
+            union.union(made[edge.stream], found.of(edge.target))
     order = {name: number for number, name in enumerate([*spec.agents, *spec.consensus])}
     first: dict[str, str] = {}
-    for unit in sorted(found.trainable, key=order.__getitem__):
-        first.setdefault(union[unit], unit)
-    return {unit: first[union[unit]] for unit in found.trainable}
+    declared = sorted(found.trainable, key=order.__getitem__)
+    return {unit: first.setdefault(union[unit], unit) for unit in declared}
 
 
 def _live_consensus(spec: MeshSpec, edges: list[Edge], found: Units) -> set[str]:
@@ -149,23 +151,22 @@ def generations(
     spec: MeshSpec, edges: list[Edge], found: Units, stage: dict[str, str]
 ) -> tuple[dict[str, int], dict[str, set[str]]]:
     """Return each stage's generation (0 first) and the stages it waits for; `once` inside a stage is refused."""
+    # Where a node's values come to be: in a stage, or, for a consensus and what is frozen, in a place of its own.
+    home: dict[str, object] = {
+        name: stage.get(found.of(name), ("outside", name)) for name in (*spec.agents, *spec.consensus)
+    }
     arrows: dict[tuple[object, object], None] = {}
-    readers: dict[str, list[str]] = defaultdict(list)
+    readers: dict[str, dict[object, str]] = defaultdict(dict)  # consensus -> a reader of it in each place
     for edge in edges:
         if edge.source in spec.consensus:
-            target = stage.get(found.of(edge.target), ("consensus", edge.target))
-            arrows[("consensus", edge.source), target] = None
+            arrows[("outside", edge.source), home[edge.target]] = None
             if edge.target in spec.agents:
-                readers[edge.source].append(edge.target)
-    read_by = {name: {stage.get(found.of(agent)) for agent in agents} for name, agents in readers.items()}
+                readers[edge.source].setdefault(home[edge.target], edge.target)
     for edge in edges:
-        source = stage.get(found.of(edge.source)) if edge.refresh == "once" else None
-        if source is None:
+        if edge.refresh != "once" or found.of(edge.source) not in stage:
             continue
-        target = stage.get(found.of(edge.target), ("consensus", edge.target))
-        inside = edge.target if target == source else None
-        if inside is None and source in read_by.get(edge.target, ()):
-            inside = next(agent for agent in readers[edge.target] if stage.get(found.of(agent)) == source)
+        source, target = home[edge.source], home[edge.target]
+        inside = edge.target if target == source else readers.get(edge.target, {}).get(source)
         if inside is not None:
             raise MeshError(
                 f"once inside a stage: {edge.source} -> {inside}",

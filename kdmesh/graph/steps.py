@@ -92,6 +92,7 @@ class _Drawing:
         self.ops: dict[Op, None] = {}
         self.arrows: dict[tuple[Op, Op], None] = {}
         self.combined: dict[str, Op | None] = {}
+        self.seen: set[tuple[str, str, str]] = set()
 
     def dag(self) -> nx.DiGraph:
         """What was drawn, as a graph."""
@@ -126,6 +127,11 @@ class _Drawing:
 
     def edge(self, edge: Edge) -> None:
         """Add what one edge into an agent needs."""
+        if edge.source not in self.consensus and not edge.live:  # only its target has work in the step
+            key = edge.target, edge.stream, edge.as_
+            if key in self.seen:
+                return
+            self.seen.add(key)
         unit = self.owner[edge.target]
         update = Op("u", unit)
         if edge.as_ == "weights":
@@ -174,11 +180,10 @@ class _Drawing:
             unit: self.owner[ema.of] for unit in self.train & self.owner.keys() if (ema := self.spec.agents[unit].ema)
         }
         for unit, leader in sorted(leaders.items()):
-            first, seen = leader, {unit}
-            while first in leaders and first not in seen:
-                seen.add(first)
+            first = leader
+            while first in leaders:
                 first = leaders[first]
-            if first in taught or first in seen:
+            if first in taught:
                 self.arrow(Op("u", leader), Op("u", unit))
         for edge in active:
             node = self.consensus.get(edge.source)

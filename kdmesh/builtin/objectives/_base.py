@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdmesh.builtin.objectives._numerics import comparable
+from kdmesh.builtin.objectives._numerics import comparable, tempered
 
 
 class Objective(nn.Module):
@@ -57,8 +57,9 @@ class Tempered(Objective):
         """Compare logits ``[B, ..., C]`` with a target of the same shape: ``batchmean`` times the scale."""
         refuse_form(self, form, self.forms)
         student, target = comparable(student, target, weights)
-        log_q = F.log_softmax(student / self.temperature, dim=-1)
-        return batchmean(self.elements(log_q, target, form), weights) * self.scale
+        log_q = F.log_softmax(tempered(student, self.temperature), dim=-1)
+        loss = batchmean(self.elements(log_q, target, form), weights)
+        return loss if self.scale == 1.0 else loss * self.scale
 
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """Return the summands ``[B, ..., C]``, given the student's log-probabilities at T."""

@@ -28,18 +28,25 @@ def comparable(student: Tensor, target: Tensor, weights: Tensor | None) -> tuple
     if student.shape != target.shape:
         raise ValueError(f"student {list(student.shape)} and target {list(target.shape)} differ in shape")
     student = at_least_float32(student)
-    return kept(student, weights), kept(target.to(student.dtype), weights)
+    if target.dtype != student.dtype:
+        target = target.to(student.dtype)
+    return kept(student, weights), kept(target, weights)
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """``logits / T``; at T = 1 the logits themselves: the same bits, and two nodes less in the graph."""
+    return logits if temperature == 1.0 else logits / temperature
 
 
 def probs(target: Tensor, form: str, temperature: float) -> Tensor:
     """The target's distribution: ``softmax(target / T)`` of logits, given probabilities as they are."""
-    return F.softmax(target / temperature, dim=-1) if form == "logits" else target
+    return F.softmax(tempered(target, temperature), dim=-1) if form == "logits" else target
 
 
 def log_probs(target: Tensor, form: str, temperature: float) -> Tensor:
     """Its logarithm: ``log_softmax`` of logits, given probabilities clamped at the smallest normal number."""
     if form == "logits":
-        return F.log_softmax(target / temperature, dim=-1)
+        return F.log_softmax(tempered(target, temperature), dim=-1)
     return target.clamp_min(torch.finfo(target.dtype).tiny).log()
 
 

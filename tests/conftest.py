@@ -1,0 +1,43 @@
+"""What all tests share: seeded hypothesis on CI, one torch thread, and one Ray for all tests that need a real one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("kdmesh", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("kdmesh")
+
+HOSTS = 6  # the most that a test on the shared Ray opens at a time
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A session on a Ray that outlives it: its actors are kept from test to test, since each takes seconds to start."""
+    from kdmesh.backends import Session
+
+    with Session("ray") as session:
+        assert session.backend.name == "ray"  # imports ray, with an embedded one's settings
+        from kdmesh.backends.ray import start_ray
+
+        start_ray(cpus=2 * HOSTS)  # a test may have actors of its own
+        yield session
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def shared_ray(request):
+    """Start the shared Ray before a test marked `ray`, so that what it runs joins that one."""
+    if request.node.get_closest_marker("ray"):
+        request.getfixturevalue("ray_session")

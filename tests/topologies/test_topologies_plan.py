@@ -1,0 +1,80 @@
+"""Each bundled topology is short, names its paper, plans, and equals its own long form."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
+from kdmesh.spec.read import bundled, parse, read_mesh
+from kdmesh.spec.yaml12 import dump, load
+
+FILES = bundled()
+GENERATIONS = {
+    "assistant-chain": [1, 1, 1],
+    "born-again": [1, 1, 1],
+    "confidence-ensemble": [3, 1],
+    "council": [3, 1],
+    "deep-mutual": [1],
+    "dense-chain": [1, 1, 1, 1],
+    "ensemble": [3, 1],
+    "ensemble-then-mutual": [2, 1, 1],
+    "hint": [1, 1],
+    "mean-teacher": [1],
+    "parties": [1],
+    "previous-batch": [1],
+    "previous-epoch": [1],
+    "ring": [1],
+    "single-teacher": [1, 1],
+    "stale-codistillation": [1],
+}
+each = pytest.mark.parametrize("name", FILES)
+
+
+def shape(plan):
+    return [
+        (s.name, s.generation, s.weights, s.waits, s.program, {k: v.text() for k, v in s.lessons.items()})
+        for s in plan.stages
+    ]
+
+
+def test_all_are_known():
+    assert sorted(FILES) == sorted(GENERATIONS)
+
+
+@each
+def test_it_is_short_and_says_what_it_is(name):
+    lines = FILES[name].read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 25
+    assert max(map(len, lines)) <= 120
+    assert re.match(r"# .+, (19|20)\d\d", lines[0])
+    mesh = read_mesh(name)
+    assert mesh.name == name
+    assert mesh.description.endswith(".")
+    assert mesh.data is not None and mesh.data.dataset.name == "digits"
+    assert mesh.connect and not mesh.flows
+
+
+@each
+def test_it_plans(name):
+    plan = make_plan(read_mesh(name), registry())
+    sizes = [0] * len(GENERATIONS[name])
+    for stage in plan.stages:
+        sizes[stage.generation] += 1
+    assert sizes == GENERATIONS[name]
+
+
+@each
+def test_its_long_form_is_the_same_mesh(name):
+    plan = make_plan(read_mesh(name), registry())
+    written = dump(plan.spec.dump())
+    again = make_plan(parse(load(written)), registry())
+    assert dump(again.spec.dump()) == written
+    assert shape(again) == shape(plan)
+    assert again.hosts == plan.hosts
+
+
+def test_descriptions_differ():
+    assert len({read_mesh(name).description for name in FILES}) == len(FILES)

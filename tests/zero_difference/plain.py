@@ -1,0 +1,118 @@
+"""Plain PyTorch loops, as anyone would write them: the other side of the comparison. Imports torch and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Data(NamedTuple):
+    """``x [N, ...]``, ``y [N]``, the positions ``[N]`` of every epoch in order, and how many make a batch."""
+
+    x: Tensor
+    y: Tensor
+    orders: Sequence[Tensor]
+    size: int
+
+    def batches(self) -> Iterable[Tensor]:
+        """Positions of every batch of every epoch; an epoch's last batch is smaller."""
+        for order in self.orders:
+            yield from order.split(self.size)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One update."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def answer(teacher: nn.Module, x: Tensor, size: int) -> Tensor:
+    """Logits of a teacher that does not train: in eval mode, a smaller batch filled up with its last sample."""
+    teacher.eval()
+    missing = size - len(x)
+    return teacher(torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x)[: len(x)]
+
+
+def kl(student: Tensor, probs: Tensor, temperature: float) -> Tensor:
+    """Hinton's loss against a distribution that is at this temperature already."""
+    return F.kl_div(F.log_softmax(student / temperature, -1), probs, reduction="batchmean") * temperature**2
+
+
+def supervised(model: nn.Module, data: Data, make: MakeOptimizer) -> None:
+    """Learn from labels."""
+    optimizer = make(model.parameters())
+    for at in data.batches():
+        descend(optimizer, F.cross_entropy(model(data.x[at]), data.y[at]))
+
+
+def distil(
+    student: nn.Module,
+    teachers: Sequence[nn.Module],
+    data: Data,
+    make: MakeOptimizer,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 0.5,
+    space: str = "probs",
+) -> None:
+    """``alpha * CE + (1 - alpha) * T² KL(mean of the teachers, student)``."""
+    optimizer = make(student.parameters())
+    for at in data.batches():
+        logits = [answer(teacher, data.x[at], data.size) for teacher in teachers]
+        if space == "probs":
+            target = sum((F.softmax(z / temperature, -1) for z in logits[1:]), F.softmax(logits[0] / temperature, -1))
+            target = target / len(logits)
+        else:
+            target = F.softmax(sum(logits[1:], logits[0]) / len(logits) / temperature, -1)
+        out = student(data.x[at])
+        loss = alpha * F.cross_entropy(out, data.y[at]) + (1 - alpha) * kl(out, target, temperature)
+        descend(optimizer, loss)
+
+
+def mutual(peers: Sequence[nn.Module], data: Data, make: MakeOptimizer, *, sequential: bool = False) -> None:
+    """Deep mutual learning at T = 1: CE, and the mean KL from each other peer, in the order of the peers.
+
+    ``sequential``: a peer meets those before it as they are after their update of this step.
+    """
+    optimizers = [make(peer.parameters()) for peer in peers]
+    share = 1 / (len(peers) - 1)
+    for at in data.batches():
+        x, y = data.x[at], data.y[at]
+        outs = [peer(x) for peer in peers]
+        said = [out.detach() for out in outs]
+        losses = []
+        for i, out in enumerate(outs):
+            loss = F.cross_entropy(out, y)
+            for j, other in enumerate(said):
+                if j != i:
+                    loss = loss + share * kl(out, F.softmax(other, -1), 1.0)
+            losses.append(loss)
+            if sequential:
+                descend(optimizers[i], loss)
+                with torch.no_grad():
+                    said[i] = peers[i](x)
+        if not sequential:
+            for optimizer, loss in zip(optimizers, losses, strict=True):
+                descend(optimizer, loss)
+
+
+def mean_teacher(
+    student: nn.Module, average: nn.Module, data: Data, make: MakeOptimizer, *, decay: float = 0.99
+) -> None:
+    """CE, and KL at T = 1 from an average of the student's weights, which follows after each update."""
+    optimizer = make(student.parameters())
+    for at in data.batches():
+        said = answer(average, data.x[at], data.size)
+        out = student(data.x[at])
+        descend(optimizer, F.cross_entropy(out, data.y[at]) + kl(out, F.softmax(said, -1), 1.0))
+        with torch.no_grad():
+            for own, other in zip(average.parameters(), student.parameters(), strict=True):
+                own.mul_(decay).add_(other, alpha=1 - decay)
