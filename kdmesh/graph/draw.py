@@ -18,7 +18,7 @@ def draw(spec: MeshSpec, registry: Registry) -> MeshSpec:
     for number, ref in enumerate(spec.connect):
         canvas.where = f"connect.{number}.{ref.name}"
         offer = registry.find("strategies", ref.name, f"connect.{number}")
-        registry.check("strategies", ref.name, ref.config, canvas.where)
+        registry.check("strategies", ref.name, ref.config, f"connect.{number}")
         nodes, flows = set(canvas.consensuses), len(canvas.flows)
         offer.make(ref.config).draw(canvas)
         _check_drawn(canvas, registry, nodes, flows)
@@ -41,11 +41,9 @@ def _check_drawn(canvas: Canvas, registry: Registry, nodes: set[str], flows: int
     """Refuse what a strategy drew with wrong settings under the path of the strategy, which is what the user wrote."""
     for name, node in canvas.consensuses.items():
         if name not in nodes:
-            where = f"{canvas.where}.consensus.{node.rule.name}"
-            registry.check("consensus", node.rule.name, node.rule.config, where)
+            registry.check("consensus", node.rule.name, node.rule.config, f"{canvas.where}.consensus")
     for objective in {repr(flow.objective): flow.objective for flow in canvas.flows[flows:] if flow.objective}.values():
-        where = f"{canvas.where}.objective.{objective.name}"
-        registry.check("objectives", objective.name, objective.config, where)
+        registry.check("objectives", objective.name, objective.config, f"{canvas.where}.objective")
 
 
 def _implied_labels(canvas: Canvas, short: bool) -> None:

@@ -56,7 +56,7 @@ def consensus_nodes(spec: MeshSpec, edges: list[Edge], registry: Registry) -> di
     for name, node in spec.consensus.items():
         where = f"consensus.{name}"
         offer = registry.find("consensus", node.rule.name, f"{where}.rule")
-        registry.check("consensus", node.rule.name, node.rule.config, f"{where}.rule.{node.rule.name}")
+        registry.check("consensus", node.rule.name, node.rule.config, f"{where}.rule")
         found[name] = ConsensusNode(
             name=name,
             rule=node.rule,
