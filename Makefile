@@ -1,5 +1,5 @@
 # make demo   install and run the council      make test   install and run the tests
-# make lint   style, types and layers          make bench, make claims   measure, and write docs/
+# make lint   style, types and layers          make bench, make claims   measure: see docs/
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -23,11 +23,10 @@ lint: $(DEV_READY)
 	$(BIN)/lint-imports
 
 bench: $(RUN_READY)
-	set -o pipefail; $(BIN)/python benchmarks/throughput.py | tee docs/throughput.txt
-	set -o pipefail; $(BIN)/python benchmarks/planner.py | tee docs/planner.txt
+	$(BIN)/python benchmarks/report.py
 
 claims: $(RUN_READY)
-	set -o pipefail; $(BIN)/python benchmarks/digits_claims.py | tee docs/claims.txt
+	$(BIN)/python benchmarks/digits_claims.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

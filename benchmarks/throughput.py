@@ -1,9 +1,10 @@
 """Training throughput of kdmesh (inline) against hand-written PyTorch loops, interleaved in one process.
 
-Each case runs the same work four ways, in turn, seven times, torch on one thread: the hand-written loop that indexes
-tensors, kdmesh inline with live teachers, kdmesh inline with its store (`once`: a frozen teacher is computed once), and
-the hand-written loop fed by a DataLoader. Figures are medians of seven; ratios are medians of the seven paired ratios.
-Times are CPU seconds of the one thread, so that a busy machine disturbs little. Data are random: only time is measured. Run: ``python benchmarks/throughput.py [--quick]``.
+Each case runs the same work up to four ways, in turn, seven times, torch on one thread: the hand-written loop that
+indexes tensors, kdmesh inline with live teachers, kdmesh inline with its store (`once`: a frozen teacher is computed
+once), and the hand-written loop fed by a DataLoader. Times are CPU seconds of the one thread, so that a busy machine
+disturbs little; rates are medians of seven, ratios the medians of the seven paired ratios. Data are random: only time
+is measured. Run: ``python benchmarks/throughput.py [--quick]``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def main() -> None:
     runs = 3 if options.parse_args().quick else 7
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread, {runs} interleaved runs, medians; samples/s\n")
-    print(f"{'case':22} {'params':>8} {'by hand':>9} {'kdmesh':>9} {'ratio':>6} {'floor':>6}   {'store':>9} {'DataLoader':>10} {'ratio':>6}")
+    heads = ("params", "by hand", "kdmesh", "ratio", "floor", "store", "DataLoader", "ratio")
+    print(f"{'case':22}" + "".join(f"{head:>11}" for head in heads))
     for family in ("cnn", "mlp"):
         for case in ("one teacher", "three teachers", "two peers", "four peers"):
             print(row(family, case, runs), flush=True)
@@ -71,19 +73,27 @@ def row(family: str, case: str, runs: int) -> str:
     ratio = statistics.median(h / k for h, k in zip(times["hand"], times["live"], strict=True))
     loader = statistics.median(h / k for h, k in zip(times["loader"], times["live"], strict=True))
     size = sum(p.numel() for p in modules[names[-1]].parameters())
-    store = f"{rate['store']:9.0f}" if live else f"{'-':>9}"
-    verdict = "" if ratio >= FLOORS[family] else "  MISS"
-    return (
-        f"{family + ', ' + case:22} {size:8d} {rate['hand']:9.0f} {rate['live']:9.0f} {ratio:6.2f} {FLOORS[family]:6.2f}   "
-        f"{store} {rate['loader']:10.0f} {loader:6.2f}{verdict}"
-    )
+    cells = [
+        f"{size:,}",
+        f"{rate['hand']:,.0f}",
+        f"{rate['live']:,.0f}",
+        f"{ratio:.2f}",
+        f"{FLOORS[family]:.2f}",
+        f"{rate['store']:,.0f}" if live else "-",
+        f"{rate['loader']:,.0f}",
+        f"{loader:.2f}",
+    ]
+    verdict = "" if ratio >= FLOORS[family] and loader >= 1 else "  MISS"
+    return f"{family + ', ' + case:22}" + "".join(f"{cell:>11}" for cell in cells) + verdict
 
 
 def data(family: str) -> Table:
     """Random samples, the same at every call."""
     torch.manual_seed(0)
     count = SAMPLES[family]
-    return Table(torch.randn(count, *SHAPES[family]), torch.randint(0, 10, (count,)), 10, {"train": torch.arange(count)})
+    return Table(
+        torch.randn(count, *SHAPES[family]), torch.randint(0, 10, (count,)), 10, {"train": torch.arange(count)}
+    )
 
 
 def seconds(mesh: dict, modules: dict, table: Table, refresh: str) -> float:

@@ -76,7 +76,7 @@ class Mesh:
 
     def connect(self, strategy: str, **config: Any) -> None:
         """Let a strategy draw flows between agents."""
-        self._fields["connect"].append({strategy: {key: value for key, value in config.items()}})
+        self._fields["connect"].append({strategy: dict(config)})
 
     def consensus(self, name: str, rule: str | dict[str, Any], **fields: Any) -> str:
         """Add a consensus node and return its name."""
@@ -92,7 +92,12 @@ class Mesh:
         return make_plan(parse(self._fields), registry())
 
     def run(
-        self, *, backend: str = "ray", ray_address: str | None = None, out: str | Path | None = None, controls: bool = False
+        self,
+        *,
+        backend: str = "ray",
+        ray_address: str | None = None,
+        out: str | Path | None = None,
+        controls: bool = False,
     ) -> Result:
         """Run the mesh. ``out``: parent of the run's folder; None writes none (`controls` need one)."""
         request = Request(
@@ -120,11 +125,16 @@ class Mesh:
         return found
 
 
-def data(
-    train: Any, validation: Any = None, test: Any = None, *, classes: int | None = None
-) -> Table:
-    """Data from Python: map-style data sets of ``(x, y)``, or pairs of tensors. ``classes``: by default the labels' range."""
-    return join(*(None if part is None else table_from(part, classes) for part in (train, validation, test)))
+def data(train: Any, validation: Any = None, test: Any = None, *, classes: int | None = None) -> Table:
+    """Data from Python: map-style data sets of ``(x, y)``, or pairs of tensors.
+
+    ``classes``: how many there are; by default what the labels show.
+    """
+
+    def read(part: Any) -> Table | None:
+        return None if part is None else table_from(part, classes)
+
+    return join(table_from(train, classes), read(validation), read(test))
 
 
 def load(folder: str | Path) -> nn.Module:
@@ -140,7 +150,9 @@ def load(folder: str | Path) -> nn.Module:
     try:
         config = json.loads((root / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MeshError(f"this is no agent's folder: {error}", file=str(root), instead="runs/<name>/<time>/agents/<agent>") from None
+        raise MeshError(
+            f"this is no agent's folder: {error}", file=str(root), instead="runs/<name>/<time>/agents/<agent>"
+        ) from None
     if config["model"] is None:
         raise MeshError(
             f"{config['agent']} was given from Python as {config['module']}; its class is not stored",
@@ -149,7 +161,12 @@ def load(folder: str | Path) -> nn.Module:
         )
     ref = ModelRef.model_validate(config["model"])
     if ref.is_import:
-        module = import_path(ref.name, "model")(**ref.config)
+        kind = import_path(ref.name, "model")
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # a folder may come from anyone
+            raise MeshError(
+                f"{ref.name} is no nn.Module class", file=str(root), where="model", instead="build it yourself"
+            )
+        module = kind(**ref.config)
     else:
         offer = registry().find("models", ref.name)
         module = offer.make(ref.config, input_shape=torch.Size(config["input_shape"]), classes=config["classes"])

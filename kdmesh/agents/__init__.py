@@ -1,0 +1,1 @@
+"""Agents and the host that holds them."""

@@ -60,7 +60,9 @@ def build(
             module = offer.make(spec.model.config, input_shape=shape, classes=classes)
     if not isinstance(module, nn.Module):
         raise MeshError(
-            f"{spec.model.name} made a {type(module).__name__}", where=where, instead="something that makes an nn.Module"
+            f"{spec.model.name} made a {type(module).__name__}",
+            where=where,
+            instead="something that makes an nn.Module",
         )
     return module if device == "meta" else module.to(device)
 
@@ -87,7 +89,9 @@ def load_weights(module: nn.Module, path: str, where: str) -> None:
     wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
     if wrong:
         raise MeshError(
-            f"{path} does not fit this model, first at {wrong[0]!r}", where=where, instead="weights saved from this model"
+            f"{path} does not fit this model, first at {wrong[0]!r}",
+            where=where,
+            instead="weights saved from this model",
         )
     module.load_state_dict(state)
 

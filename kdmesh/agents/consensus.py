@@ -13,7 +13,6 @@ from kdmesh.signals import Signal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
@@ -24,8 +23,8 @@ class Consensus:
 
     def __init__(self, node: ConsensusNode, config: dict[str, Any]) -> None:
         self.node = node
-        self.rule: nn.Module = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
-        self.rule.space = node.space  # type: ignore[assignment]
+        self.rule: Any = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
+        self.rule.space = node.space
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self._tables: dict[tuple[str | None, bool], tuple[int, Signal | None]] = {}
 
@@ -80,9 +79,15 @@ class Consensus:
         return Signal(value, node.space, weights)
 
     def stack(self, signals: list[Signal | None]) -> Tensor:
-        """``[M, B, C]``, zeros where a source has not published."""
+        """Logits ``[M, B, C]``, zeros where a source has not published."""
         like = next(signal.value for signal in signals if signal is not None)
-        return torch.stack([torch.zeros_like(like) if signal is None else signal.value for signal in signals])
+        return torch.stack([torch.zeros_like(like) if signal is None else self._logits(signal) for signal in signals])
+
+    def _logits(self, signal: Signal) -> Tensor:
+        """A member's logits; of another consensus' probabilities those that give them at this temperature."""
+        if signal.form != "probs":
+            return signal.value
+        return signal.value.clamp_min(torch.finfo(signal.value.dtype).tiny).log() * self.node.temperature
 
     def table(
         self, reader: str | None, version: int, oracle: bool, make: Callable[[], Signal | None]

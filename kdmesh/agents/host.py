@@ -16,9 +16,10 @@ from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.agents.feed import Feed
 from kdmesh.agents.lesson import Frame, Lesson
 from kdmesh.agents.weights import Weights
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.signals import Signal
 from kdmesh.store import Key, Store
+from kdmesh.streams.private import own_part
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.views import View
 
@@ -53,8 +54,8 @@ class Host:
         self.blueprint = blueprint
         self.seed = self.plan.spec.seed
         self.fixed = self.plan.spec.train.batch_size
-        self.table, self.streams = table, streams
-        self.feed = Feed(table, streams, self.seed)
+        self.table, self.streams = own_part(table, streams, self.plan.hosts[name]), streams
+        self.feed = Feed(self.table, streams, self.seed)
         self.store = Store()
         self.snapshots: dict[str, Agent] = {}
         self._threads = 0
@@ -67,7 +68,6 @@ class Host:
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
         self.guesses: dict[str, Tensor] = {}
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
-        self.stored_rows = 0
 
     # -- building --------------------------------------------------------------------------------------------------
 
@@ -199,6 +199,8 @@ class Host:
                     if op in lesson.ops:
                         lesson.ops[op](frame)
             for op in segment.exports.get(step, ()):
+                if self.streams[op.stream].private:
+                    raise RunFailed(f"a signal made on the private stream {op.stream!r} would leave {self.name}")
                 if op in frame.values:
                     exports[step, op] = pack(frame.values[op])
             if step in segment.complete:

@@ -40,7 +40,7 @@ class Frame:
         self.values: dict[Op, Value] = {}
         self.signals: dict[tuple[Op, str, bool, str], Signal] = {}
         self.combined: dict[tuple[str, str | None], Signal | None] = {}
-        self.kept: dict[tuple[str, str], Value] = {}
+        self.kept: dict[tuple[str, ...], Value] = {}
 
 
 class Lesson:
@@ -115,7 +115,12 @@ class Lesson:
             node = self.host.plan.consensus[op.node]
             if not readers or node.space in ("loss", "gradient"):
                 return None  # coefficients are made inside the target's update
-            return lambda frame: [self.consensus(frame, node.name, reader) for reader in readers] and None
+
+            def combine(frame: Frame) -> None:
+                for reader in readers:
+                    self.consensus(frame, node.name, reader)
+
+            return combine
         return None
 
     def trains(self, agent: str) -> bool:

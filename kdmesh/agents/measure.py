@@ -52,7 +52,11 @@ def judge(
 
 def _combined(host: Host, name: str, logits: dict[str, Tensor], truth: Tensor | None) -> Signal | None:
     consensus = host.consensus[name]
-    if consensus.node.space == "gradient" or consensus.node.per_target or (consensus.node.needs_labels and truth is None):
+    if (
+        consensus.node.space == "gradient"
+        or consensus.node.per_target
+        or (consensus.node.needs_labels and truth is None)
+    ):
         return None  # no single signal: it differs by target, or cannot be formed here
 
     def fetch(edge: Edge) -> Signal | None:

@@ -78,7 +78,10 @@ def _card(agent: str, card: dict[str, Any], host: Host) -> str:
         f"- role: {card.get('role', '')}",
         f"- taught by: {', '.join(card.get('teachers', [])) or 'labels only'}",
         f"- data: {host.table.source or 'given from Python'}; licence: {host.table.licence}",
-        *(f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in m.items()) for split, m in card.get("metrics", {}).items()),
+        *(
+            f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in m.items())
+            for split, m in card.get("metrics", {}).items()
+        ),
         "",
         "```python",
         "import kdmesh",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,7 +73,8 @@ class Weights:
         assert self.ema is not None
         self.updates += 1
         decay = min(1 - 1 / (self.updates + 1), self.ema.decay) if self.ema.warmup else self.ema.decay
-        own, other = list(self.module.parameters()), [p.detach() for p in leader.module.parameters()]
+        own: list[Tensor] = list(self.module.parameters())
+        other = [parameter.detach() for parameter in leader.module.parameters()]
         torch._foreach_mul_(own, decay)
         torch._foreach_add_(own, other, alpha=1 - decay)
         for mine, theirs in zip(self.module.buffers(), leader.module.buffers(), strict=True):
@@ -104,12 +106,10 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: s
                 instead=nearest(argument, [name for name in known if name != "params"], "arguments"),
             )
     config = dict(settings.optimizer.config)
-    if "fused" in known and "foreach" not in config:
-        try:
-            return kind(parameters, **{"fused": True} | config)
-        except RuntimeError:
-            pass  # no fused kernel for these parameters' device or dtype
     try:
+        if "fused" in known and "foreach" not in config:
+            with suppress(RuntimeError):  # no fused kernel for these parameters' device or dtype
+                return kind(parameters, **{"fused": True} | config)
         return kind(parameters, **config)
     except (TypeError, ValueError) as error:
         raise MeshError(str(error), where=f"{where}.optimizer.{settings.optimizer.name}", instead="see torch.optim") from None

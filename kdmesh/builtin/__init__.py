@@ -1,0 +1,1 @@
+"""The built-ins, offered through the same hooks as any plugin."""

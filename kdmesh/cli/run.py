@@ -31,12 +31,15 @@ def add(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Train."""
+    from kdmesh.graph.plan import make_plan
+    from kdmesh.plugins import registry
     from kdmesh.spec.read import locate, read_text
 
     if args.seed is not None:
         args.overrides = [*args.overrides, f"seed={args.seed}"]
     spec, source_text = read(args), read_text(locate(args.file))
-    from kdmesh.engine.launch import launch  # imports torch: only for a file without mistakes
+    make_plan(spec, registry())
+    from kdmesh.engine.launch import launch  # imports torch: only for a mesh that can be planned
 
     return launch(
         spec,

@@ -1,0 +1,1 @@
+"""The engine: stages, programs, stretches, and what is written of them."""

@@ -55,13 +55,26 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     """Load the data, build every model without memory, and refuse what cannot run."""
     for edge in plan.edges:
         _possible(plan, edge)
-    loaded, streams = Source(table).load(plan)
-    found = Checked(loaded, streams)
+    found = Checked(*_data(plan, table))
     _streams(plan, found)
     _models(plan, found, modules or {})
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found)
     return found
+
+
+def _data(plan: Plan, table: Table | None) -> tuple[Table, dict[str, Stream]]:
+    """The samples and streams; what a user's own data set raises is told as an error of the file."""
+    try:
+        return Source(table).load(plan)
+    except MeshError:
+        raise
+    except Exception as error:
+        raise MeshError(
+            f"the data set cannot be read: {type(error).__name__}: {error}",
+            where="data.dataset",
+            instead="a data set that can be built and indexed",
+        ) from error
 
 
 def _possible(plan: Plan, edge: Edge) -> None:
@@ -113,7 +126,7 @@ def _streams(plan: Plan, found: Checked) -> None:
                 if batch > size:
                     raise MeshError(
                         f"batch_size {batch} is above the data: {edge.target} sees {size} samples of {edge.stream!r}",
-                        where="train.batch_size",
+                        where=f"{_set_at(plan, plan.owner[edge.target], 'batch_size')}.batch_size",
                         instead=f"at most {size}",
                     )
 
@@ -124,16 +137,17 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     known: dict[str, tuple[int, torch.Size]] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
-        layers = {name: spec.taps.get(name, name) for name in taps.get(agent, ())}
+        written = taps.get(agent, {})
+        layers = {name: spec.taps.get(name, name) for name in written}
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}"
         if key not in known or layers or spec.ema is not None:
             module, x = _light(plan, owner, found.table, modules)
-            with Taps(module, layers, f"agents.{agent}") as values, torch.no_grad():
+            with _tapped(module, layers, agent, written) as values, torch.no_grad():
                 logits = _forward(module, x, agent)
             known[key] = (sum(parameter.numel() for parameter in module.parameters()), logits.shape)
             for name in layers:
                 if name not in values:
-                    raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=f"agents.{agent}.taps.{name}")
+                    raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=written[name])
                 found.shapes[agent, name] = values[name].shape[1:]
         found.parameters[agent], shape = known[key]
         outputs = len(spec.labels) if spec.labels is not None else found.table.classes
@@ -156,9 +170,25 @@ def _light(plan: Plan, owner: str, table: Table, modules: dict[str, nn.Module]) 
         if not error.where.startswith("agents."):
             error.where = f"agents.{owner}.{error.where or 'model'}"
         raise
-    except Exception:  # whatever it is, the real forward below says it better
-        module = build(plan, owner, table.shape, table.classes, registry(), modules, "cpu")
+    except Exception:  # whatever it is, the real model and its forward say it better
+        try:
+            module = build(plan, owner, table.shape, table.classes, registry(), modules, "cpu")
+        except Exception as error:
+            raise MeshError(
+                f"the model cannot be built: {type(error).__name__}: {error}",
+                where=f"agents.{owner}.model",
+                instead="settings that its class takes",
+            ) from None
         return copy.deepcopy(module).eval(), table.x[:2]
+
+
+def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict[str, str]) -> Taps:
+    """The taps of a model; a layer that it lacks is refused where it was written."""
+    try:
+        return Taps(module, layers, f"agents.{agent}")
+    except MeshError as error:
+        error.where = written[error.where.removeprefix(f"agents.{agent}.taps.")]
+        raise
 
 
 def _forward(module: nn.Module, x: torch.Tensor, agent: str) -> torch.Tensor:
@@ -172,25 +202,34 @@ def _forward(module: nn.Module, x: torch.Tensor, agent: str) -> torch.Tensor:
         ) from None
 
 
-def _needed_taps(plan: Plan) -> dict[str, list[str]]:
-    """The taps that flows read, by agent, and those that agents define."""
-    needed = {agent: list(spec.taps) for agent, spec in plan.spec.agents.items() if spec.taps}
+def _needed_taps(plan: Plan) -> dict[str, dict[str, str]]:
+    """The taps that agents define and flows read, by agent, each with where it was written."""
+    needed = {
+        agent: {tap: f"agents.{agent}.taps.{tap}" for tap in spec.taps} for agent, spec in plan.spec.agents.items()
+    }
     for edge in plan.edges:
         if edge.signal == "hidden" and edge.tap is not None:
             for agent, tap in ((edge.source, edge.tap.of), (edge.target, edge.tap.to)):
-                if agent in plan.spec.agents and tap not in needed.setdefault(agent, []):
-                    needed[agent].append(tap)
+                if agent in plan.spec.agents:
+                    needed[agent].setdefault(tap, f"{edge.where}.tap")
     return needed
+
+
+def _set_at(plan: Plan, owner: str, field: str) -> str:
+    """The section of the file that sets a training setting of some weights."""
+    own = plan.spec.agents[owner].train
+    return "train" if getattr(own, field) is None else f"agents.{owner}.train"
 
 
 def _settings(plan: Plan, owner: str, found: Checked) -> None:
     """Optimiser, schedule, device, weights file and early stopping can be what the file says."""
-    train, where = plan.train(owner), f"agents.{owner}.train"
-    make_schedule(make_optimizer([nn.Parameter(torch.zeros(1))], train, where), train.schedule, 1, where)
+    train = plan.train(owner)
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(1))], train, _set_at(plan, owner, "optimizer"))
+    make_schedule(optimizer, train.schedule, 1, _set_at(plan, owner, "schedule"))
     device = train.device.split(":")[0]
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[device]:
-        raise MeshError(f"there is no {device} device here", where=f"{where}.device", instead="device: cpu")
+        raise MeshError(f"there is no {device} device here", where=f"{_set_at(plan, owner, 'device')}.device", instead="device: cpu")
     evaluates = train.early_stopping is not None or train.evaluate_every is not None
     if evaluates and "validation" not in found.streams:
         what = "early stopping" if train.early_stopping is not None else "`evaluate_every`"

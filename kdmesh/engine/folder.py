@@ -32,7 +32,9 @@ class Folder:
                 self.root, number = out / name / f"{stamp}-{number}", number + 1
             self.root.mkdir(parents=True)
         except OSError as error:
-            raise MeshError(f"cannot write the run's folder: {error}", where="--out", instead="a folder that is writable") from None
+            raise MeshError(
+                f"cannot write the run's folder: {error}", where="--out", instead="a folder that is writable"
+            ) from None
 
     @property
     def events(self) -> Path:

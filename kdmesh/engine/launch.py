@@ -73,7 +73,8 @@ def run_once(
             if folder is not None:
                 folder.asked(plan, checked, request.source_text)
             backend = session.backend
-            small = checked.table.x.nbytes <= SENT
+            private = any(stream.private for stream in checked.streams.values())
+            small = checked.table.x.nbytes <= SENT and not private
             backend.open(
                 Blueprint(plan, request.modules, checked.shapes), Source(checked.table if small else request.table)
             )
@@ -129,6 +130,7 @@ def launch(
             request = Request(seeded, out=out, source_text=source_text, listeners=(watcher,))
             summary, folder, _ = run_once(request, session=session)
             assert folder is not None
+            place = folder.root
             if controls:
                 summary["controls"] = run_controls(request, summary, folder)
                 folder.json("summary.json", summary)
@@ -140,7 +142,7 @@ def launch(
     else:
         parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
         tables.show(sys.stdout, *parts, tables.final_table(summary))
-        print(f"{folder.root}  ({summary['wall_s']:.1f} s)")
+        print(f"{place}  ({summary['wall_s']:.1f} s)")
     return 0
 
 

@@ -21,7 +21,7 @@ class Rounds:
         self.best, self.waited = -1.0, 0
         self.heard: dict[str, dict[str, Any]] = {}  # consensus -> what was measured when it was formed
 
-    def published(self, agents: list[str], to: str | None) -> Generator[list[Any], list[Any], None]:
+    def published(self, agents: list[str], to: str | None) -> Generator[list[Any], Any, None]:
         """After a publication: agreement and churn of the stage's own sources on the stream it was made on."""
         if not self.start:  # gains count from before anyone heard a consensus
             self.start = yield from self._accuracies()
@@ -35,7 +35,7 @@ class Rounds:
             host = self.run.plan.judge(name)
             (self.heard[name],) = yield [self.run.backend.call(host, "judge", name, node.stream, own, *handles)]
 
-    def after(self, number: int) -> Generator[list[Any], list[Any], str]:
+    def after(self, number: int) -> Generator[list[Any], Any, str]:
         """Record the round; returns why the repetition should end, or nothing."""
         accuracy = yield from self._accuracies()
         consensus: dict[str, dict[str, float]] = {}
@@ -64,7 +64,7 @@ class Rounds:
         self.best = max(self.best, agreement)
         return "patience" if self.until.patience is not None and self.waited >= self.until.patience else ""
 
-    def _accuracies(self) -> Generator[list[Any], list[Any], dict[str, float]]:
+    def _accuracies(self) -> Generator[list[Any], Any, dict[str, float]]:
         if "validation" not in self.run.checked.streams:
             return {}
         agents = self.stage.agents

@@ -66,7 +66,7 @@ class Run:
         """Advance every stage whose handles are there; start a stage when those it waits for are done."""
         left = {stage.name: stage for stage in self.plan.stages}
         done: set[str] = set()
-        active: dict[str, tuple[Generator[list[Any], list[Any], None], list[Any], list[Any]]] = {}
+        active: dict[str, tuple[Generator[list[Any], Any, None], list[Any], list[Any]]] = {}
 
         def advance(name: str, values: list[Any] | None) -> None:
             generator = active[name][0]
@@ -96,7 +96,7 @@ class Run:
             if not waiting:
                 advance(owners[index], self.backend.get(handles))
 
-    def _stage(self, stage: Stage, total: int) -> Generator[list[Any], list[Any], None]:
+    def _stage(self, stage: Stage, total: int) -> Generator[list[Any], Any, None]:
         """One stage: its finished sources publish, then its program runs."""
         start = time.perf_counter()
         self.events.emit("stage_started", stage=stage.name, agents=stage.agents, steps=total)
@@ -119,7 +119,7 @@ class Run:
 
     def _lines(
         self, stage: Stage, teacher: Teacher, lines: list[Line], rounds: Rounds | None
-    ) -> Generator[list[Any], list[Any], str]:
+    ) -> Generator[list[Any], Any, str]:
         reason = ""
         for line in lines:
             if isinstance(line, Train):
@@ -134,7 +134,7 @@ class Run:
             reason = "stopped early"
         return reason
 
-    def _repeat(self, stage: Stage, teacher: Teacher, line: Repeat) -> Generator[list[Any], list[Any], str]:
+    def _repeat(self, stage: Stage, teacher: Teacher, line: Repeat) -> Generator[list[Any], Any, str]:
         """Rounds, until they are spent or the sources agree."""
         rounds = Rounds(self, stage, line.times, line.until)
         for number in range(1, line.times + 1):
@@ -145,7 +145,7 @@ class Run:
                 return verdict
         return "spent"
 
-    def _checkpoint(self, stage: Stage) -> Generator[list[Any], list[Any], None]:
+    def _checkpoint(self, stage: Stage) -> Generator[list[Any], Any, None]:
         if self.checkpoints is not None:
             hosts = list(dict.fromkeys(self.host_of[agent] for agent in stage.agents))
             folder = self.checkpoints.next(stage.name)
@@ -171,7 +171,7 @@ class Run:
             if outlet.stale != "snapshot" and (outlet.source in active or outlet.consensus & active):
                 self.saved[outlet.source] = self.saved.get(outlet.source, 0) + steps
 
-    def judge(self, name: str, stream: str) -> Generator[list[Any], list[Any], dict[str, Any]]:
+    def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""
         sources = list(dict.fromkeys(self._sources(name)))
         handles = [self.supply.publication(source, stream) for source in sources]
@@ -185,7 +185,7 @@ class Run:
             out += self._sources(edge.source) if edge.source in self.plan.consensus else [edge.source]
         return out
 
-    def _measure(self) -> Generator[list[Any], list[Any], dict[str, Any]]:
+    def _measure(self) -> Generator[list[Any], Any, dict[str, Any]]:
         """Test and validation metrics of every agent and consensus, at the very end."""
         agents: dict[str, dict[str, Any]] = {name: {} for name in self.plan.spec.agents}
         consensus: dict[str, dict[str, Any]] = {name: {"metrics": {}} for name in self.plan.consensus}
@@ -206,7 +206,7 @@ class Run:
             described.update(part)
         return summarise(self, agents, consensus, described)
 
-    def _finish(self, generator: Generator[list[Any], list[Any], dict[str, Any]]) -> dict[str, Any]:
+    def _finish(self, generator: Generator[list[Any], Any, dict[str, Any]]) -> dict[str, Any]:
         """Run a generator alone to its end."""
         values: list[Any] | None = None
         try:

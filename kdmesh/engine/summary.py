@@ -57,7 +57,10 @@ def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str,
 
 
 def summarise(
-    run: Run, agents: dict[str, dict[str, Any]], consensus: dict[str, dict[str, Any]], described: dict[str, dict[str, Any]]
+    run: Run,
+    agents: dict[str, dict[str, Any]],
+    consensus: dict[str, dict[str, Any]],
+    described: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Put the figures of a finished run together."""
     plan = run.plan
@@ -90,5 +93,7 @@ def summarise(
 
 def _spared(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int:
     """Reads from the store beyond the forwards that filled it."""
-    published = sum(-(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.supply.latest if a == name)
+    published = sum(
+        -(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.supply.latest if a == name
+    )
     return max(0, run.saved.get(name, 0) - published)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.errors import RunFailed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -93,6 +95,9 @@ class Supply:
 
     def _send(self, outlet: Outlet, again: bool) -> list[Any]:
         home, call = self.host_of[outlet.source], self.backend.call
+        own = self.plan.spec.streams.get(outlet.stream)
+        if own is not None and own.private and outlet.hosts != [home]:
+            raise RunFailed(f"signals made on the private stream {outlet.stream!r} would leave {home}")
         if outlet.stale == "snapshot":
             state = call(home, "export_state", outlet.source)
             return [call(host, "take_snapshot", outlet.source, state) for host in outlet.hosts]

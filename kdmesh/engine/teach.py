@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Lesson
 
-Waits = "Generator[list[Any], list[Any], None]"
 WINDOW = 16  # steps submitted together where hosts exchange live
 AHEAD = 2  # windows in flight: bounds memory and lets a teacher run ahead
 SECONDS = 0.5  # length of a stretch on one host, so that progress is seen and a signal is heeded
@@ -38,7 +37,7 @@ class Teacher:
         self.losses: dict[str, float] = {}
         self._pace: dict[str, float] = {}
 
-    def lesson(self, line: Train) -> Generator[list[Any], list[Any], None]:
+    def lesson(self, line: Train) -> Generator[list[Any], Any, None]:
         """Train one line of the program."""
         lesson = self.stage.lessons[line.key]
         budget = {
@@ -105,7 +104,7 @@ class Teacher:
                 marks.update(range(self._period(outlet), total + 1, self._period(outlet)))
         return sorted(marks)
 
-    def _steps(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], list[Any], None]:
+    def _steps(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], Any, None]:
         """Submit steps ``first .. last - 1``: on one host in stretches, between hosts in a bounded window."""
         hosts = list(dict.fromkeys(host for names in homes(self.plan, lesson).values() for host in names))
         if len(hosts) == 1:
@@ -113,7 +112,7 @@ class Teacher:
         else:
             yield from self._between(lesson, first, last)
 
-    def _alone(self, lesson: Lesson, host: str, first: int, last: int) -> Generator[list[Any], list[Any], None]:
+    def _alone(self, lesson: Lesson, host: str, first: int, last: int) -> Generator[list[Any], Any, None]:
         while first < last:
             pace = self._pace.get(lesson.name)
             end = min(last, first + (4 if pace is None else max(1, int(SECONDS / max(pace, 1e-5)))))
@@ -124,11 +123,12 @@ class Teacher:
             self._pace[lesson.name] = (time.perf_counter() - start) / (end - first)
             first = end
 
-    def _between(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], list[Any], None]:
+    def _between(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], Any, None]:
         flight: deque[tuple[list[Any], int]] = deque()
         while first < last:
             end = min(last, first + WINDOW)
-            exports, reports = [], []
+            exports: list[Any] = []
+            reports: list[Any] = []
             for segment in cut(self.plan, self.stage.name, lesson, first, end):
                 needs = [exports[number] for number in segment.needs]
                 bundle, report = self.backend.call(segment.host, "run", segment, *needs, results=2)
@@ -152,7 +152,7 @@ class Teacher:
 
     # -- what happens where a period ends --------------------------------------------------------------------------
 
-    def _boundary(self, lesson: Lesson, line: Train, offset: int, epoch: int) -> Generator[list[Any], list[Any], None]:
+    def _boundary(self, lesson: Lesson, line: Train, offset: int, epoch: int) -> Generator[list[Any], Any, None]:
         if offset % epoch == 0:
             yield self.run.supply.due(self.stage, "epoch")
             yield from self._evaluate(offset // epoch)
@@ -168,7 +168,7 @@ class Teacher:
         train = self.plan.train(agent)
         return train.early_stopping is not None or train.evaluate_every is not None
 
-    def _evaluate(self, epoch: int) -> Generator[list[Any], list[Any], None]:
+    def _evaluate(self, epoch: int) -> Generator[list[Any], Any, None]:
         """Measure on validation those whose turn it is; stop the ones that no longer improve."""
         agents = [
             name
@@ -191,7 +191,7 @@ class Teacher:
                 yield [self.run.call(agent, "restore_best", agent)]  # it serves the others with its best weights
                 self.run.events.emit("note", text=f"{agent} stops early after epoch {epoch}: validation no longer improves")
 
-    def _close(self) -> Generator[list[Any], list[Any], None]:
+    def _close(self) -> Generator[list[Any], Any, None]:
         """Agents with early stopping leave a lesson with their best weights."""
         yield [
             self.run.call(agent, "restore_best", agent)

@@ -1,0 +1,1 @@
+"""The graph: strategies draw it, stages and steps are found in it."""

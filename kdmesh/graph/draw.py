@@ -1,4 +1,4 @@
-"""From the short form to the long one: parties are replicated, strategies draw, labels reach who nothing else teaches."""
+"""From the short form to the long: parties replicate, strategies draw, labels reach whom nothing else teaches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
 
 
-def draw(spec: MeshSpec, registry: Registry) -> MeshSpec:
-    """Return the long form: no `connect`, no `count`, every flow written out. The long form itself is unchanged."""
+def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = None) -> MeshSpec:
+    """Return the long form: no `connect`, no `count`, every flow written out. The long form itself is unchanged.
+
+    ``origins`` is filled with where in the file each drawn part comes from: `flows.3` from `connect.0.ensemble`.
+    """
+    origins = {} if origins is None else origins
     spec = _replicate(spec)
     canvas = Canvas(spec)
     for number, ref in enumerate(spec.connect):
@@ -22,7 +26,12 @@ def draw(spec: MeshSpec, registry: Registry) -> MeshSpec:
         nodes, flows = set(canvas.consensuses), len(canvas.flows)
         offer.make(ref.config).draw(canvas)
         _check_drawn(canvas, registry, nodes, flows)
+        origins.update((f"flows.{len(spec.flows) + drawn}", canvas.where) for drawn in range(flows, len(canvas.flows)))
+        origins.update((f"consensus.{node}", f"{canvas.where}.consensus") for node in canvas.consensuses.keys() - nodes)
+    flows = len(canvas.flows)
     _implied_labels(canvas, short=bool(spec.connect) or not spec.flows)
+    for drawn, flow in enumerate(canvas.flows[flows:], len(spec.flows) + flows):
+        origins[f"flows.{drawn}"] = f"agents.{flow.to[0]}"
     if not spec.connect and not canvas.flows:
         return spec
     return spec.model_copy(

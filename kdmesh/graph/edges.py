@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
     from kdmesh.offers import ObjectiveOffer
@@ -22,7 +23,7 @@ class Edge:
     """One flow between two nodes. ``refresh`` is None on edges that leave labels or a consensus."""
 
     id: int
-    where: str  # `flows.3`, for messages
+    where: str  # for messages: `flows.3`, or `connect.0.ensemble` which drew it
     source: str
     target: str
     as_: str
@@ -48,8 +49,11 @@ class Edge:
         return f"{self.source} -> {self.target}"
 
 
-def resolve(spec: MeshSpec, registry: Registry) -> list[Edge]:
-    """Return one edge per (from, to) pair of every flow, checking that both ends and the objective exist."""
+def resolve(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> list[Edge]:
+    """Return one edge per (from, to) pair of every flow, checking that both ends and the objective exist.
+
+    ``origins``: where drawn flows were written.
+    """
     edges: list[Edge] = []
     offers: dict[str, ObjectiveOffer] = {}  # by name and settings: a mesh has 100,000 flows and few objectives
     targets = spec.agents.keys() | spec.consensus.keys()
@@ -57,6 +61,7 @@ def resolve(spec: MeshSpec, registry: Registry) -> list[Edge]:
     inherited = _consensus_streams(spec)
     for number, flow in enumerate(spec.flows):
         where = f"flows.{number}"
+        where = origins.get(where, where)
         if not (sources.issuperset(flow.from_) and targets.issuperset(flow.to)):
             _unknown(flow, where, sources, targets)
         offer: ObjectiveOffer | None = None

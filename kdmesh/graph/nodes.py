@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdmesh.graph.edges import Edge
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec, RuleRef
@@ -50,8 +52,10 @@ def labelled(spec: MeshSpec, stream: str) -> bool:
     return True if own is None else own.labels and own.generated_by is None and labelled(spec, own.of)
 
 
-def consensus_nodes(spec: MeshSpec, edges: list[Edge], registry: Registry) -> dict[str, ConsensusNode]:
-    """Resolve every consensus node and set the form of the edges that leave it."""
+def consensus_nodes(
+    spec: MeshSpec, edges: list[Edge], registry: Registry, origins: Mapping[str, str]
+) -> dict[str, ConsensusNode]:
+    """Resolve every consensus node and set the form of the edges that leave it. ``origins``: where drawn ones stand."""
     found: dict[str, ConsensusNode] = {}
     for name, node in spec.consensus.items():
         where = f"consensus.{name}"
@@ -76,14 +80,27 @@ def consensus_nodes(spec: MeshSpec, edges: list[Edge], registry: Registry) -> di
             found[edge.target].stream = edge.stream
         if edge.source in found:
             found[edge.source].readers.append(edge)
+    settled: set[str] = set()
+
+    def settle(node: ConsensusNode) -> None:
+        if node.name not in settled:  # a circle of them is found later, with its path
+            settled.add(node.name)
+            outer = [found[edge.target] for edge in node.readers if edge.target in found]
+            for other in outer:
+                settle(other)
+            where = f"consensus.{node.name}"
+            _settle(node, outer, spec, registry, origins.get(where, where))
+
     for resolved in found.values():
-        _settle(resolved, spec, registry)
+        settle(resolved)
     return found
 
 
-def _settle(node: ConsensusNode, spec: MeshSpec, registry: Registry) -> None:
-    """Choose space and temperature where they were left open, and refuse what cannot be."""
-    where = f"consensus.{node.name}"
+def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, registry: Registry, where: str) -> None:
+    """Choose space and temperature where they were left open, and refuse what cannot be.
+
+    ``outer``: the consensus nodes that read this one, which want it in their own space and at their temperature.
+    """
     offer = registry.find("consensus", node.rule.name)
     if not node.members:
         raise MeshError(
@@ -92,7 +109,8 @@ def _settle(node: ConsensusNode, spec: MeshSpec, registry: Registry) -> None:
     readers = [edge for edge in node.readers if edge.objective is not None]
     offers = [registry.find("objectives", edge.objective.name) for edge in readers if edge.objective]
     if not node.space:
-        wanted = "logits" if readers and not all("probs" in reader.forms for reader in offers) else "probs"
+        plain = not all("probs" in reader.forms for reader in offers) or any(other.space != "probs" for other in outer)
+        wanted = "logits" if plain else "probs"
         node.space = wanted if wanted in offer.spaces else offer.spaces[0]
     if node.space not in offer.spaces:
         raise MeshError(
@@ -120,22 +138,25 @@ def _settle(node: ConsensusNode, spec: MeshSpec, registry: Registry) -> None:
                 where=edge.where,
                 instead=f"set `space: {reader.forms[0]}` on the consensus, or use an objective that reads {edge.form}",
             )
-    _temperature(node, readers, offers)
+    _temperature(node, outer, readers, offers, where)
 
 
-def _temperature(node: ConsensusNode, readers: list[Edge], offers: list[Any]) -> None:
+def _temperature(
+    node: ConsensusNode, outer: list[ConsensusNode], readers: list[Edge], offers: list[Any], where: str
+) -> None:
     """A `probs` consensus is formed at its readers' temperature; nothing is re-tempered, so they must agree."""
     wanted = {
         edge.objective.config.get("temperature", reader.config.model_fields["temperature"].default): edge
         for edge, reader in zip(readers, offers, strict=True)
         if edge.objective is not None and reader.tempered
     }
+    wanted.update((other.temperature, node.readers[0]) for other in outer if other.space == "probs")
     if node.space == "probs" and node.temperature:
         wanted.setdefault(node.temperature, readers[0] if readers else node.inputs[0])
     if node.space == "probs" and len(wanted) > 1:
         raise MeshError(
             f"readers of one consensus want different temperatures: {', '.join(str(t) for t in sorted(wanted))}",
-            where=f"consensus.{node.name}",
+            where=where,
             instead="give its readers and the consensus one temperature, or draw a consensus for each",
         )
     if not node.temperature:

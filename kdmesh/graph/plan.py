@@ -115,11 +115,12 @@ def _no_collection() -> Iterator[None]:
 @_no_collection()
 def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     """Draw, check and order a mesh. Raises MeshError for whatever structure alone can tell is wrong."""
-    long = draw(spec, registry)
-    edges = resolve(long, registry)
+    origins: dict[str, str] = {}
+    long = draw(spec, registry, origins)
+    edges = resolve(long, registry, origins)
     check.agents(long, registry)
     check.streams(long, edges)
-    consensus = consensus_nodes(long, edges, registry)
+    consensus = consensus_nodes(long, edges, registry, origins)
     trained = {name for name, node in consensus.items() if node.trained}
     found = stages.units(long, trained)
     check.followed(long, found)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 class Signal:
     """What a flow carries for one batch.
 
-    ``value``: ``[B, C]`` for `logits` and `probs`, ``[B]`` for `labels`, ``[B, ...]`` for `hidden`. ``probs`` are already
-    at their consensus' temperature. ``weights [B]``: per-sample factors, 0 where the producer abstains; None means one
-    everywhere.
+    ``value``: ``[B, C]`` for `logits` and `probs`, ``[B]`` for `labels`, ``[B, ...]`` for `hidden`. ``probs`` are
+    already at their consensus' temperature. ``weights [B]``: per-sample factors, 0 where the producer abstains; None
+    means one everywhere.
     """
 
     value: Tensor

@@ -41,7 +41,9 @@ class ProgramItem(Strict):
         if self.lesson is not None or self.train is not None:
             verbs.append("lesson")
         if len(verbs) != 1:
-            raise ValueError("a line of a program is one of: {lesson: ...}, {train: ...}, {publish: ...}, {repeat: N, do: [...]}")
+            raise ValueError(
+                "a line of a program is one of: {lesson: ...}, {train: ...}, {publish: ...}, {repeat: N, do: [...]}"
+            )
         if self.do is None and (self.repeat or self.until):
             raise ValueError("`repeat` and `until` belong to a line with `do: [...]`")
         if verbs != ["lesson"] and (self.epochs or self.steps):

@@ -61,4 +61,6 @@ class TrainOverride(Strict):
         own: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
         if "epochs" in own and "steps" not in own:
             own["steps"] = None  # an agent that asks for epochs does not inherit a budget in steps
-        return default.model_copy(update={name: value for name, value in own.items() if value is not None or name == "steps"})
+        return default.model_copy(
+            update={name: value for name, value in own.items() if value is not None or name == "steps"}
+        )

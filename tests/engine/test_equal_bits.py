@@ -15,6 +15,8 @@ from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import parse, read_mesh
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
+PLAIN = ["single-teacher", "ensemble", "deep-mutual", "mean-teacher", "previous-batch", "previous-epoch"]
+PLAIN += ["hint", "dense-chain"]
 SMALL = ("data.train=100", "train.epochs=2", "train.batch_size=32")
 
 
@@ -23,10 +25,7 @@ def weights(spec: MeshSpec) -> dict[str, str]:
     return {name: agent["weights_sha256"] for name, agent in summary["agents"].items()}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["single-teacher", "ensemble", "deep-mutual", "mean-teacher", "previous-batch", "previous-epoch", "hint", "dense-chain"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", PLAIN)
 def test_the_long_form_read_again_gives_the_same_weights(name: str) -> None:
     given = read_mesh(TOPOLOGIES / f"{name}.yaml", SMALL)
     plan = make_plan(given, registry())

@@ -20,7 +20,7 @@ def kl(student: Tensor, target: Tensor) -> Tensor:
 @torch.no_grad()
 def whole(module: nn.Module, x: Tensor, size: int) -> Tensor:
     """A full pass in batches of one size, the last one filled up with its last sample."""
-    parts = [torch.cat([part, part[-1:].expand(size - len(part), -1)])[: size] for part in x.split(size)]
+    parts = [torch.cat([part, part[-1:].expand(size - len(part), -1)])[:size] for part in x.split(size)]
     return torch.cat([module(part) for part in parts])[: len(x)]
 
 

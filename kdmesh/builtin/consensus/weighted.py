@@ -1,4 +1,7 @@
-"""Fixed weights, one per source in declared order."""
+"""Fixed weights, one per source in declared order: the linear opinion pool with weights from outside.
+
+No paper: the pool is older than distillation; the weights are the user's own judgement of the sources.
+"""
 
 from __future__ import annotations
 

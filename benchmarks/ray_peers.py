@@ -1,0 +1,78 @@
+"""Two heavy peers in mutual learning, exchanging at every step: one inline thread, two inline threads, two Ray actors.
+
+The same mesh three ways, interleaved, in one process that keeps its Ray; wall seconds of the one stage, medians of
+five. The spread run must be at least 1.6 times one inline thread; beside it stands its ratio to all threads. Run:
+``python benchmarks/ray_peers.py``. It needs two idle cores to say anything.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+
+from kdmesh.backends import Session
+from kdmesh.engine.launch import Request, run_once
+from kdmesh.spec.read import parse
+from kdmesh.streams.table import Table
+
+FLOOR, RUNS, SAMPLES = 1.6, 5, 1024
+MODEL = {"cnn": {"width": 32, "depth": 3}}
+THREADS = 2
+
+
+def mesh(threads: int, placement: str) -> dict:
+    """Two peers that teach each other at every step."""
+    flows = [{"from": "labels", "to": name, "objective": "ce"} for name in ("a", "b")]
+    flows += [{"from": "b", "to": "a", "objective": "kl"}, {"from": "a", "to": "b", "objective": "kl"}]
+    return {
+        "data": {"dataset": "python:given", "validation": 0, "test": 0},
+        "agents": {name: {"model": MODEL} for name in ("a", "b")},
+        "flows": flows,
+        "placement": placement,
+        "train": {"epochs": 1, "batch_size": 64, "threads": threads},
+    }
+
+
+def seconds(session: Session, threads: int, placement: str, table: Table) -> float:
+    """Wall seconds of the stage."""
+    found: list[float] = []
+
+    def listen(event: dict) -> None:
+        if event["event"] == "stage_finished":
+            found.append(event["seconds"])
+
+    request = Request(parse(mesh(threads, placement)), table=table, listeners=(listen,))
+    run_once(request, session=session)
+    return found[0]
+
+
+def main() -> None:
+    """Print the three medians and the two ratios."""
+    torch.manual_seed(0)
+    given = {"train": torch.arange(SAMPLES)}
+    table = Table(torch.randn(SAMPLES, 1, 28, 28), torch.randint(0, 10, (SAMPLES,)), 10, given)
+    with Session("inline") as inline, Session("ray") as ray:
+        ways = {
+            "inline, 1 thread": lambda: seconds(inline, 1, "together", table),
+            f"inline, {THREADS} threads": lambda: seconds(inline, THREADS, "together", table),
+            "two Ray actors": lambda: seconds(ray, 1, "spread", table),
+        }
+        for way in ways.values():
+            way()
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(RUNS):
+            for name, way in ways.items():
+                times[name].append(way())
+    steps = SAMPLES // 64
+    one, every, spread = (times[name] for name in ways)
+    for name, values in times.items():
+        print(f"{name:20} {statistics.median(values) / steps * 1000:7.1f} ms/step")
+    to_one = statistics.median(a / b for a, b in zip(one, spread, strict=True))
+    to_all = statistics.median(a / b for a, b in zip(every, spread, strict=True))
+    print(f"two actors against one inline thread: {to_one:.2f} (floor {FLOOR}){'' if to_one >= FLOOR else '  MISS'}")
+    print(f"two actors against all inline threads: {to_all:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Batches follow from step numbers."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmesh.agents.feed import Feed, Lane
+from kdmesh.streams.stream import Stream
+from kdmesh.streams.table import Table
+
+CPU = torch.device("cpu")
+
+
+def lane(n: int, *, replay: bool = False, labelled: bool = True) -> Lane:
+    table = Table(torch.arange(2.0 * n)[:, None], torch.arange(2 * n) % 3, 3)
+    stream = Stream("again" if replay else "train", torch.arange(0, 2 * n, 2), labelled, replay=replay)
+    stream.base = "train" if replay else None
+    return Lane(table, stream, "", 0, CPU)
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 12), drop=st.booleans(), epochs=st.integers(1, 3))
+def test_an_epoch_visits_each_sample_once(n: int, size: int, drop: bool, epochs: int) -> None:
+    if drop and n < size:
+        return
+    one, steps = lane(n), n // size if drop else -(-n // size)
+    for epoch in range(epochs):
+        batches = [one.batch(epoch * steps + step, size, drop) for step in range(steps)]
+        assert all(batch is not None and batch.epoch == epoch for batch in batches)
+        seen = torch.cat([batch.at for batch in batches if batch is not None])
+        assert len(seen.unique()) == len(seen) == (steps * size if drop else n)
+        counts = [one.count(epoch * steps + step, size, drop) for step in range(steps)]
+        assert counts == [len(batch.at) for batch in batches if batch is not None]
+
+
+def test_batches_do_not_depend_on_the_order_of_asking() -> None:
+    one, two = lane(20), lane(20)
+    forth = [one.batch(step, 6, False).at.tolist() for step in range(12)]  # type: ignore[union-attr]
+    back = [two.batch(step, 6, False).at.tolist() for step in reversed(range(12))]  # type: ignore[union-attr]
+    assert forth == back[::-1]
+
+
+def test_a_replay_gives_the_batch_of_the_step_before() -> None:
+    again, first = lane(20, replay=True), lane(20)
+    assert again.batch(0, 6, False) is None and again.count(0, 6, False) == 0
+    for step in range(1, 9):
+        one, other = again.batch(step, 6, False), first.batch(step - 1, 6, False)
+        assert one is not None and other is not None and torch.equal(one.at, other.at)
+        assert again.count(step, 6, False) == len(one.at)
+
+
+def test_hidden_labels_are_for_measuring_only() -> None:
+    hidden = lane(5, labelled=False)
+    batch = hidden.batch(0, 5, False)
+    assert batch is not None and batch.y is None
+    assert hidden.truth is not None and hidden.truth.tolist() == [0, 2, 1, 0, 2]
+
+
+def test_rows_and_stable_ids() -> None:
+    one = lane(4)
+    assert one.x[:, 0].tolist() == [0, 2, 4, 6]
+    assert one.samples(torch.tensor([3, 0])).tolist() == [6, 0]
+
+
+def test_agents_share_a_lane_unless_they_own_shards() -> None:
+    table = Table(torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64), 1)
+    shards = {"a": torch.arange(2), "b": torch.arange(2, 6)}
+    feed = Feed(table, {"all": Stream("all", torch.arange(6), True), "own": Stream("own", torch.arange(6), True)}, 0)
+    feed.streams["own"].shards = shards
+    assert feed.lane("all", "a", CPU) is feed.lane("all", "b", CPU)
+    assert [len(feed.lane("own", name, CPU)) for name in "ab"] == [2, 4]

@@ -1,0 +1,45 @@
+"""Accuracy, loss, calibration, agreement and churn against definitions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from kdmesh.agents.metrics import agreement, churn, quality
+
+
+def test_quality_of_logits_and_of_probabilities_is_the_same() -> None:
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(50) % 4
+    found = quality(logits, y)
+    assert found["accuracy"] == pytest.approx((logits.argmax(1) == y).float().mean().item())
+    assert found["loss"] == pytest.approx(F.cross_entropy(logits, y).item())
+    assert quality(logits.softmax(1), y, probs=True) == pytest.approx(found)
+
+
+def test_calibration_error_of_a_hand_made_case() -> None:
+    """Three right of four at confidence 0.9, one of two at 0.6: (4 * 0.15 + 2 * 0.1) / 6."""
+    p = torch.tensor([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 2, dtype=torch.float64)
+    y = torch.tensor([0, 0, 0, 1, 0, 1])
+    assert quality(p, y, probs=True)["ece"] == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+
+
+def test_a_certain_mistake_has_a_finite_loss() -> None:
+    assert quality(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), probs=True)["loss"] == pytest.approx(87.3, abs=0.1)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=6, max_size=6), min_size=2, max_size=4))
+def test_agreement_is_the_mean_over_pairs(rows: list[list[int]]) -> None:
+    pairs = [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
+    expected = sum(sum(x == y for x, y in zip(a, b, strict=True)) / 6 for a, b in pairs) / len(pairs)
+    assert agreement(torch.tensor(rows)) == pytest.approx(expected)
+
+
+def test_one_source_agrees_with_itself_and_churn_needs_a_round_before() -> None:
+    one = torch.tensor([[0, 1, 2, 2]])
+    assert agreement(one) == 1.0
+    assert churn(one, None) is None
+    assert churn(one, torch.tensor([[0, 1, 1, 1]])) == 0.5

@@ -1,0 +1,56 @@
+"""A loss that breaks stops the run at once, says where, and leaves a whole checkpoint behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdmesh.engine.checkpoint import Checkpoints
+from kdmesh.errors import RunFailed
+
+
+def broken(mesh: Any) -> Any:
+    made = mesh(["a", "b"], train={"optimizer": {"sgd": {"lr": 1e30}}})
+    made.connect("mutual", peers=["a", "b"])
+    return made
+
+
+def test_a_broken_loss_names_agent_step_flow_and_ranges(mesh: Any, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as error:
+        broken(mesh).run(backend="inline", out=tmp_path)
+    assert error.value.exit_code == 1
+    assert error.value.where in ("agents.a", "agents.b")
+    assert re.search(r"the loss became (nan|inf) at step \d+ on the flow (labels|a|b) -> (a|b)", error.value.what)
+    assert re.search(r"its own signal is .+, the target (in|nowhere finite)", error.value.what)
+    events = [json.loads(line) for line in next(tmp_path.rglob("events.jsonl")).read_text().splitlines()]
+    assert events[-1]["event"] == "run_failed" and "the loss became" in events[-1]["error"]
+
+
+def test_the_last_checkpoint_is_whole(mesh: Any, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed):
+        broken(mesh).run(backend="inline", out=tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+    (manifest,) = tmp_path.rglob("checkpoints/*/*/manifest.json")
+    facts = json.loads(manifest.read_text())
+    assert facts["stage"] == "a" and facts["number"] == 1
+    assert set(facts["sha256"]) == {"host0.safetensors", "host0.json"}
+    for name, digest in facts["sha256"].items():
+        assert hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest() == digest
+
+
+def test_checkpoints_count_once_complete_and_old_ones_go(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.last("s") is None
+    for number in range(1, 5):
+        folder = checkpoints.next("s")
+        folder.mkdir(parents=True)
+        (folder / "w").write_text(str(number))
+        assert checkpoints.last("s") == (tmp_path / "s" / f"{number - 1:04d}" if number > 1 else None)
+        checkpoints.complete("s", folder, ["w"])
+        assert checkpoints.last("s") == folder
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["0003", "0004"]

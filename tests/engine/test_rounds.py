@@ -1,0 +1,130 @@
+"""Programs: lessons, publications, rounds until agreement, and who trains when."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kdmesh.streams.order import epoch_order
+
+
+def council(mesh: Any, **config: Any) -> Any:
+    made = mesh(["a", "b"], streams={"half": {"of": "train", "size": 40, "labels": False}}, seed=3)
+    made.connect("rounds", students=["a", "b"], **{"rounds": 4, "stream": "half", **config})
+    return made
+
+
+def test_each_round_is_recorded_with_its_gains(mesh: Any) -> None:
+    rounds = council(mesh).run(backend="inline").summary["rounds"]
+    assert [(entry["round"], entry["rounds"]) for entry in rounds] == [(number, 4) for number in (1, 2, 3, 4)]
+    first, last = rounds[0]["metrics"], rounds[-1]["metrics"]
+    assert first["churn"] is None and 0 <= last["churn"] <= 1
+    assert set(last["accuracy"]) == set(last["gain"]) == {"a", "b"}
+    assert last["gain"]["a"] == pytest.approx(last["accuracy"]["a"] - first["accuracy"]["a"] + first["gain"]["a"])
+
+
+def test_rounds_end_once_the_sources_agree_or_patience_ends(mesh: Any) -> None:
+    free = [entry["metrics"]["agreement"] for entry in council(mesh).run(backend="inline").summary["rounds"]]
+    agreed = council(mesh, agreement=free[1]).run(backend="inline").summary["rounds"]
+    assert len(agreed) == next(number for number, value in enumerate(free, 1) if value >= free[1])
+    patient = council(mesh, rounds=50, patience=1).run(backend="inline").summary["rounds"]
+    values = [entry["metrics"]["agreement"] for entry in patient]
+    assert len(values) < 50 and values[-1] <= max(values[:-1])
+    assert all(later > earlier for earlier, later in pairwise(values[:-1]))
+
+
+def test_a_round_reads_what_was_published_in_it(mesh: Any, start: Any) -> None:
+    made = council(mesh, rounds=2, objective="kl")
+    begun = start(made)
+    half = begun.found.streams["half"].rows
+    x = begun.found.table.x[half]
+    modules = [begun.modules[name] for name in "ab"]
+    optimizers = [torch.optim.SGD(module.parameters(), lr=0.1, fused=True) for module in modules]
+
+    def descend(which: int, loss: torch.Tensor) -> None:
+        optimizers[which].zero_grad()
+        loss.backward()
+        optimizers[which].step()
+
+    own = iter(begun.batches(2))
+    for number in range(2):
+        for at in (next(own) for _ in range(3)):
+            for which, module in enumerate(modules):
+                descend(which, F.cross_entropy(module(begun.x[at]), begun.y[at]))
+        with torch.no_grad():
+            padded = torch.cat([x, x[-1:].expand(24, -1)]).split(32)
+            said = [torch.cat([module(part) for part in padded])[:40].softmax(-1) for module in modules]
+        mean = (said[0] + said[1]) / 2
+        for at in epoch_order(3, "half", number, 40).split(32):
+            for which, module in enumerate(modules):
+                q = module(x[at]).log_softmax(-1)
+                descend(which, F.kl_div(q, mean[at], reduction="batchmean"))
+    result = made.run(backend="inline")
+    for name, module in zip("ab", modules, strict=True):
+        for ours, theirs in zip(result[name].module.parameters(), module.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_owners_of_unequal_shards_visit_their_own_samples_evenly(mesh: Any, opened: Any) -> None:
+    """In every round an epoch of the lesson shows each owner each of its samples once."""
+    shards = {"own": {"of": "train", "shards": {"by": "dirichlet", "of": ["a", "b"]}}}
+    made = mesh(["a", "b"], streams=shards, train={"batch_size": 4})
+    made.flow("labels", ["a", "b"], objective="ce", stream="own", lesson="own")
+    made.flow(["a", "b"], ["a", "b"], objective="kl", refresh="round", lesson="digest")
+    made._fields["program"] = [
+        {
+            "of": ["a", "b"],
+            "repeat": 3,
+            "do": [{"lesson": "own", "epochs": 1}, {"publish": ["a", "b"]}, {"lesson": "digest", "epochs": 1}],
+        }
+    ]
+    run, hosts = opened(made)
+    host = hosts["host0"]
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+    lanes = {name: host.feed.lane("own", name, torch.device("cpu")) for name in seen}
+    for name, lane in lanes.items():
+        cut = lane.batch
+
+        def noting(*args: Any, _name: str = name, _cut: Any = cut) -> Any:
+            batch = _cut(*args)
+            if _name in host._lessons["a"].ends and host._lessons["a"].plan.name == "own":
+                seen[_name] += batch.ids.tolist()
+            return batch
+
+        lane.batch = noting
+    run.execute()
+    assert len(lanes["a"]) != len(lanes["b"])
+    for name, lane in lanes.items():
+        size = len(lane)
+        rounds = [sorted(seen[name][size * number : size * (number + 1)]) for number in range(3)]
+        assert rounds == [list(range(size))] * 3
+
+
+def test_a_line_trains_only_whom_it_names(mesh: Any) -> None:
+    made = mesh(
+        ["a", "b"],
+        program=[{"of": ["a", "b"], "do": [{"train": ["a"], "epochs": 2}, {"train": ["b"], "steps": 4}]}],
+    )
+    made.flow("labels", ["a", "b"], objective="ce")
+    made.flow(["a", "b"], ["a", "b"], objective="kl", refresh="step")
+    result = made.run(backend="inline")
+    assert {name: agent["updates"] for name, agent in result.summary["agents"].items()} == {"a": 6, "b": 4}
+    assert [stage.name for stage in made.plan().stages] == ["a"]
+
+
+def test_streams_of_different_length_keep_their_own_epochs(mesh: Any, opened: Any) -> None:
+    """The first stream defines the epoch; a shorter one begins anew by itself."""
+    made = mesh(["t", "s"], streams={"short": {"of": "train", "size": 40}})
+    made.flow("labels", ["t", "s"], objective="ce")
+    made.flow("t", "s", objective="kl", stream="short")
+    run, hosts = opened(made)
+    run.execute()
+    lane = hosts["host0"].feed.lane("short", "s", torch.device("cpu"))
+    batches = [lane.batch(step, 32, False) for step in range(9)]
+    assert [len(batch.at) for batch in batches if batch] == [32, 8] * 4 + [32]
+    assert [batch.epoch for batch in batches if batch] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    assert run.supply.latest.keys() == {("t", "short")}

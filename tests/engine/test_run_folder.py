@@ -1,0 +1,138 @@
+"""What a run leaves behind, and what can be made of it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import kdmesh
+from kdmesh.builtin.datasets.digits import digits
+from kdmesh.errors import MeshError
+from kdmesh.spec.read import read_mesh
+
+MESH = """\
+name: small
+data: {dataset: digits, train: 64}
+agents:
+  t1: {model: {mlp: {hidden: [16]}}}
+  t2: {model: {cnn: {width: 4}}}
+  s: {model: {mlp: {hidden: [8]}}}
+connect:
+  - ensemble: {teachers: [t1, t2], student: s}
+train: {epochs: 1, batch_size: 32}
+"""
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> kdmesh.api.Result:
+    home = tmp_path_factory.mktemp("home")
+    (home / "small.yaml").write_text(MESH)
+    return kdmesh.Mesh.read(home / "small.yaml").run(backend="inline", out=home / "runs", controls=True)
+
+
+def folder(result: Any) -> Path:
+    assert result.folder is not None
+    return result.folder
+
+
+def test_the_folder_holds_what_was_asked_planned_and_found(result: Any) -> None:
+    root = folder(result)
+    assert root.parent.name == "small"
+    assert {path.name for path in root.iterdir()} >= {
+        "resolved.yaml", "events.jsonl", "summary.json", "manifest.json", "agents", "checkpoints",
+    }  # fmt: skip
+    assert sorted(path.name for path in (root / "agents").iterdir()) == ["s", "t1", "t2"]
+    kinds = [json.loads(line)["event"] for line in (root / "events.jsonl").read_text().splitlines()]
+    assert kinds[0] == "run_started" and kinds[-1] == "run_finished"
+    assert kinds.count("stage_started") == kinds.count("stage_finished") == 3
+
+
+def test_the_manifest_says_what_the_run_depends_on(result: Any) -> None:
+    facts = json.loads((folder(result) / "manifest.json").read_text())
+    table = digits()
+    assert facts["data"]["x_sha256"] == hashlib.sha256(table.x.numpy().tobytes()).hexdigest()
+    assert facts["data"]["streams"]["train"] == 64
+    assert facts["packages"]["torch"] == torch.__version__
+    assert facts["data"]["licence"] == table.licence
+
+
+def test_the_resolved_mesh_runs_to_the_same_weights(result: Any) -> None:
+    again = kdmesh.Mesh.read(folder(result) / "resolved.yaml").run(backend="inline")
+    assert {name: agent.weights_sha256 for name, agent in again.agents.items()} == {
+        name: agent.weights_sha256 for name, agent in result.agents.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["t1", "t2", "s"])
+def test_an_agent_loaded_again_predicts_the_same(result: Any, name: str) -> None:
+    path = folder(result) / "agents" / name
+    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(kdmesh.load(path)(x), result[name].module(x))
+    assert not kdmesh.load(path).training
+    assert f'kdmesh.load("{name}")' in (path / "README.md").read_text()
+    assert load_file(path / "model.safetensors").keys() == result[name].module.state_dict().keys()
+
+
+def test_a_folder_that_is_no_agent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MeshError, match="no agent's folder"):
+        kdmesh.load(tmp_path)
+
+
+def test_checkpoints_hold_every_stage_at_its_start_and_end(result: Any) -> None:
+    stages = folder(result) / "checkpoints"
+    assert sorted(path.name for path in stages.iterdir()) == ["s", "t1", "t2"]
+    state = load_file(stages / "s" / "0002" / "host0.safetensors")
+    own = result["s"].module.state_dict()
+    assert all(torch.equal(state[f"weights/s/{name}"], value) for name, value in own.items())
+    assert any(name.startswith("optimizer/s/") for name in state)
+
+
+def test_a_student_is_run_alone_and_with_its_best_teacher(result: Any) -> None:
+    controls = result.summary["controls"]
+    assert set(controls) == {"s"} and set(controls["s"]) == {"alone", "best_teacher"}
+    assert controls["s"]["best_teacher"]["teacher"] == result.summary["best_teacher"]
+    assert set(controls["s"]["alone"]) == {"validation", "test"}
+
+
+def test_the_control_alone_is_the_student_with_labels_only(result: Any) -> None:
+    made = kdmesh.Mesh(data={"dataset": "digits", "train": 64}, train={"epochs": 1, "batch_size": 32})
+    made.agent("s", {"mlp": {"hidden": [8]}})
+    made.flow("labels", "s", objective="ce")
+    alone = made.run(backend="inline")
+    assert alone["s"].metrics == result.summary["controls"]["s"]["alone"]
+
+
+def test_controls_where_agents_share_weights_start_alike_and_hear_several_consensus_nodes(
+    mesh: Any, tmp_path: Path
+) -> None:
+    made = mesh({"t1": {}, "t2": {}, "u": {}, "p": {}, "s": {"init_of": "p"}, "view": {"weights_of": "p"}})
+    for node, members in (("c", ["t1", "t2"]), ("d", ["u"])):
+        made.consensus(node, "mean")
+        made.flow(members, node)
+        made.flow(node, ["s", "view"], objective="kl")
+    controls = made.run(backend="inline", out=tmp_path, controls=True).summary["controls"]
+    assert set(controls) == {"s", "view"}
+    assert all(set(found) == {"alone", "best_teacher"} for found in controls.values())
+
+
+def test_two_runs_in_one_second_have_folders_of_their_own(mesh: Any, tmp_path: Path) -> None:
+    made = mesh(["s"], train={"steps": 1})
+    made.flow("labels", "s", objective="ce")
+    roots = {made.run(backend="inline", out=tmp_path).folder for _ in range(2)}
+    assert len(roots) == 2
+
+
+def test_the_file_is_kept_as_given(tmp_path: Path) -> None:
+    from kdmesh.engine.launch import Request, run_once
+
+    (tmp_path / "small.yaml").write_text(MESH)
+    spec = read_mesh(tmp_path / "small.yaml", ["train.steps=1"])
+    _, found, _ = run_once(Request(spec, "inline", out=tmp_path, source_text=MESH))
+    assert found is not None and (found.root / "mesh.yaml").read_text() == MESH

@@ -1,0 +1,122 @@
+"""Errors and code that cross between the driver and its actors, on the shared Ray."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+import kdmesh
+from kdmesh.agents.host import Blueprint
+from kdmesh.agents.source import Source
+from kdmesh.backends.ray import RayBackend
+from kdmesh.engine.check import examine
+from kdmesh.engine.launch import Request, run_once
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
+
+pytestmark = pytest.mark.ray
+
+PEERS = {
+    "data": {"dataset": "digits", "train": 128},
+    "streams": {"own": {"shards": {"of": ["a"]}}},
+    "agents": {"a": {"model": {"mlp": {"hidden": [4]}}}, "b": {"model": {"mlp": {"hidden": [4]}}}},
+    "connect": [{"mutual": {"peers": ["a", "b"]}}],
+    "train": {"epochs": 1},
+    "placement": "spread",
+}
+MADE = """
+from torch import nn
+
+WIDTH = 6
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(64, WIDTH), nn.Linear(WIDTH, 10)
+
+    def forward(self, x):
+        return self.head(activation(self.hidden(x.flatten(1))))
+
+def activation(x):
+    return x.clamp(min=0)
+"""
+
+
+@pytest.fixture
+def hosts(ray_session):
+    plan = make_plan(parse(PEERS), registry())
+    ray_session.backend.open(Blueprint(plan, {}, examine(plan).shapes), Source())
+    return ray_session.backend
+
+
+def test_an_error_a_user_can_mend_arrives_whole(hosts):
+    with pytest.raises(MeshError) as caught:
+        hosts.get([hosts.call("host1", "evaluate", "b", "own")])
+    error = caught.value
+    assert type(error) is MeshError and error.exit_code == 2
+    assert (error.where, error.what) == ("streams.own.shards.of", "b has no shard of stream 'own'")
+
+
+def test_another_error_keeps_its_type_and_the_hosts_traceback(hosts):
+    with pytest.raises(KeyError, match="nobody") as caught:
+        hosts.get([hosts.call("host0", "evaluate", "nobody", "test")])
+    assert "in evaluate" in str(caught.value.__cause__)
+
+
+def test_an_error_reaches_whoever_waits_for_what_it_should_have_made(hosts):
+    broken = hosts.call("host0", "publish", "nobody", "train", ())
+    with pytest.raises(KeyError, match="nobody"):
+        hosts.get([hosts.call("host1", "receive", broken)])
+    assert hosts.get([hosts.call("host1", "evaluate", "b", "test")])[0]["accuracy"] >= 0
+
+
+def test_actors_are_kept_for_the_next_run(hosts, ray_session):
+    before = set(hosts._names)
+    plan = make_plan(parse({**PEERS, "placement": "together"}), registry())
+    hosts.open(Blueprint(plan, {}, {}), Source())
+    assert set(hosts._names) <= before
+
+
+def test_a_broken_loss_is_told_from_the_actor(ray_session):
+    agents = {**PEERS["agents"], "b": {**PEERS["agents"]["b"], "train": {"optimizer": {"sgd": {"lr": 1e30}}}}}
+    with pytest.raises(RunFailed) as caught:
+        run_once(Request(parse({**PEERS, "agents": agents})), session=ray_session)
+    assert caught.value.exit_code == 1 and caught.value.where in ("agents.a", "agents.b")
+    assert "at step " in caught.value.what and " in [" in caught.value.what
+
+
+def test_a_module_made_at_run_time_is_sent_along(monkeypatch):
+    made = ModuleType("kdmesh_test_made_at_run_time")
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    exec(MADE, made.__dict__)
+    mesh = kdmesh.Mesh(data="digits", train={"epochs": 1})
+    mesh.agent("net", made.Net())
+    shas = {backend: mesh.run(backend=backend)["net"].weights_sha256 for backend in ("inline", "ray")}
+    assert shas["inline"] == shas["ray"]
+
+
+def test_a_lost_host_is_named():
+    plan = make_plan(parse({**PEERS, "placement": {"left": ["a"], "right": ["b"]}}), registry())
+    backend = RayBackend()
+    try:
+        backend.open(Blueprint(plan, {}, {}), Source())
+        backend.get([backend.call("left", "describe")])
+        import ray
+
+        ray.kill(backend._hosts["right"])
+        with pytest.raises(RunFailed, match="right was lost") as caught:
+            backend.get([backend.call("right", "describe")])
+        assert caught.value.where == "placement.right"
+    finally:
+        backend.close()
+    assert backend._hosts == {} and ray.is_initialized()
+
+
+def test_hosts_that_would_wait_for_ever_are_refused():
+    spec = parse({**PEERS, "train": {"threads": 1000}})
+    with pytest.raises(MeshError, match=r"the hosts take 2000 CPUs \(host0 1000, host1 1000\), and this Ray has 12"):
+        run_once(Request(spec))
