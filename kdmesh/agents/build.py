@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
 
 
-def origin(plan: Plan, agent: str) -> str:
+def origin(plan: Plan, agent: str, path: tuple[str, ...] = ()) -> str:
     """The agent with whose initial weights this one starts: itself, or whom it starts like, or follows."""
+    if agent in path:
+        circle = " -> ".join([*path[path.index(agent) :], agent])
+        raise MeshError(
+            f"agents start like each other in a circle: {circle}",
+            where=f"agents.{agent}.init_of",
+            instead="an agent with initial weights of its own",
+        )
     spec = plan.spec.agents[agent]
     other = spec.init_of or (spec.ema.of if spec.ema is not None else None)
     if spec.seed is not None or spec.weights is not None or other is None:
         return agent
-    return origin(plan, plan.owner[other])
+    return origin(plan, plan.owner[other], (*path, agent))
 
 
 def seed_of(plan: Plan, agent: str) -> int:

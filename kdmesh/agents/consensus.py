@@ -13,7 +13,6 @@ from kdmesh.signals import Signal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
 
@@ -89,9 +88,7 @@ class Consensus:
             return signal.value
         return signal.value.clamp_min(torch.finfo(signal.value.dtype).tiny).log() * self.node.temperature
 
-    def table(
-        self, reader: str | None, version: int, oracle: bool, make: Callable[[], Signal | None]
-    ) -> Signal | None:
+    def table(self, reader: str | None, version: int, oracle: bool, make: Callable[[], Signal | None]) -> Signal | None:
         """The consensus on a whole stream, kept until a publication changes it."""
         key = (self.variant(reader), oracle)
         known = self._tables.get(key)

@@ -24,8 +24,8 @@ from kdmesh.streams.seeds import mix
 from kdmesh.streams.views import View
 
 if TYPE_CHECKING:
-    from kdmesh.graph.edges import Edge
     from kdmesh.agents.feed import Lane
+    from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.segment import Segment
@@ -63,7 +63,9 @@ class Host:
         self.weights = {owner: self._weights(owner) for owner in dict.fromkeys(self.plan.owner[n] for n in names)}
         self.agents = {agent: self._agent(agent, self.weights[self.plan.owner[agent]]) for agent in names}
         self.consensus = self._consensus()
-        self.objectives = {edge.id: self._objective(edge) for edge in self.plan.edges if edge.target in self.agents and edge.objective}
+        self.objectives = {
+            edge.id: self._objective(edge) for edge in self.plan.edges if edge.target in self.agents and edge.objective
+        }
         self._adopt_trained_rules()
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
         self.guesses: dict[str, Tensor] = {}
@@ -250,7 +252,13 @@ class Host:
             owner = self.plan.owner[agent]
             settings = self.plan.train(owner)
             module = build(
-                self.plan, owner, self.table.shape, self.table.classes, self.registry, self.blueprint.modules, settings.device
+                self.plan,
+                owner,
+                self.table.shape,
+                self.table.classes,
+                self.registry,
+                self.blueprint.modules,
+                settings.device,
             )
             self.snapshots[agent] = self._agent(agent, Weights(owner, module.eval().requires_grad_(False), settings))
         self.snapshots[agent].module.load_state_dict(values)

@@ -80,7 +80,9 @@ class Lesson:
         """The batch of this step, cut once for all agents that share the lane."""
         key = id(lane)
         if key not in frame.batches:
-            frame.batches[key] = lane.batch(self.position(frame.step, lane), self.settings.batch_size, self.settings.drop_last)
+            frame.batches[key] = lane.batch(
+                self.position(frame.step, lane), self.settings.batch_size, self.settings.drop_last
+            )
         return frame.batches[key]
 
     def labels(self, frame: Frame, agent: str, stream: str) -> Tensor | None:

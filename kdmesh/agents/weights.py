@@ -112,7 +112,9 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: s
                 return kind(parameters, **{"fused": True} | config)
         return kind(parameters, **config)
     except (TypeError, ValueError) as error:
-        raise MeshError(str(error), where=f"{where}.optimizer.{settings.optimizer.name}", instead="see torch.optim") from None
+        raise MeshError(
+            str(error), where=f"{where}.optimizer.{settings.optimizer.name}", instead="see torch.optim"
+        ) from None
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, ref: ScheduleRef | None, updates: int, where: str) -> Any:
@@ -141,4 +143,6 @@ def make_schedule(optimizer: torch.optim.Optimizer, ref: ScheduleRef | None, upd
     try:
         return kind(optimizer, **ref.config)
     except TypeError as error:
-        raise MeshError(str(error), where=f"{where}.schedule.{ref.name}", instead="see torch.optim.lr_scheduler") from None
+        raise MeshError(
+            str(error), where=f"{where}.schedule.{ref.name}", instead="see torch.optim.lr_scheduler"
+        ) from None

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections import defaultdict
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from kdmesh.backends._base import Backend
 from kdmesh.errors import MeshError, RunFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import nn
 
@@ -133,17 +134,39 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512) ->
     if ray.is_initialized():
         return
     common: dict[str, Any] = {"logging_level": logging.WARNING, "namespace": "kdmesh", "log_to_driver": True}
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM) if main else None
-    try:
+    with _undisturbed():
         if address is not None:
             _join(address, common)
         else:
             store = store_mb * 2**20
             ray.init(address="local", include_dashboard=False, num_cpus=cpus, object_store_memory=store, **common)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a signal wait until Ray is up, the second one excepted: a start broken off leaves processes for a minute."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit:  # from the SIGTERM handler that Ray puts in place of ours
+        came.append(signal.SIGTERM)
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)  # Ray replaces it
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)  # Ray's C++ handler, if it was first to see a SIGTERM, aborts the process in 3 s
+        raise KeyboardInterrupt
 
 
 def _join(address: str, common: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Check what structure cannot tell: models on the `meta` device for taps and shapes, settings, and the data themselves."""
+"""Check what structure cannot tell: models on the `meta` device for taps and shapes, settings, and the data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def check(plan: Plan) -> list[str]:
     """Check a plan and say what was found, a line each."""
     found = examine(plan)
     table = found.table
-    lines = [f"data: {len(table)} samples of shape {tuple(table.shape)}, {table.classes} classes; licence: {table.licence}"]
+    lines = [
+        f"data: {len(table)} samples of shape {tuple(table.shape)}, {table.classes} classes; licence: {table.licence}"
+    ]
     for name, stream in found.streams.items():
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
@@ -96,6 +98,21 @@ def _possible(plan: Plan, edge: Edge) -> None:
             where=f"agents.{edge.source}.view.draws",
             instead="draws: 1, or refresh: step on the flow",
         )
+    if edge.mode == "train" and edge.source in plan.spec.agents and not edge.live and edge.stale != "recorded":
+        raise MeshError(
+            f"what {edge.source} publishes is made in eval mode",
+            where=f"{edge.where}.mode",
+            instead="refresh: step, or leave out `mode`",
+        )
+    if edge.stale == "recorded":
+        stream = plan.spec.streams.get(edge.stream)
+        seen = stream.of if stream is not None and stream.replay else edge.stream
+        if all((other.target, other.stream) != (edge.source, seen) for other in plan.edges):
+            raise MeshError(
+                f"{edge.source} learns nothing on stream {seen!r}, so that nothing is recorded of it there",
+                where=f"{edge.where}.stale",
+                instead="stale: publish",
+            )
     if edge.refresh == "round":
         stage = plan.stage_of(edge.source)
         if stage is not None and not any(isinstance(line, Repeat) for line in stage.program.body):
@@ -111,11 +128,13 @@ def _streams(plan: Plan, found: Checked) -> None:
     for edge in plan.edges:
         if edge.stream not in found.streams:
             raise MeshError(
-                f"there is no {edge.stream!r} stream in this data", where=f"data.{edge.stream}", instead=f"{edge.stream}: 0.2"
+                f"there is no {edge.stream!r} stream in this data",
+                where=f"data.{edge.stream}",
+                instead=f"{edge.stream}: 0.2",
             )
         if edge.source in plan.spec.agents and edge.source != edge.target and found.streams[edge.stream].shards:
             raise MeshError(
-                f"agents see different samples of {edge.stream!r}, so {edge} would compare what does not belong together",
+                f"agents see different samples of {edge.stream!r}: {edge} would compare what does not belong together",
                 where=f"{edge.where}.stream",
                 instead="a stream that is not divided into shards",
             )
@@ -229,7 +248,9 @@ def _settings(plan: Plan, owner: str, found: Checked) -> None:
     device = train.device.split(":")[0]
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[device]:
-        raise MeshError(f"there is no {device} device here", where=f"{_set_at(plan, owner, 'device')}.device", instead="device: cpu")
+        raise MeshError(
+            f"there is no {device} device here", where=f"{_set_at(plan, owner, 'device')}.device", instead="device: cpu"
+        )
     evaluates = train.early_stopping is not None or train.evaluate_every is not None
     if evaluates and "validation" not in found.streams:
         what = "early stopping" if train.early_stopping is not None else "`evaluate_every`"

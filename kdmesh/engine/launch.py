@@ -101,7 +101,7 @@ def run_once(
 def _told(error: BaseException, folder: Folder) -> BaseException:
     """What to raise for an interruption, or an error nobody foresaw: in short, with the folder that tells more."""
     if not isinstance(error, Exception):
-        return type(error)(f"the run's folder is {folder.root}")
+        return KeyboardInterrupt(f"the run's folder is {folder.root}")
     path = folder.root / "error.txt"
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     said = next(iter(str(error).splitlines()), "")
@@ -159,7 +159,11 @@ def run_controls(request: Request, summary: dict[str, Any], folder: Folder) -> d
             weights = str(folder.root.resolve() / "agents" / best / "model.safetensors")
             mesh = controls.from_best(plan, student, best, weights)
             if mesh is not None:
-                found[student]["best_teacher"] = {"teacher": best, **_control(request, mesh, student)}
+                try:
+                    metrics = _control(request, mesh, student)
+                except MeshError as error:  # a rule may need as many sources as it was written for
+                    metrics = {"skipped": error.what}
+                found[student]["best_teacher"] = {"teacher": best, **metrics}
     return found
 
 
@@ -185,5 +189,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-

@@ -89,7 +89,10 @@ def _readers(op: Op, lesson: Lesson, home: dict[Op, list[str]]) -> set[str]:
 def _wire(ordered: list[Segment], lesson: Lesson, home: dict[Op, list[str]]) -> None:
     """Note for each segment which earlier ones' exports it reads."""
     exporter = {
-        (step, op): number for number, segment in enumerate(ordered) for step, ops in segment.exports.items() for op in ops
+        (step, op): number
+        for number, segment in enumerate(ordered)
+        for step, ops in segment.exports.items()
+        for op in ops
     }
     for segment in ordered:
         needs: dict[int, None] = {}

@@ -24,7 +24,7 @@ SECONDS = 0.5  # length of a stretch on one host, so that progress is seen and a
 
 
 class Teacher:
-    """Runs the lessons of one stage. A generator yields handles and is sent their values, so stages run side by side."""
+    """Runs the lessons of one stage. Generators yield handles and are sent their values, so stages run side by side."""
 
     def __init__(self, run: Run, stage: Stage, total: int) -> None:
         self.run, self.stage, self.total = run, stage, total
@@ -85,13 +85,9 @@ class Teacher:
             follow |= more
         return frozenset(own | follow | {name for name in self.stage.weights if name in self.plan.consensus})
 
-    def _begin(
-        self, lesson: Lesson, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]
-    ) -> list[Any]:
+    def _begin(self, lesson: Lesson, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> list[Any]:
         hosts = {host for names in homes(self.plan, lesson).values() for host in names}
-        return [
-            self.backend.call(host, "begin", self.stage.name, key, ends, first, shifts) for host in sorted(hosts)
-        ]
+        return [self.backend.call(host, "begin", self.stage.name, key, ends, first, shifts) for host in sorted(hosts)]
 
     def _marks(self, lesson: Lesson, epoch: int, total: int) -> list[int]:
         """Where stretches must end: epochs, if something happens then, and the periods of `N steps`."""
@@ -189,7 +185,9 @@ class Teacher:
             if self.stale_for[agent] >= stopping.patience:
                 self.stopped.add(agent)
                 yield [self.run.call(agent, "restore_best", agent)]  # it serves the others with its best weights
-                self.run.events.emit("note", text=f"{agent} stops early after epoch {epoch}: validation no longer improves")
+                self.run.events.emit(
+                    "note", text=f"{agent} stops early after epoch {epoch}: validation no longer improves"
+                )
 
     def _close(self) -> Generator[list[Any], Any, None]:
         """Agents with early stopping leave a lesson with their best weights."""

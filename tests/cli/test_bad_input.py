@@ -82,7 +82,8 @@ CASES = {
         "agents.s.model.mlp.hiden", "unknown field", "did you mean 'hidden'?",
     ),
     "unknown strategy": (
-        changed(SHORT, ("ensemble:", "ensembel:")), "connect.0", "unknown strategy 'ensembel'", "did you mean 'ensemble'?",
+        changed(SHORT, ("ensemble:", "ensembel:")),
+        "connect.0", "unknown strategy 'ensembel'", "did you mean 'ensemble'?",
     ),
     "unknown agent": (
         changed(SHORT, ("[t1, t2]", "[t1, t22]")),
@@ -115,7 +116,8 @@ CASES = {
         LONG + "train: {optimizer: {adam: {lr: big}}}\n", "train.optimizer.adam", "'str'", "see torch.optim",
     ),
     "flow from an unknown agent": (
-        changed(LONG, ("from: t,", "from: tt,")), "flows.1.from", "unknown agent or consensus 'tt'", "did you mean 't'?",
+        changed(LONG, ("from: t,", "from: tt,")),
+        "flows.1.from", "unknown agent or consensus 'tt'", "did you mean 't'?",
     ),
     "flow to an unknown agent": (
         changed(LONG, ("to: s,", "to: ss,")), "flows.1.to", "unknown agent or consensus 'ss'", "did you mean 's'?",
@@ -175,7 +177,8 @@ CASES = {
         "a number in every row",
     ),
     "a label out of range": (
-        csv("range.csv", classes=2), "data.dataset.csv.path", "label 5 is beyond the 2 classes", "labels 0 .. classes - 1",
+        csv("range.csv", classes=2),
+        "data.dataset.csv.path", "label 5 is beyond the 2 classes", "labels 0 .. classes - 1",
     ),
     "an empty split": (
         changed(SHORT, ("data: digits", "data: {dataset: digits, validation: 0.0001}")),

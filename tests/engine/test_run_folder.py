@@ -136,3 +136,11 @@ def test_the_file_is_kept_as_given(tmp_path: Path) -> None:
     spec = read_mesh(tmp_path / "small.yaml", ["train.steps=1"])
     _, found, _ = run_once(Request(spec, "inline", out=tmp_path, source_text=MESH))
     assert found is not None and (found.root / "mesh.yaml").read_text() == MESH
+
+
+def test_a_rule_that_needs_all_its_sources_has_no_control_with_one(mesh: Any, tmp_path: Path) -> None:
+    made = mesh(["t1", "t2", "s"])
+    made.connect("ensemble", teachers=["t1", "t2"], student="s", consensus={"weighted": {"weights": [1, 2]}})
+    controls = made.run(backend="inline", out=tmp_path, controls=True).summary["controls"]["s"]
+    assert controls["best_teacher"]["skipped"] == "2 weights for 1 sources"
+    assert controls["alone"]["test"]["accuracy"] > 0

@@ -25,7 +25,8 @@ def outcome(name, placement, session):
     spec = parse({**shortened(read_mesh(name).dump()), "placement": placement})
     summary, _, _ = run_once(Request(spec), session=session)
     return {
-        agent: (facts["weights_sha256"], facts["updates"], facts["metrics"]) for agent, facts in summary["agents"].items()
+        agent: (facts["weights_sha256"], facts["updates"], facts["metrics"])
+        for agent, facts in summary["agents"].items()
     }
 
 
