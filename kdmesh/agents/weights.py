@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 _OPTIMIZERS = {
     name.lower(): kind
     for name, kind in vars(torch.optim).items()
-    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    if isinstance(kind, type)
+    and issubclass(kind, torch.optim.Optimizer)
+    and kind is not torch.optim.Optimizer
+    and inspect.signature(kind.step).parameters["closure"].default is None  # LBFGS must re-evaluate: no step of ours
 }
 
 
@@ -51,9 +54,9 @@ class Weights:
 
     def zero(self) -> None:
         """Forget gradients, unless they are accumulating."""
-        assert self.optimizer is not None
         if not self.pending:
-            self.optimizer.zero_grad(set_to_none=True)
+            for parameter in self._parameters:  # what zero_grad does, without its bookkeeping
+                parameter.grad = None
         self.pending = True
 
     def step(self) -> None:

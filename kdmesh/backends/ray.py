@@ -22,6 +22,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from kdmesh.backends import worker
 from kdmesh.backends._base import Backend
+from kdmesh.backends.processes import marked, new_mark, sweep
 from kdmesh.errors import MeshError, RunFailed
 
 if TYPE_CHECKING:
@@ -54,12 +55,14 @@ class RayBackend(Backend):
         self._names: dict[str, str] = {}  # actor id -> host
         self._workers: dict[tuple[int, int], list[Any]] = defaultdict(list)  # by their CPUs and GPUs
         self._owned = False
+        self._mark = new_mark()
 
     def open(self, blueprint: Blueprint, source: Source) -> None:
         """Start Ray if need be, and build all hosts at the same time."""
         needs = {name: _needs(blueprint.plan, agents) for name, agents in blueprint.plan.hosts.items()}
         self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
-        start_ray(self.address, cpus=sum(cpus for cpus, _ in needs.values()))
+        with marked(self._mark):
+            start_ray(self.address, cpus=sum(cpus for cpus, _ in needs.values()))
         _fits(needs)
         send_along(blueprint.modules.values())
         idle = {need: list(workers) for need, workers in self._workers.items()}
@@ -119,6 +122,7 @@ class RayBackend(Backend):
         self._workers.clear()
         if self._owned:
             ray.shutdown()
+            sweep(self._mark)
             self._owned = False
         elif ray.is_initialized():
             for actor in workers:
@@ -132,6 +136,7 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512) ->
     settled before ray is imported, see `backends/__init__.py`.
     """
     if ray.is_initialized():
+        _same_cluster(address)
         return
     common: dict[str, Any] = {"logging_level": logging.WARNING, "namespace": "kdmesh", "log_to_driver": True}
     with _undisturbed():
@@ -144,7 +149,7 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512) ->
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let a signal wait until Ray is up, the second one excepted: a start broken off leaves processes for a minute."""
+    """Let a signal wait until Ray is up, the second one excepted: what a start left half done is hard to find."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -181,6 +186,17 @@ def _join(address: str, common: dict[str, Any]) -> None:
             where="--ray-address",
             instead="the address of a running cluster, host:port, or leave it out",
         ) from None
+
+
+def _same_cluster(address: str | None) -> None:
+    """A process has one Ray: another cluster than that one cannot be joined."""
+    current = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", "local", current):
+        raise MeshError(
+            f"this process already uses the Ray at {current}",
+            where="--ray-address",
+            instead="leave it out, or call ray.shutdown() first",
+        )
 
 
 def _needs(plan: Plan, agents: list[str]) -> tuple[int, int]:

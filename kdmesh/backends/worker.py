@@ -25,9 +25,11 @@ class Worker:
     def open(self, name: str, blueprint: Blueprint, source: Source) -> None:
         """Build the host; the one before is given up first."""
         from kdmesh.agents.host import Host
+        from kdmesh.agents.memory import keep_memory
         from kdmesh.plugins import registry
 
         self.host = None
+        keep_memory()
         table, streams = source.load(blueprint.plan)
         self.host = Host(name, blueprint, table, streams, registry())
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.host import Blueprint
+from kdmesh.agents.memory import keep_memory
 from kdmesh.agents.source import Source
 from kdmesh.backends import Session
 from kdmesh.engine import controls
@@ -122,6 +123,7 @@ def launch(
     """What `kdmesh run` does; prints the tables and returns the exit code."""
     from kdmesh.report import live, paired, tables
 
+    keep_memory()
     summaries = []
     with Session(backend, ray_address) as session:
         for number in range(seeds):

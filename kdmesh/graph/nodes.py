@@ -124,6 +124,12 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
             where=f"{where}.rule",
             instead="a rule without labels (mean, entropy, median ...), or form this consensus on a labelled stream",
         )
+    if node.trained and readers and all(edge.detach for edge in readers):
+        raise MeshError(
+            "this rule has weights, and no gradient reaches them: every reader keeps `detach: true`",
+            where=where,
+            instead="detach: false on the flow from this consensus to whoever trains it",
+        )
     for edge, reader in zip(readers, offers, strict=True):
         if reader.reads != "logits":
             raise MeshError(

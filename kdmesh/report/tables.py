@@ -102,7 +102,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
         Column("parameters", "parameters", _count, spare=2),
         Column("test\naccuracy", "test", _share, spare=KEPT),
         Column("validation\naccuracy", "validation", _share, spare=1),
-        Column("gain over\nround 1", "gain", _signed, spare=1),
+        Column("gain in\nrounds", "gain", _signed, spare=1),
         Column("over control\nalone", "alone", _signed),
         Column("over control\nbest teacher", "best_teacher", _signed),
         Column("latency\nms", "latency_ms", _number, spare=3),

@@ -163,3 +163,15 @@ def test_a_wrong_address_is_wrong_input(tmp_path):
     assert code == 2, said
     assert "--ray-address: cannot join the Ray cluster at '127.0.0.1:9'" in said
     assert "instead: the address of a running cluster" in said and "Traceback" not in said
+
+
+def test_a_signal_while_ray_starts_leaves_no_process(tmp_path):
+    command = Command(tmp_path, endless(SHORT))
+    deadline = time.monotonic() + PATIENCE
+    while not any("raylet" in title for title in command.processes().values()):
+        assert time.monotonic() < deadline and command.process.poll() is None
+        time.sleep(0.02)
+    command.process.send_signal(signal.SIGINT)
+    code, said = command.end()
+    assert code == 130, said
+    assert "Traceback" not in said
