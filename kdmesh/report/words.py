@@ -24,7 +24,8 @@ def say(event: Event) -> str:
             return f"{stage} started: {', '.join(map(str, event.get('agents') or []))}{steps}"
         case "evaluated":
             scores = _scores({name: metrics.get(name) for name in ("accuracy", "loss", "ece")})
-            return f"{f'{stage}, ' if event.get('stage') else ''}{event.get('agent', '?')} on {event.get('stream', '?')}: {scores}"
+            inside = f"{stage}, " if event.get("stage") else ""
+            return f"{inside}{event.get('agent', '?')} on {event.get('stream', '?')}: {scores}"
         case "round_finished":
             gains = [gain for gain in (metrics.get("gain") or {}).values() if gain is not None]
             consensus = {
