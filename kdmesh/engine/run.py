@@ -9,7 +9,7 @@ from kdmesh.engine.budget import planned_updates, stage_steps
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.summary import roles, summarise
 from kdmesh.engine.supply import Supply
-from kdmesh.engine.teach import Teacher
+from kdmesh.engine.teach import Teaching
 from kdmesh.graph.program import Publish, Repeat, Train
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ class Run:
         hosts = dict.fromkeys(self.host_of[agent] for agent in stage.agents)
         yield [self.backend.call(host, "start", stage.name, updates) for host in hosts]
         yield self.supply.once(stage)
-        teacher = Teacher(self, stage, total)
+        teaching = Teaching(self, stage, total)
         yield from self._checkpoint(stage)
-        reason = yield from self._lines(stage, teacher, stage.program.body, None)
+        reason = yield from self._lines(stage, teaching, stage.program.body, None)
         yield [self.backend.call(host, "end", stage.name) for host in hosts]
         yield from self._checkpoint(stage)
         if "validation" in self.checked.streams:
@@ -118,27 +118,27 @@ class Run:
         )
 
     def _lines(
-        self, stage: Stage, teacher: Teacher, lines: list[Line], rounds: Rounds | None
+        self, stage: Stage, teaching: Teaching, lines: list[Line], rounds: Rounds | None
     ) -> Generator[list[Any], Any, str]:
         reason = ""
         for line in lines:
             if isinstance(line, Train):
-                yield from teacher.lesson(line)
+                yield from teaching.lesson(line)
             elif isinstance(line, Publish):
                 yield self.supply.due(stage, "round", line.agents, line.to)
                 if rounds is not None:
                     yield from rounds.published(line.agents, line.to)
             else:
-                reason = yield from self._repeat(stage, teacher, line)
-        if teacher.stopped >= {name for name in stage.weights if name in self.plan.spec.agents}:
+                reason = yield from self._repeat(stage, teaching, line)
+        if teaching.stopped >= {name for name in stage.weights if name in self.plan.spec.agents}:
             reason = "stopped early"
         return reason
 
-    def _repeat(self, stage: Stage, teacher: Teacher, line: Repeat) -> Generator[list[Any], Any, str]:
+    def _repeat(self, stage: Stage, teaching: Teaching, line: Repeat) -> Generator[list[Any], Any, str]:
         """Rounds, until they are spent or the sources agree."""
         rounds = Rounds(self, stage, line.times, line.until)
         for number in range(1, line.times + 1):
-            yield from self._lines(stage, teacher, line.body, rounds)
+            yield from self._lines(stage, teaching, line.body, rounds)
             verdict = yield from rounds.after(number)
             yield from self._checkpoint(stage)
             if verdict:

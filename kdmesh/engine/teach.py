@@ -23,7 +23,7 @@ AHEAD = 2  # windows in flight: bounds memory and lets a teacher run ahead
 SECONDS = 0.5  # length of a stretch on one host, so that progress is seen and a signal is heeded
 
 
-class Teacher:
+class Teaching:
     """Runs the lessons of one stage. Generators yield handles and are sent their values, so stages run side by side."""
 
     def __init__(self, run: Run, stage: Stage, total: int) -> None:
@@ -47,7 +47,7 @@ class Teacher:
         }
         total = max(budget.values(), default=0)
         epoch = max(epoch_steps(self.plan, self.run.checked, self.stage, line).values())
-        first = self.cursor.get(line.key, 0)
+        first, periods = self.cursor.get(line.key, 0), self._periods(epoch)
         offset, active = 0, None
         while offset < total:
             now = self._active(budget, offset)
@@ -59,11 +59,11 @@ class Teacher:
                 shifts = {name: self.visited.get((line.key, name), 0) - first for name in budget}
                 yield self._begin(lesson, line.key, ends, first, shifts)
                 active = now
-            end = min([until, *(mark for mark in self._marks(lesson, epoch, total) if mark > offset)])
+            end = min([until, *((offset // period + 1) * period for period in periods)])
             yield from self._steps(lesson, first + offset, first + end)
             self.run.count_saved(self.stage, lesson, end - offset)
             offset = end
-            yield from self._boundary(lesson, line, offset, epoch)
+            yield from self._boundary(offset, epoch)
         yield from self._close()
         self.cursor[line.key] = first + total
         for name, steps in budget.items():
@@ -89,16 +89,13 @@ class Teacher:
         hosts = {host for names in homes(self.plan, lesson).values() for host in names}
         return [self.backend.call(host, "begin", self.stage.name, key, ends, first, shifts) for host in sorted(hosts)]
 
-    def _marks(self, lesson: Lesson, epoch: int, total: int) -> list[int]:
-        """Where stretches must end: epochs, if something happens then, and the periods of `N steps`."""
-        marks: set[int] = set()
-        refreshes = {outlet.refresh for outlet in self.run.supply.outlets(self.stage)}
-        if "epoch" in refreshes or any(self._evaluates(agent) for agent in self.stage.agents):
-            marks.update(range(epoch, total + 1, epoch))
-        for outlet in self.run.supply.outlets(self.stage):
-            if outlet.refresh.endswith(" steps"):
-                marks.update(range(self._period(outlet), total + 1, self._period(outlet)))
-        return sorted(marks)
+    def _periods(self, epoch: int) -> list[int]:
+        """Periods in steps at which stretches must end: epochs, if something happens then, and those of `N steps`."""
+        outlets = self.run.supply.outlets(self.stage)
+        periods = [self._period(outlet) for outlet in outlets if outlet.refresh.endswith(" steps")]
+        if any(outlet.refresh == "epoch" for outlet in outlets) or any(map(self._evaluates, self.stage.agents)):
+            periods.append(epoch)
+        return periods
 
     def _steps(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], Any, None]:
         """Submit steps ``first .. last - 1``: on one host in stretches, between hosts in a bounded window."""
@@ -148,7 +145,7 @@ class Teacher:
 
     # -- what happens where a period ends --------------------------------------------------------------------------
 
-    def _boundary(self, lesson: Lesson, line: Train, offset: int, epoch: int) -> Generator[list[Any], Any, None]:
+    def _boundary(self, offset: int, epoch: int) -> Generator[list[Any], Any, None]:
         if offset % epoch == 0:
             yield self.run.supply.due(self.stage, "epoch")
             yield from self._evaluate(offset // epoch)

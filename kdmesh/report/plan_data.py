@@ -142,15 +142,15 @@ def _words(lines: Iterable[Train | Publish | Repeat], indent: str = "") -> list[
 
 
 def _choices(plan: Plan, offered: Registry) -> list[Row]:
-    """The choices of every flow with an objective: its defaults filled in, and the mode in which its source answers."""
+    """The choices of every flow: those of its objective, defaults filled in, and the mode its source answers in."""
     stage_of = {unit: stage.name for stage in plan.stages for unit in stage.weights}
     configs: dict[str, Row] = {}
     out: list[Row] = []
     for edge in plan.edges:
+        key = f"{edge.objective.name}{edge.objective.config}" if edge.objective else ""
         if edge.objective is None:
-            continue
-        key = f"{edge.objective.name}{edge.objective.config}"
-        if key not in configs:
+            configs[key] = {"temperature": None, "t2_scale": None, "reduction": None}
+        elif key not in configs:
             offer = offered.find("objectives", edge.objective.name, edge.where)
             fields = offer.config.model_validate(edge.objective.config)
             elements = offer.reads == "hidden" or getattr(fields, "per_element", False)
@@ -163,7 +163,7 @@ def _choices(plan: Plan, offered: Registry) -> list[Row]:
         out.append(
             {
                 "flow": edge.id, "where": edge.where, "from": edge.source, "to": edge.target,
-                "objective": edge.objective.name,
+                "objective": edge.objective and edge.objective.name,
                 **configs[key],
                 "space": node and node.space, "include_self": node and node.include_self,
                 "detach": edge.detach, "mode": _mode(plan, edge, stage_of),
@@ -182,7 +182,9 @@ def _mode(plan: Plan, edge: Edge, stage_of: dict[str, str]) -> str | None:
     if source.ema is not None:
         return source.ema.mode
     own = stage_of.get(plan.owner[edge.source])
-    together = own is not None and own == stage_of.get(plan.owner.get(edge.target, edge.target))
+    node = plan.consensus.get(edge.target)
+    readers = [edge.target] if node is None else [reader.target for reader in node.readers]
+    together = own is not None and own in {stage_of.get(plan.owner.get(reader, reader)) for reader in readers}
     return "train" if together and (edge.live or edge.stale == "recorded") else "eval"
 
 

@@ -71,8 +71,7 @@ def test_the_plan_tells_its_stages_steps_and_choices(plan, offered, mesh, expect
         for key, lesson in stage.lessons.items():
             assert told["lessons"][key]["step"] == lesson.text()
             assert lesson.text() in text
-    objectives = [edge.id for edge in made.edges if edge.objective is not None]
-    assert [choice["flow"] for choice in data["choices"]["flows"]] == objectives
+    assert [choice["flow"] for choice in data["choices"]["flows"]] == [edge.id for edge in made.edges]
 
 
 def test_the_choices_that_papers_leave_unsaid_are_filled_in(plan):
@@ -89,6 +88,7 @@ def test_the_choices_that_papers_leave_unsaid_are_filled_in(plan):
     assert [tuple(choice[key] for key in keys) for choice in data["choices"]["flows"]] == [
         ("labels", 1.0, True, "batchmean", None, None, True, None),
         ("labels", 1.0, True, "batchmean", None, None, True, None),
+        ("t", None, None, None, None, None, True, "train"),
         ("c", 4.0, False, "batchmean", "probs", True, False, None),
         ("e", None, None, "mean over elements", None, None, True, "train"),
         ("t", None, None, "mean over elements", None, None, True, "train"),
