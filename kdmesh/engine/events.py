@@ -2,6 +2,7 @@
 
 Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 
+- ``hosts_opening`` backend, hosts {host: [agents]}
 - ``run_started`` name, seed, backend, hosts {host: [agents]}, stages [{stage, agents, steps}]
 - ``stage_started`` stage, agents, steps
 - ``progress`` stage, done, steps, losses {agent: loss}; told to listeners, not written

@@ -73,6 +73,7 @@ def run_once(
         with _terminable():
             if folder is not None:
                 folder.asked(plan, checked, request.source_text)
+            events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
             backend = session.backend
             private = any(stream.private for stream in checked.streams.values())
             small = checked.table.x.nbytes <= SENT and not private

@@ -78,7 +78,7 @@ def show(file: IO[str], *tables: Grid) -> None:
 def final_table(summary: dict[str, Any]) -> Grid:
     """Lay out a ``summary.json``: a row per consensus node, teacher and student, in this order.
 
-    Gains are differences of accuracy: over round 1 as the rounds measured it, the others on the test stream, against
+    Gains are differences of accuracy: in rounds since before any consensus was heard, the others on test, against
     the same student's control runs. The best teacher is the one chosen on validation, whatever the test says.
     """
     gains: dict[str, float] = {}
@@ -135,7 +135,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         Column("churn", "churn", _share),
         *(Column(f"consensus {name}\naccuracy", f"consensus {name}", _share) for name in nodes),
         Column("mean\naccuracy", "accuracy", _share),
-        Column("mean gain\nover round 1", "gain", _signed),
+        Column("mean\ngain", "gain", _signed),
     ]
     return Grid("rounds", columns, rows)
 

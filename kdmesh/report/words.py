@@ -13,6 +13,8 @@ def say(event: Event) -> str:
     """Return an event as one line of text, empty for what is not worth one."""
     stage, metrics = f"stage {event.get('stage', '?')}", event.get("metrics") or {}
     match event.get("event"):
+        case "hosts_opening":
+            return f"opening {_count(len(event.get('hosts') or {}), 'host')} on {event.get('backend', '?')}"
         case "run_started":
             hosts, stages = event.get("hosts") or {}, event.get("stages") or []
             where = f"on {event['backend']}" if event.get("backend") else ""
