@@ -57,7 +57,7 @@ def test_a_run_prints_its_result_and_writes_its_folder(run):
     names = {path.name for path in folder.iterdir()}
     assert {"mesh.yaml", "resolved.yaml", "events.jsonl", "summary.json", "manifest.json", "agents"} <= names
     assert (folder / "mesh.yaml").read_text(encoding="utf-8") == MESH
-    assert [events(folder)[i]["event"] for i in (0, -1)] == ["run_started", "run_finished"]
+    assert [events(folder)[i]["event"] for i in (0, 1, -1)] == ["hosts_opening", "run_started", "run_finished"]
 
 
 def test_seeds_and_controls_print_means_intervals_and_wins(run):
