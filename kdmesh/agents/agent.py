@@ -40,7 +40,7 @@ class Agent:
 
     def see(self, x: Tensor, ids: Tensor, epoch: int) -> Tensor:
         """The samples through the agent's view."""
-        return x if self.view is None else self.view(x, ids, epoch)
+        return x if self.view is None else self.view(x, ids.to(x.device), epoch)
 
     def forward(self, x: Tensor, names: tuple[str, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute, with whatever mode and grad are in force."""

@@ -271,7 +271,7 @@ class Host:
             if edge.source in self.consensus:
                 return self.stored_consensus(edge.source, reader, lane)
             publication = self.store.get(Key(edge.source, lane.stream.base or lane.stream.name, self.what(edge)))
-            return None if publication is None else Signal(publication.values)
+            return None if publication is None else Signal(publication.values.to(lane.device))
 
         def make() -> Signal | None:
             return consensus.combine(reader, fetch, lane.y)

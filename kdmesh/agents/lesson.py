@@ -246,13 +246,13 @@ class Lesson:
         lane, what, store = self.lane(reader, edge.stream), self.host.what(edge), self.host.store
         kind = "recorded" if edge.stale == "recorded" else "publish"
         key = Key(edge.source, _base(lane), what, kind)
-        form = "hidden" if what else "logits"
+        form, device = "hidden" if what else "logits", self.host.agents[reader].device
 
         def stored(frame: Frame) -> Signal | None:
             publication, batch = store.get(key), self.batch(frame, lane)
             if publication is None or batch is None:
                 return None
-            values, present = publication.at(batch.at)
+            values, present = publication.at(batch.at, device)
             if present is not None and not present.any():
                 return None
             return Signal(values, form, None if present is None or present.all() else present.to(values.dtype))

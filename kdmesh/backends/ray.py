@@ -200,9 +200,12 @@ def _same_cluster(address: str | None) -> None:
 
 
 def _needs(plan: Plan, agents: list[str]) -> tuple[int, int]:
-    """The CPUs and GPUs of a host: the threads of its widest agent, and one for each device."""
+    """The CPUs and GPUs of a host: the threads of its widest agent, and a GPU for agents on `cuda`.
+
+    Ray chooses which one that is. Agents on `cuda:N` name theirs, and Ray, which hides none from them, counts none.
+    """
     settings = [plan.train(agent) for agent in agents]
-    return max(train.threads for train in settings), len({train.device for train in settings} - {"cpu", "mps"})
+    return max(train.threads for train in settings), int(any(train.device == "cuda" for train in settings))
 
 
 def _fits(needs: dict[str, tuple[int, int]]) -> None:

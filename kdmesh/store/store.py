@@ -28,10 +28,11 @@ class Publication:
     present: Tensor | None
     version: int
 
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The rows of a batch, and which of them have a value."""
-        present = None if self.present is None else self.present[positions]
-        return self.values[positions], present
+    def at(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The rows of a batch on a device, and which of them have a value."""
+        positions = positions.to(self.values.device)
+        present = None if self.present is None else self.present[positions].to(device)
+        return self.values[positions].to(device), present
 
 
 class Store:
