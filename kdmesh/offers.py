@@ -54,12 +54,17 @@ class StrategyOffer(Offer):
 
 @dataclass(frozen=True)
 class ObjectiveOffer(Offer):
-    """A loss. ``reads``: the signal it compares; ``forms``: which target forms it accepts."""
+    """A loss. ``reads``: the signal it compares; ``forms``: which target forms it accepts.
+
+    ``needs``: what else of the batch it is called with, as keywords of these names: ``labels [B]`` (int64; refused on
+    unlabelled streams), ``ids [B]`` (int64, the samples' stable ids, for a memory of its own).
+    """
 
     kind: ClassVar[str] = "objectives"
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, labels, hidden
     tempered: bool = False  # has a `temperature` that its target must share
+    needs: tuple[str, ...] = ()  # of: labels, ids
 
 
 @dataclass(frozen=True)

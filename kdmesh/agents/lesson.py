@@ -90,6 +90,14 @@ class Lesson:
         batch = self.batch(frame, self.lane(agent, stream))
         return None if batch is None else batch.y
 
+    def facts(self, frame: Frame, agent: str, stream: str, needs: tuple[str, ...]) -> dict[str, Tensor | None]:
+        """The labels and sample ids of an agent's batch, as far as an objective needs them."""
+        lane = self.lane(agent, stream)
+        batch = self.batch(frame, lane)
+        assert batch is not None
+        known = {"labels": batch.y, "ids": lane.samples(batch.at)}
+        return {name: known[name] for name in needs}
+
     def position(self, step: int, lane: Lane) -> int:
         """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
         return step + self.shifts.get(lane.owner, 0)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
 
 
+NOTHING: dict[str, Tensor | None] = {}
+
+
 class Term:
     """``weight * objective(own signal, target)`` of one flow; None in a step in which nothing is known yet."""
 
@@ -30,6 +33,11 @@ class Term:
         self.factor = None if isinstance(edge.weight, Ramp) else edge.weight
         self.compute = objective.forward  # no module hooks on the hot path
         self.seen: tuple[Tensor, Signal] | None = None  # of the last step, for the report of a broken loss
+
+    def given(self, frame: Frame) -> dict[str, Tensor | None]:
+        """What else of the batch the objective is called with."""
+        edge = self.edge
+        return self.lesson.facts(frame, edge.target, edge.stream, edge.needs) if edge.needs else NOTHING
 
     def weight(self, frame: Frame) -> float:
         """The flow's weight in this epoch of its lesson."""
@@ -45,7 +53,7 @@ class Term:
             return None
         own = self.own(frame)
         self.seen = (own, signal)
-        loss = self.compute(own, signal.value, form=signal.form, weights=signal.weights)
+        loss = self.compute(own, signal.value, form=signal.form, weights=signal.weights, **self.given(frame))
         weight = self.factor if self.factor is not None else self.weight(frame)
         return loss if weight == 1.0 else weight * loss
 
@@ -73,23 +81,23 @@ class SpreadTerm(Term):
         if node.needs_labels:
             more["labels"] = self.lesson.labels(frame, reader, node.stream)
         if node.space == "gradient":
-            more["gradients"] = self._gradients(own, stacked, present)
+            more["gradients"] = self._gradients(frame, own, stacked, present)
         weights = self.consensus.rule.weights(stacked, present=present, **more)
         self.seen = (own, Signal(stacked))
         total: Tensor | None = None
         for value, weight in zip(stacked, weights, strict=True):
-            loss = self.objective(own, value, form="logits", weights=weight)
+            loss = self.compute(own, value, form="logits", weights=weight, **self.given(frame))
             total = loss if total is None else total + loss
         factor = self.weight(frame)
         return total if total is None or factor == 1.0 else factor * total
 
-    def _gradients(self, own: Tensor, stacked: Tensor, present: Tensor | None) -> Tensor:
+    def _gradients(self, frame: Frame, own: Tensor, stacked: Tensor, present: Tensor | None) -> Tensor:
         """Each member's gradient of its loss at the own logits, ``[M, B, C]``."""
         rows = []
         for index, value in enumerate(stacked):
             leaf = own.detach().requires_grad_()
             weights = None if present is None else present[index].to(own.dtype)
-            loss = self.objective(leaf, value, form="logits", weights=weights)
+            loss = self.compute(leaf, value, form="logits", weights=weights, **self.given(frame))
             rows.append(torch.autograd.grad(loss, leaf)[0])
         return torch.stack(rows)
 

@@ -95,6 +95,12 @@ def streams(spec: MeshSpec, edges: list[Edge]) -> None:
         if "test" in reached:
             raise MeshError("test data teaches nobody", where=where, instead="train, or transfer")
     for edge in edges:
+        if "labels" in edge.needs and edge.objective and not labelled(spec, edge.stream):
+            raise MeshError(
+                f"objective {edge.objective.name!r} needs labels, and stream {edge.stream!r} has none",
+                where=f"{edge.where}.objective",
+                instead="an objective without labels (kl ...), or a labelled stream",
+            )
         if edge.source == LABELS and not labelled(spec, edge.stream):
             raise MeshError(
                 f"stream {edge.stream!r} has no labels to learn from",

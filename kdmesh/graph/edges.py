@@ -39,6 +39,7 @@ class Edge:
     mode: str
     lesson: str | None
     tap: TapRef | None
+    needs: tuple[str, ...] = ()  # what the objective is given beside its target: labels, ids
 
     @property
     def live(self) -> bool:
@@ -143,6 +144,7 @@ def _edge(
         mode=flow.mode,
         lesson=flow.lesson,
         tap=flow.tap,
+        needs=() if offer is None else offer.needs,
     )
 
 
