@@ -20,6 +20,7 @@ from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import Folder
+from kdmesh.engine.observe import observers
 from kdmesh.engine.run import Run
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.plan import make_plan
@@ -82,6 +83,7 @@ def run_once(
             )
             run = Run(plan, checked, backend, events, Checkpoints(folder.checkpoints) if folder else None)
             registry().manager.hook.kdmesh_run_started(run=run)
+            events.listeners.append(observers(run))
             summary = run.execute()
             if folder is not None:
                 folder.agents(run, summary)
