@@ -1,8 +1,8 @@
-"""The consensus rules, ready for any training loop: ``from kdmesh.consensus import Median``."""
+"""The consensus rules, ready for any loop (``from kdmesh.consensus import Median``), and what to write one with."""
 
 from __future__ import annotations
 
-from kdmesh.builtin.consensus._base import Rule, normalised, uniform, weighted_sum
+from kdmesh.builtin.consensus._base import Rule, normalised, present_of, silenced, uniform, weighted_sum
 from kdmesh.builtin.consensus.confidence import Confidence
 from kdmesh.builtin.consensus.entropy import Entropy
 from kdmesh.builtin.consensus.geometric_median import GeometricMedian
@@ -25,6 +25,8 @@ __all__ = [
     "Vote",
     "Weighted",
     "normalised",
+    "present_of",
+    "silenced",
     "uniform",
     "weighted_sum",
 ]

@@ -1,8 +1,9 @@
-"""The objectives, ready for any training loop: ``from kdmesh.objectives import ForwardKL``."""
+"""The objectives, ready for any loop (``from kdmesh.objectives import ForwardKL``), and what to write one with."""
 
 from __future__ import annotations
 
-from kdmesh.builtin.objectives._base import Objective, Tempered, batchmean, elementmean
+from kdmesh.builtin.objectives._base import Objective, Tempered, batchmean, elementmean, refuse_form
+from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, kept, log_probs, probs
 from kdmesh.builtin.objectives.attention_transfer import AttentionTransfer
 from kdmesh.builtin.objectives.cross_entropy import CrossEntropy
 from kdmesh.builtin.objectives.forward_kl import ForwardKL
@@ -23,6 +24,12 @@ __all__ = [
     "Objective",
     "ReverseKL",
     "Tempered",
+    "at_least_float32",
     "batchmean",
+    "comparable",
     "elementmean",
+    "kept",
+    "log_probs",
+    "probs",
+    "refuse_form",
 ]

@@ -1,0 +1,157 @@
+"""The objectives against the papers' formulas, written anew in numpy, in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from kdmesh.objectives import ForwardKL
+
+from kdmesh_logit.dist import DIST
+from kdmesh_logit.dkd import DKD
+from kdmesh_logit.standardised_kl import StandardisedKL
+
+LABELS = torch.tensor([2, 0, 4, 4])
+OBJECTIVES = {
+    "dist": (DIST(temperature=3.0), {}),
+    "standardised": (StandardisedKL(), {}),
+    "standardised as code": (StandardisedKL(faithful="code"), {}),
+    "dkd": (DKD(), {"labels": LABELS}),
+}
+each = pytest.mark.parametrize(("objective", "more"), OBJECTIVES.values(), ids=OBJECTIVES)
+
+
+def logits(seed, batch=4, classes=5):
+    return 2 * torch.randn(batch, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def kl(p, q):
+    return (p * np.log(p / q)).sum(-1)
+
+
+S, T = logits(0), logits(1)
+SN, TN = S.numpy(), T.numpy()
+
+
+@pytest.mark.parametrize(("temperature", "t2_scale"), [(1.0, True), (4.0, True), (4.0, False)])
+def test_dist_is_one_minus_pearson_of_rows_and_of_columns(temperature, t2_scale):
+    q, p = softmax(SN / temperature), softmax(TN / temperature)
+    inter = np.mean([1 - np.corrcoef(q[i], p[i])[0, 1] for i in range(4)])
+    intra = np.mean([1 - np.corrcoef(q[:, c], p[:, c])[0, 1] for c in range(5)])
+    wanted = (1.5 * inter + 0.5 * intra) * (temperature**2 if t2_scale else 1.0)
+    objective = DIST(inter=1.5, intra=0.5, temperature=temperature, t2_scale=t2_scale)
+    assert objective(S, T).item() == pytest.approx(wanted, rel=1e-5)
+    probs = torch.from_numpy(p)
+    assert objective(S, probs, form="probs").item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_dist_weighs_columns_by_the_weighted_correlation():
+    w = np.array([0.5, 2.0, 1.0, 0.0])
+    q, p = softmax(SN), softmax(TN)
+    rows = sum(w[i] * (1 - np.corrcoef(q[i], p[i])[0, 1]) for i in range(4)) / 4
+    columns = []
+    for c in range(5):
+        (qq, qp), (_, pp) = np.cov(q[:, c], p[:, c], aweights=w)
+        columns.append(1 - qp / np.sqrt(qq * pp))
+    wanted = 2 * rows + 2 * w.mean() * np.mean(columns)
+    assert DIST()(S, T, weights=torch.from_numpy(w)).item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(("faithful", "ddof"), [("paper", 0), ("code", 1)])
+def test_standardised_kl_is_kd_on_z_scores(faithful, ddof):
+    def z(x):
+        return (x - x.mean(-1, keepdims=True)) / (x.std(-1, ddof=ddof, keepdims=True) + 1e-7)
+
+    wanted = 4.0 * kl(softmax(z(TN) / 2), softmax(z(SN) / 2)).mean()
+    objective = StandardisedKL(faithful=faithful)
+    assert objective(S, T).item() == pytest.approx(wanted, rel=1e-12)
+    assert objective(7 * S + 3, T).item() == pytest.approx(wanted, rel=1e-6)  # size and offset are free
+    with pytest.raises(ValueError, match="reads logits, not probs"):
+        objective(S, T.softmax(-1), form="probs")
+
+
+def test_standardised_kl_of_equal_logits_has_a_finite_gradient():
+    flat = torch.zeros(4, 5, dtype=torch.float64, requires_grad=True)
+    StandardisedKL()(flat, T).backward()
+    assert flat.grad.isfinite().all()
+
+
+def decoupled(temperature):
+    """The two parts of DKD, by the paper's definitions."""
+    q, p, y = softmax(SN / temperature), softmax(TN / temperature), LABELS.numpy()
+    target, others = [], []
+    for i in range(4):
+        rest = np.arange(5) != y[i]
+        b_t, b_s = (np.array([x[i, y[i]], x[i, rest].sum()]) for x in (p, q))
+        target.append(kl(b_t, b_s))
+        others.append(kl(p[i, rest] / p[i, rest].sum(), q[i, rest] / q[i, rest].sum()))
+    return np.array(target), np.array(others), 1 - p[np.arange(4), y]
+
+
+@pytest.mark.parametrize("form", ["logits", "probs"])
+def test_dkd_weighs_the_true_class_and_the_others_apart(form):
+    target, others, _ = decoupled(4.0)
+    wanted = 16 * (1.5 * target + 8 * others).mean()
+    given = T if form == "logits" else (T / 4).softmax(-1)
+    objective = DKD(alpha=1.5, beta=8.0, temperature=4.0)
+    assert objective(S, given, form=form, labels=LABELS).item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_dkd_parts_make_up_the_classic_kl():
+    target, others, rest = decoupled(4.0)
+    assert 16 * (target + rest * others).mean() == pytest.approx(ForwardKL(4.0)(S, T).item(), rel=1e-12)
+
+
+def test_dkd_holds_where_the_true_class_is_certain():
+    sure = torch.tensor([[200.0, 1.0, 2.0]], requires_grad=True)
+    loss = DKD(temperature=1.0)(sure, torch.tensor([[200.0, 2.0, 1.0]]), labels=torch.tensor([0]))
+    loss.backward()
+    p = softmax(np.array([2.0, 1.0]))
+    assert loss.item() == pytest.approx(8 * kl(p, p[::-1]), rel=1e-5)
+    assert sure.grad.isfinite().all()
+
+
+def test_dkd_without_labels_says_so():
+    with pytest.raises(ValueError, match="DKD needs the true classes"):
+        DKD()(S, T)
+
+
+@each
+def test_zero_at_equality_and_gradients(objective, more):
+    assert objective(S, S.clone(), **more).item() == pytest.approx(0.0, abs=1e-4)  # DIST adds 1e-8 to each denominator
+    student = S.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: objective(x, T, **more), (student,))
+
+
+@each
+def test_the_order_of_a_batch_does_not_matter_and_weights_scale(objective, more):
+    order = torch.tensor([2, 0, 3, 1])
+    moved = {"labels": LABELS[order]} if more else {}
+    loss = objective(S, T, **more)
+    torch.testing.assert_close(objective(S[order], T[order], **moved), loss)
+    torch.testing.assert_close(objective(S, T, weights=torch.full((4,), 0.5), **more), 0.5 * loss)
+
+
+@each
+def test_silent_samples_do_not_matter(objective, more):
+    weights = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    heard = weights != 0
+    fewer = {"labels": LABELS[heard]} if more else {}
+    student, target = S.clone(), T.clone()
+    student[1], target[1] = float("nan"), float("inf")
+    student.requires_grad_()
+    loss = objective(student, target, weights=weights, **more)
+    loss.backward()
+    torch.testing.assert_close(loss, objective(S[heard], T[heard], **fewer) * 3 / 4, rtol=1e-5, atol=1e-7)
+    assert student.grad.isfinite().all()
+    assert not student.grad[1].any()
+
+
+@each
+def test_half_precision_is_raised(objective, more):
+    assert objective(S.bfloat16(), T.bfloat16(), **more).dtype is torch.float32

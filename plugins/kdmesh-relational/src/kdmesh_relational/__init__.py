@@ -1,0 +1,1 @@
+"""Relations between samples and between tokens: objectives for kdmesh."""
