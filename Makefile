@@ -14,6 +14,7 @@ demo: $(RUN_READY)
 	$(BIN)/kdmesh run council
 
 test: $(DEV_READY)
+	for folder in plugins/*/; do $(BIN)/python -m pytest --quiet $$folder || exit 1; done
 	$(BIN)/python -m pytest
 
 lint: $(DEV_READY)
@@ -39,6 +40,7 @@ $(RUN_READY): pyproject.toml constraints.txt
 	$(PIP) --editable .
 	touch $@
 
-$(DEV_READY): $(RUN_READY)
+$(DEV_READY): $(RUN_READY) $(wildcard plugins/*/pyproject.toml)
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps $(foreach folder,$(wildcard plugins/*/),--editable $(folder))
 	touch $@

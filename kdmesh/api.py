@@ -89,6 +89,7 @@ class Mesh:
 
     def plan(self) -> Plan:
         """Plan the mesh without running it."""
+        registry().warn()
         return make_plan(parse(self._fields), registry())
 
     def run(
@@ -100,6 +101,7 @@ class Mesh:
         controls: bool = False,
     ) -> Result:
         """Run the mesh. ``out``: parent of the run's folder; None writes none (`controls` need one)."""
+        registry().warn()
         request = Request(
             parse(self._fields), backend, ray_address, Path(out) if out else None, None, dict(self._modules), self.table
         )

@@ -1,8 +1,11 @@
 """The table of contents of extension: every place where a plugin can add to kdmesh.
 
-Hooks named in the plural *offer* things (they return lists of offers; order never matters, a name offered twice is an
-error). Hooks in the past tense *observe*. A plugin is a module with functions marked by ``kdmesh.hookimpl``; the
-built-ins come in through the same door (``kdmesh/builtin/plugin.py``).
+Hooks named in the plural *offer* things: they return lists of offers, keyed by name, so order never matters. Hooks in
+the past tense *observe*; they must not depend on their order. A plugin is a module with functions marked by
+``kdmesh.hookimpl``; the built-ins come in through the same door (``kdmesh/builtin/plugin.py``). The module is imported
+to list what it offers, so it imports no torch: a factory is named by an import string and loaded where it is used.
+
+An implementation may leave out arguments that it does not need. Each example is a whole plugin, but for its factory.
 """
 
 from __future__ import annotations
@@ -22,7 +25,17 @@ hookimpl = pluggy.HookimplMarker("kdmesh")
 def kdmesh_strategies() -> list[StrategyOffer]:  # type: ignore[empty-body]
     """Offer strategies, which draw flows between agents.
 
-    Example: ``return [StrategyOffer("pairs", "kdmesh_pairs:Pairs", PairsConfig, "teach in pairs")]``
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, StrategyOffer
+
+        class Pairs(Config):
+            agents: list[str]
+
+        @kdmesh.hookimpl
+        def kdmesh_strategies():
+            return [StrategyOffer("pairs", "kdmesh_pairs.strategy:Pairs", Pairs, "neighbours teach each other")]
     """
 
 
@@ -30,7 +43,17 @@ def kdmesh_strategies() -> list[StrategyOffer]:  # type: ignore[empty-body]
 def kdmesh_objectives() -> list[ObjectiveOffer]:  # type: ignore[empty-body]
     """Offer objectives, the losses that flows add.
 
-    Example: ``return [ObjectiveOffer("huber", "kdmesh_huber:Huber", HuberConfig, forms=("logits",))]``
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, ObjectiveOffer
+
+        class Huber(Config):
+            delta: float = 1.0
+
+        @kdmesh.hookimpl
+        def kdmesh_objectives():
+            return [ObjectiveOffer("huber", "kdmesh_huber.objective:Huber", Huber, forms=("logits",))]
     """
 
 
@@ -38,7 +61,14 @@ def kdmesh_objectives() -> list[ObjectiveOffer]:  # type: ignore[empty-body]
 def kdmesh_consensus() -> list[ConsensusOffer]:  # type: ignore[empty-body]
     """Offer consensus rules.
 
-    Example: ``return [ConsensusOffer("max", "kdmesh_max:Max", Config, "largest logit", spaces=("logits",))]``
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import ConsensusOffer
+
+        @kdmesh.hookimpl
+        def kdmesh_consensus():
+            return [ConsensusOffer("max", "kdmesh_max.consensus:Max", summary="largest logit", spaces=("logits",))]
     """
 
 
@@ -46,7 +76,17 @@ def kdmesh_consensus() -> list[ConsensusOffer]:  # type: ignore[empty-body]
 def kdmesh_models() -> list[ModelOffer]:  # type: ignore[empty-body]
     """Offer models.
 
-    Example: ``return [ModelOffer("kan", "kdmesh_kan:Kan", KanConfig, "splines on edges")]``
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, ModelOffer
+
+        class Kan(Config):
+            width: int = 16
+
+        @kdmesh.hookimpl
+        def kdmesh_models():
+            return [ModelOffer("kan", "kdmesh_kan.model:Kan", Kan, "splines on edges")]
     """
 
 
@@ -54,7 +94,14 @@ def kdmesh_models() -> list[ModelOffer]:  # type: ignore[empty-body]
 def kdmesh_datasets() -> list[DatasetOffer]:  # type: ignore[empty-body]
     """Offer data sets.
 
-    Example: ``return [DatasetOffer("iris", "kdmesh_iris:load", Config, "150 flowers")]``
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import DatasetOffer
+
+        @kdmesh.hookimpl
+        def kdmesh_datasets():
+            return [DatasetOffer("iris", "kdmesh_iris.dataset:load", summary="150 flowers")]
     """
 
 
@@ -62,30 +109,86 @@ def kdmesh_datasets() -> list[DatasetOffer]:  # type: ignore[empty-body]
 def kdmesh_views() -> list[ViewOffer]:  # type: ignore[empty-body]
     """Offer augmentations.
 
-    Example: ``return [ViewOffer("blur", "kdmesh_blur:Blur", BlurConfig, "Gaussian blur")]``
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, ViewOffer
+
+        class Blur(Config):
+            sigma: float = 1.0
+
+        @kdmesh.hookimpl
+        def kdmesh_views():
+            return [ViewOffer("blur", "kdmesh_blur.view:Blur", Blur, "Gaussian blur")]
     """
 
 
 @hookspec
 def kdmesh_run_started(run: Any) -> None:
-    """Observe a run that is about to train: ``run`` has ``plan``, ``folder`` and ``seed``."""
+    """Observe a run that is about to train: ``run`` has ``plan``, ``folder`` and ``seed``.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_run_started(run):
+            print(f"seed {run.seed} trains into {run.folder}")
+    """
 
 
 @hookspec
 def kdmesh_stage_started(run: Any, stage: str) -> None:
-    """Observe a stage, by its name, as its first lesson begins."""
+    """Observe a stage, by its name, as its first lesson begins.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_stage_started(stage):
+            print(f"{stage} begins")
+    """
 
 
 @hookspec
 def kdmesh_round_finished(run: Any, stage: str, round: int, metrics: dict[str, Any]) -> None:
-    """Observe one turn of a stage's program with what was measured in it."""
+    """Observe one turn of a stage's program with what was measured in it.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_round_finished(stage, round, metrics):
+            print(stage, round, metrics)
+    """
 
 
 @hookspec
 def kdmesh_agent_evaluated(run: Any, agent: str, stream: str, metrics: dict[str, float]) -> None:
-    """Observe one evaluation of one agent."""
+    """Observe one evaluation of one agent.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_agent_evaluated(agent, stream, metrics):
+            print(f"{agent} on {stream}: {metrics}")
+    """
 
 
 @hookspec
 def kdmesh_run_finished(run: Any, summary: dict[str, Any]) -> None:
-    """Observe the end of a run that succeeded."""
+    """Observe the end of a run that succeeded.
+
+    Example::
+
+        import json
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_run_finished(run, summary):
+            (run.folder / "copy.json").write_text(json.dumps(summary))
+    """

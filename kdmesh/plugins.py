@@ -1,25 +1,35 @@
-"""Load plugins, each alone, and find what they offer by kind and name."""
+"""Load plugins, each alone, and find what they offer by kind and name.
+
+The environment switches them: ``KDMESH_PLUGINS=a,b`` loads only these (empty: none), ``KDMESH_DISABLE_PLUGINS=a,b`` all
+but these, by the name of the plugin or of its distribution; ``KDMESH_PLUGINS_DIR`` is a folder of single-file plugins;
+``KDMESH_STRICT_PLUGINS=1`` makes any problem an error; ``KDMESH_TRACE_PLUGINS=1`` prints every hook call to stderr.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kdmesh import hookspecs
 from kdmesh.errors import MeshError, nearest
+from kdmesh.offers import API, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from importlib.metadata import EntryPoint
+    from types import ModuleType
 
-    from kdmesh.offers import Offer
-
-KINDS = ("strategies", "objectives", "consensus", "models", "datasets", "views")
 NOUNS = {
     "strategies": "strategy",
     "objectives": "objective",
@@ -28,63 +38,178 @@ NOUNS = {
     "datasets": "data set",
     "views": "view",
 }
+KINDS = tuple(NOUNS)
+SWITCHES = (
+    "KDMESH_PLUGINS",
+    "KDMESH_DISABLE_PLUGINS",
+    "KDMESH_PLUGINS_DIR",
+    "KDMESH_STRICT_PLUGINS",
+    "KDMESH_TRACE_PLUGINS",
+)
+FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
-@dataclass(frozen=True)
+class BadOffer(Exception):
+    """What a plugin offers is not what the hooks ask for."""
+
+
+@dataclass
 class PluginRecord:
-    """What became of one installed plugin; ``error`` is empty for one that loaded."""
+    """What became of one plugin. ``error`` says why it is broken or shadowed; ``claims``: the names it offers.
+
+    ``status``: `ok`; `disabled` by a switch, never imported; `broken`, none of it is used; `shadowed`, some name it
+    offers is taken, the rest is used.
+    """
 
     name: str
     dist: str
     version: str
+    status: str = "ok"
     error: str = ""
+    claims: dict[tuple[str, str], Offer] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.dist} {self.version}".strip()
+
+    def refuse(self, status: str, error: str) -> None:
+        """Note one more thing that is wrong with it."""
+        self.status, self.error = status, "; ".join(filter(None, (self.error, error)))
+
+
+@dataclass(frozen=True)
+class PluginFile:
+    """One file of a folder of plugins. Its text travels to workers, which may not see the folder."""
+
+    name: str
+    path: str
+    text: str
+
+    def load(self) -> ModuleType:
+        """Run the text as a module of the file's name, once per process."""
+        if self.name in sys.modules and getattr(sys.modules[self.name], "__file__", None) == self.path:
+            return sys.modules[self.name]
+        other = None if self.name in sys.modules else find_spec(self.name)
+        if self.name in sys.modules or (other is not None and other.origin != self.path):
+            raise ImportError(f"another module is called {self.name!r}: rename {self.path}")
+        spec = spec_from_file_location(self.name, self.path)
+        assert spec is not None
+        module = sys.modules[self.name] = module_from_spec(spec)
+        try:
+            exec(compile(self.text, self.path, "exec"), module.__dict__)
+        except BaseException:
+            del sys.modules[self.name]
+            raise
+        return module
 
 
 class Registry:
     """Everything that the loaded plugins offer. Lives in the driver; workers resolve factories by import string."""
 
-    def __init__(self, plugins: Iterable[Any], installed: Iterable[EntryPoint] = ()) -> None:
-        """``plugins`` must load; of the ``installed`` a broken one is recorded and left out, and harms nobody else."""
+    def __init__(
+        self,
+        plugins: Iterable[Any],
+        installed: Iterable[EntryPoint | PluginFile] = (),
+        *,
+        only: str | None = None,
+        disabled: str = "",
+        strict: bool = False,
+        trace: bool = False,
+    ) -> None:
+        """``plugins`` must load; of the ``installed`` a broken one is recorded and left out, and harms nobody else.
+
+        ``only`` and ``disabled`` are lists of names with commas between; ``strict`` raises MeshError at a broken one.
+        """
         self.manager = pluggy.PluginManager("kdmesh")
         self.manager.add_hookspecs(hookspecs)
+        if trace:
+            self.manager.add_hookcall_monitoring(lambda *_: None, _trace)
         self.records: list[PluginRecord] = []
+        self._offers: dict[str, dict[str, Offer]] = {kind: {} for kind in KINDS}
+        self._said: set[str] = set()
         for plugin in plugins:
-            self.manager.register(plugin)
-        self.manager.check_pending()
-        for entry in installed:
-            self.records.append(self._load(entry))
-        self._offers: dict[str, dict[str, Offer]] = {kind: self._collect(kind) for kind in KINDS}
+            self._add(plugin)
+        allowed, blocked = None if only is None else _names(only), _names(disabled)
+        for source in installed:
+            self._load(source, allowed, blocked)
+        seen = {_plain(name) for record in self.records for name in (record.name, record.dist)}
+        for name in sorted((allowed or set()) - seen):
+            self.records.append(PluginRecord(name, name, "", "broken", "named in KDMESH_PLUGINS, but not installed"))
+        self._settle()
+        for record in self.records:
+            if strict and record.error:
+                raise MeshError(f"the plugin {record.name!r} of {record} is {record.status}: {record.error}")
 
-    def _load(self, entry: EntryPoint) -> PluginRecord:
-        """Load one entry point, alone."""
-        dist = entry.dist.name if entry.dist is not None else "?"
-        version = entry.dist.version if entry.dist is not None else "?"
+    def _load(self, source: EntryPoint | PluginFile, allowed: set[str] | None, blocked: set[str]) -> None:
+        """Load one plugin, alone."""
+        if isinstance(source, PluginFile):
+            record = PluginRecord(source.name, source.path, "")
+        else:
+            dist = source.dist
+            record = PluginRecord(source.name, dist.name if dist else "?", dist.version if dist else "?")
+        self.records.append(record)
+        names = {_plain(record.name), _plain(record.dist)}
+        if names & blocked or (allowed is not None and not names & allowed):
+            record.status = "disabled"
+            return
         plugin = None
         try:
-            plugin = entry.load()
-            self.manager.register(plugin, name=entry.name)
+            plugin = source.load()
+            self.manager.register(plugin, name=f"{record}: {record.name}")
             self.manager.check_pending()  # turns a misspelt hook into an error
-        except Exception as error:
+            problems = self._claims(plugin, record.claims)
+            problems += filter(None, (fault(kind, offer) for (kind, _), offer in record.claims.items()))
+            if problems:
+                raise BadOffer("; ".join(problems))
+        except (Exception, SystemExit) as error:
             if plugin is not None and self.manager.is_registered(plugin):
                 self.manager.unregister(plugin)  # registering can fail half-way
-            return PluginRecord(entry.name, dist, version, f"{type(error).__name__}: {error}")
-        return PluginRecord(entry.name, dist, version)
+            kind = "" if isinstance(error, BadOffer) else f"{type(error).__name__}: "
+            record.refuse("broken", kind + " ".join(str(error).split()))
 
-    def _broken(self) -> str:
-        """What to add to an unknown name: a plugin that did not load may have offered it."""
-        broken = [
-            f"{record.dist} {record.version} did not load ({record.error})" for record in self.records if record.error
-        ]
-        return "; ".join(["", *broken])
+    def _claims(self, plugin: Any, claims: dict[tuple[str, str], Offer]) -> list[str]:
+        """Note all offers of one plugin in ``claims`` by (kind, name), and return what is wrong with them together."""
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        problems = []
+        for kind in KINDS:
+            for offers in self.manager.subset_hook_caller(f"kdmesh_{kind}", others)():
+                if not isinstance(offers, list | tuple):
+                    raise BadOffer(f"kdmesh_{kind} returns {type(offers).__name__}, not a list of offers")
+                for offer in offers:
+                    key = kind, str(getattr(offer, "name", ""))
+                    if key in claims:
+                        problems.append(f"the {NOUNS[kind]} {key[1]!r} is offered twice")
+                    claims[key] = offer
+        return problems
 
-    def _collect(self, kind: str) -> dict[str, Offer]:
-        found: dict[str, Offer] = {}
-        for offers in getattr(self.manager.hook, f"kdmesh_{kind}")():
-            for offer in offers:
-                if offer.name in found:
-                    raise MeshError(f"two plugins offer the {NOUNS[kind]} {offer.name!r}", where="plugins")
-                found[offer.name] = offer
-        return dict(sorted(found.items()))
+    def _add(self, plugin: Any) -> None:
+        """Add a plugin that must load, with its offers as they are."""
+        self.manager.register(plugin)
+        self.manager.check_pending()
+        claims: dict[tuple[str, str], Offer] = {}
+        self._claims(plugin, claims)
+        for (kind, name), offer in claims.items():
+            if name in self._offers[kind]:
+                raise MeshError(f"two plugins offer the {NOUNS[kind]} {name!r}", where="plugins")
+            self._offers[kind][name] = offer
+
+    def _settle(self) -> None:
+        """Add what the installed plugins offer: what must load wins, and a name that two of them offer is nobody's."""
+        owners: dict[tuple[str, str], list[PluginRecord]] = defaultdict(list)
+        for record in self.records:
+            for key in record.claims if record.status == "ok" else ():
+                owners[key].append(record)
+        for (kind, name), records in owners.items():
+            for record in records:
+                others = [str(other) for other in records if other is not record]
+                what = f"offers the {NOUNS[kind]} {name!r}"
+                if name in self._offers[kind]:
+                    record.refuse("shadowed", f"{what}, which is built in: the built-in one is used")
+                elif others:
+                    record.refuse("shadowed", f"{what}, and so does {', '.join(others)}: none of them can be named")
+        for (kind, name), records in owners.items():
+            if len(records) == 1:
+                self._offers[kind].setdefault(name, records[0].claims[kind, name])
+        self._offers = {kind: dict(sorted(found.items())) for kind, found in self._offers.items()}
 
     def names(self, kind: str) -> list[str]:
         """Every offered name of a kind, sorted."""
@@ -95,16 +220,25 @@ class Registry:
         return list(self._offers[kind].values())
 
     def find(self, kind: str, name: str, where: str = "") -> Any:
-        """Return one offer, or say which name was probably meant."""
-        try:
+        """Return one offer, or say which plugin fails to provide it, or which name was probably meant."""
+        if name in self._offers[kind]:
             return self._offers[kind][name]
-        except KeyError:
-            known = self.names(kind)
+        claimed = [record for record in self.records if (kind, name) in record.claims]
+        if claimed:
             raise MeshError(
-                f"unknown {NOUNS[kind]} {name!r}",
+                f"the {NOUNS[kind]} {name!r} cannot be used: "
+                + "; ".join(f"{record} is {record.status} ({record.error})" for record in claimed),
                 where=where,
-                instead=nearest(name, known, f"known {kind}") + self._broken(),
-            ) from None
+                instead="repair or uninstall a plugin, or set KDMESH_DISABLE_PLUGINS",
+            )
+        known = self.names(kind)
+        missing = [f"{record} did not load ({record.error})" for record in self.records if record.status == "broken"]
+        missing += [f"{record} is disabled" for record in self.records if record.status == "disabled"]
+        raise MeshError(
+            f"unknown {NOUNS[kind]} {name!r}",
+            where=where,
+            instead="; ".join([nearest(name, known, f"known {kind}"), *missing]),
+        )
 
     def check(self, kind: str, name: str, config: dict[str, Any], where: str = "") -> Any:
         """Validate a configuration and return it as the offer's pydantic model; ``where``: the path of the name."""
@@ -116,10 +250,117 @@ class Registry:
 
             raise explain(error, offer.config, where=f"{where}.{name}" if where else name) from None
 
+    def origin(self, kind: str, name: str) -> PluginRecord | None:
+        """Return the plugin that an offer in use comes from, None for a built-in one."""
+        offer = self.find(kind, name)
+        return next((record for record in self.records if record.claims.get((kind, name)) is offer), None)
+
+    def observe(self, hook: str, **about: Any) -> None:
+        """Call an observer hook of every plugin; one that raises is named on stderr, once, and stops nothing."""
+        for impl in getattr(self.manager.hook, hook).get_hookimpls():
+            others = [other for other in self.manager.get_plugins() if other is not impl.plugin]
+            try:
+                self.manager.subset_hook_caller(hook, others)(**about)
+            except Exception as error:
+                self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}")
+
+    def warn(self) -> None:
+        """Say on stderr, once, which plugins have a problem."""
+        for record in self.records:
+            if record.error:
+                self._say(f"plugin {record.name!r} of {record} is {record.status}: {record.error}")
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            print(f"kdmesh: warning: {text}", file=sys.stderr)
+
+
+def fault(kind: str, offer: Any) -> str:
+    """Say what is wrong with one offer of a kind; empty if nothing."""
+    if not isinstance(offer, Offer) or offer.kind != kind:
+        return f"kdmesh_{kind} offers {type(offer).__name__}, not an offer of kind {kind}"
+    named = f"the {NOUNS[kind]} {offer.name!r}"
+    if not isinstance(offer.name, str) or not re.fullmatch(r"[\w.-]+", offer.name):
+        return f"{named} needs a name of letters, digits, '_', '-' and '.'"
+    if not isinstance(offer.api, int) or offer.api > API:
+        return f"{named} needs plugin API {offer.api}, and this kdmesh has {API}: upgrade kdmesh"
+    if not isinstance(offer.factory, str) or not FACTORY.fullmatch(offer.factory):
+        return f"{named} has the factory {offer.factory!r}, which is not 'module:attribute'"
+    config = offer.config
+    if (
+        not isinstance(config, type)
+        or not issubclass(config, BaseModel)
+        or config.model_config.get("extra") != "forbid"
+    ):
+        return f"{named} has a config that is no pydantic model with extra='forbid', such as kdmesh.offers.Config"
+    return ""
+
+
+def registry() -> Registry:
+    """The registry of this process: the built-ins, every installed plugin, and those of the plugins folder."""
+    return _registry(tuple(os.environ.get(name) for name in SWITCHES))
+
 
 @cache
-def registry() -> Registry:
-    """The registry of this process: the built-ins and every installed plugin."""
+def _registry(switches: tuple[str | None, ...]) -> Registry:
     from kdmesh.builtin import plugin as builtin
 
-    return Registry([builtin], entry_points(group="kdmesh"))
+    only, disabled, folder, strict, trace = switches
+    return Registry(
+        [builtin],
+        [*entry_points(group="kdmesh"), *_files(folder or "")],
+        only=only,
+        disabled=disabled or "",
+        strict=strict not in (None, "", "0"),
+        trace=trace not in (None, "", "0"),
+    )
+
+
+_received: list[PluginFile] = []
+
+
+def _files(folder: str) -> list[PluginFile]:
+    """The plugins of a folder: its ``*.py``, by name; in a worker what the driver sent."""
+    if _received or not folder:
+        return _received
+    if not Path(folder).is_dir():
+        raise MeshError(f"{folder!r} is no folder", where="--plugins-dir", instead="a folder of single-file plugins")
+    paths = sorted(Path(folder).resolve().glob("[!_]*.py"))
+    return [PluginFile(path.stem, str(path), path.read_text(encoding="utf-8")) for path in paths]
+
+
+def carried() -> dict[str, Any]:
+    """What makes another process' registry like this one's, in plain types: for :func:`receive` there."""
+    files = _files(os.environ.get("KDMESH_PLUGINS_DIR", ""))
+    return {
+        "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
+        "files": [(file.name, file.path, file.text) for file in files],
+    }
+
+
+def receive(sent: dict[str, Any]) -> None:
+    """Take over what :func:`carried` returned in the driver; called in a worker before anything is unpickled there."""
+    for name in SWITCHES:
+        os.environ.pop(name, None)
+    os.environ.update(sent["switches"])
+    _received[:] = [PluginFile(*fields) for fields in sent["files"]]
+    _registry.cache_clear()
+    registry()
+
+
+def _names(text: str) -> set[str]:
+    return {_plain(name) for name in text.split(",") if name.strip()}
+
+
+def _plain(name: str) -> str:
+    """A name as package indexes compare them."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _trace(outcome: pluggy.Result[Any], hook: str, impls: Any, about: Any) -> None:
+    """Print one finished hook call."""
+    if impls:
+        end = f"raised {outcome.exception!r}" if outcome.exception is not None else "done"
+        who = ", ".join(impl.plugin_name for impl in impls)
+        print(f"kdmesh: trace: {hook}({', '.join(about)}) by {who}: {end}", file=sys.stderr)

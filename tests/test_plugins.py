@@ -1,59 +1,244 @@
-"""Installed plugins: found by their entry point, each loaded alone."""
+"""Installed plugins: found by their entry point, each loaded alone; and plugins that are one file in a folder."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from importlib.metadata import entry_points
+import textwrap
+from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 
+from kdmesh import hookspecs
+from kdmesh import plugins as loading
 from kdmesh.builtin import plugin as builtin
 from kdmesh.errors import MeshError
-from kdmesh.plugins import Registry
+from kdmesh.offers import API, Config, ConsensusOffer, Offer
+from kdmesh.plugins import KINDS, PluginFile, Registry, carried, fault, receive, registry
 
-GOOD = """
+OFFERING = """
 import kdmesh
 from kdmesh.offers import ConsensusOffer
 
 @kdmesh.hookimpl
 def kdmesh_consensus():
-    return [ConsensusOffer("loudest", "kdmesh_good:Loudest", summary="the most certain source")]
+    return [{offers}]
 """
-MISSPELT = "import kdmesh\n\n@kdmesh.hookimpl\ndef kdmesh_consensuss():\n    return []\n"
-BROKEN = "import nowhere_at_all\n"
+
+
+def offering(*offers: str) -> str:
+    """A plugin that offers consensus rules, each written as the arguments of its offer."""
+    return OFFERING.format(offers=", ".join(f"ConsensusOffer({offer})" for offer in offers))
+
+
+GOOD = {"kdmesh_good": offering("'loudest', 'kdmesh_good:Loudest', summary='the most certain source'")}
+BROKEN = {
+    "kdmesh_no_import": "import nowhere_at_all\n",
+    "kdmesh_misspelt": "import kdmesh\n\n@kdmesh.hookimpl\ndef kdmesh_consensuss():\n    return []\n",
+    "kdmesh_argument": "import kdmesh\n\n@kdmesh.hookimpl\ndef kdmesh_run_started(run, walk):\n    pass\n",
+    "kdmesh_bad_spec": offering("'sloppy', 'no import string'"),
+    "kdmesh_too_new": offering("'modern', 'kdmesh_too_new:Modern', api=99"),
+    "kdmesh_one": offering("'same', 'kdmesh_one:Same'", "'first', 'kdmesh_one:First'"),
+    "kdmesh_two": offering("'same', 'kdmesh_two:Same'"),
+    "kdmesh_usurper": offering("'mean', 'kdmesh_usurper:Mean'"),
+}
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """Three distributions as pip leaves them: one good, one with a misspelt hook, one that cannot be imported."""
-    for name, source in (("kdmesh_good", GOOD), ("kdmesh_misspelt", MISSPELT), ("kdmesh_broken", BROKEN)):
-        (tmp_path / f"{name}.py").write_text(source)
-        info = tmp_path / f"{name}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[kdmesh]\n{name} = {name}\n")
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return Registry([builtin], [entry for entry in entry_points(group="kdmesh") if entry.name.startswith("kdmesh_")])
+def install(tmp_path, monkeypatch):
+    """Lay distributions out as pip leaves them, and return their entry points."""
+
+    def lay(sources: dict[str, str]) -> list[EntryPoint]:
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(source)
+            info = tmp_path / f"{name}-1.2.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.2\n")
+            (info / "entry_points.txt").write_text(f"[kdmesh]\n{name} = {name}\n")
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return [entry for entry in entry_points(group="kdmesh") if entry.name in sources]
+
+    return lay
 
 
-def test_a_good_plugin_is_found_and_broken_ones_are_left_out_with_their_reason(installed):
-    assert installed.find("consensus", "loudest").summary == "the most certain source"
-    errors = {record.dist: record.error for record in installed.records}
-    assert errors["kdmesh-good"] == ""
-    assert "nowhere_at_all" in errors["kdmesh-broken"]
-    assert "kdmesh_consensuss" in errors["kdmesh-misspelt"]
-    assert installed.find("consensus", "mean").name == "mean"
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of single-file plugins that this process uses; nothing of it stays."""
+    monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path))
+    (tmp_path / "lone_plugin.py").write_text(offering("'lone', 'lone_plugin:Lone'") + "\nclass Lone: pass\n")
+    yield tmp_path
+    loading._received.clear()
+    sys.modules.pop("lone_plugin", None)
 
 
-def test_an_unknown_name_tells_of_plugins_that_did_not_load(installed):
-    with pytest.raises(MeshError, match=r"kdmesh-broken 1\.2 did not load \(ModuleNotFoundError"):
-        installed.find("consensus", "quietest")
+def test_all_broken_plugins_at_once_are_named_with_their_reason_and_harm_nobody(install):
+    found = Registry([builtin], install(GOOD | BROKEN))
+    said = {record.dist: (record.status, record.error) for record in found.records}
+    assert said.pop("kdmesh-good") == ("ok", "")
+    for dist, status, part in (
+        ("kdmesh-no-import", "broken", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("kdmesh-misspelt", "broken", "unknown hook 'kdmesh_consensuss'"),
+        ("kdmesh-argument", "broken", "{'walk'}"),
+        ("kdmesh-bad-spec", "broken", "'sloppy' has the factory 'no import string'"),
+        ("kdmesh-too-new", "broken", f"needs plugin API 99, and this kdmesh has {API}: upgrade kdmesh"),
+        ("kdmesh-one", "shadowed", "'same', and so does kdmesh-two 1.2"),
+        ("kdmesh-two", "shadowed", "'same', and so does kdmesh-one 1.2"),
+        ("kdmesh-usurper", "shadowed", "'mean', which is built in"),
+    ):
+        was, error = said.pop(dist)
+        assert was == status and part in error, (dist, was, error)
+    assert said == {}
+    assert found.find("consensus", "loudest").summary == "the most certain source"
+    assert found.find("consensus", "first").factory == "kdmesh_one:First"
+    assert found.find("consensus", "mean").factory.startswith("kdmesh.builtin.")
+    assert found.origin("consensus", "mean") is None
+    assert str(found.origin("consensus", "loudest")) == "kdmesh-good 1.2"
 
 
-def test_a_name_offered_twice_is_an_error():
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("sloppy", r"kdmesh-bad-spec 1\.2 is broken \(.*no import string"),
+        ("modern", r"kdmesh-too-new 1\.2 is broken \(.*API 99"),
+        ("same", r"kdmesh-one 1\.2 is shadowed .*kdmesh-two 1\.2 is shadowed"),
+        ("quietest", r"kdmesh-no-import 1\.2 did not load \(ModuleNotFoundError"),
+    ],
+)
+def test_naming_what_a_broken_plugin_offers_fails_with_its_reason(install, name, reason):
+    with pytest.raises(MeshError, match=reason):
+        Registry([builtin], install(BROKEN)).find("consensus", name, "consensus.c")
+
+
+def test_a_warning_is_given_once(install, capsys):
+    found = Registry([builtin], install(BROKEN | GOOD))
+    assert capsys.readouterr().err == ""
+    found.warn()
+    found.warn()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(BROKEN) and all(line.startswith("kdmesh: warning: plugin 'kdmesh_") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("switches", "loaded"),
+    [
+        ({}, {"kdmesh_good", "kdmesh_one"}),
+        ({"only": "kdmesh-good"}, {"kdmesh_good"}),
+        ({"only": ""}, set()),
+        ({"disabled": "kdmesh_good, other"}, {"kdmesh_one"}),
+    ],
+)
+def test_switches_choose_and_what_is_disabled_is_never_imported(install, switches, loaded):
+    entries = install(GOOD | {"kdmesh_one": BROKEN["kdmesh_one"]})
+    found = Registry([builtin], entries, **switches)
+    assert {record.name for record in found.records if record.status == "ok"} == loaded
+    assert {name for name in ("kdmesh_good", "kdmesh_one") if name in sys.modules} == loaded
+    assert found.find("consensus", "mean")
+
+
+def test_a_plugin_that_is_asked_for_and_not_installed_is_broken():
+    (record,) = Registry([builtin], only="kdmesh-nowhere").records
+    assert (record.status, record.error) == ("broken", "named in KDMESH_PLUGINS, but not installed")
+
+
+def test_strict_raises_at_the_first_problem(install):
+    entries = install({"kdmesh_too_new": BROKEN["kdmesh_too_new"]})
+    with pytest.raises(MeshError, match=r"kdmesh-too-new 1\.2 is broken"):
+        Registry([builtin], entries, strict=True)
+
+
+def test_trace_prints_hook_calls(install, capsys):
+    Registry([builtin], install(GOOD), trace=True)
+    assert "trace: kdmesh_consensus() by kdmesh-good 1.2: kdmesh_good: done" in capsys.readouterr().err
+
+
+def test_an_observer_that_raises_is_named_once_and_the_others_go_on(install, capsys):
+    source = "import kdmesh\n\n@kdmesh.hookimpl\ndef kdmesh_stage_started(stage):\n    "
+    entries = install(
+        {"kdmesh_falls": source + "raise ValueError('tired')\n", "kdmesh_sees": source + "print(stage)\n"}
+    )
+    found = Registry([builtin], entries)
+    for _ in range(2):
+        found.observe("kdmesh_stage_started", run=None, stage="one")
+    out, err = capsys.readouterr()
+    assert out == "one\none\n"
+    assert err == (
+        "kdmesh: warning: plugin kdmesh-falls 1.2: kdmesh_falls failed in kdmesh_stage_started: ValueError: tired\n"
+    )
+
+
+class Loose(Config, extra="ignore"):
+    """Settings that let a misspelt one pass."""
+
+
+@pytest.mark.parametrize(
+    ("offer", "part"),
+    [
+        ("mean", "offers str, not an offer"),
+        (Offer("a", "b:c"), "not an offer of kind consensus"),
+        (ConsensusOffer("a b", "b:c"), "needs a name"),
+        (ConsensusOffer("a", "b:c", Loose), "extra='forbid'"),
+        (ConsensusOffer("a", "b:c", dict), "extra='forbid'"),
+        (ConsensusOffer("a", "b.c"), "'module:attribute'"),
+        (ConsensusOffer("a", "b:c", api=API + 1), "upgrade kdmesh"),
+        (ConsensusOffer("a", "b.c:d"), ""),
+    ],
+)
+def test_a_fault_of_an_offer_is_said(offer, part):
+    assert part in fault("consensus", offer) and bool(part) == bool(fault("consensus", offer))
+
+
+def test_the_built_ins_have_no_fault():
+    found = Registry([builtin])
+    assert [fault(kind, offer) for kind in KINDS for offer in found.offers(kind) if fault(kind, offer)] == []
+
+
+def test_what_must_load_may_not_offer_a_name_twice():
     class Again:
         kdmesh_consensus = staticmethod(builtin.kdmesh_consensus)
 
     with pytest.raises(MeshError, match="two plugins offer the consensus rule 'mean'"):
         Registry([builtin, Again()])
+
+
+def test_a_file_of_the_plugins_folder_is_a_plugin(folder):
+    offer = registry().find("consensus", "lone")
+    assert registry().origin("consensus", "lone").dist == str(folder / "lone_plugin.py")
+    assert offer.load().__name__ == "Lone"
+
+
+def test_a_file_is_known_where_the_folder_is_not(folder, monkeypatch):
+    """What a worker on another machine does; here as if, with the file gone."""
+    sent = carried()
+    (folder / "lone_plugin.py").unlink()
+    monkeypatch.setenv("KDMESH_PLUGINS", "")
+    receive(sent)
+    assert registry().find("consensus", "lone").load().__module__ == "lone_plugin"
+
+
+def test_a_file_does_not_take_the_place_of_a_module(tmp_path):
+    file = PluginFile("random", str(tmp_path / "random.py"), "chosen = 4")
+    (record,) = Registry([builtin], [file]).records
+    assert record.status == "broken" and "another module is called 'random'" in record.error
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(MeshError, match="is no folder"):
+        registry()
+
+
+HOOKS = [getattr(hookspecs, name) for name in dir(hookspecs) if name.startswith("kdmesh_")]
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)
+def test_the_example_of_every_hook_is_a_plugin(hook, tmp_path, monkeypatch):
+    example = textwrap.dedent(inspect.getdoc(hook).split("Example::\n")[1])
+    name = f"example_of_{hook.__name__}"
+    monkeypatch.setitem(sys.modules, name, None)
+    del sys.modules[name]
+    found = Registry([builtin], [PluginFile(name, str(tmp_path / f"{name}.py"), example)])
+    (record,) = found.records
+    assert (record.status, record.error) == ("ok", "")
+    impls = getattr(found.manager.hook, hook.__name__).get_hookimpls()
+    assert name in {getattr(impl.plugin, "__name__", "") for impl in impls}

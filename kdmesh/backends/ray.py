@@ -24,6 +24,7 @@ from kdmesh.backends import worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.processes import marked, new_mark, sweep
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.plugins import carried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,7 +83,7 @@ class RayBackend(Backend):
         """Start an actor. Ray gives it as many OpenMP threads as CPUs."""
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         paths = [path or os.getcwd() for path in sys.path]
-        self._workers[cpus, gpus].append(ray.remote(worker.Worker).options(**options).remote(paths))
+        self._workers[cpus, gpus].append(ray.remote(worker.Worker).options(**options).remote(paths, carried()))
         return self._workers[cpus, gpus][-1]
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 class Worker:
     """A host behind two methods, so that one call and several results look alike."""
 
-    def __init__(self, paths: list[str]) -> None:
-        """Look for modules where the driver does, in its order."""
+    def __init__(self, paths: list[str], plugins: dict[str, Any]) -> None:
+        """Look for modules where the driver does, in its order, and have the same plugins."""
         sys.path[:] = dict.fromkeys([*paths, *sys.path])
+        from kdmesh.plugins import receive
+
+        receive(plugins)
         self.host: Any = None
 
     def open(self, name: str, blueprint: Blueprint, source: Source) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_mesh(command: argparse.ArgumentParser) -> None:
-    """Add ``FILE`` and ``--set`` to a command."""
+    """Add ``FILE``, ``--set`` and ``--plugins-dir`` to a command."""
     command.add_argument("file", metavar="FILE", help="a mesh in YAML, or the name of a bundled one")
     command.add_argument(
         "--set",
@@ -26,15 +26,31 @@ def add_mesh(command: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change a field, e.g. train.epochs=3 or flows.0.weight=0.5 (repeatable)",
     )
+    add_plugins_dir(command)
+
+
+def add_plugins_dir(command: argparse.ArgumentParser) -> None:
+    """Add ``--plugins-dir`` to a command."""
+    command.add_argument("--plugins-dir", metavar="DIR", help="also load each *.py of this folder as a plugin")
+
+
+def use_plugins_dir(args: argparse.Namespace) -> None:
+    """Let the registry of this process, and of the processes it starts, find the folder of plugins."""
+    if args.plugins_dir is not None:
+        os.environ["KDMESH_PLUGINS_DIR"] = str(Path(args.plugins_dir).resolve())
 
 
 def read(args: argparse.Namespace) -> MeshSpec:
     """Read the mesh that the arguments name; `module:Name` in it may be code beside the file, or where we are.
 
     Such code comes after what is installed: a file called `random.py` there must not take the standard one's place.
+    Plugins that have a problem are named on stderr here, where a mesh may want them, and in no listing or help.
     """
+    from kdmesh.plugins import registry
     from kdmesh.spec.read import read_mesh
 
+    use_plugins_dir(args)
+    registry().warn()
     mesh = read_mesh(args.file, args.overrides)
     folders = [str(Path(args.file).resolve().parent)] if Path(args.file).is_file() else []
     sys.path += [folder for folder in (*folders, os.getcwd()) if folder not in sys.path]

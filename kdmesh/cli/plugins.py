@@ -1,39 +1,140 @@
-"""``kdmesh plugins``: what the built-ins and the installed plugins offer."""
+"""``kdmesh plugins``: what the built-ins and the installed plugins offer, what is in it, and how to begin one."""
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli.common import table
+from kdmesh.cli import plugins_new
+from kdmesh.cli.common import add_plugins_dir, table, use_plugins_dir
 
 if TYPE_CHECKING:
-    import argparse
+    from kdmesh.plugins import PluginRecord
+
+COLUMNS = ("kind", "name", "dist", "summary", "paper")
 
 
 def add(commands: Any) -> None:
     """Add the command."""
-    about = "List strategies, objectives, consensus rules, models, data sets and views."
+    about = "List strategies, objectives, consensus rules, models, data sets and views, and plugins with a problem."
     command = commands.add_parser("plugins", help="list what can be named in a mesh", description=about)
-    command.add_argument(
-        "--kind", metavar="KIND", help="only strategies, objectives, consensus, models, datasets or views"
-    )
-    command.add_argument("--json", action="store_true", help="as JSON")
+    kinds = "only strategies, objectives, consensus, models, datasets or views"
+    command.add_argument("--kind", metavar="KIND", help=kinds)
+    command.add_argument("--all", action="store_true", help="also every plugin, disabled ones too, with its status")
+    command.add_argument("--strict", action="store_true", help="exit with 1 if a plugin is broken or shadowed")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--requirements", action="store_true", help="the installed plugins, as pip's requirements")
+    add_plugins_dir(command)
     command.set_defaults(execute=execute)
+    more = command.add_subparsers(metavar="")
+    show = more.add_parser("show", help="one of them in full", description="Show one offer, its paper and settings.")
+    show.add_argument("name", metavar="NAME", help="the name that a mesh uses")
+    show.add_argument("--kind", metavar="KIND", default=argparse.SUPPRESS, help=kinds)
+    show.add_argument("--schema", action="store_true", help="the JSON Schema of its settings")
+    show.set_defaults(execute=execute_show)
+    plugins_new.add(more)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Print kind, name, summary and paper of each offer."""
+    """Print the offers, then the plugins that have a problem."""
+    from kdmesh.plugins import registry
+
+    use_plugins_dir(args)
+    found = registry()
+    rows = [_row(offer, found.origin(offer.kind, offer.name)) for kind in _kinds(args) for offer in found.offers(kind)]
+    records = [record for record in found.records if args.all or (record.error and args.kind is None)]
+    if args.requirements:
+        installed = {f"{record.dist}=={record.version}" for record in found.records if record.version not in ("", "?")}
+        print("".join(f"{line}\n" for line in sorted(installed)), end="")
+    elif args.json:
+        print(json.dumps([*rows, *map(_problem, records)], indent=2))
+    else:
+        parts = [table([[row[column] for column in COLUMNS] for row in rows])] if rows else []
+        if records:
+            parts.append(table([[record.status, record.name, str(record), record.error] for record in records]))
+        print("\n\n".join(parts))
+    return int(args.strict and any(record.error for record in found.records))
+
+
+def execute_show(args: argparse.Namespace) -> int:
+    """Print all there is to know about one offer, without importing its code."""
+    from kdmesh.errors import MeshError
+    from kdmesh.offers import Offer
+    from kdmesh.plugins import registry
+
+    use_plugins_dir(args)
+    found = registry()
+    kinds = _kinds(args)
+    having = [kind for kind in kinds if args.name in found.names(kind)]
+    if not having:
+        claimed = [kind for kind in kinds if any((kind, args.name) in record.claims for record in found.records)]
+        if claimed or len(kinds) == 1:
+            found.find((claimed or kinds)[0], args.name)  # says which plugin fails to provide it, or what there is
+        raise MeshError(f"nothing is called {args.name!r}", where="plugins show", instead="see `kdmesh plugins`")
+    if len(having) > 1:
+        kind = f"--kind {' or --kind '.join(having)}"
+        raise MeshError(f"{args.name!r} is of {len(having)} kinds", where="plugins show", instead=kind)
+    offer = found.find(having[0], args.name)
+    schema = offer.config.model_json_schema()
+    if args.schema:
+        print(json.dumps(schema, indent=2))
+        return 0
+    row = _row(offer, found.origin(having[0], args.name))
+    traits = {trait.name: getattr(offer, trait.name) for trait in fields(offer)[len(fields(Offer)) :]}
+    facts = {"from": f"{row['dist']} {row['version']}".strip(), "code": offer.factory, "paper": offer.paper}
+    facts |= {name.replace("_", " "): _plain(value) for name, value in traits.items()}
+    print(f"{offer.name} ({having[0]}): {offer.summary}\n")
+    print(table([(name, fact) for name, fact in facts.items() if fact]))
+    settings = [
+        (name, _type(about), _default(name, about, schema), about.get("description", ""))
+        for name, about in schema.get("properties", {}).items()
+    ]
+    print("\n" + (table([("setting", "type", "default", ""), *settings]) if settings else "It has no settings."))
+    return 0
+
+
+def _kinds(args: argparse.Namespace) -> tuple[str, ...]:
     from kdmesh.errors import MeshError, nearest
-    from kdmesh.plugins import KINDS, registry
+    from kdmesh.plugins import KINDS
 
     if args.kind not in (None, *KINDS):
         raise MeshError(f"unknown kind {args.kind!r}", where="--kind", instead=nearest(args.kind, KINDS, "kinds"))
-    kinds = KINDS if args.kind is None else (args.kind,)
-    offers = [offer for kind in kinds for offer in registry().offers(kind)]
-    fields = ("kind", "name", "summary", "paper")
-    if args.json:
-        print(json.dumps([{field: getattr(offer, field) for field in fields} for offer in offers], indent=2))
-    else:
-        print(table([[getattr(offer, field) for field in fields] for offer in offers]))
-    return 0
+    return KINDS if args.kind is None else (args.kind,)
+
+
+def _row(offer: Any, origin: PluginRecord | None) -> dict[str, str]:
+    source = ("kdmesh", "") if origin is None else (origin.dist, origin.version)
+    about = {"kind": offer.kind, "name": offer.name, "summary": offer.summary, "paper": offer.paper}
+    return about | {"dist": source[0], "version": source[1], "status": "ok"}
+
+
+def _problem(record: PluginRecord) -> dict[str, str]:
+    return {"kind": "plugin"} | {name: getattr(record, name) for name in ("name", "dist", "version", "status", "error")}
+
+
+def _plain(value: Any) -> str:
+    """A trait of an offer, in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else ", ".join(value) or "nothing"
+
+
+def _type(about: dict[str, Any]) -> str:
+    """The type of a setting, read off its JSON Schema."""
+    if "anyOf" in about:
+        return " or ".join(dict.fromkeys(map(_type, about["anyOf"])))
+    if "enum" in about:
+        return " or ".join(map(json.dumps, about["enum"]))
+    if "const" in about:
+        return json.dumps(about["const"])
+    if "$ref" in about:
+        return str(about["$ref"]).rpartition("/")[2]
+    kind = str(about.get("type", "any"))
+    return f"{kind} of {_type(about['items'])}" if kind == "array" and "items" in about else kind
+
+
+def _default(name: str, about: dict[str, Any], schema: dict[str, Any]) -> str:
+    return "required" if name in schema.get("required", ()) else json.dumps(about.get("default"))

@@ -82,14 +82,14 @@ def run_once(
                 Blueprint(plan, request.modules, checked.shapes), Source(checked.table if small else request.table)
             )
             run = Run(plan, checked, backend, events, Checkpoints(folder.checkpoints) if folder else None)
-            registry().manager.hook.kdmesh_run_started(run=run)
+            registry().observe("kdmesh_run_started", run=run)
             events.listeners.append(observers(run))
             summary = run.execute()
             if folder is not None:
                 folder.agents(run, summary)
                 folder.json("summary.json", summary)
             extra = finish(run) if finish is not None else None
-            registry().manager.hook.kdmesh_run_finished(run=run, summary=summary)
+            registry().observe("kdmesh_run_finished", run=run, summary=summary)
             seconds = round(time.perf_counter() - started, 3)
             events.emit("run_finished", seconds=seconds, folder=str(folder.root) if folder else None)
         return summary, folder, extra

@@ -13,19 +13,17 @@ if TYPE_CHECKING:
 
 def observers(run: Run) -> Listener:
     """A listener that tells plugins of stages, rounds and evaluations; the start and the end are told by the launch."""
-    hook = registry().manager.hook
+    observe = registry().observe
 
     def listen(event: dict[str, Any]) -> None:
         match event["event"]:
             case "stage_started":
-                hook.kdmesh_stage_started(run=run, stage=event["stage"])
+                observe("kdmesh_stage_started", run=run, stage=event["stage"])
             case "round_finished":
-                hook.kdmesh_round_finished(
-                    run=run, stage=event["stage"], round=event["round"], metrics=event["metrics"]
-                )
+                about = {name: event[name] for name in ("stage", "round", "metrics")}
+                observe("kdmesh_round_finished", run=run, **about)
             case "evaluated":
-                hook.kdmesh_agent_evaluated(
-                    run=run, agent=event["agent"], stream=event["stream"], metrics=event["metrics"]
-                )
+                about = {name: event[name] for name in ("agent", "stream", "metrics")}
+                observe("kdmesh_agent_evaluated", run=run, **about)
 
     return listen

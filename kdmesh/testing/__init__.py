@@ -1,0 +1,30 @@
+"""Contract tests for what a plugin offers: subclass one, give it your offer, and pytest runs every check.
+
+    from kdmesh.testing import ObjectiveContract
+
+    class TestHuber(ObjectiveContract):
+        config = {"delta": 0.5}
+        zero_at_equality = True
+
+        @pytest.fixture
+        def offer(self):
+            return HUBER
+
+All checks run on the CPU with tiny seeded tensors. Needs pytest.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{part}" for part in ("base", "consensus", "datasets", "models", "objectives", "strategies"))
+)
+
+from kdmesh.testing.consensus import ConsensusContract  # noqa: E402  pytest rewrites the asserts of what comes next
+from kdmesh.testing.datasets import DatasetContract  # noqa: E402
+from kdmesh.testing.models import ModelContract  # noqa: E402
+from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
+from kdmesh.testing.strategies import StrategyContract  # noqa: E402
+
+__all__ = ["ConsensusContract", "DatasetContract", "ModelContract", "ObjectiveContract", "StrategyContract"]

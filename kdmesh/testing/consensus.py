@@ -1,0 +1,182 @@
+"""The contract of a consensus rule."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdmesh.offers import ConsensusOffer
+from kdmesh.testing.base import Contract
+
+BATCH = 5
+
+
+class ConsensusContract(Contract):
+    """Checks a rule in each space that its offer names, with each number of sources.
+
+    - ``sources``: the numbers of sources it is tried with; ``(3,)`` for a rule that was made for three.
+    - ``order_invariant``: the order of sources changes rounding only.
+    - ``per_target``: the rule takes ``target=``, for whom it combines.
+    """
+
+    __test__ = False
+    kind = "consensus"
+    sources: ClassVar[tuple[int, ...]] = (1, 2, 4, 5)
+    order_invariant: ClassVar[bool] = False
+    per_target: ClassVar[bool] = False
+    classes: ClassVar[int] = 4
+
+    def rule(self, offer: ConsensusOffer, settings: dict[str, Any], space: str) -> nn.Module:
+        """A rule as the engine makes it, in eval mode."""
+        torch.manual_seed(0)
+        made: nn.Module = offer.make(settings)
+        made.space = space  # type: ignore[assignment]  # a plain attribute, not a module
+        return made.eval()
+
+    def said(self, count: int) -> Tensor:
+        """What sources say: seeded logits ``[M, B, C]``, in which no two are equal."""
+        return torch.randn(count, BATCH, self.classes, generator=torch.Generator().manual_seed(3)) * 2
+
+    def combine(self, offer: ConsensusOffer, rule: nn.Module, logits: Tensor, present: Tensor | None = None) -> Tensor:
+        """Combine logits in the rule's space: a signal ``[B, C]``, or weights ``[M, B]`` in `loss` and `gradient`.
+
+        Every call is the rule's first: it is made on a copy.
+        """
+        return self.call(offer, copy.deepcopy(rule), logits, self.values(rule, logits), present)
+
+    def values(self, rule: nn.Module, logits: Tensor) -> Tensor:
+        """What is combined, in the rule's space."""
+        return logits.softmax(-1) if rule.space == "probs" else logits.clone()
+
+    def call(
+        self, offer: ConsensusOffer, rule: nn.Module, logits: Tensor, values: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """Call a rule as the engine does."""
+        torch.manual_seed(1)
+        more: dict[str, Any] = {"labels": torch.arange(BATCH) % self.classes} if offer.needs_labels else {}
+        if rule.space in ("loss", "gradient"):
+            if rule.space == "gradient":
+                more["gradients"] = logits.detach().flip(-1) / 3
+            weights: Tensor = rule.weights(logits, present=present, **more)  # type: ignore[operator]
+            return weights
+        if self.per_target:
+            more["target"] = "a"
+        value: Tensor = rule(values, logits=logits, present=present, **more)
+        return value
+
+    def refuse_malformed(self, space: str, value: Tensor, shape: tuple[int, ...], rows: Tensor | None = None) -> None:
+        """Assert shape, finite values and, in all spaces but `logits`, that they are shares of 1 where ``rows`` is."""
+        kept = value if rows is None else value[..., rows] if space in ("loss", "gradient") else value[rows]
+        assert value.shape == shape, f"space {space}: the shape is {tuple(value.shape)}, not {shape}"
+        assert value.isfinite().all(), f"space {space}: not all values are finite"
+        if space != "logits":
+            total = kept.sum(0 if space in ("loss", "gradient") else -1)
+            assert (kept >= 0).all(), f"space {space}: {kept.min().item()} is below 0"
+            assert torch.allclose(total, torch.ones_like(total), atol=1e-5), f"space {space}: sums are {total.tolist()}"
+
+    def shape(self, space: str, count: int) -> tuple[int, ...]:
+        """The shape of what a rule returns for so many sources."""
+        return (count, BATCH) if space in ("loss", "gradient") else (BATCH, self.classes)
+
+    def test_combines_into_shares_of_one(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """One source or many: finite, of the right shape; a distribution in `probs`, weights that sum to 1."""
+        for space in offer.spaces:
+            for count in self.sources:
+                value = self.combine(offer, self.rule(offer, settings, space), self.said(count))
+                self.refuse_malformed(space, value, self.shape(space, count))
+
+    def test_everyone_present_is_no_mask(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """A mask that names everyone gives what no mask gives."""
+        for space in offer.spaces:
+            for count in self.sources:
+                rule, logits = self.rule(offer, settings, space), self.said(count)
+                everyone = torch.ones(count, BATCH, dtype=torch.bool)
+                torch.testing.assert_close(
+                    self.combine(offer, rule, logits, everyone), self.combine(offer, rule, logits)
+                )
+
+    def test_absent_sources_have_no_say(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """A source that is missing from a sample changes nothing there, even if it is NaN; the rest share the say."""
+        for space in offer.spaces:
+            for count in self.sources:
+                if count == 1:
+                    continue
+                rule, logits = self.rule(offer, settings, space), self.said(count)
+                present = torch.ones(count, BATCH, dtype=torch.bool)
+                present[count // 2] = False
+                silent, values = (
+                    torch.where(present[..., None], side, torch.nan).requires_grad_()
+                    for side in (logits, self.values(rule, logits))
+                )
+                value = self.call(offer, copy.deepcopy(rule), silent, values, present)
+                self.refuse_malformed(space, value.detach(), self.shape(space, count))
+                torch.testing.assert_close(value, self.combine(offer, rule, logits, present))
+                if space in ("loss", "gradient"):
+                    assert not value[~present].any(), f"space {space}: an absent source has weight"
+                elif count - 1 in self.sources:
+                    rest = torch.cat([logits[: count // 2], logits[count // 2 + 1 :]])
+                    torch.testing.assert_close(value, self.combine(offer, rule, rest))
+                if value.requires_grad:
+                    value.square().sum().backward()
+                    for side in (silent, values):
+                        reached = side.grad is None or side.grad.isfinite().all()
+                        assert reached, f"space {space}: a NaN reaches a gradient"
+
+    def test_nobody_present_stays_finite(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """A sample of which nobody speaks gets finite numbers, and the other samples what they are due."""
+        for space in offer.spaces:
+            for count in self.sources:
+                present = torch.ones(count, BATCH, dtype=torch.bool)
+                present[:, 1] = False
+                value = self.combine(offer, self.rule(offer, settings, space), self.said(count), present)
+                self.refuse_malformed(space, value, self.shape(space, count), present[0])
+
+    def test_order_invariant(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Where declared: sources in another order give the same, weights in that order."""
+        if not self.order_invariant:
+            pytest.skip("`order_invariant` is not declared")
+        for space in offer.spaces:
+            for count in self.sources:
+                rule, logits = self.rule(offer, settings, space), self.said(count)
+                order = torch.arange(count).roll(1).flip(0)
+                value, moved = self.combine(offer, rule, logits), self.combine(offer, rule, logits[order])
+                torch.testing.assert_close(moved, value[order] if space in ("loss", "gradient") else value)
+
+    def test_inputs_are_not_changed(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """What the sources said is shared with other readers."""
+        for space in offer.spaces:
+            count = self.sources[-1]
+            logits, present = self.said(count), torch.ones(count, BATCH, dtype=torch.bool)
+            present[0, 0] = False
+            self.combine(offer, self.rule(offer, settings, space), logits, present)
+            assert torch.equal(logits, self.said(count)), f"space {space}: logits were changed in place"
+            assert present.sum() == present.numel() - 1, f"space {space}: the mask was changed in place"
+
+    def test_state_reads_back(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """A rule that has seen a batch, saved and loaded into a new one, goes on in the same way."""
+        for space in offer.spaces:
+            logits = self.said(self.sources[-1])
+            used, fresh = self.rule(offer, settings, space), self.rule(offer, settings, space)
+            self.call(offer, used.train(), logits, self.values(used, logits))
+            used.eval()
+            fresh.load_state_dict(used.state_dict())
+            later = logits.roll(1, 1)
+            assert torch.equal(self.combine(offer, fresh, later), self.combine(offer, used, later))
+
+    def test_state_is_as_offered(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Parameters exactly where ``trained`` says so, with a gradient for each; buffers only where ``stateful``."""
+        for space in offer.spaces:
+            rule, logits = self.rule(offer, settings, space), self.said(self.sources[-1])
+            parameters = dict(rule.named_parameters())
+            assert bool(parameters) == offer.trained, (
+                f"`trained` is {offer.trained}, unlike its {len(parameters)} parameters"
+            )
+            assert offer.stateful or not list(rule.buffers()), "there are buffers, but `stateful` is false"
+            if offer.trained:
+                self.call(offer, rule.train(), logits, self.values(rule, logits)).square().sum().backward()
+                idle = [name for name, parameter in parameters.items() if parameter.grad is None]
+                assert not idle, f"space {space}: no gradient reaches {', '.join(idle)}"

@@ -1,0 +1,76 @@
+"""The contract of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from kdmesh.offers import DatasetOffer
+from kdmesh.streams.table import Table
+from kdmesh.testing.base import Contract
+
+
+class DatasetContract(Contract):
+    """Checks the table that a data set is read as.
+
+    Where the files are made by the test, override the fixture ``settings``:
+
+        @pytest.fixture
+        def settings(self, tmp_path):
+            write_samples(tmp_path / "rows.csv")
+            return {"path": str(tmp_path / "rows.csv")}
+    """
+
+    __test__ = False
+    kind = "datasets"
+
+    @pytest.fixture
+    def table(self, offer: DatasetOffer, settings: dict[str, Any]) -> Table:
+        """The data set, read once."""
+        made: Table = offer.make(settings)
+        assert isinstance(made, Table), f"the factory made a {type(made).__name__}, not a Table"
+        return made
+
+    def test_samples(self, table: Table) -> None:
+        """Finite float32 samples ``[N, ...]``, at least one."""
+        assert table.x.dtype == torch.float32, f"x is {table.x.dtype}"
+        assert table.x.dim() >= 2 and table.x.numel(), f"x has shape {tuple(table.x.shape)}"
+        assert table.x.isfinite().all(), "x is not finite everywhere"
+
+    def test_labels_are_in_range(self, table: Table) -> None:
+        """Int64 labels ``[N]`` in ``0 .. classes - 1``, or none; class names, if any, one per class."""
+        assert table.classes >= 1
+        assert len(table.labels) in (0, table.classes), f"{len(table.labels)} names for {table.classes} classes"
+        if table.y is not None:
+            assert table.y.dtype == torch.int64, f"y is {table.y.dtype}"
+            assert table.y.shape == (len(table),), f"y has shape {tuple(table.y.shape)} for {len(table)} samples"
+            low, high = int(table.y.min()), int(table.y.max())
+            assert 0 <= low <= high < table.classes, f"labels {low} to {high} of {table.classes} classes"
+
+    def test_official_splits_are_disjoint(self, table: Table) -> None:
+        """Splits name rows of the table; no row is in two, nor twice in one."""
+        taken: dict[int, str] = {}
+        for name, rows in table.official.items():
+            assert rows.dtype == torch.int64 and rows.dim() == 1, f"split {name}: rows are int64 numbers [n]"
+            for row in rows.tolist():
+                assert 0 <= row < len(table), f"split {name}: there is no row {row}"
+                assert row not in taken, f"row {row} is in split {taken[row]} and in {name}"
+                taken[row] = name
+
+    def test_columns_have_a_value_per_row(self, table: Table) -> None:
+        """Every further column is as long as the table."""
+        wrong = [name for name, values in table.columns.items() if len(values) != len(table)]
+        assert not wrong, f"columns of another length: {', '.join(wrong)}"
+
+    def test_reading_again_gives_the_same(self, offer: DatasetOffer, settings: dict[str, Any], table: Table) -> None:
+        """Hosts read the data set for themselves, so that a row is the same sample everywhere."""
+        if not table.deterministic:
+            pytest.skip("the table says that it is not deterministic")
+        again: Table = offer.make(settings)
+        assert torch.equal(again.x, table.x), "samples differ from one reading to the next"
+        assert (again.y is None) == (table.y is None)
+        assert table.y is None or again.y is None or torch.equal(again.y, table.y), "labels differ"
+        assert again.official.keys() == table.official.keys() and again.columns == table.columns
+        assert all(torch.equal(again.official[name], rows) for name, rows in table.official.items()), "splits differ"

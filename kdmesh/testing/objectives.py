@@ -1,0 +1,184 @@
+"""The contract of an objective."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdmesh.offers import ObjectiveOffer
+from kdmesh.testing.base import Contract
+
+Compare = Callable[..., Tensor]
+BATCH = 6
+
+
+class ObjectiveContract(Contract):
+    """Checks a loss in each target form that its offer names.
+
+    - ``zero_at_equality``: 0 where student and target agree, above 0 where they do not.
+    - ``permutation_invariant``: the order of samples in a batch does not matter.
+    - ``doubling``: what the loss is multiplied by when every sample stands in the batch twice: 1 for a mean over
+      samples (the interface's reduction), 2 for a sum, None where it follows no such law.
+    - ``shape``, ``target_shape``: of one sample's signal; by default 5 classes, or maps ``[4, 4, 4]`` of hidden layers.
+    """
+
+    __test__ = False
+    kind = "objectives"
+    zero_at_equality: ClassVar[bool] = False
+    permutation_invariant: ClassVar[bool] = False
+    doubling: ClassVar[float | None] = 1.0
+    shape: ClassVar[tuple[int, ...] | None] = None
+    target_shape: ClassVar[tuple[int, ...] | None] = None
+
+    @pytest.fixture
+    def temperature(self, offer: ObjectiveOffer, settings: dict[str, Any]) -> float:
+        """The temperature that a target in form `probs` is made with."""
+        return float(getattr(offer.config.model_validate(settings), "temperature", 1.0)) if offer.tempered else 1.0
+
+    @pytest.fixture
+    def objective(self, offer: ObjectiveOffer, settings: dict[str, Any]) -> nn.Module:
+        """The objective, built and set up for this contract's shapes."""
+        torch.manual_seed(0)
+        made: nn.Module = offer.make(settings)
+        student, target = self.shapes(offer)
+        setup = getattr(made, "setup", None)
+        if callable(setup):
+            setup(torch.Size(student), torch.Size(target))
+        return made
+
+    @pytest.fixture
+    def loss(self, objective: nn.Module, offer: ObjectiveOffer) -> Compare:
+        """``loss(student, target, form, weights=None, rows=None)``: on a copy and seeded, so each call is the first.
+
+        ``rows``: which of the batch's samples these are, where they are not all of them in order.
+        """
+
+        def compute(
+            student: Tensor, target: Tensor, form: str, weights: Tensor | None = None, rows: Tensor | None = None
+        ) -> Tensor:
+            torch.manual_seed(1)
+            beside = self.beside(offer, torch.arange(BATCH) if rows is None else rows)
+            fresh = copy.deepcopy(objective).to(student.dtype if student.dtype == torch.float64 else torch.float32)
+            result: Tensor = fresh(student, target, form=form, weights=weights, **beside)
+            return result
+
+        return compute
+
+    def shapes(self, offer: ObjectiveOffer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of student and target without the batch axis."""
+        own = self.shape or ((5,) if offer.reads == "logits" else (4, 4, 4))
+        return own, self.target_shape or own
+
+    def beside(self, offer: ObjectiveOffer, rows: Tensor) -> dict[str, Tensor]:
+        """What the objective is given beside the target for these samples: what its offer says it ``needs``."""
+        known = {"labels": rows % self.shapes(offer)[0][0], "ids": rows}
+        return {name: known[name] for name in offer.needs}
+
+    def sides(self, offer: ObjectiveOffer, form: str, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """A seeded student ``[B, ...]`` in float64 and a target in a form."""
+        made = torch.Generator().manual_seed(2)
+        own, other = self.shapes(offer)
+        student = torch.randn(BATCH, *own, generator=made, dtype=torch.float64)
+        target = torch.randn(BATCH, *other, generator=made, dtype=torch.float64)
+        if form == "labels":
+            return student, torch.randint(own[0], (BATCH,), generator=made)
+        return student, (target / temperature).softmax(-1) if form == "probs" else target
+
+    def test_loss_is_a_finite_scalar(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """In float32, and in float32 too where the student is bfloat16; also for signals fifty times as large."""
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            for scale in (1.0, 50.0):
+                other = target * scale if form in ("logits", "hidden") else target
+                other = other if form == "labels" else other.float()
+                for dtype in (torch.float32, torch.bfloat16):
+                    value = loss((student * scale).to(dtype), other, form)
+                    assert value.shape == (), f"form {form}: the loss has shape {tuple(value.shape)}"
+                    assert value.dtype == torch.float32, f"form {form}: the loss of a {dtype} student is {value.dtype}"
+                    assert value.isfinite(), f"form {form}: the loss is {value.item()} at scale {scale:g}"
+
+    def test_same_call_gives_the_same_loss(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """With the same seed and the same state the bits are the same."""
+        for form in offer.forms:
+            sides = self.sides(offer, form, temperature)
+            assert torch.equal(loss(*sides, form), loss(*sides, form)), f"form {form}: two calls differ"
+
+    def test_gradient_reaches_the_student_only(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """The student gets a finite gradient, a detached target none; neither is changed in place."""
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            before = student.clone(), target.clone()
+            student.requires_grad_()
+            target = target if form == "labels" else target.requires_grad_()
+            loss(student, target.detach(), form).backward()
+            assert student.grad is not None and student.grad.isfinite().all(), f"form {form}: the gradient is broken"
+            assert student.grad.any(), f"form {form}: no gradient reaches the student"
+            assert target.grad is None, f"form {form}: a gradient reaches the target"
+            assert torch.equal(student, before[0]) and torch.equal(target, before[1]), f"form {form}: inputs changed"
+
+    def test_gradient_is_right(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """The gradient agrees with finite differences in float64."""
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            leaf = student.requires_grad_()
+            assert torch.autograd.gradcheck(lambda s, t=target, f=form: loss(s, t, f), (leaf,), fast_mode=True)
+
+    def test_zero_at_equality(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """Where declared: no loss between equals, some loss between others."""
+        if not self.zero_at_equality:
+            pytest.skip("`zero_at_equality` is not declared")
+        for form in offer.forms:
+            if form == "labels":
+                continue
+            student, target = self.sides(offer, form, temperature)
+            same = (student / temperature).softmax(-1) if form == "probs" else student.clone()
+            value, other = loss(student, same, form).item(), loss(student, target, form).item()
+            assert abs(value) < 1e-9, f"form {form}: the loss between equals is {value}"
+            assert other > 1e-9, f"form {form}: the loss between others is {other}"
+
+    def test_masked_samples_do_not_matter(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """Samples of weight 0 add neither loss nor gradient, even if they are NaN."""
+        weights = torch.tensor([1, 0, 0.5, 1, 0, 2], dtype=torch.float64)
+        silent = weights == 0
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            broken = target.clone()
+            broken[silent] = -100 if form == "labels" else torch.nan
+            leaf = torch.where(silent.view(-1, *[1] * (student.dim() - 1)), torch.nan, student).requires_grad_()
+            expected, value = loss(student, target, form, weights), loss(leaf, broken, form, weights)
+            torch.testing.assert_close(value, expected, msg=f"form {form}: {value.item()}, not {expected.item()}")
+            value.backward()
+            assert leaf.grad is not None and leaf.grad.isfinite().all(), f"form {form}: a NaN reaches the gradient"
+            assert not leaf.grad[silent].any(), f"form {form}: a masked sample has a gradient"
+
+    def test_equal_weights_are_no_weights(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """Weights of 1 give the loss without weights."""
+        for form in offer.forms:
+            sides = self.sides(offer, form, temperature)
+            ones = torch.ones(BATCH, dtype=torch.float64)
+            torch.testing.assert_close(loss(*sides, form, ones), loss(*sides, form))
+
+    def test_permutation_invariant(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """Where declared: the same samples in another order give the same loss."""
+        if not self.permutation_invariant:
+            pytest.skip("`permutation_invariant` is not declared")
+        order = torch.tensor([3, 0, 5, 1, 4, 2])
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            moved = loss(student[order], target[order], form, rows=order)
+            torch.testing.assert_close(moved, loss(student, target, form))
+
+    def test_doubling_the_batch(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """Each sample twice multiplies the loss by ``doubling``."""
+        if self.doubling is None:
+            pytest.skip("`doubling` is None")
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            rows = torch.arange(BATCH).repeat(2)
+            twice = loss(student[rows], target[rows], form, rows=rows)
+            torch.testing.assert_close(twice, loss(student, target, form) * self.doubling)

@@ -1,0 +1,103 @@
+"""Every built-in passes the contract of its kind; what each declares stands here, and nothing is left out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from kdmesh import testing
+from kdmesh.plugins import registry
+
+EQUAL = {"zero_at_equality": True, "permutation_invariant": True}
+ANY_ORDER = {"order_invariant": True}
+CONTRACTS = {
+    "strategies": testing.StrategyContract,
+    "objectives": testing.ObjectiveContract,
+    "consensus": testing.ConsensusContract,
+    "models": testing.ModelContract,
+    "datasets": testing.DatasetContract,
+}
+DECLARED = {
+    ("strategies", "chain"): {"config": {"agents": ["a", "b", "c"], "dense": True}},
+    ("strategies", "ensemble"): {"config": {"teachers": ["a", "b"], "student": "c"}},
+    ("strategies", "mutual"): {"config": {"peers": ["a", "b", "c"]}},
+    ("strategies", "rounds"): {"config": {"teachers": "a", "students": ["b", "c"], "rounds": 2}},
+    ("strategies", "self"): {"config": {"student": "a"}},
+    ("objectives", "ce"): {"config": {"label_smoothing": 0.1, "temperature": 2}, "permutation_invariant": True},
+    ("objectives", "kl"): {"config": {"temperature": 3}, **EQUAL},
+    ("objectives", "reverse_kl"): {"config": {"temperature": 2, "t2_scale": False}, **EQUAL},
+    ("objectives", "jsd"): {"config": {"beta": 0.3}, **EQUAL},
+    ("objectives", "mse"): EQUAL,
+    ("objectives", "mae"): {"config": {"per_element": True}, **EQUAL},
+    ("objectives", "hint"): {"permutation_invariant": True, "target_shape": (6, 2, 2)},
+    ("objectives", "attention"): EQUAL,
+    ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
+    ("models", "mlp"): {"shapes": ((1, 8, 8), (12,)), "config": {"hidden": [16, 8], "dropout": 0.2}},
+    ("models", "vit"): {"shapes": ((1, 8, 8), (3, 8, 4)), "config": {"dim": 16, "heads": 2}},
+    ("models", "cnn"): {"shapes": ((1, 8, 8), (3, 7, 10)), "config": {"width": 8}},
+    ("models", "resnet"): {"shapes": ((1, 8, 8), (3, 7, 10)), "config": {"width": 4}},
+}
+FALLBACK = {"consensus": ANY_ORDER}
+
+
+def idx(folder):
+    for part, size in (("train", 6), ("t10k", 3)):
+        for stem, array in (("images-idx3", np.arange(size * 6).reshape(size, 3, 2)), ("labels-idx1", np.arange(size))):
+            data = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            packed = gzip.compress(data + array.astype(np.uint8).tobytes())
+            (folder / f"{part}-{stem}-ubyte.gz").write_bytes(packed)
+    return {"folder": str(folder)}
+
+
+def arrays(folder):
+    x, y = np.arange(12.0).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
+    np.savez(folder / "some.npz", x=x, y=y, x_test=x[:2], y_test=y[:2])
+    return {"path": str(folder / "some.npz")}
+
+
+def csv(folder):
+    (folder / "some.csv").write_text("a,b,city,label\n1,2,Bern,x\n3,4,Rome,y\n")
+    (folder / "more.csv").write_text("a,b,city,label\n5,6,Oslo,x\n")
+    return {"path": str(folder / "some.csv"), "test_path": str(folder / "more.csv")}
+
+
+def jsonl(folder):
+    rows = [{"a": number, "label": number % 2} for number in range(5)]
+    (folder / "some.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return {"path": str(folder / "some.jsonl")}
+
+
+FILES = {"idx": idx, "arrays": arrays, "csv": csv, "jsonl": jsonl}
+
+
+def contract(kind, offer):
+    """A test class for one offer, as a plugin's author would write it."""
+    body = {"offer": pytest.fixture(lambda self: offer), **DECLARED.get((kind, offer.name), FALLBACK.get(kind, {}))}
+    if kind == "datasets" and offer.name in FILES:
+        body["settings"] = pytest.fixture(lambda self, tmp_path: FILES[offer.name](tmp_path))
+    return type(f"Test_{kind}_{offer.name}", (CONTRACTS[kind],), body)
+
+
+for kind in CONTRACTS:
+    for offer in registry().offers(kind):
+        if offer.factory.startswith("kdmesh."):  # a plugin's own tests look after the rest
+            globals()[f"Test_{kind}_{offer.name}"] = contract(kind, offer)
+
+
+def test_what_is_declared_is_offered():
+    assert all(name in registry().names(kind) for kind, name in DECLARED)
+    assert set(FILES) < set(registry().names("datasets"))
+
+
+@pytest.mark.ray
+class Test_strategies_ensemble_on_ray(CONTRACTS["strategies"]):
+    config = DECLARED["strategies", "ensemble"]["config"]
+    backends = ("inline", "ray")
+
+    @pytest.fixture
+    def offer(self):
+        return registry().find("strategies", "ensemble")
