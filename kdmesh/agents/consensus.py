@@ -25,7 +25,7 @@ class Consensus:
         self.rule: Any = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
         self.rule.space = node.space
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
-        self._tables: dict[tuple[str | None, bool], tuple[int, Signal | None]] = {}
+        self._tables: dict[str | None, tuple[int, Signal | None]] = {}
 
     def variant(self, reader: str | None) -> str | None:
         """For whom it differs: the reader, under leave-one-out or a per-target rule, its own or nested; else nobody."""
@@ -88,9 +88,9 @@ class Consensus:
             return signal.value
         return signal.value.clamp_min(torch.finfo(signal.value.dtype).tiny).log() * self.node.temperature
 
-    def table(self, reader: str | None, version: int, oracle: bool, make: Callable[[], Signal | None]) -> Signal | None:
+    def table(self, reader: str | None, version: int, make: Callable[[], Signal | None]) -> Signal | None:
         """The consensus on a whole stream, kept until a publication changes it."""
-        key = (self.variant(reader), oracle)
+        key = self.variant(reader)
         known = self._tables.get(key)
         if known is None or known[0] != version:
             known = self._tables[key] = (version, make())

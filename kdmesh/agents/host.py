@@ -41,7 +41,6 @@ class Blueprint:
     plan: Plan
     modules: dict[str, nn.Module] = field(default_factory=dict)
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
-    states: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # weights to start from, by owner
 
 
 class Host:
@@ -82,8 +81,6 @@ class Host:
             load_weights(module, path, f"agents.{owner}.weights")
         elif first != owner and first in self.blueprint.modules:
             module.load_state_dict(self.blueprint.modules[first].state_dict())
-        if owner in self.blueprint.states:
-            module.load_state_dict(self.blueprint.states[owner])
         weights = Weights(owner, module, settings, spec.ema)
         if spec.ema is not None or owner not in self.plan.trainable:
             module.requires_grad_(False)
@@ -276,7 +273,7 @@ class Host:
         def make() -> Signal | None:
             return consensus.combine(reader, fetch, lane.y)
 
-        return consensus.table(reader, self.store.version, False, make)
+        return consensus.table(reader, self.store.version, make)
 
     # -- measuring and saving: see measure.py and saving.py --------------------------------------------------------
 

@@ -40,13 +40,11 @@ class Weights:
         self.pending = False  # gradients are accumulating for the next update
         self.optimizer: torch.optim.Optimizer | None = None
         self.schedule: Any = None
-        self._extra: list[nn.Parameter] = []
         self._parameters: list[nn.Parameter] = []
 
     def start(self, updates: int, extra: Iterable[nn.Parameter] = ()) -> None:
         """Make the optimiser for these many updates, over the module and what trains with it (adapters)."""
-        self._extra = list(extra)
-        self._parameters = [p for p in self.module.parameters() if p.requires_grad] + self._extra
+        self._parameters = [p for p in self.module.parameters() if p.requires_grad] + list(extra)
         where = f"agents.{self.name}.train"
         self.optimizer = make_optimizer(self._parameters, self.settings, where)
         self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
