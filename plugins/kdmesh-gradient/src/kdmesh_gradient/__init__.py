@@ -1,0 +1,1 @@
+"""Consensus in gradient space: AEKD."""
