@@ -1,7 +1,7 @@
 """Two heavy peers in mutual learning, exchanging at every step: one inline thread, two inline threads, two Ray actors.
 
 The same mesh three ways, interleaved, in one process that keeps its Ray; wall seconds of the one stage, medians of
-five. The spread run must be at least 1.6 times one inline thread; beside it stands its ratio to all threads. Run:
+seven. The spread run must be at least 1.6 times one inline thread; beside it stands its ratio to all threads. Run:
 ``python benchmarks/ray_peers.py``. It needs two idle cores to say anything.
 """
 
@@ -16,7 +16,7 @@ from kdmesh.engine.launch import Request, run_once
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 
-FLOOR, RUNS, SAMPLES = 1.6, 5, 1024
+FLOOR, RUNS, SAMPLES = 1.6, 7, 1024
 MODEL = {"cnn": {"width": 32, "depth": 3}}
 THREADS = 2
 

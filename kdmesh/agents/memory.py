@@ -1,7 +1,7 @@
 """Keep freed memory in the process: a training step asks for the same large blocks again and again.
 
 By default glibc hands blocks of some megabytes back to the system when they are freed, and every step pays for them in
-page faults: measured here, 45,000 to 290,000 faults and up to a fifth of the time of sixteen steps of a small CNN.
+page faults: measured here, 45,000 to 320,000 faults and up to a quarter of the time of sixteen steps of a small CNN.
 """
 
 from __future__ import annotations
