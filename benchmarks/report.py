@@ -19,7 +19,8 @@ def main() -> None:
         "# Speed",
         "",
         f"Written by `make bench` on {datetime.date.today()}: {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}. A row under its floor, or behind the loop with a DataLoader, is marked MISS.",
+        f"{os.cpu_count()} cores, Python {platform.python_version()}. "
+        "A row under its floor, or behind the loop with a DataLoader, is marked MISS.",
         "",
     ]
     for part in PARTS:
