@@ -11,6 +11,7 @@ from torch import nn
 
 from kdmesh.agents.build import build
 from kdmesh.agents.crossing import unpack
+from kdmesh.agents.taps import AtExit
 from kdmesh.engine.launch import Request, run_controls, run_once
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.plan import Plan, make_plan
@@ -99,11 +100,21 @@ class Mesh:
         ray_address: str | None = None,
         out: str | Path | None = None,
         controls: bool = False,
+        strict_signals: bool = False,
     ) -> Result:
-        """Run the mesh. ``out``: parent of the run's folder; None writes none (`controls` need one)."""
+        """Run the mesh. ``out``: parent of the run's folder; None writes none (`controls` need one).
+
+        ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution.
+        """
         registry().warn()
         request = Request(
-            parse(self._fields), backend, ray_address, Path(out) if out else None, None, dict(self._modules), self.table
+            parse(self._fields),
+            backend,
+            ray_address,
+            Path(out) if out else None,
+            modules=dict(self._modules),
+            table=self.table,
+            strict_signals=strict_signals,
         )
         summary, folder, agents = run_once(request, self._collect)
         if controls:
@@ -123,6 +134,8 @@ class Mesh:
             table, owner = run.checked.table, run.plan.owner[name]
             module = build(run.plan, owner, table.shape, table.classes, registry(), self._modules)
             module.load_state_dict({key: value[0] for key, value in unpack(state, torch.device("cpu")).items()})
+            if (exit := run.plan.spec.agents[name].exit) is not None:
+                module = AtExit(module, exit)
             found[name] = AgentResult(name, run.roles[name], module.eval(), {}, "")
         return found
 
@@ -173,4 +186,4 @@ def load(folder: str | Path) -> nn.Module:
         offer = registry().find("models", ref.name)
         module = offer.make(ref.config, input_shape=torch.Size(config["input_shape"]), classes=config["classes"])
     module.load_state_dict(load_file(root / "model.safetensors"))
-    return module.eval()
+    return (AtExit(module, config["exit"]) if config.get("exit") else module).eval()

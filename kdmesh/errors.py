@@ -37,6 +37,12 @@ class RunFailed(MeshError):
     exit_code = 1
 
 
+class HostLost(RunFailed):
+    """The process of a host is gone. ``host``: its name."""
+
+    host: str = ""
+
+
 def _rebuild(kind: type[MeshError], what: str, where: str, instead: str, file: str) -> MeshError:
     """Unpickle: exceptions cross from Ray's workers with their fields."""
     return kind(what, where=where, instead=instead, file=file)

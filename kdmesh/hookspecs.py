@@ -1,9 +1,10 @@
 """The table of contents of extension: every place where a plugin can add to kdmesh.
 
 Hooks named in the plural *offer* things: they return lists of offers, keyed by name, so order never matters. Hooks in
-the past tense *observe*; they must not depend on their order. A plugin is a module with functions marked by
-``kdmesh.hookimpl``; the built-ins come in through the same door (``kdmesh/builtin/plugin.py``). The module is imported
-to list what it offers, so it imports no torch: a factory is named by an import string and loaded where it is used.
+the past tense *observe*; they must not depend on their order. A hook that is a verb is *asked*: the first plugin that
+has an answer gives it, and kdmesh's own comes last. A plugin is a module with functions marked by ``kdmesh.hookimpl``;
+the built-ins come in through the same door (``kdmesh/builtin/plugin.py``). The module is imported to list what it
+offers, so it imports no torch: a factory is named by an import string and loaded where it is used.
 
 An implementation may leave out arguments that it does not need. Each example is a whole plugin, but for its factory.
 """
@@ -15,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from kdmesh.offers import ConsensusOffer, DatasetOffer, ModelOffer, ObjectiveOffer, StrategyOffer, ViewOffer
+    from kdmesh.offers import (
+        ConsensusOffer,
+        DatasetOffer,
+        ModelOffer,
+        ObjectiveOffer,
+        SignalOffer,
+        StrategyOffer,
+        ViewOffer,
+    )
+    from kdmesh.spec import MeshSpec
 
 hookspec = pluggy.HookspecMarker("kdmesh")
 hookimpl = pluggy.HookimplMarker("kdmesh")
@@ -124,6 +134,24 @@ def kdmesh_views() -> list[ViewOffer]:  # type: ignore[empty-body]
 
 
 @hookspec
+def kdmesh_signals() -> list[SignalOffer]:  # type: ignore[empty-body]
+    """Offer kinds of signal: what an agent sends instead of its logits or a layer's output.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, SignalOffer
+
+        class Rounded(Config):
+            digits: int = 1
+
+        @kdmesh.hookimpl
+        def kdmesh_signals():
+            return [SignalOffer("rounded", "kdmesh_rounded.signal:Rounded", Rounded, "logits with few digits")]
+    """
+
+
+@hookspec
 def kdmesh_run_started(run: Any) -> None:
     """Observe a run that is about to train: ``run`` has ``plan``, ``folder`` and ``seed``.
 
@@ -180,6 +208,20 @@ def kdmesh_agent_evaluated(run: Any, agent: str, stream: str, metrics: dict[str,
 
 
 @hookspec
+def kdmesh_host_lost(run: Any, host: str, error: str) -> None:
+    """Observe a host that is gone: its process ended, was killed, or ran out of memory.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_host_lost(host, error):
+            print(f"{host} is gone: {error}")
+    """
+
+
+@hookspec
 def kdmesh_run_finished(run: Any, summary: dict[str, Any]) -> None:
     """Observe the end of a run that succeeded.
 
@@ -191,4 +233,26 @@ def kdmesh_run_finished(run: Any, summary: dict[str, Any]) -> None:
         @kdmesh.hookimpl
         def kdmesh_run_finished(run, summary):
             (run.folder / "copy.json").write_text(json.dumps(summary))
+    """
+
+
+@hookspec(firstresult=True)
+def kdmesh_place_agents(
+    mesh: MeshSpec, groups: list[list[str]], resources: dict[str, float]
+) -> dict[str, list[str]] | None:
+    """Place agents on hosts, for a mesh with `placement: auto`: the agents of each host, or None to leave it to others.
+
+    ``mesh`` is the long form; the agents of one of the ``groups`` must share a host; ``resources``: what this machine
+    has, ``cpus``.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_place_agents(groups, resources):
+            hosts = {f"host{number}": [] for number in range(int(resources["cpus"]))}
+            for number, agents in enumerate(groups):
+                hosts[f"host{number % len(hosts)}"] += agents
+            return hosts
     """

@@ -69,13 +69,31 @@ class ObjectiveOffer(Offer):
 
 @dataclass(frozen=True)
 class ConsensusOffer(Offer):
-    """A rule that combines several signals into one."""
+    """A rule that combines several signals into one.
+
+    ``needs_labels``: it is given the labels of the batch; ``stateful``, ``trained``: it has buffers, or weights, that
+    change, so that one host owns it.
+    """
 
     kind: ClassVar[str] = "consensus"
     needs_labels: bool = False
     stateful: bool = False
     trained: bool = False
     spaces: tuple[str, ...] = ("probs", "logits")  # of: probs, logits, loss, gradient
+    inputs: bool = False  # is informed by flows `as: input`, whose signals it does not combine
+
+
+@dataclass(frozen=True)
+class SignalOffer(Offer):
+    """A kind of signal, made where its agent lives: ``factory(**config)`` gives ``make(value [B, ...]) -> [B, ...]``.
+
+    ``reads``: what it is made of, ``logits`` or ``hidden`` (the layer that the flow's `tap` names); ``form``: what its
+    reader sees.
+    """
+
+    kind: ClassVar[str] = "signals"
+    reads: str = "logits"  # logits | hidden
+    form: str = "probs"  # logits | probs | hidden
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
 from pydantic import BaseModel, ValidationError
 
 from kdmesh import hookspecs
-from kdmesh.errors import MeshError, nearest
+from kdmesh.errors import MeshError, RunFailed, nearest
 from kdmesh.offers import API, Offer
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ NOUNS = {
     "models": "model",
     "datasets": "data set",
     "views": "view",
+    "signals": "kind of signal",
 }
 KINDS = tuple(NOUNS)
 SWITCHES = (
@@ -263,6 +264,33 @@ class Registry:
                 self.manager.subset_hook_caller(hook, others)(**about)
             except Exception as error:
                 self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}")
+
+    def ask(self, hook: str, **about: Any) -> Any:
+        """Return the first answer of the plugins, the built-in one last; RunFailed names the one that raises."""
+        for impl in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
+            others = [other for other in self.manager.get_plugins() if other is not impl.plugin]
+            try:
+                answer = self.manager.subset_hook_caller(hook, others)(**about)
+            except MeshError:
+                raise
+            except Exception as error:
+                raise RunFailed(
+                    f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}"
+                ) from error
+            if answer is not None:
+                return answer
+        return None
+
+    def blame(self, kind: str, name: str, error: Exception, doing: str, where: str) -> NoReturn:
+        """Raise RunFailed, which says whose code raised ``error`` and what it was ``doing``; MeshError as it is."""
+        if isinstance(error, MeshError):
+            raise error
+        record = self.origin(kind, name)
+        raise RunFailed(
+            f"the {NOUNS[kind]} {name!r} of {record or 'kdmesh'} failed {doing}: {type(error).__name__}: {error}",
+            where=where,
+            instead="another one, or tell its author" if record else "",
+        ) from error
 
     def warn(self) -> None:
         """Say on stderr, once, which plugins have a problem."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,50 +12,87 @@ from kdmesh.agents.build import output
 from kdmesh.agents.taps import Taps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from kdmesh.agents.weights import Weights
     from kdmesh.streams.views import View
 
 _default = torch.default_generator
+Value = tuple[Tensor, dict[str, Tensor]]
+Made = tuple["Callable[[Tensor], Tensor]", str]
+Asked = tuple["Agent", tuple[str, ...]]
 
 
 class Agent:
     """Forwards its weights on samples as it sees them.
 
-    ``forward(x [B, ...]) -> (logits [B, C], {tap: value [B, ...]})``. ``made`` counts samples forwarded as a publisher.
+    ``forward(x [B, ...]) -> (logits [B, C], {name: value [B, ...]})``, where a name is a tap's or that of a signal that
+    is made: ``makes`` says how, and of which layer ("": of the logits). ``exit``: the layer that gives the logits.
     """
 
-    def __init__(self, name: str, weights: Weights, view: View | None, layers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: Weights,
+        view: View | None,
+        layers: dict[str, str],
+        makes: Mapping[str, Made] | None = None,
+        exit: str | None = None,
+    ) -> None:
         self.name, self.weights, self.view, self.layers = name, weights, view, layers
+        self.makes, self.exit = makes or {}, exit
         self.module = weights.module
         self.device = torch.device(weights.settings.device)
         self.forwards = 0
         self._taps: dict[tuple[str, ...], Taps] = {}
         self._bf16 = weights.settings.precision == "bf16"
 
+    def layer(self, name: str) -> str:
+        """The layer behind a name: a tap's, or that of which a signal is made; one it does not define is a path."""
+        name = self.makes[name][1] if name in self.makes else name
+        return self.layers.get(name, name)
+
     def taps(self, names: tuple[str, ...]) -> Taps:
-        """The hooks for these taps; a name that the agent does not define is a module path."""
+        """The hooks for these names and the exit, by the layers' paths."""
         if names not in self._taps:
-            layers = {name: self.layers.get(name, name) for name in names}
-            self._taps[names] = Taps(self.module, layers, f"agents.{self.name}")
+            paths = [self.layer(name) for name in names] + [self.exit or ""]
+            self._taps[names] = Taps(self.module, {path: path for path in paths if path}, f"agents.{self.name}")
         return self._taps[names]
 
     def see(self, x: Tensor, ids: Tensor, epoch: int) -> Tensor:
         """The samples through the agent's view."""
         return x if self.view is None else self.view(x, ids.to(x.device), epoch)
 
-    def forward(self, x: Tensor, names: tuple[str, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute, with whatever mode and grad are in force."""
+    def forward(self, x: Tensor, names: tuple[str, ...] = (), others: Sequence[Asked] = ()) -> Any:
+        """Compute, with whatever mode and grad are in force; with ``others``, one value for this agent and each.
+
+        The others are exits of the same weights: one forward answers for all.
+        """
         if self._bf16:
             with torch.autocast(self.device.type, torch.bfloat16):
-                return self._forward(x, names)
-        return self._forward(x, names)
+                return self._forward(x, names, others)
+        return self._forward(x, names, others)
 
-    def _forward(self, x: Tensor, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _forward(self, x: Tensor, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         self.forwards += 1
-        if not names:
+        if not names and self.exit is None:
             return output(self.module(x)), {}
-        with self.taps(names) as values:
+        asked = [(self, names), *others]
+        with ExitStack() as stack:
+            layers = [stack.enter_context(agent.taps(own)) for agent, own in asked]
             logits = output(self.module(x))
+        values = [agent._read(logits, found, own) for (agent, own), found in zip(asked, layers, strict=True)]
+        return values if others else values[0]
+
+    def _read(self, logits: Tensor, layers: dict[str, Tensor], names: tuple[str, ...]) -> Value:
+        """What was asked for, of what a forward computed."""
+        if self.exit is not None:
+            logits = layers[self.exit]
+        values = {}
+        for name in names:
+            path = self.layer(name)
+            value = layers[path] if path else logits
+            values[name] = self.makes[name][0](value) if name in self.makes else value
         return logits, values
 
     def still(self, x: Tensor, fixed: int, names: tuple[str, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 
 class Consensus:
-    """One rule, built once per host. ``combine`` is the only place where signals of several sources meet."""
+    """One rule, built once per host. ``combine`` is the only place where signals of several sources meet.
 
-    def __init__(self, node: ConsensusNode, config: dict[str, Any]) -> None:
+    ``strict``: what the rule gives is checked before anyone reads it.
+    """
+
+    def __init__(self, node: ConsensusNode, config: dict[str, Any], strict: bool = False) -> None:
         self.node = node
         self.rule: Any = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
         self.rule.space = node.space
+        self.strict = strict
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self._tables: dict[str | None, tuple[int, Signal | None]] = {}
 
@@ -73,9 +77,18 @@ class Consensus:
         more: dict[str, Any] = {"labels": labels} if node.needs_labels else {}
         if node.per_target:
             more["target"] = reader
-        value = self.rule.forward(values, logits=logits, present=present, **more)
+        value = self.rule.forward(values, logits=logits, present=present, **more, **self.given(fetch))
         weights = None if present is None else present.any(0).to(value.dtype)
+        if self.strict:
+            refuse_improper(value, values.shape[1:], node.space, weights)
         return Signal(value, node.space, weights)
+
+    def given(self, fetch: Callable[[Edge], Signal | None]) -> dict[str, list[Tensor | None]]:
+        """What informs the rule beside what it combines."""
+        if not self.node.given:
+            return {}
+        signals = [fetch(edge) for edge in self.node.given]
+        return {"inputs": [None if signal is None else signal.value for signal in signals]}
 
     def stack(self, signals: list[Signal | None]) -> Tensor:
         """Logits ``[M, B, C]``, zeros where a source has not published."""
@@ -95,3 +108,20 @@ class Consensus:
         if known is None or known[0] != version:
             known = self._tables[key] = (version, make())
         return known[1]
+
+
+def refuse_improper(value: Any, shape: torch.Size, space: str, weights: Tensor | None) -> None:
+    """Raise ValueError for what is no signal ``[B, C]``, is not finite, or, in space `probs`, no distribution.
+
+    Samples of weight 0 may hold anything.
+    """
+    if not isinstance(value, Tensor) or value.shape != shape:
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"it gave {found}, not a tensor of shape {tuple(shape)}")
+    rows = value.detach() if weights is None else value.detach()[weights != 0]
+    if not rows.isfinite().all():
+        raise ValueError(f"it gave {int((~rows.isfinite()).sum())} values that are not finite")
+    if space == "probs" and rows.numel():
+        low, off = rows.min().item(), (rows.sum(-1) - 1).abs().max().item()
+        if low < 0 or off > 1e-3:
+            raise ValueError(f"it gave no distribution: the least value is {low:.4g}, a sum is off from 1 by {off:.4g}")

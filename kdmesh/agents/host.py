@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Blueprint:
-    """What every host is built from. ``shapes``: the shape of a tap without its batch axis, by (agent, tap)."""
+    """What every host is built from.
+
+    ``shapes``: the shape, without its batch axis, of a tap or of a signal that is made, by (agent, name). ``strict``:
+    what a consensus gives is checked.
+    """
 
     plan: Plan
     modules: dict[str, nn.Module] = field(default_factory=dict)
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    strict: bool = False
 
 
 class Host:
@@ -96,20 +101,64 @@ class Host:
                 for number, ref in enumerate(spec.view.augment)
             ]
             view = View(made, spec.view.draws)
-        return Agent(name, weights, view, spec.taps)
+        makes = {
+            edge.what: self._made(edge) for edge in self.plan.edges if edge.made is not None and edge.source == name
+        }
+        return Agent(name, weights, view, spec.taps, makes, spec.exit)
+
+    def _made(self, edge: Edge) -> tuple[Any, str]:
+        """How a signal is made, and of which layer."""
+        assert edge.made is not None
+        offer = self.registry.find("signals", edge.made.name)
+        make = offer.make(edge.made.config)
+
+        def made(value: Tensor) -> Tensor:
+            try:
+                result: Tensor = make(value)
+            except Exception as error:
+                self.registry.blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
+            return result
+
+        return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
 
     def _objective(self, edge: Edge) -> Any:
         """Build a flow's loss with its adapters, seeded by the flow's ends."""
         assert edge.objective is not None
         objective = self.registry.find("objectives", edge.objective.name).make(edge.objective.config)
         torch.manual_seed(mix(self.seed, "objective", edge.source, edge.target, edge.id))
-        if edge.signal == "hidden" and edge.tap is not None:
-            shapes = self.blueprint.shapes
-            try:
-                objective.setup(shapes[edge.target, edge.tap.to], shapes[edge.source, edge.tap.of])
-            except ValueError as error:
-                raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
+        try:
+            objective.setup(*self._shapes(edge), **self._facts(edge))
+        except MeshError as error:
+            error.where = error.where or edge.where
+            raise
+        except ValueError as error:
+            raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
         return objective.to(self.plan.train(edge.target).device)
+
+    def _shapes(self, edge: Edge) -> tuple[torch.Size, torch.Size]:
+        """The shapes, without the batch axis, of what an objective compares."""
+        shapes, outputs = self.blueprint.shapes, self._outputs(edge.target)
+        own = shapes[edge.target, edge.tap.to] if edge.reads == "hidden" and edge.tap is not None else outputs
+        if edge.source in self.plan.owner:
+            return own, self._sent(edge)
+        return own, torch.Size([]) if edge.form == "labels" else outputs
+
+    def _sent(self, edge: Edge) -> torch.Size:
+        """The shape, without the batch axis, of what an agent sends on an edge."""
+        return self.blueprint.shapes[edge.source, edge.what] if edge.what else self._outputs(edge.source)
+
+    def _outputs(self, agent: str) -> torch.Size:
+        """The shape of an agent's logits without the batch axis."""
+        labels = self.plan.spec.agents[agent].labels
+        return torch.Size([self.table.classes if labels is None else len(labels)])
+
+    def _facts(self, edge: Edge) -> dict[str, Tensor | None]:
+        """What an objective needs beside its target, of the whole stream."""
+        if not edge.needs:
+            return {}
+        lane = self.feed.lane(edge.stream, edge.target, torch.device(self.plan.train(edge.target).device))
+        known = {"labels": lane.y, "ids": lane.ids}
+        return {name: known[name] for name in edge.needs}
 
     def _consensus(self) -> dict[str, Consensus]:
         """The consensus nodes that this host reads or judges, and those that these read."""
@@ -118,7 +167,14 @@ class Host:
         def add(node: ConsensusNode) -> Consensus:
             if node.name not in found:
                 config = self.registry.check("consensus", node.rule.name, node.rule.config).model_dump()
-                made = found[node.name] = Consensus(node, config)
+                torch.manual_seed(mix(self.seed, "consensus", node.name))
+                made = found[node.name] = Consensus(node, config, self.blueprint.strict)
+                sources, given = tuple(edge.source for edge in node.members), tuple(map(self._sent, node.given))
+                try:
+                    made.rule.setup(sources, self.table.classes, given)
+                except MeshError as error:
+                    error.where = error.where or f"consensus.{node.name}"
+                    raise
                 inner = [self.plan.consensus.get(edge.source) for edge in node.members]
                 made.nested = [add(other) for other in inner if other is not None]
             return found[node.name]
@@ -137,10 +193,6 @@ class Host:
 
     def _judges(self, consensus: str) -> bool:
         return self.plan.judge(consensus) == self.name
-
-    def what(self, edge: Edge) -> str:
-        """The tap an edge carries, or "" for logits."""
-        return edge.tap.of if edge.signal == "hidden" and edge.tap is not None else ""
 
     def threads(self, count: int) -> None:
         """Use so many torch threads from here on."""
@@ -201,7 +253,7 @@ class Host:
                 if self.streams[op.stream].private:
                     raise RunFailed(f"a signal made on the private stream {op.stream!r} would leave {self.name}")
                 if op in frame.values:
-                    exports[step, op] = pack(frame.values[op])
+                    exports[step, op] = pack(frame.values[op], lesson.sent(op))
             if step in segment.complete:
                 lesson.finish(frame)
                 del lesson.frames[step]
@@ -209,8 +261,8 @@ class Host:
 
     # -- publishing ------------------------------------------------------------------------------------------------
 
-    def publish(self, agent: str, stream: str, taps: tuple[str, ...], measure: bool = False) -> dict[Key, Any]:
-        """A full evaluation pass of an agent over a stream, in fixed-size padded batches.
+    def publish(self, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False) -> dict[Key, Any]:
+        """A full evaluation pass of an agent over a stream, in fixed-size padded batches: what readers want of it.
 
         To ``measure`` is not to teach: the pass is on the samples as they are, and not counted.
         """
@@ -218,10 +270,11 @@ class Host:
         lane = self.feed.lane(stream, agent, one.device)
         self.threads(one.weights.settings.threads)
         made = one.forwards
-        logits, values = one.still(lane.x if measure else one.see(lane.x, lane.ids, 0), self.fixed, taps)
+        names = tuple(what for what in whats if what)
+        logits, values = one.still(lane.x if measure else one.see(lane.x, lane.ids, 0), self.fixed, names)
         if measure:
             one.forwards = made
-        found = {Key(agent, stream): logits, **{Key(agent, stream, tap): values[tap] for tap in taps}}
+        found = {Key(agent, stream, what): values[what] if what else logits for what in whats}
         return {key: pack((value, {})) for key, value in found.items()}
 
     def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
@@ -260,6 +313,11 @@ class Host:
             self.snapshots[agent] = self._agent(agent, Weights(owner, module.eval().requires_grad_(False), settings))
         self.snapshots[agent].module.load_state_dict(values)
 
+    def blame_rule(self, name: str, error: Exception, when: str) -> NoReturn:
+        """Raise, with whose rule it is, what a consensus raised."""
+        rule = self.plan.consensus[name].rule.name
+        self.registry.blame("consensus", rule, error, f"to combine {when}", f"consensus.{name}")
+
     def stored_consensus(self, name: str, reader: str, lane: Lane) -> Signal | None:
         """A consensus whose inputs are all stored, formed once on the whole stream."""
         consensus = self.consensus[name]
@@ -267,11 +325,14 @@ class Host:
         def fetch(edge: Edge) -> Signal | None:
             if edge.source in self.consensus:
                 return self.stored_consensus(edge.source, reader, lane)
-            publication = self.store.get(Key(edge.source, lane.stream.base or lane.stream.name, self.what(edge)))
-            return None if publication is None else Signal(publication.values.to(lane.device))
+            publication = self.store.get(Key(edge.source, lane.stream.base or lane.stream.name, edge.what))
+            return None if publication is None else Signal(publication.values.to(lane.device), edge.form)
 
         def make() -> Signal | None:
-            return consensus.combine(reader, fetch, lane.y)
+            try:
+                return consensus.combine(reader, fetch, lane.y)
+            except Exception as error:
+                self.blame_rule(name, error, f"the stream {lane.stream.name!r}")
 
         return consensus.table(reader, self.store.version, make)
 

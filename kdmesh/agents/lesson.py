@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from kdmesh.agents.agent import reseed
+from kdmesh.agents.agent import Value, reseed
 from kdmesh.agents.update import Update
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.steps import Op
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Lesson as LessonPlan
 
-Value = tuple[Tensor, dict[str, Tensor]]
 MASK = 2**63 - 1
 STRIDE = 0x9E3779B97F4A7C15  # odd: seeds of successive steps never repeat within 2**63
 
@@ -58,6 +57,7 @@ class Lesson:
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
         self.taps = _taps(plan.edges, host)
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
+        self._sent: dict[Op, set[str]] = {}
         self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
         self.update = Update(self)
         self.ops: dict[Op, Callable[[Frame], None]] = {}
@@ -138,34 +138,55 @@ class Lesson:
         owner = self.host.plan.owner[agent]
         return owner in self.ends and self.host.weights[owner].ema is None
 
-    def _forward(self, op: Op) -> Callable[[Frame], None]:
-        """Forward an agent: with gradient where its own update or a flow's `detach: false` needs it."""
+    def _exits(self, op: Op) -> list[Op]:
+        """The forwards that are one: training exits of one set of weights that see the same samples."""
+        agents, owner = self.host.agents, self.host.plan.owner
+
+        def like(other: Op) -> bool:
+            return (
+                other._replace(node=op.node) == op
+                and owner.get(other.node) == owner[op.node]
+                and agents[other.node].exit is not None
+                and agents[other.node].view is None
+                and self.lane(other.node, other.stream) is self.lane(op.node, op.stream)
+            )
+
+        return [other for other in self.plan.ops if like(other)] if like(op) else [op]
+
+    def _needs_grad(self, op: Op) -> bool:
+        """Whether a gradient comes back to a forward: from its own update, or through a flow with `detach: false`."""
+        return any(
+            edge.stream == op.stream and (edge.target == op.node or (edge.source == op.node and not edge.detach))
+            for edge in [*self.plan.edges, *(e for n in self.host.plan.consensus.values() for e in n.inputs)]
+        )
+
+    def _forward(self, op: Op) -> Callable[[Frame], None] | None:
+        """Forward an agent, and the exits that share its forward."""
         agent = self.host.agents[op.node]
         trains, ema = self.trains(op.node), agent.weights.ema
         train_mode = op.mode == "train" or (op.mode == "" and (trains or (ema is not None and ema.mode == "train")))
-        grad = (
-            trains and op.kind == "f" and op.mode != "eval"
-            and any(
-                edge.stream == op.stream and (edge.target == op.node or (edge.source == op.node and not edge.detach))
-                for edge in [*self.plan.edges, *(e for n in self.host.plan.consensus.values() for e in n.inputs)]
-            )
-        )  # fmt: skip
+        exits = self._exits(op) if train_mode else [op]
+        if exits[0] != op:
+            return None  # the first exit's forward answers for all
+        grad = trains and op.kind == "f" and op.mode != "eval" and any(map(self._needs_grad, exits))
         lane, names = self.lane(op.node, op.stream), self.taps.get((op.node, op.stream), ())
+        others = [(self.host.agents[o.node], self.taps.get((o.node, o.stream), ())) for o in exits[1:]]
         seed = mix(self.host.seed, op.node, op.kind, op.stream, self.plan.name)
         fixed, device, see, module = self.host.fixed, agent.device, agent.see, agent.module
         keys = [
-            Key(op.node, op.stream, self.host.what(edge), "recorded")
+            (exit, Key(exit.node, exit.stream, edge.what, "recorded"))
+            for exit in exits
             for edge in self.recorded
-            if edge.source == op.node and op == Op("f", op.node, _base(self.lane(op.node, edge.stream)))
+            if edge.source == exit.node and exit == Op("f", exit.node, _base(self.lane(exit.node, edge.stream)))
         ]
         threads = agent.weights.settings.threads
         forward_now, threads_now, batch_of = agent.forward, self.host.threads, self.batch
 
-        def compute(x: Tensor) -> Value:
+        def compute(x: Tensor) -> Any:
             if grad:
-                return forward_now(x, names)
+                return forward_now(x, names, others)
             with torch.no_grad():
-                return forward_now(x, names)
+                return forward_now(x, names, others)
 
         def forward(frame: Frame) -> None:
             batch = batch_of(frame, lane)
@@ -183,9 +204,12 @@ class Lesson:
                     module.train()
                     value = compute(x)
                     module.eval()
-            frame.values[op] = value
-            for key in keys:
-                frame.kept[key] = value
+            if others:
+                frame.values.update(zip(exits, value, strict=True))  # type: ignore[arg-type]  # as many as exits
+            else:
+                frame.values[op] = value
+            for exit, key in keys:
+                frame.kept[key] = frame.values[exit]
 
         return forward
 
@@ -217,8 +241,7 @@ class Lesson:
         asked = usual._replace(mode=edge.mode)  # is drawn only where it differs from the usual one
         op = asked if asked in self.plan.ops else usual
         assert op in self.plan.ops, f"the step has no {op.label(set())} for {edge}"
-        what, detach, device = self.host.what(edge), edge.detach, self.host.agents[reader].device
-        form = "hidden" if what else "logits"
+        what, detach, device, form = edge.what, edge.detach, self.host.agents[reader].device, edge.form
         key = (op, what, detach, str(device))
 
         def live(frame: Frame) -> Signal | None:
@@ -234,7 +257,7 @@ class Lesson:
         return live
 
     def _snapshot(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
-        lane, what = self.lane(reader, edge.stream), self.host.what(edge)
+        lane, what = self.lane(reader, edge.stream), edge.what
         device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
 
         def snapshot(frame: Frame) -> Signal | None:
@@ -246,15 +269,15 @@ class Lesson:
                 x = old.see(batch.x, lane.samples(batch.at), batch.epoch)
                 frame.kept[key] = old.still(x.to(old.device), self.host.fixed, names)
             logits, taps = frame.kept[key]
-            return Signal((taps[what] if what else logits).to(device), "hidden" if what else "logits")
+            return Signal((taps[what] if what else logits).to(device), edge.form)
 
         return snapshot
 
     def _stored(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
-        lane, what, store = self.lane(reader, edge.stream), self.host.what(edge), self.host.store
+        lane, what, store = self.lane(reader, edge.stream), edge.what, self.host.store
         kind = "recorded" if edge.stale == "recorded" else "publish"
         key = Key(edge.source, _base(lane), what, kind)
-        form, device = "hidden" if what else "logits", self.host.agents[reader].device
+        form, device = edge.form, self.host.agents[reader].device
 
         def stored(frame: Frame) -> Signal | None:
             publication, batch = store.get(key), self.batch(frame, lane)
@@ -277,7 +300,10 @@ class Lesson:
         batch = self.batch(frame, lane)
         signal: Signal | None = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
-            signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(frame), batch.y)
+            try:
+                signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(frame), batch.y)
+            except Exception as error:
+                self.host.blame_rule(name, error, f"at step {frame.step}")
         elif batch is not None:
             whole = self.host.stored_consensus(name, reader, lane)
             if whole is not None:
@@ -291,6 +317,18 @@ class Lesson:
         if key not in self._members:
             self._members[key] = self.fetcher(edge, reader)
         return self._members[key]
+
+    def sent(self, op: Op) -> set[str]:
+        """What of a forward other hosts read: nothing else leaves this one."""
+        if op not in self._sent:
+            nodes, here = self.host.plan.consensus, self.host.agents
+
+            def abroad(edge: Edge) -> bool:
+                return any(map(abroad, nodes[edge.target].readers)) if edge.target in nodes else edge.target not in here
+
+            edges = [*self.plan.edges, *(edge for node in nodes.values() for edge in node.inputs)]
+            self._sent[op] = {e.what for e in edges if (e.source, e.stream) == (op.node, op.stream) and abroad(e)}
+        return self._sent[op]
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -318,12 +356,12 @@ def _detached(signal: Signal | None) -> Signal | None:
 
 
 def _taps(edges: list[Edge], host: Host) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Which layers each (agent, stream) forward must capture."""
+    """What, beside logits, each (agent, stream) forward must give: layers, and signals that are made."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for edge in edges:
-        if edge.signal != "hidden" or edge.tap is None:
-            continue
-        found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
-        if edge.source in host.plan.spec.agents:
-            found.setdefault((edge.source, edge.stream), {})[edge.tap.of] = None
+        if edge.reads == "hidden" and edge.tap is not None:
+            found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
+    for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
+        if edge.what and edge.source in host.plan.owner:
+            found.setdefault((edge.source, edge.stream), {})[edge.what] = None
     return {key: tuple(names) for key, names in found.items()}

@@ -33,16 +33,18 @@ def judge(
     """
     consensus = host.consensus[name]
     device = next(iter(host.agents.values())).device
-    logits: dict[str, Tensor] = {}
+    sent: dict[tuple[str, str], Tensor] = {}
     for part in published:
-        logits.update({key.source: value[0] for key, value in unpack(part, device).items()})
+        sent.update({(key.source, key.what): value[0] for key, value in unpack(part, device).items()})
     truth = host.feed.lane(stream, _owner(host, stream), device).truth
     found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
-    signal = _combined(host, name, logits, truth)
+    signal = _combined(host, name, sent, truth)
     if signal is not None and truth is not None:
         found["quality"] = metrics.quality(signal.value, truth, probs=signal.form == "probs")
-    guesses = torch.stack([logits[source].argmax(1) for source in among if source in logits]) if among else None
-    if guesses is not None and len(guesses):
+    spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
+    voices = [value.argmax(1) for source in among if (value := spoken.get(source)) is not None]
+    if voices:
+        guesses = torch.stack(voices)
         memory = f"{name}:{stream}"
         found["agreement"] = metrics.agreement(guesses)
         found["churn"] = metrics.churn(guesses, host.guesses.get(memory))
@@ -50,7 +52,7 @@ def judge(
     return found
 
 
-def _combined(host: Host, name: str, logits: dict[str, Tensor], truth: Tensor | None) -> Signal | None:
+def _combined(host: Host, name: str, sent: dict[tuple[str, str], Tensor], truth: Tensor | None) -> Signal | None:
     consensus = host.consensus[name]
     if (
         consensus.node.space == "gradient"
@@ -61,11 +63,19 @@ def _combined(host: Host, name: str, logits: dict[str, Tensor], truth: Tensor | 
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return _combined(host, edge.source, logits, truth)
-        return Signal(logits[edge.source]) if edge.source in logits else None
+            return _combined(host, edge.source, sent, truth)
+        value = sent.get((edge.source, edge.what))
+        return None if value is None else Signal(value, edge.form)
 
-    with torch.no_grad():
-        return consensus.combine(None, fetch, truth)
+    training = consensus.rule.training
+    consensus.rule.eval()
+    try:
+        with torch.no_grad():
+            return consensus.combine(None, fetch, truth)
+    except Exception as error:
+        host.blame_rule(name, error, "for its measurement")
+    finally:
+        consensus.rule.train(training)
 
 
 def _owner(host: Host, stream: str) -> str:

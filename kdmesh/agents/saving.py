@@ -59,6 +59,7 @@ def save_agent(host: Host, agent: str, folder: str, card: dict[str, Any]) -> Non
         "agent": agent,
         "model": None if model is None else model.model_dump(mode="json"),
         "module": f"{type(host.agents[agent].module).__module__}:{type(host.agents[agent].module).__qualname__}",
+        "exit": host.plan.spec.agents[agent].exit,
         "input_shape": list(host.table.shape),
         "classes": host.table.classes,
         "labels": host.table.labels,

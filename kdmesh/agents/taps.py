@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+
+class AtExit(nn.Module):
+    """A ``network`` that answers with the output of one of its layers."""
+
+    def __init__(self, network: nn.Module, exit: str) -> None:
+        super().__init__()
+        self.network, self.exit = network, exit
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the layer gives for ``x``."""
+        with Taps(self.network, {self.exit: self.exit}, "agent") as values:
+            self.network(x)
+        return values[self.exit]
 
 
 class Taps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -39,6 +39,12 @@ class Term:
         edge = self.edge
         return self.lesson.facts(frame, edge.target, edge.stream, edge.needs) if edge.needs else NOTHING
 
+    def blame(self, error: Exception, step: int) -> NoReturn:
+        """Raise, with whose objective it is, what it raised."""
+        assert self.edge.objective is not None
+        doing, where = f"to compute at step {step} on the flow {self.edge}", self.edge.where
+        self.lesson.host.registry.blame("objectives", self.edge.objective.name, error, doing, where)
+
     def weight(self, frame: Frame) -> float:
         """The flow's weight in this epoch of its lesson."""
         if self.factor is not None:
@@ -66,7 +72,7 @@ class SpreadTerm(Term):
     ) -> None:
         super().__init__(edge, objective, own, lesson)
         self.consensus = consensus
-        self.members = {e.id: lesson.fetcher(e, edge.target) for e in consensus.node.members}
+        self.members = {e.id: lesson.fetcher(e, edge.target) for e in consensus.node.inputs}
 
     def __call__(self, frame: Frame) -> Tensor | None:
         """``weight * sum_m loss(own, member m, weights=coefficient_m)``, members in declared order."""
@@ -82,7 +88,11 @@ class SpreadTerm(Term):
             more["labels"] = self.lesson.labels(frame, reader, node.stream)
         if node.space == "gradient":
             more["gradients"] = self._gradients(frame, own, stacked, present)
-        weights = self.consensus.rule.weights(stacked, present=present, **more)
+        more |= self.consensus.given(lambda edge: self.members[edge.id](frame))
+        try:
+            weights = self.consensus.rule.weights(stacked, present=present, **more)
+        except Exception as error:
+            self.lesson.host.blame_rule(node.name, error, f"at step {frame.step}")
         self.seen = (own, Signal(stacked))
         total: Tensor | None = None
         for value, weight in zip(stacked, weights, strict=True):

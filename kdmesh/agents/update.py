@@ -83,7 +83,7 @@ class Update:
         return [self._term(edge) for edge in edges]
 
     def _term(self, edge: Edge) -> Term:
-        own, what = Op("f", edge.target, edge.stream), edge.tap.to if edge.signal == "hidden" and edge.tap else ""
+        own, what = Op("f", edge.target, edge.stream), edge.tap.to if edge.reads == "hidden" and edge.tap else ""
 
         def value(frame: Frame) -> Tensor:
             logits, taps = frame.values[own]
@@ -110,7 +110,10 @@ class Update:
             total: Tensor | None = None
             parts: list[tuple[Term, Tensor]] = []
             for index, term in enumerate(terms):
-                loss = term(frame)
+                try:
+                    loss = term(frame)
+                except Exception as error:
+                    term.blame(error, frame.step)
                 if loss is None:
                     continue
                 if shares is not None:

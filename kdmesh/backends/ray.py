@@ -23,7 +23,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from kdmesh.backends import worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.processes import marked, new_mark, sweep
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.plugins import carried
 
 if TYPE_CHECKING:
@@ -104,13 +104,15 @@ class RayBackend(Backend):
                 raise self._lost(cause) from None
             raise cause from (error if cause is not error else None)
 
-    def _lost(self, error: RayActorError) -> RunFailed:
+    def _lost(self, error: RayActorError) -> HostLost:
         host = self._names.get(error.actor_id or "", "a host")
-        return RunFailed(
+        lost = HostLost(
             f"{host} was lost: its process ended, killed or out of memory",
             where=f"placement.{host}" if host in self._hosts else "ray",
             instead="run it again; the run's folder keeps the last checkpoint",
         )
+        lost.host = host
+        return lost
 
     def wait_any(self, handles: Sequence[Any]) -> int:
         """Wait for the first result to come."""

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from kdmesh.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from kdmesh.offers import ConsensusOffer, DatasetOffer, ModelOffer, ObjectiveOffer, StrategyOffer, ViewOffer
+    from kdmesh.offers import (
+        ConsensusOffer,
+        DatasetOffer,
+        ModelOffer,
+        ObjectiveOffer,
+        SignalOffer,
+        StrategyOffer,
+        ViewOffer,
+    )
+    from kdmesh.spec import MeshSpec
 
 
 @hookimpl
@@ -56,3 +65,17 @@ def kdmesh_views() -> list[ViewOffer]:
     from kdmesh.builtin.views.offers import VIEWS
 
     return VIEWS
+
+
+@hookimpl
+def kdmesh_signals() -> list[SignalOffer]:
+    """Built-in kinds of signal."""
+    from kdmesh.builtin.signals.offers import SIGNALS
+
+    return SIGNALS
+
+
+@hookimpl(trylast=True)
+def kdmesh_place_agents(mesh: MeshSpec) -> dict[str, list[str]]:
+    """Everyone on one host."""
+    return {"host0": list(mesh.agents)}

@@ -18,9 +18,9 @@ COLUMNS = ("kind", "name", "dist", "summary", "paper")
 
 def add(commands: Any) -> None:
     """Add the command."""
-    about = "List strategies, objectives, consensus rules, models, data sets and views, and plugins with a problem."
+    about = "List what can be named in a mesh, from strategies to signals, and plugins with a problem."
     command = commands.add_parser("plugins", help="list what can be named in a mesh", description=about)
-    kinds = "only strategies, objectives, consensus, models, datasets or views"
+    kinds = "only strategies, objectives, consensus, models, datasets, views or signals"
     command.add_argument("--kind", metavar="KIND", help=kinds)
     command.add_argument("--all", action="store_true", help="also every plugin, disabled ones too, with its status")
     command.add_argument("--strict", action="store_true", help="exit with 1 if a plugin is broken or shadowed")

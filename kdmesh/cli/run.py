@@ -25,6 +25,11 @@ def add(commands: Any) -> None:
         "--seeds", metavar="N", type=count, default=1, help="train with so many seeds (default: %(default)s)"
     )
     command.add_argument("--controls", action="store_true", help="also train each student without its teachers")
+    command.add_argument(
+        "--strict-signals",
+        action="store_true",
+        help="stop at a consensus of NaN, wrong shape, or no distribution",
+    )
     command.add_argument("--quiet", action="store_true", help="print only the result")
     command.set_defaults(execute=execute)
 
@@ -50,6 +55,7 @@ def execute(args: argparse.Namespace) -> int:
         controls=args.controls,
         quiet=args.quiet,
         source_text=source_text,
+        strict_signals=args.strict_signals,
     )
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
+EXIT = ""  # the tap of the layer that gives an agent's outputs
+
 
 @dataclass
 class Checked:
@@ -85,9 +87,9 @@ def _possible(plan: Plan, edge: Edge) -> None:
         raise MeshError(
             f"`as: {edge.as_}` is planned but not run by this version", where=f"{edge.where}.as", instead="as: target"
         )
-    if edge.signal == "hidden" and edge.tap is None:
+    if "hidden" in (edge.reads, edge.form) and edge.made is None and edge.tap is None:
         raise MeshError(
-            f"the objective of {edge} compares hidden signals and needs to know the layers",
+            f"{edge} carries a hidden signal and needs to know the layers",
             where=f"{edge.where}.tap",
             instead="tap: layers.0, or tap: {of: layers.2, to: layers.0}",
         )
@@ -152,22 +154,27 @@ def _streams(plan: Plan, found: Checked) -> None:
 
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
-    taps = _needed_taps(plan)
+    taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
     known: dict[str, tuple[int, torch.Size]] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
-        written = taps.get(agent, {})
+        written = dict(taps.get(agent, {}))
         layers = {name: spec.taps.get(name, name) for name in written}
+        if spec.exit is not None:
+            layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}"
-        if key not in known or layers or spec.ema is not None:
+        if key not in known or layers or spec.ema is not None or agent in makers:
             module, x = _light(plan, owner, found.table, modules)
             with _tapped(module, layers, agent, written) as values, torch.no_grad():
                 logits = _forward(module, x, agent)
-            known[key] = (sum(parameter.numel() for parameter in module.parameters()), logits.shape)
             for name in layers:
                 if name not in values:
                     raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=written[name])
-                found.shapes[agent, name] = values[name].shape[1:]
+                if name != EXIT:
+                    found.shapes[agent, name] = values[name].shape[1:]
+            logits = values.get(EXIT, logits)
+            known[key] = (sum(parameter.numel() for parameter in module.parameters()), logits.shape)
+            _made(plan, agent, values, logits, found)
         found.parameters[agent], shape = known[key]
         outputs = len(spec.labels) if spec.labels is not None else found.table.classes
         if tuple(shape) != (2, outputs):
@@ -176,6 +183,18 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
+
+
+def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch.Tensor, found: Checked) -> None:
+    """Make each signal that an agent sends and does not simply have, of two samples, and note its shape."""
+    for edge in plan.edges:
+        if edge.source == agent and edge.made is not None:
+            offer = registry().find("signals", edge.made.name)
+            value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
+            try:
+                found.shapes[agent, edge.what] = offer.make(edge.made.config)(value).shape[1:]
+            except Exception as error:
+                registry().blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
 
 
 def _light(plan: Plan, owner: str, table: Table, modules: dict[str, nn.Module]) -> tuple[nn.Module, torch.Tensor]:
@@ -227,10 +246,14 @@ def _needed_taps(plan: Plan) -> dict[str, dict[str, str]]:
         agent: {tap: f"agents.{agent}.taps.{tap}" for tap in spec.taps} for agent, spec in plan.spec.agents.items()
     }
     for edge in plan.edges:
-        if edge.signal == "hidden" and edge.tap is not None:
-            for agent, tap in ((edge.source, edge.tap.of), (edge.target, edge.tap.to)):
-                if agent in plan.spec.agents:
-                    needed[agent].setdefault(tap, f"{edge.where}.tap")
+        if edge.tap is None:
+            continue
+        for agent, tap, read in (
+            (edge.source, edge.tap.of, edge.signal != "logits"),
+            (edge.target, edge.tap.to, edge.reads == "hidden"),
+        ):
+            if read and agent in plan.spec.agents:
+                needed[agent].setdefault(tap, f"{edge.where}.tap")
     return needed
 
 

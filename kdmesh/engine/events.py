@@ -9,6 +9,7 @@ Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 - ``evaluated`` stage, agent, stream, epoch, metrics {accuracy, loss, ece}
 - ``round_finished`` stage, round, rounds, metrics {agreement, churn, consensus, gain, accuracy}
 - ``stage_finished`` stage, reason, seconds
+- ``host_lost`` host, error
 - ``note`` text
 - ``run_failed`` error
 - ``run_finished`` seconds, folder

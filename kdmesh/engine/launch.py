@@ -22,7 +22,7 @@ from kdmesh.engine.events import Events
 from kdmesh.engine.folder import Folder
 from kdmesh.engine.observe import observers
 from kdmesh.engine.run import Run
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
@@ -49,6 +49,7 @@ class Request:
     modules: dict[str, nn.Module] = field(default_factory=dict)
     table: Table | None = None
     listeners: tuple[Listener, ...] = ()
+    strict_signals: bool = False  # what a consensus gives is checked
 
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again
@@ -79,7 +80,8 @@ def run_once(
             private = any(stream.private for stream in checked.streams.values())
             small = checked.table.x.nbytes <= SENT and not private
             backend.open(
-                Blueprint(plan, request.modules, checked.shapes), Source(checked.table if small else request.table)
+                Blueprint(plan, request.modules, checked.shapes, request.strict_signals),
+                Source(checked.table if small else request.table),
             )
             run = Run(plan, checked, backend, events, Checkpoints(folder.checkpoints) if folder else None)
             registry().observe("kdmesh_run_started", run=run)
@@ -94,6 +96,8 @@ def run_once(
             events.emit("run_finished", seconds=seconds, folder=str(folder.root) if folder else None)
         return summary, folder, extra
     except BaseException as error:
+        if isinstance(error, HostLost):
+            events.emit("host_lost", host=error.host, error=error.what)
         events.emit("run_failed", error=str(error) or type(error).__name__)
         if folder is None or isinstance(error, MeshError):
             raise
@@ -122,6 +126,7 @@ def launch(
     controls: bool,
     quiet: bool,
     source_text: str | None,
+    strict_signals: bool = False,
 ) -> int:
     """What `kdmesh run` does; prints the tables and returns the exit code."""
     from kdmesh.report import live, paired, tables
@@ -132,7 +137,9 @@ def launch(
         for number in range(seeds):
             seeded = spec.model_copy(update={"seed": spec.seed + number})
             watcher = live.listener(sys.stderr, quiet or seeds > 1)
-            request = Request(seeded, out=out, source_text=source_text, listeners=(watcher,))
+            request = Request(
+                seeded, out=out, source_text=source_text, listeners=(watcher,), strict_signals=strict_signals
+            )
             summary, folder, _ = run_once(request, session=session)
             assert folder is not None
             place = folder.root

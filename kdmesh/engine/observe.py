@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 def observers(run: Run) -> Listener:
-    """A listener that tells plugins of stages, rounds and evaluations; the start and the end are told by the launch."""
+    """A listener that tells plugins of a run; its start and its end are told by the launch."""
     observe = registry().observe
 
     def listen(event: dict[str, Any]) -> None:
         match event["event"]:
             case "stage_started":
                 observe("kdmesh_stage_started", run=run, stage=event["stage"])
+            case "host_lost":
+                observe("kdmesh_host_lost", run=run, host=event["host"], error=event["error"])
             case "round_finished":
                 about = {name: event[name] for name in ("stage", "round", "metrics")}
                 observe("kdmesh_round_finished", run=run, **about)

@@ -173,16 +173,17 @@ class Run:
 
     def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""
-        sources = list(dict.fromkeys(self._sources(name)))
-        handles = [self.supply.publication(source, stream) for source in sources]
+        handles = [self.supply.publication(source, stream, whats) for source, whats in self._sources(name).items()]
         (found,) = yield [self.backend.call(self.plan.judge(name), "judge", name, stream, [], *handles)]
         return found
 
-    def _sources(self, name: str) -> list[str]:
-        """The agents behind a consensus, also through another one."""
-        out: list[str] = []
-        for edge in self.plan.consensus[name].members:
-            out += self._sources(edge.source) if edge.source in self.plan.consensus else [edge.source]
+    def _sources(self, name: str) -> dict[str, dict[str, None]]:
+        """The agents behind a consensus, also through another one, and what each sends it."""
+        out: dict[str, dict[str, None]] = {}
+        for edge in self.plan.consensus[name].inputs:
+            nested = edge.source in self.plan.consensus
+            for source, whats in (self._sources(edge.source) if nested else {edge.source: {edge.what: None}}).items():
+                out.setdefault(source, {}).update(whats)
         return out
 
     def _measure(self) -> Generator[list[Any], Any, dict[str, Any]]:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outlet:
-    """One source's signal that readers keep: a stream, the layers asked for, and the hosts that read it."""
+    """What readers keep of one source: on which stream, what (see `Edge.what`), and the hosts that read it."""
 
     source: str
     stream: str
     stale: str
     refresh: str
-    taps: list[str] = field(default_factory=list)
+    whats: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
     consensus: set[str] = field(default_factory=set)
 
@@ -35,8 +35,8 @@ class Supply:
         self.plan, self.backend = plan, backend
         self.host_of = plan.host_of
         self.latest: dict[tuple[str, str], Any] = {}  # (agent, stream) -> handle of its last publication
-        self._final: dict[tuple[str, str], set[str]] = {}  # what `latest` holds of a source that has finished: taps too
-        self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, tap, host) of those
+        self._final: dict[tuple[str, str], set[str]] = {}  # what `latest` holds of a source that has finished
+        self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, what, host) of those
         self._outlets = {stage.name: self._find(stage) for stage in plan.stages}
 
     def outlets(self, stage: Stage) -> list[Outlet]:
@@ -53,8 +53,8 @@ class Supply:
                 host = self.host_of[edge.target]
                 if host not in outlet.hosts:
                     outlet.hosts.append(host)
-                if stored.signal == "hidden" and stored.tap is not None and stored.tap.of not in outlet.taps:
-                    outlet.taps.append(stored.tap.of)
+                if stored.what not in outlet.whats:
+                    outlet.whats.append(stored.what)
                 outlet.consensus.update(through)
         return list(found.values())
 
@@ -89,9 +89,9 @@ class Supply:
                 handles += self._send(outlet, again=True)
         return handles
 
-    def publication(self, agent: str, stream: str) -> Any:
-        """A handle of an agent's logits on a stream as it is now, for measuring."""
-        return self.backend.call(self.host_of[agent], "publish", agent, stream, (), True)
+    def publication(self, agent: str, stream: str, whats: Iterable[str]) -> Any:
+        """A handle of what an agent says on a stream as it is now, for measuring."""
+        return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(whats), True)
 
     def _send(self, outlet: Outlet, again: bool) -> list[Any]:
         home, call = self.host_of[outlet.source], self.backend.call
@@ -102,15 +102,15 @@ class Supply:
             state = call(home, "export_state", outlet.source)
             return [call(host, "take_snapshot", outlet.source, state) for host in outlet.hosts]
         if outlet.stale == "recorded":
-            made = [call(home, "commit", outlet.source, outlet.stream, tap) for tap in ("", *outlet.taps)]
+            made = [call(home, "commit", outlet.source, outlet.stream, what) for what in outlet.whats]
             return made + [call(host, "receive", part) for host in outlet.hosts if host != home for part in made]
-        key, wanted = (outlet.source, outlet.stream), {"", *outlet.taps}
+        key, wanted = (outlet.source, outlet.stream), set(outlet.whats)
         if again:
-            self.latest[key] = call(home, "publish", *key, tuple(outlet.taps))
+            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
             return [call(host, "receive", self.latest[key]) for host in outlet.hosts]
         if not wanted <= self._final.get(key, set()):
             self._final[key] = wanted
-            self.latest[key] = call(home, "publish", *key, tuple(outlet.taps))
-        lacking = [host for host in outlet.hosts if any((*key, tap, host) not in self._sent for tap in wanted)]
-        self._sent.update((*key, tap, host) for tap in self._final[key] for host in lacking)
+            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
+        lacking = [host for host in outlet.hosts if any((*key, what, host) not in self._sent for what in wanted)]
+        self._sent.update((*key, what, host) for what in self._final[key] for host in lacking)
         return [call(host, "receive", self.latest[key]) for host in lacking]

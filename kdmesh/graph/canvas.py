@@ -67,10 +67,13 @@ class Canvas:
                 )
         return names
 
-    def consensus(self, hint: str, spec: ConsensusSpec) -> str:
-        """Add a consensus node and return its name: the hint, with a number where that is taken."""
+    def consensus(self, hint: str, spec: ConsensusSpec | dict[str, Any] | str) -> str:
+        """Add a consensus node, as in a mesh file or read from one, and return its name.
+
+        The name is the hint, with a number where that is taken.
+        """
         name = self._free(hint, self.consensuses.keys() | self.agents.keys())
-        self.consensuses[name] = spec
+        self.consensuses[name] = ConsensusSpec.model_validate(spec)
         return name
 
     def agent(self, hint: str, spec: AgentSpec) -> str:

@@ -181,7 +181,7 @@ def label_spaces(spec: MeshSpec, edges: list[Edge], consensus: dict[str, Consens
                 space.setdefault(node.name, space[edge.source])
                 _same(space, edge)
     for edge in edges:
-        if edge.source != LABELS and edge.signal != "hidden":
+        if edge.source != LABELS and edge.form != "hidden":
             _same(space, edge)
 
 

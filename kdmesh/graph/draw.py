@@ -24,7 +24,10 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
         offer = registry.find("strategies", ref.name, f"connect.{number}")
         registry.check("strategies", ref.name, ref.config, f"connect.{number}")
         nodes, flows = set(canvas.consensuses), len(canvas.flows)
-        offer.make(ref.config).draw(canvas)
+        try:
+            offer.make(ref.config).draw(canvas)
+        except Exception as error:
+            registry.blame("strategies", ref.name, error, "as it drew", canvas.where)
         _check_drawn(canvas, registry, nodes, flows)
         origins.update((f"flows.{len(spec.flows) + drawn}", canvas.where) for drawn in range(flows, len(canvas.flows)))
         origins.update((f"consensus.{node}", f"{canvas.where}.consensus") for node in canvas.consensuses.keys() - nodes)

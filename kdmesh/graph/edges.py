@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
-    from kdmesh.offers import ObjectiveOffer
+    from kdmesh.offers import ObjectiveOffer, SignalOffer
     from kdmesh.plugins import Registry
-    from kdmesh.spec import FlowSpec, MeshSpec, ObjectiveRef, Ramp, TapRef
+    from kdmesh.spec import FlowSpec, MeshSpec, ObjectiveRef, Ramp, SignalRef, TapRef
 
 LABELS = "labels"
+PLAIN = ("logits", "hidden")  # signals that are read off the model as they are
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class Edge:
     signal: str
     stream: str
     objective: ObjectiveRef | None
-    form: str  # of the target that the objective reads: labels, logits, probs, hidden
+    form: str  # of what arrives: labels, logits, probs, hidden
     weight: float | Ramp
     refresh: str | None
     stale: str | None
@@ -40,11 +42,22 @@ class Edge:
     lesson: str | None
     tap: TapRef | None
     needs: tuple[str, ...] = ()  # what the objective is given beside its target: labels, ids
+    reads: str = "logits"  # what of its own the target compares it with: logits, hidden
+    made: SignalRef | None = None  # the signal, where it is none of `PLAIN`
 
     @property
     def live(self) -> bool:
         """Whether the source forwards in the same step (else its signal is read from the store)."""
         return self.refresh == "step" and self.stale is None
+
+    @property
+    def what(self) -> str:
+        """What of its source's forward it carries: "" for logits, a tap, or what is made: `votes`, `x{"k": 8}@mid`."""
+        tap = "" if self.tap is None else self.tap.of
+        if self.made is None:
+            return tap if self.signal == "hidden" else ""
+        settings = json.dumps(self.made.config, sort_keys=True) if self.made.config else ""
+        return self.made.name + settings + (f"@{tap}" if tap else "")
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target}"
@@ -73,13 +86,27 @@ def resolve(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> l
                 registry.check("objectives", name, config, f"{where}.objective")
                 offers[key] = registry.find("objectives", name)
             offer = offers[key]
+        kind = _signal(flow, registry, where)
         several = len(flow.from_) > 1 or len(flow.to) > 1
         for source in flow.from_:
             for target in flow.to:
                 if several and source == target:
                     continue  # a list means all pairs of different nodes
-                edges.append(_edge(len(edges), where, flow, source, target, spec, offer, inherited))
+                edges.append(_edge(len(edges), where, flow, source, target, spec, offer, kind, inherited))
     return edges
+
+
+def _signal(flow: FlowSpec, registry: Registry, where: str) -> SignalOffer | None:
+    """The offer of a flow's signal, where one is named that has to be made."""
+    if flow.signal is None or flow.signal.name in PLAIN:
+        return None
+    registry.check("signals", flow.signal.name, flow.signal.config, f"{where}.signal")
+    kind: SignalOffer = registry.find("signals", flow.signal.name)
+    if kind.reads == "hidden" and flow.tap is None:
+        raise MeshError(
+            f"the signal {kind.name!r} is made of a layer's output", where=f"{where}.tap", instead="tap: layers.0"
+        )
+    return kind
 
 
 def _unknown(flow: FlowSpec, where: str, sources: AbstractSet[str], targets: AbstractSet[str]) -> None:
@@ -96,7 +123,7 @@ def _unknown(flow: FlowSpec, where: str, sources: AbstractSet[str], targets: Abs
 
 def _edge(
     number: int, where: str, flow: FlowSpec, source: str, target: str, spec: MeshSpec,
-    offer: ObjectiveOffer | None, inherited: dict[str, str],
+    offer: ObjectiveOffer | None, kind: SignalOffer | None, inherited: dict[str, str],
 ) -> Edge:  # fmt: skip
     """Build one edge; what only one kind of end allows is refused here."""
     from_agent, from_labels, to_agent = source in spec.agents, source == LABELS, target in spec.agents
@@ -118,7 +145,16 @@ def _edge(
             instead="leave them out" if from_labels else "put them on the flows into the consensus",
         )
     reads = offer.reads if offer is not None else "logits"
-    form = "labels" if from_labels else "hidden" if reads == "hidden" else "logits"
+    signal = flow.signal.name if flow.signal is not None else reads
+    if kind is not None and not from_agent:
+        raise MeshError(f"only an agent sends {signal}, not {source}", where=f"{where}.signal", instead="leave it out")
+    form = "labels" if from_labels else kind.form if kind is not None else "hidden" if signal == "hidden" else "logits"
+    if not to_agent and flow.as_ == "target" and form == "hidden":
+        raise MeshError(
+            f"a consensus combines outputs, and {source} -> {target} carries {signal}",
+            where=f"{where}.signal",
+            instead="logits or votes; `as: input` for what only informs the rule",
+        )
     if offer is not None and form not in offer.forms and (from_agent or from_labels):
         raise MeshError(
             f"objective {offer.name!r} does not read {form}, which {source} -> {target} carries",
@@ -132,7 +168,7 @@ def _edge(
         source=source,
         target=target,
         as_=flow.as_,
-        signal=flow.signal or reads,
+        signal=signal,
         stream=flow.stream or inherited.get(source, "train"),
         objective=flow.objective,
         form=form,
@@ -145,6 +181,8 @@ def _edge(
         lesson=flow.lesson,
         tap=flow.tap,
         needs=() if offer is None else offer.needs,
+        reads=reads,
+        made=None if kind is None else flow.signal,
     )
 
 

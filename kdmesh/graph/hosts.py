@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.stages import Units
+    from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
 
@@ -46,20 +48,27 @@ def groups(
     return found_groups
 
 
-def place(spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[str, ConsensusNode]) -> dict[str, list[str]]:
+def place(
+    spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[str, ConsensusNode], registry: Registry
+) -> dict[str, list[str]]:
     """Return the agents of every host; what must stay together but was placed apart is an error."""
     if spec.placement == "together":
         return {"host0": list(spec.agents)}
     together = groups(spec, edges, found, consensus)
+    if isinstance(spec.placement, dict):
+        return _explicit(spec, spec.placement, together)
+    union = nx.utils.UnionFind(spec.agents)
+    for agents, _ in together:
+        union.union(*agents)
+    parts: dict[str, list[str]] = {}
+    for name in spec.agents:
+        parts.setdefault(union[name], []).append(name)
     if spec.placement == "spread":
-        union = nx.utils.UnionFind(spec.agents)
-        for agents, _ in together:
-            union.union(*agents)
-        parts: dict[str, list[str]] = {}
-        for name in spec.agents:
-            parts.setdefault(union[name], []).append(name)
         return {f"host{number}": agents for number, agents in enumerate(parts.values())}
-    return _explicit(spec, spec.placement, together)
+    resources = {"cpus": float(os.cpu_count() or 1)}
+    return _explicit(
+        spec, registry.ask("kdmesh_place_agents", mesh=spec, groups=[*parts.values()], resources=resources), together
+    )
 
 
 def _explicit(

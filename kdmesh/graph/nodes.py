@@ -39,6 +39,11 @@ class ConsensusNode:
         return [edge for edge in self.inputs if edge.as_ == "target"]
 
     @property
+    def given(self) -> list[Edge]:
+        """The edges whose signals inform the rule."""
+        return [edge for edge in self.inputs if edge.as_ == "input"]
+
+    @property
     def owned(self) -> bool:
         """Whether one host must own it; a pure rule runs beside each reader."""
         return self.trained or self.stateful
@@ -117,6 +122,16 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
             f"rule {node.rule.name!r} does not work in space {node.space!r}",
             where=f"{where}.space",
             instead=f"one of: {', '.join(offer.spaces)}",
+        )
+    if bool(node.given) != offer.inputs:
+        raise MeshError(
+            f"rule {node.rule.name!r} is informed by flows `as: input`, and there is none"
+            if offer.inputs
+            else f"rule {node.rule.name!r} takes no flow `as: input`",
+            where=where if offer.inputs else node.given[0].where,
+            instead=f"add {{from: [...], to: {node.name}, as: input, signal: hidden, tap: layers.0}}"
+            if offer.inputs
+            else "as: target, or another rule",
         )
     if node.needs_labels and not labelled(spec, node.stream):
         raise MeshError(

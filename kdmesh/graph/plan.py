@@ -11,10 +11,10 @@ import networkx as nx
 
 from kdmesh.graph import check, hosts, stages, steps
 from kdmesh.graph.draw import draw
-from kdmesh.graph.edges import LABELS, Edge, resolve
+from kdmesh.graph.edges import LABELS, PLAIN, Edge, resolve
 from kdmesh.graph.nodes import ConsensusNode, consensus_nodes
 from kdmesh.graph.program import Program, programs
-from kdmesh.spec import FlowSpec, MeshSpec, TrainSpec
+from kdmesh.spec import FlowSpec, MeshSpec, SignalRef, TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,10 +83,11 @@ class Plan:
 
     def resolved(self) -> MeshSpec:
         """The long form with every default filled in: feeding it back gives the same plan and the same bits."""
+        plain = {name: SignalRef(name=name) for name in PLAIN}
         flows = [
             FlowSpec(
-                **{"from": edge.source, "to": edge.target, "as": edge.as_}, signal=edge.signal, tap=edge.tap,
-                stream=edge.stream, objective=edge.objective, weight=edge.weight, refresh=edge.refresh,
+                **{"from": edge.source, "to": edge.target, "as": edge.as_}, signal=edge.made or plain[edge.signal],
+                tap=edge.tap, stream=edge.stream, objective=edge.objective, weight=edge.weight, refresh=edge.refresh,
                 stale=edge.stale, sees=edge.sees, detach=edge.detach, mode=edge.mode, lesson=edge.lesson,
             )
             for edge in self.edges
@@ -129,7 +130,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     generation, waits = stages.generations(long, edges, found, stage_of)
     check.taught(long, edges, found)
     check.label_spaces(long, edges, consensus)
-    placed = hosts.place(long, edges, found, consensus)
+    placed = hosts.place(long, edges, found, consensus, registry)
     plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable)
     readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
     hosts.check_private(long, edges, plan.host_of, readers)

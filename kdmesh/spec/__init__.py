@@ -1,7 +1,7 @@
 """The file a user writes: pydantic models, reading, overrides, errors with paths."""
 
 from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
-from kdmesh.spec.base import ModelRef, Named, ObjectiveRef, RuleRef, StrategyRef, Strict
+from kdmesh.spec.base import ModelRef, Named, ObjectiveRef, RuleRef, SignalRef, StrategyRef, Strict
 from kdmesh.spec.data import DataSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import LABEL_OBJECTIVE, ConsensusSpec, FlowSpec, Ramp, TapRef
 from kdmesh.spec.mesh import MeshSpec
@@ -23,6 +23,7 @@ __all__ = [
     "Ramp",
     "RuleRef",
     "ShardSpec",
+    "SignalRef",
     "StrategyRef",
     "StreamSpec",
     "Strict",

@@ -44,6 +44,9 @@ class AgentSpec(Strict):
     weights: str | None = Field(None, description="safetensors file with initial weights")
     update: Literal["grad", "frozen"] | EmaUpdate = Field("grad", description="grad, frozen or {ema: {of: agent}}")
     view: ViewSpec = Field(default_factory=ViewSpec, description="augmentation or prompt, the agent's own")
+    exit: str | None = Field(
+        None, description="layer whose output is the agent's; several exits of one network are agents with `weights_of`"
+    )
     taps: dict[str, str] = Field(default_factory=dict, description="names for layers: {mid: layers.2}")
     train: TrainOverride = Field(default_factory=TrainOverride, description="settings other than the mesh's")
     seed: int | None = Field(None, description="seed of the initial weights; by default from the mesh's and the name")

@@ -82,6 +82,12 @@ class ViewRef(Named):
     kind: ClassVar[str] = "views"
 
 
+class SignalRef(Named):
+    """What crosses an edge, with its settings."""
+
+    kind: ClassVar[str] = "signals"
+
+
 class OptimizerRef(Named):
     """Any optimiser of torch.optim by its name, lower case or exact (``adamw``), with its arguments."""
 

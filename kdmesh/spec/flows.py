@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kdmesh.spec.base import ObjectiveRef, RuleRef, Strict
+from kdmesh.spec.base import ObjectiveRef, RuleRef, SignalRef, Strict
 
 LABEL_OBJECTIVE = ObjectiveRef(name="ce")
 """What labels are learned by where nothing else is said."""
@@ -73,8 +73,8 @@ class FlowSpec(Strict):
     from_: list[str] = Field(alias="from", description="labels, agents or consensus nodes")
     to: list[str] = Field(description="agents or consensus nodes")
     as_: Literal["target", "input", "weights"] = Field("target", alias="as", description="how the target uses it")
-    signal: Literal["logits", "votes", "hidden", "attention", "text"] | None = Field(
-        None, description="what crosses; by default what the objective reads"
+    signal: SignalRef | None = Field(
+        None, description="what crosses: logits, hidden, votes ...; by default what the objective reads"
     )
     tap: TapRef | None = Field(None, description="layers, for signals that are not the output")
     stream: str | None = Field(None, description="stream; by default the source consensus' one, else train")

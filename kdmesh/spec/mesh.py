@@ -29,8 +29,9 @@ class MeshSpec(Strict):
     flows: list[FlowSpec] = Field(default_factory=list, description="long form: the edges")
     program: list[ProgramItem] = Field(default_factory=list, description="what a stage does, if not one lesson")
     train: TrainSpec = Field(default_factory=TrainSpec, description="training settings; agents may override")
-    placement: Literal["together", "spread"] | dict[str, list[str]] = Field(
-        "together", description="which host holds which agents: together, spread, or {host: [agents]}"
+    placement: Literal["together", "spread", "auto"] | dict[str, list[str]] = Field(
+        "together",
+        description="which host holds which agents: together, spread, auto (a plugin's answer), or {host: [agents]}",
     )
 
     @field_validator("agents")

@@ -13,6 +13,7 @@ from kdmesh.offers import ConsensusOffer
 from kdmesh.testing.base import Contract
 
 BATCH = 5
+NAMES = "abcdefghijklmnopqrstuvwxyz"
 
 
 class ConsensusContract(Contract):
@@ -21,6 +22,8 @@ class ConsensusContract(Contract):
     - ``sources``: the numbers of sources it is tried with; ``(3,)`` for a rule that was made for three.
     - ``order_invariant``: the order of sources changes rounding only.
     - ``per_target``: the rule takes ``target=``, for whom it combines.
+    - ``inputs``: for a rule whose offer says so, the shapes of what informs it, without the batch axis. Such a rule is
+      tried with one number of ``sources``, for which it is set up.
     """
 
     __test__ = False
@@ -28,6 +31,7 @@ class ConsensusContract(Contract):
     sources: ClassVar[tuple[int, ...]] = (1, 2, 4, 5)
     order_invariant: ClassVar[bool] = False
     per_target: ClassVar[bool] = False
+    inputs: ClassVar[tuple[tuple[int, ...], ...]] = ()
     classes: ClassVar[int] = 4
 
     def rule(self, offer: ConsensusOffer, settings: dict[str, Any], space: str) -> nn.Module:
@@ -35,6 +39,7 @@ class ConsensusContract(Contract):
         torch.manual_seed(0)
         made: nn.Module = offer.make(settings)
         made.space = space  # type: ignore[assignment]  # a plain attribute, not a module
+        made.setup(tuple(NAMES[: self.sources[-1]]), self.classes, tuple(map(torch.Size, self.inputs)))  # type: ignore[operator]
         return made.eval()
 
     def said(self, count: int) -> Tensor:
@@ -58,13 +63,16 @@ class ConsensusContract(Contract):
         """Call a rule as the engine does."""
         torch.manual_seed(1)
         more: dict[str, Any] = {"labels": torch.arange(BATCH) % self.classes} if offer.needs_labels else {}
+        if offer.inputs:
+            drawn = torch.Generator().manual_seed(7)
+            more["inputs"] = [torch.randn(BATCH, *shape, generator=drawn) for shape in self.inputs]
         if rule.space in ("loss", "gradient"):
             if rule.space == "gradient":
                 more["gradients"] = logits.detach().flip(-1) / 3
             weights: Tensor = rule.weights(logits, present=present, **more)  # type: ignore[operator]
             return weights
         if self.per_target:
-            more["target"] = "a"
+            more["target"] = NAMES[0]
         value: Tensor = rule(values, logits=logits, present=present, **more)
         return value
 

@@ -42,13 +42,17 @@ class ObjectiveContract(Contract):
 
     @pytest.fixture
     def objective(self, offer: ObjectiveOffer, settings: dict[str, Any]) -> nn.Module:
-        """The objective, built and set up for this contract's shapes."""
-        torch.manual_seed(0)
+        """The objective, built and set up for this contract's shapes and for a stream of one batch."""
+        return self.build(offer, settings)
+
+    def build(self, offer: ObjectiveOffer, settings: dict[str, Any], seed: int = 0) -> nn.Module:
+        """Make an objective as the engine does."""
+        torch.manual_seed(seed)
         made: nn.Module = offer.make(settings)
         student, target = self.shapes(offer)
         setup = getattr(made, "setup", None)
         if callable(setup):
-            setup(torch.Size(student), torch.Size(target))
+            setup(torch.Size(student), torch.Size(target), **self.beside(offer, torch.arange(BATCH)))
         return made
 
     @pytest.fixture
@@ -75,7 +79,10 @@ class ObjectiveContract(Contract):
         return own, self.target_shape or own
 
     def beside(self, offer: ObjectiveOffer, rows: Tensor) -> dict[str, Tensor]:
-        """What the objective is given beside the target for these samples: what its offer says it ``needs``."""
+        """What the objective is given beside the target for these samples: what its offer says it ``needs``.
+
+        :meth:`setup` is given the same of the whole stream, which has the batch's samples and no more.
+        """
         known = {"labels": rows % self.shapes(offer)[0][0], "ids": rows}
         return {name: known[name] for name in offer.needs}
 
@@ -107,6 +114,18 @@ class ObjectiveContract(Contract):
         for form in offer.forms:
             sides = self.sides(offer, form, temperature)
             assert torch.equal(loss(*sides, form), loss(*sides, form)), f"form {form}: two calls differ"
+
+    def test_state_reads_back(self, offer: ObjectiveOffer, settings: dict[str, Any], temperature: float) -> None:
+        """An objective that has seen a batch, saved and loaded into one of another seed, goes on in the same way."""
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            used, fresh = (self.build(offer, settings, seed).double() for seed in (0, 1))
+            beside = self.beside(offer, torch.arange(BATCH))
+            used(student.requires_grad_(), target, form=form, **beside)
+            fresh.load_state_dict(used.state_dict())
+            for _ in range(2):
+                one, two = (made(student.roll(1, 0), target, form=form, **beside) for made in (used, fresh))
+                assert torch.equal(one, two), f"form {form}: {two.item()} after loading, not {one.item()}"
 
     def test_gradient_reaches_the_student_only(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
         """The student gets a finite gradient, a detached target none; neither is changed in place."""

@@ -205,4 +205,5 @@ def test_run_hands_its_arguments_to_the_launcher(mesh, monkeypatch, tmp_path):
         "controls": True,
         "quiet": False,
         "source_text": mesh.read_text(encoding="utf-8"),
+        "strict_signals": False,
     }

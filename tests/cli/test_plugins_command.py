@@ -66,7 +66,7 @@ def test_what_is_broken_is_listed_with_its_reason(folder, capsys):
 def test_a_disabled_plugin_is_listed_with_all(folder, capsys, monkeypatch):
     monkeypatch.setenv("KDMESH_PLUGINS", "")
     assert main(["plugins", "--strict", "--plugins-dir", str(folder)]) == 0
-    assert "lone" not in capsys.readouterr().out
+    assert "lone_plugin" not in capsys.readouterr().out
     assert main(["plugins", "--all"]) == 0
     assert "disabled  lone_plugin" in capsys.readouterr().out
 

@@ -25,7 +25,7 @@ class Rules:
     def kdmesh_consensus(self) -> list[ConsensusOffer]:
         return [
             ConsensusOffer("attention", "nowhere:Attention", Anything, trained=True),
-            ConsensusOffer("aekd", "nowhere:AEKD", Anything, spaces=("gradient",)),
+            ConsensusOffer("aekd", "nowhere:AEKD", Anything, spaces=("gradient",), inputs=True),
             ConsensusOffer("gnmax", "nowhere:GNMax", Anything, stateful=True),
         ]
 

@@ -122,7 +122,9 @@ def test_a_killed_host_ends_the_run_with_its_name_and_without_a_traceback(tmp_pa
     assert code == 1, said
     assert "Traceback" not in said
     assert "placement.host" in said and "was lost" in said and "the last checkpoint" in said
-    assert command.events()[-1]["event"] == "run_failed"
+    lost, failed = command.events()[-2:]
+    assert (lost["event"], failed["event"]) == ("host_lost", "run_failed")
+    assert lost["host"] in ("host0", "host1") and "was lost" in lost["error"]
 
 
 CLUSTER = """

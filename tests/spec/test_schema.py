@@ -5,7 +5,16 @@ import pytest
 from pydantic import field_validator
 
 from kdmesh.hookspecs import hookimpl
-from kdmesh.offers import Config, ConsensusOffer, DatasetOffer, ModelOffer, ObjectiveOffer, StrategyOffer, ViewOffer
+from kdmesh.offers import (
+    Config,
+    ConsensusOffer,
+    DatasetOffer,
+    ModelOffer,
+    ObjectiveOffer,
+    SignalOffer,
+    StrategyOffer,
+    ViewOffer,
+)
 from kdmesh.plugins import Registry
 from kdmesh.spec import ObjectiveRef
 from kdmesh.spec.read import bundled, parse
@@ -56,6 +65,10 @@ class Plugin:
     @hookimpl
     def kdmesh_strategies(self):
         return [StrategyOffer("ensemble", "a:b", EnsembleConfig, "many teach one")]
+
+    @hookimpl
+    def kdmesh_signals(self):
+        return [SignalOffer("votes", "a:b")]
 
     @hookimpl
     def kdmesh_views(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,17 @@ class First(Squares):
         return super().forward(student[:1], target[:1], weights=None if weights is None else weights[:1])
 
 
+class Forgetful(Squares):
+    """It remembers the last batch, in no buffer."""
+
+    last = 0.0
+
+    def forward(self, student, target, *, form="logits", weights=None):
+        loss = super().forward(student, target, form=form, weights=weights)
+        self.last, before = loss.item(), self.last
+        return loss * (1 + before)
+
+
 class OfSquares(ObjectiveContract):
     __test__ = False
     zero_at_equality = permutation_invariant = True
@@ -77,8 +89,11 @@ class OfSquares(ObjectiveContract):
 class Labelled(Squares):
     """Needs what stands beside the target: sample by sample, so that its order must follow the batch's."""
 
+    def setup(self, student, target, *, labels, ids):
+        self.register_buffer("scales", 1 + labels + ids)
+
     def forward(self, student, target, *, labels, ids, form="logits", weights=None):
-        scale = (1 + labels + ids)[:, None].to(student.dtype)
+        scale = self.scales[ids][:, None].to(student.dtype)
         return super().forward(student * scale, target * scale, form=form, weights=weights)
 
 
@@ -87,7 +102,11 @@ def verdict(broken, check, needs=()):
     factory = f"{__name__}:{broken.__name__}"
     offer = ObjectiveOffer("broken", factory, summary="for a test", forms=("logits",), needs=needs)
     kit, made = OfSquares(), broken()
-    getattr(kit, check)(offer, ObjectiveContract.loss.__wrapped__(kit, made, offer), 1.0)
+    made.setup((), (), **kit.beside(offer, torch.arange(6)))
+    loss = ObjectiveContract.loss.__wrapped__(kit, made, offer)
+    known = {"offer": offer, "loss": loss, "settings": {}, "temperature": 1.0}
+    call = getattr(kit, check)
+    call(**{name: known[name] for name in signature(call).parameters})
 
 
 CHECKS = sorted(name for name in vars(ObjectiveContract) if name.startswith("test_"))
@@ -109,6 +128,7 @@ def test_a_right_objective_passes(check):
         (Lazy, "test_zero_at_equality"),
         (Overwriting, "test_gradient_reaches_the_student_only"),
         (First, "test_permutation_invariant"),
+        (Forgetful, "test_state_reads_back"),
     ],
 )
 def test_a_broken_objective_is_found(broken, check):

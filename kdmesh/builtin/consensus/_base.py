@@ -27,6 +27,15 @@ class Rule(nn.Module):
 
     space: str = "probs"
 
+    def setup(self, sources: tuple[str, ...], classes: int, inputs: tuple[torch.Size, ...]) -> None:
+        """Build what depends on the mesh. Called once, before training, seeded.
+
+        ``sources``: the names of the combined, in their order; ``inputs``: the shapes, without the batch axis, of what
+        flows `as: input`, for rules whose offer says ``inputs``. Such a rule is called with ``inputs=[...]``, for each
+        such flow a tensor ``[B, ...]``, or None where nothing was published. A `per_target` rule is called with
+        ``target``, the reader's name.
+        """
+
     def forward(
         self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
     ) -> Tensor:

@@ -27,8 +27,11 @@ class Objective(nn.Module):
     formula. With ``weights=None`` an objective must use the plain expression of its docstring, bit for bit.
     """
 
-    def setup(self, student: torch.Size, target: torch.Size) -> None:
-        """Build trainable adapters for these shapes (without the batch axis). Called once, before training, seeded."""
+    def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
+        """Build trainable adapters for these shapes (without the batch axis). Called once, before training, seeded.
+
+        ``facts``: what the offer ``needs``, of the whole stream: ``labels [N]``, ``ids [N]``.
+        """
 
     def forward(
         self, student: Tensor, target: Tensor, *, form: str = "logits", weights: Tensor | None = None

@@ -25,7 +25,7 @@ class AttentionTransfer(Objective):
         super().__init__()
         self.p = p
 
-    def setup(self, student: torch.Size, target: torch.Size) -> None:
+    def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
         """Refuse signals that are no feature maps ``[C, H, W]``, with ValueError."""
         for side, shape in (("student", student), ("target", target)):
             if len(shape) != 3:

@@ -29,7 +29,7 @@ class Hint(Objective):
         self.always = adapter == "always"
         self.adapter: nn.Module = nn.Identity()
 
-    def setup(self, student: torch.Size, target: torch.Size) -> None:
+    def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
         """Build the adapter for shapes without the batch axis; raise ValueError for shapes that none can join."""
         if student == target and not self.always:
             return

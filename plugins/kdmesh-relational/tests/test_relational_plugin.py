@@ -1,56 +1,72 @@
-"""The offers: found by the registry, planned by name, and lazy."""
+"""Meshes that name the objectives, run by kdmesh with this package installed."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
-from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
-from kdmesh.plugins import Registry, registry
-from kdmesh.spec import MeshSpec
+from kdmesh import Mesh, MeshError
 
-from kdmesh_relational import plugin
 from kdmesh_relational.offers import OBJECTIVES
 
-MLP = {"model": {"mlp": {"hidden": [8]}}}
+MLP, WIDE = {"mlp": {"hidden": [16]}}, {"mlp": {"hidden": [32]}}
+VIT = {"vit": {"dim": 16, "heads": 2, "depth": 1}}
+RUNS = {
+    "sp": ("sp", WIDE, MLP),
+    "rkd": ({"rkd": {"angle": 2}}, WIDE, MLP),
+    "rkd as code": ({"rkd": {"faithful": "code", "distance": 25, "angle": 50}}, WIDE, MLP),
+    "minilm": ({"minilm": {"heads": 2}}, VIT, VIT),
+    "crd": ({"crd": {"dim": 16}}, WIDE, MLP),
+    "crd as paper": ({"crd": {"dim": 16, "count": 8, "negatives": "other_sample", "faithful": "paper"}}, WIDE, MLP),
+}
 
 
-@pytest.fixture(scope="module")
-def offered():
-    return Registry({*registry().manager.get_plugins(), plugin})
+def two(objective, wide=WIDE, small=MLP, stream="train", **how):
+    """A student learns from a teacher's answers, and from a layer if there is an objective; 300 digits."""
+    mesh = Mesh(
+        data={"dataset": "digits", "test": 400, "train": 300},
+        streams={stream: how} if how else {},
+        train={"epochs": 4, "batch_size": 16, "optimizer": {"adamw": {"lr": 1e-2}}},
+    )
+    mesh.agent("wide", wide)
+    mesh.agent("small", small)
+    mesh.connect("ensemble", teachers="wide", student="small")
+    if objective is not None:
+        more = {"tap": "layers.0", "weight": 0.1, "stream": stream}
+        mesh.connect("ensemble", teachers="wide", student="small", objective=objective, **more)
+    return mesh
+
+
+@pytest.mark.parametrize(("objective", "wide", "small"), RUNS.values(), ids=RUNS)
+def test_a_student_learns_from_a_layer_too(objective, wide, small):
+    one, again, without = (two(what, wide, small).run(backend="inline") for what in (objective, objective, None))
+    assert one["small"].metrics["test"]["accuracy"] > 0.3  # of ten digits, after 72 steps
+    assert one["small"].weights_sha256 == again["small"].weights_sha256
+    assert one["small"].weights_sha256 != without["small"].weights_sha256
+    assert one["wide"].weights_sha256 == without["wide"].weights_sha256
+
+
+def test_crd_wants_labels_and_layers():
+    with pytest.raises(MeshError, match="objective 'crd' needs labels"):
+        two("crd", stream="silent", labels=False).plan()
+    (edge,) = [edge for edge in two("crd").plan().edges if edge.form == "hidden"]
+    assert (edge.source, edge.target) == ("wide", "small")
+
+
+def test_one_class_alone_has_no_negatives():
+    with pytest.raises(MeshError, match="all samples of this stream are of one class"):
+        two("crd", stream="ones", only=[1]).run(backend="inline")
 
 
 @pytest.mark.parametrize("offer", OBJECTIVES, ids=lambda offer: offer.name)
-def test_every_offer_is_found_and_makes_its_thing(offered, offer):
-    assert offered.find("objectives", offer.name) is offer
-    assert offer.make().__class__.__name__ == offer.factory.partition(":")[2]
-    with pytest.raises(MeshError, match="unknown"):
-        offered.check("objectives", offer.name, {"nonsense": 1})
+def test_settings_are_checked_where_they_stand(offer):
+    with pytest.raises(MeshError, match="nonsense"):
+        two({offer.name: {"nonsense": 1}}).plan()
 
 
-@pytest.mark.parametrize("objective", ["sp", {"rkd": {"faithful": "code"}}, {"minilm": {"heads": 2}}])
-def test_a_mesh_names_an_objective_between_layers(offered, objective):
-    spec = MeshSpec.model_validate(
-        {
-            "name": "two",
-            "data": {"dataset": "digits"},
-            "agents": {"teacher": MLP, "student": MLP},
-            "connect": [
-                {"ensemble": {"teachers": "teacher", "student": "student", "objective": objective, "tap": "layers.0"}}
-            ],
-            "train": {"epochs": 1, "batch_size": 64, "optimizer": {"adamw": {"lr": 1e-3}}},
-        }
-    )
-    (edge,) = [edge for edge in make_plan(spec, offered).edges if edge.source == "teacher"]
-    assert edge.form == "hidden"
-
-
-def test_reading_the_offers_imports_no_torch():
-    code = "import kdmesh_relational.plugin as p; p.kdmesh_objectives(); print('torch' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert run.stdout.strip() == "False"
+def test_the_command_line_lists_the_offers_under_this_package():
+    done = subprocess.run([sys.executable, "-m", "kdmesh", "plugins", "--json"], capture_output=True, check=True)
+    found = {row["name"] for row in json.loads(done.stdout) if row.get("dist", "").startswith("kdmesh-relational")}
+    assert found == {offer.name for offer in OBJECTIVES}

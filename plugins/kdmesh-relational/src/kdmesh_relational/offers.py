@@ -18,6 +18,23 @@ class RKDConfig(Config):
     )
 
 
+class CRDConfig(Config):
+    """Settings of `crd`."""
+
+    dim: int = Field(128, ge=1, description="numbers in an embedding, on both sides")
+    count: int = Field(16384, ge=1, description="negatives per sample; fewer where the stream has no more to offer")
+    temperature: float = Field(
+        0.07, gt=0, allow_inf_nan=False, description="of similarities; the paper has 0.1 on CIFAR-100, 0.07 on ImageNet"
+    )
+    momentum: float = Field(0.5, ge=0, lt=1, description="share of the old entry when the memory is updated")
+    negatives: Literal["other_class", "other_sample"] = Field(
+        "other_class", description="samples that are drawn as negatives: of other classes, or all others"
+    )
+    faithful: Literal["paper", "code"] = Field(
+        "code", description="the published code's critic, divided by a constant of the first batch, or the paper's"
+    )
+
+
 class MiniLMConfig(Config):
     """Settings of `minilm`."""
 
@@ -41,6 +58,16 @@ OBJECTIVES = [
         "Park et al., Relational Knowledge Distillation, 2019",
         reads="hidden",
         forms=("hidden",),
+    ),
+    ObjectiveOffer(
+        "crd",
+        "kdmesh_relational.crd:CRD",
+        CRDConfig,
+        "each sample told from others in a common embedding, by a memory of all samples",
+        "Tian, Krishnan and Isola, Contrastive Representation Distillation, 2020",
+        reads="hidden",
+        forms=("hidden",),
+        needs=("labels", "ids"),
     ),
     ObjectiveOffer(
         "minilm",

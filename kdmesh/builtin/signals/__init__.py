@@ -1,0 +1,1 @@
+"""Kinds of signal: what an agent sends."""

@@ -1,0 +1,1 @@
+"""Trained consensus over the branches of one network: ONE and OKDDip."""
