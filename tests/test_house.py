@@ -13,6 +13,8 @@ from statistics import median
 
 import pytest
 
+import kdmesh
+from kdmesh.cli.plugins_new import KINDS, package
 from kdmesh.plugins import registry
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +36,9 @@ OWN = {
     "rounds": "a field of events and summaries",
 }
 PAPER = re.compile(r"\b[A-Z][\w'’-]+\b.{1,250}?\b(19|20)\d\d\b", re.DOTALL)  # an author, and a year near by
+PLUGINS = [path for path in MODULES if path.relative_to(ROOT).parts[0] == "plugins" and "tests" not in path.parts]
+REFERENCE = (ROOT / "docs" / "plugins" / "reference.md").read_text(encoding="utf-8")
+PUBLIC = set(re.findall(r"^\| `(kdmesh[\w.]*)` \|", REFERENCE, re.MULTILINE))  # the modules that a plugin may import
 
 
 def lengths() -> dict[str, int]:
@@ -108,3 +113,49 @@ def test_imports_that_must_stay_light_bring_nothing_heavy(statement):
     probe = f"import sys\n{statement}\nprint(sorted({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def behind_the_door(source: str) -> list[str]:
+    """Return ``line: name`` for everything of kdmesh that a plugin's source uses, by import or as text, unasked."""
+    found: list[tuple[int, str, bool]] = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found += [(node.lineno, name.name, name.name in PUBLIC) for name in names]
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                for name in names:
+                    public = module in PUBLIC and not name.name.startswith("_")
+                    known = module != "kdmesh" or name.name in kdmesh.__all__ or f"kdmesh.{name.name}" in PUBLIC
+                    found.append((node.lineno, f"{module}.{name.name}", public and known))
+            case ast.Attribute(value=ast.Name(id="kdmesh"), attr=name):
+                found.append((node.lineno, f"kdmesh.{name}", name in kdmesh.__all__ or f"kdmesh.{name}" in PUBLIC))
+            case ast.Constant(value=str(text)) if re.fullmatch(r"kdmesh(\.\w+)+(:\w+)?", text):
+                found.append((node.lineno, text, text.partition(":")[0] in PUBLIC))
+    return [f"{line}: {name}" for line, name, fine in found if not fine and re.match(r"kdmesh(\.|$)", name)]
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_packages_come_in_through_the_public_door(path):
+    assert behind_the_door(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_new_writes_comes_in_through_the_public_door(kind):
+    files = package("kdmesh-foo", kind)
+    assert [behind_the_door(text) for path, text in files.items() if path.endswith(".py")] == [[]] * 3
+
+
+def test_the_search_for_private_names_finds_them():
+    assert {"kdmesh", "kdmesh.offers", "kdmesh.testing"} <= PUBLIC and "kdmesh.plugins" not in PUBLIC
+    for source, name in (
+        ("import kdmesh.engine.run", "kdmesh.engine.run"),
+        ("from kdmesh import plugins", "kdmesh.plugins"),
+        ("from kdmesh.graph.canvas import Canvas", "kdmesh.graph.canvas.Canvas"),
+        ("from kdmesh.consensus import _base", "kdmesh.consensus._base"),
+        ("from kdmesh.builtin.consensus._base import Rule", "kdmesh.builtin.consensus._base.Rule"),
+        ("import kdmesh; kdmesh.plugins.registry()", "kdmesh.plugins"),
+        ("import_module('kdmesh.store')", "kdmesh.store"),
+    ):
+        assert behind_the_door(source) == [f"1: {name}"]
+    fine = "import kdmesh, torch; from kdmesh.offers import Config; from kdmesh import Mesh; kdmesh.hookimpl"
+    assert behind_the_door(f"{fine}; import kdmesh_foo._own; 'kdmesh_foo.rule:Rule'") == []

@@ -1,0 +1,151 @@
+"""The pages on plugins and the code say the same: hooks, arguments, examples. The tutorial has its own test."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from kdmesh import hookspecs
+from kdmesh.builtin import plugin as builtin
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import KINDS, PluginFile, Registry
+from kdmesh.spec import MeshSpec
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "plugins").glob("*.md"))
+REFERENCE = (ROOT / "docs" / "plugins" / "reference.md").read_text(encoding="utf-8")
+HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("kdmesh_")}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OBSERVED = {
+    "stage": "stage one",
+    "round": 3,
+    "metrics": {"accuracy": 0.5},
+    "agent": "student",
+    "stream": "test",
+    "host": "host1",
+    "error": "killed",
+    "summary": {"agents": {"student": {}}},
+}
+
+
+def generator():
+    spec = spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def section(hook: str) -> list[tuple[str, str]]:
+    """The fences of a hook's section in the reference: its call, and its example."""
+    (text,) = re.findall(rf"^### {hook}\n(.*?)(?=^##)", REFERENCE, re.MULTILINE | re.DOTALL)
+    return FENCE.findall(text)
+
+
+def test_the_reference_is_what_the_code_says():
+    assert generator().reference() == REFERENCE, "write it anew: python docs/generate.py"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_in_the_reference_with_its_exact_arguments(hook):
+    (_, call), (_, shown) = section(hook)
+    (written,) = ast.parse(f"def {call.strip()}: ...").body
+    signature = inspect.signature(HOOKS[hook])
+    assert [argument.arg for argument in written.args.args] == list(signature.parameters)
+    assert [ast.unparse(argument.annotation) for argument in written.args.args] == [
+        parameter.annotation for parameter in signature.parameters.values()
+    ]
+    assert ast.unparse(written.returns) == signature.return_annotation
+    own = inspect.getdoc(HOOKS[hook]).partition("Example::\n")[2]
+    assert ast.dump(ast.parse(inspect.cleandoc(own))) == ast.dump(ast.parse(shown))
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """Load the example of a hook, as the reference shows it, as the only plugin beside the built-ins."""
+
+    def load(hook: str) -> tuple[Registry, str]:
+        name = f"shown_for_{hook}"
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+        source = section(hook)[1][1]
+        found = Registry([builtin], [PluginFile(name, str(tmp_path / f"{name}.py"), source)])
+        assert [(record.status, record.error) for record in found.records] == [("ok", "")]
+        return found, source
+
+    return load
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_example_of_an_offer_offers_what_it_says(example, kind):
+    found, source = example(f"kdmesh_{kind}")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    (call,) = (call for call in calls if getattr(call.func, "id", "").endswith("Offer"))
+    name, factory = (ast.literal_eval(argument) for argument in call.args[:2])
+    assert set(found.records[0].claims) == {(kind, name)}
+    offer = found.find(kind, name)
+    assert (type(offer).__name__, offer.factory) == (call.func.id, factory)
+    assert found.origin(kind, name) is found.records[0]
+
+
+@pytest.mark.parametrize("hook", [hook for hook in HOOKS if generator().kind_of(HOOKS[hook]) == "Hooks that observe"])
+def test_the_example_of_an_observer_hears_and_tells(example, hook, tmp_path, capsys):
+    found, source = example(hook)
+    run = SimpleNamespace(plan=None, folder=tmp_path, seed=7)
+    takes = inspect.signature(HOOKS[hook]).parameters
+    found.observe(hook, **{name: OBSERVED.get(name, run) for name in takes})
+    out, err = capsys.readouterr()
+    assert err == ""
+    (defined,) = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    told = out + "".join(path.read_text() for path in tmp_path.iterdir())
+    for argument in defined.args.args:
+        heard = OBSERVED.get(argument.arg)
+        assert told and (heard is None or str(heard).replace("'", '"') in told.replace("'", '"'))
+
+
+def test_the_example_of_placing_places_every_group_whole(example):
+    found, _ = example("kdmesh_place_agents")
+    groups = [["a", "b"], ["c"], ["d"]]
+    hosts = found.ask("kdmesh_place_agents", mesh=None, groups=groups, resources={"cpus": 2.0})
+    assert sorted(agent for agents in hosts.values() for agent in agents) == ["a", "b", "c", "d"]
+    assert all(any(set(group) <= set(agents) for agents in hosts.values()) for group in groups)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem not in ("tutorial", "reference")], ids=lambda p: p.stem
+)
+def test_every_snippet_of_a_page_holds(page, tmp_path):
+    for kind, text in FENCE.findall(page.read_text(encoding="utf-8")):
+        if kind == "python":
+            name = re.match(r"# (\S+\.py)\n", text)
+            assert name, f"a snippet that names no file: {text}"
+            (tmp_path / name[1]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name[1]).write_text(text)
+        elif kind == "yaml":
+            make_plan(MeshSpec.model_validate(yaml.safe_load(text)), Registry([builtin]))
+        elif kind == "toml":
+            assert tomllib.loads(text)
+        else:
+            assert not kind, f"nobody checks {kind}"
+    if any(tmp_path.glob("**/test_*.py")):
+        command = [sys.executable, "-m", "pytest", "--quiet", "--rootdir", ".", "-p", "no:cacheprovider"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in PAGES:
+        for path, anchor in re.findall(r"\]\(([\w./-]*)#?([\w-]*)\)", page.read_text(encoding="utf-8")):
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert not anchor or anchor in {head.lower().replace(" ", "-") for head in heads}, f"{page.name}: #{anchor}"
