@@ -1,5 +1,5 @@
 # make demo   install and run the council      make test   install and run the tests
-# make lint   style, types and layers          make bench, make claims   measure: see docs/
+# make lint   style, types and layers          make bench, make claims, make chaos   measure: see docs/
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test lint bench claims clean
+.PHONY: demo test lint bench claims chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council
@@ -28,6 +28,12 @@ bench: $(RUN_READY)
 
 claims: $(RUN_READY)
 	$(BIN)/python benchmarks/digits_claims.py
+
+chaos: $(DEV_READY)
+	$(BIN)/python tests/chaos/long.py
+
+docs: $(RUN_READY)
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -101,10 +101,15 @@ class Mesh:
         out: str | Path | None = None,
         controls: bool = False,
         strict_signals: bool = False,
+        resume: str | Path | None = None,
+        checkpoint_seconds: float = 60.0,
+        progress_timeout: float = 600.0,
     ) -> Result:
         """Run the mesh. ``out``: parent of the run's folder; None writes none (`controls` need one).
 
-        ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution.
+        ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution. ``resume``: the folder
+        of this mesh's interrupted run, which goes on. ``checkpoint_seconds``: age at which a checkpoint is written
+        within a lesson. ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never.
         """
         registry().warn()
         request = Request(
@@ -115,6 +120,9 @@ class Mesh:
             modules=dict(self._modules),
             table=self.table,
             strict_signals=strict_signals,
+            resume=Path(resume) if resume else None,
+            checkpoint_seconds=checkpoint_seconds,
+            progress_timeout=progress_timeout,
         )
         summary, folder, agents = run_once(request, self._collect)
         if controls:

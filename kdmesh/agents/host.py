@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from kdmesh.agents import measure, metrics, saving
+from kdmesh.agents import measure, metrics, saving, state
 from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build, load_weights, origin
 from kdmesh.agents.consensus import Consensus
@@ -372,10 +372,23 @@ class Host:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
         return {name: measure.describe(self, agent) for name, agent in self.agents.items()}
 
-    def save(self, folder: str) -> list[str]:
-        """Write this host's part of a checkpoint; returns the files."""
-        return saving.save(self, folder)
+    def sees(self, folder: str, token: str) -> bool:
+        """Whether a folder here is the driver's."""
+        return saving.sees(self.name, folder, token)
 
-    def save_agent(self, agent: str, folder: str, card: dict[str, Any]) -> None:
-        """Write an agent's folder: safetensors, config and a card."""
-        saving.save_agent(self, agent, folder, card)
+    def save(self, stage: str, folder: str | None) -> saving.Part:
+        """Write, or hand over, this host's part of a stage's checkpoint; returns the files."""
+        return state.save(self, stage, folder)
+
+    def load(self, stage: str, given: str | saving.Part) -> None:
+        """Put back this host's part of a stage's checkpoint."""
+        state.load(self, stage, given)
+
+    def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
+        """What an agent published and this host reads, as it was published."""
+        found = {key: self.store.get(key) for key in (Key(agent, stream, what) for what in whats)}
+        return {key: pack((one.values, {"present": one.present})) for key, one in found.items() if one is not None}
+
+    def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> saving.Part:
+        """Write, or hand over, an agent's folder: safetensors, config and a card."""
+        return saving.save_agent(self, agent, folder, card)

@@ -1,4 +1,4 @@
-"""Files of a host: checkpoints and agents' folders. Safetensors and JSON only; nothing is pickled."""
+"""Files of a host: an agent's folder (safetensors, JSON and a card; nothing is pickled), and whose folder one is."""
 
 from __future__ import annotations
 
@@ -6,50 +6,43 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from kdmesh.agents.host import Host
 
+TOKEN = ".shared"
+Part = dict[str, bytes | None]  # files by name; with their content where the driver is to write them
 
-def save(host: Host, folder: str) -> list[str]:
-    """Write weights, optimisers, objectives' adapters and rules' state of this host; returns the files' names."""
+
+def sees(name: str, folder: str, token: str) -> bool:
+    """Whether a folder here is the driver's: it has the driver's token, and the driver finds ours.
+
+    Two machines may have folders of one name, so only a token tells.
+    """
     root = Path(folder)
+    try:
+        if (root / TOKEN).read_text(encoding="utf-8") != token:
+            return False
+        (root / f"{TOKEN}-{name}").write_text(token, encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def write(root: Path, files: Part) -> None:
+    """Write into a folder, which is made, what has content."""
     root.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {}
-    facts: dict[str, Any] = {}
-    for name, weights in host.weights.items():
-        tensors.update({f"weights/{name}/{key}": value for key, value in weights.state().items()})
-        facts[name] = {"updates": weights.updates}
-        if weights.optimizer is not None:
-            state = weights.optimizer.state_dict()
-            facts[name]["groups"] = state["param_groups"]
-            for index, slots in state["state"].items():
-                for slot, value in slots.items():
-                    tensor = value if torch.is_tensor(value) else torch.tensor(value)
-                    tensors[f"optimizer/{name}/{index}/{slot}"] = tensor.detach().cpu().clone().contiguous()
-        if weights.schedule is not None:
-            facts[name]["schedule"] = {"last_epoch": weights.schedule.last_epoch}
-    for number, objective in host.objectives.items():
-        tensors.update(_flat(f"objective/{number}", objective))
-    for name, consensus in host.consensus.items():
-        tensors.update(_flat(f"consensus/{name}", consensus.rule))
-    save_file(tensors, root / f"{host.name}.safetensors")
-    (root / f"{host.name}.json").write_text(json.dumps(facts, default=str, sort_keys=True), encoding="utf-8")
-    return [f"{host.name}.safetensors", f"{host.name}.json"]
+    for name, content in files.items():
+        if content is not None:
+            (root / name).write_bytes(content)
 
 
-def _flat(prefix: str, module: torch.nn.Module) -> dict[str, Tensor]:
-    return {f"{prefix}/{key}": value.detach().cpu().clone().contiguous() for key, value in module.state_dict().items()}
+def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any]) -> Part:
+    """Write ``model.safetensors``, ``config.json`` (how to build the module again) and a card in plain words.
 
-
-def save_agent(host: Host, agent: str, folder: str, card: dict[str, Any]) -> None:
-    """Write ``model.safetensors``, ``config.json`` (how to build the module again) and a card in plain words."""
-    root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
+    ``folder`` None: hand them over, to a driver that writes elsewhere.
+    """
     owner = host.plan.owner[agent]
     spec = host.plan.spec.agents[owner]
     ema = spec.ema
@@ -64,9 +57,16 @@ def save_agent(host: Host, agent: str, folder: str, card: dict[str, Any]) -> Non
         "classes": host.table.classes,
         "labels": host.table.labels,
     }
-    save_file(host.weights[owner].state(), root / "model.safetensors")
-    (root / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (root / "README.md").write_text(_card(agent, card, host), encoding="utf-8")
+    state, weights = host.weights[owner].state(), "model.safetensors"
+    files = {
+        "config.json": (json.dumps(config, indent=2) + "\n").encode(),
+        "README.md": _card(agent, card, host).encode(),
+    }
+    if folder is None:
+        return {weights: save(state), **files}
+    write(Path(folder), {**files})
+    save_file(state, Path(folder) / weights)
+    return dict.fromkeys([weights, *files])
 
 
 def _card(agent: str, card: dict[str, Any], host: Host) -> str:

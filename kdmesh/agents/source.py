@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,18 +19,37 @@ if TYPE_CHECKING:
 
 @dataclass
 class Source:
-    """``table`` None: read what the mesh names. The result is the same in every process."""
+    """``table`` None: read what the mesh names. The result is the same in every process.
+
+    ``expected``: the :func:`digest` of what the driver read, where a host on another machine might read something else.
+    """
 
     table: Table | None = None
+    expected: str = ""
 
     def load(self, plan: Plan) -> tuple[Table, dict[str, Stream]]:
-        """Return the samples and every stream over them."""
+        """Return the samples and every stream over them; MeshError if they cannot be read, or are not the expected."""
         spec = plan.spec
         if spec.data is None and self.table is None:
             raise MeshError("this mesh names no data", where="data", instead="data: {dataset: digits}")
-        table = self.table if self.table is not None else self._read(spec.data)
         data = spec.data or DataSpec.model_validate("python:given")
-        streams = resolve(table, data, spec.streams, spec.seed)
+        try:
+            table = self.table if self.table is not None else self._read(spec.data)
+            streams = resolve(table, data, spec.streams, spec.seed)
+        except MeshError:
+            raise
+        except Exception as error:  # of a user's own data set
+            raise MeshError(
+                f"the data set cannot be read: {type(error).__name__}: {error}",
+                where="data.dataset",
+                instead="a data set that can be built and indexed",
+            ) from error
+        if self.expected and digest(table) != self.expected:
+            raise MeshError(
+                f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
+                where="data.dataset",
+                instead="the same files on every node",
+            )
         return table, streams
 
     @staticmethod
@@ -42,3 +62,11 @@ class Source:
         table = registry().find("datasets", data.dataset.name, "data.dataset").make(data.dataset.config)
         assert isinstance(table, Table)
         return table
+
+
+def digest(table: Table) -> str:
+    """The sha256 of samples and labels."""
+    found = hashlib.sha256(table.x.contiguous().numpy().data)
+    if table.y is not None:
+        found.update(table.y.contiguous().numpy().data)
+    return found.hexdigest()

@@ -40,20 +40,22 @@ class Weights:
         self.pending = False  # gradients are accumulating for the next update
         self.optimizer: torch.optim.Optimizer | None = None
         self.schedule: Any = None
-        self._parameters: list[nn.Parameter] = []
+        self.parameters: list[nn.Parameter] = []
+        self._late = False  # whether some parameter may get its first gradient later than others
 
     def start(self, updates: int, extra: Iterable[nn.Parameter] = ()) -> None:
         """Make the optimiser for these many updates, over the module and what trains with it (adapters)."""
-        self._parameters = [p for p in self.module.parameters() if p.requires_grad] + list(extra)
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad] + list(extra)
         where = f"agents.{self.name}.train"
-        self.optimizer = make_optimizer(self._parameters, self.settings, where)
+        self.optimizer = make_optimizer(self.parameters, self.settings, where)
         self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
         self.pending = False
+        self._late = isinstance(self.optimizer, torch.optim.SGD) and bool(self.optimizer.defaults["momentum"])
 
     def zero(self) -> None:
         """Forget gradients, unless they are accumulating."""
         if not self.pending:
-            for parameter in self._parameters:  # what zero_grad does, without its bookkeeping
+            for parameter in self.parameters:  # what zero_grad does, without its bookkeeping
                 parameter.grad = None
         self.pending = True
 
@@ -61,7 +63,9 @@ class Weights:
         """Clip, update, and move the schedule on."""
         assert self.optimizer is not None
         if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.settings.clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        if self._late:
+            self._late = late_momentum(self.optimizer, self.parameters)
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -89,6 +93,21 @@ class Weights:
         return {name: value.detach().cpu().clone().contiguous() for name, value in self.module.state_dict().items()}
 
 
+def late_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> bool:
+    """Give a buffer of zeros to who gets its first gradient later than others, an adapter in its burn-in say.
+
+    Torch's fused SGD fails at such a parameter; with no dampening, momentum * 0 + gradient is what its first step is
+    defined to be. Returns whether some are still without one.
+    """
+    state = optimizer.state
+    lacking = [p for p in parameters if p.requires_grad and state[p].get("momentum_buffer") is None]
+    if len(lacking) < len(parameters):
+        for parameter in lacking:
+            if parameter.grad is not None:
+                state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return bool(lacking)
+
+
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: str) -> torch.optim.Optimizer:
     """Any class of torch.optim by its name; fused where torch has it for this device."""
     kind = _OPTIMIZERS.get(settings.optimizer.name.lower())
@@ -108,7 +127,7 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: s
             )
     config = dict(settings.optimizer.config)
     try:
-        if "fused" in known and "foreach" not in config:
+        if "fused" in known and "foreach" not in config and not config.get("dampening"):
             with suppress(RuntimeError):  # no fused kernel for these parameters' device or dtype
                 return kind(parameters, **{"fused": True} | config)
         return kind(parameters, **config)

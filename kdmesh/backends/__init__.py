@@ -19,15 +19,15 @@ class Session:
     So several seeds share one Ray, and a mesh with a mistake starts none.
     """
 
-    def __init__(self, name: str, address: str | None = None) -> None:
-        self.name, self.address = name, address
+    def __init__(self, name: str, address: str | None = None, progress_timeout: float = 600.0) -> None:
+        self.name, self.address, self.progress_timeout = name, address, progress_timeout
         self._backend: Backend | None = None
 
     @property
     def backend(self) -> Backend:
         """The backend; hosts are built by its `open`, anew for each run."""
         if self._backend is None:
-            self._backend = make_backend(self.name, self.address)
+            self._backend = make_backend(self.name, self.address, self.progress_timeout)
         return self._backend
 
     def __enter__(self) -> Session:
@@ -41,7 +41,7 @@ class Session:
             self._backend = None
 
 
-def make_backend(name: str, address: str | None = None) -> Backend:
+def make_backend(name: str, address: str | None = None, progress_timeout: float = 600.0) -> Backend:
     """Return a backend by name, `inline` or `ray`; only `ray` imports ray."""
     if name == "inline":
         from kdmesh.backends.inline import InlineBackend
@@ -51,7 +51,7 @@ def make_backend(name: str, address: str | None = None) -> Backend:
         _private_ray()
     from kdmesh.backends.ray import RayBackend
 
-    return RayBackend(address)
+    return RayBackend(address, progress_timeout)
 
 
 def _private_ray() -> None:
@@ -61,5 +61,6 @@ def _private_ray() -> None:
     """
     if "ray" not in sys.modules:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls that nobody waits for after a loss
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

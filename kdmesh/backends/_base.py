@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
+    from kdmesh.graph.assign import Room
 
 
 class Backend(ABC):
@@ -20,6 +21,10 @@ class Backend(ABC):
     """
 
     name: str
+
+    def room(self) -> Room | None:
+        """What hosts may take of a cluster; None: what this machine has."""
+        return None
 
     @abstractmethod
     def open(self, blueprint: Blueprint, source: Source) -> None:
@@ -36,6 +41,10 @@ class Backend(ABC):
     @abstractmethod
     def wait_any(self, handles: Sequence[Any]) -> int:
         """Wait until at least one of the handles is there, and return its index (the first such one)."""
+
+    def rebuild(self) -> None:
+        """After :class:`HostLost`: give all hosts up and build them anew, as `open` did. Raises HostLost again."""
+        raise NotImplementedError(f"{self.name} loses no host")
 
     @abstractmethod
     def close(self) -> None:

@@ -1,13 +1,20 @@
-"""No process stays behind: what the embedded Ray started is known by a mark in its environment, and swept at the end.
+"""Nothing stays behind: what the embedded Ray started is known by a mark in its environment, and swept at the end.
 
-Ray ends its own processes, but one that was just starting when its parent died can outlive it by a minute.
+Ray ends its own processes, but one that was just starting when its parent died can outlive it by a minute, and its
+folder of temporary files stays. A driver that is killed sweeps nothing: a guard, which sees its end of a pipe close,
+does it then. This file is the guard's program.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,3 +50,26 @@ def sweep(mark: str) -> list[int]:
                 os.kill(int(folder.name), signal.SIGKILL)
                 found.append(int(folder.name))
     return found
+
+
+def new_folder() -> str:
+    """A folder for Ray's temporary files. Its path must be short: sockets are in it."""
+    return tempfile.mkdtemp(prefix=f"kdmesh-{os.getpid()}-")
+
+
+def guard(mark: str, folder: str) -> subprocess.Popen[bytes]:
+    """Start a process that sweeps once this one has ended, however it did; closing its stdin ends it too."""
+    return subprocess.Popen(
+        [sys.executable, "-S", __file__, mark, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    while sweep(sys.argv[1]):  # what was being started meanwhile comes into sight later
+        time.sleep(0.2)
+    shutil.rmtree(sys.argv[2], ignore_errors=True)

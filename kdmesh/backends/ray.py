@@ -7,27 +7,34 @@ Ray (`max_restarts=0`): a blank actor that went on applying queued updates would
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OwnerDiedError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from kdmesh.backends import worker
 from kdmesh.backends._base import Backend
-from kdmesh.backends.processes import marked, new_mark, sweep
+from kdmesh.backends.code import own_code
+from kdmesh.backends.processes import guard, marked, new_folder, new_mark, sweep
 from kdmesh.errors import HostLost, MeshError, RunFailed
+from kdmesh.graph.assign import Room
 from kdmesh.plugins import carried
+from kdmesh.spec import HostSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from subprocess import Popen
 
     from torch import nn
 
@@ -50,26 +57,39 @@ class RayBackend(Backend):
 
     name = "ray"
 
-    def __init__(self, address: str | None = None) -> None:
-        self.address = address
+    def __init__(self, address: str | None = None, progress_timeout: float = 600.0) -> None:
+        """``progress_timeout``: seconds without any awaited result after which hosts count as lost; 0: never."""
+        self.address, self.patience = address, progress_timeout or None
+        self._last: dict[str, Any] = {}  # host -> the handle of its newest call
+        self._opened: tuple[Blueprint, Source] | None = None
         self._hosts: dict[str, Any] = {}
         self._names: dict[str, str] = {}  # actor id -> host
-        self._workers: dict[tuple[int, int], list[Any]] = defaultdict(list)  # by their CPUs and GPUs
+        self._workers: dict[Need, list[Any]] = defaultdict(list)
+        self._groups: list[PlacementGroup] = []
+        self._bundles: list[tuple[Need, PlacementGroup, int]] = []  # reserved, and nothing started there yet
         self._owned = False
         self._mark = new_mark()
+        self._guard: Popen[bytes] | None = None
+        self._folder: str | None = None
 
     def open(self, blueprint: Blueprint, source: Source) -> None:
         """Start Ray if need be, and build all hosts at the same time."""
+        self._opened = (blueprint, source)
         needs = {name: _needs(blueprint.plan, agents) for name, agents in blueprint.plan.hosts.items()}
         self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
+        if self._owned and self._guard is None:
+            self._folder = new_folder()
+            self._guard = guard(self._mark, self._folder)
         with marked(self._mark):
-            start_ray(self.address, cpus=sum(cpus for cpus, _ in needs.values()))
+            start_ray(self.address, cpus=math.ceil(sum(need.cpus for need in needs.values())), folder=self._folder)
         _fits(needs)
+        self._reserve(needs)
         send_along(blueprint.modules.values())
         idle = {need: list(workers) for need, workers in self._workers.items()}
         self._hosts = {name: idle[need].pop() if idle.get(need) else self._start(*need) for name, need in needs.items()}
         self._names = {actor._actor_id.hex(): name for name, actor in self._hosts.items()}
         shared, data = ray.put(blueprint), ray.put(source)
+        met = self._meet()
         opened = [actor.open.remote(name, shared, data) for name, actor in self._hosts.items()]
         if len(ray.wait(opened, num_returns=len(opened), timeout=STARTING)[0]) < len(opened):
             raise RunFailed(
@@ -77,21 +97,76 @@ class RayBackend(Backend):
                 where="ray",
                 instead="a cluster with free CPUs, or leave --ray-address out",
             )
+        _refuse_nodes(self.get(met))
         self.get(opened)
 
-    def _start(self, cpus: int, gpus: int) -> Any:
+    def _meet(self) -> list[Any]:
+        """Have the workers do as this process does; on a cluster they get its code, which their nodes may lack."""
+        code = ray.put(own_code() if self.address is not None else {})
+        versions = {name: worker.installed(name) for name in ("kdmesh", "torch")}
+        return [actor.meet.remote(os.getcwd(), code, versions) for actor in self._hosts.values()]
+
+    def room(self) -> Room | None:
+        """What the cluster that is joined has, and its largest node; None on the embedded Ray."""
+        if self.address is None:
+            return None
+        self._owned = self._owned or not ray.is_initialized()
+        start_ray(self.address)
+        whole, nodes = ray.cluster_resources(), _nodes()
+        largest = {unit: max((node.get(unit, 0.0) for node in nodes), default=0.0) for unit in ("CPU", "memory")}
+        cpus, gpus = max(1, int(whole.get("CPU", 1))), whole.get("GPU", 0.0)
+        return Room(cpus, gpus, whole.get("memory", math.inf), max(1, int(largest["CPU"])), largest["memory"])
+
+    def _reserve(self, needs: dict[str, Need]) -> None:
+        """On several nodes, reserve what new hosts take in one go, on as few nodes as can be."""
+        if not any(self._workers.values()):
+            self._release()
+        have = Counter({need: len(workers) for need, workers in self._workers.items()})
+        new = list((Counter(needs.values()) - have).elements())
+        if not new or len(_nodes()) < 2:
+            return
+        group = placement_group([need.units() for need in new], strategy="PACK")
+        self._groups.append(group)
+        if not group.wait(STARTING):
+            self._release()
+            raise MeshError(
+                f"no place was free within {STARTING:g} s for hosts that take {_parts(needs)}",
+                where="placement",
+                instead="fewer hosts, or a cluster that is less busy",
+            )
+        self._bundles += [(need, group, index) for index, need in enumerate(new)]
+
+    def _release(self) -> None:
+        """Give back what was reserved."""
+        while self._groups:
+            remove_placement_group(self._groups.pop())
+        self._bundles.clear()
+
+    def _start(self, cpus: float, gpus: float, resources: tuple[tuple[str, float], ...]) -> Any:
         """Start an actor. Ray gives it as many OpenMP threads as CPUs."""
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        need = Need(cpus, gpus, resources)
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "resources": dict(resources)}
+        bundle = next((bundle for bundle in self._bundles if bundle[0] == need), None)
+        if bundle is not None:
+            self._bundles.remove(bundle)
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(bundle[1], bundle[2])
+        options |= {"max_restarts": 0, "max_task_retries": 0}
         paths = [path or os.getcwd() for path in sys.path]
-        self._workers[cpus, gpus].append(ray.remote(worker.Worker).options(**options).remote(paths, carried()))
-        return self._workers[cpus, gpus][-1]
+        self._workers[need].append(ray.remote(worker.Worker).options(**options).remote(paths, carried()))
+        return self._workers[need][-1]
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
-        return self._hosts[host].call.options(num_returns=results).remote(method, *args)
+        made = self._hosts[host].call.options(num_returns=results).remote(method, *args)
+        self._last[host] = made if results == 1 else made[-1]
+        return made
 
     def get(self, handles: Sequence[Any]) -> list[Any]:
         """Wait for results; what a host raised is raised here as it was, with the host's traceback as its cause."""
+        left = list(dict.fromkeys(handles))
+        while left:
+            ready, left = ray.wait(left, num_returns=1, timeout=self.patience)
+            self._refuse_hung(ready)
         try:
             return ray.get(list(handles))
         except RayError as error:
@@ -101,42 +176,81 @@ class RayBackend(Backend):
             if isinstance(cause, MeshError):
                 raise cause from None
             if isinstance(cause, RayActorError):
-                raise self._lost(cause) from None
+                raise self._lost(self._names.get(cause.actor_id or "", "a host")) from None
+            if isinstance(cause, ObjectLostError | OwnerDiedError | NodeDiedError):
+                raise self._lost("a host", "its node is gone") from None
             raise cause from (error if cause is not error else None)
 
-    def _lost(self, error: RayActorError) -> HostLost:
-        host = self._names.get(error.actor_id or "", "a host")
+    def _refuse_hung(self, ready: list[Any]) -> None:
+        """HostLost where nothing came for too long: of a host whose newest call is not done."""
+        if not ready:
+            hung = [host for host, last in self._last.items() if not ray.wait([last], timeout=0)[0]]
+            for host in hung:
+                ray.kill(self._hosts[host])
+            raise self._lost(", ".join(hung) or "a host", f"it gave no result for {self.patience:g} s")
+
+    def _lost(self, host: str, why: str = "its process ended, killed or out of memory") -> HostLost:
         lost = HostLost(
-            f"{host} was lost: its process ended, killed or out of memory",
+            f"{host} was lost: {why}",
             where=f"placement.{host}" if host in self._hosts else "ray",
-            instead="run it again; the run's folder keeps the last checkpoint",
+            instead="`kdmesh resume` and the run's folder: it goes on from the last checkpoint",
         )
         lost.host = host
         return lost
 
     def wait_any(self, handles: Sequence[Any]) -> int:
         """Wait for the first result to come."""
-        ready, _ = ray.wait(list(dict.fromkeys(handles)), num_returns=1)
+        ready, _ = ray.wait(list(dict.fromkeys(handles)), num_returns=1, timeout=self.patience)
+        self._refuse_hung(ready)
         return list(handles).index(ready[0])
+
+    def rebuild(self) -> None:
+        """Open the hosts anew, in the actors that live, once they are through with what was queued, and in new ones.
+
+        What was queued changes nothing any more: what a host was is given up as it is opened.
+        """
+        assert self._opened is not None
+        answers = {actor.ping.remote(): actor for group in self._workers.values() for actor in group}
+        ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=self.patience)
+        live = {answers[answer] for answer in ready if self._answers(answer)}
+        for actor in set(answers.values()) - live:
+            ray.kill(actor)
+        for need, group in self._workers.items():
+            self._workers[need] = [actor for actor in group if actor in live]
+        self._last.clear()
+        self.open(*self._opened)
+
+    @staticmethod
+    def _answers(answer: Any) -> bool:
+        try:
+            ray.get(answer)
+        except RayError:
+            return False
+        return True
 
     def close(self) -> None:
         """Shut down the Ray that was started here, or leave the cluster; on a Ray found running only the actors end."""
         workers, self._hosts = [actor for group in self._workers.values() for actor in group], {}
         self._workers.clear()
+        if ray.is_initialized():
+            self._release()
         if self._owned:
             ray.shutdown()
             sweep(self._mark)
             self._owned = False
+            if self._guard is not None:
+                self._guard.communicate()  # it removes Ray's temporary files
+                self._guard = None
         elif ray.is_initialized():
             for actor in workers:
                 ray.kill(actor)
 
 
-def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512) -> None:
+def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, folder: str | None = None) -> None:
     """Start the embedded single-machine Ray, or join a cluster; nothing where Ray runs in this process already.
 
-    ``cpus`` are logical: small hosts may outnumber the cores. The embedded Ray has no dashboard; its authentication is
-    settled before ray is imported, see `backends/__init__.py`.
+    ``cpus`` are logical: small hosts may outnumber the cores. ``folder``: for temporary files. The embedded
+    Ray has no dashboard; its authentication is settled before ray is imported, see `backends/__init__.py`.
     """
     if ray.is_initialized():
         _same_cluster(address)
@@ -147,7 +261,8 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512) ->
             _join(address, common)
         else:
             store = store_mb * 2**20
-            ray.init(address="local", include_dashboard=False, num_cpus=cpus, object_store_memory=store, **common)
+            more = {"include_dashboard": False, "num_cpus": cpus, "object_store_memory": store, "_temp_dir": folder}
+            ray.init(address="local", **more, **common)
 
 
 @contextmanager
@@ -177,10 +292,25 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+def _refuse_nodes(faults: list[str]) -> None:
+    """Refuse a cluster whose nodes lack kdmesh, or have another one."""
+    if found := sorted({fault for fault in faults if fault}):
+        raise MeshError(
+            "; ".join(found), where="--ray-address", instead="the same kdmesh and torch on every node and here"
+        )
+
+
 def _join(address: str, common: dict[str, Any]) -> None:
+    """Join a cluster from one of its nodes, by its address, or `auto`: the RAY_ADDRESS that a job is given, too."""
+    if "://" in address:
+        raise MeshError(
+            f"{address!r} is not the address of a cluster's control store",
+            where="--ray-address",
+            instead="host:port, on a node of the cluster; from elsewhere: ray job submit -- kdmesh run ...",
+        )
     host, colon, port = address.rpartition(":")
     try:
-        if colon and port.isdigit() and "://" not in address:
+        if colon and port.isdigit():
             socket.create_connection((host, int(port)), JOINING).close()  # Ray itself asks for minutes
         ray.init(address=address, **common)
     except (OSError, ValueError, RuntimeError, RayError) as error:
@@ -202,27 +332,60 @@ def _same_cluster(address: str | None) -> None:
         )
 
 
-def _needs(plan: Plan, agents: list[str]) -> tuple[int, int]:
-    """The CPUs and GPUs of a host: the threads of its widest agent, and a GPU for agents on `cuda`.
+class Need(NamedTuple):
+    """What a host takes of the cluster."""
+
+    cpus: float
+    gpus: float
+    resources: tuple[tuple[str, float], ...] = ()
+
+    def units(self) -> dict[str, float]:
+        """The same in Ray's names, without what is zero."""
+        units = {"CPU": float(self.cpus), "GPU": float(self.gpus), **dict(self.resources)}
+        return {unit: number for unit, number in units.items() if number}
+
+
+def _needs(plan: Plan, agents: list[str]) -> Need:
+    """What a host asks for; else the threads of its widest agent as CPUs, and a GPU for agents on `cuda`.
 
     Ray chooses which one that is. Agents on `cuda:N` name theirs, and Ray, which hides none from them, counts none.
     """
     settings = [plan.train(agent) for agent in agents]
-    return max(train.threads for train in settings), int(any(train.device == "cuda" for train in settings))
+    cpus, gpus = max(train.threads for train in settings), int(any(train.device == "cuda" for train in settings))
+    placed = plan.spec.placement
+    asked = placed.get(plan.host_of[agents[0]]) if isinstance(placed, dict) else None
+    if not isinstance(asked, HostSpec):
+        return Need(cpus, gpus)
+    own = (asked.cpus or cpus, gpus if asked.gpus is None else asked.gpus)
+    return Need(*own, tuple(sorted(asked.resources.items())))
 
 
-def _fits(needs: dict[str, tuple[int, int]]) -> None:
-    """Refuse hosts that would wait for ever."""
-    there = ray.cluster_resources()
-    for number, unit in enumerate(("CPU", "GPU")):
-        wanted, found = sum(need[number] for need in needs.values()), there.get(unit, 0)
-        if wanted > found:
-            parts = ", ".join(f"{name} {need[number]}" for name, need in needs.items())
+def _fits(needs: dict[str, Need]) -> None:
+    """Refuse hosts that would wait for ever: for all of the cluster, or for one node of it."""
+    there, nodes = ray.cluster_resources(), _nodes()
+    units = dict.fromkeys(unit for need in needs.values() for unit in need.units())
+    for unit in units:
+        taken = {name: need.units().get(unit, 0.0) for name, need in needs.items()}
+        wanted, found = sum(taken.values()), there.get(unit, 0.0)
+        name, most = max(taken.items(), key=lambda item: item[1])
+        largest = max((node.get(unit, 0.0) for node in nodes), default=found)
+        what = f"{unit}s" if unit in ("CPU", "GPU") else f"of {unit!r}"
+        if wanted > found or most > largest:
+            said = f"the hosts take {wanted:g} {what} ({_parts(needs, unit)}), and this Ray has {found:g}"
             raise MeshError(
-                f"the hosts take {wanted} {unit}s ({parts}), and this Ray has {found:g}",
+                said if wanted > found else f"{name} takes {most:g} {what}, and the largest node has {largest:g}",
                 where="placement",
                 instead="placement: together, fewer hosts, or a larger cluster",
             )
+
+
+def _parts(needs: dict[str, Need], unit: str = "CPU") -> str:
+    return ", ".join(f"{name} {need.units().get(unit, 0.0):g}" for name, need in needs.items())
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has, by Ray's names."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def send_along(modules: Iterable[nn.Module]) -> None:

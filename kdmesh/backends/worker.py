@@ -1,15 +1,24 @@
 """What a Ray actor runs: a host, built by `open`, and built anew for the next run.
 
-Ray gets this class by value: it makes the driver's modules importable before anything of kdmesh is unpickled, so it
+Ray gets this module by value: it makes the driver's modules importable before anything of kdmesh is unpickled, so it
 must import nothing itself but the standard library.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
+from contextlib import suppress
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import spec_from_loader
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
     from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
 
@@ -18,24 +27,93 @@ class Worker:
     """A host behind two methods, so that one call and several results look alike."""
 
     def __init__(self, paths: list[str], plugins: dict[str, Any]) -> None:
-        """Look for modules where the driver does, in its order, and have the same plugins."""
+        """Look for modules where the driver does, in its order; the same ``plugins`` are there once it is met."""
         sys.path[:] = dict.fromkeys([*paths, *sys.path])
-        from kdmesh.plugins import receive
-
-        receive(plugins)
+        self._plugins: dict[str, Any] | None = plugins
         self.host: Any = None
 
+    def meet(self, folder: str, code: dict[str, tuple[str, str, bool]], versions: dict[str, str]) -> str:
+        """Stand where the driver stands, and have its code and plugins; returns why this node cannot take part."""
+        with suppress(OSError):  # on a machine without that folder, relative paths lead nowhere
+            os.chdir(folder)
+        Sent.serve(code)
+        if self._plugins is not None:
+            try:
+                from kdmesh.plugins import receive
+            except ImportError as error:
+                return f"{here()}: {error}"
+            mine = {name: installed(name) for name in versions}
+            if odd := [f"{name} {mine[name]}, not {it}" for name, it in versions.items() if mine[name] not in ("", it)]:
+                return f"{here()} has {', '.join(odd)}"
+            receive(self._plugins)
+            self._plugins = None
+        return ""
+
     def open(self, name: str, blueprint: Blueprint, source: Source) -> None:
-        """Build the host; the one before is given up first."""
+        """Build the host; the one before is given up first. An error a user can mend says on which node it is."""
         from kdmesh.agents.host import Host
         from kdmesh.agents.memory import keep_memory
+        from kdmesh.errors import MeshError
         from kdmesh.plugins import registry
 
         self.host = None
         keep_memory()
-        table, streams = source.load(blueprint.plan)
-        self.host = Host(name, blueprint, table, streams, registry())
+        try:
+            table, streams = source.load(blueprint.plan)
+            self.host = Host(name, blueprint, table, streams, registry())
+        except MeshError as error:
+            error.what += f" ({name}, on {here()})"
+            raise
+
+    def ping(self) -> None:
+        """Answer, after all calls that came before."""
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the host."""
         return getattr(self.host, method)(*args)
+
+
+class Sent(MetaPathFinder, InspectLoader):
+    """Imports modules from the text that the driver sent, whatever this node may have under their names."""
+
+    def __init__(self) -> None:
+        self.code: dict[str, tuple[str, str, bool]] = {}
+
+    @classmethod
+    def serve(cls, code: dict[str, tuple[str, str, bool]]) -> None:
+        """Find these modules from now on: file, text, and whether it is a package, by name."""
+        finder = next((one for one in sys.meta_path if isinstance(one, cls)), None)
+        if finder is None:
+            sys.meta_path.insert(0, finder := cls())
+        finder.code.update(code)
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The spec of a module that was sent."""
+        if name not in self.code:
+            return None
+        file, _, package = self.code[name]
+        spec = spec_from_loader(name, self, origin=file, is_package=package)
+        if spec is not None:
+            spec.has_location = bool(file)
+        return spec
+
+    def get_source(self, name: str) -> str:
+        """The text, also for tracebacks."""
+        return self.code[name][1]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the text."""
+        file, text, _ = self.code[module.__name__]
+        exec(compile(text, file or module.__name__, "exec"), module.__dict__)
+
+
+def installed(name: str) -> str:
+    """A package's version without what its build is called; nothing where it is not installed."""
+    with suppress(PackageNotFoundError):
+        return version(name).partition("+")[0]
+    return ""
+
+
+def here() -> str:
+    """This node, in words."""
+    return f"the node {socket.gethostname()}"

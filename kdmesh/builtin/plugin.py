@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         StrategyOffer,
         ViewOffer,
     )
-    from kdmesh.spec import MeshSpec
 
 
 @hookimpl
@@ -73,9 +72,3 @@ def kdmesh_signals() -> list[SignalOffer]:
     from kdmesh.builtin.signals.offers import SIGNALS
 
     return SIGNALS
-
-
-@hookimpl(trylast=True)
-def kdmesh_place_agents(mesh: MeshSpec) -> dict[str, list[str]]:
-    """Everyone on one host."""
-    return {"host0": list(mesh.agents)}

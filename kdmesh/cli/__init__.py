@@ -7,13 +7,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli import check, plan, plugins, run, schema, topologies
+from kdmesh.cli import check, plan, plugins, resume, run, schema, topologies
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (run, plan, check, schema, topologies, plugins)
+COMMANDS = (run, resume, plan, check, schema, topologies, plugins)
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 
 

@@ -34,6 +34,28 @@ def add_plugins_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument("--plugins-dir", metavar="DIR", help="also load each *.py of this folder as a plugin")
 
 
+def add_backend(command: argparse.ArgumentParser, default: str | None = "ray") -> None:
+    """Add where a run takes place, and what is shown and kept while it does."""
+    where = "where models live (default: %(default)s)" if default else "where models live; by default as it was begun"
+    command.add_argument("--backend", choices=("inline", "ray"), default=default, help=where)
+    command.add_argument("--ray-address", metavar="A", help="join this Ray cluster; by default a local one is started")
+    command.add_argument(
+        "--checkpoint-seconds",
+        metavar="S",
+        type=float,
+        default=60.0,
+        help="age at which a checkpoint is written within a lesson (default: %(default)g)",
+    )
+    command.add_argument(
+        "--progress-timeout",
+        metavar="S",
+        type=float,
+        default=600.0,
+        help="time without a result after which a host counts as lost; 0: never (default: %(default)g)",
+    )
+    command.add_argument("--quiet", action="store_true", help="print only the result")
+
+
 def use_plugins_dir(args: argparse.Namespace) -> None:
     """Let the registry of this process, and of the processes it starts, find the folder of plugins."""
     if args.plugins_dir is not None:
@@ -52,9 +74,18 @@ def read(args: argparse.Namespace) -> MeshSpec:
     use_plugins_dir(args)
     registry().warn()
     mesh = read_mesh(args.file, args.overrides)
-    folders = [str(Path(args.file).resolve().parent)] if Path(args.file).is_file() else []
-    sys.path += [folder for folder in (*folders, os.getcwd()) if folder not in sys.path]
+    import_from(beside(args.file))
     return mesh
+
+
+def beside(file: str) -> list[str]:
+    """Where code that a mesh names may be: the folder of its file, and where we are."""
+    return [*([str(Path(file).resolve().parent)] if Path(file).is_file() else []), os.getcwd()]
+
+
+def import_from(folders: Sequence[str]) -> None:
+    """Find modules in these folders too, after everything that is installed."""
+    sys.path += [folder for folder in folders if folder not in sys.path]
 
 
 def planned(args: argparse.Namespace) -> Plan:

@@ -6,17 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_mesh, read
+from kdmesh.cli.common import add_backend, add_mesh, beside, read
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser("run", help="train a mesh", description="Train a mesh and write its run folder.")
     add_mesh(command)
-    command.add_argument(
-        "--backend", choices=("inline", "ray"), default="ray", help="where models live (default: %(default)s)"
-    )
-    command.add_argument("--ray-address", metavar="A", help="join this Ray cluster; by default a local one is started")
+    add_backend(command)
     command.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("runs"), help="parent folder (default: %(default)s)"
     )
@@ -30,7 +27,6 @@ def add(commands: Any) -> None:
         action="store_true",
         help="stop at a consensus of NaN, wrong shape, or no distribution",
     )
-    command.add_argument("--quiet", action="store_true", help="print only the result")
     command.set_defaults(execute=execute)
 
 
@@ -44,19 +40,20 @@ def execute(args: argparse.Namespace) -> int:
         args.overrides = [*args.overrides, f"seed={args.seed}"]
     spec, source_text = read(args), read_text(locate(args.file))
     make_plan(spec, registry())
-    from kdmesh.engine.launch import launch  # imports torch: only for a mesh that can be planned
+    from kdmesh.engine.launch import Request, launch  # imports torch: only for a mesh that can be planned
 
-    return launch(
+    request = Request(
         spec,
-        backend=args.backend,
-        ray_address=args.ray_address,
-        out=args.out,
-        seeds=args.seeds,
-        controls=args.controls,
-        quiet=args.quiet,
-        source_text=source_text,
+        args.backend,
+        args.ray_address,
+        args.out,
+        source_text,
+        beside(args.file),
         strict_signals=args.strict_signals,
+        checkpoint_seconds=args.checkpoint_seconds,
+        progress_timeout=args.progress_timeout,
     )
+    return launch(request, seeds=args.seeds, controls=args.controls, quiet=args.quiet)
 
 
 def count(text: str) -> int:

@@ -59,26 +59,12 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     """Load the data, build every model without memory, and refuse what cannot run."""
     for edge in plan.edges:
         _possible(plan, edge)
-    found = Checked(*_data(plan, table))
+    found = Checked(*Source(table).load(plan))
     _streams(plan, found)
     _models(plan, found, modules or {})
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found)
     return found
-
-
-def _data(plan: Plan, table: Table | None) -> tuple[Table, dict[str, Stream]]:
-    """The samples and streams; what a user's own data set raises is told as an error of the file."""
-    try:
-        return Source(table).load(plan)
-    except MeshError:
-        raise
-    except Exception as error:
-        raise MeshError(
-            f"the data set cannot be read: {type(error).__name__}: {error}",
-            where="data.dataset",
-            instead="a data set that can be built and indexed",
-        ) from error
 
 
 def _possible(plan: Plan, edge: Edge) -> None:

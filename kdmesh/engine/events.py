@@ -2,9 +2,12 @@
 
 Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 
+- ``placed`` hosts {host: [agents]}, lines: the arithmetic of `placement: auto` or `threads: auto`
 - ``hosts_opening`` backend, hosts {host: [agents]}
 - ``run_started`` name, seed, backend, hosts {host: [agents]}, stages [{stage, agents, steps}]
+- ``run_resumed`` the same, of a run that goes on
 - ``stage_started`` stage, agents, steps
+- ``stage_resumed`` the same, from a checkpoint
 - ``progress`` stage, done, steps, losses {agent: loss}; told to listeners, not written
 - ``evaluated`` stage, agent, stream, epoch, metrics {accuracy, loss, ece}
 - ``round_finished`` stage, round, rounds, metrics {agreement, churn, consensus, gain, accuracy}

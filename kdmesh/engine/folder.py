@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.agents.saving import write
 from kdmesh.errors import MeshError
 from kdmesh.spec.yaml12 import dump
 
@@ -36,6 +37,13 @@ class Folder:
                 f"cannot write the run's folder: {error}", where="--out", instead="a folder that is writable"
             ) from None
 
+    @classmethod
+    def at(cls, root: Path) -> Folder:
+        """The folder of a run that was begun."""
+        folder = cls.__new__(cls)
+        folder.root = root
+        return folder
+
     @property
     def events(self) -> Path:
         """The log of events."""
@@ -46,24 +54,28 @@ class Folder:
         """The checkpoints' folder."""
         return self.root / "checkpoints"
 
-    def asked(self, plan: Plan, checked: Checked, source: str | None) -> None:
-        """Write the file as given, the long form with every default, and the manifest."""
+    def asked(self, plan: Plan, checked: Checked, source: str | None, begun: dict[str, Any]) -> None:
+        """Write the file as given, the long form with every default, and the manifest with how it was ``begun``."""
         if source is not None:
             (self.root / "mesh.yaml").write_text(source, encoding="utf-8")
         resolved = plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
         (self.root / "resolved.yaml").write_text(dump(resolved), encoding="utf-8")
-        self.json("manifest.json", manifest(plan, checked))
+        self.json("manifest.json", {**manifest(plan, checked), "begun": begun})
 
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""
         (self.root / name).write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
 
     def agents(self, run: Run, summary: dict[str, Any]) -> None:
-        """Have every host write its agents' folders."""
-        home = self.root.resolve() / "agents"
-        run.backend.get(
-            [run.call(name, "save_agent", name, str(home / name), facts) for name, facts in summary["agents"].items()]
-        )
+        """Have every host write its agents' folders, or hand them over where it does not see this one."""
+        assert run.checkpoints is not None
+        home, place, agents = self.root.resolve() / "agents", run.checkpoints.place, summary["agents"]
+        saved = [
+            run.call(name, "save_agent", name, place(run.host_of[name], home / name), facts)
+            for name, facts in agents.items()
+        ]
+        for name, files in zip(agents, run.backend.get(saved), strict=True):
+            write(home / name, files)
 
 
 def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
@@ -95,5 +107,10 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             "y_sha256": digest(table.y) if table.y is not None else None,
             "streams": {name: len(stream.rows) for name, stream in checked.streams.items()},
         },
-        "teachers": {name: agent.weights for name, agent in plan.spec.agents.items() if agent.weights},
+        "teachers": {
+            name: {"file": agent.weights, "sha256": hashlib.sha256(Path(agent.weights).read_bytes()).hexdigest()}
+            for name, agent in plan.spec.agents.items()
+            if agent.weights
+        },
+        "mesh": plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True),
     }

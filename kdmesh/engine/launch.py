@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.host import Blueprint
 from kdmesh.agents.memory import keep_memory
-from kdmesh.agents.source import Source
+from kdmesh.agents.source import Source, digest
 from kdmesh.backends import Session
 from kdmesh.engine import controls
 from kdmesh.engine.check import examine
@@ -21,18 +21,22 @@ from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import Folder
 from kdmesh.engine.observe import observers
+from kdmesh.engine.placing import settle
+from kdmesh.engine.resume import refuse_changes
 from kdmesh.engine.run import Run
-from kdmesh.errors import HostLost, MeshError, RunFailed
+from kdmesh.engine.stopping import stoppable
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from torch import nn
 
+    from kdmesh.engine.check import Checked
     from kdmesh.engine.events import Listener
+    from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
     from kdmesh.streams.table import Table
 
@@ -46,10 +50,14 @@ class Request:
     ray_address: str | None = None
     out: Path | None = None  # None: no folder is written
     source_text: str | None = None
+    beside: list[str] = field(default_factory=list)  # folders with code that the file names
     modules: dict[str, nn.Module] = field(default_factory=dict)
     table: Table | None = None
     listeners: tuple[Listener, ...] = ()
     strict_signals: bool = False  # what a consensus gives is checked
+    resume: Path | None = None  # the folder of the run that goes on
+    checkpoint_seconds: float = 60.0
+    progress_timeout: float = 600.0  # seconds without a result after which a host counts as lost
 
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again
@@ -63,41 +71,45 @@ def run_once(
     ``session``: where the hosts live; by default one of the run's own, closed at its end.
     """
     if session is None:
-        with Session(request.backend, request.ray_address) as own:
+        with Session(request.backend, request.ray_address, request.progress_timeout) as own:
             return run_once(request, finish, own)
     plan = make_plan(request.spec, registry())
     checked = examine(plan, request.modules, request.table)
-    folder = Folder(request.out, plan.spec.name) if request.out is not None else None
+    placed = settle(plan, checked, request, session)
+    plan = placed.plan
+    folder = _folder(request, plan, checked)
     events = Events(folder.events if folder else None)
     events.listeners += request.listeners
-    started = time.perf_counter()
+    placed.tell(events, folder)
+    started, extra = time.perf_counter(), None
     try:
-        with _terminable():
-            if folder is not None:
-                folder.asked(plan, checked, request.source_text)
+        with stoppable() as stopping, _checkpoints(folder, session) as checkpoints:
             events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
             backend = session.backend
             private = any(stream.private for stream in checked.streams.values())
             small = checked.table.x.nbytes <= SENT and not private
             backend.open(
                 Blueprint(plan, request.modules, checked.shapes, request.strict_signals),
-                Source(checked.table if small else request.table),
+                Source(checked.table if small else request.table, "" if small else _expected(request, checked)),
             )
-            run = Run(plan, checked, backend, events, Checkpoints(folder.checkpoints) if folder else None)
+            root = folder.root if folder else None
+            run = stopping.run = Run(plan, checked, backend, events, checkpoints, root, request.checkpoint_seconds)
             registry().observe("kdmesh_run_started", run=run)
             events.listeners.append(observers(run))
-            summary = run.execute()
-            if folder is not None:
-                folder.agents(run, summary)
-                folder.json("summary.json", summary)
-            extra = finish(run) if finish is not None else None
+
+            def collect(summary: dict[str, Any]) -> None:
+                nonlocal extra
+                if folder is not None:
+                    folder.agents(run, summary)
+                    folder.json("summary.json", summary)
+                extra = finish(run) if finish is not None else None
+
+            summary = run.execute(collect, request.resume is not None)
             registry().observe("kdmesh_run_finished", run=run, summary=summary)
             seconds = round(time.perf_counter() - started, 3)
-            events.emit("run_finished", seconds=seconds, folder=str(folder.root) if folder else None)
+            events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)
         return summary, folder, extra
     except BaseException as error:
-        if isinstance(error, HostLost):
-            events.emit("host_lost", host=error.host, error=error.what)
         events.emit("run_failed", error=str(error) or type(error).__name__)
         if folder is None or isinstance(error, MeshError):
             raise
@@ -106,49 +118,67 @@ def run_once(
         events.close()
 
 
+def _expected(request: Request, checked: Checked) -> str:
+    """What other machines must read; nothing where there are none, or where every reading differs."""
+    table = checked.table
+    return digest(table) if request.ray_address is not None and table.deterministic else ""
+
+
+def _folder(request: Request, plan: Plan, checked: Checked) -> Folder | None:
+    """The run's folder: a new one, or the one whose run goes on, which must have asked for the same."""
+    if request.resume is not None:
+        folder = Folder.at(request.resume)
+        refuse_changes(folder, plan, checked)
+        return folder
+    if request.out is None:
+        return None
+    folder = Folder(request.out, plan.spec.name)
+    begun = {"backend": request.backend, "strict_signals": request.strict_signals, "beside": request.beside}
+    folder.asked(plan, checked, request.source_text, begun)
+    return folder
+
+
+@contextmanager
+def _checkpoints(folder: Folder | None, session: Session) -> Iterator[Checkpoints | None]:
+    """Where checkpoints go. A run on Ray without a folder keeps them for as long as it lasts: hosts can be lost."""
+    if folder is not None:
+        yield Checkpoints(folder.checkpoints)
+    elif session.name == "inline":
+        yield None
+    else:
+        with TemporaryDirectory(prefix="kdmesh-") as root:
+            yield Checkpoints(Path(root) / "checkpoints")
+
+
 def _told(error: BaseException, folder: Folder) -> BaseException:
     """What to raise for an interruption, or an error nobody foresaw: in short, with the folder that tells more."""
     if not isinstance(error, Exception):
-        return KeyboardInterrupt(f"the run's folder is {folder.root}")
+        return KeyboardInterrupt(f"go on with: kdmesh resume {folder.root}")
     path = folder.root / "error.txt"
     path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     said = next(iter(str(error).splitlines()), "")
     return RunFailed(f"the run broke: {type(error).__name__}: {said}", instead=f"see the traceback in {path}")
 
 
-def launch(
-    spec: MeshSpec,
-    *,
-    backend: str,
-    ray_address: str | None,
-    out: Path,
-    seeds: int,
-    controls: bool,
-    quiet: bool,
-    source_text: str | None,
-    strict_signals: bool = False,
-) -> int:
-    """What `kdmesh run` does; prints the tables and returns the exit code."""
+def launch(request: Request, *, seeds: int = 1, controls: bool = False, quiet: bool = False) -> int:
+    """What `kdmesh run` and `kdmesh resume` do; prints the tables and returns the exit code."""
     from kdmesh.report import live, paired, tables
 
     keep_memory()
     summaries = []
-    with Session(backend, ray_address) as session:
+    with Session(request.backend, request.ray_address, request.progress_timeout) as session:
         for number in range(seeds):
-            seeded = spec.model_copy(update={"seed": spec.seed + number})
-            watcher = live.listener(sys.stderr, quiet or seeds > 1)
-            request = Request(
-                seeded, out=out, source_text=source_text, listeners=(watcher,), strict_signals=strict_signals
-            )
-            summary, folder, _ = run_once(request, session=session)
+            spec = request.spec.model_copy(update={"seed": request.spec.seed + number})
+            own = replace(request, spec=spec, listeners=(live.listener(sys.stderr, quiet or seeds > 1),))
+            summary, folder, _ = run_once(own, session=session)
             assert folder is not None
             place = folder.root
             if controls:
-                summary["controls"] = run_controls(request, summary, folder)
+                summary["controls"] = run_controls(own, summary, folder)
                 folder.json("summary.json", summary)
             summaries.append(summary)
             if seeds > 1:
-                print(f"seed {seeded.seed}: {folder.root}", file=sys.stderr)
+                print(f"seed {spec.seed}: {folder.root}", file=sys.stderr)
     if seeds > 1:
         tables.show(sys.stdout, tables.seeds_table(paired.over_seeds(summaries)))
     else:
@@ -184,20 +214,3 @@ def _control(request: Request, mesh: MeshSpec, student: str) -> dict[str, Any]:
     summary, _, _ = run_once(Request(mesh, "inline", modules=modules, table=request.table))
     metrics: dict[str, Any] = summary["agents"][student]["metrics"]
     return metrics
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: hosts are closed, the exit code is 130."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

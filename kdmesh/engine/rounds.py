@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from kdmesh.engine.run import Run
-    from kdmesh.graph.plan import Stage
+    from kdmesh.engine.stage import StageRun
     from kdmesh.spec import Until
 
 
 class Rounds:
     """The record of one repetition, and whether it should end."""
 
-    def __init__(self, run: Run, stage: Stage, times: int, until: Until | None) -> None:
-        self.run, self.stage, self.times, self.until = run, stage, times, until
-        self.start: dict[str, float] = {}
-        self.best, self.waited = -1.0, 0
-        self.heard: dict[str, dict[str, Any]] = {}  # consensus -> what was measured when it was formed
+    def __init__(self, home: StageRun, times: int, until: Until | None, known: dict[str, Any] | None = None) -> None:
+        """``known``: the :meth:`state` to go on from."""
+        self.home, self.run, self.stage, self.times, self.until = home, home.run, home.stage, times, until
+        known = known or {}
+        self.start: dict[str, float] = known.get("start", {})
+        self.best: float = known.get("best", -1.0)
+        self.waited: int = known.get("waited", 0)
+        self.heard: dict[str, dict[str, Any]] = known.get("heard", {})  # by consensus, as measured when it was formed
+
+    def state(self) -> dict[str, Any]:
+        """Where this stands, as JSON holds it."""
+        return {"start": self.start, "best": self.best, "waited": self.waited, "heard": self.heard}
 
     def published(self, agents: list[str], to: str | None) -> Generator[list[Any], Any, None]:
         """After a publication: agreement and churn of the stage's own sources on the stream it was made on."""
@@ -52,7 +58,7 @@ class Rounds:
             "accuracy": accuracy,
             "gain": {agent: value - self.start.get(agent, value) for agent, value in accuracy.items()},
         }
-        self.run.round_finished(self.stage.name, number, self.times, metrics)
+        self.home.recorded({"stage": self.stage.name, "round": number, "rounds": self.times, "metrics": metrics})
         return self._verdict(first.get("agreement"))
 
     def _verdict(self, agreement: float | None) -> str:

@@ -1,71 +1,151 @@
-"""A run: stages in the plan's order, those without a path between them side by side, then the measurements."""
+"""A run: stages in the plan's order, those without a path between them side by side, then the measurements.
+
+A host that is lost takes its part of every stage with it: all hosts are built anew, each stage goes back to its last
+checkpoint, and its steps are made again, to equal bits.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine.budget import planned_updates, stage_steps
-from kdmesh.engine.rounds import Rounds
+from kdmesh.engine.budget import stage_steps
+from kdmesh.engine.stage import Paused, StageRun
 from kdmesh.engine.summary import roles, summarise
 from kdmesh.engine.supply import Supply
-from kdmesh.engine.teach import Teaching
-from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.errors import HostLost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+    from pathlib import Path
 
     from kdmesh.backends._base import Backend
     from kdmesh.engine.check import Checked
     from kdmesh.engine.checkpoint import Checkpoints
     from kdmesh.engine.events import Events
-    from kdmesh.graph.plan import Plan, Stage
-    from kdmesh.graph.steps import Lesson
+    from kdmesh.graph.plan import Plan
 
-Line = Train | Publish | Repeat
+TRIES = 3  # times that hosts may be lost with no checkpoint written in between
 
 
 class Run:
-    """One seed of one mesh on one backend whose hosts are open. :meth:`execute` returns the summary."""
+    """One seed of one mesh on one backend whose hosts are open. :meth:`execute` returns the summary.
+
+    ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
+    two stretches. To set ``pausing`` asks every stage to write a checkpoint and stand still.
+    """
 
     def __init__(
-        self, plan: Plan, checked: Checked, backend: Backend, events: Events, checkpoints: Checkpoints | None = None
+        self,
+        plan: Plan,
+        checked: Checked,
+        backend: Backend,
+        events: Events,
+        checkpoints: Checkpoints | None = None,
+        folder: Path | None = None,
+        checkpoint_seconds: float = 60.0,
     ) -> None:
         self.plan, self.checked, self.backend, self.events = plan, checked, backend, events
-        self.checkpoints = checkpoints
+        self.checkpoints, self.folder, self.checkpoint_seconds = checkpoints, folder, checkpoint_seconds
+        self.seed = plan.spec.seed
         self.supply = Supply(plan, backend)
         self.roles = roles(plan)
-        self.rounds: list[dict[str, Any]] = []
-        self.saved: dict[str, int] = {}
+        self.stages: dict[str, StageRun] = {}
         self.host_of = plan.host_of
+        self.pausing = False
+        self._losses = 0
+        self._done: set[str] = set()
 
-    def execute(self) -> dict[str, Any]:
-        """Train every stage and measure everyone."""
+    def execute(self, finish: Callable[[dict[str, Any]], None] | None = None, resume: bool = False) -> dict[str, Any]:
+        """Train every stage and measure everyone; ``finish`` takes the summary while the hosts are there.
+
+        ``resume``: go on from the checkpoints. Raises KeyboardInterrupt once every stage stands still.
+        """
         start = time.perf_counter()
         steps = {stage.name: stage_steps(self.plan, self.checked, stage) for stage in self.plan.stages}
         self.events.emit(
-            "run_started",
+            "run_resumed" if resume else "run_started",
             name=self.plan.spec.name,
             seed=self.plan.spec.seed,
             backend=self.backend.name,
             hosts=self.plan.hosts,
             stages=[{"stage": s.name, "agents": s.agents, "steps": steps[s.name]} for s in self.plan.stages],
         )
-        self._schedule(steps)
-        summary = self._finish(self._measure())
-        summary["wall_s"] = round(time.perf_counter() - start, 3)
-        return summary
+        back = resume
+        while True:
+            try:
+                if self.checkpoints is not None:  # each time: a host that was rebuilt may be on another machine
+                    self._finish(self.checkpoints.find_apart(self.backend, self.plan.hosts))
+                if back:
+                    self._finish(self._restore(steps))
+                self._schedule(steps)
+                summary = self._finish(self._measure())
+                summary["wall_s"] = round(time.perf_counter() - start, 3)
+                if finish is not None:
+                    finish(summary)
+                return summary
+            except HostLost as lost:
+                back = True
+                self._rebuild(lost)
 
     def call(self, agent: str, method: str, *args: Any) -> Any:
         """Call a method of an agent's host."""
         return self.backend.call(self.host_of[agent], method, *args)
 
+    def saved(self, agent: str) -> int:
+        """Reads from the store that spared a forward of this agent."""
+        return sum(stage.saved.get(agent, 0) for stage in self.stages.values())
+
+    # -- losses ----------------------------------------------------------------------------------------------------
+
+    def progressed(self) -> None:
+        """A checkpoint was written."""
+        self._losses = 0
+
+    def _rebuild(self, lost: HostLost) -> None:
+        """After a loss: build every host anew, unless an agent there says `stop`, or nothing gets done any more."""
+        self.events.emit("host_lost", host=lost.host, error=lost.what)
+        there = self.plan.hosts.get(lost.host, ())
+        stops = [name for name in there if self.plan.spec.agents[name].on_loss == "stop"]
+        self._losses += 1
+        if self.checkpoints is None or stops or self._losses > TRIES:
+            raise lost
+        while True:
+            try:
+                self.backend.rebuild()
+                return
+            except HostLost as again:
+                self._losses += 1
+                if self._losses > TRIES:
+                    raise again from None
+                self.events.emit("host_lost", host=again.host, error=again.what)
+
+    def _restore(self, steps: dict[str, int]) -> Generator[list[Any], Any, None]:
+        """Take every stage back to its last sound checkpoint; the hosts are new."""
+        assert self.checkpoints is not None
+        self.supply = Supply(self.plan, self.backend)
+        self.stages, self._done = {}, set()
+        for stage in self.plan.stages:
+            folder = self.checkpoints.last(stage.name, self._passed)
+            if folder is None:
+                continue
+            state = self.checkpoints.state(folder)
+            home = self.stages[stage.name] = StageRun(self, stage, steps[stage.name], (folder, state))
+            self.supply.published.update((source, stream) for source, stream in state["published"])
+            if state["finished"]:
+                self._done.add(stage.name)
+                part = self.checkpoints.part
+                yield [self.backend.call(host, "load", stage.name, part(host, folder)) for host in home.hosts]
+                yield [self.backend.call(host, "end", stage.name) for host in home.hosts]
+
+    def _passed(self, folder: Path, why: str) -> None:
+        self.events.emit("note", text=f"the checkpoint {folder} is passed over: {why}")
+
     # -- scheduling ------------------------------------------------------------------------------------------------
 
     def _schedule(self, steps: dict[str, int]) -> None:
         """Advance every stage whose handles are there; start a stage when those it waits for are done."""
-        left = {stage.name: stage for stage in self.plan.stages}
-        done: set[str] = set()
+        left = {stage.name: stage for stage in self.plan.stages if stage.name not in self._done}
         active: dict[str, tuple[Generator[list[Any], Any, None], list[Any], list[Any]]] = {}
 
         def advance(name: str, values: list[Any] | None) -> None:
@@ -78,15 +158,21 @@ class Run:
                 active[name] = (generator, handles, list(handles))
             except StopIteration:
                 del active[name]
-                done.add(name)
+                self._done.add(name)
+            except Paused:
+                del active[name]
 
         while left or active:
             for name, stage in list(left.items()):
-                if stage.waits <= done:
+                if stage.waits <= self._done and not self.pausing:
                     del left[name]
-                    active[name] = (self._stage(stage, steps[name]), [], [])
+                    if name not in self.stages:
+                        self.stages[name] = StageRun(self, stage, steps[name])
+                    active[name] = (self.stages[name].execute(), [], [])
                     advance(name, None)
             if not active:
+                if self.pausing:
+                    break
                 continue
             owners = [name for name, (_, _, waiting) in active.items() for _ in waiting]
             pending = [handle for _, _, waiting in active.values() for handle in waiting]
@@ -95,62 +181,8 @@ class Run:
             waiting.remove(pending[index])
             if not waiting:
                 advance(owners[index], self.backend.get(handles))
-
-    def _stage(self, stage: Stage, total: int) -> Generator[list[Any], Any, None]:
-        """One stage: its finished sources publish, then its program runs."""
-        start = time.perf_counter()
-        self.events.emit("stage_started", stage=stage.name, agents=stage.agents, steps=total)
-        updates = planned_updates(self.plan, self.checked, stage)
-        hosts = dict.fromkeys(self.host_of[agent] for agent in stage.agents)
-        yield [self.backend.call(host, "start", stage.name, updates) for host in hosts]
-        yield self.supply.once(stage)
-        teaching = Teaching(self, stage, total)
-        yield from self._checkpoint(stage)
-        reason = yield from self._lines(stage, teaching, stage.program.body, None)
-        yield [self.backend.call(host, "end", stage.name) for host in hosts]
-        yield from self._checkpoint(stage)
-        if "validation" in self.checked.streams:
-            found = yield [self.call(agent, "evaluate", agent, "validation") for agent in stage.agents]
-            for agent, values in zip(stage.agents, found, strict=True):
-                self.evaluated(stage.name, agent, "validation", None, values)
-        self.events.emit(
-            "stage_finished", stage=stage.name, reason=reason or "spent", seconds=round(time.perf_counter() - start, 3)
-        )
-
-    def _lines(
-        self, stage: Stage, teaching: Teaching, lines: list[Line], rounds: Rounds | None
-    ) -> Generator[list[Any], Any, str]:
-        reason = ""
-        for line in lines:
-            if isinstance(line, Train):
-                yield from teaching.lesson(line)
-            elif isinstance(line, Publish):
-                yield self.supply.due(stage, "round", line.agents, line.to)
-                if rounds is not None:
-                    yield from rounds.published(line.agents, line.to)
-            else:
-                reason = yield from self._repeat(stage, teaching, line)
-        if teaching.stopped >= {name for name in stage.weights if name in self.plan.spec.agents}:
-            reason = "stopped early"
-        return reason
-
-    def _repeat(self, stage: Stage, teaching: Teaching, line: Repeat) -> Generator[list[Any], Any, str]:
-        """Rounds, until they are spent or the sources agree."""
-        rounds = Rounds(self, stage, line.times, line.until)
-        for number in range(1, line.times + 1):
-            yield from self._lines(stage, teaching, line.body, rounds)
-            verdict = yield from rounds.after(number)
-            yield from self._checkpoint(stage)
-            if verdict:
-                return verdict
-        return "spent"
-
-    def _checkpoint(self, stage: Stage) -> Generator[list[Any], Any, None]:
-        if self.checkpoints is not None:
-            hosts = list(dict.fromkeys(self.host_of[agent] for agent in stage.agents))
-            folder = self.checkpoints.next(stage.name)
-            files = yield [self.backend.call(host, "save", str(folder)) for host in hosts]
-            self.checkpoints.complete(stage.name, folder, [name for part in files for name in part])
+        if self.pausing:
+            raise KeyboardInterrupt
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
@@ -158,18 +190,6 @@ class Run:
         """Tell of one evaluation."""
         if metrics:
             self.events.emit("evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=metrics)
-
-    def round_finished(self, stage: str, number: int, times: int, metrics: dict[str, Any]) -> None:
-        """Tell of one round, and keep it for the summary."""
-        self.rounds.append({"stage": stage, "round": number, "rounds": times, "metrics": metrics})
-        self.events.emit("round_finished", stage=stage, round=number, rounds=times, metrics=metrics)
-
-    def count_saved(self, stage: Stage, lesson: Lesson, steps: int) -> None:
-        """Count the forwards that the store spared: one per step and stored source, however many read it."""
-        active = {edge.source for edge in lesson.edges} | {edge.stream for edge in lesson.edges}
-        for outlet in self.supply.outlets(stage):
-            if outlet.stale != "snapshot" and (outlet.source in active or outlet.consensus & active):
-                self.saved[outlet.source] = self.saved.get(outlet.source, 0) + steps
 
     def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""
@@ -207,11 +227,13 @@ class Run:
             described.update(part)
         return summarise(self, agents, consensus, described)
 
-    def _finish(self, generator: Generator[list[Any], Any, dict[str, Any]]) -> dict[str, Any]:
+    def _finish(self, generator: Generator[list[Any], Any, Any]) -> Any:
         """Run a generator alone to its end."""
         values: list[Any] | None = None
         try:
             while True:
                 values = self.backend.get(generator.send(values))
+                if self.pausing:
+                    raise KeyboardInterrupt
         except StopIteration as stop:
             return stop.value

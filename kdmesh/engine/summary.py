@@ -87,13 +87,13 @@ def summarise(
         },
         "best_teacher": best_teacher(plan, agents, run.roles),
         "controls": {},
-        "rounds": run.rounds,
+        "rounds": [record for stage in plan.stages for record in run.stages[stage.name].records],
     }
 
 
 def _spared(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int:
     """Reads from the store beyond the forwards that filled it."""
     published = sum(
-        -(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.supply.latest if a == name
+        -(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.supply.published if a == name
     )
-    return max(0, run.saved.get(name, 0) - published)
+    return max(0, run.saved(name) - published)

@@ -35,6 +35,7 @@ class Supply:
         self.plan, self.backend = plan, backend
         self.host_of = plan.host_of
         self.latest: dict[tuple[str, str], Any] = {}  # (agent, stream) -> handle of its last publication
+        self.published: set[tuple[str, str]] = set()  # (agent, stream), also before the run was taken up again
         self._final: dict[tuple[str, str], set[str]] = {}  # what `latest` holds of a source that has finished
         self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, what, host) of those
         self._outlets = {stage.name: self._find(stage) for stage in plan.stages}
@@ -89,6 +90,19 @@ class Supply:
                 handles += self._send(outlet, again=True)
         return handles
 
+    def published_of(self, stage: Stage) -> list[tuple[str, str]]:
+        """What of a stage's outlets was published so far: (agent, stream)."""
+        keys = dict.fromkeys((outlet.source, outlet.stream) for outlet in self.outlets(stage))
+        return [key for key in keys if key in self.published]
+
+    def recall(self, stage: Stage, published: list[Any]) -> None:
+        """After a checkpoint was read: the last publications of the stage's own sources, from who reads them."""
+        for outlet in self.outlets(stage):
+            known = [outlet.source, outlet.stream] in published
+            if known and outlet.stale == "publish" and outlet.source in stage.agents:
+                about = (outlet.source, outlet.stream, tuple(outlet.whats))
+                self.latest[outlet.source, outlet.stream] = self.backend.call(outlet.hosts[0], "recall", *about)
+
     def publication(self, agent: str, stream: str, whats: Iterable[str]) -> Any:
         """A handle of what an agent says on a stream as it is now, for measuring."""
         return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(whats), True)
@@ -107,9 +121,11 @@ class Supply:
         key, wanted = (outlet.source, outlet.stream), set(outlet.whats)
         if again:
             self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
+            self.published.add(key)
             return [call(host, "receive", self.latest[key]) for host in outlet.hosts]
         if not wanted <= self._final.get(key, set()):
             self._final[key] = wanted
+            self.published.add(key)
             self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
         lacking = [host for host in outlet.hosts if any((*key, what, host) not in self._sent for what in wanted)]
         self._sent.update((*key, what, host) for what in self._final[key] for host in lacking)

@@ -12,9 +12,8 @@ from kdmesh.engine.stretch import cut, homes, whole
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from kdmesh.engine.run import Run
+    from kdmesh.engine.stage import StageRun
     from kdmesh.engine.supply import Outlet
-    from kdmesh.graph.plan import Stage
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Lesson
 
@@ -26,29 +25,43 @@ SECONDS = 0.5  # length of a stretch on one host, so that progress is seen and a
 class Teaching:
     """Runs the lessons of one stage. Generators yield handles and are sent their values, so stages run side by side."""
 
-    def __init__(self, run: Run, stage: Stage, total: int) -> None:
-        self.run, self.stage, self.total = run, stage, total
-        self.plan, self.backend = run.plan, run.backend
-        self.cursor: dict[str, int] = {}
-        self.visited: dict[tuple[str, str], int] = {}  # (lesson's key, weights) -> steps of their own so far
-        self.done = 0
-        self.stopped: set[str] = set()  # weights that early stopping ended
-        self.stale_for: dict[str, int] = {}
-        self.losses: dict[str, float] = {}
+    def __init__(self, home: StageRun, total: int, known: dict[str, Any] | None = None) -> None:
+        """``known``: the :meth:`state` to go on from."""
+        self.home, self.run, self.stage, self.total = home, home.run, home.stage, total
+        self.plan, self.backend = self.run.plan, self.run.backend
+        known = known or {}
+        self.cursor: dict[str, int] = known.get("cursor", {})
+        self.visited = {(key, name): steps for key, name, steps in known.get("visited", ())}  # by lesson and weights
+        self.budget: dict[str, int] | None = known.get("budget")  # of the lesson under way, by weights
+        self.done: int = known.get("done", 0)
+        self.stopped = set(known.get("stopped", ()))  # weights that early stopping ended
+        self.stale_for: dict[str, int] = known.get("stale_for", {})
+        self.losses: dict[str, float] = known.get("losses", {})
         self._pace: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Where this stands, as JSON holds it."""
+        return {
+            "cursor": self.cursor,
+            "visited": [[key, name, steps] for (key, name), steps in self.visited.items()],
+            "budget": self.budget,
+            "done": self.done,
+            "stopped": sorted(self.stopped),
+            "stale_for": self.stale_for,
+            "losses": self.losses,
+        }
 
     def lesson(self, line: Train) -> Generator[list[Any], Any, None]:
         """Train one line of the program."""
         lesson = self.stage.lessons[line.key]
-        budget = {
-            owner: steps
-            for owner, steps in lesson_steps(self.plan, self.run.checked, self.stage, line).items()
-            if owner not in self.stopped
-        }
+        if self.budget is None:
+            planned = lesson_steps(self.plan, self.run.checked, self.stage, line)
+            self.budget = {owner: steps for owner, steps in planned.items() if owner not in self.stopped}
+        budget = self.budget
         total = max(budget.values(), default=0)
         epoch = max(epoch_steps(self.plan, self.run.checked, self.stage, line).values())
         first, periods = self.cursor.get(line.key, 0), self._periods(epoch)
-        offset, active = 0, None
+        offset, active = self.home.position.enter(0), None
         while offset < total:
             now = self._active(budget, offset)
             if not now:
@@ -60,14 +73,17 @@ class Teaching:
                 yield self._begin(lesson, line.key, ends, first, shifts)
                 active = now
             end = min([until, *((offset // period + 1) * period for period in periods)])
-            yield from self._steps(lesson, first + offset, first + end)
-            self.run.count_saved(self.stage, lesson, end - offset)
+            yield from self._steps(lesson, first, first + offset, first + end)
             offset = end
             yield from self._boundary(offset, epoch)
+            self.home.position.at(offset)
+            yield from self.home.breathe()
         yield from self._close()
+        self.home.position.leave()
         self.cursor[line.key] = first + total
         for name, steps in budget.items():
             self.visited[line.key, name] = self.visited.get((line.key, name), 0) + steps
+        self.budget = None
 
     def _active(self, budget: dict[str, int], offset: int) -> frozenset[str]:
         """The weights that train now: budget left and not stopped, their followers, and trained consensus nodes."""
@@ -97,26 +113,32 @@ class Teaching:
             periods.append(epoch)
         return periods
 
-    def _steps(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], Any, None]:
-        """Submit steps ``first .. last - 1``: on one host in stretches, between hosts in a bounded window."""
+    def _steps(self, lesson: Lesson, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
+        """Submit steps ``first .. last - 1``: on one host in stretches, between hosts in a bounded window.
+
+        ``zero``: the lesson's first step, from which its position counts.
+        """
         hosts = list(dict.fromkeys(host for names in homes(self.plan, lesson).values() for host in names))
         if len(hosts) == 1:
-            yield from self._alone(lesson, hosts[0], first, last)
+            yield from self._alone(lesson, hosts[0], zero, first, last)
         else:
-            yield from self._between(lesson, first, last)
+            yield from self._between(lesson, zero, first, last)
 
-    def _alone(self, lesson: Lesson, host: str, first: int, last: int) -> Generator[list[Any], Any, None]:
+    def _alone(self, lesson: Lesson, host: str, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
         while first < last:
             pace = self._pace.get(lesson.name)
             end = min(last, first + (4 if pace is None else max(1, int(SECONDS / max(pace, 1e-5)))))
             start = time.perf_counter()
             segment = whole(host, self.stage.name, first, end)[0]
             _, report = self.backend.call(host, "run", segment, results=2)
-            self._note((yield [report]), end - first)
+            self._note(lesson, (yield [report]), end - first)
             self._pace[lesson.name] = (time.perf_counter() - start) / (end - first)
             first = end
+            if first < last:  # at the last step the period's end comes first
+                self.home.position.at(first - zero)
+                yield from self.home.breathe()
 
-    def _between(self, lesson: Lesson, first: int, last: int) -> Generator[list[Any], Any, None]:
+    def _between(self, lesson: Lesson, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
         flight: deque[tuple[list[Any], int]] = deque()
         while first < last:
             end = min(last, first + WINDOW)
@@ -128,20 +150,32 @@ class Teaching:
                 exports.append(bundle)
                 reports.append(report)
             flight.append((reports, end - first))
-            if len(flight) > AHEAD:
-                reports, steps = flight.popleft()
-                self._note((yield reports), steps)
             first = end
+            stop = first < last and self.home.due
+            while len(flight) > (0 if stop else AHEAD):
+                reports, steps = flight.popleft()
+                self._note(lesson, (yield reports), steps)
+            if stop:
+                self.home.position.at(first - zero)
+                yield from self.home.breathe()
         for reports, steps in flight:
-            self._note((yield reports), steps)
+            self._note(lesson, (yield reports), steps)
 
-    def _note(self, reports: list[dict[str, float]], steps: int) -> None:
+    def _note(self, lesson: Lesson, reports: list[dict[str, float]], steps: int) -> None:
         for report in reports:
             self.losses.update(report)
         self.done += steps
+        self._count_saved(lesson, steps)
         self.run.events.emit(
             "progress", stage=self.stage.name, done=self.done, steps=self.total, losses=dict(self.losses)
         )
+
+    def _count_saved(self, lesson: Lesson, steps: int) -> None:
+        """Count the forwards that the store spared: one per step and stored source, however many read it."""
+        active = {edge.source for edge in lesson.edges} | {edge.stream for edge in lesson.edges}
+        for outlet in self.run.supply.outlets(self.stage):
+            if outlet.stale != "snapshot" and (outlet.source in active or outlet.consensus & active):
+                self.home.saved[outlet.source] = self.home.saved.get(outlet.source, 0) + steps
 
     # -- what happens where a period ends --------------------------------------------------------------------------
 

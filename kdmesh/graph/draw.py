@@ -95,7 +95,12 @@ def _replicate(spec: MeshSpec) -> MeshSpec:
         for name, stream in spec.streams.items()
     }
     if isinstance(spec.placement, dict):
-        update["placement"] = {host: expand(names, agents) for host, names in spec.placement.items()}
+        update["placement"] = {
+            host: expand(held, agents)
+            if isinstance(held, list)
+            else held.model_copy(update={"agents": expand(held.agents, agents)})
+            for host, held in spec.placement.items()
+        }
     return spec.model_copy(update=update)
 
 

@@ -9,25 +9,30 @@ import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.check import below
+from kdmesh.spec import HostSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
-    from kdmesh.graph.stages import Units
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
 
 def groups(
-    spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[str, ConsensusNode]
+    spec: MeshSpec, edges: list[Edge], owner: dict[str, str], consensus: dict[str, ConsensusNode]
 ) -> list[tuple[list[str], str]]:
     """Return agents that must share a host, with the reason, for every such set of two or more.
 
     Shared weights; the ends of `detach: false`; a follower and whom it follows; a trained or stateful consensus and its
     readers; a self-read of values recorded at every step.
     """
+    views: dict[str, list[str]] = {}
+    for name, weights in owner.items():
+        views.setdefault(weights, []).append(name)
     found_groups: list[tuple[list[str], str]] = [
-        (agents, f"they share the weights of {weights}") for weights, agents in found.agents.items() if len(agents) > 1
+        (agents, f"they share the weights of {weights}") for weights, agents in views.items() if len(agents) > 1
     ]
     for name, agent in spec.agents.items():
         if agent.ema is not None:
@@ -48,35 +53,54 @@ def groups(
     return found_groups
 
 
-def place(
-    spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[str, ConsensusNode], registry: Registry
-) -> dict[str, list[str]]:
-    """Return the agents of every host; what must stay together but was placed apart is an error."""
-    if spec.placement == "together":
-        return {"host0": list(spec.agents)}
-    together = groups(spec, edges, found, consensus)
-    if isinstance(spec.placement, dict):
-        return _explicit(spec, spec.placement, together)
+def parts(
+    spec: MeshSpec, edges: list[Edge], owner: dict[str, str], consensus: dict[str, ConsensusNode]
+) -> list[list[str]]:
+    """Return the agents in sets of which each must stay whole: on a host of its own, or with others."""
     union = nx.utils.UnionFind(spec.agents)
-    for agents, _ in together:
+    for agents, _ in groups(spec, edges, owner, consensus):
         union.union(*agents)
-    parts: dict[str, list[str]] = {}
+    readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
+    for edge, target, sharded in _private(spec, edges, readers):
+        if not sharded:
+            union.union(edge.source, target)
+    found: dict[str, list[str]] = {}
     for name in spec.agents:
-        parts.setdefault(union[name], []).append(name)
+        found.setdefault(union[name], []).append(name)
+    return list(found.values())
+
+
+def place(
+    spec: MeshSpec, edges: list[Edge], owner: dict[str, str], consensus: dict[str, ConsensusNode], registry: Registry
+) -> tuple[MeshSpec, dict[str, list[str]]]:
+    """Return the agents of every host, and the mesh with a plugin's answer to `auto` written into it.
+
+    What no plugin answers stays `auto`: all together, until a run has measured. What must stay together but was placed
+    apart is an error.
+    """
+    everyone = {"host0": list(spec.agents)}
+    if spec.placement == "together":
+        return spec, everyone
+    if isinstance(spec.placement, dict):
+        return spec, _explicit(spec, spec.placement, groups(spec, edges, owner, consensus))
+    whole = parts(spec, edges, owner, consensus)
     if spec.placement == "spread":
-        return {f"host{number}": agents for number, agents in enumerate(parts.values())}
+        return spec, {f"host{number}": agents for number, agents in enumerate(whole)}
     resources = {"cpus": float(os.cpu_count() or 1)}
-    return _explicit(
-        spec, registry.ask("kdmesh_place_agents", mesh=spec, groups=[*parts.values()], resources=resources), together
-    )
+    answer = registry.ask("kdmesh_place_agents", mesh=spec, groups=whole, resources=resources)
+    if answer is None:
+        return spec, everyone
+    placed = _explicit(spec, answer, groups(spec, edges, owner, consensus))
+    return spec.model_copy(update={"placement": answer}), placed
 
 
 def _explicit(
-    spec: MeshSpec, placement: dict[str, list[str]], together: list[tuple[list[str], str]]
+    spec: MeshSpec, placement: Mapping[str, list[str] | HostSpec], together: list[tuple[list[str], str]]
 ) -> dict[str, list[str]]:
     """Check a placement that the file spells out."""
     host_of: dict[str, str] = {}
-    for host, agents in placement.items():
+    held = {host: value.agents if isinstance(value, HostSpec) else value for host, value in placement.items()}
+    for host, agents in held.items():
         for name in agents:
             where = f"placement.{host}"
             if name not in spec.agents:
@@ -99,25 +123,31 @@ def _explicit(
                 where="placement",
                 instead="put them on one host",
             )
-    return {host: list(agents) for host, agents in placement.items() if agents}
+    return {host: list(agents) for host, agents in held.items() if agents}
 
 
 def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], readers: dict[str, list[str]]) -> None:
     """Refuse a signal made on a private stream that would leave its agent's host. ``readers``: of each consensus."""
+    for edge, target, sharded in _private(spec, edges, readers):
+        if sharded or host_of[target] != host_of[edge.source]:
+            raise MeshError(
+                f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
+                "away from their agent",
+                where=edge.where,
+                instead="teach on a stream that is not private (a public or transfer split)",
+            )
+
+
+def _private(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> Iterator[tuple[Edge, str, bool]]:
+    """The edges on private streams, each with an agent whom its signal reaches, and whether its agents own shards."""
     chains = {name: [spec.streams[s] for s in (name, *below(spec, name)) if s in spec.streams] for name in spec.streams}
     private = {name for name, chain in chains.items() if any(stream.private for stream in chain)}
     sharded = {name for name in private if any(stream.shards for stream in chains[name])}
     for edge in edges if private else ():
-        if edge.stream not in private or edge.source not in spec.agents:
-            continue
-        for target in _ends(edge.target, readers):
-            if target != edge.source and (edge.stream in sharded or host_of[target] != host_of[edge.source]):
-                raise MeshError(
-                    f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
-                    "away from their agent",
-                    where=edge.where,
-                    instead="teach on a stream that is not private (a public or transfer split)",
-                )
+        if edge.stream in private and edge.source in spec.agents:
+            for target in _ends(edge.target, readers):
+                if target != edge.source:
+                    yield edge, target, edge.stream in sharded
 
 
 def _ends(node: str, readers: dict[str, list[str]]) -> list[str]:

@@ -130,7 +130,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     generation, waits = stages.generations(long, edges, found, stage_of)
     check.taught(long, edges, found)
     check.label_spaces(long, edges, consensus)
-    placed = hosts.place(long, edges, found, consensus, registry)
+    long, placed = hosts.place(long, edges, found.owner, consensus, registry)
     plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable)
     readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
     hosts.check_private(long, edges, plan.host_of, readers)

@@ -72,10 +72,10 @@ class Display:
     def __call__(self, event: Event) -> None:
         """Show one event. Evaluations wait for the end of their stage, which says the last of each."""
         kind, now, name = event.get("event"), event.get("t") or 0.0, str(event.get("stage") or "")
-        if kind == "run_started":
+        if kind in ("run_started", "run_resumed"):
             for row in event.get("stages") or []:
                 self._stage(str(row.get("stage") or "")).pace.total = row.get("steps")
-        if kind == "stage_started":
+        if kind in ("stage_started", "stage_resumed"):
             stage = self._stage(name)
             stage.running, stage.pace.total = True, event.get("steps") or stage.pace.total
         elif kind == "progress":

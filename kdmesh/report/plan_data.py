@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.graph import hosts
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.plugins import registry
@@ -50,6 +51,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "flows": flows,
         "stages": [_stage(stage) for stage in plan.stages],
         "hosts": plan.hosts,
+        "placement": _placement(plan),
         "choices": {
             "flows": _choices(plan, offered or registry()),
             "consensus": {
@@ -57,6 +59,18 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
                 for name, node in consensus.items()
             },
         },
+    }
+
+
+def _placement(plan: Plan) -> Row:
+    """Whether the hosts are only provisional, and which agents must share one, with the reasons."""
+    groups = hosts.groups(plan.spec, plan.edges, plan.owner, plan.consensus)
+    reasons: dict[tuple[str, ...], dict[str, None]] = {}
+    for agents, why in groups:
+        reasons.setdefault(tuple(dict.fromkeys(agents)), {})[why] = None
+    return {
+        "measured": plan.spec.placement == "auto",
+        "groups": [{"agents": list(agents), "why": list(whys)} for agents, whys in reasons.items()],
     }
 
 

@@ -41,7 +41,7 @@ def plan_text(plan: Plan, offered: Registry | None = None) -> str:
         "Flows": _table(_flows(data, many), many),
         "Consensus": _table(_consensus(data["consensus"]), many, "name", "inputs", "readers"),
         "Stages": _stage_counts(data["stages"]) if many else _stages(data["stages"]),
-        "Placement": _placement(data["hosts"]),
+        "Placement": _placement(data["hosts"], data["placement"]),
         "Visible choices": [
             *_table(_choices(data, many), many),
             *([""] if spaces else []),
@@ -163,9 +163,17 @@ def _stage_counts(stages: list[Row]) -> list[str]:
     return [*_table(rows[:KINDS], False), *([f"and {count(left, 'generation')} more"] if left > 0 else [])]
 
 
-def _placement(hosts: dict[str, list[str]]) -> list[str]:
+def _placement(hosts: dict[str, list[str]], placement: Row) -> list[str]:
+    """Who lives where; what is measured when it runs is shown together, with the agents that cannot be parted."""
     lines = [f"{host}: {listed(agents, WIDTH - 30)}" for host, agents in hosts.items()]
-    return lines[:KINDS] + ([f"and {count(len(lines) - KINDS, 'host')} more"] if len(lines) > KINDS else [])
+    lines = lines[:KINDS] + ([f"and {count(len(lines) - KINDS, 'host')} more"] if len(lines) > KINDS else [])
+    if not placement["measured"] or len(next(iter(hosts.values()))) == 1:
+        return lines
+    lines.append("auto: measured when it runs on Ray, until then together")
+    groups = placement["groups"]
+    for group in groups[:KINDS]:
+        lines += _wrapped(f"share a host: {listed(group['agents'], CELL)}, since {'; '.join(group['why'][:2])}", "  ")
+    return lines + ([f"  and {count(len(groups) - KINDS, 'group')} more"] if len(groups) > KINDS else [])
 
 
 def _table(rows: Sequence[Row], many: bool, *own: str) -> list[str]:

@@ -15,15 +15,21 @@ def say(event: Event) -> str:
     match event.get("event"):
         case "hosts_opening":
             return f"opening {_count(len(event.get('hosts') or {}), 'host')} on {event.get('backend', '?')}"
-        case "run_started":
+        case "placed":
+            return "\n".join(map(str, event.get("lines") or []))
+        case "run_started" | "run_resumed":
             hosts, stages = event.get("hosts") or {}, event.get("stages") or []
             where = f"on {event['backend']}" if event.get("backend") else ""
             sizes = f"{_count(len(stages), 'stage')}, {_count(sum(row.get('steps') or 0 for row in stages), 'step')}"
             who = f"{_count(sum(map(len, hosts.values())), 'agent')} on {_count(len(hosts), 'host')}"
-            return f"{event.get('name', 'mesh')}, seed {event.get('seed', '?')} {where}: {who}, {sizes}"
-        case "stage_started":
+            again = ", going on" if event["event"] == "run_resumed" else ""
+            return f"{event.get('name', 'mesh')}, seed {event.get('seed', '?')} {where}{again}: {who}, {sizes}"
+        case "host_lost":
+            return f"{event.get('error', 'a host was lost')}; its hosts are built anew from the last checkpoints"
+        case "stage_started" | "stage_resumed":
             steps = f", {event['steps']:,} steps" if event.get("steps") else ""
-            return f"{stage} started: {', '.join(map(str, event.get('agents') or []))}{steps}"
+            how = "goes on" if event["event"] == "stage_resumed" else "started"
+            return f"{stage} {how}: {', '.join(map(str, event.get('agents') or []))}{steps}"
         case "evaluated":
             scores = _scores({name: metrics.get(name) for name in ("accuracy", "loss", "ece")})
             inside = f"{stage}, " if event.get("stage") else ""

@@ -4,7 +4,7 @@ from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
 from kdmesh.spec.base import ModelRef, Named, ObjectiveRef, RuleRef, SignalRef, StrategyRef, Strict
 from kdmesh.spec.data import DataSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import LABEL_OBJECTIVE, ConsensusSpec, FlowSpec, Ramp, TapRef
-from kdmesh.spec.mesh import MeshSpec
+from kdmesh.spec.mesh import HostSpec, MeshSpec
 from kdmesh.spec.program import ProgramItem, Until
 from kdmesh.spec.train import TrainOverride, TrainSpec
 
@@ -15,6 +15,7 @@ __all__ = [
     "DataSpec",
     "EmaSpec",
     "FlowSpec",
+    "HostSpec",
     "MeshSpec",
     "ModelRef",
     "Named",

@@ -14,6 +14,15 @@ from kdmesh.spec.program import ProgramItem
 from kdmesh.spec.train import TrainSpec
 
 
+class HostSpec(Strict):
+    """A host: its agents, and what it takes of the cluster beyond what they need."""
+
+    agents: list[str] = Field(description="the agents that it holds")
+    cpus: float | None = Field(None, gt=0, description="CPUs; by default the threads of its widest agent")
+    gpus: float | None = Field(None, ge=0, description="GPUs, also a part of one; by default 1 for agents on `cuda`")
+    resources: dict[str, float] = Field(default_factory=dict, description="resources that the cluster's nodes name")
+
+
 class MeshSpec(Strict):
     """A graph of models along whose edges knowledge flows: agents, how they are connected, data, training."""
 
@@ -29,9 +38,10 @@ class MeshSpec(Strict):
     flows: list[FlowSpec] = Field(default_factory=list, description="long form: the edges")
     program: list[ProgramItem] = Field(default_factory=list, description="what a stage does, if not one lesson")
     train: TrainSpec = Field(default_factory=TrainSpec, description="training settings; agents may override")
-    placement: Literal["together", "spread", "auto"] | dict[str, list[str]] = Field(
-        "together",
-        description="which host holds which agents: together, spread, auto (a plugin's answer), or {host: [agents]}",
+    placement: Literal["together", "spread", "auto"] | dict[str, list[str] | HostSpec] = Field(
+        "auto",
+        description="which host holds which agents: auto (a plugin's answer, else measured when it runs), together, "
+        "spread, or {host: [agents]}",
     )
 
     @field_validator("agents")

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from kdmesh.spec.base import OptimizerRef, ScheduleRef, Strict
+
+AUTO = 0
+"""``threads: auto`` where threads are counted; a run settles the number before a host opens."""
+
+
+def _threads(value: Any) -> Any:
+    if value == "auto":
+        return AUTO
+    if value == AUTO:
+        raise ValueError("at least one thread, or `auto`")
+    return value
+
+
+Threads = Annotated[
+    int,
+    Field(ge=AUTO),
+    BeforeValidator(_threads),
+    PlainSerializer(lambda value: value or "auto"),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto", "type": "string"}]}),
+]
+THREADS = "torch threads while these weights compute; auto: one or all CPUs, as measured when it runs"
 
 
 class EarlyStopping(Strict):
@@ -31,7 +52,7 @@ class TrainSpec(Strict):
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser update")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast in the forward")
-    threads: int = Field(1, ge=1, description="torch threads while these weights compute")
+    threads: Threads = Field(1, description=THREADS)
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
     evaluate_every: int | None = Field(
@@ -51,7 +72,7 @@ class TrainOverride(Strict):
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     accumulate: int | None = Field(None, ge=1, description="micro-batches per optimiser update")
     precision: Literal["fp32", "bf16"] | None = Field(None, description="bf16: autocast in the forward")
-    threads: int | None = Field(None, ge=1, description="torch threads while these weights compute")
+    threads: Threads | None = Field(None, description=THREADS)
     device: str | None = Field(None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
     evaluate_every: int | None = Field(None, ge=1, description="epochs between evaluations on validation")

@@ -52,6 +52,16 @@ class Store:
         """What is visible under a key; None before the first publication."""
         return self._visible.get(key)
 
+    def tables(self) -> list[tuple[str, dict[Key, Publication]]]:
+        """What is visible, and what is being recorded, for a checkpoint."""
+        return [("visible", self._visible), ("recording", self._recording)]
+
+    def restore(self, table: str, key: Key, publication: Publication) -> None:
+        """Put back an entry of one of the :meth:`tables`."""
+        self.version += 1
+        publication.version = self.version
+        dict(self.tables())[table][key] = publication
+
     def record(self, key: Key, n: int, positions: Tensor, values: Tensor, at_once: bool) -> None:
         """Note values as they were seen in training; ``at_once`` makes them visible without :meth:`commit`."""
         table = self._recording.get(key)

@@ -195,15 +195,10 @@ def test_run_hands_its_arguments_to_the_launcher(mesh, monkeypatch, tmp_path):
         "--controls",
     ]
     assert main(argv) == 0
-    ((spec, more),) = calls
-    assert spec.seed == 7
-    assert more == {
-        "backend": "inline",
-        "ray_address": None,
-        "out": tmp_path,
-        "seeds": 1,
-        "controls": True,
-        "quiet": False,
-        "source_text": mesh.read_text(encoding="utf-8"),
-        "strict_signals": False,
-    }
+    ((request, more),) = calls
+    assert request.spec.seed == 7
+    assert (request.backend, request.ray_address, request.out) == ("inline", None, tmp_path)
+    assert request.source_text == mesh.read_text(encoding="utf-8")
+    assert request.beside[0] == str(mesh.parent) and not request.strict_signals
+    assert (request.checkpoint_seconds, request.progress_timeout, request.resume) == (60, 600, None)
+    assert more == {"seeds": 1, "controls": True, "quiet": False}

@@ -38,7 +38,7 @@ def test_the_last_checkpoint_is_whole(mesh: Any, tmp_path: Path) -> None:
     (manifest,) = tmp_path.rglob("checkpoints/*/*/manifest.json")
     facts = json.loads(manifest.read_text())
     assert facts["stage"] == "a" and facts["number"] == 1
-    assert set(facts["sha256"]) == {"host0.safetensors", "host0.json"}
+    assert set(facts["sha256"]) == {"host0.safetensors", "host0.json", "stage.json"}
     for name, digest in facts["sha256"].items():
         assert hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest() == digest
 
@@ -51,6 +51,6 @@ def test_checkpoints_count_once_complete_and_old_ones_go(tmp_path: Path) -> None
         folder.mkdir(parents=True)
         (folder / "w").write_text(str(number))
         assert checkpoints.last("s") == (tmp_path / "s" / f"{number - 1:04d}" if number > 1 else None)
-        checkpoints.complete("s", folder, ["w"])
+        checkpoints.complete("s", folder, ["w"], {"at": [number]})
         assert checkpoints.last("s") == folder
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["0003", "0004"]

@@ -216,3 +216,11 @@ def test_initial_weights_of_another(mesh: Any, opened: Any, tmp_path: Any) -> No
     made.flow("labels", ["a", "b"], objective="ce")
     host = opened(made)[1]["host0"]
     assert {measure.sha256(host.weights[name].module) for name in "abe"} == {result["a"].weights_sha256}
+
+
+def test_an_adapter_whose_first_gradient_comes_late_joins_momentum(mesh: Any) -> None:
+    """In the first epoch nothing is published, so the hint's adapter gets its first gradient in the second."""
+    made = mesh(["t", "s"], train={"epochs": 3, "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}})
+    made.flow("labels", ["t", "s"], objective="ce")
+    made.flow("t", "s", objective="hint", tap={"of": "head", "to": "layers.0"}, refresh="epoch")
+    assert made.run(backend="inline")["s"].metrics["test"]["loss"] < 2

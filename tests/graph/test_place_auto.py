@@ -1,4 +1,4 @@
-"""`placement: auto` asks plugins; the built-in answer comes last."""
+"""`placement: auto` asks plugins; what none answers is measured when the mesh runs, and together until then."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.plan import make_plan
 from kdmesh.hookspecs import hookimpl
 from kdmesh.plugins import Registry
+from kdmesh.report.plan_text import plan_text
 from kdmesh.spec import MeshSpec
 
 MESH = {
@@ -25,21 +26,40 @@ MESH = {
 }
 
 
+def planned(*plugins, **fields):
+    return make_plan(MeshSpec.model_validate({**MESH, **fields}), Registry([builtin, *plugins]))
+
+
 def hosts(*plugins):
-    return make_plan(MeshSpec.model_validate(MESH), Registry([builtin, *plugins])).hosts
+    return planned(*plugins).hosts
 
 
-def test_without_a_plugin_everyone_shares_a_host():
+class Places:
+    @hookimpl
+    def kdmesh_place_agents(self, groups, resources):
+        assert resources["cpus"] >= 1
+        return {f"h{number}": agents for number, agents in enumerate(groups)}
+
+
+def test_without_a_plugin_everyone_shares_a_host_until_it_is_measured():
     assert hosts() == {"host0": ["a", "b", "c"]}
+    assert planned().spec.placement == "auto" == MeshSpec.model_validate({"agents": {"a": {}}}).placement
+
+
+def test_a_plugin_s_answer_is_pinned():
+    made = planned(Places())
+    assert made.spec.placement == made.hosts == {"h0": ["a", "c"], "h1": ["b"]}
+    assert planned(placement=made.spec.placement).hosts == made.hosts
+
+
+def test_what_a_private_stream_joins_is_one_group_for_the_plugin():
+    flow = {"from": "a", "to": "b", "objective": "kl", "stream": "ward"}
+    flows = [*MESH["flows"][:1], flow]
+    made = planned(Places(), flows=flows, streams={"ward": {"of": "train", "private": True}})
+    assert made.hosts == {"h0": ["a", "b", "c"]}
 
 
 def test_a_plugin_answers_from_groups_that_must_stay_together():
-    class Places:
-        @hookimpl
-        def kdmesh_place_agents(self, groups, resources):
-            assert resources["cpus"] >= 1
-            return {f"h{number}": agents for number, agents in enumerate(groups)}
-
     class Silent:
         @hookimpl
         def kdmesh_place_agents(self):
@@ -66,3 +86,19 @@ def test_a_plugin_that_raises_is_named():
 
     with pytest.raises(RunFailed, match="failed in kdmesh_place_agents: OSError: no cluster"):
         hosts(Raises())
+
+
+def test_the_plan_says_what_is_measured_and_what_cannot_be_parted():
+    page = plan_text(planned())
+    assert "host0: a, b, c\n  auto: measured when it runs on Ray, until then together" in page
+    assert "share a host: a, c, since they share the weights of a" in page
+    assert "measured" not in plan_text(planned(placement="together")) + plan_text(planned(Places()))
+
+
+def test_a_host_may_say_what_it_takes():
+    asked = {"agents": ["a", "c"], "cpus": 2, "gpus": 0.5, "resources": {"tpu": 1}}
+    made = planned(placement={"left": asked, "right": ["b"]})
+    assert made.hosts == {"left": ["a", "c"], "right": ["b"]}
+    dumped = made.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert dumped["placement"] == {"left": asked, "right": ["b"]}
+    assert MeshSpec.model_validate(dumped).placement == made.spec.placement

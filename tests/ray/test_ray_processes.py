@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,11 +11,14 @@ import uuid
 from pathlib import Path
 
 import pytest
+from commands import PATIENCE, Command
+
+from kdmesh.engine.launch import Request, run_once
+from kdmesh.spec.read import parse
+from kdmesh.spec.yaml12 import load
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0  # seconds that processes may take to end on a busy machine
 SHORT = """
 name: short
 data: digits
@@ -25,68 +27,33 @@ connect: [{mutual: {peers: [a, b]}}]
 train: {epochs: 1}
 placement: spread
 """
-BESIDE = """
-from torch import nn
 
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+LONG = """
+name: long
+data: digits
+agents: {a: {model: {mlp: {hidden: [16]}}}, b: {model: {mlp: {hidden: [8]}}}}
+connect: [{mutual: {peers: [a, b]}}]
+train: {epochs: 60}
+placement: spread
 """
-
-
-class Command:
-    """`kdmesh run` in a session of its own, in another folder than the mesh; its children are known by a mark."""
-
-    def __init__(self, folder, text, *arguments, **environment):
-        (folder / "mesh.yaml").write_text(text, encoding="utf-8")
-        (folder / "beside.py").write_text(BESIDE, encoding="utf-8")
-        self.mark, self.out = f"KDMESH_TEST_MARK={uuid.uuid4().hex}", folder / "runs"
-        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        name, _, value = self.mark.partition("=")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kdmesh", "run", str(folder / "mesh.yaml"), "--out", str(self.out), *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": paths, name: value, **environment},
-            start_new_session=True,
-        )
-
-    def until(self, word):
-        """Read what it says until a line has this word."""
-        for line in self.process.stderr:
-            if word in line:
-                return
-        raise AssertionError(f"ended without saying {word!r}")
-
-    def end(self):
-        """Wait for the end, of its children too; returns the exit code and what it still said."""
-        said = self.process.communicate(timeout=PATIENCE)[1]
-        deadline = time.monotonic() + PATIENCE
-        while left := self.processes():
-            assert time.monotonic() < deadline, f"left behind: {left}"
-            time.sleep(0.05)
-        return self.process.returncode, said
-
-    def processes(self):
-        """Pid and title of every process with the mark."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue  # ended meanwhile, or not ours
-        return found
-
-    def events(self):
-        (path,) = self.out.glob("*/*/events.jsonl")
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def endless(text):
     return text.replace("epochs: 1", "epochs: 100000")
+
+
+def bits(summary):
+    return {name: facts["weights_sha256"] for name, facts in summary["agents"].items()}
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    """The weights that `LONG` ends with."""
+    return bits(run_once(Request(parse(load(LONG)), "inline"))[0])
+
+
+def workers(command):
+    return [pid for pid, title in command.processes().items() if title.startswith("ray::Worker")]
 
 
 def test_a_run_on_an_embedded_ray_leaves_no_process_and_finds_the_code_beside_its_file(tmp_path):
@@ -98,11 +65,11 @@ def test_a_run_on_an_embedded_ray_leaves_no_process_and_finds_the_code_beside_it
     assert events[-1]["event"] == "run_finished"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_exits_130_and_leaves_no_process(tmp_path, number):
-    command = Command(tmp_path, endless(SHORT))
+@pytest.mark.parametrize(("number", "backend"), [(signal.SIGINT, "ray"), (signal.SIGTERM, "inline")])
+def test_an_interrupted_run_leaves_no_process_and_goes_on_to_equal_bits(tmp_path, number, backend, unbroken):
+    command = Command(tmp_path, LONG)
     command.until("stage a")
-    assert any(title.startswith("ray::") for title in command.processes().values())
+    assert workers(command)
     if number == signal.SIGINT:
         os.killpg(command.process.pid, number)  # as a terminal does
     else:
@@ -110,14 +77,56 @@ def test_an_interrupted_run_exits_130_and_leaves_no_process(tmp_path, number):
     code, said = command.end()
     assert code == 130, said
     assert "Traceback" not in said
-    assert f"kdmesh: interrupted; the run's folder is {command.out}" in said
+    assert f"kdmesh: interrupted; go on with: kdmesh resume {command.out}" in said
     assert command.events()[-1]["event"] == "run_failed"
+    command.resume("--backend", backend)
+    code, said = command.end()
+    assert code == 0, said
+    assert bits(command.summary()) == unbroken
+    assert [event["event"] for event in command.events()].count("stage_resumed") == 1
+    command.resume()
+    code, said = command.end()
+    assert code == 2 and "this run has finished" in said
 
 
-def test_a_killed_host_ends_the_run_with_its_name_and_without_a_traceback(tmp_path):
-    command = Command(tmp_path, endless(SHORT))
+def test_a_second_signal_ends_a_run_at_once(tmp_path):
+    command = Command(tmp_path, endless(SHORT), "--backend", "inline")
     command.until("stage a")
-    os.kill(next(pid for pid, title in command.processes().items() if title.startswith("ray::Worker")), signal.SIGKILL)
+    command.process.send_signal(signal.SIGSTOP)  # both wait for it when it wakes
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        command.process.send_signal(number)
+    code, said = command.end()
+    assert code == 130 and "Traceback" not in said, said
+
+
+def test_a_killed_host_is_built_anew_and_its_steps_are_made_again(tmp_path, unbroken):
+    command = Command(tmp_path, LONG, "--checkpoint-seconds", "1")
+    command.until("stage a")
+    os.kill(workers(command)[0], signal.SIGKILL)
+    code, said = command.end()
+    assert code == 0, said
+    assert "was lost" in said and "built anew from the last checkpoints" in said and "Traceback" not in said
+    lost = [event for event in command.events() if event["event"] == "host_lost"]
+    assert len(lost) == 1 and lost[0]["host"] in ("host0", "host1")
+    assert bits(command.summary()) == unbroken
+
+
+def test_a_host_that_hangs_counts_as_lost(tmp_path, unbroken):
+    command = Command(tmp_path, LONG, "--progress-timeout", "4")
+    command.until("stage a")
+    os.kill(workers(command)[0], signal.SIGSTOP)
+    code, said = command.end()
+    assert code == 0, said
+    assert "was lost: it gave no result for 4 s" in said
+    assert bits(command.summary()) == unbroken
+
+
+def test_an_agent_that_says_stop_ends_the_run_with_its_host(tmp_path):
+    command = Command(tmp_path, endless(SHORT).replace('"beside:Net"}', '"beside:Net", on_loss: stop}').replace(
+        "b: {model: {mlp: {hidden: [8]}}}", "b: {model: {mlp: {hidden: [8]}}, on_loss: stop}"
+    ))  # fmt: skip
+    command.until("stage a")
+    os.kill(workers(command)[0], signal.SIGKILL)
     code, said = command.end()
     assert code == 1, said
     assert "Traceback" not in said
@@ -125,6 +134,23 @@ def test_a_killed_host_ends_the_run_with_its_name_and_without_a_traceback(tmp_pa
     lost, failed = command.events()[-2:]
     assert (lost["event"], failed["event"]) == ("host_lost", "run_failed")
     assert lost["host"] in ("host0", "host1") and "was lost" in lost["error"]
+
+
+def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path, unbroken):
+    command = Command(tmp_path, LONG, "--checkpoint-seconds", "0.5")
+    command.until("stage a")
+    manifests = command.out.glob("*/*/checkpoints/a/0002/manifest.json")
+    deadline = time.monotonic() + PATIENCE
+    while not list(manifests):
+        assert time.monotonic() < deadline and command.process.poll() is None
+        time.sleep(0.02)
+        manifests = command.out.glob("*/*/checkpoints/a/0002/manifest.json")
+    command.process.kill()
+    command.end()
+    command.resume("--backend", "inline")
+    code, said = command.end()
+    assert code == 0, said
+    assert bits(command.summary()) == unbroken
 
 
 CLUSTER = """

@@ -1,0 +1,141 @@
+"""One stage at work: its sources publish, its program runs line by line, and checkpoints say where it stands."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.engine.budget import planned_updates
+from kdmesh.engine.position import Position
+from kdmesh.engine.rounds import Rounds
+from kdmesh.engine.teach import Teaching
+from kdmesh.graph.program import Publish, Repeat, Train
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from kdmesh.engine.run import Run
+    from kdmesh.graph.plan import Stage
+
+Line = Train | Publish | Repeat
+
+
+class Paused(Exception):
+    """A stage has written its checkpoint and stands still, as it was asked to."""
+
+
+class StageRun:
+    """A stage from its start, or from a checkpoint, to its end. Generators yield handles and are sent their values."""
+
+    def __init__(self, run: Run, stage: Stage, total: int, resume: tuple[Path, dict[str, Any]] | None = None) -> None:
+        self.run, self.stage = run, stage
+        self.resume = resume
+        known = {} if resume is None else resume[1]
+        self.position = Position(known.get("at", ()))
+        self.teaching = Teaching(self, total, known.get("teaching"))
+        self.records: list[dict[str, Any]] = known.get("records", [])
+        self.saved: dict[str, int] = known.get("saved", {})
+        self.reason: str = known.get("reason", "")
+        self._rounds: list[Rounds] = []
+        self._left: list[dict[str, Any]] = known.get("rounds", [])  # of the repetitions that were under way
+        self.hosts = list(dict.fromkeys(run.host_of[agent] for agent in stage.agents))
+        self._written = time.monotonic()
+
+    def execute(self) -> Generator[list[Any], Any, None]:
+        """Run the stage."""
+        run, stage, start = self.run, self.stage, time.perf_counter()
+        call = run.backend.call
+        kind = "stage_started" if self.resume is None else "stage_resumed"
+        run.events.emit(kind, stage=stage.name, agents=stage.agents, steps=self.teaching.total)
+        updates = planned_updates(run.plan, run.checked, stage)
+        yield [call(host, "start", stage.name, updates) for host in self.hosts]
+        if self.resume is not None:
+            assert run.checkpoints is not None
+            part, folder = run.checkpoints.part, self.resume[0]
+            yield [call(host, "load", stage.name, part(host, folder)) for host in self.hosts]
+        yield run.supply.once(stage)
+        if self.resume is None:
+            yield from self.checkpoint()
+        else:
+            run.supply.recall(stage, self.resume[1]["published"])
+        yield from self._lines(stage.program.body)
+        yield [call(host, "end", stage.name) for host in self.hosts]
+        yield from self.checkpoint(finished=True)
+        if "validation" in run.checked.streams:
+            found = yield [run.call(agent, "evaluate", agent, "validation") for agent in stage.agents]
+            for agent, values in zip(stage.agents, found, strict=True):
+                run.evaluated(stage.name, agent, "validation", None, values)
+        seconds = round(time.perf_counter() - start, 3)
+        run.events.emit("stage_finished", stage=stage.name, reason=self.reason or "spent", seconds=seconds)
+
+    def _lines(self, lines: list[Line]) -> Generator[list[Any], Any, None]:
+        for index in range(self.position.enter(0), len(lines)):
+            self.position.at(index)
+            line = lines[index]
+            if isinstance(line, Train):
+                yield from self.teaching.lesson(line)
+            elif isinstance(line, Publish):
+                yield self.run.supply.due(self.stage, "round", line.agents, line.to)
+                if self._rounds:
+                    yield from self._rounds[-1].published(line.agents, line.to)
+            else:
+                yield from self._repeat(line)
+        self.position.leave()
+        if self.teaching.stopped >= {name for name in self.stage.weights if name in self.run.plan.spec.agents}:
+            self.reason = "stopped early"
+
+    def _repeat(self, line: Repeat) -> Generator[list[Any], Any, None]:
+        """Rounds, until they are spent or the sources agree."""
+        self._rounds.append(Rounds(self, line.times, line.until, self._left.pop(0) if self._left else None))
+        for number in range(self.position.enter(1), line.times + 1):
+            self.position.at(number)
+            yield from self._lines(line.body)
+            verdict = yield from self._rounds[-1].after(number)
+            self.reason = verdict or "spent"
+            self.position.at(line.times + 1 if verdict else number + 1)
+            yield from self.checkpoint()
+            if verdict:
+                break
+        self.position.leave()
+        self._rounds.pop()
+
+    def recorded(self, record: dict[str, Any]) -> None:
+        """Keep a round for the summary, and tell of it."""
+        self.records.append(record)
+        self.run.events.emit("round_finished", **record)
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write: the run is asked to pause, or the last checkpoint is old."""
+        return self.run.pausing or time.monotonic() - self._written > self.run.checkpoint_seconds
+
+    def breathe(self) -> Generator[list[Any], Any, None]:
+        """Between two stretches: write a checkpoint where it is time; Paused where the run is asked to pause."""
+        if self.due:
+            yield from self.checkpoint()
+            if self.run.pausing:
+                raise Paused
+
+    def checkpoint(self, finished: bool = False) -> Generator[list[Any], Any, None]:
+        """Write where the stage stands; every host writes its part."""
+        checkpoints = self.run.checkpoints
+        if checkpoints is not None:
+            folder = checkpoints.next(self.stage.name)
+            call, place = self.run.backend.call, checkpoints.place
+            files = yield [call(host, "save", self.stage.name, place(host, folder)) for host in self.hosts]
+            state = {
+                "finished": finished,
+                "at": self.position.path,
+                "teaching": self.teaching.state(),
+                "rounds": [rounds.state() for rounds in self._rounds],
+                "records": self.records,
+                "saved": self.saved,
+                "published": self.run.supply.published_of(self.stage),
+                "reason": self.reason,
+            }
+            checkpoints.complete(self.stage.name, folder, checkpoints.collect(folder, files), state)
+            self._written = time.monotonic()
+            self.run.progressed()

@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM: the first lets the running stretch end and a checkpoint be written, the second ends at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kdmesh.engine.run import Run
+
+
+class Stopping:
+    """Whom the signals reach. Before there is a ``run`` that can be continued, the first one ends at once too."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+
+    def __call__(self, number: int, _: Any) -> None:
+        """Handle a signal."""
+        if self.run is None or self.run.pausing or self.run.folder is None:
+            raise KeyboardInterrupt
+        self.run.pausing = True
+        print("\nkdmesh: stopping after the running stretch; again: at once", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stoppable() -> Iterator[Stopping]:
+    """Handle both signals inside. In a thread other than the main one they are left as they are."""
+    stopping = Stopping()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
+    before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

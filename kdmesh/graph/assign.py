@@ -1,0 +1,301 @@
+"""Which host holds which agents, so that a run takes the least time: a model of the run, and a search over it.
+
+A run is *works*: the step of a lesson, so many times, or a publication, each a DAG of *tasks* on agents' hosts. Where
+hosts wait for each other within a step, each crossing costs a hop; where values go one way only, windows of steps are
+pipelined and the slower side counts. Stages with no path between them run at the same time on different hosts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+WIN = 0.05  # of the time: less is not worth a second process
+UNROLLED = 4  # steps over which hosts that wait for each other are followed
+EVALUATIONS = 2_000  # of assignments, while single moves improve one
+TASKS = 2_000_000  # walked through while searching: bounds the search on large meshes
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that hosts in processes of their own cost: measured, see docs/scaling.md."""
+
+    call: float = 0.0007  # a call that waits for no other host
+    hop: float = 0.0038  # a call that waits for another host's result, packed there and unpacked here
+    byte: float = 3e-9  # of a value that crosses
+    start: float = 2.5  # a process more, which imports torch
+    window: int = 16  # steps in a call, where values go one way
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an agent computes; ``seconds`` with few threads and with all; ``sends``: bytes, to each host that reads."""
+
+    agent: str
+    seconds: tuple[float, float]
+    after: tuple[int, ...] = ()  # earlier tasks of the same work
+    sends: int = 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tasks of one stage, in order, done so many times over; ``pipelined``: many of them are one call."""
+
+    stage: str
+    times: int
+    tasks: tuple[Task, ...]
+    pipelined: bool = True
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is: of everything, and of one node. Bytes of memory; infinite where it is not known."""
+
+    cpus: int
+    gpus: float = 0
+    memory: float = float("inf")
+    node_cpus: int = 0  # 0: one node has it all
+    node_memory: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``groups``: agents of which each set stays whole; ``waits``: which stages each stage waits for, in their order.
+
+    ``threads``: of each agent, with few; ``all_threads``: with all, None where their number is not to be chosen.
+    ``memory``: bytes of each group; ``process``: of a host before it holds an agent; ``on_gpu``: agents that take one.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    works: tuple[Work, ...]
+    waits: Mapping[str, frozenset[str]]
+    room: Room
+    threads: Mapping[str, int]
+    all_threads: int | None = None
+    memory: tuple[float, ...] = ()
+    process: float = 0.0
+    on_gpu: frozenset[str] = frozenset()
+    rates: Rates = Rates()
+
+    @cached_property
+    def group_of(self) -> dict[str, int]:
+        """The number of every agent's group."""
+        return {agent: number for number, group in enumerate(self.groups) for agent in group}
+
+    @cached_property
+    def loads(self) -> list[float]:
+        """Seconds that each group computes in the whole run, with few threads."""
+        loads = [0.0] * len(self.groups)
+        for work in self.works:
+            for task in work.tasks:
+                loads[self.group_of[task.agent]] += work.times * task.seconds[0]
+        return loads
+
+
+Homes = tuple[int, ...]  # the host of every group
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to place everyone: the host of every group, with few threads or with all, and the seconds of the run."""
+
+    homes: Homes
+    all: bool
+    seconds: float
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts it takes."""
+        return len(set(self.homes))
+
+
+@dataclass
+class Answer:
+    """The option that was chosen, and those it was compared with, best of each number of hosts."""
+
+    chosen: Option
+    options: list[Option]
+    placement: dict[str, list[str]] = field(default_factory=dict)
+
+
+def solve(problem: Problem) -> Answer | None:
+    """Place every group, together and with few threads unless more wins by over 5%; None where there is no room."""
+    model = Model(problem)
+    one = (0,) * len(problem.groups)
+    options = [Option(one, False, model.seconds(one))] if model.fits(one) else []
+    if problem.all_threads is not None and model.fits(one, True):
+        options.append(Option(one, True, model.seconds(one, True)))
+    together = next(iter(options), None)
+    if len(options) > 1 and options[1].seconds < options[0].seconds * (1 - WIN):
+        together = options[1]
+    spreads = []
+    for hosts in range(2, min(len(problem.groups), problem.room.cpus) + 1):
+        found = [model.refined(homes, hosts) for homes in model.starts(hosts)]
+        spreads += [min(found, key=lambda option: option.seconds)] if found else []
+    options += spreads
+    best = min(spreads, key=lambda option: (option.seconds, option.hosts), default=None)
+    if together is not None and (best is None or best.seconds >= together.seconds * (1 - WIN)):
+        best = together
+    if best is None:
+        return None
+    return Answer(best, options, placement(problem, best.homes))
+
+
+def placement(problem: Problem, homes: Homes) -> dict[str, list[str]]:
+    """The agents of every host, hosts numbered in the order in which they are met."""
+    met = {home: number for number, home in enumerate(dict.fromkeys(homes))}
+    out: dict[str, list[str]] = {f"host{number}": [] for number in range(len(met))}
+    for group, home in zip(problem.groups, homes, strict=True):
+        out[f"host{met[home]}"] += group
+    return out
+
+
+class Model:
+    """How long a run takes under an assignment, and whether it fits."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._known: dict[tuple[int, Homes, bool], tuple[float, dict[int, float]]] = {}
+        self._groups = [
+            tuple(dict.fromkeys(problem.group_of[task.agent] for task in work.tasks)) for work in problem.works
+        ]
+        size = sum(len(work.tasks) for work in problem.works)
+        self._evaluations = min(EVALUATIONS, max(50, TASKS // max(1, size)))
+
+    def fits(self, homes: Homes, every: bool = False) -> bool:
+        """Whether there are CPUs, GPUs and memory for it."""
+        problem, room = self.problem, self.problem.room
+        cpus: dict[int, int] = {}
+        memory: dict[int, float] = {}
+        gpus: set[int] = set()
+        for number, (group, home) in enumerate(zip(problem.groups, homes, strict=True)):
+            widest = max(problem.threads[agent] for agent in group)
+            cpus[home] = max(cpus.get(home, 0), widest, (problem.all_threads or 0) if every else 0)
+            memory[home] = memory.get(home, problem.process) + (problem.memory[number] if problem.memory else 0.0)
+            if problem.on_gpu & set(group):
+                gpus.add(home)
+        return (
+            sum(cpus.values()) <= room.cpus
+            and max(cpus.values()) <= (room.node_cpus or room.cpus)
+            and len(gpus) <= room.gpus
+            and sum(memory.values()) <= room.memory
+            and max(memory.values()) <= room.node_memory
+        )
+
+    def seconds(self, homes: Homes, every: bool = False) -> float:
+        """The whole run: each stage starts when those it waits for are done and its hosts are free.
+
+        Every host but the first takes its time to start, too.
+        """
+        length: dict[str, float] = dict.fromkeys(self.problem.waits, 0.0)
+        busy: dict[str, dict[int, float]] = {stage: {} for stage in length}
+        for number, work in enumerate(self.problem.works):
+            once, use = self.once(number, homes, every)
+            length[work.stage] += work.times * once
+            for host, part in use.items():
+                busy[work.stage][host] = busy[work.stage].get(host, 0.0) + work.times * part
+        free: dict[int, float] = {}
+        done: dict[str, float] = {}
+        for stage, before in self.problem.waits.items():
+            start = max([0.0, *(done[other] for other in before), *(free.get(host, 0.0) for host in busy[stage])])
+            done[stage] = start + length[stage]
+            free.update((host, start + part) for host, part in busy[stage].items())
+        return max([0.0, *done.values()]) + self.problem.rates.start * (len(set(homes)) - 1)
+
+    def once(self, number: int, homes: Homes, every: bool = False) -> tuple[float, dict[int, float]]:
+        """One time through a work: its seconds, and those in which each host is busy."""
+        key = number, tuple(homes[group] for group in self._groups[number]), every
+        if key not in self._known:
+            work = self.problem.works[number]
+            hosts = [homes[self.problem.group_of[task.agent]] for task in work.tasks]
+            self._known[key] = self._once(work, hosts, int(every))
+        return self._known[key]
+
+    def _once(self, work: Work, hosts: list[int], which: int) -> tuple[float, dict[int, float]]:
+        rates = self.problem.rates
+        busy: dict[int, float] = dict.fromkeys(hosts, 0.0)
+        crossing: dict[tuple[int, int], None] = {}  # (task, the other host that reads it)
+        for task, host in zip(work.tasks, hosts, strict=True):
+            busy[host] += task.seconds[which]
+            crossing.update(((before, host), None) for before in task.after if hosts[before] != host)
+        if not crossing:
+            return max(busy.values(), default=0.0), busy
+        window = min(rates.window, work.times)
+        for before, host in crossing:
+            for end in (hosts[before], host):
+                busy[end] += work.tasks[before].sends * rates.byte
+        arrows = nx.DiGraph((hosts[before], host) for before, host in crossing)
+        if work.pipelined and nx.is_directed_acyclic_graph(arrows):
+            busy = {host: part + (rates.call + rates.hop) / window for host, part in busy.items()}
+            return max(busy.values()), busy
+        return self._followed(work, hosts, which), busy
+
+    def _followed(self, work: Work, hosts: list[int], which: int) -> float:
+        """Hosts that wait for each other: a step's seconds, from several in a row, cut where a value crosses."""
+        rates, steps = self.problem.rates, min(UNROLLED, work.times) if work.pipelined else 1
+        level = dict.fromkeys(hosts, 0)
+        cost: dict[tuple[int, int], float] = {}
+        needs: dict[tuple[int, int], dict[tuple[int, int], float]] = {}
+        for _ in range(steps):
+            made: list[tuple[int, int]] = []
+            for task, host in zip(work.tasks, hosts, strict=True):
+                abroad = [before for before in task.after if hosts[before] != host]
+                level[host] = max([level[host], *(made[before][0] + 1 for before in abroad)])
+                here = level[host], host
+                cost[here] = cost.get(here, 0.0) + task.seconds[which]
+                for before in abroad:
+                    needs.setdefault(here, {})[made[before]] = rates.hop + work.tasks[before].sends * rates.byte
+                made.append(here)
+        end: dict[tuple[int, int], float] = {}
+        free: dict[int, float] = {}
+        for here in sorted(cost):
+            start = max([free.get(here[1], 0.0), *(end[other] + wait for other, wait in needs.get(here, {}).items())])
+            end[here] = free[here[1]] = start + rates.call + cost[here]
+        return max(end.values()) / steps
+
+    def starts(self, hosts: int) -> Iterable[Homes]:
+        """Longest first onto the least busy host: every group alone, and those of one stage's lesson as one."""
+        groups = range(len(self.problem.groups))
+        whole = nx.utils.UnionFind(groups)
+        for work, met in zip(self.problem.works, self._groups, strict=True):
+            if work.times > 1:
+                whole.union(*met)
+        apart = {group: [group] for group in groups}
+        joined: dict[int, list[int]] = {}
+        for group in groups:
+            joined.setdefault(whole[group], []).append(group)
+        made = [self._longest_first(list(parts.values()), hosts) for parts in (apart, joined)]
+        return dict.fromkeys(homes for homes in made if len(set(homes)) == hosts and self.fits(homes))
+
+    def _longest_first(self, parts: list[list[int]], hosts: int) -> Homes:
+        loads = self.problem.loads
+        taken, homes = [0.0] * hosts, [0] * len(loads)
+        for part in sorted(parts, key=lambda part: -sum(loads[group] for group in part)):
+            home = min(range(hosts), key=lambda host: taken[host])
+            for group in part:
+                homes[group] = home
+                taken[home] += loads[group]
+        return tuple(homes)
+
+    def refined(self, homes: Homes, hosts: int) -> Option:
+        """Move single groups for as long as that helps."""
+        best, least, left = homes, self.seconds(homes), self._evaluations
+        improved = True
+        while improved and left > 0:
+            improved = False
+            for group in range(len(homes)):
+                for host in range(hosts):
+                    moved = (*best[:group], host, *best[group + 1 :])
+                    if moved == best or left <= 0 or len(set(moved)) < hosts or not self.fits(moved):
+                        continue
+                    left -= 1
+                    seconds = self.seconds(moved)
+                    if seconds < least * (1 - 1e-6):
+                        best, least, improved = moved, seconds, True
+        return Option(best, False, least)

@@ -1,0 +1,90 @@
+"""`kdmesh` in processes of their own, for tests of what is left behind and what signals do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 60.0  # seconds that processes may take to end on a busy machine
+BESIDE = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+class Command:
+    """`kdmesh run` in a session of its own, in another folder than the mesh; its children are known by a mark."""
+
+    def __init__(self, folder, text, *arguments, **environment):
+        (folder / "mesh.yaml").write_text(text, encoding="utf-8")
+        (folder / "beside.py").write_text(BESIDE, encoding="utf-8")
+        self.out = folder / "runs"
+        self.start("run", str(folder / "mesh.yaml"), "--out", str(self.out), *arguments, **environment)
+
+    def resume(self, *arguments, **environment):
+        """Begin `kdmesh resume` with the one run's folder."""
+        (folder,) = self.out.glob("*/*")
+        self.start("resume", str(folder), *arguments, **environment)
+
+    def start(self, *arguments, **environment):
+        """Begin a command."""
+        self.mark = f"KDMESH_TEST_MARK={uuid.uuid4().hex}"
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        name, _, value = self.mark.partition("=")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kdmesh", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": paths, name: value, **environment},
+            start_new_session=True,
+        )
+
+    def until(self, word):
+        """Read what it says until a line has this word."""
+        for line in self.process.stderr:
+            if word in line:
+                return
+        raise AssertionError(f"ended without saying {word!r}")
+
+    def end(self):
+        """Wait for the end, of its children too; returns the exit code and what it still said."""
+        said = self.process.communicate(timeout=PATIENCE)[1]
+        deadline = time.monotonic() + PATIENCE
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"left behind: {left}"
+            time.sleep(0.05)
+        left = list(Path(tempfile.gettempdir()).glob(f"kdmesh-{self.process.pid}-*"))
+        assert not left, f"left behind: {left}"
+        return self.process.returncode, said
+
+    def processes(self):
+        """Pid and title of every process with the mark."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # ended meanwhile, or not ours
+        return found
+
+    def summary(self):
+        """The one run's summary."""
+        (path,) = self.out.glob("*/*/summary.json")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def events(self):
+        (path,) = self.out.glob("*/*/events.jsonl")
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

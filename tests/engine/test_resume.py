@@ -1,0 +1,166 @@
+"""A run that breaks off anywhere and is taken up again ends with the same bits, rounds and counts."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdmesh.backends.inline import InlineBackend
+from kdmesh.engine.launch import Request, run_once
+from kdmesh.errors import MeshError
+from kdmesh.spec import MeshSpec
+from kdmesh.spec.read import bundled, parse, read_mesh
+
+COUNTS = ("epochs", "rounds", "digest_epochs")
+MIXED = {
+    "name": "mixed",
+    "data": {"dataset": "digits", "train": 150, "validation": 60, "test": 60},
+    "agents": {
+        "t": {"model": {"resnet": {"width": 4}}, "train": {"accumulate": 3, "schedule": "cosine"}},
+        "s": {"model": {"mlp": {"hidden": [16]}}, "train": {"early_stopping": {"patience": 1}, "epochs": 6}},
+        "e": {"update": {"ema": {"of": "s", "decay": 0.9}}},
+        "p": {"model": {"mlp": {"hidden": [16]}}, "train": {"optimizer": {"sgd": {"lr": 0.05, "momentum": 0.9}}}},
+    },
+    "flows": [
+        {"from": "labels", "to": ["t", "s", "p"], "objective": "ce"},
+        {"from": "t", "to": "s", "objective": {"kl": {"temperature": 2}}, "refresh": "3 steps", "stale": "snapshot"},
+        {"from": "p", "to": "s", "objective": "kl", "refresh": "epoch", "stale": "recorded"},
+        {"from": "s", "to": "p", "objective": "kl", "refresh": "2 steps"},
+        {"from": "p", "to": "p", "objective": "mse", "refresh": "epoch"},
+        {"from": "e", "to": "p", "objective": "mse", "refresh": "step", "weight": {"start": 0, "end": 1, "epochs": 2}},
+        {"from": "t", "to": "p", "objective": "hint", "tap": {"of": "head", "to": "layers.0"}, "refresh": "epoch"},
+    ],
+    "train": {"epochs": 3, "batch_size": 32, "optimizer": {"adamw": {"lr": 0.01}}},
+}
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def shortened(value: Any) -> Any:
+    """The same mesh with no more than two epochs or rounds of anything."""
+    if isinstance(value, dict):
+        return {
+            key: min(item, 2) if isinstance(item, int) and key in COUNTS else shortened(item)
+            for key, item in value.items()
+        }
+    return [shortened(item) for item in value] if isinstance(value, list) else value
+
+
+def mesh(name: str, placement: str) -> MeshSpec:
+    """A bundled topology on few samples, or the mesh with a bit of everything."""
+    fields = MIXED if name == "mixed" else shortened(read_mesh(name).dump())
+    data = {"dataset": "digits"} if isinstance(fields["data"], str) else dict(fields["data"])
+    few = {} if name == "parties" else {"train": 192}  # its classes are shared out among the parties
+    return parse({**fields, "data": {**few, **data}, "placement": placement})
+
+
+def outcome(summary: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on breaks. (Forwards made do: what was published is published again.)"""
+    agents = {
+        name: [agent["weights_sha256"], agent["updates"], agent["forwards"]["saved"], agent["metrics"]]
+        for name, agent in summary["agents"].items()
+    }
+    return {"agents": agents, "rounds": summary["rounds"], "consensus": summary["consensus"]}
+
+
+def run(spec: MeshSpec, monkeypatch: pytest.MonkeyPatch, last: int | None = None, **more: Any) -> tuple[Any, int]:
+    """Run, and break off at the host's call of number ``last``; the summary and the number of calls."""
+    calls = 0
+    inner = InlineBackend.call
+
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            raise Killed
+        return inner(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InlineBackend, "call", call)
+        summary, _, _ = run_once(Request(spec, "inline", checkpoint_seconds=0, **more))
+    return summary, calls
+
+
+@pytest.mark.parametrize("placement", ["together", "spread"])
+@pytest.mark.parametrize("name", ["mixed", *sorted(bundled())])
+def test_a_run_broken_off_anywhere_goes_on_to_equal_bits(
+    name: str, placement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = mesh(name, placement)
+    summary, calls = run(spec, monkeypatch, out=tmp_path / "whole")
+    for number in [calls * part // 5 for part in ((1, 3) if placement == "together" else (2, 4))]:
+        with pytest.raises(KeyboardInterrupt):
+            run(spec, monkeypatch, number, out=tmp_path / str(number))
+        (folder,) = (tmp_path / str(number)).glob("*/*")
+        with suppress(KeyboardInterrupt):  # and once more, a little later, if it is not done by then
+            run(spec, monkeypatch, 12, resume=folder)
+        again, _ = run(spec, monkeypatch, resume=folder)
+        assert outcome(again) == outcome(summary)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = mesh("deep-mutual", "together")
+    summary, calls = run(spec, monkeypatch, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, monkeypatch, calls * 2 // 3, out=tmp_path / "cut")
+    (folder,) = (tmp_path / "cut").glob("*/*")
+    stage = next((folder / "checkpoints").iterdir())
+    newest = sorted(stage.glob("*/manifest.json"))[-1].parent
+    weights = newest / "host0.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    again, _ = run(spec, monkeypatch, resume=folder)
+    assert outcome(again) == outcome(summary)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert any(newest.name in event.get("text", "") and "is passed over" in event["text"] for event in events)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train": {"epochs": 1}}, "mesh.train.epochs: was 20, is 1"),
+        ({"data": {"dataset": "digits", "train": 100}}, "mesh.data.train: was 192, is 100"),
+    ],
+)
+def test_a_changed_mesh_or_data_is_refused_with_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    spec = mesh("single-teacher", "together")
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, monkeypatch, 9, out=tmp_path)
+    (folder,) = tmp_path.glob("*/*")
+    with pytest.raises(MeshError) as caught:
+        run(parse({**spec.dump(), **change}), monkeypatch, resume=folder)
+    assert said in caught.value.what and caught.value.file == str(folder)
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_run_with_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdmesh.agents import state
+
+    spec = mesh("deep-mutual", "together")
+    summary, _ = run(spec, monkeypatch, out=tmp_path / "whole")
+    inner, written = state.save_file, []
+
+    def full(tensors: Any, path: Path) -> None:
+        written.append(path)
+        if len(written) == 4:
+            path.write_bytes(b"cut sh")
+            raise OSError(28, "No space left on device")
+        inner(tensors, path)
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(MeshError, match=r"could not be written: .*No space left.*\n.*kdmesh resume") as caught:
+        run(spec, monkeypatch, out=tmp_path / "cut")
+    assert caught.value.exit_code == 1
+    (folder,) = (tmp_path / "cut").glob("*/*")
+    again, _ = run(spec, monkeypatch, resume=folder)
+    assert outcome(again) == outcome(summary)
