@@ -137,7 +137,7 @@ class Mesh:
     def _collect(self, run: Run) -> dict[str, AgentResult]:
         """Fetch every agent's weights and build its module here."""
         found = {}
-        for name in run.plan.spec.agents:
+        for name in run.host_of:
             (state,) = run.backend.get([run.call(name, "export_state", name)])
             table, owner = run.checked.table, run.plan.owner[name]
             module = build(run.plan, owner, table.shape, table.classes, registry(), self._modules)

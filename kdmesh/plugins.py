@@ -40,10 +40,11 @@ NOUNS = {
     "signals": "kind of signal",
 }
 KINDS = tuple(NOUNS)
+FOLDER = "KDMESH_PLUGINS_DIR"  # read where kdmesh is started; its files travel, and workers may not see it
 SWITCHES = (
     "KDMESH_PLUGINS",
     "KDMESH_DISABLE_PLUGINS",
-    "KDMESH_PLUGINS_DIR",
+    FOLDER,
     "KDMESH_STRICT_PLUGINS",
     "KDMESH_TRACE_PLUGINS",
 )
@@ -360,9 +361,9 @@ def _files(folder: str) -> list[PluginFile]:
 
 def carried() -> dict[str, Any]:
     """What makes another process' registry like this one's, in plain types: for :func:`receive` there."""
-    files = _files(os.environ.get("KDMESH_PLUGINS_DIR", ""))
+    files = _files(os.environ.get(FOLDER, ""))
     return {
-        "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
+        "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ and name != FOLDER},
         "files": [(file.name, file.path, file.text) for file in files],
     }
 

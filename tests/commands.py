@@ -22,6 +22,18 @@ class Net(nn.Sequential):
 """
 
 
+def processes(mark):
+    """Pid and title of every process with a mark in its environment."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # ended meanwhile, or not ours
+    return found
+
+
 class Command:
     """`kdmesh run` in a session of its own, in another folder than the mesh; its children are known by a mark."""
 
@@ -71,14 +83,7 @@ class Command:
 
     def processes(self):
         """Pid and title of every process with the mark."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue  # ended meanwhile, or not ours
-        return found
+        return processes(self.mark)
 
     def summary(self):
         """The one run's summary."""

@@ -56,6 +56,7 @@ class Host:
     ) -> None:
         self.name, self.plan, self.registry = name, blueprint.plan, registry
         self.blueprint = blueprint
+        self.dropped = self.plan.dropped
         self.seed = self.plan.spec.seed
         self.fixed = self.plan.spec.train.batch_size
         self.table, self.streams = own_part(table, streams, self.plan.hosts[name]), streams
@@ -325,6 +326,8 @@ class Host:
         def fetch(edge: Edge) -> Signal | None:
             if edge.source in self.consensus:
                 return self.stored_consensus(edge.source, reader, lane)
+            if edge.source in self.dropped:
+                return None
             publication = self.store.get(Key(edge.source, lane.stream.base or lane.stream.name, edge.what))
             return None if publication is None else Signal(publication.values.to(lane.device), edge.form)
 

@@ -216,7 +216,9 @@ class Lesson:
     # -- signals ---------------------------------------------------------------------------------------------------
 
     def fetcher(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
-        """How the reader gets this edge's signal for its batch."""
+        """How the reader gets this edge's signal for its batch; nothing comes of a source that was dropped."""
+        if edge.source in self.host.dropped:
+            return lambda frame: None
         if edge.source == LABELS:
             lane = self.lane(reader, edge.stream)
 

@@ -35,6 +35,12 @@ class Source:
         data = spec.data or DataSpec.model_validate("python:given")
         try:
             table = self.table if self.table is not None else self._read(spec.data)
+            if self.expected and digest(table) != self.expected:
+                raise MeshError(
+                    f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
+                    where="data.dataset",
+                    instead="the same files on every node",
+                )
             streams = resolve(table, data, spec.streams, spec.seed)
         except MeshError:
             raise
@@ -44,12 +50,6 @@ class Source:
                 where="data.dataset",
                 instead="a data set that can be built and indexed",
             ) from error
-        if self.expected and digest(table) != self.expected:
-            raise MeshError(
-                f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
-                where="data.dataset",
-                instead="the same files on every node",
-            )
         return table, streams
 
     @staticmethod

@@ -47,6 +47,7 @@ def make_backend(name: str, address: str | None = None, progress_timeout: float 
         from kdmesh.backends.inline import InlineBackend
 
         return InlineBackend()
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls that nobody waits for after a loss
     if address is None:
         _private_ray()
     from kdmesh.backends.ray import RayBackend
@@ -61,6 +62,5 @@ def _private_ray() -> None:
     """
     if "ray" not in sys.modules:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls that nobody waits for after a loss
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
     from kdmesh.graph.assign import Room
+    from kdmesh.graph.plan import Plan
 
 
 class Backend(ABC):
@@ -42,8 +43,12 @@ class Backend(ABC):
     def wait_any(self, handles: Sequence[Any]) -> int:
         """Wait until at least one of the handles is there, and return its index (the first such one)."""
 
-    def rebuild(self) -> None:
-        """After :class:`HostLost`: give all hosts up and build them anew, as `open` did. Raises HostLost again."""
+    def lost(self) -> list[str]:
+        """After :class:`HostLost`: the hosts that do not answer, once the others are through with what was queued."""
+        return []
+
+    def rebuild(self, plan: Plan) -> None:
+        """After :class:`HostLost`: give all hosts up, and build those of a plan as `open` did. May raise it again."""
         raise NotImplementedError(f"{self.name} loses no host")
 
     @abstractmethod

@@ -9,12 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import socket
 import sys
-import threading
 from collections import Counter, defaultdict
-from contextlib import contextmanager
+from dataclasses import replace
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,13 +25,14 @@ from kdmesh.backends import worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.code import own_code
 from kdmesh.backends.processes import guard, marked, new_folder, new_mark, sweep
+from kdmesh.backends.starting import undisturbed
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.assign import Room
 from kdmesh.plugins import carried
 from kdmesh.spec import HostSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from subprocess import Popen
 
     from torch import nn
@@ -66,7 +65,8 @@ class RayBackend(Backend):
         self._names: dict[str, str] = {}  # actor id -> host
         self._workers: dict[Need, list[Any]] = defaultdict(list)
         self._groups: list[PlacementGroup] = []
-        self._bundles: list[tuple[Need, PlacementGroup, int]] = []  # reserved, and nothing started there yet
+        self._bundles: list[tuple[Need, PlacementGroup, int]] = []  # reserved, and nothing runs there
+        self._taken: dict[Any, tuple[Need, PlacementGroup, int]] = {}  # by actor
         self._owned = False
         self._mark = new_mark()
         self._guard: Popen[bytes] | None = None
@@ -103,7 +103,7 @@ class RayBackend(Backend):
     def _meet(self) -> list[Any]:
         """Have the workers do as this process does; on a cluster they get its code, which their nodes may lack."""
         code = ray.put(own_code() if self.address is not None else {})
-        versions = {name: worker.installed(name) for name in ("kdmesh", "torch")}
+        versions = {name: found for name in ("kdmesh", "torch") if (found := worker.installed(name))}
         return [actor.meet.remote(os.getcwd(), code, versions) for actor in self._hosts.values()]
 
     def room(self) -> Room | None:
@@ -122,6 +122,7 @@ class RayBackend(Backend):
         if not any(self._workers.values()):
             self._release()
         have = Counter({need: len(workers) for need, workers in self._workers.items()})
+        have += Counter(need for need, *_ in self._bundles)
         new = list((Counter(needs.values()) - have).elements())
         if not new or len(_nodes()) < 2:
             return
@@ -141,6 +142,7 @@ class RayBackend(Backend):
         while self._groups:
             remove_placement_group(self._groups.pop())
         self._bundles.clear()
+        self._taken.clear()
 
     def _start(self, cpus: float, gpus: float, resources: tuple[tuple[str, float], ...]) -> Any:
         """Start an actor. Ray gives it as many OpenMP threads as CPUs."""
@@ -152,8 +154,11 @@ class RayBackend(Backend):
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(bundle[1], bundle[2])
         options |= {"max_restarts": 0, "max_task_retries": 0}
         paths = [path or os.getcwd() for path in sys.path]
-        self._workers[need].append(ray.remote(worker.Worker).options(**options).remote(paths, carried()))
-        return self._workers[need][-1]
+        actor = ray.remote(worker.Worker).options(**options).remote(paths, carried())
+        self._workers[need].append(actor)
+        if bundle is not None:
+            self._taken[actor] = bundle
+        return actor
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
@@ -165,7 +170,7 @@ class RayBackend(Backend):
         """Wait for results; what a host raised is raised here as it was, with the host's traceback as its cause."""
         left = list(dict.fromkeys(handles))
         while left:
-            ready, left = ray.wait(left, num_returns=1, timeout=self.patience)
+            ready, left = ray.wait(left, num_returns=len(left), timeout=self.patience)
             self._refuse_hung(ready)
         try:
             return ray.get(list(handles))
@@ -204,21 +209,38 @@ class RayBackend(Backend):
         self._refuse_hung(ready)
         return list(handles).index(ready[0])
 
-    def rebuild(self) -> None:
+    def lost(self) -> list[str]:
+        """Ping all actors behind what was queued, and forget those that do not answer."""
+        answers = {actor.ping.remote(): actor for group in self._workers.values() for actor in group}
+        ready = ray.wait(list(answers), num_returns=len(answers), timeout=self.patience)[0] if answers else []
+        live = {answers[answer] for answer in ready if self._answers(answer)}
+        for actor in set(answers.values()) - live:
+            ray.kill(actor)
+            if actor in self._taken:  # Ray moves what a lost node had reserved to another one: it is used again
+                self._bundles.append(self._taken.pop(actor))
+        for need, group in self._workers.items():
+            self._workers[need] = [actor for actor in group if actor in live]
+        self._last.clear()
+        return [host for host, actor in self._hosts.items() if actor not in live]
+
+    def rebuild(self, plan: Plan) -> None:
         """Open the hosts anew, in the actors that live, once they are through with what was queued, and in new ones.
 
         What was queued changes nothing any more: what a host was is given up as it is opened.
         """
         assert self._opened is not None
-        answers = {actor.ping.remote(): actor for group in self._workers.values() for actor in group}
-        ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=self.patience)
-        live = {answers[answer] for answer in ready if self._answers(answer)}
-        for actor in set(answers.values()) - live:
-            ray.kill(actor)
-        for need, group in self._workers.items():
-            self._workers[need] = [actor for actor in group if actor in live]
-        self._last.clear()
-        self.open(*self._opened)
+        self.lost()
+        blueprint, source = self._opened
+        try:
+            self.open(replace(blueprint, plan=plan), source)
+        except RunFailed:
+            raise
+        except MeshError as error:  # the input was right when the run began
+            raise RunFailed(
+                f"what was lost has no place any more: {error.what}",
+                where=error.where,
+                instead="`kdmesh resume` and the run's folder, on a cluster that has it",
+            ) from None
 
     @staticmethod
     def _answers(answer: Any) -> bool:
@@ -256,40 +278,13 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
         _same_cluster(address)
         return
     common: dict[str, Any] = {"logging_level": logging.WARNING, "namespace": "kdmesh", "log_to_driver": True}
-    with _undisturbed():
+    with undisturbed():
         if address is not None:
             _join(address, common)
         else:
             store = store_mb * 2**20
             more = {"include_dashboard": False, "num_cpus": cpus, "object_store_memory": store, "_temp_dir": folder}
             ray.init(address="local", **more, **common)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let a signal wait until Ray is up, the second one excepted: what a start left half done is hard to find."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit:  # from the SIGTERM handler that Ray puts in place of ours
-        came.append(signal.SIGTERM)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)  # Ray's C++ handler, if it was first to see a SIGTERM, aborts the process in 3 s
-        raise KeyboardInterrupt
 
 
 def _refuse_nodes(faults: list[str]) -> None:
@@ -308,6 +303,8 @@ def _join(address: str, common: dict[str, Any]) -> None:
             where="--ray-address",
             instead="host:port, on a node of the cluster; from elsewhere: ray job submit -- kdmesh run ...",
         )
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
     host, colon, port = address.rpartition(":")
     try:
         if colon and port.isdigit():

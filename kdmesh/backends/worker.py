@@ -43,8 +43,9 @@ class Worker:
             except ImportError as error:
                 return f"{here()}: {error}"
             mine = {name: installed(name) for name in versions}
-            if odd := [f"{name} {mine[name]}, not {it}" for name, it in versions.items() if mine[name] not in ("", it)]:
-                return f"{here()} has {', '.join(odd)}"
+            odd = [name for name in versions if mine[name] not in ("", versions[name])]
+            if odd:
+                return f"{here()} has " + ", ".join(f"{name} {mine[name]}, not {versions[name]}" for name in odd)
             receive(self._plugins)
             self._plugins = None
         return ""

@@ -102,7 +102,8 @@ class Checkpoints:
 
     def last(self, stage: str, passed: Callable[[Path, str], None] = lambda folder, why: None) -> Path | None:
         """The newest sound checkpoint of a stage; ``passed`` is told of each newer one that is not, and why."""
-        for manifest in sorted((self.root / stage).glob(f"*/{MANIFEST}"), reverse=True):
+        found = [path for path in (self.root / stage).glob(f"[0-9]*/{MANIFEST}") if path.parent.name.isdigit()]
+        for manifest in sorted(found, key=lambda path: int(path.parent.name), reverse=True):
             why = _fault(manifest)
             if not why:
                 return manifest.parent

@@ -13,6 +13,7 @@ Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 - ``round_finished`` stage, round, rounds, metrics {agreement, churn, consensus, gain, accuracy}
 - ``stage_finished`` stage, reason, seconds
 - ``host_lost`` host, error
+- ``dropped`` agents, at {stage: checkpoint}: who the run goes on without, and from where
 - ``note`` text
 - ``run_failed`` error
 - ``run_finished`` seconds, folder

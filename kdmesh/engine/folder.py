@@ -70,6 +70,7 @@ class Folder:
         """Have every host write its agents' folders, or hand them over where it does not see this one."""
         assert run.checkpoints is not None
         home, place, agents = self.root.resolve() / "agents", run.checkpoints.place, summary["agents"]
+        agents = {name: facts for name, facts in agents.items() if name in run.host_of}
         saved = [
             run.call(name, "save_agent", name, place(run.host_of[name], home / name), facts)
             for name, facts in agents.items()

@@ -15,7 +15,7 @@ from kdmesh.agents.host import Blueprint
 from kdmesh.agents.memory import keep_memory
 from kdmesh.agents.source import Source, digest
 from kdmesh.backends import Session
-from kdmesh.engine import controls
+from kdmesh.engine import controls, dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
@@ -78,6 +78,8 @@ def run_once(
     placed = settle(plan, checked, request, session)
     plan = placed.plan
     folder = _folder(request, plan, checked)
+    if folder is not None:
+        plan = plan.without([agent for drop in dropping.read(folder.root) for agent in drop["agents"]])
     events = Events(folder.events if folder else None)
     events.listeners += request.listeners
     placed.tell(events, folder)
@@ -194,7 +196,7 @@ def run_controls(request: Request, summary: dict[str, Any], folder: Folder) -> d
     best = summary["best_teacher"]
     found: dict[str, Any] = {}
     for student, facts in summary["agents"].items():
-        if facts["role"] not in ("student", "assistant", "peer"):
+        if facts["role"] not in ("student", "assistant", "peer") or facts.get("dropped"):
             continue
         found[student] = {"alone": _control(request, controls.alone(plan, student, facts["updates"]), student)}
         if best is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.engine import dropping
 from kdmesh.engine.budget import stage_steps
 from kdmesh.engine.stage import Paused, StageRun
 from kdmesh.engine.summary import roles, summarise
@@ -16,7 +17,7 @@ from kdmesh.engine.supply import Supply
 from kdmesh.errors import HostLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
     from kdmesh.backends._base import Backend
@@ -53,6 +54,8 @@ class Run:
         self.stages: dict[str, StageRun] = {}
         self.host_of = plan.host_of
         self.pausing = False
+        self.drops = [] if folder is None else dropping.read(folder)
+        self._measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
         self._losses = 0
         self._done: set[str] = set()
 
@@ -103,22 +106,46 @@ class Run:
         self._losses = 0
 
     def _rebuild(self, lost: HostLost) -> None:
-        """After a loss: build every host anew, unless an agent there says `stop`, or nothing gets done any more."""
-        self.events.emit("host_lost", host=lost.host, error=lost.what)
-        there = self.plan.hosts.get(lost.host, ())
-        stops = [name for name in there if self.plan.spec.agents[name].on_loss == "stop"]
-        self._losses += 1
-        if self.checkpoints is None or stops or self._losses > TRIES:
-            raise lost
+        """After a loss: build every host anew, but for those that are dropped, unless an agent there says `stop`, or
+        nothing gets done any more.
+        """
         while True:
+            self.events.emit("host_lost", host=lost.host, error=lost.what)
+            self._losses += 1
+            if self.checkpoints is None or self._losses > TRIES:
+                raise lost
+            silent = {*lost.host.split(", "), *self.backend.lost()}
+            hosts = [host for host in self.plan.hosts if host in silent]
+            if "stop" in (self._policy(name) for host in hosts for name in self.plan.hosts[host]):
+                raise lost
+            self._drop([host for host in hosts if {*map(self._policy, self.plan.hosts[host])} == {"drop"}])
             try:
-                self.backend.rebuild()
-                return
+                return self.backend.rebuild(self.plan)
             except HostLost as again:
-                self._losses += 1
-                if self._losses > TRIES:
-                    raise again from None
-                self.events.emit("host_lost", host=again.host, error=again.what)
+                lost = again
+
+    def _policy(self, agent: str) -> str:
+        return self.plan.spec.agents[agent].on_loss
+
+    def _drop(self, hosts: Iterable[str]) -> None:
+        """Go on without these hosts, where their agents only teach in what is left; keep a log of it."""
+        assert self.checkpoints is not None
+        for host in hosts:
+            folders = {stage.name: self.checkpoints.last(stage.name) for stage in self.plan.stages}
+            over = {name for name, at in folders.items() if at and self.checkpoints.state(at)["finished"]}
+            left = [stage for stage in self.plan.stages if stage.name not in over]
+            agents, names = self.plan.hosts[host], ", ".join(self.plan.hosts[host])
+            if why := dropping.obstacle(self.plan, agents, left):
+                self.events.emit("note", text=f"not dropped but restarted: {names}; {why}")
+                continue
+            at = {stage.name: folder.name if (folder := folders[stage.name]) else None for stage in left}
+            known = {name: self._measured.get(name, {}) for name in agents}
+            self.drops.append({"agents": agents, "at": at, "known": known})
+            if self.folder is not None:
+                dropping.write(self.folder, self.drops)
+            self.events.emit("dropped", agents=agents, at=at)
+            self.plan = self.plan.without(agents)
+            self.host_of = self.plan.host_of
 
     def _restore(self, steps: dict[str, int]) -> Generator[list[Any], Any, None]:
         """Take every stage back to its last sound checkpoint; the hosts are new."""
@@ -146,7 +173,7 @@ class Run:
     def _schedule(self, steps: dict[str, int]) -> None:
         """Advance every stage whose handles are there; start a stage when those it waits for are done."""
         left = {stage.name: stage for stage in self.plan.stages if stage.name not in self._done}
-        active: dict[str, tuple[Generator[list[Any], Any, None], list[Any], list[Any]]] = {}
+        active: dict[str, tuple[Generator[list[Any], Any, None], list[Any]]] = {}  # with what each waits for
 
         def advance(name: str, values: list[Any] | None) -> None:
             generator = active[name][0]
@@ -155,7 +182,7 @@ class Run:
                 while not handles:  # nothing to wait for: go on at once
                     handles = generator.send(values)
                     values = []
-                active[name] = (generator, handles, list(handles))
+                active[name] = (generator, handles)
             except StopIteration:
                 del active[name]
                 self._done.add(name)
@@ -168,19 +195,15 @@ class Run:
                     del left[name]
                     if name not in self.stages:
                         self.stages[name] = StageRun(self, stage, steps[name])
-                    active[name] = (self.stages[name].execute(), [], [])
+                    active[name] = (self.stages[name].execute(), [])
                     advance(name, None)
             if not active:
                 if self.pausing:
                     break
                 continue
-            owners = [name for name, (_, _, waiting) in active.items() for _ in waiting]
-            pending = [handle for _, _, waiting in active.values() for handle in waiting]
-            index = self.backend.wait_any(pending)
-            _, handles, waiting = active[owners[index]]
-            waiting.remove(pending[index])
-            if not waiting:
-                advance(owners[index], self.backend.get(handles))
+            names = list(active)
+            first = self.backend.wait_any([active[name][1][-1] for name in names]) if len(names) > 1 else 0
+            advance(names[first], self.backend.get(active[names[first]][1]))
         if self.pausing:
             raise KeyboardInterrupt
 
@@ -189,11 +212,13 @@ class Run:
     def evaluated(self, stage: str, agent: str, stream: str, epoch: int | None, metrics: dict[str, float]) -> None:
         """Tell of one evaluation."""
         if metrics:
+            self._measured.setdefault(agent, {})[stream] = metrics
             self.events.emit("evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=metrics)
 
     def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""
-        handles = [self.supply.publication(source, stream, whats) for source, whats in self._sources(name).items()]
+        sources = {source: whats for source, whats in self._sources(name).items() if source in self.host_of}
+        handles = [self.supply.publication(source, stream, whats) for source, whats in sources.items()]
         (found,) = yield [self.backend.call(self.plan.judge(name), "judge", name, stream, [], *handles)]
         return found
 
@@ -209,16 +234,19 @@ class Run:
     def _measure(self) -> Generator[list[Any], Any, dict[str, Any]]:
         """Test and validation metrics of every agent and consensus, at the very end."""
         agents: dict[str, dict[str, Any]] = {name: {} for name in self.plan.spec.agents}
+        for drop in self.drops:
+            agents.update(drop["known"])
+        here = [name for name in agents if name in self.host_of]
         consensus: dict[str, dict[str, Any]] = {name: {"metrics": {}} for name in self.plan.consensus}
         for stream in ("validation", "test"):
             if stream not in self.checked.streams:
                 continue
-            found = yield [self.call(agent, "evaluate", agent, stream) for agent in agents]
-            for agent, values in zip(agents, found, strict=True):
+            found = yield [self.call(agent, "evaluate", agent, stream) for agent in here]
+            for agent, values in zip(here, found, strict=True):
                 agents[agent][stream] = values
                 if stream == "test":
                     self.evaluated("", agent, stream, None, values)
-            for name in consensus:
+            for name in filter(self.plan.judge, consensus):
                 judged = yield from self.judge(name, stream)
                 consensus[name]["metrics"][stream] = judged["quality"]
                 consensus[name]["oracle"] = judged["oracle"]

@@ -39,7 +39,7 @@ class StageRun:
         self.reason: str = known.get("reason", "")
         self._rounds: list[Rounds] = []
         self._left: list[dict[str, Any]] = known.get("rounds", [])  # of the repetitions that were under way
-        self.hosts = list(dict.fromkeys(run.host_of[agent] for agent in stage.agents))
+        self.hosts = list(dict.fromkeys(run.host_of[agent] for agent in stage.agents if agent in run.host_of))
         self._written = time.monotonic()
 
     def execute(self) -> Generator[list[Any], Any, None]:

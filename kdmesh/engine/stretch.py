@@ -23,13 +23,15 @@ def whole(host: str, stage: str, first: int, last: int) -> list[Segment]:
 
 def homes(plan: Plan, lesson: Lesson) -> dict[Op, list[str]]:
     """The hosts that run each op: an agent's or weights' own; a consensus runs beside each who reads it, also through
-    another consensus.
+    another consensus; a dropped agent's ops run nowhere.
     """
     host_of = plan.host_of
     out: dict[Op, list[str]] = {}
     for op in lesson.ops:
         if op.node in host_of:
             out[op] = [host_of[op.node]]
+        elif op.node not in plan.consensus:
+            out[op] = []
         else:
             heard = [op.node]
             for node in heard:  # grows while it is read
@@ -43,6 +45,7 @@ def homes(plan: Plan, lesson: Lesson) -> dict[Op, list[str]]:
 def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[Segment]:
     """Unroll steps ``first .. last - 1`` and cut them into segments, in an order in which they may be submitted."""
     home = homes(plan, lesson)
+    lost = {op for op, names in home.items() if not names}
     hosts = list(dict.fromkeys(host for names in home.values() for host in names))
     if len(hosts) == 1:
         return whole(hosts[0], stage, first, last)
@@ -54,7 +57,11 @@ def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[S
         ends: dict[str, Segment] = {}
         for op in lesson.ops:
             for host in home[op]:
-                abroad = [made[before, home[before][0]] for before in _sources(op, lesson) if host not in home[before]]
+                abroad = [
+                    made[before, home[before][0]]
+                    for before in _sources(op, lesson)
+                    if host not in home[before] and before not in lost
+                ]
                 level[host] = max([level[host], *(segment.level + 1 for segment in abroad)])
                 key = (host, level[host])
                 segment = segments.setdefault(key, Segment(host, stage, level[host], complete=set()))

@@ -51,8 +51,9 @@ def _self_taught(plan: Plan, name: str) -> bool:
 
 
 def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
-    """The best single teacher by validation accuracy (the first of equals); never by test data."""
-    teachers = [name for name in plan.spec.agents if found[name] == "teacher" and agents[name].get("validation")]
+    """The best single teacher by validation accuracy (the first of equals), of those that are left; never by test."""
+    here = plan.spec.agents.keys() - plan.dropped
+    teachers = [name for name in agents if found[name] == "teacher" and name in here and agents[name].get("validation")]
     return max(teachers, key=lambda name: agents[name]["validation"]["accuracy"], default=None)
 
 
@@ -62,8 +63,9 @@ def summarise(
     consensus: dict[str, dict[str, Any]],
     described: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Put the figures of a finished run together."""
+    """Put the figures of a finished run together. Of an agent that was dropped there is what was known before."""
     plan = run.plan
+    described |= {name: dict.fromkeys(next(iter(described.values())), None) for name in plan.dropped}
     return {
         "name": plan.spec.name,
         "seed": plan.spec.seed,
@@ -78,6 +80,7 @@ def summarise(
                 "latency_ms": described[name]["latency_ms"],
                 "updates": described[name]["updates"],
                 "forwards": {"made": described[name]["forwards"], "saved": _spared(run, name, described)},
+                **({"dropped": True} if name in plan.dropped else {}),
             }
             for name, metrics in agents.items()
         },

@@ -48,7 +48,7 @@ class Supply:
         found: dict[tuple[str, str, str, str], Outlet] = {}
         edges: dict[int, Edge] = {edge.id: edge for lesson in stage.lessons.values() for edge in lesson.edges}
         for edge in edges.values():
-            for stored, through in self._stored(edge):
+            for stored, through in self._stored(edge) if edge.target in self.host_of else ():
                 key = (stored.source, self.base(stored.stream), str(stored.stale), str(stored.refresh))
                 outlet = found.setdefault(key, Outlet(*key))
                 host = self.host_of[edge.target]
@@ -60,11 +60,13 @@ class Supply:
         return list(found.values())
 
     def _stored(self, edge: Edge, through: tuple[str, ...] = ()) -> Iterator[tuple[Edge, tuple[str, ...]]]:
-        """The edges behind this one that leave an agent and are not live, with the consensus nodes on the way."""
+        """The edges behind this one that leave an agent (not a dropped one) and are not live, with the consensus nodes
+        on the way.
+        """
         if edge.source in self.plan.consensus and edge.source not in through:
             for member in self.plan.consensus[edge.source].inputs:
                 yield from self._stored(member, (*through, edge.source))
-        elif edge.source in self.plan.spec.agents and not edge.live:
+        elif edge.source in self.host_of and not edge.live:
             yield edge, through
 
     def base(self, stream: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -17,7 +17,7 @@ from kdmesh.graph.program import Program, programs
 from kdmesh.spec import FlowSpec, MeshSpec, SignalRef, TrainSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from kdmesh.graph.steps import Lesson
     from kdmesh.plugins import Registry
@@ -53,6 +53,16 @@ class Plan:
         """The host of every agent."""
         return {agent: host for host, agents in self.hosts.items() for agent in agents}
 
+    @property
+    def dropped(self) -> frozenset[str]:
+        """The agents that a run goes on without: no host has them."""
+        return frozenset(self.spec.agents.keys() - self.host_of.keys())
+
+    def without(self, agents: Collection[str]) -> Plan:
+        """The same plan, with these agents on no host; what they sent is absent."""
+        left = {host: [name for name in names if name not in agents] for host, names in self.hosts.items()}
+        return replace(self, hosts={host: names for host, names in left.items() if names})
+
     def train(self, agent: str) -> TrainSpec:
         """The training settings of an agent's weights."""
         return self.spec.agents[self.owner[agent]].train.over(self.spec.train)
@@ -62,10 +72,10 @@ class Plan:
         return next(stage for stage in self.stages if stage.name == name)
 
     def judge(self, consensus: str) -> str:
-        """The host that measures a consensus: its first reader's, else its first source's."""
+        """The host that measures a consensus: its first reader's, else its first source's; "" if all were dropped."""
         node, host_of = self.consensus[consensus], self.host_of
         ends = [edge.target for edge in node.readers] + [edge.source for edge in node.inputs]
-        return next(host_of[end] for end in ends if end in host_of)
+        return next((host_of[end] for end in ends if end in host_of), "")
 
     def stage_of(self, agent: str) -> Stage | None:
         """The stage in which an agent's weights train; None for frozen ones."""

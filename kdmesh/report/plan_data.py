@@ -89,6 +89,7 @@ def _agents(plan: Plan) -> Row:
             "update": owner.update if isinstance(owner.update, str) else owner.update.model_dump(mode="json"),
             "view": agent.view.model_dump(mode="json", exclude_defaults=True),
             "host": host_of[name],
+            "on_loss": agent.on_loss,
             "train": settings[key] if plan.owner[name] in plan.trainable else None,
         }
     return out

@@ -67,6 +67,7 @@ def _agents(agents: Row) -> list[Row]:
             "batch": "",
             "optimizer": "",
             "host": agent["host"],
+            "on_loss": "" if agent["on_loss"] == "restart" else agent["on_loss"],
         }
         if train is not None:
             row["budget"] = count(train["steps"], "step") if train["steps"] else count(train["epochs"], "epoch")

@@ -95,7 +95,8 @@ def final_table(summary: dict[str, Any]) -> Grid:
         for which in ("alone", "best_teacher"):
             row[which] = _minus(row["test"], accuracy_on_test((controls.get(name) or {}).get(which)))
         best = " *" if name == summary.get("best_teacher") else ""
-        rows.append({**row, "role": agents[name].get("role", "agent") + best, "gain": gains.get(name)})
+        role = agents[name].get("role", "agent") + (", dropped" if agents[name].get("dropped") else best)
+        rows.append({**row, "role": role, "gain": gains.get(name)})
     columns = [
         Column("", "name", spare=KEPT),
         Column("role", "role"),

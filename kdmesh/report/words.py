@@ -26,6 +26,8 @@ def say(event: Event) -> str:
             return f"{event.get('name', 'mesh')}, seed {event.get('seed', '?')} {where}{again}: {who}, {sizes}"
         case "host_lost":
             return f"{event.get('error', 'a host was lost')}; its hosts are built anew from the last checkpoints"
+        case "dropped":
+            return f"going on without {', '.join(map(str, event.get('agents') or []))}"
         case "stage_started" | "stage_resumed":
             steps = f", {event['steps']:,} steps" if event.get("steps") else ""
             how = "goes on" if event["event"] == "stage_resumed" else "started"

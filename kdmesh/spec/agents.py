@@ -52,8 +52,10 @@ class AgentSpec(Strict):
     seed: int | None = Field(None, description="seed of the initial weights; by default from the mesh's and the name")
     init_of: str | None = Field(None, description="start from the same initial weights as this agent")
     labels: list[int] | None = Field(None, description="the classes this agent's outputs stand for; by default all")
-    on_loss: Literal["restart", "stop"] = Field(
-        "restart", description="when its host is lost: restart from the last checkpoint, or stop the run"
+    on_loss: Literal["restart", "drop", "stop"] = Field(
+        "restart",
+        description="when its host is lost: restart from the last checkpoint; drop it, if it only teaches in what is "
+        "left, and go on without it; or stop the run",
     )
     count: int | None = Field(None, ge=1, description="replicate: `party` becomes party[0], party[1] ...")
 

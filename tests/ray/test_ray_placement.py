@@ -107,7 +107,7 @@ try:
              for actor in backend._hosts.values()]
     print("nodes", len(set(ray.get(where))))
     print("groups", [group["strategy"] for group in ray.util.placement_group_table().values()])
-    backend.rebuild()
+    backend.rebuild(plan)
     print("again", len(set(backend._names)), len(backend._groups))
     for threads, placement in ((2, "together"), (2, "spread")):
         plan = make_plan(parse({**mesh, "placement": placement, "train": {"threads": threads}}), registry())

@@ -1,0 +1,88 @@
+"""Real runs by which computing is measured, and those that are predicted."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import flow_mesh as flow
+import torch
+from flow_draw import Model
+
+from kdmesh.backends import Session
+from kdmesh.plugins import registry
+
+KINDS = {"cnn": flow.CNN, "mlp": flow.MLP}
+LENGTHS = {"cnn": 48, "mlp": 256}  # steps of a short run
+ROUND = 32  # steps of a lesson of a round that is predicted
+
+
+class Runs:
+    """Real runs, of which each is told by what a step or a round more takes: a long one less a short one."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self._ways: dict[tuple[str, int], Callable[[], float]] = {}
+        self._times: dict[tuple[str, int], list[float]] = {}
+        self._more: dict[str, int] = {}
+
+    def steps(self, name: str, home: Session, mesh: dict, placement: Any, family: str, steps: int) -> None:
+        """Add a run of so many steps, and one three times as long."""
+        self._more[name] = 2 * steps
+        spec = flow.placed(mesh, placement)
+        for times in (1, 3):
+            data = flow.table(family, steps * self.batch * times)
+            self._ways[name, times] = lambda data=data: flow.seconds(home, spec, data)
+
+    def rounds(self, name: str, home: Session, count: int, family: str, steps: int) -> None:
+        """Add a run of one round of so many parties, and one of four; a lesson has so many steps."""
+        self._more[name] = 3
+        data = flow.table(family, steps * self.batch)
+        for key, times in ((1, 1), (3, 4)):
+            spec = flow.placed(flow.parties(count, self.batch, KINDS[family], times), "spread")
+            self._ways[name, key] = lambda spec=spec: flow.seconds(home, spec, data)
+
+    def measure(self, repeats: int) -> None:
+        """Run all of them in turn, so many times, so that what else the machine does is spread evenly."""
+        for (_, times), way in self._ways.items():
+            if times == 1:  # a warm-up: actors import what their first run needs
+                way()
+        self._times = flow.interleaved(self._ways, repeats, warm=False)
+
+    def each(self, name: str) -> float:
+        """Seconds of a step, or of a round."""
+        long, short = (statistics.median(self._times[name, times]) for times in (3, 1))
+        return max(0.0, long - short) / self._more[name]
+
+
+def computing(runs: Runs, ray: Session, inline: Session, family: str) -> None:
+    """Add the runs that tell what computing takes, with two hosts at work. None of them is predicted."""
+    kind, steps, batch = KINDS[family], LENGTHS[family], runs.batch
+    students = flow.labelled(["s0", "s1"])
+    alone = flow.mesh({"s0": kind, "s1": kind}, students, batch)
+    runs.steps(f"{family} train", ray, alone, {"one": ["s0"], "two": ["s1"]}, family, steps)
+    frozen = {"model": kind, "update": "frozen"}
+    flows = [{"from": f"t{n}", "to": f"s{n}", "objective": "kl", "refresh": "step"} for n in (0, 1)]
+    pairs = flow.mesh({"t0": frozen, "t1": frozen, "s0": kind, "s1": kind}, [*students, *flows], batch)
+    runs.steps(f"{family} taught", ray, pairs, {"one": ["t0", "s0"], "two": ["t1", "s1"]}, family, steps)
+    runs.rounds(f"{family} party", ray, 1, family, ROUND // 4)
+    for count in (2, 4):
+        runs.steps(f"{family} {count} peers", inline, flow.peers(count, batch), "together", "mlp", LENGTHS["mlp"])
+
+
+def model(runs: Runs, family: str) -> Model:
+    """What those runs say."""
+    train, party = runs.each(f"{family} train"), runs.each(f"{family} party")
+    term = max(0.0, runs.each(f"{family} 4 peers") / 4 - runs.each(f"{family} 2 peers") / 2) / 2
+    still = max(0.0, runs.each(f"{family} taught") - train - term)
+    rest = max(0.0, party - ROUND // 4 * (2 * train + term + still))
+    size = sum(map(torch.numel, built(KINDS[family], family)))
+    return Model(train, still, term, runs.batch, size, rounds=rest)
+
+
+def built(kind: dict, family: str) -> list[Any]:
+    """The parameters of a model."""
+    ((name, config),) = kind.items()
+    made = registry().find("models", name).make(config, input_shape=flow.SHAPES[family], classes=flow.CLASSES)
+    return list(made.parameters())

@@ -1,0 +1,193 @@
+"""From 2 to 1,024 hosts: a simulation from costs that are measured first, and what it gets right of 2 to 4 real hosts.
+
+Costs are measured on this machine: an actor's call, a crossing by its bytes, what the driver does for each, and the
+seconds of a training step and a forward with every core busy. Then runs on Ray are predicted that took no part in the
+measuring, and measured: what a step more takes, or a round more. On so few cores more hosts share them, and the
+simulation shares them, too. Last, every host gets a core of its own and a network of 10 Gbit/s, which is an assumption.
+Run: ``python benchmarks/scaling.py [--quick] [--write]``; ``--write`` puts what it prints into docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import flow_mesh as flow
+import torch
+from flow_draw import Model, ensemble, live, mutual, rounds, shape
+from flow_driver import main as only
+from flow_probe import costs
+from flow_runs import KINDS, LENGTHS, ROUND, Runs, computing, model
+from flow_sim import Costs, Mesh
+
+from kdmesh.backends import Session
+from kdmesh.engine.stretch import cut
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
+
+PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
+BEGIN, END = "<!-- written by benchmarks/scaling.py -->", "<!-- the end of what it writes -->"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+HOSTS = tuple(2**n for n in range(3, 11))
+NETWORK = 1.25e9  # bytes a second, each way: 10 Gbit/s, not measured
+BATCH, GOAL = 16, 0.20
+WAITING = "nobody: hosts wait for one another's results"
+PER_BYTE = ("byte", "sum", "save")
+STRATEGIES = ("ensemble", "mutual", "rounds")
+SAID = {
+    ("driver", "submit"): "the driver's submissions",
+    ("driver", "wait"): "the driver's waiting for results one by one",
+    ("driver", "cut"): "the driver's cutting of windows",
+    ("driver", "sum"): "the driver's sums of checkpoints",
+    ("io", "io"): "values that pass through the driver's process",
+    ("port", "network"): "bytes at the driver's machine",
+    ("hosts", "compute"): "computing",
+    ("hosts", "combine"): "one host's combining of what it hears",
+    ("hosts", "read"): "one host's reading of what comes",
+    ("ports", "network"): "bytes at one host",
+}
+
+
+def predicted(kind: str, hosts: int, model: Model, costs: Costs, cores: float = CORES) -> tuple[float, Mesh]:
+    """Seconds of a step, or of a round, once it runs steadily; and who was busy."""
+    mesh = Mesh(costs, hosts, cores)
+    if kind == "rounds":
+        mesh.run(rounds(model, hosts, costs, 1, ROUND))
+        return mesh.marks[-1], mesh
+    count = 12 if hosts <= 64 else 6
+    mesh.run(live(kind, model, hosts, costs, count))
+    return (mesh.marks[-1] - mesh.marks[2]) / (count - 3) / 16, mesh
+
+
+def real(runs: Runs, ray: Session, family: str) -> None:
+    """Add the runs that are predicted."""
+    for hosts in (2, 3, 4):
+        made = KINDS[family]
+        runs.steps(
+            f"{family} ensemble {hosts}", ray, flow.taught(hosts - 1, BATCH, made), "spread", family, LENGTHS[family]
+        )
+        runs.steps(f"{family} mutual {hosts}", ray, flow.peers(hosts, BATCH, made), "spread", family, LENGTHS[family])
+        runs.rounds(f"{family} rounds {hosts}", ray, hosts, family, ROUND)
+
+
+def compared(runs: Runs, models: dict[str, Model], costs: Costs) -> Iterator[str]:
+    """A line for each real run: ms of a step or of a round, predicted and measured."""
+    yield f"{'on this machine':26}{'hosts':>7}{'predicted':>12}{'measured':>12}{'off by':>9}"
+    misses = rows = 0
+    for family, made in models.items():
+        for kind in STRATEGIES:
+            for hosts in (2, 3, 4):
+                guess, found = predicted(kind, hosts, made, costs)[0], runs.each(f"{family} {kind} {hosts}")
+                off = guess / max(found, 1e-9) - 1
+                rows, misses = rows + 1, misses + (abs(off) > GOAL)
+                verdict = "  MISS" if abs(off) > GOAL else ""
+                yield f"{kind + ', ' + family:26}{hosts:7}{guess * 1000:12.2f}{found * 1000:12.2f}{off:+9.0%}{verdict}"
+    yield f"goal: within {GOAL:.0%}; {rows - misses} of {rows} are"
+
+
+def scaled(made: Model, costs: Costs) -> Iterator[str]:
+    """A line for each number of hosts, each with a core of its own; then the first bottleneck."""
+    far = replace(costs, network=NETWORK)
+    for kind in STRATEGIES:
+        first = ""
+        unit, scale = ("s a round", 1) if kind == "rounds" else ("ms a step", 1000)
+        yield f"{kind}: {'hosts':>7}{unit:>18}{'computing':>12}{'driver':>9}  most busy"
+        for hosts in HOSTS:
+            seconds, mesh = predicted(kind, hosts, made, far, float("inf"))
+            share, who, computing, driver = busiest(mesh)
+            cells = f"{hosts:7}{seconds * scale:18,.1f}{computing:12.0%}{driver:9.0%}  {who} ({share:.0%})"
+            yield f"{'':{len(kind) + 2}}{cells}"
+            if not first and who != SAID["hosts", "compute"]:
+                first = f"the first bottleneck, at {hosts} hosts: {who}"
+        yield f"{'':{len(kind) + 2}}{first or 'no bottleneck but computing'}"
+
+
+def busiest(mesh: Mesh) -> tuple[float, str, float, float]:
+    """The share of the time in which the busiest is at work, on what most; the hosts' computing, the driver's share."""
+    servers = {"driver": [mesh.driver], "io": [mesh.io], "port": [mesh.port], "hosts": mesh.hosts, "ports": mesh.ports}
+    most = {name: max(group, key=lambda server: sum(server.busy.values())) for name, group in servers.items()}
+    shares = {name: sum(server.busy.values()) / mesh.cores.now for name, server in most.items()}
+    name = max(shares, key=lambda name: shares[name])
+    what = SAID[name, max(most[name].busy, key=lambda what: most[name].busy[what])]
+    computing = max(host.busy["compute"] for host in mesh.hosts) / mesh.cores.now
+    return shares[name], what if shares[name] >= 0.5 else WAITING, computing, shares["driver"]
+
+
+def same_calls() -> str:
+    """Whether the simulation's windows are the engine's: the same calls, that read as many results."""
+    for draw, mesh, hosts in ((ensemble, flow.taught(3, BATCH), 4), (mutual, flow.peers(4, BATCH), 4)):
+        plan = make_plan(flow.placed(mesh, "spread"), registry())
+        names = list(plan.hosts)
+        (stage,) = (stage for stage in plan.stages if stage.lessons)
+        found = [(names.index(s.host), len(s.needs)) for s in cut(plan, stage.name, only(plan, stage.name), 0, 16)]
+        if sorted(found) != sorted(shape(draw(Model(1, 1, 0, BATCH, 1), hosts, 0.3))):
+            return f"MISS: the calls of {draw.__name__} are not the engine's"
+    return "the calls of a window, drawn for 4 hosts, are those that the engine cuts"
+
+
+def lines(quick: bool) -> Iterator[str]:
+    """Everything, line by line."""
+    repeats = 1 if quick else 3
+    yield (
+        f"{datetime.date.today()}, {platform.system()} {platform.machine()}, {CORES} cores, torch {torch.__version__}, "
+        f"medians of {repeats}"
+    )
+    yield same_calls()
+    with Session("inline") as inline, Session("ray") as ray:
+        flow.open_ray(ray)
+        found = costs(ray, 2 * repeats + 1, CORES)
+        runs = Runs(BATCH)
+        for family in KINDS:
+            computing(runs, ray, inline, family)
+            real(runs, ray, family)
+        runs.measure(repeats)
+        models = {family: model(runs, family) for family in KINDS}
+        small = {name: value for name, value in asdict(found).items() if name not in ("wake", "network", *PER_BYTE)}
+        yield "costs in microseconds: " + ", ".join(f"{name} {value * 1e6:.3g}" for name, value in small.items())
+        yield "wake, on 2, 3, 4 hosts: " + ", ".join(f"{value * 1e6:,.0f}" for value in found.wake)
+        yield f"2 MB that cross take {found.byte * 2e6 * 1000:.2f} ms, 1 MB of a checkpoint {found.sum * 1e9:.2f} ms"
+        for family, made in models.items():
+            yield (
+                f"{family}, {made.parameters:,} parameters, batch {BATCH}: a training step {made.train * 1000:.2f} ms, "
+                f"a frozen forward {made.still * 1000:.2f}, one more source {made.term * 1000:.3f}, "
+                f"a round beside its steps {made.rounds * 1000:.0f}"
+            )
+        yield ""
+        yield from compared(runs, models, found)
+    yield ""
+    yield f"simulated: cnn, every host a core of its own, {NETWORK * 8 / 1e9:g} Gbit/s"
+    yield from scaled(models["cnn"], found)
+    yield ""
+    heavy = replace(models["cnn"], train=1.0, still=0.33)
+    yield "simulated: the same with a model whose training step takes 1 s"
+    yield from scaled(heavy, found)
+
+
+def write(text: str) -> None:
+    """Put the lines into the page, in place of those of the last time."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n```\n{text}\n```\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Print every line, and write them where that is asked for."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--quick", action="store_true", help="one measurement of each instead of three")
+    options.add_argument("--write", action="store_true", help="rewrite the block of docs/scaling.md")
+    asked, told = options.parse_args(), []
+    torch.set_num_threads(1)
+    for line in lines(asked.quick):
+        print(line, flush=True)
+        told.append(line)
+    if asked.write:
+        write("\n".join(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`on_loss: drop`: a run that goes on without agents that it lost, where all they did in what is left was to teach."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan, Stage
+
+FILE = "drops.json"
+Drop = dict[str, Any]  # agents; at: the checkpoint of each unfinished stage that goes on; known: metrics by agent
+
+
+def read(root: Path) -> list[Drop]:
+    """What a run has dropped so far, oldest first. MeshError where the file is none of ours."""
+    path = root / FILE
+    try:
+        drops: list[Drop] = json.loads(path.read_text(encoding="utf-8"))["drops"] if path.exists() else []
+        if not all(isinstance(drop[key], kind) for drop in drops for key, kind in (("agents", list), ("known", dict))):
+            raise ValueError("its drops name no agents")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        instead = "put it back as it was, or begin a new run"
+        raise MeshError(f"what this run dropped cannot be read: {said}", file=str(path), instead=instead) from None
+    return drops
+
+
+def write(root: Path, drops: list[Drop]) -> None:
+    """Write it whole: a kill in between leaves the file of before."""
+    draft = root / f"{FILE}.part"
+    draft.write_text(json.dumps({"drops": drops}, indent=2) + "\n", encoding="utf-8")
+    draft.rename(root / FILE)
+
+
+def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
+    """Why a run cannot go on without these agents through the stages that are left; nothing if it can."""
+    gone = plan.dropped | set(agents)
+    if not plan.without(agents).hosts:
+        return "nobody would be left"
+    for stage in left:
+        if trains := [agent for agent in agents if agent in stage.agents]:
+            return f"{trains[0]} still trains"
+        for lesson in stage.lessons.values():
+            heard: dict[str, set[str]] = defaultdict(set)
+            lost: dict[str, Edge] = {}
+            for edge in _behind(plan, lesson.edges):
+                heard[edge.target].update({edge.source} - gone if edge.as_ == "target" else ())
+                if edge.source in gone:
+                    lost[edge.target] = edge
+                    if edge.as_ != "target":
+                        return f"{edge.target} is informed by {edge.source}"
+            for target in lost:
+                node = plan.consensus.get(target)
+                apart = {target} if node is None else set() if node.include_self else {e.target for e in node.readers}
+                if not heard[target] or any(not heard[target] - {reader} for reader in apart):
+                    return f"nobody else teaches {target}"
+    return ""
+
+
+def _behind(plan: Plan, edges: list[Edge]) -> Iterator[Edge]:
+    """A lesson's edges, and those into the consensus nodes that it reads."""
+    waiting, seen = list(edges), set[str]()
+    for edge in waiting:  # grows while it is read
+        yield edge
+        if edge.source in plan.consensus and edge.source not in seen:
+            seen.add(edge.source)
+            waiting += plan.consensus[edge.source].inputs
