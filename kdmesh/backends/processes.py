@@ -40,16 +40,33 @@ def marked(mark: str) -> Iterator[None]:
         os.environ.pop(MARK, None)
 
 
-def sweep(mark: str) -> list[int]:
-    """Kill what still carries the mark, and return the pids; nothing where there is no /proc."""
+def sweep(mark: str, folder: str | None = None, spared: tuple[int, ...] = ()) -> list[int]:
+    """Kill what still carries the mark, or is of Ray and has a file of the folder open; return the pids.
+
+    A process that gives itself a title writes over its environment, and the mark with it; its log stays open. Without
+    a /proc nothing is found.
+    """
     entry = f"{MARK}={mark}".encode()
     found: list[int] = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # ended meanwhile, or not ours
-            if entry in (folder / "environ").read_bytes().split(b"\0"):
-                os.kill(int(folder.name), signal.SIGKILL)
-                found.append(int(folder.name))
+            ours = entry in (process / "environ").read_bytes().split(b"\0")
+            pid = int(process.name)
+            if pid not in spared and (ours or (folder is not None and _inside(process, folder))):
+                os.kill(pid, signal.SIGKILL)
+                found.append(pid)
     return found
+
+
+def _inside(process: Path, folder: str) -> bool:
+    """Whether a process of Ray has a file of this folder open."""
+    if b"ray" not in (process / "cmdline").read_bytes():
+        return False
+    for descriptor in (process / "fd").iterdir():
+        with suppress(OSError):
+            if os.readlink(descriptor).startswith(folder + os.sep):
+                return True
+    return False
 
 
 def new_folder() -> str:
@@ -69,7 +86,8 @@ def guard(mark: str, folder: str) -> subprocess.Popen[bytes]:
 
 
 if __name__ == "__main__":
+    spared = os.getpid(), os.getppid()
     sys.stdin.read()
-    while sweep(sys.argv[1]):  # what was being started meanwhile comes into sight later
+    while sweep(sys.argv[1], sys.argv[2], spared):  # what was being started meanwhile comes into sight later
         time.sleep(0.2)
     shutil.rmtree(sys.argv[2], ignore_errors=True)

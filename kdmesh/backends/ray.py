@@ -76,12 +76,15 @@ class RayBackend(Backend):
         """Start Ray if need be, and build all hosts at the same time."""
         self._opened = (blueprint, source)
         needs = {name: _needs(blueprint.plan, agents) for name, agents in blueprint.plan.hosts.items()}
+        cpus = math.ceil(sum(need.cpus for need in needs.values()))
+        if self._owned and ray.is_initialized() and ray.cluster_resources().get("CPU", 0) < cpus:
+            self.close()  # it was started for a smaller run
         self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
         if self._owned and self._guard is None:
             self._folder = new_folder()
             self._guard = guard(self._mark, self._folder)
         with marked(self._mark):
-            start_ray(self.address, cpus=math.ceil(sum(need.cpus for need in needs.values())), folder=self._folder)
+            start_ray(self.address, cpus=cpus, folder=self._folder)
         _fits(needs)
         self._reserve(needs)
         send_along(blueprint.modules.values())

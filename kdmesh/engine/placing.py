@@ -14,7 +14,7 @@ from kdmesh.engine.events import plain
 from kdmesh.engine.timing import Paces, measure
 from kdmesh.engine.works import memory, problem, process
 from kdmesh.errors import MeshError
-from kdmesh.graph.assign import WIN, Answer, Model, Option, Problem, Room, solve
+from kdmesh.graph.assign import THREADS_WIN, Answer, Model, Option, Problem, Room, solve
 from kdmesh.graph.hosts import parts
 from kdmesh.report.plan_data import count, listed
 from kdmesh.spec import HostSpec
@@ -208,7 +208,7 @@ def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
     ]
     if made.all_threads is None and answer.chosen.hosts == 1 and every > 1:
         rival = Model(made).seconds(answer.chosen.homes, True)
-        if rival < answer.chosen.seconds * (1 - WIN):
+        if rival < answer.chosen.seconds * (1 - THREADS_WIN):
             lines.append(f"  with `train.threads: auto` it would be {rival:.3g} s, on {every} threads")
     hosts = ", ".join(f"{host} [{listed(agents, 40)}]" for host, agents in list(plan.hosts.items())[:SHOWN])
     return [*lines, f"  chosen: {_words(answer.chosen, every)}: {hosts}"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 WIN = 0.05  # of the time: less is not worth a second process
+THREADS_WIN = 0.2  # of the time: less is not worth all threads; steps of a millisecond vary by as much
 UNROLLED = 4  # steps over which hosts that wait for each other are followed
 EVALUATIONS = 2_000  # of assignments, while single moves improve one
 TASKS = 2_000_000  # walked through while searching: bounds the search on large meshes
@@ -125,14 +126,14 @@ class Answer:
 
 
 def solve(problem: Problem) -> Answer | None:
-    """Place every group, together and with few threads unless more wins by over 5%; None where there is no room."""
+    """Place every group, together and with few threads unless more clearly wins; None where there is no room."""
     model = Model(problem)
     one = (0,) * len(problem.groups)
     options = [Option(one, False, model.seconds(one))] if model.fits(one) else []
     if problem.all_threads is not None and model.fits(one, True):
         options.append(Option(one, True, model.seconds(one, True)))
     together = next(iter(options), None)
-    if len(options) > 1 and options[1].seconds < options[0].seconds * (1 - WIN):
+    if len(options) > 1 and options[1].seconds < options[0].seconds * (1 - THREADS_WIN):
         together = options[1]
     spreads = []
     for hosts in range(2, min(len(problem.groups), problem.room.cpus) + 1):

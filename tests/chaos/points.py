@@ -110,11 +110,13 @@ def calls(folder: Path) -> Counter[tuple[str, str]]:
 
 
 def draw(seen: Counter[tuple[str, str]], count: int, seed: int) -> list[Point]:
-    """So many points, each method as likely as any other."""
+    """So many points, each method as likely as any other; fewer where there are not so many."""
     rng = random.Random(seed)
     methods = sorted({method for _, method in seen})
     found: dict[Point, None] = {}
-    while len(found) < count:
+    for _ in range(1000 * count):
+        if len(found) == count:
+            break
         method = rng.choice(methods)
         host, number = rng.choice(sorted((host, n) for (host, name), n in seen.items() if name == method))
         found[Point(host, method, rng.randint(1, number), rng.random() < 0.5)] = None

@@ -203,3 +203,24 @@ def test_a_signal_while_ray_starts_leaves_no_process(tmp_path):
     code, said = command.end()
     assert code == 130, said
     assert "Traceback" not in said
+
+
+GROWING = """
+from kdmesh.backends import Session
+from kdmesh.engine.launch import Request, run_once
+from kdmesh.spec.read import parse
+
+def mesh(count):
+    agents = {f"a{number}": {"model": {"mlp": {"hidden": [4]}}} for number in range(count)}
+    data, train = {"dataset": "digits", "train": 128}, {"epochs": 1}
+    return parse({"data": data, "agents": agents, "train": train, "placement": "spread"})
+
+with Session("ray") as session:
+    print([len(run_once(Request(mesh(count)), session=session)[0]["agents"]) for count in (1, 3, 2)])
+"""
+
+
+def test_a_session_makes_room_for_a_larger_run():
+    """The embedded Ray is started for the first run's hosts, and anew for one that has more."""
+    found = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, timeout=3 * PATIENCE)
+    assert found.stdout.strip().endswith("[1, 3, 2]"), found.stderr
