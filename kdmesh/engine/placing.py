@@ -15,7 +15,8 @@ from kdmesh.engine.timing import Paces, measure
 from kdmesh.engine.works import memory, problem, process
 from kdmesh.errors import MeshError
 from kdmesh.graph.assign import THREADS_WIN, Answer, Model, Option, Problem, Room, solve
-from kdmesh.graph.hosts import parts
+from kdmesh.graph.hosts import parts, settled
+from kdmesh.plugins import registry
 from kdmesh.report.plan_data import count, listed
 from kdmesh.spec import HostSpec
 from kdmesh.spec.train import AUTO
@@ -135,7 +136,8 @@ def _solved(measured: Measured, plan: Plan, open_: bool) -> Placed:
         raise _no_room(measured.problem)
     chosen = answer.chosen
     threads = measured.every if chosen.all else 1
-    pinned = _pinned(plan, answer.placement if open_ else None, threads)
+    cpus = measured.problem.room.cpus
+    pinned = _pinned(plan, settled(plan, cpus, answer.placement, registry()) if open_ else None, threads)
     facts = {
         "hosts": pinned.hosts,
         "threads": {agent: pinned.train(agent).threads for agent in pinned.spec.agents},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
@@ -87,11 +88,21 @@ def place(
     if spec.placement == "spread":
         return spec, {f"host{number}": agents for number, agents in enumerate(whole)}
     resources = {"cpus": float(os.cpu_count() or 1)}
-    answer = registry.ask("kdmesh_place_agents", mesh=spec, groups=whole, resources=resources)
+    answer = registry.ask("kdmesh_place_agents", mesh=spec, groups=whole, resources=resources, measured=None)
     if answer is None:
         return spec, everyone
     placed = _explicit(spec, answer, groups(spec, edges, owner, consensus))
     return spec.model_copy(update={"placement": answer}), placed
+
+
+def settled(plan: Plan, cpus: int, measured: dict[str, list[str]], registry: Registry) -> dict[str, list[str]]:
+    """The answer to `auto` of a run that has measured: a plugin's, else what was measured; checked like any other."""
+    about = (plan.spec, plan.edges, plan.owner, plan.consensus)
+    resources = {"cpus": float(cpus)}
+    answer = registry.ask(
+        "kdmesh_place_agents", mesh=plan.spec, groups=parts(*about), resources=resources, measured=measured
+    )
+    return _explicit(plan.spec, answer, groups(*about))
 
 
 def _explicit(

@@ -115,7 +115,7 @@ def test_the_example_of_an_observer_hears_and_tells(example, hook, tmp_path, cap
 def test_the_example_of_placing_places_every_group_whole(example):
     found, _ = example("kdmesh_place_agents")
     groups = [["a", "b"], ["c"], ["d"]]
-    hosts = found.ask("kdmesh_place_agents", mesh=None, groups=groups, resources={"cpus": 2.0})
+    hosts = found.ask("kdmesh_place_agents", mesh=None, groups=groups, resources={"cpus": 2.0}, measured=None)
     assert sorted(agent for agents in hosts.values() for agent in agents) == ["a", "b", "c", "d"]
     assert all(any(set(group) <= set(agents) for agents in hosts.values()) for group in groups)
 

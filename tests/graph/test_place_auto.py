@@ -6,6 +6,7 @@ import pytest
 
 from kdmesh.builtin import plugin as builtin
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.graph.hosts import settled
 from kdmesh.graph.plan import make_plan
 from kdmesh.hookspecs import hookimpl
 from kdmesh.plugins import Registry
@@ -102,3 +103,19 @@ def test_a_host_may_say_what_it_takes():
     dumped = made.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
     assert dumped["placement"] == {"left": asked, "right": ["b"]}
     assert MeshSpec.model_validate(dumped).placement == made.spec.placement
+
+
+def test_a_run_that_has_measured_asks_again_and_kdmesh_answers_last():
+    class Waits:
+        @hookimpl
+        def kdmesh_place_agents(self, measured):
+            return measured and {"swapped": ["b"], "rest": ["a", "c"]}
+
+    best = {"host0": ["a", "c"], "host1": ["b"]}
+    plain, asked = Registry([builtin]), Registry([builtin, Waits()])
+    plan = make_plan(MeshSpec.model_validate(MESH), asked)
+    assert plan.spec.placement == "auto"
+    assert settled(plan, 2, best, plain) == best
+    assert settled(plan, 2, best, asked) == {"swapped": ["b"], "rest": ["a", "c"]}
+    with pytest.raises(MeshError, match="a, c must share a host"):
+        settled(plan, 2, {"host0": ["a"], "host1": ["b", "c"]}, plain)
