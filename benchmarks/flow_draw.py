@@ -15,15 +15,16 @@ FORWARD = 1 / 3  # of a training step
 
 @dataclass(frozen=True)
 class Model:
-    """Seconds of a training step and of a frozen forward, both of one batch; of one more source of a loss."""
+    """Seconds, of one batch: of a training step, a frozen teacher's step, one more source of a loss, a publication."""
 
     train: float
     still: float
     term: float
+    publish: float
     batch: int
     parameters: int
     classes: int = 10
-    rounds: float = 0.0  # of a round beside its steps and publication, on one host
+    rounds: float = 0.0  # of a round on one host, beside its steps, its publication and all that calls cost
 
     @property
     def sends(self) -> int:
@@ -84,10 +85,10 @@ def rounds(model: Model, hosts: int, costs: Costs, count: int, steps: int) -> Ge
     for _ in range(count):
         yield from lesson(model, hosts, costs, steps, 0)
         spoken = Group()
-        published = [Call(host, steps * model.still, done=spoken) for host in range(hosts)]
+        published = [Call(host, steps * model.publish, done=spoken) for host in range(hosts)]
         yield from published
         size = samples * model.classes * 4
-        heard = [Call(host, 0.0, spoken, 1, size, times=hosts) for host in range(hosts)]
+        heard = [Call(host, 0.0, spoken, hosts, size) for host in range(hosts)]
         yield from heard
         yield heard
         judged = Call(0, 0.0, spoken, hosts, size)
@@ -98,15 +99,20 @@ def rounds(model: Model, hosts: int, costs: Costs, count: int, steps: int) -> Ge
         saved = [Call(host, model.rounds + kept * costs.save) for host in range(hosts)]
         yield from saved
         yield saved
-        yield "sum", hosts * kept * costs.sum
+        yield "keep", costs.keep + hosts * (costs.keep_each + kept * costs.sum)
         yield None
 
 
 def lesson(model: Model, hosts: int, costs: Costs, steps: int, sources: int) -> Generator:
-    """A lesson in which nothing crosses."""
+    """A lesson in which nothing crosses; one host has a single stretch of it."""
     begun = [Call(host, 0.0) for host in range(hosts)]
     yield from begun
     yield begun
+    if hosts == 1:
+        whole = Call(0, steps * model.train, combine=steps * model.term if sources else 0.0)
+        yield whole
+        yield [whole]
+        return
     flight: deque[Window] = deque()
     for first in range(0, steps, WINDOW):
         length = min(WINDOW, steps - first)

@@ -1,6 +1,7 @@
-"""Measure what the simulation needs: calls, results that cross, waiting and cutting on this machine's Ray.
+"""Measure what the simulation needs: calls, results that cross, waiting, cutting and checkpoints on this machine's Ray.
 
 Calls are costed by the CPU seconds of the threads and processes concerned, so that a busy machine disturbs little.
+Every probe is short, and made many times in turn with the runs that are predicted, so that both see the same machine.
 """
 
 from __future__ import annotations
@@ -8,25 +9,29 @@ from __future__ import annotations
 import hashlib
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flow_mesh as flow
 import torch
 from flow_driver import clocked, cuts, main
-from flow_sim import Call, Costs, Group, Mesh
+from flow_sim import BUSY
 
 from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.backends import Session
+from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.stretch import cut
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
 CALLS, ARGS, BIG = 400, 32, 4 * 2**20
-BUSY = 0.001  # CPU seconds of a call of which another waits: a thread that wakes may wait for a core
+SMALL = 16 * flow.CLASSES * 4  # bytes of a batch's logits
 CHECKPOINT = 4 * 2**20  # bytes
+FEW, MANY = 32, 256  # results that are waited for; hosts of which a checkpoint has parts are an eighth of that
+HOSTS = 2, 3, 4
 
 
 class Probe:
@@ -90,94 +95,56 @@ class Actors:
         self.get(reports)
         return (time.perf_counter() - start) / levels
 
+    def ways(self, session: Session) -> dict[Any, Callable[[], Any]]:
+        """Every probe by name, each of which gives seconds, or several."""
+        backend, few = session.backend, CALLS // 8
+        self.plain()
+        values = [self.call(number % 2, SMALL)[0] for number in range(ARGS)]
+        ready = [self.call(number % 2, 4)[1] for number in range(MANY)]
+        self.get([*values, *ready])
+        data = bytes(CHECKPOINT)
 
-def costs(session: Session, repeats: int, cores: int) -> Costs:
-    """Measure calls, crossings, waiting, cutting and summing; medians."""
-    pair = Actors()
-    pair.plain()
-    size = 16 * flow.CLASSES * 4
-    values = [pair.call(number % 2, size)[0] for number in range(ARGS)]
-    pair.get(values)
-    few = CALLS // 8
+        def many() -> None:
+            self.get([self.call(number % 2, 4, *values)[1] for number in range(few)])
 
-    def many() -> None:
-        pair.get([pair.call(number % 2, 4, *values)[1] for number in range(few)])
+        found: dict[Any, Callable[[], Any]] = {
+            "plain": lambda: [part / CALLS for part in self.spent(self.plain)],
+            "args": lambda: [part / few for part in self.spent(many)],
+            "big": lambda: self.exchange(BIG, 10),
+            "cut": lambda: cuts(1),
+            "sum": lambda: clocked(lambda: hashlib.sha256(data).hexdigest()) / CHECKPOINT,
+        }
+        for count in (FEW, MANY):
+            found["wait", count] = lambda count=count: clocked(lambda: backend.get(ready[:count]))
+            found["keep", count // 8] = lambda parts=count // 8: kept(parts)
+        for hosts in HOSTS:
+            for busy in BUSY:
+                levels = CALLS // 4 if busy < 0.01 else CALLS // 16
+                found["level", hosts, busy] = lambda levels=levels, busy=busy, hosts=hosts: self.exchange(
+                    SMALL, levels, busy, hosts
+                )
+        return {name: lambda way=way: middle([way() for _ in range(3)]) for name, way in found.items()}
 
-    plain = middle([[part / CALLS for part in pair.spent(pair.plain)] for _ in range(repeats)])
-    with_args = middle([[part / few for part in pair.spent(many)] for _ in range(repeats)])
-    arg = [max(0.0, (b - a) / ARGS) for a, b in zip(plain, with_args, strict=True)]
-    level = statistics.median(pair.exchange(size, CALLS // 4) for _ in range(repeats))
-    busy = {
-        hosts: statistics.median(pair.exchange(size, CALLS // 4, BUSY, hosts) for _ in range(repeats))
-        for hosts in (2, 3, 4)
-    }
-    big = statistics.median(pair.exchange(BIG, 10) for _ in range(repeats))
-    wait, wait_pair = waits(session, pair, repeats)
-    cut_op, cut_edge = cuts(repeats)
-    for actor in pair.actors:
-        pair.kill(actor)
-    data = bytes(CHECKPOINT)
-    summed = statistics.median(clocked(lambda: hashlib.sha256(data).hexdigest()) for _ in range(repeats))
-    known = Costs(
-        submit=plain[0], submit_arg=arg[0], io=plain[1], io_arg=arg[1], call=plain[2], arg=arg[2],
-        wait=wait, wait_pair=wait_pair, cut=cut_op, cut_edge=cut_edge,
-        sum=summed / CHECKPOINT, save=summed / CHECKPOINT, hop=0.0, wake=(0.0, 0.0, 0.0), byte=0.0,
-    )  # fmt: skip
-    known = replace(known, hop=fitted(lambda hop: simulated(replace(known, hop=hop), size, cores), level))
-    byte = fitted(lambda byte: simulated(replace(known, byte=byte), BIG, cores), big / BIG, big)
-    known = replace(known, byte=byte)
-    wake = [
-        fitted(lambda wake, n=hosts: simulated(replace(known, wake=(wake,) * 3), size, cores, BUSY, n), seconds)
-        for hosts, seconds in busy.items()
-    ]
-    return replace(known, wake=tuple(wake))
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self.actors:
+            self.kill(actor)
 
 
-def fitted(level: Callable[[float], float], seconds: float, target: float | None = None) -> float:
-    """The cost, at most ``seconds``, with which a simulated level takes as long as the real one (``target``)."""
-    low, high = 0.0, seconds
-    for _ in range(20):
-        middle = (low + high) / 2
-        longer = level(middle) > (seconds if target is None else target)
-        low, high = (low, middle) if longer else (middle, high)
-    return (low + high) / 2
+def kept(parts: int) -> float:
+    """Seconds in which the driver completes a checkpoint to which so many hosts gave nothing but a word."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder))
+        at = checkpoints.next("stage")
+        at.mkdir(parents=True)
+        names = [f"host{number}.{end}" for number in range(parts) for end in ("safetensors", "json")]
+        for name in names:
+            (at / name).write_text("{}", encoding="utf-8")
+        return clocked(lambda: checkpoints.complete("stage", at, names, {}))
 
 
-def simulated(known: Costs, size: int, cores: int, busy: float = 0.0, hosts: int = 2, levels: int = 30) -> float:
-    """Seconds of a level of the exchange."""
-
-    def driver() -> Iterator[Call | list[Call]]:
-        before = None
-        for _ in range(levels):
-            given, args = Group(), 0 if before is None else hosts - 1
-            calls = [Call(host, busy, before, args, size, done=given) for host in range(hosts)]
-            yield from calls
-            before = given
-        yield calls
-
-    mesh = Mesh(known, hosts, cores)
-    mesh.run(driver())
-    return mesh.cores.now / levels
-
-
-def waits(session: Session, pair: Actors, repeats: int) -> tuple[float, float]:
-    """What the driver spends on n results that are there: as its schedule does, a + b n each."""
-    backend, each = session.backend, {}
-    for count in (32, 256):
-        ready = [pair.call(number % 2, 4)[1] for number in range(count)]
-        pair.get(ready)
-
-        def schedule(ready: list[Any] = ready) -> None:
-            left = list(ready)
-            while left:
-                left.remove(left[backend.wait_any(left)])
-            backend.get(ready)
-
-        each[count] = statistics.median(clocked(schedule) for _ in range(repeats)) / count
-    slope = (each[256] - each[32]) / (256 - 32)
-    return max(0.0, each[32] - 32 * slope), slope
-
-
-def middle(rows: list[list[float]]) -> list[float]:
-    """The median of every column."""
+def middle(rows: list[Any]) -> Any:
+    """The median, or that of every column."""
+    if isinstance(rows[0], float):
+        return statistics.median(rows)
     return [statistics.median(column) for column in zip(*rows, strict=True)]

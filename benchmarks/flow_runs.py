@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flow_mesh as flow
 import torch
-from flow_draw import Model
+from flow_draw import Model, rounds
+from flow_probe import middle
+from flow_sim import Costs, Mesh
 
 from kdmesh.backends import Session
 from kdmesh.plugins import registry
@@ -23,12 +26,12 @@ class Runs:
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
-        self._ways: dict[tuple[str, int], Callable[[], float]] = {}
-        self._times: dict[tuple[str, int], list[float]] = {}
+        self._ways: dict[tuple[Any, int], Callable[[], Any]] = {}
+        self._times: dict[tuple[Any, int], list[Any]] = {}
         self._more: dict[str, int] = {}
 
     def steps(self, name: str, home: Session, mesh: dict, placement: Any, family: str, steps: int) -> None:
-        """Add a run of so many steps, and one three times as long."""
+        """Add a run on the samples of so many steps, and one on three times as many."""
         self._more[name] = 2 * steps
         spec = flow.placed(mesh, placement)
         for times in (1, 3):
@@ -42,6 +45,14 @@ class Runs:
         for key, times in ((1, 1), (3, 4)):
             spec = flow.placed(flow.parties(count, self.batch, KINDS[family], times), "spread")
             self._ways[name, key] = lambda spec=spec: flow.seconds(home, spec, data)
+
+    def also(self, ways: dict[Any, Callable[[], Any]]) -> None:
+        """Add what is measured in turn with the runs; see :meth:`probed`."""
+        self._ways.update({(name, 0): way for name, way in ways.items()})
+
+    def probed(self, name: Any) -> Any:
+        """The median of what was added, or that of every number it gives."""
+        return middle(self._times[name, 0])
 
     def measure(self, repeats: int) -> None:
         """Run all of them in turn, so many times, so that what else the machine does is spread evenly."""
@@ -65,20 +76,26 @@ def computing(runs: Runs, ray: Session, inline: Session, family: str) -> None:
     frozen = {"model": kind, "update": "frozen"}
     flows = [{"from": f"t{n}", "to": f"s{n}", "objective": "kl", "refresh": "step"} for n in (0, 1)]
     pairs = flow.mesh({"t0": frozen, "t1": frozen, "s0": kind, "s1": kind}, [*students, *flows], batch)
-    runs.steps(f"{family} taught", ray, pairs, {"one": ["t0", "s0"], "two": ["t1", "s1"]}, family, steps)
+    homes = {"one": ["t0", "s0"], "two": ["t1", "s1"]}
+    runs.steps(f"{family} taught", ray, pairs, homes, family, steps)
+    once = [*students, *({**edge, "refresh": "once"} for edge in flows)]
+    published = {**pairs, "flows": once, "train": {"steps": 1, "batch_size": batch}}
+    runs.steps(f"{family} published", ray, published, homes, family, 2 * steps)
     runs.rounds(f"{family} party", ray, 1, family, ROUND // 4)
     for count in (2, 4):
         runs.steps(f"{family} {count} peers", inline, flow.peers(count, batch), "together", "mlp", LENGTHS["mlp"])
 
 
-def model(runs: Runs, family: str) -> Model:
-    """What those runs say."""
+def model(runs: Runs, family: str, costs: Costs, cores: int) -> Model:
+    """What those runs say; of a round what is left when its calls, steps and checkpoint are simulated."""
     train, party = runs.each(f"{family} train"), runs.each(f"{family} party")
     term = max(0.0, runs.each(f"{family} 4 peers") / 4 - runs.each(f"{family} 2 peers") / 2) / 2
     still = max(0.0, runs.each(f"{family} taught") - train - term)
-    rest = max(0.0, party - ROUND // 4 * (2 * train + term + still))
     size = sum(map(torch.numel, built(KINDS[family], family)))
-    return Model(train, still, term, runs.batch, size, rounds=rest)
+    known = Model(train, still, term, runs.each(f"{family} published"), runs.batch, size)
+    alone = Mesh(costs, 1, cores)
+    alone.run(rounds(known, 1, costs, 1, ROUND // 4))
+    return replace(known, rounds=max(0.0, party - alone.marks[-1]))
 
 
 def built(kind: dict, family: str) -> list[Any]:

@@ -10,10 +10,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from flow_time import Cores, Server
 
 INLINE = 100 * 1024  # bytes up to which Ray hands a result over through the driver's process
+BUSY = 0.0, 0.001, 0.004, 0.016  # seconds of computing, of which each call of a probed exchange takes one of these
+Wakes = tuple[tuple[float, ...], ...]  # by hosts (2, 3, 4), then by BUSY
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,25 @@ class Costs:
     call: float  # a host's process, a call
     arg: float
     hop: float  # from the last result that a call needs to its start, where cores are idle: a delay
-    wake: tuple[float, ...]  # and so much more where 2, 3, 4 hosts share cores, and who wakes waits for one
+    wake: Wakes  # and so much more where hosts share cores, and who wakes waits for one
     byte: float  # of a large value that crosses, on one machine
-    wait: float  # the driver waits for n results: wait * n + wait_pair * n * n
-    wait_pair: float
+    wait: float  # the driver waits for results, all at once
+    wait_each: float  # and for each of them
     cut: float  # the driver cuts a window: an op of a step
     cut_edge: float  # and an exchange between two hosts
+    keep: float  # the driver completes a checkpoint
+    keep_each: float  # and each host's part of it
     sum: float  # the driver sums a byte of a checkpoint
     save: float  # a host writes a byte of it
     network: float = math.inf
+
+    def woken(self, hosts: int, seconds: float) -> float:
+        """The delay of who wakes to compute for so long, as others do: between what was measured, and never beyond."""
+        row = self.wake[min(hosts, 4) - 2] if hosts > 1 else (0.0,) * len(BUSY)
+        for (low, less), (high, more) in pairwise(zip(BUSY, row, strict=True)):
+            if seconds < high:
+                return less + (more - less) * (seconds - low) / (high - low)
+        return row[-1]
 
 
 class Group:
@@ -108,7 +121,7 @@ class Mesh:
                 self.driver.add(dict([item]), again)
             else:
                 count = sum(call.times for call in item)
-                wait = {"wait": costs.wait * count + costs.wait_pair * count**2}
+                wait = {"wait": costs.wait + costs.wait_each * count}
                 all_of(item).after(lambda wait=wait, again=again: self.driver.add(wait, again))
             return
 
@@ -125,7 +138,7 @@ class Mesh:
         port = self.port if call.size <= INLINE else self.ports[call.host]
         cross = {"network": size / costs.network}
         shared = call.needs is not None and self.cores.cores < math.inf
-        delay = costs.hop + (costs.wake[min(len(self.hosts), 4) - 2] if shared else 0.0)
+        delay = costs.hop + (costs.woken(len(self.hosts), call.seconds) if shared else 0.0)
         hop = lambda: self.cores.delay(delay, lambda: self._arrived(call))  # noqa: E731
         then = (lambda: port.add(cross, hop)) if size and costs.network < math.inf else hop
         self.io.add({"io": call.times * (costs.io + costs.io_arg * call.args)}, then)

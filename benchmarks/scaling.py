@@ -1,8 +1,8 @@
 """From 2 to 1,024 hosts: a simulation from costs that are measured first, and what it gets right of 2 to 4 real hosts.
 
 Costs are measured on this machine: an actor's call, a crossing by its bytes, what the driver does for each, and the
-seconds of a training step and a forward with every core busy. Then runs on Ray are predicted that took no part in the
-measuring, and measured: what a step more takes, or a round more. On so few cores more hosts share them, and the
+seconds of a training step and a forward with every core busy. Runs on Ray are predicted that took no part in this, and
+measured in turn with it: what a step more takes, or a round more. On so few cores more hosts share them, and the
 simulation shares them, too. Last, every host gets a core of its own and a network of 10 Gbit/s, which is an assumption.
 Run: ``python benchmarks/scaling.py [--quick] [--write]``; ``--write`` puts what it prints into docs/scaling.md.
 """
@@ -21,9 +21,10 @@ import flow_mesh as flow
 import torch
 from flow_draw import Model, ensemble, live, mutual, rounds, shape
 from flow_driver import main as only
-from flow_probe import costs
+from flow_fit import fit
+from flow_probe import Actors
 from flow_runs import KINDS, LENGTHS, ROUND, Runs, computing, model
-from flow_sim import Costs, Mesh
+from flow_sim import BUSY, Costs, Mesh
 
 from kdmesh.backends import Session
 from kdmesh.engine.stretch import cut
@@ -41,9 +42,9 @@ PER_BYTE = ("byte", "sum", "save")
 STRATEGIES = ("ensemble", "mutual", "rounds")
 SAID = {
     ("driver", "submit"): "the driver's submissions",
-    ("driver", "wait"): "the driver's waiting for results one by one",
+    ("driver", "wait"): "the driver's waiting for results",
     ("driver", "cut"): "the driver's cutting of windows",
-    ("driver", "sum"): "the driver's sums of checkpoints",
+    ("driver", "keep"): "the driver's completing of checkpoints",
     ("io", "io"): "values that pass through the driver's process",
     ("port", "network"): "bytes at the driver's machine",
     ("hosts", "compute"): "computing",
@@ -125,7 +126,7 @@ def same_calls() -> str:
         names = list(plan.hosts)
         (stage,) = (stage for stage in plan.stages if stage.lessons)
         found = [(names.index(s.host), len(s.needs)) for s in cut(plan, stage.name, only(plan, stage.name), 0, 16)]
-        if sorted(found) != sorted(shape(draw(Model(1, 1, 0, BATCH, 1), hosts, 0.3))):
+        if sorted(found) != sorted(shape(draw(Model(1, 1, 0, 1, BATCH, 1), hosts, 0.3))):
             return f"MISS: the calls of {draw.__name__} are not the engine's"
     return "the calls of a window, drawn for 4 hosts, are those that the engine cuts"
 
@@ -140,22 +141,26 @@ def lines(quick: bool) -> Iterator[str]:
     yield same_calls()
     with Session("inline") as inline, Session("ray") as ray:
         flow.open_ray(ray)
-        found = costs(ray, 2 * repeats + 1, CORES)
-        runs = Runs(BATCH)
+        runs, actors = Runs(BATCH), Actors()
+        runs.also(actors.ways(ray))
         for family in KINDS:
             computing(runs, ray, inline, family)
             real(runs, ray, family)
         runs.measure(repeats)
-        models = {family: model(runs, family) for family in KINDS}
+        actors.close()
+        found = fit(runs.probed, CORES)
+        models = {family: model(runs, family, found, CORES) for family in KINDS}
         small = {name: value for name, value in asdict(found).items() if name not in ("wake", "network", *PER_BYTE)}
         yield "costs in microseconds: " + ", ".join(f"{name} {value * 1e6:.3g}" for name, value in small.items())
-        yield "wake, on 2, 3, 4 hosts: " + ", ".join(f"{value * 1e6:,.0f}" for value in found.wake)
+        for hosts, row in zip((2, 3, 4), found.wake, strict=True):
+            told = (f"{value * 1e6:,.0f} before {busy * 1000:g} ms" for busy, value in zip(BUSY, row, strict=True))
+            yield f"a wake more, on {hosts} hosts: " + ", ".join(told)
         yield f"2 MB that cross take {found.byte * 2e6 * 1000:.2f} ms, 1 MB of a checkpoint {found.sum * 1e9:.2f} ms"
         for family, made in models.items():
             yield (
                 f"{family}, {made.parameters:,} parameters, batch {BATCH}: a training step {made.train * 1000:.2f} ms, "
-                f"a frozen forward {made.still * 1000:.2f}, one more source {made.term * 1000:.3f}, "
-                f"a round beside its steps {made.rounds * 1000:.0f}"
+                f"a frozen teacher's {made.still * 1000:.2f}, one more source {made.term * 1000:.3f}, a batch's "
+                f"publication {made.publish * 1000:.3f}, a round beside its steps and calls {made.rounds * 1000:.1f}"
             )
         yield ""
         yield from compared(runs, models, found)
@@ -163,7 +168,7 @@ def lines(quick: bool) -> Iterator[str]:
     yield f"simulated: cnn, every host a core of its own, {NETWORK * 8 / 1e9:g} Gbit/s"
     yield from scaled(models["cnn"], found)
     yield ""
-    heavy = replace(models["cnn"], train=1.0, still=0.33)
+    heavy = replace(models["cnn"], train=1.0, still=0.33, publish=0.33)
     yield "simulated: the same with a model whose training step takes 1 s"
     yield from scaled(heavy, found)
 

@@ -14,7 +14,7 @@ import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
 from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OwnerDiedError, RayActorError, RayError, RayTaskError
@@ -24,12 +24,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from kdmesh.backends import worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.code import own_code
+from kdmesh.backends.needs import Need, listed, needs_of
 from kdmesh.backends.processes import guard, marked, new_folder, new_mark, sweep
 from kdmesh.backends.starting import undisturbed
+from kdmesh.backends.ticket import Missing, Tickets
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.assign import Room
 from kdmesh.plugins import carried
-from kdmesh.spec import HostSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,6 +61,7 @@ class RayBackend(Backend):
         """``progress_timeout``: seconds without any awaited result after which hosts count as lost; 0: never."""
         self.address, self.patience = address, progress_timeout or None
         self._last: dict[str, Any] = {}  # host -> the handle of its newest call
+        self._tickets = Tickets()
         self._opened: tuple[Blueprint, Source] | None = None
         self._hosts: dict[str, Any] = {}
         self._names: dict[str, str] = {}  # actor id -> host
@@ -75,12 +77,12 @@ class RayBackend(Backend):
     def open(self, blueprint: Blueprint, source: Source) -> None:
         """Start Ray if need be, and build all hosts at the same time."""
         self._opened = (blueprint, source)
-        needs = {name: _needs(blueprint.plan, agents) for name, agents in blueprint.plan.hosts.items()}
+        needs = needs_of(blueprint.plan)
         cpus = math.ceil(sum(need.cpus for need in needs.values()))
         if self._owned and ray.is_initialized() and ray.cluster_resources().get("CPU", 0) < cpus:
             self.close()  # it was started for a smaller run
         self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
-        if self._owned and self._guard is None:
+        if self._owned and self._guard is None and self.address is None:  # to join a cluster starts nothing
             self._folder = new_folder()
             self._guard = guard(self._mark, self._folder)
         with marked(self._mark):
@@ -92,8 +94,8 @@ class RayBackend(Backend):
         self._hosts = {name: idle[need].pop() if idle.get(need) else self._start(*need) for name, need in needs.items()}
         self._names = {actor._actor_id.hex(): name for name, actor in self._hosts.items()}
         shared, data = ray.put(blueprint), ray.put(source)
-        met = self._meet()
-        opened = [actor.open.remote(name, shared, data) for name, actor in self._hosts.items()]
+        met, number = self._meet(), self._tickets.renew()
+        opened = [actor.open.remote(name, number, shared, data) for name, actor in self._hosts.items()]
         if len(ray.wait(opened, num_returns=len(opened), timeout=STARTING)[0]) < len(opened):
             raise RunFailed(
                 f"the hosts did not start within {STARTING:g} s",
@@ -134,7 +136,7 @@ class RayBackend(Backend):
         if not group.wait(STARTING):
             self._release()
             raise MeshError(
-                f"no place was free within {STARTING:g} s for hosts that take {_parts(needs)}",
+                f"no place was free within {STARTING:g} s for hosts that take {listed(needs)}",
                 where="placement",
                 instead="fewer hosts, or a cluster that is less busy",
             )
@@ -165,7 +167,7 @@ class RayBackend(Backend):
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
-        made = self._hosts[host].call.options(num_returns=results).remote(method, *args)
+        made = self._hosts[host].call.options(num_returns=results).remote(self._tickets.take(host), method, *args)
         self._last[host] = made if results == 1 else made[-1]
         return made
 
@@ -181,6 +183,9 @@ class RayBackend(Backend):
             cause: BaseException = error
             while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):
                 cause = cause.cause
+            if isinstance(cause, Missing):
+                first = self._first_cause()
+                raise first from first.__cause__  # with its host's traceback
             if isinstance(cause, MeshError):
                 raise cause from None
             if isinstance(cause, RayActorError):
@@ -188,6 +193,17 @@ class RayBackend(Backend):
             if isinstance(cause, ObjectLostError | OwnerDiedError | NodeDiedError):
                 raise self._lost("a host", "its node is gone") from None
             raise cause from (error if cause is not error else None)
+
+    def _first_cause(self) -> Exception:
+        """Why a host's next call did not come: a host is gone, or a call of one failed, or a result went astray."""
+        found: list[Exception] = []
+        for actor in self._hosts.values():
+            try:
+                self.get([actor.cause.remote()])
+            except Exception as error:
+                found.append(error)
+        found = [error for error in found if isinstance(error, HostLost)] or found  # its steps are made again
+        return found[0] if found else self._lost("a host", "a result that another one waits for is gone")
 
     def _refuse_hung(self, ready: list[Any]) -> None:
         """HostLost where nothing came for too long: of a host whose newest call is not done."""
@@ -332,34 +348,6 @@ def _same_cluster(address: str | None) -> None:
         )
 
 
-class Need(NamedTuple):
-    """What a host takes of the cluster."""
-
-    cpus: float
-    gpus: float
-    resources: tuple[tuple[str, float], ...] = ()
-
-    def units(self) -> dict[str, float]:
-        """The same in Ray's names, without what is zero."""
-        units = {"CPU": float(self.cpus), "GPU": float(self.gpus), **dict(self.resources)}
-        return {unit: number for unit, number in units.items() if number}
-
-
-def _needs(plan: Plan, agents: list[str]) -> Need:
-    """What a host asks for; else the threads of its widest agent as CPUs, and a GPU for agents on `cuda`.
-
-    Ray chooses which one that is. Agents on `cuda:N` name theirs, and Ray, which hides none from them, counts none.
-    """
-    settings = [plan.train(agent) for agent in agents]
-    cpus, gpus = max(train.threads for train in settings), int(any(train.device == "cuda" for train in settings))
-    placed = plan.spec.placement
-    asked = placed.get(plan.host_of[agents[0]]) if isinstance(placed, dict) else None
-    if not isinstance(asked, HostSpec):
-        return Need(cpus, gpus)
-    own = (asked.cpus or cpus, gpus if asked.gpus is None else asked.gpus)
-    return Need(*own, tuple(sorted(asked.resources.items())))
-
-
 def _fits(needs: dict[str, Need]) -> None:
     """Refuse hosts that would wait for ever: for all of the cluster, or for one node of it."""
     there, nodes = ray.cluster_resources(), _nodes()
@@ -371,16 +359,12 @@ def _fits(needs: dict[str, Need]) -> None:
         largest = max((node.get(unit, 0.0) for node in nodes), default=found)
         what = f"{unit}s" if unit in ("CPU", "GPU") else f"of {unit!r}"
         if wanted > found or most > largest:
-            said = f"the hosts take {wanted:g} {what} ({_parts(needs, unit)}), and this Ray has {found:g}"
+            said = f"the hosts take {wanted:g} {what} ({listed(needs, unit)}), and this Ray has {found:g}"
             raise MeshError(
                 said if wanted > found else f"{name} takes {most:g} {what}, and the largest node has {largest:g}",
                 where="placement",
                 instead="placement: together, fewer hosts, or a larger cluster",
             )
-
-
-def _parts(needs: dict[str, Need], unit: str = "CPU") -> str:
-    return ", ".join(f"{name} {need.units().get(unit, 0.0):g}" for name, need in needs.items())
 
 
 def _nodes() -> list[dict[str, float]]:

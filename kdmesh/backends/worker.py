@@ -31,6 +31,7 @@ class Worker:
         sys.path[:] = dict.fromkeys([*paths, *sys.path])
         self._plugins: dict[str, Any] | None = plugins
         self.host: Any = None
+        self.gate: Any = None
 
     def meet(self, folder: str, code: dict[str, tuple[str, str, bool]], versions: dict[str, str]) -> str:
         """Stand where the driver stands, and have its code and plugins; returns why this node cannot take part."""
@@ -50,14 +51,15 @@ class Worker:
             self._plugins = None
         return ""
 
-    def open(self, name: str, blueprint: Blueprint, source: Source) -> None:
+    def open(self, name: str, incarnation: int, blueprint: Blueprint, source: Source) -> None:
         """Build the host; the one before is given up first. An error a user can mend says on which node it is."""
         from kdmesh.agents.host import Host
         from kdmesh.agents.memory import keep_memory
+        from kdmesh.backends.ticket import Gate
         from kdmesh.errors import MeshError
         from kdmesh.plugins import registry
 
-        self.host = None
+        self.host, self.gate = None, Gate(name, incarnation)
         keep_memory()
         try:
             table, streams = source.load(blueprint.plan)
@@ -69,9 +71,15 @@ class Worker:
     def ping(self) -> None:
         """Answer, after all calls that came before."""
 
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the host."""
-        return getattr(self.host, method)(*args)
+    def call(self, ticket: tuple[int, int], method: str, *args: Any) -> Any:
+        """Call a method of the host, if this is its next call: see `ticket.py`."""
+        with self.gate.admit(ticket):
+            return getattr(self.host, method)(*args)
+
+    def cause(self) -> None:
+        """Raise what closed the gate, if a call of this host did."""
+        if self.gate.cause is not None:
+            raise self.gate.cause
 
 
 class Sent(MetaPathFinder, InspectLoader):

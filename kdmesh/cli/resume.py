@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ def add(commands: Any) -> None:
     """Add the command."""
     about = "Go on with an interrupted run, from its last checkpoints, to the weights it would have had."
     command = commands.add_parser("resume", help="go on with an interrupted run", description=about)
-    command.add_argument("folder", metavar="DIR", type=Path, help="the run's folder: runs/<name>/<time>")
+    command.add_argument(
+        "folder", metavar="DIR", help="the run's folder: runs/<name>/<time>, or the URL where it was collected"
+    )
     add_backend(command, default=None)
     add_plugins_dir(command)
     command.set_defaults(execute=execute)
@@ -22,18 +26,30 @@ def add(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Go on."""
     use_plugins_dir(args)
+    from kdmesh.engine.collect import Place, is_url
+
+    folder, place = Path(args.folder), None
+    if is_url(args.folder):
+        place = Place.writable(args.folder)
+        folder = place.fetch()
+        print(f"fetched to {folder}", file=sys.stderr)
     from kdmesh.engine.resume import asked, interrupted
 
-    begun = asked(args.folder)["begun"]
-    import_from(begun["beside"])
-    spec = interrupted(args.folder)
+    begun = asked(folder)["begun"]
+    if place is None and "collect" in begun:
+        place = Place.writable(
+            begun["collect"], f'access, or no "collect" in {folder / "manifest.json"}: it stays here'
+        )
+    import_from([*begun["beside"], os.getcwd()])  # a job has another folder each time
+    spec = interrupted(folder)
     from kdmesh.engine.launch import Request, launch
 
     request = Request(
         spec,
         args.backend or begun["backend"],
         args.ray_address,
-        resume=args.folder,
+        collect=place,
+        resume=folder,
         strict_signals=begun["strict_signals"],
         checkpoint_seconds=args.checkpoint_seconds,
         progress_timeout=args.progress_timeout,

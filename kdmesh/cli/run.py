@@ -15,7 +15,10 @@ def add(commands: Any) -> None:
     add_mesh(command)
     add_backend(command)
     command.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("runs"), help="parent folder (default: %(default)s)"
+        "--out",
+        metavar="DIR",
+        default="runs",
+        help="parent folder (default: %(default)s), or a URL (s3://bucket/runs) where the folder is taken at the end",
     )
     command.add_argument("--seed", metavar="N", type=int, help="seed of everything random; short for --set seed=N")
     command.add_argument(
@@ -40,13 +43,17 @@ def execute(args: argparse.Namespace) -> int:
         args.overrides = [*args.overrides, f"seed={args.seed}"]
     spec, source_text = read(args), read_text(locate(args.file))
     make_plan(spec, registry())
+    from kdmesh.engine.collect import HERE, Place, is_url
+
+    place = Place.writable(args.out) if is_url(args.out) else None
     from kdmesh.engine.launch import Request, launch  # imports torch: only for a mesh that can be planned
 
     request = Request(
         spec,
         args.backend,
         args.ray_address,
-        args.out,
+        HERE if place else Path(args.out),
+        place,
         source_text,
         beside(args.file),
         strict_signals=args.strict_signals,

@@ -19,10 +19,12 @@ class Stopping:
 
     def __init__(self) -> None:
         self.run: Run | None = None
+        self.at_once = False  # nothing more is to be waited for
 
     def __call__(self, number: int, _: Any) -> None:
         """Handle a signal."""
         if self.run is None or self.run.pausing or self.run.folder is None:
+            self.at_once = True
             raise KeyboardInterrupt
         self.run.pausing = True
         print("\nkdmesh: stopping after the running stretch; again: at once", file=sys.stderr, flush=True)

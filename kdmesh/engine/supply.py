@@ -76,21 +76,14 @@ class Supply:
 
     def once(self, stage: Stage) -> list[Any]:
         """Before a stage: its finished sources publish, each once per stream however many read it."""
-        handles = []
-        for outlet in self.outlets(stage):
-            if outlet.refresh == "once" or outlet.source not in stage.agents:
-                handles += self._send(outlet, again=False)
-        return handles
+        outlets = self.outlets(stage)
+        return self._send([o for o in outlets if o.refresh == "once" or o.source not in stage.agents], again=False)
 
     def due(self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None) -> list[Any]:
         """At the end of a period: the stage's own sources with this refresh publish anew."""
-        handles = []
-        for outlet in self.outlets(stage):
-            if outlet.refresh != refresh or outlet.source not in stage.agents:
-                continue
-            if (agents is None or outlet.source in agents) and (to is None or to in outlet.consensus):
-                handles += self._send(outlet, again=True)
-        return handles
+        own = [o for o in self.outlets(stage) if o.refresh == refresh and o.source in stage.agents]
+        named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
+        return self._send(named, again=True)
 
     def published_of(self, stage: Stage) -> list[tuple[str, str]]:
         """What of a stage's outlets was published so far: (agent, stream)."""
@@ -109,26 +102,39 @@ class Supply:
         """A handle of what an agent says on a stream as it is now, for measuring."""
         return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(whats), True)
 
-    def _send(self, outlet: Outlet, again: bool) -> list[Any]:
+    def _send(self, outlets: list[Outlet], again: bool) -> list[Any]:
+        """All publish, and then all read: a host that waits for another's publication would not make its own."""
+        call, handles = self.backend.call, []
+        mail: dict[str, list[Any]] = {}  # by host
+        for outlet, (hosts, made) in [(outlet, self._made(outlet, again)) for outlet in outlets]:
+            if outlet.stale == "snapshot":
+                handles += [call(host, "take_snapshot", outlet.source, *made) for host in hosts]
+                continue
+            if outlet.stale == "recorded":
+                handles += made
+            for host in hosts:
+                mail.setdefault(host, []).extend(made)
+        return handles + [call(host, "receive", *parts) for host, parts in mail.items()]
+
+    def _made(self, outlet: Outlet, again: bool) -> tuple[list[str], list[Any]]:
+        """The hosts that lack what is published, and its handles."""
         home, call = self.host_of[outlet.source], self.backend.call
         own = self.plan.spec.streams.get(outlet.stream)
         if own is not None and own.private and outlet.hosts != [home]:
             raise RunFailed(f"signals made on the private stream {outlet.stream!r} would leave {home}")
         if outlet.stale == "snapshot":
-            state = call(home, "export_state", outlet.source)
-            return [call(host, "take_snapshot", outlet.source, state) for host in outlet.hosts]
+            return outlet.hosts, [call(home, "export_state", outlet.source)]
         if outlet.stale == "recorded":
-            made = [call(home, "commit", outlet.source, outlet.stream, what) for what in outlet.whats]
-            return made + [call(host, "receive", part) for host in outlet.hosts if host != home for part in made]
+            away = [host for host in outlet.hosts if host != home]
+            return away, [call(home, "commit", outlet.source, outlet.stream, what) for what in outlet.whats]
         key, wanted = (outlet.source, outlet.stream), set(outlet.whats)
+        if fresh := again or not wanted <= self._final.get(key, set()):
+            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
+            self.published.add(key)
         if again:
-            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
-            self.published.add(key)
-            return [call(host, "receive", self.latest[key]) for host in outlet.hosts]
-        if not wanted <= self._final.get(key, set()):
+            return outlet.hosts, [self.latest[key]]
+        if fresh:
             self._final[key] = wanted
-            self.published.add(key)
-            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
         lacking = [host for host in outlet.hosts if any((*key, what, host) not in self._sent for what in wanted)]
         self._sent.update((*key, what, host) for what in self._final[key] for host in lacking)
-        return [call(host, "receive", self.latest[key]) for host in lacking]
+        return lacking, [self.latest[key]]

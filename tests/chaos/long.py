@@ -1,131 +1,162 @@
-"""Kill hosts and the driver at fifty seeded points, and write what came of it to docs/reliability.md (`make chaos`).
+"""Kill hosts, nodes and the driver at fifty seeded points, and write what came of it to docs/reliability.md.
 
-Hosts: 40 points, drawn for six topologies from the calls of an unbroken run, each method as likely as any other, before
-or after the call; every eighth run loses two hosts. Driver: 10 kills at the n-th checkpoint of a run in its own
-process, which `kdmesh resume` then takes to its end. A point passes if weights and metrics equal the unbroken run's.
+`make chaos`. See `points.py` for what a point is, `schedule.py` for how they are drawn. Hosts die on an embedded Ray,
+nodes in a cluster on this machine, drivers in processes of their own, whose runs `kdmesh resume` then takes to the end.
+A point passes if somebody died there and weights, metrics and rounds equal the unbroken run's.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE), str(HERE.parent)]
 
+import commands  # noqa: E402
+import torch  # noqa: E402
+from doomed import Doomed  # noqa: E402
+from left import remaining  # noqa: E402
+from nodes import Nodes  # noqa: E402
+from points import KINDS, VICTIMS, Deaths, Point, deaths, mortal  # noqa: E402
+from schedule import MESHES, SEED, SHARES, Unbroken, draw, mesh, outcome, unbroken  # noqa: E402
+
 from kdmesh.backends import Session  # noqa: E402
 from kdmesh.engine.launch import Request, run_once  # noqa: E402
+from kdmesh.errors import MeshError  # noqa: E402
+from kdmesh.spec.yaml12 import dump  # noqa: E402
 
-SEED = 20261123
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
+MARK = "KDMESH_CHAOS"
+
+
+class Row(NamedTuple):
+    """What came of a point."""
+
+    point: Point
+    call: str
+    losses: int
+    verdict: str
 
 
 def main() -> None:
     """Run everything."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--hosts", type=int, default=40, help="0: keep the rows of the run before")
-    options.add_argument("--driver", type=int, default=10)
+    for victim, share in SHARES.items():
+        options.add_argument(f"--{victim}", type=int, default=share, help="how many such points")
+    options.add_argument("--topologies", nargs="+", default=MESHES, choices=MESHES)
+    options.add_argument("--no-page", action="store_true", help="leave docs/reliability.md as it is")
     asked = options.parse_args()
-    rows: list[tuple[str, str, str, str]] = []
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as root:
-        rows += hosts(Path(root), asked.hosts) if asked.hosts else kept()
-        rows += driver(Path(root), asked.driver)
-    passed = sum(row[3] == "equal" for row in rows)
-    seconds = time.perf_counter() - start
-    said = f"{passed} of {len(rows)} points end with the unbroken run's weights and metrics; {seconds:.0f} s in all"
+    os.environ[MARK] = mark = os.urandom(16).hex()
+    commands.PATIENCE = 300.0  # on a machine that does other things as well
+    torch.set_num_threads(1)
+    start, rows = time.perf_counter(), list[Row]()
+    with tempfile.TemporaryDirectory(prefix="kdmesh-") as name:
+        home = Path(name)
+        runs = {name: unbroken(name, home / "unbroken") for name in asked.topologies}
+        points = draw(runs, SEED, {victim: getattr(asked, victim) for victim in VICTIMS})
+        for row in every(points, runs, home):
+            rows.append(row)
+            print(
+                f"{len(rows):2} {time.perf_counter() - start:5.0f} s  {row.point}: {row.call}, {row.verdict}",
+                flush=True,
+            )
+    left = remaining(f"{MARK}={mark}")
+    passed = sum(row.verdict == "equal" for row in rows)
+    said = f"{passed} of {len(rows)} points end with the unbroken run's weights and metrics"
+    said += f"; {time.perf_counter() - start:.0f} s in all; left behind: {', '.join(left) or 'nothing'}"
     print(said)
+    if not asked.no_page:
+        write(rows, said)
+    sys.exit(passed < len(rows) or bool(left))
+
+
+def every(points: list[Point], runs: dict[str, Unbroken], home: Path) -> Iterator[Row]:
+    """Go through all points, by who dies."""
+    for number, point in enumerate(point for point in points if point.victim == "driver"):
+        yield driver(point, runs[point.topology], home / f"driver-{number}", "inline" if (number + 1) % 5 else "ray")
+    if dying := [point for point in points if point.victim in ("host", "two")]:
+        with Session("ray") as session:
+            yield from hosts(session, dying, runs, home / "hosts")
+    if dying := [point for point in points if point.victim == "node"]:
+        most = max(len({call.host for call in runs[point.topology].calls}) for point in dying)
+        with Nodes((most + 1) // 2 + 1) as nodes, Session("ray", nodes.cluster.address) as session:
+            yield from hosts(session, dying, runs, home / "nodes", nodes.mend)
+
+
+def hosts(
+    session: Session,
+    points: list[Point],
+    runs: dict[str, Unbroken],
+    home: Path,
+    mend: Callable[[], int] = lambda: 0,
+) -> Iterator[Row]:
+    """Run with hosts that die, one or more at a time; ``mend`` puts a node in a dead one's place."""
+    with mortal(session, home):
+        for number, point in enumerate(points):
+            events: Counter[str] = Counter()
+            listen = (lambda event, events=events: events.update([event["event"]]),)
+            with deaths(session, home, str(number), (point,)) as planned:
+                request = Request(mesh(point.topology), checkpoint_seconds=0.5, listeners=listen)
+                try:
+                    found = outcome(run_once(request, session=session)[0])
+                    same = found == runs[point.topology].outcome and events["host_lost"] > 0
+                    verdict = "equal" if same else "DIFFER"
+                except MeshError as error:
+                    verdict = f"FAILED: {error.what}"
+            died = mend()
+            if point.victim == "node" and died != 1 and verdict == "equal":
+                verdict = f"FAILED: {died} nodes died"
+            yield Row(point, ", ".join(planned.happened()) or "nobody died", events["host_lost"], verdict)
+
+
+def driver(point: Point, run: Unbroken, folder: Path, backend: str) -> Row:
+    """Run in a process that dies, and resume."""
+    planned = Deaths.plan(folder / "points", (point,))
+    command = Doomed(folder, dump(mesh(point.topology).dump()), planned, "--checkpoint-seconds", "0.3")
+    try:
+        code, said = command.end()  # an error if a process or a folder of it stays
+        call = ", ".join(planned.happened()) or "nobody died"
+        if code == -signal.SIGKILL:
+            command.resume("--backend", backend)
+            code, said = command.end()
+            if code == 0:
+                same = outcome(command.summary()) == run.outcome
+                return Row(point, call, 1, "equal" if same else "DIFFER")
+        return Row(point, call, 0, f"FAILED: exit code {code}: {' '.join(said.split())[-200:]}")
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        return Row(point, ", ".join(planned.happened()), 0, f"FAILED: {error}")
+    finally:
+        command.process.kill()
+
+
+def write(rows: list[Row], said: str) -> None:
+    """Put the rows on the page."""
     page = ROOT / "docs" / "reliability.md"
     text = page.read_text(encoding="utf-8")
-    table = ["| # | topology | dies | losses | weights |", "|---|---|---|---|---|"]
-    table += [f"| {number} | " + " | ".join(row) + " |" for number, row in enumerate(rows, 1)]
+    grid = ["| | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
+    for victim in VICTIMS:
+        count = Counter(row.point.kind for row in rows if row.point.victim == victim)
+        grid.append(f"| {victim} | " + " | ".join(str(count[kind]) for kind in KINDS) + " |")
+    table = ["| # | point | the call | losses | weights |", "|---|---|---|---|---|"]
+    table += [
+        f"| {number} | {row.point} | {row.call} | {row.losses} | {row.verdict} |" for number, row in enumerate(rows, 1)
+    ]
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(
-        "\n".join([before + BEGIN, "", *table, "", f"Seed {SEED}: {said}.", "", END + after]), encoding="utf-8"
-    )
-    sys.exit(passed < len(rows))
-
-
-def kept() -> list[tuple[str, str, str, str]]:
-    """The rows of hosts that stand on the page."""
-    lines = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    return [(a, b, c, d) for _, a, b, c, d in cells[1:] if not b.startswith("driver")]
-
-
-def hosts(root: Path, count: int) -> list[tuple[str, str, str, str]]:
-    """Kill actors."""
-    import points
-
-    rows = []
-    with Session("ray") as session:
-        drawn, expected = {}, {}
-        for number, name in enumerate(points.MESHES):
-            spec = points.mesh(name)
-            expected[name] = points.outcome(run_once(Request(spec, "inline"))[0])
-            with points.deaths(root / name, ()), points.own_actors(session):
-                run_once(Request(spec, checkpoint_seconds=0.5), session=session)
-            drawn[name] = points.draw(points.calls(root / name), 2 * count // len(points.MESHES) + 2, SEED + number)
-        for number in range(count):
-            name = points.MESHES[number % len(points.MESHES)]
-            dying = tuple(drawn[name].pop() for _ in range(2 if number % 8 == 7 else 1))
-            lost: list[str] = []
-            listen = (lambda event, lost=lost: lost.append(event["host"]) if event["event"] == "host_lost" else None,)
-            with points.deaths(root / f"{name}-{number}", dying), points.own_actors(session):
-                request = Request(points.mesh(name), checkpoint_seconds=0.5, listeners=listen)
-                summary, _, _ = run_once(request, session=session)
-            verdict = "equal" if points.outcome(summary) == expected[name] and lost else "DIFFER"
-            rows.append((name, "; ".join(map(str, dying)), str(len(lost)), verdict))
-            print(number + 1, *rows[-1], flush=True)
-    return rows
-
-
-def driver(root: Path, count: int) -> list[tuple[str, str, str, str]]:
-    """Kill drivers."""
-    import points
-    from commands import PATIENCE, Command
-
-    from kdmesh.spec.yaml12 import dump
-
-    rng, rows = random.Random(SEED), []
-    for number in range(count):
-        name = points.MESHES[number % len(points.MESHES)]
-        spec = points.mesh(name)
-        expected = points.outcome(run_once(Request(spec, "inline"))[0])
-        alive, wanted = False, rng.randint(1, 4) + 1
-        while not alive and wanted > 1:  # a run that ends before so many is killed earlier
-            wanted -= 1
-            folder = root / f"driver-{number}-{wanted}"
-            folder.mkdir()
-            command = Command(folder, dump(spec.dump()), "--checkpoint-seconds", "0.3")
-            deadline = time.monotonic() + PATIENCE
-            while written(command.out) < wanted:
-                if command.process.poll() is not None or time.monotonic() > deadline:
-                    break
-                time.sleep(0.01)
-            alive = command.process.poll() is None
-            command.process.kill()
-            command.end()
-        command.resume("--backend", "inline")
-        code, said = command.end()
-        same = alive and code == 0 and points.outcome(command.summary()) == expected
-        rows.append((name, f"driver at {wanted} checkpoints", "1", "equal" if same else "DIFFER"))
-        print(*rows[-1], said if code else "", flush=True)
-    return rows
-
-
-def written(out: Path) -> int:
-    """How many checkpoints a run has written, those that are gone again too."""
-    last: dict[Path, int] = {}
-    for manifest in out.glob("*/*/checkpoints/*/*/manifest.json"):
-        stage = manifest.parents[1]
-        last[stage] = max(last.get(stage, 0), int(manifest.parent.name))
-    return sum(last.values())
+    parts = [before + BEGIN, "", f"Seed {SEED}: {said}.", "", *grid, "", *table, "", END + after]
+    page.write_text("\n".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,144 +1,217 @@
-"""Deaths at chosen points: a worker that kills itself at its host's n-th call of a method, before or after it."""
+"""Deaths at named points: `exchange 7 of council, host one dies after it`.
+
+A point counts the calls of one kind of one host, in the process that makes them: a worker dies in its own call, and the
+driver, or the worker by the driver's hand, as a call is put in a queue. Who dies, dies by SIGKILL: a host, it and
+another one, its whole node (with it the others there, and what they made), or the driver.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import random
 import signal
 import sys
 from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from kdmesh.backends import worker
-from kdmesh.spec.read import parse, read_mesh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kdmesh.backends import Session
-    from kdmesh.spec import MeshSpec
 
-COUNTS = {"epochs": 2, "rounds": 2, "digest_epochs": 1}
-MESHES = ("deep-mutual", "ensemble", "council", "stale-codistillation", "mean-teacher", "ensemble-then-mutual")
+KINDS = ("queue", "exchange", "checkpoint", "evaluation")
+VICTIMS = ("driver", "host", "two", "node")
+EXCHANGES = ("publish", "commit", "receive", "recall", "export_state", "take_snapshot")
+CHECKPOINTS = ("save", "load")
+EVALUATIONS = ("evaluate", "judge", "describe", "keep_best")
+UNCOUNTED = ("sees", "save_agent")  # a run that writes no folder has none of the second
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a host dies."""
+    """When whom dies. ``after``: with the call made and nobody told; for the driver, with a checkpoint's parts written
+    and its manifest not. ``second``: who else dies where two do.
+    """
 
-    host: str
-    method: str
+    topology: str
+    kind: str
     number: int
-    after: bool
+    host: str
+    victim: str
+    after: bool = False
+    second: str = ""
 
     def __str__(self) -> str:
-        return f"{self.host} {'after' if self.after else 'before'} {self.method} {self.number}"
+        host, second = (name if name.startswith("host") else f"host {name}" for name in (self.host, self.second))
+        who = {"host": host, "two": f"{host} and {second}", "node": f"the node of {host}", "driver": "the driver"}
+        when = "as it is queued" if self.kind == "queue" or self.victim == "driver" else "before it"
+        when = ("before its manifest" if self.victim == "driver" else "after it") if self.after else when
+        of = f"{host} of {self.topology}" if self.victim == "driver" else self.topology
+        dies = "die" if self.victim == "two" else "dies"
+        return f"{self.kind} {self.number} of {of}, {who[self.victim]} {dies} {when}"
+
+
+class Counts:
+    """How many calls of each kind hosts were given."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[tuple[str, str]] = Counter()
+        self._begun: set[str] = set()
+
+    def note(self, host: str, method: str, args: tuple[Any, ...]) -> dict[str, int]:
+        """Count a call; returns its number by kind. How many stretches a lone host makes, and how many checkpoints are
+        written between two, is a matter of speed: a queue counts the first stretch of a lesson, and no checkpoints.
+        """
+        if method in UNCOUNTED:
+            return {}
+        crosses = method in EXCHANGES or (method == "run" and (len(args) > 1 or bool(args[0].exports)))
+        kinds = ["exchange"] if crosses else []
+        kinds += ["checkpoint"] if method in CHECKPOINTS else ["evaluation"] if method in EVALUATIONS else []
+        if method == "begin":
+            self._begun.add(host)
+        if method not in ("run", *CHECKPOINTS) or crosses or (method == "run" and host in self._begun):
+            kinds.append("queue")
+        if method == "run":
+            self._begun.discard(host)
+        self.seen.update((host, kind) for kind in kinds)
+        return {kind: self.seen[host, kind] for kind in kinds}
+
+
+def title(method: str, args: tuple[Any, ...]) -> str:
+    """A call in words: `run, step 112`."""
+    return f"{method}, step {args[0].steps[0][0]}" if method == "run" else method
+
+
+class Deaths:
+    """The points of one run, and who has died at them: files in a folder that all processes see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.points = [Point(**fields) for fields in json.loads((folder / "points.json").read_text())]
+        self.counts = Counts()
+
+    @classmethod
+    def plan(cls, folder: Path, points: tuple[Point, ...]) -> Deaths:
+        """Note what is to come."""
+        folder.mkdir(parents=True)
+        (folder / "points.json").write_text(json.dumps([asdict(point) for point in points]))
+        return cls(folder)
+
+    def happened(self) -> list[str]:
+        """The calls at which somebody died."""
+        return [path.read_text() for path in sorted(self.folder.glob("died-*"))]
+
+    def due(self, number: dict[str, int], host: str, kinds: tuple[str, ...], driver: bool, after: bool) -> list[int]:
+        """The points that this call is, at which nobody died yet."""
+        return [
+            index
+            for index, point in enumerate(self.points)
+            if point.host == host
+            and point.kind in kinds
+            and number.get(point.kind, 0) >= point.number
+            and (point.victim == "driver") == driver
+            and point.after == after
+            and not (self.folder / f"died-{index}").exists()
+        ]
+
+    def strike(self, index: int, call: str) -> None:
+        """Kill those who die at a point."""
+        (self.folder / f"died-{index}").write_text(call)
+        point = self.points[index]
+        if point.victim == "driver":
+            os.kill(os.getpid(), signal.SIGKILL)
+        pids = {path.suffix[1:]: [*map(int, path.read_text().split())] for path in self.folder.glob("pids.*")}
+        own, raylet = pids.pop(point.host)
+        others = [pids[point.second][0]] if point.victim == "two" else []
+        if point.victim == "node":
+            others = [raylet, *(pid for pid, node in pids.values() if node == raylet)]
+        for pid in [*others, own]:  # the last one may be this process
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 class Mortal(worker.Worker):
-    """A worker that notes its calls, and dies at the points of :func:`deaths`, once at each."""
+    """A worker that dies in its calls at the points of the run that is noted in its home."""
 
-    folder = ""
-    points: tuple[Point, ...] = ()
+    home = ""
 
-    def open(self, name: str, blueprint: Any, source: Any) -> None:
+    def open(self, name: str, *args: Any) -> None:
         """Build the host."""
-        self.name, self.seen = name, Counter()
-        super().open(name, blueprint, source)
+        self.name, self.deaths = name, Deaths(Path((Path(self.home) / "now").read_text()))
+        (self.deaths.folder / f"pids.{name}").write_text(f"{os.getpid()} {os.getppid()}")
+        super().open(name, *args)
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, ticket: tuple[int, int], method: str, *args: Any) -> Any:
         """Call, and die where it is time to."""
-        self.seen[method] += 1
-        self.die(method, after=False)
-        value = super().call(method, *args)
-        with (Path(self.folder) / "calls").open("a") as file:
-            file.write(f"{self.name} {method}\n")
-        self.die(method, after=True)
+        number = self.deaths.counts.note(self.name, method, args)
+        self.die(number, title(method, args), after=False)
+        value = super().call(ticket, method, *args)
+        self.die(number, title(method, args), after=True)
         return value
 
-    def die(self, method: str, after: bool) -> None:
-        """Die, if this is a point at which nobody died yet."""
-        for index, point in enumerate(self.points):
-            mark = Path(self.folder) / f"died-{index}"
-            here = (point.host, point.method, point.after) == (self.name, method, after)
-            if here and self.seen[method] >= point.number and not mark.exists():
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    def die(self, number: dict[str, int], call: str, after: bool) -> None:
+        """Die, if this is a point."""
+        for index in self.deaths.due(number, self.name, KINDS[1:], driver=False, after=after):
+            self.deaths.strike(index, call)
 
 
 @contextmanager
-def deaths(folder: Path, points: tuple[Point, ...]) -> Iterator[None]:
-    """Inside, new workers die at these points."""
-    folder.mkdir(parents=True)
-    usual = worker.Worker
-    Mortal.folder, Mortal.points = str(folder), points
+def mortal(session: Session, home: Path) -> Iterator[None]:
+    """Inside, the session has workers that die, and afterwards none of these."""
+    backend = session.backend  # imports ray, with an embedded one's settings
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    home.mkdir(parents=True, exist_ok=True)
+    workers, usual = backend._workers, worker.Worker  # type: ignore[attr-defined]
+    _kill(workers)
+    Mortal.home = str(home)
     worker.Worker = Mortal  # type: ignore[misc]
     try:
         yield
     finally:
         worker.Worker = usual  # type: ignore[misc]
-
-
-@contextmanager
-def own_actors(session: Session) -> Iterator[None]:
-    """Inside, a session has no actors of before, and afterwards none of these."""
-    workers = session.backend._workers  # type: ignore[attr-defined]
-    _kill(workers)
-    try:
-        yield
-    finally:
         _kill(workers)
 
 
 def _kill(workers: dict[Any, list[Any]]) -> None:
+    import ray
+
     for actor in [actor for group in workers.values() for actor in group]:
         ray.kill(actor)
     workers.clear()
 
 
-def calls(folder: Path) -> Counter[tuple[str, str]]:
-    """How often each host was called by each method."""
-    return Counter(tuple(line.split()) for line in (folder / "calls").read_text().splitlines())  # type: ignore[misc]
+@contextmanager
+def deaths(session: Session, home: Path, name: str, points: tuple[Point, ...]) -> Iterator[Deaths]:
+    """Inside, a run's hosts die at these points: in a session that is :func:`mortal`."""
+    planned = Deaths.plan(home / name, points)
+    (home / "now").write_text(str(planned.folder))
+    with watched(session.backend, planned):
+        yield planned
 
 
-def draw(seen: Counter[tuple[str, str]], count: int, seed: int) -> list[Point]:
-    """So many points, each method as likely as any other; fewer where there are not so many."""
-    rng = random.Random(seed)
-    methods = sorted({method for _, method in seen})
-    found: dict[Point, None] = {}
-    for _ in range(1000 * count):
-        if len(found) == count:
-            break
-        method = rng.choice(methods)
-        host, number = rng.choice(sorted((host, n) for (host, name), n in seen.items() if name == method))
-        found[Point(host, method, rng.randint(1, number), rng.random() < 0.5)] = None
-    return list(found)
+@contextmanager
+def watched(backend: Any, planned: Deaths) -> Iterator[None]:
+    """Inside, the driver strikes where it puts a call in a queue; dies, where a point says so."""
+    usual = backend.call
 
+    def call(host: str, method: str, *args: Any, results: int = 1) -> Any:
+        made = usual(host, method, *args, results=results)
+        number = planned.counts.note(host, method, args)
+        for index in planned.due(number, host, KINDS[:1], driver=False, after=False):
+            planned.strike(index, title(method, args))
+        for index in planned.due(number, host, KINDS, driver=True, after=False):
+            planned.strike(index, title(method, args))
+        return made
 
-def mesh(name: str) -> MeshSpec:
-    """A bundled topology in short, its agents apart."""
-
-    def shortened(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: min(item, COUNTS[key]) if isinstance(item, int) and key in COUNTS else shortened(item)
-                for key, item in value.items()
-            }
-        return [shortened(item) for item in value] if isinstance(value, list) else value
-
-    fields = shortened(read_mesh(name).dump())
-    return parse({**fields, "placement": fields["placement"] if name == "council" else "spread"})
-
-
-def outcome(summary: dict[str, Any]) -> dict[str, Any]:
-    """What deaths must not change."""
-    agents = {name: (agent["weights_sha256"], agent["metrics"]) for name, agent in summary["agents"].items()}
-    return {"agents": agents, "rounds": summary["rounds"]}
+    backend.call = call
+    try:
+        yield
+    finally:
+        del backend.call

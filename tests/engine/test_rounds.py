@@ -128,3 +128,25 @@ def test_streams_of_different_length_keep_their_own_epochs(mesh: Any, opened: An
     assert [len(batch.at) for batch in batches if batch] == [32, 8] * 4 + [32]
     assert [batch.epoch for batch in batches if batch] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
     assert run.supply.latest.keys() == {("t", "short")}
+
+
+def test_everyone_publishes_before_anyone_reads(mesh: Any, opened: Any) -> None:
+    """Calls of a host run in order: one that waited for another's publication would hold its own back."""
+    made = council(mesh, rounds=2)
+    made._fields["placement"] = "spread"
+    run, hosts = opened(made)
+    calls: list[tuple[str, str]] = []
+    submit = run.backend.call
+
+    def noting(host: str, method: str, *args: Any, results: int = 1) -> Any:
+        if method in ("publish", "receive") and args[-1] is not True:  # that one is for measuring
+            calls.append((method, host))
+        return submit(host, method, *args, results=results)
+
+    run.backend.call = noting
+    run.execute()
+    published, received = ([(method, host) for host in hosts] for method in ("publish", "receive"))
+    assert len(hosts) == 2 and len(calls) == 8
+    for number in (0, 4):
+        assert calls[number : number + 2] == published
+        assert calls[number + 2 : number + 4] == received  # of both, in one call

@@ -71,7 +71,6 @@ def test_an_error_reaches_whoever_waits_for_what_it_should_have_made(hosts):
     broken = hosts.call("host0", "publish", "nobody", "train", ())
     with pytest.raises(KeyError, match="nobody"):
         hosts.get([hosts.call("host1", "receive", broken)])
-    assert hosts.get([hosts.call("host1", "evaluate", "b", "test")])[0]["accuracy"] >= 0
 
 
 def test_actors_are_kept_for_the_next_run(hosts, ray_session):

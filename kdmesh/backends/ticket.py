@@ -1,0 +1,74 @@
+"""Tickets: every queued call says of which incarnation of its host it is, and which number it has there.
+
+A host takes only its next call. So an update is never applied behind one that is missing: a call whose input failed is
+not made, its number stays the next, and all that were queued behind it are refused. A call that raised closes the gate
+as well. A host that is opened anew has another incarnation, and refuses what was queued for the one before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import RunFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Ticket = tuple[int, int]  # incarnation, number of the call on its host: from 1
+
+
+class Refused(RunFailed):
+    """A call came to a host that has been opened anew since."""
+
+
+class Missing(Refused):
+    """A call came and the one before it did not, or had no input. Why, the host does not know."""
+
+
+class Tickets:
+    """What the driver numbers calls by."""
+
+    def __init__(self) -> None:
+        self.incarnation = 0
+        self._taken: Counter[str] = Counter()
+
+    def renew(self) -> int:
+        """All hosts are opened anew; returns their incarnation."""
+        self.incarnation += 1
+        self._taken.clear()
+        return self.incarnation
+
+    def take(self, host: str) -> Ticket:
+        """The ticket of the next call of a host."""
+        self._taken[host] += 1
+        return self.incarnation, self._taken[host]
+
+
+class Gate:
+    """What a host lets calls in by, for one incarnation of it."""
+
+    def __init__(self, host: str, incarnation: int) -> None:
+        self.host, self.incarnation = host, incarnation
+        self.done = 0
+        self.cause: BaseException | None = None
+
+    @contextmanager
+    def admit(self, ticket: Ticket) -> Iterator[None]:
+        """Make a call inside. Raises the first cause where a call failed before, Refused where another one is next."""
+        incarnation, number = ticket
+        if incarnation != self.incarnation:
+            what = f"a call of incarnation {incarnation}: this is incarnation {self.incarnation}"
+            raise Refused(f"{self.host} refuses {what}", where=f"placement.{self.host}")
+        if self.cause is not None:
+            raise self.cause
+        if number != self.done + 1:
+            what = f"call {number}: the next one is call {self.done + 1}, which did not come or had no input"
+            raise Missing(f"{self.host} refuses {what}", where=f"placement.{self.host}")
+        try:
+            yield
+        except BaseException as error:
+            self.cause = error
+            raise
+        self.done = number
