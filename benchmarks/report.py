@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PARTS = ("throughput", "ray_peers", "plugins", "planner", "startup", "ray_flow")
+PARTS = ("throughput", "ray_peers", "plugins", "planner", "startup", "ray_flow", "vocabulary")
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from torch import nn
 
 from kdmesh.agents.build import build
 from kdmesh.agents.crossing import unpack
+from kdmesh.agents.saving import CONFIG, OURS
 from kdmesh.agents.taps import AtExit
+from kdmesh.engine.collect import HERE, Place, is_url
 from kdmesh.engine.launch import Request, run_controls, run_once
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.plan import Plan, make_plan
@@ -105,18 +107,20 @@ class Mesh:
         checkpoint_seconds: float = 60.0,
         progress_timeout: float = 600.0,
     ) -> Result:
-        """Run the mesh. ``out``: parent of the run's folder; None writes none (`controls` need one).
+        """Run the mesh. ``out``: parent of the run's folder, or a URL that it is taken to; None writes none.
 
         ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution. ``resume``: the folder
         of this mesh's interrupted run, which goes on. ``checkpoint_seconds``: age at which a checkpoint is written
         within a lesson. ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never.
         """
         registry().warn()
+        place = Place.writable(str(out)) if out is not None and is_url(out) else None
         request = Request(
             parse(self._fields),
             backend,
             ray_address,
-            Path(out) if out else None,
+            HERE if place else Path(out) if out else None,
+            collect=place,
             modules=dict(self._modules),
             table=self.table,
             strict_signals=strict_signals,
@@ -129,6 +133,8 @@ class Mesh:
             if folder is None:
                 raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
             summary["controls"] = run_controls(request, summary, folder)
+        if folder is not None:
+            folder.collect()
         for name, agent in agents.items():
             agent.metrics = summary["agents"][name]["metrics"]
             agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
@@ -139,8 +145,7 @@ class Mesh:
         found = {}
         for name in run.host_of:
             (state,) = run.backend.get([run.call(name, "export_state", name)])
-            table, owner = run.checked.table, run.plan.owner[name]
-            module = build(run.plan, owner, table.shape, table.classes, registry(), self._modules)
+            module = build(run.plan, run.plan.owner[name], run.checked.reading, registry(), self._modules)
             module.load_state_dict({key: value[0] for key, value in unpack(state, torch.device("cpu")).items()})
             if (exit := run.plan.spec.agents[name].exit) is not None:
                 module = AtExit(module, exit)
@@ -161,7 +166,10 @@ def data(train: Any, validation: Any = None, test: Any = None, *, classes: int |
 
 
 def load(folder: str | Path) -> nn.Module:
-    """Give an agent's folder of a run back as a module in eval mode, ready to predict."""
+    """Give an agent's folder of a run back as a module in eval mode, ready to predict.
+
+    A model of texts comes with its tokenizer: ``module(["a text"])`` gives logits, see :mod:`kdmesh.text.saved`.
+    """
     import json
 
     from safetensors.torch import load_file
@@ -171,11 +179,16 @@ def load(folder: str | Path) -> nn.Module:
 
     root = Path(folder)
     try:
-        config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+        own = root / OURS
+        config = json.loads((own if own.is_file() else root / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MeshError(
             f"this is no agent's folder: {error}", file=str(root), instead="runs/<name>/<time>/agents/<agent>"
         ) from None
+    if own.is_file():
+        from kdmesh.text.saved import load_saved
+
+        return load_saved(root, config)
     if config["model"] is None:
         raise MeshError(
             f"{config['agent']} was given from Python as {config['module']}; its class is not stored",

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from kdmesh.builtin.consensus._base import Rule, normalised, present_of, silenced, uniform, weighted_sum
+from kdmesh.builtin.consensus.concat import Concat
 from kdmesh.builtin.consensus.confidence import Confidence
 from kdmesh.builtin.consensus.entropy import Entropy
 from kdmesh.builtin.consensus.geometric_median import GeometricMedian
 from kdmesh.builtin.consensus.lowest_ce import LowestCE
 from kdmesh.builtin.consensus.mean import Mean
 from kdmesh.builtin.consensus.median import Median
+from kdmesh.builtin.consensus.route import Route
 from kdmesh.builtin.consensus.trimmed_mean import TrimmedMean
+from kdmesh.builtin.consensus.uhc import UHC
 from kdmesh.builtin.consensus.vote import Vote
 from kdmesh.builtin.consensus.weighted import Weighted
 
 __all__ = [
+    "UHC",
+    "Concat",
     "Confidence",
     "Entropy",
     "GeometricMedian",
     "LowestCE",
     "Mean",
     "Median",
+    "Route",
     "Rule",
     "TrimmedMean",
     "Vote",

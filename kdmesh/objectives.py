@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from kdmesh.builtin.objectives._base import Objective, Tempered, batchmean, elementmean, refuse_form
+from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, kept, log_probs, probs
+from kdmesh.builtin.objectives.aligned import Aligned
+from kdmesh.builtin.objectives.attention_kl import AttentionKL
+from kdmesh.builtin.objectives.attention_mse import AttentionMSE
 from kdmesh.builtin.objectives.attention_transfer import AttentionTransfer
 from kdmesh.builtin.objectives.cross_entropy import CrossEntropy
 from kdmesh.builtin.objectives.forward_kl import ForwardKL
@@ -12,23 +16,35 @@ from kdmesh.builtin.objectives.jsd import JSD
 from kdmesh.builtin.objectives.mae import MAE
 from kdmesh.builtin.objectives.mse import MSE
 from kdmesh.builtin.objectives.reverse_kl import ReverseKL
+from kdmesh.builtin.objectives.skewed_kl import SkewedKL
+from kdmesh.builtin.objectives.skewed_reverse_kl import SkewedReverseKL
+from kdmesh.builtin.objectives.total_variation import TotalVariation
+from kdmesh.builtin.objectives.universal import Universal
 
 __all__ = [
     "JSD",
     "MAE",
     "MSE",
+    "Aligned",
+    "AttentionKL",
+    "AttentionMSE",
     "AttentionTransfer",
     "CrossEntropy",
     "ForwardKL",
     "Hint",
     "Objective",
     "ReverseKL",
+    "SkewedKL",
+    "SkewedReverseKL",
     "Tempered",
+    "TotalVariation",
+    "Universal",
     "at_least_float32",
     "batchmean",
     "comparable",
     "elementmean",
     "kept",
+    "lazily",
     "log_probs",
     "probs",
     "refuse_form",

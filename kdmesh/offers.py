@@ -21,6 +21,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def named_sources(self) -> dict[str, str]:
+        """Sources that these settings of a consensus rule mention, by the setting: each must flow into the node."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -57,14 +61,18 @@ class ObjectiveOffer(Offer):
     """A loss. ``reads``: the signal it compares; ``forms``: which target forms it accepts.
 
     ``needs``: what else of the batch it is called with, as keywords of these names: ``labels [B]`` (int64; refused on
-    unlabelled streams), ``ids [B]`` (int64, the samples' stable ids, for a memory of its own).
+    unlabelled streams), ``ids [B]`` (int64, the samples' stable ids, for a memory of its own). Between agents that read
+    texts each in their own tokens, ``spans``: then ``spans [N, 3]`` and ``source_spans [M, 3]`` say what the N rows of
+    the student and the M of the target are about (sample in the batch, first character, character after the last), and
+    `labels` come for both, ``labels [N]`` and ``source_labels [M]``; ``tokens``: ``setup`` gets both vocabularies as
+    text, ``tokens`` and ``source_tokens``, ``list[str]``.
     """
 
     kind: ClassVar[str] = "objectives"
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, labels, hidden
     tempered: bool = False  # has a `temperature` that its target must share
-    needs: tuple[str, ...] = ()  # of: labels, ids
+    needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,9 @@ class ConsensusOffer(Offer):
     """A rule that combines several signals into one.
 
     ``needs_labels``: it is given the labels of the batch; ``stateful``, ``trained``: it has buffers, or weights, that
-    change, so that one host owns it.
+    change, so that one host owns it. ``partial``: its sources may know different classes; a class that a source does
+    not know has the logit ``-inf``. ``needs_column``: the setting that names a column of the data; ``setup`` then gets
+    ``columns``, the column's different values as text, and each call ``column [B]``, int64, their numbers (-1: none).
     """
 
     kind: ClassVar[str] = "consensus"
@@ -81,6 +91,8 @@ class ConsensusOffer(Offer):
     trained: bool = False
     spaces: tuple[str, ...] = ("probs", "logits")  # of: probs, logits, loss, gradient
     inputs: bool = False  # is informed by flows `as: input`, whose signals it does not combine
+    partial: bool = False
+    needs_column: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,10 +110,16 @@ class SignalOffer(Offer):
 
 @dataclass(frozen=True)
 class ModelOffer(Offer):
-    """A module built as ``factory(input_shape=..., classes=..., **config)``; ``gives`` names its signals."""
+    """A module built as ``factory(input_shape=..., classes=..., **config)``; ``gives`` names its signals.
+
+    ``encoder``: for models of texts, an import string of ``make(config, task=..., text=..., tags=..., agent=...,
+    files=..., texts=...)``, which returns a :class:`kdmesh.text.encoder.Encoder`. Such a model is built as
+    ``factory(task=..., classes=..., labels=..., vocabulary=..., pad=..., separator=..., **config)``; it reads `Tokens`.
+    """
 
     kind: ClassVar[str] = "models"
     gives: tuple[str, ...] = ("logits", "hidden")
+    encoder: str = ""
 
 
 @dataclass(frozen=True)

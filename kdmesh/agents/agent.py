@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kdmesh.agents import ragged
 from kdmesh.agents.build import output
 from kdmesh.agents.taps import Taps
+from kdmesh.streams.tokens import starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.views import View
 
 _default = torch.default_generator
-Value = tuple[Tensor, dict[str, Tensor]]
+Value = tuple[Any, dict[str, Any]]  # tensors, and logits that are not made yet
 Made = tuple["Callable[[Tensor], Tensor]", str]
 Asked = tuple["Agent", tuple[str, ...]]
 
@@ -59,11 +61,11 @@ class Agent:
             self._taps[names] = Taps(self.module, {path: path for path in paths if path}, f"agents.{self.name}")
         return self._taps[names]
 
-    def see(self, x: Tensor, ids: Tensor, epoch: int) -> Tensor:
+    def see(self, x: Any, ids: Tensor, epoch: int) -> Any:
         """The samples through the agent's view."""
         return x if self.view is None else self.view(x, ids.to(x.device), epoch)
 
-    def forward(self, x: Tensor, names: tuple[str, ...] = (), others: Sequence[Asked] = ()) -> Any:
+    def forward(self, x: Any, names: tuple[str, ...] = (), others: Sequence[Asked] = ()) -> Any:
         """Compute, with whatever mode and grad are in force; with ``others``, one value for this agent and each.
 
         The others are exits of the same weights: one forward answers for all.
@@ -73,7 +75,7 @@ class Agent:
                 return self._forward(x, names, others)
         return self._forward(x, names, others)
 
-    def _forward(self, x: Tensor, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
+    def _forward(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         self.forwards += 1
         if not names and self.exit is None:
             return output(self.module(x)), {}
@@ -95,12 +97,25 @@ class Agent:
             values[name] = self.makes[name][0](value) if name in self.makes else value
         return logits, values
 
-    def still(self, x: Tensor, fixed: int, names: tuple[str, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    def per(self, name: str) -> str:
+        """What a value has a row for, ``samples``, ``units`` or ``tokens``: one by its name, "" the logits."""
+        path = self.layer(name) if name else self.exit or ""
+        rows = getattr(self.module, "rows", None)  # a model of texts says; others have one per sample
+        return "samples" if rows is None else str(rows(path))
+
+    def starts(self, x: Any, name: str) -> Tensor | None:
+        """Where each sample's rows begin among those of a value, ``[n + 1]`` int64; None where each has one."""
+        per = self.per(name)
+        return None if per == "samples" else starts_of(x.counts if per == "units" else x.lengths)
+
+    def still(self, x: Any, fixed: int, names: tuple[str, ...] = ()) -> Value:
         """Forward in eval mode without gradient, in padded batches of one fixed size.
 
         A linear layer's rows change with the batch size, so this is what makes a live answer and a stored one, and
         answers for different batches, equal bit for bit.
         """
+        if not isinstance(x, Tensor):
+            return ragged.still(self, x, fixed, names)
         if len(x) == fixed and not self.module.training:  # the usual case in a step
             with torch.no_grad():
                 return self.forward(x, names)

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.errors import MeshError
+from kdmesh.signals.lazy import Lazy
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
+    from kdmesh.agents.reading import Reading
     from kdmesh.graph.plan import Plan
+    from kdmesh.offers import ModelOffer
     from kdmesh.plugins import Registry
+    from kdmesh.streams.table import Table
 
 
 def origin(plan: Plan, agent: str, path: tuple[str, ...] = ()) -> str:
@@ -41,20 +45,14 @@ def seed_of(plan: Plan, agent: str) -> int:
 
 
 def build(
-    plan: Plan,
-    agent: str,
-    shape: torch.Size,
-    classes: int,
-    registry: Registry,
-    modules: dict[str, nn.Module],
-    device: str = "cpu",
+    plan: Plan, agent: str, reading: Reading, registry: Registry, modules: dict[str, nn.Module], device: str = "cpu"
 ) -> nn.Module:
     """Return the module of a weights' owner, seeded, on a device (`meta` allocates nothing)."""
-    spec = plan.spec.agents[agent]
+    spec, labels = plan.spec.agents[agent], known_classes(plan, agent, reading.table)
     if agent in modules:
         return copy.deepcopy(modules[agent]).to(device)
     if spec.ema is not None and spec.model is None:
-        return build(plan, plan.owner[spec.ema.of], shape, classes, registry, modules, device)
+        return build(plan, plan.owner[spec.ema.of], reading, registry, modules, device)
     where = f"agents.{agent}.model"
     if spec.model is None:
         raise MeshError("this agent has no model", where=where, instead="model: {mlp: {hidden: [64]}}")
@@ -64,7 +62,12 @@ def build(
             module = import_path(spec.model.name, where)(**spec.model.config)
         else:
             offer = registry.find("models", spec.model.name, where)
-            module = offer.make(spec.model.config, input_shape=shape, classes=classes)
+            try:
+                module = _make(offer, spec.model.config, agent, plan, reading, labels)
+            except MeshError as error:
+                if not error.where.startswith("agents."):
+                    error.where = f"agents.{agent}.{error.where or 'model'}"
+                raise
     if not isinstance(module, nn.Module):
         raise MeshError(
             f"{spec.model.name} made a {type(module).__name__}",
@@ -72,6 +75,46 @@ def build(
             instead="something that makes an nn.Module",
         )
     return module if device == "meta" else module.to(device)
+
+
+def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:
+    """The classes that an agent's outputs stand for, None for all; MeshError for what is no class of the data."""
+    labels, where = plan.spec.agents[agent].labels, f"agents.{agent}.labels"
+    if labels is None:
+        return None
+    if plan.spec.task == "language_modelling":
+        raise MeshError("the outputs of a language model are its tokens", where=where, instead="leave `labels` out")
+    wrong = [number for number in labels if not 0 <= number < table.classes]
+    if wrong:
+        raise MeshError(f"the data have no class {wrong[0]}", where=where, instead=f"classes 0 to {table.classes - 1}")
+    return labels
+
+
+def _make(
+    offer: ModelOffer, config: dict[str, Any], agent: str, plan: Plan, reading: Reading, labels: list[int] | None
+) -> Any:
+    """Call a model's factory with its settings and what it is built for: samples of a shape, or encoded texts.
+
+    ``labels``: the classes that it knows, None for all.
+    """
+    table = reading.table
+    classes = table.classes if labels is None else len(labels)
+    if reading.texts:
+        encoder = reading.encoder(agent)
+        return offer.make(
+            {**config, "max_length": encoder.max_length},
+            task=plan.spec.task,
+            classes=classes,
+            labels=table.labels if labels is None else [table.labels[n] for n in labels if table.labels],
+            **encoder.facts,
+        )
+    if offer.encoder:
+        raise MeshError(
+            "this model reads texts, and the data are numbers",
+            where=f"agents.{agent}.model",
+            instead="mlp, cnn ..., or a data set of texts",
+        )
+    return offer.make(config, input_shape=table.shape, classes=classes)
 
 
 def import_path(path: str, where: str) -> Any:
@@ -103,9 +146,9 @@ def load_weights(module: nn.Module, path: str, where: str) -> None:
     module.load_state_dict(state)
 
 
-def output(value: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, something with `.logits`, or the first of a tuple."""
-    if isinstance(value, Tensor):
+def output(value: Any) -> Any:
+    """The logits in what a model returned: a tensor, made or not, something with `.logits`, or the first of a tuple."""
+    if isinstance(value, Tensor | Lazy):
         return value
     logits = getattr(value, "logits", None)
     return logits if logits is not None else value[0]

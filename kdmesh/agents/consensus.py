@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from kdmesh.agents.build import import_path
+from kdmesh.agents.facts import own_classes
 from kdmesh.signals import Signal
+from kdmesh.signals.lazy import LARGE, Combined, Lazy, dense, narrowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +28,10 @@ class Consensus:
     def __init__(self, node: ConsensusNode, config: dict[str, Any], strict: bool = False) -> None:
         self.node = node
         self.rule: Any = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
-        self.rule.space = node.space
+        self.rule.space, self.rule.temperature = node.space, node.temperature
         self.strict = strict
+        self.prefix = False  # whether members may have more columns than are compared, which stand first
+        self.width = 0  # columns of what it gives, where members know different classes
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self._tables: dict[str | None, tuple[int, Signal | None]] = {}
 
@@ -64,24 +68,86 @@ class Consensus:
         return signals, torch.stack(rows)
 
     def combine(
-        self, reader: str | None, fetch: Callable[[Edge], Signal | None], labels: Tensor | None
+        self,
+        reader: str | None,
+        fetch: Callable[[Edge], Signal | None],
+        labels: Tensor | None,
+        column: Tensor | None = None,
     ) -> Signal | None:
-        """Combine what the members say about a batch; samples nobody speaks of get weight 0."""
+        """Combine what the members say about a batch; samples nobody speaks of get weight 0.
+
+        ``column [B]``: the numbers of the values in the data's column that the rule reads, if it reads one.
+        """
         gathered = self.gather(reader, fetch)
         if gathered is None:
             return None
         signals, present = gathered
-        logits = self.stack(signals)
+        facts: dict[str, Any] = {"present": present}
+        if self.node.needs_labels:
+            facts["labels"] = labels
+            facts = self._own(facts, len(signals))
+            present = facts["present"]
+        if self.node.column:
+            facts["column"] = column
+        more: dict[str, Any] = {"target": reader} if self.node.per_target else {}
+        more |= self.given(fetch)
+        value: Tensor | Lazy
+        if any(signal is not None and isinstance(signal.value, Lazy) for signal in signals) and not more:
+            value = self._later(signals, facts)
+        else:
+            value = self._now(self.stack(signals), {**facts, **more})
+        weights = None if present is None else present.any(0).to(value.dtype)
+        return Signal(value, self.node.space, weights)
+
+    def _now(self, logits: Tensor, facts: dict[str, Any]) -> Tensor:
+        """Apply the rule to logits ``[M, B, C]``."""
         node = self.node
         values = (logits / node.temperature).softmax(-1) if node.space == "probs" else logits
-        more: dict[str, Any] = {"labels": labels} if node.needs_labels else {}
-        if node.per_target:
-            more["target"] = reader
-        value = self.rule.forward(values, logits=logits, present=present, **more, **self.given(fetch))
-        weights = None if present is None else present.any(0).to(value.dtype)
+        value: Tensor = self.rule.forward(values, logits=logits, **facts)
         if self.strict:
+            present = facts["present"]
+            weights = None if present is None else present.any(0).to(value.dtype)
             refuse_improper(value, values.shape[1:], node.space, weights)
-        return Signal(value, node.space, weights)
+        return value
+
+    def _later(self, signals: list[Signal | None], facts: dict[str, Any]) -> Lazy:
+        """The same of logits that are not made yet: when rows are asked for, of these rows."""
+        whole = [None if signal is None else self._logits(signal) for signal in signals]
+        known = [value for value in whole if value is not None]
+
+        def make(chunks: list[Tensor], where: slice | Tensor) -> Tensor:
+            made = iter(chunks)
+            rows = [torch.zeros_like(chunks[0]) if value is None else next(made) for value in whole]
+            here = {name: None if fact is None else fact[..., where] for name, fact in facts.items()}
+            return self._now(torch.stack(rows), here)
+
+        return Combined(known, make)
+
+    def _own(self, facts: dict[str, Any], members: int) -> dict[str, Any]:
+        """Labels by the columns of members that all know the same classes; nobody speaks about samples of others."""
+        labels, present, classes = facts.get("labels"), facts["present"], self.node.labels
+        if labels is None or classes is None:
+            return facts
+        own, known = own_classes(labels, classes)
+        known = known.expand(members, -1)
+        return {**facts, "labels": own, "present": known if present is None else present & known}
+
+    def weigh(self, signals: list[Signal | None], facts: dict[str, Any]) -> Tensor:
+        """The rule's coefficients ``[M, B]`` of the members, a few rows at a time where logits are not made yet."""
+        facts = self._own(facts, len(signals))
+        values = [None if signal is None else self._logits(signal) for signal in signals]
+        like = next(value for value in values if value is not None)
+        step = max(1, LARGE // like.shape[1]) if isinstance(like, Lazy) else max(1, len(like))
+        parts = []
+        for start in range(0, max(1, len(like)), step):
+            stop = min(start + step, len(like))
+            rows = [_rows(value, like, start, stop) for value in values]
+            here = {
+                name: fact[..., start:stop] if isinstance(fact, Tensor) and step < len(like) else fact
+                for name, fact in facts.items()
+            }
+            parts.append(self.rule.weights(torch.stack(rows), **here))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def given(self, fetch: Callable[[Edge], Signal | None]) -> dict[str, list[Tensor | None]]:
         """What informs the rule beside what it combines."""
@@ -91,15 +157,23 @@ class Consensus:
         return {"inputs": [None if signal is None else signal.value for signal in signals]}
 
     def stack(self, signals: list[Signal | None]) -> Tensor:
-        """Logits ``[M, B, C]``, zeros where a source has not published."""
-        like = next(signal.value for signal in signals if signal is not None)
-        return torch.stack([torch.zeros_like(like) if signal is None else self._logits(signal) for signal in signals])
+        """Logits ``[M, B, C]``, zeros where a source has not published, ``-inf`` at classes that it does not know."""
+        values = [None if signal is None else dense(self._logits(signal)) for signal in signals]
+        values = [_spread(value, edge, self.width) for value, edge in zip(values, self.node.members, strict=True)]
+        like = next(value for value in values if value is not None)
+        return torch.stack([torch.zeros_like(like) if value is None else value for value in values])
 
-    def _logits(self, signal: Signal) -> Tensor:
+    def _logits(self, signal: Signal) -> Tensor | Lazy:
         """A member's logits; of another consensus' probabilities those that give them at this temperature."""
         if signal.form != "probs":
-            return signal.value
-        return signal.value.clamp_min(torch.finfo(signal.value.dtype).tiny).log() * self.node.temperature
+            return narrowed(signal.value, self.width) if self.prefix else signal.value
+        temperature = self.node.temperature
+
+        def log(values: Tensor) -> Tensor:
+            return values.clamp_min(torch.finfo(values.dtype).tiny).log() * temperature
+
+        value = signal.value
+        return Combined([value], lambda chunks, where: log(chunks[0])) if isinstance(value, Lazy) else log(value)
 
     def table(self, reader: str | None, version: int, make: Callable[[], Signal | None]) -> Signal | None:
         """The consensus on a whole stream, kept until a publication changes it."""
@@ -108,6 +182,21 @@ class Consensus:
         if known is None or known[0] != version:
             known = self._tables[key] = (version, make())
         return known[1]
+
+
+def _rows(value: Tensor | Lazy | None, like: Tensor | Lazy, start: int, stop: int) -> Tensor:
+    """Some rows of a member's logits; zeros for one that has not published."""
+    if value is None:
+        return torch.zeros(stop - start, like.shape[1], dtype=like.dtype, device=like.device)
+    return value.rows(start, stop) if isinstance(value, Lazy) else value[start:stop]
+
+
+def _spread(value: Tensor | None, edge: Edge, width: int) -> Tensor | None:
+    """Logits of the classes that a source knows among all ``width``: ``-inf`` at the rest."""
+    if value is None or edge.classes is None:
+        return value
+    whole = value.new_full((*value.shape[:-1], width), float("-inf"))
+    return whole.index_copy(-1, torch.tensor(edge.classes, device=value.device), value)
 
 
 def refuse_improper(value: Any, shape: torch.Size, space: str, weights: Tensor | None) -> None:

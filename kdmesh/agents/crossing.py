@@ -11,22 +11,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdmesh.signals.lazy import Lazy, Projected
+
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
 
 Packed = list[tuple[str, Any, str]]
 Bundle = dict[Any, Packed]
 VALUE = ""
+WEIGHT, BIAS = "#weight", "#bias"  # of the layer that makes logits of hidden rows, where these cross instead
 
 
-def pack(value: tuple[Tensor, dict[str, Any]], only: Container[str] | None = None) -> Packed:
+def pack(value: tuple[Tensor | Lazy, dict[str, Any]], only: Container[str] | None = None) -> Packed:
     """Turn ``(logits, named)`` into arrays; what is None, or not among ``only`` ("": the logits), stays away."""
     named = [(VALUE, value[0]), *value[1].items()]
     return [
-        (name, _array(tensor), str(tensor.dtype))
-        for name, tensor in named
-        if tensor is not None and (only is None or name in only)
+        (part, _array(tensor), str(tensor.dtype))
+        for name, whole in named
+        if whole is not None and (only is None or name in only)
+        for part, tensor in _parts(name, whole)
     ]
+
+
+def _parts(name: str, value: Tensor | Lazy) -> Iterator[tuple[str, Tensor]]:
+    """A tensor as it is; logits that are not made yet in the form that is smaller."""
+    if isinstance(value, Projected) and value.compact:
+        yield name, value.hidden
+        settled = value.settled()  # what is handed over here is not copied at once
+        yield WEIGHT, settled.weight
+        if settled.bias is not None:
+            yield BIAS, settled.bias
+    else:
+        yield name, value.dense() if isinstance(value, Lazy) else value
 
 
 def unpack(bundle: Bundle, device: torch.device) -> dict[Any, Any]:
@@ -34,7 +50,11 @@ def unpack(bundle: Bundle, device: torch.device) -> dict[Any, Any]:
     out: dict[Any, Any] = {}
     for key, packed in bundle.items():
         values = {name: _tensor(array, dtype, device) for name, array, dtype in packed}
-        out[key] = (values.pop(VALUE, None), values)
+        value: Any
+        value, weight, bias = values.pop(VALUE, None), values.pop(WEIGHT, None), values.pop(BIAS, None)
+        if weight is not None and value is not None:
+            value = Projected(value, weight, bias)
+        out[key] = (value, values)
     return out
 
 

@@ -8,28 +8,31 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from kdmesh.agents import measure, metrics, saving, state
+from kdmesh.agents import building, facts, measure, saving, state
 from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build, load_weights, origin
-from kdmesh.agents.consensus import Consensus
 from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.agents.feed import Feed
 from kdmesh.agents.lesson import Frame, Lesson
+from kdmesh.agents.reading import Reading
 from kdmesh.agents.weights import Weights
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
 from kdmesh.store import Key, Store
 from kdmesh.streams.private import own_part
 from kdmesh.streams.seeds import mix
+from kdmesh.streams.stream import without
 from kdmesh.streams.views import View
 
 if TYPE_CHECKING:
     from kdmesh.agents.feed import Lane
+    from kdmesh.agents.reading import Files
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.segment import Segment
     from kdmesh.plugins import Registry
+    from kdmesh.store import Publication
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
@@ -38,14 +41,17 @@ if TYPE_CHECKING:
 class Blueprint:
     """What every host is built from.
 
-    ``shapes``: the shape, without its batch axis, of a tap or of a signal that is made, by (agent, name). ``strict``:
-    what a consensus gives is checked.
+    ``shapes``: the shape, without its batch axis, of a tap or of a signal that is made, by (agent, name), and under the
+    name "" of outputs that are not one per class. ``strict``: what a consensus gives is checked. ``tokenizers``: of
+    agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
     """
 
     plan: Plan
     modules: dict[str, nn.Module] = field(default_factory=dict)
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
     strict: bool = False
+    tokenizers: dict[str, Files] = field(default_factory=dict)
+    left_out: Tensor | None = None
 
 
 class Host:
@@ -59,17 +65,23 @@ class Host:
         self.dropped = self.plan.dropped
         self.seed = self.plan.spec.seed
         self.fixed = self.plan.spec.train.batch_size
-        self.table, self.streams = own_part(table, streams, self.plan.hosts[name]), streams
-        self.feed = Feed(self.table, streams, self.seed)
+        self.streams = without(streams, blueprint.left_out)
+        self.values = facts.distinct(self.plan, table)  # before others' samples are blanked
+        self.table = own_part(table, self.streams, self.plan.hosts[name])
+        self.reading = Reading(self.plan, self.table, registry, blueprint.tokenizers)
+        self.feed = Feed(self.reading, self.streams, self.seed)
         self.store = Store()
         self.snapshots: dict[str, Agent] = {}
         self._threads = 0
+        self._numbers: dict[tuple[str, int], Tensor] = {}
         names = self.plan.hosts[name]
         self.weights = {owner: self._weights(owner) for owner in dict.fromkeys(self.plan.owner[n] for n in names)}
         self.agents = {agent: self._agent(agent, self.weights[self.plan.owner[agent]]) for agent in names}
-        self.consensus = self._consensus()
+        self.consensus = building.consensus(self)
         self.objectives = {
-            edge.id: self._objective(edge) for edge in self.plan.edges if edge.target in self.agents and edge.objective
+            edge.id: building.objective(self, edge)
+            for edge in self.plan.edges
+            if edge.target in self.agents and edge.objective
         }
         self._adopt_trained_rules()
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
@@ -80,8 +92,7 @@ class Host:
 
     def _weights(self, owner: str) -> Weights:
         spec, settings = self.plan.spec.agents[owner], self.plan.train(owner)
-        shape, classes = self.table.shape, self.table.classes
-        module = build(self.plan, owner, shape, classes, self.registry, self.blueprint.modules, settings.device)
+        module = build(self.plan, owner, self.reading, self.registry, self.blueprint.modules, settings.device)
         first = origin(self.plan, owner)
         if (path := self.plan.spec.agents[first].weights) is not None:
             load_weights(module, path, f"agents.{owner}.weights")
@@ -122,68 +133,16 @@ class Host:
 
         return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
 
-    def _objective(self, edge: Edge) -> Any:
-        """Build a flow's loss with its adapters, seeded by the flow's ends."""
-        assert edge.objective is not None
-        objective = self.registry.find("objectives", edge.objective.name).make(edge.objective.config)
-        torch.manual_seed(mix(self.seed, "objective", edge.source, edge.target, edge.id))
-        try:
-            objective.setup(*self._shapes(edge), **self._facts(edge))
-        except MeshError as error:
-            error.where = error.where or edge.where
-            raise
-        except ValueError as error:
-            raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
-        return objective.to(self.plan.train(edge.target).device)
+    def columns(self, edge: Edge) -> int | Tensor | None:
+        """Which of the reader's columns a flow compares: see building.py."""
+        return building.columns(self, edge)
 
-    def _shapes(self, edge: Edge) -> tuple[torch.Size, torch.Size]:
-        """The shapes, without the batch axis, of what an objective compares."""
-        shapes, outputs = self.blueprint.shapes, self._outputs(edge.target)
-        own = shapes[edge.target, edge.tap.to] if edge.reads == "hidden" and edge.tap is not None else outputs
-        if edge.source in self.plan.owner:
-            return own, self._sent(edge)
-        return own, torch.Size([]) if edge.form == "labels" else outputs
-
-    def _sent(self, edge: Edge) -> torch.Size:
-        """The shape, without the batch axis, of what an agent sends on an edge."""
-        return self.blueprint.shapes[edge.source, edge.what] if edge.what else self._outputs(edge.source)
-
-    def _outputs(self, agent: str) -> torch.Size:
-        """The shape of an agent's logits without the batch axis."""
-        labels = self.plan.spec.agents[agent].labels
-        return torch.Size([self.table.classes if labels is None else len(labels)])
-
-    def _facts(self, edge: Edge) -> dict[str, Tensor | None]:
-        """What an objective needs beside its target, of the whole stream."""
-        if not edge.needs:
-            return {}
-        lane = self.feed.lane(edge.stream, edge.target, torch.device(self.plan.train(edge.target).device))
-        known = {"labels": lane.y, "ids": lane.ids}
-        return {name: known[name] for name in edge.needs}
-
-    def _consensus(self) -> dict[str, Consensus]:
-        """The consensus nodes that this host reads or judges, and those that these read."""
-        found: dict[str, Consensus] = {}
-
-        def add(node: ConsensusNode) -> Consensus:
-            if node.name not in found:
-                config = self.registry.check("consensus", node.rule.name, node.rule.config).model_dump()
-                torch.manual_seed(mix(self.seed, "consensus", node.name))
-                made = found[node.name] = Consensus(node, config, self.blueprint.strict)
-                sources, given = tuple(edge.source for edge in node.members), tuple(map(self._sent, node.given))
-                try:
-                    made.rule.setup(sources, self.table.classes, given)
-                except MeshError as error:
-                    error.where = error.where or f"consensus.{node.name}"
-                    raise
-                inner = [self.plan.consensus.get(edge.source) for edge in node.members]
-                made.nested = [add(other) for other in inner if other is not None]
-            return found[node.name]
-
-        for node in self.plan.consensus.values():
-            if any(edge.target in self.agents for edge in node.readers) or self._judges(node.name):
-                add(node)
-        return found
+    def numbers(self, node: ConsensusNode, lane: Lane) -> Tensor:
+        """The column that a rule reads, on a lane: see facts.py."""
+        key = (node.name, id(lane))
+        if key not in self._numbers:
+            self._numbers[key] = facts.numbers(self, node, lane)
+        return self._numbers[key]
 
     def _adopt_trained_rules(self) -> None:
         """A trained rule is a set of weights like any other; its readers' settings train it."""
@@ -191,9 +150,6 @@ class Host:
             if consensus.node.trained:
                 settings = self.plan.train(consensus.node.readers[0].target)
                 self.weights[name] = Weights(name, consensus.rule.to(settings.device), settings)
-
-    def _judges(self, consensus: str) -> bool:
-        return self.plan.judge(consensus) == self.name
 
     def threads(self, count: int) -> None:
         """Use so many torch threads from here on."""
@@ -276,20 +232,20 @@ class Host:
         if measure:
             one.forwards = made
         found = {Key(agent, stream, what): values[what] if what else logits for what in whats}
-        return {key: pack((value, {})) for key, value in found.items()}
+        return {key: pack((value, {"starts": one.starts(lane.x, key.what)})) for key, value in found.items()}
 
     def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
         key = Key(agent, stream, what, "recorded")
         publication = self.store.commit(key)
-        return {} if publication is None else {key: pack((publication.values, {"present": publication.present}))}
+        return {} if publication is None else {key: _packed(publication)}
 
-    def receive(self, published: dict[Key, Any]) -> None:
-        """Store what was published, here or elsewhere."""
+    def receive(self, *published: dict[Key, Any]) -> None:
+        """Store what was published, here or elsewhere, one after the other."""
         device = next(iter(self.agents.values())).device
-        for key, packed in published.items():
+        for key, packed in (item for part in published for item in part.items()):
             values, more = next(iter(unpack({0: packed}, device).values()))
-            self.store.put(key, values, more.get("present"))
+            self.store.put(key, values, more.get("present"), more.get("starts"))
 
     def export_state(self, agent: str) -> dict[str, Any]:
         """An agent's weights as they are now."""
@@ -302,15 +258,7 @@ class Host:
         if agent not in self.snapshots:
             owner = self.plan.owner[agent]
             settings = self.plan.train(owner)
-            module = build(
-                self.plan,
-                owner,
-                self.table.shape,
-                self.table.classes,
-                self.registry,
-                self.blueprint.modules,
-                settings.device,
-            )
+            module = build(self.plan, owner, self.reading, self.registry, self.blueprint.modules, settings.device)
             self.snapshots[agent] = self._agent(agent, Weights(owner, module.eval().requires_grad_(False), settings))
         self.snapshots[agent].module.load_state_dict(values)
 
@@ -333,7 +281,8 @@ class Host:
 
         def make() -> Signal | None:
             try:
-                return consensus.combine(reader, fetch, lane.y)
+                node = consensus.node
+                return consensus.combine(reader, fetch, lane.y, self.numbers(node, lane) if node.column else None)
             except Exception as error:
                 self.blame_rule(name, error, f"the stream {lane.stream.name!r}")
 
@@ -342,16 +291,8 @@ class Host:
     # -- measuring and saving: see measure.py and saving.py --------------------------------------------------------
 
     def evaluate(self, agent: str, stream: str) -> dict[str, float]:
-        """Accuracy, loss and calibration of an agent on a stream whose labels are known."""
-        one = self.agents[agent]
-        lane = self.feed.lane(stream, agent, one.device)
-        if lane.truth is None:
-            return {}
-        self.threads(one.weights.settings.threads)
-        made = one.forwards
-        logits, _ = one.still(lane.x, measure.CHUNK)
-        one.forwards = made  # measuring is not teaching
-        return metrics.quality(logits, lane.truth)
+        """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
+        return measure.evaluate(self, self.agents[agent], stream)
 
     def judge(self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]) -> dict[str, Any]:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
@@ -390,8 +331,12 @@ class Host:
     def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
         """What an agent published and this host reads, as it was published."""
         found = {key: self.store.get(key) for key in (Key(agent, stream, what) for what in whats)}
-        return {key: pack((one.values, {"present": one.present})) for key, one in found.items() if one is not None}
+        return {key: _packed(one) for key, one in found.items() if one is not None}
 
     def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> saving.Part:
         """Write, or hand over, an agent's folder: safetensors, config and a card."""
         return saving.save_agent(self, agent, folder, card)
+
+
+def _packed(one: Publication) -> Any:
+    return pack((one.values, {"present": one.present, "starts": one.starts}))

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kdmesh.agents import building, facts
 from kdmesh.agents.agent import Value, reseed
+from kdmesh.agents.terms import shared_targets
 from kdmesh.agents.update import Update
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.steps import Op
 from kdmesh.signals import Signal
+from kdmesh.signals.lazy import Lazy, Projected, dense
 from kdmesh.store import Key
 from kdmesh.streams.order import steps_per_epoch
 from kdmesh.streams.seeds import mix
@@ -21,23 +24,26 @@ if TYPE_CHECKING:
 
     from kdmesh.agents.feed import Batch, Lane
     from kdmesh.agents.host import Host
+    from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Lesson as LessonPlan
 
 MASK = 2**63 - 1
+SETTLED = "#settled"  # among what a forward gave: its logits as they are before anyone is updated
 STRIDE = 0x9E3779B97F4A7C15  # odd: seeds of successive steps never repeat within 2**63
 
 
 class Frame:
     """What is known within one step: batches, forwards, consensus."""
 
-    __slots__ = ("batches", "combined", "kept", "signals", "step", "values")
+    __slots__ = ("batches", "combined", "kept", "signals", "softened", "step", "values")
 
     def __init__(self, step: int) -> None:
         self.step = step
         self.batches: dict[int, Batch | None] = {}
         self.values: dict[Op, Value] = {}
         self.signals: dict[tuple[Op, str, bool, str], Signal] = {}
+        self.softened: dict[tuple[int, float], tuple[Signal, Signal]] = {}  # by the signal's id and the temperature
         self.combined: dict[tuple[str, str | None], Signal | None] = {}
         self.kept: dict[tuple[str, ...], Value] = {}
 
@@ -55,8 +61,9 @@ class Lesson:
         self.host, self.stage, self.plan, self.ends, self.first = host, stage, plan, ends, first
         self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
-        self.taps = _taps(plan.edges, host)
+        self.taps = building.taps(host, plan.edges)
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
+        self.softens = shared_targets(plan.edges, host.objectives)
         self._sent: dict[Op, set[str]] = {}
         self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
         self.update = Update(self)
@@ -90,13 +97,23 @@ class Lesson:
         batch = self.batch(frame, self.lane(agent, stream))
         return None if batch is None else batch.y
 
-    def facts(self, frame: Frame, agent: str, stream: str, needs: tuple[str, ...]) -> dict[str, Tensor | None]:
-        """The labels and sample ids of an agent's batch, as far as an objective needs them."""
+    def facts(
+        self, frame: Frame, agent: str, stream: str, needs: tuple[str, ...], source: str
+    ) -> dict[str, Tensor | None]:
+        """What an objective needs beside the signals; see facts.py."""
         lane = self.lane(agent, stream)
+        batch, theirs = self.batch(frame, lane), None
+        assert batch is not None
+        if "spans" in needs:
+            theirs = self.batch(frame, self.host.feed.lane(stream, source, lane.device))
+        return facts.of_batch(needs, lane, batch, theirs)
+
+    def column(self, frame: Frame, agent: str, node: ConsensusNode) -> Tensor:
+        """The numbers of the values that a rule reads, for an agent's batch."""
+        lane = self.lane(agent, node.stream)
         batch = self.batch(frame, lane)
         assert batch is not None
-        known = {"labels": batch.y, "ids": lane.samples(batch.at)}
-        return {name: known[name] for name in needs}
+        return self.host.numbers(node, lane)[lane.rows(batch.at)]
 
     def position(self, step: int, lane: Lane) -> int:
         """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
@@ -160,6 +177,11 @@ class Lesson:
             for edge in [*self.plan.edges, *(e for n in self.host.plan.consensus.values() for e in n.inputs)]
         )
 
+    def _is_heard(self, op: Op) -> bool:
+        """Whether others read a forward's outputs within the step."""
+        edges = [*self.plan.edges, *(edge for node in self.host.plan.consensus.values() for edge in node.inputs)]
+        return any(e.live and (e.source, e.stream, e.what) == (op.node, op.stream, "") for e in edges)
+
     def _forward(self, op: Op) -> Callable[[Frame], None] | None:
         """Forward an agent, and the exits that share its forward."""
         agent = self.host.agents[op.node]
@@ -180,6 +202,7 @@ class Lesson:
             if edge.source == exit.node and exit == Op("f", exit.node, _base(self.lane(exit.node, edge.stream)))
         ]
         threads = agent.weights.settings.threads
+        heard = self.host.plan.owner[op.node] in self.ends and self._is_heard(op)
         forward_now, threads_now, batch_of = agent.forward, self.host.threads, self.batch
 
         def compute(x: Tensor) -> Any:
@@ -204,6 +227,8 @@ class Lesson:
                     module.train()
                     value = compute(x)
                     module.eval()
+            if heard and not others and isinstance(value[0], Projected):
+                value[1][SETTLED] = value[0].settled()  # who reads it later must not see weights that moved on
             if others:
                 frame.values.update(zip(exits, value, strict=True))  # type: ignore[arg-type]  # as many as exits
             else:
@@ -220,11 +245,11 @@ class Lesson:
         if edge.source in self.host.dropped:
             return lambda frame: None
         if edge.source == LABELS:
-            lane = self.lane(reader, edge.stream)
+            lane, classes = self.lane(reader, edge.stream), self.host.plan.spec.agents[reader].labels
 
             def labels(frame: Frame) -> Signal | None:
                 batch = self.batch(frame, lane)
-                return None if batch is None or batch.y is None else Signal(batch.y, "labels")
+                return None if batch is None or batch.y is None else facts.labels(batch.y, classes)
 
             return labels
         if edge.source in self.host.plan.consensus:
@@ -245,6 +270,8 @@ class Lesson:
         assert op in self.plan.ops, f"the step has no {op.label(set())} for {edge}"
         what, detach, device, form = edge.what, edge.detach, self.host.agents[reader].device, edge.form
         key = (op, what, detach, str(device))
+        source = self.host.agents.get(edge.source)
+        moves = source is None or source.device != device
 
         def live(frame: Frame) -> Signal | None:
             signal = frame.signals.get(key)  # made once for all readers
@@ -252,8 +279,10 @@ class Lesson:
                 value = frame.values.get(op)
                 if value is None:
                     return None
-                tensor = value[1][what] if what else value[0]
-                signal = frame.signals[key] = Signal((tensor.detach() if detach else tensor).to(device), form)
+                tensor: Any = value[1][what] if what else value[0]
+                if detach:
+                    tensor = (tensor if what else value[1].get(SETTLED, tensor)).detach()
+                signal = frame.signals[key] = Signal(tensor.to(device) if moves else tensor, form)
             return signal
 
         return live
@@ -303,14 +332,17 @@ class Lesson:
         signal: Signal | None = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
             try:
-                signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(frame), batch.y)
+                column = self.column(frame, reader, consensus.node) if consensus.node.column else None
+                signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(frame), batch.y, column)
             except Exception as error:
                 self.host.blame_rule(name, error, f"at step {frame.step}")
         elif batch is not None:
             whole = self.host.stored_consensus(name, reader, lane)
             if whole is not None:
-                weights = None if whole.weights is None else whole.weights[batch.at]
-                signal = Signal(whole.value[batch.at], whole.form, weights)
+                rows = lane.rows(batch.at)
+                weights = None if whole.weights is None else whole.weights[rows]
+                value = whole.value.take(rows) if isinstance(whole.value, Lazy) else whole.value[rows]
+                signal = Signal(value, whole.form, weights)
         frame.combined[key] = signal
         return signal
 
@@ -342,8 +374,9 @@ class Lesson:
                 batch = self.batch(frame, lane)
                 at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
                 if batch is not None:
-                    tensor = value[1][key.what] if key.what else value[0]
-                    self.host.store.record(key, len(lane), batch.at, tensor.detach(), at_once)
+                    tensor = dense(value[1][key.what] if key.what else value[0]).detach()
+                    starts = self.host.agents[key.source].starts(lane.x, key.what)
+                    self.host.store.record(key, len(lane), batch.at, tensor, at_once, starts)
 
 
 def _base(lane: Lane) -> str:
@@ -355,15 +388,3 @@ def _detached(signal: Signal | None) -> Signal | None:
     if signal is None or not signal.value.requires_grad:
         return signal
     return Signal(signal.value.detach(), signal.form, signal.weights)
-
-
-def _taps(edges: list[Edge], host: Host) -> dict[tuple[str, str], tuple[str, ...]]:
-    """What, beside logits, each (agent, stream) forward must give: layers, and signals that are made."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
-    for edge in edges:
-        if edge.reads == "hidden" and edge.tap is not None:
-            found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
-    for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
-        if edge.what and edge.source in host.plan.owner:
-            found.setdefault((edge.source, edge.stream), {})[edge.what] = None
-    return {key: tuple(names) for key, names in found.items()}

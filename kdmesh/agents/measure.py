@@ -17,10 +17,25 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kdmesh.agents.agent import Agent
+    from kdmesh.agents.feed import Lane
     from kdmesh.agents.host import Host
     from kdmesh.graph.edges import Edge
+    from kdmesh.signals.lazy import Lazy
 
 CHUNK = 256
+
+
+def evaluate(host: Host, one: Agent, stream: str) -> dict[str, float]:
+    """Forward an agent on a whole stream, and compare with its labels; nothing where there are none."""
+    lane = host.feed.lane(stream, one.name, one.device)
+    truth = lane.truth
+    if truth is None or not len(truth):
+        return {}
+    host.threads(one.weights.settings.threads)
+    made = one.forwards
+    logits, _ = one.still(lane.x, CHUNK)
+    one.forwards = made  # measuring is not teaching
+    return metrics.quality(logits, truth, characters=lane.characters, classes=host.plan.spec.agents[one.name].labels)
 
 
 def judge(
@@ -33,16 +48,23 @@ def judge(
     """
     consensus = host.consensus[name]
     device = next(iter(host.agents.values())).device
-    sent: dict[tuple[str, str], Tensor] = {}
+    sent: dict[tuple[str, str], Tensor | Lazy] = {}
     for part in published:
         sent.update({(key.source, key.what): value[0] for key, value in unpack(part, device).items()})
-    truth = host.feed.lane(stream, _owner(host, stream), device).truth
+    lane = host.feed.lane(stream, _owner(host, consensus.node.members[0].source, stream), device)
+    truth = lane.truth
     found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
-    signal = _combined(host, name, sent, truth)
+    signal = _combined(host, name, sent, truth, lane)
     if signal is not None and truth is not None:
-        found["quality"] = metrics.quality(signal.value, truth, probs=signal.form == "probs")
+        probs = signal.form == "probs"
+        found["quality"] = metrics.quality(
+            signal.value, truth, probs=probs, characters=lane.characters, classes=consensus.node.labels
+        )
     spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
-    voices = [value.argmax(1) for source in among if (value := spoken.get(source)) is not None]
+    agents = host.plan.spec.agents
+    voices = [
+        metrics.guesses(value, agents[source].labels) for source in among if (value := spoken.get(source)) is not None
+    ]
     if voices:
         guesses = torch.stack(voices)
         memory = f"{name}:{stream}"
@@ -52,7 +74,9 @@ def judge(
     return found
 
 
-def _combined(host: Host, name: str, sent: dict[tuple[str, str], Tensor], truth: Tensor | None) -> Signal | None:
+def _combined(
+    host: Host, name: str, sent: dict[tuple[str, str], Tensor | Lazy], truth: Tensor | None, lane: Lane
+) -> Signal | None:
     consensus = host.consensus[name]
     if (
         consensus.node.space == "gradient"
@@ -63,7 +87,7 @@ def _combined(host: Host, name: str, sent: dict[tuple[str, str], Tensor], truth:
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return _combined(host, edge.source, sent, truth)
+            return _combined(host, edge.source, sent, truth, lane)
         value = sent.get((edge.source, edge.what))
         return None if value is None else Signal(value, edge.form)
 
@@ -71,16 +95,22 @@ def _combined(host: Host, name: str, sent: dict[tuple[str, str], Tensor], truth:
     consensus.rule.eval()
     try:
         with torch.no_grad():
-            return consensus.combine(None, fetch, truth)
+            column = host.numbers(consensus.node, lane) if consensus.node.column else None
+            return consensus.combine(None, fetch, truth, column)
     except Exception as error:
         host.blame_rule(name, error, "for its measurement")
     finally:
         consensus.rule.train(training)
 
 
-def _owner(host: Host, stream: str) -> str:
+def _owner(host: Host, source: str, stream: str) -> str:
+    """The agent whose lane tells what the members of a consensus answer: one that reads as they do."""
     shards = host.streams[stream].shards
-    return next(iter(host.agents)) if shards is None else next(name for name in shards if name in host.agents)
+    if shards is not None:
+        return next(name for name in shards if name in host.agents)
+    while source in host.consensus:
+        source = host.consensus[source].node.members[0].source
+    return source
 
 
 def describe(host: Host, agent: Agent) -> dict[str, Any]:
@@ -91,7 +121,19 @@ def describe(host: Host, agent: Agent) -> dict[str, Any]:
         "latency_ms": latency(host, agent),
         "forwards": agent.forwards,
         "updates": agent.weights.updates,
+        "reports": reports(host, agent),
     }
+
+
+def reports(host: Host, agent: Agent) -> dict[str, dict[str, float]]:
+    """What objectives say of themselves, by the flow into an agent: how much of it they compared, say."""
+    found = {}
+    for edge in host.plan.edges:
+        if edge.target == agent.name and edge.id in host.objectives:
+            said: dict[str, float] = getattr(host.objectives[edge.id], "report", dict)()
+            if said:
+                found[f"{edge.source} -> {edge.target}"] = said
+    return found
 
 
 def sha256(module: nn.Module) -> str:
@@ -107,7 +149,7 @@ def sha256(module: nn.Module) -> str:
 @torch.no_grad()
 def latency(host: Host, agent: Agent, runs: int = 15) -> float:
     """Median milliseconds to answer one sample."""
-    x = host.table.x[:1].to(agent.device)
+    x = host.feed.one(agent.name, agent.device)
     host.threads(agent.weights.settings.threads)
     was = agent.module.training
     agent.module.eval()

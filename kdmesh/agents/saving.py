@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kdmesh.agents.host import Host
 
 TOKEN = ".shared"
+WEIGHTS, CONFIG, OURS = "model.safetensors", "config.json", "kdmesh.json"
 Part = dict[str, bytes | None]  # files by name; with their content where the driver is to write them
 
 
@@ -35,38 +36,71 @@ def write(root: Path, files: Part) -> None:
     root.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         if content is not None:
+            (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_bytes(content)
 
 
 def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any]) -> Part:
-    """Write ``model.safetensors``, ``config.json`` (how to build the module again) and a card in plain words.
+    """Write weights, configuration and a card in plain words.
 
-    ``folder`` None: hand them over, to a driver that writes elsewhere.
+    A model that has a form of its own, as those of texts do, is written in that, and how kdmesh builds it in
+    ``kdmesh.json``; any other as ``model.safetensors`` and ``config.json``. ``folder`` None: hand the files over, to a
+    driver that writes elsewhere.
     """
-    owner = host.plan.owner[agent]
-    spec = host.plan.spec.agents[owner]
-    ema = spec.ema
-    model = spec.model or (host.plan.spec.agents[host.plan.owner[ema.of]].model if ema is not None else None)
-    config = {
+    module: Any = host.agents[agent].module
+    own = getattr(module, "files", None)
+    files: dict[str, bytes] = own(host.reading.encoder(agent).tokenizer) if own is not None else {}
+    files[CONFIG if own is None else OURS] = (json.dumps(_config(host, agent), indent=2) + "\n").encode()
+    told = _card(agent, card, host) if own is None else _text_card(agent, card, host)
+    files["README.md"] = told.encode()
+    state = host.weights[host.plan.owner[agent]].state() if own is None else {}
+    if folder is None:
+        return {**({WEIGHTS: save(state)} if own is None else {}), **files}
+    write(Path(folder), {**files})
+    if own is None:
+        save_file(state, Path(folder) / WEIGHTS)
+    return dict.fromkeys([*([WEIGHTS] if own is None else []), *files])
+
+
+def _config(host: Host, agent: str) -> dict[str, Any]:
+    """How to build an agent's module again."""
+    spec = host.plan.spec.agents[agent]
+    model, module, names = host.reading.model(agent), host.agents[agent].module, host.table.labels
+    return {
         "kdmesh": 1,
         "agent": agent,
+        "task": host.plan.spec.task,
         "model": None if model is None else model.model_dump(mode="json"),
-        "module": f"{type(host.agents[agent].module).__module__}:{type(host.agents[agent].module).__qualname__}",
-        "exit": host.plan.spec.agents[agent].exit,
-        "input_shape": list(host.table.shape),
-        "classes": host.table.classes,
-        "labels": host.table.labels,
+        "module": f"{type(module).__module__}:{type(module).__qualname__}",
+        "exit": spec.exit,
+        "input_shape": [] if host.reading.texts else list(host.table.shape),
+        "classes": host.table.classes if spec.labels is None else len(spec.labels),
+        "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
+        **({"class_numbers": spec.labels} if spec.labels is not None else {}),
+        **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
+        **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),
     }
-    state, weights = host.weights[owner].state(), "model.safetensors"
-    files = {
-        "config.json": (json.dumps(config, indent=2) + "\n").encode(),
-        "README.md": _card(agent, card, host).encode(),
-    }
-    if folder is None:
-        return {weights: save(state), **files}
-    write(Path(folder), {**files})
-    save_file(state, Path(folder) / weights)
-    return dict.fromkeys([weights, *files])
+
+
+def _text_card(agent: str, card: dict[str, Any], host: Host) -> str:
+    """The model card that the hub reads; each teacher with its licence, where that is known."""
+    table = host.table
+    module: Any = host.agents[agent].module
+    teachers: dict[str, str | None] = {}
+    for name in card.get("teachers", []):
+        teacher = host.agents.get(name)
+        teachers[name] = getattr(teacher.module, "licence", None) if teacher is not None else None
+    told: str = module.card(
+        agent,
+        mesh=host.plan.spec.name,
+        seed=host.plan.spec.seed,
+        role=card.get("role", ""),
+        teachers=teachers,
+        data=Path(table.source).name if table.source else "",
+        data_licence=table.licence,
+        metrics=card.get("metrics", {}),
+    )
+    return told
 
 
 def _card(agent: str, card: dict[str, Any], host: Host) -> str:

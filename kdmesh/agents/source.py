@@ -12,6 +12,7 @@ from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
 from kdmesh.streams.stream import Stream, resolve
 from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
@@ -66,7 +67,7 @@ class Source:
 
 def digest(table: Table) -> str:
     """The sha256 of samples and labels."""
-    found = hashlib.sha256(table.x.contiguous().numpy().data)
+    found = hashlib.sha256(table.x.digest() if isinstance(table.x, Texts) else table.x.contiguous().numpy().data)
     if table.y is not None:
         found.update(table.y.contiguous().numpy().data)
     return found.hexdigest()

@@ -58,9 +58,8 @@ def save(host: Host, stage: str, folder: str | None) -> Part:
     for hidden, table in host.store.tables():
         for about, publication in table.items():
             if about.source in plan.agents:
-                keep(publication.values, "store", hidden, *about, "values")
-                if publication.present is not None:
-                    keep(publication.present, "store", hidden, *about, "present")
+                for name, value in publication.tensors():
+                    keep(value, "store", hidden, *about, name)
     for agent, snapshot in host.snapshots.items():
         if agent in plan.agents:
             for key, value in snapshot.module.state_dict().items():
@@ -113,15 +112,15 @@ def load(host: Host, stage: str, given: str | Part) -> None:
         state = {key[1]: value for key, value in found.get(kind, {}).items() if key[0] == str(name)}
         module.load_state_dict(state)
     for name, value in facts["best"].items():
-        host.best[name] = (value, {key[1]: kept for key, kept in found["best"].items() if key[0] == name})
+        host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
     for agent, forwards in facts["forwards"].items():
         host.agents[agent].forwards = forwards
     device = next(iter(host.agents.values())).device
-    for (hidden, *key, what), value in found.get("store", {}).items():
-        if what == "values":
-            present = found["store"].get((hidden, *key, "present"))
-            publication = Publication(value.to(device), None if present is None else present.to(device), 0)
-            host.store.restore(hidden, Key(*key), publication)
+    kept: dict[tuple[str, ...], dict[str, Tensor]] = {}
+    for (*about, name), value in found.get("store", {}).items():
+        kept.setdefault(tuple(about), {})[name] = value.to(device)
+    for (hidden, *key), parts in kept.items():
+        host.store.restore(hidden, Key(*key), Publication.of(parts))
     for agent in {name[0] for name in found.get("snapshot", {})}:
         state = {key[1]: value for key, value in found["snapshot"].items() if key[0] == agent}
         host.take_snapshot(agent, {key: pack((value, {})) for key, value in state.items()})

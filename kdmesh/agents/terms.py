@@ -10,10 +10,11 @@ from torch import Tensor
 
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
+from kdmesh.signals.lazy import Lazy, dense, narrowed
 from kdmesh.spec import Ramp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from kdmesh.agents.consensus import Consensus
     from kdmesh.agents.lesson import Frame, Lesson
@@ -21,23 +22,32 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
 
 
-NOTHING: dict[str, Tensor | None] = {}
-
-
 class Term:
     """``weight * objective(own signal, target)`` of one flow; None in a step in which nothing is known yet."""
 
-    def __init__(self, edge: Edge, objective: Objective, own: Callable[[Frame], Tensor], lesson: Lesson) -> None:
+    def __init__(self, edge: Edge, objective: Objective, own: Callable[[Frame], Any], lesson: Lesson) -> None:
         self.edge, self.objective, self.own, self.lesson = edge, objective, own, lesson
         self.fetch = lesson.fetcher(edge, edge.target)
         self.factor = None if isinstance(edge.weight, Ramp) else edge.weight
         self.compute = objective.forward  # no module hooks on the hot path
-        self.seen: tuple[Tensor, Signal] | None = None  # of the last step, for the report of a broken loss
+        self.columns = lesson.host.columns(edge)
+        self.temperature = lesson.softens.get(edge.id)
+        self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
 
-    def given(self, frame: Frame) -> dict[str, Tensor | None]:
-        """What else of the batch the objective is called with."""
+    def given(self, frame: Frame, source: str = "") -> dict[str, Tensor | None]:
+        """What else of the batch the objective is called with, about a source: by default the flow's."""
         edge = self.edge
-        return self.lesson.facts(frame, edge.target, edge.stream, edge.needs) if edge.needs else NOTHING
+        return (
+            self.lesson.facts(frame, edge.target, edge.stream, edge.needs, source or edge.source) if edge.needs else {}
+        )
+
+    def _shared(self, own: Any, signal: Signal) -> tuple[Any, Signal]:
+        """Both sides, of the columns that both have: softmax renormalises over these."""
+        if isinstance(self.columns, Tensor):
+            return dense(own)[..., self.columns], signal
+        assert self.columns is not None
+        value = signal.value if signal.form == "labels" else narrowed(signal.value, self.columns)
+        return narrowed(own, self.columns), Signal(value, signal.form, signal.weights)
 
     def blame(self, error: Exception, step: int) -> NoReturn:
         """Raise, with whose objective it is, what it raised."""
@@ -58,17 +68,51 @@ class Term:
         if signal is None:
             return None
         own = self.own(frame)
+        if self.columns is not None:
+            own, signal = self._shared(own, signal)
         self.seen = (own, signal)
+        if not len(own):
+            return None  # a batch in which nothing is asked
+        if self.temperature is not None and isinstance(own, Tensor):
+            signal = softened(frame, signal, own, self.temperature)
         loss = self.compute(own, signal.value, form=signal.form, weights=signal.weights, **self.given(frame))
         weight = self.factor if self.factor is not None else self.weight(frame)
         return loss if weight == 1.0 else weight * loss
+
+
+def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict[int, float]:
+    """By flow, the temperature at which its live source's distribution serves several flows to this host."""
+    readers: dict[tuple[Any, ...], list[int]] = {}
+    for edge in edges:
+        temperature = getattr(objectives.get(edge.id), "distribution", None)
+        if temperature is not None and edge.live and edge.form == edge.reads == "logits":
+            source = (edge.source, edge.stream, edge.what, edge.detach, edge.mode, edge.sees)
+            readers.setdefault((*source, temperature), []).append(edge.id)
+    return {flow: key[-1] for key, flows in readers.items() if len(flows) > 1 for flow in flows}
+
+
+def softened(frame: Frame, signal: Signal, own: Tensor, temperature: float) -> Signal:
+    """The signal's distribution in place of its logits, computed once for all who read it; itself if it differs.
+
+    It would where a gradient passes, where samples abstain, or where the objective first changes the precision.
+    """
+    value = signal.value
+    if not (isinstance(value, Tensor) and isinstance(own, Tensor)):
+        return signal  # logits that are not made yet
+    if value.requires_grad or signal.weights is not None or value.dtype != own.dtype or own.dtype.itemsize < 4:
+        return signal
+    known = frame.softened.get((id(signal), temperature))
+    if known is None:
+        probs = (value if temperature == 1.0 else value / temperature).softmax(-1)
+        known = frame.softened[id(signal), temperature] = signal, Signal(probs, "probs")  # keeps the id from reuse
+    return known[1]
 
 
 class SpreadTerm(Term):
     """A term over a consensus in space `loss` or `gradient`: every member's loss, by the rule's coefficients."""
 
     def __init__(
-        self, edge: Edge, objective: Objective, own: Callable[[Frame], Tensor], lesson: Lesson, consensus: Consensus
+        self, edge: Edge, objective: Objective, own: Callable[[Frame], Any], lesson: Lesson, consensus: Consensus
     ) -> None:
         super().__init__(edge, objective, own, lesson)
         self.consensus = consensus
@@ -82,21 +126,29 @@ class SpreadTerm(Term):
             return None
         signals, present = gathered
         own, node = self.own(frame), self.consensus.node
-        stacked = self.consensus.stack(signals)
-        more: dict[str, Any] = {}
+        if not len(own):
+            return None
+        facts: dict[str, Any] = {"present": present}
         if node.needs_labels:
-            more["labels"] = self.lesson.labels(frame, reader, node.stream)
+            facts["labels"] = self.lesson.labels(frame, reader, node.stream)
+        if node.column:
+            facts["column"] = self.lesson.column(frame, reader, node)
         if node.space == "gradient":
-            more["gradients"] = self._gradients(frame, own, stacked, present)
-        more |= self.consensus.given(lambda edge: self.members[edge.id](frame))
+            own = dense(own)
+            facts["gradients"] = self._gradients(frame, own, self.consensus.stack(signals), present)
+        facts |= self.consensus.given(lambda edge: self.members[edge.id](frame))
         try:
-            weights = self.consensus.rule.weights(stacked, present=present, **more)
+            weights = self.consensus.weigh(signals, facts)
         except Exception as error:
             self.lesson.host.blame_rule(node.name, error, f"at step {frame.step}")
-        self.seen = (own, Signal(stacked))
         total: Tensor | None = None
-        for value, weight in zip(stacked, weights, strict=True):
-            loss = self.compute(own, value, form="logits", weights=weight, **self.given(frame))
+        for edge, signal, weight in zip(node.members, signals, weights, strict=True):
+            if signal is None:
+                continue
+            self.seen = mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
+            every = weight if len(weight) == len(mine) else None  # one factor for all, between unlike rows
+            loss = self.compute(mine, theirs.value, form="logits", weights=every, **self.given(frame, edge.source))
+            loss = loss if every is not None else loss * weight[0]
             total = loss if total is None else total + loss
         factor = self.weight(frame)
         return total if total is None or factor == 1.0 else factor * total
@@ -129,7 +181,9 @@ def refuse_broken(losses: list[tuple[Term, Tensor]], step: int) -> None:
         )
 
 
-def _range(value: Tensor) -> str:
+def _range(value: Tensor | Lazy) -> str:
+    if isinstance(value, Lazy):
+        value = value.detach().rows(0, min(len(value), 256))  # what is broken mostly is so everywhere
     value = value.detach().float()
     finite = value[value.isfinite()]
     broken = value.numel() - finite.numel()

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdmesh.agents.fused import kernel_of
 from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kdmesh.agents.fused import Kernel
     from kdmesh.spec import EmaSpec, TrainSpec
     from kdmesh.spec.base import ScheduleRef
 
@@ -42,6 +44,8 @@ class Weights:
         self.schedule: Any = None
         self.parameters: list[nn.Parameter] = []
         self._late = False  # whether some parameter may get its first gradient later than others
+        self._kernel: Kernel | None = None
+        self._slots: Any = None  # the optimiser's state that the kernel works on
 
     def start(self, updates: int, extra: Iterable[nn.Parameter] = ()) -> None:
         """Make the optimiser for these many updates, over the module and what trains with it (adapters)."""
@@ -50,6 +54,7 @@ class Weights:
         self.optimizer = make_optimizer(self.parameters, self.settings, where)
         self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
         self.pending = False
+        self._slots = self._kernel = None
         self._late = isinstance(self.optimizer, torch.optim.SGD) and bool(self.optimizer.defaults["momentum"])
 
     def zero(self) -> None:
@@ -66,7 +71,14 @@ class Weights:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         if self._late:
             self._late = late_momentum(self.optimizer, self.parameters)
-        self.optimizer.step()
+        gradients = [parameter.grad for parameter in self.parameters]
+        if self._slots is not self.optimizer.state:  # its first update, or the first after a state was loaded
+            self.optimizer.step()
+            self._slots, self._kernel = self.optimizer.state, kernel_of(self.optimizer)
+        elif self._kernel is None or any(gradient is None for gradient in gradients):
+            self.optimizer.step()
+        else:
+            self._kernel(gradients)  # type: ignore[arg-type]  # none is None
         if self.schedule is not None:
             self.schedule.step()
         self.updates += 1

@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from kdmesh.agents.build import build, load_weights, origin, output
+from kdmesh.agents.reading import Reading
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
 from kdmesh.agents.weights import make_optimizer, make_schedule
+from kdmesh.engine import texts
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
 from kdmesh.plugins import registry
+from kdmesh.signals.lazy import Projected
 
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
+    from kdmesh.streams.tokens import Tokens
 
 EXIT = ""  # the tap of the layer that gives an agent's outputs
 
 
 @dataclass
 class Checked:
-    """What the check learned: the data, each agent's size, and the shapes of taps without the batch axis."""
+    """What the check learned: the data and how agents read them, each agent's size, and shapes without the batch axis.
+
+    ``shapes``: of taps and signals by (agent, name), and by (agent, "") of outputs that are not one per class;
+    ``left_out``: rows of the table that are too long for some agent, in a mesh that drops such samples.
+    """
 
     table: Table
     streams: dict[str, Stream]
+    reading: Reading
+    left_out: torch.Tensor | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
+    per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
 
     def size(self, stream: str, agent: str) -> int:
         """How many samples an agent sees on a stream."""
@@ -44,14 +56,15 @@ def check(plan: Plan) -> list[str]:
     """Check a plan and say what was found, a line each."""
     found = examine(plan)
     table = found.table
-    lines = [
-        f"data: {len(table)} samples of shape {tuple(table.shape)}, {table.classes} classes; licence: {table.licence}"
-    ]
+    kind = "texts" if found.reading.texts else f"samples of shape {tuple(table.shape)}"
+    classes = f", {table.classes} classes" if table.classes else ""
+    lines = [f"data: {len(table)} {kind}{classes}; licence: {table.licence}"]
     for name, stream in found.streams.items():
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
     lines += [f"agent {name}: {count:,} parameters" for name, count in found.parameters.items()]
-    lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items()]
+    lines += [*texts.told(plan, found), *texts.crossings(plan, found)]
+    lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items() if tap]
     return [*lines, "everything fits"]
 
 
@@ -59,9 +72,13 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     """Load the data, build every model without memory, and refuse what cannot run."""
     for edge in plan.edges:
         _possible(plan, edge)
-    found = Checked(*Source(table).load(plan))
+    table, streams = Source(table).load(plan)
+    learned = streams["train"].rows if "train" in streams else None
+    found = Checked(table, streams, Reading(plan, table, registry(), None, learned))
+    texts.read(plan, found)
     _streams(plan, found)
     _models(plan, found, modules or {})
+    texts.compare(plan, found)
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found)
     return found
@@ -141,16 +158,16 @@ def _streams(plan: Plan, found: Checked) -> None:
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
-    known: dict[str, tuple[int, torch.Size]] = {}
+    known: dict[str, tuple[int, torch.Size, int]] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
         written = dict(taps.get(agent, {}))
         layers = {name: spec.taps.get(name, name) for name in written}
         if spec.exit is not None:
             layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
-        key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}"
+        key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}"
         if key not in known or layers or spec.ema is not None or agent in makers:
-            module, x = _light(plan, owner, found.table, modules)
+            module, x = _light(plan, owner, agent, found, modules)
             with _tapped(module, layers, agent, written) as values, torch.no_grad():
                 logits = _forward(module, x, agent)
             for name in layers:
@@ -158,12 +175,20 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                     raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=written[name])
                 if name != EXIT:
                     found.shapes[agent, name] = values[name].shape[1:]
+                    rows: Any = getattr(module, "rows", None)
+                    if rows is not None and rows(layers[name]) != "samples":
+                        found.per_token.add((agent, name))
             logits = values.get(EXIT, logits)
-            known[key] = (sum(parameter.numel() for parameter in module.parameters()), logits.shape)
+            width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
+            known[key] = (sum(parameter.numel() for parameter in module.parameters()), logits.shape, width)
             _made(plan, agent, values, logits, found)
-        found.parameters[agent], shape = known[key]
+        found.parameters[agent], shape, found.widths[agent] = known[key]
+        if plan.spec.task == "language_modelling":
+            found.shapes[agent, ""] = shape[1:]
+            continue
         outputs = len(spec.labels) if spec.labels is not None else found.table.classes
-        if tuple(shape) != (2, outputs):
+        samples = 2 if plan.spec.task == "classification" else shape[0]
+        if tuple(shape) != (samples, outputs):
             raise MeshError(
                 f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs})",
                 where=f"agents.{agent}.model",
@@ -183,27 +208,34 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                 registry().blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
 
 
-def _light(plan: Plan, owner: str, table: Table, modules: dict[str, nn.Module]) -> tuple[nn.Module, torch.Tensor]:
+def _light(
+    plan: Plan, owner: str, agent: str, found: Checked, modules: dict[str, nn.Module]
+) -> tuple[nn.Module, torch.Tensor | Tokens]:
     """The model without memory, and two samples to match; a module that cannot go to `meta` is built for real."""
+    two, meta = found.reading.samples(agent, torch.arange(2)), torch.device("meta")
     try:
-        module = build(plan, owner, table.shape, table.classes, registry(), modules, "meta").eval()
+        module = build(plan, owner, found.reading, registry(), modules, "meta").eval()
         with torch.no_grad():
-            module(torch.empty(2, *table.shape, device="meta"))
-        return module, torch.empty(2, *table.shape, device="meta")
+            module(two.to(meta))
+        return module, two.to(meta)
     except MeshError as error:
         if not error.where.startswith("agents."):
             error.where = f"agents.{owner}.{error.where or 'model'}"
         raise
     except Exception:  # whatever it is, the real model and its forward say it better
         try:
-            module = build(plan, owner, table.shape, table.classes, registry(), modules, "cpu")
+            module = build(plan, owner, found.reading, registry(), modules, "cpu")
+        except MeshError as error:
+            if not error.where.startswith("agents."):
+                error.where = f"agents.{owner}.{error.where or 'model'}"
+            raise
         except Exception as error:
             raise MeshError(
                 f"the model cannot be built: {type(error).__name__}: {error}",
                 where=f"agents.{owner}.model",
                 instead="settings that its class takes",
             ) from None
-        return copy.deepcopy(module).eval(), table.x[:2]
+        return copy.deepcopy(module).eval(), two
 
 
 def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict[str, str]) -> Taps:
@@ -215,12 +247,13 @@ def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict
         raise
 
 
-def _forward(module: nn.Module, x: torch.Tensor, agent: str) -> torch.Tensor:
+def _forward(module: nn.Module, x: torch.Tensor | Tokens, agent: str) -> Any:
     try:
         return output(module(x))
     except Exception as error:
+        kind = f"samples of shape {tuple(x.shape[1:])}" if isinstance(x, torch.Tensor) else "texts"
         raise MeshError(
-            f"the model cannot forward samples of shape {tuple(x.shape[1:])}: {type(error).__name__}: {error}",
+            f"the model cannot forward {kind}: {type(error).__name__}: {error}",
             where=f"agents.{agent}.model",
             instead="a model for this data's shape",
         ) from None
@@ -266,5 +299,5 @@ def _settings(plan: Plan, owner: str, found: Checked) -> None:
         raise MeshError(f"{what} needs a validation split", where="data.validation", instead="validation: 0.1")
     path = plan.spec.agents[origin(plan, owner)].weights
     if path is not None:
-        module = build(plan, owner, found.table.shape, found.table.classes, registry(), {}, "cpu")
+        module = build(plan, owner, found.reading, registry(), {}, "cpu")
         load_weights(module, path, f"agents.{owner}.weights")

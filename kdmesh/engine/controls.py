@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.agents.build import origin, seed_of
+from kdmesh.agents.saving import OURS, WEIGHTS
 from kdmesh.engine.summary import teachers_of
 from kdmesh.graph.edges import LABELS
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kdmesh.graph.plan import Plan
 
 
@@ -31,10 +34,10 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
     return _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
 
 
-def from_best(plan: Plan, student: str, best: str, weights: str) -> MeshSpec | None:
+def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | None:
     """The student with one teacher: flows from the others are dropped. None where nothing would change.
 
-    ``weights``: the teacher's file; it is not trained again.
+    ``saved``: the teacher's folder; it is not trained again.
     """
     spec = plan.spec
     drop = set(teachers_of(plan, student)) - {best, student}
@@ -47,10 +50,20 @@ def from_best(plan: Plan, student: str, best: str, weights: str) -> MeshSpec | N
     while any(flow.from_[0] not in heard for flow in flows):
         flows = [flow for flow in flows if flow.from_[0] in heard]
         heard = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
-    teacher = _own(plan, best).model_copy(update={"update": "frozen", "weights": weights})
+    teacher = _own(plan, best).model_copy(update={"update": "frozen", **_again(plan, best, saved)})
     mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
     program = [_only(item, student) for item in mine]
     return _mesh(plan, {best: teacher, student: _own(plan, student)}, flows, f"{spec.name}.{student}.best", program)
+
+
+def _again(plan: Plan, best: str, saved: Path) -> dict[str, object]:
+    """Where a teacher's weights are: in a file, or, of a model that has a form of its own, in the whole folder."""
+    if not (saved / OURS).is_file():
+        return {"weights": str(saved / WEIGHTS)}
+    model = _own(plan, best).model
+    assert model is not None
+    kept = {name: value for name, value in model.config.items() if name in ("attention", "max_length")}
+    return {"model": model.model_copy(update={"config": {**kept, "path": str(saved)}})}
 
 
 def _own(plan: Plan, name: str) -> AgentSpec:

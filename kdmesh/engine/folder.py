@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
+import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.saving import write
-from kdmesh.errors import MeshError
+from kdmesh.engine.collect import fresh
+from kdmesh.engine.texts import reports
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.spec.yaml12 import dump
+from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
     from kdmesh.engine.check import Checked
+    from kdmesh.engine.collect import Place
     from kdmesh.engine.run import Run
     from kdmesh.graph.plan import Plan
 
@@ -24,24 +30,24 @@ PACKAGES = ("kdmesh", "torch", "ray", "networkx", "pydantic", "numpy", "scikit-l
 class Folder:
     """``runs/<name>/<time>/``. Everything in it is text, JSON or safetensors."""
 
-    def __init__(self, out: Path, name: str) -> None:
+    def __init__(self, out: Path, name: str, collect: Place | None = None) -> None:
+        """``collect``: where this folder is taken at the end, to a folder that has its name."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        self.root = out / name / stamp
+        if collect is not None:  # other machines collect there, too
+            stamp = f"{stamp}-{secrets.token_hex(2)}"
         try:
-            number = 2
-            while self.root.exists():
-                self.root, number = out / name / f"{stamp}-{number}", number + 1
-            self.root.mkdir(parents=True)
+            self.root = fresh(out / name, stamp)
         except OSError as error:
             raise MeshError(
                 f"cannot write the run's folder: {error}", where="--out", instead="a folder that is writable"
             ) from None
+        self.place = collect and collect.below(name, self.root.name)
 
     @classmethod
-    def at(cls, root: Path) -> Folder:
-        """The folder of a run that was begun."""
+    def at(cls, root: Path, place: Place | None = None) -> Folder:
+        """The folder of a run that was begun, and the place where it is collected."""
         folder = cls.__new__(cls)
-        folder.root = root
+        folder.root, folder.place = root, place
         return folder
 
     @property
@@ -78,6 +84,25 @@ class Folder:
         for name, files in zip(agents, run.backend.get(saved), strict=True):
             write(home / name, files)
 
+    def collect(self) -> str:
+        """Take the folder to its place, if it has one; says where it is. RunFailed where that place fails."""
+        if self.place is None:
+            return str(self.root)
+        self.place.put(self.root)
+        return f"{self.place.url}  (and {self.root})"
+
+    def salvage(self) -> None:
+        """Take there what there is of a run that ended early, and say so; another failure ends nothing any more."""
+        if self.place is None:
+            return
+        try:
+            self.place.put(self.root)
+        except RunFailed as failed:
+            said = str(failed)
+        else:
+            said = f"what there is was collected: kdmesh resume {self.place.url}"
+        print(f"kdmesh: {said}", file=sys.stderr, flush=True)
+
 
 def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
     """Versions, seed, hashes and licences: what is needed to trust or repeat the run."""
@@ -86,6 +111,8 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
     import torch
 
     def digest(tensor: Any) -> str:
+        if isinstance(tensor, Texts):
+            return tensor.digest().hex()
         return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
     versions = {}
@@ -107,6 +134,7 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             "x_sha256": digest(table.x),
             "y_sha256": digest(table.y) if table.y is not None else None,
             "streams": {name: len(stream.rows) for name, stream in checked.streams.items()},
+            **({"read_by": reports(plan, checked)} if checked.reading.texts else {}),
         },
         "teachers": {
             name: {"file": agent.weights, "sha256": hashlib.sha256(Path(agent.weights).read_bytes()).hexdigest()}

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kdmesh.engine.check import Checked
+    from kdmesh.engine.collect import Place
     from kdmesh.engine.events import Listener
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
@@ -49,6 +50,7 @@ class Request:
     backend: str = "ray"
     ray_address: str | None = None
     out: Path | None = None  # None: no folder is written
+    collect: Place | None = None  # where the folder is taken at the end: beneath it, or for a run that goes on, there
     source_text: str | None = None
     beside: list[str] = field(default_factory=list)  # folders with code that the file names
     modules: dict[str, nn.Module] = field(default_factory=dict)
@@ -68,7 +70,8 @@ def run_once(
 ) -> tuple[dict[str, Any], Folder | None, Any]:
     """Run one seed. Returns the summary, the folder, and what ``finish`` read from the hosts before they closed.
 
-    ``session``: where the hosts live; by default one of the run's own, closed at its end.
+    ``session``: where the hosts live; by default one of the run's own, closed at its end. The folder of a run that
+    ends well is collected by the caller, who may have more to write.
     """
     if session is None:
         with Session(request.backend, request.ray_address, request.progress_timeout) as own:
@@ -91,7 +94,14 @@ def run_once(
             private = any(stream.private for stream in checked.streams.values())
             small = checked.table.x.nbytes <= SENT and not private
             backend.open(
-                Blueprint(plan, request.modules, checked.shapes, request.strict_signals),
+                Blueprint(
+                    plan,
+                    request.modules,
+                    checked.shapes,
+                    request.strict_signals,
+                    checked.reading.files(),
+                    checked.left_out,
+                ),
                 Source(checked.table if small else request.table, "" if small else _expected(request, checked)),
             )
             root = folder.root if folder else None
@@ -113,9 +123,14 @@ def run_once(
         return summary, folder, extra
     except BaseException as error:
         events.emit("run_failed", error=str(error) or type(error).__name__)
-        if folder is None or isinstance(error, MeshError):
+        if folder is None:
             raise
-        raise _told(error, folder) from error
+        told = error if isinstance(error, MeshError) else _told(error, folder)
+        if not stopping.at_once:
+            folder.salvage()
+        if told is error:
+            raise
+        raise told from error
     finally:
         events.close()
 
@@ -129,13 +144,15 @@ def _expected(request: Request, checked: Checked) -> str:
 def _folder(request: Request, plan: Plan, checked: Checked) -> Folder | None:
     """The run's folder: a new one, or the one whose run goes on, which must have asked for the same."""
     if request.resume is not None:
-        folder = Folder.at(request.resume)
+        folder = Folder.at(request.resume, request.collect)
         refuse_changes(folder, plan, checked)
         return folder
     if request.out is None:
         return None
-    folder = Folder(request.out, plan.spec.name)
+    folder = Folder(request.out, plan.spec.name, request.collect)
     begun = {"backend": request.backend, "strict_signals": request.strict_signals, "beside": request.beside}
+    if folder.place is not None:
+        begun["collect"] = folder.place.url
     folder.asked(plan, checked, request.source_text, begun)
     return folder
 
@@ -167,26 +184,34 @@ def launch(request: Request, *, seeds: int = 1, controls: bool = False, quiet: b
     from kdmesh.report import live, paired, tables
 
     keep_memory()
-    summaries = []
+    summaries, failures = [], []
     with Session(request.backend, request.ray_address, request.progress_timeout) as session:
         for number in range(seeds):
             spec = request.spec.model_copy(update={"seed": request.spec.seed + number})
             own = replace(request, spec=spec, listeners=(live.listener(sys.stderr, quiet or seeds > 1),))
             summary, folder, _ = run_once(own, session=session)
             assert folder is not None
-            place = folder.root
             if controls:
                 summary["controls"] = run_controls(own, summary, folder)
                 folder.json("summary.json", summary)
             summaries.append(summary)
+            place = str(folder.root)
+            try:
+                place = folder.collect()
+            except RunFailed as error:  # told after the results, which are here
+                failures.append(error)
             if seeds > 1:
-                print(f"seed {spec.seed}: {folder.root}", file=sys.stderr)
+                print(f"seed {spec.seed}: {place}", file=sys.stderr)
     if seeds > 1:
         tables.show(sys.stdout, tables.seeds_table(paired.over_seeds(summaries)))
     else:
         parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
         tables.show(sys.stdout, *parts, tables.final_table(summary))
         print(f"{place}  ({summary['wall_s']:.1f} s)")
+    for failure in failures[:-1]:
+        print(f"kdmesh: {failure}", file=sys.stderr)
+    if failures:
+        raise failures[-1]
     return 0
 
 
@@ -200,8 +225,7 @@ def run_controls(request: Request, summary: dict[str, Any], folder: Folder) -> d
             continue
         found[student] = {"alone": _control(request, controls.alone(plan, student, facts["updates"]), student)}
         if best is not None:
-            weights = str(folder.root.resolve() / "agents" / best / "model.safetensors")
-            mesh = controls.from_best(plan, student, best, weights)
+            mesh = controls.from_best(plan, student, best, folder.root.resolve() / "agents" / best)
             if mesh is not None:
                 try:
                     metrics = _control(request, mesh, student)

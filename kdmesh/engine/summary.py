@@ -51,10 +51,18 @@ def _self_taught(plan: Plan, name: str) -> bool:
 
 
 def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
-    """The best single teacher by validation accuracy (the first of equals), of those that are left; never by test."""
+    """The best single teacher by validation (the first of equals), of those that are left; never by test.
+
+    By accuracy, and of language models by bits per character: their accuracy depends on how they cut texts into tokens.
+    """
     here = plan.spec.agents.keys() - plan.dropped
     teachers = [name for name in agents if found[name] == "teacher" and name in here and agents[name].get("validation")]
-    return max(teachers, key=lambda name: agents[name]["validation"]["accuracy"], default=None)
+
+    def worth(name: str) -> float:
+        found: dict[str, float] = agents[name]["validation"]
+        return -found["bits_per_character"] if "bits_per_character" in found else found["accuracy"]
+
+    return max(teachers, key=worth, default=None)
 
 
 def summarise(
@@ -80,6 +88,7 @@ def summarise(
                 "latency_ms": described[name]["latency_ms"],
                 "updates": described[name]["updates"],
                 "forwards": {"made": described[name]["forwards"], "saved": _spared(run, name, described)},
+                **({"objectives": described[name]["reports"]} if described[name]["reports"] else {}),
                 **({"dropped": True} if name in plan.dropped else {}),
             }
             for name, metrics in agents.items()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -16,6 +16,7 @@ from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build
 from kdmesh.agents.weights import Weights
 from kdmesh.plugins import registry
+from kdmesh.signals.lazy import dense
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.views import View
 
@@ -106,13 +107,11 @@ def _median(paces: list[Pace]) -> Pace:
     return Pace(*(median(part) for part in zip(*paces, strict=True)))
 
 
-def _clone(
-    plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str
-) -> tuple[Agent, Tensor, Tensor, Tensor]:
+def _clone(plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str) -> tuple[Agent, Any, Tensor, Tensor]:
     """An agent with weights of its own, and a real batch: samples, labels, ids."""
     owner, settings, spec = plan.owner[agent], plan.train(agent), plan.spec.agents[agent]
     table, offered = found.table, registry()
-    module = build(plan, owner, table.shape, table.classes, offered, modules, settings.device)
+    module = build(plan, owner, found.reading, offered, modules, settings.device)
     weights = Weights(owner, module, settings)
     if trains(plan, agent):
         weights.start(1_000_000)
@@ -125,8 +124,10 @@ def _clone(
     )
     clone = Agent(agent, weights, view if spec.view.augment else None, spec.taps, exit=spec.exit)
     ids = _rows(plan, found, agent)[: settings.batch_size]
-    x = table.x[ids].to(clone.device)
+    x = found.reading.samples(agent, ids).to(clone.device)
     y = table.y[ids] if table.y is not None else torch.zeros(len(ids), dtype=torch.int64)
+    if not isinstance(x, torch.Tensor) and plan.spec.task != "classification":
+        y = x.targets
     labels = spec.labels
     return clone, x, (y if labels is None else y % len(labels)).to(clone.device), ids
 
@@ -141,7 +142,7 @@ def _rows(plan: Plan, found: Checked, agent: str) -> Tensor:
     return torch.arange(len(found.table))
 
 
-def _step(clone: Agent, x: Tensor, y: Tensor, ids: Tensor, learns: bool) -> Pace:
+def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
     """One forward in eval mode and, for what learns, a training step; the seconds of each part."""
     marks = [_now(clone)]
     clone.module.eval()
@@ -153,7 +154,7 @@ def _step(clone: Agent, x: Tensor, y: Tensor, ids: Tensor, learns: bool) -> Pace
     logits, _ = clone.forward(clone.see(x, ids, 0))
     marks.append(_now(clone))
     clone.weights.zero()
-    loss = cross_entropy(logits.float(), y)
+    loss = cross_entropy(dense(logits).float(), y)
     loss.item()  # a run reads its losses too
     loss.backward()
     marks.append(_now(clone))

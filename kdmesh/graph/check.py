@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 SPLITS = ("train", "validation", "test", "transfer")
+Classes = tuple[int, ...] | None  # what an agent's outputs stand for; None: every class of the data
 TRAINS = "name an agent that trains by gradient, or write `update: frozen`"
 
 
@@ -95,7 +96,14 @@ def streams(spec: MeshSpec, edges: list[Edge]) -> None:
         if "test" in reached:
             raise MeshError("test data teaches nobody", where=where, instead="train, or transfer")
     for edge in edges:
-        if "labels" in edge.needs and edge.objective and not labelled(spec, edge.stream):
+        if "spans" in edge.needs and edge.objective and spec.task != "language_modelling":
+            raise MeshError(
+                f"objective {edge.objective.name!r} compares stretches of text, and this mesh models none",
+                where=f"{edge.where}.objective",
+                instead="an objective on classes (kl ...), or task: language_modelling",
+            )
+        own = "spans" in edge.needs  # the labels are tokens of the text itself
+        if "labels" in edge.needs and not own and edge.objective and not labelled(spec, edge.stream):
             raise MeshError(
                 f"objective {edge.objective.name!r} needs labels, and stream {edge.stream!r} has none",
                 where=f"{edge.where}.objective",
@@ -171,32 +179,66 @@ def followed(spec: MeshSpec, found: Units) -> None:
 
 
 def label_spaces(spec: MeshSpec, edges: list[Edge], consensus: dict[str, ConsensusNode]) -> None:
-    """Both ends of a flow of outputs stand for the same classes."""
+    """Both ends of a flow of outputs stand for the same classes, or its reader for more: then note which are shared."""
     if all(agent.labels is None for agent in spec.agents.values()):
         return
-    space = {name: agent.labels for name, agent in spec.agents.items()}
-    for node in consensus.values():
+    space: dict[str, Classes] = {}
+    for name, agent in spec.agents.items():
+        space[name] = None if agent.labels is None else tuple(agent.labels)
+        if agent.labels is not None and len(set(agent.labels)) < max(len(agent.labels), 1):
+            raise MeshError(
+                f"the classes {agent.labels} of {name} are none, or repeat one",
+                where=f"agents.{name}.labels",
+                instead="one class for each output, or leave `labels` out",
+            )
+
+    def settle(node: ConsensusNode) -> None:
+        if node.name in space:
+            return
         for edge in node.members:
-            if edge.source in space:
-                space.setdefault(node.name, space[edge.source])
-                _same(space, edge)
+            if edge.source in consensus:
+                settle(consensus[edge.source])
+        spaces = [space[edge.source] for edge in node.members]
+        merged = {number for known in spaces for number in known or ()}
+        if node.partial and len(set(spaces)) > 1:
+            node.labels = None if None in spaces else tuple(sorted(merged))
+        else:
+            node.labels = spaces[0]
+        space[node.name] = node.labels
+
+    for node in consensus.values():
+        settle(node)
     for edge in edges:
         if edge.source != LABELS and edge.form != "hidden":
-            _same(space, edge)
+            merges = edge.target not in consensus or consensus[edge.target].partial
+            maps = merges and edge.as_ == "target" and edge.reads == "logits"
+            edge.classes = _shared(edge, space[edge.source], space[edge.target], maps)
 
 
-def _same(space: dict[str, list[int] | None], edge: Edge) -> None:
-    source, target = space.get(edge.source), space.get(edge.target)
-    if edge.source in space and edge.target in space and source != target:
+def _shared(edge: Edge, source: Classes, target: Classes, maps: bool) -> Classes:
+    """The reader's columns for the source's classes, None where both stand for the same in one order."""
+    if source == target:
+        return None
+    columns = None if target is None else {number: column for column, number in enumerate(target)}
 
-        def words(classes: list[int] | None) -> str:
-            return "all classes" if classes is None else f"classes {classes}"
+    def words(classes: Classes) -> str:
+        return "all classes" if classes is None else f"classes {list(classes)}"
 
+    if not maps or source is None or (columns is not None and not columns.keys() >= set(source)):
         raise MeshError(
             f"label spaces differ: {edge.source} knows {words(source)}, {edge.target} {words(target)}",
             where=edge.where,
-            instead="connect agents with the same `labels`",
+            instead="connect agents with the same `labels`, or a source to a reader that knows more; into a consensus, "
+            "a rule for sources that know different classes (concat, uhc)",
         )
+    if "labels" in edge.needs and edge.objective is not None:
+        raise MeshError(
+            f"objective {edge.objective.name!r} needs labels of all classes that {edge.target} knows, and "
+            f"{edge.source} knows only {words(source)}",
+            where=f"{edge.where}.objective",
+            instead="an objective without labels (kl ...)",
+        )
+    return source if columns is None else tuple(columns[number] for number in source)
 
 
 def lessons(stage: Stage, edges: list[Edge]) -> None:

@@ -22,7 +22,11 @@ PLAIN = ("logits", "hidden")  # signals that are read off the model as they are
 
 @dataclass(slots=True)
 class Edge:
-    """One flow between two nodes. ``refresh`` is None on edges that leave labels or a consensus."""
+    """One flow between two nodes. ``refresh`` is None on edges that leave labels or a consensus.
+
+    ``classes``: the columns of the reader's own logits that the source knows, in the source's order; None where both
+    stand for the same classes. An agent compares those only; a consensus has the source's logits there.
+    """
 
     id: int
     where: str  # for messages: `flows.3`, or `connect.0.ensemble` which drew it
@@ -41,9 +45,10 @@ class Edge:
     mode: str
     lesson: str | None
     tap: TapRef | None
-    needs: tuple[str, ...] = ()  # what the objective is given beside its target: labels, ids
+    needs: tuple[str, ...] = ()  # what the objective is given beside its target: labels, ids ...
     reads: str = "logits"  # what of its own the target compares it with: logits, hidden
     made: SignalRef | None = None  # the signal, where it is none of `PLAIN`
+    classes: tuple[int, ...] | None = None
 
     @property
     def live(self) -> bool:
@@ -64,7 +69,7 @@ class Edge:
 
 
 def resolve(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> list[Edge]:
-    """Return one edge per (from, to) pair of every flow, checking that both ends and the objective exist.
+    """Return one edge per (from, to) pair and tap of every flow, checking that both ends and the objective exist.
 
     ``origins``: where drawn flows were written.
     """
@@ -87,12 +92,20 @@ def resolve(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> l
                 offers[key] = registry.find("objectives", name)
             offer = offers[key]
         kind = _signal(flow, registry, where)
+        reads = [other.reads for other in (offer, kind) if other] + ([flow.signal.name] if flow.signal else [])
+        if isinstance(flow.tap, list) and "hidden" not in reads:
+            raise MeshError(
+                "a list of layers, on a flow that carries and compares outputs",
+                where=f"{where}.tap",
+                instead="an objective that reads layers, or leave `tap` out",
+            )
         several = len(flow.from_) > 1 or len(flow.to) > 1
         for source in flow.from_:
             for target in flow.to:
                 if several and source == target:
                     continue  # a list means all pairs of different nodes
-                edges.append(_edge(len(edges), where, flow, source, target, spec, offer, kind, inherited))
+                for tap in flow.taps:
+                    edges.append(_edge(len(edges), where, flow, tap, source, target, spec, offer, kind, inherited))
     return edges
 
 
@@ -122,7 +135,7 @@ def _unknown(flow: FlowSpec, where: str, sources: AbstractSet[str], targets: Abs
 
 
 def _edge(
-    number: int, where: str, flow: FlowSpec, source: str, target: str, spec: MeshSpec,
+    number: int, where: str, flow: FlowSpec, tap: TapRef | None, source: str, target: str, spec: MeshSpec,
     offer: ObjectiveOffer | None, kind: SignalOffer | None, inherited: dict[str, str],
 ) -> Edge:  # fmt: skip
     """Build one edge; what only one kind of end allows is refused here."""
@@ -179,7 +192,7 @@ def _edge(
         detach=flow.detach,
         mode=flow.mode,
         lesson=flow.lesson,
-        tap=flow.tap,
+        tap=tap,
         needs=() if offer is None else offer.needs,
         reads=reads,
         made=None if kind is None else flow.signal,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ConsensusNode:
-    """A consensus as the engine runs it. ``inputs`` and ``readers`` are edges, in declared order."""
+    """A consensus as the engine runs it. ``inputs`` and ``readers`` are edges, in declared order.
+
+    ``partial``: its members may know different classes. ``labels``: the classes that its own columns stand for, None
+    for all; each member's edge says in ``classes`` which of them it knows. ``column``: of the data, for its rule.
+    """
 
     name: str
     rule: RuleRef
@@ -30,6 +34,9 @@ class ConsensusNode:
     per_target: bool
     needs_labels: bool
     stream: str
+    partial: bool = False
+    labels: tuple[int, ...] | None = None
+    column: str = ""
     inputs: list[Edge] = field(default_factory=list)
     readers: list[Edge] = field(default_factory=list)
 
@@ -65,7 +72,7 @@ def consensus_nodes(
     for name, node in spec.consensus.items():
         where = f"consensus.{name}"
         offer = registry.find("consensus", node.rule.name, f"{where}.rule")
-        registry.check("consensus", node.rule.name, node.rule.config, f"{where}.rule")
+        config = registry.check("consensus", node.rule.name, node.rule.config, f"{where}.rule")
         found[name] = ConsensusNode(
             name=name,
             rule=node.rule,
@@ -78,6 +85,8 @@ def consensus_nodes(
             per_target=node.per_target,
             needs_labels=offer.needs_labels,
             stream="train",
+            partial=offer.partial,
+            column=getattr(config, offer.needs_column) if offer.needs_column else "",
         )
     for edge in edges:
         if edge.target in found:
@@ -111,6 +120,7 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
         raise MeshError(
             "nothing flows into this consensus", where=where, instead=f"add {{from: [...], to: {node.name}}}"
         )
+    _named(node, registry, where)
     readers = [edge for edge in node.readers if edge.objective is not None]
     offers = [registry.find("objectives", edge.objective.name) for edge in readers if edge.objective]
     if not node.space:
@@ -160,6 +170,19 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
                 instead=f"set `space: {reader.forms[0]}` on the consensus, or use an objective that reads {edge.form}",
             )
     _temperature(node, outer, readers, offers, where)
+
+
+def _named(node: ConsensusNode, registry: Registry, where: str) -> None:
+    """Refuse a rule whose settings name a source that does not flow into its node."""
+    config = registry.check("consensus", node.rule.name, node.rule.config)
+    sources = [edge.source for edge in node.members]
+    for setting, name in getattr(config, "named_sources", dict)().items():
+        if name not in sources:
+            raise MeshError(
+                f"{name!r} does not flow into consensus {node.name!r}",
+                where=f"{where}.rule.{node.rule.name}.{setting}",
+                instead=nearest(name, sources, "its sources"),
+            )
 
 
 def _temperature(

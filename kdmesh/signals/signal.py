@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 class Signal:
     """What a flow carries for one batch.
 
-    ``value``: ``[B, C]`` for `logits` and `probs`, ``[B]`` for `labels`, ``[B, ...]`` for `hidden`. ``probs`` are
-    already at their consensus' temperature. ``weights [B]``: per-sample factors, 0 where the producer abstains; None
-    means one everywhere.
+    ``value``: ``[B, C]`` for `logits` and `probs`, a tensor or a `Lazy` that is not made yet; ``[B]`` for `labels`,
+    ``[B, ...]`` for `hidden`. ``probs`` are already at their consensus' temperature. ``weights [B]``: factors of
+    samples, 0 where the producer abstains; None means one everywhere. In tasks that ask for an answer per token, B
+    counts these.
     """
 
-    value: Tensor
+    value: Any
     form: str = "logits"
     weights: Tensor | None = None

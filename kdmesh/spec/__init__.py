@@ -6,6 +6,7 @@ from kdmesh.spec.data import DataSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import LABEL_OBJECTIVE, ConsensusSpec, FlowSpec, Ramp, TapRef
 from kdmesh.spec.mesh import HostSpec, MeshSpec
 from kdmesh.spec.program import ProgramItem, Until
+from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainOverride, TrainSpec
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "StreamSpec",
     "Strict",
     "TapRef",
+    "TextSpec",
     "TrainOverride",
     "TrainSpec",
     "Until",

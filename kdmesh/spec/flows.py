@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -68,7 +68,7 @@ class ConsensusSpec(Strict):
 
 
 class FlowSpec(Strict):
-    """An edge. ``from`` and ``to`` may name several nodes; each pair is an edge of its own."""
+    """An edge. ``from`` and ``to`` may name several nodes, ``tap`` several layers; each pair is an edge of its own."""
 
     from_: list[str] = Field(alias="from", description="labels, agents or consensus nodes")
     to: list[str] = Field(description="agents or consensus nodes")
@@ -76,7 +76,9 @@ class FlowSpec(Strict):
     signal: SignalRef | None = Field(
         None, description="what crosses: logits, hidden, votes ...; by default what the objective reads"
     )
-    tap: TapRef | None = Field(None, description="layers, for signals that are not the output")
+    tap: TapRef | Annotated[list[TapRef], Field(min_length=1)] | None = Field(
+        None, description="layers, for signals that are not the output; a list of pairs is a flow for each"
+    )
     stream: str | None = Field(None, description="stream; by default the source consensus' one, else train")
     objective: ObjectiveRef | None = Field(None, description="the loss this flow adds to its target's training")
     weight: float | Ramp = Field(1.0, description="factor of the objective, or {start, end, epochs}")
@@ -102,3 +104,8 @@ class FlowSpec(Strict):
         if value is not None and not PERIOD.match(value):
             raise ValueError(f"{value!r} is no period: write step, epoch, round, once or `10 steps`")
         return value
+
+    @property
+    def taps(self) -> list[TapRef] | list[None]:
+        """The layers of each edge; one edge without any where the flow names none."""
+        return self.tap if isinstance(self.tap, list) else [self.tap]  # type: ignore[return-value]  # of one kind

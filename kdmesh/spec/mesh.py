@@ -11,6 +11,7 @@ from kdmesh.spec.base import StrategyRef, Strict
 from kdmesh.spec.data import DataSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec
 from kdmesh.spec.program import ProgramItem
+from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainSpec
 
 
@@ -28,9 +29,12 @@ class MeshSpec(Strict):
 
     name: str = Field("mesh", pattern=r"^[\w][\w.-]*$", description="name of the run's folder")
     description: str = Field("", description="one line: what this mesh shows")
-    task: Literal["classification"] = Field("classification", description="what the models learn")
+    task: Literal["classification", "token_classification", "language_modelling"] = Field(
+        "classification", description="what the models learn: a class of a sample, a tag of a word, the next token"
+    )
     seed: int = Field(0, ge=0, description="seed of everything random")
     data: DataSpec | None = Field(None, description="data set and splits")
+    text: TextSpec = Field(default_factory=TextSpec, description="how texts become tokens (text tasks)")
     streams: dict[str, StreamSpec] = Field(default_factory=dict, description="named streams over the splits")
     agents: dict[str, AgentSpec] = Field(description="the models, by name")
     connect: list[StrategyRef] = Field(default_factory=list, description="short form: strategies over agents")

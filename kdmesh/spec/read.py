@@ -14,12 +14,17 @@ from kdmesh.spec.override import apply
 from kdmesh.spec.yaml12 import BYTES, load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from kdmesh.spec.agents import AgentSpec
 
 __all__ = ["anchor", "bundled", "explain", "locate", "parse", "read_mesh", "read_text"]
 
-PATHS = ("path", "test_path", "folder")
+PATHS = ("path", "validation_path", "test_path", "folder")
 """Settings of a data set that name a file or folder."""
+
+MODEL_PATHS = ("path", "tokenizer", "trust_remote_code")
+"""Settings of a model that may name a folder."""
 
 
 def read_mesh(source: str | Path, overrides: Sequence[str] = ()) -> MeshSpec:
@@ -86,11 +91,26 @@ def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
         dataset = mesh.data.dataset
         config = {n: at(v) if n in PATHS and isinstance(v, str) else v for n, v in dataset.config.items()}
         changes["data"] = mesh.data.model_copy(update={"dataset": dataset.model_copy(update={"config": config})})
-    weighted = {name: agent for name, agent in mesh.agents.items() if agent.weights is not None}
-    if weighted:
-        moved = {n: agent.model_copy(update={"weights": at(agent.weights or "")}) for n, agent in weighted.items()}
-        changes["agents"] = {**mesh.agents, **moved}
+    moved = {name: _moved(agent, folder, at) for name, agent in mesh.agents.items()}
+    if any(moved[name] is not agent for name, agent in mesh.agents.items()):
+        changes["agents"] = moved
     return mesh.model_copy(update=changes)
+
+
+def _moved(agent: AgentSpec, folder: Path, at: Callable[[str], str]) -> AgentSpec:
+    """An agent whose files are found from ``folder``; a model's path that is no folder there may be a hub's id."""
+    changes: dict[str, Any] = {}
+    if agent.weights is not None:
+        changes["weights"] = at(agent.weights)
+    if agent.model is not None and not agent.model.is_import:
+        found = {
+            key: str(folder / value)
+            for key in MODEL_PATHS
+            if isinstance(value := agent.model.config.get(key), str) and (folder / value).is_dir()
+        }
+        if found:
+            changes["model"] = agent.model.model_copy(update={"config": {**agent.model.config, **found}})
+    return agent.model_copy(update=changes) if changes else agent
 
 
 def _mapping(data: Any, file: str) -> dict[str, Any]:

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
+
+from kdmesh.signals.lazy import Lazy, Projected
+from kdmesh.streams.tokens import ranges
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Iterator
 
 
 class Key(NamedTuple):
@@ -22,17 +26,53 @@ class Key(NamedTuple):
 
 @dataclass
 class Publication:
-    """``values [n, ...]`` for the n samples of a stream, in the stream's order; ``present [n]`` bool, None for all."""
+    """``values [n, ...]`` for the n samples of a stream, in the stream's order; ``present [n]`` bool, None for all.
 
-    values: Tensor
+    ``starts [n + 1]``: where each sample's rows begin, if a sample has as many as it has tokens; ``present`` is then of
+    rows too.
+    """
+
+    values: Tensor | Lazy
     present: Tensor | None
     version: int
+    starts: Tensor | None = None
 
-    def at(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """The rows of a batch on a device, and which of them have a value."""
+    def rows(self, positions: Tensor) -> Tensor:
+        """The rows of samples at ``positions [B]``, one sample's after the other's."""
         positions = positions.to(self.values.device)
-        present = None if self.present is None else self.present[positions].to(device)
-        return self.values[positions].to(device), present
+        if self.starts is None:
+            return positions
+        return ranges(self.starts[positions], self.starts[positions + 1] - self.starts[positions])
+
+    def at(self, positions: Tensor, device: torch.device) -> tuple[Tensor | Lazy, Tensor | None]:
+        """The rows of a batch on a device, and which of them have a value."""
+        rows = self.rows(positions)
+        present = None if self.present is None else self.present[rows].to(device)
+        values = self.values.take(rows) if isinstance(self.values, Lazy) else self.values[rows]
+        return values.to(device), present
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Everything it is made of, by name, for a checkpoint; :meth:`of` puts it together again."""
+        if isinstance(self.values, Projected):
+            yield "values", self.values.hidden
+            yield "weight", self.values.weight
+            if self.values.bias is not None:
+                yield "bias", self.values.bias
+        else:
+            assert isinstance(self.values, Tensor)
+            yield "values", self.values
+        if self.present is not None:
+            yield "present", self.present
+        if self.starts is not None:
+            yield "starts", self.starts
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Publication:
+        """What :meth:`tensors` took apart."""
+        values: Tensor | Lazy = tensors["values"]
+        if "weight" in tensors:
+            values = Projected(tensors["values"], tensors["weight"], tensors.get("bias"))
+        return cls(values, tensors.get("present"), 0, tensors.get("starts"))
 
 
 class Store:
@@ -43,10 +83,10 @@ class Store:
         self._visible: dict[Key, Publication] = {}
         self._recording: dict[Key, Publication] = {}
 
-    def put(self, key: Key, values: Tensor, present: Tensor | None = None) -> None:
+    def put(self, key: Key, values: Tensor | Lazy, present: Tensor | None = None, starts: Tensor | None = None) -> None:
         """Replace what is visible under a key."""
         self.version += 1
-        self._visible[key] = Publication(values, present, self.version)
+        self._visible[key] = Publication(values, present, self.version, starts)
 
     def get(self, key: Key) -> Publication | None:
         """What is visible under a key; None before the first publication."""
@@ -62,23 +102,27 @@ class Store:
         publication.version = self.version
         dict(self.tables())[table][key] = publication
 
-    def record(self, key: Key, n: int, positions: Tensor, values: Tensor, at_once: bool) -> None:
+    def record(
+        self, key: Key, n: int, positions: Tensor, values: Tensor, at_once: bool, starts: Tensor | None = None
+    ) -> None:
         """Note values as they were seen in training; ``at_once`` makes them visible without :meth:`commit`."""
         table = self._recording.get(key)
         if table is None:
-            empty = torch.zeros((n, *values.shape[1:]), dtype=values.dtype, device=values.device)
-            present = torch.zeros(n, dtype=torch.bool, device=values.device)
-            table = self._recording[key] = Publication(empty, present, 0)
-        table.values[positions] = values
-        assert table.present is not None
-        table.present[positions] = True
+            rows = n if starts is None else int(starts[-1])
+            empty = torch.zeros((rows, *values.shape[1:]), dtype=values.dtype, device=values.device)
+            present = torch.zeros(rows, dtype=torch.bool, device=values.device)
+            table = self._recording[key] = Publication(empty, present, 0, starts)
+        at = table.rows(positions)
+        assert table.present is not None and isinstance(table.values, Tensor)
+        table.values[at] = values
+        table.present[at] = True
         if at_once:
             self._visible[key] = table
 
     def commit(self, key: Key) -> Publication | None:
         """Make what was recorded so far visible, and return it; recording goes on into a copy."""
         table = self._recording.get(key)
-        if table is None or table.present is None:
+        if table is None or table.present is None or not isinstance(table.values, Tensor):
             return None
-        self.put(key, table.values.clone(), table.present.clone())
+        self.put(key, table.values.clone(), table.present.clone(), table.starts)
         return self._visible[key]

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from kdmesh.errors import MeshError
 from kdmesh.streams.checks import as_tensor, features, labels
 from kdmesh.streams.table import Table
+from kdmesh.streams.texts import concatenate
 
 WHERE = "data"
 
@@ -66,7 +67,7 @@ def join(train: Table, validation: Table | None = None, test: Table | None = Non
     shared = [key for key in train.columns if all(key in part.columns for part in tables.values())]
     return replace(
         train,
-        x=torch.cat([part.x for part in tables.values()]),
+        x=concatenate([part.x for part in tables.values()]),
         y=None if train.y is None else torch.cat([part.y for part in tables.values() if part.y is not None]),
         classes=max(part.classes for part in tables.values()),
         official=official,

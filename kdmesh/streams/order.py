@@ -28,6 +28,23 @@ def epoch_order(seed: int, stream: str, epoch: int, n: int, owner: str = "") -> 
     return permutation(n, seed, "order", stream, owner, epoch)
 
 
+WINDOW = 32  # batches among whose samples those alike in size are brought together
+
+
+def alike(order: Tensor, sizes: Tensor, batch_size: int, drop_last: bool, seed: int) -> Tensor:
+    """Reorder an epoch so that batches hold samples alike in ``sizes [n]``, which position i of the stream has.
+
+    Within windows of 32 batches the samples are sorted by size, and these windows' batches are then shuffled; an
+    epoch's last, smaller batch stays its last. Every sample still comes once.
+    """
+    full = len(order) // batch_size * batch_size
+    head, tail = order[:full], order[full:]
+    parts = [part[sizes[part].argsort(stable=True)] for part in head.split(WINDOW * batch_size)]
+    batches = torch.cat(parts).view(-1, batch_size) if parts else head.view(0, batch_size)
+    mixed = batches[permutation(len(batches), seed)].flatten()
+    return mixed if drop_last else torch.cat([mixed, tail])
+
+
 def steps_per_epoch(n: int, batch_size: int, drop_last: bool) -> int:
     """Return how many batches ``n`` samples make; with ``drop_last`` only full ones count.
 

@@ -57,7 +57,7 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec], seed: 
     depends on ``data.seed``, else on ``seed``, and on the stream's name.
     """
     seed = seed if data.seed is None else data.seed
-    labelled = table.y is not None
+    labelled = table.y is not None or table.is_text  # tags and tokens are the texts' own
     found = {
         name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data, seed).items()
     }
@@ -82,6 +82,24 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec], seed: 
             raise MeshError(f"{name} is the name of a split", where=f"streams.{name}", instead="another name")
         find(name, ())
     return {name: found[name] for name in (*(s for s in SPLITS if s in found), *streams)}
+
+
+def without(streams: dict[str, Stream], rows: Tensor | None) -> dict[str, Stream]:
+    """The streams less some rows of the table."""
+    if rows is None or not len(rows):
+        return streams
+
+    def rest(own: Tensor) -> Tensor:
+        return own[~torch.isin(own, rows)]
+
+    return {
+        name: replace(
+            stream,
+            rows=rest(stream.rows),
+            shards=None if stream.shards is None else {agent: rest(own) for agent, own in stream.shards.items()},
+        )
+        for name, stream in streams.items()
+    }
 
 
 def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataSpec, seed: int) -> Stream:

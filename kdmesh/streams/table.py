@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kdmesh.errors import MeshError
+from kdmesh.streams.texts import Texts
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -15,12 +18,13 @@ if TYPE_CHECKING:
 class Table:
     """Samples with stable ids: a sample's id is its row here, in the source's own order.
 
-    ``x [N, ...]`` float32 (images as ``[N, channels, height, width]``, vectors as ``[N, features]``); ``y [N]`` int64
-    in ``0 .. classes - 1``, or None for unlabelled data; ``official`` maps split names (`test`, perhaps `train`,
-    `validation`) to row numbers; ``columns`` maps a column's name to one value per row (for shards by column).
+    ``x``: ``[N, ...]`` float32 (images as ``[N, channels, height, width]``, vectors as ``[N, features]``), or texts;
+    ``y [N]`` int64 in ``0 .. classes - 1``, or None for unlabelled data and for texts whose targets are their own
+    tokens or spans; ``classes`` is 0 where nothing is classified; ``official`` maps split names (`test`, perhaps
+    `train`, `validation`) to row numbers; ``columns`` maps a column's name to one value per row (for shards by column).
     """
 
-    x: Tensor
+    x: Tensor | Texts
     y: Tensor | None
     classes: int
     official: dict[str, Tensor] = field(default_factory=dict)
@@ -32,8 +36,38 @@ class Table:
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of one sample."""
+        """The shape of one sample; that of a text is empty."""
         return self.x.shape[1:]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the samples are texts, which each agent tokenises for itself."""
+        return isinstance(self.x, Texts)
+
+    @property
+    def texts(self) -> Texts:
+        """The samples of a table of texts; MeshError if they are numbers."""
+        if not isinstance(self.x, Texts):
+            raise MeshError(
+                f"samples of shape {list(self.shape)} where texts are needed",
+                where="data.dataset",
+                instead="a data set of texts: text, text_file",
+            )
+        return self.x
+
+    @property
+    def tensor(self) -> Tensor:
+        """The samples ``[N, ...]`` of a table of numbers; MeshError if they are texts."""
+        if isinstance(self.x, Texts):
+            raise MeshError(
+                "texts where numbers are needed", where="data.dataset", instead="a data set of numbers, or a text model"
+            )
+        return self.x
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags of token classification, `O` (no tag) first: the ``labels`` of a table whose texts have spans."""
+        return self.labels
 
     def __len__(self) -> int:
         return len(self.x)

@@ -24,6 +24,7 @@ class ConsensusContract(Contract):
     - ``per_target``: the rule takes ``target=``, for whom it combines.
     - ``inputs``: for a rule whose offer says so, the shapes of what informs it, without the batch axis. Such a rule is
       tried with one number of ``sources``, for which it is set up.
+    - ``columns``: for a rule whose offer says ``needs_column``, the column's different values.
     """
 
     __test__ = False
@@ -32,6 +33,7 @@ class ConsensusContract(Contract):
     order_invariant: ClassVar[bool] = False
     per_target: ClassVar[bool] = False
     inputs: ClassVar[tuple[tuple[int, ...], ...]] = ()
+    columns: ClassVar[tuple[str, ...]] = ("x", "y")
     classes: ClassVar[int] = 4
 
     def rule(self, offer: ConsensusOffer, settings: dict[str, Any], space: str) -> nn.Module:
@@ -39,7 +41,8 @@ class ConsensusContract(Contract):
         torch.manual_seed(0)
         made: nn.Module = offer.make(settings)
         made.space = space  # type: ignore[assignment]  # a plain attribute, not a module
-        made.setup(tuple(NAMES[: self.sources[-1]]), self.classes, tuple(map(torch.Size, self.inputs)))  # type: ignore[operator]
+        more = {"columns": self.columns} if offer.needs_column else {}
+        made.setup(tuple(NAMES[: self.sources[-1]]), self.classes, tuple(map(torch.Size, self.inputs)), **more)  # type: ignore[operator]
         return made.eval()
 
     def said(self, count: int) -> Tensor:
@@ -63,6 +66,8 @@ class ConsensusContract(Contract):
         """Call a rule as the engine does."""
         torch.manual_seed(1)
         more: dict[str, Any] = {"labels": torch.arange(BATCH) % self.classes} if offer.needs_labels else {}
+        if offer.needs_column:
+            more["column"] = torch.arange(BATCH) % len(self.columns)
         if offer.inputs:
             drawn = torch.Generator().manual_seed(7)
             more["inputs"] = [torch.randn(BATCH, *shape, generator=drawn) for shape in self.inputs]

@@ -9,6 +9,7 @@ import torch
 
 from kdmesh.offers import DatasetOffer
 from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Texts
 from kdmesh.testing.base import Contract
 
 
@@ -34,14 +35,22 @@ class DatasetContract(Contract):
         return made
 
     def test_samples(self, table: Table) -> None:
-        """Finite float32 samples ``[N, ...]``, at least one."""
+        """Finite float32 samples ``[N, ...]``, or texts that are not empty; at least one."""
+        if isinstance(table.x, Texts):
+            assert len(table), "there are no texts"
+            empty = [row for row, sample in enumerate(table.x) if not (sample.text or sample.messages)]
+            assert not empty, f"empty texts in rows {empty[:5]}"
+            return
         assert table.x.dtype == torch.float32, f"x is {table.x.dtype}"
         assert table.x.dim() >= 2 and table.x.numel(), f"x has shape {tuple(table.x.shape)}"
         assert table.x.isfinite().all(), "x is not finite everywhere"
 
     def test_labels_are_in_range(self, table: Table) -> None:
-        """Int64 labels ``[N]`` in ``0 .. classes - 1``, or none; class names, if any, one per class."""
-        assert table.classes >= 1
+        """Int64 labels ``[N]`` in ``0 .. classes - 1``, or none; class names, if any, one per class.
+
+        Texts that nothing classifies have 0 classes.
+        """
+        assert table.classes >= (0 if table.is_text and table.y is None else 1)
         assert len(table.labels) in (0, table.classes), f"{len(table.labels)} names for {table.classes} classes"
         if table.y is not None:
             assert table.y.dtype == torch.int64, f"y is {table.y.dtype}"
@@ -69,7 +78,10 @@ class DatasetContract(Contract):
         if not table.deterministic:
             pytest.skip("the table says that it is not deterministic")
         again: Table = offer.make(settings)
-        assert torch.equal(again.x, table.x), "samples differ from one reading to the next"
+        if isinstance(table.x, Texts):
+            assert list(again.texts) == list(table.x), "texts differ from one reading to the next"
+        else:
+            assert torch.equal(again.tensor, table.x), "samples differ from one reading to the next"
         assert (again.y is None) == (table.y is None)
         assert table.y is None or again.y is None or torch.equal(again.y, table.y), "labels differ"
         assert again.official.keys() == table.official.keys() and again.columns == table.columns

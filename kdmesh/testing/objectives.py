@@ -52,7 +52,10 @@ class ObjectiveContract(Contract):
         student, target = self.shapes(offer)
         setup = getattr(made, "setup", None)
         if callable(setup):
-            setup(torch.Size(student), torch.Size(target), **self.beside(offer, torch.arange(BATCH)))
+            words: dict[str, Any] = {}
+            if "tokens" in offer.needs:
+                words = {"tokens": _words(student[0]), "source_tokens": _words(target[0])}
+            setup(torch.Size(student), torch.Size(target), **self.beside(offer, torch.arange(BATCH)), **words)
         return made
 
     @pytest.fixture
@@ -84,7 +87,13 @@ class ObjectiveContract(Contract):
         :meth:`setup` is given the same of the whole stream, which has the batch's samples and no more.
         """
         known = {"labels": rows % self.shapes(offer)[0][0], "ids": rows}
-        return {name: known[name] for name in offer.needs}
+        given = {name: known[name] for name in offer.needs if name in known}
+        if "spans" in offer.needs:  # every sample one word, which student and target read as one token
+            each = torch.arange(len(rows))
+            spans = torch.stack([each, torch.zeros_like(each), torch.ones_like(each)], 1)
+            given |= {"spans": spans, "source_spans": spans}
+            given |= {"source_labels": known["labels"]} if "labels" in offer.needs else {}
+        return given
 
     def sides(self, offer: ObjectiveOffer, form: str, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """A seeded student ``[B, ...]`` in float64 and a target in a form."""
@@ -201,3 +210,8 @@ class ObjectiveContract(Contract):
             rows = torch.arange(BATCH).repeat(2)
             twice = loss(student[rows], target[rows], form, rows=rows)
             torch.testing.assert_close(twice, loss(student, target, form) * self.doubling)
+
+
+def _words(count: int) -> list[str]:
+    """A vocabulary."""
+    return [f"word{number}" for number in range(count)]

@@ -7,17 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmesh.agents.feed import Feed, Lane
+from kdmesh.agents.reading import Reading
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
 from kdmesh.streams.stream import Stream
 from kdmesh.streams.table import Table
 
 CPU = torch.device("cpu")
 
 
+def reading(table: Table) -> Reading:
+    agents = {name: {"model": {"mlp": {}}} for name in "ab"}
+    labels = {"from": "labels", "to": ["a", "b"], "objective": "ce"}
+    return Reading(make_plan(parse({"agents": agents, "flows": [labels]}), registry()), table, registry(), None)
+
+
 def lane(n: int, *, replay: bool = False, labelled: bool = True) -> Lane:
     table = Table(torch.arange(2.0 * n)[:, None], torch.arange(2 * n) % 3, 3)
     stream = Stream("again" if replay else "train", torch.arange(0, 2 * n, 2), labelled, replay=replay)
     stream.base = "train" if replay else None
-    return Lane(table, stream, "", 0, CPU)
+    return Lane(reading(table), stream, "a", "", 0, CPU)
 
 
 @given(n=st.integers(1, 40), size=st.integers(1, 12), drop=st.booleans(), epochs=st.integers(1, 3))
@@ -66,7 +76,9 @@ def test_rows_and_stable_ids() -> None:
 def test_agents_share_a_lane_unless_they_own_shards() -> None:
     table = Table(torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64), 1)
     shards = {"a": torch.arange(2), "b": torch.arange(2, 6)}
-    feed = Feed(table, {"all": Stream("all", torch.arange(6), True), "own": Stream("own", torch.arange(6), True)}, 0)
+    feed = Feed(
+        reading(table), {"all": Stream("all", torch.arange(6), True), "own": Stream("own", torch.arange(6), True)}, 0
+    )
     feed.streams["own"].shards = shards
     assert feed.lane("all", "a", CPU) is feed.lane("all", "b", CPU)
     assert [len(feed.lane("own", name, CPU)) for name in "ab"] == [2, 4]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kdmesh.agents.metrics import agreement, churn, quality
+from kdmesh.agents.facts import labels, own_classes
+from kdmesh.agents.metrics import agreement, churn, guesses, quality
 
 
 def test_quality_of_logits_and_of_probabilities_is_the_same() -> None:
@@ -25,6 +26,34 @@ def test_calibration_error_of_a_hand_made_case() -> None:
     p = torch.tensor([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 2, dtype=torch.float64)
     y = torch.tensor([0, 0, 0, 1, 0, 1])
     assert quality(p, y, probs=True)["ece"] == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+
+
+@given(st.permutations(range(5)), st.integers(1, 5), st.integers(0, 99))
+def test_some_classes_are_measured_as_all_are_where_the_rest_cannot_be_the_answer(order, count, seed) -> None:
+    """Of the columns of all classes those that are not known have no probability, and their samples no finite loss."""
+    classes, draw = order[:count], torch.Generator().manual_seed(seed)
+    logits = torch.randn(40, count, generator=draw, dtype=torch.float64)
+    y = torch.randint(5, (40,), generator=draw)
+    whole = torch.full((40, 5), -torch.inf, dtype=torch.float64)
+    whole[:, classes] = logits
+    known = torch.tensor([number in classes for number in y.tolist()])
+    found, full = quality(logits, y, classes=classes), quality(whole, y)
+    assert found["accuracy"] == full["accuracy"]
+    assert found["ece"] == pytest.approx(full["ece"])
+    assert found["loss"] == pytest.approx(F.cross_entropy(whole[known], y[known]).item() if known.any() else 0.0)
+    assert quality(logits.softmax(1), y, probs=True, classes=classes) == pytest.approx(found)
+    assert torch.equal(guesses(logits, classes), whole.argmax(1))
+
+
+def test_labels_of_some_classes() -> None:
+    y = torch.tensor([4, 2, 0, 4, -1])
+    own, known = own_classes(y, [0, 4])
+    assert own.tolist() == [1, 0, 0, 1, 0]
+    assert known.tolist() == [True, False, True, True, False]
+    assert labels(y, [0, 4]).weights.tolist() == [1.0, 0.0, 1.0, 1.0, 0.0]
+    plain = labels(y, None)
+    assert plain.value is y
+    assert plain.weights is None
 
 
 def test_a_certain_mistake_has_a_finite_loss() -> None:

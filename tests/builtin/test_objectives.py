@@ -11,7 +11,17 @@ from pydantic import ValidationError
 from torch.nn import functional as F
 
 from kdmesh.builtin.objectives.offers import OBJECTIVES
-from kdmesh.objectives import JSD, MAE, MSE, CrossEntropy, ForwardKL, ReverseKL
+from kdmesh.objectives import (
+    JSD,
+    MAE,
+    MSE,
+    CrossEntropy,
+    ForwardKL,
+    ReverseKL,
+    SkewedKL,
+    SkewedReverseKL,
+    TotalVariation,
+)
 
 SEEDS = st.integers(0, 2**31 - 1)
 CASES = {
@@ -26,6 +36,14 @@ CASES = {
     "jsd probs": (JSD(beta=0.3, temperature=2), "probs"),
     "jsd at 0": (JSD(beta=0), "logits"),
     "jsd at 1": (JSD(beta=1), "probs"),
+    "skewed_kl logits": (SkewedKL(skew=0.2, temperature=2), "logits"),
+    "skewed_kl probs": (SkewedKL(skew=0.2, temperature=2), "probs"),
+    "skewed_kl at 0": (SkewedKL(skew=0), "logits"),
+    "skewed_reverse_kl logits": (SkewedReverseKL(skew=0.2, temperature=2), "logits"),
+    "skewed_reverse_kl probs": (SkewedReverseKL(skew=0.2, temperature=2), "probs"),
+    "skewed_reverse_kl at 0": (SkewedReverseKL(skew=0), "probs"),
+    "total_variation logits": (TotalVariation(temperature=2), "logits"),
+    "total_variation probs": (TotalVariation(temperature=2), "probs"),
     "mse": (MSE(), "logits"),
     "mse per element": (MSE(per_element=True), "logits"),
     "mae": (MAE(), "logits"),
@@ -46,9 +64,7 @@ def signals(form, seed=0, batch=6, classes=5, dtype=torch.float32):
 def by_hand(name, s, t, form):
     """The formulas in numpy, in float64."""
     s, t = s.double().numpy(), t.double().numpy() if form != "labels" else t.numpy()
-    temperature = {"ce": 3, "kl": 2, "reverse_kl": 2, "jsd": 2}[name.split()[0]]
-    if name.startswith("jsd at"):
-        temperature = 1
+    temperature = 1 if " at " in name else 3 if name.startswith("ce") else 2
 
     def softmax(z):
         return np.exp(z) / np.exp(z).sum(-1, keepdims=True)
@@ -66,8 +82,12 @@ def by_hand(name, s, t, form):
         "kl": forward,
         "reverse_kl": reverse,
         "jsd": beta * p * np.log(p / m) + (1 - beta) * q * np.log(q / m),
+        "skewed_kl": p * np.log(p / (0.2 * p + 0.8 * q)),
+        "skewed_reverse_kl": q * np.log(q / (0.2 * q + 0.8 * p)),
+        "total_variation": np.abs(p - q) / 2,
     }[name.split()[0]]
-    elements = {"jsd at 0": forward, "jsd at 1": reverse}.get(name, elements)
+    ends = {"jsd at 0": forward, "jsd at 1": reverse, "skewed_kl at 0": forward, "skewed_reverse_kl at 0": reverse}
+    elements = ends.get(name, elements)
     return elements.sum() / len(s) * temperature**2
 
 
@@ -183,7 +203,7 @@ def test_half_precision_is_computed_in_float32(objective, form):
     assert torch.equal(loss, objective(student.float(), target if form == "labels" else target.float(), form=form))
 
 
-@pytest.mark.parametrize("kind", [ForwardKL, ReverseKL, JSD, CrossEntropy])
+@pytest.mark.parametrize("kind", [ForwardKL, ReverseKL, JSD, CrossEntropy, SkewedKL, SkewedReverseKL, TotalVariation])
 @pytest.mark.parametrize("form", ["logits", "probs"])
 def test_extreme_logits_stay_finite_with_gradients_through_the_target(kind, form):
     student = torch.tensor([[300.0, 0.0, -300.0]], requires_grad=True)
@@ -217,7 +237,7 @@ def test_t2_scale_keeps_the_gradient_at_high_temperature():
     torch.testing.assert_close(s.grad, (s - t).detach() / 5 / len(s), rtol=1e-3, atol=1e-6)  # Hinton et al., equation 4
 
 
-@pytest.mark.parametrize("objective", [ForwardKL(), ReverseKL(), JSD(), MSE(), MAE()])
+@pytest.mark.parametrize("objective", [ForwardKL(), ReverseKL(), JSD(), SkewedKL(), TotalVariation(), MSE(), MAE()])
 def test_refuses_forms_and_shapes_it_does_not_read(objective):
     s, t = signals("logits")
     with pytest.raises(ValueError, match=r"reads .*logits.*, not labels"):
@@ -239,6 +259,8 @@ def test_a_label_outside_the_classes_is_an_error_and_not_left_out():
         ("kl", {"temperature": 0}),
         ("kl", {"temperature": float("inf")}),
         ("jsd", {"beta": 1.1}),
+        ("skewed_kl", {"skew": 1}),
+        ("skewed_reverse_kl", {"skew": -0.1}),
         ("ce", {"label_smoothing": 1.0}),
         ("mse", {"temperature": 2}),
         ("hint", {"adapter": "never"}),
@@ -258,3 +280,13 @@ def test_offers_are_described_and_made_with_their_defaults(offer):
     assert offer.summary
     assert all(field.description for field in offer.config.model_fields.values())
     assert not list(objective.parameters())
+
+
+@each_case
+def test_no_samples_are_a_loss_of_zero(objective, form):
+    student, target = signals(form)
+    student.requires_grad_()
+    for weights in (None, torch.ones(0)):
+        loss = objective(student[:0], target[:0], form=form, weights=weights)
+        loss.backward()
+        assert loss == 0 and not student.grad.any()

@@ -1,4 +1,4 @@
-"""Objectives between hidden layers: hints and attention transfer."""
+"""Objectives between hidden layers: hints, attention transfer, and attention rows of transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Size, nn
 from torch.nn import functional as F
 
-from kdmesh.objectives import AttentionTransfer, Hint
+from kdmesh.objectives import AttentionKL, AttentionMSE, AttentionTransfer, Hint
 
 SHAPES = {
     "vectors": ((6,), (4,), nn.Linear),
@@ -152,3 +152,56 @@ def test_half_precision_is_computed_in_float32():
         loss = objective(s, t)
         assert loss.dtype == torch.float32
         assert torch.equal(loss, objective(s.float(), t.float()))
+
+
+# -- attention rows of transformers --------------------------------------------------------------------------------
+
+
+def attention(tokens, keys, width, seed):
+    """Rows ``[T, width]`` over so many keys, with zeros after them."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(tokens, keys, generator=generator, dtype=torch.float64).softmax(-1)
+    return F.pad(rows, (0, width - keys))
+
+
+def test_attention_mse_is_the_squared_distance_of_rows_whatever_their_padding():
+    student, target = attention(5, 3, 4, seed=0), attention(5, 3, 8, seed=1)
+    expected = ((student[:, :3] - target[:, :3]) ** 2).sum() / 5
+    torch.testing.assert_close(AttentionMSE()(student, target), expected)
+    torch.testing.assert_close(AttentionMSE()(F.pad(student, (0, 9)), target), expected)
+
+
+def test_attention_kl_is_the_divergence_of_rows_whatever_their_padding():
+    student, target = attention(5, 3, 6, seed=0), attention(5, 3, 3, seed=1)
+    expected = F.kl_div(student[:, :3].log(), target, reduction="batchmean")
+    torch.testing.assert_close(AttentionKL()(student, target), expected)
+    assert AttentionKL()(target, target).item() == 0
+
+
+@pytest.mark.parametrize("objective", [AttentionKL(), AttentionMSE()])
+def test_attention_rows_have_the_right_gradient(objective):
+    student, target = attention(4, 3, 3, seed=0).log().requires_grad_(), attention(4, 3, 5, seed=1)
+    weights = torch.tensor([1.0, 0.0, 2.0, 0.5], dtype=torch.float64)
+    target[1] = torch.nan
+    assert torch.autograd.gradcheck(lambda z: objective(z.softmax(-1), target, weights=weights), student)
+
+
+@pytest.mark.parametrize("objective", [AttentionKL(), AttentionMSE()])
+def test_attention_of_other_tokens_is_refused(objective):
+    with pytest.raises(ValueError, match="differ in shape"):
+        objective(attention(4, 3, 3, seed=0), attention(5, 3, 3, seed=1))
+
+
+def test_attention_that_vanishes_stays_finite():
+    student = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    loss = AttentionKL()(student, torch.tensor([[0.5, 0.5]]))
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all()
+
+
+def test_hint_joins_rows_of_tokens():
+    """Hidden states ``[T, D]`` of a batch of texts: T differs from batch to batch."""
+    hint = made((6,), (4,))
+    for tokens in (3, 7):
+        hint(*hidden((6,), (4,), batch=tokens)).backward()
+    assert hint.adapter.weight.shape == (4, 6) and hint.adapter.weight.grad.any()

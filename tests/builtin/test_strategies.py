@@ -97,6 +97,14 @@ def test_ensemble_rule_refresh_and_tap():
     )
 
 
+def test_an_ensembles_list_of_layers_is_a_flow_for_each():
+    pairs = [{"of": "big", "to": "small"}, "mid"]
+    planned = plan(f"[ensemble: {{teachers: t1, student: s, objective: hint, tap: {pairs}, weight: 2}}]", "t1 s")
+    assert flows(planned)[1]["tap"] == [{"of": "big", "to": "small"}, {"of": "mid", "to": "mid"}]
+    taps = [(edge.tap.of, edge.tap.to, edge.weight) for edge in planned.edges if edge.tap]
+    assert taps == [("big", "small", 2.0), ("mid", "mid", 2.0)]
+
+
 # -- chain -------------------------------------------------------------------------------------------------------------
 
 

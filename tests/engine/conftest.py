@@ -72,7 +72,7 @@ class Start:
         assert table.y is not None
         self.x, self.y, self.size = table.x[rows], table.y[rows], self.plan.spec.train.batch_size
         self.modules: dict[str, nn.Module] = {
-            name: build(self.plan, owner, table.shape, table.classes, registry(), made._modules)
+            name: build(self.plan, owner, self.found.reading, registry(), made._modules)
             for name, owner in self.plan.owner.items()
         }
 

@@ -131,10 +131,16 @@ REFUSED = {
         "space: logits",
     ),
     "label spaces": (
-        mesh(LABELS, kl("a", "b"), agents={"a": {"labels": [0, 1]}, "b": {}}),
-        "label spaces differ: a knows classes [0, 1], b all classes",
+        mesh(LABELS, kl("b", "a"), agents={"a": {"labels": [0, 1]}, "b": {}}),
+        "label spaces differ: b knows all classes, a classes [0, 1]",
         "flows.1",
         "the same `labels`",
+    ),
+    "label spaces that overlap": (
+        mesh(LABELS, kl("a", "b"), agents={"a": {"labels": [0, 1]}, "b": {"labels": [1, 2]}}),
+        "label spaces differ: a knows classes [0, 1], b classes [1, 2]",
+        "flows.1",
+        "a reader that knows more",
     ),
     "label spaces through a consensus": (
         {
@@ -144,6 +150,39 @@ REFUSED = {
         "label spaces differ: c knows classes [0, 1], d classes [1, 2]",
         "flows.1",
         "the same `labels`",
+    ),
+    "label spaces within a consensus": (
+        {
+            **feeds(kl("c", "d")),
+            "agents": {"a": {"labels": [0, 1]}, "b": {"labels": [1, 2]}, "d": {}},
+        },
+        "label spaces differ: b knows classes [1, 2], c classes [0, 1]",
+        "flows.0",
+        "(concat, uhc)",
+    ),
+    "classes that repeat": (
+        mesh(LABELS, agents={"a": {"labels": [0, 0]}, "b": {}}),
+        "the classes [0, 0] of a are none, or repeat one",
+        "agents.a.labels",
+        "one class for each output",
+    ),
+    "stretches of no text": (
+        mesh(LABELS, {"from": "a", "to": "b", "objective": "uld"}),
+        "objective 'uld' compares stretches of text, and this mesh models none",
+        "flows.1.objective",
+        "task: language_modelling",
+    ),
+    "layers of outputs": (
+        mesh(LABELS, kl("a", "b", tap=["layers.0", "layers.1"])),
+        "a list of layers, on a flow that carries and compares outputs",
+        "flows.1.tap",
+        "an objective that reads layers",
+    ),
+    "a route to nobody": (
+        feeds(kl("c", "a"), rule={"route": {"column": "domain", "to": {"law": "bb"}}}),
+        "'bb' does not flow into consensus 'c'",
+        "consensus.c.rule.route.to.law",
+        "did you mean 'b'",
     ),
     "nothing teaches": (
         mesh(kl("a", "b"), agents={"a": {}, "b": {}, "idle": {}}),

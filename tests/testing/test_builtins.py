@@ -21,7 +21,17 @@ CONTRACTS = {
     "models": testing.ModelContract,
     "datasets": testing.DatasetContract,
 }
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "type_vocab_size": 1,
+    "max_position_embeddings": 8,
+}
 DECLARED = {
+    ("models", "hf"): {"config": {"config": BERT, "tokenizer": {"characters": {}}}},
     ("strategies", "chain"): {"config": {"agents": ["a", "b", "c"], "dense": True}},
     ("strategies", "ensemble"): {"config": {"teachers": ["a", "b"], "student": "c"}},
     ("strategies", "mutual"): {"config": {"peers": ["a", "b", "c"]}},
@@ -35,7 +45,12 @@ DECLARED = {
     ("objectives", "mae"): {"config": {"per_element": True}, **EQUAL},
     ("objectives", "hint"): {"permutation_invariant": True, "target_shape": (6, 2, 2)},
     ("objectives", "attention"): EQUAL,
+    ("objectives", "attention_mse"): {"shape": (5,), **EQUAL},
+    ("objectives", "attention_kl"): {"shape": (5,), "permutation_invariant": True},
+    ("objectives", "uld"): {"config": {"temperature": 2}, **EQUAL},
+    ("objectives", "span"): {"config": {"temperature": 2}, **EQUAL},
     ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
+    ("consensus", "route"): {"config": {"column": "domain", "to": {"x": "c"}, "else": "b"}, "sources": (3,)},
     ("models", "mlp"): {"shapes": ((1, 8, 8), (12,)), "config": {"hidden": [16, 8], "dropout": 0.2}},
     ("models", "vit"): {"shapes": ((1, 8, 8), (3, 8, 4)), "config": {"dim": 16, "heads": 2}},
     ("models", "cnn"): {"shapes": ((1, 8, 8), (3, 7, 10)), "config": {"width": 8}},
@@ -71,7 +86,18 @@ def jsonl(folder):
     return {"path": str(folder / "some.jsonl")}
 
 
-FILES = {"idx": idx, "arrays": arrays, "csv": csv, "jsonl": jsonl}
+def text(folder):
+    (folder / "some.csv").write_text("text,kind,city\nWhat is it ?,x,Bern\nWho is it ?,y,Rome\n")
+    (folder / "more.csv").write_text("text,kind,city\nIs it ?,x,Oslo\n")
+    return {"path": str(folder / "some.csv"), "label": "kind", "test_path": str(folder / "more.csv")}
+
+
+def text_file(folder):
+    (folder / "some.txt").write_text("What is it ? It is a mesh.\n" * 20)
+    return {"path": str(folder / "some.txt"), "characters": 40}
+
+
+FILES = {"idx": idx, "arrays": arrays, "csv": csv, "jsonl": jsonl, "text": text, "text_file": text_file}
 
 
 def contract(kind, offer):

@@ -28,6 +28,7 @@ GENERATIONS = {
     "previous-epoch": [1],
     "ring": [1],
     "single-teacher": [1, 1],
+    "specialists": [3, 1],
     "stale-codistillation": [1],
 }
 each = pytest.mark.parametrize("name", FILES)

@@ -48,9 +48,7 @@ class Both:
         orders = [epoch_order(7, "train", epoch, len(rows)) for epoch in range(EPOCHS)]
         assert len(rows) % SIZE, "the last batch is to be smaller"
         self.data = plain.Data(table.x[rows], table.y[rows], orders, SIZE)
-        self.modules = {
-            name: build(plan, name, table.shape, table.classes, registry(), {}) for name in plan.spec.agents
-        }
+        self.modules = {name: build(plan, name, found.reading, registry(), {}) for name in plan.spec.agents}
 
     def learn(self, *names: str) -> None:
         """Train agents from labels, plainly."""

@@ -15,8 +15,9 @@ class Rule(nn.Module):
 
     - ``values [M, B, C]``: what is combined, in the consensus' space: ``softmax(z / T)`` in space `probs`, raw logits
       in space `logits`. In space `probs` the result is a distribution (non-negative, sums to 1); whoever owns a rule
-      sets ``rule.space``, which decides whether the result is normalised.
-    - ``logits [M, B, C]``: the sources' raw logits, for rules that weigh by them (entropy, confidence), at T = 1.
+      sets ``rule.space``, which decides whether the result is normalised, and ``rule.temperature``, the T.
+    - ``logits [M, B, C]``: the sources' raw logits, for rules that weigh by them (entropy, confidence), at T = 1. For
+      rules whose offer says ``partial``, classes that a source does not know have ``-inf`` there.
     - ``labels [B]`` int64, for rules whose offer says ``needs_labels``; else None.
     - ``present [M, B]`` bool or None: which sources answered. Absent ones have no say, whatever their values; the rest
       is renormalised. Where no source is present the row is anything finite (the engine gives it weight 0).
@@ -26,6 +27,7 @@ class Rule(nn.Module):
     """
 
     space: str = "probs"
+    temperature: float = 1.0
 
     def setup(self, sources: tuple[str, ...], classes: int, inputs: tuple[torch.Size, ...]) -> None:
         """Build what depends on the mesh. Called once, before training, seeded.

@@ -20,8 +20,8 @@ class Mean(Rule):
         """``(v_1 + v_2 + ... + v_M) / M``, summed in declared order; with absent sources the weighted sum."""
         if present is not None:
             return super().forward(values, logits=logits, labels=labels, present=present)
-        total = values[0]
-        for value in values[1:]:
+        total, *others = values.unbind(0)
+        for value in others:
             total = total + value
         return total / len(values)
 

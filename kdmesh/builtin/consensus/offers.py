@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from kdmesh.offers import Config, ConsensusOffer
 
@@ -28,6 +28,29 @@ class GeometricMedianConfig(Config):
 
     iterations: int = Field(32, ge=1, le=1000, description="Weiszfeld's steps, the same number for every sample")
     eps: float = Field(1e-6, ge=1e-12, le=1, description="smallest distance to a source that counts")
+
+
+class UHCConfig(Config):
+    """Settings of `uhc`."""
+
+    iterations: int = Field(32, ge=1, le=1000, description="Newton's steps, the same number for every sample")
+
+
+class RouteConfig(Config):
+    """Settings of `route`."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True, populate_by_name=True)
+
+    column: str = Field(description="column of the data that says where a sample belongs")
+    to: dict[str, str] = Field(min_length=1, description="the source that speaks, for each value of the column")
+    else_: str | None = Field(
+        None, alias="else", description="the source for every other value, or `mean` for all alike; none: refused"
+    )
+
+    def named_sources(self) -> dict[str, str]:
+        """The sources of all routes."""
+        other = {} if self.else_ in (None, "mean") else {"else": str(self.else_)}
+        return {f"to.{value}": source for value, source in self.to.items()} | other
 
 
 ROOM = "kdmesh.builtin.consensus"
@@ -101,5 +124,29 @@ CONSENSUS = [
         "the point nearest to all sources together",
         "Pillutla et al., Robust Aggregation for Federated Learning, 2022",
         spaces=VALUES,
+    ),
+    ConsensusOffer(
+        "route",
+        f"{ROOM}.route:Route",
+        RouteConfig,
+        "specialists: a column of the data says which source speaks about a sample",
+        spaces=WEIGHTS,
+        needs_column="column",
+    ),
+    ConsensusOffer(
+        "concat",
+        f"{ROOM}.concat:Concat",
+        summary="sources that know different classes, side by side: softmax of the joined logits",
+        spaces=VALUES,
+        partial=True,
+    ),
+    ConsensusOffer(
+        "uhc",
+        f"{ROOM}.uhc:UHC",
+        UHCConfig,
+        "sources that know different classes, merged into what explains each of them best",
+        "Vongkulbhisal et al., Unifying Heterogeneous Classifiers with Distillation, 2019",
+        spaces=("probs",),
+        partial=True,
     ),
 ]

@@ -20,11 +20,12 @@ def csv_file(
     classes: int | None = None,
 ) -> Table:
     """Return features ``[N, F]`` and labels of a CSV file, plain or .gz; ``test_path`` is the official test split."""
-    test = None if test_path is None else _read(Path(test_path), "data.dataset.csv.test_path")
-    return table_of(_read(Path(path), "data.dataset.csv.path"), test, label, features, classes)
+    test = None if test_path is None else read_csv(Path(test_path), "data.dataset.csv.test_path")
+    return table_of(read_csv(Path(path), "data.dataset.csv.path"), test, label, features, classes)
 
 
-def _read(path: Path, where: str) -> Rows:
+def read_csv(path: Path, where: str) -> Rows:
+    """Return a file's rows; a MeshError names the line that is no well-formed CSV."""
     reader = csv.reader(io.StringIO(read_text(path, where), newline=""), strict=True)
     lines: list[int] = []
     cells: list[dict[str, str]] = []
@@ -32,13 +33,15 @@ def _read(path: Path, where: str) -> Rows:
         columns = next(reader, [])
         if not columns or len(set(columns)) < len(columns):
             raise MeshError(f"{path}: header row {columns}", where=where, instead="a name for each column, each once")
+        end = reader.line_num
         for row in reader:
+            line, end = end + 1, reader.line_num  # a quoted cell may go over several lines
             if not row:
                 continue  # a blank line
             if len(row) != len(columns):
-                what = f"{path}, line {reader.line_num}: {len(row)} cells for {len(columns)} columns"
+                what = f"{path}, line {line}: {len(row)} cells for {len(columns)} columns"
                 raise MeshError(what, where=where, instead="one cell per column")
-            lines.append(reader.line_num)
+            lines.append(line)
             cells.append(dict(zip(columns, row, strict=True)))
     except csv.Error as error:
         raise MeshError(f"{path}, line {reader.line_num}: {error}", where=where, instead="well-formed CSV") from None

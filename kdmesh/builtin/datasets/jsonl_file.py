@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from kdmesh.builtin.datasets._files import read_text
-from kdmesh.builtin.datasets._rows import Rows, table_of
+from kdmesh.builtin.datasets._rows import Rows, cell, number_of, table_of
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
 
@@ -20,11 +21,12 @@ def jsonl_file(
     classes: int | None = None,
 ) -> Table:
     """Return features ``[N, F]`` and labels of a JSON-lines file, plain or .gz; ``test_path`` is the official test."""
-    test = None if test_path is None else _read(Path(test_path), "data.dataset.jsonl.test_path")
-    return table_of(_read(Path(path), "data.dataset.jsonl.path"), test, label, features, classes)
+    test = None if test_path is None else read_jsonl(Path(test_path), "data.dataset.jsonl.test_path")
+    return table_of(read_jsonl(Path(path), "data.dataset.jsonl.path"), test, label, features, classes)
 
 
-def _read(path: Path, where: str) -> Rows:
+def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
+    """Return a file's rows, columns in ``raw`` as JSON has them; a MeshError names the line that is no such object."""
     lines: list[int] = []
     cells: list[dict[str, Any]] = []
     for number, line in enumerate(read_text(path, where).split("\n"), 1):
@@ -43,21 +45,7 @@ def _read(path: Path, where: str) -> Rows:
             what = f"{path}, line {number}: keys differ from the first row: {odd}"
             raise MeshError(what, where=where, instead="the same keys in every row")
         lines.append(number)
-        cells.append({key: _cell(value) for key, value in row.items()})
+        cells.append({key: value if key in raw else cell(value) for key, value in row.items()})
     if not cells:
         raise MeshError(f"{path}: only blank lines", where=where, instead="at least one row")
-    return Rows(path, where, list(cells[0]), lines, cells, _number)
-
-
-def _cell(value: Any) -> Any:
-    """Numbers and text as they are, null as empty text, anything else as its JSON."""
-    if value is None:
-        return ""
-    return json.dumps(value) if isinstance(value, (list, dict, bool)) else value
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value) if isinstance(value, (int, float)) else None
-    except OverflowError:  # a whole number beyond every float
-        return float("inf")
+    return Rows(path, where, list(cells[0]), lines, cells, number_of)

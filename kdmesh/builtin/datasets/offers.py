@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from kdmesh.offers import Config, DatasetOffer
 
@@ -31,6 +33,76 @@ class RowsConfig(Config):
     classes: int | None = Field(None, ge=1, description="number of classes; by default as many as path has")
 
 
+class TextConfig(Config):
+    """Texts in named columns: of files, of a folder that `save_to_disk` made, or of the Hugging Face hub.
+
+    With `label` they are classified, with `spans` their words are tagged, else a language model learns them.
+    """
+
+    path: str | None = Field(
+        None, description=".csv or .jsonl file, plain or .gz, .parquet file, or folder of the `datasets` library"
+    )
+    validation_path: str | None = Field(None, description="file with the official validation split")
+    test_path: str | None = Field(None, description="file with the official test split")
+    hub: str | None = Field(None, description="id of a Hugging Face data set, instead of `path`")
+    name: str | None = Field(None, description="hub: the data set's configuration")
+    revision: str | None = Field(None, description="hub: branch, tag or commit")
+    splits: dict[Literal["train", "validation", "test"], str] | None = Field(
+        None, description="hub, folder: which of its splits are train, validation and test; by default those so named"
+    )
+    text: str | None = Field(
+        None, description="column with the text, or with the completion of `prompt`; by default `text`"
+    )
+    pair: str | None = Field(None, description="column with a second text, to classify the two together")
+    prompt: str | None = Field(None, description="column with what stands before the text and is not learned")
+    messages: str | None = Field(
+        None, description="column with turns {role, content}, instead of `text`: the assistant's are learned"
+    )
+    spans: str | None = Field(None, description="column with {start, end, label}: words to tag; end is exclusive")
+    label: str | None = Field(None, description="column with the class: a whole number from 0, or a name")
+    labels: list[str] | None = Field(
+        None, min_length=1, description="names of the classes, or tags, in order; by default those found, sorted"
+    )
+    classes: int | None = Field(None, ge=1, description="number of classes; by default as many as train has")
+    licence: str | None = Field(None, description="the data's licence, for the cards of what is trained on them")
+
+    @model_validator(mode="after")
+    def _one_reading(self) -> Self:
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        if ("path" in given) == ("hub" in given):
+            raise ValueError("needs `path` or `hub`, one of them")
+        for name, others in UNLIKE.items():
+            if name in given and (odd := sorted(given & others)):
+                raise ValueError(f"`{name}` and `{odd[0]}` do not go together")
+        default = set() if given & {"text", "messages"} else {"text"}
+        columns = [*default, *(getattr(self, name) for name in COLUMNS if name in given)]
+        if len(set(columns)) < len(columns):
+            raise ValueError("one column has two meanings")
+        return self
+
+
+COLUMNS = ("text", "pair", "prompt", "messages", "spans", "label")
+UNLIKE = {
+    "hub": {"validation_path", "test_path"},
+    "path": {"name", "revision"},
+    "splits": {"validation_path", "test_path"},
+    "messages": {"text", "pair", "prompt", "spans", "label", "labels", "classes"},
+    "prompt": {"pair", "spans", "label", "labels", "classes"},
+    "spans": {"pair", "label", "classes"},
+    "labels": {"classes"},
+}
+"""Settings of a text that contradict each other."""
+
+
+class TextFileConfig(Config):
+    """One text, cut into samples for a language model."""
+
+    path: str = Field(description="a text file in UTF-8, plain or .gz")
+    characters: int = Field(512, ge=2, description="characters of a sample")
+    test: float = Field(0.1, ge=0, lt=1, description="share of the samples, from the end: the official test split")
+    licence: str | None = Field(None, description="the text's licence, for the cards of what is trained on it")
+
+
 DATASETS = [
     DatasetOffer(
         "digits",
@@ -44,4 +116,13 @@ DATASETS = [
     DatasetOffer("arrays", "kdmesh.builtin.datasets.arrays:arrays", ArraysConfig, "arrays of .npz or .safetensors"),
     DatasetOffer("csv", "kdmesh.builtin.datasets.csv_file:csv_file", RowsConfig, "a CSV file with a header row"),
     DatasetOffer("jsonl", "kdmesh.builtin.datasets.jsonl_file:jsonl_file", RowsConfig, "JSON objects, one per line"),
+    DatasetOffer(
+        "text",
+        "kdmesh.builtin.datasets.text:text",
+        TextConfig,
+        "texts of CSV, JSONL, Parquet or Hugging Face data sets: to classify, to tag, or to learn as language",
+    ),
+    DatasetOffer(
+        "text_file", "kdmesh.builtin.datasets.text_file:text_file", TextFileConfig, "a plain text, cut into samples"
+    ),
 ]

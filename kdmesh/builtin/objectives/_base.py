@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import comparable, tempered
+from kdmesh.builtin.objectives._slopes import Rows
+from kdmesh.signals.lazy import Lazy
 
 
 class Objective(nn.Module):
@@ -24,7 +27,17 @@ class Objective(nn.Module):
       contribute neither to it nor to a gradient, whatever their values (NaN and infinite ones included).
 
     Reduction is `batchmean` throughout: sum over classes, mean over samples. Every objective of its own file states its
-    formula. With ``weights=None`` an objective must use the plain expression of its docstring, bit for bit.
+    formula. With ``weights=None`` an objective must use the plain expression of its docstring, bit for bit. No samples
+    are a loss of 0.
+
+    ``student`` and ``target`` may be :class:`Lazy` where an objective hands such to :func:`lazily`, which calls it with
+    tensors, chunk by chunk if they are large. Each sample's loss must then be its own, whatever the others are.
+    """
+
+    distribution: float | None = None
+    """The temperature T, if logits as the target and their ``softmax(z / T)`` as `probs` are one thing, bit for bit.
+
+    The softmax of a source that several flows read is then computed once for all of them.
     """
 
     def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
@@ -39,12 +52,30 @@ class Objective(nn.Module):
         """Return the loss, a scalar of the student's dtype and at least float32."""
         raise NotImplementedError(f"{type(self).__name__} must compute a loss")  # the one abstract method
 
+    def report(self) -> dict[str, float]:
+        """Figures about what was compared so far, by name (a coverage, say); what they count lives in buffers."""
+        return {}
+
+    def descend(
+        self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
+    ) -> Tensor:
+        """Return ``sum_i factors_i l_i`` of a few rows and leave its gradient in ``logits [r, V]``, by autograd.
+
+        ``spare [4, r, V]``: memory to work in. The target must stay as it is.
+        """
+        with torch.enable_grad():
+            leaf = logits.detach().clone().requires_grad_()
+            loss = self.forward(leaf, target, form=form, weights=factors, **facts) * len(leaf)
+        logits.copy_(torch.autograd.grad(loss, leaf)[0])
+        return loss.detach()
+
 
 class Tempered(Objective):
     """An objective between distributions: both sides at ``temperature`` T, the loss times T² with ``t2_scale``.
 
     The gradient of a tempered loss shrinks as 1/T²; ``t2_scale`` undoes that, so one weight serves every temperature.
-    A subclass writes :meth:`elements`. Targets in form `probs` are at T already and used as they are.
+    A subclass writes :meth:`elements`, and :meth:`slope` to be fast over a large vocabulary. Targets in form `probs`
+    are at T already and used as they are.
     """
 
     forms: ClassVar[tuple[str, ...]] = ("logits", "probs")
@@ -55,10 +86,12 @@ class Tempered(Objective):
         self.scale = temperature**2 if t2_scale else 1.0
 
     def forward(
-        self, student: Tensor, target: Tensor, *, form: str = "logits", weights: Tensor | None = None
+        self, student: Tensor | Lazy, target: Tensor | Lazy, *, form: str = "logits", weights: Tensor | None = None
     ) -> Tensor:
         """Compare logits ``[B, ..., C]`` with a target of the same shape: ``batchmean`` times the scale."""
         refuse_form(self, form, self.forms)
+        if isinstance(student, Lazy) or isinstance(target, Lazy):
+            return lazily(self, student, target, form=form, weights=weights)
         student, target = comparable(student, target, weights)
         log_q = F.log_softmax(tempered(student, self.temperature), dim=-1)
         loss = batchmean(self.elements(log_q, target, form), weights)
@@ -68,22 +101,47 @@ class Tempered(Objective):
         """Return the summands ``[B, ..., C]``, given the student's log-probabilities at T."""
         raise NotImplementedError(f"{type(self).__name__} must compare distributions")
 
+    def slope(self, rows: Rows) -> Tensor:
+        """Return each row's loss ``[r]`` without the scale, and leave in ``rows.q`` its gradient.
+
+        The gradient is that by the student's logits over T. With ``a = dl/dq`` it is ``q (a - sum_v q a)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} leaves its gradient to autograd")
+
+    def descend(
+        self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
+    ) -> Tensor:
+        """As :meth:`Objective.descend`, in place, by :meth:`slope` where there is one."""
+        if not self._closed():
+            return super().descend(logits, target, form, factors, spare, **facts)
+        rows = Rows.of(logits, target, form, self.temperature, spare)
+        losses = self.slope(rows)
+        torch.mul(rows.q, factors[:, None] * (self.scale / self.temperature), out=logits)
+        return torch.dot(losses, factors) * self.scale
+
+    @classmethod
+    def _closed(cls) -> bool:
+        """Whether there is a :meth:`slope`, and of these :meth:`elements`."""
+        owner = next(kind for kind in cls.__mro__ if {"slope", "elements"} & vars(kind).keys())
+        return "slope" in vars(owner) and owner is not Tempered
+
 
 def batchmean(elements: Tensor, weights: Tensor | None) -> Tensor:
     """Sum ``elements [B, ...]`` over all but the batch, weigh samples, and divide by B.
 
-    With no weights this is ``elements.sum() / B``, the same expression as torch's ``reduction="batchmean"``.
+    With no weights this is ``elements.sum() / B``, the same expression as torch's ``reduction="batchmean"``. No samples
+    give 0.
     """
     if weights is None:
-        return elements.sum() / elements.shape[0]
+        return elements.sum() / (elements.shape[0] or 1)
     per_sample = elements.flatten(1).sum(1) if elements.dim() > 1 else elements
-    return torch.where(weights != 0, per_sample * weights.to(per_sample.dtype), 0.0).sum() / elements.shape[0]
+    return torch.where(weights != 0, per_sample * weights.to(per_sample.dtype), 0.0).sum() / (elements.shape[0] or 1)
 
 
 def elementmean(elements: Tensor, weights: Tensor | None) -> Tensor:
     """Average ``elements [B, ...]`` over all axes: ``batchmean`` over the number of elements of a sample."""
     if weights is None:
-        return elements.mean()
+        return elements.mean() if len(elements) else elements.sum()
     return batchmean(elements.flatten(1).mean(1), weights)
 
 

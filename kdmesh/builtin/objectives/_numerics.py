@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdmesh.signals.lazy import Lazy, dense
+
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Raise half precision (float16, bfloat16) to float32; leave everything else as it is."""
+    if values.dtype is torch.float32:  # nearly always
+        return values
     return values.float() if values.is_floating_point() and values.element_size() < 4 else values
 
 
@@ -20,14 +24,14 @@ def kept(values: Tensor, weights: Tensor | None) -> Tensor:
     return torch.where(keep, values, 0)
 
 
-def comparable(student: Tensor, target: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return both sides in one dtype, at least float32, with silent samples as zeros.
+def comparable(student: Tensor | Lazy, target: Tensor | Lazy, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return both sides made, in one dtype, at least float32, with silent samples as zeros.
 
     Raises ValueError if the shapes differ: broadcasting would compare every class with every other.
     """
     if student.shape != target.shape:
         raise ValueError(f"student {list(student.shape)} and target {list(target.shape)} differ in shape")
-    student = at_least_float32(student)
+    student, target = at_least_float32(dense(student)), dense(target)
     if target.dtype != student.dtype:
         target = target.to(student.dtype)
     return kept(student, weights), kept(target, weights)

@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import Tempered, batchmean
+from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
+from kdmesh.builtin.objectives._slopes import Rows, dots, soften
+from kdmesh.signals.lazy import Lazy
 
 # torch drops labels of -100 from numerator and denominator; here a sample without a label has weight 0 instead
 IGNORE_NOTHING = torch.iinfo(torch.int64).min
@@ -33,13 +36,18 @@ class CrossEntropy(Tempered):
     def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__(temperature, t2_scale)
         self.label_smoothing = label_smoothing
+        self.distribution = temperature
 
     def forward(
-        self, student: Tensor, target: Tensor, *, form: str = "labels", weights: Tensor | None = None
+        self, student: Tensor | Lazy, target: Tensor | Lazy, *, form: str = "labels", weights: Tensor | None = None
     ) -> Tensor:
         """Compare logits ``[B, C]`` with labels ``[B]`` or a distribution ``[B, C]``."""
         if form != "labels":
             return super().forward(student, target, form=form, weights=weights)
+        if isinstance(student, Lazy) or isinstance(target, Lazy):
+            return lazily(self, student, target, form=form, weights=weights)
+        if not len(target):
+            return at_least_float32(student).sum()
         losses = F.cross_entropy(
             kept(at_least_float32(student), weights),
             kept(target, weights),
@@ -52,3 +60,28 @@ class CrossEntropy(Tempered):
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``-p log q``."""
         return -(probs(target, form, self.temperature) * log_q)
+
+    def slope(self, rows: Rows) -> Tensor:
+        """``q sum_v p - p``."""
+        losses = dots(rows.p, rows.log_q).neg_()
+        rows.q.mul_(rows.p.sum(-1, keepdim=True)).sub_(rows.p)
+        return losses
+
+    def descend(
+        self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
+    ) -> Tensor:
+        """With labels the gradient is ``q - (1 - ε) onehot - ε / C``."""
+        if form != "labels":
+            return super().descend(logits, target, form, factors, spare, **facts)
+        classes, rows = logits.shape[1], torch.arange(len(target), device=target.device)
+        if bool(((target < 0) | (target >= classes)).any()):
+            raise IndexError(f"labels out of bounds: they must be in [0, {classes})")
+        q, smooth = spare[0], self.label_smoothing
+        log_q = soften(logits, 1.0, q, logits)
+        losses = -log_q[rows, target]
+        if smooth:
+            losses = (1 - smooth) * losses - smooth * log_q.mean(-1)
+            q.sub_(smooth / classes)
+        q[rows, target] -= 1 - smooth
+        torch.mul(q, factors[:, None], out=logits)
+        return torch.dot(losses, factors)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import probs
+from kdmesh.builtin.objectives._slopes import Rows, dots
 
 
 class ForwardKL(Tempered):
@@ -21,9 +22,24 @@ class ForwardKL(Tempered):
     a probability that underflows to 0 would give ``kl_div`` a NaN gradient.
     """
 
+    def __init__(self, temperature: float = 1.0, t2_scale: bool = True) -> None:
+        super().__init__(temperature, t2_scale)
+        self.distribution = temperature
+
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``p (log p - log q)``."""
         p = probs(target, form, self.temperature)
         if p.requires_grad:
             return torch.xlogy(p, p.clamp_min(torch.finfo(p.dtype).tiny)) - p * log_q
         return F.kl_div(log_q, p, reduction="none")
+
+    def slope(self, rows: Rows) -> Tensor:
+        """``q sum_v p - p``."""
+        return forward_slope(rows)
+
+
+def forward_slope(rows: Rows) -> Tensor:
+    """The slope of ``KL(p ‖ q)``."""
+    losses = dots(rows.p, rows.log_p.sub_(rows.log_q))
+    rows.q.mul_(rows.p.sum(-1, keepdim=True)).sub_(rows.p)
+    return losses

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import log_probs
+from kdmesh.builtin.objectives._slopes import Rows, dots, logarithm, through_softmax
+from kdmesh.builtin.objectives.forward_kl import forward_slope
 
 
 class JSD(Tempered):
@@ -36,3 +38,16 @@ class JSD(Tempered):
             return q * (log_q - log_p)
         log_m = torch.logaddexp(log_q + log1p(-beta), log_p + log(beta))
         return beta * (p * (log_p - log_m)) + (1 - beta) * (q * (log_q - log_m))
+
+    def slope(self, rows: Rows) -> Tensor:
+        """``(1 - β) q (log q - log m - KL(q ‖ m))``: what passes through m adds up to a constant."""
+        beta = self.beta
+        if beta == 0:
+            return forward_slope(rows)
+        if beta == 1:
+            return through_softmax(rows.q, rows.log_q.sub_(rows.log_p))
+        log_m = logarithm(torch.lerp(rows.q, rows.p, beta, out=rows.spare), out=rows.spare)
+        of_p = dots(rows.p, rows.log_p.sub_(log_m))
+        of_q = through_softmax(rows.q, rows.log_q.sub_(log_m))
+        rows.q.mul_(1 - beta)
+        return beta * of_p + (1 - beta) * of_q

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import Objective, batchmean, elementmean, refuse_form
+from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import comparable
+from kdmesh.signals.lazy import Lazy
 
 
 class MAE(Objective):
@@ -23,9 +25,11 @@ class MAE(Objective):
         self.reduce = elementmean if per_element else batchmean
 
     def forward(
-        self, student: Tensor, target: Tensor, *, form: str = "logits", weights: Tensor | None = None
+        self, student: Tensor | Lazy, target: Tensor | Lazy, *, form: str = "logits", weights: Tensor | None = None
     ) -> Tensor:
         """Compare logits ``[B, C]`` with logits ``[B, C]``."""
         refuse_form(self, form, ("logits",))
+        if isinstance(student, Lazy) or isinstance(target, Lazy):
+            return lazily(self, student, target, form=form, weights=weights)
         student, target = comparable(student, target, weights)
         return self.reduce(F.l1_loss(student, target, reduction="none"), weights)

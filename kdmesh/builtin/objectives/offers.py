@@ -28,10 +28,22 @@ class JSDConfig(TemperedConfig):
     beta: float = Field(0.5, ge=0, le=1, description="share of the target in the mixture; 0 forward KL, 1 reverse KL")
 
 
+class SkewedConfig(TemperedConfig):
+    """Settings of `skewed_kl` and `skewed_reverse_kl`."""
+
+    skew: float = Field(0.1, ge=0, lt=1, description="share of the first distribution in the second; 0 is the plain KL")
+
+
 class DistanceConfig(Config):
     """Settings of `mse` and `mae`."""
 
     per_element: bool = Field(False, description="average over classes too, instead of summing over them")
+
+
+class UniversalConfig(Config):
+    """Settings of `uld`."""
+
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="softmax temperature T of both sides")
 
 
 class HintConfig(Config):
@@ -50,6 +62,7 @@ class AttentionConfig(Config):
 
 ROOM = "kdmesh.builtin.objectives"
 HINTON = "Hinton et al., Distilling the Knowledge in a Neural Network, 2015"
+KO = "Ko et al., DistiLLM: Towards Streamlined Distillation for Large Language Models, 2024"
 OBJECTIVES = [
     ObjectiveOffer(
         "ce",
@@ -85,6 +98,30 @@ OBJECTIVES = [
         tempered=True,
     ),
     ObjectiveOffer(
+        "skewed_kl",
+        f"{ROOM}.skewed_kl:SkewedKL",
+        SkewedConfig,
+        "forward KL to a student mixed with its target: steadier gradients",
+        KO,
+        tempered=True,
+    ),
+    ObjectiveOffer(
+        "skewed_reverse_kl",
+        f"{ROOM}.skewed_reverse_kl:SkewedReverseKL",
+        SkewedConfig,
+        "reverse KL to a target mixed with the student: steadier gradients",
+        KO,
+        tempered=True,
+    ),
+    ObjectiveOffer(
+        "total_variation",
+        f"{ROOM}.total_variation:TotalVariation",
+        TemperedConfig,
+        "half the absolute distance between distributions: bounded and symmetric",
+        "Wen et al., f-Divergence Minimization for Sequence-Level Knowledge Distillation, 2023",
+        tempered=True,
+    ),
+    ObjectiveOffer(
         "mse",
         f"{ROOM}.mse:MSE",
         DistanceConfig,
@@ -117,5 +154,38 @@ OBJECTIVES = [
         "Zagoruyko and Komodakis, Paying More Attention to Attention, 2017",
         reads="hidden",
         forms=("hidden",),
+    ),
+    ObjectiveOffer(
+        "attention_mse",
+        f"{ROOM}.attention_mse:AttentionMSE",
+        summary="transformers attend to the same tokens, by squared distance",
+        paper="Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020",
+        reads="hidden",
+        forms=("hidden",),
+    ),
+    ObjectiveOffer(
+        "attention_kl",
+        f"{ROOM}.attention_kl:AttentionKL",
+        summary="transformers attend to the same tokens, by the target's divergence from the student",
+        paper="Wang et al., MiniLM: Deep Self-Attention Distillation, 2020",
+        reads="hidden",
+        forms=("hidden",),
+    ),
+    ObjectiveOffer(
+        "uld",
+        f"{ROOM}.universal:Universal",
+        UniversalConfig,
+        "different vocabularies, by how probable their first, second ... tokens are",
+        "Boizard et al., Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs, 2024",
+        tempered=True,
+        needs=("spans",),
+    ),
+    ObjectiveOffer(
+        "span",
+        f"{ROOM}.aligned:Aligned",
+        TemperedConfig,
+        "different tokenizers, by what they say about the same stretches of text",
+        tempered=True,
+        needs=("spans", "labels", "tokens"),
     ),
 ]

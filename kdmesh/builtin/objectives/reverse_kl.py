@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import log_probs
+from kdmesh.builtin.objectives._slopes import Rows, through_softmax
 
 
 class ReverseKL(Tempered):
@@ -22,3 +23,7 @@ class ReverseKL(Tempered):
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``q (log q - log p)``."""
         return log_q.exp() * (log_q - log_probs(target, form, self.temperature))
+
+    def slope(self, rows: Rows) -> Tensor:
+        """``q (log q - log p - loss)``."""
+        return through_softmax(rows.q, rows.log_q.sub_(rows.log_p))

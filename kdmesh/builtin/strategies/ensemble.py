@@ -33,7 +33,7 @@ class Ensemble:
     students: list[str] | None
     consensus: ConsensusSpec
     objective: ObjectiveRef
-    tap: TapRef | None
+    tap: TapRef | list[TapRef] | None
     labels: LabelWeight | None
     weight: Weight | None
     stream: str

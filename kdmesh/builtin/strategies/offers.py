@@ -36,7 +36,9 @@ class EnsembleConfig(Config):
         MEAN, description="how several teachers are combined: a rule, or {rule, space ...}"
     )
     objective: Objective = softened(4)
-    tap: TapRef | None = Field(None, description="layers to compare, for objectives that read hidden layers")
+    tap: TapRef | Annotated[list[TapRef], Field(min_length=1)] | None = Field(
+        None, description="layers to compare, for objectives that read hidden layers; a list is a flow for each"
+    )
     labels: Labels = 0.5
     weight: Weight | None = Field(None, description="weight of what the teachers say; by default 1 - labels")
     stream: Stream = "train"

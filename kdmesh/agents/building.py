@@ -1,0 +1,142 @@
+"""What a host builds beside its agents: objectives for the shapes that meet, and the rules of consensus nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.agents import facts
+from kdmesh.agents.consensus import Consensus
+from kdmesh.errors import MeshError
+from kdmesh.streams.seeds import mix
+
+if TYPE_CHECKING:
+    from kdmesh.agents.host import Host
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+
+
+def objective(host: Host, edge: Edge) -> Any:
+    """Build a flow's loss with its adapters, seeded by the flow's ends."""
+    assert edge.objective is not None
+    _refuse_labels(host, edge)
+    made = host.registry.find("objectives", edge.objective.name).make(edge.objective.config)
+    torch.manual_seed(mix(host.seed, "objective", edge.source, edge.target, edge.id))
+    try:
+        made.setup(*_shapes(host, edge), **facts.of_stream(host, edge))
+    except MeshError as error:
+        error.where = error.where or edge.where
+        raise
+    except ValueError as error:
+        raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
+    return made.to(host.plan.train(edge.target).device)
+
+
+def _refuse_labels(host: Host, edge: Edge) -> None:
+    """Labels are given to an objective as they are, which an agent of some classes has no columns for."""
+    known = host.plan.spec.agents[edge.target].labels
+    if known is not None and "labels" in edge.needs and edge.objective is not None:
+        raise MeshError(
+            f"objective {edge.objective.name!r} needs labels of all classes, and {edge.target} knows only {known}",
+            where=f"{edge.where}.objective",
+            instead="an objective without labels (kl ...)",
+        )
+
+
+def _shapes(host: Host, edge: Edge) -> tuple[torch.Size, torch.Size]:
+    """The shapes, without the batch axis, of what an objective compares."""
+    known = outputs(host, edge.target) if edge.classes is None else torch.Size([len(edge.classes)])
+    own = known
+    if edge.reads == "hidden" and edge.tap is not None:
+        own = host.blueprint.shapes[edge.target, edge.tap.to]
+    if edge.source in host.plan.owner:
+        return own, sent(host, edge)
+    return own, torch.Size([]) if edge.form == "labels" else known
+
+
+def sent(host: Host, edge: Edge) -> torch.Size:
+    """The shape, without the batch axis, of what an agent sends on an edge."""
+    return host.blueprint.shapes[edge.source, edge.what] if edge.what else outputs(host, edge.source)
+
+
+def outputs(host: Host, agent: str) -> torch.Size:
+    """The shape of an agent's logits without the batch axis."""
+    labels = host.plan.spec.agents[agent].labels
+    if (agent, "") in host.blueprint.shapes:
+        return host.blueprint.shapes[agent, ""]
+    return torch.Size([host.table.classes if labels is None else len(labels)])
+
+
+def columns(host: Host, edge: Edge) -> int | Tensor | None:
+    """Which of the reader's columns a flow compares: the first so many, these, or (None) all."""
+    device = host.plan.train(edge.target).device
+    if edge.classes is not None:
+        return torch.tensor(edge.classes, device=device)
+    sources = leaves(host, edge) if host.plan.spec.task == "language_modelling" and "spans" not in edge.needs else []
+    sizes = {outputs(host, agent)[0] for agent in (*sources, edge.target)}
+    return min(sizes) if len(sizes) > 1 and edge.form != "hidden" else None
+
+
+def leaves(host: Host, edge: Edge) -> list[str]:
+    """The agents behind an edge's source, also through consensus nodes."""
+    if edge.source in host.plan.consensus:
+        return [name for member in host.plan.consensus[edge.source].members for name in leaves(host, member)]
+    return [edge.source] if edge.source in host.plan.owner else []
+
+
+def consensus(host: Host) -> dict[str, Consensus]:
+    """The consensus nodes that a host reads or judges, and those that these read."""
+    found: dict[str, Consensus] = {}
+
+    def add(node: ConsensusNode) -> Consensus:
+        if node.name not in found:
+            made = found[node.name] = _rule(host, node)
+            inner = [host.plan.consensus.get(edge.source) for edge in node.members]
+            made.nested = [add(other) for other in inner if other is not None]
+        return found[node.name]
+
+    for node in host.plan.consensus.values():
+        if any(edge.target in host.agents for edge in node.readers) or host.plan.judge(node.name) == host.name:
+            add(node)
+    return found
+
+
+def _rule(host: Host, node: ConsensusNode) -> Consensus:
+    """One node's rule, set up for its members, seeded by its name."""
+    config = host.registry.check("consensus", node.rule.name, node.rule.config).model_dump()
+    torch.manual_seed(mix(host.seed, "consensus", node.name))
+    made = Consensus(node, config, host.blueprint.strict)
+    made.width = host.table.classes if node.labels is None else len(node.labels)
+    if host.plan.spec.task == "language_modelling":
+        made.width = min(outputs(host, agent)[0] for agent in _around(host, node))
+        made.prefix = True
+    more = {"columns": facts.columns(host, node)} if node.column else {}
+    given = tuple(sent(host, edge) for edge in node.given)
+    try:
+        made.rule.setup(tuple(edge.source for edge in node.members), made.width, given, **more)
+    except MeshError as error:
+        error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
+        raise
+    return made
+
+
+def _around(host: Host, node: ConsensusNode) -> list[str]:
+    """The agents whose outputs a consensus combines, and those that read it."""
+    heard = [name for member in node.members for name in leaves(host, member)]
+    readers = [edge.target for edge in node.readers]
+    nodes = [host.plan.consensus[name] for name in readers if name in host.plan.consensus]
+    return [*heard, *(n for n in readers if n in host.plan.owner), *(a for n in nodes for a in _around(host, n))]
+
+
+def taps(host: Host, edges: list[Edge]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What, beside logits, each (agent, stream) forward must give: layers, and signals that are made."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for edge in edges:
+        if edge.reads == "hidden" and edge.tap is not None:
+            found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
+    for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
+        if edge.what and edge.source in host.plan.owner:
+            found.setdefault((edge.source, edge.stream), {})[edge.what] = None
+    return {key: tuple(names) for key, names in found.items()}

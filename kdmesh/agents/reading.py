@@ -1,0 +1,133 @@
+"""How agents read samples: numbers as they are, texts each with a tokenizer of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.agents.build import import_path
+from kdmesh.errors import MeshError
+from kdmesh.streams.texts import HIDDEN, Texts
+
+if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan
+    from kdmesh.offers import ModelOffer
+    from kdmesh.plugins import Registry
+    from kdmesh.spec import ModelRef
+    from kdmesh.streams.table import Table
+    from kdmesh.streams.tokens import Encoded, Tokens
+
+Files = dict[str, str]
+"""A tokenizer's files by name."""
+
+
+class Reading:
+    """The samples of a mesh, as each of its agents reads them.
+
+    ``files``: tokenizers that the driver made, by the weights' owner; without them each is loaded, or trained on the
+    texts of the rows ``learned``.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        table: Table,
+        registry: Registry,
+        files: dict[str, Files] | None,
+        learned: Tensor | None = None,
+    ) -> None:
+        self.plan, self.table, self.registry = plan, table, registry
+        self.texts = isinstance(table.x, Texts)
+        hidden = [sample == HIDDEN for sample in table.x] if isinstance(table.x, Texts) else []
+        self._here = torch.tensor(hidden, dtype=torch.bool).logical_not().nonzero().flatten()
+        self._places = torch.full((len(hidden),), -1)  # of the table's rows among those that are not hidden here
+        self._places[self._here] = torch.arange(len(self._here))
+        self._files, self._learned = files, learned
+        self._encoders: dict[str, Any] = {}
+        self._encoded: dict[str, tuple[Encoded, Any]] = {}
+
+    def model(self, agent: str) -> ModelRef | None:
+        """The model of an agent's weights: their own, or that of whom they follow."""
+        spec = self.plan.spec.agents[self.plan.owner[agent]]
+        if spec.model is None and spec.ema is not None:
+            return self.model(spec.ema.of)
+        return spec.model
+
+    def offer(self, agent: str) -> ModelOffer | None:
+        """The offer behind an agent's model, if it has one."""
+        ref = self.model(agent)
+        return None if ref is None or ref.is_import else self.registry.find("models", ref.name)
+
+    def encoder(self, agent: str) -> Any:
+        """What turns texts into an agent's tokens; MeshError where its model reads something else."""
+        owner = self.plan.owner[agent]
+        if owner not in self._encoders:
+            offer, ref = self.offer(agent), self.model(agent)
+            if offer is None or ref is None or not offer.encoder:
+                raise MeshError(
+                    "the data are texts, and this model reads numbers",
+                    where=f"agents.{agent}.model",
+                    instead="a model of texts, {hf: {path: FOLDER}}, or data of numbers",
+                )
+            try:
+                self._encoders[owner] = import_path(offer.encoder, f"agents.{agent}.model")(
+                    offer.config.model_validate(ref.config),
+                    task=self.plan.spec.task,
+                    text=self.plan.spec.text,
+                    tags=self.table.labels,
+                    agent=owner,
+                    files=None if self._files is None else self._files[owner],
+                    texts=self._learnable,
+                )
+            except MeshError as error:
+                if not error.where.startswith("agents."):
+                    error.where = f"agents.{agent}.{error.where or 'model'}"
+                raise
+        return self._encoders[owner]
+
+    def encoded(self, agent: str, rows: Tensor) -> Encoded:
+        """Samples of the table as an agent's tokenizer gives them; agents with equal tokenizers share the work."""
+        places = self._places[rows]
+        if (places < 0).any():
+            raise MeshError(f"{agent} would read samples that another agent keeps to itself", where="streams")
+        return self._read(agent)[0].select(places)
+
+    def report(self, agent: str) -> Any:
+        """What was truncated, dropped and counted when an agent's samples were encoded."""
+        return self._read(agent)[1]
+
+    def key(self, agent: str) -> str:
+        """What agents have in common that see the same in every sample."""
+        return str(self.encoder(agent).key) if self.texts else ""
+
+    def samples(self, agent: str, rows: Tensor) -> Tensor | Tokens:
+        """Samples of the table as an agent reads them."""
+        if self.texts:
+            return self.encoded(agent, rows).batch(torch.arange(len(rows)))
+        assert isinstance(self.table.x, Tensor)
+        return self.table.x[rows]
+
+    def sizes(self, rows: Tensor) -> Tensor:
+        """How long samples are, in characters: what all agents agree on."""
+        assert isinstance(self.table.x, Texts)
+        return self.table.x.sizes()[rows]
+
+    def files(self) -> dict[str, Files]:
+        """Every agent's tokenizer, for hosts elsewhere."""
+        owners = dict.fromkeys(self.plan.owner.values()) if self.texts else {}
+        return {owner: self.encoder(owner).files() for owner in owners}
+
+    def _read(self, agent: str) -> tuple[Encoded, Any]:
+        encoder = self.encoder(agent)
+        if encoder.key not in self._encoded:
+            assert isinstance(self.table.x, Texts)
+            self._encoded[encoder.key] = encoder.encode(self.table.x[self._here])
+        return self._encoded[encoder.key]
+
+    def _learnable(self) -> list[str]:
+        """The texts on which a tokenizer may be trained."""
+        assert isinstance(self.table.x, Texts)
+        texts = self.table.x if self._learned is None else self.table.x[self._learned]
+        return texts.learned()

@@ -1,0 +1,122 @@
+"""Samples from rows: which column holds what, and everything that can be wrong with a cell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from kdmesh.builtin.datasets._rows import Rows
+from kdmesh.errors import MeshError
+from kdmesh.streams.texts import Sample
+
+LEARNED = "assistant"
+"""The role whose turns are learned."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that make a sample; None: there is none."""
+
+    text: str | None
+    pair: str | None = None
+    prompt: str | None = None
+    messages: str | None = None
+    spans: str | None = None
+
+    def names(self) -> list[str]:
+        """The columns that there must be."""
+        found = (self.text, self.pair, self.prompt, self.messages, self.spans)
+        return [name for name in found if name is not None]
+
+
+def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
+    """Return a sample for every row; a cell that makes none is a MeshError that names file, column and line."""
+    made = []
+    name = getattr(rows.path, "name", rows.path)
+    for row, cells in enumerate(rows.cells):
+        text = "" if columns.text is None else _text(rows, row, columns.text)
+        made.append(
+            Sample(
+                text=text,
+                pair=None if columns.pair is None else _text(rows, row, columns.pair),
+                prompt=None if columns.prompt is None else _text(rows, row, columns.prompt, empty=True),
+                messages=None if columns.messages is None else _messages(rows, row, columns.messages),
+                spans=None if columns.spans is None else _spans(rows, row, columns.spans, cells[columns.spans], text),
+                at=f"{name}, {rows.line(row)}",
+            )
+        )
+    return made
+
+
+def _text(rows: Rows, row: int, column: str, empty: bool = False) -> str:
+    return _checked(rows, row, column, rows.cells[row][column], empty)
+
+
+def _checked(rows: Rows, row: int, column: str, value: Any, empty: bool = False) -> str:
+    value = "" if value is None else value
+    if not isinstance(value, str):
+        _refuse(rows, row, column, f"{_short(value)} is no text", "text in every row")
+    if not empty and not value.strip():
+        _refuse(rows, row, column, "an empty text", "text in every row, or a file without this row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        found = f"character {error.start} is half of a surrogate pair"
+        _refuse(rows, row, column, found, "well-formed Unicode")
+    return value
+
+
+def _messages(rows: Rows, row: int, column: str) -> tuple[tuple[str, str], ...]:
+    turns = []
+    for turn in _list(rows, row, column, "[{role: user, content: ...}, {role: assistant, content: ...}]"):
+        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or "content" not in turn:
+            _refuse(rows, row, column, f"{_short(turn)} is no turn", "an object with `role` and `content`")
+        content = _checked(rows, row, column, turn["content"], empty=turn["role"] != LEARNED)
+        turns.append((turn["role"], content))
+    if all(role != LEARNED for role, _ in turns):
+        _refuse(rows, row, column, f"no turn of role {LEARNED!r}", "at least one: its words are learned")
+    return tuple(turns)
+
+
+def _spans(rows: Rows, row: int, column: str, value: Any, text: str) -> tuple[tuple[int, int, str], ...]:
+    instead = "[{start: 0, end: 4, label: NAME}]: characters of the text, end exclusive"
+    found = []
+    for span in _list(rows, row, column, instead):
+        parts = [span.get(key) for key in ("start", "end", "label")] if isinstance(span, dict) else span
+        match parts:
+            case [int(start), int(end), str(label)] if 0 <= start < end <= len(text) and label:
+                found.append((start, end, label))
+            case _:
+                what = f"{_short(span)} is no span of a text of {len(text)} characters"
+                _refuse(rows, row, column, what, instead)
+    found.sort()
+    for one, two in pairwise(found):
+        if two[0] < one[1]:
+            _refuse(rows, row, column, f"spans {one} and {two} overlap", "a character in at most one span")
+    return tuple(found)
+
+
+def _list(rows: Rows, row: int, column: str, instead: str) -> list[Any]:
+    """A cell's list: as it is, from JSON text, or from a table's object of lists."""
+    value = rows.cells[row][column]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            _refuse(rows, row, column, f"no JSON ({error})", instead)
+    if isinstance(value, dict) and value and all(isinstance(part, list) for part in value.values()):
+        value = [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=False)]
+    if not isinstance(value, list):
+        _refuse(rows, row, column, f"{_short(value)} is no list", instead)
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _refuse(rows: Rows, row: int, column: str, what: str, instead: str) -> Any:
+    raise MeshError(f"{rows.at(row, column)}: {what}", where=rows.where, instead=instead)

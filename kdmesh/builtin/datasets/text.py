@@ -1,0 +1,137 @@
+"""Texts from a file with named columns, or from a Hugging Face data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from kdmesh.builtin.datasets._parquet import class_names, official, read_folder, read_hub, read_parquet, rows_of
+from kdmesh.builtin.datasets._rows import Rows, cell, has_columns, labels_of
+from kdmesh.builtin.datasets._samples import Columns, samples_of
+from kdmesh.builtin.datasets.csv_file import read_csv
+from kdmesh.builtin.datasets.jsonl_file import read_jsonl
+from kdmesh.errors import MeshError
+from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Texts
+
+WHERE = "data.dataset.text"
+NO_TAG = "O"
+"""The tag of what stands in no span: the first of the tags."""
+
+
+def text(
+    path: str | None = None,
+    validation_path: str | None = None,
+    test_path: str | None = None,
+    hub: str | None = None,
+    name: str | None = None,
+    revision: str | None = None,
+    splits: dict[str, str] | None = None,
+    text: str | None = None,
+    pair: str | None = None,
+    prompt: str | None = None,
+    messages: str | None = None,
+    spans: str | None = None,
+    label: str | None = None,
+    labels: list[str] | None = None,
+    classes: int | None = None,
+    licence: str | None = None,
+) -> Table:
+    """Return texts, with classes (``label``), tags (``spans``), or neither: then a language model's own tokens are
+    what is learned, after the ``prompt`` or as the assistant's turns of ``messages``.
+
+    Every column that makes no sample is kept as a column, where all parts have it.
+    """
+    columns = Columns("text" if text is None and messages is None else text, pair, prompt, messages, spans)
+    raw = columns.names()
+    declared = None
+    files = {"validation_path": validation_path, "test_path": test_path}
+    if path is not None and not Path(path).is_dir():
+        if splits is not None:
+            _refuse(f"{path} is one file", "splits", "validation_path and test_path, or a folder with splits")
+        parts = {
+            "train" if key == "path" else key.removesuffix("_path"): _read(Path(file), f"{WHERE}.{key}", raw)
+            for key, file in {"path": path, **files}.items()
+            if file is not None
+        }
+        source = path
+    else:
+        where = f"{WHERE}.{'path' if hub is None else 'hub'}"
+        source = path or hub or ""
+        for key in (key for key, file in files.items() if file is not None):
+            _refuse(f"{source} has splits of its own", key, "splits: {test: NAME}")
+        known = read_folder(Path(source), where) if hub is None else read_hub(hub, name, revision, where)
+        chosen = official(known, splits, source, where)
+        parts = {part: rows_of(split, f"{source}, split {part}", where, raw) for part, split in chosen.items()}
+        declared = class_names(chosen["train"], label) if label and not classes else None
+        licence = licence or getattr(chosen["train"].info, "license", "")
+    for rows in parts.values():
+        has_columns(rows, *columns.names(), *([label] if label else []))
+    samples = Texts([sample for rows in parts.values() for sample in samples_of(rows, columns)])
+    every = list(parts.values())
+    y, count, names = None, classes or 0, labels or []
+    if label is not None:
+        y, count, names = labels_of(every, label, classes, labels or declared)
+    elif spans is not None:
+        names = _tags(every, samples, labels, spans)
+        count = len(names)
+    taken = {*columns.names(), label}
+    shared = [key for key in every[0].columns if key not in taken and all(key in rows.columns for rows in every)]
+    return Table(
+        samples,
+        y,
+        count,
+        official=_official(parts),
+        columns={key: [str(cell(cells[key])) for rows in every for cells in rows.cells] for key in shared},
+        labels=names,
+        licence=licence or "not stated",
+        source=source,
+    )
+
+
+def _refuse(what: str, key: str, instead: str) -> NoReturn:
+    raise MeshError(what, where=f"{WHERE}.{key}", instead=instead)
+
+
+def _read(path: Path, where: str, raw: list[str]) -> Rows:
+    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    match kind:
+        case ".csv":
+            return read_csv(path, where)
+        case ".jsonl":
+            return read_jsonl(path, where, raw)
+        case ".parquet" if path.suffix != ".gz":
+            return read_parquet(path, where, raw)
+    raise MeshError(
+        f"{path} is of no known kind",
+        where=where,
+        instead=".csv or .jsonl (plain or .gz), .parquet, or a folder that `save_to_disk` made",
+    )
+
+
+def _official(parts: dict[str, Rows]) -> dict[str, torch.Tensor]:
+    """The rows of each part, where there are several."""
+    if len(parts) == 1:
+        return {}
+    ends = torch.tensor([len(rows.cells) for rows in parts.values()]).cumsum(0).tolist()
+    return {
+        part: torch.arange(end - len(rows.cells), end) for (part, rows), end in zip(parts.items(), ends, strict=True)
+    }
+
+
+def _tags(parts: list[Rows], samples: Texts, labels: list[str] | None, column: str) -> list[str]:
+    """`O`, then the tags as given, else those of the first part, sorted; a tag beyond them is a MeshError."""
+    train = parts[0]
+    first = list(samples)[: len(train.cells)]
+    names = labels if labels is not None else sorted({tag for one in first for *_, tag in one.spans or ()} - {NO_TAG})
+    tags = [NO_TAG, *(name for name in names if name != NO_TAG)]
+    places = ((rows, row) for rows in parts for row in range(len(rows.cells)))
+    for (rows, row), sample in zip(places, samples, strict=True):
+        for *_, tag in sample.spans or ():
+            if tag not in tags:
+                known = "the given labels" if labels is not None else train.path
+                what = f"{rows.at(row, column)}: {tag!r} is no tag of {known}"
+                raise MeshError(what, where=rows.where, instead=f"tags: {', '.join(tags)}")
+    return tags

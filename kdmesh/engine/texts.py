@@ -1,0 +1,160 @@
+"""Check how agents read texts: what is cut off or left out, and whether what they say can be compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.edges import LABELS
+from kdmesh.signals.lazy import crosses_hidden
+from kdmesh.streams.stream import without
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kdmesh.engine.check import Checked
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan
+
+
+def read(plan: Plan, found: Checked) -> None:
+    """Encode every sample with every tokenizer, and leave out what some agent could not read whole, if so asked."""
+    if not found.reading.texts:
+        if plan.spec.task != "classification":
+            raise MeshError(
+                f"`task: {plan.spec.task}` reads texts, and the data are numbers",
+                where="data.dataset",
+                instead="a data set of texts, or task: classification",
+            )
+        return
+    if plan.spec.task == "classification" and not found.table.classes:
+        raise MeshError("these texts have no classes", where="data.dataset", instead="label: COLUMN, or another `task`")
+    if plan.spec.task == "token_classification" and found.table.y is not None:
+        raise MeshError("these texts have a class each, and no tags", where="task", instead="task: classification")
+    dropped: set[int] = set()
+    for agent in plan.spec.agents:
+        dropped.update(found.reading.report(agent).dropped)
+    if dropped:
+        found.left_out = torch.tensor(sorted(dropped))
+        found.streams = without(found.streams, found.left_out)
+    for name, stream in found.streams.items():
+        if not len(stream.rows):
+            raise MeshError(
+                f"every sample of {name!r} is over the limit of {plan.spec.text.max_length} tokens",
+                where="text.max_length",
+                instead="a larger max_length, or over: truncate",
+            )
+
+
+def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
+    """By agent: samples, how many were truncated or dropped, the longest in tokens, and characters that are learned."""
+    if not found.reading.texts:
+        return {}
+    made = {}
+    for agent in plan.spec.agents:
+        one = found.reading.report(agent)
+        made[agent] = {
+            "samples": one.samples,
+            "truncated": len(one.truncated),
+            "dropped": len(one.dropped),
+            "words_lost": one.lost,
+            "longest": one.longest,
+            "characters": one.characters,
+            "vocabulary": found.reading.encoder(agent).vocabulary,
+        }
+    return made
+
+
+def told(plan: Plan, found: Checked) -> list[str]:
+    """The same in words, a line for each agent."""
+    return [
+        f"agent {name} reads {one['samples']} texts with {one['vocabulary']:,} kinds of token, the longest of "
+        f"{one['longest']}; truncated: {one['truncated']}, dropped: {one['dropped']}"
+        for name, one in reports(plan, found).items()
+    ]
+
+
+def crossings(plan: Plan, found: Checked) -> list[str]:
+    """How the outputs of language models go from one agent to others, and why, a line for each source and stream."""
+    lines: dict[tuple[str, str], str] = {}
+    for edge in plan.edges:
+        width = found.widths.get(edge.source, 0)
+        if not width or edge.what or not found.reading.texts:
+            continue
+        kinds = found.shapes[edge.source, ""][0]
+        rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
+        size = (
+            int(rows.sum()) if not edge.live else int(rows.double().mean().item() * plan.train(edge.target).batch_size)
+        )
+        apart, whole = size * width + kinds * width, size * kinds
+        how = (
+            f"hidden rows and the layer that maps them, {apart:,} numbers"
+            if crosses_hidden(size, width, kinds)
+            else "logits"
+        )
+        when = "a step" if edge.live else f"each publication ({edge.refresh})"
+        lines[edge.source, edge.stream] = (
+            f"{edge.source} sends {how}: {size:,} tokens {when}, of {width:,} hidden values or {kinds:,} logits "
+            f"({whole:,} numbers)"
+        )
+    return list(lines.values())
+
+
+def compare(plan: Plan, found: Checked) -> None:
+    """Refuse flows between agents whose rows do not belong together: other tokens, or other vocabularies."""
+    if not found.reading.texts:
+        return
+    for edge in plan.edges:
+        for source in _agents(plan, edge) if edge.target in plan.spec.agents else ():
+            if "spans" not in edge.needs and (plan.spec.task != "classification" or _per_token(found, edge, source)):
+                _same_tokens(plan, found, edge, source)
+                if edge.form != "hidden" and plan.spec.task == "language_modelling":
+                    _same_vocabulary(plan, found, edge, source)
+
+
+def _agents(plan: Plan, edge: Edge) -> Iterator[str]:
+    """The agents behind an edge's source, also through consensus nodes."""
+    if edge.source in plan.consensus:
+        for member in plan.consensus[edge.source].members:
+            yield from _agents(plan, member)
+    elif edge.source != LABELS:
+        yield edge.source
+
+
+def _per_token(found: Checked, edge: Edge, source: str) -> bool:
+    return edge.tap is not None and (source, edge.tap.of) in found.per_token
+
+
+def _same_tokens(plan: Plan, found: Checked, edge: Edge, source: str) -> None:
+    """Both ends have a row for the same parts of each text."""
+    reading, target = found.reading, edge.target
+    if reading.key(source) == reading.key(target):
+        return
+    if plan.spec.task == "token_classification" and edge.form != "hidden":
+        every = torch.cat([stream.rows for stream in found.streams.values()]).unique()
+        one, other = (reading.encoded(agent, every).counts for agent in (source, target))
+        if torch.equal(one, other):
+            return
+        row = int(every[(one != other).nonzero()[0]])
+        raise MeshError(
+            f"{source} and {target} read a different number of words of sample {row}: one of them is cut off",
+            where="text.max_length",
+            instead="a larger max_length, or over: drop",
+        )
+    raise MeshError(
+        f"{source} and {target} cut texts into different tokens, and this flow compares token by token",
+        where=edge.where,
+        instead="agents with one tokenizer and limit, or an objective for unlike tokenizers: uld, span",
+    )
+
+
+def _same_vocabulary(plan: Plan, found: Checked, edge: Edge, source: str) -> None:
+    one, other = (found.shapes[agent, ""][0] for agent in (source, edge.target))
+    if one != other and plan.spec.text.vocabulary == "exact":
+        raise MeshError(
+            f"{source} has {one:,} outputs and {edge.target} {other:,}: their vocabularies differ in size",
+            where=edge.where,
+            instead=f"text: {{vocabulary: prefix}} compares the first {min(one, other):,}, renormalised",
+        )

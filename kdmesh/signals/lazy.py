@@ -1,0 +1,255 @@
+"""Logits that are made when they are asked for: over a vocabulary of 150,000 words they fill gigabytes.
+
+A language model's logits are hidden rows times one wide layer. Both together are small; their product is made in chunks
+of rows, used, and overwritten by the next chunk.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+LARGE = 2**24  # elements above which logits are not made as a whole
+BLOCK = 2**18  # elements: what is worked on at a time stays in a core's cache
+
+
+class Lazy:
+    """Rows ``[N, V]`` of logits or probabilities. The base knows its size; a subclass makes the rows."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
+    parts: int = 1  # how many tensors of the size of its rows are alive while rows are made
+
+    def __init__(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, requires_grad: bool) -> None:
+        self.shape, self.dtype, self.device, self.requires_grad = shape, dtype, device, requires_grad
+        self._dense: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def dim(self) -> int:
+        """Rows and columns."""
+        return 2
+
+    def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Rows ``start .. stop - 1``, ``[n, V]``; where ``out`` is given into that, of this dtype, without gradient."""
+        raise NotImplementedError(f"{type(self).__name__} must make rows")
+
+    def dense(self) -> Tensor:
+        """All rows, made once: several readers share them, and their gradients pass through one product."""
+        made = self._dense
+        if made is None or (self.requires_grad and torch.is_grad_enabled() and not made.requires_grad):
+            made = self._dense = self._all()
+        return made
+
+    def _all(self) -> Tensor:
+        return self.rows(0, len(self))
+
+    def take(self, index: Tensor) -> Lazy:
+        """The rows at ``index`` (int64)."""
+        raise NotImplementedError(f"{type(self).__name__} must take rows")
+
+    def narrow(self, vocabulary: int) -> Lazy:
+        """The first so many columns."""
+        raise NotImplementedError(f"{type(self).__name__} must narrow its columns")
+
+    def detach(self) -> Lazy:
+        """The same, through which no gradient passes."""
+        raise NotImplementedError(f"{type(self).__name__} must detach what it is made of")
+
+    def to(self, device: torch.device | str) -> Lazy:
+        """The same on a device."""
+        raise NotImplementedError(f"{type(self).__name__} must move what it is made of")
+
+
+class Projected(Lazy):
+    """``hidden [N, D] @ weight [V, D].T + bias [V]``, all of one dtype and on one device.
+
+    ``whole``: the weight and bias that these are the first rows of, where a gradient is to reach those.
+    """
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        whole: tuple[Tensor, Tensor | None] | None = None,
+    ) -> None:
+        self.hidden, self.weight, self.bias = hidden, weight, bias
+        self.whole = whole or (weight, bias)
+        taught = any(part is not None and part.requires_grad for part in (hidden, *self.whole))
+        super().__init__(torch.Size((len(hidden), len(weight))), hidden.dtype, hidden.device, taught)
+
+    def __reduce__(self) -> tuple[type[Projected], tuple[Tensor | None, ...]]:
+        return Projected, (self.hidden, self.weight, self.bias)
+
+    @property
+    def compact(self) -> bool:
+        """Whether hidden rows and the layer cross between hosts, rather than logits: where these are more numbers.
+
+        And where they are so many that nobody makes them as a whole: the reader then makes the same chunks everywhere.
+        """
+        return crosses_hidden(len(self.hidden), self.hidden.shape[1], len(self.weight))
+
+    def settled(self) -> Projected:
+        """The same, detached, with a layer of its own: the model's may be updated before these rows are made."""
+        plain = self.detach()
+        bias = None if plain.bias is None else plain.bias.clone()
+        return Projected(plain.hidden, plain.weight.clone(), bias)
+
+    def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Rows of the product, as ``F.linear`` makes them."""
+        hidden = self.hidden[start:stop]
+        if out is None:
+            return F.linear(hidden, self.weight, self.bias)
+        with torch.no_grad():
+            if self.bias is None:
+                return torch.mm(hidden, self.weight.t(), out=out)
+            return torch.addmm(self.bias, hidden, self.weight.t(), out=out)
+
+    def take(self, index: Tensor) -> Projected:
+        """The rows at ``index``; the layer is shared."""
+        return Projected(self.hidden[index], self.weight, self.bias, self.whole)
+
+    def narrow(self, vocabulary: int) -> Projected:
+        """The first so many columns: a view of the layer."""
+        bias = None if self.bias is None else self.bias[:vocabulary]
+        return Projected(self.hidden, self.weight[:vocabulary], bias, self.whole)
+
+    def detach(self) -> Projected:
+        """The same, through which no gradient passes."""
+        bias = None if self.bias is None else self.bias.detach()
+        plain = Projected(self.hidden.detach(), self.weight.detach(), bias)
+        plain._dense = None if self._dense is None else self._dense.detach()
+        return plain
+
+    def to(self, device: torch.device | str) -> Projected:
+        """The same on a device."""
+        if torch.device(device) == self.device:
+            return self
+        bias = None if self.bias is None else self.bias.to(device)
+        return Projected(self.hidden.to(device), self.weight.to(device), bias)
+
+
+class Combined(Lazy):
+    """Several sources combined row by row: a consensus over teachers that is never formed as a whole.
+
+    ``make(chunks, where)`` gets the sources' rows, ``[n, V]`` each, and which rows of the sources these are: a slice or
+    an int64 index (either selects from a tensor of per-row weights). It returns ``[n, V]`` and leaves the chunks alone.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Tensor | Lazy],
+        make: Callable[[list[Tensor], slice | Tensor], Tensor],
+        index: Tensor | None = None,
+    ) -> None:
+        self.sources, self.make, self.index = list(sources), make, index
+        first = self.sources[0]
+        if any(source.shape != first.shape for source in self.sources):
+            shapes = ", ".join(str(list(source.shape)) for source in self.sources)
+            raise ValueError(f"sources of one consensus differ in shape: {shapes}")
+        taught = any(source.requires_grad for source in self.sources)
+        dtype = reduce(torch.promote_types, (source.dtype for source in self.sources))
+        super().__init__(torch.Size(first.shape), dtype, first.device, taught)
+        lazies = [n for n, source in enumerate(self.sources) if isinstance(source, Lazy)]
+        self._host = next(
+            (n for n in lazies if self.sources[n].dtype == dtype), None
+        )  # its rows give way to the result
+        parts = sum(source.parts for source in self.sources if isinstance(source, Lazy))
+        self.parts = parts + (self._host is None)
+        self._buffers: dict[int, Tensor] = {}
+
+    def where(self, start: int, stop: int) -> slice | Tensor:
+        """Which rows of the original sources stand at ``start .. stop - 1``."""
+        return slice(start, stop) if self.index is None else self.index[start:stop]
+
+    def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Combine rows, a few at a time where they go into ``out``, so that what ``make`` makes stays small."""
+        if out is None:
+            chunks = [
+                value[start:stop] if isinstance(value, Tensor) else value.rows(start, stop) for value in self.sources
+            ]
+            return self.make(chunks, self.where(start, stop))
+        with torch.no_grad():
+            chunks = [self._chunk(number, start, stop, out) for number in range(len(self.sources))]
+            for a, b in blocks(stop - start, self.shape[1], self.device):
+                out[a:b] = self.make([chunk[a:b] for chunk in chunks], self.where(start + a, start + b))
+        return out
+
+    def _chunk(self, number: int, start: int, stop: int, out: Tensor) -> Tensor:
+        """A source's rows, in memory that its next rows go into again."""
+        source = self.sources[number]
+        if isinstance(source, Tensor):
+            return source[start:stop]
+        if number == self._host:
+            return source.rows(start, stop, out)
+        buffer = self._buffers.get(number)
+        if buffer is None or len(buffer) < stop - start:
+            shape = (stop - start, source.shape[1])
+            buffer = self._buffers[number] = torch.empty(shape, dtype=source.dtype, device=source.device)
+        return source.rows(start, stop, buffer[: stop - start])
+
+    def _all(self) -> Tensor:
+        return self.make([dense(source) for source in self.sources], self.where(0, len(self)))
+
+    def take(self, index: Tensor) -> Combined:
+        """The rows at ``index`` of every source."""
+        known = index if self.index is None else self.index[index]
+        return Combined(
+            [value[index] if isinstance(value, Tensor) else value.take(index) for value in self.sources],
+            self.make,
+            known,
+        )
+
+    def narrow(self, vocabulary: int) -> Combined:
+        """The first so many columns of every source, before they are combined."""
+        return Combined(
+            [
+                value[:, :vocabulary] if isinstance(value, Tensor) else value.narrow(vocabulary)
+                for value in self.sources
+            ],
+            self.make,
+            self.index,
+        )
+
+    def detach(self) -> Combined:
+        """The same of detached sources."""
+        return Combined([source.detach() for source in self.sources], self.make, self.index)
+
+    def to(self, device: torch.device | str) -> Combined:
+        """The same of sources on a device; whatever ``make`` holds must be there already."""
+        index = None if self.index is None else self.index.to(device)
+        return Combined([source.to(device) for source in self.sources], self.make, index)
+
+
+def crosses_hidden(rows: int, width: int, columns: int) -> bool:
+    """Whether hidden rows ``[rows, width]`` and their layer cross in place of logits ``[rows, columns]``."""
+    return (rows + columns) * width < rows * columns or rows * columns > LARGE
+
+
+def dense(value: Tensor | Lazy) -> Tensor:
+    """A tensor, whatever it was."""
+    return value.dense() if isinstance(value, Lazy) else value
+
+
+def narrowed(value: Tensor | Lazy, columns: int) -> Tensor | Lazy:
+    """The first so many columns."""
+    if value.shape[-1] == columns:
+        return value
+    return value.narrow(columns) if isinstance(value, Lazy) else value[..., :columns]
+
+
+def blocks(rows: int, columns: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Cut rows into blocks that fit into the caches; on a GPU into one, since each operation costs a launch."""
+    size = rows if device.type != "cpu" else max(1, BLOCK // max(columns, 1)) * torch.get_num_threads()
+    return ((start, min(start + size, rows)) for start in range(0, rows, max(size, 1)))

@@ -1,0 +1,28 @@
+"""How texts become tokens: what holds for every agent of a mesh."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kdmesh.spec.base import Strict
+
+
+class TextSpec(Strict):
+    """Text tasks: every agent reads the same samples with a tokenizer of its own."""
+
+    max_length: int = Field(512, ge=2, description="tokens of a sample that an agent reads; a model may set fewer")
+    over: Literal["truncate", "drop", "refuse"] = Field(
+        "truncate",
+        description="samples over that limit: truncate (and count them), drop (for every agent, and count), or refuse",
+    )
+    bucket: bool = Field(False, description="batches of samples alike in length: less padding, seeded all the same")
+    pack: bool = Field(
+        False, description="language modelling: several samples of a training batch share a row of max_length tokens"
+    )
+    vocabulary: Literal["exact", "prefix"] = Field(
+        "exact",
+        description="outputs of unequal size over one tokenizer: refuse, or compare the prefix that both have, "
+        "renormalised (vocabularies padded to different multiples)",
+    )

@@ -1,0 +1,109 @@
+"""Texts as samples: every agent tokenises them for itself, so sample ids align agents, not tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One text, before any tokenizer: what is classified, or what a language model learns.
+
+    ``text`` is classified, or modelled (the completion, if there is a prompt); ``pair`` a second text, for classifying
+    pairs; ``prompt`` stands before the text and is not learned; ``messages`` are (role, content) turns, of which the
+    assistant's are learned; ``spans`` name parts of the text for token classification: (start, end exclusive, tag).
+    ``at`` says where the sample came from, for errors only: ``train.jsonl, line 7``.
+    """
+
+    text: str = ""
+    pair: str | None = None
+    prompt: str | None = None
+    messages: tuple[tuple[str, str], ...] | None = None
+    spans: tuple[tuple[int, int, str], ...] | None = None
+    at: str = ""
+
+
+HIDDEN = Sample(at="a private sample of another agent")
+"""What a host holds in place of a sample that is not its own: empty, so that encoding it fails."""
+
+
+class Texts:
+    """Samples in a table's order; indexed as a tensor is, by rows, it gives texts again."""
+
+    shape = torch.Size([])
+    """The shape of one sample: a text has none."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = tuple(samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._samples)
+
+    @overload
+    def __getitem__(self, rows: int) -> Sample: ...
+    @overload
+    def __getitem__(self, rows: slice | Tensor) -> Texts: ...
+    def __getitem__(self, rows: int | slice | Tensor) -> Sample | Texts:
+        """Return one sample by its number, or the texts of rows (int64 ``[B]``, or a slice)."""
+        if isinstance(rows, int):
+            return self._samples[rows]
+        if isinstance(rows, slice):
+            return Texts(self._samples[rows])
+        return Texts([self._samples[row] for row in rows.tolist()])
+
+    def learned(self) -> list[str]:
+        """Return what is read or learned of each sample, without prompts: what a tokenizer may be trained on."""
+        found = []
+        for one in self._samples:
+            turns = [text for role, text in one.messages or () if role == "assistant"]
+            found.append("\n".join(part for part in (*turns, one.text, one.pair) if part))
+        return found
+
+    def sizes(self) -> Tensor:
+        """Return how long each sample is, ``[N]`` int64 characters, with prompts: the same for every tokenizer."""
+        return torch.tensor(
+            [
+                len(one.text) + len(one.pair or "") + len(one.prompt or "") + sum(len(t) for _, t in one.messages or ())
+                for one in self._samples
+            ],
+            dtype=torch.int64,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes the texts take."""
+        return 4 * int(self.sizes().sum())
+
+    def digest(self) -> bytes:
+        """Return the sha256 of all samples, in order; where they came from does not count."""
+        found = hashlib.sha256()
+        for sample in self._samples:
+            fields = [sample.text, sample.pair, sample.prompt, sample.messages, sample.spans]
+            found.update(json.dumps(fields).encode() + b"\n")
+        return found.digest()
+
+    def blanked(self, mask: Tensor) -> Texts:
+        """Return the texts with those where ``mask [N]`` (bool) is true taken out: empty, whatever they held."""
+        return Texts([HIDDEN if gone else one for one, gone in zip(self._samples, mask.tolist(), strict=True)])
+
+
+def concatenate(parts: Sequence[Tensor | Texts]) -> Tensor | Texts:
+    """Return parts of one kind, all tensors or all texts, one after the other."""
+    tensors = [part for part in parts if not isinstance(part, Texts)]
+    if len(tensors) == len(parts):
+        return torch.cat(tensors)
+    if tensors:
+        raise TypeError("texts and tensors make no common table")
+    return Texts([sample for part in parts if isinstance(part, Texts) for sample in part])

@@ -1,0 +1,254 @@
+"""Text as a model reads it: what one tokenizer makes of a stream, and the batches cut from that.
+
+Every agent tokenises for itself, so batches of several agents agree in their samples, not in their tokens. What has a
+row per token is flat, ``[N, ...]`` in the order of samples and, within one, of tokens: no row stands for padding, and
+the mean over rows is the mean over what counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+STEP = 8  # lengths to which samples are padded where the shape must not depend on their company: 8, 16, 24, 32, 48 ...
+
+
+@dataclass
+class Row:
+    """One sample as a tokenizer gives it.
+
+    ``units``: the positions whose output answers for something that has a loss: for a language model the position
+    before each learned token, for tags each word's first token, for a class of the whole sample none. ``targets``: the
+    answer, for each unit; ``spans``: the characters that it is about, from start to end.
+    """
+
+    ids: list[int]
+    units: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass
+class Tokens:
+    """A batch of B samples in R rows of L tokens; ``R < B`` where samples are packed.
+
+    ``positions`` (packed only) restart at every sample, and a model that is given them keeps samples apart; the mask
+    is then for reading, not for the model.
+    """
+
+    ids: Tensor  # [R, L] int64
+    mask: Tensor  # [R, L] bool, False on padding
+    positions: Tensor | None  # [R, L] int64
+    units: Tensor  # [N] int64: flat positions, row * L + column, of the units
+    targets: Tensor  # [N] int64
+    counts: Tensor  # [B] int64: units of each sample
+    tokens: Tensor  # [T] int64: flat positions of every token that is no padding
+    lengths: Tensor  # [B] int64: tokens of each sample
+    spans: Tensor  # [N, 3] int64: the sample's number in the batch, start and end in characters
+    encoded: Encoded  # the samples that the batch was cut from
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self.ids.device
+
+    def to(self, device: torch.device) -> Tokens:
+        """The same batch on a device."""
+        if self.ids.device == device:
+            return self
+        moved: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tokens]]:
+        """See :meth:`Encoded.parts`."""
+        return self.encoded.parts(size)
+
+
+class Encoded:
+    """The samples of a stream, flat: rows of other lanes are views of the same storage.
+
+    ``pack``: tokens that one row of a training batch may hold, where several samples share it; None: a row each.
+    """
+
+    def __init__(self, store: _Store, rows: Tensor, pad: int, pack: int | None = None) -> None:
+        self._store, self._rows, self.pad, self.pack = store, rows, pad, pack
+        self._starts: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], pad: int, *, pack: int | None = None) -> Encoded:
+        """Encoded samples, in their order."""
+        return cls(_Store.of(rows), torch.arange(len(rows)), pad, pack)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def select(self, rows: Tensor) -> Encoded:
+        """The samples at ``rows [n]`` int64, in that order."""
+        return Encoded(self._store, self._rows[rows.to(self._rows.device)], self.pad, self.pack)
+
+    def to(self, device: torch.device) -> Encoded:
+        """The same samples on a device."""
+        return Encoded(self._store.to(device), self._rows.to(device), self.pad, self.pack)
+
+    @property
+    def counts(self) -> Tensor:
+        """Units of each sample, ``[n]`` int64."""
+        return self._store.unit_starts[self._rows + 1] - self._store.unit_starts[self._rows]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each sample, ``[n]`` int64."""
+        return self._store.starts[self._rows + 1] - self._store.starts[self._rows]
+
+    @property
+    def targets(self) -> Tensor:
+        """What the units answer, ``[N]`` int64, one sample's after the other's."""
+        return self._store.targets[self._units()]
+
+    @property
+    def characters(self) -> int:
+        """How many characters the units are about."""
+        spans = self._store.spans[self._units()]
+        return int((spans[:, 1] - spans[:, 0]).sum())
+
+    def _units(self) -> Tensor:
+        return ranges(self._store.unit_starts[self._rows], self.counts)
+
+    def unit_rows(self, at: Tensor) -> Tensor:
+        """Where the units of the samples at positions ``at`` stand among all, ``[n]`` int64."""
+        if self._starts is None:
+            self._starts = starts_of(self.counts)
+        return ranges(self._starts[at], self._starts[at + 1] - self._starts[at])
+
+    def batch(self, at: Tensor) -> Tokens:
+        """The samples at positions ``at [B]``, padded to the longest of them, or packed."""
+        chosen = self.select(at)
+        return chosen._cut(*chosen._packed(), packed=True) if self.pack else chosen.whole()
+
+    def whole(self) -> Tokens:
+        """All samples, a row each, padded to the longest."""
+        return self._cut(*self._padded(int(self.lengths.max())))
+
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tokens]]:
+        """Batches of a shape that depends on each sample alone: positions ``[k]``, and ``size >= k`` rows of tokens.
+
+        A matrix product's rows may change with its shape; here equal samples always stand in equal shapes, in whatever
+        company they were asked for. Rows beyond the k positions repeat the last sample.
+        """
+        widths = padded_length(self.lengths)
+        for width in widths.unique().tolist():
+            for at in (widths == width).nonzero().flatten().split(size):
+                full = torch.cat([at, at[-1:].expand(size - len(at))]) if len(at) < size else at
+                chosen = self.select(full)
+                yield at, chosen._cut(*chosen._padded(width))
+
+    def _padded(self, width: int) -> tuple[Tensor, int, int]:
+        """Where each sample begins, how many rows there are, and how long they are."""
+        return torch.arange(len(self), device=self._rows.device) * width, len(self), width
+
+    def _packed(self) -> tuple[Tensor, int, int]:
+        """The same with samples put into the first row that has room for them."""
+        fill: list[int] = []
+        places: list[tuple[int, int]] = []
+        room = max(self.pack or 0, int(self.lengths.max()))
+        for length in self.lengths.tolist():
+            row = next((number for number, used in enumerate(fill) if used + length <= room), len(fill))
+            if row == len(fill):
+                fill.append(0)
+            places.append((row, fill[row]))
+            fill[row] += length
+        width = max(fill)
+        begins = torch.tensor([row * width + column for row, column in places], device=self._rows.device)
+        return begins, len(fill), width
+
+    def _cut(self, begins: Tensor, rows: int, width: int, packed: bool = False) -> Tokens:
+        store, device = self._store, self._rows.device
+        lengths, counts = self.lengths, self.counts
+        tokens = ranges(begins, lengths)
+        ids = torch.full((rows * width,), self.pad, dtype=torch.int64, device=device)
+        ids[tokens] = store.ids[ranges(store.starts[self._rows], lengths)].long()
+        mask = torch.zeros(rows * width, dtype=torch.bool, device=device)
+        mask[tokens] = True
+        positions: Tensor | None = None
+        if packed:  # padding restarts at every token, so that it belongs to no sample
+            positions = torch.zeros(rows * width, dtype=torch.int64, device=device)
+            positions[tokens] = ranges(torch.zeros_like(lengths), lengths)
+            positions = positions.view(rows, width)
+        units = self._units()
+        sample = torch.repeat_interleave(torch.arange(len(self), device=device), counts)
+        return Tokens(
+            ids=ids.view(rows, width),
+            mask=mask.view(rows, width),
+            positions=positions,
+            units=begins[sample] + store.units[units],
+            targets=store.targets[units],
+            counts=counts,
+            tokens=tokens,
+            lengths=lengths,
+            spans=torch.cat([sample[:, None], store.spans[units]], 1),
+            encoded=self,
+        )
+
+
+@dataclass
+class _Store:
+    """Every sample's tokens and units, one after the other; ``starts`` and ``unit_starts``, ``[n + 1]``, say where."""
+
+    ids: Tensor  # [tokens] int32
+    starts: Tensor
+    units: Tensor  # [units] int64: positions within the sample
+    targets: Tensor  # [units] int64
+    spans: Tensor  # [units, 2] int64
+    unit_starts: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> _Store:
+        return cls(
+            ids=torch.tensor(list(chain.from_iterable(row.ids for row in rows)), dtype=torch.int32),
+            starts=_starts([len(row.ids) for row in rows]),
+            units=torch.tensor(list(chain.from_iterable(row.units for row in rows)), dtype=torch.int64),
+            targets=torch.tensor(list(chain.from_iterable(row.targets for row in rows)), dtype=torch.int64),
+            spans=torch.tensor(list(chain.from_iterable(row.spans for row in rows)), dtype=torch.int64).view(-1, 2),
+            unit_starts=_starts([len(row.units) for row in rows]),
+        )
+
+    def to(self, device: torch.device) -> _Store:
+        if self.ids.device == device:
+            return self
+        return _Store(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def _starts(counts: list[int]) -> Tensor:
+    return torch.tensor([0, *counts], dtype=torch.int64).cumsum(0)
+
+
+def starts_of(counts: Tensor) -> Tensor:
+    """Where each group of so many rows begins, and where the last one ends: ``[n + 1]`` int64 of ``[n]``."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def ranges(begins: Tensor, counts: Tensor) -> Tensor:
+    """``begins[i], begins[i] + 1 ...``, so many numbers as ``counts[i]`` says, one after the other, int64."""
+    if not len(counts):
+        return counts
+    ends = counts.cumsum(0)
+    return torch.arange(int(ends[-1]), device=counts.device) + torch.repeat_interleave(begins - ends + counts, counts)
+
+
+def padded_length(lengths: Tensor) -> Tensor:
+    """The next of 8, 16, 24, 32, 48, 64, 96, 128, 192 ...: at most half of what is computed is padding."""
+    sizes = [STEP, 2 * STEP, 3 * STEP]
+    while sizes[-1] < int(lengths.max()):
+        sizes.append(2 * sizes[-2])
+    table = torch.tensor(sizes, device=lengths.device)
+    return table[torch.searchsorted(table, lengths)]

@@ -1,0 +1,208 @@
+"""Build a model of transformers: from a folder or the hub, from chosen layers of one, or from a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.errors import MeshError
+from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
+from kdmesh.text.model import TextModel
+from kdmesh.text.probes import is_causal
+from kdmesh.text.source import attention_exists, licence_of, local, make_config, quiet, read_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from kdmesh.builtin.models.offers import LoraSettings, PrefixSettings, TokenizerConfig
+
+LANGUAGE = "language_modelling"
+
+
+def build(
+    *,
+    task: str,
+    vocabulary: int,
+    classes: int = 0,
+    labels: list[str] | None = None,
+    pad: int | None = None,
+    separator: int | None = None,
+    path: str | None = None,
+    revision: str | None = None,
+    tokenizer: str | TokenizerConfig | None = None,
+    config: dict[str, Any] | None = None,
+    layers: list[int] | None = None,
+    lora: LoraSettings | None = None,
+    prefix: PrefixSettings | None = None,
+    gradient_checkpointing: bool = False,
+    attention: str = "sdpa",
+    dtype: str = "float32",
+    trust_remote_code: str | None = None,
+    label_map: dict[str, str] | None = None,
+    max_length: int | None = None,
+) -> TextModel:
+    """Return the model; what is not read is drawn from torch's default generator.
+
+    ``task``: classification, token_classification or language_modelling; ``vocabulary``: how many tokens its tokenizer
+    has, ``pad`` and ``separator`` two of them; ``labels``: the names of the classes. The rest is
+    :class:`~kdmesh.builtin.models.offers.HfConfig`. With `meta` as default device, it has no weights and reads none.
+    Raises MeshError with paths that start at ``model.hf``.
+    """
+    del tokenizer  # said its part when the samples were encoded
+    meta, trusted, changes = torch.get_default_device().type == "meta", trust_remote_code is not None, config or {}
+    if path is None:
+        settings = make_config(changes, _filled(task, vocabulary, pad))
+        order = None
+    else:
+        settings = read_config(path, revision, trusted, changes)
+        order = None if task == LANGUAGE else order_of(settings, labels, label_map or {})
+    auto = _auto(task, settings, trusted)
+    if task != LANGUAGE:
+        if nameless(settings) or path is None:
+            settings.num_labels = classes
+        _pad(settings, pad)
+    _fits(settings, vocabulary, max_length, path)
+    how = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    if path is None or meta:
+        net = _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how)
+    else:
+        if layers is not None:
+            keep_config(settings, layers)  # refuses numbers before weights are read
+        net = read_model(auto, settings, path, revision, trusted, task != LANGUAGE, how)
+        if order is not None and order != sorted(order):
+            reorder(net, order)
+        if layers is not None:
+            net = keep_layers(net, layers, how)
+    if task != LANGUAGE:
+        name_labels(net.config, labels, classes)
+    elif not meta and not is_causal(net):
+        raise MeshError(
+            f"{settings.model_type} sees the tokens that it is to predict",
+            where="model.hf.path" if path is not None else "model.hf.config",
+            instead="config: {is_decoder: true}, or a decoder such as gpt2 or llama",
+        )
+    return _dressed(net.train(), task, classes, max_length, separator, path, lora, prefix, gradient_checkpointing)
+
+
+def _dressed(
+    net: Any,
+    task: str,
+    classes: int,
+    max_length: int | None,
+    separator: int | None,
+    path: str | None,
+    lora: LoraSettings | None,
+    prefix: PrefixSettings | None,
+    gradient_checkpointing: bool,
+) -> TextModel:
+    """The module around the network, with its adapters."""
+    folder = None if path is None else local(path, "model.hf.path")
+    base = "" if path is None else path if folder is None else folder.resolve().name  # no path of this machine
+    licence = licence_of(path) if path is not None and folder is not None else None
+    if gradient_checkpointing:
+        enable = (
+            getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable
+        )  # its old name
+        try:
+            enable({"use_reentrant": False})
+            net.disable_input_require_grads()  # which only the other kind needs
+        except ValueError as error:
+            where = "model.hf.gradient_checkpointing"
+            raise MeshError(f"{net.config.model_type}: {error}", where=where, instead="false") from None
+    adapted = None
+    if lora is not None or prefix is not None:
+        from kdmesh.text.peft import adapt
+
+        adapted = "prefix" if lora is None else "lora"
+        net = adapt(net, task, lora, prefix, base)
+    return TextModel(
+        net,
+        task,
+        classes,
+        max_length=max_length,
+        separator=separator,
+        base=base,
+        hub=path is not None and folder is None,
+        licence=licence,
+        adapted=adapted,
+    )
+
+
+def _auto(task: str, settings: PreTrainedConfig, trusted: bool) -> Any:
+    """The class of transformers that makes models for a task."""
+    import transformers
+
+    auto = {
+        "classification": transformers.AutoModelForSequenceClassification,
+        "token_classification": transformers.AutoModelForTokenClassification,
+        LANGUAGE: transformers.AutoModelForCausalLM,
+    }[task]
+    known: Any = auto._model_mapping
+    if type(settings) not in known and not trusted:
+        raise MeshError(
+            f"transformers has no {settings.model_type} for {task}",
+            where="model.hf",
+            instead="an architecture for this task: bert, roberta, llama, qwen2 ...",
+        )
+    return auto
+
+
+def _fresh(auto: Any, settings: PreTrainedConfig, trusted: bool, how: dict[str, Any]) -> PreTrainedModel:
+    with quiet():
+        try:
+            return auto.from_config(settings, trust_remote_code=trusted, **how)
+        except Exception as error:  # each architecture checks in its own way
+            attention_exists(error, settings.model_type)
+            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+            raise MeshError(
+                f"{settings.model_type} cannot be built: {reason}",
+                where="model.hf.config",
+                instead="settings that fit together",
+            ) from None
+
+
+def _filled(task: str, vocabulary: int, pad: int | None) -> dict[str, Any]:
+    """The settings of a new model that follow from its tokenizer."""
+    own = {"vocab_size": vocabulary, "bos_token_id": None, "eos_token_id": None}
+    if task != LANGUAGE:  # a language model may pad with a token that it must learn
+        own["pad_token_id"] = pad
+    return own
+
+
+def _pad(settings: PreTrainedConfig, pad: int | None) -> None:
+    """A classifier looks for padding by its number: it and the tokenizer must agree."""
+    if settings.pad_token_id is None:
+        settings.pad_token_id = pad
+    if settings.pad_token_id is None or pad not in (None, settings.pad_token_id):
+        what = "there is no pad token" if pad is None else f"the tokenizer pads with {pad}"
+        raise MeshError(
+            f"{what}; the model's is {settings.pad_token_id}",
+            where="model.hf.tokenizer",
+            instead="the tokenizer that belongs to the model, with a pad token",
+        )
+
+
+def _fits(settings: PreTrainedConfig, vocabulary: int, max_length: int | None, path: str | None) -> None:
+    """Every token has an embedding, and every position."""
+    text = settings.get_text_config()
+    if text.vocab_size < vocabulary:
+        raise MeshError(
+            f"the tokenizer has {vocabulary} tokens, the model embeddings for {text.vocab_size}",
+            where="model.hf.tokenizer" if path is not None else "model.hf.config.vocab_size",
+            instead="the tokenizer that belongs to the model" if path is not None else "leave it out",
+        )
+    room = getattr(text, "max_position_embeddings", None)
+    if room is not None and max_length is not None:
+        if text.model_type in _AFTER_PAD:
+            room -= (text.pad_token_id or 0) + 1
+        if room < max_length:
+            raise MeshError(
+                f"samples may have {max_length} tokens, the model has {room} positions",
+                where="model.hf.max_length",
+                instead=f"at most {room}, or config: {{max_position_embeddings: ...}} where it is made here",
+            )
+
+
+_AFTER_PAD = ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text", "ibert", "esm")
+"""Architectures that count positions from the one after the pad token's number."""

@@ -1,0 +1,101 @@
+"""The model card of an exported folder: who taught it, on what, how good it is, how to run it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.text.export import ADAPTER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kdmesh.text.model import TextModel
+
+_AUTO = {
+    "classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "language_modelling": "AutoModelForCausalLM",
+}
+_PIPELINES = {
+    "classification": "text-classification",
+    "token_classification": "token-classification",
+    "language_modelling": "text-generation",
+}
+
+
+def card(
+    name: str,
+    model: TextModel,
+    *,
+    mesh: str,
+    seed: int,
+    role: str = "",
+    teachers: Mapping[str, str | None] | Sequence[str] = (),
+    data: str = "",
+    data_licence: str = "",
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
+) -> str:
+    """Return README.md, with the front matter that the hub reads.
+
+    ``teachers``: names, perhaps with their models' licences; ``metrics``: by split and name. Nobody but who
+    trained a model can license it, so that the licence is ``unknown`` where the one it started from states none.
+    """
+    front = ["---", f"license: {model.licence or 'unknown'}"]
+    if model.hub:
+        front.append(f"base_model: {model.base}")
+    front += ["library_name: transformers", f"pipeline_tag: {_PIPELINES[model.task]}"]
+    front += ["tags:", "- kdmesh", "- distillation", "---"]
+    if isinstance(teachers, dict):
+        told = [f"{teacher} (licence: {licence or 'not stated'})" for teacher, licence in teachers.items()]
+    else:
+        told = list(teachers)
+    lines = [
+        *front,
+        "",
+        f"# {name}",
+        "",
+        f"Trained by kdmesh in the mesh `{mesh}` (seed {seed}).",
+        "",
+        f"- role: {role or 'not stated'}",
+        f"- taught by: {', '.join(told) or 'labels only'}",
+        f"- started from: {model.base or 'random weights'}{_licence(model)}",
+        f"- data: {data or 'given from Python'}; licence: {data_licence or 'not stated'}",
+        *(
+            f"- {split}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items())
+            for split, values in (metrics or {}).items()
+        ),
+        "",
+        *_usage(name, model),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _licence(model: TextModel) -> str:
+    return f" (licence: {model.licence or 'not stated'})" if model.base else ""
+
+
+def _usage(name: str, model: TextModel) -> list[str]:
+    """How to run it without kdmesh."""
+    auto = _AUTO[model.task]
+    adapted = model.adapted == "prefix"
+    lines = ["```python", f"from transformers import AutoTokenizer, {auto}", ""]
+    if adapted:
+        lines[1:2] = ["from peft import PeftModel", lines[1]]
+    lines += [
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")  # this folder',
+        f'model = {auto}.from_pretrained("{name}").eval()',
+    ]
+    if adapted:
+        lines.append(f'model = PeftModel.from_pretrained(model, "{name}/{ADAPTER}").eval()')
+    call: dict[str, Any] = {
+        "classification": "print(model.config.id2label[int(logits.argmax())])",
+        "token_classification": "print([model.config.id2label[i] for i in logits[0].argmax(-1).tolist()])",
+        "language_modelling": "print(tokenizer.decode(logits[0, -1].argmax()))",
+    }
+    lines += ['logits = model(**tokenizer("A text.", return_tensors="pt")).logits', call[model.task], "```"]
+    if adapted:
+        lines += ["", f"It was tuned by a prefix, in `{ADAPTER}/`: without it, this is the model that it started from."]
+    elif model.adapted == "lora":
+        lines += ["", f"Its low-rank updates are merged into these weights; `{ADAPTER}/` has them by themselves."]
+    return lines

@@ -1,0 +1,159 @@
+"""Load a model's weights whole or not at all, and fit its head to the data's classes."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from kdmesh.errors import MeshError
+from kdmesh.text.aligned import own_memory
+from kdmesh.text.source import check_weights, fetched, quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+PATH = "model.hf.path"
+
+
+def read_model(
+    auto: Any, config: PreTrainedConfig, path: str, revision: str | None, trusted: bool, head: bool, how: dict[str, Any]
+) -> PreTrainedModel:
+    """Load a checkpoint's weights into the model of ``config``.
+
+    What transformers would silently draw anew is refused, unless it is a whole head (``head``: classification) that
+    the checkpoint does not have: that one starts at random, from torch's default generator.
+    """
+    check_weights(path)
+    more = how if revision is None else {**how, "revision": revision}
+    with quiet(), fetched(path, PATH, "a complete checkpoint of this architecture"):
+        model, info = auto.from_pretrained(
+            path,
+            config=config,
+            trust_remote_code=trusted,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be told of them
+            **more,
+        )
+    for key, stored, own in sorted(info["mismatched_keys"]):
+        raise MeshError(
+            f"{path} has {key} of shape {tuple(stored)}, where this model has {tuple(own)}",
+            where=PATH,
+            instead="weights of this architecture and of as many classes",
+        )
+    missing = {key for key in info["missing_keys"] if not (head and is_new_head(model, key, info["missing_keys"]))}
+    if missing:
+        first, more_keys = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MeshError(
+            f"the weights in {path} are incomplete: {first}{more_keys} missing", where=PATH, instead="a complete copy"
+        )
+    own_memory(model)
+    return model
+
+
+def is_new_head(model: PreTrainedModel, key: str, missing: Sequence[str]) -> bool:
+    """Whether a parameter that a checkpoint lacks belongs to a layer of a head that it lacks altogether."""
+    prefix, layer = f"{model.base_model_prefix}.", key.rpartition(".")[0]
+    whole = all(name in missing for name in model.state_dict() if name.rpartition(".")[0] == layer)
+    return whole and (not key.startswith(prefix) or "pooler" in key.split("."))
+
+
+def order_of(config: PreTrainedConfig, labels: list[str] | None, label_map: dict[str, str]) -> list[int] | None:
+    """Which of a classifier's outputs answers for each of the data's labels; None where its labels have no names."""
+    own = names(config)
+    for name in label_map:
+        if name not in own:
+            raise MeshError(
+                f"the checkpoint has no label {name!r}",
+                where=f"model.hf.label_map.{name}",
+                instead=f"its labels: {', '.join(own)}",
+            )
+    if labels is None or (nameless(config) and not label_map):
+        return None
+    mapped = [label_map.get(name, name) for name in own]
+    if sorted(mapped) != sorted(labels):
+        raise MeshError(
+            f"the checkpoint's labels are {', '.join(mapped)}; the data's are {', '.join(labels)}",
+            where="model.hf.label_map",
+            instead="label_map: {LABEL OF THE CHECKPOINT: LABEL OF THE DATA}, or a checkpoint of these labels",
+        )
+    return [mapped.index(name) for name in labels]
+
+
+def nameless(config: PreTrainedConfig) -> bool:
+    """Whether labels have the names that transformers gives where nobody named them."""
+    return all(name == f"LABEL_{number}" for number, name in enumerate(names(config)))
+
+
+def names(config: PreTrainedConfig) -> list[str]:
+    """The labels of a classifier, in the order of its outputs."""
+    return [name for _, name in sorted((config.id2label or {}).items())]
+
+
+def name_labels(config: PreTrainedConfig, labels: list[str] | None, classes: int) -> None:
+    """Let a classifier have these classes by these names."""
+    config.num_labels = classes
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: number for number, name in enumerate(labels)}
+
+
+@torch.no_grad()
+def reorder(model: PreTrainedModel, order: list[int]) -> None:
+    """Put the rows of the last layer into this order."""
+    prefix = f"{model.base_model_prefix}."
+    heads = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == len(order) and not name.startswith(prefix)
+    ]
+    for parameter in (heads[-1].weight, heads[-1].bias):
+        if parameter is not None:
+            parameter.copy_(parameter[order].clone())
+
+
+def keep_config(config: PreTrainedConfig, layers: list[int]) -> PreTrainedConfig:
+    """The configuration of a model that has only these layers of another."""
+    count = config.num_hidden_layers
+    for layer in layers:
+        if layer >= count:
+            raise MeshError(
+                f"there is no layer {layer}: the model has {count}, counted from 0",
+                where="model.hf.layers",
+                instead=f"numbers from 0 to {count - 1}",
+            )
+    kept = copy.deepcopy(config)
+    for name, value in vars(config).items():
+        if isinstance(value, list) and "layer" in name and len(value) == count:  # a setting for each layer
+            setattr(kept, name, [value[layer] for layer in layers])
+    kept.num_hidden_layers = len(layers)
+    return kept
+
+
+def keep_layers(model: PreTrainedModel, layers: list[int], how: dict[str, Any]) -> PreTrainedModel:
+    """A model of chosen layers of another, with its embeddings, its pooler and its head."""
+    count = model.config.num_hidden_layers
+    blocks = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count]
+    if not blocks:
+        raise MeshError(
+            f"{model.config.model_type} has no list of {count} layers to choose from",
+            where="model.hf.layers",
+            instead="a configuration of its own: config: {model_type: ...}",
+        )
+    with quiet():
+        kept: PreTrainedModel = type(model)._from_config(keep_config(model.config, layers), **how)
+    state, prefix = model.state_dict(), f"{blocks[0]}."
+
+    def origin(name: str) -> str:
+        if not name.startswith(prefix):
+            return name
+        number, _, rest = name.removeprefix(prefix).partition(".")
+        return f"{prefix}{layers[int(number)]}.{rest}"
+
+    kept.load_state_dict({name: state[origin(name)] for name in kept.state_dict()})
+    return kept

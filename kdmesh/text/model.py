@@ -1,0 +1,205 @@
+"""A model of transformers as an agent: it reads :class:`Tokens` and gives a row per sample, or per unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdmesh.errors import MeshError
+from kdmesh.signals.lazy import Projected
+from kdmesh.streams.tokens import starts_of
+from kdmesh.text.probes import is_projection, keeps_apart, takes_types
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from kdmesh.streams.tokens import Tokens
+
+PROBES = ("hidden", "pooled", "attention")
+Rows = Literal["samples", "units", "tokens"]
+
+
+class TextModel(nn.Module):
+    """A model of transformers, ``net``, for one task.
+
+    Layers to tap, each computed only where it is tapped: ``hidden.i [T, D]`` (0: the embeddings; i: after layer i) over
+    the T tokens that are no padding, ``pooled.i [B, D]`` (the first token of each sample) and ``attention.i [T, L]``
+    (of each token, mean over heads, over its sample's tokens, zeros up to ``max_length``).
+
+    ``base``: what it started from, ``hub`` whether that is on the hub, ``licence`` what its card states; ``adapted``:
+    `lora` or `prefix`, where only an adapter trains.
+    """
+
+    def __init__(
+        self,
+        net: PreTrainedModel,
+        task: str,
+        classes: int,
+        *,
+        max_length: int | None = None,
+        separator: int | None = None,
+        base: str = "",
+        hub: bool = False,
+        licence: str | None = None,
+        adapted: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.net, self.task, self.classes = net, task, classes
+        self.max_length, self.separator = max_length, separator
+        self.base, self.hub, self.licence, self.adapted = base, hub, licence, adapted
+        layers = net.config.num_hidden_layers
+        self.hidden = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
+        self.pooled = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
+        self.attention = nn.ModuleList(nn.Identity() for _ in range(layers))
+        self.projects = task == "language_modelling" and (self.shapes_only or is_projection(net))
+        self._apart: bool | None = None  # whether packed samples do not see each other: found out when there are some
+
+    @property
+    def shapes_only(self) -> bool:
+        """Whether there are no weights, on the `meta` device: the forward then only gives shapes."""
+        return next(self.net.parameters()).is_meta
+
+    def rows(self, path: str) -> Rows:
+        """What a layer's value has rows of; "": the outputs."""
+        kind = path.partition(".")[0]
+        if not path:
+            return "samples" if self.task == "classification" else "units"
+        if kind not in PROBES:
+            raise MeshError(
+                f"no layer {path!r} to tap in a model of transformers",
+                where="taps",
+                instead="hidden.i, pooled.i or attention.i, where i is a layer's number and hidden.0 the embeddings",
+            )
+        return "samples" if kind == "pooled" else "tokens"
+
+    def ragged(self, path: str) -> bool:
+        """Whether a layer's value has a row per token, not per sample."""
+        return self.rows(path) != "samples"
+
+    def forward(self, x: Tokens) -> Tensor | Projected:
+        """Logits ``[B, C]`` of samples or ``[N, C]`` of units; a language model's as hidden rows to project."""
+        if self.shapes_only:
+            return self._shapes(x)
+        more = self._asked()
+        if self.task == "language_modelling":
+            return self._language(x, more)
+        if x.positions is not None:
+            raise MeshError("packed samples are for language modelling", where="text.pack", instead="pack: false")
+        if self.separator is not None and takes_types(self.net):
+            more["token_type_ids"] = self._types(x)
+        out = self.net(input_ids=x.ids, attention_mask=x.mask.long(), **more)
+        self._probe(x, out)
+        return out.logits if self.task == "classification" else out.logits.flatten(0, 1)[x.units]
+
+    def _language(self, x: Tokens, more: dict[str, Any]) -> Tensor | Projected:
+        """No mask: padding stands on the right, where no output that counts can see it."""
+        if x.positions is not None:
+            self._check_packing()
+            more["position_ids"] = x.positions
+        if not self.projects:
+            out = self.net(input_ids=x.ids, use_cache=False, **more)
+            self._probe(x, out)
+            return out.logits.flatten(0, 1)[x.units]
+        head, seen = self.net.get_output_embeddings(), []
+
+        def look(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            seen.append(args[0].flatten(0, 1)[x.units])
+            return (args[0][:0],)  # nothing is projected here
+
+        handle = head.register_forward_pre_hook(look)
+        try:
+            self._probe(x, self.net(input_ids=x.ids, use_cache=False, **more))
+        finally:
+            handle.remove()
+        return Projected(seen[0].to(head.weight.dtype), head.weight, head.bias)
+
+    def _check_packing(self) -> None:
+        if self._apart is None:
+            self._apart = self.adapted != "prefix" and keeps_apart(self.net)
+        if not self._apart:
+            raise MeshError(
+                f"{self.net.config.model_type}{' with a prefix' if self.adapted == 'prefix' else ''} does not keep "
+                "samples apart that are packed into one row",
+                where="text.pack",
+                instead="pack: false",
+            )
+
+    def _types(self, x: Tokens) -> Tensor:
+        """0 up to and with the first separator, then 1: which of two texts a token is of."""
+        ends = torch.eq(x.ids, self.separator if self.separator is not None else -1).long()
+        return ((ends.cumsum(1) - ends) > 0).long() * x.mask
+
+    def _asked(self) -> dict[str, Any]:
+        """What the net must return beside its logits, for the layers that are tapped now."""
+        more: dict[str, Any] = {}
+        if any(_tapped(probe) for probe in [*self.hidden, *self.pooled]):
+            more["output_hidden_states"] = True
+        if any(map(_tapped, self.attention)):
+            if self.net.config._attn_implementation != "eager":
+                raise MeshError("no maps are computed", where="model.hf.attention", instead="attention: eager")
+            if self.max_length is None:
+                raise MeshError("how wide are the maps?", where="model.hf.max_length", instead="max_length: 128")
+            more["output_attentions"] = True
+        return more
+
+    def _probe(self, x: Tokens, out: Any) -> None:
+        for number, probe in enumerate(self.hidden):
+            if _tapped(probe):
+                probe(out.hidden_states[number].flatten(0, 1)[x.tokens])
+        for number, probe in enumerate(self.pooled):
+            if _tapped(probe):
+                probe(out.hidden_states[number].flatten(0, 1)[x.tokens[starts_of(x.lengths)[:-1]]])
+        for number, probe in enumerate(self.attention):
+            if _tapped(probe):
+                probe(self._maps(x, out.attentions[number]))
+
+    def _maps(self, x: Tokens, attention: Tensor) -> Tensor:
+        """``[R, heads, L, L]`` to ``[T, max_length]``: each token's own sample, from its first token on."""
+        length, width = x.ids.shape[1], self.max_length or 0
+        attention = attention[..., -length:].mean(1)  # without a prefix, which stands before
+        begins = torch.repeat_interleave(x.tokens[starts_of(x.lengths)[:-1]] % length, x.lengths)
+        sizes = torch.repeat_interleave(x.lengths, x.lengths)
+        step = torch.arange(width, device=x.tokens.device)
+        at = (begins[:, None] + step).clamp(max=length - 1)
+        maps = attention.flatten(0, 1)[x.tokens].gather(1, at)
+        return maps * (step < sizes[:, None])
+
+    def _shapes(self, x: Tokens) -> Tensor | Projected:
+        """Outputs and tapped layers of the right shapes, without computing them."""
+        like, width = next(self.net.parameters()), self.net.config.hidden_size
+        for probe in filter(_tapped, self.hidden):
+            probe(like.new_empty(len(x.tokens), width))
+        for probe in filter(_tapped, self.pooled):
+            probe(like.new_empty(len(x), width))
+        for probe in filter(_tapped, self.attention):
+            probe(like.new_empty(len(x.tokens), self.max_length or 0))
+        if self.task == "language_modelling":
+            head = self.net.get_output_embeddings()
+            return Projected(like.new_empty(len(x.units), head.weight.shape[1]), head.weight, head.bias)
+        return like.new_empty(len(x) if self.task == "classification" else len(x.units), self.classes)
+
+    def export(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        """See :func:`kdmesh.text.export.export`."""
+        from kdmesh.text.export import export
+
+        export(self, folder, tokenizer)
+
+    def card(self, name: str, **facts: Any) -> str:
+        """See :func:`kdmesh.text.card.card`."""
+        from kdmesh.text.card import card
+
+        return card(name, self, **facts)
+
+    def files(self, tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
+        """See :func:`kdmesh.text.export.files`."""
+        from kdmesh.text.export import files
+
+        return files(self, tokenizer)
+
+
+def _tapped(probe: nn.Module) -> bool:
+    return bool(probe._forward_hooks)

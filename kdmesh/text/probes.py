@@ -1,0 +1,89 @@
+"""What a model of transformers really does, found by asking it: no list of architectures could keep up."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LENGTH = 6  # tokens of a trial
+
+
+@contextmanager
+def still(net: nn.Module) -> Iterator[None]:
+    """Evaluation without gradient, and every module's mode as it was."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def is_causal(net: Any) -> bool:
+    """Whether no output of a language model sees the tokens that it is to predict."""
+    ids = _some(net)
+    other = ids.clone()
+    other[:, LENGTH // 2 :] = ids[:, LENGTH // 2 :].flip(1)
+    with still(net):
+        one, two = (net(input_ids=x, use_cache=False).logits for x in (ids, other))
+    return torch.equal(one[:, : LENGTH // 2], two[:, : LENGTH // 2])
+
+
+def is_projection(net: Any) -> bool:
+    """Whether the logits are what a linear head gives, and nothing is done to them after it.
+
+    Some architectures scale or cap them, so the head is made to answer with known large numbers: they must come out
+    as they are.
+    """
+    head = net.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        return False
+    ids = _some(net)
+    said = torch.linspace(-300, 300, head.out_features, dtype=head.weight.dtype, device=ids.device)
+    handle = head.register_forward_hook(lambda _module, args, _value: said.expand(*args[0].shape[:-1], -1))
+    try:
+        with still(net):
+            logits = net(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    return torch.equal(logits, said.expand_as(logits))
+
+
+def keeps_apart(net: Any) -> bool:
+    """Whether samples packed into one row do not see each other, and stand at their own positions.
+
+    What the first sample says must not move a bit of the second's output, which must be the one it has alone.
+    """
+    one, two = _some(net), _some(net).flip(1)
+    at = torch.arange(LENGTH, device=one.device)[None]
+    positions = torch.cat([at, at], 1)
+    try:
+        with still(net):
+            first, second = (
+                net(input_ids=torch.cat([x, two], 1), position_ids=positions, use_cache=False).logits[:, LENGTH:]
+                for x in (one, two)
+            )
+            alone = net(input_ids=two, use_cache=False).logits
+    except TypeError:  # takes no positions
+        return False
+    near = 1e-4 if alone.dtype == torch.float32 else 5e-2  # rounding of that type, on a scale of the largest logit
+    return torch.equal(first, second) and bool((first - alone).abs().max() <= near * alone.abs().max())
+
+
+def takes_types(net: Any) -> bool:
+    """Whether a network can be told which of two texts a token is of."""
+    return getattr(net.config, "type_vocab_size", 0) > 1
+
+
+def _some(net: Any) -> Tensor:
+    """A row of tokens of which each differs from its mirror image."""
+    weight = net.get_input_embeddings().weight
+    return torch.arange(weight.shape[0] - LENGTH, weight.shape[0], device=weight.device)[None]

@@ -1,0 +1,64 @@
+"""An agent's folder read again: texts in, logits out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from kdmesh.errors import MeshError
+from kdmesh.signals.lazy import dense
+from kdmesh.streams.texts import Sample, Texts
+from kdmesh.text.build import build
+from kdmesh.text.encoder import Encoder
+from kdmesh.text.export import ADAPTER
+from kdmesh.text.tokenizers import read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class Saved(nn.Module):
+    """A model and its tokenizer. ``model.net`` is the model of transformers, ``tokenizer`` its tokenizer."""
+
+    def __init__(self, model: nn.Module, encoder: Encoder) -> None:
+        super().__init__()
+        self.model, self.encoder = model, encoder
+        self.tokenizer = encoder.tokenizer
+
+    def forward(self, texts: str | Sequence[str | Sample]) -> Tensor:
+        """Return logits: ``[B, C]`` of classes, or a row per unit, one text's after the other's.
+
+        Units are words to tag, or the tokens that a language model is to predict.
+        """
+        every = [texts] if isinstance(texts, str) else texts
+        tagged = () if self.encoder.task == "token_classification" else None
+        samples = [one if isinstance(one, Sample) else Sample(one, spans=tagged) for one in every]
+        encoded, _ = self.encoder.encode(Texts(samples))
+        return dense(self.model(encoded.whole().to(next(self.model.parameters()).device)))
+
+
+def load_saved(root: Path, config: dict[str, Any]) -> Saved:
+    """Read a folder that a run wrote; ``config`` is its ``kdmesh.json``."""
+    settings = config["model"]
+    if not isinstance(settings, dict) or "hf" not in settings:
+        raise MeshError("this folder holds no model of transformers", file=str(root), where="model")
+    task, labels, own = config["task"], config["labels"] or None, settings["hf"]
+    tokenizer = read(str(root))
+    limit = own.get("max_length") or config["max_length"]
+    encoder = Encoder(tokenizer, task, max_length=limit, tags=labels or ())
+    model: Any = build(
+        task=task,
+        classes=config["classes"],
+        labels=labels,
+        path=str(root),
+        attention=own.get("attention", "sdpa"),
+        max_length=limit,
+        **encoder.facts,
+    )
+    if config.get("adapted") == "prefix":
+        from peft import PeftModel
+
+        model.net = PeftModel.from_pretrained(model.net, str(root / ADAPTER))
+    return Saved(model, encoder).eval()

@@ -1,0 +1,178 @@
+"""Where a model of transformers comes from: a folder, which is looked through before it is read, or the hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedConfig
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
+_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing: what it warns of is refused here, or told in our words."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def local(path: str, where: str) -> Path | None:
+    """The folder of this name; None for what can only be a hub id."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not _HUB.fullmatch(path) or path.startswith("."):
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise MeshError(f"{path} {what}", where=where, instead="a folder made by save_pretrained, or a hub id")
+    return None
+
+
+@contextmanager
+def fetched(path: str, where: str, instead: str) -> Iterator[None]:
+    """Say in our words what went wrong while transformers read a folder or asked the hub."""
+    from huggingface_hub import constants
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        attention_exists(error, path)
+        if "trust_remote_code" in str(error):
+            raise MeshError(
+                f"{path} comes with code of its own, which is not run unasked",
+                where="model.hf.trust_remote_code",
+                instead=f"trust_remote_code: {path}, where you trust it",
+            ) from None
+        if local(path, where) is None and isinstance(error, OSError):
+            raise MeshError(
+                f"{path} is no folder here, and could not be fetched from {constants.ENDPOINT}: {reason}",
+                where=where,
+                instead="a folder made by save_pretrained, or a hub id that can be reached",
+            ) from None
+        raise MeshError(f"{path} cannot be read: {reason}", where=where, instead=instead) from None
+
+
+def attention_exists(error: Exception, who: str) -> None:
+    """Refuse, if that is what the error is about, a kind of attention that an architecture is not written for."""
+    if "attn_implementation" in str(error):
+        raise MeshError(
+            f"{who} has no attention of this kind", where="model.hf.attention", instead="attention: eager"
+        ) from None
+
+
+def read_config(path: str, revision: str | None, trusted: bool, changes: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration of a folder or hub id, with changes laid over it; no weights are read."""
+    from transformers import AutoConfig
+
+    where = "model.hf.path"
+    folder = local(path, where)
+    if folder is not None and not (folder / "config.json").is_file():
+        raise MeshError(f"{path} has no config.json", where=where, instead="a folder made by save_pretrained")
+    more: dict[str, Any] = {} if revision is None else {"revision": revision}
+    with quiet(), fetched(path, where, "a config.json of a model that transformers knows"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, **more)
+    known_settings(config, changes)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config
+
+
+def make_config(settings: dict[str, Any], filled: dict[str, Any]) -> PreTrainedConfig:
+    """A configuration of the architecture ``model_type``; a type or setting that it does not know is refused.
+
+    ``filled``: what settings that were not given are, where the architecture has them.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = settings["model_type"]
+    if kind not in CONFIG_MAPPING:
+        raise MeshError(
+            f"transformers knows no architecture {kind!r}",
+            where="model.hf.config.model_type",
+            instead=nearest(str(kind), CONFIG_MAPPING.keys(), "architectures"),
+        )
+    rest = {name: value for name, value in settings.items() if name != "model_type"}
+    with quiet():
+        usual = CONFIG_MAPPING[kind]()
+        known_settings(usual, rest)
+        try:
+            return CONFIG_MAPPING[kind](**{name: v for name, v in filled.items() if hasattr(usual, name)} | rest)
+        except Exception as error:  # each architecture checks in its own way
+            raise MeshError(f"{kind}: {error}", where="model.hf.config", instead="settings that fit together") from None
+
+
+def known_settings(config: PreTrainedConfig, changes: dict[str, Any]) -> None:
+    """Refuse a setting that this architecture lacks: transformers would take it and never look at it."""
+    for name in changes:
+        if not hasattr(config, name):
+            known = [key for key in [*vars(config), *config.attribute_map] if not key.startswith("_")]
+            raise MeshError(
+                f"{config.model_type} has no setting {name!r}",
+                where=f"model.hf.config.{name}",
+                instead=nearest(name, known, "settings"),
+            )
+
+
+def check_weights(path: str) -> None:
+    """Look through a local folder: safetensors, all of them, each with a whole header. A hub id is left to the hub."""
+    where = "model.hf.path"
+    folder = local(path, where)
+    if folder is None:
+        return
+    if (folder / WEIGHTS).is_file():
+        names = [WEIGHTS]
+    elif (folder / INDEX).is_file():
+        try:
+            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise MeshError(f"{folder / INDEX} is damaged", where=where, instead="a complete copy") from None
+    else:
+        pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
+        found = f"only {', '.join(pickled)}, which can run code when they are read" if pickled else "none"
+        raise MeshError(f"{path} has no {WEIGHTS}: {found}", where=where, instead="weights saved as safetensors")
+    for name in names:
+        _check_file(folder / name, where)
+
+
+def _check_file(file: Path, where: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise MeshError(f"{file} is missing", where=where, instead="a complete copy of the folder")
+    try:
+        with safe_open(file, "pt") as content:
+            content.keys()
+    except (SafetensorError, OSError) as error:
+        raise MeshError(f"{file} is damaged: {error}", where=where, instead="a complete copy") from None
+
+
+def licence_of(path: str) -> str | None:
+    """The licence that a local folder's model card states, if it states one."""
+    try:
+        card = Path(path, "README.md").expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    front = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
+    found = re.search(r"^licen[sc]e:\s*([\w.-]+)\s*$", front.group(1), re.MULTILINE) if front else None
+    return found.group(1) if found else None

@@ -1,0 +1,136 @@
+"""Tokenizers: read from a folder or hub, or made from the training texts, and carried between hosts as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError
+from kdmesh.text.source import fetched, local, quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedTokenizerFast
+
+    from kdmesh.builtin.models.offers import HfConfig, TokenizerConfig
+
+PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+SPECIAL = [PAD, BOS, EOS, UNKNOWN]  # ids 0 to 3
+WHERE = "model.hf.tokenizer"
+
+
+def for_model(
+    config: HfConfig, texts: Callable[[], list[str]], task: str = "classification"
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of an ``hf`` model: its own setting, or the one that stands beside its weights."""
+    own = config.tokenizer
+    if own is not None:
+        return load(own, texts, task)
+    assert config.path is not None  # HfConfig asks for one of the two
+    return read(config.path, config.revision, config.trust_remote_code is not None)
+
+
+def load(
+    config: TokenizerConfig | str, texts: Callable[[], list[str]], task: str = "classification"
+) -> PreTrainedTokenizerFast:
+    """Read the tokenizer of a folder or hub id, or make one from ``texts()``, which is asked for only then."""
+    return read(config) if isinstance(config, str) else make(config, texts(), task)
+
+
+def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder or hub id, of the `tokenizers` library: others do not say what they read."""
+    from transformers import AutoTokenizer
+
+    local(path, WHERE)
+    more: dict[str, Any] = {} if revision is None else {"revision": revision}
+    with quiet(), fetched(path, WHERE, "a folder with tokenizer.json, or {bpe: {vocabulary: 512}}"):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **more)
+    return _fast(tokenizer, path)
+
+
+def make(config: TokenizerConfig, texts: list[str], task: str = "classification") -> PreTrainedTokenizerFast:
+    """Make a tokenizer, equal for equal texts.
+
+    By itself it writes ``<s> text </s>`` and ``<s> text </s> pair </s>``; for a language model, which goes on from
+    there, ``<s> text``.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if not any(texts):
+        raise MeshError("there are no training texts to make a tokenizer from", where=WHERE, instead="tokenizer: PATH")
+    if config.bpe is not None:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=config.bpe.vocabulary,
+            special_tokens=SPECIAL,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+    else:
+        known = SPECIAL + sorted(set().union(*texts))
+        tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(known)}, UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A" if task == "language_modelling" else f"{BOS} $A {EOS}",
+        pair=f"{BOS} $A {EOS} $B:1 {EOS}:1",
+        special_tokens=[(token, SPECIAL.index(token)) for token in (BOS, EOS)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        cls_token=BOS,
+        sep_token=EOS,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def dumps(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]:
+    """The files of a tokenizer, by name."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        root = Path(folder)
+        return {str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def loads(files: dict[str, str]) -> PreTrainedTokenizerFast:
+    """The tokenizer of :func:`dumps`."""
+    from transformers import AutoTokenizer
+
+    with TemporaryDirectory() as folder, quiet():
+        for name, text in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.name_or_path = ""
+    return _fast(tokenizer, "the tokenizer")
+
+
+def separator(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The token that ends the first of two texts, where the tokenizer tells them apart by it; else None."""
+    if tokenizer.sep_token_id is None:
+        return None
+    told = tokenizer("a", "b", return_token_type_ids=True)
+    first = told["input_ids"].index(tokenizer.sep_token_id) if tokenizer.sep_token_id in told["input_ids"] else -1
+    expected = [int(number > first) for number in range(len(told["input_ids"]))]
+    return tokenizer.sep_token_id if told["token_type_ids"] == expected else None
+
+
+def _fast(tokenizer: Any, path: str) -> PreTrainedTokenizerFast:
+    if not getattr(tokenizer, "is_fast", False):
+        raise MeshError(
+            f"{path} has a {type(tokenizer).__name__}, which does not say which characters a token stands for",
+            where=WHERE,
+            instead="a tokenizer with tokenizer.json",
+        )
+    return tokenizer
