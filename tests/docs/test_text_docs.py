@@ -1,0 +1,53 @@
+"""What docs/text.md and the README write about texts is valid: every setting exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page: str) -> list[dict]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_every_block_of_the_page_is_valid() -> None:
+    found = blocks("docs/text.md")
+    assert len(found) == 3
+    for block in found:
+        base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student")}}
+        mesh = parse({**base, **block})
+        for agent in mesh.agents.values():
+            assert agent.model is not None
+            registry().check("models", agent.model.name, agent.model.config)
+        for flow in mesh.flows:
+            assert flow.objective is not None
+            registry().check("objectives", flow.objective.name, flow.objective.config)
+
+
+def test_every_data_set_of_the_page_is_offered() -> None:
+    page = (ROOT / "docs" / "text.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+: \{.*?\})` \|", page, re.MULTILINE)
+    assert len(rows) == 5
+    for row in rows:
+        ((name, config),) = yaml.safe_load(row).items()
+        registry().check("datasets", name, config)
+
+
+def test_the_readme_meshes_are_valid() -> None:
+    found = [block for block in blocks("README.md") if "name" in block]
+    assert {"three", "questions"} <= {block["name"] for block in found}
+    for block in found:
+        mesh = parse(block)
+        assert mesh.data is not None
+        registry().check("datasets", mesh.data.dataset.name, mesh.data.dataset.config)
+        for agent in mesh.agents.values():
+            assert agent.model is not None
+            registry().check("models", agent.model.name, agent.model.config)
