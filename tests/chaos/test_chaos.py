@@ -29,13 +29,10 @@ if TYPE_CHECKING:
     from kdmesh.backends import Session
     from kdmesh.spec import MeshSpec
 
-CASES = [
-    (
-        Point("deep-mutual", "exchange", 100, "host1", "host", after=True),
-        Point("deep-mutual", "checkpoint", 2, "host2", "host"),
-    ),
-    (Point("council", "queue", 40, "students", "two", second="three"),),
-    (Point("mean-teacher", "evaluation", 1, "host0", "host", after=True),),
+CASES = [  # who dies as a call is queued, a driver or a node, does below
+    (Point("deep-mutual", "exchange", 100, "host1", "host", after=True),),
+    (Point("council", "evaluation", 1, "students", "two", second="three"),),
+    (Point("mean-teacher", "checkpoint", 2, "host0", "host"),),
 ]
 
 
@@ -142,9 +139,10 @@ def test_points_are_drawn_by_a_seed_and_spread() -> None:
 
 
 def test_a_points_name_says_when_whom() -> None:
-    assert [str(point) for point in (*CASES[0], *CASES[1])] == [
+    queued = Point("council", "queue", 40, "students", "two", second="three")
+    assert [str(point) for point in (*CASES[0], *CASES[2], queued)] == [
         "exchange 100 of deep-mutual, host1 dies after it",
-        "checkpoint 2 of deep-mutual, host2 dies before it",
+        "checkpoint 2 of mean-teacher, host0 dies before it",
         "queue 40 of council, host students and host three die as it is queued",
     ]
     driver = Point("ensemble", "checkpoint", 2, "host0", "driver", after=True)
