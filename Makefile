@@ -1,5 +1,7 @@
 # make demo   install and run the council      make test   install and run the tests
 # make lint   style, types and layers          make bench, make claims, make chaos   measure: see docs/
+# make trec DATA=folder, make shakespeare DATA=folder   measure on real text: the top of benchmarks/trec.py and
+#   benchmarks/shakespeare.py says what to put into the folder, and where it is from
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test lint bench claims chaos docs clean
+.PHONY: demo test lint bench claims trec shakespeare chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council
@@ -28,6 +30,13 @@ bench: $(RUN_READY)
 
 claims: $(RUN_READY)
 	$(BIN)/python benchmarks/digits_claims.py
+
+trec: $(RUN_READY)
+	$(PIP) --editable '.[bench]'
+	$(BIN)/python benchmarks/trec.py $(DATA)
+
+shakespeare: $(RUN_READY)
+	$(BIN)/python benchmarks/shakespeare.py $(DATA)
 
 chaos: $(DEV_READY)
 	$(BIN)/python tests/chaos/long.py

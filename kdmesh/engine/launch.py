@@ -8,13 +8,13 @@ import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.host import Blueprint
 from kdmesh.agents.memory import keep_memory
 from kdmesh.agents.source import Source, digest
 from kdmesh.backends import Session
+from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.engine import controls, dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
@@ -165,8 +165,12 @@ def _checkpoints(folder: Folder | None, session: Session) -> Iterator[Checkpoint
     elif session.name == "inline":
         yield None
     else:
-        with TemporaryDirectory(prefix="kdmesh-") as root:
+        root = new_folder()
+        guarding = guard(new_mark(), root)  # removes it also where this process is killed
+        try:
             yield Checkpoints(Path(root) / "checkpoints")
+        finally:
+            guarding.communicate()
 
 
 def _told(error: BaseException, folder: Folder) -> BaseException:
