@@ -63,7 +63,7 @@ def check(plan: Plan) -> list[str]:
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
     lines += [f"agent {name}: {count:,} parameters" for name, count in found.parameters.items()]
-    lines += [*texts.told(plan, found), *texts.crossings(plan, found)]
+    lines += [*texts.told(plan, found), *texts.crossings(plan, found), *texts.notes(plan, found)]
     lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items() if tap]
     return [*lines, "everything fits"]
 

@@ -76,6 +76,22 @@ def told(plan: Plan, found: Checked) -> list[str]:
     ]
 
 
+def notes(plan: Plan, found: Checked) -> list[str]:
+    """What a run says before it starts: samples that are not read whole, and vocabularies that are cut to fit."""
+    said = [
+        f"{name} reads {one['truncated']} of {one['samples']} texts cut to its limit, {one['dropped']} are left out"
+        for name, one in reports(plan, found).items()
+        if one["truncated"] or one["dropped"]
+    ]
+    for edge in plan.edges if plan.spec.task == "language_modelling" else ():
+        if edge.target in plan.spec.agents and edge.form != "hidden" and "spans" not in edge.needs:
+            sizes = {found.shapes[agent, ""][0] for agent in (*_agents(plan, edge), edge.target)}
+            if len(sizes) > 1:
+                least = min(sizes)
+                said.append(f"{edge} compares the first {least:,} of {max(sizes):,} outputs, renormalised")
+    return list(dict.fromkeys(said))
+
+
 def crossings(plan: Plan, found: Checked) -> list[str]:
     """How the outputs of language models go from one agent to others, and why, a line for each source and stream."""
     lines: dict[tuple[str, str], str] = {}

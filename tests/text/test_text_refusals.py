@@ -62,7 +62,11 @@ def test_unlike_vocabulary_sizes_need_a_rule(texts: Path) -> None:
     mesh["agents"]["t1"]["model"]["hf"]["config"]["vocab_size"] = 320
     error = refused(mesh)
     assert "320" in error.what and "vocabulary: prefix" in error.instead
-    summary, _, _ = run_once(Request(parse({**mesh, "text": {"vocabulary": "prefix"}}), "inline"))
+    said: list[str] = []
+    request = Request(parse({**mesh, "text": {"vocabulary": "prefix"}}), "inline")
+    request.listeners = (lambda event: said.append(event.get("text", "")),)
+    summary, _, _ = run_once(request)
+    assert any("the first 300 of 320 outputs, renormalised" in text for text in said)
     assert summary["agents"]["s"]["metrics"]["test"]["loss"] > 0
 
 
