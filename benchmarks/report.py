@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PARTS = ("throughput", "ray_peers", "plugins", "planner", "startup", "ray_flow", "vocabulary")
+PARTS = ("throughput", "ray_peers", "plugins", "planner", "startup", "ray_flow", "vocabulary", "text_step")
 
 
 def main() -> None:

@@ -100,12 +100,13 @@ class SignalOffer(Offer):
     """A kind of signal, made where its agent lives: ``factory(**config)`` gives ``make(value [B, ...]) -> [B, ...]``.
 
     ``reads``: what it is made of, ``logits`` or ``hidden`` (the layer that the flow's `tap` names); ``form``: what its
-    reader sees.
+    reader sees. ``lazy``: it takes logits that are not made yet as well, and may give such; no gradient passes it.
     """
 
     kind: ClassVar[str] = "signals"
     reads: str = "logits"  # logits | hidden
     form: str = "probs"  # logits | probs | hidden
+    lazy: bool = False
 
 
 @dataclass(frozen=True)

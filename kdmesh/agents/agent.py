@@ -11,6 +11,7 @@ from torch import Tensor
 from kdmesh.agents import ragged
 from kdmesh.agents.build import output
 from kdmesh.agents.taps import Taps
+from kdmesh.signals.lazy import again, apart, joined
 from kdmesh.streams.tokens import starts_of
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Agent:
 
     def per(self, name: str) -> str:
         """What a value has a row for, ``samples``, ``units`` or ``tokens``: one by its name, "" the logits."""
-        path = self.layer(name) if name else self.exit or ""
+        path = (self.layer(name) if name else "") or self.exit or ""
         rows = getattr(self.module, "rows", None)  # a model of texts says; others have one per sample
         return "samples" if rows is None else str(rows(path))
 
@@ -122,7 +123,7 @@ class Agent:
         training = self.module.training
         if training:
             self.module.eval()
-        parts: list[tuple[Tensor, dict[str, Tensor]]] = []
+        parts: list[tuple[Tensor, dict[str, Any]]] = []
         with torch.no_grad():
             for start in range(0, len(x), fixed):
                 part = x[start : start + fixed]
@@ -130,12 +131,17 @@ class Agent:
                 if size < fixed:
                     part = torch.cat([part, part[-1:].expand(fixed - size, *part.shape[1:])])
                 logits, values = self.forward(part, names)
-                parts.append((logits[:size], {name: value[:size] for name, value in values.items()}))
+                parts.append(
+                    (
+                        logits[:size],
+                        {name: again(value, [part[:size] for part in apart(value)]) for name, value in values.items()},
+                    )
+                )
         if training:
             self.module.train()
         if len(parts) == 1:
             return parts[0]
-        taps = {name: torch.cat([part[1][name] for part in parts]) for name in names}
+        taps = {name: joined([part[1][name] for part in parts]) for name in names}
         return torch.cat([part[0] for part in parts]), taps
 
 

@@ -92,7 +92,8 @@ class Consensus:
         more: dict[str, Any] = {"target": reader} if self.node.per_target else {}
         more |= self.given(fetch)
         value: Tensor | Lazy
-        if any(signal is not None and isinstance(signal.value, Lazy) for signal in signals) and not more:
+        alike = not more and all(edge.classes is None for edge in self.node.members)
+        if alike and any(signal is not None and isinstance(signal.value, Lazy) for signal in signals):
             value = self._later(signals, facts)
         else:
             value = self._now(self.stack(signals), {**facts, **more})
@@ -154,7 +155,7 @@ class Consensus:
         if not self.node.given:
             return {}
         signals = [fetch(edge) for edge in self.node.given]
-        return {"inputs": [None if signal is None else signal.value for signal in signals]}
+        return {"inputs": [None if signal is None else dense(signal.value) for signal in signals]}
 
     def stack(self, signals: list[Signal | None]) -> Tensor:
         """Logits ``[M, B, C]``, zeros where a source has not published, ``-inf`` at classes that it does not know."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.signals.lazy import Lazy, Projected
+from kdmesh.signals.sparse import Sparse
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -20,6 +21,7 @@ Packed = list[tuple[str, Any, str]]
 Bundle = dict[Any, Packed]
 VALUE = ""
 WEIGHT, BIAS = "#weight", "#bias"  # of the layer that makes logits of hidden rows, where these cross instead
+INDEX, TAIL, COLUMNS = "#index", "#tail", "#columns"  # behind the name of top-k logits
 
 
 def pack(value: tuple[Tensor | Lazy, dict[str, Any]], only: Container[str] | None = None) -> Packed:
@@ -41,6 +43,11 @@ def _parts(name: str, value: Tensor | Lazy) -> Iterator[tuple[str, Tensor]]:
         yield WEIGHT, settled.weight
         if settled.bias is not None:
             yield BIAS, settled.bias
+    elif isinstance(value, Sparse):
+        yield name, value.values
+        yield name + INDEX, value.index
+        yield name + TAIL, value.tail
+        yield name + COLUMNS, torch.tensor(value.shape[1])
     else:
         yield name, value.dense() if isinstance(value, Lazy) else value
 
@@ -49,7 +56,10 @@ def unpack(bundle: Bundle, device: torch.device) -> dict[Any, Any]:
     """Turn a bundle back into private tensors on a device: ``(logits or None, named)`` by key."""
     out: dict[Any, Any] = {}
     for key, packed in bundle.items():
-        values = {name: _tensor(array, dtype, device) for name, array, dtype in packed}
+        values: dict[str, Any] = {name: _tensor(array, dtype, device) for name, array, dtype in packed}
+        for name in [name.removesuffix(INDEX) for name in values if name.endswith(INDEX)]:
+            index, tail, columns = (values.pop(name + part) for part in (INDEX, TAIL, COLUMNS))
+            values[name] = Sparse(values[name], index, tail, int(columns))
         value: Any
         value, weight, bias = values.pop(VALUE, None), values.pop(WEIGHT, None), values.pop(BIAS, None)
         if weight is not None and value is not None:

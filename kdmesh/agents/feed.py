@@ -106,6 +106,12 @@ class Lane:
         y = None if self.y is None else torch.index_select(self.y, 0, at)
         return Batch(torch.index_select(self.x, 0, at), y, at, at, again)
 
+    def ahead(self, step: int, size: int, drop_last: bool, most: int) -> list[Tensor]:
+        """The positions of the batches of a step and, within its epoch, of those that follow: at most so many."""
+        step -= self.stream.replay
+        per = steps_per_epoch(len(self), size, drop_last)
+        return [self._at(step + n, size, drop_last)[0] for n in range(min(most, per - step % per))]
+
     def rows(self, at: Tensor) -> Tensor:
         """Where the answers for the samples at positions ``at`` stand among those for the whole stream."""
         return self.x.unit_rows(at) if isinstance(self.x, Encoded) and self.units else at

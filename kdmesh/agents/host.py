@@ -18,6 +18,7 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.weights import Weights
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
+from kdmesh.signals.lazy import dense
 from kdmesh.store import Key, Store
 from kdmesh.streams.private import own_part
 from kdmesh.streams.seeds import mix
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.segment import Segment
     from kdmesh.plugins import Registry
+    from kdmesh.signals.lazy import Lazy
     from kdmesh.store import Publication
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
@@ -124,9 +126,9 @@ class Host:
         offer = self.registry.find("signals", edge.made.name)
         make = offer.make(edge.made.config)
 
-        def made(value: Tensor) -> Tensor:
+        def made(value: Tensor | Lazy) -> Tensor | Lazy:
             try:
-                result: Tensor = make(value)
+                result: Tensor | Lazy = make(value if offer.lazy else dense(value))
             except Exception as error:
                 self.registry.blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
             return result

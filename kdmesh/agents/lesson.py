@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdmesh.agents import building, facts
+from kdmesh.agents import building, facts, ragged
 from kdmesh.agents.agent import Value, reseed
 from kdmesh.agents.terms import shared_targets
 from kdmesh.agents.update import Update
@@ -204,6 +204,7 @@ class Lesson:
         threads = agent.weights.settings.threads
         heard = self.host.plan.owner[op.node] in self.ends and self._is_heard(op)
         forward_now, threads_now, batch_of = agent.forward, self.host.threads, self.batch
+        ahead = None if train_mode else ragged.ahead(self, agent, lane, names)
 
         def compute(x: Tensor) -> Any:
             if grad:
@@ -218,7 +219,7 @@ class Lesson:
             threads_now(threads)
             x = batch.x if agent.view is None else see(batch.x, lane.samples(batch.at), batch.epoch)
             if not train_mode:
-                value = agent.still(x, fixed, names)
+                value = agent.still(x, fixed, names) if ahead is None else ahead(frame.step)
             else:
                 reseed((seed ^ (frame.step * STRIDE)) & MASK, device)
                 if module.training:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
-from kdmesh.signals.lazy import Lazy, dense, narrowed
+from kdmesh.signals.lazy import LARGE, Lazy, dense, narrowed
 from kdmesh.spec import Ramp
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Term:
         own = self.own(frame)
         if self.columns is not None:
             own, signal = self._shared(own, signal)
+        signal = _beside(own, signal)
         self.seen = (own, signal)
         if not len(own):
             return None  # a batch in which nothing is asked
@@ -78,6 +79,12 @@ class Term:
         loss = self.compute(own, signal.value, form=signal.form, weights=signal.weights, **self.given(frame))
         weight = self.factor if self.factor is not None else self.weight(frame)
         return loss if weight == 1.0 else weight * loss
+
+
+def _beside(own: Any, signal: Signal) -> Signal:
+    """The signal, made where the own logits are: an objective need not know of such as are not."""
+    made = isinstance(signal.value, Lazy) and isinstance(own, Tensor) and own.numel() <= LARGE
+    return Signal(dense(signal.value), signal.form, signal.weights) if made else signal
 
 
 def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict[int, float]:
@@ -145,7 +152,8 @@ class SpreadTerm(Term):
         for edge, signal, weight in zip(node.members, signals, weights, strict=True):
             if signal is None:
                 continue
-            self.seen = mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
+            mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
+            self.seen = mine, theirs = mine, _beside(mine, theirs)
             every = weight if len(weight) == len(mine) else None  # one factor for all, between unlike rows
             loss = self.compute(mine, theirs.value, form="logits", weights=every, **self.given(frame, edge.source))
             loss = loss if every is not None else loss * weight[0]

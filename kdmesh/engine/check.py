@@ -18,7 +18,7 @@ from kdmesh.engine import texts
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
 from kdmesh.plugins import registry
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import Lazy, Projected, apart, dense
 
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
@@ -35,7 +35,8 @@ class Checked:
     """What the check learned: the data and how agents read them, each agent's size, and shapes without the batch axis.
 
     ``shapes``: of taps and signals by (agent, name), and by (agent, "") of outputs that are not one per class;
-    ``left_out``: rows of the table that are too long for some agent, in a mesh that drops such samples.
+    ``numbers``: how many a row of a signal is made of, where it is not kept as a tensor; ``left_out``: rows of the
+    table that are too long for some agent, in a mesh that drops such samples.
     """
 
     table: Table
@@ -44,6 +45,7 @@ class Checked:
     left_out: torch.Tensor | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
 
@@ -201,9 +203,21 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
     for edge in plan.edges:
         if edge.source == agent and edge.made is not None:
             offer = registry().find("signals", edge.made.name)
+            if offer.lazy and not edge.detach:
+                raise MeshError(
+                    f"no gradient passes through the signal {offer.name!r}",
+                    where=f"{edge.where}.detach",
+                    instead="leave it out, or signal: logits",
+                )
             value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
             try:
-                found.shapes[agent, edge.what] = offer.make(edge.made.config)(value).shape[1:]
+                value = offer.make(edge.made.config)(value if offer.lazy else dense(value))
+                found.shapes[agent, edge.what] = value.shape[1:]
+                if isinstance(value, Lazy):
+                    found.numbers[agent, edge.what] = sum(part[:1].numel() for part in apart(value))
+            except MeshError as error:
+                error.where = error.where or f"{edge.where}.signal"
+                raise
             except Exception as error:
                 registry().blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
 

@@ -97,7 +97,8 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
     lines: dict[tuple[str, str], str] = {}
     for edge in plan.edges:
         width = found.widths.get(edge.source, 0)
-        if not width or edge.what or not found.reading.texts:
+        few = found.numbers.get((edge.source, edge.what))
+        if not width or (edge.what and few is None) or not found.reading.texts:
             continue
         kinds = found.shapes[edge.source, ""][0]
         rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
@@ -105,12 +106,18 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
             int(rows.sum()) if not edge.live else int(rows.double().mean().item() * plan.train(edge.target).batch_size)
         )
         apart, whole = size * width + kinds * width, size * kinds
+        when = "a step" if edge.live else f"each publication ({edge.refresh})"
+        if few is not None:
+            lines[edge.source, edge.stream + edge.what] = (
+                f"{edge.source} sends {edge.what}: {size:,} tokens {when}, {size * few:,} numbers in place of "
+                f"{apart:,} (hidden rows and the layer that maps them) or {whole:,} (logits)"
+            )
+            continue
         how = (
             f"hidden rows and the layer that maps them, {apart:,} numbers"
             if crosses_hidden(size, width, kinds)
             else "logits"
         )
-        when = "a step" if edge.live else f"each publication ({edge.refresh})"
         lines[edge.source, edge.stream] = (
             f"{edge.source} sends {how}: {size:,} tokens {when}, of {width:,} hidden values or {kinds:,} logits "
             f"({whole:,} numbers)"

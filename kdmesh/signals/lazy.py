@@ -56,7 +56,15 @@ class Lazy:
 
     def take(self, index: Tensor) -> Lazy:
         """The rows at ``index`` (int64)."""
-        raise NotImplementedError(f"{type(self).__name__} must take rows")
+        return self.of(*(part[index] for part in self.apart()))
+
+    def apart(self) -> tuple[Tensor, ...]:
+        """The tensors that hold a row for each of its rows."""
+        raise NotImplementedError(f"{type(self).__name__} must name its tensors")
+
+    def of(self, *rows: Tensor) -> Lazy:
+        """The same with other rows of the tensors of :meth:`apart`."""
+        raise NotImplementedError(f"{type(self).__name__} must take other tensors")
 
     def narrow(self, vocabulary: int) -> Lazy:
         """The first so many columns."""
@@ -116,9 +124,14 @@ class Projected(Lazy):
                 return torch.mm(hidden, self.weight.t(), out=out)
             return torch.addmm(self.bias, hidden, self.weight.t(), out=out)
 
-    def take(self, index: Tensor) -> Projected:
-        """The rows at ``index``; the layer is shared."""
-        return Projected(self.hidden[index], self.weight, self.bias, self.whole)
+    def apart(self) -> tuple[Tensor, ...]:
+        """The hidden rows."""
+        return (self.hidden,)
+
+    def of(self, *rows: Tensor) -> Projected:
+        """Other hidden rows; the layer is shared."""
+        (hidden,) = rows
+        return Projected(hidden, self.weight, self.bias, self.whole)
 
     def narrow(self, vocabulary: int) -> Projected:
         """The first so many columns: a view of the layer."""
@@ -240,6 +253,21 @@ def crosses_hidden(rows: int, width: int, columns: int) -> bool:
 def dense(value: Tensor | Lazy) -> Tensor:
     """A tensor, whatever it was."""
     return value.dense() if isinstance(value, Lazy) else value
+
+
+def apart(value: Tensor | Lazy) -> tuple[Tensor, ...]:
+    """The tensors that hold a value's rows."""
+    return value.apart() if isinstance(value, Lazy) else (value,)
+
+
+def again(value: Tensor | Lazy, rows: Sequence[Tensor]) -> Tensor | Lazy:
+    """A value of other rows of such tensors."""
+    return value.of(*rows) if isinstance(value, Lazy) else rows[0]
+
+
+def joined(values: Sequence[Tensor | Lazy]) -> Tensor | Lazy:
+    """The rows of several values of one kind, one after the other."""
+    return again(values[0], [torch.cat(parts) for parts in zip(*map(apart, values), strict=True)])
 
 
 def narrowed(value: Tensor | Lazy, columns: int) -> Tensor | Lazy:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.signals.lazy import Lazy, Projected
+from kdmesh.signals.sparse import Sparse
 from kdmesh.streams.tokens import ranges
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Publication:
             yield "weight", self.values.weight
             if self.values.bias is not None:
                 yield "bias", self.values.bias
+        elif isinstance(self.values, Sparse):
+            yield "values", self.values.values
+            yield "index", self.values.index
+            yield "tail", self.values.tail
+            yield "columns", torch.tensor(self.values.shape[1])
         else:
             assert isinstance(self.values, Tensor)
             yield "values", self.values
@@ -72,6 +78,8 @@ class Publication:
         values: Tensor | Lazy = tensors["values"]
         if "weight" in tensors:
             values = Projected(tensors["values"], tensors["weight"], tensors.get("bias"))
+        elif "index" in tensors:
+            values = Sparse(tensors["values"], tensors["index"], tensors["tail"], int(tensors["columns"]))
         return cls(values, tensors.get("present"), 0, tensors.get("starts"))
 
 

@@ -92,6 +92,11 @@ class Encoded:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self._rows.device
+
     def select(self, rows: Tensor) -> Encoded:
         """The samples at ``rows [n]`` int64, in that order."""
         return Encoded(self._store, self._rows[rows.to(self._rows.device)], self.pad, self.pack)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from kdmesh.offers import SignalOffer
+from pydantic import Field
+
+from kdmesh.offers import Config, SignalOffer
+
+
+class TopKConfig(Config):
+    """Settings of `top_k`."""
+
+    k: int = Field(ge=1, description="how many outputs of each row cross, the likeliest")
+
 
 SIGNALS = [
     SignalOffer("logits", "kdmesh.builtin.signals.plain:Plain", summary="a model's outputs", form="logits"),
@@ -18,5 +27,13 @@ SIGNALS = [
         "kdmesh.builtin.signals.votes:Votes",
         summary="the likeliest class alone: nothing else leaves the agent's host",
         paper="Papernot et al., Semi-supervised Knowledge Transfer for Deep Learning from Private Training Data, 2017",
+    ),
+    SignalOffer(
+        "top_k",
+        "kdmesh.builtin.signals.top_k:TopK",
+        TopKConfig,
+        summary="the k likeliest outputs; the mass of all others is spread evenly over them",
+        form="logits",
+        lazy=True,
     ),
 ]
