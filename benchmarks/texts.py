@@ -58,7 +58,8 @@ class Threshold:
         what = f"{self.a} minus {self.b}" if self.b else self.a
         bound = f"interval {side}" if self.b else side
         spread = f" ± {half:.{digits}f}" if len(values) > 1 else ""
-        return f"  {'pass' if met else 'MISS'}  {what}: {mean:+.{digits}f}{spread}{wins}  [{bound}]"
+        shown = round(mean, digits) + 0.0  # no -0.0
+        return f"  {'pass' if met else 'MISS'}  {what}: {shown:+.{digits}f}{spread}{wins}  [{bound}]"
 
 
 def fields_of(name: str, *overrides: str) -> Fields:
