@@ -49,6 +49,7 @@ def quality(
 
 def _sums(scores: Tensor, y: Tensor, probs: bool, classes: Sequence[int] | None) -> tuple[float, float, Tensor, int]:
     """Right answers, nats, the calibration gap of each bin, and samples of known classes, summed over rows."""
+    scores = scores.float() if scores.element_size() < 4 else scores  # of models in half precision
     p = scores if probs else scores.softmax(1)
     log_p = p.clamp_min(torch.finfo(p.dtype).tiny).log() if probs else scores.log_softmax(1)
     confidence, guess = p.max(1)

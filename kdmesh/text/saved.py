@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -60,5 +61,7 @@ def load_saved(root: Path, config: dict[str, Any]) -> Saved:
     if config.get("adapted") == "prefix":
         from peft import PeftModel
 
-        model.net = PeftModel.from_pretrained(model.net, str(root / ADAPTER))
+        with warnings.catch_warnings():  # peft asks transformers by old names
+            warnings.simplefilter("ignore", FutureWarning)
+            model.net = PeftModel.from_pretrained(model.net, str(root / ADAPTER))
     return Saved(model, encoder).eval()
