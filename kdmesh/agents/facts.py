@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.graph.edges import LABELS
 from kdmesh.signals import Signal
 
 if TYPE_CHECKING:
@@ -48,11 +47,6 @@ def of_batch(needs: tuple[str, ...], lane: Lane, batch: Batch, theirs: Batch | N
     if "labels" in needs:  # what is read is known, also where a stream hides what is to be learned
         found |= {"labels": batch.x.targets, "source_labels": theirs.x.targets}
     return found
-
-
-def has_spans(edge: Edge) -> bool:
-    """Whether the objective compares what is cut into unlike tokens."""
-    return "spans" in edge.needs and edge.source != LABELS
 
 
 def own_classes(y: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
