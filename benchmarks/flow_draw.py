@@ -15,16 +15,21 @@ FORWARD = 1 / 3  # of a training step
 
 @dataclass(frozen=True)
 class Model:
-    """Seconds, of one batch: of a training step, a frozen teacher's step, one more source of a loss, a publication."""
+    """Seconds, of one batch: of training, a frozen teacher's step, a source of a loss, one more, a publication."""
 
     train: float
     still: float
+    first: float
     term: float
     publish: float
     batch: int
     parameters: int
     classes: int = 10
     rounds: float = 0.0  # of a round on one host, beside its steps, its publication and all that calls cost
+
+    def hears(self, sources: int) -> float:
+        """Seconds that a batch's losses of so many sources take."""
+        return self.first + (sources - 1) * self.term if sources else 0.0
 
     @property
     def sends(self) -> int:
@@ -39,7 +44,7 @@ def ensemble(model: Model, hosts: int, _: float) -> Window:
     """Frozen teachers, each on a host, and a student: a call each for a window, one more for its first forward."""
     spoken = Group()
     calls = [Call(host, WINDOW * model.still, done=spoken) for host in range(hosts - 1)]
-    combine = WINDOW * (hosts - 1) * model.term
+    combine = WINDOW * model.hears(hosts - 1)
     first, student = FORWARD * model.train, hosts - 1
     learn = Call(student, WINDOW * model.train - first, spoken, hosts - 1, WINDOW * model.sends, combine)
     return [*calls, Call(student, first), learn]
@@ -52,7 +57,7 @@ def mutual(model: Model, hosts: int, share: float = FORWARD) -> Window:
         spoken = Group()
         seconds = model.train * ((1 - share if number else 0.0) + (share if number < WINDOW else 0.0))
         args = hosts - 1 if number else 0
-        combine = args * model.term
+        combine = model.hears(args)
         calls += [Call(host, seconds, before, args, model.sends, combine, done=spoken) for host in range(hosts)]
         before = spoken
     return calls
@@ -109,14 +114,14 @@ def lesson(model: Model, hosts: int, costs: Costs, steps: int, sources: int) -> 
     yield from begun
     yield begun
     if hosts == 1:
-        whole = Call(0, steps * model.train, combine=steps * model.term if sources else 0.0)
+        whole = Call(0, steps * model.train, combine=steps * model.hears(sources))
         yield whole
         yield [whole]
         return
     flight: deque[Window] = deque()
     for first in range(0, steps, WINDOW):
         length = min(WINDOW, steps - first)
-        combine = length * model.term if sources else 0.0
+        combine = length * model.hears(sources)
         yield from windows(
             [Call(host, length * model.train, combine=combine) for host in range(hosts)], 2 * hosts, 0, costs, flight
         )

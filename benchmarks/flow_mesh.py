@@ -82,13 +82,13 @@ def taught(count: int, batch: int, model: dict = CNN) -> dict:
     return mesh(agents, flows, batch, consensus={"c": {"rule": "mean"}})
 
 
-def parties(count: int, batch: int, model: dict = CNN, rounds: int = 2) -> dict:
-    """Parties that learn from labels, publish once a round, and digest the mean: one epoch each."""
+def parties(count: int, batch: int, model: dict = CNN, rounds: int = 2, own: int = 1) -> dict:
+    """Parties that learn from labels for so many epochs, publish once a round, and digest the mean for one."""
     names = [f"p{number}" for number in range(count)]
     flows = [{**flow, "lesson": "own"} for flow in labelled(names)]
     flows += [{"from": names, "to": "c", "refresh": "round"}]
     flows += [{"from": "c", "to": names, "objective": "kl", "lesson": "digest"}]
-    do = [{"lesson": "own", "epochs": 1}, {"publish": names, "to": "c"}, {"lesson": "digest", "epochs": 1}]
+    do = [{"lesson": "own", "epochs": own}, {"publish": names, "to": "c"}, {"lesson": "digest", "epochs": 1}]
     program = [{"of": names, "repeat": rounds, "do": do}]
     return mesh(dict.fromkeys(names, model), flows, batch, consensus={"c": {"rule": "mean"}}, program=program)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import flow_mesh as flow
 import torch
-from flow_draw import Model, rounds
+from flow_draw import Model, lesson, rounds
+from flow_fit import fitted
 from flow_probe import middle
 from flow_sim import Costs, Mesh
 
 from kdmesh.backends import Session
+from kdmesh.engine.teach import WINDOW
 from kdmesh.plugins import registry
 
 KINDS = {"cnn": flow.CNN, "mlp": flow.MLP}
@@ -46,6 +48,32 @@ class Runs:
             spec = flow.placed(flow.parties(count, self.batch, KINDS[family], times), "spread")
             self._ways[name, key] = lambda spec=spec: flow.seconds(home, spec, data)
 
+    def windows(self, name: str, home: Session, family: str, steps: int) -> None:
+        """Add a round of two parties with so many steps of their own, and one with three times as many: they run in
+        windows, as whatever is on several hosts.
+        """
+        self._more[name] = 2 * steps
+        data = flow.table(family, steps * self.batch)
+        for times in (1, 3):
+            spec = flow.placed(flow.parties(2, self.batch, KINDS[family], 1, times), "spread")
+            self._ways[name, times] = lambda spec=spec: flow.seconds(home, spec, data)
+
+    def heard(self, name: str, home: Session, sources: int, family: str, steps: int) -> None:
+        """Add an epoch of so many steps of two students, each of so many answers from its store, and one of three."""
+        self._more[name] = 2 * steps
+        kind, data = KINDS[family], flow.table(family, steps * self.batch)
+        agents, flows, homes = {}, flow.labelled(["s0", "s1"]), {"one": ["s0"], "two": ["s1"]}
+        for number, (host, held) in enumerate(homes.items()):
+            names = [f"t{number}{source}" for source in range(sources)]
+            agents |= {f"s{number}": {"model": kind}, **{one: {"model": kind, "update": "frozen"} for one in names}}
+            flows += [{"from": one, "to": f"s{number}", "objective": "kl", "refresh": "once"} for one in names]
+            homes[host] = [*held, *names]
+        for times in (1, 3):
+            spec = flow.placed(
+                {**flow.mesh(agents, flows, self.batch), "train": {"epochs": times, "batch_size": self.batch}}, homes
+            )
+            self._ways[name, times] = lambda spec=spec: flow.seconds(home, spec, data)
+
     def also(self, ways: dict[Any, Callable[[], Any]]) -> None:
         """Add what is measured in turn with the runs; see :meth:`probed`."""
         self._ways.update({(name, 0): way for name, way in ways.items()})
@@ -67,8 +95,9 @@ class Runs:
         return max(0.0, long - short) / self._more[name]
 
 
-def computing(runs: Runs, ray: Session, inline: Session, family: str) -> None:
+def computing(runs: Runs, ray: Session, family: str) -> None:
     """Add the runs that tell what computing takes, with two hosts at work. None of them is predicted."""
+    runs.windows(f"{family} windows", ray, family, LENGTHS[family])
     kind, steps, batch = KINDS[family], LENGTHS[family], runs.batch
     students = flow.labelled(["s0", "s1"])
     alone = flow.mesh({"s0": kind, "s1": kind}, students, batch)
@@ -81,21 +110,44 @@ def computing(runs: Runs, ray: Session, inline: Session, family: str) -> None:
     once = [*students, *({**edge, "refresh": "once"} for edge in flows)]
     published = {**pairs, "flows": once, "train": {"steps": 1, "batch_size": batch}}
     runs.steps(f"{family} published", ray, published, homes, family, 2 * steps)
-    runs.rounds(f"{family} party", ray, 1, family, ROUND // 4)
-    for count in (2, 4):
-        runs.steps(f"{family} {count} peers", inline, flow.peers(count, batch), "together", "mlp", LENGTHS["mlp"])
+    runs.rounds(f"{family} party", ray, 2, family, ROUND // 4)
+    for count in (1, 3):
+        runs.heard(f"{family} heard {count}", ray, count, family, steps)
 
 
 def model(runs: Runs, family: str, costs: Costs, cores: int) -> Model:
-    """What those runs say; of a round what is left when its calls, steps and checkpoint are simulated."""
-    train, party = runs.each(f"{family} train"), runs.each(f"{family} party")
-    term = max(0.0, runs.each(f"{family} 4 peers") / 4 - runs.each(f"{family} 2 peers") / 2) / 2
-    still = max(0.0, runs.each(f"{family} taught") - train - term)
+    """What those runs say; of a round what is left when its calls, steps and checkpoint are simulated.
+
+    A step is one of a window, as on several hosts; only what a frozen teacher adds is told by longer stretches.
+    """
+    whole, party = runs.each(f"{family} train"), runs.each(f"{family} party")
+    one, three = (runs.each(f"{family} heard {count}") for count in (1, 3))
+    still = max(0.0, runs.each(f"{family} taught") - one)
+    in_windows = runs.each(f"{family} windows")
+    train = fitted(lambda train: windowed(train, costs, runs.batch, cores), in_windows)
     size = sum(map(torch.numel, built(KINDS[family], family)))
-    known = Model(train, still, term, runs.each(f"{family} published"), runs.batch, size)
-    alone = Mesh(costs, 1, cores)
-    alone.run(rounds(known, 1, costs, 1, ROUND // 4))
-    return replace(known, rounds=max(0.0, party - alone.marks[-1]))
+    known = Model(
+        train,
+        still,
+        max(0.0, one - whole),
+        max(0.0, three - one) / 2,
+        runs.each(f"{family} published"),
+        runs.batch,
+        size,
+    )
+    short = Mesh(costs, 2, cores)
+    short.run(rounds(known, 2, costs, 1, ROUND // 4))
+    return replace(known, rounds=max(0.0, party - short.marks[-1]))
+
+
+def windowed(train: float, costs: Costs, batch: int, cores: int) -> float:
+    """Simulated seconds of a step of two hosts that exchange nothing, where a step computes for ``train``."""
+    few, many, taken = 4 * WINDOW, 12 * WINDOW, []
+    for steps in (few, many):
+        mesh = Mesh(costs, 2, cores)
+        mesh.run(lesson(Model(train, 0.0, 0.0, 0.0, 0.0, batch, 0), 2, costs, steps, 0))
+        taken.append(mesh.cores.now)
+    return (taken[1] - taken[0]) / (many - few)
 
 
 def built(kind: dict, family: str) -> list[Any]:

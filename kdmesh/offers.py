@@ -116,11 +116,14 @@ class ModelOffer(Offer):
     ``encoder``: for models of texts, an import string of ``make(config, task=..., text=..., tags=..., agent=...,
     files=..., texts=...)``, which returns a :class:`kdmesh.text.encoder.Encoder`. Such a model is built as
     ``factory(task=..., classes=..., labels=..., vocabulary=..., pad=..., separator=..., **config)``; it reads `Tokens`.
+    ``sizes``: for language models, an import string of ``sizes(config) -> (values of a row that its last layer maps,
+    how many outputs)``, each None where settings do not tell; it imports no torch, as a plan is drawn without.
     """
 
     kind: ClassVar[str] = "models"
     gives: tuple[str, ...] = ("logits", "hidden")
     encoder: str = ""
+    sizes: str = ""
 
 
 @dataclass(frozen=True)

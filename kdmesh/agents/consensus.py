@@ -10,7 +10,8 @@ from torch import Tensor
 from kdmesh.agents.build import import_path
 from kdmesh.agents.facts import own_classes
 from kdmesh.signals import Signal
-from kdmesh.signals.lazy import LARGE, Combined, Lazy, dense, narrowed
+from kdmesh.signals.crossing import LARGE
+from kdmesh.signals.lazy import Combined, Lazy, dense, narrowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

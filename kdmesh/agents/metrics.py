@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdmesh.agents.facts import own_classes
-from kdmesh.signals.lazy import LARGE
+from kdmesh.signals.crossing import LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
-from kdmesh.signals.lazy import LARGE, Lazy, dense, narrowed
+from kdmesh.signals.crossing import LARGE
+from kdmesh.signals.lazy import Lazy, dense, narrowed
 from kdmesh.spec import Ramp
 
 if TYPE_CHECKING:

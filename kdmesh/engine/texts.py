@@ -8,7 +8,8 @@ import torch
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
-from kdmesh.signals.lazy import crosses_hidden
+from kdmesh.report.plan_crossings import readers
+from kdmesh.signals.crossing import crosses_hidden
 from kdmesh.streams.stream import without
 
 if TYPE_CHECKING:
@@ -102,9 +103,8 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
             continue
         kinds = found.shapes[edge.source, ""][0]
         rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
-        size = (
-            int(rows.sum()) if not edge.live else int(rows.double().mean().item() * plan.train(edge.target).batch_size)
-        )
+        batch = max((plan.train(name).batch_size for name in readers(plan, edge)), default=0)
+        size = int(rows.double().mean().item() * batch) if edge.live else int(rows.sum())
         apart, whole = size * width + kinds * width, size * kinds
         when = "a step" if edge.live else f"each publication ({edge.refresh})"
         if few is not None:

@@ -8,6 +8,7 @@ from kdmesh.graph import hosts
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.plugins import registry
+from kdmesh.report.plan_crossings import crossings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,6 +53,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "stages": [_stage(stage) for stage in plan.stages],
         "hosts": plan.hosts,
         "placement": _placement(plan),
+        "crossings": crossings(plan, offered or registry()),
         "choices": {
             "flows": _choices(plan, offered or registry()),
             "consensus": {

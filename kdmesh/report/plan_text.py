@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph.edges import LABELS
+from kdmesh.report.plan_crossings import said
 from kdmesh.report.plan_data import count, listed, plan_json
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def plan_text(plan: Plan, offered: Registry | None = None) -> str:
         "Consensus": _table(_consensus(data["consensus"]), many, "name", "inputs", "readers"),
         "Stages": _stage_counts(data["stages"]) if many else _stages(data["stages"]),
         "Placement": _placement(data["hosts"], data["placement"]),
+        "What crosses, where these are on different hosts": [
+            line for row in data["crossings"][:KINDS] for line in _wrapped(said(row), "")
+        ],
         "Visible choices": [
             *_table(_choices(data, many), many),
             *([""] if spaces else []),

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdmesh.signals.crossing import crosses_hidden
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-LARGE = 2**24  # elements above which logits are not made as a whole
 BLOCK = 2**18  # elements: what is worked on at a time stays in a core's cache
 
 
@@ -102,10 +103,7 @@ class Projected(Lazy):
 
     @property
     def compact(self) -> bool:
-        """Whether hidden rows and the layer cross between hosts, rather than logits: where these are more numbers.
-
-        And where they are so many that nobody makes them as a whole: the reader then makes the same chunks everywhere.
-        """
+        """Whether hidden rows and the layer cross between hosts, rather than logits."""
         return crosses_hidden(len(self.hidden), self.hidden.shape[1], len(self.weight))
 
     def settled(self) -> Projected:
@@ -243,11 +241,6 @@ class Combined(Lazy):
         """The same of sources on a device; whatever ``make`` holds must be there already."""
         index = None if self.index is None else self.index.to(device)
         return Combined([source.to(device) for source in self.sources], self.make, index)
-
-
-def crosses_hidden(rows: int, width: int, columns: int) -> bool:
-    """Whether hidden rows ``[rows, width]`` and their layer cross in place of logits ``[rows, columns]``."""
-    return (rows + columns) * width < rows * columns or rows * columns > LARGE
 
 
 def dense(value: Tensor | Lazy) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import LARGE, Lazy
+from kdmesh.signals.crossing import LARGE
+from kdmesh.signals.lazy import Lazy
 
 
 class Sparse(Lazy):

@@ -76,10 +76,6 @@ class TextModel(nn.Module):
             )
         return "samples" if kind == "pooled" else "tokens"
 
-    def ragged(self, path: str) -> bool:
-        """Whether a layer's value has a row per token, not per sample."""
-        return self.rows(path) != "samples"
-
     def forward(self, x: Tokens) -> Tensor | Projected:
         """Logits ``[B, C]`` of samples or ``[N, C]`` of units; a language model's as hidden rows to project."""
         if self.shapes_only:

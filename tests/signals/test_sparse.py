@@ -11,7 +11,7 @@ from kdmesh.agents.crossing import pack, unpack
 from kdmesh.builtin.objectives.forward_kl import ForwardKL
 from kdmesh.builtin.signals.top_k import TopK
 from kdmesh.errors import MeshError
-from kdmesh.signals import lazy, sparse
+from kdmesh.signals import sparse
 from kdmesh.signals.lazy import Combined, Projected, apart, joined
 from kdmesh.signals.sparse import Sparse
 from kdmesh.store.store import Publication
@@ -123,7 +123,6 @@ def test_a_loss_in_chunks_is_that_of_the_dense_target(monkeypatch, source):
         target = Combined([target, Sparse.top(logits(7, 11, 4), 2)], lambda chunks, where: (chunks[0] + chunks[1]) / 2)
     found = []
     for large, wanted in ((10, target), (2**24, target.dense())):
-        monkeypatch.setattr(lazy, "LARGE", large)
         monkeypatch.setattr("kdmesh.builtin.objectives._chunked.LARGE", large)
         leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
         loss = ForwardKL(temperature=2.0)(Projected(*leaves), wanted)

@@ -67,7 +67,8 @@ def test_hidden_rows_times_the_head_are_the_logits(kind):
         plain = made.net(input_ids=x.ids, attention_mask=x.mask.long()).logits.flatten(0, 1)[x.units]
     assert isinstance(value, Projected) and value.weight is made.net.get_output_embeddings().weight
     torch.testing.assert_close(dense(value), plain, atol=1e-6, rtol=1e-5)  # a product of other rows
-    assert made.rows("") == "units" and made.ragged("hidden.0") and not made.ragged("pooled.0")
+    assert made.rows("") == "units"
+    assert made.rows("hidden.0") == "tokens" and made.rows("pooled.0") == "samples"
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "cohere"])

@@ -154,5 +154,6 @@ MODELS = [
         "a model of transformers, by folder, hub id or configuration; for text",
         "Wolf et al. 2020, Transformers: state-of-the-art natural language processing, arXiv 1910.03771",
         encoder="kdmesh.text.encoding:encoder",
+        sizes="kdmesh.text.sizes:sizes",
     ),
 ]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._gathered import gatherer
-from kdmesh.signals.lazy import LARGE, Lazy, Projected, blocks, dense
+from kdmesh.signals.crossing import LARGE
+from kdmesh.signals.lazy import Lazy, Projected, blocks, dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,27 @@
+"""How wide a language model's last layer is, as far as its settings tell: no library of models is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # what architectures call it
+
+
+def sizes(config: Any) -> tuple[int | None, int | None]:
+    """Values of a row that the last layer maps, and how many outputs it maps it to; None: not known from settings.
+
+    ``config``: :class:`~kdmesh.builtin.models.offers.HfConfig`. A folder's config.json is read, a hub id is not asked.
+    """
+    settings: dict[str, Any] = {}
+    if config.path is not None:
+        try:
+            found = json.loads((Path(config.path).expanduser() / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None  # said when the model is built
+        settings = found if isinstance(found, dict) else {}
+    settings = settings | config.config
+    width = next((settings[name] for name in WIDTHS if isinstance(settings.get(name), int)), None)
+    outputs = settings.get("vocab_size")
+    return width, outputs if isinstance(outputs, int) else None
