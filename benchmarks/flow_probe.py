@@ -35,19 +35,37 @@ HOSTS = 2, 3, 4
 
 
 class Probe:
-    """An actor that does with a call what a host does, and computes nothing."""
+    """An actor that does with a call what a host does, and keeps a core busy as one does: with steps of a small net.
+
+    What these take more where cores and caches are shared is a part of what sharing costs.
+    """
 
     def __init__(self, paths: list[str]) -> None:
         sys.path[:] = dict.fromkeys([*paths, *sys.path])
         torch.set_num_threads(1)
+        self.net = torch.nn.Sequential(torch.nn.Linear(64, 160), torch.nn.ReLU(), torch.nn.Linear(160, flow.CLASSES))
+        self.x = torch.randn(16, 64)
+        self.unit = 0.0  # seconds of a small step, alone
+
+    def calibrate(self) -> None:
+        """Time a small step; nobody else may be at work."""
+        taken = []
+        for _ in range(20):
+            start = time.thread_time()
+            self.busy(50)
+            taken.append((time.thread_time() - start) / 50)
+        self.unit = statistics.median(taken[5:])
+
+    def busy(self, steps: int) -> None:
+        """So many small steps."""
+        for _ in range(steps):
+            self.net(self.x).logsumexp(1).mean().backward()
 
     def run(self, segment: Any, size: int, seconds: float, *imports: Bundle) -> tuple[Bundle, dict[str, float]]:
-        """Unpack what comes, keep a core busy for so many CPU seconds, and give a value of so many bytes."""
+        """Unpack what comes, compute what takes so many seconds alone, and give a value of so many bytes."""
         for bundle in imports:
             unpack(bundle, torch.device("cpu"))
-        end = time.thread_time() + seconds
-        while time.thread_time() < end:
-            pass
+        self.busy(round(seconds / self.unit))
         return {0: pack((torch.zeros(size // 4), {}))}, {"loss": 0.0}
 
     def cpu(self) -> float:
@@ -64,6 +82,8 @@ class Actors:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         self.get, self.kill, make = ray.get, ray.kill, ray.remote(Probe)
         self.actors = [make.options(num_cpus=1).remote(sys.path) for _ in range(4)]
+        for actor in self.actors:
+            self.get(actor.calibrate.remote())
         plan = make_plan(flow.placed(flow.pair(16, flow.MLP), "spread"), registry())
         self.segment = cut(plan, plan.stages[0].name, main(plan), 0, 16)[0]
 

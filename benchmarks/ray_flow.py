@@ -50,7 +50,7 @@ def cases(scale: float) -> list[Case]:
     """The cases, with so many steps."""
     two = {"one": ["t"], "two": ["s"]}
     frozen = {"model": flow.WIDE, "update": "frozen"}
-    count = int(80 * scale), int(160 * scale), int(512 * scale)
+    count = int(80 * scale), int(160 * scale), int(2048 * scale)
     halves = {"one": ["t0", "t1"], "two": ["t2", "t3"]}
     apart = {"one": ["p0"], "two": ["p1"]}
     return [

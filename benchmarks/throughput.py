@@ -1,11 +1,15 @@
-"""Training throughput of kdmesh (inline) against hand-written PyTorch loops, interleaved in one process.
+"""Training throughput of kdmesh (inline) against hand-written PyTorch loops, interleaved.
 
-Each case runs the same work up to four ways, in turn, seven times, torch on one thread: the hand-written loop that
+Each case runs the same work up to five ways, in turn, seven times, torch on one thread: the hand-written loop that
 indexes tensors, kdmesh inline with live teachers, kdmesh inline with its store (`once`: a frozen teacher is computed
-once), and the hand-written loop fed by a DataLoader. Times are CPU seconds of the one thread, so that a busy machine
-disturbs little; both sides keep freed memory, as kdmesh has it in its processes (page faults are the largest noise);
-rates are medians of seven, ratios the medians of the seven paired ratios. Data are random: only time
-is measured. Run: ``python benchmarks/throughput.py [--quick]``.
+once), and the hand-written loop fed by a DataLoader, twice. Times are CPU seconds of the one thread, so that a busy
+machine disturbs little; rates are medians of seven, ratios the medians of the seven paired ratios. Data are random:
+only time is measured. Run: ``python benchmarks/throughput.py [--quick] [--only CASES]``.
+
+Memory: kdmesh asks the C library to keep what is freed, in its processes (`kdmesh/agents/memory.py`), since page faults
+cost a step of large activations a tenth and more. In this process all ways have that, so that *by hand* to *kdmesh*
+compares the loops alone; so has *kept*, the loop fed by a DataLoader here. *DataLoader* is the same loop in a process
+of its own, whose C library is left as it is: a loop as it is written.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
+import subprocess
+import sys
 import time
 
 import loops
@@ -42,15 +48,31 @@ def main() -> None:
     """Measure every case and print the table."""
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="three runs instead of seven")
-    runs = 3 if options.parse_args().quick else 7
+    options.add_argument("--only", default="", help="cases that begin with this")
+    options.add_argument("--apart", nargs=2, help=argparse.SUPPRESS)
+    given = options.parse_args()
+    runs = 3 if given.quick else 7
     torch.set_num_threads(1)
+    if given.apart:
+        serve(*given.apart)
+        return
     keep_memory()
     print(f"torch {torch.__version__}, one thread, {runs} interleaved runs, medians; samples/s\n")
-    heads = ("params", "by hand", "kdmesh", "ratio", "floor", "store", "DataLoader", "ratio")
+    heads = ("params", "by hand", "kdmesh", "ratio", "floor", "store", "DataLoader", "ratio", "kept")
     print(f"{'case':28}" + "".join(f"{head:>11}" for head in heads))
     for family in MODELS:
         for case in ("one teacher", "three teachers", "two peers", "four peers"):
-            print(row(family, case, runs), flush=True)
+            if f"{family}, {case}".startswith(given.only):
+                print(row(family, case, runs), flush=True)
+
+
+def serve(family: str, case: str) -> None:
+    """Run the loop fed by a DataLoader once for each line that comes, and answer with its seconds."""
+    table = data(family)
+    names, mesh, _ = CASES[case](family)
+    modules = loops.modules(mesh, names, table)
+    for _ in sys.stdin:
+        print(loops.LOOPS[case](modules, table, EPOCHS[family], TRAIN["batch_size"], True), flush=True)
 
 
 def row(family: str, case: str, runs: int) -> str:
@@ -66,7 +88,22 @@ def row(family: str, case: str, runs: int) -> str:
     def inline(refresh: str) -> float:
         return seconds(mesh, modules, table, refresh)
 
-    ways = {"hand": lambda: by_hand(False), "live": lambda: inline("step"), "loader": lambda: by_hand(True)}
+    apart = subprocess.Popen(
+        [sys.executable, __file__, "--apart", family, case],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    )  # fmt: skip
+    assert apart.stdin is not None and apart.stdout is not None
+
+    def elsewhere() -> float:
+        apart.stdin.write("again\n")
+        return float(apart.stdout.readline())
+
+    ways = {
+        "hand": lambda: by_hand(False),
+        "live": lambda: inline("step"),
+        "kept": lambda: by_hand(True),
+        "loader": elsewhere,
+    }
     if live:
         ways["store"] = lambda: inline("once")
     for way in ways.values():
@@ -76,10 +113,14 @@ def row(family: str, case: str, runs: int) -> str:
         order = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]  # nobody is always first
         for name in order:
             times[name].append(ways[name]())
+    apart.stdin.close()
+    apart.wait()
     count = len(table) * EPOCHS[family]
     rate = {name: count / statistics.median(values) for name, values in times.items()}
-    ratio = statistics.median(h / k for h, k in zip(times["hand"], times["live"], strict=True))
-    loader = statistics.median(h / k for h, k in zip(times["loader"], times["live"], strict=True))
+    ratio, loader, kept = (
+        statistics.median(h / k for h, k in zip(times[way], times["live"], strict=True))
+        for way in ("hand", "loader", "kept")
+    )
     size = sum(p.numel() for p in modules[names[-1]].parameters())
     cells = [
         f"{size:,}",
@@ -90,6 +131,7 @@ def row(family: str, case: str, runs: int) -> str:
         f"{rate['store']:,.0f}" if live else "-",
         f"{rate['loader']:,.0f}",
         f"{loader:.2f}",
+        f"{kept:.2f}",
     ]
     verdict = "" if ratio >= FLOORS[family] and loader >= 1 else "  MISS"
     return f"{family + ', ' + case:28}" + "".join(f"{cell:>11}" for cell in cells) + verdict
