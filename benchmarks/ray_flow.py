@@ -2,10 +2,11 @@
 
 Each mesh runs inline on one thread, inline on all, on two Ray hosts of one thread each, and as `placement: auto` with
 `threads: auto` settles it for a long run: interleaved, in one process that keeps its Ray, wall seconds from the first
-stage's start to the last one's end, medians (five), ratios the medians of paired ratios. Runs on Ray write their
-checkpoints in that time, inline runs have none. `auto` is compared with the faster inline way and may be 3% behind it,
-5% for the small peers, which it must co-host. Bytes are counted as the run passes them from host to host: those of the
-arrays, and as pickled. Run: ``python benchmarks/ray_flow.py [--quick]``. It needs two idle cores to say anything.
+stage's start to the last one's end, ratios the medians of paired ratios: of five runs, of ten and 25 in cases a and c,
+which vary more. Runs on Ray write their checkpoints in that time, inline runs have none. `auto` is compared with the
+faster inline way and may be 3% behind it, 5% for the small peers, which it must co-host. Bytes are counted as the run
+passes them from host to host: those of the arrays, and as pickled. Run: ``python benchmarks/ray_flow.py [--quick]``. It
+needs two idle cores to say anything.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Case:
     samples: int
     spread: float | None  # at least so much faster on two hosts than inline on one thread
     auto: float = 0.97
+    often: int = 1  # times as many runs
 
     @property
     def steps(self) -> int:
@@ -50,14 +52,14 @@ def cases(scale: float) -> list[Case]:
     """The cases, with so many steps."""
     two = {"one": ["t"], "two": ["s"]}
     frozen = {"model": flow.WIDE, "update": "frozen"}
-    count = int(80 * scale), int(160 * scale), int(2048 * scale)
+    count = int(80 * scale), int(160 * scale), int(1024 * scale)
     halves = {"one": ["t0", "t1"], "two": ["t2", "t3"]}
     apart = {"one": ["p0"], "two": ["p1"]}
     return [
-        Case("a: 4 teachers, no path", flow.alone(4, 16), halves, 16 * count[0], 1.7),
+        Case("a: 4 teachers, no path", flow.alone(4, 16), halves, 16 * count[0], 1.7, often=2),
         Case("b: training teacher", flow.pair(16), two, 16 * count[1], 1.6),
         Case("b: frozen teacher", flow.pair(16, teacher=frozen), two, 16 * count[1], 1.6),
-        Case("c: 2 small peers", flow.peers(2, 64), apart, 64 * count[2], None, 0.95),
+        Case("c: 2 small peers", flow.peers(2, 64), apart, 64 * count[2], None, 0.95, 5),
     ]
 
 
@@ -71,7 +73,7 @@ def row(case: Case, inline: Session, ray: Session, runs: int) -> Iterator[str]:
         "spread": lambda: flow.seconds(ray, flow.placed(case.mesh, case.hosts), data),
         "auto": lambda: flow.seconds(ray, chosen, data),
     }
-    times = flow.interleaved(ways, runs)
+    times = flow.interleaved(ways, runs * case.often)
     to_one, to_all = (flow.ratio(times[way], times["spread"]) for way in ("one", "every"))
     better = min(times["one"], times["every"], key=statistics.median)
     auto = flow.ratio(better, times["auto"])

@@ -23,7 +23,7 @@ from flow_draw import Model, ensemble, live, mutual, rounds, shape
 from flow_driver import main as only
 from flow_fit import fit
 from flow_probe import Actors
-from flow_runs import KINDS, LENGTHS, ROUND, Runs, computing, model
+from flow_runs import KINDS, LENGTHS, ROUND, SOURCES, Runs, computing, model
 from flow_sim import BUSY, Costs, Mesh
 
 from kdmesh.backends import Session
@@ -143,6 +143,8 @@ def lines(quick: bool) -> Iterator[str]:
         flow.open_ray(ray)
         runs, actors = Runs(BATCH), Actors()
         runs.also(actors.ways(ray))
+        for count in SOURCES:
+            runs.heard(f"heard {count}", ray, count)
         for family in KINDS:
             computing(runs, ray, family)
             real(runs, ray, family)
