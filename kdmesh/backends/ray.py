@@ -21,7 +21,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OwnerDiedError, RayAc
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from kdmesh.backends import worker
+from kdmesh.backends import parcel, worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.code import own_code
 from kdmesh.backends.needs import Need, listed, needs_of
@@ -167,7 +167,9 @@ class RayBackend(Backend):
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
-        made = self._hosts[host].call.options(num_returns=results).remote(self._tickets.take(host), method, *args)
+        sent, handles = parcel.call(self._tickets.take(host), method, args, results, ray.ObjectRef)
+        take = self._hosts[host].take
+        made = (take if results == 1 else take.options(num_returns=results)).remote(sent, *handles)
         self._last[host] = made if results == 1 else made[-1]
         return made
 
@@ -178,7 +180,7 @@ class RayBackend(Backend):
             ready, left = ray.wait(left, num_returns=len(left), timeout=self.patience)
             self._refuse_hung(ready)
         try:
-            return ray.get(list(handles))
+            return [parcel.value(one) for one in ray.get(list(handles))]
         except RayError as error:
             cause: BaseException = error
             while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):
@@ -291,7 +293,8 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
     """Start the embedded single-machine Ray, or join a cluster; nothing where Ray runs in this process already.
 
     ``cpus`` are logical: small hosts may outnumber the cores. ``folder``: for temporary files. The embedded
-    Ray has no dashboard; its authentication is settled before ray is imported, see `backends/__init__.py`.
+    Ray has no dashboard; its authentication is settled before ray is imported, see `backends/__init__.py`. Its hosts
+    have the driver's priority: by Ray's default (nice 15) a busy machine gives them next to nothing.
     """
     if ray.is_initialized():
         _same_cluster(address)
@@ -302,6 +305,7 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
             _join(address, common)
         else:
             store = store_mb * 2**20
+            os.environ.setdefault("RAY_worker_niceness", "0")
             more = {"include_dashboard": False, "num_cpus": cpus, "object_store_memory": store, "_temp_dir": folder}
             ray.init(address="local", **more, **common)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """A host behind two methods, so that one call and several results look alike."""
+    """A host behind one method, which every call of the driver goes through."""
 
     def __init__(self, paths: list[str], plugins: dict[str, Any]) -> None:
         """Look for modules where the driver does, in its order; the same ``plugins`` are there once it is met."""
@@ -70,6 +70,14 @@ class Worker:
 
     def ping(self) -> None:
         """Answer, after all calls that came before."""
+
+    def take(self, sent: bytes, *arrived: Any) -> Any:
+        """Make the call that a parcel holds; results are parcels, too: see `parcel.py`."""
+        from kdmesh.backends import parcel
+
+        ticket, method, args, results = parcel.opened(sent, arrived)
+        made = self.call(ticket, method, *args)
+        return parcel.result(made) if results == 1 else tuple(map(parcel.result, made))
 
     def call(self, ticket: tuple[int, int], method: str, *args: Any) -> Any:
         """Call a method of the host, if this is its next call: see `ticket.py`."""

@@ -1,0 +1,63 @@
+"""Calls and results as bytes, and what stays an object."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdmesh.backends import parcel
+from kdmesh.graph.segment import Segment
+
+
+class Handle:
+    """Another call's result that is not there yet; no pickle may hold one."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __reduce__(self):
+        raise AssertionError("a handle travels beside the parcel")
+
+
+plain = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.binary(max_size=5),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=3), part, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), plain), max_size=6), st.integers(1, 3))
+def test_a_call_comes_out_as_it_went_in(given, results):
+    args = [Handle(value) if later else value for later, value in given]
+    sent, handles = parcel.call((3, 7), "judge", args, results, Handle)
+    arrived = [parcel.result(handle.value) for handle in handles]
+    expected = (3, 7), "judge", [value for _, value in given], results
+    assert parcel.opened(sent, arrived) == expected
+
+
+def test_a_segment_is_sent_whole():
+    segment = Segment("host0", "stage a", 2, [(4, None)], complete=range(4, 5))
+    assert parcel.opened(parcel.call((1, 1), "run", [segment], 2, Handle)[0], [])[2] == [segment]
+
+
+@given(plain)
+def test_a_small_result_is_bytes(given):
+    made = parcel.result(given)
+    assert isinstance(made, bytes) and parcel.value(made) == given
+
+
+@pytest.mark.parametrize(("numbers", "small"), [(10, True), (parcel.SMALL // 8, False)])
+def test_large_arrays_stay_objects_and_small_ones_keep_their_bits(numbers, small):
+    given = {"x": [("", np.random.default_rng(0).standard_normal(numbers), "torch.float64")]}
+    made = parcel.result(given)
+    assert isinstance(made, bytes) is small and (small or made is given)
+    assert parcel.value(made)["x"][0][1].tobytes() == given["x"][0][1].tobytes()
+
+
+def test_bytes_are_never_taken_for_a_parcel():
+    large = pickle.dumps("not this") * parcel.SMALL
+    assert parcel.value(parcel.result(large)) == large
