@@ -4,61 +4,33 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 
+import flow_mesh as flow
 from flow_sim import Call, Costs, Group
+from flow_work import BATCH, Work
 
 from kdmesh.engine.teach import AHEAD, WINDOW
 
-FORWARD = 1 / 3  # of a training step
-
-
-@dataclass(frozen=True)
-class Model:
-    """Seconds, of one batch: of training, a frozen teacher's step, a source of a loss, one more, a publication."""
-
-    train: float
-    still: float
-    first: float
-    term: float
-    publish: float
-    batch: int
-    parameters: int
-    classes: int = 10
-    rounds: float = 0.0  # of a round on one host, beside its steps, its publication and all that calls cost
-
-    def hears(self, sources: int) -> float:
-        """Seconds that a batch's losses of so many sources take."""
-        return self.first + (sources - 1) * self.term if sources else 0.0
-
-    @property
-    def sends(self) -> int:
-        """Bytes of a batch's logits."""
-        return self.batch * self.classes * 4
-
+SENDS = BATCH * flow.CLASSES * 4  # bytes of a batch's logits
 
 Window = list[Call]
 
 
-def ensemble(model: Model, hosts: int, _: float) -> Window:
+def ensemble(work: Work, hosts: int) -> Window:
     """Frozen teachers, each on a host, and a student: a call each for a window, one more for its first forward."""
-    spoken = Group()
-    calls = [Call(host, WINDOW * model.still, done=spoken) for host in range(hosts - 1)]
-    combine = WINDOW * model.hears(hosts - 1)
-    first, student = FORWARD * model.train, hosts - 1
-    learn = Call(student, WINDOW * model.train - first, spoken, hosts - 1, WINDOW * model.sends, combine)
-    return [*calls, Call(student, first), learn]
+    spoken, student = Group(), hosts - 1
+    calls = [Call(host, work.alone["main"], done=spoken) for host in range(student)]
+    combine = work.more_of("last", hosts)
+    learn = Call(student, work.alone["last"], spoken, hosts - 1, WINDOW * SENDS, combine)
+    return [*calls, Call(student, work.alone["first"]), learn]
 
 
-def mutual(model: Model, hosts: int, share: float = FORWARD) -> Window:
+def mutual(work: Work, hosts: int) -> Window:
     """Peers, each on a host: between two exchanges an update and the next forward."""
     calls, before = [], None
-    for number in range(WINDOW + 1):
-        spoken = Group()
-        seconds = model.train * ((1 - share if number else 0.0) + (share if number < WINDOW else 0.0))
-        args = hosts - 1 if number else 0
-        combine = model.hears(args)
-        calls += [Call(host, seconds, before, args, model.sends, combine, done=spoken) for host in range(hosts)]
+    for what in ("first", *["between"] * (WINDOW - 1), "last"):
+        spoken, args, combine = Group(), 0 if before is None else hosts - 1, work.more_of(what, hosts)
+        calls += [Call(host, work.alone[what], before, args, SENDS, combine, done=spoken) for host in range(hosts)]
         before = spoken
     return calls
 
@@ -74,57 +46,50 @@ def windows(
         yield flight.popleft()
 
 
-def live(kind: str, model: Model, hosts: int, costs: Costs, count: int) -> Generator:
+def live(kind: str, work: Work, hosts: int, costs: Costs, count: int) -> Generator:
     """So many windows of an ensemble or of mutual learning, a mark after each."""
     flight: deque[Window] = deque()
     ops, edges = (hosts + 2, hosts - 1) if kind == "ensemble" else (2 * hosts, hosts * (hosts - 1))
     for _ in range(count):
-        window = (ensemble if kind == "ensemble" else mutual)(model, hosts, FORWARD)
+        window = (ensemble if kind == "ensemble" else mutual)(work, hosts)
         yield from windows(window, ops, edges, costs, flight)
         yield None
 
 
-def rounds(model: Model, hosts: int, costs: Costs, count: int, steps: int) -> Generator:
-    """So many rounds: a lesson of their own, a publication to every host, the digest, a checkpoint."""
-    samples = steps * model.batch
-    for _ in range(count):
-        yield from lesson(model, hosts, costs, steps, 0)
-        spoken = Group()
-        published = [Call(host, steps * model.publish, done=spoken) for host in range(hosts)]
-        yield from published
-        size = samples * model.classes * 4
-        heard = [Call(host, 0.0, spoken, hosts, size) for host in range(hosts)]
-        yield from heard
-        yield heard
-        judged = Call(0, 0.0, spoken, hosts, size)
-        yield judged
-        yield [judged]
-        yield from lesson(model, hosts, costs, steps, hosts)
-        kept = 12 * model.parameters + hosts * size  # weights, two moments of AdamW, and what was heard
-        saved = [Call(host, model.rounds + kept * costs.save) for host in range(hosts)]
-        yield from saved
-        yield saved
-        yield "keep", costs.keep + hosts * (costs.keep_each + kept * costs.sum)
-        yield None
+def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
+    """A round: a lesson of their own, a publication to every host, the digest, a checkpoint. It ends with a mark.
+
+    A checkpoint holds what every host heard of all others, and the driver sums it.
+    """
+    yield from lesson("own", work, hosts, costs, steps)
+    spoken, size = Group(), steps * SENDS
+    yield from [Call(host, work.alone["publish"], done=spoken) for host in range(hosts)]
+    heard = [
+        Call(host, work.alone["receive"], spoken, hosts, size, work.more_of("receive", hosts)) for host in range(hosts)
+    ]
+    yield from heard
+    yield heard
+    judged = Call(0, work.alone["judge"], spoken, hosts, size, work.more_of("judge", hosts))
+    yield judged
+    yield [judged]
+    yield from lesson("digest", work, hosts, costs, steps)
+    saved = [Call(host, work.alone["save"], combine=work.more_of("save", hosts)) for host in range(hosts)]
+    yield from saved
+    yield saved
+    yield "keep", work.alone["keep"] + work.more_of("keep", hosts) + hosts * (hosts - 1) * size * costs.sum
+    yield None
 
 
-def lesson(model: Model, hosts: int, costs: Costs, steps: int, sources: int) -> Generator:
-    """A lesson in which nothing crosses; one host has a single stretch of it."""
-    begun = [Call(host, 0.0) for host in range(hosts)]
+def lesson(key: str, work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
+    """A lesson in which nothing crosses, in windows."""
+    begun = [Call(host, work.alone["begin"]) for host in range(hosts)]
     yield from begun
     yield begun
-    if hosts == 1:
-        whole = Call(0, steps * model.train, combine=steps * model.hears(sources))
-        yield whole
-        yield [whole]
-        return
     flight: deque[Window] = deque()
-    for first in range(0, steps, WINDOW):
-        length = min(WINDOW, steps - first)
-        combine = length * model.hears(sources)
-        yield from windows(
-            [Call(host, length * model.train, combine=combine) for host in range(hosts)], 2 * hosts, 0, costs, flight
-        )
+    for _ in range(0, steps, WINDOW):
+        combine = work.more_of(key, hosts)
+        window = [Call(host, work.alone[key], combine=combine) for host in range(hosts)]
+        yield from windows(window, 2 * hosts, 0, costs, flight)
     yield from flight
 
 

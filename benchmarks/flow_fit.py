@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from flow_probe import ARGS, BIG, FEW, HOSTS, MANY, SMALL
+from flow_probe import ARGS, BIG, FEW, MANY, SMALL
 from flow_sim import BUSY, Call, Costs, Group, Mesh
+from flow_work import HOSTS
 
 
 def fit(probed: Callable[[Any], Any], cores: int) -> Costs:
@@ -15,14 +16,15 @@ def fit(probed: Callable[[Any], Any], cores: int) -> Costs:
     plain, with_args, (cut_op, cut_edge), summed = probed("plain"), probed("args"), probed("cut"), probed("sum")
     arg = [max(0.0, (b - a) / ARGS) for a, b in zip(plain, with_args, strict=True)]
     wait, wait_each = line(FEW, probed(("wait", FEW)), MANY, probed(("wait", MANY)))
-    keep, keep_each = line(FEW // 8, probed(("keep", FEW // 8)), MANY // 8, probed(("keep", MANY // 8)))
     known = Costs(
         submit=plain[0], submit_arg=arg[0], io=plain[1], io_arg=arg[1], call=plain[2], arg=arg[2],
-        wait=wait, wait_each=wait_each, cut=cut_op, cut_edge=cut_edge, keep=keep, keep_each=keep_each,
-        sum=summed, save=summed, hop=0.0, wake=flat(0.0), byte=0.0,
+        wait=wait, wait_each=wait_each, cut=cut_op, cut_edge=cut_edge,
+        sum=summed, hop=0.0, answer=0.0, wake=flat(0.0), byte=0.0,
     )  # fmt: skip
     least = probed(("level", HOSTS[0], BUSY[0]))
     known = replace(known, hop=fitted(lambda hop: simulated(replace(known, hop=hop), SMALL, cores), least))
+    trip = probed("trip")
+    known = replace(known, answer=fitted(lambda answer: tripped(replace(known, answer=answer), cores), trip))
     big = probed("big")
     byte = fitted(lambda byte: simulated(replace(known, byte=byte), BIG, cores), big / BIG, big)
     known = replace(known, byte=byte)
@@ -70,3 +72,17 @@ def simulated(known: Costs, size: int, cores: int, busy: float = 0.0, hosts: int
     mesh = Mesh(known, hosts, cores)
     mesh.run(driver())
     return mesh.cores.now / levels
+
+
+def tripped(known: Costs, cores: int, trips: int = 10) -> float:
+    """Seconds of a call to each of two hosts that the driver waits for."""
+
+    def driver() -> Iterator[Call | list[Call]]:
+        for _ in range(trips):
+            calls = [Call(host, 0.0) for host in (0, 1)]
+            yield from calls
+            yield calls
+
+    mesh = Mesh(known, 2, cores)
+    mesh.run(driver())
+    return mesh.cores.now / trips

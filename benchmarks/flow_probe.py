@@ -1,4 +1,4 @@
-"""Measure what the simulation needs: calls, results that cross, waiting, cutting and checkpoints on this machine's Ray.
+"""Measure what the simulation needs: calls, results that cross, waiting and cutting on this machine's Ray.
 
 Calls are costed by the CPU seconds of the threads and processes concerned, so that a busy machine disturbs little.
 Every probe is short, and made many times in turn with the runs that are predicted, so that both see the same machine.
@@ -7,66 +7,61 @@ Every probe is short, and made many times in turn with the runs that are predict
 from __future__ import annotations
 
 import hashlib
+import itertools
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import flow_mesh as flow
 import torch
 from flow_driver import clocked, cuts, main
 from flow_sim import BUSY
+from flow_work import BATCH, HOSTS, KINDS, STRATEGIES, calls
 
-from kdmesh.agents.crossing import Bundle, pack, unpack
-from kdmesh.backends import Session
-from kdmesh.engine.checkpoint import Checkpoints
+from kdmesh.agents.crossing import pack, unpack
+from kdmesh.backends import Session, parcel
 from kdmesh.engine.stretch import cut
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
 CALLS, ARGS, BIG = 400, 32, 4 * 2**20
-SMALL = 16 * flow.CLASSES * 4  # bytes of a batch's logits
+SMALL = BATCH * flow.CLASSES * 4  # bytes of a batch's logits
 CHECKPOINT = 4 * 2**20  # bytes
-FEW, MANY = 32, 256  # results that are waited for; hosts of which a checkpoint has parts are an eighth of that
-HOSTS = 2, 3, 4
+FEW, MANY = 32, 256  # results that are waited for
 
 
 class Probe:
-    """An actor that does with a call what a host does, and keeps a core busy as one does: with steps of a small net.
-
-    What these take more where cores and caches are shared is a part of what sharing costs.
-    """
+    """An actor that does with a call what a host does, and computes for as long as it is told to."""
 
     def __init__(self, paths: list[str]) -> None:
         sys.path[:] = dict.fromkeys([*paths, *sys.path])
         torch.set_num_threads(1)
         self.net = torch.nn.Sequential(torch.nn.Linear(64, 160), torch.nn.ReLU(), torch.nn.Linear(160, flow.CLASSES))
         self.x = torch.randn(16, 64)
-        self.unit = 0.0  # seconds of a small step, alone
 
-    def calibrate(self) -> None:
-        """Time a small step; nobody else may be at work."""
-        taken = []
-        for _ in range(20):
-            start = time.thread_time()
-            self.busy(50)
-            taken.append((time.thread_time() - start) / 50)
-        self.unit = statistics.median(taken[5:])
-
-    def busy(self, steps: int) -> None:
-        """So many small steps."""
-        for _ in range(steps):
+    def busy(self, seconds: float) -> None:
+        """Small steps of a small net, for so many seconds of this thread on a core."""
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
             self.net(self.x).logsumexp(1).mean().backward()
 
-    def run(self, segment: Any, size: int, seconds: float, *imports: Bundle) -> tuple[Bundle, dict[str, float]]:
-        """Unpack what comes, compute what takes so many seconds alone, and give a value of so many bytes."""
-        for bundle in imports:
+    def run(self, sent: bytes, *arrived: Any) -> tuple[Any, Any]:
+        """Compute for so many seconds, and give a value of so many bytes; what is large is unpacked.
+
+        What is small is unpacked by a segment itself, whose time is measured with it.
+        """
+        _, _, (_, size, seconds, *imports), _ = parcel.opened(sent, arrived)
+        for bundle in imports if size > parcel.SMALL else ():
             unpack(bundle, torch.device("cpu"))
-        self.busy(round(seconds / self.unit))
-        return {0: pack((torch.zeros(size // 4), {}))}, {"loss": 0.0}
+        self.busy(seconds)
+        return parcel.result({0: pack((torch.zeros(size // 4), {}))}), parcel.result({"loss": 0.0})
+
+    def work(self, kind: str, family: str, hosts: int) -> dict[str, float]:
+        """What the calls of a mesh compute: see `flow_work.py`."""
+        torch.set_num_threads(1)
+        return calls(kind, family, hosts)
 
     def cpu(self) -> float:
         """CPU seconds of this process so far."""
@@ -80,16 +75,15 @@ class Actors:
         import ray
 
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        self.get, self.kill, make = ray.get, ray.kill, ray.remote(Probe)
+        self.get, self.kill, self.handle, make = ray.get, ray.kill, ray.ObjectRef, ray.remote(Probe)
         self.actors = [make.options(num_cpus=1).remote(sys.path) for _ in range(4)]
-        for actor in self.actors:
-            self.get(actor.calibrate.remote())
         plan = make_plan(flow.placed(flow.pair(16, flow.MLP), "spread"), registry())
         self.segment = cut(plan, plan.stages[0].name, main(plan), 0, 16)[0]
 
     def call(self, number: int, size: int, *needs: Any, seconds: float = 0.0) -> list[Any]:
         """Submit a call to one of them, in turn."""
-        return self.actors[number].run.options(num_returns=2).remote(self.segment, size, seconds, *needs)
+        sent, handles = parcel.call((1, 1), "run", [self.segment, size, seconds, *needs], 2, self.handle)
+        return self.actors[number].run.options(num_returns=2).remote(sent, *handles)
 
     def spent(self, work: Any) -> list[float]:
         """CPU seconds of the driver's thread, its other threads, and both actors; wall seconds."""
@@ -115,6 +109,11 @@ class Actors:
         self.get(reports)
         return (time.perf_counter() - start) / levels
 
+    def trips(self) -> float:
+        """Wall seconds of a call to each of two hosts that the driver waits for."""
+        taken = [clocked(lambda: self.get([self.call(n, 4)[1] for n in (0, 1)])) for _ in range(CALLS // 10)]
+        return statistics.median(taken)
+
     def ways(self, session: Session) -> dict[Any, Callable[[], Any]]:
         """Every probe by name, each of which gives seconds, or several."""
         backend, few = session.backend, CALLS // 8
@@ -130,20 +129,28 @@ class Actors:
         found: dict[Any, Callable[[], Any]] = {
             "plain": lambda: [part / CALLS for part in self.spent(self.plain)],
             "args": lambda: [part / few for part in self.spent(many)],
+            "trip": self.trips,
             "big": lambda: self.exchange(BIG, 10),
             "cut": lambda: cuts(1),
             "sum": lambda: clocked(lambda: hashlib.sha256(data).hexdigest()) / CHECKPOINT,
         }
         for count in (FEW, MANY):
             found["wait", count] = lambda count=count: clocked(lambda: backend.get(ready[:count]))
-            found["keep", count // 8] = lambda parts=count // 8: kept(parts)
         for hosts in HOSTS:
             for busy in BUSY:
                 levels = CALLS // 4 if busy < 0.01 else CALLS // 16
                 found["level", hosts, busy] = lambda levels=levels, busy=busy, hosts=hosts: self.exchange(
                     SMALL, levels, busy, hosts
                 )
-        return {name: lambda way=way: middle([way() for _ in range(3)]) for name, way in found.items()}
+        found = {name: lambda way=way: middle([way() for _ in range(3)]) for name, way in found.items()}
+        for case in itertools.product(STRATEGIES, KINDS, HOSTS):
+            found["work", *case] = lambda case=case: self.work(*case)
+        return found
+
+    def work(self, *case: Any) -> dict[str, float]:
+        """What the calls of a mesh compute, with two actors at work: the mean of both."""
+        both = self.get([actor.work.remote(*case) for actor in self.actors[:2]])
+        return {what: statistics.mean(one[what] for one in both) for what in both[0]}
 
     def close(self) -> None:
         """End the actors."""
@@ -151,20 +158,10 @@ class Actors:
             self.kill(actor)
 
 
-def kept(parts: int) -> float:
-    """Seconds in which the driver completes a checkpoint to which so many hosts gave nothing but a word."""
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(Path(folder))
-        at = checkpoints.next("stage")
-        at.mkdir(parents=True)
-        names = [f"host{number}.{end}" for number in range(parts) for end in ("safetensors", "json")]
-        for name in names:
-            (at / name).write_text("{}", encoding="utf-8")
-        return clocked(lambda: checkpoints.complete("stage", at, names, {}))
-
-
 def middle(rows: list[Any]) -> Any:
-    """The median, or that of every column."""
+    """The median, or that of every column, or of every value by name."""
     if isinstance(rows[0], float):
         return statistics.median(rows)
+    if isinstance(rows[0], dict):
+        return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     return [statistics.median(column) for column in zip(*rows, strict=True)]

@@ -32,14 +32,12 @@ class Costs:
     hop: float  # from the last result that a call needs to its start, where cores are idle: a delay
     wake: Wakes  # and so much more where hosts share cores, and who wakes waits for one
     byte: float  # of a large value that crosses, on one machine
+    answer: float  # from the last result that the driver waits for to its going on: a delay
     wait: float  # the driver waits for results, all at once
     wait_each: float  # and for each of them
     cut: float  # the driver cuts a window: an op of a step
     cut_edge: float  # and an exchange between two hosts
-    keep: float  # the driver completes a checkpoint
-    keep_each: float  # and each host's part of it
     sum: float  # the driver sums a byte of a checkpoint
-    save: float  # a host writes a byte of it
     network: float = math.inf
 
     def woken(self, hosts: int, seconds: float) -> float:
@@ -122,7 +120,8 @@ class Mesh:
             else:
                 count = sum(call.times for call in item)
                 wait = {"wait": costs.wait + costs.wait_each * count}
-                all_of(item).after(lambda wait=wait, again=again: self.driver.add(wait, again))
+                then = lambda wait=wait, again=again: self.driver.add(wait, again)  # noqa: E731
+                all_of(item).after(lambda then=then: self.cores.delay(costs.answer, then))
             return
 
     def _submitted(self, call: Call) -> None:

@@ -1,9 +1,9 @@
 """From 2 to 1,024 hosts: a simulation from costs that are measured first, and what it gets right of 2 to 4 real hosts.
 
-Costs are measured on this machine: an actor's call, a crossing by its bytes, what the driver does for each, and the
-seconds of a training step and a forward with every core busy. Runs on Ray are predicted that took no part in this, and
-measured in turn with it: what a step more takes, or a round more. On so few cores more hosts share them, and the
-simulation shares them, too. Last, every host gets a core of its own and a network of 10 Gbit/s, which is an assumption.
+Costs are measured on this machine: an actor's call, a crossing by its bytes, what the driver does for each, and what
+every call computes with all cores busy. Runs on Ray are predicted that took no part in this, and measured in turn with
+it: what a step more takes, or a round more. On so few cores more hosts share them, and the simulation shares them, too.
+Last, every host gets a core of its own and a network of 10 Gbit/s, which is an assumption.
 Run: ``python benchmarks/scaling.py [--quick] [--write]``; ``--write`` puts what it prints into docs/scaling.md.
 """
 
@@ -13,21 +13,25 @@ import argparse
 import datetime
 import os
 import platform
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import flow_mesh as flow
 import torch
-from flow_draw import Model, ensemble, live, mutual, rounds, shape
+from flow_draw import ensemble, live, mutual, rounds, shape
 from flow_driver import main as only
 from flow_fit import fit
 from flow_probe import Actors
-from flow_runs import KINDS, LENGTHS, ROUND, SOURCES, Runs, computing, model
+from flow_runs import Runs
 from flow_sim import BUSY, Costs, Mesh
+from flow_work import BATCH, KINDS, ROUND, STRATEGIES, Work, work
+from flow_work import HOSTS as PROVEN
 
 from kdmesh.backends import Session
 from kdmesh.engine.stretch import cut
+from kdmesh.engine.teach import WINDOW
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
@@ -36,10 +40,14 @@ BEGIN, END = "<!-- written by benchmarks/scaling.py -->", "<!-- the end of what 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 HOSTS = tuple(2**n for n in range(3, 11))
 NETWORK = 1.25e9  # bytes a second, each way: 10 Gbit/s, not measured
-BATCH, GOAL = 16, 0.20
+GOAL = 0.20
 WAITING = "nobody: hosts wait for one another's results"
-PER_BYTE = ("byte", "sum", "save")
-STRATEGIES = ("ensemble", "mutual", "rounds")
+PER_BYTE = ("byte", "sum")
+TOLD = {
+    "ensemble": ("main", "first", "last"),
+    "mutual": ("first", "between", "last"),
+    "rounds": ("own", "publish", "receive", "judge", "digest", "save", "keep"),
+}
 SAID = {
     ("driver", "submit"): "the driver's submissions",
     ("driver", "wait"): "the driver's waiting for results",
@@ -54,40 +62,46 @@ SAID = {
 }
 
 
+@dataclass(frozen=True)
+class Model:
+    """What a model's calls compute, by strategy."""
+
+    works: dict[str, Work]
+    parameters: int
+
+
 def predicted(kind: str, hosts: int, model: Model, costs: Costs, cores: float = CORES) -> tuple[float, Mesh]:
     """Seconds of a step, or of a round, once it runs steadily; and who was busy."""
-    mesh = Mesh(costs, hosts, cores)
+    mesh, work = Mesh(costs, hosts, cores), model.works[kind]
     if kind == "rounds":
-        mesh.run(rounds(model, hosts, costs, 1, ROUND))
+        mesh.run(rounds(work, hosts, costs, ROUND))
         return mesh.marks[-1], mesh
     count = 12 if hosts <= 64 else 6
-    mesh.run(live(kind, model, hosts, costs, count))
-    return (mesh.marks[-1] - mesh.marks[2]) / (count - 3) / 16, mesh
+    mesh.run(live(kind, work, hosts, costs, count))
+    return (mesh.marks[-1] - mesh.marks[2]) / (count - 3) / WINDOW, mesh
 
 
-def real(runs: Runs, ray: Session, family: str) -> None:
-    """Add the runs that are predicted."""
-    for hosts in (2, 3, 4):
-        made = KINDS[family]
-        runs.steps(
-            f"{family} ensemble {hosts}", ray, flow.taught(hosts - 1, BATCH, made), "spread", family, LENGTHS[family]
-        )
-        runs.steps(f"{family} mutual {hosts}", ray, flow.peers(hosts, BATCH, made), "spread", family, LENGTHS[family])
-        runs.rounds(f"{family} rounds {hosts}", ray, hosts, family, ROUND)
+def model(runs: Runs, family: str) -> Model:
+    """What was measured of a model."""
+    works = {kind: work(lambda *case: runs.probed(("work", *case)), kind, family) for kind in STRATEGIES}
+    ((name, config),) = KINDS[family].items()
+    made = registry().find("models", name).make(config, input_shape=flow.SHAPES[family], classes=flow.CLASSES)
+    return Model(works, sum(map(torch.numel, made.parameters())))
 
 
 def compared(runs: Runs, models: dict[str, Model], costs: Costs) -> Iterator[str]:
     """A line for each real run: ms of a step or of a round, predicted and measured."""
-    yield f"{'on this machine':26}{'hosts':>7}{'predicted':>12}{'measured':>12}{'off by':>9}"
+    yield f"{'on this machine':26}{'hosts':>7}{'predicted':>12}{'measured':>12}{'half of them within':>23}{'off by':>9}"
     met = dict.fromkeys(models, 0)
     for family, made in models.items():
         for kind in STRATEGIES:
-            for hosts in (2, 3, 4):
-                guess, found = predicted(kind, hosts, made, costs)[0], runs.each(f"{family} {kind} {hosts}")
+            for hosts in PROVEN:
+                guess, (found, low, high) = predicted(kind, hosts, made, costs)[0], runs.each((kind, family, hosts))
                 off = guess / max(found, 1e-9) - 1
                 met[family] += abs(off) <= GOAL
                 verdict = "  MISS" if abs(off) > GOAL else ""
-                yield f"{kind + ', ' + family:26}{hosts:7}{guess * 1000:12.2f}{found * 1000:12.2f}{off:+9.0%}{verdict}"
+                cells = f"{guess * 1000:12.2f}{found * 1000:12.2f}{low * 1000:13.2f} to{high * 1000:7.2f}{off:+9.0%}"
+                yield f"{kind + ', ' + family:26}{hosts:7}{cells}{verdict}"
     yield f"goal: within {GOAL:.0%}; " + ", ".join(f"{family}: {count} of 9 are" for family, count in met.items())
 
 
@@ -126,14 +140,14 @@ def same_calls() -> str:
         names = list(plan.hosts)
         (stage,) = (stage for stage in plan.stages if stage.lessons)
         found = [(names.index(s.host), len(s.needs)) for s in cut(plan, stage.name, only(plan, stage.name), 0, 16)]
-        if sorted(found) != sorted(shape(draw(Model(1, 1, 0, 0, 1, BATCH, 1), hosts, 0.3))):
+        if sorted(found) != sorted(shape(draw(Work(defaultdict(float), {}), hosts))):
             return f"MISS: the calls of {draw.__name__} are not the engine's"
     return "the calls of a window, drawn for 4 hosts, are those that the engine cuts"
 
 
 def lines(quick: bool) -> Iterator[str]:
     """Everything, line by line."""
-    repeats = 1 if quick else 5
+    repeats = 2 if quick else 5
     yield (
         f"{datetime.date.today()}, {platform.system()} {platform.machine()}, {CORES} cores, torch {torch.__version__}, "
         f"medians of {repeats}"
@@ -141,39 +155,44 @@ def lines(quick: bool) -> Iterator[str]:
     yield same_calls()
     with Session("ray") as ray:
         flow.open_ray(ray)
-        runs, actors = Runs(BATCH), Actors()
+        runs, actors = Runs(), Actors()
         runs.also(actors.ways(ray))
-        for count in SOURCES:
-            runs.heard(f"heard {count}", ray, count)
-        for family in KINDS:
-            computing(runs, ray, family)
-            real(runs, ray, family)
+        runs.predicted(ray)
         runs.measure(repeats)
         actors.close()
         found = fit(runs.probed, CORES)
-        models = {family: model(runs, family, found, CORES) for family in KINDS}
+        models = {family: model(runs, family) for family in KINDS}
         small = {name: value for name, value in asdict(found).items() if name not in ("wake", "network", *PER_BYTE)}
         yield "costs in microseconds: " + ", ".join(f"{name} {value * 1e6:.3g}" for name, value in small.items())
         for hosts, row in zip((2, 3, 4), found.wake, strict=True):
-            told = (f"{value * 1e6:,.0f} before {busy * 1000:g} ms" for busy, value in zip(BUSY, row, strict=True))
-            yield f"a wake more, on {hosts} hosts: " + ", ".join(told)
+            pairs = (f"{value * 1e6:,.0f} before {busy * 1000:g} ms" for busy, value in zip(BUSY, row, strict=True))
+            yield f"a wake more, on {hosts} hosts: " + ", ".join(pairs)
         yield f"2 MB that cross take {found.byte * 2e6 * 1000:.2f} ms, 1 MB of a checkpoint {found.sum * 1e9:.2f} ms"
         for family, made in models.items():
-            yield (
-                f"{family}, {made.parameters:,} parameters, batch {BATCH}: a training step {made.train * 1000:.2f} ms, "
-                f"a frozen teacher's {made.still * 1000:.2f}, a source that is heard {made.first * 1000:.3f}, one more "
-                f"{made.term * 1000:.3f}, a batch's publication {made.publish * 1000:.3f}, a round beside its steps "
-                f"and calls {made.rounds * 1000:.1f}"
-            )
+            yield f"{family}, {made.parameters:,} parameters, batch {BATCH}; ms of a call alone (+ each host more)"
+            for kind, one in made.works.items():
+                yield f"  {kind}: " + ", ".join(told(what, one) for what in TOLD[kind])
         yield ""
         yield from compared(runs, models, found)
     yield ""
     yield f"simulated: cnn, every host a core of its own, {NETWORK * 8 / 1e9:g} Gbit/s"
     yield from scaled(models["cnn"], found)
     yield ""
-    heavy = replace(models["cnn"], train=1.0, still=0.33, publish=0.33)
+    heavy = slower(models["cnn"], 1.0)
     yield "simulated: the same with a model whose training step takes 1 s"
     yield from scaled(heavy, found)
+
+
+def told(what: str, work: Work) -> str:
+    """What a call computes, in words."""
+    more = work.more.get(what)
+    return f"{what} {work.alone[what] * 1000:.3g}" + (f" (+ {more * 1000:.2g})" if more is not None else "")
+
+
+def slower(model: Model, step: float) -> Model:
+    """A model of which a training step takes so many seconds, and all else that it computes as many times as long."""
+    factor = step / (model.works["rounds"].alone["own"] / WINDOW)
+    return replace(model, works={kind: work.slower(factor) for kind, work in model.works.items()})
 
 
 def write(text: str) -> None:
@@ -186,15 +205,15 @@ def write(text: str) -> None:
 def main() -> None:
     """Print every line, and write them where that is asked for."""
     options = argparse.ArgumentParser()
-    options.add_argument("--quick", action="store_true", help="one measurement of each instead of five")
+    options.add_argument("--quick", action="store_true", help="two measurements of each instead of five")
     options.add_argument("--write", action="store_true", help="rewrite the block of docs/scaling.md")
-    asked, told = options.parse_args(), []
+    asked, page = options.parse_args(), []
     torch.set_num_threads(1)
     for line in lines(asked.quick):
         print(line, flush=True)
-        told.append(line)
+        page.append(line)
     if asked.write:
-        write("\n".join(told))
+        write("\n".join(page))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from types import ModuleType
 
@@ -128,3 +129,38 @@ def test_hosts_of_the_embedded_ray_have_the_drivers_priority(hosts):
 
     actors = hosts._hosts.values()
     assert {ray.get(actor.__ray_call__.remote(lambda _: os.nice(0))) for actor in actors} == {os.nice(0)}
+
+
+EMBEDDED = """
+import os
+from kdmesh.backends import Session
+
+with Session("ray") as session:
+    session.backend
+    from kdmesh.backends.ray import start_ray
+
+    start_ray()
+    import ray
+    from ray._raylet import GcsClient
+    from ray.exceptions import AuthenticationError
+
+    address, token = ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"]
+    print("token", len(token), "usage", os.environ["RAY_USAGE_STATS_ENABLED"])
+    print("with it", GcsClient(address=address).internal_kv_keys(b"nothing", namespace=None))
+    env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+    code = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
+    import subprocess, sys
+
+    done = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True)
+    print("with another", "AuthenticationError" in done.stderr)
+"""
+
+
+def test_the_embedded_ray_asks_for_a_token_and_reports_no_usage(tmp_path):
+    """In a process that has not imported ray before."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", EMBEDDED], env=env, capture_output=True, text=True, timeout=120)
+    said = [line for line in done.stdout.splitlines() if line.startswith(("token", "with"))]
+    assert said == ["token 64 usage 0", "with it []", "with another True"], done.stdout + done.stderr[-2000:]
+    assert list(tmp_path.iterdir()) == []  # no token is left in the user's folder
