@@ -8,7 +8,6 @@ bytes, and both hosts 520 µs and 360 µs. Large arrays stay objects: Ray shares
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,30 +16,27 @@ if TYPE_CHECKING:
 SMALL = 64 * 1024  # bytes
 
 
-@dataclass(frozen=True)
-class Arriving:
-    """In place of an argument that is another call's result: which one of those that come with the parcel."""
-
-    number: int
-
-
 def call(ticket: Any, method: str, args: Sequence[Any], results: int, handle: type) -> tuple[bytes, list[Any]]:
-    """A call as a parcel, and the handles among its arguments, of type ``handle``, which travel beside it."""
-    handles = [arg for arg in args if isinstance(arg, handle)]
-    numbers = iter(range(len(handles)))
-    plain = [Arriving(next(numbers)) if isinstance(arg, handle) else arg for arg in args]
-    return pickle.dumps((ticket, method, plain, results), protocol=5), handles
+    """A call as a parcel, and what travels beside it: handles among its arguments, of type ``handle``, and files."""
+    places = [place for place, arg in enumerate(args) if isinstance(arg, handle) or _files(arg)]
+    plain, beside = list(args), [args[place] for place in places]
+    for place in places:
+        plain[place] = None
+    return pickle.dumps((ticket, method, plain, places, results), protocol=5), beside
 
 
 def opened(parcel: bytes, arrived: Sequence[Any]) -> tuple[Any, str, list[Any], int]:
-    """The ticket, method, arguments and number of results of a call; ``arrived``: what its handles stood for."""
-    ticket, method, plain, results = pickle.loads(parcel)
-    args = [value(arrived[arg.number]) if isinstance(arg, Arriving) else arg for arg in plain]
+    """The ticket, method, arguments and number of results of a call; ``arrived``: what came beside it."""
+    ticket, method, args, places, results = pickle.loads(parcel)
+    for place, one in zip(places, arrived, strict=True):
+        args[place] = value(one)
     return ticket, method, args, results
 
 
 def result(value: Any) -> Any:
     """A small value as bytes, any other as it is."""
+    if _files(value):
+        return value
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)  # arrays are not copied into it
     if len(head) + sum(buffer.raw().nbytes for buffer in buffers) > SMALL and not isinstance(value, bytes):
@@ -51,3 +47,8 @@ def result(value: Any) -> Any:
 def value(result: Any) -> Any:
     """What :func:`result` was given."""
     return pickle.loads(result) if isinstance(result, bytes) else result
+
+
+def _files(value: Any) -> bool:
+    """Whether these are large files by name, as of a checkpoint: to look at their pickle would be a copy more."""
+    return isinstance(value, dict) and any(isinstance(part, bytes) and len(part) > SMALL for part in value.values())

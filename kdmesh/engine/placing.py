@@ -202,7 +202,8 @@ def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
     rates = made.rates
     lines.append(
         f"  a call takes {_ms(rates.call)} ms, a wait for another host {_ms(rates.hop)} ms, "
-        f"2 MB that cross {_ms(rates.byte * 2e6)} ms, a process more {rates.start:g} s to start"
+        f"2 MB that cross {_ms(rates.byte * 2e6)} ms, a process more {rates.start:g} s to start; "
+        f"where several hosts compute, {rates.crowd:g} times as long"
     )
     lines += [
         f"  {_words(option, every)}: {option.seconds:.3g} s to {'start and ' * (option.hosts > 1)}train"

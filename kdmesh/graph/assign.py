@@ -27,9 +27,10 @@ TASKS = 2_000_000  # walked through while searching: bounds the search on large 
 class Rates:
     """Seconds that hosts in processes of their own cost: measured, see docs/scaling.md."""
 
-    call: float = 0.0007  # a call that waits for no other host
-    hop: float = 0.0038  # a call that waits for another host's result, packed there and unpacked here
+    call: float = 0.0004  # a call that waits for no other host
+    hop: float = 0.0018  # a call that waits for another host's result, packed there and unpacked here
     byte: float = 3e-9  # of a value that crosses
+    crowd: float = 1.15  # what computing takes where several hosts do, of what it takes alone: caches, memory
     start: float = 2.5  # a process more, which imports torch
     window: int = 16  # steps in a call, where values go one way
 
@@ -162,7 +163,7 @@ class Model:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._known: dict[tuple[int, Homes, bool], tuple[float, dict[int, float]]] = {}
+        self._known: dict[tuple[int, Homes, bool, bool], tuple[float, dict[int, float]]] = {}
         self._groups = [
             tuple(dict.fromkeys(problem.group_of[task.agent] for task in work.tasks)) for work in problem.works
         ]
@@ -211,19 +212,21 @@ class Model:
 
     def once(self, number: int, homes: Homes, every: bool = False) -> tuple[float, dict[int, float]]:
         """One time through a work: its seconds, and those in which each host is busy."""
-        key = number, tuple(homes[group] for group in self._groups[number]), every
+        key = number, tuple(homes[group] for group in self._groups[number]), every, len(set(homes)) > 1
         if key not in self._known:
             work = self.problem.works[number]
             hosts = [homes[self.problem.group_of[task.agent]] for task in work.tasks]
-            self._known[key] = self._once(work, hosts, int(every))
+            factor = self.problem.rates.crowd if key[-1] else 1.0
+            seconds = [factor * task.seconds[int(every)] for task in work.tasks]
+            self._known[key] = self._once(work, hosts, seconds)
         return self._known[key]
 
-    def _once(self, work: Work, hosts: list[int], which: int) -> tuple[float, dict[int, float]]:
+    def _once(self, work: Work, hosts: list[int], seconds: list[float]) -> tuple[float, dict[int, float]]:
         rates = self.problem.rates
         busy: dict[int, float] = dict.fromkeys(hosts, 0.0)
         crossing: dict[tuple[int, int], None] = {}  # (task, the other host that reads it)
-        for task, host in zip(work.tasks, hosts, strict=True):
-            busy[host] += task.seconds[which]
+        for task, host, part in zip(work.tasks, hosts, seconds, strict=True):
+            busy[host] += part
             crossing.update(((before, host), None) for before in task.after if hosts[before] != host)
         if not crossing:
             return max(busy.values(), default=0.0), busy
@@ -235,9 +238,9 @@ class Model:
         if work.pipelined and nx.is_directed_acyclic_graph(arrows):
             busy = {host: part + (rates.call + rates.hop) / window for host, part in busy.items()}
             return max(busy.values()), busy
-        return self._followed(work, hosts, which), busy
+        return self._followed(work, hosts, seconds), busy
 
-    def _followed(self, work: Work, hosts: list[int], which: int) -> float:
+    def _followed(self, work: Work, hosts: list[int], seconds: list[float]) -> float:
         """Hosts that wait for each other: a step's seconds, from several in a row, cut where a value crosses."""
         rates, steps = self.problem.rates, min(UNROLLED, work.times) if work.pipelined else 1
         level = dict.fromkeys(hosts, 0)
@@ -245,11 +248,11 @@ class Model:
         needs: dict[tuple[int, int], dict[tuple[int, int], float]] = {}
         for _ in range(steps):
             made: list[tuple[int, int]] = []
-            for task, host in zip(work.tasks, hosts, strict=True):
+            for task, host, part in zip(work.tasks, hosts, seconds, strict=True):
                 abroad = [before for before in task.after if hosts[before] != host]
                 level[host] = max([level[host], *(made[before][0] + 1 for before in abroad)])
                 here = level[host], host
-                cost[here] = cost.get(here, 0.0) + task.seconds[which]
+                cost[here] = cost.get(here, 0.0) + part
                 for before in abroad:
                     needs.setdefault(here, {})[made[before]] = rates.hop + work.tasks[before].sends * rates.byte
                 made.append(here)

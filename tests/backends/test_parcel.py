@@ -61,3 +61,11 @@ def test_large_arrays_stay_objects_and_small_ones_keep_their_bits(numbers, small
 def test_bytes_are_never_taken_for_a_parcel():
     large = pickle.dumps("not this") * parcel.SMALL
     assert parcel.value(parcel.result(large)) == large
+
+
+def test_large_files_travel_beside_the_parcel():
+    files = {"host0.json": b"{}", "host0.safetensors": bytes(parcel.SMALL + 1)}
+    sent, beside = parcel.call((1, 1), "load", ["stage a", files], 1, Handle)
+    assert beside == [files] and len(sent) < 1000
+    assert parcel.opened(sent, beside) == ((1, 1), "load", ["stage a", files], 1)
+    assert parcel.result(files) is files

@@ -129,7 +129,7 @@ def test_hosts_that_are_given_share_the_cpus(mesh: Any) -> None:
 
 
 def test_with_one_thread_asked_for_the_rival_is_told(mesh: Any, paced: Any) -> None:
-    paced(Pace(*(part / 20 for part in SLOW)), Pace(*(part / 30 for part in SLOW)))
+    paced(Pace(*(part / 60 for part in SLOW)), Pace(*(part / 90 for part in SLOW)))  # too little to cross for
     assert any("`train.threads: auto`" in line for line in resolved(exchanging(mesh)).lines)
 
 

@@ -19,7 +19,7 @@ def made(works, agents, cpus=2, **more):
     groups = tuple((agent,) for agent in agents)
     waits = {work.stage: frozenset() for work in works}
     given = {"groups": groups, "waits": waits, "room": Room(cpus), "threads": dict.fromkeys(agents, 1)}
-    return Problem(works=tuple(works), **{**given, **more})
+    return Problem(works=tuple(works), **{**given, "rates": Rates(crowd=1), **more})
 
 
 def peers(ms, every=None, times=2000):
@@ -48,7 +48,18 @@ def test_small_peers_that_exchange_at_every_step_share_a_host():
 def test_heavy_peers_are_spread():
     answer = solve(made([peers(60)], "ab"))
     assert answer.placement == {"host0": ["a"], "host1": ["b"]}
-    assert answer.chosen.seconds == pytest.approx(2000 * (0.060 + 0.0045) + 2.5, rel=0.02)
+    rates = Rates()
+    assert answer.chosen.seconds == pytest.approx(2000 * (0.060 + rates.call + rates.hop) + rates.start, rel=0.02)
+
+
+def test_hosts_that_compute_at_once_take_longer_than_alone():
+    alone, crowded = (Model(made([one_way(50, 50)], "ts", rates=Rates(crowd=crowd))) for crowd in (1, 1.2))
+    together, apart = (0, 0), (0, 1)
+    assert crowded.seconds(together) == alone.seconds(together)
+    extra = 0.2 * 2000 * 0.050
+    assert crowded.seconds(apart) == pytest.approx(alone.seconds(apart) + extra)
+    assert solve(made([peers(60, every=35)], "ab", all_threads=2)).placement == {"host0": ["a"], "host1": ["b"]}
+    assert solve(made([peers(60, every=35)], "ab", all_threads=2, rates=Rates(crowd=1.2))).chosen.all
 
 
 def test_heavy_peers_stay_together_where_all_threads_are_as_fast():
