@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flow_probe import ARGS, BIG, FEW, MANY, SMALL
-from flow_sim import BUSY, Call, Costs, Group, Mesh
+from flow_sim import BUSY, TRIP, Call, Costs, Group, Mesh
 from flow_work import HOSTS
 
 
@@ -19,12 +19,14 @@ def fit(probed: Callable[[Any], Any], cores: int) -> Costs:
     known = Costs(
         submit=plain[0], submit_arg=arg[0], io=plain[1], io_arg=arg[1], call=plain[2], arg=arg[2],
         wait=wait, wait_each=wait_each, cut=cut_op, cut_edge=cut_edge,
-        sum=summed, hop=0.0, answer=0.0, wake=flat(0.0), byte=0.0,
+        sum=summed, hop=0.0, answer=0.0, pushed=0.0, wake=flat(0.0), byte=0.0,
     )  # fmt: skip
     least = probed(("level", HOSTS[0], BUSY[0]))
     known = replace(known, hop=fitted(lambda hop: simulated(replace(known, hop=hop), SMALL, cores), least))
     trip = probed("trip")
     known = replace(known, answer=fitted(lambda answer: tripped(replace(known, answer=answer), cores), trip))
+    trip = probed("long trip")
+    known = replace(known, pushed=fitted(lambda more: tripped(replace(known, pushed=more), cores, TRIP), trip))
     big = probed("big")
     byte = fitted(lambda byte: simulated(replace(known, byte=byte), BIG, cores), big / BIG, big)
     known = replace(known, byte=byte)
@@ -74,12 +76,12 @@ def simulated(known: Costs, size: int, cores: int, busy: float = 0.0, hosts: int
     return mesh.cores.now / levels
 
 
-def tripped(known: Costs, cores: int, trips: int = 10) -> float:
+def tripped(known: Costs, cores: int, busy: float = 0.0, trips: int = 10) -> float:
     """Seconds of a call to each of two hosts that the driver waits for."""
 
     def driver() -> Iterator[Call | list[Call]]:
         for _ in range(trips):
-            calls = [Call(host, 0.0) for host in (0, 1)]
+            calls = [Call(host, busy) for host in (0, 1)]
             yield from calls
             yield calls
 

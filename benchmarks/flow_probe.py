@@ -17,7 +17,7 @@ from typing import Any
 import flow_mesh as flow
 import torch
 from flow_driver import clocked, cuts, main
-from flow_sim import BUSY
+from flow_sim import BUSY, TRIP
 from flow_work import BATCH, HOSTS, KINDS, STRATEGIES, calls
 
 from kdmesh.agents.crossing import pack, unpack
@@ -109,10 +109,13 @@ class Actors:
         self.get(reports)
         return (time.perf_counter() - start) / levels
 
-    def trips(self) -> float:
-        """Wall seconds of a call to each of two hosts that the driver waits for."""
-        taken = [clocked(lambda: self.get([self.call(n, 4)[1] for n in (0, 1)])) for _ in range(CALLS // 10)]
-        return statistics.median(taken)
+    def trips(self, seconds: float) -> float:
+        """Wall seconds of a call to each of two hosts that the driver waits for, and that compute for so long."""
+
+        def trip() -> None:
+            self.get([self.call(number, 4, seconds=seconds)[1] for number in (0, 1)])
+
+        return statistics.mean(clocked(trip) for _ in range(CALLS // 10))
 
     def ways(self, session: Session) -> dict[Any, Callable[[], Any]]:
         """Every probe by name, each of which gives seconds, or several."""
@@ -129,7 +132,8 @@ class Actors:
         found: dict[Any, Callable[[], Any]] = {
             "plain": lambda: [part / CALLS for part in self.spent(self.plain)],
             "args": lambda: [part / few for part in self.spent(many)],
-            "trip": self.trips,
+            "trip": lambda: self.trips(0.0),
+            "long trip": lambda: self.trips(TRIP),
             "big": lambda: self.exchange(BIG, 10),
             "cut": lambda: cuts(1),
             "sum": lambda: clocked(lambda: hashlib.sha256(data).hexdigest()) / CHECKPOINT,

@@ -16,6 +16,7 @@ from flow_time import Cores, Server
 
 INLINE = 100 * 1024  # bytes up to which Ray hands a result over through the driver's process
 BUSY = 0.0, 0.001, 0.004, 0.016  # seconds of computing, of which each call of a probed exchange takes one of these
+TRIP = 0.004  # seconds that hosts compute in a call that the driver waits for, as probed
 Wakes = tuple[tuple[float, ...], ...]  # by hosts (2, 3, 4), then by BUSY
 
 
@@ -33,6 +34,7 @@ class Costs:
     wake: Wakes  # and so much more where hosts share cores, and who wakes waits for one
     byte: float  # of a large value that crosses, on one machine
     answer: float  # from the last result that the driver waits for to its going on: a delay
+    pushed: float  # and so much more where hosts compute for TRIP or longer, and push the driver off its core
     wait: float  # the driver waits for results, all at once
     wait_each: float  # and for each of them
     cut: float  # the driver cuts a window: an op of a step
@@ -120,8 +122,11 @@ class Mesh:
             else:
                 count = sum(call.times for call in item)
                 wait = {"wait": costs.wait + costs.wait_each * count}
+                answer = costs.answer
+                if self.cores.cores < math.inf:
+                    answer += costs.pushed * min(1.0, max(call.seconds + call.combine for call in item) / TRIP)
                 then = lambda wait=wait, again=again: self.driver.add(wait, again)  # noqa: E731
-                all_of(item).after(lambda then=then: self.cores.delay(costs.answer, then))
+                all_of(item).after(lambda answer=answer, then=then: self.cores.delay(answer, then))
             return
 
     def _submitted(self, call: Call) -> None:

@@ -40,7 +40,8 @@ def start(mark: str, *arguments: str) -> subprocess.Popen[str]:
     """Begin a command; what it starts is known by the mark."""
     command = [sys.executable, "-m", "kdmesh", *arguments, "--quiet"]
     environment = {**os.environ, MARK: mark}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
 
 
 def gone(process: subprocess.Popen[str], mark: str, since: float) -> float:

@@ -1,8 +1,9 @@
 """Calls and results as bytes: one small pickle each, in place of several objects that Ray serialises one by one.
 
 Ray takes bytes as they are. Anything else goes through its Python serialiser, argument by argument, which takes longer
-than the call itself: measured, a call with its ticket, method and segment takes the driver 250 µs so and 140 µs as
-bytes, and both hosts 520 µs and 360 µs. Large arrays stay objects: Ray shares these between processes without a copy.
+than the call itself: a call with its ticket, method and segment was measured to take the driver 250 µs of CPU time so
+and 140 µs as bytes, and its host 520 and 360. Large arrays stay objects: Ray shares these between processes without a
+copy.
 """
 
 from __future__ import annotations
