@@ -76,7 +76,7 @@ class Group:
 
 @dataclass(eq=False)
 class Call:
-    """``times`` calls in a row to a host, that compute for ``seconds`` together; ``args`` results of ``size`` bytes."""
+    """A call to a host that computes for so many seconds; ``args`` results of ``size`` bytes come with it."""
 
     host: int
     seconds: float
@@ -84,7 +84,6 @@ class Call:
     args: int = 0
     size: float = 0
     combine: float = 0.0  # seconds more, spent on those results
-    times: int = 1
     done: Group = field(default_factory=Group)
     arrived: bool = False
 
@@ -114,14 +113,13 @@ class Mesh:
                 continue
             again = lambda: self._advance(driver)  # noqa: E731
             if isinstance(item, Call):
-                item.done.left += item.times
-                submit = {"submit": item.times * (costs.submit + costs.submit_arg * item.args)}
+                item.done.left += 1
+                submit = {"submit": costs.submit + costs.submit_arg * item.args}
                 self.driver.add(submit, lambda call=item: (self._submitted(call), self._advance(driver)))
             elif isinstance(item, tuple):
                 self.driver.add(dict([item]), again)
             else:
-                count = sum(call.times for call in item)
-                wait = {"wait": costs.wait + costs.wait_each * count}
+                wait = {"wait": costs.wait + costs.wait_each * len(item)}
                 answer = costs.answer
                 if self.cores.cores < math.inf:
                     answer += costs.pushed * min(1.0, max(call.seconds + call.combine for call in item) / TRIP)
@@ -138,14 +136,14 @@ class Mesh:
 
     def _resolved(self, call: Call) -> None:
         """What the call needs is there: it goes to its host, small values with it, large ones from host to host."""
-        costs, size = self.costs, call.times * call.args * call.size
+        costs, size = self.costs, call.args * call.size
         port = self.port if call.size <= INLINE else self.ports[call.host]
         cross = {"network": size / costs.network}
         shared = call.needs is not None and self.cores.cores < math.inf
         delay = costs.hop + (costs.woken(len(self.hosts), call.seconds) if shared else 0.0)
         hop = lambda: self.cores.delay(delay, lambda: self._arrived(call))  # noqa: E731
         then = (lambda: port.add(cross, hop)) if size and costs.network < math.inf else hop
-        self.io.add({"io": call.times * (costs.io + costs.io_arg * call.args)}, then)
+        self.io.add({"io": costs.io + costs.io_arg * call.args}, then)
 
     def _arrived(self, call: Call) -> None:
         call.arrived = True
@@ -158,8 +156,8 @@ class Mesh:
             return
         call, costs = queue.popleft(), self.costs
         self._running[host] = True
-        size = call.times * call.args * call.size if call.size > INLINE else 0
-        read = call.times * (costs.call + costs.arg * call.args) + size * costs.byte
+        size = call.args * call.size if call.size > INLINE else 0
+        read = costs.call + costs.arg * call.args + size * costs.byte
         self.hosts[host].add(
             {"compute": call.seconds, "combine": call.combine, "read": read}, lambda: self._ended(call)
         )
@@ -167,7 +165,7 @@ class Mesh:
     def _ended(self, call: Call) -> None:
         self._running[call.host] = False
         self._next(call.host)
-        call.done.done(call.times)
+        call.done.done()
 
 
 def all_of(calls: list[Call]) -> Group:
