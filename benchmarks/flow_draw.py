@@ -28,9 +28,10 @@ def ensemble(work: Work, hosts: int) -> Window:
 def mutual(work: Work, hosts: int) -> Window:
     """Peers, each on a host: between two exchanges an update and the next forward."""
     calls, before = [], None
-    for what in ("first", *["between"] * (WINDOW - 1), "last"):
+    for turn, what in enumerate(("first", *["between"] * (WINDOW - 1), "last")):
         spoken, args, combine = Group(), 0 if before is None else hosts - 1, work.more_of(what, hosts)
-        calls += [Call(host, work.alone[what], before, args, SENDS, combine, done=spoken) for host in range(hosts)]
+        took = [work.of(what, host, turn) for host in range(hosts)]
+        calls += [Call(host, took[host], before, args, SENDS, combine, done=spoken) for host in range(hosts)]
         before = spoken
     return calls
 
@@ -61,9 +62,9 @@ def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
 
     A checkpoint holds what every host heard of all others, and the driver sums it.
     """
-    yield from lesson("own", work, hosts, costs, steps)
+    yield from lesson("own", work, hosts, costs, steps, 0)
     spoken, size = Group(), steps * SENDS
-    yield from [Call(host, work.alone["publish"], done=spoken) for host in range(hosts)]
+    yield from [Call(host, work.of("publish", host, 1), done=spoken) for host in range(hosts)]
     heard = [
         Call(host, work.alone["receive"], spoken, hosts, size, work.more_of("receive", hosts)) for host in range(hosts)
     ]
@@ -72,15 +73,15 @@ def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
     judged = Call(0, work.alone["judge"], spoken, hosts, size, work.more_of("judge", hosts))
     yield judged
     yield [judged]
-    yield from lesson("digest", work, hosts, costs, steps)
-    saved = [Call(host, work.alone["save"], combine=work.more_of("save", hosts)) for host in range(hosts)]
+    yield from lesson("digest", work, hosts, costs, steps, 2)
+    saved = [Call(host, work.of("save", host, 3), combine=work.more_of("save", hosts)) for host in range(hosts)]
     yield from saved
     yield saved
     yield "keep", work.alone["keep"] + work.more_of("keep", hosts) + hosts * (hosts - 1) * size * costs.sum
     yield None
 
 
-def lesson(key: str, work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
+def lesson(key: str, work: Work, hosts: int, costs: Costs, steps: int, turn: int) -> Generator:
     """A lesson in which nothing crosses, in windows."""
     begun = [Call(host, work.alone["begin"]) for host in range(hosts)]
     yield from begun
@@ -88,7 +89,7 @@ def lesson(key: str, work: Work, hosts: int, costs: Costs, steps: int) -> Genera
     flight: deque[Window] = deque()
     for _ in range(0, steps, WINDOW):
         combine = work.more_of(key, hosts)
-        window = [Call(host, work.alone[key], combine=combine) for host in range(hosts)]
+        window = [Call(host, work.of(key, host, turn), combine=combine) for host in range(hosts)]
         yield from windows(window, 2 * hosts, 0, costs, flight)
     yield from flight
 

@@ -18,7 +18,7 @@ import flow_mesh as flow
 import torch
 from flow_driver import clocked, cuts, main
 from flow_sim import BUSY, TRIP
-from flow_work import BATCH, HOSTS, KINDS, STRATEGIES, calls
+from flow_work import BATCH, HOSTS, KINDS, STRATEGIES, calls, together
 
 from kdmesh.agents.crossing import pack, unpack
 from kdmesh.backends import Session, parcel
@@ -58,7 +58,7 @@ class Probe:
         self.busy(seconds)
         return parcel.result({0: pack((torch.zeros(size // 4), {}))}), parcel.result({"loss": 0.0})
 
-    def work(self, kind: str, family: str, hosts: int) -> dict[str, float]:
+    def work(self, kind: str, family: str, hosts: int) -> dict[str, list[float]]:
         """What the calls of a mesh compute: see `flow_work.py`."""
         torch.set_num_threads(1)
         return calls(kind, family, hosts)
@@ -146,15 +146,16 @@ class Actors:
                 found["level", hosts, busy] = lambda levels=levels, busy=busy, hosts=hosts: self.exchange(
                     SMALL, levels, busy, hosts
                 )
-        found = {name: lambda way=way: middle([way() for _ in range(3)]) for name, way in found.items()}
+        found = {
+            name: lambda way=way: whole(statistics.median, [way() for _ in range(3)]) for name, way in found.items()
+        }
         for case in itertools.product(STRATEGIES, KINDS, HOSTS):
             found["work", *case] = lambda case=case: self.work(*case)
         return found
 
-    def work(self, *case: Any) -> dict[str, float]:
-        """What the calls of a mesh compute, with two actors at work: the mean of both."""
-        both = self.get([actor.work.remote(*case) for actor in self.actors[:2]])
-        return {what: statistics.mean(one[what] for one in both) for what in both[0]}
+    def work(self, *case: Any) -> dict[str, list[float]]:
+        """What the calls of a mesh compute, with two actors at work."""
+        return together(*self.get([actor.work.remote(*case) for actor in self.actors[:2]]))
 
     def close(self) -> None:
         """End the actors."""
@@ -162,10 +163,10 @@ class Actors:
             self.kill(actor)
 
 
-def middle(rows: list[Any]) -> Any:
-    """The median, or that of every column, or of every value by name."""
+def whole(of: Callable[[list[float]], float], rows: list[Any]) -> Any:
+    """The median or mean of rows: of numbers, of every column, or of every value by name."""
     if isinstance(rows[0], float):
-        return statistics.median(rows)
+        return of(rows)
     if isinstance(rows[0], dict):
-        return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    return [statistics.median(column) for column in zip(*rows, strict=True)]
+        return {name: whole(of, [row[name] for row in rows]) for name in rows[0]}
+    return [whole(of, list(column)) for column in zip(*rows, strict=True)]

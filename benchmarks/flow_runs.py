@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import flow_mesh as flow
-from flow_probe import middle
+from flow_probe import whole
 from flow_work import BATCH, HOSTS, KINDS, ROUND, STRATEGIES, drawn
 
 from kdmesh.backends import Session
 
 LENGTHS = {"cnn": 48, "mlp": 256}  # steps of a short run
-OFTEN = {"cnn": 1, "mlp": 2}  # in every turn: a machine's speed varies within seconds, and small runs are short
+OFTEN = {("ensemble", "mlp"): 6, ("mutual", "mlp"): 2, ("rounds", "mlp"): 6}  # short runs, in every turn
 Case = tuple[str, str, int]  # strategy, model, hosts
 
 
@@ -31,7 +31,7 @@ class Runs:
                 for hosts in HOSTS:
                     short, long, more = (rounds if kind == "rounds" else steps)(kind, family, hosts, ray)
                     short()  # a warm-up: actors import what their first run needs
-                    often = OFTEN[family]
+                    often = OFTEN.get((kind, family), 1)
                     self._ways[kind, family, hosts] = lambda short=short, long=long, more=more, often=often: [
                         (long() - short()) / more for _ in range(often)
                     ]
@@ -45,13 +45,14 @@ class Runs:
         self._found = flow.interleaved(self._ways, repeats, warm=False)
 
     def probed(self, name: Any) -> Any:
-        """The median of what was added, or that of every number it gives."""
-        return middle(self._found["also", name])
+        """The mean of what was added, or that of every number it gives."""
+        return whole(statistics.mean, self._found["also", name])
 
     def each(self, case: Case) -> tuple[float, float, float]:
-        """Seconds of a step, or of a round: the median, and between which half of them are."""
-        low, half, high = statistics.quantiles([value for turn in self._found[case] for value in turn], n=4)
-        return half, low, high
+        """Seconds of a step, or of a round: the mean, and between which half of them are."""
+        found = [value for turn in self._found[case] for value in turn]
+        low, _, high = statistics.quantiles(found, n=4)
+        return statistics.mean(found), low, high
 
 
 Way = Callable[[], float]

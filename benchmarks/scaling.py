@@ -4,7 +4,7 @@ Costs are measured on this machine: an actor's call, a crossing by its bytes, wh
 every call computes with all cores busy. Runs on Ray are predicted that took no part in this, and measured in turn with
 it: what a step more takes, or a round more. On so few cores more hosts share them, and the simulation shares them, too.
 Last, every host gets a core of its own and a network of 10 Gbit/s, which is an assumption.
-Run: ``python benchmarks/scaling.py [--quick] [--write]``; ``--write`` puts what it prints into docs/scaling.md.
+Run: ``python benchmarks/scaling.py [--turns N] [--write]``; ``--write`` puts what it prints into docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BEGIN, END = "<!-- written by benchmarks/scaling.py -->", "<!-- the end of what 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 HOSTS = tuple(2**n for n in range(3, 11))
 NETWORK = 1.25e9  # bytes a second, each way: 10 Gbit/s, not measured
-GOAL = 0.20
+GOAL, TURNS = 0.20, 6
 WAITING = "nobody: hosts wait for one another's results"
 PER_BYTE = ("byte", "sum")
 TOLD = {
@@ -107,7 +107,7 @@ def compared(runs: Runs, models: dict[str, Model], costs: Costs) -> Iterator[str
 
 def scaled(made: Model, costs: Costs) -> Iterator[str]:
     """A line for each number of hosts, each with a core of its own; then the first bottleneck."""
-    far = replace(costs, network=NETWORK)
+    far, made = replace(costs, network=NETWORK), even(made)
     for kind in STRATEGIES:
         first = ""
         unit, scale = ("s a round", 1) if kind == "rounds" else ("ms a step", 1000)
@@ -145,12 +145,11 @@ def same_calls() -> str:
     return "the calls of a window, drawn for 4 hosts, are those that the engine cuts"
 
 
-def lines(quick: bool) -> Iterator[str]:
+def lines(turns: int) -> Iterator[str]:
     """Everything, line by line."""
-    repeats = 2 if quick else 5
     yield (
         f"{datetime.date.today()}, {platform.system()} {platform.machine()}, {CORES} cores, torch {torch.__version__}, "
-        f"medians of {repeats}"
+        f"means of {turns} turns"
     )
     yield same_calls()
     with Session("ray") as ray:
@@ -158,7 +157,7 @@ def lines(quick: bool) -> Iterator[str]:
         runs, actors = Runs(), Actors()
         runs.also(actors.ways(ray))
         runs.predicted(ray)
-        runs.measure(repeats)
+        runs.measure(turns)
         actors.close()
         found = fit(runs.probed, CORES)
         models = {family: model(runs, family) for family in KINDS}
@@ -169,7 +168,7 @@ def lines(quick: bool) -> Iterator[str]:
             yield f"a wake more, on {hosts} hosts: " + ", ".join(pairs)
         yield f"2 MB that cross take {found.byte * 2e6 * 1000:.2f} ms, 1 MB of a checkpoint {found.sum * 1e9:.2f} ms"
         for family, made in models.items():
-            yield f"{family}, {made.parameters:,} parameters, batch {BATCH}; ms of a call alone (+ each host more)"
+            yield f"{family}, {made.parameters:,} parameters, batch {BATCH}; ms of a call, x the slower of two"
             for kind, one in made.works.items():
                 yield f"  {kind}: " + ", ".join(told(what, one) for what in TOLD[kind])
         yield ""
@@ -186,7 +185,13 @@ def lines(quick: bool) -> Iterator[str]:
 def told(what: str, work: Work) -> str:
     """What a call computes, in words."""
     more = work.more.get(what)
-    return f"{what} {work.alone[what] * 1000:.3g}" + (f" (+ {more * 1000:.2g})" if more is not None else "")
+    added = f" (+ {more * 1000:.2g} each host more)" if more is not None else ""
+    return f"{what} {work.alone[what] * 1000:.3g}{added} x{work.uneven[what]:.2f}"
+
+
+def even(model: Model) -> Model:
+    """A model whose hosts are equally fast, on machines of their own."""
+    return replace(model, works={kind: replace(work, uneven={}) for kind, work in model.works.items()})
 
 
 def slower(model: Model, step: float) -> Model:
@@ -205,11 +210,11 @@ def write(text: str) -> None:
 def main() -> None:
     """Print every line, and write them where that is asked for."""
     options = argparse.ArgumentParser()
-    options.add_argument("--quick", action="store_true", help="two measurements of each instead of five")
+    options.add_argument("--turns", type=int, default=TURNS, help=f"measurements of each, 2 or more ({TURNS})")
     options.add_argument("--write", action="store_true", help="rewrite the block of docs/scaling.md")
     asked, page = options.parse_args(), []
     torch.set_num_threads(1)
-    for line in lines(asked.quick):
+    for line in lines(asked.turns):
         print(line, flush=True)
         page.append(line)
     if asked.write:
