@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -120,9 +122,15 @@ def seconds(session: Session, spec: MeshSpec, data: Table) -> float:
 def open_ray(session: Session, cpus: int = 32) -> None:
     """Start the embedded Ray with more logical CPUs than any run takes: idle actors of earlier runs keep theirs."""
     assert session.backend.name == "ray"  # imports ray, with an embedded one's settings
+    import ray
+
+    from kdmesh.backends.processes import new_folder
     from kdmesh.backends.ray import start_ray
 
-    start_ray(cpus=cpus)
+    folder = new_folder()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(ray.shutdown)  # comes first
+    start_ray(cpus=cpus, folder=folder)
 
 
 def interleaved(ways: dict[Any, Callable[[], float]], runs: int, warm: bool = True) -> dict[Any, list[float]]:

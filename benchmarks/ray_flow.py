@@ -6,7 +6,8 @@ stage's start to the last one's end, ratios the medians of paired ratios of ten 
 times, five times on two hosts. The 95% interval of a median is that of its rank. Runs on Ray write their checkpoints in
 that time, inline runs have none. `auto` is compared with the faster inline way and may be 3% behind it, 5% for the
 small peers, which it must co-host. Bytes are counted as the run passes them from host to host: those of the arrays, and
-as pickled. Run: ``python benchmarks/ray_flow.py [--quick]``. It needs two idle cores to say anything.
+as pickled. It needs two idle cores to say anything.
+Run: ``python benchmarks/ray_flow.py [--quick] [--runs N] [CASE ...]``.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def cases(scale: float) -> list[Case]:
     """The cases, with so many steps."""
     two = {"one": ["t"], "two": ["s"]}
     frozen = {"model": flow.WIDE, "update": "frozen"}
-    count = int(80 * scale), int(160 * scale), int(1024 * scale)
+    count = int(160 * scale), int(320 * scale), int(1024 * scale)
     halves = {"one": ["t0", "t1"], "two": ["t2", "t3"]}
     apart = {"one": ["p0"], "two": ["p1"]}
     return [
@@ -104,16 +105,21 @@ def main() -> None:
     """Print every table."""
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="fewer and shorter runs")
-    quick = options.parse_args().quick
-    runs, start = (2 if quick else 5), time.perf_counter()
+    options.add_argument("--runs", type=int, help="half the runs of a case, a thirtieth of those of c (5)")
+    options.add_argument("cases", nargs="*", help="only cases whose names begin so, without d and e")
+    asked = options.parse_args()
+    quick, start = asked.quick, time.perf_counter()
+    runs = asked.runs or (2 if quick else 5)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {EVERY} cores, interleaved runs; ms a step of the mesh, and ratios\n")
     print(f"{'case':24}" + "".join(f"{head:>10}" for head in HEADS))
     with Session("inline") as inline, Session("ray") as ray:
         flow.open_ray(ray)
         for case in cases(0.25 if quick else 1.0):
-            for line in row(case, inline, ray, runs):
+            for line in row(case, inline, ray, runs) if case.name.startswith(tuple(asked.cases or [""])) else ():
                 print(line, flush=True)
+        if asked.cases:
+            return
         print("\nd: what a step and a crossing cost, ms")
         for name, value in costs(inline, ray, runs, 0.25 if quick else 1.0):
             print(f"  {name:76}{value:8.3f}", flush=True)

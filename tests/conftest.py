@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,20 +25,41 @@ def one_torch_thread():
     torch.set_num_threads(1)
 
 
+@contextmanager
+def short_folder():
+    """For the temporary files of a Ray of the tests' own: its path is short, since sockets are in it."""
+    from kdmesh.backends.processes import new_mark, sweep
+
+    folder = tempfile.mkdtemp(prefix="rays-")
+    (Path(folder) / "ray").mkdir()  # where it notes its newest cluster
+    yield folder
+    while sweep(new_mark(), folder, (os.getpid(),)):  # what Ray has told to end, and has not
+        time.sleep(0.05)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def rays_folder():
+    """A short folder, for RAY_TMPDIR."""
+    with short_folder() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def ray_session():
     """A session on a Ray that outlives it: its actors are kept from test to test, since each takes seconds to start."""
     from kdmesh.backends import Session
 
-    with Session("ray") as session:
-        assert session.backend.name == "ray"  # imports ray, with an embedded one's settings
-        from kdmesh.backends.ray import start_ray
+    with short_folder() as folder:
+        with Session("ray") as session:
+            assert session.backend.name == "ray"  # imports ray, with an embedded one's settings
+            from kdmesh.backends.ray import start_ray
 
-        start_ray(cpus=2 * HOSTS)  # a test may have actors of its own
-        yield session
-    import ray
+            start_ray(cpus=2 * HOSTS, folder=folder)  # a test may have actors of its own
+            yield session
+        import ray
 
-    ray.shutdown()
+        ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gives processes
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory, rays_folder):
     """What `on_cluster.py` tells."""
     name, value = "KDMESH_TEST_MARK", uuid.uuid4().hex
     private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -25,7 +25,7 @@ def found(tmp_path_factory):
     script = [sys.executable, str(Path(__file__).with_name("on_cluster.py")), str(tmp_path_factory.mktemp("cluster"))]
     done = subprocess.run(
         script if os.getuid() == 0 else ["unshare", "-Ur", *script],
-        env={**os.environ, **private, "PYTHONPATH": paths, name: value},
+        env={**os.environ, **private, "PYTHONPATH": paths, "RAY_TMPDIR": rays_folder, name: value},
         cwd="/",
         capture_output=True,
         text=True,

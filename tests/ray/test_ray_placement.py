@@ -121,9 +121,10 @@ finally:
 """
 
 
-def test_hosts_on_several_nodes_are_reserved_in_one_go():
+def test_hosts_on_several_nodes_are_reserved_in_one_go(rays_folder):
     env = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     env |= {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    env["RAY_TMPDIR"] = rays_folder
     done = subprocess.run(
         [sys.executable, "-c", NODES, repr(PEERS)], env=env, capture_output=True, text=True, check=False, timeout=240
     )

@@ -161,7 +161,7 @@ input()
 """
 
 
-def test_a_running_cluster_is_joined_and_stays(tmp_path):
+def test_a_running_cluster_is_joined_and_stays(tmp_path, rays_folder):
     private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "RAY_USAGE_STATS_ENABLED": "0"}
     cluster = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
@@ -170,7 +170,7 @@ def test_a_running_cluster_is_joined_and_stays(tmp_path):
         stderr=subprocess.DEVNULL,
         text=True,
         cwd="/",
-        env={**os.environ, **private},
+        env={**os.environ, **private, "RAY_TMPDIR": rays_folder},
     )
     try:
         address = cluster.stdout.readline().strip()
