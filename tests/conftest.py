@@ -32,10 +32,12 @@ def short_folder():
 
     folder = tempfile.mkdtemp(prefix="rays-")
     (Path(folder) / "ray").mkdir()  # where it notes its newest cluster
-    yield folder
-    while sweep(new_mark(), folder, (os.getpid(),)):  # what Ray has told to end, and has not
-        time.sleep(0.05)
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        while sweep(new_mark(), folder, (os.getpid(),)):  # what Ray has told to end, and has not
+            time.sleep(0.05)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
