@@ -2,7 +2,7 @@
 
 Each mesh runs inline on one thread, inline on all, on two Ray hosts of one thread each, and as `placement: auto` with
 `threads: auto` settles it for a long run: interleaved, in one process that keeps its Ray, wall seconds from the first
-stage's start to the last one's end, ratios the medians of paired ratios of ten runs. Case c varies more: it runs 150
+stage's start to the last one's end, ratios the medians of paired ratios of thirty runs. Case c varies more: it runs 150
 times, five times on two hosts. The 95% interval of a median is that of its rank. Runs on Ray write their checkpoints in
 that time, inline runs have none. `auto` is compared with the faster inline way and may be 3% behind it, 5% for the
 small peers, which it must co-host. Bytes are counted as the run passes them from host to host: those of the arrays, and
@@ -42,7 +42,7 @@ class Case:
     samples: int
     spread: float | None  # at least so much faster on two hosts than inline on one thread
     auto: float = 0.97
-    often: int = 2  # times as many runs, but for hosts apart of which nothing is asked
+    often: int = 6  # times as many runs, but for hosts apart of which nothing is asked
 
     @property
     def steps(self) -> int:
@@ -105,11 +105,11 @@ def main() -> None:
     """Print every table."""
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="fewer and shorter runs")
-    options.add_argument("--runs", type=int, help="half the runs of a case, a thirtieth of those of c (5)")
+    options.add_argument("--runs", type=int, help="a sixth of the runs of a case, a thirtieth of those of c (5)")
     options.add_argument("cases", nargs="*", help="only cases whose names begin so, without d and e")
     asked = options.parse_args()
     quick, start = asked.quick, time.perf_counter()
-    runs = asked.runs or (2 if quick else 5)
+    runs = asked.runs or (1 if quick else 5)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {EVERY} cores, interleaved runs; ms a step of the mesh, and ratios\n")
     print(f"{'case':24}" + "".join(f"{head:>10}" for head in HEADS))

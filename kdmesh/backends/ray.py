@@ -87,6 +87,7 @@ class RayBackend(Backend):
             self._guard = guard(self._mark, self._folder)
         with marked(self._mark):
             start_ray(self.address, cpus=cpus, folder=self._folder)
+        self.lost()  # an actor may have died since the run before
         _fits(needs)
         self._reserve(needs)
         send_along(blueprint.modules.values())
@@ -250,7 +251,6 @@ class RayBackend(Backend):
         What was queued changes nothing any more: what a host was is given up as it is opened.
         """
         assert self._opened is not None
-        self.lost()
         blueprint, source = self._opened
         try:
             self.open(replace(blueprint, plan=plan), source)

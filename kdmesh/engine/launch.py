@@ -92,10 +92,11 @@ def run_once(
     try:
         with stoppable() as stopping, _checkpoints(folder, session) as checkpoints:
             events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
-            backend = session.backend
             private = any(stream.private for stream in checked.streams.values())
             small = checked.table.x.nbytes <= SENT and not private
-            backend.open(
+            root = folder.root if folder else None
+            run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds)
+            run.open(
                 Blueprint(
                     plan,
                     request.modules,
@@ -106,8 +107,7 @@ def run_once(
                 ),
                 Source(checked.table if small else request.table, "" if small else _expected(request, checked)),
             )
-            root = folder.root if folder else None
-            run = stopping.run = Run(plan, checked, backend, events, checkpoints, root, request.checkpoint_seconds)
+            stopping.run = run
             registry().observe("kdmesh_run_started", run=run)
             events.listeners.append(observers(run))
 

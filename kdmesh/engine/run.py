@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
+    from kdmesh.agents.host import Blueprint
+    from kdmesh.agents.source import Source
     from kdmesh.backends._base import Backend
     from kdmesh.engine.check import Checked
     from kdmesh.engine.checkpoint import Checkpoints
@@ -30,7 +32,7 @@ TRIES = 3  # times that hosts may be lost with no checkpoint written in between
 
 
 class Run:
-    """One seed of one mesh on one backend whose hosts are open. :meth:`execute` returns the summary.
+    """One seed of one mesh on one backend: :meth:`open` its hosts, then :meth:`execute`, which returns the summary.
 
     ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
     two stretches. To set ``pausing`` asks every stage to write a checkpoint and stand still.
@@ -58,6 +60,13 @@ class Run:
         self._measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
         self._losses = 0
         self._done: set[str] = set()
+
+    def open(self, blueprint: Blueprint, source: Source) -> None:
+        """Build every host, and anew where one is lost meanwhile."""
+        try:
+            self.backend.open(blueprint, source)
+        except HostLost as lost:
+            self._rebuild(lost)
 
     def execute(self, finish: Callable[[dict[str, Any]], None] | None = None, resume: bool = False) -> dict[str, Any]:
         """Train every stage and measure everyone; ``finish`` takes the summary while the hosts are there.

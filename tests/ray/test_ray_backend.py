@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from commands import kill
 
 import kdmesh
 from kdmesh.agents.host import Blueprint
@@ -106,14 +107,14 @@ def test_a_lost_host_is_named():
     try:
         backend.open(Blueprint(plan, {}, {}), Source())
         backend.get([backend.call("left", "describe")])
-        import ray
-
-        ray.kill(backend._hosts["right"])
+        kill(backend._hosts["right"])
         with pytest.raises(RunFailed, match="right was lost") as caught:
             backend.get([backend.call("right", "describe")])
         assert caught.value.where == "placement.right"
     finally:
         backend.close()
+    import ray
+
     assert backend._hosts == {} and ray.is_initialized()
 
 

@@ -111,6 +111,34 @@ def test_a_killed_host_is_built_anew_and_its_steps_are_made_again(tmp_path, unbr
     assert bits(command.summary()) == unbroken
 
 
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+        died = Path(__file__).with_name("died")
+        if "worker" in sys.argv[0] and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_host_that_dies_as_it_is_opened_is_built_anew(tmp_path):
+    (tmp_path / "dying.py").write_text(DYING)
+    command = Command(tmp_path, SHORT.replace("beside:Net", "dying:Net"))
+    code, said = command.end()
+    assert code == 0, said
+    assert (tmp_path / "died").exists() and "was lost" in said and "Traceback" not in said
+    assert [event["event"] for event in command.events()].count("host_lost") == 1
+    (tmp_path / "inline").mkdir()
+    expected = Command(tmp_path / "inline", SHORT, "--backend", "inline")
+    expected.end()
+    assert bits(command.summary()) == bits(expected.summary())
+
+
 def test_a_host_that_hangs_counts_as_lost(tmp_path, unbroken):
     command = Command(tmp_path, LONG, "--progress-timeout", "4")
     command.until("stage a")

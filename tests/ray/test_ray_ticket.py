@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import ray
+from commands import kill
 
 from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source
@@ -40,7 +40,7 @@ def test_a_call_of_before_a_rollback_is_refused(hosts):
     before = sha(hosts)
     state = hosts.call("host0", "export_state", "a")
     old, actor = hosts._tickets.take("host0"), hosts._hosts["host0"]
-    ray.kill(hosts._hosts["host1"])
+    kill(hosts._hosts["host1"])
     with pytest.raises(HostLost, match="host1 was lost"):
         hosts.get([hosts.call("host1", "describe")])
     assert hosts.lost() == ["host1"]
@@ -64,7 +64,7 @@ def test_what_is_queued_behind_a_failed_input_is_refused_with_the_first_cause(ho
 
 
 def test_behind_the_input_of_a_lost_host_the_loss_is_the_first_cause(hosts):
-    ray.kill(hosts._hosts["host0"])
+    kill(hosts._hosts["host0"])
     gone = hosts.call("host0", "publish", "a", "train", ("",))
     hosts.call("host1", "receive", gone)
     with pytest.raises(HostLost) as caught:
@@ -72,3 +72,12 @@ def test_behind_the_input_of_a_lost_host_the_loss_is_the_first_cause(hosts):
     assert caught.value.host == "host0"
     hosts.rebuild(hosts._opened[0].plan)
     assert hosts.get([hosts.call("host1", "evaluate", "b", "test")])[0]["accuracy"] >= 0
+
+
+def test_an_actor_that_died_since_the_run_before_is_not_used_again(hosts):
+    blueprint, source = hosts._opened
+    gone, stays = hosts._hosts["host0"], hosts._hosts["host1"]
+    kill(gone)
+    hosts.open(blueprint, source)
+    assert stays in hosts._hosts.values() and gone not in hosts._hosts.values()
+    assert hosts.get([hosts.call("host0", "evaluate", "a", "test")])[0]["accuracy"] >= 0
