@@ -17,7 +17,7 @@ demo: $(RUN_READY)
 
 test: $(DEV_READY)
 	for folder in plugins/*/; do $(BIN)/python -m pytest --quiet $$folder || exit 1; done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .
