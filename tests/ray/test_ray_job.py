@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -38,15 +36,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory, rays_folder):
     """What `on_jobs.py` tells."""
     name, value = "KDMESH_TEST_MARK", uuid.uuid4().hex
     private = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "RAY_USAGE_STATS_ENABLED": "0"}
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    short = tempfile.mkdtemp(prefix="kdmesh-jobs-")  # Ray's, whose sockets are in it
-    script = [sys.executable, str(Path(__file__).with_name("on_jobs.py")), str(tmp_path_factory.mktemp("jobs")), short]
+    script = [sys.executable, str(Path(__file__).with_name("on_jobs.py")), str(tmp_path_factory.mktemp("jobs"))]
     done = subprocess.run(
-        script,
+        [*script, rays_folder],
         env={**os.environ, **private, "PYTHONPATH": paths, name: value},
         cwd="/",
         capture_output=True,
@@ -56,7 +53,6 @@ def found(tmp_path_factory):
     deadline = time.monotonic() + PATIENCE
     while (left := processes(f"{name}={value}")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    shutil.rmtree(short)
     assert done.returncode == 0, done.stderr[-4000:]
     told = {}
     for line in done.stdout.splitlines():
