@@ -211,6 +211,8 @@ def kdmesh_agent_evaluated(run: Any, agent: str, stream: str, metrics: dict[str,
 def kdmesh_host_lost(run: Any, host: str, error: str) -> None:
     """Observe a host that is gone: its process ended, was killed, or ran out of memory.
 
+    Losses before `kdmesh_run_started`, as the hosts open, stand in the run's events alone.
+
     Example::
 
         import kdmesh
