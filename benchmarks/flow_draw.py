@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 
 import flow_mesh as flow
-from flow_sim import Call, Costs, Group
+from flow_sim import Call, Costs, Group, all_of
 from flow_work import BATCH, Work
 
 from kdmesh.engine.teach import AHEAD, WINDOW
@@ -48,21 +48,24 @@ def windows(
 
 
 def live(kind: str, work: Work, hosts: int, costs: Costs, count: int) -> Generator:
-    """So many windows of an ensemble or of mutual learning, a mark after each."""
+    """So many windows of an ensemble or of mutual learning, a mark when each is done."""
     flight: deque[Window] = deque()
     ops, edges = (hosts + 2, hosts - 1) if kind == "ensemble" else (2 * hosts, hosts * (hosts - 1))
     for _ in range(count):
         window = (ensemble if kind == "ensemble" else mutual)(work, hosts)
         yield from windows(window, ops, edges, costs, flight)
-        yield None
+        yield all_of(window)
 
 
 def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
     """A round: a lesson of their own, a publication to every host, the digest, a checkpoint. It ends with a mark.
 
-    A checkpoint holds what every host heard of all others, and the driver sums it.
+    A checkpoint holds what every host heard of all others, and the driver sums it. From one phase to the next, the
+    driver turns.
     """
+    turn = "turn", work.alone["turn"] + work.more_of("turn", hosts)
     yield from lesson("own", work, hosts, costs, steps, 0)
+    yield turn
     spoken, size = Group(), steps * SENDS
     yield from [Call(host, work.of("publish", host, 1), done=spoken) for host in range(hosts)]
     heard = [
@@ -70,10 +73,13 @@ def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
     ]
     yield from heard
     yield heard
+    yield turn
     judged = Call(0, work.alone["judge"], spoken, hosts, size, work.more_of("judge", hosts))
     yield judged
     yield [judged]
+    yield turn
     yield from lesson("digest", work, hosts, costs, steps, 2)
+    yield turn
     saved = [Call(host, work.of("save", host, 3), combine=work.more_of("save", hosts)) for host in range(hosts)]
     yield from saved
     yield saved

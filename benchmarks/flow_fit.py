@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flow_probe import ARGS, BIG, FEW, MANY, SMALL
-from flow_sim import BUSY, TRIP, Call, Costs, Group, Mesh
+from flow_sim import BUSY, Call, Costs, Group, Mesh
 from flow_work import HOSTS
 
 
@@ -19,14 +19,12 @@ def fit(probed: Callable[[Any], Any], cores: int) -> Costs:
     known = Costs(
         submit=plain[0], submit_arg=arg[0], io=plain[1], io_arg=arg[1], call=plain[2], arg=arg[2],
         wait=wait, wait_each=wait_each, cut=cut_op, cut_edge=cut_edge,
-        sum=summed, hop=0.0, answer=0.0, pushed=0.0, wake=flat(0.0), byte=0.0,
+        sum=summed, hop=0.0, answer=0.0, pushed=flat(0.0), wake=flat(0.0), byte=0.0,
     )  # fmt: skip
     least = probed(("level", HOSTS[0], BUSY[0]))
     known = replace(known, hop=fitted(lambda hop: simulated(replace(known, hop=hop), SMALL, cores), least))
-    trip = probed("trip")
+    trip = probed(("trip", HOSTS[0], BUSY[0]))
     known = replace(known, answer=fitted(lambda answer: tripped(replace(known, answer=answer), cores), trip))
-    trip = probed("long trip")
-    known = replace(known, pushed=fitted(lambda more: tripped(replace(known, pushed=more), cores, TRIP), trip))
     big = probed("big")
     byte = fitted(lambda byte: simulated(replace(known, byte=byte), BIG, cores), big / BIG, big)
     known = replace(known, byte=byte)
@@ -35,7 +33,12 @@ def fit(probed: Callable[[Any], Any], cores: int) -> Costs:
         level = lambda wake: simulated(replace(known, wake=flat(wake)), SMALL, cores, busy, hosts)  # noqa: E731
         return fitted(level, probed(("level", hosts, busy)))
 
-    return replace(known, wake=tuple(tuple(wake(hosts, busy) for busy in BUSY) for hosts in HOSTS))
+    def pushed(hosts: int, busy: float) -> float:
+        trip = lambda more: tripped(replace(known, pushed=flat(more)), cores, busy, hosts)  # noqa: E731
+        return fitted(trip, probed(("trip", hosts, busy)))
+
+    wakes, pushes = (tuple(tuple(of(hosts, busy) for busy in BUSY) for hosts in HOSTS) for of in (wake, pushed))
+    return replace(known, wake=wakes, pushed=pushes)
 
 
 def flat(wake: float) -> tuple[tuple[float, ...], ...]:
@@ -76,15 +79,15 @@ def simulated(known: Costs, size: int, cores: int, busy: float = 0.0, hosts: int
     return mesh.cores.now / levels
 
 
-def tripped(known: Costs, cores: int, busy: float = 0.0, trips: int = 10) -> float:
-    """Seconds of a call to each of two hosts that the driver waits for."""
+def tripped(known: Costs, cores: int, busy: float = 0.0, hosts: int = 2, trips: int = 10) -> float:
+    """Seconds of a call to each of the hosts that the driver waits for."""
 
     def driver() -> Iterator[Call | list[Call]]:
         for _ in range(trips):
-            calls = [Call(host, busy) for host in (0, 1)]
+            calls = [Call(host, busy) for host in range(hosts)]
             yield from calls
             yield calls
 
-    mesh = Mesh(known, 2, cores)
+    mesh = Mesh(known, hosts, cores)
     mesh.run(driver())
     return mesh.cores.now / trips

@@ -7,7 +7,6 @@ Every probe is short, and made many times in turn with the runs that are predict
 from __future__ import annotations
 
 import hashlib
-import itertools
 import statistics
 import sys
 import time
@@ -17,8 +16,8 @@ from typing import Any
 import flow_mesh as flow
 import torch
 from flow_driver import clocked, cuts, main
-from flow_sim import BUSY, TRIP
-from flow_work import BATCH, HOSTS, KINDS, STRATEGIES, calls, together
+from flow_sim import BUSY
+from flow_work import BATCH, HOSTS, calls, together
 
 from kdmesh.agents.crossing import pack, unpack
 from kdmesh.backends import Session, parcel
@@ -109,16 +108,16 @@ class Actors:
         self.get(reports)
         return (time.perf_counter() - start) / levels
 
-    def trips(self, seconds: float) -> float:
-        """Wall seconds of a call to each of two hosts that the driver waits for, and that compute for so long."""
+    def trips(self, seconds: float, hosts: int) -> float:
+        """Wall seconds of a call to each of the hosts that the driver waits for, and that compute for so long."""
 
         def trip() -> None:
-            self.get([self.call(number, 4, seconds=seconds)[1] for number in (0, 1)])
+            self.get([self.call(number, 4, seconds=seconds)[1] for number in range(hosts)])
 
-        return statistics.mean(clocked(trip) for _ in range(CALLS // 10))
+        return statistics.mean(clocked(trip) for _ in range(CALLS // 10 if seconds < 0.01 else CALLS // 40))
 
     def ways(self, session: Session) -> dict[Any, Callable[[], Any]]:
-        """Every probe by name, each of which gives seconds, or several."""
+        """Every probe of calls by name, each of which gives seconds, or several."""
         backend, few = session.backend, CALLS // 8
         self.plain()
         values = [self.call(number % 2, SMALL)[0] for number in range(ARGS)]
@@ -132,8 +131,6 @@ class Actors:
         found: dict[Any, Callable[[], Any]] = {
             "plain": lambda: [part / CALLS for part in self.spent(self.plain)],
             "args": lambda: [part / few for part in self.spent(many)],
-            "trip": lambda: self.trips(0.0),
-            "long trip": lambda: self.trips(TRIP),
             "big": lambda: self.exchange(BIG, 10),
             "cut": lambda: cuts(1),
             "sum": lambda: clocked(lambda: hashlib.sha256(data).hexdigest()) / CHECKPOINT,
@@ -146,12 +143,10 @@ class Actors:
                 found["level", hosts, busy] = lambda levels=levels, busy=busy, hosts=hosts: self.exchange(
                     SMALL, levels, busy, hosts
                 )
-        found = {
+                found["trip", hosts, busy] = lambda busy=busy, hosts=hosts: self.trips(busy, hosts)
+        return {
             name: lambda way=way: whole(statistics.median, [way() for _ in range(3)]) for name, way in found.items()
         }
-        for case in itertools.product(STRATEGIES, KINDS, HOSTS):
-            found["work", *case] = lambda case=case: self.work(*case)
-        return found
 
     def work(self, *case: Any) -> dict[str, list[float]]:
         """What the calls of a mesh compute, with two actors at work."""

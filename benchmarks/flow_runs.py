@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,46 +14,76 @@ from flow_work import BATCH, HOSTS, KINDS, ROUND, STRATEGIES, drawn
 from kdmesh.backends import Session
 
 LENGTHS = {"cnn": 48, "mlp": 256}  # steps of a short run
-OFTEN = {("ensemble", "mlp"): 6, ("mutual", "mlp"): 2, ("rounds", "mlp"): 6}  # short runs, in every turn
+OFTEN = {  # in every turn: short runs vary the most
+    ("ensemble", "mlp"): 5,
+    ("rounds", "mlp"): 5,
+    ("mutual", "mlp"): 2,
+    ("ensemble", "cnn"): 2,
+    ("mutual", "cnn"): 2,
+}
 Case = tuple[str, str, int]  # strategy, model, hosts
+Ways = dict[Any, Callable[[], Any]]
 
 
 class Runs:
-    """A real run is told by what a step or a round more takes: a long one less a short one, right after each other."""
+    """A real run is told by what a step or a round more takes: a long one less a short one, right after each other.
+
+    The machine's speed drifts within a turn. So the runs that are short are spread over it, and what the calls of a run
+    compute is measured right before it, every time.
+    """
 
     def __init__(self) -> None:
-        self._ways: dict[Any, Callable[[], Any]] = {}
-        self._found: dict[Any, list[Any]] = {}
+        self._parts: list[tuple[int, Ways]] = []  # how often in a turn, and what is measured right after each other
+        self._found: list[dict[Any, list[Any]]] = []  # by turn
 
-    def predicted(self, ray: Session) -> None:
-        """Add the runs of every strategy, model and number of hosts."""
+    def predicted(self, ray: Session, works: Callable[..., Any]) -> None:
+        """Add the runs of every strategy, model and number of hosts, and ``works``, what their calls compute."""
         for family in KINDS:
             for kind in STRATEGIES:
                 for hosts in HOSTS:
                     short, long, more = (rounds if kind == "rounds" else steps)(kind, family, hosts, ray)
                     short()  # a warm-up: actors import what their first run needs
-                    often = OFTEN.get((kind, family), 1)
-                    self._ways[kind, family, hosts] = lambda short=short, long=long, more=more, often=often: [
-                        (long() - short()) / more for _ in range(often)
-                    ]
+                    case = kind, family, hosts
+                    ways: Ways = {
+                        ("also", ("work", *case)): lambda case=case: works(*case),
+                        case: lambda short=short, long=long, more=more: (long() - short()) / more,
+                    }
+                    self._parts.append((OFTEN.get((kind, family), 1), ways))
 
-    def also(self, ways: dict[Any, Callable[[], Any]]) -> None:
+    def also(self, ways: Ways) -> None:
         """Add what is measured in turn with the runs; see :meth:`probed`."""
-        self._ways.update({("also", name): way for name, way in ways.items()})
+        self._parts += [(1, {("also", name): way}) for name, way in ways.items()]
 
-    def measure(self, repeats: int) -> None:
-        """Run all of them in turn, so many times, so that what else the machine does is spread evenly."""
-        self._found = flow.interleaved(self._ways, repeats, warm=False)
+    def measure(self, turns: int) -> None:
+        """So many turns, in each of which every part has its visits, spread evenly; nobody is always first."""
+        visits = sorted(
+            ((visit + number / len(self._parts)) / often, number)
+            for number, (often, _) in enumerate(self._parts)
+            for visit in range(often)
+        )
+        for turn in range(turns):
+            found, first = defaultdict(list), len(visits) * turn // turns
+            for _, number in visits[first:] + visits[:first]:
+                for name, way in self._parts[number][1].items():
+                    found[name].append(way())
+            self._found.append(dict(found))
+
+    def without(self, turn: int) -> Runs:
+        """The same without what one turn found."""
+        fewer = Runs()
+        fewer._found = self._found[:turn] + self._found[turn + 1 :]
+        return fewer
 
     def probed(self, name: Any) -> Any:
         """The mean of what was added, or that of every number it gives."""
-        return whole(statistics.mean, self._found["also", name])
+        return whole(statistics.mean, self._all(("also", name)))
 
-    def each(self, case: Case) -> tuple[float, float, float]:
-        """Seconds of a step, or of a round: the mean, and between which half of them are."""
-        found = [value for turn in self._found[case] for value in turn]
-        low, _, high = statistics.quantiles(found, n=4)
-        return statistics.mean(found), low, high
+    def each(self, case: Case) -> float:
+        """Seconds of a step, or of a round: the mean."""
+        return statistics.mean(self._all(case))
+
+    def _all(self, name: Any) -> list[Any]:
+        return [value for turn in self._found for value in turn[name]]
 
 
 Way = Callable[[], float]

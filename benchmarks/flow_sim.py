@@ -1,6 +1,7 @@
 """A discrete-event simulation of a driver and its hosts: calls in order, results that cross, cores that are shared.
 
-The driver is a generator: it yields a :class:`Call` to submit it, a list of calls to wait for them, seconds to work.
+The driver is a generator: it yields a :class:`Call` to submit it, a list of calls to wait for them, seconds to work,
+None for a mark in time, a :class:`Group` for a mark when that is done.
 What a job costs and who does it: see :class:`Costs`.
 """
 
@@ -15,8 +16,7 @@ from itertools import pairwise
 from flow_time import Cores, Server
 
 INLINE = 100 * 1024  # bytes up to which Ray hands a result over through the driver's process
-BUSY = 0.0, 0.001, 0.004, 0.016  # seconds of computing, of which each call of a probed exchange takes one of these
-TRIP = 0.004  # seconds that hosts compute in a call that the driver waits for, as probed
+BUSY = 0.0, 0.001, 0.004, 0.016  # seconds of computing, of which each probed call takes one of these
 Wakes = tuple[tuple[float, ...], ...]  # by hosts (2, 3, 4), then by BUSY
 
 
@@ -34,7 +34,7 @@ class Costs:
     wake: Wakes  # and so much more where hosts share cores, and who wakes waits for one
     byte: float  # of a large value that crosses, on one machine
     answer: float  # from the last result that the driver waits for to its going on: a delay
-    pushed: float  # and so much more where hosts compute for TRIP or longer, and push the driver off its core
+    pushed: Wakes  # and so much more where hosts share cores, and one of them is late
     wait: float  # the driver waits for results, all at once
     wait_each: float  # and for each of them
     cut: float  # the driver cuts a window: an op of a step
@@ -42,13 +42,14 @@ class Costs:
     sum: float  # the driver sums a byte of a checkpoint
     network: float = math.inf
 
-    def woken(self, hosts: int, seconds: float) -> float:
-        """The delay of who wakes to compute for so long, as others do: between what was measured, and never beyond."""
-        row = self.wake[min(hosts, 4) - 2] if hosts > 1 else (0.0,) * len(BUSY)
-        for (low, less), (high, more) in pairwise(zip(BUSY, row, strict=True)):
-            if seconds < high:
-                return less + (more - less) * (seconds - low) / (high - low)
-        return row[-1]
+
+def between(delays: Wakes, hosts: int, seconds: float) -> float:
+    """The delay where so many hosts compute for so long: between what was measured, and never beyond."""
+    row = delays[min(hosts, 4) - 2] if hosts > 1 else (0.0,) * len(BUSY)
+    for (low, less), (high, more) in pairwise(zip(BUSY, row, strict=True)):
+        if seconds < high:
+            return less + (more - less) * (seconds - low) / (high - low)
+    return row[-1]
 
 
 class Group:
@@ -100,8 +101,8 @@ class Mesh:
         self._running = [False] * hosts
         self.marks: list[float] = []
 
-    def run(self, driver: Generator[Call | list[Call] | tuple[str, float] | None]) -> None:
-        """Simulate the driver to its end; what it yields as None is a mark in time."""
+    def run(self, driver: Generator[Call | list[Call] | tuple[str, float] | Group | None]) -> None:
+        """Simulate the driver to its end, and all that it submitted."""
         self._advance(driver)
         self.cores.run()
 
@@ -110,6 +111,9 @@ class Mesh:
         for item in driver:
             if item is None:
                 self.marks.append(self.cores.now)
+                continue
+            if isinstance(item, Group):
+                item.after(lambda: self.marks.append(self.cores.now))
                 continue
             again = lambda: self._advance(driver)  # noqa: E731
             if isinstance(item, Call):
@@ -122,7 +126,8 @@ class Mesh:
                 wait = {"wait": costs.wait + costs.wait_each * len(item)}
                 answer = costs.answer
                 if self.cores.cores < math.inf:
-                    answer += costs.pushed * min(1.0, max(call.seconds + call.combine for call in item) / TRIP)
+                    hosts, seconds = {call.host for call in item}, max(call.seconds + call.combine for call in item)
+                    answer += between(costs.pushed, len(hosts), seconds)
                 then = lambda wait=wait, again=again: self.driver.add(wait, again)  # noqa: E731
                 all_of(item).after(lambda answer=answer, then=then: self.cores.delay(answer, then))
             return
@@ -140,7 +145,7 @@ class Mesh:
         port = self.port if call.size <= INLINE else self.ports[call.host]
         cross = {"network": size / costs.network}
         shared = call.needs is not None and self.cores.cores < math.inf
-        delay = costs.hop + (costs.woken(len(self.hosts), call.seconds) if shared else 0.0)
+        delay = costs.hop + (between(costs.wake, len(self.hosts), call.seconds) if shared else 0.0)
         hop = lambda: self.cores.delay(delay, lambda: self._arrived(call))  # noqa: E731
         then = (lambda: port.add(cross, hop)) if size and costs.network < math.inf else hop
         self.io.add({"io": costs.io + costs.io_arg * call.args}, then)

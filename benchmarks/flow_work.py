@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,36 +28,46 @@ STRATEGIES = "ensemble", "mutual", "rounds"
 KINDS = {"cnn": flow.CNN, "mlp": flow.MLP}
 WINDOWS = {"cnn": 3, "mlp": 20}
 BATCH, ROUND = 16, 32  # samples; steps of a lesson of a round
-ROUNDS = {"cnn": 4, "mlp": 6}  # old checkpoints are removed from the second round on
+ROUNDS = {"cnn": 3, "mlp": 5}  # old checkpoints are removed from the second round on
 COMPUTES = "main", "first", "between", "last", "own", "digest", "publish"  # forwards and updates
-REST = 0.001  # seconds that a host waits before a call, here as on Ray: its caches are cold then
-GROWS = "between", "last", "digest", "receive", "judge", "save", "keep"  # with the number of hosts
+REST = 0.002  # seconds that a host waits before a call, here as on Ray: its caches are cold then
+GROWS = "between", "last", "digest", "receive", "judge", "save", "keep", "turn"  # with the number of hosts
 
 
 class Timed(InlineBackend):
-    """Notes the seconds of every call, by what it is and the host."""
+    """Notes the seconds of every call, by what it is and the host, and those of the driver between two waits."""
 
     def __init__(self) -> None:
         super().__init__()
         self.taken: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._lesson, self._saved = "", 0.0
+        self._lesson, self._since, self._inside, self._called = "", 0.0, 0.0, [""]
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Run the call."""
-        if method == "begin" and self._saved:
-            self.taken["keep", ""].append(time.perf_counter() - self._saved)
+        before = time.perf_counter()
         time.sleep(REST)
         start = time.perf_counter()
         made = super().call(host, method, *args, results=results)
         end = time.perf_counter()
         self.taken[self._what(method, args), host].append(end - start)
-        self._saved = end if method == "save" else 0.0
+        self._inside += end - before
+        self._called.append(method)
         return made
+
+    def get(self, handles: Sequence[Any]) -> list[Any]:
+        """Note what the driver did since the last time: after a checkpoint's parts, it completes it; where it submits
+        segments it has cut a window, which is measured elsewhere.
+        """
+        before, *called = self._called
+        if called and "run" not in called:
+            own = time.perf_counter() - self._since - self._inside
+            self.taken["keep" if before == "save" else "turn", ""].append(own)
+        self._since, self._inside, self._called = time.perf_counter(), 0.0, self._called[-1:]
+        return super().get(handles)
 
     def _what(self, method: str, args: tuple[Any, ...]) -> str:
         """A call in a word. Of segments: a window of a lesson in which nothing comes, by the lesson's name; the first
-        forward of a window; what stands between two exchanges; what comes after the last one. ``keep`` is no call: what
-        the driver does between the parts of a checkpoint and the next lesson.
+        forward of a window; what stands between two exchanges; what comes after the last one.
         """
         if method == "begin":
             self._lesson = args[1]
