@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flow_probe import ARGS, BIG, FEW, MANY, SMALL
-from flow_sim import BUSY, Call, Costs, Group, Mesh
+from flow_sim import BUSY, Call, Costs, Group, Mesh, Wakes
 from flow_work import HOSTS
 
 
@@ -29,21 +29,26 @@ def fit(probed: Callable[[Any], Any], cores: int) -> Costs:
     byte = fitted(lambda byte: simulated(replace(known, byte=byte), BIG, cores), big / BIG, big)
     known = replace(known, byte=byte)
 
-    def wake(hosts: int, busy: float) -> float:
-        level = lambda wake: simulated(replace(known, wake=flat(wake)), SMALL, cores, busy, hosts)  # noqa: E731
-        return fitted(level, probed(("level", hosts, busy)))
+    def late(probe: str, took: Callable[[Wakes, int, float], float]) -> Wakes:
+        """The delays with which simulated calls take as long as the probed ones."""
+        return tuple(
+            tuple(
+                fitted(lambda more, of=(hosts, busy): took(flat(more), *of), probed((probe, hosts, busy)))
+                for busy in BUSY
+            )
+            for hosts in HOSTS
+        )
 
-    def pushed(hosts: int, busy: float) -> float:
-        trip = lambda more: tripped(replace(known, pushed=flat(more)), cores, busy, hosts)  # noqa: E731
-        return fitted(trip, probed(("trip", hosts, busy)))
+    return replace(
+        known,
+        wake=late("level", lambda more, *of: simulated(replace(known, wake=more), SMALL, cores, *of)),
+        pushed=late("trip", lambda more, *of: tripped(replace(known, pushed=more), cores, *of)),
+    )
 
-    wakes, pushes = (tuple(tuple(of(hosts, busy) for busy in BUSY) for hosts in HOSTS) for of in (wake, pushed))
-    return replace(known, wake=wakes, pushed=pushes)
 
-
-def flat(wake: float) -> tuple[tuple[float, ...], ...]:
-    """The same delay for everyone who wakes."""
-    return ((wake,) * len(BUSY),) * len(HOSTS)
+def flat(delay: float) -> Wakes:
+    """The same delay everywhere."""
+    return ((delay,) * len(BUSY),) * len(HOSTS)
 
 
 def line(few: int, first: float, many: int, second: float) -> tuple[float, float]:
@@ -62,7 +67,7 @@ def fitted(level: Callable[[float], float], seconds: float, target: float | None
     return (low + high) / 2
 
 
-def simulated(known: Costs, size: int, cores: int, busy: float = 0.0, hosts: int = 2, levels: int = 30) -> float:
+def simulated(known: Costs, size: int, cores: int, hosts: int = 2, busy: float = 0.0, levels: int = 30) -> float:
     """Seconds of a level of the exchange."""
 
     def driver() -> Iterator[Call | list[Call]]:
@@ -79,7 +84,7 @@ def simulated(known: Costs, size: int, cores: int, busy: float = 0.0, hosts: int
     return mesh.cores.now / levels
 
 
-def tripped(known: Costs, cores: int, busy: float = 0.0, hosts: int = 2, trips: int = 10) -> float:
+def tripped(known: Costs, cores: int, hosts: int = 2, busy: float = 0.0, trips: int = 10) -> float:
     """Seconds of a call to each of the hosts that the driver waits for."""
 
     def driver() -> Iterator[Call | list[Call]]:

@@ -13,6 +13,7 @@ import argparse
 import datetime
 import itertools
 import math
+import operator
 import os
 import platform
 import statistics
@@ -114,15 +115,14 @@ def compared(runs: Runs, turns: int) -> Iterator[str]:
     """
     yield f"{'on this machine':26}{'hosts':>7}{'predicted':>12}{'measured':>12}{'off by':>9}{'95% of that':>18}"
     met, fewer = dict.fromkeys(KINDS, 0), [foretold(runs.without(turn)) for turn in range(turns)]
-    for case, (guess, found) in foretold(runs).items():
-        kind, family, hosts = case
-        logs, off = [math.log(guess / found) for guess, found in (one[case] for one in fewer)], math.log(guess / found)
+    for (kind, family, hosts), (guess, found) in foretold(runs).items():
+        logs = [math.log(operator.truediv(*one[kind, family, hosts])) for one in fewer]
         wide = stats.t.ppf(0.975, turns - 1) * math.sqrt((turns - 1) * statistics.pvariance(logs))
-        met[family] += abs(guess / found - 1) <= GOAL
-        verdict = "  MISS" if abs(guess / found - 1) > GOAL else ""
-        cells = f"{guess * 1000:12.2f}{found * 1000:12.2f}{math.expm1(off):+9.0%}"
-        sure = f"{math.expm1(off - wide):+10.0%} to{math.expm1(off + wide):+5.0%}"
-        yield f"{kind + ', ' + family:26}{hosts:7}{cells}{sure}{verdict}"
+        off, low, high = (guess / found * math.exp(more) - 1 for more in (0, -wide, wide))
+        met[family] += abs(off) <= GOAL
+        verdict = "  MISS" if abs(off) > GOAL else ""
+        cells = f"{guess * 1000:12.2f}{found * 1000:12.2f}{off:+9.0%}{low:+10.0%} to{high:+5.0%}"
+        yield f"{kind + ', ' + family:26}{hosts:7}{cells}{verdict}"
     yield f"goal: within {GOAL:.0%}; " + ", ".join(f"{family}: {count} of 9 are" for family, count in met.items())
 
 
