@@ -15,7 +15,7 @@ from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.agents.feed import Feed
 from kdmesh.agents.lesson import Frame, Lesson
 from kdmesh.agents.reading import Reading
-from kdmesh.agents.weights import Weights
+from kdmesh.agents.weights import Weights, load_optimizers
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import dense
@@ -86,6 +86,9 @@ class Host:
             if edge.target in self.agents and edge.objective
         }
         self._adopt_trained_rules()
+        trained = {name for stage in self.plan.stages for name in stage.weights}
+        if any(name in trained and weights.ema is None for name, weights in self.weights.items()):
+            load_optimizers()
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
         self.guesses: dict[str, Tensor] = {}
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}

@@ -120,6 +120,11 @@ def late_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Paramete
     return bool(lacking)
 
 
+def load_optimizers() -> None:
+    """Have torch import what its first optimiser needs, seconds of it: within a stage, a Ctrl-C would wait for that."""
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+
+
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: str) -> torch.optim.Optimizer:
     """Any class of torch.optim by its name; fused where torch has it for this device."""
     kind = _OPTIMIZERS.get(settings.optimizer.name.lower())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,25 @@ def rates(schedule: Any, updates: int, lr: float = 1.0) -> list[float]:
 def test_any_optimiser_of_torch_fused_where_there_is_such_a_kernel(name: str) -> None:
     made = optimizer(optimizer={name: {"lr": 0.1}})
     assert made.defaults["fused"] and made.param_groups[0]["lr"] == 0.1
+
+
+def test_little_is_left_to_import_for_the_first_optimiser() -> None:
+    code = """
+import sys
+import torch
+from kdmesh.agents.weights import load_optimizers, make_optimizer
+from kdmesh.spec import TrainSpec
+parameter = torch.nn.Parameter(torch.zeros(2))
+load_optimizers()
+known = set(sys.modules)
+optimizer = make_optimizer([parameter], TrainSpec(optimizer={"adamw": {"lr": 0.1}}), "train")
+parameter.sum().backward()
+optimizer.step()
+print(parameter.sum().item(), len(set(sys.modules) - known))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    total, new = map(float, done.stdout.split())
+    assert total == pytest.approx(-0.2) and new < 10  # it is some 800 modules
 
 
 def test_an_optimiser_without_a_fused_kernel() -> None:

@@ -51,6 +51,17 @@ def test_shares_of_a_window_sum_to_one(mesh: Any, opened: Any) -> None:
     assert [replay(step) for step in range(4)] == [0.0, 1.0, 32 / 58, 26 / 58]  # the step before's batches
 
 
+def test_only_hosts_that_update_weights_load_optimisers_as_they_open(
+    mesh: Any, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("kdmesh.agents.host.load_optimizers", lambda: loaded.append("once"))
+    made = mesh({"t": {"update": "frozen", "model": {"mlp": {"hidden": [8]}}}, "s": {}}, placement="spread")
+    made.flow("t", "s", objective={"kl": {"temperature": 4}})
+    _, hosts = opened(made)
+    assert len(hosts) == 2 and loaded == ["once"]
+
+
 def test_another_agents_budget_does_not_cut_a_window_short(mesh: Any) -> None:
     """b's budget ends in the middle of a's accumulation."""
     found = []
