@@ -48,7 +48,7 @@ class Command:
     def __init__(self, folder, text, *arguments, **environment):
         (folder / "mesh.yaml").write_text(text, encoding="utf-8")
         (folder / "beside.py").write_text(BESIDE, encoding="utf-8")
-        self.out = folder / "runs"
+        self.out, self.shown = folder / "runs", folder / "shown.txt"  # shown: its tables
         self.start("run", str(folder / "mesh.yaml"), "--out", str(self.out), *arguments, **environment)
 
     def resume(self, *arguments, **environment):
@@ -61,15 +61,16 @@ class Command:
         self.mark = f"KDMESH_TEST_MARK={uuid.uuid4().hex}"
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         name, _, value = self.mark.partition("=")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kdmesh", *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": paths, name: value, **environment},
-            start_new_session=True,
-        )
+        with self.shown.open("w", encoding="utf-8") as shown:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kdmesh", *arguments],
+                stdout=shown,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": paths, name: value, **environment},
+                start_new_session=True,
+            )
 
     def until(self, word):
         """Read what it says until a line has this word."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,7 +191,7 @@ def launch(request: Request, *, seeds: int = 1, controls: bool = False, quiet: b
 
     keep_memory()
     summaries, failures = [], []
-    with Session(request.backend, request.ray_address, request.progress_timeout) as session:
+    with ExitStack() as ending, Session(request.backend, request.ray_address, request.progress_timeout) as session:
         for number in range(seeds):
             spec = request.spec.model_copy(update={"seed": request.spec.seed + number})
             own = replace(request, spec=spec, listeners=(live.listener(sys.stderr, quiet or seeds > 1),))
@@ -200,6 +200,8 @@ def launch(request: Request, *, seeds: int = 1, controls: bool = False, quiet: b
             if controls:
                 summary["controls"] = run_controls(own, summary, folder)
                 folder.json("summary.json", summary)
+            if number == seeds - 1:  # from here to the end of the session
+                ending.enter_context(stoppable(finished=True))
             summaries.append(summary)
             place = str(folder.root)
             try:
@@ -208,12 +210,12 @@ def launch(request: Request, *, seeds: int = 1, controls: bool = False, quiet: b
                 failures.append(error)
             if seeds > 1:
                 print(f"seed {spec.seed}: {place}", file=sys.stderr)
-    if seeds > 1:
-        tables.show(sys.stdout, tables.seeds_table(paired.over_seeds(summaries)))
-    else:
-        parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
-        tables.show(sys.stdout, *parts, tables.final_table(summary))
-        print(f"{place}  ({summary['wall_s']:.1f} s)")
+        if seeds > 1:
+            tables.show(sys.stdout, tables.seeds_table(paired.over_seeds(summaries)))
+        else:
+            parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
+            tables.show(sys.stdout, *parts, tables.final_table(summary))
+            print(f"{place}  ({summary['wall_s']:.1f} s)")
     for failure in failures[:-1]:
         print(f"kdmesh: {failure}", file=sys.stderr)
     if failures:

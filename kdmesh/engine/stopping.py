@@ -15,14 +15,22 @@ if TYPE_CHECKING:
 
 
 class Stopping:
-    """Whom the signals reach. Before there is a ``run`` that can be continued, the first one ends at once too."""
+    """Whom the signals reach. Before there is a ``run`` that can be continued, the first one ends at once too.
 
-    def __init__(self) -> None:
+    ``finished``: there are results, and what is left is soon done, so that the first one has nothing to stop.
+    """
+
+    def __init__(self, finished: bool = False) -> None:
+        self.finished = finished
         self.run: Run | None = None
         self.at_once = False  # nothing more is to be waited for
 
     def __call__(self, number: int, _: Any) -> None:
         """Handle a signal."""
+        if self.finished:
+            self.finished = False
+            print("\nkdmesh: the run has finished, and is being closed; again: at once", file=sys.stderr, flush=True)
+            return
         if self.run is None or self.run.pausing or self.run.folder is None:
             self.at_once = True
             raise KeyboardInterrupt
@@ -31,9 +39,9 @@ class Stopping:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stopping]:
+def stoppable(finished: bool = False) -> Iterator[Stopping]:
     """Handle both signals inside. In a thread other than the main one they are left as they are."""
-    stopping = Stopping()
+    stopping = Stopping(finished)
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return

@@ -89,6 +89,19 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_to_equal_bits(tmp_path
     assert code == 2 and "this run has finished" in said
 
 
+def test_a_run_that_has_finished_is_closed_whoever_interrupts_that(tmp_path):
+    command = Command(tmp_path, SHORT)
+    deadline = time.monotonic() + PATIENCE
+    while not command.shown.stat().st_size:  # its results are shown while Ray is still there
+        assert time.monotonic() < deadline and command.process.poll() is None
+        time.sleep(0.02)
+    assert workers(command)
+    command.process.send_signal(signal.SIGINT)
+    code, said = command.end()
+    assert code == 0 and "the run has finished" in said and "Traceback" not in said, said
+    assert str(command.out) in command.shown.read_text(encoding="utf-8")
+
+
 def test_a_second_signal_ends_a_run_at_once(tmp_path):
     command = Command(tmp_path, endless(SHORT), "--backend", "inline")
     command.until("stage a")
