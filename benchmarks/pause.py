@@ -1,6 +1,6 @@
 """How soon an interrupted run is gone: Ctrl-C to every bundled topology on Ray, each agent on a host of its own.
 
-`kdmesh run NAME --set placement=spread` gets a SIGINT once its first stage trains: 0.2 to 1.5 s after that began, drawn
+`kdmesh run NAME --set placement=spread` gets a SIGINT once its first stage trains: 0.1 to 0.6 s after that began, drawn
 by a seed. Seconds from there until it has written its checkpoints and its process and all that it started are gone; the
 bound is 10 s. Then `kdmesh resume` must go on. Run: ``python benchmarks/pause.py [NAME ...]``.
 """
@@ -79,7 +79,7 @@ def lines(names: list[str]) -> Iterator[str]:
     yield f"{'topology':24}{'after':>8}{'gone in':>10}{'code':>8}{'checkpoints':>13}{'resumed':>9}"
     draw = random.Random(0)
     for name in names:
-        delay = draw.uniform(0.2, 1.5)
+        delay = draw.uniform(0.1, 0.6)
         with tempfile.TemporaryDirectory() as out:
             yield pause(name, Path(out), delay)
 
