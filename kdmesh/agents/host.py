@@ -86,8 +86,7 @@ class Host:
             if edge.target in self.agents and edge.objective
         }
         self._adopt_trained_rules()
-        trained = {name for stage in self.plan.stages for name in stage.weights}
-        if any(name in trained and weights.ema is None for name, weights in self.weights.items()):
+        if any(name in self.plan.trainable and weights.ema is None for name, weights in self.weights.items()):
             load_optimizers()
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
         self.guesses: dict[str, Tensor] = {}
