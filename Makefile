@@ -1,4 +1,5 @@
 # make demo   install and run the council      make test   install and run the tests
+# make slow   the tests that take minutes
 # make lint   style, types and layers          make bench, make claims, make chaos   measure: see docs/
 # make trec DATA=folder, make shakespeare DATA=folder   measure on real text: the top of benchmarks/trec.py and
 #   benchmarks/shakespeare.py says what to put into the folder, and where it is from
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test lint bench claims trec shakespeare chaos docs clean
+.PHONY: demo test slow lint bench claims trec shakespeare chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council
@@ -18,6 +19,9 @@ demo: $(RUN_READY)
 test: $(DEV_READY)
 	for folder in plugins/*/; do $(BIN)/python -m pytest --quiet $$folder || exit 1; done
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+slow: $(DEV_READY)
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .

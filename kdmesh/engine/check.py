@@ -48,6 +48,7 @@ class Checked:
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
+    notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
 
     def size(self, stream: str, agent: str) -> int:
         """How many samples an agent sees on a stream."""
@@ -65,9 +66,9 @@ def check(plan: Plan) -> list[str]:
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
     lines += [f"agent {name}: {count:,} parameters" for name, count in found.parameters.items()]
-    lines += [*texts.told(plan, found), *texts.crossings(plan, found), *texts.notes(plan, found)]
+    lines += [*texts.told(plan, found), *texts.crossings(plan, found)]
     lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items() if tap]
-    return [*lines, "everything fits"]
+    return [*lines, *(f"note: {text}" for text in found.notes), "everything fits"]
 
 
 def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Table | None = None) -> Checked:
@@ -83,6 +84,7 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     texts.compare(plan, found)
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found)
+    found.notes += texts.notes(plan, found)
     return found
 
 

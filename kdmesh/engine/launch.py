@@ -15,7 +15,7 @@ from kdmesh.agents.memory import keep_memory
 from kdmesh.agents.source import Source, digest
 from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
-from kdmesh.engine import controls, dropping, texts
+from kdmesh.engine import controls, dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
@@ -86,7 +86,7 @@ def run_once(
     events = Events(folder.events if folder else None)
     events.listeners += request.listeners
     placed.tell(events, folder)
-    for text in texts.notes(plan, checked):
+    for text in checked.notes:
         events.emit("note", text=text)
     started, extra = time.perf_counter(), None
     try:
