@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save, save_file
+
+from kdmesh.files import aside, to_json, write_all
 
 if TYPE_CHECKING:
     from kdmesh.agents.host import Host
@@ -31,15 +32,6 @@ def sees(name: str, folder: str, token: str) -> bool:
     return True
 
 
-def write(root: Path, files: Part) -> None:
-    """Write into a folder, which is made, what has content."""
-    root.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        if content is not None:
-            (root / name).parent.mkdir(exist_ok=True)
-            (root / name).write_bytes(content)
-
-
 def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any]) -> Part:
     """Write weights, configuration and a card in plain words.
 
@@ -50,15 +42,16 @@ def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any])
     module: Any = host.agents[agent].module
     own = getattr(module, "files", None)
     files: dict[str, bytes] = own(host.reading.encoder(agent).tokenizer) if own is not None else {}
-    files[CONFIG if own is None else OURS] = (json.dumps(_config(host, agent), indent=2) + "\n").encode()
+    files[CONFIG if own is None else OURS] = (to_json(_config(host, agent), 2) + "\n").encode()
     told = _card(agent, card, host) if own is None else _text_card(agent, card, host)
     files["README.md"] = told.encode()
     state = host.weights[host.plan.owner[agent]].state() if own is None else {}
     if folder is None:
         return {**({WEIGHTS: save(state)} if own is None else {}), **files}
-    write(Path(folder), {**files})
+    write_all(Path(folder), files)
     if own is None:
-        save_file(state, Path(folder) / WEIGHTS)
+        with aside(Path(folder) / WEIGHTS) as draft:
+            save_file(state, draft)
     return dict.fromkeys([*([WEIGHTS] if own is None else []), *files])
 
 

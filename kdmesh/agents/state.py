@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from kdmesh.agents.crossing import pack
 from kdmesh.agents.saving import Part
 from kdmesh.errors import RunFailed
+from kdmesh.files import aside, write
 from kdmesh.store import Key, Publication
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def save(host: Host, stage: str, folder: str | None) -> Part:
     root = Path(folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, root / names[0])
-        (root / names[1]).write_text(text, encoding="utf-8")
+        with aside(root / names[0]) as draft:
+            save_file(tensors, draft)
+        write(root / names[1], text)
     except (OSError, SafetensorError) as error:
         raise unwritable(error, root) from error
     return dict.fromkeys(names)

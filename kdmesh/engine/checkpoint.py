@@ -13,8 +13,9 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.saving import TOKEN, Part, write
+from kdmesh.agents.saving import TOKEN, Part
 from kdmesh.agents.state import unwritable
+from kdmesh.files import write_all, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -48,7 +49,7 @@ class Checkpoints:
         """Find the hosts that are on a machine without this folder: tokens left here must be seen both ways."""
         names, token = list(hosts), secrets.token_hex(8)
         try:
-            write(self.root, {TOKEN: token.encode()})
+            write_all(self.root, {TOKEN: token.encode()})
             seen = yield [backend.call(host, "sees", str(self.root), token) for host in names]
             shared = [host for host, there in zip(names, seen, strict=True) if there and self._has(host, token)]
             self.apart = set(names) - set(shared)
@@ -77,7 +78,7 @@ class Checkpoints:
         """Write what was handed over; returns the names of all files of the hosts."""
         try:
             for part in parts:
-                write(folder, part)
+                write_all(folder, part)
         except OSError as error:
             raise unwritable(error, folder) from error
         return [name for part in parts for name in part]
@@ -88,12 +89,10 @@ class Checkpoints:
         RunFailed where the disk is full or the folder cannot be written; the checkpoint before is whole then.
         """
         try:
-            (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+            write_json(folder / STATE, state, indent=1)
             sums = {name: _sum(folder / name) for name in sorted([*files, STATE])}
-            draft = folder / f"{MANIFEST}.part"
             number = self._number[stage]
-            draft.write_text(json.dumps({"stage": stage, "number": number, "sha256": sums}, indent=2) + "\n")
-            draft.rename(folder / MANIFEST)
+            write_json(folder / MANIFEST, {"stage": stage, "number": number, "sha256": sums})
             for old in folder.parent.glob("[0-9]*"):
                 if old.name.isdigit() and int(old.name) <= number - self.KEEP:
                     shutil.rmtree(old)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
+from kdmesh.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -35,9 +36,7 @@ def read(root: Path) -> list[Drop]:
 
 def write(root: Path, drops: list[Drop]) -> None:
     """Write it whole: a kill in between leaves the file of before."""
-    draft = root / f"{FILE}.part"
-    draft.write_text(json.dumps({"drops": drops}, indent=2) + "\n", encoding="utf-8")
-    draft.rename(root / FILE)
+    write_json(root / FILE, {"drops": drops})
 
 
 def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:

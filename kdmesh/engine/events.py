@@ -21,11 +21,13 @@ Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import RunFailed
+from kdmesh.files import LONE, plain, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +49,10 @@ class Events:
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            cut = _close_last_line(path)
+            self._file = path.open("a", encoding="utf-8", errors=LONE)
+            if cut:
+                self.emit("note", text=f"the log had been cut within its last line, which was: {cut}")
 
     def emit(self, kind: str, /, **fields: Any) -> None:
         """Write an event, unless it is `progress`, and tell the listeners.
@@ -56,13 +61,34 @@ class Events:
         """
         event = {"event": kind, "t": round(monotonic() - self._start, 3), **plain(fields)}
         if self._file is not None and kind != "progress":
-            self._file.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
-            self._file.flush()
+            self._write(to_json(event) + "\n")
         for listener in tuple(self.listeners):
             try:
                 listener(event)
             except Exception as error:
                 self._drop(listener, error)
+
+    def _write(self, line: str) -> None:
+        """RunFailed where the disk takes no more; there is no log from then on."""
+        assert self._file is not None
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            name = self._file.name
+            self._shut()
+            raise RunFailed(
+                f"the log of events could not be written: {error.strerror}",
+                where=name,
+                instead="make room, or give rights",
+            ) from error
+
+    def _shut(self) -> None:
+        """Close the file, also where it cannot take what is left to write."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
 
     def close(self) -> None:
         """Close the listeners and the file. Closing twice is harmless."""
@@ -74,9 +100,7 @@ class Events:
                 self._drop(listener, error)
             else:
                 self.listeners.remove(listener)
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._shut()
 
     def _drop(self, listener: Listener, error: Exception) -> None:
         # A `note` of the same failure may have been told from inside `emit` already, and removed this listener.
@@ -86,19 +110,16 @@ class Events:
             self.emit("note", text=f"the listener {name} failed and is removed: {type(error).__name__}: {error}")
 
 
-def plain(value: Any) -> Any:
-    """Return ``value`` as what JSON can hold: keys are text, and NaN and the infinities are None."""
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, Iterable):
-        return [plain(item) for item in value]
-    return str(value)
+def _close_last_line(path: Path) -> str:
+    """Take a last line that a kill has cut away from a log, and return it; nothing where the log is whole."""
+    if not path.is_file():
+        return ""
+    with path.open("r+b") as log:
+        content = log.read()
+        whole = content.rfind(b"\n") + 1
+        if cut := content[whole:]:
+            log.truncate(whole)
+        return cut.decode("utf-8", LONE)
 
 
 def _nothing() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import secrets
 import sys
@@ -11,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.saving import write
 from kdmesh.engine.collect import fresh
 from kdmesh.engine.texts import reports
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.files import inside, write, write_all, write_json
 from kdmesh.spec.yaml12 import dump
 from kdmesh.streams.texts import Texts
 
@@ -63,14 +62,14 @@ class Folder:
     def asked(self, plan: Plan, checked: Checked, source: str | None, begun: dict[str, Any]) -> None:
         """Write the file as given, the long form with every default, and the manifest with how it was ``begun``."""
         if source is not None:
-            (self.root / "mesh.yaml").write_text(source, encoding="utf-8")
+            write(self.root / "mesh.yaml", source)
         resolved = plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
-        (self.root / "resolved.yaml").write_text(dump(resolved), encoding="utf-8")
+        write(self.root / "resolved.yaml", dump(resolved))
         self.json("manifest.json", {**manifest(plan, checked), "begun": begun})
 
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""
-        (self.root / name).write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+        write_json(self.root / name, value)
 
     def agents(self, run: Run, summary: dict[str, Any]) -> None:
         """Have every host write its agents' folders, or hand them over where it does not see this one."""
@@ -78,11 +77,11 @@ class Folder:
         home, place, agents = self.root.resolve() / "agents", run.checkpoints.place, summary["agents"]
         agents = {name: facts for name, facts in agents.items() if name in run.host_of}
         saved = [
-            run.call(name, "save_agent", name, place(run.host_of[name], home / name), facts)
+            run.call(name, "save_agent", name, place(run.host_of[name], inside(home, name)), facts)
             for name, facts in agents.items()
         ]
         for name, files in zip(agents, run.backend.get(saved), strict=True):
-            write(home / name, files)
+            write_all(inside(home, name), files)
 
     def collect(self) -> str:
         """Take the folder to its place, if it has one; says where it is. RunFailed where that place fails."""

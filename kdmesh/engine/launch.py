@@ -26,6 +26,7 @@ from kdmesh.engine.resume import refuse_changes
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import stoppable
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.files import write
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
@@ -180,7 +181,7 @@ def _told(error: BaseException, folder: Folder) -> BaseException:
     if not isinstance(error, Exception):
         return KeyboardInterrupt(f"go on with: kdmesh resume {folder.root}")
     path = folder.root / "error.txt"
-    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    write(path, "".join(traceback.format_exception(error)))
     said = next(iter(str(error).splitlines()), "")
     return RunFailed(f"the run broke: {type(error).__name__}: {said}", instead=f"see the traceback in {path}")
 

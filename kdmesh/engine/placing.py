@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.engine.events import plain
 from kdmesh.engine.timing import Paces, measure
 from kdmesh.engine.works import memory, problem, process
 from kdmesh.errors import MeshError
@@ -50,7 +49,7 @@ class Placed:
         if self.lines:
             events.emit("placed", hosts=self.plan.hosts, lines=self.lines)
             if folder is not None:
-                folder.json("placement.json", plain(self.facts))
+                folder.json("placement.json", self.facts)
 
 
 def settle(plan: Plan, found: Checked, request: Request, session: Session) -> Placed:

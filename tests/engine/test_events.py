@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdmesh.engine.events import Events, plain
+from kdmesh.engine.events import Events
+from kdmesh.errors import RunFailed
+from kdmesh.files import plain
 
 
 def read(path: Path) -> list[dict]:
@@ -140,3 +142,25 @@ leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 def test_plain_is_always_valid_json_and_keeps_what_json_can_hold(value):
     once = plain(value)
     assert plain(json.loads(json.dumps(once, allow_nan=False))) == once
+
+
+@pytest.mark.parametrize("cut", [b'{"event": "no', b'{"event": "note", "t": 1}', b"\xff\x00"])
+def test_a_line_that_was_cut_is_taken_out_and_told(tmp_path, cut):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event": "note", "text": "whole"}\n' + cut)
+    log = Events(path)
+    log.emit("note", text="next")
+    log.close()
+    first, told, last = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert first["text"] == "whole" and last["text"] == "next"
+    assert "cut" in told["text"] and cut.decode("utf-8", "backslashreplace") in told["text"]
+
+
+def test_a_log_on_a_full_disk_ends_the_run_with_its_name_and_is_no_more():
+    log, heard = Events(Path("/dev/full")), []
+    log.listeners.append(heard.append)
+    with pytest.raises(RunFailed, match=r"/dev/full: the log .*No space left"):
+        log.emit("note", text="one")
+    log.emit("note", text="two")
+    log.close()
+    assert [event["text"] for event in heard] == ["two"]

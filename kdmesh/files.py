@@ -1,0 +1,120 @@
+"""Files of a run: written whole or not at all, and never outside the folder they belong to.
+
+Every file is written aside in its own folder, synced and renamed, so that a kill or a full disk leaves the one before.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DRAFT = ".part"  # how the name of a file ends that is not whole yet
+LONE = "backslashreplace"  # lone surrogates, which UTF-8 has no bytes for: as JSON writes them
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that know no syncing of folders
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Yield a new path in the folder of ``path``; what is written there takes its place once the block has ended.
+
+    The content is synced before the rename, and the folder after it. Where the block raises, nothing is left behind.
+    """
+    draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
+    try:
+        yield draft
+        _sync(draft)
+        draft.replace(path)
+        _sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, whole or not at all. OSError where that is not possible."""
+    with aside(path) as draft:
+        draft.write_bytes(content.encode("utf-8", LONE) if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any, indent: int = 2) -> None:
+    """Write a value as :func:`to_json` gives it, whole or not at all."""
+    write(path, to_json(value, indent) + "\n")
+
+
+def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:
+    """Write into a folder, which is made, what has content. MeshError for a name that leads outside of it."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if content is not None:
+            path = inside(root, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, content)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that any reader takes: numbers that are not finite are null. Other kinds of values as :func:`plain` says."""
+    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as what JSON can hold: keys are text, and NaN and the infinities are None.
+
+    Arrays become lists, their scalars numbers, and paths text.
+    """
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def inside(root: Path, *names: str) -> Path:
+    """Return the path below ``root`` that the names make. MeshError where it, or what it links to, is outside.
+
+    A name may be a relative path of its own, as ``adapter/config.json``.
+    """
+    path = root.joinpath(*names)
+    parts = [part for name in names for part in PurePath(name).parts]
+    plainly = (
+        all(name and "\0" not in name and not PurePath(name).is_absolute() for name in names) and ".." not in parts
+    )
+    try:
+        if plainly and path.resolve() != (home := root.resolve()) and path.resolve().is_relative_to(home):
+            return path
+    except (OSError, RuntimeError):  # a circle of links
+        pass
+    raise MeshError(f"{'/'.join(names)!r} leads outside of this folder", file=str(root), instead="a plain name")
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder, where the file system can."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if path.is_file() or error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(number)
