@@ -40,6 +40,7 @@ NOUNS = {
     "signals": "kind of signal",
 }
 KINDS = tuple(NOUNS)
+IMPORTED = ("models", "datasets")  # also named by an import path, ``package.module:Thing``
 FOLDER = "KDMESH_PLUGINS_DIR"  # read where kdmesh is started; its files travel, and workers may not see it
 SWITCHES = (
     "KDMESH_PLUGINS",
@@ -239,8 +240,23 @@ class Registry:
         raise MeshError(
             f"unknown {NOUNS[kind]} {name!r}",
             where=where,
-            instead="; ".join([nearest(name, known, f"known {kind}"), *missing]),
+            instead="; ".join([*self._meant(kind, name), nearest(name, known, f"known {kind}"), *missing]),
         )
+
+    def _meant(self, kind: str, name: str) -> list[str]:
+        """What an unknown name may be: a class without its colon, another case, a file or a hub's id."""
+        module, _, thing = name.rpartition(".")
+        if ":" in name:
+            return [f"only models and data sets are named by an import path; a plugin can offer {NOUNS[kind]} {name!r}"]
+        if kind in IMPORTED and re.fullmatch(FACTORY, f"{module}:{thing}") and thing[:1].isupper():
+            return [f"'{module}:{thing}', with a colon, for {thing} of the module {module}"]
+        if name.lower() in self._offers[kind]:
+            return [name.lower()]
+        reading = [
+            offer.name for offer in self.offers(kind) if kind in IMPORTED and "path" in offer.config.model_fields
+        ]
+        fits = [other for other in reading if name.endswith(f".{other}")] or (reading if len(reading) == 1 else [])
+        return [f"a file, folder or hub id is a setting: {{{other}: {{path: {name!r}}}}}" for other in fits]
 
     def check(self, kind: str, name: str, config: dict[str, Any], where: str = "") -> Any:
         """Validate a configuration and return it as the offer's pydantic model; ``where``: the path of the name."""
@@ -250,7 +266,7 @@ class Registry:
         except ValidationError as error:
             from kdmesh.spec.read import explain
 
-            raise explain(error, offer.config, where=f"{where}.{name}" if where else name) from None
+            raise explain(error, offer.config, where=f"{where}.{name}" if where else name, data=config) from None
 
     def origin(self, kind: str, name: str) -> PluginRecord | None:
         """Return the plugin that an offer in use comes from, None for a built-in one."""

@@ -17,6 +17,7 @@ class Named(Strict):
     """Something chosen by name: written ``kl`` or ``{kl: {temperature: 4}}``. A name with a colon is an import path."""
 
     kind: ClassVar[str] = ""  # the registry's kind, for `kdmesh schema`
+    usual: ClassVar[dict[str, type[BaseModel]]] = {}  # where nothing is offered: settings of some names, for messages
 
     name: str = Field(description="what is chosen")
     config: dict[str, Any] = Field(default_factory=dict, description="its settings")
@@ -88,9 +89,36 @@ class SignalRef(Named):
     kind: ClassVar[str] = "signals"
 
 
+class AdamWArguments(BaseModel):
+    """What is often set of torch.optim.AdamW, and of many others."""
+
+    lr: float = Field(1e-3, description="learning rate")
+    weight_decay: float = Field(1e-2, description="decay of the weights at an update")
+    betas: list[float] = Field([0.9, 0.999], description="shares of the running means that are kept")
+    eps: float = Field(1e-8, description="added to the denominator")
+
+
+class SGDArguments(BaseModel):
+    """What is often set of torch.optim.SGD."""
+
+    lr: float = Field(1e-3, description="learning rate")
+    momentum: float = Field(0.0, description="share of the last update that is kept")
+    nesterov: bool = Field(False, description="Nesterov's momentum")
+
+
+class WarmUp(BaseModel):
+    """The setting of the schedules that are built in."""
+
+    warmup: float = Field(0, description="updates in which the learning rate rises")
+
+
 class OptimizerRef(Named):
     """Any optimiser of torch.optim by its name, lower case or exact (``adamw``), with its arguments."""
+
+    usual: ClassVar[dict[str, type[BaseModel]]] = {"adamw": AdamWArguments, "sgd": SGDArguments}
 
 
 class ScheduleRef(Named):
     """``constant``, ``cosine``, ``linear``, ``step``, or a class of torch.optim.lr_scheduler with its arguments."""
+
+    usual: ClassVar[dict[str, type[BaseModel]]] = {"cosine": WarmUp}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.spec.annotations import alternatives, is_model
 from kdmesh.spec.base import Named
+from kdmesh.spec.elsewhere import elsewhere, fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pydantic import ValidationError
     from pydantic.fields import FieldInfo
@@ -27,18 +28,23 @@ _MANY = {str: "a list of names", int: "a list of whole numbers", float: "a list 
 _BOUNDS = ("greater_than", "less_than", "multiple_of", "finite_number", "too_", "string_", "list_", "dict_")
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str = "", file: str = "") -> MeshError:
+def explain(
+    error: ValidationError, model: type[BaseModel], where: str = "", file: str = "", data: Any = None
+) -> MeshError:
     """Return the one error to raise for ``error``, which validating ``model`` gave.
 
     ``where`` is the path of the model inside the file. Paths are those the user wrote: aliases (`from`), no branches of
-    unions, no class names. An unknown field suggests the nearest of the model at its path. The first problem fills the
-    error's fields; up to four more are appended to its text, unknown fields before what is missing because of them.
+    unions, no class names. An unknown field is told where it belongs, or the nearest of the model at its path; the
+    names in ``data``, which was validated, are kept. The first problem fills the error's fields; up to four more are
+    appended to its text, unknown fields before what is missing because of them.
     """
     found = [_Place.of(model, details) for details in error.errors(include_url=False)]
     deeper = {place.path[:depth] for place in found for depth in range(len(place.path))}
     found = [place for place in found if not (place.union and place.path in deeper)]  # the branch not meant
     found.sort(key=lambda place: place.details["type"] != "extra_forbidden")
-    problems = [_problem(list(places)) for _, places in groupby(found, key=lambda place: (place.path, place.union))]
+    problems = [
+        _problem(list(places), data) for _, places in groupby(found, key=lambda place: (place.path, place.union))
+    ]
     first, rest = problems[0], problems[1:]
     more = [
         f"also {_join(where, other.path)}: {'; '.join(part for part in (other.what, other.instead) if part)}"
@@ -77,16 +83,16 @@ class _Place:
         here: Any = model
         owner, field, union = model, None, None
         for part in details["loc"]:
-            members = _members(here)
+            members = alternatives(here)
             if len(members) > 1:  # pydantic names the branch it tried here
                 union, here = here, next((member for member in members if _is_label(str(part), member)), None)
                 continue
             here, union = members[0] if members else None, None
-            if _is_model(here, Named):
+            if is_model(here, Named):
                 break  # `name` and `config` are no words of the file
             if part != "[key]":
                 path.append(str(part))
-            if _is_model(here, BaseModel):
+            if is_model(here, BaseModel):
                 owner = here
                 field = next((f for n, f in here.model_fields.items() if part in (n, f.alias)), None)
                 here = field.annotation if field else None
@@ -97,19 +103,20 @@ class _Place:
         return cls(details, tuple(path), allowed, owner, field, union is not None)
 
 
-def _problem(places: Sequence[_Place]) -> _Problem:
+def _problem(places: Sequence[_Place], data: Any) -> _Problem:
     """Tell what is wrong at one path; several places are the branches of one union."""
     place = places[0]
     details, kind, value = place.details, place.details["type"], place.details["input"]
     about = f" ({place.field.description})" if place.field and place.field.description else ""
     if kind == "extra_forbidden":
-        known = [field.alias or name for name, field in place.owner.model_fields.items()]
-        return _Problem(place.path, "unknown field", nearest(place.path[-1], known, "fields"))
+        return _Problem(place.path, "unknown field", _instead(place, data))
     if kind == "missing":
         return _Problem(place.path, "is missing", f"add `{place.path[-1]}: ...`{about}")
     said = [str(p.details["ctx"]["error"]) for p in places if p.details["type"] in ("value_error", "assertion_error")]
     if said:
         return _Problem(place.path, said[0] if _short(value) in said[0] else f"{said[0]}; found {_short(value)}", "")
+    if not isinstance(value, str | int | float | list | tuple | dict | None):
+        return _Problem(place.path, f"found an object, {type(value).__name__}", _named(place))
     if details["loc"][-1:] == ("[key]",):
         return _Problem(place.path, f"the name {_short(value)} is not text", f"put it in quotes: '{value}'")
     words = _words(place.allowed, value)
@@ -120,9 +127,35 @@ def _problem(places: Sequence[_Place]) -> _Problem:
     return _Problem(place.path, f"found {_short(value)}", words + about)
 
 
+def _instead(place: _Place, data: Any) -> str:
+    """What to write in place of a field that is unknown where it stands."""
+    from kdmesh.spec.mesh import MeshSpec
+
+    name, known = place.path[-1], fields(place.owner)
+    there = elsewhere(name, place.details["input"], place.owner, _at(data, place.path[:-1]), MeshSpec, data)
+    listed = nearest(name, known, "fields") if known else "nothing: it has no settings"
+    return f"{there}; {listed}" if there else listed
+
+
+def _named(place: _Place) -> str:
+    """What to write in place of an object that Python gave: modules and data are given elsewhere, and named here."""
+    words = _words(place.allowed) or "plain data, as in a file"
+    return f"{words}; a module is given by mesh.agent(NAME, module) and data by Mesh(data=...): write its name here"
+
+
+def _at(data: Any, path: Sequence[str]) -> Any:
+    """What stands at a path of plain data; None where nothing does."""
+    for part in path:
+        try:
+            data = data[part] if isinstance(data, dict) else data[int(part)]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return None
+    return data
+
+
 def _words(annotation: Any, value: Any = None) -> str:
     """Say in plain words what an annotation allows."""
-    members = _members(annotation)
+    members = alternatives(annotation)
     if float in members:
         members = [member for member in members if member is not int]
     literals = [str(choice) for member in members if get_origin(member) is Literal for choice in get_args(member)]
@@ -131,9 +164,9 @@ def _words(annotation: Any, value: Any = None) -> str:
         origin = get_origin(member) or member
         if origin in (list, tuple, set, frozenset):
             told.append(_MANY.get((get_args(member) or (None,))[0], "a list"))
-        elif _is_model(member, Named):
+        elif is_model(member, Named):
             told.append("a name, or {name: {setting: value}}")
-        elif _is_model(member, BaseModel):
+        elif is_model(member, BaseModel):
             told.append("{" + ", ".join(f"{name}: ..." for name in _shown(member)) + "}")
         elif origin in _WORDS:
             told.append(_WORDS[origin])
@@ -146,31 +179,11 @@ def _shown(model: type[BaseModel]) -> list[str]:
     return [name for name, required in fields if required] or [name for name, _ in fields[:3]]
 
 
-def _members(annotation: Any) -> list[Any]:
-    """The alternatives of a union but None; of anything else, itself."""
-    return [member for member in _flat(annotation) if member is not NoneType]
-
-
-def _flat(annotation: Any) -> Iterator[Any]:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _flat(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _flat(member)
-    else:
-        yield annotation
-
-
 def _is_label(label: str, member: Any) -> bool:
     """Whether pydantic's name of a branch (``literal['a']``, ``dict[str,int]``, ``Ramp``) means this member."""
     name = getattr(get_origin(member) or member, "__name__", "").lower()
     label = label.lower()
     return label == name or label.startswith(f"{name}[") or label.endswith((f"-{name}", f" {name}]"))
-
-
-def _is_model(annotation: Any, base: type[BaseModel]) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, base)
 
 
 def _join(where: str, path: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def parse(data: dict[str, Any], file: str = "") -> MeshSpec:
     try:
         return MeshSpec.model_validate(_mapping(data, file))
     except ValidationError as error:
-        raise explain(error, MeshSpec, file=file) from None
+        raise explain(error, MeshSpec, file=file, data=data) from None
 
 
 def locate(source: str | Path) -> Path:

@@ -50,6 +50,12 @@ def test_scalars_are_those_of_yaml_1_2(text, value):
     assert type(read) is type(value)
 
 
+@pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029", "\ufeff", "\r", "\t", "\x00"])
+@pytest.mark.parametrize("text", ["a{}", "{}a", "a {} b", "0{}", "{}"])
+def test_rare_signs_are_dumped_so_that_they_read_back(text, sign):
+    assert load(dump({"x": text.format(sign)})) == {"x": text.format(sign)}
+
+
 @given(PLAIN)
 def test_what_is_dumped_reads_back(data):
     assert load(dump(data)) == data
