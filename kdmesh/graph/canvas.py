@@ -16,6 +16,7 @@ from kdmesh.spec import (
     ProgramItem,
     StreamSpec,
 )
+from kdmesh.spec.names import LENGTH, folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,8 +140,11 @@ class Canvas:
 
     @staticmethod
     def _free(hint: str, taken: Any) -> str:
+        """A name that is free, also without case, made of the hint, with a number where that is taken."""
+        known = {folded(name) for name in taken}
+        hint = hint if len(hint) <= LENGTH else hint[: LENGTH - 4]
         name, number = hint, 2
-        while name in taken:
+        while folded(name) in known:
             name, number = f"{hint}{number}", number + 1
         return name
 

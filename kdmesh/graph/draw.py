@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph.canvas import Canvas, expand
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
+from kdmesh.spec.names import refuse
 
 if TYPE_CHECKING:
     from kdmesh.plugins import Registry
@@ -28,6 +29,8 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
             offer.make(ref.config).draw(canvas)
         except Exception as error:
             registry.blame("strategies", ref.name, error, "as it drew", canvas.where)
+        refuse([*canvas.agents, *canvas.consensuses], canvas.where)
+        refuse(canvas.streams, canvas.where)
         _check_drawn(canvas, registry, nodes, flows)
         origins.update((f"flows.{len(spec.flows) + drawn}", canvas.where) for drawn in range(flows, len(canvas.flows)))
         origins.update((f"consensus.{node}", f"{canvas.where}.consensus") for node in canvas.consensuses.keys() - nodes)
@@ -74,12 +77,12 @@ def _replicate(spec: MeshSpec) -> MeshSpec:
     if all(agent.count is None for agent in spec.agents.values()):
         return spec
     agents: dict[str, AgentSpec] = {}
+    names: list[str] = []
     for name, agent in spec.agents.items():
-        if agent.count is None:
-            agents[name] = agent
-        else:
-            one = agent.model_copy(update={"count": None})
-            agents.update({f"{name}[{i}]": one for i in range(agent.count)})
+        members = [name] if agent.count is None else [f"{name}[{i}]" for i in range(agent.count)]
+        names += members
+        agents.update(dict.fromkeys(members, agent.model_copy(update={"count": None})))
+    refuse([*names, *spec.consensus], "agents")
     update: dict[str, Any] = {"agents": agents}
     update["flows"] = [
         flow.model_copy(update={"from_": expand(flow.from_, agents), "to": expand(flow.to, agents)})

@@ -10,6 +10,7 @@ import networkx as nx
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.check import below
 from kdmesh.spec import HostSpec
+from kdmesh.spec.names import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,6 +111,7 @@ def _explicit(
 ) -> dict[str, list[str]]:
     """Check a placement that the file spells out."""
     host_of: dict[str, str] = {}
+    refuse(placement, "placement")
     held = {host: value.agents if isinstance(value, HostSpec) else value for host, value in placement.items()}
     for host, agents in held.items():
         for name in agents:

@@ -12,6 +12,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.spec.annotations import alternatives, is_model
 from kdmesh.spec.base import Named
 from kdmesh.spec.elsewhere import elsewhere, fields
+from kdmesh.spec.names import BAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,6 +118,10 @@ def _problem(places: Sequence[_Place], data: Any) -> _Problem:
         return _Problem(place.path, said[0] if _short(value) in said[0] else f"{said[0]}; found {_short(value)}", "")
     if not isinstance(value, str | int | float | list | tuple | dict | None):
         return _Problem(place.path, f"found an object, {type(value).__name__}", _named(place))
+    if kind == BAD:
+        of_key = details["loc"][-1:] == ("[key]",)
+        ctx = details["ctx"]
+        return _Problem(place.path[:-1] if of_key else place.path, ctx["what"], ctx["instead"])
     if details["loc"][-1:] == ("[key]",):
         return _Problem(place.path, f"the name {_short(value)} is not text", f"put it in quotes: '{value}'")
     words = _words(place.allowed, value)

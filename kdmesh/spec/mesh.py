@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from kdmesh.spec.agents import AgentSpec
 from kdmesh.spec.base import StrategyRef, Strict
 from kdmesh.spec.data import DataSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec
+from kdmesh.spec.names import FORM, Name, unique
 from kdmesh.spec.program import ProgramItem
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainSpec
+
+T = TypeVar("T", bound=dict[str, Any])
 
 
 class HostSpec(Strict):
@@ -27,7 +30,7 @@ class HostSpec(Strict):
 class MeshSpec(Strict):
     """A graph of models along whose edges knowledge flows: agents, how they are connected, data, training."""
 
-    name: str = Field("mesh", pattern=r"^[\w][\w.-]*$", description="name of the run's folder")
+    name: Name = Field("mesh", description="name of the run's folder", json_schema_extra={"pattern": FORM})
     description: str = Field("", description="one line: what this mesh shows")
     task: Literal["classification", "token_classification", "language_modelling"] = Field(
         "classification", description="what the models learn: a class of a sample, a tag of a word, the next token"
@@ -35,14 +38,14 @@ class MeshSpec(Strict):
     seed: int = Field(0, ge=0, description="seed of everything random")
     data: DataSpec | None = Field(None, description="data set and splits")
     text: TextSpec = Field(default_factory=TextSpec, description="how texts become tokens (text tasks)")
-    streams: dict[str, StreamSpec] = Field(default_factory=dict, description="named streams over the splits")
-    agents: dict[str, AgentSpec] = Field(description="the models, by name")
+    streams: dict[Name, StreamSpec] = Field(default_factory=dict, description="named streams over the splits")
+    agents: dict[Name, AgentSpec] = Field(description="the models, by name")
     connect: list[StrategyRef] = Field(default_factory=list, description="short form: strategies over agents")
-    consensus: dict[str, ConsensusSpec] = Field(default_factory=dict, description="long form: consensus nodes")
+    consensus: dict[Name, ConsensusSpec] = Field(default_factory=dict, description="long form: consensus nodes")
     flows: list[FlowSpec] = Field(default_factory=list, description="long form: the edges")
     program: list[ProgramItem] = Field(default_factory=list, description="what a stage does, if not one lesson")
     train: TrainSpec = Field(default_factory=TrainSpec, description="training settings; agents may override")
-    placement: Literal["together", "spread", "auto"] | dict[str, list[str] | HostSpec] = Field(
+    placement: Literal["together", "spread", "auto"] | dict[Name, list[str] | HostSpec] = Field(
         "auto",
         description="which host holds which agents: auto (a plugin's answer, else measured when it runs), together, "
         "spread, or {host: [agents]}",
@@ -53,10 +56,24 @@ class MeshSpec(Strict):
     def _some(cls, value: dict[str, AgentSpec]) -> dict[str, AgentSpec]:
         if not value:
             raise ValueError("a mesh needs at least one agent")
-        if "labels" in value:
-            raise ValueError("`labels` names the labels' own source; call the agent something else")
-        return value
+        return unique(_not_labels(value))
+
+    @field_validator("streams", "placement")
+    @classmethod
+    def _apart(cls, value: Any) -> Any:
+        return unique(value) if isinstance(value, dict) else value
+
+    @field_validator("consensus")
+    @classmethod
+    def _nodes(cls, value: dict[str, ConsensusSpec], info: ValidationInfo) -> dict[str, ConsensusSpec]:
+        return unique(_not_labels(value), info.data.get("agents", ()))
 
     def dump(self) -> dict[str, Any]:
         """The mesh as plain data that reads back to the same mesh, without what was left at its default."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def _not_labels(names: T) -> T:
+    if "labels" in names:
+        raise ValueError("`labels` names the labels' own source; call it something else")
+    return names
