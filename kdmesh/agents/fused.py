@@ -1,7 +1,8 @@
 """An update by torch's fused kernels alone, without the bookkeeping that an optimiser's ``step`` does around them.
 
 Half of a small model's update is that bookkeeping: hooks, profiling, sorting tensors by device. The kernels, their
-arguments and so every bit are those of ``step``; `tests/agents/test_fused.py` compares the two.
+arguments and so every bit are those of ``step``: settings are read at every update, since schedules move not only the
+rate but momentum and betas too. `tests/agents/test_fused.py` compares the two.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _adam(optimizer: torch.optim.Optimizer, group: dict[str, Any], slots: list[d
     counts = torch.stack([slot["step"] for slot in slots])
     for slot, count in zip(slots, counts.unbind(), strict=True):
         slot["step"] = count
-    parameters, betas = group["params"], group["betas"]
+    parameters = group["params"]
     firsts, seconds, rows = ([slot[name] for slot in slots] for name in ("exp_avg", "exp_avg_sq", "step"))
     decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
     kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
@@ -62,6 +63,7 @@ def _adam(optimizer: torch.optim.Optimizer, group: dict[str, Any], slots: list[d
     @torch.no_grad()
     def update(gradients: list[Tensor]) -> None:
         counts.add_(1)
+        beta1, beta2 = group["betas"]
         kernel(
             parameters,
             gradients,
@@ -70,8 +72,8 @@ def _adam(optimizer: torch.optim.Optimizer, group: dict[str, Any], slots: list[d
             [],
             rows,
             lr=group["lr"],
-            beta1=betas[0],
-            beta2=betas[1],
+            beta1=beta1,
+            beta2=beta2,
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             amsgrad=False,
@@ -82,21 +84,25 @@ def _adam(optimizer: torch.optim.Optimizer, group: dict[str, Any], slots: list[d
 
 
 def _sgd(optimizer: torch.optim.Optimizer, group: dict[str, Any], slots: list[dict[str, Any]]) -> Kernel | None:
-    """SGD, after the first update of every parameter."""
-    moving = group["momentum"] != 0
-    if moving and any(slot.get("momentum_buffer") is None for slot in slots):
+    """SGD, after the first update of every parameter; the first one with a momentum, too, is the optimiser's own."""
+    parameters, state = group["params"], optimizer.state
+    buffers = [slot["momentum_buffer"] for slot in slots if slot.get("momentum_buffer") is not None]
+    if 0 < len(buffers) < len(parameters):
         return None
-    parameters = group["params"]
-    buffers = [slot["momentum_buffer"] for slot in slots] if moving else []
 
     @torch.no_grad()
     def update(gradients: list[Tensor]) -> None:
+        momentum = group["momentum"]
+        if momentum and not buffers:
+            optimizer.step()
+            buffers[:] = [state[p]["momentum_buffer"] for p in parameters]
+            return
         torch._fused_sgd_(
             parameters,
             gradients,
-            buffers,
+            buffers if momentum else [],
             weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
+            momentum=momentum,
             lr=group["lr"],
             dampening=group["dampening"],
             nesterov=group["nesterov"],

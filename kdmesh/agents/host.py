@@ -14,8 +14,9 @@ from kdmesh.agents.build import build, load_weights, origin
 from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.agents.feed import Feed
 from kdmesh.agents.lesson import Frame, Lesson
+from kdmesh.agents.optimizers import load_optimizers
 from kdmesh.agents.reading import Reading
-from kdmesh.agents.weights import Weights, load_optimizers
+from kdmesh.agents.weights import Weights
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import dense

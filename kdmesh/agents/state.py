@@ -166,6 +166,11 @@ def _restore(weights: Weights, facts: dict[str, Any], found: dict[str, dict[tupl
         now = weights.optimizer.state_dict()["param_groups"]
         groups = [{**old, "params": group["params"]} for old, group in zip(facts["groups"], now, strict=True)]
         weights.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        for number, parameter in enumerate(weights.parameters):  # torch gives some the type of their parameter
+            loaded = weights.optimizer.state[parameter] if number in slots else {}
+            for slot, saved in slots.get(number, {}).items():
+                if loaded[slot].dtype != saved.dtype:
+                    loaded[slot] = saved.to(loaded[slot].device)
     if weights.schedule is not None and "schedule" in facts:
         weights.schedule.load_state_dict({**weights.schedule.state_dict(), **facts["schedule"]})
     grads = {int(key[1]): value for key, value in found.get("grad", {}).items() if key[0] == name}

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-import math
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from kdmesh.agents.fused import kernel_of
-from kdmesh.errors import MeshError, nearest
+from kdmesh.agents.optimizers import make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kdmesh.agents.fused import Kernel
     from kdmesh.spec import EmaSpec, TrainSpec
-    from kdmesh.spec.base import ScheduleRef
-
-_OPTIMIZERS = {
-    name.lower(): kind
-    for name, kind in vars(torch.optim).items()
-    if isinstance(kind, type)
-    and issubclass(kind, torch.optim.Optimizer)
-    and kind is not torch.optim.Optimizer
-    and inspect.signature(kind.step).parameters["closure"].default is None  # LBFGS must re-evaluate: no step of ours
-}
 
 
 class Weights:
@@ -55,7 +42,7 @@ class Weights:
         self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
         self.pending = False
         self._slots = self._kernel = None
-        self._late = isinstance(self.optimizer, torch.optim.SGD) and bool(self.optimizer.defaults["momentum"])
+        self._late = isinstance(self.optimizer, torch.optim.SGD) and bool(self.optimizer.defaults["fused"])
 
     def zero(self) -> None:
         """Forget gradients, unless they are accumulating."""
@@ -109,8 +96,10 @@ def late_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Paramete
     """Give a buffer of zeros to who gets its first gradient later than others, an adapter in its burn-in say.
 
     Torch's fused SGD fails at such a parameter; with no dampening, momentum * 0 + gradient is what its first step is
-    defined to be. Returns whether some are still without one.
+    defined to be. A schedule may move the momentum, from 0 too. Returns whether some are still without a buffer.
     """
+    if not optimizer.param_groups[0]["momentum"]:
+        return True
     state = optimizer.state
     lacking = [p for p in parameters if p.requires_grad and state[p].get("momentum_buffer") is None]
     if len(lacking) < len(parameters):
@@ -118,68 +107,3 @@ def late_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Paramete
             if parameter.grad is not None:
                 state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return bool(lacking)
-
-
-def load_optimizers() -> None:
-    """Have torch import what its first optimiser needs, seconds of it: within a stage, a Ctrl-C would wait for that."""
-    torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-
-
-def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: str) -> torch.optim.Optimizer:
-    """Any class of torch.optim by its name; fused where torch has it for this device."""
-    kind = _OPTIMIZERS.get(settings.optimizer.name.lower())
-    if kind is None:
-        raise MeshError(
-            f"unknown optimizer {settings.optimizer.name!r}",
-            where=f"{where}.optimizer",
-            instead=nearest(settings.optimizer.name.lower(), _OPTIMIZERS, "optimisers of torch.optim"),
-        )
-    known = inspect.signature(kind).parameters
-    for argument in settings.optimizer.config:
-        if argument not in known:
-            raise MeshError(
-                f"{kind.__name__} has no argument {argument!r}",
-                where=f"{where}.optimizer.{settings.optimizer.name}",
-                instead=nearest(argument, [name for name in known if name != "params"], "arguments"),
-            )
-    config = dict(settings.optimizer.config)
-    try:
-        if "fused" in known and "foreach" not in config and not config.get("dampening"):
-            with suppress(RuntimeError):  # no fused kernel for these parameters' device or dtype
-                return kind(parameters, **{"fused": True} | config)
-        return kind(parameters, **config)
-    except (TypeError, ValueError) as error:
-        raise MeshError(
-            str(error), where=f"{where}.optimizer.{settings.optimizer.name}", instead="see torch.optim"
-        ) from None
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, ref: ScheduleRef | None, updates: int, where: str) -> Any:
-    """A schedule over so many updates: constant, cosine, linear (to zero), or a class of torch's lr_scheduler."""
-    if ref is None or ref.name == "constant":
-        return None
-    lr = torch.optim.lr_scheduler
-    if ref.name in ("cosine", "linear"):
-        warmup = int(ref.config.get("warmup", 0))
-        if unknown := set(ref.config) - {"warmup"}:
-            raise MeshError(f"unknown setting {unknown.pop()!r}", where=f"{where}.schedule", instead="warmup: updates")
-
-        def factor(update: int) -> float:
-            if update < warmup:
-                return (update + 1) / warmup
-            done = min(1.0, (update - warmup) / max(1, updates - warmup))
-            return (1 + math.cos(math.pi * done)) / 2 if ref.name == "cosine" else 1 - done
-
-        return lr.LambdaLR(optimizer, factor)
-    kind = getattr(lr, ref.name, None)
-    if not (isinstance(kind, type) and issubclass(kind, lr.LRScheduler)):
-        known = ["constant", "cosine", "linear", *(n for n in vars(lr) if n.endswith("LR"))]
-        raise MeshError(
-            f"unknown schedule {ref.name!r}", where=f"{where}.schedule", instead=nearest(ref.name, known, "schedules")
-        )
-    try:
-        return kind(optimizer, **ref.config)
-    except TypeError as error:
-        raise MeshError(
-            str(error), where=f"{where}.schedule.{ref.name}", instead="see torch.optim.lr_scheduler"
-        ) from None

@@ -44,16 +44,23 @@ def lesson_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[
 
 
 def planned_updates(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
-    """Optimiser updates of each of a stage's weights over the whole program; a lesson's last one may be partial."""
+    """Optimiser updates of each of a stage's weights over the whole program; a lesson's last one may be partial.
+
+    A trained consensus is updated with those who read it.
+    """
 
     def walk(lines: list[Train | Publish | Repeat], times: int) -> None:
         for line in lines:
             if isinstance(line, Repeat):
                 walk(line.body, times * line.times)
             elif isinstance(line, Train):
-                for owner, steps in lesson_steps(plan, found, stage, line).items():
-                    updates = -(-steps // plan.train(owner).accumulate)
-                    total[owner] = total.get(owner, 0) + updates * times
+                steps = lesson_steps(plan, found, stage, line)
+                updates = {owner: -(-count // plan.train(owner).accumulate) for owner, count in steps.items()}
+                for name in (name for name in stage.weights if name in plan.consensus):
+                    readers = (plan.owner.get(edge.target, "") for edge in plan.consensus[name].readers)
+                    updates[name] = max((updates[owner] for owner in readers if owner in updates), default=0)
+                for name, count in updates.items():
+                    total[name] = total.get(name, 0) + count * times
 
     total: dict[str, int] = {}
     walk(stage.program.body, 1)

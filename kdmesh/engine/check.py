@@ -11,16 +11,18 @@ from torch import nn
 
 from kdmesh.agents.build import build, load_weights, origin, output
 from kdmesh.agents.reading import Reading
+from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.agents.weights import make_optimizer, make_schedule
 from kdmesh.engine import texts
+from kdmesh.engine.budget import planned_updates
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import Lazy, Projected, apart, dense
 
 if TYPE_CHECKING:
+    from kdmesh.agents.rehearsal import Kind
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.streams.stream import Stream
@@ -47,6 +49,7 @@ class Checked:
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
+    kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
 
@@ -82,8 +85,11 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     _streams(plan, found)
     _models(plan, found, modules or {})
     texts.compare(plan, found)
+    updates: dict[str, int] = {}
+    for stage in plan.stages:
+        updates |= planned_updates(plan, found, stage)
     for name in dict.fromkeys(plan.owner.values()):
-        _settings(plan, name, found)
+        _settings(plan, name, found, updates.get(name, 0))
     found.notes += texts.notes(plan, found)
     return found
 
@@ -162,7 +168,7 @@ def _streams(plan: Plan, found: Checked) -> None:
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
-    known: dict[str, tuple[int, torch.Size, int]] = {}
+    known: dict[str, tuple[int, torch.Size, int, frozenset[Kind]]] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
         written = dict(taps.get(agent, {}))
@@ -184,9 +190,10 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                         found.per_token.add((agent, name))
             logits = values.get(EXIT, logits)
             width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
-            known[key] = (sum(parameter.numel() for parameter in module.parameters()), logits.shape, width)
+            count = sum(parameter.numel() for parameter in module.parameters())
+            known[key] = count, logits.shape, width, kinds_of(module.parameters())
             _made(plan, agent, values, logits, found)
-        found.parameters[agent], shape, found.widths[agent] = known[key]
+        found.parameters[agent], shape, found.widths[agent], found.kinds[owner] = known[key]
         if plan.spec.task == "language_modelling":
             found.shapes[agent, ""] = shape[1:]
             continue
@@ -298,17 +305,18 @@ def _set_at(plan: Plan, owner: str, field: str) -> str:
     return "train" if getattr(own, field) is None else f"agents.{owner}.train"
 
 
-def _settings(plan: Plan, owner: str, found: Checked) -> None:
+def _settings(plan: Plan, owner: str, found: Checked, updates: int) -> None:
     """Optimiser, schedule, device, weights file and early stopping can be what the file says."""
     train = plan.train(owner)
-    optimizer = make_optimizer([nn.Parameter(torch.zeros(1))], train, _set_at(plan, owner, "optimizer"))
-    make_schedule(optimizer, train.schedule, 1, _set_at(plan, owner, "schedule"))
     device = train.device.split(":")[0]
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[device]:
         raise MeshError(
             f"there is no {device} device here", where=f"{_set_at(plan, owner, 'device')}.device", instead="device: cpu"
         )
+    sections = _set_at(plan, owner, "optimizer"), _set_at(plan, owner, "schedule")
+    said = rehearse(found.kinds[owner] if updates else (), train, updates, sections)
+    found.notes += [f"{owner}: {text}" for text in said]
     evaluates = train.early_stopping is not None or train.evaluate_every is not None
     if evaluates and "validation" not in found.streams:
         what = "early stopping" if train.early_stopping is not None else "`evaluate_every`"

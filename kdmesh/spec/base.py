@@ -109,7 +109,7 @@ class SGDArguments(BaseModel):
 class WarmUp(BaseModel):
     """The setting of the schedules that are built in."""
 
-    warmup: float = Field(0, description="updates in which the learning rate rises")
+    warmup: float = Field(0, description="updates in which the learning rate rises, or a share of all")
 
 
 class OptimizerRef(Named):
@@ -119,6 +119,9 @@ class OptimizerRef(Named):
 
 
 class ScheduleRef(Named):
-    """``constant``, ``cosine``, ``linear``, ``step``, or a class of torch.optim.lr_scheduler with its arguments."""
+    """``constant``, ``cosine`` or ``linear`` (to zero), each with a ``warmup``, or a class of torch.optim.lr_scheduler.
+
+    ``warmup``: a number of optimiser updates, or, between 0 and 1, a share of all that are planned.
+    """
 
     usual: ClassVar[dict[str, type[BaseModel]]] = {"cosine": WarmUp}

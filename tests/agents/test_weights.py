@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdmesh.agents.build import import_path, load_weights, output
-from kdmesh.agents.weights import Weights, make_optimizer, make_schedule
+from kdmesh.agents.optimizers import make_optimizer, make_schedule
+from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
 from kdmesh.spec import TrainSpec
 
@@ -47,7 +48,7 @@ def test_little_is_left_to_import_for_the_first_optimiser() -> None:
     code = """
 import sys
 import torch
-from kdmesh.agents.weights import load_optimizers, make_optimizer
+from kdmesh.agents.optimizers import load_optimizers, make_optimizer
 from kdmesh.spec import TrainSpec
 parameter = torch.nn.Parameter(torch.zeros(2))
 load_optimizers()

@@ -128,6 +128,18 @@ def test_a_trained_rule_learns_with_its_reader(mesh: Any, opened: Any, start: An
     assert expected.abs().max() > 1e-5
 
 
+def test_a_trained_rules_schedule_is_over_its_readers_updates(mesh: Any, opened: Any) -> None:
+    made = one_step(mesh, "abs", steps=4, schedule="linear")
+    made.flow("labels", ["a", "b", "s"], objective="ce")
+    made.consensus("g", "gate")
+    made.flow(["a", "b"], "g", refresh="step")
+    made.flow("g", "s", objective="kl", detach=False)
+    run, hosts = opened(made)
+    run.execute()
+    schedules = [hosts["host0"].weights[name].schedule for name in ("g", "s")]
+    assert [[one.lr_lambdas[0](update) for update in range(4)] for one in schedules] == [[1, 0.75, 0.5, 0.25]] * 2
+
+
 @pytest.mark.parametrize("space", ["loss", "gradient"])
 def test_coefficients_weigh_each_sources_loss(mesh: Any, start: Any, space: str) -> None:
     rule = {"loss": "entropy", "gradient": "steepest"}[space]
