@@ -51,7 +51,8 @@ def _rebuild(kind: type[MeshError], what: str, where: str, instead: str, file: s
 def nearest(name: str, known: Iterable[str], noun: str) -> str:
     """Say which known name was probably meant, and list what there is."""
     known = sorted(known)
-    close = get_close_matches(name, known, n=1)
+    folded = {one.casefold(): one for one in known}
+    close = [folded[one] for one in get_close_matches(name.casefold(), folded, n=1)]
     listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}{noun}: {listed or 'none'}"

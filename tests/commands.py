@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +36,28 @@ def processes(mark):
         except OSError:
             continue  # ended meanwhile, or not ours
     return found
+
+
+def listening(pids, folder):
+    """Title and address of every TCP socket that these processes listen on, or others that have files of a folder open.
+
+    Some of Ray's processes write a title over their environment, and a mark with it.
+    """
+    owners, rows = {}, {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A":
+                raw = bytes.fromhex(local.partition(":")[0])
+                words = struct.pack(f">{len(raw) // 4}I", *struct.unpack(f"<{len(raw) // 4}I", raw))
+                rows[f"socket:[{inode}]"] = socket.inet_ntop(socket.AF_INET6 if len(raw) > 4 else socket.AF_INET, words)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile, or not ours
+            opened = {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
+            if int(process.name) in pids or any(path.startswith(folder) for path in opened):
+                owners[process] = opened
+    titles = {one: (one / "cmdline").read_bytes().replace(b"\0", b" ").decode() for one in owners}
+    return [(titles[one], rows[path]) for one, opened in owners.items() for path in opened & rows.keys()]
 
 
 def kill(actor):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from kdmesh.backends._base import Backend
@@ -20,7 +23,7 @@ class Session:
     """
 
     def __init__(self, name: str, address: str | None = None, progress_timeout: float = 600.0) -> None:
-        self.name, self.address, self.progress_timeout = name, address, progress_timeout
+        self.name, self.address, self.progress_timeout = named(name), address, progress_timeout
         self._backend: Backend | None = None
 
     @property
@@ -42,17 +45,35 @@ class Session:
 
 
 def make_backend(name: str, address: str | None = None, progress_timeout: float = 600.0) -> Backend:
-    """Return a backend by name, `inline` or `ray`; only `ray` imports ray."""
-    if name == "inline":
-        from kdmesh.backends.inline import InlineBackend
+    """Return a backend by its name in `BACKENDS`, with MeshError for another one."""
+    return BACKENDS[named(name)](address, progress_timeout)
 
-        return InlineBackend()
+
+def named(name: Any) -> str:
+    """The name of a backend, which there must be."""
+    if isinstance(name, str) and name in BACKENDS:
+        return name
+    raise MeshError(f"there is no backend {name!r}", where="backend", instead=nearest(str(name), BACKENDS, "backends"))
+
+
+def _inline(address: str | None, progress_timeout: float) -> Backend:
+    from kdmesh.backends.inline import InlineBackend
+
+    return InlineBackend()
+
+
+def _ray(address: str | None, progress_timeout: float) -> Backend:
+    """The only one that imports ray."""
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls that nobody waits for after a loss
     if address is None:
         _private_ray()
     from kdmesh.backends.ray import RayBackend
 
     return RayBackend(address, progress_timeout)
+
+
+BACKENDS: dict[str, Callable[[str | None, float], Backend]] = {"inline": _inline, "ray": _ray}
+"""Backends by name, each made from the address of a cluster, or none, and a progress timeout."""
 
 
 def _private_ray() -> None:

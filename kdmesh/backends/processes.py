@@ -69,9 +69,9 @@ def _inside(process: Path, folder: str) -> bool:
     return False
 
 
-def new_folder() -> str:
-    """A folder for Ray's temporary files. Its path must be short: sockets are in it."""
-    return tempfile.mkdtemp(prefix=f"kdmesh-{os.getpid()}-")
+def new_folder(parent: str | None = None) -> str:
+    """A folder for temporary files that only this user can enter; by default where the system keeps such."""
+    return tempfile.mkdtemp(prefix=f"kdmesh-{os.getpid()}-", dir=parent)
 
 
 def guard(mark: str, folder: str) -> subprocess.Popen[bytes]:

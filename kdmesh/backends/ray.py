@@ -12,11 +12,13 @@ import os
 import socket
 import sys
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import NodeDiedError, ObjectLostError, OwnerDiedError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -25,7 +27,8 @@ from kdmesh.backends import parcel, worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.code import own_code
 from kdmesh.backends.needs import Need, listed, needs_of
-from kdmesh.backends.processes import guard, marked, new_folder, new_mark, sweep
+from kdmesh.backends.processes import guard, marked, new_mark, sweep
+from kdmesh.backends.rooms import inner, new_room
 from kdmesh.backends.starting import undisturbed
 from kdmesh.backends.ticket import Missing, Tickets
 from kdmesh.errors import HostLost, MeshError, RunFailed
@@ -33,7 +36,7 @@ from kdmesh.graph.assign import Room
 from kdmesh.plugins import carried
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from subprocess import Popen
 
     from torch import nn
@@ -83,8 +86,8 @@ class RayBackend(Backend):
             self.close()  # it was started for a smaller run
         self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
         if self._owned and self._guard is None and self.address is None:  # to join a cluster starts nothing
-            self._folder = new_folder()
-            self._guard = guard(self._mark, self._folder)
+            room = new_room()
+            self._guard, self._folder = guard(self._mark, room), inner(room)
         with marked(self._mark):
             start_ray(self.address, cpus=cpus, folder=self._folder)
         self.lost()  # an actor may have died since the run before
@@ -159,6 +162,9 @@ class RayBackend(Backend):
             self._bundles.remove(bundle)
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(bundle[1], bundle[2])
         options |= {"max_restarts": 0, "max_task_retries": 0}
+        options["enable_task_events"] = (
+            False  # Ray's control store would keep something of every call, for its dashboard
+        )
         paths = [path or os.getcwd() for path in sys.path]
         actor = ray.remote(worker.Worker).options(**options).remote(paths, carried())
         self._workers[need].append(actor)
@@ -293,8 +299,9 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
     """Start the embedded single-machine Ray, or join a cluster; nothing where Ray runs in this process already.
 
     ``cpus`` are logical: small hosts may outnumber the cores. ``folder``: for temporary files. The embedded
-    Ray has no dashboard; its authentication is settled before ray is imported, see `backends/__init__.py`. Its hosts
-    have the driver's priority: by Ray's default (nice 15) a busy machine gives them next to nothing.
+    Ray has no dashboard, and no other machine can reach it; its authentication is settled before ray is imported, see
+    `backends/__init__.py`. Its hosts have the driver's priority: by Ray's default (nice 15) a busy machine gives them
+    next to nothing. Raises RunFailed where it does not start.
     """
     if ray.is_initialized():
         _same_cluster(address)
@@ -307,7 +314,32 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
             store = store_mb * 2**20
             os.environ.setdefault("RAY_worker_niceness", "0")
             more = {"include_dashboard": False, "num_cpus": cpus, "object_store_memory": store, "_temp_dir": folder}
-            ray.init(address="local", **more, **common)
+            try:
+                with _loopback():
+                    ray.init(address="local", **more, **common)
+            except Exception as error:
+                said = next(iter(str(error).splitlines()), "")
+                raise RunFailed(
+                    f"Ray did not start on this machine: {type(error).__name__}: {said}",
+                    where="ray",
+                    instead="--backend inline; or free memory, processes, and disk where TMPDIR is, and try again",
+                ) from error
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """A Ray that is started inside listens on 127.0.0.1 alone, the processes that it starts later too.
+
+    Ray does so by itself where it supports no clusters (macOS and Windows, to spare users a firewall's questions), by
+    its setting RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER. That is read when ray is imported, and a cluster that this process
+    joins later needs it as it was. A ``_node_ip_address`` of 127.0.0.1 Ray replaces by the machine's own.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _refuse_nodes(faults: list[str]) -> None:

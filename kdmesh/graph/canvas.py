@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph import limits
 from kdmesh.spec import (
     LABEL_OBJECTIVE,
     AgentSpec,
@@ -34,6 +35,9 @@ class Canvas:
         self.streams: dict[str, StreamSpec] = dict(spec.streams)
         self.consensuses: dict[str, ConsensusSpec] = dict(spec.consensus)
         self.flows: list[FlowSpec] = []
+        self._edges = 0
+        for number, flow in enumerate(spec.flows):
+            self._count(flow, f"flows.{number}")
         self.programs: list[ProgramItem] = list(spec.program)
         self._labels: dict[tuple[str, str], list[tuple[FlowSpec, str]]] = defaultdict(list)
         for number, flow in enumerate(spec.flows):
@@ -75,12 +79,14 @@ class Canvas:
         """
         name = self._free(hint, self.consensuses.keys() | self.agents.keys())
         self.consensuses[name] = ConsensusSpec.model_validate(spec)
+        limits.nodes(len(self.consensuses), self.where, "consensus nodes")
         return name
 
     def agent(self, hint: str, spec: AgentSpec) -> str:
         """Add an agent derived from one that was given (its EMA, its next generation) and return its name."""
         name = self._free(hint, self.consensuses.keys() | self.agents.keys())
         self.agents[name] = spec
+        limits.nodes(len(self.agents), self.where)
         return name
 
     def stream(self, hint: str, spec: StreamSpec) -> str:
@@ -94,7 +100,7 @@ class Canvas:
     def flow(self, source: str | list[str], target: str | list[str], **fields: Any) -> None:
         """Add a flow; ``fields`` are those of :class:`FlowSpec`, None meaning its default."""
         given = {name: value for name, value in fields.items() if value is not None}
-        self.flows.append(FlowSpec(**{"from": source, "to": target, **given}))
+        self._draw(FlowSpec(**{"from": source, "to": target, **given}))
 
     def labels(
         self,
@@ -128,7 +134,16 @@ class Canvas:
                         instead="give both the same `labels`, or set `labels: null` in one of them",
                     )
         if fresh:
-            self.flows.append(flow.model_copy(update={"to": fresh}))
+            self._draw(flow.model_copy(update={"to": fresh}))
+
+    def _draw(self, flow: FlowSpec) -> None:
+        self._count(flow, self.where)
+        self.flows.append(flow)
+
+    def _count(self, flow: FlowSpec, where: str) -> None:
+        """Refuse a flow with which the mesh is too large, before anything is made of it."""
+        self._edges += limits.drawn(flow)
+        limits.edges(self._edges, where)
 
     def program(self, item: ProgramItem) -> None:
         """Add a stage's program."""

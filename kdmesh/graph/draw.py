@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.graph import limits
 from kdmesh.graph.canvas import Canvas, expand
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
 from kdmesh.spec.names import refuse
@@ -74,6 +75,11 @@ def _implied_labels(canvas: Canvas, short: bool) -> None:
 
 def _replicate(spec: MeshSpec) -> MeshSpec:
     """Replace an agent with `count` by that many agents, and `party[*]` by their names wherever agents are named."""
+    count = 0
+    for name, agent in spec.agents.items():
+        count += agent.count or 1
+        limits.nodes(count, f"agents.{name}.count" if agent.count else "agents")
+    limits.nodes(len(spec.consensus), "consensus", "consensus nodes")
     if all(agent.count is None for agent in spec.agents.values()):
         return spec
     agents: dict[str, AgentSpec] = {}
