@@ -11,7 +11,6 @@ from torch import nn
 
 from kdmesh.agents.build import build
 from kdmesh.agents.crossing import unpack
-from kdmesh.agents.saving import CONFIG, OURS
 from kdmesh.agents.taps import AtExit
 from kdmesh.engine.collect import HERE, Place, is_url
 from kdmesh.engine.launch import Request, run_controls, run_once
@@ -135,6 +134,8 @@ class Mesh:
             summary["controls"] = run_controls(request, summary, folder)
         if folder is not None:
             folder.collect()
+            if (unlike := folder.unlike(summary)) is not None:
+                raise unlike
         for name, agent in agents.items():
             agent.metrics = summary["agents"][name]["metrics"]
             agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
@@ -169,42 +170,9 @@ def load(folder: str | Path) -> nn.Module:
     """Give an agent's folder of a run back as a module in eval mode, ready to predict.
 
     A model of texts comes with its tokenizer: ``module(["a text"])`` gives logits, see :mod:`kdmesh.text.saved`.
+    Weights have the types that they were saved in. Raises MeshError for a folder that is damaged, or whose class is
+    not stored.
     """
-    import json
+    from kdmesh.agents import loading
 
-    from safetensors.torch import load_file
-
-    from kdmesh.agents.build import import_path
-    from kdmesh.spec import ModelRef
-
-    root = Path(folder)
-    try:
-        own = root / OURS
-        config = json.loads((own if own.is_file() else root / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MeshError(
-            f"this is no agent's folder: {error}", file=str(root), instead="runs/<name>/<time>/agents/<agent>"
-        ) from None
-    if own.is_file():
-        from kdmesh.text.saved import load_saved
-
-        return load_saved(root, config)
-    if config["model"] is None:
-        raise MeshError(
-            f"{config['agent']} was given from Python as {config['module']}; its class is not stored",
-            file=str(root),
-            instead=f"build the module yourself and load {root / 'model.safetensors'} with safetensors",
-        )
-    ref = ModelRef.model_validate(config["model"])
-    if ref.is_import:
-        kind = import_path(ref.name, "model")
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):  # a folder may come from anyone
-            raise MeshError(
-                f"{ref.name} is no nn.Module class", file=str(root), where="model", instead="build it yourself"
-            )
-        module = kind(**ref.config)
-    else:
-        offer = registry().find("models", ref.name)
-        module = offer.make(ref.config, input_shape=torch.Size(config["input_shape"]), classes=config["classes"])
-    module.load_state_dict(load_file(root / "model.safetensors"))
-    return (AtExit(module, config["exit"]) if config.get("exit") else module).eval()
+    return loading.load(folder)

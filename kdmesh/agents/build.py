@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -128,22 +129,35 @@ def import_path(path: str, where: str) -> Any:
 
 def load_weights(module: nn.Module, path: str, where: str) -> None:
     """Load a safetensors file into a module; names or shapes that do not fit are refused with both sides."""
-    from safetensors import SafetensorError
+    read_weights(module, Path(path), where)
+
+
+def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False) -> None:
+    """The same; ``keep``: floating numbers keep the type that they have in the file."""
     from safetensors.torch import load_file
 
     try:
         state = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # of safetensors, by what is wrong with the file
         raise MeshError(f"cannot read weights: {error}", where=where, instead="a safetensors file") from None
     own = module.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
     if wrong:
         raise MeshError(
-            f"{path} does not fit this model, first at {wrong[0]!r}",
+            f"{path} does not fit this model, first at {wrong[0]!r}: {_shape(state, wrong[0])} in the file, "
+            f"{_shape(own, wrong[0])} in the model",
             where=where,
             instead="weights saved from this model",
         )
+    if keep:
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if name in state:
+                tensor.data = tensor.data.to(state[name].dtype)
     module.load_state_dict(state)
+
+
+def _shape(state: dict[str, Tensor], name: str) -> str:
+    return f"shape {tuple(state[name].shape)}" if name in state else "nothing"
 
 
 def output(value: Any) -> Any:

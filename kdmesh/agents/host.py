@@ -338,8 +338,8 @@ class Host:
         found = {key: self.store.get(key) for key in (Key(agent, stream, what) for what in whats)}
         return {key: _packed(one) for key, one in found.items() if one is not None}
 
-    def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> saving.Part:
-        """Write, or hand over, an agent's folder: safetensors, config and a card."""
+    def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> saving.Export:
+        """Write, or hand over, an agent's folder, and compare what is read back: safetensors, config and a card."""
         return saving.save_agent(self, agent, folder, card)
 
 

@@ -48,6 +48,11 @@ class Reading:
         self._encoders: dict[str, Any] = {}
         self._encoded: dict[str, tuple[Encoded, Any]] = {}
 
+    @property
+    def here(self) -> Tensor:
+        """The rows of a table of texts that are not hidden here, ``[n]`` int64."""
+        return self._here
+
     def model(self, agent: str) -> ModelRef | None:
         """The model of an agent's weights: their own, or that of whom they follow."""
         spec = self.plan.spec.agents[self.plan.owner[agent]]

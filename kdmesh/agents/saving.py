@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 
-from kdmesh.files import aside, to_json, write_all
+from kdmesh.files import aside, inside, write, write_json
+from kdmesh.signals.compare import Comparison
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kdmesh.agents.host import Host
 
 TOKEN = ".shared"
 WEIGHTS, CONFIG, OURS = "model.safetensors", "config.json", "kdmesh.json"
+INDEX = f"{WEIGHTS}.index.json"
+DRAFT = ".draft"  # sub-folder in which an agent's folder is made and read again
+COMPILED = "_orig_mod."  # what torch.compile puts before names
 Part = dict[str, bytes | None]  # files by name; with their content where the driver is to write them
 
 
@@ -32,38 +41,102 @@ def sees(name: str, folder: str, token: str) -> bool:
     return True
 
 
-def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any]) -> Part:
-    """Write weights, configuration and a card in plain words.
+@dataclass
+class Export:
+    """A saved agent: its files, and what comparing them with the agent showed, a :class:`Comparison`."""
+
+    files: Part
+    proof: dict[str, Any]
+
+
+def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any]) -> Export:
+    """Write weights, configuration and a card in plain words, then read them again and compare.
 
     A model that has a form of its own, as those of texts do, is written in that, and how kdmesh builds it in
     ``kdmesh.json``; any other as ``model.safetensors`` and ``config.json``. ``folder`` None: hand the files over, to a
-    driver that writes elsewhere.
+    driver that writes elsewhere. Nothing that goes wrong is raised: it stands in the proof, and the weights are kept.
     """
-    module: Any = host.agents[agent].module
-    own = getattr(module, "files", None)
-    files: dict[str, bytes] = own(host.reading.encoder(agent).tokenizer) if own is not None else {}
-    files[CONFIG if own is None else OURS] = (to_json(_config(host, agent), 2) + "\n").encode()
-    told = _card(agent, card, host) if own is None else _text_card(agent, card, host)
-    files["README.md"] = told.encode()
-    state = host.weights[host.plan.owner[agent]].state() if own is None else {}
     if folder is None:
-        return {**({WEIGHTS: save(state)} if own is None else {}), **files}
-    write_all(Path(folder), files)
-    if own is None:
-        with aside(Path(folder) / WEIGHTS) as draft:
-            save_file(state, draft)
-    return dict.fromkeys([*([WEIGHTS] if own is None else []), *files])
+        with TemporaryDirectory() as temporary:
+            proof = _saved(host, agent, Path(temporary), card)
+            return Export({name: path.read_bytes() for name, path in _files(Path(temporary)).items()}, proof)
+    root = Path(folder)
+    draft = root / DRAFT
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
+    draft.mkdir(parents=True)
+    proof = _saved(host, agent, draft, card)
+    names = _files(draft)
+    for name, path in names.items():
+        target = inside(root, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with aside(target) as whole:
+            path.replace(whole)
+    shutil.rmtree(draft)
+    return Export(dict.fromkeys(names), proof)
 
 
-def _config(host: Host, agent: str) -> dict[str, Any]:
-    """How to build an agent's module again."""
+def _saved(host: Host, agent: str, root: Path, card: dict[str, Any]) -> dict[str, Any]:
+    from kdmesh.agents.proving import prove
+
+    own: Any = getattr(host.agents[agent].module, "export", None)
+    state = _state(host, agent) if own is None else {}
+    try:
+        if own is None:
+            save_file(state, root / WEIGHTS)
+        else:
+            own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent))
+        _describe(host, agent, root, card, own is not None)
+        found = prove(host, agent, root, state)
+    except Exception as error:  # of whatever library writes and reads: the run's other results must not be lost
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk: the run goes on when there is room
+            raise
+        said = next(iter(str(error).splitlines()), "")
+        found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {said}")
+        if not any((root / name).is_file() for name in (WEIGHTS, INDEX)):
+            save_file(state or _state(host, agent), root / WEIGHTS)
+    return asdict(found)
+
+
+def _describe(host: Host, agent: str, root: Path, card: dict[str, Any], own: bool) -> None:
+    write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
+    write(root / "README.md", _text_card(agent, card, host) if own else _card(agent, card, host))
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """The files in a folder by their names from there."""
+    return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _state(host: Host, agent: str) -> dict[str, Tensor]:
+    """The weights by the names that the module gives them, whatever was wrapped around its parts to run them faster."""
+    state = host.weights[host.plan.owner[agent]].state()
+    return {name.replace(COMPILED, ""): value for name, value in state.items()}
+
+
+def _ends(host: Host, agent: str) -> dict[str, Any]:
+    """Which tokens began and ended what a language model learned."""
+    if host.plan.spec.task != "language_modelling":
+        return {}
+    encoder, rows = host.reading.encoder(agent), host.reading.here
+    plain = any(sample.messages is None for sample in host.table.x[rows])
+    endings = host.reading.encoded(agent, rows).endings().unique().tolist()
+    special = {number for number, token in encoder.tokenizer.added_tokens_decoder.items() if token.special}
+    return {"begin": encoder.begin if plain else None, "ends": [number for number in endings if number in special]}
+
+
+def _config(host: Host, agent: str, own: bool) -> dict[str, Any]:
+    """How to build an agent's module again; ``own``: it has a form of its own."""
     spec = host.plan.spec.agents[agent]
     model, module, names = host.reading.model(agent), host.agents[agent].module, host.table.labels
     return {
         "kdmesh": 1,
         "agent": agent,
         "task": host.plan.spec.task,
-        "model": None if model is None else model.model_dump(mode="json"),
+        "model": None
+        if model is None
+        else _nameless(model.model_dump(mode="json"))
+        if own
+        else model.model_dump(mode="json"),
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
         "exit": spec.exit,
         "input_shape": [] if host.reading.texts else list(host.table.shape),
@@ -96,6 +169,15 @@ def _text_card(agent: str, card: dict[str, Any], host: Host) -> str:
     return told
 
 
+def _nameless(model: Any) -> Any:
+    """A model's settings without folders of this machine: whoever reads the agent's folder has everything there."""
+    if isinstance(model, dict):
+        return {key: _nameless(value) for key, value in model.items()}
+    if isinstance(model, list):
+        return [_nameless(value) for value in model]
+    return Path(model).name if isinstance(model, str) and Path(model).expanduser().is_absolute() else model
+
+
 def _card(agent: str, card: dict[str, Any], host: Host) -> str:
     """The model card: who taught it, on what data, how good it is, how to use it."""
     lines = [
@@ -105,16 +187,31 @@ def _card(agent: str, card: dict[str, Any], host: Host) -> str:
         "",
         f"- role: {card.get('role', '')}",
         f"- taught by: {', '.join(card.get('teachers', [])) or 'labels only'}",
-        f"- data: {host.table.source or 'given from Python'}; licence: {host.table.licence}",
+        f"- data: {Path(host.table.source).name if host.table.source else 'given from Python'}; "
+        f"licence: {host.table.licence}",
         *(
             f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in m.items())
             for split, m in card.get("metrics", {}).items()
         ),
         "",
-        "```python",
-        "import kdmesh",
-        f'model = kdmesh.load("{agent}")  # this folder; ready to predict',
-        "```",
+        *_usage(agent, host),
         "",
     ]
     return "\n".join(lines)
+
+
+def _usage(agent: str, host: Host) -> list[str]:
+    """How to use it: by ``kdmesh.load`` where that can build it."""
+    from kdmesh.agents.loading import loadable
+
+    if not host.reading.texts and loadable(host.reading.model(agent)):
+        lines = ["import kdmesh", f'model = kdmesh.load("{agent}")  # this folder; ready to predict']
+    else:
+        module = host.agents[agent].module
+        lines = [
+            "from safetensors.torch import load_file",
+            f"model = ...  # build it as you did: {type(module).__module__}:{type(module).__qualname__}",
+            f'model.load_state_dict(load_file("{agent}/{WEIGHTS}"))',
+            "model.eval()",
+        ]
+    return ["```python", *lines, "```"]

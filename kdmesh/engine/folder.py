@@ -72,7 +72,10 @@ class Folder:
         write_json(self.root / name, value)
 
     def agents(self, run: Run, summary: dict[str, Any]) -> None:
-        """Have every host write its agents' folders, or hand them over where it does not see this one."""
+        """Have every host write its agents' folders, or hand them over where it does not see this one.
+
+        What comparing each with its agent showed is noted in the summary, as ``export``.
+        """
         assert run.checkpoints is not None
         home, place, agents = self.root.resolve() / "agents", run.checkpoints.place, summary["agents"]
         agents = {name: facts for name, facts in agents.items() if name in run.host_of}
@@ -80,8 +83,26 @@ class Folder:
             run.call(name, "save_agent", name, place(run.host_of[name], inside(home, name)), facts)
             for name, facts in agents.items()
         ]
-        for name, files in zip(agents, run.backend.get(saved), strict=True):
-            write_all(inside(home, name), files)
+        for name, export in zip(agents, run.backend.get(saved), strict=True):
+            write_all(inside(home, name), export.files)
+            agents[name]["export"] = export.proof
+
+    def unlike(self, summary: dict[str, Any]) -> RunFailed | None:
+        """What to raise, at the very end, if a folder is not what was measured: which, by how much, and what stands."""
+        proofs = {name: facts.get("export", {}) for name, facts in summary["agents"].items()}
+        wrong = {name: proof for name, proof in proofs.items() if proof.get("problem")}
+        if not wrong:
+            return None
+        said = "; ".join(
+            f"agents/{name}{'/' if proof['file'] else ''}{proof['file']}: {proof['problem']}"
+            for name, proof in wrong.items()
+        )
+        return RunFailed(
+            f"what was saved of {', '.join(wrong)} is not what was measured: {said}",
+            file=str(self.root),
+            instead="the training is done: summary.json has its figures, checkpoints/ its weights as they were, "
+            "and every other folder of agents/ is right",
+        )
 
     def collect(self) -> str:
         """Take the folder to its place, if it has one; says where it is. RunFailed where that place fails."""

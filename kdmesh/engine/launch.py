@@ -205,6 +205,8 @@ def launch(request: Request, *, seeds: int = 1, controls: bool = False, quiet: b
                 ending.enter_context(stoppable(finished=True))
             summaries.append(summary)
             place = str(folder.root)
+            if (unlike := folder.unlike(summary)) is not None:
+                failures.append(unlike)
             try:
                 place = folder.collect()
             except RunFailed as error:  # told after the results, which are here

@@ -129,6 +129,14 @@ class Encoded:
     def _units(self) -> Tensor:
         return ranges(self._store.unit_starts[self._rows], self.counts)
 
+    def endings(self) -> Tensor:
+        """The last target of every stretch of learned tokens that stand one after the other, ``[n]`` int64."""
+        at, rows = self._store.units[self._units()], torch.repeat_interleave(torch.arange(len(self)), self.counts.cpu())
+        last = torch.ones(len(at), dtype=torch.bool, device=at.device)
+        rows = rows.to(at.device)
+        last[:-1] = (rows[1:] != rows[:-1]) | (at[1:] != at[:-1] + 1)
+        return self.targets[last]
+
     def unit_rows(self, at: Tensor) -> Tensor:
         """Where the units of the samples at positions ``at`` stand among all, ``[n]`` int64."""
         if self._starts is None:

@@ -41,12 +41,14 @@ def build(
     trust_remote_code: str | None = None,
     label_map: dict[str, str] | None = None,
     max_length: int | None = None,
+    whole: bool = False,
 ) -> TextModel:
     """Return the model; what is not read is drawn from torch's default generator.
 
     ``task``: classification, token_classification or language_modelling; ``vocabulary``: how many tokens its tokenizer
     has, ``pad`` and ``separator`` two of them; ``labels``: the names of the classes. The rest is
-    :class:`~kdmesh.builtin.models.offers.HfConfig`. With `meta` as default device, it has no weights and reads none.
+    :class:`~kdmesh.builtin.models.offers.HfConfig`. With `meta` as default device, it has no weights. ``whole``: a
+    folder that we wrote, whose weights are all there and all used; ``dtype`` may then be `auto`, as they were saved.
     Raises MeshError with paths that start at ``model.hf``.
     """
     del tokenizer  # said its part when the samples were encoded
@@ -63,13 +65,13 @@ def build(
             settings.num_labels = classes
         _pad(settings, pad)
     _fits(settings, vocabulary, max_length, path)
-    how = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    how = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "attn_implementation": attention}
     if path is None or meta:
         net = _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how)
     else:
         if layers is not None:
             keep_config(settings, layers)  # refuses numbers before weights are read
-        net = read_model(auto, settings, path, revision, trusted, task != LANGUAGE, how)
+        net = read_model(auto, settings, path, revision, trusted, task != LANGUAGE, how, whole)
         if order is not None and order != sorted(order):
             reorder(net, order)
         if layers is not None:

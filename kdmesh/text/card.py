@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.text.export import ADAPTER
+from kdmesh.text.peft import ADAPTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kdmesh.text.model import TextModel
 
-_AUTO = {
+AUTO = {
     "classification": "AutoModelForSequenceClassification",
     "token_classification": "AutoModelForTokenClassification",
     "language_modelling": "AutoModelForCausalLM",
@@ -77,7 +77,7 @@ def _licence(model: TextModel) -> str:
 
 def _usage(name: str, model: TextModel) -> list[str]:
     """How to run it without kdmesh."""
-    auto = _AUTO[model.task]
+    auto = AUTO[model.task]
     adapted = model.adapted == "prefix"
     lines = ["```python", f"from transformers import AutoTokenizer, {auto}", ""]
     if adapted:

@@ -96,6 +96,14 @@ class Encoder:
         """What a model is built for: how many tokens there are, and which pad and separate."""
         return {"vocabulary": self.vocabulary, "pad": self.tokenizer.pad_token_id, "separator": self._separator}
 
+    @property
+    def begin(self) -> int | None:
+        """The token before a text that is modelled: the tokenizer's BOS, else its EOS. Chats bring their own."""
+        if self.task != "language_modelling":
+            return None
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return eos if bos is None else bos
+
     def words(self) -> list[str]:
         """Every token as text, with the space it begins with; one that is part of a character is no text of its own."""
         before = self.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
@@ -169,10 +177,8 @@ class Encoder:
     def _learned(self, sample: Sample, segments: list[Segment], tokens: list[tuple[list[int], Offsets]]) -> Row:
         """A language model's row, uncut: a unit for each learned token that another stands before."""
         row = Row([])
-        begin = self.tokenizer.bos_token_id
-        begin = self.tokenizer.eos_token_id if begin is None else begin
-        if sample.messages is None and begin is not None:
-            row.ids.append(begin)
+        if sample.messages is None and self.begin is not None:
+            row.ids.append(self.begin)
         told, open_turn = 0, False  # characters learned so far; whether the last words still lack an end
         for segment, (ids, offsets) in zip(segments, tokens, strict=True):
             if segment.learned:

@@ -3,53 +3,55 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from kdmesh.text.aligned import align
+from kdmesh.text.peft import ADAPTER, calm, merged
 from kdmesh.text.probes import takes_types
 from kdmesh.text.source import quiet
+from kdmesh.text.tokenizers import begin_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerFast
 
     from kdmesh.text.model import TextModel
 
-ADAPTER = "adapter"
+LANGUAGE = "language_modelling"
 
 
-def export(model: TextModel, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def export(
+    model: TextModel,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    begin: int | None = None,
+    ends: Sequence[int] = (),
+) -> None:
     """Write a ``save_pretrained`` folder: safetensors, configuration, tokenizer, of a language model how it generates.
+
+    ``begin``: the token before every plain text that was learned, which the tokenizer writes by itself from here on;
+    ``ends``: the tokens that ended what was learned, at which the folder's model stops to generate.
 
     Low-rank updates are merged into the weights, and saved by themselves in ``adapter/``; a prefix cannot be merged:
     the folder then holds the model without it, and ``adapter/`` the prefix.
     """
     net: Any = model.net
-    tokenizer = _for(model, tokenizer)
-    with quiet():
+    tokenizer = _for(model, tokenizer, begin)
+    with quiet(), calm():
         if model.adapted is not None:
             net.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
             (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # the folder has a card
         net = plain(model)
-        settle(net, tokenizer)
+        settle(net, tokenizer, model.task == LANGUAGE, begin, ends)
         net.save_pretrained(folder)
         for file in folder.glob("*.safetensors"):
             align(file)
         tokenizer.save_pretrained(folder)
 
 
-def files(model: TextModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
-    """The files of :func:`export` by their paths, for a folder on another machine."""
-    with TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        export(model, root, tokenizer)
-        return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
-
-
-def _for(model: TextModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+def _for(model: TextModel, tokenizer: PreTrainedTokenizerFast, begin: int | None) -> PreTrainedTokenizerFast:
     """The tokenizer as it goes with this model: without what a call has set, and giving only what the model takes."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.backend_tokenizer.no_truncation()
@@ -58,6 +60,8 @@ def _for(model: TextModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedToke
     if takes_types(model.net) and model.separator is not None:
         names.append("token_type_ids")
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the second is what is saved
+    if begin is not None:
+        begin_with(tokenizer, begin)
     return tokenizer
 
 
@@ -65,8 +69,7 @@ def plain(model: TextModel) -> Any:
     """The network as transformers knows it: low-rank updates merged, in a copy; a prefix left out."""
     net: Any = model.net
     if model.adapted == "lora":
-        with torch.no_grad():
-            return copy.deepcopy(net).merge_and_unload()
+        return merged(net)
     if model.adapted == "prefix":
         from peft.utils import ModulesToSaveWrapper
 
@@ -77,11 +80,24 @@ def plain(model: TextModel) -> Any:
     return net
 
 
-def settle(net: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Tell a model which of its tokens begin and end a text, where it does not know."""
-    configs = [net.config, *filter(None, [getattr(net, "generation_config", None)])]
+def settle(
+    net: Any, tokenizer: PreTrainedTokenizerFast, language: bool, begin: int | None = None, ends: Sequence[int] = ()
+) -> None:
+    """Tell a model which of its tokens begin and end a text: a ``language`` model as it was trained, whatever it said
+    before; any other where it does not know.
+    """
+    told: list[Any] = [net.config, *filter(None, [getattr(net, "generation_config", None)])]
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         own = getattr(tokenizer, name)
-        for config in configs:
+        for config in told:
             if getattr(config, name, None) is None and own is not None:
                 setattr(config, name, own)
+    if not language:
+        return
+    stops = sorted(set(ends)) or [number for number in [tokenizer.eos_token_id] if number is not None]
+    for config in told:
+        config.bos_token_id = tokenizer.bos_token_id if begin is None else begin
+        if stops:
+            config.eos_token_id = stops if len(stops) > 1 else stops[0]
+    if tokenizer.pad_token_id is not None:
+        told[-1].pad_token_id = tokenizer.pad_token_id

@@ -21,12 +21,20 @@ PATH = "model.hf.path"
 
 
 def read_model(
-    auto: Any, config: PreTrainedConfig, path: str, revision: str | None, trusted: bool, head: bool, how: dict[str, Any]
+    auto: Any,
+    config: PreTrainedConfig,
+    path: str,
+    revision: str | None,
+    trusted: bool,
+    head: bool,
+    how: dict[str, Any],
+    whole: bool = False,
 ) -> PreTrainedModel:
     """Load a checkpoint's weights into the model of ``config``.
 
     What transformers would silently draw anew is refused, unless it is a whole head (``head``: classification) that
-    the checkpoint does not have: that one starts at random, from torch's default generator.
+    the checkpoint does not have: that one starts at random, from torch's default generator. ``whole``: no weights may
+    be left over, and none drawn.
     """
     check_weights(path)
     more = how if revision is None else {**how, "revision": revision}
@@ -46,11 +54,17 @@ def read_model(
             where=PATH,
             instead="weights of this architecture and of as many classes",
         )
-    missing = {key for key in info["missing_keys"] if not (head and is_new_head(model, key, info["missing_keys"]))}
+    new = head and not whole
+    missing = {key for key in info["missing_keys"] if not (new and is_new_head(model, key, info["missing_keys"]))}
     if missing:
         first, more_keys = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MeshError(
             f"the weights in {path} are incomplete: {first}{more_keys} missing", where=PATH, instead="a complete copy"
+        )
+    if whole and info["unexpected_keys"]:
+        first = min(info["unexpected_keys"])
+        raise MeshError(
+            f"config.json knows no {first}, which {path} has weights for", where=PATH, instead="a complete copy"
         )
     own_memory(model)
     return model

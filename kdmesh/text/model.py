@@ -13,11 +13,15 @@ from kdmesh.streams.tokens import starts_of
 from kdmesh.text.probes import is_projection, keeps_apart, takes_types
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from kdmesh.streams.tokens import Tokens
+    from kdmesh.signals.compare import Comparison
+    from kdmesh.streams.texts import Texts
+    from kdmesh.streams.tokens import Encoded, Tokens
+    from kdmesh.text.encoder import Encoder
 
 PROBES = ("hidden", "pooled", "attention")
 Rows = Literal["samples", "units", "tokens"]
@@ -178,11 +182,13 @@ class TextModel(nn.Module):
             return Projected(like.new_empty(len(x.units), head.weight.shape[1]), head.weight, head.bias)
         return like.new_empty(len(x) if self.task == "classification" else len(x.units), self.classes)
 
-    def export(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    def export(
+        self, folder: Path, tokenizer: PreTrainedTokenizerFast, begin: int | None = None, ends: Sequence[int] = ()
+    ) -> None:
         """See :func:`kdmesh.text.export.export`."""
         from kdmesh.text.export import export
 
-        export(self, folder, tokenizer)
+        export(self, folder, tokenizer, begin, ends)
 
     def card(self, name: str, **facts: Any) -> str:
         """See :func:`kdmesh.text.card.card`."""
@@ -190,11 +196,11 @@ class TextModel(nn.Module):
 
         return card(name, self, **facts)
 
-    def files(self, tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
-        """See :func:`kdmesh.text.export.files`."""
-        from kdmesh.text.export import files
+    def proven(self, folder: Path, encoder: Encoder, samples: Texts, encoded: Encoded) -> Comparison:
+        """See :func:`kdmesh.text.proving.compare`."""
+        from kdmesh.text.proving import compare
 
-        return files(self, tokenizer)
+        return compare(self, folder, encoder, samples, encoded)
 
 
 def _tapped(probe: nn.Module) -> bool:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
 
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from peft import PeftModel
     from transformers import PreTrainedModel
 
     from kdmesh.builtin.models.offers import LoraSettings, PrefixSettings
+
+ADAPTER = "adapter"
+"""The sub-folder of an exported model that holds its adapter by itself."""
 
 _TASKS = {"classification": "SEQ_CLS", "token_classification": "TOKEN_CLS", "language_modelling": "CAUSAL_LM"}
 
@@ -39,9 +50,7 @@ def adapt(
         assert prefix is not None
         config = peft.PrefixTuningConfig(task_type=_TASKS[task], num_virtual_tokens=prefix.length)
     try:
-        with warnings.catch_warnings():  # peft asks transformers by old names, and tells of a setting it mends itself
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings("ignore", "fan_in_fan_out is set")
+        with calm():
             adapted = peft.get_peft_model(net, config)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise MeshError(
@@ -51,3 +60,56 @@ def adapt(
         ) from None
     config.base_model_name_or_path = base
     return adapted
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """Let peft not warn: it asks transformers by old names, tells of a setting it mends itself, and of tied layers,
+    which are untied before anything is merged.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set")
+        warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+        yield
+
+
+def with_prefix(net: Any, root: Path) -> Any:
+    """Read the adapter that stands beside a model, as its card says."""
+    from peft import PeftModel
+
+    with calm():
+        return PeftModel.from_pretrained(net, str(root / ADAPTER))
+
+
+@torch.no_grad()
+def merged(net: PeftModel) -> PreTrainedModel:
+    """A copy with its low-rank updates added to the weights.
+
+    An update of one of two tied layers must not reach the other: the copy then has them apart, and its configuration
+    says so.
+    """
+    own: Any = copy.deepcopy(net)
+    if untied(own):
+        own.config.get_text_config().tie_word_embeddings = own.config.tie_word_embeddings = False
+    with calm():
+        plain: PreTrainedModel = own.merge_and_unload()
+    return plain
+
+
+def untied(net: nn.Module) -> bool:
+    """Give every layer weights of its own, if one with an update shares its; whether there was such a one."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for part in dict.fromkeys(net.modules()):
+        for name, parameter in part.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((part, name))
+    bases = {id(part.base_layer) for part in net.modules() if isinstance(getattr(part, "base_layer", None), nn.Module)}
+    shared = [places for places in owners.values() if len(places) > 1]
+    if not any(id(part) in bases for places in shared for part, _ in places):
+        return False
+    for places in shared:
+        for part, name in places[1:]:
+            old = getattr(part, name)
+            setattr(part, name, nn.Parameter(old.detach().clone(), requires_grad=old.requires_grad))
+    return True

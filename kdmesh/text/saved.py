@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from kdmesh.signals.lazy import dense
 from kdmesh.streams.texts import Sample, Texts
 from kdmesh.text.build import build
 from kdmesh.text.encoder import Encoder
-from kdmesh.text.export import ADAPTER
+from kdmesh.text.peft import with_prefix
 from kdmesh.text.tokenizers import read
 
 if TYPE_CHECKING:
@@ -29,21 +28,23 @@ class Saved(nn.Module):
         self.tokenizer = encoder.tokenizer
 
     def forward(self, texts: str | Sequence[str | Sample]) -> Tensor:
-        """Return logits: ``[B, C]`` of classes, or a row per unit, one text's after the other's.
+        """Return logits: ``[B, C]`` of classes, or a row per unit, one text's after the other's; no text, no row.
 
         Units are words to tag, or the tokens that a language model is to predict.
         """
         every = [texts] if isinstance(texts, str) else texts
         tagged = () if self.encoder.task == "token_classification" else None
         samples = [one if isinstance(one, Sample) else Sample(one, spans=tagged) for one in every]
-        encoded, _ = self.encoder.encode(Texts(samples))
-        return dense(self.model(encoded.whole().to(next(self.model.parameters()).device)))
+        none = not samples
+        encoded, _ = self.encoder.encode(Texts(samples or [Sample("a", spans=tagged)]))
+        logits = dense(self.model(encoded.whole().to(next(self.model.parameters()).device)))
+        return logits[:0] if none else logits
 
 
 def load_saved(root: Path, config: dict[str, Any]) -> Saved:
-    """Read a folder that a run wrote; ``config`` is its ``kdmesh.json``."""
+    """Read a folder that a run wrote; ``config`` is its ``kdmesh.json``. Weights keep the type they were saved in."""
     settings = config["model"]
-    if not isinstance(settings, dict) or "hf" not in settings:
+    if not isinstance(settings, dict) or not isinstance(settings.get("hf"), dict):
         raise MeshError("this folder holds no model of transformers", file=str(root), where="model")
     task, labels, own = config["task"], config["labels"] or None, settings["hf"]
     tokenizer = read(str(root))
@@ -56,12 +57,10 @@ def load_saved(root: Path, config: dict[str, Any]) -> Saved:
         path=str(root),
         attention=own.get("attention", "sdpa"),
         max_length=limit,
+        dtype="auto",
+        whole=True,
         **encoder.facts,
     )
     if config.get("adapted") == "prefix":
-        from peft import PeftModel
-
-        with warnings.catch_warnings():  # peft asks transformers by old names
-            warnings.simplefilter("ignore", FutureWarning)
-            model.net = PeftModel.from_pretrained(model.net, str(root / ADAPTER))
+        model.net = with_prefix(model.net, root)
     return Saved(model, encoder).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,29 @@ def loads(files: dict[str, str]) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.name_or_path = ""
     return _fast(tokenizer, "the tokenizer")
+
+
+def begin_with(tokenizer: PreTrainedTokenizerFast, begin: int) -> None:
+    """Let a tokenizer write this token before a text, and nothing else beside it, as a language model reads it."""
+    from tokenizers import processors
+
+    text = "a b"
+    if tokenizer(text)["input_ids"] == [begin, *tokenizer(text, add_special_tokens=False)["input_ids"]]:
+        return
+    backend, token = tokenizer.backend_tokenizer, tokenizer.convert_ids_to_tokens(begin)
+    told = json.loads(backend.to_str())["post_processor"] or {}
+    every = told.get("processors", [told])
+    kept = [  # what moves offsets stays, what writes tokens goes
+        processors.ByteLevel(add_prefix_space=one.get("add_prefix_space", True), trim_offsets=one["trim_offsets"])
+        for one in every
+        if one.get("trim_offsets") is not None
+    ]
+    writes = processors.TemplateProcessing(
+        single=f"{token} $A", pair=f"{token} $A $B:1", special_tokens=[(token, begin)]
+    )
+    backend.post_processor = processors.Sequence([*kept, writes]) if kept else writes
+    for name in ("add_bos_token", "add_eos_token"):  # by which transformers would put it back
+        tokenizer.init_kwargs.pop(name, None)
 
 
 def separator(tokenizer: PreTrainedTokenizerFast) -> int | None:

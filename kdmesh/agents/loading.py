@@ -1,0 +1,135 @@
+"""An agent's folder read again: ``kdmesh.load``. Whatever is damaged in it is one MeshError that says what."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from kdmesh.agents.build import import_path, read_weights
+from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
+from kdmesh.agents.taps import AtExit
+from kdmesh.errors import MeshError
+from kdmesh.plugins import registry
+from kdmesh.spec import ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AGENT = "runs/<name>/<time>/agents/<agent>"
+
+
+class Config(BaseModel):
+    """How an agent's module is built again: ``config.json``, or of a model of texts ``kdmesh.json``."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    agent: str
+    model: dict[str, Any] | str | None
+    task: str = "classification"
+    module: str = ""
+    exit: str | None = None
+    input_shape: list[int] = []
+    classes: int = 0
+    labels: list[str] | None = None
+    max_length: int | None = None
+    adapted: str | None = None
+
+
+def load(folder: str | Path) -> nn.Module:
+    """See :func:`kdmesh.api.load`."""
+    root = Path(folder)
+    with readable(root):
+        own = root / OURS
+        config = _config(own if own.is_file() else root / CONFIG)
+        if config.model is None:
+            raise MeshError(
+                f"{config.agent} was given from Python as {config.module}; its class is not stored",
+                file=str(root),
+                instead=f"build the module yourself and load {root / WEIGHTS} with safetensors",
+            )
+        if own.is_file():
+            from kdmesh.text.saved import load_saved
+
+            return load_saved(root, config.model_dump())
+        ref = ModelRef.model_validate(config.model)
+        module = _build(ref, config, root)
+        read_weights(module, root / WEIGHTS, "", keep=True)
+        return (AtExit(module, config.exit) if config.exit else module).eval()
+
+
+@contextmanager
+def readable(root: Path) -> Iterator[None]:
+    """Whatever reading a folder raises becomes a MeshError with the folder's name: files may hold anything."""
+    try:
+        yield
+    except MeshError as error:
+        error.file = error.file or str(root)
+        raise
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise MeshError(
+            f"this folder is damaged: {type(error).__name__}: {said}", file=str(root), instead="a complete copy of it"
+        ) from error
+
+
+def _config(path: Path) -> Config:
+    try:
+        return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MeshError(
+            f"{path.name} is damaged: {first['msg']}",
+            file=str(path.parent),
+            where=".".join(map(str, first["loc"])),
+            instead="a complete copy of the folder",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise MeshError(f"this is no agent's folder: {error}", file=str(path.parent), instead=AGENT) from None
+
+
+def _build(ref: ModelRef, config: Config, root: Path) -> nn.Module:
+    """The module without its weights."""
+    if ref.is_import:
+        made = import_path(ref.name, "model")
+        if not makes_modules(made):  # a folder may come from anyone
+            raise MeshError(
+                f"{ref.name} is no nn.Module class, and no function that says by its annotation that it returns one",
+                file=str(root),
+                where="model",
+                instead=f"build the module yourself and load {root / WEIGHTS} with safetensors",
+            )
+        module = made(**ref.config)
+    else:
+        offer = registry().find("models", ref.name)
+        module = offer.make(ref.config, input_shape=torch.Size(config.input_shape), classes=config.classes)
+    if not isinstance(module, nn.Module):
+        raise MeshError(f"{ref.name} made a {type(module).__name__}, no nn.Module", file=str(root), where="model")
+    return module
+
+
+def loadable(ref: ModelRef | None) -> bool:
+    """Whether :func:`load` can build this model: of what Python gave nothing is stored, and it calls no function that
+    does not say what it makes.
+    """
+    return ref is not None and (not ref.is_import or makes_modules(import_path(ref.name, "model")))
+
+
+def makes_modules(made: Any) -> bool:
+    """Whether a thing is a class of modules, or a function whose annotation says that it returns one."""
+    if isinstance(made, type):
+        return issubclass(made, nn.Module)
+    if not inspect.isfunction(made):
+        return False
+    try:
+        returned = typing.get_type_hints(made).get("return")
+    except Exception:  # annotations that cannot be resolved say nothing
+        return False
+    return isinstance(returned, type) and issubclass(returned, nn.Module)
