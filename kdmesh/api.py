@@ -103,14 +103,16 @@ class Mesh:
         controls: bool = False,
         strict_signals: bool = False,
         resume: str | Path | None = None,
+        from_start: bool = False,
         checkpoint_seconds: float = 60.0,
         progress_timeout: float = 600.0,
     ) -> Result:
         """Run the mesh. ``out``: parent of the run's folder, or a URL that it is taken to; None writes none.
 
         ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution. ``resume``: the folder
-        of this mesh's interrupted run, which goes on. ``checkpoint_seconds``: age at which a checkpoint is written
-        within a lesson. ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never.
+        of this mesh's interrupted run, which goes on; ``from_start``: also where no checkpoint of a stage is sound.
+        ``checkpoint_seconds``: age at which a checkpoint is written within a lesson. ``progress_timeout``: seconds
+        without a result after which a Ray host is lost; 0: never.
         """
         registry().warn()
         place = Place.writable(str(out)) if out is not None and is_url(out) else None
@@ -124,6 +126,7 @@ class Mesh:
             table=self.table,
             strict_signals=strict_signals,
             resume=Path(resume) if resume else None,
+            from_start=from_start,
             checkpoint_seconds=checkpoint_seconds,
             progress_timeout=progress_timeout,
         )

@@ -6,6 +6,7 @@ Every file is written aside in its own folder, synced and renamed, so that a kil
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 
@@ -62,6 +63,21 @@ def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:
             path = inside(root, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, content)
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock an open file for this process, until it is closed or the process dies; whether that was possible.
+
+    A file system that knows no locks counts as having none.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (*_NO_SYNC, errno.ENOLCK, errno.ENOSYS):
+            raise
+    return True
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

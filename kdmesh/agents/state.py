@@ -68,7 +68,7 @@ def save(host: Host, stage: str, folder: str | None) -> Part:
     for memory, guesses in host.guesses.items():
         if _reads(host, stage, memory.partition(":")[0]):
             keep(guesses, "guesses", memory)
-    names, text = _files(host), json.dumps(facts, sort_keys=True)
+    names, text = part_names(host.name), json.dumps(facts, sort_keys=True)
     if folder is None:
         return dict(zip(names, (safetensors.torch.save(tensors), text.encode()), strict=True))
     root = Path(folder)
@@ -78,12 +78,13 @@ def save(host: Host, stage: str, folder: str | None) -> Part:
             save_file(tensors, draft)
         write(root / names[1], text)
     except (OSError, SafetensorError) as error:
-        raise unwritable(error, root) from error
+        raise unwritable(error, root.parent) from error
     return dict.fromkeys(names)
 
 
-def _files(host: Host) -> tuple[str, str]:
-    return f"{host.name}.safetensors", f"{host.name}.json"
+def part_names(host: str) -> tuple[str, str]:
+    """The files of a host's part: tensors and facts."""
+    return f"{host}.safetensors", f"{host}.json"
 
 
 def unwritable(error: Exception, folder: Path) -> RunFailed:
@@ -97,7 +98,7 @@ def unwritable(error: Exception, folder: Path) -> RunFailed:
 
 def load(host: Host, stage: str, given: str | Part) -> None:
     """Put back what :func:`save` wrote to a folder, or handed over. The stage's optimisers must have been made."""
-    first, second = _files(host)
+    first, second = part_names(host.name)
     if isinstance(given, str):
         tensors, text = load_file(Path(given) / first), (Path(given) / second).read_text(encoding="utf-8")
     else:

@@ -19,6 +19,11 @@ def add(commands: Any) -> None:
         "folder", metavar="DIR", help="the run's folder: runs/<name>/<time>, or the URL where it was collected"
     )
     add_backend(command, default=None)
+    command.add_argument(
+        "--from-start",
+        action="store_true",
+        help="where no checkpoint of a stage is sound, do its work again from the very beginning",
+    )
     add_plugins_dir(command)
     command.set_defaults(execute=execute)
 
@@ -50,6 +55,7 @@ def execute(args: argparse.Namespace) -> int:
         args.ray_address,
         collect=place,
         resume=folder,
+        from_start=args.from_start,
         strict_signals=begun["strict_signals"],
         checkpoint_seconds=args.checkpoint_seconds,
         progress_timeout=args.progress_timeout,

@@ -1,7 +1,8 @@
 """Checkpoints: each host writes its part, the manifest comes last, and the one before stays until then.
 
-A host that does not see the driver's folder hands its part over, and the driver writes it.
-What is read back is compared with the manifest's sums first: one that is cut short, or was changed, is passed over.
+A host that does not see the driver's folder hands its part over, and the driver writes it. The manifest says whose the
+checkpoint is (run, seed, stage, number) and has the sum of every file; what is read back is compared with both first:
+one that is cut short, was changed, or is another's is passed over.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.saving import TOKEN, Part
-from kdmesh.agents.state import unwritable
-from kdmesh.files import write_all, write_json
+from kdmesh.agents.state import part_names, unwritable
+from kdmesh.errors import MeshError
+from kdmesh.files import DRAFT, inside, write_all, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -25,16 +26,23 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STATE = "stage.json"
+HOSTS = "hosts"  # the folder of the hosts' parts: no host's name can collide with ours
 
 
 class Checkpoints:
-    """Numbered folders under ``checkpoints/<stage>/``. One counts only once its ``manifest.json`` is there."""
+    """Numbered folders under ``checkpoints/<stage>/``. One counts only once its ``manifest.json`` is there.
+
+    ``run`` and ``seed``: whose they are; ``from_start``: a stage all of whose checkpoints are damaged may begin anew.
+    """
 
     KEEP = 2
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, run: str = "", seed: int = 0, from_start: bool = False) -> None:
         self.root = root.resolve()  # a worker may stand elsewhere
+        self.owner = {"run": run, "seed": seed}
+        self.from_start = from_start
         self.apart: set[str] = set()  # hosts that do not see this folder
+        self.hosts: set[str] = set()  # all that there were
         self._number: dict[str, int] = {}
 
     def next(self, stage: str) -> Path:
@@ -43,11 +51,12 @@ class Checkpoints:
             numbers = [int(path.name) for path in (self.root / stage).glob("[0-9]*") if path.name.isdigit()]
             self._number[stage] = max(numbers, default=0)
         self._number[stage] += 1
-        return self.root / stage / f"{self._number[stage]:04d}"
+        return inside(self.root, stage, f"{self._number[stage]:04d}")
 
     def find_apart(self, backend: Backend, hosts: Iterable[str]) -> Generator[list[Any], Any, None]:
         """Find the hosts that are on a machine without this folder: tokens left here must be seen both ways."""
         names, token = list(hosts), secrets.token_hex(8)
+        self.hosts.update(names)
         try:
             write_all(self.root, {TOKEN: token.encode()})
             seen = yield [backend.call(host, "sees", str(self.root), token) for host in names]
@@ -71,17 +80,17 @@ class Checkpoints:
     def part(self, host: str, folder: Path) -> str | Part:
         """What a host loads its part from: the folder, or the files themselves."""
         if host not in self.apart:
-            return str(folder)
-        return {path.name: path.read_bytes() for path in folder.iterdir() if path.stem == host}
+            return str(folder / HOSTS)
+        return {name: (folder / HOSTS / name).read_bytes() for name in part_names(host)}
 
     def collect(self, folder: Path, parts: Iterable[Part]) -> list[str]:
         """Write what was handed over; returns the names of all files of the hosts."""
         try:
             for part in parts:
-                write_all(folder, part)
+                write_all(folder / HOSTS, part)
         except OSError as error:
             raise unwritable(error, folder) from error
-        return [name for part in parts for name in part]
+        return [f"{HOSTS}/{name}" for part in parts for name in part]
 
     def complete(self, stage: str, folder: Path, files: list[str], state: dict[str, Any]) -> None:
         """Write what the driver knows, then the manifest with every file's sum, and drop what is older.
@@ -92,40 +101,94 @@ class Checkpoints:
             write_json(folder / STATE, state, indent=1)
             sums = {name: _sum(folder / name) for name in sorted([*files, STATE])}
             number = self._number[stage]
-            write_json(folder / MANIFEST, {"stage": stage, "number": number, "sha256": sums})
+            write_json(folder / MANIFEST, {**self.owner, "stage": stage, "number": number, "sha256": sums})
             for old in folder.parent.glob("[0-9]*"):
                 if old.name.isdigit() and int(old.name) <= number - self.KEEP:
-                    shutil.rmtree(old)
+                    self._remove(stage, old)
         except OSError as error:
             raise unwritable(error, folder) from error
 
-    def last(self, stage: str, passed: Callable[[Path, str], None] = lambda folder, why: None) -> Path | None:
-        """The newest sound checkpoint of a stage; ``passed`` is told of each newer one that is not, and why."""
+    def last(
+        self, stage: str, passed: Callable[[Path, str], None] = lambda folder, why: None, hosts: Iterable[str] = ()
+    ) -> Path | None:
+        """The newest sound checkpoint of a stage; ``passed`` is told of each newer one that is not, and why.
+
+        ``hosts``: whose parts it must have.
+        """
+        needed = {STATE, *(f"{HOSTS}/{name}" for host in hosts for name in part_names(host))}
         found = [path for path in (self.root / stage).glob(f"[0-9]*/{MANIFEST}") if path.parent.name.isdigit()]
         for manifest in sorted(found, key=lambda path: int(path.parent.name), reverse=True):
-            why = _fault(manifest)
+            why = self._fault(stage, manifest.parent, needed)
             if not why:
                 return manifest.parent
             passed(manifest.parent, why)
         return None
+
+    def had(self, stage: str) -> bool:
+        """Whether a stage had a checkpoint, sound or not."""
+        return any((self.root / stage).glob(f"[0-9]*/{MANIFEST}"))
+
+    def _fault(self, stage: str, folder: Path, needed: set[str]) -> str:
+        """What is wrong with a checkpoint; nothing if it is sound."""
+        try:
+            inside(self.root, stage, folder.name)
+            told = self._told(folder)
+            for field, expected in {**self.owner, "stage": stage, "number": int(folder.name)}.items():
+                if told.get(field) != expected:
+                    return f"it is of {field} {told.get(field)!r}, not {expected!r}"
+            sums = told["sha256"]
+            if missing := sorted(needed - sums.keys()):
+                return f"its manifest has no sum of {missing[0]}"
+            for name, expected in sums.items():
+                if _sum(inside(folder, name)) != expected:
+                    return f"{name} is not what was written"
+        except MeshError as error:
+            return error.what
+        except (OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    @staticmethod
+    def _told(folder: Path) -> dict[str, Any]:
+        """What a checkpoint's manifest says. ValueError where it is none."""
+        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sums = told.get("sha256") if isinstance(told, dict) else None
+        if not isinstance(sums, dict) or not sums or not all(isinstance(value, str) for value in sums.values()):
+            raise ValueError("its manifest has no sums of files")
+        return dict(told)
+
+    def _remove(self, stage: str, folder: Path) -> None:
+        """Remove an old checkpoint: what its manifest lists, or where none was written yet, what it would have been.
+
+        Whatever else is there was put there by somebody else, and stays, with the folders around it.
+        """
+        hosts = folder / HOSTS
+        try:
+            inside(self.root, stage, folder.name, HOSTS)
+            if (folder / MANIFEST).exists():
+                told = self._told(folder)
+                if any(told.get(field) != value for field, value in {**self.owner, "stage": stage}.items()):
+                    return  # not ours
+                paths = [
+                    folder / MANIFEST,
+                    *(inside(folder, name) for name in told["sha256"]),
+                ]  # first it counts no more
+            else:
+                parts = [name for host in self.hosts for name in part_names(host)]
+                paths = [folder / STATE, *(hosts / name for name in parts)]
+        except (MeshError, ValueError):  # nor is what leads elsewhere
+            return
+        for path in [*paths, *(path for home in (folder, hosts) for path in home.glob(f".*{DRAFT}"))]:
+            path.unlink(missing_ok=True)
+        for home in (hosts, folder):
+            with suppress(OSError):
+                home.rmdir()
 
     @staticmethod
     def state(folder: Path) -> dict[str, Any]:
         """What the driver knew."""
         found: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         return found
-
-
-def _fault(manifest: Path) -> str:
-    """What is wrong with a checkpoint; nothing if it is sound."""
-    try:
-        sums = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
-        for name, expected in sums.items():
-            if _sum(manifest.parent / name) != expected:
-                return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
 
 
 def _sum(path: Path) -> str:

@@ -21,13 +21,14 @@ Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.errors import RunFailed
-from kdmesh.files import LONE, plain, to_json
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.files import LONE, lock, plain, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,8 @@ class Events:
 
     ``path`` is the file that events are appended to, a line each, flushed at once, so that a killed run keeps them;
     None writes nothing. ``listeners`` are called in order with each event. One that raises is removed, and a `note`
-    says so: who watches a run cannot end it. A listener with a ``close`` method is closed with the log.
+    says so: who watches a run cannot end it. A listener with a ``close`` method is closed with the log. While a log is
+    open no other process opens it: it is the lock of its run.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -49,9 +51,15 @@ class Events:
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            cut = _close_last_line(path)
             self._file = path.open("a", encoding="utf-8", errors=LONE)
-            if cut:
+            if not lock(self._file):
+                self._shut()
+                raise MeshError(
+                    "another process is at work on this run",
+                    file=str(path.parent),
+                    instead="wait until it has ended, or end it",
+                )
+            if cut := _close_last_line(path):
                 self.emit("note", text=f"the log had been cut within its last line, which was: {cut}")
 
     def emit(self, kind: str, /, **fields: Any) -> None:
@@ -108,6 +116,17 @@ class Events:
             self.listeners.remove(listener)
             name = getattr(listener, "__qualname__", type(listener).__name__)
             self.emit("note", text=f"the listener {name} failed and is removed: {type(error).__name__}: {error}")
+
+
+def progressed(path: Path) -> set[str]:
+    """The stages that have got on since they began, by a log; each had a checkpoint before that."""
+    found = set()
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError, AttributeError):
+            event = json.loads(line)
+            if event.get("event") in ("stage_resumed", "evaluated", "round_finished", "stage_finished"):
+                found.add(str(event.get("stage")))
+    return found
 
 
 def _close_last_line(path: Path) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
 
 PACKAGES = ("kdmesh", "torch", "ray", "networkx", "pydantic", "numpy", "scikit-learn", "safetensors")
+LOG = "events.jsonl"
+IDENTITY = "run"  # the manifest's field of a name that no other run has
 
 
 class Folder:
@@ -52,7 +54,7 @@ class Folder:
     @property
     def events(self) -> Path:
         """The log of events."""
-        return self.root / "events.jsonl"
+        return self.root / LOG
 
     @property
     def checkpoints(self) -> Path:
@@ -65,7 +67,8 @@ class Folder:
             write(self.root / "mesh.yaml", source)
         resolved = plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
         write(self.root / "resolved.yaml", dump(resolved))
-        self.json("manifest.json", {**manifest(plan, checked), "begun": begun})
+        known = {IDENTITY: secrets.token_hex(8), **manifest(plan, checked), "begun": begun}
+        self.json("manifest.json", known)
 
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""

@@ -19,10 +19,10 @@ from kdmesh.engine import controls, dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
-from kdmesh.engine.folder import Folder
+from kdmesh.engine.folder import IDENTITY, Folder
 from kdmesh.engine.observe import observers
 from kdmesh.engine.placing import settle
-from kdmesh.engine.resume import refuse_changes
+from kdmesh.engine.resume import asked, refuse_changes
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import stoppable
 from kdmesh.errors import MeshError, RunFailed
@@ -59,6 +59,7 @@ class Request:
     listeners: tuple[Listener, ...] = ()
     strict_signals: bool = False  # what a consensus gives is checked
     resume: Path | None = None  # the folder of the run that goes on
+    from_start: bool = False  # a stage whose checkpoints are all damaged may begin anew
     checkpoint_seconds: float = 60.0
     progress_timeout: float = 600.0  # seconds without a result after which a host counts as lost
 
@@ -91,7 +92,7 @@ def run_once(
         events.emit("note", text=text)
     started, extra = time.perf_counter(), None
     try:
-        with stoppable() as stopping, _checkpoints(folder, session) as checkpoints:
+        with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
             events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
             private = any(stream.private for stream in checked.streams.values())
             small = checked.table.x.nbytes <= SENT and not private
@@ -161,17 +162,18 @@ def _folder(request: Request, plan: Plan, checked: Checked) -> Folder | None:
 
 
 @contextmanager
-def _checkpoints(folder: Folder | None, session: Session) -> Iterator[Checkpoints | None]:
+def _checkpoints(request: Request, folder: Folder | None, session: Session) -> Iterator[Checkpoints | None]:
     """Where checkpoints go. A run on Ray without a folder keeps them for as long as it lasts: hosts can be lost."""
     if folder is not None:
-        yield Checkpoints(folder.checkpoints)
+        run = asked(folder.root).get(IDENTITY, "")
+        yield Checkpoints(folder.checkpoints, run, request.spec.seed, request.from_start)
     elif session.name == "inline":
         yield None
     else:
         root = new_folder()
         guarding = guard(new_mark(), root)  # removes it also where this process is killed
         try:
-            yield Checkpoints(Path(root) / "checkpoints")
+            yield Checkpoints(Path(root) / "checkpoints", seed=request.spec.seed)
         finally:
             guarding.communicate()
 

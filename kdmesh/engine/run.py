@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine import dropping
 from kdmesh.engine.budget import stage_steps
+from kdmesh.engine.events import progressed
+from kdmesh.engine.folder import LOG
 from kdmesh.engine.stage import Paused, StageRun
 from kdmesh.engine.summary import roles, summarise
 from kdmesh.engine.supply import Supply
-from kdmesh.errors import HostLost
+from kdmesh.errors import HostLost, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from kdmesh.engine.check import Checked
     from kdmesh.engine.checkpoint import Checkpoints
     from kdmesh.engine.events import Events
-    from kdmesh.graph.plan import Plan
+    from kdmesh.graph.plan import Plan, Stage
 
 TRIES = 3  # times that hosts may be lost with no checkpoint written in between
 
@@ -162,17 +164,36 @@ class Run:
         self.supply = Supply(self.plan, self.backend)
         self.stages, self._done = {}, set()
         for stage in self.plan.stages:
-            folder = self.checkpoints.last(stage.name, self._passed)
+            hosts = self.hosts(stage)
+            folder = self.checkpoints.last(stage.name, self._passed, hosts)
             if folder is None:
+                self._from_start(stage)
                 continue
             state = self.checkpoints.state(folder)
-            home = self.stages[stage.name] = StageRun(self, stage, steps[stage.name], (folder, state))
+            self.stages[stage.name] = StageRun(self, stage, steps[stage.name], (folder, state))
             self.supply.published.update((source, stream) for source, stream in state["published"])
             if state["finished"]:
                 self._done.add(stage.name)
                 part = self.checkpoints.part
-                yield [self.backend.call(host, "load", stage.name, part(host, folder)) for host in home.hosts]
-                yield [self.backend.call(host, "end", stage.name) for host in home.hosts]
+                yield [self.backend.call(host, "load", stage.name, part(host, folder)) for host in hosts]
+                yield [self.backend.call(host, "end", stage.name) for host in hosts]
+
+    def hosts(self, stage: Stage) -> list[str]:
+        """The hosts that hold a stage's agents."""
+        return list(dict.fromkeys(self.host_of[agent] for agent in stage.agents if agent in self.host_of))
+
+    def _from_start(self, stage: Stage) -> None:
+        """Say that a stage's work is done anew, which needs consent. Nothing to say where none was kept yet."""
+        assert self.checkpoints is not None
+        log = None if self.folder is None else self.folder / LOG
+        if not self.checkpoints.had(stage.name) and (log is None or stage.name not in progressed(log)):
+            return
+        what = f"no sound checkpoint is left of the stage {stage.name!r}: its work would be done again from the start"
+        if not self.checkpoints.from_start:
+            raise MeshError(
+                what, file=str(self.folder or ""), instead="put the checkpoints back, or say --from-start to resume"
+            )
+        self.events.emit("note", text=f"the stage {stage.name!r} begins from the start: it has no sound checkpoint")
 
     def _passed(self, folder: Path, why: str) -> None:
         self.events.emit("note", text=f"the checkpoint {folder} is passed over: {why}")

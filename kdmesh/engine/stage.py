@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.budget import planned_updates
+from kdmesh.engine.checkpoint import HOSTS
 from kdmesh.engine.position import Position
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
@@ -39,7 +40,7 @@ class StageRun:
         self.reason: str = known.get("reason", "")
         self._rounds: list[Rounds] = []
         self._left: list[dict[str, Any]] = known.get("rounds", [])  # of the repetitions that were under way
-        self.hosts = list(dict.fromkeys(run.host_of[agent] for agent in stage.agents if agent in run.host_of))
+        self.hosts = run.hosts(stage)
         self._written = time.monotonic()
 
     def execute(self) -> Generator[list[Any], Any, None]:
@@ -125,7 +126,7 @@ class StageRun:
         if checkpoints is not None:
             folder = checkpoints.next(self.stage.name)
             call, place = self.run.backend.call, checkpoints.place
-            files = yield [call(host, "save", self.stage.name, place(host, folder)) for host in self.hosts]
+            files = yield [call(host, "save", self.stage.name, place(host, folder / HOSTS)) for host in self.hosts]
             state = {
                 "finished": finished,
                 "at": self.position.path,

@@ -38,7 +38,7 @@ def test_the_last_checkpoint_is_whole(mesh: Any, tmp_path: Path) -> None:
     (manifest,) = tmp_path.rglob("checkpoints/*/*/manifest.json")
     facts = json.loads(manifest.read_text())
     assert facts["stage"] == "a" and facts["number"] == 1
-    assert set(facts["sha256"]) == {"host0.safetensors", "host0.json", "stage.json"}
+    assert set(facts["sha256"]) == {"hosts/host0.safetensors", "hosts/host0.json", "stage.json"}
     for name, digest in facts["sha256"].items():
         assert hashlib.sha256((manifest.parent / name).read_bytes()).hexdigest() == digest
 

@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     (folder,) = (tmp_path / "cut").glob("*/*")
     stage = next((folder / "checkpoints").iterdir())
     newest = sorted(stage.glob("*/manifest.json"))[-1].parent
-    weights = newest / "host0.safetensors"
+    weights = newest / "hosts" / "host0.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
     again, _ = run(spec, monkeypatch, resume=folder)
     assert outcome(again) == outcome(summary)

@@ -88,7 +88,7 @@ def test_a_folder_that_is_no_agent_is_refused(tmp_path: Path) -> None:
 def test_checkpoints_hold_every_stage_at_its_start_and_end(result: Any) -> None:
     stages = folder(result) / "checkpoints"
     assert sorted(path.name for path in stages.iterdir()) == ["s", "t1", "t2"]
-    state = load_file(stages / "s" / "0002" / "host0.safetensors")
+    state = load_file(stages / "s" / "0002" / "hosts" / "host0.safetensors")
     own = result["s"].module.state_dict()
     assert all(torch.equal(state[f"weights/s/{name}"], value) for name, value in own.items())
     assert any(name.startswith("optimizer/s/") for name in state)
