@@ -138,7 +138,7 @@ class Agent:
                     )
                 )
         if training:
-            self.module.train()
+            self.weights.train()
         if len(parts) == 1:
             return parts[0]
         taps = {name: joined([part[1][name] for part in parts]) for name in names}

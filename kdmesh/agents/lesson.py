@@ -75,7 +75,7 @@ class Lesson:
         self.frames: dict[int, Frame] = {}  # steps begun but not complete
         for name in stage.weights:
             if name in host.weights:
-                host.weights[name].module.train(name in ends and host.weights[name].ema is None)
+                host.weights[name].train(name in ends and host.weights[name].ema is None)
 
     # -- batches ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class Lesson:
                 if module.training:
                     value = compute(x)
                 else:  # a flow asks for `mode: train` of weights that do not train
-                    module.train()
+                    agent.weights.train()
                     value = compute(x)
                     module.eval()
             if heard and not others and isinstance(value[0], Projected):

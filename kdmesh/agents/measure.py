@@ -160,5 +160,5 @@ def latency(host: Host, agent: Agent, runs: int = 15) -> float:
         if agent.device.type == "cuda":
             torch.cuda.synchronize(agent.device)
         times.append(time.perf_counter() - start)
-    agent.module.train(was)
+    agent.weights.train(was)
     return round(sorted(times)[len(times) // 2] * 1000, 4)

@@ -169,7 +169,7 @@ def _answers(agent: Agent, x: Tokens | Encoded, rows: int, names: tuple[str, ...
                 counts[per].append(count[: len(at)])
             places.append(at)
     if training:
-        agent.module.train()
+        agent.weights.train()
     whole = {name: joined(found) for name, found in parts.items()}
     made = _Answers(agent, whole, {per: torch.cat(found) for per, found in counts.items()})
     return made.of(torch.cat(places).argsort())

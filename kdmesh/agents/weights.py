@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdmesh.agents import modes
 from kdmesh.agents.fused import kernel_of
 from kdmesh.agents.optimizers import make_optimizer, make_schedule
 
@@ -25,6 +26,7 @@ class Weights:
 
     def __init__(self, name: str, module: nn.Module, settings: TrainSpec, ema: EmaSpec | None = None) -> None:
         self.name, self.module, self.settings, self.ema = name, module, settings, ema
+        self.held = modes.held(module)
         self.updates = 0
         self.pending = False  # gradients are accumulating for the next update
         self.optimizer: torch.optim.Optimizer | None = None
@@ -43,6 +45,10 @@ class Weights:
         self.pending = False
         self._slots = self._kernel = None
         self._late = isinstance(self.optimizer, torch.optim.SGD) and bool(self.optimizer.defaults["fused"])
+
+    def train(self, mode: bool = True) -> None:
+        """Put the module into train or eval mode; parts that were given in eval mode stay there."""
+        modes.train(self.module, mode, self.held)
 
     def zero(self) -> None:
         """Forget gradients, unless they are accumulating."""

@@ -67,6 +67,26 @@ def planned_updates(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
     return total
 
 
+def whole_epochs(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
+    """The most epochs that a line of a stage's program runs in full, by each of the weights that it teaches.
+
+    Only where an epoch ends is anything measured.
+    """
+    most: dict[str, int] = {}
+
+    def walk(lines: list[Train | Publish | Repeat]) -> None:
+        for line in lines:
+            if isinstance(line, Repeat):
+                walk(line.body)
+            elif isinstance(line, Train) and (steps := lesson_steps(plan, found, stage, line)):
+                epoch = max(epoch_steps(plan, found, stage, line).values())
+                for owner in steps:
+                    most[owner] = max(most.get(owner, 0), max(steps.values()) // epoch)
+
+    walk(stage.program.body)
+    return most
+
+
 def stage_steps(plan: Plan, found: Checked, stage: Stage) -> int:
     """Steps of a whole stage: in each lesson the longest budget counts. For progress and its ETA."""
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from kdmesh.agents.build import build, load_weights, origin, output
+from kdmesh.agents.modes import held
 from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import texts
-from kdmesh.engine.budget import planned_updates
+from kdmesh.engine import lonely, texts
+from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
 from kdmesh.plugins import registry
@@ -90,6 +91,7 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
         updates |= planned_updates(plan, found, stage)
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found, updates.get(name, 0))
+    _measured(plan, found)
     found.notes += texts.notes(plan, found)
     return found
 
@@ -169,15 +171,17 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
     known: dict[str, tuple[int, torch.Size, int, frozenset[Kind]]] = {}
+    said: dict[str, dict[int, str]] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
         written = dict(taps.get(agent, {}))
         layers = {name: spec.taps.get(name, name) for name in written}
         if spec.exit is not None:
             layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
-        key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}"
+        trains = lonely.trains(plan, agent)
+        key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
         if key not in known or layers or spec.ema is not None or agent in makers:
-            module, x = _light(plan, owner, agent, found, modules)
+            module, parts, x = _light(plan, owner, agent, found, modules)
             with _tapped(module, layers, agent, written) as values, torch.no_grad():
                 logits = _forward(module, x, agent)
             for name in layers:
@@ -193,7 +197,9 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             count = sum(parameter.numel() for parameter in module.parameters())
             known[key] = count, logits.shape, width, kinds_of(module.parameters())
             _made(plan, agent, values, logits, found)
+            said[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner] = known[key]
+        lonely.refuse(plan, found, agent, said[key])
         if plan.spec.task == "language_modelling":
             found.shapes[agent, ""] = shape[1:]
             continue
@@ -205,6 +211,14 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
+
+
+def _complaints(
+    plan: Plan, found: Checked, agent: str, module: nn.Module, parts: list[nn.Module], device: torch.device
+) -> dict[int, str]:
+    """What a model in train mode says of two samples, and of one."""
+    rows = plan.spec.task == "classification"
+    return lonely.complaints(module, parts, lambda n: found.reading.samples(agent, torch.arange(n)).to(device), rows)
 
 
 def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch.Tensor, found: Checked) -> None:
@@ -233,14 +247,18 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
 
 def _light(
     plan: Plan, owner: str, agent: str, found: Checked, modules: dict[str, nn.Module]
-) -> tuple[nn.Module, torch.Tensor | Tokens]:
-    """The model without memory, and two samples to match; a module that cannot go to `meta` is built for real."""
+) -> tuple[nn.Module, list[nn.Module], torch.Tensor | Tokens]:
+    """The model without memory in eval mode, the parts held there, and two samples to match.
+
+    A module that cannot go to `meta` is built for real.
+    """
     two, meta = found.reading.samples(agent, torch.arange(2)), torch.device("meta")
     try:
-        module = build(plan, owner, found.reading, registry(), modules, "meta").eval()
+        module = build(plan, owner, found.reading, registry(), modules, "meta")
+        parts = held(module)
         with torch.no_grad():
-            module(two.to(meta))
-        return module, two.to(meta)
+            module.eval()(two.to(meta))
+        return module, parts, two.to(meta)
     except MeshError as error:
         if not error.where.startswith("agents."):
             error.where = f"agents.{owner}.{error.where or 'model'}"
@@ -258,7 +276,9 @@ def _light(
                 where=f"agents.{owner}.model",
                 instead="settings that its class takes",
             ) from None
-        return copy.deepcopy(module).eval(), two
+        module = copy.deepcopy(module)
+        parts = held(module)
+        return module.eval(), parts, two
 
 
 def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict[str, str]) -> Taps:
@@ -303,6 +323,27 @@ def _set_at(plan: Plan, owner: str, field: str) -> str:
     """The section of the file that sets a training setting of some weights."""
     own = plan.spec.agents[owner].train
     return "train" if getattr(own, field) is None else f"agents.{owner}.train"
+
+
+def _measured(plan: Plan, found: Checked) -> None:
+    """Refuse settings by which none of the weights that have them would ever be measured; note it of single ones."""
+    asked: dict[tuple[str, str, int], dict[str, int]] = {}
+    for stage in plan.stages:
+        for owner, whole in whole_epochs(plan, found, stage).items():
+            train = plan.train(owner)
+            field = "early_stopping" if train.early_stopping is not None else "evaluate_every"
+            if getattr(train, field) is not None:
+                asked.setdefault((_set_at(plan, owner, field), field, train.evaluate_every or 1), {})[owner] = whole
+    for (section, field, every), epochs in asked.items():
+        never = [owner for owner, most in epochs.items() if most < every]
+        text = f"every {every} epochs" if every > 1 else "at the end of an epoch"
+        if len(never) == len(epochs):
+            raise MeshError(
+                f"`{field}` never acts: it is measured {text}, and at most {max(epochs.values())} whole epochs are run",
+                where=f"{section}.{field}",
+                instead="a smaller `evaluate_every`, more `epochs`, or leave it out",
+            )
+        found.notes += [f"{owner}: `{field}` never acts, with {epochs[owner]} whole epochs" for owner in never]
 
 
 def _settings(plan: Plan, owner: str, found: Checked, updates: int) -> None:

@@ -112,7 +112,7 @@ def _clone(plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str
     owner, settings, spec = plan.owner[agent], plan.train(agent), plan.spec.agents[agent]
     table, offered = found.table, registry()
     module = build(plan, owner, found.reading, offered, modules, settings.device)
-    weights = Weights(owner, module, settings)
+    weights = Weights(owner, module, settings.model_copy(update={"schedule": None}))  # it may end before we do
     if trains(plan, agent):
         weights.start(1_000_000)
     view = View(
@@ -150,7 +150,7 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
     marks.append(_now(clone))
     if not learns:
         return Pace(marks[1] - marks[0])
-    clone.module.train()
+    clone.weights.train()
     logits, _ = clone.forward(clone.see(x, ids, 0))
     marks.append(_now(clone))
     clone.weights.zero()
