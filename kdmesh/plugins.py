@@ -24,6 +24,8 @@ from pydantic import BaseModel, ValidationError
 from kdmesh import hookspecs
 from kdmesh.errors import MeshError, RunFailed, nearest
 from kdmesh.offers import API, Offer
+from kdmesh.spec.explain import explain
+from kdmesh.spec.numbers import refuse_odd_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -260,13 +262,12 @@ class Registry:
 
     def check(self, kind: str, name: str, config: dict[str, Any], where: str = "") -> Any:
         """Validate a configuration and return it as the offer's pydantic model; ``where``: the path of the name."""
-        offer = self.find(kind, name, where)
+        offer, place = self.find(kind, name, where), f"{where}.{name}" if where else name
+        refuse_odd_numbers(config, offer.config, where=place)
         try:
             return offer.config.model_validate(config)
         except ValidationError as error:
-            from kdmesh.spec.read import explain
-
-            raise explain(error, offer.config, where=f"{where}.{name}" if where else name, data=config) from None
+            raise explain(error, offer.config, where=place, data=config) from None
 
     def origin(self, kind: str, name: str) -> PluginRecord | None:
         """Return the plugin that an offer in use comes from, None for a built-in one."""

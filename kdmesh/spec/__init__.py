@@ -3,7 +3,7 @@
 from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
 from kdmesh.spec.base import ModelRef, Named, ObjectiveRef, RuleRef, SignalRef, StrategyRef, Strict
 from kdmesh.spec.data import DataSpec, ShardSpec, StreamSpec
-from kdmesh.spec.flows import LABEL_OBJECTIVE, ConsensusSpec, FlowSpec, Ramp, TapRef
+from kdmesh.spec.flows import LABEL_OBJECTIVE, ConsensusSpec, FlowSpec, Ramp, TapRef, Temperature
 from kdmesh.spec.mesh import HostSpec, MeshSpec
 from kdmesh.spec.program import ProgramItem, Until
 from kdmesh.spec.text import TextSpec
@@ -30,6 +30,7 @@ __all__ = [
     "StreamSpec",
     "Strict",
     "TapRef",
+    "Temperature",
     "TextSpec",
     "TrainOverride",
     "TrainSpec",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from kdmesh.spec.base import ModelRef, Strict, ViewRef
 from kdmesh.spec.train import TrainOverride
@@ -51,7 +51,9 @@ class AgentSpec(Strict):
     train: TrainOverride = Field(default_factory=TrainOverride, description="settings other than the mesh's")
     seed: int | None = Field(None, description="seed of the initial weights; by default from the mesh's and the name")
     init_of: str | None = Field(None, description="start from the same initial weights as this agent")
-    labels: list[int] | None = Field(None, description="the classes this agent's outputs stand for; by default all")
+    labels: list[NonNegativeInt] | None = Field(
+        None, description="the classes this agent's outputs stand for; by default all"
+    )
     on_loss: Literal["restart", "drop", "stop"] = Field(
         "restart",
         description="when its host is lost: restart from the last checkpoint; drop it, if it only teaches in what is "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from kdmesh.spec.base import DatasetRef, Strict
 
@@ -45,8 +45,8 @@ class StreamSpec(Strict):
 
     of: str = Field("train", description="split or stream that this one takes its samples from")
     size: Share | None = Field(None, gt=0, description="take only so much of it (seeded)")
-    only: list[int] | None = Field(None, description="keep only these classes")
-    without: list[int] | None = Field(None, description="leave these classes out")
+    only: list[NonNegativeInt] | None = Field(None, description="keep only these classes")
+    without: list[NonNegativeInt] | None = Field(None, description="leave these classes out")
     labels: bool = Field(True, description="false: the labels are hidden")
     shards: ShardSpec | None = Field(None, description="divide over agents")
     private: bool = Field(False, description="no signal made on this stream may leave its agent's host")

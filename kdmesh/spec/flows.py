@@ -14,6 +14,10 @@ LABEL_OBJECTIVE = ObjectiveRef(name="ce")
 PERIOD = re.compile(r"^(step|epoch|round|once|[1-9]\d* steps)$")
 
 
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""Divides logits, and its square multiplies losses: beyond these bounds float32 ends in NaN."""
+
+
 class Ramp(Strict):
     """A weight that moves in a straight line from ``start`` to ``end`` over ``epochs`` of the lesson, then stays."""
 
@@ -47,7 +51,7 @@ class ConsensusSpec(Strict):
     space: Literal["probs", "logits", "loss", "gradient"] | None = Field(
         None, description="what is combined; by default what its readers' objective compares, probs if it can"
     )
-    temperature: float | None = Field(None, gt=0, description="softmax temperature; by default its readers'")
+    temperature: Temperature | None = Field(None, description="softmax temperature; by default its readers'")
     include_self: bool = Field(True, description="false: leave-one-out for a target that is also a source")
     trained: bool = Field(False, description="the rule has weights of its own that train with its readers")
     per_target: bool = Field(False, description="the rule gives each target a signal of its own")

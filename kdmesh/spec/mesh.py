@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeFloat, ValidationInfo, field_validator
 
 from kdmesh.spec.agents import AgentSpec
 from kdmesh.spec.base import StrategyRef, Strict
@@ -24,7 +24,9 @@ class HostSpec(Strict):
     agents: list[str] = Field(description="the agents that it holds")
     cpus: float | None = Field(None, gt=0, description="CPUs; by default the threads of its widest agent")
     gpus: float | None = Field(None, ge=0, description="GPUs, also a part of one; by default 1 for agents on `cuda`")
-    resources: dict[str, float] = Field(default_factory=dict, description="resources that the cluster's nodes name")
+    resources: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict, description="resources that the cluster's nodes name"
+    )
 
 
 class MeshSpec(Strict):

@@ -15,6 +15,9 @@ BYTES = 1 << 20
 ENTRIES = 200_000
 """Largest number of values in a file, each alias counted with all it stands for."""
 
+DIGITS = 100
+"""Longest whole number that is read."""
+
 _CORE = {
     "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
@@ -66,6 +69,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
+    if len(text) > DIGITS:
+        raise yaml.constructor.ConstructorError(None, None, f"a whole number of {len(text):,} digits", node.start_mark)
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 

@@ -7,12 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from kdmesh.offers import Config, ObjectiveOffer
+from kdmesh.spec import Temperature
 
 
 class TemperedConfig(Config):
     """Settings of every objective between distributions."""
 
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="softmax temperature T of both sides")
+    temperature: Temperature = Field(1.0, description="softmax temperature T of both sides")
     t2_scale: bool = Field(True, description="multiply by T², so that gradients keep their size at any temperature")
 
 
@@ -43,7 +44,7 @@ class DistanceConfig(Config):
 class UniversalConfig(Config):
     """Settings of `uld`."""
 
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="softmax temperature T of both sides")
+    temperature: Temperature = Field(1.0, description="softmax temperature T of both sides")
 
 
 class HintConfig(Config):

@@ -13,14 +13,14 @@ class DISTConfig(Config):
 
     inter: float = Field(2.0, ge=0, allow_inf_nan=False, description="weight of the correlation of each sample's row")
     intra: float = Field(2.0, ge=0, allow_inf_nan=False, description="weight of the correlation of each class' column")
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="softmax temperature T of both sides")
+    temperature: float = Field(1.0, ge=1e-6, le=1e6, description="softmax temperature T of both sides")
     t2_scale: bool = Field(True, description="multiply by T², as the published code does")
 
 
 class StandardisedKLConfig(Config):
     """Settings of `standardised_kl`."""
 
-    temperature: float = Field(2.0, gt=0, allow_inf_nan=False, description="base temperature, after standardising")
+    temperature: float = Field(2.0, ge=1e-6, le=1e6, description="base temperature, after standardising")
     t2_scale: bool = Field(True, description="multiply by T²")
     faithful: Literal["paper", "code"] = Field(
         "paper", description="deviation of a row: over C classes (paper) or over C - 1 (published code)"
@@ -32,7 +32,7 @@ class DKDConfig(Config):
 
     alpha: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of the true class against the rest")
     beta: float = Field(8.0, ge=0, allow_inf_nan=False, description="weight of the distribution over the other classes")
-    temperature: float = Field(4.0, gt=0, allow_inf_nan=False, description="softmax temperature T of both sides")
+    temperature: float = Field(4.0, ge=1e-6, le=1e6, description="softmax temperature T of both sides")
     t2_scale: bool = Field(True, description="multiply by T²")
 
 
