@@ -104,9 +104,11 @@ def test_what_a_model_leaves_open_may_be_true_or_infinite_but_no_nan():
         refuse_odd_numbers({"agents": {"a": {"model": {"mine:Net": {"norm": float("nan")}}}}}, MeshSpec)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-                        ["agents", "train", "epochs", "flows", "weight", "optimizer", "a", "x"]), inner, max_size=3)))  # fmt: skip
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from(["agents", "train", "epochs", "flows", "weight", "optimizer", "a", "x"])
+
+
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3)))
 def test_any_data_are_read_or_refused_with_a_message(data):
     try:
         parse({"agents": {"a": None}, "train": data, "flows": [data]})
