@@ -113,7 +113,7 @@ CASES = {
         "connect.0.ensemble.objective.kl.temperature", "found 'hot'", "a number",
     ),
     "wrong type of an optimiser's argument": (
-        LONG + "train: {optimizer: {adam: {lr: big}}}\n", "train.optimizer.adam", "'str'", "see torch.optim",
+        LONG + "train: {optimizer: {adam: {lr: big}}}\n", "train.optimizer.adam.lr", "lr of Adam is 'big'", "a number",
     ),
     "flow from an unknown agent": (
         changed(LONG, ("from: t,", "from: tt,")),
