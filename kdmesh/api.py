@@ -19,6 +19,7 @@ from kdmesh.graph.plan import Plan, make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, table_from
+from kdmesh.streams.learned import ATTRIBUTE
 from kdmesh.streams.table import Table
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Mesh:
             module.load_state_dict({key: value[0] for key, value in unpack(state, torch.device("cpu")).items()})
             if (exit := run.plan.spec.agents[name].exit) is not None:
                 module = AtExit(module, exit)
+            setattr(module, ATTRIBUTE, run.checked.learned[name])
             found[name] = AgentResult(name, run.roles[name], module.eval(), {}, "")
         return found
 

@@ -29,7 +29,7 @@ def figures(seed: int) -> dict[str, float]:
 def _omitted(seed: int, epochs: int) -> dict[str, float]:
     mesh = Mesh(
         seed=seed,
-        data={"dataset": "digits", "train": 1000},
+        data={"dataset": "digits", "train": 1000, "seed": seed},
         streams={"rest": OTHERS},
         train={"epochs": 30, "batch_size": 64, "optimizer": {"adamw": {"lr": 5e-3}}},
     )
@@ -40,7 +40,7 @@ def _omitted(seed: int, epochs: int) -> dict[str, float]:
         mesh.flow("teacher", f"soft-{t}", stream="rest", objective={"kl": {"temperature": t}})
     with torch.enable_grad():
         result = mesh.run(backend="inline")
-    table, streams = digits(), _streams(mesh, seed)
+    table, streams = digits(), _streams(mesh)
     assert table.y is not None
     rest, validation, test = (streams[name].rows for name in ("rest", "validation", "test"))
     said, found = result["teacher"].module(table.x[rest]), {}
@@ -61,7 +61,7 @@ def _attackers(seed: int) -> dict[str, float]:
     with torch.enable_grad():
         members = attack.honest(seed)
     table = digits()
-    x = table.x[_streams(Mesh(seed=seed, data=attack.DATA, agents={"any": {"model": "mlp"}}), seed)["test"].rows]
+    x = table.x[_streams(Mesh(data={**attack.DATA, "seed": seed}, agents={"any": {"model": "mlp"}}))["test"].rows]
     lies = torch.stack([member(x).argmin(1) for member in members[: attack.ATTACKERS]])  # [4, N]
     together = torch.stack([member(x).softmax(1) for member in members[attack.ATTACKERS :]]).mean(0)
     most = torch.stack([torch.bincount(column, minlength=table.classes).max() for column in lies.T])
@@ -72,10 +72,10 @@ def _attackers(seed: int) -> dict[str, float]:
     }
 
 
-def _streams(mesh: Mesh, seed: int) -> dict[str, Stream]:
+def _streams(mesh: Mesh) -> dict[str, Stream]:
     spec = mesh.plan().spec
     assert spec.data is not None
-    return resolve(digits(), spec.data, spec.streams, seed)
+    return resolve(digits(), spec.data, spec.streams)
 
 
 def _biased(logits: Tensor, bias: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def honest(seed: int) -> list[nn.Module]:
     mesh = Mesh(
         name="members",
         seed=seed,
-        data=DATA,
+        data={**DATA, "seed": seed},
         streams={"own": {"shards": {"by": "iid", "of": MEMBERS}, "private": True}},
         train={**TRAIN, "epochs": 40},
     )
@@ -57,7 +57,7 @@ def honest(seed: int) -> list[nn.Module]:
 
 
 def _distil(seed: int, members: list[nn.Module], attack: str) -> dict[str, float]:
-    mesh = Mesh(name="attack", seed=seed, data=DATA, train={**TRAIN, "epochs": 20})
+    mesh = Mesh(name="attack", seed=seed, data={**DATA, "seed": seed}, train={**TRAIN, "epochs": 20})
     for name, module in zip(MEMBERS, members, strict=True):
         mesh.agent(name, module, update="frozen")
     nodes = {}

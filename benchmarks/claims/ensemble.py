@@ -17,7 +17,7 @@ def figures(seed: int) -> dict[str, float]:
     mesh = Mesh(
         name="ensemble",
         seed=seed,
-        data={"dataset": "digits", "train": 400},
+        data={"dataset": "digits", "train": 400, "seed": seed},
         train={"epochs": 30, "batch_size": 32, "optimizer": {"adamw": {"lr": 5e-3}}},
     )
     for name in MEMBERS:

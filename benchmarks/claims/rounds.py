@@ -38,7 +38,7 @@ def _mesh(seed: int, **budget: int) -> Mesh:
     mesh = Mesh(
         name="parties",
         seed=seed,
-        data={"dataset": "digits", "transfer": 0.3},
+        data={"dataset": "digits", "transfer": 0.3, "seed": seed},
         streams={"own": {"shards": {"by": "class", "classes": 3, "of": ["party[*]"]}, "private": True}},
         train={"batch_size": 32, "optimizer": {"adamw": {"lr": 5e-3}}, **budget},
     )

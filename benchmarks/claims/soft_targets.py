@@ -22,7 +22,7 @@ def figures(seed: int) -> dict[str, float]:
     mesh = Mesh(
         name="soft-targets",
         seed=seed,
-        data={"dataset": "digits", "train": 1000},
+        data={"dataset": "digits", "train": 1000, "seed": seed},
         streams={"few": {"of": "train", "size": 50}, "rest": {"of": "train", "without": [OMITTED]}},
         train={"epochs": 30, "batch_size": 64, "optimizer": {"adamw": {"lr": 5e-3}}},
     )
@@ -38,7 +38,7 @@ def figures(seed: int) -> dict[str, float]:
 
     spec, table = mesh.plan().spec, digits()
     assert spec.data is not None and table.y is not None
-    test = resolve(table, spec.data, {}, seed)["test"].rows
+    test = resolve(table, spec.data, {})["test"].rows
     omitted = test[table.y[test] == OMITTED]
     found = {name: 100 * agent.metrics["test"]["accuracy"] for name, agent in result.agents.items()}
     for name in ("rest-hard", "rest-soft-4"):

@@ -47,6 +47,7 @@ class Blueprint:
     ``shapes``: the shape, without its batch axis, of a tap or of a signal that is made, by (agent, name), and under the
     name "" of outputs that are not one per class. ``strict``: what a consensus gives is checked. ``tokenizers``: of
     agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
+    ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Blueprint:
     strict: bool = False
     tokenizers: dict[str, Files] = field(default_factory=dict)
     left_out: Tensor | None = None
+    learned: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class Host:

@@ -19,6 +19,7 @@ from kdmesh.agents.taps import AtExit
 from kdmesh.errors import MeshError
 from kdmesh.plugins import registry
 from kdmesh.spec import ModelRef
+from kdmesh.streams.learned import ATTRIBUTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Config(BaseModel):
     labels: list[str] | None = None
     max_length: int | None = None
     adapted: str | None = None
+    learned_from: list[dict[str, Any] | None] = [None]
 
 
 def load(folder: str | Path) -> nn.Module:
@@ -58,11 +60,13 @@ def load(folder: str | Path) -> nn.Module:
         if own.is_file():
             from kdmesh.text.saved import load_saved
 
-            return load_saved(root, config.model_dump())
-        ref = ModelRef.model_validate(config.model)
-        module = _build(ref, config, root)
-        read_weights(module, root / WEIGHTS, "", keep=True)
-        return (AtExit(module, config.exit) if config.exit else module).eval()
+            module: nn.Module = load_saved(root, config.model_dump())
+        else:
+            module = _build(ModelRef.model_validate(config.model), config, root)
+            read_weights(module, root / WEIGHTS, "", keep=True)
+            module = (AtExit(module, config.exit) if config.exit else module).eval()
+        setattr(module, ATTRIBUTE, config.learned_from)  # a mesh that it is given to looks there
+        return module
 
 
 @contextmanager

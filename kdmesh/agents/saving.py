@@ -142,6 +142,7 @@ def _config(host: Host, agent: str, own: bool) -> dict[str, Any]:
         "input_shape": [] if host.reading.texts else list(host.table.shape),
         "classes": host.table.classes if spec.labels is None else len(spec.labels),
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
+        "learned_from": host.blueprint.learned.get(agent, []),
         **({"class_numbers": spec.labels} if spec.labels is not None else {}),
         **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
         **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),
@@ -180,10 +181,12 @@ def _nameless(model: Any) -> Any:
 
 def _card(agent: str, card: dict[str, Any], host: Host) -> str:
     """The model card: who taught it, on what data, how good it is, how to use it."""
+    spec = host.plan.spec
+    split = spec.data.seed if spec.data is not None else 0
     lines = [
         f"# {agent}",
         "",
-        f"Trained by kdmesh in the mesh `{host.plan.spec.name}` (seed {host.plan.spec.seed}).",
+        f"Trained by kdmesh in the mesh `{spec.name}` (seed {spec.seed}, data seed {split}).",
         "",
         f"- role: {card.get('role', '')}",
         f"- taught by: {', '.join(card.get('teachers', [])) or 'labels only'}",

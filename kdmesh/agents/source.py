@@ -42,7 +42,7 @@ class Source:
                     where="data.dataset",
                     instead="the same files on every node",
                 )
-            streams = resolve(table, data, spec.streams, spec.seed)
+            streams = resolve(table, data, spec.streams)
         except MeshError:
             raise
         except Exception as error:  # of a user's own data set

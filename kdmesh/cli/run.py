@@ -20,9 +20,18 @@ def add(commands: Any) -> None:
         default="runs",
         help="parent folder (default: %(default)s), or a URL (s3://bucket/runs) where the folder is taken at the end",
     )
-    command.add_argument("--seed", metavar="N", type=int, help="seed of everything random; short for --set seed=N")
     command.add_argument(
-        "--seeds", metavar="N", type=count, default=1, help="train with so many seeds (default: %(default)s)"
+        "--seed", metavar="N", type=int, help="run seed: initial weights, order, dropout; short for --set seed=N"
+    )
+    command.add_argument(
+        "--data-seed", metavar="N", type=int, help="data seed: splits, subsets, shards; short for --set data.seed=N"
+    )
+    command.add_argument(
+        "--seeds",
+        metavar="N",
+        type=count,
+        default=1,
+        help="train with so many run seeds, on one split (default: %(default)s)",
     )
     command.add_argument("--controls", action="store_true", help="also train each student without its teachers")
     command.add_argument(
@@ -41,6 +50,8 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.seed is not None:
         args.overrides = [*args.overrides, f"seed={args.seed}"]
+    if args.data_seed is not None:
+        args.overrides = [*args.overrides, f"data.seed={args.data_seed}"]
     spec, source_text = read(args), read_text(locate(args.file))
     make_plan(spec, registry())
     from kdmesh.engine.collect import HERE, Place, is_url

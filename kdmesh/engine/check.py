@@ -15,7 +15,7 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import lonely, texts
+from kdmesh.engine import lineage, lonely, texts
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
@@ -53,6 +53,13 @@ class Checked:
     kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
+    marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
+    learned: dict[str, list[Any]] = field(default_factory=dict)  # what agents have learned at the end: see lineage.py
+
+    def mark(self, text: str) -> None:
+        """Note what whoever reads the figures must know."""
+        self.notes.append(text)
+        self.marks.append(text)
 
     def size(self, stream: str, agent: str) -> int:
         """How many samples an agent sees on a stream."""
@@ -92,6 +99,7 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found, updates.get(name, 0))
     _measured(plan, found)
+    lineage.trace(plan, found, modules or {})
     found.notes += texts.notes(plan, found)
     return found
 

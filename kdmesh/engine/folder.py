@@ -15,7 +15,6 @@ from kdmesh.engine.texts import reports
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import inside, write, write_all, write_json
 from kdmesh.spec.yaml12 import dump
-from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
     from kdmesh.engine.check import Checked
@@ -131,13 +130,6 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
     """Versions, seed, hashes and licences: what is needed to trust or repeat the run."""
     import hashlib
 
-    import torch
-
-    def digest(tensor: Any) -> str:
-        if isinstance(tensor, Texts):
-            return tensor.digest().hex()
-        return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
-
     versions = {}
     for name in PACKAGES:
         try:
@@ -154,8 +146,7 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             "source": table.source,
             "licence": table.licence,
             "samples": len(table),
-            "x_sha256": digest(table.x),
-            "y_sha256": digest(table.y) if table.y is not None else None,
+            **table.fingerprint,
             "streams": {name: len(stream.rows) for name, stream in checked.streams.items()},
             **({"read_by": reports(plan, checked)} if checked.reading.texts else {}),
         },

@@ -106,6 +106,7 @@ def run_once(
                     request.strict_signals,
                     checked.reading.files(),
                     checked.left_out,
+                    checked.learned,
                 ),
                 Source(checked.table if small else request.table, "" if small else _expected(request, checked)),
             )

@@ -77,6 +77,7 @@ def summarise(
     return {
         "name": plan.spec.name,
         "seed": plan.spec.seed,
+        "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "backend": run.backend.name,
         "agents": {
             name: {
@@ -99,6 +100,7 @@ def summarise(
         },
         "best_teacher": best_teacher(plan, agents, run.roles),
         "controls": {},
+        "notes": list(run.checked.marks),
         "rounds": [record for stage in plan.stages for record in run.stages[stage.name].records],
     }
 

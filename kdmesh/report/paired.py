@@ -1,6 +1,7 @@
 """Statistics over seeds: means with t intervals, and differences paired by seed.
 
-Two runs of one seed share their splits, so the difference of two nodes within a seed varies less than either accuracy.
+All runs share their splits (one data seed), so the interval is of training alone: of initial weights and order, not of
+which samples are tested. Nodes of one run share their batches too, and their difference varies less than either.
 Nothing here chooses by a test metric: the best teacher of each seed is the one that its run chose on validation.
 """
 
@@ -49,11 +50,14 @@ def paired(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
 def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     """Compare the runs of one mesh over seeds, from their ``summary.json``.
 
-    Returns ``{seeds, accuracy, differences}``. ``accuracy``: per consensus and agent its role, and the mean, half_width
-    and n of its test accuracy. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (each
-    seed's own), ``consensus NAME``, and the same student's ``control alone`` and ``control best teacher``. What a seed
+    Returns ``{seeds, data_seed, accuracy, differences, notes}``; runs of several data seeds are a ValueError.
+    ``accuracy``: per consensus and agent its role, and the mean, half_width and n of its test accuracy.
+    ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (each seed's own), ``consensus NAME``, and the same student's ``control alone`` and ``control best teacher``. What a seed
     lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many are left.
     """
+    data_seeds = {summary.get("data_seed", 0) for summary in summaries}
+    if len(data_seeds) > 1:
+        raise ValueError(f"runs of different data seeds are not compared: {sorted(data_seeds)}")
     roles = {name: node.get("role", "agent") for summary in summaries for name, node in _nodes(summary).items()}
     accuracy: dict[str, Any] = {}
     differences: dict[str, Any] = {}
@@ -69,7 +73,13 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
             columns = dict.fromkeys(key for row in rivals for key in row)
             pairs = {key: _both(own, [row.get(key) for row in rivals]) for key in columns}
             differences[name] = {key: paired(*both) for key, both in pairs.items() if both[0]}
-    return {"seeds": [summary.get("seed") for summary in summaries], "accuracy": accuracy, "differences": differences}
+    return {
+        "seeds": [summary.get("seed") for summary in summaries],
+        "data_seed": data_seeds.pop() if data_seeds else 0,
+        "accuracy": accuracy,
+        "differences": differences,
+        "notes": list(dict.fromkeys(note for summary in summaries for note in summary.get("notes") or [])),
+    }
 
 
 def accuracy_on_test(record: dict[str, Any] | None) -> float | None:

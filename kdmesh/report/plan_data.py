@@ -47,6 +47,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "name": plan.spec.name,
         "task": plan.spec.task,
         "seed": plan.spec.seed,
+        "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "agents": _agents(plan),
         "consensus": consensus,
         "flows": flows,

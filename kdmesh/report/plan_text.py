@@ -53,7 +53,9 @@ def plan_text(plan: Plan, offered: Registry | None = None) -> str:
         ],
     }
     titled = ["\n".join([title, *(f"  {line}".rstrip() for line in lines)]) for title, lines in pages.items() if lines]
-    return "\n\n".join([f"{data['name']}: {data['task']}, seed {data['seed']}\n{sizes}", *titled])
+    return "\n\n".join(
+        [f"{data['name']}: {data['task']}, seed {data['seed']}, data seed {data['data_seed']}\n{sizes}", *titled]
+    )
 
 
 def _agents(agents: Row) -> list[Row]:

@@ -114,6 +114,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
     notes = ["* best teacher by validation"] if summary.get("best_teacher") else []
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")
+    notes += _marked(summary)
     return Grid(f"{summary.get('name', 'mesh')}, seed {summary.get('seed', '?')}", columns, rows, "\n".join(notes))
 
 
@@ -161,8 +162,17 @@ def seeds_table(seeds: dict[str, Any]) -> Grid:
         Column("ties", "ties", _count, spare=1),
         Column("seeds", "n", _count, spare=1),
     ]
-    caption = "± half of the 95% t interval over seeds; differences are paired by seed."
-    return Grid(f"{len(seeds['seeds'])} seeds", columns, rows, caption)
+    caption = [
+        "± half of the 95% t interval over seeds; differences are paired by seed.",
+        f"All seeds share one split (data seed {seeds['data_seed']}): which samples are tested does not vary.",
+        *_marked(seeds),
+    ]
+    return Grid(f"{len(seeds['seeds'])} seeds", columns, rows, "\n".join(caption))
+
+
+def _marked(figures: dict[str, Any]) -> list[str]:
+    """What whoever reads the figures must know."""
+    return [f"note: {text}" for text in figures.get("notes") or []]
 
 
 def _measured(name: str, node: dict[str, Any]) -> Row:

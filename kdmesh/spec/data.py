@@ -22,7 +22,11 @@ class DataSpec(Strict):
     transfer: Share = Field(0, ge=0, description="size of the unlabelled transfer split")
     train: Share | None = Field(None, gt=0, description="use only so much of what remains for train")
     stratify: bool = Field(True, description="keep the classes' shares in every split, where there are labels")
-    seed: int | None = Field(None, description="seed of the splits; by default the mesh's")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="data seed: which samples are in which split, subset and shard; not moved by the mesh's `seed`",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -44,7 +48,7 @@ class StreamSpec(Strict):
     """Where samples come from. The splits train, validation, test and transfer are streams without being named."""
 
     of: str = Field("train", description="split or stream that this one takes its samples from")
-    size: Share | None = Field(None, gt=0, description="take only so much of it (seeded)")
+    size: Share | None = Field(None, gt=0, description="take only so much of it, drawn by the data seed")
     only: list[NonNegativeInt] | None = Field(None, description="keep only these classes")
     without: list[NonNegativeInt] | None = Field(None, description="leave these classes out")
     labels: bool = Field(True, description="false: the labels are hidden")

@@ -37,7 +37,7 @@ class MeshSpec(Strict):
     task: Literal["classification", "token_classification", "language_modelling"] = Field(
         "classification", description="what the models learn: a class of a sample, a tag of a word, the next token"
     )
-    seed: int = Field(0, ge=0, description="seed of everything random")
+    seed: int = Field(0, ge=0, description="run seed: initial weights, order, augmentation, dropout, sampling")
     data: DataSpec | None = Field(None, description="data set and splits")
     text: TextSpec = Field(default_factory=TextSpec, description="how texts become tokens (text tasks)")
     streams: dict[Name, StreamSpec] = Field(default_factory=dict, description="named streams over the splits")

@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test", "transfer")
 DRAWN_TEST = 0.2  # of a data set without an official test split
 
 
-def split(table: Table, spec: DataSpec, seed: int) -> dict[str, Tensor]:
+def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
     """Return disjoint rows (ascending int64) by split: `test`, `validation`, `transfer`, `train`, in order of taking.
 
     - `test`: the official one, or ``spec.test`` of it; without an official one, drawn from all rows (default 0.2).
@@ -29,10 +29,9 @@ def split(table: Table, spec: DataSpec, seed: int) -> dict[str, Tensor]:
       unless another size than the default is asked for, which is then drawn from it.
     - `train`: what remains of the pool, or ``spec.train`` of that.
 
-    A split of size 0 is left out. The seed is ``spec.seed``, else ``seed``; each split has an order of its own.
+    A split of size 0 is left out. The seed is ``spec.seed``; each split has an order of its own.
     Stratified by class where there are labels and ``spec.stratify``. Sizes that cannot be met are MeshErrors.
     """
-    seed = seed if spec.seed is None else spec.seed
     official = _official(table)
     every = torch.arange(len(table))
     pool = official["train"] if "train" in official else without(every, *official.values())
@@ -41,7 +40,7 @@ def split(table: Table, spec: DataSpec, seed: int) -> dict[str, Tensor]:
     def take(name: str, size: Share, source: Tensor, left: Tensor) -> None:
         count = count_of(size, len(source), f"data.{name}", available=len(left))
         if count:
-            splits[name] = draw(left, count, table.y if spec.stratify else None, seed, "split", name)
+            splits[name] = draw(left, count, table.y if spec.stratify else None, spec.seed, "split", name)
 
     test, validation = official.get("test"), official.get("validation")
     if test is not None:

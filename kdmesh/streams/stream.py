@@ -48,19 +48,16 @@ class Stream:
         return self.shards[agent]
 
 
-def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec], seed: int) -> dict[str, Stream]:
+def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dict[str, Stream]:
     """Return every stream by name: the splits that there are, then the named ones in the file's order.
 
     A stream takes its samples `of` a split or another stream, in any order of writing. It inherits from that one:
     hidden labels stay hidden, private stays private, shards are narrowed with the rows. `only` and `without` filter by
     class, then `size` draws from what is left (stratified as the splits are), then `shards` divide. What is drawn
-    depends on ``data.seed``, else on ``seed``, and on the stream's name.
+    depends on ``data.seed`` and on the stream's name.
     """
-    seed = seed if data.seed is None else data.seed
     labelled = table.y is not None or table.is_text  # tags and tokens are the texts' own
-    found = {
-        name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data, seed).items()
-    }
+    found = {name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data).items()}
     known = {*found, *streams}
 
     def find(name: str, path: tuple[str, ...]) -> Stream:
@@ -74,7 +71,7 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec], seed: 
         if name not in found:
             spec = streams[name]
             _refuse_generated(spec, f"streams.{name}")
-            found[name] = _derive(name, spec, find(spec.of, (*path, name)), table, data, seed)
+            found[name] = _derive(name, spec, find(spec.of, (*path, name)), table, data)
         return found[name]
 
     for name in streams:
@@ -102,7 +99,7 @@ def without(streams: dict[str, Stream], rows: Tensor | None) -> dict[str, Stream
     }
 
 
-def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataSpec, seed: int) -> Stream:
+def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataSpec) -> Stream:
     where = f"streams.{name}"
     stream = replace(
         base,
@@ -126,14 +123,14 @@ def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataS
     rows = _filter(base.rows, spec, table, where)
     if spec.size is not None:
         count = count_of(spec.size, len(rows), f"{where}.size")
-        rows = draw(rows, count, table.y if data.stratify else None, seed, "stream", name)
+        rows = draw(rows, count, table.y if data.stratify else None, data.seed, "stream", name)
     if not len(rows):
         raise MeshError(f"no sample of {base.name} is left", where=where, instead="keep more classes")
     stream.rows = rows
     if spec.shards is not None:
         if base.shards is not None:
             raise MeshError(f"{base.name} is divided already", where=f"{where}.shards", instead="divide one of the two")
-        stream.shards = shard(rows, table, spec.shards, mix(seed, "shards", name), f"{where}.shards")
+        stream.shards = shard(rows, table, spec.shards, mix(data.seed, "shards", name), f"{where}.shards")
         stream.rows = torch.cat(list(stream.shards.values())).sort().values
     elif base.shards is not None and narrowed:
         stream.shards = {agent: own[torch.isin(own, rows)] for agent, own in base.shards.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,5 +71,17 @@ class Table:
         """The tags of token classification, `O` (no tag) first: the ``labels`` of a table whose texts have spans."""
         return self.labels
 
+    @cached_property
+    def fingerprint(self) -> dict[str, str | None]:
+        """The sha256 of the samples, ``x_sha256``, and of the labels, ``y_sha256`` (None where there are none)."""
+        return {
+            "x_sha256": self.x.digest().hex() if isinstance(self.x, Texts) else _sha256(self.x),
+            "y_sha256": None if self.y is None else _sha256(self.y),
+        }
+
     def __len__(self) -> int:
         return len(self.x)
+
+
+def _sha256(values: Tensor) -> str:
+    return hashlib.sha256(values.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()

@@ -76,14 +76,14 @@ def test_a_table_of_texts_has_samples_without_a_shape():
 
 
 def test_splits_and_streams_over_texts_are_those_over_numbers():
-    data = DataSpec(dataset="given", test=0.25, validation=0.25, transfer=4)
+    data = DataSpec(dataset="given", test=0.25, validation=0.25, transfer=4, seed=3)
     streams = {
         "few": StreamSpec(size=8),
         "two": StreamSpec(only=[0, 1]),
         "own": StreamSpec(shards=ShardSpec(by="dirichlet", of=["a", "b"], alpha=5)),
     }
     numbers = replace(table(), x=torch.zeros(40, 2))
-    one, two = resolve(table(), data, streams, 3), resolve(numbers, data, streams, 3)
+    one, two = resolve(table(), data, streams), resolve(numbers, data, streams)
     assert list(one) == list(two) == ["train", "validation", "test", "transfer", "few", "two", "own"]
     assert all(torch.equal(one[name].rows, two[name].rows) for name in one)
     assert all(torch.equal(one["own"].shards[name], two["own"].shards[name]) for name in "ab")
@@ -92,7 +92,7 @@ def test_splits_and_streams_over_texts_are_those_over_numbers():
 
 def test_texts_without_labels_are_split_and_divided_by_column():
     made = table(labelled=False)
-    found = resolve(made, DataSpec(dataset="given"), {}, 0)
+    found = resolve(made, DataSpec(dataset="given"), {})
     assert sum(len(stream.rows) for stream in found.values()) == 40
     assert found["train"].labelled  # the tokens of a text are what is learned
     parts = shard(torch.arange(40), made, ShardSpec(by="column", column="role", of=["a", "b"]), 0)

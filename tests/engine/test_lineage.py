@@ -1,0 +1,157 @@
+"""No sample that weights have learned is tested later: two seeds, and records that stand with saved agents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import kdmesh
+from kdmesh.engine.launch import Request, launch
+from kdmesh.errors import MeshError
+from kdmesh.spec import DataSpec
+from kdmesh.spec.read import parse
+from kdmesh.streams.learned import overlap, record
+
+MODEL = {"mlp": {"hidden": [8]}}
+TRAIN = {"steps": 4, "batch_size": 16}
+
+
+def points(n: int = 200, seed: int = 0):
+    x = torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
+    return x, x[:, :3].argmax(1)
+
+
+def mesh(splits: dict | None = None, data=None, **fields) -> kdmesh.Mesh:
+    table = kdmesh.data(points()) if data is None else data
+    return kdmesh.Mesh(data=table, splits=splits or {}, train=TRAIN, **fields)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A teacher trained at data seed 0, and its folder."""
+    made = mesh()
+    made.agent("t", MODEL)
+    made.flow("labels", "t", objective="ce")
+    result = made.run(backend="inline", out=tmp_path_factory.mktemp("runs"))
+    return result["t"].module, result.folder / "agents" / "t"
+
+
+def taught(model, splits=None, data=None, seed: int = 0, **agent) -> kdmesh.Mesh:
+    made = mesh(splits, data, seed=seed)
+    made.agent("t", model, update="frozen", **agent)
+    made.agent("s", MODEL)
+    made.connect("ensemble", teachers="t", student="s", objective="kl")
+    return made
+
+
+def rows(found: kdmesh.Mesh) -> dict[str, list[int]]:
+    from kdmesh.agents.source import Source
+
+    streams = Source(found.table).load(found.plan())[1]
+    return {name: stream.rows.tolist() for name, stream in streams.items()}
+
+
+def test_the_run_seed_moves_no_sample_and_the_data_seed_no_weight(hashes):
+    def made(seed: int, data_seed: int) -> kdmesh.Mesh:
+        found = mesh(
+            {"seed": data_seed, "transfer": 0.2},
+            seed=seed,
+            streams={"few": {"size": 20}, "own": {"shards": {"of": ["a", "b"], "by": "dirichlet"}}},
+        )
+        for name in ("a", "b"):
+            found.agent(name, MODEL)
+        found.flow("labels", ["a", "b"], stream="own", objective="ce")
+        return found
+
+    assert rows(made(0, 0)) == rows(made(5, 0)) != rows(made(0, 5))
+    assert all(rows(made(0, 0))[name] != rows(made(0, 5))[name] for name in ("train", "test", "few", "transfer"))
+    assert hashes(made(0, 0)) != hashes(made(5, 0))
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ({"seed": 1}, "data.seed: 0"),
+        ({"test": 0.4}, "no data.test"),
+        ({"test": 0.1, "validation": 0.3}, "data.validation: 0.1"),
+        ({"stratify": False}, "data.stratify: true"),
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "given", "loaded"])
+def test_weights_beside_another_split_of_their_data_are_refused(trained, splits, said, way):
+    module, folder = trained
+    agent = {
+        "file": lambda: taught(MODEL, splits, weights=str(folder / "model.safetensors")),
+        "given": lambda: taught(module, splits),
+        "loaded": lambda: taught(torch.nn.Sequential(kdmesh.load(folder)), splits),
+    }[way]()
+    with pytest.raises(MeshError, match="trained on the same data, split in another way") as error:
+        agent.run(backend="inline")
+    assert error.value.where == ("agents.t.weights" if way == "file" else "agents.t")
+    assert said in error.value.instead
+
+
+@pytest.mark.parametrize("splits", [{}, {"train": 0.5}, {"validation": 0.05, "seed": 0}])
+def test_the_same_held_out_samples_are_welcome_under_any_run_seed(trained, splits):
+    result = taught(MODEL, splits, seed=3, weights=str(trained[1] / "model.safetensors")).run(backend="inline")
+    assert result.summary["notes"] == [] and result.summary["data_seed"] == 0
+
+
+def test_what_a_teacher_has_learned_stands_with_its_student_too(trained, tmp_path):
+    other = kdmesh.data(points(seed=1))
+    result = taught(MODEL, {"seed": 4}, other, weights=str(trained[1] / "model.safetensors")).run(
+        backend="inline", out=tmp_path
+    )
+    learned = json.loads((result.folder / "agents" / "s" / "config.json").read_text())["learned_from"]
+    assert [one["splits"]["seed"] for one in learned] == [4, 0]
+    with pytest.raises(MeshError, match="may have taught them"):
+        taught(kdmesh.load(result.folder / "agents" / "s"), {"seed": 2}).run(backend="inline")
+
+
+def test_weights_from_elsewhere_are_marked_once_the_data_seed_is_moved(trained, tmp_path):
+    save_file(load_file(trained[1] / "model.safetensors"), tmp_path / "copy.safetensors")
+    for model, agent in ((MODEL, {"weights": str(tmp_path / "copy.safetensors")}), (torch.nn.Linear(8, 3), {})):
+        assert taught(model, **agent).run(backend="inline").summary["notes"] == []
+        (note,) = taught(model, {"seed": 2}, **agent).run(backend="inline").summary["notes"]
+        assert note.startswith("data.seed is 2, and what the weights of t were trained on is not known")
+
+
+def test_an_agent_of_a_version_that_kept_no_record_is_always_marked(trained, tmp_path):
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_bytes((trained[1] / name).read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["learned_from"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = str(tmp_path / "model.safetensors")
+    assert "weights of t" in taught(MODEL, weights=weights).run(backend="inline").summary["notes"][0]
+
+
+def test_several_seeds_and_controls_test_the_same_samples(trained, tmp_path, capsys):
+    (tmp_path / "x.csv").write_text(
+        "a,b,label\n" + "".join(f"{i % 7},{i % 5},{'no' if i % 3 else 'yes'}\n" for i in range(120))
+    )
+    spec = parse(
+        {
+            "data": {"dataset": {"csv": {"path": str(tmp_path / "x.csv")}}},
+            "agents": {"t": {"model": MODEL}, "u": {"model": MODEL}, "s": {"model": MODEL}},
+            "connect": [{"ensemble": {"teachers": ["t", "u"], "student": "s", "objective": "kl"}}],
+            "train": TRAIN,
+        }
+    )
+    assert launch(Request(spec, "inline", out=tmp_path / "runs"), seeds=2, controls=True, quiet=True) == 0
+    shown = capsys.readouterr().out
+    assert "All seeds share one split (data seed 0)" in shown
+    told = [json.loads(path.read_text()) for path in Path(tmp_path).glob("runs/*/*/agents/s/config.json")]
+    assert len(told) == 2 and told[0]["learned_from"] == told[1]["learned_from"]
+
+
+def test_a_damaged_record_is_not_known_rather_than_trusted():
+    table = kdmesh.data(points())
+    good = record(table, DataSpec.model_validate("python:given"))
+    for broken in ({}, {**good, "splits": {"seed": "x"}}, {**good, "official": 3}, {**good, "splits": None}):
+        with pytest.raises(ValueError, match="no record"):
+            overlap(broken, table, {})
