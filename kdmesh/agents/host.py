@@ -47,7 +47,8 @@ class Blueprint:
     ``shapes``: the shape, without its batch axis, of a tap or of a signal that is made, by (agent, name), and under the
     name "" of outputs that are not one per class. ``strict``: what a consensus gives is checked. ``tokenizers``: of
     agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
-    ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`.
+    ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
+    rules read, all there are in the data.
     """
 
     plan: Plan
@@ -57,6 +58,7 @@ class Blueprint:
     tokenizers: dict[str, Files] = field(default_factory=dict)
     left_out: Tensor | None = None
     learned: dict[str, list[Any]] = field(default_factory=dict)
+    values: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Host:
@@ -71,8 +73,8 @@ class Host:
         self.seed = self.plan.spec.seed
         self.fixed = self.plan.spec.train.batch_size
         self.streams = without(streams, blueprint.left_out)
-        self.values = facts.distinct(self.plan, table)  # before others' samples are blanked
-        self.table = own_part(table, self.streams, self.plan.hosts[name])
+        self.values = blueprint.values or facts.distinct(self.plan, table)  # also of samples that are not here
+        self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
         self.reading = Reading(self.plan, self.table, registry, blueprint.tokenizers)
         self.feed = Feed(self.reading, self.streams, self.seed)
         self.store = Store()

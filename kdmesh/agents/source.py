@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kdmesh.agents.build import import_path
 from kdmesh.errors import MeshError
 from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
+from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import Stream, resolve
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
@@ -22,11 +23,19 @@ if TYPE_CHECKING:
 class Source:
     """``table`` None: read what the mesh names. The result is the same in every process.
 
+    ``streams``: where samples are private, the streams over the whole table; a host then gets what :meth:`of` gives.
     ``expected``: the :func:`digest` of what the driver read, where a host on another machine might read something else.
     """
 
     table: Table | None = None
     expected: str = ""
+    streams: dict[str, Stream] | None = None
+
+    def of(self, host: str, plan: Plan) -> Source:
+        """What a host in a process of its own is sent: this, or, of a table that is sent, only its agents' part."""
+        if self.table is None or self.streams is None:
+            return self
+        return replace(self, table=own_part(self.table, self.streams, plan.hosts[host], plan.users))
 
     def load(self, plan: Plan) -> tuple[Table, dict[str, Stream]]:
         """Return the samples and every stream over them; MeshError if they cannot be read, or are not the expected."""
@@ -42,7 +51,7 @@ class Source:
                     where="data.dataset",
                     instead="the same files on every node",
                 )
-            streams = resolve(table, data, spec.streams)
+            streams = self.streams or resolve(table, data, spec.streams)
         except MeshError:
             raise
         except Exception as error:  # of a user's own data set

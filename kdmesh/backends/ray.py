@@ -97,9 +97,12 @@ class RayBackend(Backend):
         idle = {need: list(workers) for need, workers in self._workers.items()}
         self._hosts = {name: idle[need].pop() if idle.get(need) else self._start(*need) for name, need in needs.items()}
         self._names = {actor._actor_id.hex(): name for name, actor in self._hosts.items()}
-        shared, data = ray.put(blueprint), ray.put(source)
+        shared, data = ray.put(blueprint), ray.put(source) if source.streams is None else None
         met, number = self._meet(), self._tickets.renew()
-        opened = [actor.open.remote(name, number, shared, data) for name, actor in self._hosts.items()]
+        opened = [
+            actor.open.remote(name, number, shared, data or ray.put(source.of(name, blueprint.plan)))
+            for name, actor in self._hosts.items()
+        ]
         if len(ray.wait(opened, num_returns=len(opened), timeout=STARTING)[0]) < len(opened):
             raise RunFailed(
                 f"the hosts did not start within {STARTING:g} s",

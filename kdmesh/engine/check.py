@@ -15,7 +15,7 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import lineage, lonely, texts
+from kdmesh.engine import lineage, lonely, private, texts
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
@@ -91,6 +91,7 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     found = Checked(table, streams, Reading(plan, table, registry(), None, learned))
     texts.read(plan, found)
     _streams(plan, found)
+    private.prove(plan, found)
     _models(plan, found, modules or {})
     texts.compare(plan, found)
     updates: dict[str, int] = {}

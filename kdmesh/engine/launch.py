@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.agents.facts import distinct
 from kdmesh.agents.host import Blueprint
 from kdmesh.agents.memory import keep_memory
 from kdmesh.agents.source import Source, digest
@@ -107,8 +108,13 @@ def run_once(
                     checked.reading.files(),
                     checked.left_out,
                     checked.learned,
+                    distinct(plan, checked.table),
                 ),
-                Source(checked.table if small else request.table, "" if small else _expected(request, checked)),
+                Source(
+                    checked.table if small else request.table,
+                    "" if small else _expected(request, checked),
+                    checked.streams if private else None,
+                ),
             )
             stopping.run = run
             registry().observe("kdmesh_run_started", run=run)

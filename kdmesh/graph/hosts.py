@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.graph.check import below
+from kdmesh.graph import private
 from kdmesh.spec import HostSpec
 from kdmesh.spec.names import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
@@ -63,9 +63,8 @@ def parts(
     for agents, _ in groups(spec, edges, owner, consensus):
         union.union(*agents)
     readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
-    for edge, target, sharded in _private(spec, edges, readers):
-        if not sharded:
-            union.union(edge.source, target)
+    for agents in private.users(spec, edges, readers).values():
+        union.union(*agents)
     found: dict[str, list[str]] = {}
     for name in spec.agents:
         found.setdefault(union[name], []).append(name)
@@ -137,35 +136,3 @@ def _explicit(
                 instead="put them on one host",
             )
     return {host: list(agents) for host, agents in held.items() if agents}
-
-
-def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], readers: dict[str, list[str]]) -> None:
-    """Refuse a signal made on a private stream that would leave its agent's host. ``readers``: of each consensus."""
-    for edge, target, sharded in _private(spec, edges, readers):
-        if sharded or host_of[target] != host_of[edge.source]:
-            raise MeshError(
-                f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
-                "away from their agent",
-                where=edge.where,
-                instead="teach on a stream that is not private (a public or transfer split)",
-            )
-
-
-def _private(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> Iterator[tuple[Edge, str, bool]]:
-    """The edges on private streams, each with an agent whom its signal reaches, and whether its agents own shards."""
-    chains = {name: [spec.streams[s] for s in (name, *below(spec, name)) if s in spec.streams] for name in spec.streams}
-    private = {name for name, chain in chains.items() if any(stream.private for stream in chain)}
-    sharded = {name for name in private if any(stream.shards for stream in chains[name])}
-    for edge in edges if private else ():
-        if edge.stream in private and edge.source in spec.agents:
-            for target in _ends(edge.target, readers):
-                if target != edge.source:
-                    yield edge, target, edge.stream in sharded
-
-
-def _ends(node: str, readers: dict[str, list[str]]) -> list[str]:
-    """The agents that a signal sent to a node reaches, through any number of consensus nodes."""
-    reached = [node]
-    for name in reached:  # grows while it is read
-        reached += [reader for reader in readers.get(name, ()) if reader not in reached]
-    return [name for name in reached if name not in readers]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from kdmesh.graph import check, hosts, stages, steps
+from kdmesh.graph import check, hosts, private, stages, steps
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import LABELS, PLAIN, Edge, resolve
 from kdmesh.graph.nodes import ConsensusNode, consensus_nodes
@@ -62,6 +63,12 @@ class Plan:
         """The same plan, with these agents on no host; what they sent is absent."""
         left = {host: [name for name in names if name not in agents] for host, names in self.hosts.items()}
         return replace(self, hosts={host: names for host, names in left.items() if names})
+
+    @cached_property
+    def users(self) -> dict[str, list[str]]:
+        """By private stream that is not divided: the agents that see its samples."""
+        readers = {name: [edge.target for edge in node.readers] for name, node in self.consensus.items()}
+        return private.users(self.spec, self.edges, readers)
 
     def train(self, agent: str) -> TrainSpec:
         """The training settings of an agent's weights."""
@@ -143,7 +150,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     long, placed = hosts.place(long, edges, found.owner, consensus, registry)
     plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable)
     readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
-    hosts.check_private(long, edges, plan.host_of, readers)
+    private.check_private(long, edges, plan.host_of, readers)
     _stages(plan, found, stage_of, generation, waits)
     check.batch_sizes(plan)
     return plan

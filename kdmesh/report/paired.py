@@ -52,8 +52,9 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
 
     Returns ``{seeds, data_seed, accuracy, differences, notes}``; runs of several data seeds are a ValueError.
     ``accuracy``: per consensus and agent its role, and the mean, half_width and n of its test accuracy.
-    ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (each seed's own), ``consensus NAME``, and the same student's ``control alone`` and ``control best teacher``. What a seed
-    lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many are left.
+    ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (each seed's own), ``consensus
+    NAME``, and the same student's ``control alone`` and ``control best teacher``. What a seed lacks, a dropped teacher
+    say, is left out of the pairs; ``n`` says how many are left.
     """
     data_seeds = {summary.get("data_seed", 0) for summary in summaries}
     if len(data_seeds) > 1:

@@ -1,4 +1,4 @@
-"""Private streams: a host holds only the samples that its own agents own."""
+"""Private streams: a host holds, and is sent, only the samples that its own agents own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -21,23 +21,26 @@ NOBODY = -1
 """The label of a sample that is not here: any use of it fails."""
 
 
-def own_part(table: Table, streams: dict[str, Stream], agents: Iterable[str]) -> Table:
-    """The table as a host may hold it: samples of private shards that other agents own are blanked.
+def own_part(
+    table: Table, streams: dict[str, Stream], agents: Iterable[str], users: Mapping[str, Sequence[str]]
+) -> Table:
+    """The table as a host with these agents may hold it: samples that are private to others are blanked.
 
-    A blank has the value NaN or an empty text, no label, and empty columns. A sample that one of these
-    agents owns in any private stream stays. Without private shards, the table itself.
+    A private stream's samples are their shard's owner's; of one without shards its ``users``'. A blank has the value
+    NaN or an empty text, no label, and empty columns. A sample that one of these agents owns in any private stream
+    stays. Where nothing is private to others, the table itself.
     """
     here = set(agents)
     blank = torch.zeros(len(table), dtype=torch.bool)
+    held = torch.zeros(len(table), dtype=torch.bool)
     for stream in streams.values():
-        if stream.private and stream.shards is not None:
-            for owner, rows in stream.shards.items():
-                if owner not in here:
-                    blank[rows] = True
-    for stream in streams.values():
-        if stream.private and stream.shards is not None:
-            for owner in here & stream.shards.keys():
-                blank[stream.shards[owner]] = False
+        if not stream.private:
+            continue
+        for owner, rows in (stream.shards or {}).items():
+            (held if owner in here else blank)[rows] = True
+        if stream.shards is None:
+            (held if here.intersection(users.get(stream.name, ())) else blank)[stream.rows] = True
+    blank &= ~held
     if not blank.any():
         return table
     if isinstance(table.x, Texts):

@@ -1,0 +1,156 @@
+"""Private streams: whose samples they are, and whom what is made of them reaches.
+
+A sample is private or not, whatever stream names it. Structure tells much of that before any data are read; the proof
+by the samples' ids is `engine/private.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.check import below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.spec import MeshSpec
+
+MEASURED = ("validation", "test")
+
+
+def private_streams(spec: MeshSpec) -> set[str]:
+    """The streams that are private, by themselves or by what they are taken from."""
+    return {
+        name
+        for name in spec.streams
+        if any(spec.streams[part].private for part in (name, *below(spec, name)) if part in spec.streams)
+    }
+
+
+def divided(spec: MeshSpec, name: str) -> bool:
+    """Whether a stream, or what it is taken from, is divided into shards."""
+    return any(spec.streams[part].shards for part in (name, *below(spec, name)) if part in spec.streams)
+
+
+def users(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> dict[str, list[str]]:
+    """By private stream without shards: the agents that see its samples, in a stream that is taken from it as well."""
+    private = private_streams(spec)
+    whole = {name for name in private if not divided(spec, name)}
+    found: dict[str, dict[str, None]] = {name: {} for name in whole}
+    for edge in edges if whole else ():
+        if edge.stream in whole:
+            for name in {edge.stream, *below(spec, edge.stream)} & whole:
+                found[name].update(dict.fromkeys(agents_of(edge, spec, readers)))
+    return {name: [agent for agent in spec.agents if agent in seen] for name, seen in found.items()}
+
+
+def agents_of(edge: Edge, spec: MeshSpec, readers: dict[str, list[str]]) -> list[str]:
+    """The agents that see the samples of an edge's stream because of it."""
+    return [*([edge.source] if edge.source in spec.agents else []), *_ends(edge.target, readers)]
+
+
+def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], readers: dict[str, list[str]]) -> None:
+    """Refuse what would carry private samples, or signals made on them, away. ``readers``: of each consensus."""
+    private = private_streams(spec)
+    if not private:
+        return
+    for name in sorted(private):
+        if (split := next((part for part in below(spec, name) if part in MEASURED), None)) is not None:
+            raise MeshError(
+                f"stream {name!r} is private, and every agent is measured on {split!r}, from which it is taken",
+                where=f"streams.{name}.of",
+                instead="of: train",
+            )
+    for edge, target, sharded in crossing(spec, edges, readers):
+        if sharded or host_of[target] != host_of[edge.source]:
+            raise MeshError(
+                f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
+                "away from their agent",
+                where=edge.where,
+                instead="teach on a stream that is not private (a public or transfer split)",
+            )
+    for name, agents in users(spec, edges, readers).items():
+        apart = sorted({host_of[agent] for agent in agents})
+        if len(apart) > 1:
+            raise MeshError(
+                f"stream {name!r} is private and not divided, and {', '.join(agents)}, who all see its samples, are "
+                f"placed on {', '.join(apart)}",
+                where=f"streams.{name}",
+                instead=f"shards: {{of: [{', '.join(agents)}]}}, or place them on one host",
+            )
+    owners = owners_of(spec, edges, readers)
+    for edge in edges:
+        if edge.stream not in private:
+            for name, own in owners.items():
+                some, every = _shared(spec, name, edge.stream)
+                for agent in agents_of(edge, spec, readers) if some else ():
+                    if agent not in own or (every and len(own) > 1 and divided(spec, name)):
+                        refuse(edge, agent, f"samples of {edge.stream!r}", name)
+
+
+def owners_of(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> dict[str, list[str]]:
+    """By private stream, whose its samples are: the owners of its shards, or who sees it.
+
+    A stream that is not divided is left out if what it is taken from is private, and then says it all.
+    """
+    private, found = private_streams(spec), dict[str, list[str]]()
+    seen = users(spec, edges, readers)
+    for name in private:
+        chain = [spec.streams[part] for part in (name, *below(spec, name)) if part in spec.streams]
+        shards = next((stream.shards for stream in chain if stream.shards is not None), None)
+        if shards is not None or not private.intersection(below(spec, name)):
+            found[name] = seen[name] if shards is None else shards.of
+    return found
+
+
+def refuse(edge: Edge, agent: str, what: str, name: str) -> NoReturn:
+    """Refuse an edge that shows an agent private samples of others under another name."""
+    raise MeshError(
+        f"by {edge}, {agent} would see {what} that are private to others: they are samples of the private stream "
+        f"{name!r}, too",
+        where=edge.where,
+        instead=f"stream: {name} for whose samples they are, or another split (transfer)",
+    )
+
+
+def crossing(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> Iterator[tuple[Edge, str, bool]]:
+    """The edges on private streams, each with an agent whom its signal reaches, and whether its agents own shards."""
+    private = private_streams(spec)
+    sharded = {name for name in private if divided(spec, name)}
+    for edge in edges if private else ():
+        if edge.stream in private and edge.source in spec.agents:
+            for target in _ends(edge.target, readers):
+                if target != edge.source:
+                    yield edge, target, edge.stream in sharded
+
+
+def _shared(spec: MeshSpec, one: str, other: str) -> tuple[bool, bool]:
+    """Whether two streams certainly have samples in common, and whether the other certainly has all of the one.
+
+    They have if one of them is all of what both are taken from.
+    """
+    first, second = [one, *below(spec, one)], [other, *below(spec, other)]
+    common = next((name for name in first if name in second), None)
+    if common is None:
+        return False, False
+    one_whole, other_whole = (
+        all(_whole(spec, name) for name in path[: path.index(common)]) for path in (first, second)
+    )
+    return one_whole or other_whole, other_whole
+
+
+def _whole(spec: MeshSpec, name: str) -> bool:
+    """Whether a stream has every sample of what it is taken from."""
+    stream = spec.streams[name]
+    whole = stream.size is None and stream.only is None and stream.without is None
+    return whole and (stream.shards is None or stream.shards.by != "class")
+
+
+def _ends(node: str, readers: dict[str, list[str]]) -> list[str]:
+    """The agents that a signal sent to a node reaches, through any number of consensus nodes."""
+    reached = [node]
+    for name in reached:  # grows while it is read
+        reached += [reader for reader in readers.get(name, ()) if reader not in reached]
+    return [name for name in reached if name not in readers]
