@@ -14,7 +14,7 @@ DEV_READY := $(VENV)/.dev-ready
 .PHONY: demo test slow lint bench claims trec shakespeare chaos docs clean
 
 demo: $(RUN_READY)
-	$(BIN)/kdmesh run council
+	$(BIN)/kdmesh run council --backend ray
 
 test: $(DEV_READY)
 	for folder in plugins/*/; do $(BIN)/python -m pytest --quiet $$folder || exit 1; done

@@ -13,7 +13,9 @@ from kdmesh.agents.build import build
 from kdmesh.agents.crossing import unpack
 from kdmesh.agents.taps import AtExit
 from kdmesh.engine.collect import HERE, Place, is_url
-from kdmesh.engine.launch import Request, run_controls, run_once
+from kdmesh.engine.experiment import Experiment
+from kdmesh.engine.launch import Request
+from kdmesh.engine.resume import begun, refuse_part
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.plan import Plan, make_plan
 from kdmesh.plugins import registry
@@ -38,10 +40,22 @@ class AgentResult:
 
 
 class Result:
-    """What a run gave: agents by name, the summary, and the run's folder, if one was written."""
+    """What a run gave: agents by name, the summary, and the run's folder, if one was written.
 
-    def __init__(self, agents: dict[str, AgentResult], summary: dict[str, Any], folder: Path | None) -> None:
+    ``seeds``: one such result for each seed; the agents and the summary are those of the first. ``table``: what
+    ``results.json`` holds, with statistics over seeds and verdicts.
+    """
+
+    def __init__(
+        self,
+        agents: dict[str, AgentResult],
+        summary: dict[str, Any],
+        folder: Path | None,
+        seeds: list[Result] | None = None,
+        table: dict[str, Any] | None = None,
+    ) -> None:
         self.agents, self.summary, self.folder = agents, summary, folder
+        self.seeds, self.table = seeds or [self], table or {}
 
     def __getitem__(self, name: str) -> AgentResult:
         if name not in self.agents:
@@ -98,10 +112,11 @@ class Mesh:
     def run(
         self,
         *,
-        backend: str = "ray",
+        backend: str | None = None,
         ray_address: str | None = None,
         out: str | Path | None = None,
-        controls: bool = False,
+        seeds: int | None = None,
+        controls: bool | None = None,
         strict_signals: bool = False,
         resume: str | Path | None = None,
         from_start: bool = False,
@@ -110,16 +125,27 @@ class Mesh:
     ) -> Result:
         """Run the mesh. ``out``: parent of the run's folder, or a URL that it is taken to; None writes none.
 
-        ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution. ``resume``: the folder
-        of this mesh's interrupted run, which goes on; ``from_start``: also where no checkpoint of a stage is sound.
-        ``checkpoint_seconds``: age at which a checkpoint is written within a lesson. ``progress_timeout``: seconds
-        without a result after which a Ray host is lost; 0: never.
+        ``backend``: ``"inline"`` or ``"ray"``; None trains in this process where that is fastest, else on Ray.
+        ``seeds``: how many, from the mesh's seed on (1). ``controls``: train each student also alone, and by the best
+        teacher only (False). ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution.
+        ``resume``: the folder of this mesh's interrupted run, which goes on as it was begun; ``from_start``: also where
+        no checkpoint of a stage is sound. ``checkpoint_seconds``: age at which a checkpoint is written within a lesson.
+        ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never. Raises RunFailed, once
+        all others are made, where a seed or a control failed.
         """
         registry().warn()
         place = Place.writable(str(out)) if out is not None and is_url(out) else None
+        if resume is not None:
+            refuse_part(Path(resume))
+        how = begun(Path(resume)) if resume is not None else {}
+        for name, asked in (("seeds", seeds), ("controls", controls)):
+            if asked is not None and how.get(name, asked) != asked:
+                raise MeshError(
+                    f"this run was begun with {name}={how[name]}", where=name, instead=f"leave it out, or {how[name]}"
+                )
         request = Request(
             parse(self._fields),
-            backend,
+            backend or how.get("backend"),
             ray_address,
             HERE if place else Path(out) if out else None,
             collect=place,
@@ -130,20 +156,23 @@ class Mesh:
             from_start=from_start,
             checkpoint_seconds=checkpoint_seconds,
             progress_timeout=progress_timeout,
+            seeds=how.get("seeds", 1) if seeds is None else seeds,
+            controls=how.get("controls", False) if controls is None else controls,
+            advice="the same mesh's run(resume={!r})",
         )
-        summary, folder, agents = run_once(request, self._collect)
-        if controls:
-            if folder is None:
-                raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
-            summary["controls"] = run_controls(request, summary, folder)
-        if folder is not None:
-            folder.collect()
-            if (unlike := folder.unlike(summary)) is not None:
-                raise unlike
-        for name, agent in agents.items():
-            agent.metrics = summary["agents"][name]["metrics"]
-            agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
-        return Result(agents, summary, folder.root if folder else None)
+        if request.controls and request.out is None and request.resume is None:
+            raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
+        outcome = Experiment(request, self._collect).run()
+        root = outcome.folder.root if outcome.folder else None
+        found = []
+        for seed, summary in outcome.summaries.items():
+            agents = outcome.extras[seed]
+            for name, agent in agents.items():
+                agent.metrics = summary["agents"][name]["metrics"]
+                agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
+            own = root / "seeds" / str(seed) if root and request.seeds > 1 else root
+            found.append(Result(agents, summary, own, table=outcome.table))
+        return Result(found[0].agents, found[0].summary, root, found, outcome.table)
 
     def _collect(self, run: Run) -> dict[str, AgentResult]:
         """Fetch every agent's weights and build its module here."""

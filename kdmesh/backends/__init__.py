@@ -19,17 +19,22 @@ if TYPE_CHECKING:
 class Session:
     """A backend for one run or several, made when it is first asked for; closed at the end of a `with`.
 
-    So several seeds share one Ray, and a mesh with a mistake starts none.
+    So several seeds share one Ray, and a mesh with a mistake starts none. ``name`` is None until it is settled which.
     """
 
-    def __init__(self, name: str, address: str | None = None, progress_timeout: float = 600.0) -> None:
-        self.name, self.address, self.progress_timeout = named(name), address, progress_timeout
+    def __init__(self, name: str | None, address: str | None = None, progress_timeout: float = 600.0) -> None:
+        self.name, self.address, self.progress_timeout = (
+            None if name is None else named(name),
+            address,
+            progress_timeout,
+        )
         self._backend: Backend | None = None
 
     @property
     def backend(self) -> Backend:
         """The backend; hosts are built by its `open`, anew for each run."""
         if self._backend is None:
+            assert self.name is not None
             self._backend = make_backend(self.name, self.address, self.progress_timeout)
         return self._backend
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MeshError as error:
         if error.where and not error.file:
             error.file = getattr(args, "file", "")
-        print(f"kdmesh: error: {error}", file=sys.stderr)
+        print("\n".join([f"kdmesh: error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
         if stop.args:

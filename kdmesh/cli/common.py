@@ -34,10 +34,10 @@ def add_plugins_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument("--plugins-dir", metavar="DIR", help="also load each *.py of this folder as a plugin")
 
 
-def add_backend(command: argparse.ArgumentParser, default: str | None = "ray") -> None:
-    """Add where a run takes place, and what is shown and kept while it does."""
-    where = "where models live (default: %(default)s)" if default else "where models live; by default as it was begun"
-    command.add_argument("--backend", choices=("inline", "ray"), default=default, help=where)
+def add_backend(command: argparse.ArgumentParser, default: str) -> None:
+    """Add where a run takes place (in words: where by default), and what is shown and kept while it does."""
+    where = f"where models live: in this process, or in processes of Ray; by default {default}"
+    command.add_argument("--backend", choices=("inline", "ray"), help=where)
     command.add_argument("--ray-address", metavar="A", help="join this Ray cluster; by default a local one is started")
     command.add_argument(
         "--checkpoint-seconds",

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "folder", metavar="DIR", help="the run's folder: runs/<name>/<time>, or the URL where it was collected"
     )
-    add_backend(command, default=None)
+    add_backend(command, "as it was begun")
     command.add_argument(
         "--from-start",
         action="store_true",
@@ -47,7 +47,8 @@ def execute(args: argparse.Namespace) -> int:
         )
     import_from([*begun["beside"], os.getcwd()])  # a job has another folder each time
     spec = interrupted(folder)
-    from kdmesh.engine.launch import Request, launch
+    from kdmesh.cli.running import launch
+    from kdmesh.engine.launch import Request
 
     request = Request(
         spec,
@@ -59,5 +60,7 @@ def execute(args: argparse.Namespace) -> int:
         strict_signals=begun["strict_signals"],
         checkpoint_seconds=args.checkpoint_seconds,
         progress_timeout=args.progress_timeout,
+        seeds=begun.get("seeds", 1),
+        controls=begun.get("controls", False),
     )
-    return launch(request, quiet=args.quiet)
+    return launch(request, args.quiet)

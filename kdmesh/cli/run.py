@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser("run", help="train a mesh", description="Train a mesh and write its run folder.")
     add_mesh(command)
-    add_backend(command)
+    add_backend(command, "this process where that is fastest")
     command.add_argument(
         "--out",
         metavar="DIR",
@@ -33,7 +33,9 @@ def add(commands: Any) -> None:
         default=1,
         help="train with so many run seeds, on one split (default: %(default)s)",
     )
-    command.add_argument("--controls", action="store_true", help="also train each student without its teachers")
+    command.add_argument(
+        "--controls", action="store_true", help="also train students alone, and by the best teacher only"
+    )
     command.add_argument(
         "--strict-signals",
         action="store_true",
@@ -57,7 +59,8 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.engine.collect import HERE, Place, is_url
 
     place = Place.writable(args.out) if is_url(args.out) else None
-    from kdmesh.engine.launch import Request, launch  # imports torch: only for a mesh that can be planned
+    from kdmesh.cli.running import launch
+    from kdmesh.engine.launch import Request  # imports torch: only for a mesh that can be planned
 
     request = Request(
         spec,
@@ -70,8 +73,10 @@ def execute(args: argparse.Namespace) -> int:
         strict_signals=args.strict_signals,
         checkpoint_seconds=args.checkpoint_seconds,
         progress_timeout=args.progress_timeout,
+        seeds=args.seeds,
+        controls=args.controls,
     )
-    return launch(request, seeds=args.seeds, controls=args.controls, quiet=args.quiet)
+    return launch(request, args.quiet)
 
 
 def count(text: str) -> int:

@@ -98,7 +98,7 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     for stage in plan.stages:
         updates |= planned_updates(plan, found, stage)
     for name in dict.fromkeys(plan.owner.values()):
-        _settings(plan, name, found, updates.get(name, 0))
+        _settings(plan, name, found, updates.get(name, 0), modules or {})
     _measured(plan, found)
     lineage.trace(plan, found, modules or {})
     found.notes += texts.notes(plan, found)
@@ -355,7 +355,7 @@ def _measured(plan: Plan, found: Checked) -> None:
         found.notes += [f"{owner}: `{field}` never acts, with {epochs[owner]} whole epochs" for owner in never]
 
 
-def _settings(plan: Plan, owner: str, found: Checked, updates: int) -> None:
+def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dict[str, nn.Module]) -> None:
     """Optimiser, schedule, device, weights file and early stopping can be what the file says."""
     train = plan.train(owner)
     device = train.device.split(":")[0]
@@ -373,5 +373,5 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int) -> None:
         raise MeshError(f"{what} needs a validation split", where="data.validation", instead="validation: 0.1")
     path = plan.spec.agents[origin(plan, owner)].weights
     if path is not None:
-        module = build(plan, owner, found.reading, registry(), {}, "cpu")
+        module = build(plan, owner, found.reading, registry(), modules, "cpu")
         load_weights(module, path, f"agents.{owner}.weights")

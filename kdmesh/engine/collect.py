@@ -5,6 +5,7 @@ The run itself works in a local folder: checkpoints are renamed and compared the
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,13 +14,18 @@ from urllib.parse import urlsplit
 from kdmesh.errors import MeshError, RunFailed
 
 HERE = Path("runs")  # where the folder is meanwhile
-LAST = "summary.json"  # with it, a folder at a URL is complete
+RESULTS = "results.json"  # the table of everything; it comes last
 ACCESS = "the package and the rights that this file system needs, or another place"
 
 
 def is_url(place: str | Path) -> bool:
     """Whether a place is a URL, rather than a folder."""
     return "://" in str(place)
+
+
+def complete(results: dict[str, Any] | None) -> bool:
+    """Whether a table of results is one of everything that was asked for."""
+    return results is not None and not results.get("failed")
 
 
 def fresh(parent: Path, name: str) -> Path:
@@ -67,12 +73,12 @@ class Place:
         return Place("/".join([self.url.removesuffix("/"), *names]))
 
     def put(self, root: Path) -> None:
-        """Make this folder what the local one is, the summary last. RunFailed where that fails, with both named."""
+        """Make this folder what the local one is, the results last. RunFailed where that fails, with both named."""
         files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
         try:
             for parent in {self._at(name).rpartition("/")[0] for name in files}:
                 self._fs.makedirs(parent, exist_ok=True)
-            for names in (sorted(set(files) - {LAST}), sorted(set(files) & {LAST})):
+            for names in (sorted(set(files) - {RESULTS}), sorted(set(files) & {RESULTS})):
                 self._fs.put([str(files[name]) for name in names], [self._at(name) for name in names])
             for gone in self._names() - set(files):  # checkpoints that newer ones have replaced
                 self._fs.rm_file(self._at(gone))
@@ -88,7 +94,7 @@ class Place:
             names = self._names()
             if "manifest.json" not in names:
                 raise MeshError("this is no run's folder", file=self.url, instead="<URL>/<name>/<time>")
-            if LAST in names:
+            if RESULTS in names and complete(json.loads(self._fs.cat_file(self._at(RESULTS)))):
                 raise MeshError("this run has finished", file=self.url, instead="kdmesh run, for another one")
             if odd := [name for name in names if ".." in PurePosixPath(name).parts]:
                 raise MeshError(f"{odd[0]!r} would be written outside of the run's folder", file=self.url)

@@ -50,7 +50,8 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
     while any(flow.from_[0] not in heard for flow in flows):
         flows = [flow for flow in flows if flow.from_[0] in heard]
         heard = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
-    teacher = _own(plan, best).model_copy(update={"update": "frozen", **_again(plan, best, saved)})
+    learned = _again(plan, best, saved) if plan.owner[best] in plan.trainable else {}
+    teacher = _own(plan, best).model_copy(update={"update": "frozen", **learned})
     mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
     program = [_only(item, student) for item in mine]
     return _mesh(plan, {best: teacher, student: _own(plan, student)}, flows, f"{spec.name}.{student}.best", program)

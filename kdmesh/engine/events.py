@@ -15,8 +15,11 @@ Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 - ``host_lost`` host, error
 - ``dropped`` agents, at {stage: checkpoint}: who the run goes on without, and from where
 - ``note`` text
-- ``run_failed`` error
+- ``stage_finished_before`` stage: of a run that goes on, a stage with nothing left to do
+- ``run_failed`` error, interrupted: whether somebody asked for it
 - ``run_finished`` seconds, folder
+- ``part_started`` part, number, parts, behind, ahead: of a run with several seeds or controls, the one that begins, and
+  the steps of the others, before and after it
 """
 
 from __future__ import annotations
@@ -70,6 +73,10 @@ class Events:
         event = {"event": kind, "t": round(monotonic() - self._start, 3), **plain(fields)}
         if self._file is not None and kind != "progress":
             self._write(to_json(event) + "\n")
+        self.tell(event)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Tell the listeners of an event, which another log may have written."""
         for listener in tuple(self.listeners):
             try:
                 listener(event)

@@ -50,6 +50,12 @@ class Folder:
         folder.root, folder.place = root, place
         return folder
 
+    @classmethod
+    def make(cls, root: Path) -> Folder:
+        """The folder of a part of a run, at a place of its own, which a kill may have left half made."""
+        root.mkdir(parents=True, exist_ok=True)
+        return cls.at(root)
+
     @property
     def events(self) -> Path:
         """The log of events."""
@@ -72,6 +78,10 @@ class Folder:
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""
         write_json(self.root / name, value)
+
+    def text(self, name: str, value: str) -> None:
+        """Write a text file."""
+        write(self.root / name, value)
 
     def agents(self, run: Run, summary: dict[str, Any]) -> None:
         """Have every host write its agents' folders, or hand them over where it does not see this one.

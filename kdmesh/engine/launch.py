@@ -1,31 +1,30 @@
-"""From a mesh to a finished run folder: check, open the backend, train, measure, write, close."""
+"""One seed of a mesh to its run folder: check, settle where it runs, train, measure, write."""
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 import traceback
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.facts import distinct
 from kdmesh.agents.host import Blueprint
-from kdmesh.agents.memory import keep_memory
 from kdmesh.agents.source import Source, digest
 from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
-from kdmesh.engine import controls, dropping
+from kdmesh.engine import dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import IDENTITY, Folder
 from kdmesh.engine.observe import observers
-from kdmesh.engine.placing import settle
-from kdmesh.engine.resume import asked, refuse_changes
+from kdmesh.engine.placing import choose_backend, settle
+from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes
 from kdmesh.engine.run import Run
-from kdmesh.engine.stopping import stoppable
+from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import write
 from kdmesh.graph.plan import make_plan
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from kdmesh.engine.check import Checked
     from kdmesh.engine.collect import Place
     from kdmesh.engine.events import Listener
+    from kdmesh.engine.placing import Placed
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
     from kdmesh.streams.table import Table
@@ -49,7 +49,7 @@ class Request:
     """What to run, and what Python gave beside the file."""
 
     spec: MeshSpec
-    backend: str = "ray"
+    backend: str | None = None  # None: in this process where all agents together are fastest, else on Ray
     ray_address: str | None = None
     out: Path | None = None  # None: no folder is written
     collect: Place | None = None  # where the folder is taken at the end: beneath it, or for a run that goes on, there
@@ -63,87 +63,125 @@ class Request:
     from_start: bool = False  # a stage whose checkpoints are all damaged may begin anew
     checkpoint_seconds: float = 60.0
     progress_timeout: float = 600.0  # seconds without a result after which a host counts as lost
+    seeds: int = 1  # how many, from the mesh's seed on
+    controls: bool = False  # students are also trained alone, and by their best teacher only
+    at: Path | None = None  # for a part of a run: its folder, begun or not
+    within: Path | None = None  # for a part of a run: the folder of the whole
+    advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
 
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again
 
 
+@dataclass
+class Prepared:
+    """A request that was checked: hosts and threads are settled, and there is a folder, if one is written."""
+
+    plan: Plan
+    checked: Checked
+    placed: Placed
+    folder: Folder | None
+    goes_on: bool  # the folder has been begun before
+
+
+def prepare(request: Request, session: Session) -> Prepared:
+    """Check a request, settle where it runs, and make its folder, or find the one that goes on."""
+    if request.resume is not None:
+        request.spec = as_begun(request.spec, request.resume)
+    plan = make_plan(request.spec, registry())
+    checked = examine(plan, request.modules, request.table)
+    here = choose_backend(plan, checked, request, session)
+    placed = settle(plan, checked, request, session)
+    if here is not None:
+        placed.lines, placed.facts = [*here.lines, *placed.lines], placed.facts or here.facts
+    return Prepared(placed.plan, checked, placed, *_folder(request, placed.plan, checked, session))
+
+
 def run_once(
-    request: Request, finish: Callable[[Run], Any] | None = None, session: Session | None = None
+    request: Request,
+    finish: Callable[[Run], Any] | None = None,
+    session: Session | None = None,
+    prepared: Prepared | None = None,
 ) -> tuple[dict[str, Any], Folder | None, Any]:
     """Run one seed. Returns the summary, the folder, and what ``finish`` read from the hosts before they closed.
 
-    ``session``: where the hosts live; by default one of the run's own, closed at its end. The folder of a run that
-    ends well is collected by the caller, who may have more to write.
+    ``session``: where the hosts live; by default one of the run's own, closed at its end. ``prepared``: the same
+    request after :func:`prepare`, if that was called already. The folder is collected by the
+    caller, who may have more to write.
     """
     if session is None:
         with Session(request.backend, request.ray_address, request.progress_timeout) as own:
-            return run_once(request, finish, own)
-    plan = make_plan(request.spec, registry())
-    checked = examine(plan, request.modules, request.table)
-    placed = settle(plan, checked, request, session)
-    plan = placed.plan
-    folder = _folder(request, plan, checked)
+            return run_once(request, finish, own, prepared)
+    ready = prepared or prepare(request, session)
+    try:
+        with closing(Events(ready.folder.events if ready.folder else None)) as events:
+            events.listeners += request.listeners
+            try:
+                return _train(request, ready, session, events, finish)
+            except BaseException as error:
+                interrupted = isinstance(error, KeyboardInterrupt)
+                with suppress(RunFailed):  # the log may be what could not be written
+                    events.emit("run_failed", error=str(error) or type(error).__name__, interrupted=interrupted)
+                raise
+    except BaseException as error:
+        if (as_told := told(error, request, ready.folder)) is error:
+            raise
+        raise as_told from error
+
+
+def _train(
+    request: Request, ready: Prepared, session: Session, events: Events, finish: Callable[[Run], Any] | None
+) -> tuple[dict[str, Any], Folder | None, Any]:
+    """What :func:`run_once` does with a log."""
+    plan, checked, folder = ready.plan, ready.checked, ready.folder
     if folder is not None:
         plan = plan.without([agent for drop in dropping.read(folder.root) for agent in drop["agents"]])
-    events = Events(folder.events if folder else None)
-    events.listeners += request.listeners
-    placed.tell(events, folder)
+    started, extra = time.perf_counter(), None
+    ready.placed.tell(events, folder)
     for text in checked.notes:
         events.emit("note", text=text)
-    started, extra = time.perf_counter(), None
-    try:
-        with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
-            events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
-            private = any(stream.private for stream in checked.streams.values())
-            small = checked.table.x.nbytes <= SENT and not private
-            root = folder.root if folder else None
-            run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds)
-            run.open(
-                Blueprint(
-                    plan,
-                    request.modules,
-                    checked.shapes,
-                    request.strict_signals,
-                    checked.reading.files(),
-                    checked.left_out,
-                    checked.learned,
-                    distinct(plan, checked.table),
-                ),
-                Source(
-                    checked.table if small else request.table,
-                    "" if small else _expected(request, checked),
-                    checked.streams if private else None,
-                ),
-            )
-            stopping.run = run
-            registry().observe("kdmesh_run_started", run=run)
-            events.listeners.append(observers(run))
+    with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
+        events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
+        root = folder.root if folder else None
+        run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds)
+        run.open(*_blueprint(request, plan, checked))
+        stopping.run = run
+        registry().observe("kdmesh_run_started", run=run)
+        events.listeners.append(observers(run))
 
-            def collect(summary: dict[str, Any]) -> None:
-                nonlocal extra
-                if folder is not None:
-                    folder.agents(run, summary)
-                    folder.json("summary.json", summary)
-                extra = finish(run) if finish is not None else None
+        def collect(summary: dict[str, Any]) -> None:
+            nonlocal extra
+            if folder is not None:
+                folder.agents(run, summary)
+                folder.json("summary.json", summary)
+            extra = finish(run) if finish is not None else None
 
-            summary = run.execute(collect, request.resume is not None)
-            registry().observe("kdmesh_run_finished", run=run, summary=summary)
-            seconds = round(time.perf_counter() - started, 3)
-            events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)
-        return summary, folder, extra
-    except BaseException as error:
-        events.emit("run_failed", error=str(error) or type(error).__name__)
-        if folder is None:
-            raise
-        told = error if isinstance(error, MeshError) else _told(error, folder)
-        if not stopping.at_once:
-            folder.salvage()
-        if told is error:
-            raise
-        raise told from error
-    finally:
-        events.close()
+        summary = run.execute(collect, ready.goes_on)
+        registry().observe("kdmesh_run_finished", run=run, summary=summary)
+        seconds = round(time.perf_counter() - started, 3)
+        events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)
+    return summary, folder, extra
+
+
+def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[Blueprint, Source]:
+    """What the hosts are built from, and where they have the data from."""
+    private = any(stream.private for stream in checked.streams.values())
+    small = checked.table.x.nbytes <= SENT and not private
+    blueprint = Blueprint(
+        plan,
+        request.modules,
+        checked.shapes,
+        request.strict_signals,
+        checked.reading.files(),
+        checked.left_out,
+        checked.learned,
+        distinct(plan, checked.table),
+    )
+    return blueprint, Source(
+        checked.table if small else request.table,
+        "" if small else _expected(request, checked),
+        checked.streams if private else None,
+    )
 
 
 def _expected(request: Request, checked: Checked) -> str:
@@ -152,20 +190,40 @@ def _expected(request: Request, checked: Checked) -> str:
     return digest(table) if request.ray_address is not None and table.deterministic else ""
 
 
-def _folder(request: Request, plan: Plan, checked: Checked) -> Folder | None:
-    """The run's folder: a new one, or the one whose run goes on, which must have asked for the same."""
-    if request.resume is not None:
-        folder = Folder.at(request.resume, request.collect)
-        refuse_changes(folder, plan, checked)
-        return folder
-    if request.out is None:
-        return None
-    folder = Folder(request.out, plan.spec.name, request.collect)
-    begun = {"backend": request.backend, "strict_signals": request.strict_signals, "beside": request.beside}
+def _folder(request: Request, plan: Plan, checked: Checked, session: Session) -> tuple[Folder | None, bool]:
+    """The run's folder, and whether it was begun before: then it must have asked for the same."""
+    at = request.resume or request.at
+    if at is not None and begun(at):
+        folder = Folder.at(at, request.collect)
+        refuse_changes(folder, plan, checked, request.within)
+        return folder, True
+    if at is not None:
+        folder = Folder.make(at)
+    elif request.out is not None:
+        folder = Folder(request.out, plan.spec.name, request.collect)
+    else:
+        return None, False
+    how: dict[str, Any] = {
+        "backend": session.name,
+        "strict_signals": request.strict_signals,
+        "beside": request.beside,
+        "seeds": request.seeds,
+        "controls": request.controls,
+    }
     if folder.place is not None:
-        begun["collect"] = folder.place.url
-    folder.asked(plan, checked, request.source_text, begun)
-    return folder
+        how["collect"] = folder.place.url
+    if request.within is not None:
+        how["within"] = os.path.relpath(request.within, folder.root)
+        how["whole"] = str(request.within.resolve())
+    try:
+        folder.asked(plan, checked, request.source_text, how)
+    except OSError as error:
+        raise RunFailed(
+            f"the run's folder could not be written: {error}",
+            where=str(folder.root),
+            instead="make room, then run again",
+        ) from error
+    return folder, False
 
 
 @contextmanager
@@ -185,78 +243,22 @@ def _checkpoints(request: Request, folder: Folder | None, session: Session) -> I
             guarding.communicate()
 
 
-def _told(error: BaseException, folder: Folder) -> BaseException:
-    """What to raise for an interruption, or an error nobody foresaw: in short, with the folder that tells more."""
-    if not isinstance(error, Exception):
-        return KeyboardInterrupt(f"go on with: kdmesh resume {folder.root}")
-    path = folder.root / "error.txt"
-    write(path, "".join(traceback.format_exception(error)))
-    said = next(iter(str(error).splitlines()), "")
-    return RunFailed(f"the run broke: {type(error).__name__}: {said}", instead=f"see the traceback in {path}")
-
-
-def launch(request: Request, *, seeds: int = 1, controls: bool = False, quiet: bool = False) -> int:
-    """What `kdmesh run` and `kdmesh resume` do; prints the tables and returns the exit code."""
-    from kdmesh.report import live, paired, tables
-
-    keep_memory()
-    summaries, failures = [], []
-    with ExitStack() as ending, Session(request.backend, request.ray_address, request.progress_timeout) as session:
-        for number in range(seeds):
-            spec = request.spec.model_copy(update={"seed": request.spec.seed + number})
-            own = replace(request, spec=spec, listeners=(live.listener(sys.stderr, quiet or seeds > 1),))
-            summary, folder, _ = run_once(own, session=session)
-            assert folder is not None
-            if controls:
-                summary["controls"] = run_controls(own, summary, folder)
-                folder.json("summary.json", summary)
-            if number == seeds - 1:  # from here to the end of the session
-                ending.enter_context(stoppable(finished=True))
-            summaries.append(summary)
-            place = str(folder.root)
-            if (unlike := folder.unlike(summary)) is not None:
-                failures.append(unlike)
-            try:
-                place = folder.collect()
-            except RunFailed as error:  # told after the results, which are here
-                failures.append(error)
-            if seeds > 1:
-                print(f"seed {spec.seed}: {place}", file=sys.stderr)
-        if seeds > 1:
-            tables.show(sys.stdout, tables.seeds_table(paired.over_seeds(summaries)))
-        else:
-            parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
-            tables.show(sys.stdout, *parts, tables.final_table(summary))
-            print(f"{place}  ({summary['wall_s']:.1f} s)")
-    for failure in failures[:-1]:
-        print(f"kdmesh: {failure}", file=sys.stderr)
-    if failures:
-        raise failures[-1]
-    return 0
-
-
-def run_controls(request: Request, summary: dict[str, Any], folder: Folder) -> dict[str, Any]:
-    """Each student alone, and from the best single teacher by validation: inline, same weights and batch order."""
-    plan = make_plan(request.spec, registry())
-    best = summary["best_teacher"]
-    found: dict[str, Any] = {}
-    for student, facts in summary["agents"].items():
-        if facts["role"] not in ("student", "assistant", "peer") or facts.get("dropped"):
-            continue
-        found[student] = {"alone": _control(request, controls.alone(plan, student, facts["updates"]), student)}
-        if best is not None:
-            mesh = controls.from_best(plan, student, best, folder.root.resolve() / "agents" / best)
-            if mesh is not None:
-                try:
-                    metrics = _control(request, mesh, student)
-                except MeshError as error:  # a rule may need as many sources as it was written for
-                    metrics = {"skipped": error.what}
-                found[student]["best_teacher"] = {"teacher": best, **metrics}
-    return found
-
-
-def _control(request: Request, mesh: MeshSpec, student: str) -> dict[str, Any]:
-    modules = {name: module for name, module in request.modules.items() if name in mesh.agents}
-    summary, _, _ = run_once(Request(mesh, "inline", modules=modules, table=request.table))
-    metrics: dict[str, Any] = summary["agents"][student]["metrics"]
-    return metrics
+def told(error: BaseException, request: Request, folder: Folder | None) -> BaseException:
+    """What to raise for what ended a run: what stands, and how to go on; of an error nobody foresaw, in short."""
+    if folder is None:
+        return error
+    advice = request.advice.format(request.within or folder.root)
+    if not isinstance(error, Exception):  # an interruption
+        return (AtOnce if isinstance(error, AtOnce) else KeyboardInterrupt)(f"go on with: {advice}")
+    if not isinstance(error, MeshError):
+        path = folder.root / "error.txt"
+        said = next(iter(str(error).splitlines()), "")
+        instead = f"see the traceback in {path}"
+        try:
+            write(path, "".join(traceback.format_exception(error)))
+        except OSError as full:
+            instead = f"{path} could not be written: {full}"
+        error = RunFailed(f"the run broke: {type(error).__name__}: {said}", instead=instead)
+    if isinstance(error, RunFailed) and not getattr(error, "__notes__", None):
+        error.add_note(f"what was learned stands in {request.within or folder.root}; go on with: {advice}")
+    return error

@@ -48,7 +48,7 @@ class Placed:
         """Tell of it, and keep the arithmetic with the run."""
         if self.lines:
             events.emit("placed", hosts=self.plan.hosts, lines=self.lines)
-            if folder is not None:
+            if folder is not None and self.facts:
                 folder.json("placement.json", self.facts)
 
 
@@ -59,6 +59,27 @@ def settle(plan: Plan, found: Checked, request: Request, session: Session) -> Pl
     placed = resolve(plan, found, request.modules, room or machine(), inline)
     request.spec = _threaded(request.spec, placed.threads)
     return placed
+
+
+def choose_backend(plan: Plan, found: Checked, request: Request, session: Session) -> Placed | None:
+    """Settle a session that has no backend yet: this process where everyone together is fastest, else Ray.
+
+    Ray is started only where the file asks for it (hosts, or what they take of a cluster), a cluster is joined, or
+    several hosts are faster, as measured here. Returns what led to this process, with a line that says so.
+    """
+    if session.name is not None:
+        return None
+    given = plan.spec.placement if isinstance(plan.spec.placement, dict) else {}
+    asked = request.ray_address is not None or any(isinstance(held, HostSpec) for held in given.values())
+    placed = None if asked or len(plan.hosts) > 1 else resolve(plan, found, request.modules, machine())
+    if placed is None or len(placed.plan.hosts) > 1:
+        session.name = "ray"
+        return None
+    session.name = "inline"
+    measured = [option for option in placed.facts.get("options", ()) if option["threads"] == "few"][:SHOWN]
+    seconds = "; ".join(f"{count(option['hosts'], 'host')} {option['seconds']:.3g} s" for option in measured)
+    why = f" (measured: {seconds})" if len(measured) > 1 else ""
+    return replace(placed, lines=[f"in this process: one host is fastest{why}; --backend ray starts Ray"])
 
 
 def machine() -> Room:

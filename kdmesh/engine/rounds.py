@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.tasks import primary
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -17,6 +19,7 @@ class Rounds:
     def __init__(self, home: StageRun, times: int, until: Until | None, known: dict[str, Any] | None = None) -> None:
         """``known``: the :meth:`state` to go on from."""
         self.home, self.run, self.stage, self.times, self.until = home, home.run, home.stage, times, until
+        self.metric = primary(self.run.plan.spec.task)
         known = known or {}
         self.start: dict[str, float] = known.get("start", {})
         self.best: float = known.get("best", -1.0)
@@ -30,7 +33,7 @@ class Rounds:
     def published(self, agents: list[str], to: str | None) -> Generator[list[Any], Any, None]:
         """After a publication: agreement and churn of the stage's own sources on the stream it was made on."""
         if not self.start:  # gains count from before anyone heard a consensus
-            self.start = yield from self._accuracies()
+            self.start = yield from self._measured()
         for name, node in self.run.plan.consensus.items():
             members = [edge.source for edge in node.members]
             if to not in (None, name) or not set(agents) & set(members):
@@ -43,7 +46,7 @@ class Rounds:
 
     def after(self, number: int) -> Generator[list[Any], Any, str]:
         """Record the round; returns why the repetition should end, or nothing."""
-        accuracy = yield from self._accuracies()
+        now = yield from self._measured()
         consensus: dict[str, dict[str, float]] = {}
         for name, heard in self.heard.items():
             consensus[name] = dict(heard["quality"])
@@ -55,8 +58,8 @@ class Rounds:
             "agreement": first.get("agreement"),
             "churn": first.get("churn"),
             "consensus": consensus,
-            "accuracy": accuracy,
-            "gain": {agent: value - self.start.get(agent, value) for agent, value in accuracy.items()},
+            self.metric.name: now,
+            "gain": {agent: self.metric.gain(value, self.start.get(agent, value)) for agent, value in now.items()},
         }
         self.home.recorded({"stage": self.stage.name, "round": number, "rounds": self.times, "metrics": metrics})
         return self._verdict(first.get("agreement"))
@@ -70,9 +73,11 @@ class Rounds:
         self.best = max(self.best, agreement)
         return "patience" if self.until.patience is not None and self.waited >= self.until.patience else ""
 
-    def _accuracies(self) -> Generator[list[Any], Any, dict[str, float]]:
+    def _measured(self) -> Generator[list[Any], Any, dict[str, float]]:
+        """The task's primary metric of every agent, on validation."""
         if "validation" not in self.run.checked.streams:
             return {}
         agents = self.stage.agents
         found = yield [self.run.call(agent, "evaluate", agent, "validation") for agent in agents]
-        return {agent: values["accuracy"] for agent, values in zip(agents, found, strict=True) if values}
+        known = {agent: self.metric.of(values) for agent, values in zip(agents, found, strict=True)}
+        return {agent: value for agent, value in known.items() if value is not None}

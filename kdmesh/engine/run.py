@@ -174,6 +174,7 @@ class Run:
             self.supply.published.update((source, stream) for source, stream in state["published"])
             if state["finished"]:
                 self._done.add(stage.name)
+                self.events.emit("stage_finished_before", stage=stage.name)
                 part = self.checkpoints.part
                 yield [self.backend.call(host, "load", stage.name, part(host, folder)) for host in hosts]
                 yield [self.backend.call(host, "end", stage.name) for host in hosts]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from kdmesh.engine.run import Run
 
 
+class AtOnce(KeyboardInterrupt):
+    """The second interruption, or one before there was anything to go on with: nothing more is to be waited for."""
+
+
 class Stopping:
     """Whom the signals reach. Before there is a ``run`` that can be continued, the first one ends at once too.
 
@@ -23,7 +27,6 @@ class Stopping:
     def __init__(self, finished: bool = False) -> None:
         self.finished = finished
         self.run: Run | None = None
-        self.at_once = False  # nothing more is to be waited for
 
     def __call__(self, number: int, _: Any) -> None:
         """Handle a signal."""
@@ -32,8 +35,7 @@ class Stopping:
             print("\nkdmesh: the run has finished, and is being closed; again: at once", file=sys.stderr, flush=True)
             return
         if self.run is None or self.run.pausing or self.run.folder is None:
-            self.at_once = True
-            raise KeyboardInterrupt
+            raise AtOnce
         self.run.pausing = True
         print("\nkdmesh: stopping after the running stretch; again: at once", file=sys.stderr, flush=True)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.tasks import primary
+
 if TYPE_CHECKING:
     from kdmesh.engine.run import Run
     from kdmesh.graph.plan import Plan
+
+
+TAUGHT = ("student", "assistant", "peer")  # roles of agents that are compared with themselves without teachers
 
 
 def teachers_of(plan: Plan, agent: str) -> list[str]:
@@ -51,18 +56,13 @@ def _self_taught(plan: Plan, name: str) -> bool:
 
 
 def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
-    """The best single teacher by validation (the first of equals), of those that are left; never by test.
-
-    By accuracy, and of language models by bits per character: their accuracy depends on how they cut texts into tokens.
-    """
-    here = plan.spec.agents.keys() - plan.dropped
-    teachers = [name for name in agents if found[name] == "teacher" and name in here and agents[name].get("validation")]
-
-    def worth(name: str) -> float:
-        found: dict[str, float] = agents[name]["validation"]
-        return -found["bits_per_character"] if "bits_per_character" in found else found["accuracy"]
-
-    return max(teachers, key=worth, default=None)
+    """The best single teacher by validation (the first of equals), of those that are left; never by test."""
+    here, metric = plan.spec.agents.keys() - plan.dropped, primary(plan.spec.task)
+    known = {
+        name: metric.of(agents[name].get("validation")) for name in agents if found[name] == "teacher" and name in here
+    }
+    worth = {name: metric.worth(value) for name, value in known.items() if value is not None}
+    return max(worth, key=worth.__getitem__, default=None)
 
 
 def summarise(
@@ -76,6 +76,7 @@ def summarise(
     described |= {name: dict.fromkeys(next(iter(described.values())), None) for name in plan.dropped}
     return {
         "name": plan.spec.name,
+        "task": plan.spec.task,
         "seed": plan.spec.seed,
         "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "backend": run.backend.name,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.budget import epoch_steps, lesson_steps
 from kdmesh.engine.stretch import cut, homes, whole
+from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -210,7 +211,7 @@ class Teaching:
             stopping = self.plan.train(agent).early_stopping
             if stopping is None or agent != self.plan.owner[agent]:
                 continue
-            value = values["accuracy"] if stopping.metric == "accuracy" else -values["loss"]
+            value = metric(stopping.metric).worth(values[stopping.metric])
             (better,) = yield [self.run.call(agent, "keep_best", agent, value)]
             self.stale_for[agent] = 0 if better else self.stale_for.get(agent, 0) + 1
             if self.stale_for[agent] >= stopping.patience:

@@ -176,10 +176,10 @@ def test_plan_prints_text_or_json(mesh, capsys):
 
 
 def test_run_hands_its_arguments_to_the_launcher(mesh, monkeypatch, tmp_path):
-    from kdmesh.engine import launch
+    from kdmesh.cli import running
 
     calls = []
-    monkeypatch.setattr(launch, "launch", lambda spec, **more: calls.append((spec, more)) or 0)
+    monkeypatch.setattr(running, "launch", lambda *given: calls.append(given) or 0)
     argv = [
         "run",
         str(mesh),
@@ -194,10 +194,10 @@ def test_run_hands_its_arguments_to_the_launcher(mesh, monkeypatch, tmp_path):
         "--controls",
     ]
     assert main(argv) == 0
-    ((request, more),) = calls
+    ((request, quiet),) = calls
     assert request.spec.seed == 7
     assert (request.backend, request.ray_address, request.out) == ("inline", None, tmp_path)
     assert request.source_text == mesh.read_text(encoding="utf-8")
     assert request.beside[0] == str(mesh.parent) and not request.strict_signals
     assert (request.checkpoint_seconds, request.progress_timeout, request.resume) == (60, 600, None)
-    assert more == {"seeds": 1, "controls": True, "quiet": False}
+    assert (request.seeds, request.controls, quiet) == (1, True, False)

@@ -61,9 +61,10 @@ def test_a_run_prints_its_result_and_writes_its_folder(run):
 
 
 def test_seeds_and_controls_print_means_intervals_and_wins(run):
-    code, out, said, folders = run(MESH, "--seeds", "3", "--controls")
+    code, out, said, (whole,) = run(MESH, "--seeds", "3", "--controls")
     assert code == 0
-    assert len(folders) == 3 and all(str(folder) in said for folder in folders)
+    folders = sorted((whole / "seeds").iterdir())
+    assert len(folders) == 3 and all(str(folder) in said for folder in folders) and str(whole) in out
     assert "95%" in out and "wins" in out
     summaries = [json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in folders]
     assert sorted(summary["seed"] for summary in summaries) == [0, 1, 2]

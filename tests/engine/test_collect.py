@@ -78,8 +78,10 @@ def test_a_finished_run_is_at_the_url_file_by_file(tmp_path: Path, capsys: Any) 
 
 def test_every_seed_is_collected(capsys: Any) -> None:
     assert run("memory://bucket/deep", "--seeds", "2") == 0
-    found = fsspec.filesystem("memory").glob("/bucket/deep/small/*/summary.json")
-    assert len(found) == 2 and capsys.readouterr().err.count("memory://bucket/deep/small/") == 2
+    found = fsspec.filesystem("memory").glob("/bucket/deep/small/*/seeds/*/summary.json")
+    assert [path.split("/")[-2] for path in sorted(found)] == ["0", "1"]
+    assert fsspec.filesystem("memory").glob("/bucket/deep/small/*/results.json")
+    assert "memory://bucket/deep/small/" in capsys.readouterr().out
 
 
 def pause(monkeypatch: pytest.MonkeyPatch, after: int) -> pytest.MonkeyPatch:

@@ -121,7 +121,7 @@ def test_a_lost_host_is_named():
 def test_hosts_that_would_wait_for_ever_are_refused():
     spec = parse({**PEERS, "train": {"threads": 1000}})
     with pytest.raises(MeshError, match=r"the hosts take 2000 CPUs \(host0 1000, host1 1000\), and this Ray has 12"):
-        run_once(Request(spec))
+        run_once(Request(spec, "ray"))
 
 
 def test_hosts_of_the_embedded_ray_have_the_drivers_priority(hosts):

@@ -1,0 +1,36 @@
+"""What `run` and `resume` share: they show a run while it goes on, and its tables at the end."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdmesh.engine.experiment import Outcome
+    from kdmesh.engine.launch import Request
+
+
+def launch(request: Request, quiet: bool) -> int:
+    """Make everything that was asked for; returns the exit code."""
+    from kdmesh.agents.memory import keep_memory
+    from kdmesh.engine.experiment import Experiment
+    from kdmesh.report import live
+
+    keep_memory()
+    Experiment(replace(request, listeners=(live.listener(sys.stderr, quiet),))).run(show)
+    return 0
+
+
+def show(outcome: Outcome) -> None:
+    """Print the tables, and where the folder is."""
+    from kdmesh.report import tables
+
+    summaries = list(outcome.summaries.values())
+    if len(summaries) > 1:
+        tables.show(sys.stdout, tables.seeds_table(outcome.table["over_seeds"]))
+    else:
+        for summary in summaries:
+            parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
+            tables.show(sys.stdout, *parts, tables.final_table(summary))
+    print(f"{outcome.place}  ({sum(summary['wall_s'] for summary in summaries):.1f} s)")

@@ -1,0 +1,215 @@
+"""What was asked for as one run that can be resumed: every seed, its controls, and a table of everything.
+
+A run of one seed is that seed's folder. A run of several has ``seeds/<seed>/``, each an ordinary run's folder. Controls
+are ordinary run folders too, under ``controls/`` of their seed. What stands there whole is not made again.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.backends import Session
+from kdmesh.engine import controls, results
+from kdmesh.engine.folder import Folder
+from kdmesh.engine.launch import prepare, run_once, told
+from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
+from kdmesh.engine.resume import read_json
+from kdmesh.engine.stopping import AtOnce, stoppable
+from kdmesh.engine.summary import TAUGHT
+from kdmesh.errors import HostLost, MeshError, RunFailed
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kdmesh.engine.launch import Prepared, Request
+    from kdmesh.engine.run import Run
+    from kdmesh.spec import MeshSpec
+
+Summary = dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """What a run gave: by seed, its summary and what ``finish`` read; the table; and what failed, by part."""
+
+    folder: Folder | None = None
+    place: str = ""  # where the folder is, or was collected
+    summaries: dict[int, Summary] = field(default_factory=dict)
+    extras: dict[int, Any] = field(default_factory=dict)
+    failed: dict[str, RunFailed] = field(default_factory=dict)
+    table: dict[str, Any] = field(default_factory=dict)
+
+
+class Experiment:
+    """Makes a request's seeds and controls in order; one that fails does not keep the others from being made."""
+
+    def __init__(self, request: Request, finish: Callable[[Run], Any] | None = None) -> None:
+        """``finish`` reads from a seed's hosts before they close; for it, a seed that is whole is opened again."""
+        self.request, self.finish = request, finish
+        self.seeds = [request.spec.seed + number for number in range(request.seeds)]
+        self.session = Session(request.backend, request.ray_address, request.progress_timeout)
+        self.outcome = Outcome()
+
+    def run(self, shown: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:
+        """Make everything; ``shown`` is told of the outcome before what was started is closed.
+
+        RunFailed, after that, where a part failed, or the folder could not be collected.
+        """
+        with ExitStack() as ending:
+            ending.enter_context(self.session)
+            with stoppable():
+                start = prepare(self.request, self.session)
+                self.outcome.folder = start.folder
+                try:
+                    self._all(start)
+                except BaseException as error:
+                    self._stopped(error)
+                    raise told(error, self.request, start.folder) from error.__cause__
+            ending.enter_context(stoppable(finished=True))  # from here to the end of the session
+            failure = self._close()
+            shown(self.outcome)
+        if failure is not None:
+            raise failure
+        return self.outcome
+
+    def _all(self, start: Prepared) -> None:
+        """Every part, in order."""
+        request = self.request
+        self.progress = Progress(request.listeners, sizes(start.plan, start.checked, self.seeds, request.controls))
+        if len(self.seeds) > 1:
+            start.placed.tell(self.progress.events, start.folder)
+        try:
+            for seed in self.seeds:
+                made = self._attempt(seed_name(seed), partial(self._seed, seed, start))
+                if made is not None and request.controls:
+                    self._controls(seed, *made)
+            if self.outcome.summaries:
+                summaries = list(self.outcome.summaries.values())
+                self.outcome.table = results.table(summaries, self.outcome.failed, request.controls)
+                if start.folder is not None:
+                    results.keep(start.folder, self.outcome.table)
+        finally:
+            self.progress.events.close()
+
+    def _attempt(self, part: str, make: Callable[[], Any]) -> Any:
+        """Make a part. None where it failed, and the others may not: where there are any, and hosts and disk work."""
+        try:
+            return make()
+        except RunFailed as error:
+            if isinstance(error, HostLost) or isinstance(error.__cause__, OSError) or len(self.progress.sizes) == 1:
+                raise
+            self.outcome.failed[part] = error
+            self.progress.note(f"{part} failed: {error}")
+            return None
+        finally:
+            self.progress.done(part)
+
+    # -- seeds -----------------------------------------------------------------------------------------------------
+
+    def _seed(self, seed: int, start: Prepared) -> tuple[MeshSpec, Summary, Folder | None]:
+        """One seed: its mesh, its summary and its folder."""
+        request = replace(self.request, listeners=(self.progress,))
+        prepared: Prepared | None = start
+        if len(self.seeds) > 1:
+            # The long form with what is settled: every seed has the same hosts and threads, also when it is resumed.
+            spec = start.plan.resolved().model_copy(update={"seed": seed})
+            whole = start.folder.root if start.folder else None
+            at = whole / "seeds" / str(seed) if whole else None
+            request = self._part(request, spec, at, self.session.name)
+            prepared = None
+        root = request.at or (start.folder.root if start.folder else None)
+        summary = read_json(root / "summary.json") if root is not None else None
+        folder, extra = Folder.at(root) if root is not None else None, None
+        again = summary is None or folder is None or folder.unlike(summary) is not None  # saved wrongly: once more
+        if summary is None or again or self.finish is not None:
+            self.progress.begin(seed_name(seed))
+            summary, folder, extra = run_once(request, self.finish, self.session, prepared)
+        self.outcome.summaries[seed], self.outcome.extras[seed] = summary, extra
+        if folder is not None and (unlike := folder.unlike(summary)) is not None:
+            self.outcome.failed[f"the export of {seed_name(seed)}"] = unlike
+        return request.spec, summary, folder
+
+    def _part(self, request: Request, spec: MeshSpec, at: Path | None, backend: str | None) -> Request:
+        """The request of a part, in a folder of its own within the run's."""
+        within = self.outcome.folder.root if self.outcome.folder else None
+        return replace(
+            request, spec=spec, backend=backend, at=at, within=within, out=None, resume=None, collect=None,
+            source_text=None, seeds=1, controls=False,
+        )  # fmt: skip
+
+    # -- controls --------------------------------------------------------------------------------------------------
+
+    def _controls(self, seed: int, spec: MeshSpec, summary: Summary, folder: Folder | None) -> None:
+        """Each student alone, and from the best single teacher by validation: inline, same weights and batch order."""
+        if folder is None:
+            raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
+        plan = make_plan(spec, registry())
+        best = summary["best_teacher"]
+        found: dict[str, Any] = {}
+        for student, facts in summary["agents"].items():
+            if facts["role"] not in TAUGHT or facts.get("dropped"):
+                continue
+            meshes: dict[str, MeshSpec | None] = {"alone": controls.alone(plan, student, facts["updates"])}
+            if best is not None:
+                saved = folder.root.resolve() / "agents" / best
+                meshes["best_teacher"] = controls.from_best(plan, student, best, saved)
+            for which, mesh in meshes.items():
+                part = control_name(seed, student, which)
+                if mesh is not None:
+                    at = folder.root / "controls" / f"{student}-{which.replace('_', '-')}"
+                    made = self._attempt(part, partial(self._control, part, mesh, student, at))
+                    if made is not None:
+                        taught = {"teacher": best} if which == "best_teacher" else {}
+                        found.setdefault(student, {})[which] = {**taught, **made}
+                self.progress.done(part)
+        summary["controls"] = found
+        folder.json("summary.json", summary)
+
+    def _control(self, part: str, mesh: MeshSpec, student: str, at: Path) -> dict[str, Any]:
+        """The student's figures in one control, or why there is none."""
+        known = read_json(at / "summary.json")
+        if known is None:
+            self.progress.begin(part)
+            request = self._part(self.request, mesh, at, "inline")
+            modules = {name: module for name, module in request.modules.items() if name in mesh.agents}
+            try:
+                known = run_once(replace(request, modules=modules, listeners=(self.progress,)))[0]
+            except RunFailed:
+                raise
+            except MeshError as error:  # a rule may need as many sources as it was written for
+                return {"skipped": error.what}
+        metrics: dict[str, Any] = known["agents"][student]["metrics"]
+        return metrics
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _close(self) -> RunFailed | None:
+        """Collect the folder; returns what is to be raised once everything was shown."""
+        folder, failed = self.outcome.folder, self.outcome.failed
+        failure: RunFailed | None = None
+        if failed:
+            first = next(iter(failed.values()))
+            failure = RunFailed(
+                f"{'; '.join(failed)} failed: {first.what}", where=first.where, instead=first.instead, file=first.file
+            )
+        if folder is not None:
+            self.outcome.place = str(folder.root)
+            try:
+                self.outcome.place = folder.collect()
+            except RunFailed as error:
+                failure = failure or error
+            if failed and failure is not None:
+                advice = self.request.advice.format(folder.root)
+                failure.add_note(f"everything else stands in {folder.root}; to try again what failed: {advice}")
+        return failure
+
+    def _stopped(self, error: BaseException) -> None:
+        """Take what there is to where the folder is collected, unless nothing more is to be waited for."""
+        if self.outcome.folder is not None and not isinstance(error, AtOnce):
+            self.outcome.folder.salvage()

@@ -1,0 +1,74 @@
+"""The table of everything that a run gave, which is kept in its folder: ``results.json``, and ``results.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.engine.collect import RESULTS
+from kdmesh.report.paired import over_seeds
+from kdmesh.tasks import primary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from kdmesh.engine.folder import Folder
+
+SHEET = "results.csv"
+COLUMNS = ("seed", "trained", "node", "role", "split", "metric", "value")
+
+
+def table(summaries: Sequence[dict[str, Any]], failed: Mapping[str, Any], controls: bool) -> dict[str, Any]:
+    """Every figure of every seed and control, statistics over seeds, verdicts, and what failed.
+
+    Nothing in it depends on how often the run was interrupted, or on how long it took.
+    """
+    task = summaries[0].get("task") if summaries else None
+    metric = primary(task)
+    return {
+        "name": summaries[0]["name"] if summaries else "",
+        "task": task,
+        "metric": metric.name,
+        "higher_is_better": metric.higher,
+        "controls": controls,
+        "runs": [_run(summary) for summary in summaries],
+        "over_seeds": over_seeds(summaries),
+        "failed": {part: str(error) for part, error in failed.items()},
+    }
+
+
+def keep(folder: Folder, results: dict[str, Any]) -> None:
+    """Write both files, the JSON last: with it, a run is complete."""
+    sheet = io.StringIO()
+    csv.writer(sheet, lineterminator="\n").writerows([COLUMNS, *_rows(results)])
+    folder.text(SHEET, sheet.getvalue())
+    folder.json(RESULTS, results)
+
+
+def _run(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a seed's summary says of results."""
+    agents = {
+        name: {key: facts.get(key) for key in ("role", "metrics", "weights_sha256", "updates")}
+        for name, facts in summary["agents"].items()
+    }
+    same = {key: summary.get(key) for key in ("seed", "best_teacher", "rounds", "controls")}
+    return {**same, "agents": agents, "consensus": summary["consensus"]}
+
+
+def _rows(results: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """A row for every figure. ``trained``: in the mesh, or as which control."""
+    for run in results["runs"]:
+        for name, node in run["consensus"].items():
+            yield from _figures(run["seed"], "mesh", name, "consensus", node["metrics"])
+        for name, node in run["agents"].items():
+            yield from _figures(run["seed"], "mesh", name, node["role"], node["metrics"])
+        for student, made in (run["controls"] or {}).items():
+            for which, figures in made.items():
+                yield from _figures(run["seed"], which, student, run["agents"][student]["role"], figures)
+
+
+def _figures(seed: int, trained: str, node: str, role: str, metrics: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for split, values in metrics.items():
+        if isinstance(values, dict):  # beside the figures a control says who taught it
+            yield from ((seed, trained, node, role, split, metric, value) for metric, value in values.items())
