@@ -35,22 +35,50 @@ def read(plan: Plan, found: Checked) -> None:
     if plan.spec.task == "token_classification" and found.table.y is not None:
         raise MeshError("these texts have a class each, and no tags", where="task", instead="task: classification")
     dropped: set[int] = set()
+    reasons: dict[int, str] = {}
     for agent in plan.spec.agents:
-        dropped.update(found.reading.report(agent).dropped)
+        report = found.reading.report(agent)
+        dropped.update(report.dropped, report.unreadable)
+        reasons |= report.unreadable
+    whole = dict(found.streams)
     if dropped:
         found.left_out = torch.tensor(sorted(dropped))
         found.streams = without(found.streams, found.left_out)
     for name, stream in found.streams.items():
         if not len(stream.rows):
+            reason = next((reasons[row] for row in whole[name].rows.tolist() if row in reasons), None)
+            if reason is not None:
+                raise MeshError(
+                    f"no sample of {name!r} can be read; the first: {reason}",
+                    where=f"data.{name}" if name in ("train", "validation", "test") else f"streams.{name}",
+                    instead="samples that its agents can read",
+                )
             raise MeshError(
                 f"every sample of {name!r} is over the limit of {plan.spec.text.max_length} tokens",
                 where="text.max_length",
                 instead="a larger max_length, or over: truncate",
             )
+    _learns(plan, found)
+
+
+def _learns(plan: Plan, found: Checked) -> None:
+    """Refuse a flow whose target has no token to answer for: its stream's answers are all cut off."""
+    for edge in plan.edges if plan.spec.task != "classification" else ():
+        for agent in (edge.target, *_agents(plan, edge)):
+            if agent not in plan.spec.agents or "hidden" in (edge.reads, edge.form):
+                continue
+            rows = found.streams[edge.stream].rows_for(agent) if edge.stream in found.streams else None
+            if rows is not None and not int(found.reading.encoded(agent, rows).counts.sum()):
+                raise MeshError(
+                    f"nothing is left to learn for {agent} in the {len(rows)} samples of {edge.stream!r}: what it "
+                    "would learn is beyond its limit",
+                    where="text.max_length",
+                    instead=f"a larger max_length; its longest sample has {found.reading.report(agent).longest} tokens",
+                )
 
 
 def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
-    """By agent: samples, how many were truncated or dropped, the longest in tokens, and characters that are learned."""
+    """By agent: samples and what became of them, the longest in tokens, and characters that are learned."""
     if not found.reading.texts:
         return {}
     made = {}
@@ -60,6 +88,9 @@ def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
             "samples": one.samples,
             "truncated": len(one.truncated),
             "dropped": len(one.dropped),
+            "unreadable": len(one.unreadable),
+            "nothing_learned": len(one.empty),
+            "not_written": dict(sorted(one.unread.items())),
             "words_lost": one.lost,
             "longest": one.longest,
             "characters": one.characters,
@@ -72,18 +103,27 @@ def told(plan: Plan, found: Checked) -> list[str]:
     """The same in words, a line for each agent."""
     return [
         f"agent {name} reads {one['samples']} texts with {one['vocabulary']:,} kinds of token, the longest of "
-        f"{one['longest']}; truncated: {one['truncated']}, dropped: {one['dropped']}"
+        f"{one['longest']}; truncated: {one['truncated']}, dropped: {one['dropped']}, unreadable: {one['unreadable']}, "
+        f"with nothing to learn: {one['nothing_learned']}"
         for name, one in reports(plan, found).items()
     ]
 
 
 def notes(plan: Plan, found: Checked) -> list[str]:
     """What a run says before it starts: samples that are not read whole, and vocabularies that are cut to fit."""
-    said = [
-        f"{name} reads {one['truncated']} of {one['samples']} texts cut to its limit, {one['dropped']} are left out"
-        for name, one in reports(plan, found).items()
-        if one["truncated"] or one["dropped"]
-    ]
+    said = []
+    for name, one in reports(plan, found).items():
+        every = f"of {one['samples']} texts"
+        if one["truncated"] or one["dropped"]:
+            said.append(f"{name} reads {one['truncated']} {every} cut to its limit, {one['dropped']} are left out")
+        if one["nothing_learned"]:
+            said.append(f"{one['nothing_learned']} {every} leave {name} nothing to learn within its limit")
+        for row, reason in list(found.reading.report(name).unreadable.items())[:1]:
+            said.append(
+                f"{one['unreadable']} {every} are left out because {name} cannot read them: sample {row}, {reason}"
+            )
+        for what, count in one["not_written"].items():
+            said.append(f"{name}'s chat template does not write {what}, which {count} {every} have")
     for edge in plan.edges if plan.spec.task == "language_modelling" else ():
         if edge.target in plan.spec.agents and edge.form != "hidden" and "spans" not in edge.needs:
             sizes = {found.shapes[agent, ""][0] for agent in (*_agents(plan, edge), edge.target)}

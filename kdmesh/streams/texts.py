@@ -6,12 +6,24 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
+from kdmesh.errors import MeshError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+LEARNED = "assistant"
+"""The role whose turns are learned."""
+
+Turn = tuple[str, str] | tuple[str, str, str]
+"""A role and its words; perhaps also what else the turn has, as JSON: `{"tool_calls": [...]}`."""
+
+
+class Unreadable(MeshError):
+    """One sample that an agent cannot read. It is left out and counted, unless the mesh says `over: refuse`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +32,25 @@ class Sample:
 
     ``text`` is classified, or modelled (the completion, if there is a prompt); ``pair`` a second text, for classifying
     pairs; ``prompt`` stands before the text and is not learned; ``messages`` are (role, content) turns, of which the
-    assistant's are learned; ``spans`` name parts of the text for token classification: (start, end exclusive, tag).
-    ``at`` says where the sample came from, for errors only: ``train.jsonl, line 7``.
+    assistant's are learned, perhaps with a third item, see :data:`Turn`; ``tools``: what the assistant may call, as
+    JSON; ``spans`` name parts of the text for token classification: (start, end exclusive, tag). ``at`` says where the
+    sample came from, for errors only: ``train.jsonl, line 7``; ``fault``: why nobody can read it, if nobody can.
     """
 
     text: str = ""
     pair: str | None = None
     prompt: str | None = None
-    messages: tuple[tuple[str, str], ...] | None = None
+    messages: tuple[Turn, ...] | None = None
     spans: tuple[tuple[int, int, str], ...] | None = None
     at: str = ""
+    tools: str | None = None
+    fault: str = ""
+
+
+def turn_of(turn: Turn) -> dict[str, Any]:
+    """A turn as chat templates are given it."""
+    more: dict[str, Any] = json.loads(turn[2]) if len(turn) > 2 else {}
+    return {"role": turn[0], "content": turn[1], **more}
 
 
 HIDDEN = Sample(at="a private sample of another agent")
@@ -67,7 +88,7 @@ class Texts:
         """Return what is read or learned of each sample, without prompts: what a tokenizer may be trained on."""
         found = []
         for one in self._samples:
-            turns = [text for role, text in one.messages or () if role == "assistant"]
+            turns = [turn[1] for turn in one.messages or () if turn[0] == LEARNED]
             found.append("\n".join(part for part in (*turns, one.text, one.pair) if part))
         return found
 
@@ -75,7 +96,10 @@ class Texts:
         """Return how long each sample is, ``[N]`` int64 characters, with prompts: the same for every tokenizer."""
         return torch.tensor(
             [
-                len(one.text) + len(one.pair or "") + len(one.prompt or "") + sum(len(t) for _, t in one.messages or ())
+                len(one.text)
+                + len(one.pair or "")
+                + len(one.prompt or "")
+                + sum(len(part) for turn in one.messages or () for part in turn[1:])
                 for one in self._samples
             ],
             dtype=torch.int64,
@@ -90,7 +114,8 @@ class Texts:
         """Return the sha256 of all samples, in order; where they came from does not count."""
         found = hashlib.sha256()
         for sample in self._samples:
-            fields = [sample.text, sample.pair, sample.prompt, sample.messages, sample.spans]
+            fields: list[Any] = [sample.text, sample.pair, sample.prompt, sample.messages, sample.spans]
+            fields += [] if sample.tools is None else [sample.tools]
             found.update(json.dumps(fields).encode() + b"\n")
         return found.digest()
 

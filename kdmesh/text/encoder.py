@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.streams.texts import Sample, Texts
+from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable
 from kdmesh.streams.tokens import Encoded, Row
-from kdmesh.text.template import Segment, conversation
+from kdmesh.text import pieces
+from kdmesh.text.template import Chat, Template, given
 from kdmesh.text.tokenizers import dumps, separator
 
 if TYPE_CHECKING:
@@ -27,11 +29,16 @@ NO_TAG = "O"
 NOTHING_LEFT = "the tokenizer leaves no token of it"
 CHUNK = 1024  # samples that are tokenised at a time
 Offsets = list[tuple[int, int]]
+Made = tuple[Row, bool] | Unreadable
+"""A sample's row and whether it was cut, or why there is none."""
 
 
 @dataclass
 class Report:
     """What became of the samples. Numbers of rows are positions in the texts that were encoded.
+
+    ``unreadable``: samples that are left out, each with the reason; ``empty``: samples that ask for no answer, such as
+    those whose answers were cut away; ``unread``: how many samples have something that the chat template leaves out.
 
     ``characters``: those that units are about, so that a sum of losses in nats over ``characters * ln 2`` is in bits
     per character; ``longest``: tokens of the longest sample, before any was cut; ``lost``: words to tag without a token
@@ -44,6 +51,9 @@ class Report:
     characters: int = 0
     longest: int = 0
     lost: int = 0
+    unreadable: dict[int, str] = field(default_factory=dict)
+    empty: list[int] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
 
 
 class Encoder:
@@ -54,9 +64,10 @@ class Encoder:
     among them; ``pack``: samples share rows of ``max_length`` tokens.
 
     A language model reads ``[BOS] prompt text [EOS]``, or ``[BOS] text`` where there is no prompt; as BOS the
-    tokenizer's own, else its EOS, else none: then the first token is not learned. Of messages it reads what the chat
-    template writes, and learns the assistant's words up to the special token that ends them. Prompt, text and turns are
-    tokenised apart, as they are when the model generates: no token crosses from what is learned to what is not.
+    tokenizer's own, else its EOS, else none: then the first token is not learned. The prompt's tokens are those that
+    the model is asked with, the text's those that go on from there to the same characters. Of messages it reads the
+    tokens of what the chat template writes, as a whole, and learns those of the assistant's words, up to the special
+    token that ends them, or those that the template itself marks.
     """
 
     def __init__(
@@ -73,7 +84,8 @@ class Encoder:
         self.tokenizer: Any = tokenizer
         self.task, self.max_length, self.over, self.tags, self.pack = task, max_length, over, list(tags), pack
         self.where = f"agents.{agent}" if agent else "agents"
-        self._make: Callable[[list[Sample], Report], Iterator[tuple[Row, bool]]] = {
+        self._template = Template(tokenizer, self.where) if task == "language_modelling" else None
+        self._make: Callable[[list[Sample], Report], Iterator[Made]] = {
             "classification": self._classified,
             "token_classification": self._tagged,
             "language_modelling": self._modelled,
@@ -117,116 +129,172 @@ class Encoder:
     def encode(self, texts: Texts) -> tuple[Encoded, Report]:
         """Return the samples as tokens, a sample for each, and what had to be cut.
 
-        A sample that cannot be encoded is a MeshError that names agent, field and sample.
+        A sample that cannot be encoded is left out: its row is a pad token. If none can be, or samples over the limit
+        are refused, it is an Unreadable that names agent, field and sample; what no sample should have is a MeshError.
         """
         report = Report(samples=len(texts))
         rows: list[Row] = []
+        first: Unreadable | None = None
         for start in range(0, len(texts), CHUNK):
-            for row, cut in self._make(list(texts[start : start + CHUNK]), report):
+            for made in self._make(list(texts[start : start + CHUNK]), report):
+                if isinstance(made, Unreadable):
+                    first = first or made
+                    if self.over == "refuse":
+                        raise made
+                    report.unreadable[len(rows)] = made.what
+                    rows.append(Row([self.pad]))
+                    continue
+                row, cut = made
                 if cut:
                     (report.dropped if self.over == "drop" else report.truncated).append(len(rows))
+                if not row.units and self.task != "classification" and not (cut and self.over == "drop"):
+                    report.empty.append(len(rows))
                 report.characters += sum(end - begin for begin, end in row.spans)
                 rows.append(row)
+        if first is not None and len(report.unreadable) == len(rows):
+            raise first
         return Encoded.of(rows, self.pad, pack=self.max_length if self.pack else None), report
 
-    def _classified(self, samples: list[Sample], report: Report) -> Iterator[tuple[Row, bool]]:
+    def _each(self, samples: Iterable[Any], read: Callable[[Any], Any]) -> list[Any]:
+        """``read`` of every sample, or why it cannot be read; what cannot be read stays so."""
+        found: list[Any] = []
         for sample in samples:
-            self._needs_text(sample, "prompt", "messages")
-        for ids, _, cut in self._with_specials(samples, report):
-            yield Row(ids), cut
+            try:
+                found.append(sample if isinstance(sample, Unreadable) else read(sample))
+            except Unreadable as error:
+                error.where = error.where or self.where
+                found.append(error)
+        return found
 
-    def _tagged(self, samples: list[Sample], report: Report) -> Iterator[tuple[Row, bool]]:
-        for sample in samples:
-            self._needs_text(sample, "pair", "prompt", "messages")
+    def _readable(self, sample: Sample) -> Sample:
+        """The sample, if its fields are well-formed."""
+        if sample == HIDDEN:
+            self._refuse_sample(sample, "text", "it is not here", "samples of this agent")
+        if sample.fault:
+            raise Unreadable(sample.fault, where=self.where, instead="a sample that can be read, or a file without it")
+        for name in ("text", "pair", "prompt", "messages"):
+            value = getattr(sample, name)
+            try:
+                (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+            except UnicodeEncodeError:
+                self._leave_out(sample, name, "half of a surrogate pair", "well-formed Unicode")
+        return sample
+
+    def _classified(self, samples: list[Sample], report: Report) -> Iterator[Made]:
+        for made in self._with_specials(samples, report, "prompt", "messages"):
+            yield made if isinstance(made, Unreadable) else (Row(made[0]), made[2])
+
+    def _tagged(self, samples: list[Sample], report: Report) -> Iterator[Made]:
+        encoded = self._with_specials(samples, report, "pair", "prompt", "messages")
+        for sample, made in zip(samples, encoded, strict=True):
+            if isinstance(made, Unreadable):
+                yield made
+                continue
             if sample.spans is None:
                 self._refuse_sample(sample, "spans", "no spans to tag words by", "data with `spans`")
-        for sample, (ids, offsets, cut) in zip(samples, self._with_specials(samples, report), strict=True):
+            ids, offsets, cut = made
             words = [match.span() for match in WORD.finditer(sample.text)]
             units, lost = _first_tokens(words, offsets, cut)
             if not units and not cut:
-                self._refuse_sample(sample, "text", NOTHING_LEFT, "text that it knows")
+                yield self._unreadable(sample, "text", NOTHING_LEFT, "text that it knows")
+                continue
             report.lost += lost
-            yield Row(ids, units, self._tags(sample, words)[: len(units)], words[: len(units)]), cut
+            yield (Row(ids, units, self._tags(sample, words)[: len(units)], words[: len(units)]), cut)
 
-    def _modelled(self, samples: list[Sample], report: Report) -> Iterator[tuple[Row, bool]]:
-        pieces = [self._segments(sample) for sample in samples]
-        try:
-            encoded = self._tokens([segment.text for segments in pieces for segment in segments])
-        except (TypeError, UnicodeError):
-            self._name_unreadable(samples)
-        for sample, segments in zip(samples, pieces, strict=True):
-            row = self._learned(sample, segments, [next(encoded) for _ in segments])
+    def _modelled(self, samples: list[Sample], report: Report) -> Iterator[Made]:
+        written = self._each(self._each(samples, self._readable), self._written)
+        for sample, row in zip(samples, self._rows(samples, written), strict=True):
+            if isinstance(row, Unreadable):
+                yield row
+                continue
             report.longest = max(report.longest, len(row.ids))
             cut = self._is_over(sample, len(row.ids))
             if cut:
                 keep = sum(unit + 1 < self.max_length for unit in row.units)
                 row = Row(row.ids[: self.max_length], row.units[:keep], row.targets[:keep], row.spans[:keep])
             yield row, cut
+        report.unread.update(name for one in written if isinstance(one, Chat) for name in one.unread)
 
-    def _segments(self, sample: Sample) -> list[Segment]:
+    def _written(self, sample: Sample) -> Sample | Chat:
+        """A conversation as the template writes it, another sample as it is."""
         if sample.messages is not None:
-            return conversation(self.tokenizer, sample, self.where)
+            assert self._template is not None
+            return self._template.write(sample)
         for name in ("pair", "spans"):
             if getattr(sample, name) is not None:
                 self._refuse_sample(sample, name, "a language model reads none", "data without it, or another task")
         if not sample.text:
-            self._refuse_sample(sample, "text", "an empty text", "text in every sample")
-        prompt = [] if sample.prompt is None else [Segment(sample.prompt, False)]
-        return [*prompt, Segment(sample.text, True)]
+            self._leave_out(sample, "text", "an empty text", "text in every sample")
+        return sample
 
-    def _learned(self, sample: Sample, segments: list[Segment], tokens: list[tuple[list[int], Offsets]]) -> Row:
-        """A language model's row, uncut: a unit for each learned token that another stands before."""
-        row = Row([])
+    def _rows(self, samples: list[Sample], written: list[Any]) -> list[Row | Unreadable]:
+        """A language model's rows, uncut, with a unit for each learned token that another stands before."""
+        good = [one for one in written if not isinstance(one, Unreadable)]
+        asked = [one for one in good if isinstance(one, Sample) and one.prompt is not None]
+        alone = iter(self._tokens([one.text for one in good]))
+        prompts = self._tokens([one.prompt for one in asked])
+        whole = self._tokens([f"{one.prompt}{one.text}" for one in asked])
+        chats = [number for number, one in enumerate(written) if isinstance(one, Chat)]
+
+        def read(number: int) -> Row:
+            one, tokens = written[number], next(alone)
+            if isinstance(one, Chat):
+                if number == chats[0]:
+                    self._is_the_templates(samples[number], tokens[0])
+                return self._learned(samples[number], pieces.chat(one, tokens, self._special.__contains__))
+            if one.prompt is None:
+                return self._learned(one, pieces.plain(one.text, tokens))
+            told = next(prompts), tokens, next(whole)
+            return self._learned(one, pieces.answer(one, *told, self.tokenizer, self.where))
+
+        numbers = [one if isinstance(one, Unreadable) else number for number, one in enumerate(written)]
+        return self._each(numbers, read)
+
+    def _is_the_templates(self, sample: Sample, ids: list[int]) -> None:
+        """Refuse a tokenizer that makes other tokens of a conversation than of what its template writes."""
+        turns, tools = given(sample)
+        own = self.tokenizer.apply_chat_template(turns, tools=tools, tokenize=True, return_dict=True)["input_ids"]
+        if list(own) != ids:
+            self._refuse_sample(
+                sample,
+                "messages",
+                f"`apply_chat_template` gives {len(own)} tokens, other than the {len(ids)} of the text that it writes",
+                "a tokenizer whose chats are the tokens of its template's text",
+            )
+
+    def _learned(self, sample: Sample, piece: pieces.Piece) -> Row:
+        """A language model's row, uncut, with what begins and ends it."""
+        ids, spans = list(piece.ids), list(piece.spans)
+        if all(span is None for span in spans):
+            self._leave_out(sample, _told_by(sample), NOTHING_LEFT, "text that it knows")
         if sample.messages is None and self.begin is not None:
-            row.ids.append(self.begin)
-        told, open_turn = 0, False  # characters learned so far; whether the last words still lack an end
-        for segment, (ids, offsets) in zip(segments, tokens, strict=True):
-            if segment.learned:
-                spans = [(told + start, told + end) for start, end in _partition(offsets, len(segment.text))]
-                if not ids:
-                    self._refuse_sample(sample, _told_by(sample), NOTHING_LEFT, "text that it knows")
-                told, open_turn, count = told + len(segment.text), True, len(ids)
-            else:
-                count = self._ending(segment.text, ids, offsets) if open_turn else 0
-                open_turn = open_turn and not count and not segment.text.strip()
-                spans = [(told, told)] * count
-            self._add(row, ids, count, spans)
+            ids, spans = [self.begin, *ids], [None, *spans]
         end = self.tokenizer.eos_token_id
-        if open_turn and end is not None and (sample.messages is not None or sample.prompt is not None):
-            self._add(row, [end], 1, [(told, told)])
-        return row
+        if piece.open and end is not None:
+            told = next(span[1] for span in reversed(spans) if span is not None)
+            ids.append(end)
+            spans.append((told, told))
+        units = [at for at, span in enumerate(spans[1:]) if span is not None]
+        learned = [span for span in spans[1:] if span is not None]
+        return Row(ids, units, [ids[unit + 1] for unit in units], learned)
 
-    @staticmethod
-    def _add(row: Row, ids: list[int], count: int, spans: Offsets) -> None:
-        """Append tokens, of which the first ``count`` are learned; the very first of a row has nothing before it."""
-        at = len(row.ids)
-        row.ids += ids
-        skip = int(at == 0)
-        row.units += range(at + skip - 1, at + count - 1)
-        row.targets += ids[skip:count]
-        row.spans += spans[skip:count]
-
-    def _ending(self, text: str, ids: list[int], offsets: Offsets) -> int:
-        """How many tokens after learned words end them: through the first special one, if only space is before it."""
-        for number, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
-            if token in self._special:
-                return number + 1
-            if text[start:end].strip():
-                return 0
-        return 0
-
-    def _with_specials(self, samples: list[Sample], report: Report) -> Iterator[tuple[list[int], Offsets, bool]]:
+    def _with_specials(
+        self, samples: list[Sample], report: Report, *unread: str
+    ) -> Iterator[tuple[list[int], Offsets, bool] | Unreadable]:
         """Ids and offsets of each sample with the tokenizer's special tokens, and whether it was cut."""
-        found: dict[int, tuple[list[int], Offsets, bool]] = {}
+        found: dict[int, tuple[list[int], Offsets, bool] | Unreadable] = {}
+        checked = self._each(samples, lambda sample: self._needs_text(self._readable(sample), *unread))
+        found.update((number, one) for number, one in enumerate(checked) if isinstance(one, Unreadable))
         for paired in (False, True):
-            group = [number for number, sample in enumerate(samples) if (sample.pair is not None) == paired]
+            group = [n for n, sample in enumerate(samples) if n not in found and (sample.pair is not None) == paired]
             least = self.tokenizer.num_special_tokens_to_add(pair=paired)
             whole = self._given([samples[number] for number in group], paired)
             over: list[int] = []
             for number, (ids, offsets) in zip(group, whole, strict=True):
                 report.longest = max(report.longest, len(ids))
                 if len(ids) <= least:
-                    self._refuse_sample(samples[number], "text", NOTHING_LEFT, "text that it knows")
+                    found[number] = self._unreadable(samples[number], "text", NOTHING_LEFT, "text that it knows")
+                    continue
                 if self._is_over(samples[number], len(ids)):
                     over.append(number)
                 found[number] = ids, offsets, False
@@ -242,8 +310,6 @@ class Encoder:
         pairs = ([sample.pair for sample in samples],) if paired else ()
         try:
             return list(self._tokens([sample.text for sample in samples], *pairs, add_special_tokens=True, **settings))
-        except (TypeError, UnicodeError):
-            self._name_unreadable(samples)
         finally:
             self.tokenizer.backend_tokenizer.no_truncation()  # a setting of this call would stay, and be saved
 
@@ -292,17 +358,7 @@ class Encoder:
         for name in ("text", "pair"):
             value = getattr(sample, name)
             if value is not None and not value.strip():
-                self._refuse_sample(sample, name, "an empty text", "text in every sample")
-
-    def _name_unreadable(self, samples: list[Sample]) -> NoReturn:
-        for sample in samples:
-            for name in ("text", "pair", "prompt", "messages"):
-                value = getattr(sample, name)
-                try:
-                    json.dumps(value, ensure_ascii=False).encode()
-                except UnicodeEncodeError:
-                    self._refuse_sample(sample, name, "half of a surrogate pair", "well-formed Unicode")
-        self._refuse("the tokenizer refuses these samples", "texts")
+                self._leave_out(sample, name, "an empty text", "text in every sample")
 
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
@@ -324,6 +380,12 @@ class Encoder:
         told = json.dumps([backend, names, self.tokenizer.chat_template, settings], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
+    def _leave_out(self, sample: Sample, name: str, what: str, instead: str) -> NoReturn:
+        raise self._unreadable(sample, name, what, instead)
+
+    def _unreadable(self, sample: Sample, name: str, what: str, instead: str) -> Unreadable:
+        return Unreadable(f"{sample.at or 'a sample'}, field {name!r}: {what}", where=self.where, instead=instead)
+
     def _refuse_sample(self, sample: Sample, name: str, what: str, instead: str) -> NoReturn:
         self._refuse(f"{sample.at or 'a sample'}, field {name!r}: {what}", instead)
 
@@ -334,21 +396,6 @@ class Encoder:
 def _told_by(sample: Sample) -> str:
     """The field that holds what is learned."""
     return "text" if sample.messages is None else "messages"
-
-
-def _partition(offsets: Offsets, length: int) -> Offsets:
-    """Spans of tokens that divide ``0 .. length`` among them, in order.
-
-    What stands between two tokens (space, mostly) belongs to the second; a character that several tokens make up, to
-    the last of them: where a span ends, all before it has been said.
-    """
-    ends: list[int] = []
-    for number, (_, end) in enumerate(offsets):
-        following = offsets[number + 1][0] if number + 1 < len(offsets) else end
-        ends.append(max(ends[-1] if ends else 0, min(end, following)))
-    if ends:
-        ends[-1] = length
-    return list(zip([0, *ends], ends, strict=False))
 
 
 def _first_tokens(words: Offsets, offsets: Offsets, cut: bool) -> tuple[list[int], int]:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from kdmesh.builtin.datasets import _parquet
 from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.errors import MeshError
+from kdmesh.streams.texts import turn_of
 
 OFFERS = {offer.name: offer for offer in DATASETS}
 ROWS = [
@@ -238,14 +240,6 @@ def test_a_text_file_that_cannot_be_cut_is_refused(tmp_path):
         ({"prompt": 1}, "column 'prompt', line 2: 1 is no text", {"prompt": "prompt"}),
         ({"kind": "LOC"}, "column 'kind', line 2: 'LOC' is no class of .*a.jsonl", {"label": "kind"}),
         ({"kind": None}, "column 'kind', line 2: '' is no class", {"label": "kind"}),
-        ({"turns": "hi"}, r"column 'turns', line 2: no JSON", {"messages": "turns"}),
-        ({"turns": 3}, "column 'turns', line 2: 3 is no list", {"messages": "turns"}),
-        ({"turns": []}, "line 2: no turn of role 'assistant'", {"messages": "turns"}),
-        ({"turns": CHAT[:1]}, "line 2: no turn of role 'assistant'", {"messages": "turns"}),
-        ({"turns": [{"role": "user"}]}, "line 2: {'role': 'user'} is no turn", {"messages": "turns"}),
-        ({"turns": [*CHAT, "hi"]}, "line 2: 'hi' is no turn", {"messages": "turns"}),
-        ({"turns": [CHAT[0], {**CHAT[1], "content": ""}]}, "line 2: an empty text", {"messages": "turns"}),
-        ({"turns": [{**CHAT[0], "content": 7}, CHAT[1]]}, "line 2: 7 is no text", {"messages": "turns"}),
         ({"spans": [[0, 9, "X"]]}, r"line 2: \[0, 9, 'X'\] is no span of a text of 3", {"spans": "spans"}),
         ({"spans": [[2, 2, "X"]]}, "is no span", {"spans": "spans"}),
         ({"spans": [[0, 1.5, "X"]]}, "is no span", {"spans": "spans"}),
@@ -260,6 +254,59 @@ def test_a_bad_cell_is_named_by_file_column_and_line(tmp_path, row, what, config
     refused(what, "test_path", path=path, test_path=test, **config)
     with pytest.raises(MeshError, match=r"t\.jsonl"):
         read(path=path, test_path=test, **config)
+
+
+BAD_TURNS = [
+    ("hi", "no JSON"),
+    (3, "3 is no list"),
+    ([], "no turn of role 'assistant'"),
+    (CHAT[:1], "no turn of role 'assistant'"),
+    ([{"role": "user"}], "{'role': 'user'} is no turn"),
+    ([{"role": "user", "content": None}, CHAT[1]], "{'role': 'user', 'content': None} is no turn"),
+    ([*CHAT, "hi"], "'hi' is no turn"),
+    ([CHAT[0], {**CHAT[1], "content": ""}], "an empty text"),
+    ([{**CHAT[0], "content": 7}, CHAT[1]], "7 is no text"),
+    ([{**CHAT[0], "content": [{"type": "image"}]}, CHAT[1]], "[{'type': 'image'}] is no text"),
+    (
+        [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}],
+        "{'id': '1'} is no call of a tool",
+    ),
+    ([CHAT[0], {"role": "assistant", "content": None, "tool_calls": {"name": "f"}}], "{'name': 'f'} is no list"),
+]
+
+
+def test_a_bad_conversation_says_why_and_costs_no_other(tmp_path):
+    rows = [{"turns": CHAT}, *({"turns": turns} for turns, _ in BAD_TURNS)]
+    good, *bad = read(path=put(tmp_path, "a.jsonl", rows), messages="turns").texts
+    assert not good.fault and len(good.messages) == 2
+    for line, (sample, (_, what)) in enumerate(zip(bad, BAD_TURNS, strict=True), 2):
+        assert sample.fault.endswith(f"a.jsonl, column 'turns', line {line}: {what}") or "no JSON (" in sample.fault
+
+
+def test_a_file_of_bad_conversations_alone_is_refused(tmp_path):
+    for turns, what in BAD_TURNS:
+        refused(re.escape(f"line 1: {what}"), path=put(tmp_path, "a.jsonl", [{"turns": turns}]), messages="turns")
+
+
+def test_all_that_a_turn_holds_is_kept(tmp_path):
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "1+"}, {"type": "text", "text": "1"}], "name": None},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2", "name": "add"},
+        {"role": "assistant", "content": "two", "reasoning_content": "so"},
+    ]
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    for name, more in (("tools", {}), ("functions", {"tools": "functions"})):
+        path = put(tmp_path, "a.jsonl", [{"turns": turns, name: tools}, {"turns": CHAT, name: None}])
+        one, two = read(path=path, messages="turns", **more).texts
+        assert [turn_of(turn) for turn in one.messages] == [
+            {"role": "user", "content": "1+1"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "2", "name": "add"},
+            {"role": "assistant", "content": "two", "reasoning_content": "so"},
+        ]
+        assert json.loads(one.tools) == tools and two.tools is None and not one.fault
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ def test_a_template_may_trim_and_has_its_conversation_ended():
     messages = (("user", " read this "), ("assistant", " the student\n"))
     [(ids, _, targets, spans)] = rows(encode(tokenizer, [Sample(messages=messages)])[0])
     assert tokenizer.decode(ids) == "<s>[user] read this [assistant] the student </s>"
-    assert tokenizer.decode(targets) == "the student</s>" and covers(spans, len("the student"))
+    assert tokenizer.decode(targets) == " the student</s>"  # one token holds the template's space and the first word
+    assert covers(spans, len(" the student\n"))  # as an agent counts whose template does not trim
 
 
 def test_words_that_look_like_the_template_are_told_apart():
@@ -149,7 +150,7 @@ def test_words_that_look_like_the_template_are_told_apart():
 def test_a_conversation_that_the_user_ends_is_not_ended_for_him():
     messages = (("assistant", "read"), ("user", "what"))
     [(ids, _, targets, _)] = rows(encode(byte_bpe(template=TRIMMING), [Sample(messages=messages)])[0])
-    assert BYTES["chat"].decode(targets) == "read" and ids[-1] != BYTES["chat"].eos_token_id
+    assert BYTES["chat"].decode(targets) == " read" and ids[-1] != BYTES["chat"].eos_token_id
 
 
 def test_without_a_first_token_the_first_is_not_learned():
@@ -327,7 +328,7 @@ def test_bad_samples_are_named_by_agent_field_and_sample(tokenizer, sample, task
     bad = Sample(sample.text, sample.pair, sample.prompt, sample.messages, sample.spans, at="train.csv, line 7")
     good = Sample("a", spans=() if task == "token_classification" else None)
     with pytest.raises(MeshError, match=what) as error:
-        encode(tokenizer, [good, bad], task, tags=TAGS, agent="student")
+        encode(tokenizer, [good, bad], task, tags=TAGS, agent="student", over="refuse")
     assert error.value.where == "agents.student" and "train.csv, line 7" in error.value.what and error.value.instead
 
 

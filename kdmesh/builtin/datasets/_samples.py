@@ -9,10 +9,7 @@ from typing import Any
 
 from kdmesh.builtin.datasets._rows import Rows
 from kdmesh.errors import MeshError
-from kdmesh.streams.texts import Sample
-
-LEARNED = "assistant"
-"""The role whose turns are learned."""
+from kdmesh.streams.texts import LEARNED, Sample, Turn
 
 
 @dataclass(frozen=True)
@@ -24,29 +21,36 @@ class Columns:
     prompt: str | None = None
     messages: str | None = None
     spans: str | None = None
+    tools: str | None = None
 
     def names(self) -> list[str]:
         """The columns that there must be."""
-        found = (self.text, self.pair, self.prompt, self.messages, self.spans)
+        found = (self.text, self.pair, self.prompt, self.messages, self.spans, self.tools)
         return [name for name in found if name is not None]
 
 
 def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
-    """Return a sample for every row; a cell that makes none is a MeshError that names file, column and line."""
+    """Return a sample for every row; a cell that makes none is a MeshError that names file, column and line.
+
+    A conversation that cannot be read becomes a sample with a `fault`, unless no row has one that can.
+    """
     made = []
     name = getattr(rows.path, "name", rows.path)
+    first: MeshError | None = None
     for row, cells in enumerate(rows.cells):
         text = "" if columns.text is None else _text(rows, row, columns.text)
-        made.append(
-            Sample(
-                text=text,
-                pair=None if columns.pair is None else _text(rows, row, columns.pair),
-                prompt=None if columns.prompt is None else _text(rows, row, columns.prompt, empty=True),
-                messages=None if columns.messages is None else _messages(rows, row, columns.messages),
-                spans=None if columns.spans is None else _spans(rows, row, columns.spans, cells[columns.spans], text),
-                at=f"{name}, {rows.line(row)}",
-            )
-        )
+        pair = None if columns.pair is None else _text(rows, row, columns.pair)
+        prompt = None if columns.prompt is None else _text(rows, row, columns.prompt, empty=True)
+        spans = None if columns.spans is None else _spans(rows, row, columns.spans, cells[columns.spans], text)
+        messages, tools, fault = None, None, ""
+        try:
+            messages = None if columns.messages is None else _messages(rows, row, columns.messages)
+            tools = None if columns.tools is None else _tools(rows, row, columns.tools)
+        except MeshError as error:
+            first, fault, messages = first or error, error.what, ()
+        made.append(Sample(text, pair, prompt, messages, spans, f"{name}, {rows.line(row)}", tools, fault))
+    if first is not None and all(sample.fault for sample in made):
+        raise first
     return made
 
 
@@ -68,16 +72,61 @@ def _checked(rows: Rows, row: int, column: str, value: Any, empty: bool = False)
     return value
 
 
-def _messages(rows: Rows, row: int, column: str) -> tuple[tuple[str, str], ...]:
-    turns = []
+def _messages(rows: Rows, row: int, column: str) -> tuple[Turn, ...]:
+    """A conversation's turns, with all that they hold: what of it is written is for a chat template to say."""
+    turns: list[Turn] = []
     for turn in _list(rows, row, column, "[{role: user, content: ...}, {role: assistant, content: ...}]"):
-        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str) or "content" not in turn:
+        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
             _refuse(rows, row, column, f"{_short(turn)} is no turn", "an object with `role` and `content`")
-        content = _checked(rows, row, column, turn["content"], empty=turn["role"] != LEARNED)
-        turns.append((turn["role"], content))
-    if all(role != LEARNED for role, _ in turns):
+        more = {key: value for key, value in turn.items() if key not in ("role", "content") and value is not None}
+        content = _joined(turn.get("content"))
+        if content is None and not more:
+            _refuse(rows, row, column, f"{_short(turn)} is no turn", "an object with `role` and `content`")
+        more |= {"content": None} if content is None else {}
+        for call in _calls(rows, row, column, more):
+            if not isinstance(call, dict) or not isinstance(_function(call).get("name"), str):
+                instead = "tool_calls: [{function: {name: ..., arguments: {...}}}]"
+                _refuse(rows, row, column, f"{_short(call)} is no call of a tool", instead)
+        words = _checked(rows, row, column, content, empty=turn["role"] != LEARNED or bool(more))
+        turns.append((turn["role"], words, json.dumps(more)) if more else (turn["role"], words))
+    if all(turn[0] != LEARNED for turn in turns):
         _refuse(rows, row, column, f"no turn of role {LEARNED!r}", "at least one: its words are learned")
     return tuple(turns)
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content that is a list of parts, where all of them are texts; other contents as they are."""
+    if isinstance(content, list) and content:
+        parts = [
+            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
+        ]
+        texts = [part for part in parts if isinstance(part, str)]
+        return "".join(texts) if len(texts) == len(parts) else content
+    return content
+
+
+def _calls(rows: Rows, row: int, column: str, more: dict[str, Any]) -> list[Any]:
+    calls = more.get("tool_calls") or []
+    if not isinstance(calls, list):
+        _refuse(rows, row, column, f"{_short(calls)} is no list", "tool_calls: [{function: {name: ...}}]")
+    return calls
+
+
+def _function(call: dict[str, Any]) -> dict[str, Any]:
+    """Who is called, in either of the forms that there are."""
+    found = call.get("function", call)
+    return found if isinstance(found, dict) else {}
+
+
+def _tools(rows: Rows, row: int, column: str) -> str | None:
+    """What the assistant may call, as JSON; None for an empty cell."""
+    if rows.cells[row][column] in (None, "", []):
+        return None
+    tools = _list(rows, row, column, "[{type: function, function: {name: ..., parameters: {...}}}]")
+    for tool in tools:
+        if not isinstance(tool, dict):
+            _refuse(rows, row, column, f"{_short(tool)} is no tool", "a JSON schema for each: an object")
+    return json.dumps(tools) if tools else None
 
 
 def _spans(rows: Rows, row: int, column: str, value: Any, text: str) -> tuple[tuple[int, int, str], ...]:

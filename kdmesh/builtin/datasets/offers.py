@@ -58,6 +58,9 @@ class TextConfig(Config):
     messages: str | None = Field(
         None, description="column with turns {role, content}, instead of `text`: the assistant's are learned"
     )
+    tools: str | None = Field(
+        None, description="messages: column with what the assistant may call, as JSON schemas; by default `tools`"
+    )
     spans: str | None = Field(None, description="column with {start, end, label}: words to tag; end is exclusive")
     label: str | None = Field(None, description="column with the class: a whole number from 0, or a name")
     labels: list[str] | None = Field(
@@ -74,6 +77,8 @@ class TextConfig(Config):
         for name, others in UNLIKE.items():
             if name in given and (odd := sorted(given & others)):
                 raise ValueError(f"`{name}` and `{odd[0]}` do not go together")
+        if "tools" in given and "messages" not in given:
+            raise ValueError("`tools` goes with `messages`")
         default = set() if given & {"text", "messages"} else {"text"}
         columns = [*default, *(getattr(self, name) for name in COLUMNS if name in given)]
         if len(set(columns)) < len(columns):
@@ -81,7 +86,7 @@ class TextConfig(Config):
         return self
 
 
-COLUMNS = ("text", "pair", "prompt", "messages", "spans", "label")
+COLUMNS = ("text", "pair", "prompt", "messages", "tools", "spans", "label")
 UNLIKE = {
     "hub": {"validation_path", "test_path"},
     "path": {"name", "revision"},

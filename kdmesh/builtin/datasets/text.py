@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ def text(
     pair: str | None = None,
     prompt: str | None = None,
     messages: str | None = None,
+    tools: str | None = None,
     spans: str | None = None,
     label: str | None = None,
     labels: list[str] | None = None,
@@ -42,9 +44,10 @@ def text(
     """Return texts, with classes (``label``), tags (``spans``), or neither: then a language model's own tokens are
     what is learned, after the ``prompt`` or as the assistant's turns of ``messages``.
 
-    Every column that makes no sample is kept as a column, where all parts have it.
+    Every column that makes no sample is kept as a column, where all parts have it; a column `tools` beside `messages`
+    is what the assistant may call.
     """
-    columns = Columns("text" if text is None and messages is None else text, pair, prompt, messages, spans)
+    columns = Columns("text" if text is None and messages is None else text, pair, prompt, messages, spans, tools)
     raw = columns.names()
     declared = None
     files = {"validation_path": validation_path, "test_path": test_path}
@@ -67,6 +70,8 @@ def text(
         parts = {part: rows_of(split, f"{source}, split {part}", where, raw) for part, split in chosen.items()}
         declared = class_names(chosen["train"], label) if label and not classes else None
         licence = licence or getattr(chosen["train"].info, "license", "")
+    if messages is not None and tools is None and all("tools" in rows.columns for rows in parts.values()):
+        columns = replace(columns, tools="tools")
     for rows in parts.values():
         has_columns(rows, *columns.names(), *([label] if label else []))
     samples = Texts([sample for rows in parts.values() for sample in samples_of(rows, columns)])
