@@ -115,6 +115,11 @@ class _Marked:
         self.kinds.append(kind)
         return MARK.format(turn.marks[-1])
 
+    def hidden(self, places: dict[int, _Place]) -> bool:
+        """Whether of some turn with words nothing is written."""
+        worded = [turn.marks for turn in self.turns if any(self.kinds[mark] == "content" for mark in turn.marks)]
+        return any(not set(marks) & set(places) for marks in worded)
+
     def found(self, places: dict[int, _Place]) -> list[Words]:
         """Where the words stand, in the order of the sample."""
         told, every = 0, []
@@ -167,7 +172,7 @@ class Template:
         lost = {kind for number, kind in enumerate(marked.kinds) if number not in (places or {})}
         if exact:
             learned = self._own_marks(turns, tools, chosen)
-        elif places is None or "content" in lost:
+        elif places is None or marked.hidden(places):
             self._refuse(
                 sample,
                 f"the chat template changes the words of role {LEARNED!r}, so that they cannot be told from what it "
