@@ -15,7 +15,8 @@ class TextSpec(Strict):
     max_length: int = Field(512, ge=2, description="tokens of a sample that an agent reads; a model may set fewer")
     over: Literal["truncate", "drop", "refuse"] = Field(
         "truncate",
-        description="samples over that limit: truncate (and count them), drop (for every agent, and count), or refuse",
+        description="samples over that limit: truncate (and count them), drop (for every agent, and count), or refuse; "
+        "refuse also refuses chats that cannot be read, which are left out and counted else",
     )
     bucket: bool = Field(False, description="batches of samples alike in length: less padding, seeded all the same")
     pack: bool = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,84 @@ def test_a_chat_without_a_template_names_the_agent(tmp_path: Path) -> None:
     mesh["data"] = {"dataset": {"text": {"path": str(path), "messages": "messages"}}}
     error = refused(mesh)
     assert error.where.startswith("agents.t1") and "no chat template" in error.what
+
+
+CHAT_TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}"
+
+
+def chatting(folder: Path, *rows: Any, **more: Any) -> dict[str, Any]:
+    """A student of chats, one in a row."""
+    from small_texts import architecture, bpe
+
+    made = copy.deepcopy(bpe())
+    made.chat_template = CHAT_TEMPLATE
+    made.save_pretrained(folder / "tokenizer")
+    model = {"hf": {"config": architecture("gpt2"), "tokenizer": str(folder / "tokenizer"), "max_length": 48}}
+    path = lines(folder, *({"messages": row} for row in rows))
+    return {
+        "task": "language_modelling",
+        "data": {"dataset": {"text": {"path": str(path), "messages": "messages"}}, "test": 4, "validation": 4},
+        "agents": {"s": {"model": model}},
+        "flows": [{"from": "labels", "to": "s", "objective": "ce"}],
+        "train": {"epochs": 1, "batch_size": 4},
+        **more,
+    }
+
+
+TURNS = [{"role": "user", "content": "who is it?"}, {"role": "assistant", "content": "the cat"}]
+
+
+def test_bad_chats_are_left_out_counted_and_said(tmp_path: Path) -> None:
+    thoughts = [TURNS[0], {**TURNS[1], "reasoning_content": "it sat on a mat"}]
+    calls = [TURNS[0], {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}]
+    mesh = chatting(tmp_path, *[TURNS] * 14, thoughts, TURNS[:1], calls, *[TURNS] * 7)
+    found = examine(make_plan(parse(mesh), registry()))
+    assert found.left_out is not None and found.left_out.tolist() == [15, 16]
+    assert sum(len(stream.rows) for stream in found.streams.values()) == 22
+    said = "\n".join(found.notes)
+    assert "2 of 24 texts are left out because s cannot read them: sample 15" in said
+    assert "line 16: no turn of role 'assistant'" in said
+    assert "s's chat template does not write reasoning_content, which 1 of 24 texts have" in said
+    summary, _, _ = run_once(Request(parse(mesh), "inline"))
+    assert summary["agents"]["s"]["updates"] == 4  # of 16, 18 or 24 samples the first is what is left to train on
+    error = refused({**mesh, "text": {"over": "refuse"}})
+    assert "line 16: no turn of role 'assistant'" in error.what and error.where == "agents.s"
+
+
+def test_a_split_of_bad_chats_alone_is_refused(tmp_path: Path) -> None:
+    mesh = chatting(tmp_path, *[TURNS] * 8)
+    other = tmp_path / "test.jsonl"
+    other.write_text(json.dumps({"messages": [TURNS[1], {"role": "tool", "content": "x"}]}) + "\n", encoding="utf-8")
+    mesh["data"]["dataset"]["text"]["test_path"] = str(other)
+    tokenizer = json.loads((tmp_path / "tokenizer" / "tokenizer_config.json").read_text())
+    strict = CHAT_TEMPLATE.replace("[{{", "{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}[{{")
+    for file in (tmp_path / "tokenizer").glob("chat_template*"):
+        file.write_text(strict, encoding="utf-8")
+    del mesh["data"]["test"], tokenizer
+    error = refused(mesh)
+    assert error.where == "data.test" and "no sample of 'test' can be read" in error.what and "no tools" in error.what
+
+
+@pytest.mark.parametrize("rows", ["prompts", "chats"])
+def test_samples_with_nothing_left_to_learn_are_counted_apart_and_refused_where_all_are(
+    tmp_path: Path, rows: str
+) -> None:
+    long = [{**TURNS[0], "content": "who is it? " * 30}, TURNS[1]]
+    given = {"prompts": ({"q": "a " * 60, "a": "b"}, {"q": "a", "a": "b"}), "chats": (long, TURNS)}[rows]
+
+    def mesh(*every: Any) -> dict[str, Any]:
+        made = chatting(tmp_path, *every, text={"max_length": 40})
+        if rows == "prompts":
+            path = lines(tmp_path, *every)
+            made["data"]["dataset"] = {"text": {"path": str(path), "prompt": "q", "text": "a"}}
+        return made
+
+    some = examine(make_plan(parse(mesh(*given * 12)), registry()))
+    assert "12 of 24 texts leave s nothing to learn within its limit" in some.notes
+    assert "s reads 12 of 24 texts cut to its limit, 0 are left out" in some.notes
+    error = refused(mesh(*given[:1] * 24))
+    assert error.where == "text.max_length" and "its longest sample has" in error.instead
+    assert "nothing is left to learn for s in the 16 samples of 'train'" in error.what
 
 
 def test_missing_and_damaged_weights_name_agent_and_file(texts: Path, tmp_path: Path) -> None:
