@@ -13,6 +13,7 @@ from kdmesh.text.export import LANGUAGE
 from kdmesh.text.peft import with_prefix
 from kdmesh.text.probes import still, takes_types
 from kdmesh.text.source import quiet
+from kdmesh.text.template import given
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,8 +83,9 @@ def _tokens_differ(tokenizer: Any, sample: Sample, own: list[int], prompt: int, 
     if encoder.task != LANGUAGE:
         told = tokenizer(sample.text, sample.pair, truncation=True, max_length=encoder.max_length)["input_ids"]
     elif sample.messages is not None:
-        turns = [{"role": role, "content": content} for role, content in sample.messages]
-        told = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"]
+        turns, tools = given(sample)
+        told = list(tokenizer.apply_chat_template(turns, tools=tools, tokenize=True, return_dict=True)["input_ids"])
+        own = own[:-1] if own[:-1] == told else own  # a template may leave the end of the last turn to us
     elif sample.prompt is not None:
         told, own = tokenizer(sample.prompt)["input_ids"], own[:prompt]
     else:

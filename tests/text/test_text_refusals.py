@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from text_meshes import bert, classified, gpt, llama, modelled, tokenizer
 
+import kdmesh
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import Request, run_once
 from kdmesh.errors import MeshError
@@ -142,6 +143,14 @@ def chatting(folder: Path, *rows: Any, **more: Any) -> dict[str, Any]:
         "train": {"epochs": 1, "batch_size": 4},
         **more,
     }
+
+
+def test_a_chat_whose_end_the_template_leaves_out_is_exported(tmp_path: Path) -> None:
+    mesh = chatting(tmp_path, *[TURNS] * 24)
+    for file in (tmp_path / "tokenizer").glob("chat_template*"):
+        file.write_text(CHAT_TEMPLATE.replace("</s>", " "), encoding="utf-8")
+    result = kdmesh.Mesh(**mesh).run(backend="inline", out=tmp_path / "runs")
+    assert (result.folder / "agents" / "s" / "model.safetensors").is_file()
 
 
 TURNS = [{"role": "user", "content": "who is it?"}, {"role": "assistant", "content": "the cat"}]
