@@ -46,6 +46,11 @@ def metric(name: str) -> Metric:
     return Metric(name, HIGHER[name])
 
 
+def recorded(figures: Mapping[str, object]) -> Metric:
+    """By which metric a round was recorded, which has a figure of every agent under its name."""
+    return metric(next((name for name in HIGHER if name in figures), "accuracy"))
+
+
 def primary(task: str | None) -> Metric:
     """What a task is judged by. None: classification, as in summaries that name no task."""
     return metric(PRIMARY[task or "classification"])

@@ -33,4 +33,9 @@ def show(outcome: Outcome) -> None:
         for summary in summaries:
             parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
             tables.show(sys.stdout, *parts, tables.final_table(summary))
+    verdicts = outcome.table.get("over_seeds", {}).get("verdicts")
+    if verdicts:
+        tables.show(sys.stdout, tables.verdict_table(outcome.table["over_seeds"]))
+    elif len(summaries) > 1:
+        print("no verdict: --controls trains what the students are to be compared with")
     print(f"{outcome.place}  ({sum(summary['wall_s'] for summary in summaries):.1f} s)")

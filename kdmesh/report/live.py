@@ -68,16 +68,24 @@ class Display:
     def __init__(self) -> None:
         self.stages: dict[str, Stage] = {}
         self.overall = Pace()
+        self.behind, self.ahead, self.parts = 0, 0, 1  # steps of other seeds and controls, and how many there are
 
     def __call__(self, event: Event) -> None:
         """Show one event. Evaluations wait for the end of their stage, which says the last of each."""
         kind, now, name = event.get("event"), event.get("t") or 0.0, str(event.get("stage") or "")
+        if kind == "part_started":
+            self.stages = {}
+            self.behind, self.ahead = event.get("behind") or 0, event.get("ahead") or 0
+            self.parts = event.get("parts") or 1
         if kind in ("run_started", "run_resumed"):
             for row in event.get("stages") or []:
                 self._stage(str(row.get("stage") or "")).pace.total = row.get("steps")
         if kind in ("stage_started", "stage_resumed"):
             stage = self._stage(name)
             stage.running, stage.pace.total = True, event.get("steps") or stage.pace.total
+        elif kind == "stage_finished_before":
+            stage = self._stage(name)
+            stage.pace.done = stage.pace.total or 0
         elif kind == "progress":
             self._advance(self._stage(name), now, event)
             self.progress(name, now)
@@ -101,8 +109,8 @@ class Display:
         stage.pace.total = event.get("steps") or stage.pace.total
         stage.pace.report(now, event.get("done") or 0)
         paces = [each.pace for each in self.stages.values()]
-        self.overall.total = sum(pace.total or pace.done for pace in paces)
-        self.overall.report(now, sum(pace.done for pace in paces))
+        self.overall.total = self.behind + self.ahead + sum(pace.total or pace.done for pace in paces)
+        self.overall.report(now, self.behind + sum(pace.done for pace in paces))
 
     def line(self, text: str) -> None:
         """Say a line, unless it is empty."""
@@ -162,8 +170,8 @@ class Bars(Display):
 
     def progress(self, name: str, now: float) -> None:
         """Move the stage's bar and the run's."""
-        if len(self.stages) > 1:
-            self._move("", "all stages", self.overall, now, {})
+        if len(self.stages) > 1 or self.parts > 1:
+            self._move("", "everything" if self.parts > 1 else "all stages", self.overall, now, {})
         self._move(name, name, self.stages[name].pace, now, self.stages[name].losses)
         self._bars.start()
         self._bars.refresh()

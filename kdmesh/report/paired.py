@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from kdmesh.tasks import Metric, metric, primary
+
 Summary = dict[str, Any]
+ACCURACY = metric("accuracy")
+CONTROLS = ("alone", "best_teacher")
+NOT_SHOWN = "no difference shown"
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -30,63 +35,100 @@ def interval(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, quantile * stdev(values) / len(values) ** 0.5
 
 
-def paired(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
+def paired(a: Sequence[float], b: Sequence[float], metric: Metric = ACCURACY) -> dict[str, Any]:
     """Compare ``a`` with ``b``, seed by seed: {mean, half_width, wins, ties, n} of the differences a - b.
 
-    ``wins`` counts the seeds in which a is larger, ``ties`` those in which both are equal. Sequences of unequal
-    length are a ValueError: they are not paired.
+    ``wins`` counts the seeds in which a is better, by the metric's direction, ``ties`` those in which both are equal.
+    Sequences of unequal length are a ValueError: they are not paired.
     """
     differences = [x - y for x, y in zip(a, b, strict=True)]
     mean, half_width = interval(differences)
     return {
         "mean": mean,
         "half_width": half_width,
-        "wins": sum(difference > 0 for difference in differences),
+        "wins": sum(metric.gain(x, y) > 0 for x, y in zip(a, b, strict=True)),
         "ties": sum(difference == 0 for difference in differences),
         "n": len(differences),
     }
 
 
 def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Compare the runs of one mesh over seeds, from their ``summary.json``.
+    """Compare the runs of one mesh over seeds, from their ``summary.json``, by the task's primary metric.
 
-    Returns ``{seeds, data_seed, accuracy, differences, notes}``; runs of several data seeds are a ValueError.
-    ``accuracy``: per consensus and agent its role, and the mean, half_width and n of its test accuracy.
-    ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (each seed's own), ``consensus
-    NAME``, and the same student's ``control alone`` and ``control best teacher``. What a seed lacks, a dropped teacher
-    say, is left out of the pairs; ``n`` says how many are left.
+    Returns ``{seeds, data_seed, metric, higher_is_better, <metric>, controls, differences, verdicts, notes}``; runs of
+    several data seeds are a ValueError. ``<metric>``, ``accuracy`` say: per consensus and agent its role, and the mean,
+    half_width and n of its test figure. ``controls``: the same of each student's controls, ``alone`` and
+    ``best_teacher``. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (each seed's
+    own), ``consensus NAME``, and the same student's ``control alone`` and ``control best teacher``. What a seed lacks,
+    a dropped teacher say, is left out of the pairs; ``n`` says how many are left. ``verdicts``: see :func:`verdict`,
+    against each control.
     """
     data_seeds = {summary.get("data_seed", 0) for summary in summaries}
     if len(data_seeds) > 1:
         raise ValueError(f"runs of different data seeds are not compared: {sorted(data_seeds)}")
+    metric = primary(summaries[0].get("task") if summaries else None)
     roles = {name: node.get("role", "agent") for summary in summaries for name, node in _nodes(summary).items()}
-    accuracy: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    controls: dict[str, Any] = {}
     differences: dict[str, Any] = {}
+    verdicts: list[dict[str, Any]] = []
     for name, role in roles.items():
-        own = [accuracy_on_test(_nodes(summary).get(name)) for summary in summaries]
-        values = [value for value in own if value is not None]
-        if not values:
+        own = [on_test(_nodes(summary).get(name), metric) for summary in summaries]
+        if (estimate := _estimate(own)) is None:
             continue
-        mean, half_width = interval(values)
-        accuracy[name] = {"role": role, "mean": mean, "half_width": half_width, "n": len(values)}
-        if role not in ("consensus", "teacher"):
-            rivals = [_rivals(summary, name) for summary in summaries]
-            columns = dict.fromkeys(key for row in rivals for key in row)
-            pairs = {key: _both(own, [row.get(key) for row in rivals]) for key in columns}
-            differences[name] = {key: paired(*both) for key, both in pairs.items() if both[0]}
+        figures[name] = {"role": role, **estimate}
+        if role in ("consensus", "teacher"):
+            continue
+        rivals = [_rivals(summary, name, metric) for summary in summaries]
+        columns = dict.fromkeys(key for row in rivals for key in row)
+        pairs = {key: _both(own, [row.get(key) for row in rivals]) for key in columns}
+        differences[name] = {key: paired(*both, metric) for key, both in pairs.items() if both[0]}
+        for control in CONTROLS:
+            key = f"control {control.replace('_', ' ')}"
+            if (made := _estimate([row.get(key) for row in rivals])) is not None:
+                controls.setdefault(name, {})[control] = made
+            if (pair := differences[name].get(key)) is not None:
+                verdicts.append({"agent": name, "against": control, **verdict(pair, metric)})
     return {
         "seeds": [summary.get("seed") for summary in summaries],
         "data_seed": data_seeds.pop() if data_seeds else 0,
-        "accuracy": accuracy,
+        "metric": metric.name,
+        "higher_is_better": metric.higher,
+        metric.name: figures,
+        "controls": controls,
         "differences": differences,
+        "verdicts": verdicts,
         "notes": list(dict.fromkeys(note for summary in summaries for note in summary.get("notes") or [])),
     }
 
 
-def accuracy_on_test(record: dict[str, Any] | None) -> float | None:
-    """Return the test accuracy of a node's or a control's record, or None where it was not measured."""
+def verdict(pair: dict[str, Any], metric: Metric = ACCURACY) -> dict[str, Any]:
+    """What a :func:`paired` difference shows: {verdict, mean, low, high, n}.
+
+    ``better`` or ``worse`` where the 95% interval of the mean difference, ``low`` to ``high``, does not hold 0, else
+    ``no difference shown``. None, and no interval, for one pair.
+    """
+    mean, half = pair["mean"], pair["half_width"]
+    if half is None:
+        return {"verdict": None, "mean": mean, "low": None, "high": None, "n": pair["n"]}
+    low, high = mean - half, mean + half
+    said = NOT_SHOWN if low <= 0 <= high else "better" if (mean > 0) == metric.higher else "worse"
+    return {"verdict": said, "mean": mean, "low": low, "high": high, "n": pair["n"]}
+
+
+def on_test(record: dict[str, Any] | None, metric: Metric = ACCURACY) -> float | None:
+    """Return the test figure of a node's or a control's record, or None where it was not measured."""
     record = record or {}
-    return (record.get("metrics", record).get("test") or {}).get("accuracy")
+    return metric.of(record.get("metrics", record).get("test"))
+
+
+def _estimate(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, half-width and number of what was measured; None where nothing was."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    mean, half_width = interval(known)
+    return {"mean": mean, "half_width": half_width, "n": len(known)}
 
 
 def _nodes(summary: Summary) -> dict[str, dict[str, Any]]:
@@ -94,13 +136,13 @@ def _nodes(summary: Summary) -> dict[str, dict[str, Any]]:
     return {**consensus, **summary.get("agents", {})}
 
 
-def _rivals(summary: Summary, name: str) -> dict[str, float | None]:
-    """Return the accuracies of one run that an agent's own is compared with."""
-    nodes, controls = _nodes(summary), summary.get("controls", {}).get(name, {})
-    found = {"best teacher": accuracy_on_test(nodes.get(summary.get("best_teacher") or ""))}
-    found |= {f"consensus {node}": accuracy_on_test(nodes[node]) for node in summary.get("consensus", {})}
-    found["control alone"] = accuracy_on_test(controls.get("alone"))
-    found["control best teacher"] = accuracy_on_test(controls.get("best_teacher"))
+def _rivals(summary: Summary, name: str, metric: Metric) -> dict[str, float | None]:
+    """Return the figures of one run that an agent's own is compared with."""
+    nodes, controls = _nodes(summary), (summary.get("controls") or {}).get(name, {})
+    found = {"best teacher": on_test(nodes.get(summary.get("best_teacher") or ""), metric)}
+    found |= {f"consensus {node}": on_test(nodes[node], metric) for node in summary.get("consensus", {})}
+    found["control alone"] = on_test(controls.get("alone"), metric)
+    found["control best teacher"] = on_test(controls.get("best_teacher"), metric)
     return {key: value for key, value in found.items() if value is not None}
 
 

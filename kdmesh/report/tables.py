@@ -12,11 +12,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from kdmesh.report.paired import accuracy_on_test
+from kdmesh.report.paired import ACCURACY, on_test
+from kdmesh.tasks import Metric, metric, primary, recorded
 
 Row = dict[str, Any]
 UNBOUNDED = 1000  # a width that no table reaches
 KEPT = -1  # for `spare`: never left out
+ALSO = {"alone": "alone", "best_teacher": "best teacher only"}  # controls, and how a table calls them
 
 
 @dataclass(frozen=True)
@@ -78,35 +80,40 @@ def show(file: IO[str], *tables: Grid) -> None:
 def final_table(summary: dict[str, Any]) -> Grid:
     """Lay out a ``summary.json``: a row per consensus node, teacher and student, in this order.
 
-    Gains are differences of accuracy: in rounds since before any consensus was heard, the others on test, against
-    the same student's control runs. The best teacher is the one chosen on validation, whatever the test says.
+    Figures are of the task's primary metric. The gain in rounds counts from before any consensus was heard, and is
+    positive where that is better; the differences from the same student's controls are on test, as they are. The
+    controls' own figures follow their student. The best teacher is the one chosen on validation, whatever test says.
     """
+    by = primary(summary.get("task"))
     gains: dict[str, float] = {}
     for event in summary.get("rounds") or []:
         gains.update((event.get("metrics") or {}).get("gain") or {})
     consensus, controls = summary.get("consensus") or {}, summary.get("controls") or {}
     rows = [
-        {**_measured(name, node), "role": "consensus, oracle" if node.get("oracle") else "consensus"}
+        {**_measured(name, node, by), "role": "consensus, oracle" if node.get("oracle") else "consensus"}
         for name, node in consensus.items()
     ]
     agents = summary.get("agents") or {}
     for name in sorted(agents, key=lambda name: agents[name].get("role") != "teacher"):
-        row = _measured(name, agents[name])
-        for which in ("alone", "best_teacher"):
-            row[which] = _minus(row["test"], accuracy_on_test((controls.get(name) or {}).get(which)))
+        row, made = _measured(name, agents[name], by), controls.get(name) or {}
+        for which in ALSO:
+            row[which] = _minus(row["test"], on_test(made.get(which), by))
         best = " *" if name == summary.get("best_teacher") else ""
         role = agents[name].get("role", "agent") + (", dropped" if agents[name].get("dropped") else best)
         rows.append({**row, "role": role, "gain": gains.get(name)})
+        for which, role in ALSO.items():
+            if on_test(made.get(which), by) is not None:
+                rows.append({**_measured(f"{name},", {"metrics": made[which]}, by), "role": role})
     columns = [
         Column("", "name", spare=KEPT),
         Column("role", "role"),
         Column("parameters", "parameters", _count, spare=2),
-        Column("test\naccuracy", "test", _share, spare=KEPT),
-        Column("validation\naccuracy", "validation", _share, spare=1),
-        Column("test bits a\ncharacter", "bits", _share, spare=KEPT),
+        Column(f"test\n{by.title}", "test", _share, spare=KEPT),
+        Column(f"validation\n{by.title}", "validation", _share, spare=1),
+        *([] if by == ACCURACY else [Column("test\naccuracy", "accuracy", _share, spare=2)]),
         Column("gain in\nrounds", "gain", _signed, spare=1),
-        Column("over control\nalone", "alone", _signed),
-        Column("over control\nbest teacher", "best_teacher", _signed),
+        Column("minus\nalone", "alone", _signed),
+        Column("minus best\nteacher only", "best_teacher", _signed),
         Column("latency\nms", "latency_ms", _number, spare=3),
         Column("forwards\nmade", "made", _count, spare=4),
         Column("forwards\nsaved", "saved", _count, spare=4),
@@ -114,12 +121,14 @@ def final_table(summary: dict[str, Any]) -> Grid:
     notes = ["* best teacher by validation"] if summary.get("best_teacher") else []
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")
+    notes += [] if by.higher else [f"{by.title}: lower is better"]
     notes += _marked(summary)
     return Grid(f"{summary.get('name', 'mesh')}, seed {summary.get('seed', '?')}", columns, rows, "\n".join(notes))
 
 
 def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
-    """Lay out ``round_finished`` events: agreement, churn and accuracy, a row a round."""
+    """Lay out ``round_finished`` events: agreement, churn and the task's primary metric, a row a round."""
+    by = next((recorded(event["metrics"]) for event in rounds if event.get("metrics")), ACCURACY)
     stages = {event.get("stage") for event in rounds}
     rows, nodes = [], dict[str, None]()
     for event in rounds:
@@ -128,27 +137,32 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         nodes |= dict.fromkeys(consensus)
         row = {"stage": event.get("stage") if len(stages) > 1 else None, "round": event.get("round")}
         row |= {key: metrics.get(key) for key in ("agreement", "churn")}
-        row |= {f"consensus {name}": (values or {}).get("accuracy") for name, values in consensus.items()}
-        row |= {key: _mean(metrics.get(key)) for key in ("accuracy", "gain")}
+        row |= {f"consensus {name}": by.of(values) for name, values in consensus.items()}
+        row |= {key: _mean(metrics.get(key)) for key in (by.name, "gain")}
         rows.append(row)
     columns = [
         Column("round", "round", _count, spare=KEPT),
         Column("stage", "stage", spare=1),
         Column("agreement", "agreement", _share),
         Column("churn", "churn", _share),
-        *(Column(f"consensus {name}\naccuracy", f"consensus {name}", _share) for name in nodes),
-        Column("mean\naccuracy", "accuracy", _share),
+        *(Column(f"consensus {name}\n{by.title}", f"consensus {name}", _share) for name in nodes),
+        Column(f"mean\n{by.title}", by.name, _share),
         Column("mean\ngain", "gain", _signed),
     ]
     return Grid("rounds", columns, rows)
 
 
 def seeds_table(seeds: dict[str, Any]) -> Grid:
-    """Lay out what `kdmesh.report.paired.over_seeds` returns: accuracies, then each student's paired differences."""
-    rows: list[Row] = [
-        {"name": name, "what": f"{node['role']}, test accuracy", "mean": f"{node['mean']:.4f}", **_spread(node)}
-        for name, node in seeds["accuracy"].items()
-    ]
+    """Lay out what `kdmesh.report.paired.over_seeds` returns: figures on test, each student's with those of its
+    controls, then its paired differences.
+    """
+    by = metric(seeds["metric"])
+    rows: list[Row] = []
+    for name, node in seeds[by.name].items():
+        figures = {f"{node['role']}, test {by.title}": node}
+        figures |= {f"{ALSO[which]}, test {by.title}": own for which, own in seeds["controls"].get(name, {}).items()}
+        for what, of in figures.items():
+            rows.append({"name": name, "what": what, "mean": f"{of['mean']:.4f}", **_spread(of)})
     for name, rivals in seeds["differences"].items():
         for rival, pair in rivals.items():
             row = {"name": name, "what": f"minus {rival}", "mean": f"{pair['mean']:+.4f}", **_spread(pair)}
@@ -165,6 +179,7 @@ def seeds_table(seeds: dict[str, Any]) -> Grid:
     caption = [
         "± half of the 95% t interval over seeds; differences are paired by seed.",
         f"All seeds share one split (data seed {seeds['data_seed']}): which samples are tested does not vary.",
+        *([] if by.higher else [f"{by.title}: lower is better; wins are counted so."]),
         *_marked(seeds),
     ]
     return Grid(f"{len(seeds['seeds'])} seeds", columns, rows, "\n".join(caption))
@@ -175,14 +190,43 @@ def _marked(figures: dict[str, Any]) -> list[str]:
     return [f"note: {text}" for text in figures.get("notes") or []]
 
 
-def _measured(name: str, node: dict[str, Any]) -> Row:
+def verdict_table(seeds: dict[str, Any]) -> Grid:
+    """Lay out the verdicts of `kdmesh.report.paired.over_seeds`: a line per student and what it is compared with."""
+    by = metric(seeds["metric"])
+    rows = [
+        {
+            "agent": row["agent"],
+            "against": row["against"].replace("_", " "),
+            "verdict": row["verdict"] or "no verdict",
+            "mean": row["mean"],
+            "interval": None if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
+            "n": row["n"],
+        }
+        for row in seeds["verdicts"]
+    ]
+    columns = [
+        Column("", "agent", spare=KEPT),
+        Column("against", "against", spare=KEPT),
+        Column("verdict", "verdict", spare=KEPT),
+        Column("mean", "mean", _signed, spare=KEPT),
+        Column("95% interval", "interval", spare=KEPT),
+        Column("n", "n", _count, spare=KEPT),
+    ]
+    better = "higher" if by.higher else "lower"
+    caption = [f"The student's test {by.title} minus its control's, paired by seed; {better} is better."]
+    if any(row["low"] is None for row in seeds["verdicts"]):
+        caption.append("One seed gives no verdict: --seeds 3, or more.")
+    return Grid("verdicts", columns, rows, "\n".join(caption))
+
+
+def _measured(name: str, node: dict[str, Any], by: Metric) -> Row:
     metrics, forwards = node.get("metrics") or {}, node.get("forwards") or {}
     return {
         "name": name,
         "parameters": node.get("parameters"),
-        "test": accuracy_on_test(node),
-        "validation": (metrics.get("validation") or {}).get("accuracy"),
-        "bits": (metrics.get("test") or {}).get("bits_per_character"),
+        "test": on_test(node, by),
+        "validation": by.of(metrics.get("validation")),
+        "accuracy": ACCURACY.of(metrics.get("test")),
         "latency_ms": node.get("latency_ms"),
         "made": forwards.get("made"),
         "saved": forwards.get("saved"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from kdmesh.tasks import HIGHER, recorded
+
 Event = dict[str, Any]
 SHOWN = 4  # losses that one line names
 
@@ -13,6 +15,8 @@ def say(event: Event) -> str:
     """Return an event as one line of text, empty for what is not worth one."""
     stage, metrics = f"stage {event.get('stage', '?')}", event.get("metrics") or {}
     match event.get("event"):
+        case "part_started":
+            return f"{event.get('part', '?')} ({event.get('number', '?')} of {event.get('parts', '?')})"
         case "hosts_opening":
             return f"opening {_count(len(event.get('hosts') or {}), 'host')} on {event.get('backend', '?')}"
         case "placed":
@@ -33,13 +37,13 @@ def say(event: Event) -> str:
             how = "goes on" if event["event"] == "stage_resumed" else "started"
             return f"{stage} {how}: {', '.join(map(str, event.get('agents') or []))}{steps}"
         case "evaluated":
-            scores = _scores({name: metrics.get(name) for name in ("accuracy", "loss", "ece")})
+            scores = _scores({name: metrics.get(name) for name in HIGHER})
             inside = f"{stage}, " if event.get("stage") else ""
             return f"{inside}{event.get('agent', '?')} on {event.get('stream', '?')}: {scores}"
         case "round_finished":
             gains = [gain for gain in (metrics.get("gain") or {}).values() if gain is not None]
             consensus = {
-                f"consensus {name}": (values or {}).get("accuracy")
+                f"consensus {name}": recorded(metrics).of(values)
                 for name, values in (metrics.get("consensus") or {}).items()
             }
             scores = _scores({"agreement": metrics.get("agreement"), "churn": metrics.get("churn"), **consensus})
@@ -49,8 +53,10 @@ def say(event: Event) -> str:
             return f"{stage} finished in {clock(event.get('seconds'))}: {event.get('reason', 'done')}"
         case "note":
             return f"note: {event.get('text', '')}"
+        case "stage_finished_before":
+            return f"{stage} had finished"
         case "run_failed":
-            return f"failed: {event.get('error', '')}"
+            return "" if event.get("interrupted") else f"failed: {event.get('error', '')}"
         case "run_finished":
             folder = f": {event['folder']}" if event.get("folder") else ""
             return f"finished in {clock(event.get('seconds'))}{folder}"
