@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._chunked import lazily
-from kdmesh.builtin.objectives._numerics import comparable, tempered
+from kdmesh.builtin.objectives._numerics import comparable, floored, tempered
 from kdmesh.builtin.objectives._slopes import Rows
 from kdmesh.signals.lazy import Lazy
 
@@ -74,6 +74,8 @@ class Tempered(Objective):
     """An objective between distributions: both sides at ``temperature`` T, the loss times T² with ``t2_scale``.
 
     The gradient of a tempered loss shrinks as 1/T²; ``t2_scale`` undoes that, so one weight serves every temperature.
+    Classes with a logit of -inf have probability 0, and 0 log 0 is 0, on either side.
+
     A subclass writes :meth:`elements`, and :meth:`slope` to be fast over a large vocabulary. Targets in form `probs`
     are at T already and used as they are.
     """
@@ -93,8 +95,11 @@ class Tempered(Objective):
         if isinstance(student, Lazy) or isinstance(target, Lazy):
             return lazily(self, student, target, form=form, weights=weights)
         student, target = comparable(student, target, weights)
-        log_q = F.log_softmax(tempered(student, self.temperature), dim=-1)
-        loss = batchmean(self.elements(log_q, target, form), weights)
+        log_q = tempered(student, self.temperature).log_softmax(-1)
+        plain = log_q.device.type == "cpu" and not torch.compiler.is_compiling()
+        loss = batchmean(self.elements(log_q if plain else floored(log_q), target, form), weights)
+        if plain and not math.isfinite(loss.item()):  # reading a number is cheaper than flooring, which few need
+            loss = batchmean(self.elements(floored(log_q), target, form), weights)
         return loss if self.scale == 1.0 else loss * self.scale
 
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,10 +49,20 @@ def probs(target: Tensor, form: str, temperature: float) -> Tensor:
     return F.softmax(tempered(target, temperature), dim=-1) if form == "logits" else target
 
 
+def floored(log_p: Tensor, out: Tensor | None = None) -> Tensor:
+    """Log-probabilities with the smallest normal number's logarithm in place of -inf, so that 0 log 0 is 0.
+
+    A class with a logit of -inf thus costs whoever gives it mass much, not infinitely much, as one of probability 0
+    does; no gradient reaches such a logit. ``out`` may be the tensor itself.
+    """
+    floor = math.log(torch.finfo(log_p.dtype).tiny)
+    return torch.nan_to_num(log_p, nan=math.nan, posinf=math.inf, neginf=floor, out=out)
+
+
 def log_probs(target: Tensor, form: str, temperature: float) -> Tensor:
-    """Its logarithm: ``log_softmax`` of logits, given probabilities clamped at the smallest normal number."""
+    """Its logarithm: ``log_softmax`` of logits, given probabilities clamped at the smallest normal number; finite."""
     if form == "logits":
-        return F.log_softmax(tempered(target, temperature), dim=-1)
+        return floored(tempered(target, temperature).log_softmax(-1))
     return target.clamp_min(torch.finfo(target.dtype).tiny).log()
 
 

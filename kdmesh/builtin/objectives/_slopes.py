@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdmesh.builtin.objectives._numerics import floored
+
 
 @dataclass(slots=True)
 class Rows:
@@ -15,16 +17,16 @@ class Rows:
     q: Tensor  # the student's probabilities
     log_q: Tensor
     p: Tensor  # the target's
-    log_p: Tensor  # finite where p is 0
+    log_p: Tensor  # finite where p is 0, as log_q is
     spare: Tensor  # anything
 
     @classmethod
     def of(cls, logits: Tensor, target: Tensor, form: str, temperature: float, spare: Tensor) -> Rows:
         """Overwrite the student's logits, and put the rest into ``spare [4, r, V]``; the target stays as it is."""
         q, p, log_p, more = spare.unbind(0)
-        log_q = soften(logits, temperature, q, logits)
+        log_q = floored(soften(logits, temperature, q, logits), out=logits)
         if form == "logits":
-            soften(target, temperature, p, log_p).clamp_(min=torch.finfo(p.dtype).min)  # of logits of -inf
+            floored(soften(target, temperature, p, log_p), out=log_p)
         else:
             logarithm(p.copy_(target), out=log_p)
         return cls(q, log_q, p, log_p, more)

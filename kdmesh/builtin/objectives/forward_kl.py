@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import probs
 from kdmesh.builtin.objectives._slopes import Rows, dots
+
+NONE = 0  # torch's number of no reduction: what F.kl_div calls, without its bookkeeping
 
 
 class ForwardKL(Tempered):
@@ -31,7 +32,7 @@ class ForwardKL(Tempered):
         p = probs(target, form, self.temperature)
         if p.requires_grad:
             return torch.xlogy(p, p.clamp_min(torch.finfo(p.dtype).tiny)) - p * log_q
-        return F.kl_div(log_q, p, reduction="none")
+        return torch.kl_div(log_q, p, reduction=NONE)
 
     def slope(self, rows: Rows) -> Tensor:
         """``q sum_v p - p``."""

@@ -131,3 +131,13 @@ def test_the_network_is_a_trunk_and_branches_whose_logits_it_averages(shape):
     torch.testing.assert_close(model(x), sum(heads) / 3)
     assert not torch.allclose(heads[0], heads[1])
     assert tuple(shared.shape) == ((4, 5) if len(shape) == 1 else (4, 5, 4, 4))
+
+
+@pytest.mark.parametrize("masked", [(True, True), (True, False), (False, True)], ids=["both", "student", "target"])
+def test_taught_kl_of_logits_of_minus_infinity_is_finite(masked):
+    sides = [torch.randn(4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1)]
+    for side, out in zip(sides, masked, strict=True):
+        side[:, 2] = -float("inf") if out else 0.5
+        side.requires_grad_()
+    loss = TaughtKL(through=True)(*sides, labels=torch.tensor([0, 1, 3, 4]))
+    assert loss.isfinite() and all(part.isfinite().all() for part in torch.autograd.grad(loss, sides))

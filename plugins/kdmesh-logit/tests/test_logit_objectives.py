@@ -137,3 +137,21 @@ def test_the_others_fare_as_if_silent_samples_were_not_there(objective, more):
     fewer = {"labels": LABELS[heard]} if more else {}
     loss = objective(S, T, weights=weights, **more)
     torch.testing.assert_close(loss, objective(S[heard], T[heard], **fewer) * 3 / 4, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("masked", [(True, True), (True, False), (False, True)], ids=["both", "student", "target"])
+@pytest.mark.parametrize(
+    "objective", [DKD(temperature=2.0), DIST(), StandardisedKL()], ids=lambda one: type(one).__name__
+)
+def test_logits_of_minus_infinity_leave_values_and_gradients_finite(objective, masked):
+    sides = [torch.randn(4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1)]
+    labels = {"labels": torch.tensor([0, 1, 3, 4])} if isinstance(objective, DKD) else {}
+    for side, out in zip(sides, masked, strict=True):
+        side[:, 2] = -float("inf") if out else 0.5
+    leaf = sides[0].clone().requires_grad_()
+    loss = objective(leaf, sides[1], **labels)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    assert loss.isfinite() and gradient.isfinite().all()
+    if all(masked) and isinstance(objective, StandardisedKL):
+        kept = [side[:, [0, 1, 3, 4]] for side in sides]
+        torch.testing.assert_close(loss.detach(), objective(*kept), rtol=1e-10, atol=1e-12)

@@ -5,7 +5,7 @@ Lan, Zhu and Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", 2018.
 
 from __future__ import annotations
 
-from kdmesh.objectives import Objective, batchmean, comparable, kept, refuse_form
+from kdmesh.objectives import Objective, batchmean, comparable, floored, kept, refuse_form
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,8 +40,8 @@ class TaughtKL(Objective):
         if labels is None:
             raise ValueError("TaughtKL teaches its target the true classes: labels=")
         student, target = comparable(student, target, weights)
-        log_q = F.log_softmax(student / self.temperature, dim=-1)
-        log_p = F.log_softmax((target if self.through else target.detach()) / self.temperature, dim=-1)
+        log_q = floored(F.log_softmax(student / self.temperature, dim=-1))
+        log_p = floored(F.log_softmax((target if self.through else target.detach()) / self.temperature, dim=-1))
         loss = self.scale * batchmean(F.kl_div(log_q, log_p, reduction="none", log_target=True), weights)
         truth = F.cross_entropy(target, kept(labels, weights), reduction="none")
         return loss + self.share * batchmean(truth, weights)

@@ -6,7 +6,7 @@ Zhao, Cui, Song, Qiu and Liang, "Decoupled Knowledge Distillation", 2022.
 from __future__ import annotations
 
 import torch
-from kdmesh.objectives import Objective, batchmean, comparable, kept, log_probs, refuse_form
+from kdmesh.objectives import Objective, batchmean, comparable, floored, kept, log_probs, refuse_form
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,7 +41,7 @@ class DKD(Objective):
             raise ValueError("DKD needs the true classes: labels=")
         student, target = comparable(student, target, weights)
         own = F.one_hot(kept(labels, weights), student.shape[-1]).bool()
-        student_true, student_rest = _decoupled(F.log_softmax(student / self.temperature, dim=-1), own)
+        student_true, student_rest = _decoupled(floored(F.log_softmax(student / self.temperature, dim=-1)), own)
         target_true, target_rest = _decoupled(log_probs(target, form, self.temperature), own)
         true = F.kl_div(student_true, target_true, reduction="none", log_target=True)
         rest = F.kl_div(student_rest, target_rest, reduction="none", log_target=True)

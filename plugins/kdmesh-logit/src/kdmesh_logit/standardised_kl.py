@@ -36,5 +36,15 @@ class StandardisedKL(ForwardKL):
         return super().forward(self._standard(student), self._standard(target), form=form, weights=weights)
 
     def _standard(self, logits: Tensor) -> Tensor:
+        ruled_out = logits.isneginf()
+        if ruled_out.any():  # the classes that are left have a mean and a deviation
+            return self._among(logits.masked_fill(ruled_out, 0.0), ~ruled_out)
         deviation = logits.std(-1, correction=self.correction, keepdim=True)
         return (logits - logits.mean(-1, keepdim=True)) / (deviation + EPS)
+
+    def _among(self, logits: Tensor, known: Tensor) -> Tensor:
+        """The same over the known classes ``[B, C]``; -inf stays at the others, where the logits are 0."""
+        count = known.sum(-1, keepdim=True)
+        apart = (logits - logits.sum(-1, keepdim=True) / count).masked_fill(~known, 0.0)
+        deviation = (apart.square().sum(-1, keepdim=True) / (count - self.correction)).sqrt()
+        return (apart / (deviation + EPS)).masked_fill(~known, -float("inf"))
