@@ -68,6 +68,9 @@ class Mesh:
 
     def __init__(self, *, data: Any = None, **fields: Any) -> None:
         """``data``: what :func:`data` made, or a data section such as ``"digits"``; ``fields``: those of the file."""
+        if not isinstance(data, Table | str | dict | None):
+            what = f"found {type(data).__name__}"
+            raise MeshError(what, where="data", instead="kdmesh.data(train, test=...), or what a file says: 'digits'")
         self.table = data if isinstance(data, Table) else None
         self._fields: dict[str, Any] = {"agents": {}, "connect": [], "flows": [], "consensus": {}, **fields}
         if self.table is not None:
@@ -84,6 +87,10 @@ class Mesh:
 
     def agent(self, name: str, model: nn.Module | str | dict[str, Any] | None = None, **fields: Any) -> str:
         """Add an agent and return its name. ``model``: a module, which is copied, or what a file would say."""
+        self._new("agents", name)
+        if isinstance(model, type):
+            what, instead = f"found the class {model.__name__}", f"a module of it: {model.__name__}(...)"
+            raise MeshError(what, where=f"agents.{name}.model", instead=instead)
         if isinstance(model, nn.Module):
             self._modules[name] = model
         elif model is not None:
@@ -97,12 +104,20 @@ class Mesh:
 
     def consensus(self, name: str, rule: str | dict[str, Any], **fields: Any) -> str:
         """Add a consensus node and return its name."""
+        self._new("consensus", name)
         self._fields["consensus"][name] = {"rule": rule, **fields}
         return name
 
     def flow(self, source: str | list[str], target: str | list[str], **fields: Any) -> None:
         """Draw a flow by hand."""
         self._fields["flows"].append({"from": source, "to": target, **fields})
+
+    def _new(self, section: str, name: Any) -> None:
+        """Refuse a name that is no text, or that another has."""
+        if not isinstance(name, str):
+            raise MeshError(f"found {type(name).__name__}", where=section, instead="a name, then what it is")
+        if name in self._fields[section]:
+            raise MeshError(f"{name!r} is there already", where=section, instead="another name")
 
     def plan(self) -> Plan:
         """Plan the mesh without running it."""

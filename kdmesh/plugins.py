@@ -25,7 +25,7 @@ from kdmesh import hookspecs
 from kdmesh.errors import MeshError, RunFailed, nearest
 from kdmesh.offers import API, Offer
 from kdmesh.spec.explain import explain
-from kdmesh.spec.numbers import refuse_odd_numbers
+from kdmesh.spec.numbers import refuse_odd_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -246,14 +246,12 @@ class Registry:
         )
 
     def _meant(self, kind: str, name: str) -> list[str]:
-        """What an unknown name may be: a class without its colon, another case, a file or a hub's id."""
+        """What an unknown name may be: a class without its colon, a file or a hub's id."""
         module, _, thing = name.rpartition(".")
         if ":" in name:
             return [f"only models and data sets are named by an import path; a plugin can offer {NOUNS[kind]} {name!r}"]
         if kind in IMPORTED and re.fullmatch(FACTORY, f"{module}:{thing}") and thing[:1].isupper():
             return [f"'{module}:{thing}', with a colon, for {thing} of the module {module}"]
-        if name.lower() in self._offers[kind]:
-            return [name.lower()]
         reading = [
             offer.name for offer in self.offers(kind) if kind in IMPORTED and "path" in offer.config.model_fields
         ]
@@ -263,7 +261,7 @@ class Registry:
     def check(self, kind: str, name: str, config: dict[str, Any], where: str = "") -> Any:
         """Validate a configuration and return it as the offer's pydantic model; ``where``: the path of the name."""
         offer, place = self.find(kind, name, where), f"{where}.{name}" if where else name
-        refuse_odd_numbers(config, offer.config, where=place)
+        refuse_odd_values(config, offer.config, where=place)
         try:
             return offer.config.model_validate(config)
         except ValidationError as error:

@@ -29,6 +29,7 @@ from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import write
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
+from kdmesh.spec.numbers import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +69,11 @@ class Request:
     at: Path | None = None  # for a part of a run: its folder, begun or not
     within: Path | None = None  # for a part of a run: the folder of the whole
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
+
+    def __post_init__(self) -> None:
+        """Refuse what Python or a command line gave and nobody can mean."""
+        seconds(self.checkpoint_seconds, "checkpoint_seconds")
+        seconds(self.progress_timeout, "progress_timeout")
 
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again

@@ -19,6 +19,18 @@ def is_model(annotation: Any, base: type[BaseModel]) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, base)
 
 
+def below(annotation: Any, key: Any) -> list[Any]:
+    """What an annotation allows below itself, under a key: alternatives, unions told apart."""
+    found: list[Any] = []
+    for member in alternatives(annotation):
+        if is_model(member, BaseModel):
+            fields = member.model_fields.items()
+            found += [field.annotation for name, field in fields if key in (name, field.alias)]
+        elif get_origin(member) in (list, tuple, dict):
+            found.append(get_args(member)[-1])
+    return [member for inner in found for member in alternatives(inner)]
+
+
 def _flat(annotation: Any) -> Iterator[Any]:
     origin = get_origin(annotation)
     if origin is Annotated:

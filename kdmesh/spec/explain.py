@@ -116,8 +116,6 @@ def _problem(places: Sequence[_Place], data: Any) -> _Problem:
     said = [str(p.details["ctx"]["error"]) for p in places if p.details["type"] in ("value_error", "assertion_error")]
     if said:
         return _Problem(place.path, said[0] if _short(value) in said[0] else f"{said[0]}; found {_short(value)}", "")
-    if not isinstance(value, str | int | float | list | tuple | dict | None):
-        return _Problem(place.path, f"found an object, {type(value).__name__}", _named(place))
     if kind == BAD:
         of_key = details["loc"][-1:] == ("[key]",)
         ctx = details["ctx"]
@@ -140,12 +138,6 @@ def _instead(place: _Place, data: Any) -> str:
     there = elsewhere(name, place.details["input"], place.owner, _at(data, place.path[:-1]), MeshSpec, data)
     listed = nearest(name, known, "fields") if known else "nothing: it has no settings"
     return f"{there}; {listed}" if there else listed
-
-
-def _named(place: _Place) -> str:
-    """What to write in place of an object that Python gave: modules and data are given elsewhere, and named here."""
-    words = _words(place.allowed) or "plain data, as in a file"
-    return f"{words}; a module is given by mesh.agent(NAME, module) and data by Mesh(data=...): write its name here"
 
 
 def _at(data: Any, path: Sequence[str]) -> Any:

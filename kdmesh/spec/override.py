@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, nearest
+from kdmesh.spec.annotations import below, is_model
+from kdmesh.spec.base import Named
+from kdmesh.spec.mesh import MeshSpec
 from kdmesh.spec.yaml12 import load
 
 if TYPE_CHECKING:
@@ -15,9 +18,10 @@ def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of ``data`` with overrides laid over it, from the first to the last.
 
     An override is ``path.to.field=value``. Its value is YAML. Its path steps through mappings by name and through lists
-    by index (``flows.0.weight``); names with dots are matched whole where they exist. Mappings that are missing are
-    made, list entries never. A name without settings opens when the path goes into it: ``objective: kl`` with
-    ``objective.kl.temperature=2`` becomes ``{kl: {temperature: 2}}``. Raises MeshError with the path as ``where``.
+    by index (``flows.0.weight``); names with dots are matched whole where they exist. Sections that are missing are
+    made; list entries, what users name (agents, streams ...) and another choice beside the one made never are. A name
+    without settings opens when the path goes into it: ``objective: kl`` with ``objective.kl.temperature=2`` becomes
+    ``{kl: {temperature: 2}}``. Raises MeshError with the path as ``where``.
     """
     data = _copy(data)
     for override in overrides:
@@ -40,14 +44,33 @@ def _set(data: dict[str, Any], override: str) -> None:
         raise MeshError(f"cannot read {override!r}", where="--set", instead="path.to.field=value")
     value = load(text, where=where)
     here: Any = data
+    kinds: list[Any] = [MeshSpec]  # what the file's models allow where the path has come to
     done: tuple[str, ...] = ()
     while True:
         key, size = _step(here, parts, done, where)
+        _refuse_new(here, key, kinds, done, parts[size:], where)
+        kinds = [inner for kind in kinds for inner in below(kind, key)]
         done, parts = (*done, *parts[:size]), parts[size:]
         if not parts:
             here[key] = value
             return
         here[key] = here = _open(here[key] if isinstance(here, list) else here.get(key), parts, done, where)
+
+
+def _refuse_new(here: Any, key: Any, kinds: list[Any], done: tuple[str, ...], rest: list[str], where: str) -> None:
+    """Refuse to make what users name, or another choice beside the one made, on the way to something inside it."""
+    if not isinstance(here, dict) or key in here:
+        return
+    place = ".".join(done)
+    if rest and any(get_origin(kind) is dict for kind in kinds):
+        known = nearest(key, map(str, here), place.rpartition(".")[-1])
+        raise MeshError(
+            f"there is no {key!r} in `{place}`", where=where, instead=f"{known}; {place}.{key}={{...}} adds it"
+        )
+    if len(here) == 1 and any(is_model(kind, Named) for kind in kinds):
+        chosen = ".".join(map(str, (place, *here, *rest)))
+        what = f"`{place}` is {next(iter(here))!r}, not {key!r}"
+        raise MeshError(what, where=where, instead=f"{chosen}=..., or for another choice {place}={{{key}: ...}}")
 
 
 def _step(here: dict[str, Any] | list[Any], parts: list[str], done: tuple[str, ...], where: str) -> tuple[Any, int]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from kdmesh.errors import MeshError, nearest
 from kdmesh.spec.explain import explain
 from kdmesh.spec.mesh import MeshSpec
-from kdmesh.spec.numbers import refuse_odd_numbers
+from kdmesh.spec.numbers import refuse_odd_values
 from kdmesh.spec.override import apply
 from kdmesh.spec.yaml12 import BYTES, load
 
@@ -40,7 +40,7 @@ def read_mesh(source: str | Path, overrides: Sequence[str] = ()) -> MeshSpec:
 
 def parse(data: dict[str, Any], file: str = "") -> MeshSpec:
     """Check plain data, as a YAML file gives it, and return the mesh; ``file`` names its origin in errors."""
-    refuse_odd_numbers(_mapping(data, file), MeshSpec, file=file)
+    refuse_odd_values(_mapping(data, file), MeshSpec, file=file)
     try:
         return MeshSpec.model_validate(data)
     except ValidationError as error:

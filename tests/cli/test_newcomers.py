@@ -111,7 +111,7 @@ def test_a_setting_at_the_top_of_the_file(setting, instead):
         ("{model: mynets.Net}", "agents.s.model", "'mynets:Net', with a colon, for Net of the module mynets"),
         ("{model: torch.nn.Linear}", "agents.s.model", "'torch.nn:Linear', with a colon"),
         ("{model: gpt2}", "agents.s.model", "{hf: {path: 'gpt2'}}"),
-        ("{model: MLP}", "agents.s.model", "mlp; known models"),
+        ("{model: MLP}", "agents.s.model", "did you mean 'mlp'? known models"),
     ],
 )
 def test_an_agent_that_says_what_it_is_in_other_words(agent, where, instead):

@@ -109,3 +109,66 @@ def test_controls_need_a_folder(mesh: Any) -> None:
     made.flow("labels", "s", objective="ce")
     with pytest.raises(MeshError, match="controls read"):
         made.run(backend="inline", controls=True)
+
+
+class Given(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+
+def named(mesh):
+    mesh.agent("t", Given())
+    mesh.agent("s", Given())
+    return mesh
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where", "what", "instead"),
+    [
+        (lambda mesh: mesh.agent("s", "mlp"), "agents", "'s' is there already", "another name"),
+        (lambda mesh: mesh.agent(Given()), "agents", "found Given", "a name"),
+        (lambda mesh: mesh.agent("x", Given), "agents.x.model", "found the class Given", "a module of it: Given(...)"),
+        (
+            lambda mesh: (mesh.connect("ensemble", teachers=Given(), student="s"), mesh.plan()),
+            "connect.0.ensemble.teachers",
+            "found an object, Given",
+            "mesh.agent(NAME, module)",
+        ),
+        (
+            lambda mesh: (mesh.connect("ensemble", teachers=["t", Given()], student="s"), mesh.plan()),
+            "connect.0.ensemble.teachers.1",
+            "found an object, Given",
+            "its name",
+        ),
+        (
+            lambda mesh: (mesh.flow(Given(), "s"), mesh.plan()),
+            "flows.0.from",
+            "found an object, Given",
+            "its name",
+        ),
+        (
+            lambda mesh: (mesh.consensus("c", "mean"), mesh.consensus("c", "vote")),
+            "consensus",
+            "'c' is there already",
+            "another name",
+        ),
+        (lambda mesh: kdmesh.Mesh(data=[torch.zeros(3)]), "data", "found list", "kdmesh.data(train, test=...)"),
+        (
+            lambda mesh: (kdmesh.Mesh(agnets={}), kdmesh.Mesh(agnets={}).plan()),
+            "agnets",
+            "unknown field",
+            "did you mean 'agents'?",
+        ),
+        (lambda mesh: mesh.run(backend="inlien"), "backend", "there is no backend 'inlien'", "did you mean 'inline'?"),
+        (lambda mesh: mesh.run(checkpoint_seconds=float("nan")), "checkpoint_seconds", "found nan", "0 or more"),
+        (lambda mesh: mesh.run(progress_timeout=-1), "progress_timeout", "found -1", "0 or more"),
+        (lambda mesh: mesh.run(progress_timeout="600"), "progress_timeout", "found '600'", "0 or more"),
+        (lambda mesh: kdmesh.Mesh(seed=10**40, agents={"a": None}).plan(), "seed", "133 bits", "below 2^63"),
+    ],
+)
+def test_wrong_arguments_are_told_with_their_place(wrong, where, what, instead):
+    mesh = named(kdmesh.Mesh(data="digits"))
+    with pytest.raises(MeshError) as caught:
+        wrong(mesh)
+    assert caught.value.where == where
+    assert what in caught.value.what and instead in caught.value.instead

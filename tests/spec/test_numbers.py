@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kdmesh.errors import MeshError
 from kdmesh.plugins import registry
 from kdmesh.spec.mesh import MeshSpec
-from kdmesh.spec.numbers import refuse_odd_numbers
+from kdmesh.spec.numbers import refuse_odd_values
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load
 
@@ -47,7 +47,7 @@ def nested(path, value):
 @pytest.mark.parametrize("path", FIELDS)
 def test_an_odd_number_is_refused_at_its_place(path, value, what, instead):
     with pytest.raises(MeshError) as caught:
-        refuse_odd_numbers(nested(path, value), MeshSpec, file="m.yaml")
+        refuse_odd_values(nested(path, value), MeshSpec, file="m.yaml")
     assert (caught.value.where, caught.value.what, caught.value.instead) == (path, what, instead)
     assert caught.value.file == "m.yaml"
 
@@ -98,10 +98,10 @@ def test_in_a_file_it_is_told_with_its_line_or_path(text, where, what):
 
 
 def test_what_a_model_leaves_open_may_be_true_or_infinite_but_no_nan():
-    refuse_odd_numbers({"agents": {"a": {"model": {"mine:Net": {"norm": float("inf"), "bias": True}}}}}, MeshSpec)
-    refuse_odd_numbers({"train": {"optimizer": {"sgd": {"nesterov": True}}, "drop_last": True}}, MeshSpec)
+    refuse_odd_values({"agents": {"a": {"model": {"mine:Net": {"norm": float("inf"), "bias": True}}}}}, MeshSpec)
+    refuse_odd_values({"train": {"optimizer": {"sgd": {"nesterov": True}}, "drop_last": True}}, MeshSpec)
     with pytest.raises(MeshError, match=r"agents\.a\.model\.mine:Net\.norm: found nan"):
-        refuse_odd_numbers({"agents": {"a": {"model": {"mine:Net": {"norm": float("nan")}}}}}, MeshSpec)
+        refuse_odd_values({"agents": {"a": {"model": {"mine:Net": {"norm": float("nan")}}}}}, MeshSpec)
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -95,3 +95,52 @@ def test_errors_say_what_to_write(override, what, instead):
     assert caught.value.where.startswith("--set")
     assert what in caught.value.what
     assert instead in caught.value.instead
+
+
+NAMED = {
+    "agents": {"student": {"model": "mlp"}, "teacher": None},
+    "streams": {"few": {"size": 100}},
+    "connect": [{"ensemble": {"teachers": "teacher", "student": "student"}}],
+    "train": {"optimizer": {"adamw": {"lr": 1e-3}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "instead"),
+    [
+        (
+            "agents.studnet.seed=3",
+            "there is no 'studnet' in `agents`",
+            "did you mean 'student'? agents: student, teacher",
+        ),
+        ("agents.s.model.mlp.hidden=[3]", "there is no 's' in `agents`", "agents.s={...} adds it"),
+        ("streams.fw.size=3", "there is no 'fw' in `streams`", "did you mean 'few'?"),
+        ("consensus.c.space=logits", "there is no 'c' in `consensus`", "consensus: none"),
+        ("connect.0.ensembel.labels=1", "`connect.0` is 'ensemble', not 'ensembel'", "connect.0.ensemble.labels=..."),
+        ("train.optimizer.sgd.lr=1", "`train.optimizer` is 'adamw', not 'sgd'", "train.optimizer={sgd: ...}"),
+        ("train.optimizer.sgd={}", "`train.optimizer` is 'adamw', not 'sgd'", "train.optimizer={sgd: ...}"),
+    ],
+)
+def test_what_users_name_and_other_choices_are_not_made_on_the_way(override, what, instead):
+    with pytest.raises(MeshError) as caught:
+        apply(NAMED, [override])
+    assert caught.value.what == what
+    assert instead in caught.value.instead
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("agents.new={model: mlp}", ("agents", "new"), {"model": "mlp"}),
+        ("agents.teacher.seed=3", ("agents", "teacher"), {"seed": 3}),
+        ("agents.student.train.epochs=3", ("agents", "student", "train"), {"epochs": 3}),
+        ("agents.student.taps.mid=layers.0", ("agents", "student", "taps"), {"mid": "layers.0"}),
+        ("text.max_length=9", ("text",), {"max_length": 9}),
+        ("train.schedule.cosine.warmup=9", ("train", "schedule"), {"cosine": {"warmup": 9}}),
+    ],
+)
+def test_a_whole_part_and_a_section_that_is_missing_are_made(override, path, value):
+    found = apply(NAMED, [override])
+    for part in path:
+        found = found[part]
+    assert found == value
