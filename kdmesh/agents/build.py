@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdmesh.agents.scaled import unscale
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy
 from kdmesh.streams.seeds import mix
@@ -51,7 +52,7 @@ def build(
     """Return the module of a weights' owner, seeded, on a device (`meta` allocates nothing)."""
     spec, labels = plan.spec.agents[agent], known_classes(plan, agent, reading.table)
     if agent in modules:
-        return copy.deepcopy(modules[agent]).to(device)
+        return unscale(copy.deepcopy(modules[agent])).to(device)
     if spec.ema is not None and spec.model is None:
         return build(plan, plan.owner[spec.ema.of], reading, registry, modules, device)
     where = f"agents.{agent}.model"

@@ -15,6 +15,7 @@ from torch import nn
 
 from kdmesh.agents.build import import_path, read_weights
 from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
+from kdmesh.agents.scaled import scale
 from kdmesh.agents.taps import AtExit
 from kdmesh.errors import MeshError
 from kdmesh.plugins import registry
@@ -43,6 +44,7 @@ class Config(BaseModel):
     max_length: int | None = None
     adapted: str | None = None
     learned_from: list[dict[str, Any] | None] = [None]
+    scale: dict[str, float] | None = None
 
 
 def load(folder: str | Path) -> nn.Module:
@@ -65,6 +67,8 @@ def load(folder: str | Path) -> nn.Module:
             module = _build(ModelRef.model_validate(config.model), config, root)
             read_weights(module, root / WEIGHTS, "", keep=True)
             module = (AtExit(module, config.exit) if config.exit else module).eval()
+            if config.scale is not None:
+                scale(module, config.scale["divided_by"])
         setattr(module, ATTRIBUTE, config.learned_from)  # a mesh that it is given to looks there
         return module
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import lineage, lonely, private, texts
+from kdmesh.engine import lineage, lonely, private, room, texts
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import Lazy, Projected, apart, dense
+from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
     from kdmesh.agents.rehearsal import Kind
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
+SHOWN = 50  # columns that are written out
 EXIT = ""  # the tap of the layer that gives an agent's outputs
 
 
@@ -50,6 +53,7 @@ class Checked:
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of weights, by their owner
     kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
@@ -73,6 +77,8 @@ def check(plan: Plan) -> list[str]:
     kind = "texts" if found.reading.texts else f"samples of shape {tuple(table.shape)}"
     classes = f", {table.classes} classes" if table.classes else ""
     lines = [f"data: {len(table)} {kind}{classes}; licence: {table.licence}"]
+    if table.features:
+        lines.append(f"features: {', '.join(table.features[:SHOWN])}{', ...' if len(table.features) > SHOWN else ''}")
     for name, stream in found.streams.items():
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
@@ -93,6 +99,7 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     _streams(plan, found)
     private.prove(plan, found)
     _models(plan, found, modules or {})
+    room.refuse_large(plan, found)
     texts.compare(plan, found)
     updates: dict[str, int] = {}
     for stage in plan.stages:
@@ -101,6 +108,9 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
         _settings(plan, name, found, updates.get(name, 0), modules or {})
     _measured(plan, found)
     lineage.trace(plan, found, modules or {})
+    found.notes += remarks(found.table, found.streams)
+    for text in leaks(found.table, found.streams):
+        found.mark(text)
     found.notes += texts.notes(plan, found)
     return found
 
@@ -150,7 +160,7 @@ def _possible(plan: Plan, edge: Edge) -> None:
 
 
 def _streams(plan: Plan, found: Checked) -> None:
-    """Every stream that is used exists, is in range, and fills a batch."""
+    """Every stream that is used exists; where one is smaller than a batch, that is noted."""
     for edge in plan.edges:
         if edge.stream not in found.streams:
             raise MeshError(
@@ -164,16 +174,16 @@ def _streams(plan: Plan, found: Checked) -> None:
                 where=f"{edge.where}.stream",
                 instead="a stream that is not divided into shards",
             )
+    small: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     for stage in plan.stages:
         for lesson in stage.lessons.values():
             for edge in lesson.edges:
                 size, batch = found.size(edge.stream, edge.target), plan.train(edge.target).batch_size
                 if batch > size:
-                    raise MeshError(
-                        f"batch_size {batch} is above the data: {edge.target} sees {size} samples of {edge.stream!r}",
-                        where=f"{_set_at(plan, plan.owner[edge.target], 'batch_size')}.batch_size",
-                        instead=f"at most {size}",
-                    )
+                    small[edge.stream, size, batch].append(edge.target)
+    for (stream, size, batch), agents in small.items():
+        names = ", ".join(dict.fromkeys(agents))
+        found.notes.append(f"{names}: batches of {stream!r} hold all {size} samples, where batch_size is {batch}")
 
 
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
@@ -181,6 +191,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
     known: dict[str, tuple[int, torch.Size, int, frozenset[Kind]]] = {}
     said: dict[str, dict[int, str]] = {}
+    sizes: dict[str, int] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
         written = dict(taps.get(agent, {}))
@@ -204,9 +215,11 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             logits = values.get(EXIT, logits)
             width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
+            sizes[key] = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
             known[key] = count, logits.shape, width, kinds_of(module.parameters())
             _made(plan, agent, values, logits, found)
             said[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
+        found.sizes[owner] = sizes[key]
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner] = known[key]
         lonely.refuse(plan, found, agent, said[key])
         if plan.spec.task == "language_modelling":

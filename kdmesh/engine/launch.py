@@ -163,6 +163,9 @@ def _train(
             extra = finish(run) if finish is not None else None
 
         summary = run.execute(collect, ready.goes_on)
+        for text in summary["notes"]:
+            if text not in checked.notes:
+                events.emit("note", text=text)
         registry().observe("kdmesh_run_finished", run=run, summary=summary)
         seconds = round(time.perf_counter() - started, 3)
         events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)
@@ -184,7 +187,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[Blueprin
         distinct(plan, checked.table),
     )
     return blueprint, Source(
-        checked.table if small else request.table,
+        checked.table if small or not checked.table.deterministic else request.table,
         "" if small else _expected(request, checked),
         checked.streams if private else None,
     )

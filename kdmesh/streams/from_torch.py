@@ -9,20 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.checks import as_tensor, features, labels
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import concatenate
 
 WHERE = "data"
+AGAIN = 16  # items that are read twice, to see whether they stay the same
 
 
 def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: int | None = None) -> Table:
     """Return a table of a tensor pair ``(x, y)``, a `TensorDataset`, or any data set with length and index.
 
-    Items are ``x`` or ``(x, y)``. Another data set is read once, in order; its first and middle items are read again,
-    and where they differ the table is marked as not deterministic. Values become float32 unscaled. ``classes`` is the
-    largest label + 1 by default, and must be given for unlabelled data. Streams without index are refused.
+    Items are ``x`` or ``(x, y)``. Another data set is read once, in order; some of its items are read again, and where
+    they differ the table is marked as not deterministic, with a note. Values become float32 unscaled. ``classes`` is by
+    default as many as the data set names in `classes`, else the largest label + 1, and must be given for unlabelled
+    data. Streams without index are refused.
     """
     if isinstance(dataset, Table):
         return dataset if classes is None else _build(dataset.x, dataset.y, classes, dataset)
@@ -39,16 +41,35 @@ def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: i
     items = [_item(dataset, i) for i in range(len(dataset))]
     if not items:
         raise MeshError(f"{type(dataset).__name__} is empty", where=WHERE)
-    again = {i: _item(dataset, i) for i in (0, len(items) // 2)}
+    again = {i: _item(dataset, i) for i in range(0, len(items), -(-len(items) // AGAIN))}
     x = _stack([item[0] for item in items], "x")
     y = None if items[0][1] is None else _stack([item[1] for item in items], "y")
-    table = _build(x, y, classes)
+    names = [] if y is None else class_names(dataset)
+    table = _build(x, y, (len(names) or None) if classes is None else classes)
+    table.labels = names if len(names) == table.classes else []
     table.deterministic = all(_same(items[i], item) for i, item in again.items())
+    if not table.deterministic:
+        table.notes.append(
+            f"{type(dataset).__name__} gives other values each time (random transforms?): every item was read once and "
+            "is the same in all epochs and on every host; augmentation that is drawn anew belongs in `view: {augment}`"
+        )
     return table
 
 
+def class_names(dataset: Any) -> list[str]:
+    """The names of a data set's classes, where it has them as `classes` (as torchvision's), also below a `Subset`."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    names = getattr(dataset, "classes", None)
+    good = isinstance(names, (list, tuple)) and len(set(map(str, names))) == len(names)
+    return [str(name) for name in names] if good and names else []
+
+
 def join(train: Table, validation: Table | None = None, test: Table | None = None) -> Table:
-    """Concatenate tables into one that keeps them as its official splits; alone, ``train`` is returned as it is."""
+    """Concatenate tables into one that keeps them as its official splits; alone, ``train`` is returned as it is.
+
+    Classes that have names in every table are joined by name, in the order of ``train``.
+    """
     parts = {"train": train, "validation": validation, "test": test}
     tables = {name: part for name, part in parts.items() if part is not None}
     if len(tables) == 1:
@@ -58,8 +79,9 @@ def join(train: Table, validation: Table | None = None, test: Table | None = Non
             raise MeshError(f"{name} has splits of its own ({', '.join(part.official)})", where=f"data.{name}")
         if part.shape != train.shape:
             raise MeshError(f"samples of {list(part.shape)}; train has {list(train.shape)}", where=f"data.{name}")
-        if (part.y is None) != (train.y is None) or part.labels != train.labels:
+        if (part.y is None) != (train.y is None) or bool(part.labels) != bool(train.labels):
             raise MeshError("its labels are not those of train", where=f"data.{name}", instead="labels as in train")
+        tables[name] = _renamed(part, train.labels, f"data.{name}")
     ends = torch.tensor([len(part) for part in tables.values()]).cumsum(0).tolist()
     official = {
         name: torch.arange(end - len(part), end) for (name, part), end in zip(tables.items(), ends, strict=True)
@@ -73,6 +95,27 @@ def join(train: Table, validation: Table | None = None, test: Table | None = Non
         official=official,
         columns={key: [value for part in tables.values() for value in part.columns[key]] for key in shared},
         deterministic=all(part.deterministic for part in tables.values()),
+        notes=list(dict.fromkeys(note for part in tables.values() for note in part.notes)),
+    )
+
+
+def _renamed(part: Table, names: list[str], where: str) -> Table:
+    """The table with its classes numbered as in ``names``; a class that has samples and is not there is refused."""
+    if part.labels == names or part.y is None:
+        return part
+    numbers = {name: number for number, name in enumerate(names)}
+    unknown = [name for number, name in enumerate(part.labels) if name not in numbers and (part.y == number).any()]
+    if unknown:
+        raise MeshError(
+            f"its class {unknown[0]!r} is none of train's", where=where, instead=nearest(unknown[0], names, "classes")
+        )
+    order = torch.tensor([numbers.get(name, -1) for name in part.labels])
+    return replace(
+        part,
+        y=order[part.y],
+        classes=len(names),
+        labels=names,
+        notes=[*part.notes, f"{where} has its classes in another order than train; they were joined by name"],
     )
 
 

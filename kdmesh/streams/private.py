@@ -22,7 +22,7 @@ NOBODY = -1
 
 
 def own_part(
-    table: Table, streams: dict[str, Stream], agents: Iterable[str], users: Mapping[str, Sequence[str]]
+    table: Table, streams: dict[str, Stream], agents: Iterable[str], users: Mapping[str, Sequence[str]] | None = None
 ) -> Table:
     """The table as a host with these agents may hold it: samples that are private to others are blanked.
 
@@ -39,7 +39,7 @@ def own_part(
         for owner, rows in (stream.shards or {}).items():
             (held if owner in here else blank)[rows] = True
         if stream.shards is None:
-            (held if here.intersection(users.get(stream.name, ())) else blank)[stream.rows] = True
+            (held if here.intersection((users or {}).get(stream.name, ())) else blank)[stream.rows] = True
     blank &= ~held
     if not blank.any():
         return table

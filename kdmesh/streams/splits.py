@@ -94,7 +94,7 @@ def draw(rows: Tensor, count: int, y: Tensor | None, *names: int | str) -> Tenso
     mixed = rows[permutation(len(rows), *names)]
     if y is None:
         return mixed[:count].sort().values
-    counts = torch.bincount(y[mixed])
+    counts = y[mixed].unique(return_counts=True)[1]
     parts = mixed[torch.argsort(y[mixed], stable=True)].split(counts.tolist())
     shares = zip(parts, _quotas(counts.tolist(), count), strict=True)
     return torch.cat([part[:share] for part, share in shares]).sort().values

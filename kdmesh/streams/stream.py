@@ -160,7 +160,7 @@ def _refuse_generated(spec: StreamSpec, where: str) -> None:
     for key in ("generated_by", "prompts", "refresh"):
         if getattr(spec, key) is not None:
             raise MeshError(
-                "generated streams need a text task; this mesh classifies",
+                "streams that an agent generates are planned, and not run by this version",
                 where=f"{where}.{key}",
                 instead="a stream `of` a split or of another stream",
             )

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NOT_ASKED = "not among `features`"
+"""Why a column is left out that nobody asked for."""
+
+
 @dataclass
 class Table:
     """Samples with stable ids: a sample's id is its row here, in the source's own order.
@@ -34,7 +38,11 @@ class Table:
     labels: list[str] = field(default_factory=list)  # names of the classes, where the source has them
     licence: str = "not stated"
     source: str = ""
-    deterministic: bool = True  # false: reading a row twice gives two values; then nothing is cached
+    deterministic: bool = True  # false: reading a row twice gave two values; here stands one of them
+    features: list[str] = field(default_factory=list)  # names of the columns of x, in order, where they have names
+    left_out: dict[str, str] = field(default_factory=dict)  # columns of the source that x lacks, and why
+    divided_by: float = 1.0  # what the source's own values were divided by to give x
+    notes: list[str] = field(default_factory=list)  # what whoever trains on this should hear
 
     @property
     def shape(self) -> torch.Size:

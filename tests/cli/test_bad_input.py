@@ -192,12 +192,9 @@ CASES = {
         changed(LONG, ("kl}", "kl, stream: transfer}")),
         "data.transfer", "the transfer split, which is empty", "transfer: 0.3",
     ),
-    "a batch above the data": (
-        LONG + "train: {batch_size: 5000}\n", "train.batch_size", "batch_size 5000 is above the data", "at most 1294",
-    ),
-    "an agent's batch above the data": (
-        changed(LONG, ("s: {model: mlp}", "s: {model: mlp, train: {batch_size: 5000}}")),
-        "agents.s.train.batch_size", "batch_size 5000 is above the data", "at most 1294",
+    "a batch above the data, of which only full ones count": (
+        LONG + "train: {batch_size: 5000, drop_last: true}\n",
+        "train.drop_last", "1294 samples make no full batch of 5000", "a batch_size of at most 1294",
     ),
     "a model that cannot be imported": (
         changed(LONG, ("s: {model: mlp}", "s: {model: 'nowhere:Net'}")),

@@ -17,12 +17,12 @@ def shards(private: bool) -> dict[str, Stream]:
 
 
 def test_a_host_holds_its_own_private_samples_and_no_others():
-    kept = own_part(table(), shards(private=True), ["a"], {})
+    kept = own_part(table(), shards(private=True), ["a"])
     assert torch.equal(kept.x[:2], table().x[:2]) and torch.equal(kept.x[4:], table().x[4:])
     assert kept.x[2:4].isnan().all() and (kept.y[2:4] == NOBODY).all()
 
 
 def test_nothing_is_blanked_without_private_shards():
     given = table()
-    assert own_part(given, shards(private=False), ["a"], {}) is given
-    assert own_part(given, shards(private=True), ["a", "b"], {}) is given
+    assert own_part(given, shards(private=False), ["a"]) is given
+    assert own_part(given, shards(private=True), ["a", "b"]) is given

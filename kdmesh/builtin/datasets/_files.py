@@ -7,18 +7,43 @@ import zlib
 from pathlib import Path
 
 from kdmesh.errors import MeshError
+from kdmesh.streams.room import memory
+
+
+def room() -> int:
+    """Bytes that one file may hold, unpacked: a quarter of this machine's memory, since it becomes much more there."""
+    return memory() // 4
+
+
+def regular(path: Path, where: str) -> None:
+    """Refuse what is no file, before it is opened: a pipe or a device may never end."""
+    if not path.exists():
+        raise MeshError(f"no file {path}", where=where, instead="a path from the mesh file's folder, or absolute")
+    if not path.is_file():
+        kind = "folder" if path.is_dir() else "pipe" if path.is_fifo() else "device or socket"
+        raise MeshError(f"{path} is a {kind}", where=where, instead="a file")
+    refuse_large(path, path.stat().st_size, where)
+
+
+def refuse_large(path: Path, size: int, where: str) -> None:
+    """Refuse a file of more bytes, unpacked, than this machine has room for."""
+    if size > room():
+        raise MeshError(
+            f"{path} holds {'at least ' if path.suffix == '.gz' else ''}{size:,} bytes, and data are read into memory: "
+            f"this machine takes {room():,} of a file",
+            where=where,
+            instead="a smaller file, or a machine with more memory",
+        )
 
 
 def read_bytes(path: Path, where: str) -> bytes:
     """Return a file's content, unpacked if its name ends in .gz; missing, damaged or empty files are MeshErrors."""
     try:
-        data = path.read_bytes()
+        regular(path, where)
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise MeshError(
-            f"no file {path}", where=where, instead="a path from the mesh file's folder, or absolute"
-        ) from None
+            data = _unpacked(path, where)
+        else:
+            data = path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise MeshError(f"{path}: damaged gzip file ({error})", where=where, instead="a complete copy") from None
     except OSError as error:
@@ -26,6 +51,18 @@ def read_bytes(path: Path, where: str) -> bytes:
     if not data:
         raise MeshError(f"{path} is empty", where=where, instead="a file with data")
     return data
+
+
+def _unpacked(path: Path, where: str) -> bytes:
+    """The content of a packed file, in pieces: one that unpacks without end is refused before it fills memory."""
+    pieces: list[bytes] = []
+    size = 0
+    with gzip.open(path) as packed:
+        while piece := packed.read(2**24):
+            pieces.append(piece)
+            size += len(piece)
+            refuse_large(path, size, where)
+    return b"".join(pieces)
 
 
 def read_text(path: Path, where: str) -> str:

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from kdmesh.builtin.datasets._files import refuse_large, regular
 from kdmesh.builtin.datasets._rows import Rows, cell, number_of
 from kdmesh.errors import MeshError, nearest
 
@@ -16,11 +17,15 @@ PARTS = ("train", "validation", "test")
 def read_parquet(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
     """Return a Parquet file's rows; errors number them from 0."""
     parquet = _library("pyarrow.parquet", "parquet", where)
-    if not path.is_file():
-        raise MeshError(f"no file {path}", where=where, instead="a path from the mesh file's folder, or absolute")
+    regular(path, where)
     try:
+        described = parquet.read_metadata(path)
+        groups = [described.row_group(number) for number in range(described.num_row_groups)]
+        refuse_large(path, sum(group.total_byte_size for group in groups), where)
         table = parquet.read_table(path)
         names, found = table.column_names, table.to_pylist()
+    except MeshError:
+        raise
     except Exception as error:  # of pyarrow: ArrowInvalid, OSError, UnicodeDecodeError
         raise MeshError(
             f"{path}: {_first(error)}", where=where, instead="a complete Parquet file, text in UTF-8"

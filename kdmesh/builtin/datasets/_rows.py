@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.checks import labels
-from kdmesh.streams.table import Table
+from kdmesh.streams.table import NOT_ASKED, Table
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -43,22 +43,44 @@ class Rows:
         return f"{self.path}, column {column!r}, {self.line(row)}"
 
     def is_numeric(self, column: str) -> bool:
-        """Whether the column's first cell is a number: the rest must follow it."""
-        return self.number(self.cells[0][column]) is not None
+        """Whether at least half of the cells are numbers: then all must be."""
+        return 2 * self._numbers(column) >= len(self.cells)
 
-    def numbers(self, column: str) -> list[float]:
+    def why_not(self, column: str) -> str:
+        """Why a column is not taken for numbers, in a few words."""
+        values = [cells[column] for cells in self.cells]
+        filled = [value for value in values if value != ""]
+        if not filled:
+            return "every cell is empty"
+        odd = next((value for value in filled if self.number(value) is None), filled[0])
+        if {str(value).lower() for value in filled} <= {"true", "false"}:
+            return "true and false, no numbers"
+        said = f"{odd if len(str(odd)) <= 20 else str(odd)[:17] + '...'!r} is no number"
+        if isinstance(odd, str) and self.number(odd.replace(",", ".")) is not None:
+            said += " (a decimal point is needed)"
+        count = self._numbers(column)
+        return f"{said}, as are {len(values) - count} of {len(values)} cells" if count else said
+
+    def numbers(
+        self, column: str, instead: str = "a number in every row, or `features` without this column"
+    ) -> list[float]:
         """The column's values; a cell that is no finite number is a MeshError."""
         values = []
         for row, cells in enumerate(self.cells):
             value = self.number(cells[column])
             if value is None or not abs(value) <= LARGEST:
+                odd = len(self.cells) - self._numbers(column)
                 raise MeshError(
-                    f"{self.at(row, column)}: {cells[column]!r} is no finite number",
+                    f"{self.at(row, column)}: {cells[column]!r} is no finite number"
+                    + (f"; {odd} of the {len(self.cells)} cells are none" if odd > 1 else ""),
                     where=self.where,
-                    instead="a number in every row, or `features` without this column",
+                    instead=instead,
                 )
             values.append(value)
         return values
+
+    def _numbers(self, column: str) -> int:
+        return sum(self.number(cells[column]) is not None for cells in self.cells)
 
     def texts(self, column: str) -> list[str]:
         """The column's values as text."""
@@ -68,9 +90,10 @@ class Rows:
 def table_of(train: Rows, test: Rows | None, label: str, features: Sequence[str] | None, classes: int | None) -> Table:
     """Return a table of features ``[N, F]``, the rows of ``test`` as official test split.
 
-    Features are the columns named, in that order, else every numeric one but the label. Columns that are neither
-    numeric nor the label are kept as ``columns``. Labels are whole numbers from 0 where the first one is a number, else
-    class names, numbered in sorted order. What ``test`` holds beyond the classes of ``train`` is refused.
+    Features are the columns named, in that order, else every numeric one but the label: those in which at least half
+    of the cells are numbers, and then all must be. Columns that are neither numeric nor the label are kept as
+    ``columns``, and the table says what was left out and why. Labels are whole numbers from 0 where at least half are
+    numbers, else class names, numbered in sorted order. What ``test`` holds beyond the classes of ``train`` is refused.
     """
     parts = [train] if test is None else [train, test]
     has_columns(train, label, *(features or ()))
@@ -79,15 +102,20 @@ def table_of(train: Rows, test: Rows | None, label: str, features: Sequence[str]
         raise MeshError(f"{test.path}: columns differ from {train.path}: {', '.join(odd)}", where=test.where)
     numeric = [name for name in train.columns if name != label and train.is_numeric(name)]
     chosen = list(features) if features is not None else numeric
-    if label in chosen or len(set(chosen)) < len(chosen) or not chosen:
+    others = [name for name in train.columns if name != label]
+    numbers, used = set(numeric), set(chosen)
+    if label in used or len(used) < len(chosen) or not chosen:
+        why = "; ".join(f"{name}: {train.why_not(name)}" for name in others[:5] if name not in numbers)
         raise MeshError(
-            f"{train.path}: features {chosen}",
+            f"{train.path}: features {chosen}" + (f" ({why})" if why and not chosen else ""),
             where=train.where,
             instead=f"numeric columns, each once, without {label!r}",
         )
     x = torch.cat([torch.tensor([part.numbers(name) for name in chosen], dtype=torch.float32).T for part in parts])
     y, count, names = labels_of(parts, label, classes)
-    texts = [name for name in train.columns if name != label and name not in numeric and name not in chosen]
+    texts = [name for name in others if name not in numbers and name not in used]
+    left_out = {name: NOT_ASKED if features is not None else train.why_not(name) for name in others if name not in used}
+    counting = _counting(x[: len(train.cells)], chosen)
     return Table(
         x.contiguous(),
         y,
@@ -96,7 +124,16 @@ def table_of(train: Rows, test: Rows | None, label: str, features: Sequence[str]
         columns={name: [text for part in parts for text in part.texts(name)] for name in texts},
         labels=names,
         source=str(train.path),
+        features=list(chosen),
+        left_out=left_out,
+        notes=[f"column {name!r} numbers the rows, and is a feature" for name in counting],
     )
+
+
+def _counting(x: Tensor, names: Sequence[str]) -> list[str]:
+    """The columns of ``x [N, F]`` whose values go up by one from row to row."""
+    found = (x.diff(dim=0) == 1).all(0) if len(x) > 2 else torch.zeros(len(names), dtype=torch.bool)
+    return [name for name, counts in zip(names, found.tolist(), strict=True) if counts]
 
 
 def has_columns(rows: Rows, *names: str) -> None:
@@ -112,8 +149,8 @@ def labels_of(
 ) -> tuple[Tensor, int, list[str]]:
     """Labels ``[N]`` int64, the number of classes, and their names if they have names.
 
-    Whole numbers from 0 where the first label is a number, else class names, numbered as in ``names``, by default as in
-    the sorted names of the first part.
+    Whole numbers from 0 where most labels are numbers, else class names, numbered as in ``names``, by default as in the
+    sorted names of the first part.
     """
     train, given = parts[0], names
     if names is not None:
@@ -121,7 +158,8 @@ def labels_of(
     if train.is_numeric(label):
         found = []
         for part in parts:
-            values = torch.tensor(part.numbers(label), dtype=torch.float64)
+            instead = "a whole number from 0 in every row, or a class name in most"
+            values = torch.tensor(part.numbers(label, instead), dtype=torch.float64)
             name = f"{part.path}, column {label!r}"
             y, classes = labels(values, len(values), classes, name, part.where, at=part.line)
             found.append(y)
@@ -150,7 +188,7 @@ def cell(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, (list, dict, bool)):
-        return json.dumps(value)
+        return json.dumps(value, default=str)  # a table's structs may hold dates, decimals or bytes
     return value if isinstance(value, (int, float)) else str(value)
 
 

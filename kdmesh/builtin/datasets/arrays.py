@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdmesh.builtin.datasets._files import refuse_large, regular
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.checks import features, labels
 from kdmesh.streams.from_torch import join
@@ -28,8 +29,7 @@ def arrays(path: str, classes: int | None = None) -> Table:
     readers = {".npz": _npz, ".safetensors": _safetensors}
     if file.suffix not in readers:
         raise MeshError(f"{file} is of no known kind", where=WHERE, instead="a .npz or .safetensors file")
-    if not file.is_file():
-        raise MeshError(f"no file {file}", where=WHERE, instead="a path from the mesh file's folder, or absolute")
+    regular(file, WHERE)
     found = readers[file.suffix](file)
     for key in found:
         if key not in KEYS:
@@ -65,13 +65,15 @@ def _npz(file: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     key = ""
     try:
+        with zipfile.ZipFile(file) as packed:
+            refuse_large(file, sum(part.file_size for part in packed.infolist()), WHERE)
         with np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("one array, not an archive of named arrays")
             for key in archive.files:
                 array = archive[key]
                 found[key] = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise MeshError(
             f"{file}: {f'array {key!r}: ' if key else ''}{error}",
             where=WHERE,

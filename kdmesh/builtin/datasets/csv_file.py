@@ -11,6 +11,8 @@ from kdmesh.builtin.datasets._rows import Rows, table_of
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
 
+LONGEST = 2**31 - 1  # characters of a cell: as many as every platform's library takes
+
 
 def csv_file(
     path: str,
@@ -26,6 +28,7 @@ def csv_file(
 
 def read_csv(path: Path, where: str) -> Rows:
     """Return a file's rows; a MeshError names the line that is no well-formed CSV."""
+    csv.field_size_limit(LONGEST)
     reader = csv.reader(io.StringIO(read_text(path, where), newline=""), strict=True)
     lines: list[int] = []
     cells: list[dict[str, str]] = []
@@ -52,6 +55,6 @@ def read_csv(path: Path, where: str) -> Rows:
 
 def _number(cell: str) -> float | None:
     try:
-        return float(cell)
+        return None if "_" in cell else float(cell)  # Python's own `1_0` is no number of a table
     except ValueError:
         return None

@@ -23,4 +23,5 @@ def digits() -> Table:
         labels=[str(digit) for digit in range(10)],
         licence="see scikit-learn and the UCI repository",
         source="sklearn.datasets.load_digits",
+        divided_by=16,
     )

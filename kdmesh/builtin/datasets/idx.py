@@ -41,7 +41,7 @@ def idx(folder: str, classes: int | None = None) -> Table:
         official = {"test": torch.arange(len(images), len(images) + len(test_images))}
         images, y = torch.cat([images, test_images]), torch.cat([y, test_y])
     x = images.unsqueeze(1).float().div_(255)
-    return Table(x, y, count, official=official, source=str(root))
+    return Table(x, y, count, official=official, source=str(root), divided_by=255)
 
 
 def parse(data: bytes, path: Path, dimensions: int) -> Tensor:

@@ -1,0 +1,117 @@
+"""What is not wrong with data, and worth saying before anyone trains on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kdmesh.streams.learned import HELD_OUT
+from kdmesh.streams.table import NOT_ASKED
+from kdmesh.streams.texts import Texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kdmesh.streams.stream import Stream
+    from kdmesh.streams.table import Table
+
+SHOWN = 5  # names that are written out
+WIDE = 100.0  # a feature's spread beyond which it is called unscaled
+CHUNK = 2**22  # values that are hashed at a time
+FEW = 2.0  # samples a class below which classes look like ids
+
+
+def remarks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
+    """What is left out, values that are not scaled, and classes that are odd."""
+    why = [f"{name} ({reason})" for name, reason in table.left_out.items() if reason != NOT_ASKED]
+    left = [f"columns that are left out: {_some(why)}"] if why else []
+    return [*left, *table.notes, *_unscaled(table), *_classes(table, streams)]
+
+
+def leaks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
+    """Held-out samples that are taught, too, under other ids: test files that repeat training files."""
+    held = [name for name in ("test", "validation") if name in streams]
+    if not held:
+        return []
+    keys, found = _keys(table), []
+    for name in held:
+        learned = torch.cat([keys[streams[part].rows] for part in HELD_OUT[name] if part in streams])
+        own = keys[streams[name].rows]
+        count = int(torch.isin(own, learned).sum())
+        if count == len(own):
+            file = "; is its file that of train?" if name in table.official else ""
+            found.append(f"every {name} sample has the values of one that teaches{file}")
+        elif count:
+            found.append(f"{count} of the {len(own)} {name} samples have the values of one that teaches")
+    if len(keys) > 1 and bool((keys == keys[0]).all()):
+        found.append(f"all {len(keys)} samples are alike: there is nothing to tell classes by")
+    return found
+
+
+def _unscaled(table: Table) -> list[str]:
+    if isinstance(table.x, Texts):
+        return []
+    flat = table.x if table.x.dim() == 2 else table.x.reshape(-1, 1)
+    low, high = flat.amin(0), flat.amax(0)
+    wide = (torch.maximum(high, -low) > WIDE).nonzero().flatten().tolist()
+    if not wide:
+        return []
+    names = table.features or [f"feature {number}" for number in range(flat.shape[1])]
+    names = names if table.x.dim() == 2 else ["the samples"]
+    said = _some([f"{names[column]} ({low[column]:g} to {high[column]:g})" for column in wide])
+    return [f"values that are not scaled: {said}; models may learn little from them, so scale them beforehand"]
+
+
+def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:
+    if table.y is None:
+        return []
+    found, names = [], table.labels
+    there = table.y[table.y >= 0].unique()
+    if len(there) == 1:
+        found.append("every sample is of one class: there is nothing to learn")
+    if table.classes > 2 and len(table) < FEW * len(there):
+        found.append(f"{len(there):,} classes for {len(table):,} samples: is the label a column of ids?")
+    alike: dict[str, list[str]] = {}
+    for name in table.labels:
+        alike.setdefault(name.strip().casefold(), []).append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            found.append(f"classes that differ in blanks or capitals only: {_some([repr(name) for name in group])}")
+    if "train" in streams and len(there) > 1:
+        learned = table.y[streams["train"].rows].unique()
+        never = int(table.classes - len(there))
+        if never:
+            found.append(
+                f"{never:,} of the {table.classes:,} classes have no sample: the labels are {_some(there.tolist())}; "
+                f"numbered from 0, or as names, they would be {len(there)} classes"
+            )
+        lost = there[~torch.isin(there, learned)].tolist()
+        if lost:
+            lost = [names[number] if names else number for number in lost]
+            found.append(f"classes without a training sample: {_some(lost)}")
+    return found
+
+
+def _some(names: Sequence[str | int]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
+
+
+def _keys(table: Table) -> Tensor:
+    """A number for each sample, ``[N]`` int64, that equal samples share; others do so by a chance of about 2**-40."""
+    if isinstance(table.x, Texts):
+        seen: dict[object, int] = {}
+        fields = ((one.text, one.pair, one.prompt, one.messages, one.spans) for one in table.x)
+        return torch.tensor([seen.setdefault(one, len(seen)) for one in fields], dtype=torch.int64)
+    flat = table.x.flatten(1)
+    weights = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=torch.Generator().manual_seed(0)) | 1
+    size = max(1, CHUNK // flat.shape[1])
+    return torch.cat([_mixed(part.contiguous().view(torch.int32)) @ weights for part in flat.split(size)])
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """Spread the bits of float32 values, whose low ones are often zero, over 64."""
+    wide = bits.long() * -7046029254386353131
+    return (wide ^ (wide >> 29)) * -4658895280553007687

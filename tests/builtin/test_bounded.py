@@ -1,0 +1,99 @@
+"""Data that never end, or are too much for this machine, are refused before they are read."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import kdmesh
+from kdmesh.builtin.datasets import _files
+from kdmesh.builtin.datasets.offers import DATASETS
+from kdmesh.engine import room
+from kdmesh.engine.check import examine
+from kdmesh.errors import MeshError
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
+
+OFFERS = {offer.name: offer for offer in DATASETS}
+READERS = {"csv": ".csv", "jsonl": ".jsonl", "text_file": ".txt", "arrays": ".npz", "text": ".csv"}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("what", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_refused_unread(tmp_path, name, what):
+    path = tmp_path / f"data{READERS[name]}"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    if (name, what) == ("text", "folder"):
+        pytest.skip("a folder may be a data set of its own")
+    with pytest.raises(MeshError, match=f"is a {what}") as error:
+        OFFERS[name].make({"path": str(path)})
+    assert error.value.where.startswith(f"data.dataset.{name}")
+
+
+def test_a_pipe_among_idx_files(tmp_path):
+    os.mkfifo(tmp_path / "train-images-idx3-ubyte")
+    with pytest.raises(MeshError, match="is a pipe"):
+        OFFERS["idx"].make({"folder": str(tmp_path)})
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A machine that takes files of a megabyte."""
+    monkeypatch.setattr(_files, "memory", lambda: 4 * 2**20)
+
+
+def test_what_unpacks_without_end_is_given_up(tmp_path, small):
+    with gzip.open(tmp_path / "big.csv.gz", "wb") as file:
+        for _ in range(20):
+            file.write(b"0" * 2**20)
+    assert (tmp_path / "big.csv.gz").stat().st_size < 2**16
+    with pytest.raises(MeshError, match=r"at least [\d,]+ bytes.*this machine takes 1,048,576"):
+        OFFERS["csv"].make({"path": str(tmp_path / "big.csv.gz")})
+    np.savez_compressed(tmp_path / "big.npz", x=np.zeros((2**20, 4)), y=np.zeros(2**20))
+    with pytest.raises(MeshError, match="this machine takes"):
+        OFFERS["arrays"].make({"path": str(tmp_path / "big.npz")})
+    assert zipfile.is_zipfile(tmp_path / "big.npz")
+
+
+def test_large_plain_files_are_refused_by_their_size(tmp_path, small):
+    with (tmp_path / "big.csv").open("wb") as file:
+        file.truncate(2**21)
+    with pytest.raises(MeshError, match="holds 2,097,152 bytes"):
+        OFFERS["csv"].make({"path": str(tmp_path / "big.csv")})
+
+
+def test_classes_that_no_machine_holds_are_refused_with_numbers(tmp_path: Path):
+    rows = [f"{i % 7},{i % 2}" for i in range(20)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,label", *rows, "1,999999999"]) + "\n")
+    mesh = {
+        "data": {"dataset": {"csv": {"path": str(tmp_path / "a.csv"), "classes": 10**9}}},
+        "agents": {"a": {"model": {"mlp": {"hidden": [400]}}}},
+    }
+    with pytest.raises(MeshError, match=r"a needs about [\d,.]+ GiB of memory.*1,000,000,000 classes") as error:
+        examine(make_plan(parse(mesh), registry()))
+    assert error.value.where == "agents.a.model"
+
+
+def test_frozen_weights_need_less_than_those_that_train(monkeypatch):
+    x = torch.randn(40, 100)
+    mesh = kdmesh.Mesh(data=kdmesh.data((x, x[:, :2].argmax(1))), train={"batch_size": 8})
+    mesh.agent("t", {"mlp": {"hidden": [1000]}}, update="frozen")
+    mesh.agent("s", {"mlp": {"hidden": [4]}})
+    mesh.connect("ensemble", teachers="t", student="s", objective="kl")
+    monkeypatch.setattr(room, "memory", lambda: 2**20)  # t: 103,002 weights of 4 bytes
+    assert examine(mesh.plan(), {}, mesh.table)
+    mesh._fields["agents"]["t"]["update"] = "grad"
+    with pytest.raises(MeshError, match=r"t needs about .* with gradients and an optimiser's state"):
+        examine(mesh.plan(), {}, mesh.table)
