@@ -16,7 +16,7 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import lineage, lonely, private, room, texts
+from kdmesh.engine import lineage, lonely, private, room, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
@@ -190,6 +190,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
     known: dict[str, tuple[int, torch.Size, int, frozenset[Kind]]] = {}
+    drawn: dict[str, tuple[list[str] | None, int]] = {}
     said: dict[str, dict[int, str]] = {}
     sizes: dict[str, int] = {}
     for agent, spec in plan.spec.agents.items():
@@ -217,11 +218,14 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             count = sum(parameter.numel() for parameter in module.parameters())
             sizes[key] = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
             known[key] = count, logits.shape, width, kinds_of(module.parameters())
+            drawn[key] = untrained.drawn_of(module)
             _made(plan, agent, values, logits, found)
             said[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
         found.sizes[owner] = sizes[key]
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner] = known[key]
         lonely.refuse(plan, found, agent, said[key])
+        if agent == owner and owner not in modules:
+            untrained.tell(plan, found, owner, *drawn[key])
         if plan.spec.task == "language_modelling":
             found.shapes[agent, ""] = shape[1:]
             continue

@@ -66,12 +66,14 @@ def build(
         _pad(settings, pad)
     _fits(settings, vocabulary, max_length, path)
     how = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "attn_implementation": attention}
-    if path is None or meta:
-        net = _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how)
-    else:
+    drawn = None
+    if path is not None:
         if layers is not None:
             keep_config(settings, layers)  # refuses numbers before weights are read
-        net = read_model(auto, settings, path, revision, trusted, task != LANGUAGE, how, whole)
+        net, drawn = read_model(auto, settings, path, revision, trusted, task != LANGUAGE, how, whole)
+    if path is None or meta:  # on meta, the weights were read for their names and shapes alone
+        net = _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how)
+    else:
         if order is not None and order != sorted(order):
             reorder(net, order)
         if layers is not None:
@@ -84,7 +86,11 @@ def build(
             where="model.hf.path" if path is not None else "model.hf.config",
             instead="config: {is_decoder: true}, or a decoder such as gpt2 or llama",
         )
-    return _dressed(net.train(), task, classes, max_length, separator, path, lora, prefix, gradient_checkpointing)
+    made = _dressed(net.train(), task, classes, max_length, separator, path, lora, prefix, gradient_checkpointing)
+    made.drawn = [name for name, _ in made.net.named_parameters()] if drawn is None else drawn
+    if made.adapted is not None:
+        made.drawn += [name for name, p in made.net.named_parameters() if p.requires_grad and name not in made.drawn]
+    return made
 
 
 def _dressed(
@@ -188,6 +194,12 @@ def _pad(settings: PreTrainedConfig, pad: int | None) -> None:
 def _fits(settings: PreTrainedConfig, vocabulary: int, max_length: int | None, path: str | None) -> None:
     """Every token has an embedding, and every position."""
     text = settings.get_text_config()
+    if text.num_hidden_layers < 1:
+        raise MeshError(
+            f"the model has {text.num_hidden_layers} layers",
+            where="model.hf.path" if path is not None else "model.hf.config",
+            instead="num_hidden_layers: 1 or more",
+        )
     if text.vocab_size < vocabulary:
         raise MeshError(
             f"the tokenizer has {vocabulary} tokens, the model embeddings for {text.vocab_size}",

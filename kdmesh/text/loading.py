@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,10 +12,10 @@ from torch import nn
 
 from kdmesh.errors import MeshError
 from kdmesh.text.aligned import own_memory
-from kdmesh.text.source import check_weights, fetched, quiet
+from kdmesh.text.source import check_weights, fetched, quiet, reach
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -29,16 +31,17 @@ def read_model(
     head: bool,
     how: dict[str, Any],
     whole: bool = False,
-) -> PreTrainedModel:
-    """Load a checkpoint's weights into the model of ``config``.
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a checkpoint's weights into the model of ``config``; with it, the names of those that were drawn anew.
 
-    What transformers would silently draw anew is refused, unless it is a whole head (``head``: classification) that
-    the checkpoint does not have: that one starts at random, from torch's default generator. ``whole``: no weights may
-    be left over, and none drawn.
+    What transformers would silently draw is refused, unless it is a whole head (``head``: classification) that the
+    checkpoint does not have: that one starts at random, from torch's default generator. ``whole``: no weights may be
+    left over, and none drawn. With `meta` as default device the files' headers are read, and the model has no weights.
     """
     check_weights(path)
-    more = how if revision is None else {**how, "revision": revision}
-    with quiet(), fetched(path, PATH, "a complete checkpoint of this architecture"):
+    more = {**how, **reach(path, revision, PATH), **({} if revision is None else {"revision": revision})}
+    meta = torch.get_default_device().type == "meta"
+    with quiet(), fetched(path, PATH, "a complete checkpoint of this architecture"), _device(meta) as device:
         model, info = auto.from_pretrained(
             path,
             config=config,
@@ -47,6 +50,7 @@ def read_model(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to be told of them
             **more,
+            **device,
         )
     for key, stored, own in sorted(info["mismatched_keys"]):
         raise MeshError(
@@ -62,12 +66,26 @@ def read_model(
             f"the weights in {path} are incomplete: {first}{more_keys} missing", where=PATH, instead="a complete copy"
         )
     if whole and info["unexpected_keys"]:
-        first = min(info["unexpected_keys"])
         raise MeshError(
-            f"config.json knows no {first}, which {path} has weights for", where=PATH, instead="a complete copy"
+            f"{path} has weights for {min(info['unexpected_keys'])}, which its config.json knows nothing of",
+            where=PATH,
+            instead="a complete copy",
         )
-    own_memory(model)
-    return model
+    if not meta:
+        own_memory(model)
+    return model, sorted(info["missing_keys"])
+
+
+@contextmanager
+def _device(meta: bool) -> Iterator[dict[str, str]]:
+    """What tells transformers to read no weights; without `accelerate` it cannot, and reads them."""
+    if not meta:
+        yield {}
+    elif find_spec("accelerate") is not None:
+        yield {"device_map": "meta"}
+    else:
+        with torch.device("cpu"):
+            yield {}
 
 
 def is_new_head(model: PreTrainedModel, key: str, missing: Sequence[str]) -> bool:

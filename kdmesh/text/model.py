@@ -35,7 +35,8 @@ class TextModel(nn.Module):
     (of each token, mean over heads, over its sample's tokens, zeros up to ``max_length``).
 
     ``base``: what it started from, ``hub`` whether that is on the hub, ``licence`` what its card states; ``adapted``:
-    `lora` or `prefix`, where only an adapter trains.
+    `lora` or `prefix`, where only an adapter trains; ``drawn``: the parameters that no file had, so that they start at
+    random.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TextModel(nn.Module):
         self.net, self.task, self.classes = net, task, classes
         self.max_length, self.separator = max_length, separator
         self.base, self.hub, self.licence, self.adapted = base, hub, licence, adapted
+        self.drawn: list[str] = []
         layers = net.config.num_hidden_layers
         self.hidden = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.pooled = nn.ModuleList(nn.Identity() for _ in range(layers + 1))

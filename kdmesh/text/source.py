@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.files import inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
+ADAPTER_CONFIG = "adapter_config.json"
+PATIENCE = 5  # seconds for the hub's first answer
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -51,12 +55,13 @@ def local(path: str, where: str) -> Path | None:
 def fetched(path: str, where: str, instead: str) -> Iterator[None]:
     """Say in our words what went wrong while transformers read a folder or asked the hub."""
     from huggingface_hub import constants
-    from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+    except MeshError:
+        raise
+    except Exception as error:  # files may hold anything, and each architecture reads them in its own way
+        reason = said(error)
         attention_exists(error, path)
         if "trust_remote_code" in str(error):
             raise MeshError(
@@ -73,6 +78,50 @@ def fetched(path: str, where: str, instead: str) -> Iterator[None]:
         raise MeshError(f"{path} cannot be read: {reason}", where=where, instead=instead) from None
 
 
+def said(error: Exception) -> str:
+    """What an error says first: a line, and the next one where that only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    bare = isinstance(error, (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError))
+    first = f"{type(error).__name__}: {lines[0]}" if bare else lines[0]
+    return " ".join([first, *lines[1:2]]) if first.endswith(":") else first
+
+
+def reach(path: str, revision: str | None, where: str) -> dict[str, bool]:
+    """How to ask for a hub id: the hub if it answers, else only what was fetched before. Nothing for a folder.
+
+    MeshError where it does not answer, and nothing was fetched.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if local(path, where) is not None:
+        return {}
+    reason = (
+        _unreachable(path, revision, constants.ENDPOINT) if not constants.HF_HUB_OFFLINE else "HF_HUB_OFFLINE is set"
+    )
+    files = ("config.json", "tokenizer.json", "tokenizer_config.json")
+    if not reason:
+        return {}
+    if any(isinstance(try_to_load_from_cache(path, name, revision=revision), str) for name in files):
+        return {"local_files_only": True}
+    raise MeshError(
+        f"{path} is no folder here, and could not be fetched from {constants.ENDPOINT}: {reason}",
+        where=where,
+        instead="a folder made by save_pretrained, or a hub id that can be reached",
+    )
+
+
+@functools.cache
+def _unreachable(path: str, revision: str | None, endpoint: str) -> str:
+    """Why the hub does not answer, "" if it does: asked once and briefly, as libraries try for most of a minute."""
+    from huggingface_hub import get_session, hf_hub_url
+
+    try:
+        get_session().head(hf_hub_url(path, "config.json", revision=revision, endpoint=endpoint), timeout=PATIENCE)
+    except Exception as error:  # of whichever library sends it
+        return said(error)
+    return ""
+
+
 def attention_exists(error: Exception, who: str) -> None:
     """Refuse, if that is what the error is about, a kind of attention that an architecture is not written for."""
     if "attn_implementation" in str(error):
@@ -87,14 +136,23 @@ def read_config(path: str, revision: str | None, trusted: bool, changes: dict[st
 
     where = "model.hf.path"
     folder = local(path, where)
-    if folder is not None and not (folder / "config.json").is_file():
+    if folder is not None and not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise MeshError(f"{path} has no config.json", where=where, instead="a folder made by save_pretrained")
-    more: dict[str, Any] = {} if revision is None else {"revision": revision}
+    if folder is not None and (folder / ADAPTER_CONFIG).is_file():
+        raise MeshError(
+            f"{path} has an {ADAPTER_CONFIG}: it is an adapter of peft, to be read with another model",
+            where=where,
+            instead="the model with the adapter merged: PeftModel.from_pretrained(...).merge_and_unload(), and save it",
+        )
+    more: dict[str, Any] = reach(path, revision, where) | ({} if revision is None else {"revision": revision})
     with quiet(), fetched(path, where, "a config.json of a model that transformers knows"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, **more)
     known_settings(config, changes)
     for name, value in changes.items():
-        setattr(config, name, value)
+        try:
+            setattr(config, name, value)
+        except Exception as error:  # each architecture checks in its own way
+            raise MeshError(said(error), where=f"model.hf.config.{name}", instead="a value that it takes") from None
     return config
 
 
@@ -145,8 +203,11 @@ def check_weights(path: str) -> None:
     elif (folder / INDEX).is_file():
         try:
             names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
-            raise MeshError(f"{folder / INDEX} is damaged", where=where, instead="a complete copy") from None
+            for name in names:
+                inside(folder, name)
+        except Exception as error:  # it may be any JSON, or none
+            said = f"{type(error).__name__}: {error.what if isinstance(error, MeshError) else error}"
+            raise MeshError(f"{folder / INDEX} is damaged: {said}", where=where, instead="a complete copy") from None
     else:
         pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
         found = f"only {', '.join(pickled)}, which can run code when they are read" if pickled else "none"

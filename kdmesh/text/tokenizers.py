@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
-from kdmesh.text.source import fetched, local, quiet
+from kdmesh.text.source import fetched, local, quiet, reach, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,9 @@ def for_model(
     if own is not None:
         return load(own, texts, task)
     assert config.path is not None  # HfConfig asks for one of the two
-    return read(config.path, config.revision, config.trust_remote_code is not None)
+    trusted = config.trust_remote_code is not None
+    read_config(config.path, config.revision, trusted, {})  # which the tokenizer's reader reads, too
+    return read(config.path, config.revision, trusted)
 
 
 def load(
@@ -45,7 +47,7 @@ def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTr
     from transformers import AutoTokenizer
 
     local(path, WHERE)
-    more: dict[str, Any] = {} if revision is None else {"revision": revision}
+    more: dict[str, Any] = reach(path, revision, WHERE) | ({} if revision is None else {"revision": revision})
     with quiet(), fetched(path, WHERE, "a folder with tokenizer.json, or {bpe: {vocabulary: 512}}"):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **more)
     return _fast(tokenizer, path)

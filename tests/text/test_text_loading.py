@@ -83,10 +83,12 @@ def test_layers_out_of_range_are_refused_before_weights_are_read(tmp_path):
 
 def test_on_meta_no_weights_are_read(tmp_path):
     save(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"")
     with torch.device("meta"):
         made = model(path=tmp_path, layers=[1])
     assert made.shapes_only and made.net.config.num_hidden_layers == 1
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with torch.device("meta"), pytest.raises(MeshError, match="is damaged"):  # their names and shapes are
+        model(path=tmp_path, layers=[1])
 
 
 def test_outputs_are_put_into_the_order_of_the_datas_labels(tmp_path):
