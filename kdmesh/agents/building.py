@@ -53,6 +53,8 @@ def _shapes(host: Host, edge: Edge) -> tuple[torch.Size, torch.Size]:
         own = host.blueprint.shapes[edge.target, edge.tap.to]
     if edge.source in host.plan.owner:
         return own, sent(host, edge)
+    if "spans" in edge.needs and edge.source in host.plan.consensus:
+        return own, torch.Size([_width(host, host.plan.consensus[edge.source])])
     return own, torch.Size([]) if edge.form == "labels" else known
 
 
@@ -110,7 +112,7 @@ def _rule(host: Host, node: ConsensusNode) -> Consensus:
     made = Consensus(node, config, host.blueprint.strict)
     made.width = host.table.classes if node.labels is None else len(node.labels)
     if host.plan.spec.task == "language_modelling":
-        made.width = min(outputs(host, agent)[0] for agent in _around(host, node))
+        made.width = _width(host, node)
         made.prefix = True
     more = {"columns": facts.columns(host, node)} if node.column else {}
     given = tuple(sent(host, edge) for edge in node.given)
@@ -122,10 +124,15 @@ def _rule(host: Host, node: ConsensusNode) -> Consensus:
     return made
 
 
+def _width(host: Host, node: ConsensusNode) -> int:
+    """How many columns a consensus of language models has: as many as all have that are compared in it."""
+    return min(outputs(host, agent)[0] for agent in _around(host, node))
+
+
 def _around(host: Host, node: ConsensusNode) -> list[str]:
-    """The agents whose outputs a consensus combines, and those that read it."""
+    """The agents whose outputs a consensus combines, and those that read it column by column."""
     heard = [name for member in node.members for name in leaves(host, member)]
-    readers = [edge.target for edge in node.readers]
+    readers = [edge.target for edge in node.readers if "spans" not in edge.needs]
     nodes = [host.plan.consensus[name] for name in readers if name in host.plan.consensus]
     return [*heard, *(n for n in readers if n in host.plan.owner), *(a for n in nodes for a in _around(host, n))]
 

@@ -30,9 +30,15 @@ def of_stream(host: Host, edge: Edge) -> dict[str, Any]:
     found = {name: known[name] for name in edge.needs if name in known}
     if "tokens" in edge.needs:
         found["tokens"] = host.reading.encoder(edge.target).words()
-        if edge.source in host.plan.owner:
-            found["source_tokens"] = host.reading.encoder(edge.source).words()
+        found["source_tokens"] = host.reading.encoder(speaker(host.plan, edge.source)).words()
     return found
+
+
+def speaker(plan: Plan, node: str) -> str:
+    """The agent in whose tokens a node speaks: itself, or, of a consensus, any of its members, which read alike."""
+    while node in plan.consensus:
+        node = plan.consensus[node].members[0].source
+    return node
 
 
 def of_batch(needs: tuple[str, ...], lane: Lane, batch: Batch, theirs: Batch | None) -> dict[str, Tensor | None]:

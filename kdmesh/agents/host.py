@@ -13,7 +13,7 @@ from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build, load_weights, origin
 from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.agents.feed import Feed
-from kdmesh.agents.lesson import Frame, Lesson
+from kdmesh.agents.lesson import Frame, Lesson, settled
 from kdmesh.agents.optimizers import load_optimizers
 from kdmesh.agents.reading import Reading
 from kdmesh.agents.weights import Weights
@@ -219,7 +219,7 @@ class Host:
                 if self.streams[op.stream].private:
                     raise RunFailed(f"a signal made on the private stream {op.stream!r} would leave {self.name}")
                 if op in frame.values:
-                    exports[step, op] = pack(frame.values[op], lesson.sent(op))
+                    exports[step, op] = pack(settled(frame.values[op]), lesson.sent(op))
             if step in segment.complete:
                 lesson.finish(frame)
                 del lesson.frames[step]

@@ -92,9 +92,16 @@ class Lesson:
             )
         return frame.batches[key]
 
-    def labels(self, frame: Frame, agent: str, stream: str) -> Tensor | None:
-        """The labels of an agent's batch."""
-        batch = self.batch(frame, self.lane(agent, stream))
+    def spoken(self, node: ConsensusNode, reader: str) -> Lane:
+        """The lane whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
+        lane, who = self.lane(reader, node.stream), facts.speaker(self.host.plan, node.name)
+        if not lane.units or self.host.reading.key(who) == self.host.reading.key(reader):
+            return lane
+        return self.host.feed.lane(node.stream, who, lane.device)
+
+    def labels(self, frame: Frame, node: ConsensusNode, reader: str) -> Tensor | None:
+        """The labels of what a consensus says of a reader's batch."""
+        batch = self.batch(frame, self.spoken(node, reader))
         return None if batch is None else batch.y
 
     def facts(
@@ -105,12 +112,13 @@ class Lesson:
         batch, theirs = self.batch(frame, lane), None
         assert batch is not None
         if "spans" in needs:
-            theirs = self.batch(frame, self.host.feed.lane(stream, source, lane.device))
+            who = facts.speaker(self.host.plan, source)
+            theirs = self.batch(frame, self.host.feed.lane(stream, who, lane.device))
         return facts.of_batch(needs, lane, batch, theirs)
 
     def column(self, frame: Frame, agent: str, node: ConsensusNode) -> Tensor:
         """The numbers of the values that a rule reads, for an agent's batch."""
-        lane = self.lane(agent, node.stream)
+        lane = self.spoken(node, agent)
         batch = self.batch(frame, lane)
         assert batch is not None
         return self.host.numbers(node, lane)[lane.rows(batch.at)]
@@ -202,7 +210,7 @@ class Lesson:
             if edge.source == exit.node and exit == Op("f", exit.node, _base(self.lane(exit.node, edge.stream)))
         ]
         threads = agent.weights.settings.threads
-        heard = self.host.plan.owner[op.node] in self.ends and self._is_heard(op)
+        heard = self.host.plan.owner[op.node] in self.ends and (bool(keys) or self._is_heard(op))
         forward_now, threads_now, batch_of = agent.forward, self.host.threads, self.batch
         ahead = None if train_mode else ragged.ahead(self, agent, lane, names)
 
@@ -280,17 +288,19 @@ class Lesson:
                 value = frame.values.get(op)
                 if value is None:
                     return None
-                tensor: Any = value[1][what] if what else value[0]
+                tensor: Any = value[1][what] if what else (settled(value)[0] if detach else value[0])
                 if detach:
-                    tensor = (tensor if what else value[1].get(SETTLED, tensor)).detach()
+                    tensor = tensor.detach()
                 signal = frame.signals[key] = Signal(tensor.to(device) if moves else tensor, form)
             return signal
 
         return live
 
     def _snapshot(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
-        lane, what = self.lane(reader, edge.stream), edge.what
+        lane, what, reading = self.lane(reader, edge.stream), edge.what, self.host.reading
         device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
+        if reading.key(edge.source) != reading.key(reader):
+            lane = self.host.feed.lane(edge.stream, edge.source, device)  # the same samples in the source's own tokens
 
         def snapshot(frame: Frame) -> Signal | None:
             old, batch = self.host.snapshots.get(edge.source), self.batch(frame, lane)
@@ -328,7 +338,7 @@ class Lesson:
         key = (name, consensus.variant(reader))
         if key in frame.combined:
             return frame.combined[key]
-        lane = self.lane(reader, consensus.node.stream)
+        lane = self.spoken(consensus.node, reader)
         batch = self.batch(frame, lane)
         signal: Signal | None = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
@@ -375,9 +385,14 @@ class Lesson:
                 batch = self.batch(frame, lane)
                 at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
                 if batch is not None:
-                    tensor = dense(value[1][key.what] if key.what else value[0]).detach()
+                    tensor = dense(value[1][key.what] if key.what else settled(value)[0]).detach()
                     starts = self.host.agents[key.source].starts(lane.x, key.what)
                     self.host.store.record(key, len(lane), batch.at, tensor, at_once, starts)
+
+
+def settled(value: Value) -> Value:
+    """What a forward gave, with logits as they were before anyone was updated: for who reads them later."""
+    return value[1].get(SETTLED, value[0]), value[1]
 
 
 def _base(lane: Lane) -> str:

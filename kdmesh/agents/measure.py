@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.agents import metrics
+from kdmesh.agents import facts, metrics
 from kdmesh.agents.crossing import unpack
 from kdmesh.signals import Signal
 from kdmesh.store import Key
@@ -108,9 +108,7 @@ def _owner(host: Host, source: str, stream: str) -> str:
     shards = host.streams[stream].shards
     if shards is not None:
         return next(name for name in shards if name in host.agents)
-    while source in host.consensus:
-        source = host.consensus[source].node.members[0].source
-    return source
+    return facts.speaker(host.plan, source)
 
 
 def describe(host: Host, agent: Agent) -> dict[str, Any]:

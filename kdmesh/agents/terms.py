@@ -138,7 +138,7 @@ class SpreadTerm(Term):
             return None
         facts: dict[str, Any] = {"present": present}
         if node.needs_labels:
-            facts["labels"] = self.lesson.labels(frame, reader, node.stream)
+            facts["labels"] = self.lesson.labels(frame, node, reader)
         if node.column:
             facts["column"] = self.lesson.column(frame, reader, node)
         if node.space == "gradient":
@@ -155,7 +155,8 @@ class SpreadTerm(Term):
                 continue
             mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
             self.seen = mine, theirs = mine, _beside(mine, theirs)
-            every = weight if len(weight) == len(mine) else None  # one factor for all, between unlike rows
+            rows = theirs.value if "spans" in self.edge.needs else mine
+            every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows
             loss = self.compute(mine, theirs.value, form="logits", weights=every, **self.given(frame, edge.source))
             loss = loss if every is not None else loss * weight[0]
             total = loss if total is None else total + loss

@@ -172,9 +172,25 @@ def compare(plan: Plan, found: Checked) -> None:
     for edge in plan.edges:
         for source in _agents(plan, edge) if edge.target in plan.spec.agents else ():
             if "spans" not in edge.needs and (plan.spec.task != "classification" or _per_token(found, edge, source)):
-                _same_tokens(plan, found, edge, source)
-                if edge.form != "hidden" and plan.spec.task == "language_modelling":
-                    _same_vocabulary(plan, found, edge, source)
+                _same_rows(plan, found, (source, edge.target), edge, "an objective for unlike tokenizers: uld, span")
+    for node in plan.consensus.values() if plan.spec.task != "classification" else ():
+        first, *others = ((name, edge) for edge in node.inputs for name in _agents(plan, edge))
+        for name, edge in others:
+            _same_rows(plan, found, (first[0], name), edge, "from each a flow of its own, with objective uld or span")
+        for edge in node.readers if node.space == "gradient" else ():
+            if "spans" in edge.needs and found.reading.key(first[0]) != found.reading.key(edge.target):
+                raise MeshError(
+                    f"{edge.target} has other tokens than the sources of {node.name}, and a rule cannot compare the "
+                    "gradients at its tokens with what they say of theirs",
+                    where=edge.where,
+                    instead="space: loss, probs or logits on the consensus",
+                )
+
+
+def _same_rows(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge, instead: str) -> None:
+    _same_tokens(plan, found, ends, edge, instead)
+    if edge.form != "hidden" and plan.spec.task == "language_modelling":
+        _same_vocabulary(plan, found, ends, edge)
 
 
 def _agents(plan: Plan, edge: Edge) -> Iterator[str]:
@@ -190,9 +206,9 @@ def _per_token(found: Checked, edge: Edge, source: str) -> bool:
     return edge.tap is not None and (source, edge.tap.of) in found.per_token
 
 
-def _same_tokens(plan: Plan, found: Checked, edge: Edge, source: str) -> None:
-    """Both ends have a row for the same parts of each text."""
-    reading, target = found.reading, edge.target
+def _same_tokens(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge, instead: str) -> None:
+    """Two agents have a row for the same parts of each text. ``instead``: what else to write than a flow like this."""
+    reading, (source, target) = found.reading, ends
     if reading.key(source) == reading.key(target):
         return
     if plan.spec.task == "token_classification" and edge.form != "hidden":
@@ -207,17 +223,20 @@ def _same_tokens(plan: Plan, found: Checked, edge: Edge, source: str) -> None:
             instead="a larger max_length, or over: drop",
         )
     raise MeshError(
-        f"{source} and {target} cut texts into different tokens, and this flow compares token by token",
+        f"{source} and {target} cut texts into different tokens, and "
+        + ("this flow compares" if target == edge.target else f"{edge.target} combines what they say")
+        + " token by token",
         where=edge.where,
-        instead="agents with one tokenizer and limit, or an objective for unlike tokenizers: uld, span",
+        instead=f"agents with one tokenizer and limit, or {instead}",
     )
 
 
-def _same_vocabulary(plan: Plan, found: Checked, edge: Edge, source: str) -> None:
-    one, other = (found.shapes[agent, ""][0] for agent in (source, edge.target))
+def _same_vocabulary(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge) -> None:
+    source, target = ends
+    one, other = (found.shapes[agent, ""][0] for agent in ends)
     if one != other and plan.spec.text.vocabulary == "exact":
         raise MeshError(
-            f"{source} has {one:,} outputs and {edge.target} {other:,}: their vocabularies differ in size",
+            f"{source} has {one:,} outputs and {target} {other:,}: their vocabularies differ in size",
             where=edge.where,
             instead=f"text: {{vocabulary: prefix}} compares the first {min(one, other):,}, renormalised",
         )
