@@ -205,7 +205,7 @@ class Experiment:
             except RunFailed as error:
                 failure = failure or error
             if failed and failure is not None:
-                advice = self.request.advice.format(folder.root)
+                advice = self.request.advice.format(str(folder.root))
                 failure.add_note(f"everything else stands in {folder.root}; to try again what failed: {advice}")
         return failure
 

@@ -125,7 +125,7 @@ def run_once(
             try:
                 return _train(request, ready, session, events, finish)
             except BaseException as error:
-                interrupted = isinstance(error, KeyboardInterrupt)
+                interrupted = not isinstance(error, Exception)
                 with suppress(RunFailed):  # the log may be what could not be written
                     events.emit("run_failed", error=str(error) or type(error).__name__, interrupted=interrupted)
                 raise
@@ -256,7 +256,7 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
     """What to raise for what ended a run: what stands, and how to go on; of an error nobody foresaw, in short."""
     if folder is None:
         return error
-    advice = request.advice.format(request.within or folder.root)
+    advice = request.advice.format(str(request.within or folder.root))
     if not isinstance(error, Exception):  # an interruption
         return (AtOnce if isinstance(error, AtOnce) else KeyboardInterrupt)(f"go on with: {advice}")
     if not isinstance(error, MeshError):

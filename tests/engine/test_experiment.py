@@ -1,0 +1,218 @@
+"""Seeds and controls are one run: broken off anywhere it goes on to the table of the unbroken one, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import kdmesh
+from kdmesh.backends.inline import InlineBackend
+from kdmesh.cli import main
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.streams.table import Table
+
+MESH = """
+name: small
+data: {dataset: digits, train: 60, validation: 40, test: 40}
+agents: {t1: {model: {mlp: {hidden: [16]}}}, t2: {model: {mlp: {hidden: [8]}}}, s: {model: {mlp: {hidden: [4]}}}}
+connect: [{ensemble: {teachers: [t1, t2], student: s}}]
+train: {epochs: 1, batch_size: 30, optimizer: {adamw: {lr: 1e-2}}}
+"""
+ASKED = ("--backend", "inline", "--seeds", "2", "--controls")
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Run a command here. ``last``: the part, from 1, and the call in it at which the process is gone.
+
+    Returns the exit code, what it printed and what it said.
+    """
+    (tmp_path / "mesh.yaml").write_text(MESH, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    opened, called = InlineBackend.open, InlineBackend.call
+
+    def run(*arguments: str, last: tuple[int, int] = (0, 0)) -> tuple[int, str, str]:
+        part, calls = 0, 0
+
+        def open_(self: Any, *args: Any) -> None:
+            nonlocal part, calls
+            part, calls = part + 1, 0
+            opened(self, *args)
+
+        def call(self: Any, *args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if (part, calls) == last:
+                raise Killed
+            return called(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(InlineBackend, "open", open_)
+            patch.setattr(InlineBackend, "call", call)
+            code = main(list(arguments))
+        out, said = capsys.readouterr()
+        return code, out, said
+
+    return run
+
+
+def tables(root: Path) -> tuple[str, str]:
+    return (root / "results.json").read_text(encoding="utf-8"), (root / "results.csv").read_text(encoding="utf-8")
+
+
+def printed(text: str) -> list[str]:
+    """What a run prints, but for the last line: folder and seconds."""
+    return text.splitlines()[:-1]
+
+
+def test_broken_off_anywhere_it_ends_with_the_table_of_the_unbroken_one(command: Any, tmp_path: Path) -> None:
+    code, whole, _ = command("run", "mesh.yaml", "--out", "whole", *ASKED)
+    assert code == 0
+    (root,) = tmp_path.glob("whole/*/*")
+    for last in ((2, 6), (4, 20)):  # in a control, and in a seed after it
+        code, _, said = command("run", "mesh.yaml", "--out", f"{last}", *ASKED, last=last)
+        (folder,) = tmp_path.glob(f"{last}/*/*")
+        assert code == 130 and said.splitlines()[-1] == (
+            f"kdmesh: interrupted; go on with: kdmesh resume {folder.relative_to(tmp_path)}"
+        )
+        assert "failed" not in said and not (folder / "results.json").exists()
+        code, out, said = command("resume", str(folder))
+        assert code == 0, said
+        assert printed(out) == printed(whole) and tables(folder) == tables(root)
+    code, _, said = command("resume", str(folder))
+    assert code == 2 and "this run has finished" in said
+
+
+def test_a_folder_holds_every_part_and_a_part_points_to_the_whole(command: Any, tmp_path: Path) -> None:
+    assert command("run", "mesh.yaml", "--out", "runs", *ASKED, last=(2, 4))[0] == 130
+    (root,) = tmp_path.glob("runs/*/*")
+    assert [path.name for path in (root / "seeds").iterdir()] == ["0"]
+    (control,) = (root / "seeds" / "0" / "controls").iterdir()
+    for part in (root / "seeds" / "0", control):
+        code, _, said = command("resume", str(part))
+        assert code == 2 and f"this is a part of the run {root}" in said and f"instead: resume {root}" in said
+    moved = Path(shutil.move(root, tmp_path / "moved"))  # controls read the teachers' files in it
+    assert command("resume", str(moved))[0] == 0
+    assert sorted(path.name for path in (moved / "seeds" / "1" / "controls").iterdir()) == ["s-alone", "s-best-teacher"]
+    loaded = kdmesh.load(moved / "seeds" / "1" / "controls" / "s-alone" / "agents" / "s")
+    assert loaded(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_one_seed_keeps_its_table_too(command: Any, tmp_path: Path) -> None:
+    assert command("run", "mesh.yaml", "--out", "runs", "--backend", "inline")[0] == 0
+    (root,) = tmp_path.glob("runs/*/*")
+    found, sheet = tables(root)
+    table = json.loads(found)
+    assert table["metric"] == "accuracy" and table["runs"][0]["agents"].keys() == {"t1", "t2", "s"}
+    test = table["runs"][0]["agents"]["s"]["metrics"]["test"]["accuracy"]
+    assert sheet.splitlines()[0] == "seed,trained,node,role,split,metric,value"
+    assert f"0,mesh,s,student,test,accuracy,{test!r}" in sheet.splitlines()
+    assert not (root / "seeds").exists() and not (root / "controls").exists()
+
+
+def test_a_seed_that_fails_does_not_keep_the_others_from_their_table(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdmesh.agents.host import Host
+
+    inner = Host.begin
+
+    def begin(self: Host, stage: str, *args: Any) -> Any:
+        if self.plan.spec.seed == 1 and stage == "s" and self.plan.spec.name == "small":
+            raise RunFailed("the loss became nan", where="agents.s", instead="a smaller learning rate")
+        return inner(self, stage, *args)
+
+    monkeypatch.setattr(Host, "begin", begin)
+    code, out, said = command("run", "mesh.yaml", "--out", "runs", "--backend", "inline", "--seeds", "3")
+    (root,) = tmp_path.glob("runs/*/*")
+    assert code == 1 and "seed 1 failed: " in said
+    assert said.splitlines()[-1] == (
+        f"everything else stands in {root.relative_to(tmp_path)}; to try again what failed: "
+        f"kdmesh resume {root.relative_to(tmp_path)}"
+    )
+    assert "2 seeds" in out
+    assert list(json.loads((root / "results.json").read_text(encoding="utf-8"))["failed"]) == ["seed 1"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command("resume", str(root))
+    assert code == 0 and "3 seeds" in out
+    assert [run["seed"] for run in json.loads((root / "results.json").read_text(encoding="utf-8"))["runs"]] == [0, 1, 2]
+
+
+def data() -> Table:
+    x = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    part = (x, x[:, :3].argmax(1))
+    return kdmesh.data(part, part, part)
+
+
+def given(**more: Any) -> kdmesh.Mesh:
+    """Two teachers and a student given as modules; fields of the second teacher."""
+    torch.manual_seed(0)
+    made = kdmesh.Mesh(data=data(), train={"epochs": 1, "batch_size": 30})
+    made.agent("t1", nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    made.agent("t2", nn.Linear(6, 3), **more)
+    made.agent("s", nn.Linear(6, 3))
+    made.connect("ensemble", teachers=["t1", "t2"], student="s")
+    return made
+
+
+def test_controls_of_modules_given_from_python(tmp_path: Path) -> None:
+    result = given().run(backend="inline", out=tmp_path, controls=True, seeds=2)
+    for one, seed in zip(result.seeds, (0, 1), strict=True):
+        assert one.summary["seed"] == seed and one.folder == result.folder / "seeds" / str(seed)
+        controls = one.summary["controls"]["s"]
+        best = controls["best_teacher"]
+        assert best["teacher"] == one.summary["best_teacher"] and best["test"]["accuracy"] >= 0
+        saved = json.loads((one.folder / "controls" / "s-best-teacher" / "summary.json").read_text(encoding="utf-8"))
+        teacher = saved["agents"][best["teacher"]]["weights_sha256"]
+        assert teacher == one[best["teacher"]].weights_sha256
+    assert result["s"] is result.seeds[0]["s"] and result.table["over_seeds"]["verdicts"]
+
+
+def test_a_file_of_weights_goes_into_a_module_given_from_python(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(5)
+    weights = nn.Linear(6, 3).state_dict()
+    save_file(weights, tmp_path / "t2.safetensors")
+    made = given(weights=str(tmp_path / "t2.safetensors"), update="frozen")
+    found = made.run(backend="inline")["t2"].module.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+def test_a_run_from_python_goes_on_with_the_seeds_and_controls_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = given().run(out=tmp_path / "whole", seeds=2, controls=True)
+    inner, calls = InlineBackend.call, []
+
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 60:
+            raise KeyboardInterrupt
+        return inner(self, *args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(InlineBackend, "call", call)
+        given().run(out=tmp_path / "cut", seeds=2, controls=True)
+    (folder,) = tmp_path.glob("cut/*/*")
+    assert str(caught.value) == f"go on with: the same mesh's run(resume={str(folder)!r})"
+    with pytest.raises(MeshError, match="was begun with seeds=2"):
+        given().run(resume=folder, seeds=3)
+    again = given().run(resume=folder)
+    assert tables(folder) == tables(whole.folder)
+    for one, other in zip(again.seeds, whole.seeds, strict=True):
+        assert {name: agent.weights_sha256 for name, agent in one.agents.items()} == {
+            name: agent.weights_sha256 for name, agent in other.agents.items()
+        }
