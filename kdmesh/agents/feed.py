@@ -138,5 +138,5 @@ class Feed:
         return self._lanes[key]
 
     def one(self, agent: str, device: torch.device) -> Tensor | Tokens:
-        """One sample as an agent reads it."""
-        return self.reading.samples(agent, torch.arange(1)).to(device)
+        """One sample as an agent reads it: the first text that is here, where some are private to others."""
+        return self.reading.samples(agent, self.reading.here[:1] if self.reading.texts else torch.arange(1)).to(device)

@@ -45,6 +45,8 @@ def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: i
     x = _stack([item[0] for item in items], "x")
     y = None if items[0][1] is None else _stack([item[1] for item in items], "y")
     names = [] if y is None else class_names(dataset)
+    if y is not None and names and int(y.max()) >= len(names):
+        names = []  # they name something else
     table = _build(x, y, (len(names) or None) if classes is None else classes)
     table.labels = names if len(names) == table.classes else []
     table.deterministic = all(_same(items[i], item) for i, item in again.items())

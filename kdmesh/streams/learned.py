@@ -45,15 +45,19 @@ def record(table: Table, data: DataSpec) -> Record:
 def overlap(before: Record, table: Table, streams: Mapping[str, Stream]) -> tuple[str, int, int] | None:
     """Return a split that is held out now, how many of its samples a record's bearer may have learned, and of how many.
 
-    None where there are none, or where the record is of other data. Data are the same if their samples are, or if as
-    many come from a source of the same name: other columns of one file, say. A damaged record is a ValueError.
+    None where there are none, or where the record is of other data. Data are the same if their samples are, or their
+    labels and the source's name: other columns of one file, say. The same samples with other labels may have been split
+    in any way. A damaged record is a ValueError.
     """
     try:
-        same = before["x_sha256"] == table.fingerprint["x_sha256"] or (
-            before["source"] not in ("", "torch") and before["source"] == Path(table.source).name
-        )
-        if not same or before["samples"] != len(table):
+        now = table.fingerprint
+        labels = before["y_sha256"] == now["y_sha256"]
+        named = labels and table.y is not None and before["source"] == Path(table.source).name not in ("", "torch")
+        if before["samples"] != len(table) or not (named or before["x_sha256"] == now["x_sha256"]):
             return None
+        if not labels and before["splits"]["stratify"]:
+            held = next((name for name in HELD_OUT if name in streams), None)
+            return None if held is None else (held, len(streams[held].rows), len(streams[held].rows))
         official = {name: _rows(runs) for name, runs in before["official"].items()}
         was = split(replace(table, official=official), DataSpec.model_validate({"dataset": "any", **before["splits"]}))
     except (KeyError, TypeError, AttributeError, MeshError) as error:
@@ -72,7 +76,7 @@ def changes(before: Record, table: Table, data: DataSpec) -> str:
     now = record(table, data)["splits"]
     then = {key: value for key, value in before["splits"].items() if now.get(key) != value}
     said = [f"no data.{key}" if value is None else f"data.{key}: {str(value).lower()}" for key, value in then.items()]
-    return ", ".join(said) or "the same files as train, validation and test"
+    return ", ".join(said) or "the same files and labels"
 
 
 def _runs(rows: Tensor) -> list[list[int]]:

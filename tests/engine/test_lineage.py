@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from kdmesh.errors import MeshError
 from kdmesh.spec import DataSpec
 from kdmesh.spec.read import parse
 from kdmesh.streams.learned import overlap, record
+from kdmesh.streams.stream import resolve
 
 MODEL = {"mlp": {"hidden": [8]}}
 TRAIN = {"steps": 4, "batch_size": 16}
@@ -162,3 +164,23 @@ def test_a_damaged_record_is_not_known_rather_than_trusted():
     for broken in ({}, {**good, "splits": {"seed": "x"}}, {**good, "official": 3}, {**good, "splits": None}):
         with pytest.raises(ValueError):
             overlap(broken, table, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, ("test", 0)),
+        ({"x": points(seed=7)[0], "source": "torch"}, None),  # other samples
+        ({"x": points()[0][:, :4], "source": "a.csv"}, ("test", 1)),  # other columns of one file
+        ({"x": points(seed=7)[0], "y": points(seed=7)[1], "source": "a.csv"}, None),  # another file of that name
+        ({"y": points()[1].flip(0)}, ("test", 40)),  # other labels: split in another way
+    ],
+)
+def test_which_data_are_the_same(change, found):
+    table, data = kdmesh.data(points()), DataSpec(dataset="given", seed=1)
+    before = {**record(table, DataSpec(dataset="given")), "source": "a.csv"}
+    now = replace(table, **{"source": "a.csv", **change})
+    leak = overlap(before, now, resolve(now, data, {}))
+    assert (leak is None) == (found is None)
+    if found is not None:
+        assert leak[0] == found[0] and found[1] <= leak[1] <= leak[2] == 40
