@@ -123,7 +123,10 @@ def final_table(summary: dict[str, Any]) -> Grid:
         notes.append("oracle: the rule reads the labels it is measured on")
     notes += [] if by.higher else [f"{by.title}: lower is better"]
     notes += _marked(summary)
-    return Grid(f"{summary.get('name', 'mesh')}, seed {summary.get('seed', '?')}", columns, rows, "\n".join(notes))
+    title = f"{summary.get('name', 'mesh')}, seed {summary.get('seed', '?')}"
+    if summary.get("data_seed"):
+        title += f", data seed {summary['data_seed']}"
+    return Grid(title, columns, rows, "\n".join(notes))
 
 
 def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:

@@ -138,3 +138,16 @@ def test_a_pipe_gets_plain_text_in_full(summary, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     text = "\n".join(lines(final_table(summary)))
     assert "\x1b" not in text and "forwards" in text and not any(line.endswith(" ") for line in text.splitlines())
+
+
+def test_a_moved_data_seed_and_what_qualifies_the_figures_stand_in_every_table(summary):
+    moved = {**summary, "data_seed": 3, "notes": ["what t was trained on is not known"]}
+    assert lines(final_table(moved))[0] == "council, seed 7, data seed 3"
+    for found in (lines(final_table(moved)), lines(seeds_table(over_seeds([moved, {**moved, "seed": 8}])))):
+        assert "note: what t was trained on is not known" in found
+    assert "data seed 3" in " ".join(lines(seeds_table(over_seeds([moved]))))
+
+
+def test_runs_of_different_data_seeds_are_not_paired(summary):
+    with pytest.raises(ValueError, match="different data seeds"):
+        over_seeds([summary, {**summary, "data_seed": 3}])
