@@ -215,13 +215,14 @@ def data(train: Any, validation: Any = None, test: Any = None, *, classes: int |
     return join(table_from(train, classes), read(validation), read(test))
 
 
-def load(folder: str | Path) -> nn.Module:
+def load(folder: str | Path, code: bool = True) -> nn.Module:
     """Give an agent's folder of a run back as a module in eval mode, ready to predict.
 
     A model of texts comes with its tokenizer: ``module(["a text"])`` gives logits, see :mod:`kdmesh.text.saved`.
-    Weights have the types that they were saved in. Raises MeshError for a folder that is damaged, or whose class is
-    not stored.
+    Weights have the types that they were saved in. ``code`` False refuses a model that is named by an import path: an
+    agent's folder that names one is a program, as a mesh is. Raises MeshError for a folder that is damaged, or whose
+    class is not stored.
     """
     from kdmesh.agents import loading
 
-    return loading.load(folder)
+    return loading.load(folder, code)

@@ -113,12 +113,28 @@ def inside(root: Path, *names: str) -> Path:
     plainly = (
         all(name and "\0" not in name and not PurePath(name).is_absolute() for name in names) and ".." not in parts
     )
-    try:
-        if plainly and path.resolve() != (home := root.resolve()) and path.resolve().is_relative_to(home):
-            return path
-    except (OSError, RuntimeError):  # a circle of links
-        pass
+    home = root.resolve()
+    if plainly and _below(path, home) and path.resolve() != home:
+        return path
     raise MeshError(f"{'/'.join(names)!r} leads outside of this folder", file=str(root), instead="a plain name")
+
+
+def link_outside(root: Path, home: Path | None = None) -> Path | None:
+    """A link below a folder that leads out of it, or out of ``home``; None where there is none."""
+    home = (home or root).resolve()
+    for parent, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            path = Path(parent, name)
+            if path.is_symlink() and not _below(path, home):
+                return path
+    return None
+
+
+def _below(path: Path, home: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(home)
+    except (OSError, RuntimeError):  # a circle of links
+        return False
 
 
 def _sync(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from kdmesh.agents.scaled import unscale
 from kdmesh.errors import MeshError
+from kdmesh.imports import maker
 from kdmesh.signals.lazy import Lazy
 from kdmesh.streams.seeds import mix
 
@@ -61,7 +61,7 @@ def build(
     torch.manual_seed(seed_of(plan, agent))
     with torch.device(device if device == "meta" else "cpu"):
         if spec.model.is_import:
-            module = import_path(spec.model.name, where)(**spec.model.config)
+            module = maker(spec.model.name, where, (nn.Module,), "nn.Module")(**spec.model.config)
         else:
             offer = registry.find("models", spec.model.name, where)
             try:
@@ -117,15 +117,6 @@ def _make(
             instead="mlp, cnn ..., or a data set of texts",
         )
     return offer.make(config, input_shape=table.shape, classes=classes)
-
-
-def import_path(path: str, where: str) -> Any:
-    """Resolve ``package.module:Thing``."""
-    module, _, attribute = path.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise MeshError(f"cannot import {path!r}: {error}", where=where, instead="package.module:Thing") from None
 
 
 def load_weights(module: nn.Module, path: str, where: str) -> None:

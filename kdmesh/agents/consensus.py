@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdmesh.agents.build import import_path
 from kdmesh.agents.facts import own_classes
+from kdmesh.imports import import_path
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
 from kdmesh.signals.lazy import Combined, Lazy, dense, narrowed

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import typing
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +11,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from kdmesh.agents.build import import_path, read_weights
+from kdmesh.agents.build import read_weights
 from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
 from kdmesh.agents.scaled import scale
 from kdmesh.agents.taps import AtExit
 from kdmesh.errors import MeshError
+from kdmesh.files import link_outside
+from kdmesh.imports import import_path, maker, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import ModelRef
 from kdmesh.streams.learned import ATTRIBUTE
@@ -47,10 +47,14 @@ class Config(BaseModel):
     scale: dict[str, float] | None = None
 
 
-def load(folder: str | Path) -> nn.Module:
+def load(folder: str | Path, code: bool = True) -> nn.Module:
     """See :func:`kdmesh.api.load`."""
     root = Path(folder)
     with readable(root):
+        # What the hub has fetched are links into the folder beside.
+        home = root.resolve().parents[1] if root.resolve().parent.name == "snapshots" else root
+        if (link := link_outside(root, home)) is not None:
+            raise MeshError(f"{link.name} links outside of this folder", file=str(root), instead="a copy of it")
         own = root / OURS
         config = _config(own if own.is_file() else root / CONFIG)
         if config.model is None:
@@ -64,7 +68,7 @@ def load(folder: str | Path) -> nn.Module:
 
             module: nn.Module = load_saved(root, config.model_dump())
         else:
-            module = _build(ModelRef.model_validate(config.model), config, root)
+            module = _build(ModelRef.model_validate(config.model), config, root, code)
             read_weights(module, root / WEIGHTS, "", keep=True)
             module = (AtExit(module, config.exit) if config.exit else module).eval()
             if config.scale is not None:
@@ -103,18 +107,13 @@ def _config(path: Path) -> Config:
         raise MeshError(f"this is no agent's folder: {error}", file=str(path.parent), instead=AGENT) from None
 
 
-def _build(ref: ModelRef, config: Config, root: Path) -> nn.Module:
+def _build(ref: ModelRef, config: Config, root: Path, code: bool) -> nn.Module:
     """The module without its weights."""
     if ref.is_import:
-        made = import_path(ref.name, "model")
-        if not makes_modules(made):  # a folder may come from anyone
-            raise MeshError(
-                f"{ref.name} is no nn.Module class, and no function that says by its annotation that it returns one",
-                file=str(root),
-                where="model",
-                instead=f"build the module yourself and load {root / WEIGHTS} with safetensors",
-            )
-        module = made(**ref.config)
+        instead = f"build the module yourself and load {root / WEIGHTS} with safetensors"
+        if not code:
+            raise MeshError(f"would import {ref.name}", file=str(root), where="model", instead=instead)
+        module = maker(ref.name, "model", (nn.Module,), "nn.Module", instead=instead)(**ref.config)
     else:
         offer = registry().find("models", ref.name)
         module = offer.make(ref.config, input_shape=torch.Size(config.input_shape), classes=config.classes)
@@ -127,17 +126,4 @@ def loadable(ref: ModelRef | None) -> bool:
     """Whether :func:`load` can build this model: of what Python gave nothing is stored, and it calls no function that
     does not say what it makes.
     """
-    return ref is not None and (not ref.is_import or makes_modules(import_path(ref.name, "model")))
-
-
-def makes_modules(made: Any) -> bool:
-    """Whether a thing is a class of modules, or a function whose annotation says that it returns one."""
-    if isinstance(made, type):
-        return issubclass(made, nn.Module)
-    if not inspect.isfunction(made):
-        return False
-    try:
-        returned = typing.get_type_hints(made).get("return")
-    except Exception:  # annotations that cannot be resolved say nothing
-        return False
-    return isinstance(returned, type) and issubclass(returned, nn.Module)
+    return ref is not None and (not ref.is_import or makes(import_path(ref.name, "model"), (nn.Module,)))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdmesh.agents.build import import_path
 from kdmesh.errors import MeshError
+from kdmesh.imports import import_path
 from kdmesh.streams.texts import HIDDEN, Texts
 
 if TYPE_CHECKING:

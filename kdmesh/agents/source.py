@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kdmesh.agents.build import import_path
+from torch.utils.data import Dataset
+
 from kdmesh.errors import MeshError
+from kdmesh.imports import maker
 from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
 from kdmesh.streams.private import own_part
@@ -68,10 +71,18 @@ class Source:
         if data.dataset.is_import:
             from kdmesh.streams.from_torch import table_from
 
-            return table_from(import_path(data.dataset.name, "data.dataset")(**data.dataset.config))
+            kinds = (Dataset, Table, tuple)
+            make = maker(data.dataset.name, "data.dataset", kinds, "torch.utils.data.Dataset", _indexed)
+            return table_from(make(**data.dataset.config))
         table = registry().find("datasets", data.dataset.name, "data.dataset").make(data.dataset.config)
         assert isinstance(table, Table)
         return table
+
+
+def _indexed(kind: type) -> bool:
+    """Whether a class is one of data sets that knows no torch: with length and index, and none of Python's own."""
+    own = kind.__module__.partition(".")[0] not in sys.stdlib_module_names
+    return own and hasattr(kind, "__getitem__") and hasattr(kind, "__len__")
 
 
 def digest(table: Table) -> str:

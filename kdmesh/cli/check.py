@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli.common import add_mesh, planned
+from kdmesh.cli.common import add_mesh, add_no_code, allow_code, planned
 
 if TYPE_CHECKING:
     import argparse
@@ -15,12 +15,14 @@ def add(commands: Any) -> None:
     about = "Plan a mesh, build its models without memory for taps and shapes, and scan its data."
     command = commands.add_parser("check", help="check models, shapes and data", description=about)
     add_mesh(command)
+    add_no_code(command)
     command.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print what was checked, one line each."""
     plan = planned(args)
+    allow_code(plan.spec, args)
     from kdmesh.engine.check import check  # imports torch: only for a mesh that can be planned
 
     print("\n".join(check(plan)))

@@ -34,6 +34,19 @@ def add_plugins_dir(command: argparse.ArgumentParser) -> None:
     command.add_argument("--plugins-dir", metavar="DIR", help="also load each *.py of this folder as a plugin")
 
 
+def add_no_code(command: argparse.ArgumentParser) -> None:
+    """Add ``--no-code`` to a command that imports what a mesh names."""
+    command.add_argument("--no-code", action="store_true", help="refuse a mesh that names code (`module:Name`)")
+
+
+def allow_code(mesh: MeshSpec, args: argparse.Namespace) -> None:
+    """Refuse a mesh that names code, if that is asked for, before anything is imported."""
+    from kdmesh.spec.code import refuse_code
+
+    if args.no_code:
+        refuse_code(mesh)
+
+
 def add_backend(command: argparse.ArgumentParser, default: str) -> None:
     """Add where a run takes place (in words: where by default), and what is shown and kept while it does."""
     where = f"where models live: in this process, or in processes of Ray; by default {default}"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_backend, add_plugins_dir, import_from, use_plugins_dir
+from kdmesh.cli.common import add_backend, add_no_code, add_plugins_dir, allow_code, import_from, use_plugins_dir
 
 
 def add(commands: Any) -> None:
@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
         help="where no checkpoint of a stage is sound, do its work again from the very beginning",
     )
     add_plugins_dir(command)
+    add_no_code(command)
     command.set_defaults(execute=execute)
 
 
@@ -38,15 +39,17 @@ def execute(args: argparse.Namespace) -> int:
         place = Place.writable(args.folder)
         folder = place.fetch()
         print(f"fetched to {folder}", file=sys.stderr)
-    from kdmesh.engine.resume import asked, interrupted
+    from kdmesh.engine.resume import asked, interrupted, refuse_edits
 
     begun = asked(folder)["begun"]
+    import_from([*begun["beside"], os.getcwd()])  # a job has another folder each time
+    spec = interrupted(folder)
+    refuse_edits(folder)  # before anything is imported, or written elsewhere
+    allow_code(spec, args)
     if place is None and "collect" in begun:
         place = Place.writable(
             begun["collect"], f'access, or no "collect" in {folder / "manifest.json"}: it stays here'
         )
-    import_from([*begun["beside"], os.getcwd()])  # a job has another folder each time
-    spec = interrupted(folder)
     from kdmesh.cli.running import launch
     from kdmesh.engine.launch import Request
 

@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_backend, add_mesh, beside, read
+from kdmesh.cli.common import add_backend, add_mesh, add_no_code, allow_code, beside, read
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser("run", help="train a mesh", description="Train a mesh and write its run folder.")
     add_mesh(command)
+    add_no_code(command)
     add_backend(command, "this process where that is fastest")
     command.add_argument(
         "--out",
@@ -56,6 +57,7 @@ def execute(args: argparse.Namespace) -> int:
         args.overrides = [*args.overrides, f"data.seed={args.data_seed}"]
     spec, source_text = read(args), read_text(locate(args.file))
     make_plan(spec, registry())
+    allow_code(spec, args)
     from kdmesh.engine.collect import HERE, Place, is_url
 
     place = Place.writable(args.out) if is_url(args.out) else None

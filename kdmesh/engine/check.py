@@ -18,10 +18,12 @@ from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
 from kdmesh.engine import lineage, lonely, private, room, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
+from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError
 from kdmesh.graph.program import Repeat
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import Lazy, Projected, apart, dense
+from kdmesh.spec.code import told
 from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Checked:
     sizes: dict[str, int] = field(default_factory=dict)  # bytes of weights, by their owner
     kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
+    given: dict[str, str] = field(default_factory=dict)  # the sums of the weights of modules from Python
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
     marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
     learned: dict[str, list[Any]] = field(default_factory=dict)  # what agents have learned at the end: see lineage.py
@@ -111,7 +114,8 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     found.notes += remarks(found.table, found.streams)
     for text in leaks(found.table, found.streams):
         found.mark(text)
-    found.notes += texts.notes(plan, found)
+    found.notes += [*told(plan.spec), *texts.notes(plan, found)]
+    found.given = given(modules or {})
     return found
 
 

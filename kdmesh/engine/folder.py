@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.collect import fresh
+from kdmesh.engine.inputs import code, file_sum, inputs, plugins
 from kdmesh.engine.texts import reports
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import inside, write, write_all, write_json
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from kdmesh.engine.run import Run
     from kdmesh.graph.plan import Plan
 
-PACKAGES = ("kdmesh", "torch", "ray", "networkx", "pydantic", "numpy", "scikit-learn", "safetensors")
+PACKAGES = (
+    "kdmesh", "torch", "transformers", "tokenizers", "peft", "ray", "networkx", "pydantic", "numpy", "scikit-learn",
+    "safetensors",
+)  # fmt: skip
 LOG = "events.jsonl"
+GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
 IDENTITY = "run"  # the manifest's field of a name that no other run has
 
 
@@ -69,10 +74,11 @@ class Folder:
     def asked(self, plan: Plan, checked: Checked, source: str | None, begun: dict[str, Any]) -> None:
         """Write the file as given, the long form with every default, and the manifest with how it was ``begun``."""
         if source is not None:
-            write(self.root / "mesh.yaml", source)
+            write(self.root / GIVEN, source)
         resolved = plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
-        write(self.root / "resolved.yaml", dump(resolved))
+        write(self.root / RESOLVED, dump(resolved))
         known = {IDENTITY: secrets.token_hex(8), **manifest(plan, checked), "begun": begun}
+        known["file"] = file_sum(self.root / GIVEN) if source is not None else None
         self.json("manifest.json", known)
 
     def json(self, name: str, value: dict[str, Any]) -> None:
@@ -138,7 +144,6 @@ class Folder:
 
 def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
     """Versions, seed, hashes and licences: what is needed to trust or repeat the run."""
-    import hashlib
 
     versions = {}
     for name in PACKAGES:
@@ -161,9 +166,13 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             **({"read_by": reports(plan, checked)} if checked.reading.texts else {}),
         },
         "teachers": {
-            name: {"file": agent.weights, "sha256": hashlib.sha256(Path(agent.weights).read_bytes()).hexdigest()}
+            name: {"file": agent.weights, "sha256": file_sum(Path(agent.weights))}
             for name, agent in plan.spec.agents.items()
             if agent.weights
         },
+        "inputs": inputs(plan.spec),
+        "code": code(plan.spec),
+        "plugins": plugins(plan.spec),
+        "given": checked.given,
         "mesh": plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True),
     }

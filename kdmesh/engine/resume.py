@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.collect import RESULTS, complete
-from kdmesh.engine.folder import manifest
+from kdmesh.engine.folder import GIVEN, RESOLVED, manifest
+from kdmesh.engine.inputs import code, file_sum
 from kdmesh.errors import MeshError
+from kdmesh.files import link_outside, to_json
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import AUTO
 from kdmesh.spec.yaml12 import load
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
+PARTS = ("mesh", "data", "teachers", "begun")  # what a run's manifest has
+BEGUN = {"backend": str, "strict_signals": bool, "beside": list}
+MAYBE = {"seeds": int, "controls": bool, "collect": str, "within": str, "whole": str}
+SAME = ("mesh", "data", "teachers", "inputs", "code", "plugins")  # what a run that goes on has as it was
 SHOWN = 8  # differences that are written out
 
 
@@ -67,16 +73,23 @@ def asked(root: Path) -> dict[str, Any]:
     """What the run's manifest says."""
     try:
         found: dict[str, Any] = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
-        if "mesh" not in found:
-            raise ValueError("its manifest tells of no mesh")
-    except (OSError, ValueError) as error:
+        lacks = [part for part in PARTS if not isinstance(found.get(part), dict)] if isinstance(found, dict) else PARTS
+        if lacks:
+            raise ValueError(f"its manifest.json tells of no {lacks[0]}")
+        how = found["begun"]
+        wrong = [key for key, kind in BEGUN.items() if not isinstance(how.get(key), kind)]
+        wrong += [key for key, kind in MAYBE.items() if key in how and not isinstance(how[key], kind)]
+        if wrong or not all(isinstance(folder, str) for folder in how["beside"]):
+            raise ValueError(f"its manifest.json does not tell begun.{(*wrong, 'beside')[0]}")
+    except (OSError, ValueError, RecursionError) as error:
         raise MeshError(f"this is no run's folder: {error}", file=str(root), instead="runs/<name>/<time>") from None
     return found
 
 
 def begun(root: Path) -> dict[str, Any]:
     """How a run was begun, by its manifest; nothing where there is none yet."""
-    return (read_json(root / "manifest.json") or {}).get("begun") or {}
+    how = (read_json(root / "manifest.json") or {}).get("begun")
+    return how if isinstance(how, dict) else {}
 
 
 def as_begun(spec: MeshSpec, root: Path) -> MeshSpec:
@@ -99,29 +112,66 @@ def as_begun(spec: MeshSpec, root: Path) -> MeshSpec:
     return spec.model_copy(update={"agents": agents, "train": train, **open_})
 
 
+def refuse_edits(root: Path) -> None:
+    """MeshError for a run's folder that was edited, and for code that was changed; nothing is imported or written.
+
+    Code is looked for in the folders that are searched by now.
+    """
+    known = asked(root)
+    if (link := link_outside(root)) is not None:
+        raise MeshError(
+            f"{link.relative_to(root)} links outside of this folder", file=str(root), instead="a copy of it"
+        )
+    mesh = parse(known["mesh"], file=str(root / "manifest.json"))
+    changed = _edited(root / GIVEN, known.get("file"))
+    given = root / RESOLVED
+    if given.exists():
+        written = parse(load(given.read_text(encoding="utf-8", errors="replace"), file=str(given)), file=str(given))
+        was = differences(known["mesh"], written.model_dump(mode="json", by_alias=True, exclude_none=True))
+        changed += [f"{RESOLVED}: {path}: was {old!r}, is {new!r}" for path, old, new in was]
+    changed += [
+        f"code.{path}: was {old!r}, is {new!r}" for path, old, new in differences(known.get("code", {}), code(mesh))
+    ]
+    _refuse(changed, root)
+
+
+def _edited(path: Path, expected: str | None) -> list[str]:
+    edited = expected is not None and path.exists() and file_sum(path) != expected
+    return [f"{path.name}: was edited, and a run goes on as it was begun"] if edited else []
+
+
 def refuse_changes(folder: Folder, plan: Plan, checked: Checked, within: Path | None = None) -> None:
     """MeshError, with what differs, if the mesh's file, its data or a teacher's weights are not what they were.
 
     ``within``: of a part of a run, the folder of the whole, which may have been moved with all that is in it.
     """
+    refuse_edits(folder.root)
     before, now = asked(folder.root), manifest(plan, checked)
     if within is not None and "whole" in before["begun"]:
         before = _moved(before, before["begun"]["whole"], str(within.resolve()))
     changed = [
         f"{part}.{path}: was {old!r}, is {new!r}"
-        for part in ("mesh", "data", "teachers")
-        for path, old, new in differences(before[part], json.loads(json.dumps(now[part], default=str)))
+        for part in SAME
+        for path, old, new in differences(before.get(part, {}), json.loads(to_json(now[part])))
     ]
-    given = folder.root / "resolved.yaml"
-    if not changed and given.exists():
-        written = parse(load(given.read_text(encoding="utf-8")))
-        was = differences(asked(folder.root)["mesh"], written.model_dump(mode="json", by_alias=True, exclude_none=True))
-        changed = [f"resolved.yaml: {path}: was {old!r}, is {new!r}" for path, old, new in was]
+    for name, old, new in differences(before.get("given", {}), now["given"]):
+        if name not in plan.spec.agents or plan.spec.agents[name].update == "frozen":
+            changed.append(f"given.{name}: was {old!r}, is {new!r}")
+        else:  # its checkpoints have its weights, from the beginning of its stage on
+            checked.notes.append(f"the module given for {name} has other weights than it had when the run began")
+    _refuse(changed, folder.root)
+    versions = {"python": now["python"], **now["packages"]}
+    for name, old in {"python": before.get("python"), **before.get("packages", {})}.items():
+        if old != versions.get(name):
+            checked.notes.append(f"{name} was {old}, is {versions.get(name)}: weights may differ in their last bits")
+
+
+def _refuse(changed: list[str], root: Path) -> None:
     if changed:
         more = [f"and {len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
         raise MeshError(
             "what this run was made of has changed:\n    " + "\n    ".join([*changed[:SHOWN], *more]),
-            file=str(folder.root),
+            file=str(root),
             instead="put it back as it was, or begin a new run",
         )
 

@@ -122,6 +122,19 @@ def _unreachable(path: str, revision: str | None, endpoint: str) -> str:
     return ""
 
 
+def commit(path: str, revision: str | None = None) -> str | None:
+    """The commit of a hub id as it is stored here; None for what is not. Nothing is fetched."""
+    if not _HUB.fullmatch(path):
+        return None
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(path, "config.json", revision=revision)
+    except (ImportError, ValueError):
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def attention_exists(error: Exception, who: str) -> None:
     """Refuse, if that is what the error is about, a kind of attention that an architecture is not written for."""
     if "attn_implementation" in str(error):

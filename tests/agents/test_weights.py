@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdmesh.agents.build import import_path, load_weights, output
+from kdmesh.agents.build import load_weights, output
 from kdmesh.agents.optimizers import make_optimizer, make_schedule
 from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
+from kdmesh.imports import import_path
 from kdmesh.spec import TrainSpec
 
 

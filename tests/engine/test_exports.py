@@ -68,6 +68,11 @@ def proof(result: Any, name: str = "s") -> dict[str, Any]:
     return export
 
 
+def test_a_function_that_does_not_say_what_it_makes_is_not_called(tmp_path: Any) -> None:
+    with pytest.raises(MeshError, match=r"agents\.s\.model: test_exports:silent is no nn\.Module class"):
+        run({"test_exports:silent": {"width": 5}}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("model", "by"),
     [
@@ -76,7 +81,6 @@ def proof(result: Any, name: str = "s") -> dict[str, Any]:
         ({"test_exports:Net": {"width": 5}}, "kdmesh.load"),
         ({"test_exports:annotated": {"width": 5}}, "kdmesh.load"),
         ("test_exports:Noisy", "kdmesh.load"),
-        ({"test_exports:silent": {"width": 5}}, "weights"),
         (Net(), "weights"),
     ],
 )
