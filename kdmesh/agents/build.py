@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdmesh.agents.bounds import bounded
 from kdmesh.agents.scaled import unscale
 from kdmesh.errors import MeshError
 from kdmesh.imports import maker
@@ -59,7 +60,7 @@ def build(
     if spec.model is None:
         raise MeshError("this agent has no model", where=where, instead="model: {mlp: {hidden: [64]}}")
     torch.manual_seed(seed_of(plan, agent))
-    with torch.device(device if device == "meta" else "cpu"):
+    with bounded(where), torch.device(device if device == "meta" else "cpu"):
         if spec.model.is_import:
             module = maker(spec.model.name, where, (nn.Module,), "nn.Module")(**spec.model.config)
         else:

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from kdmesh.agents.bounds import bounded
 from kdmesh.agents.build import read_weights
 from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
 from kdmesh.agents.scaled import scale
@@ -50,7 +51,7 @@ class Config(BaseModel):
 def load(folder: str | Path, code: bool = True) -> nn.Module:
     """See :func:`kdmesh.api.load`."""
     root = Path(folder)
-    with readable(root):
+    with readable(root), bounded("model"):
         # What the hub has fetched are links into the folder beside.
         home = root.resolve().parents[1] if root.resolve().parent.name == "snapshots" else root
         if (link := link_outside(root, home)) is not None:

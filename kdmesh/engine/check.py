@@ -16,7 +16,7 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import lineage, lonely, private, room, texts, untrained
+from kdmesh.engine import lineage, lonely, private, sizes, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError
@@ -52,10 +52,10 @@ class Checked:
     reading: Reading
     left_out: torch.Tensor | None = None
     parameters: dict[str, int] = field(default_factory=dict)
+    held: dict[str, tuple[int, int]] = field(default_factory=dict)  # bytes by owner: of weights, of those that train
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
-    sizes: dict[str, int] = field(default_factory=dict)  # bytes of weights, by their owner
     kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
     given: dict[str, str] = field(default_factory=dict)  # the sums of the weights of modules from Python
@@ -91,8 +91,13 @@ def check(plan: Plan) -> list[str]:
     return [*lines, *(f"note: {text}" for text in found.notes), "everything fits"]
 
 
-def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Table | None = None) -> Checked:
-    """Load the data, build every model without memory, and refuse what cannot run."""
+def examine(
+    plan: Plan, modules: dict[str, nn.Module] | None = None, table: Table | None = None, here: bool = True
+) -> Checked:
+    """Load the data, build every model without memory, and refuse what cannot run.
+
+    ``here``: the hosts are on this machine, whose memory must do; a cluster that is joined knows its own.
+    """
     for edge in plan.edges:
         _possible(plan, edge)
     table, streams = Source(table).load(plan)
@@ -102,7 +107,8 @@ def examine(plan: Plan, modules: dict[str, nn.Module] | None = None, table: Tabl
     _streams(plan, found)
     private.prove(plan, found)
     _models(plan, found, modules or {})
-    room.refuse_large(plan, found)
+    if here:
+        sizes.refuse(plan, found)
     texts.compare(plan, found)
     updates: dict[str, int] = {}
     for stage in plan.stages:
@@ -193,10 +199,9 @@ def _streams(plan: Plan, found: Checked) -> None:
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
-    known: dict[str, tuple[int, torch.Size, int, frozenset[Kind]]] = {}
+    known: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
     said: dict[str, dict[int, str]] = {}
-    sizes: dict[str, int] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
         written = dict(taps.get(agent, {}))
@@ -220,13 +225,11 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             logits = values.get(EXIT, logits)
             width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
-            sizes[key] = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
-            known[key] = count, logits.shape, width, kinds_of(module.parameters())
+            known[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             drawn[key] = untrained.drawn_of(module)
             _made(plan, agent, values, logits, found)
             said[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
-        found.sizes[owner] = sizes[key]
-        found.parameters[agent], shape, found.widths[agent], found.kinds[owner] = known[key]
+        found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = known[key]
         lonely.refuse(plan, found, agent, said[key])
         if agent == owner and owner not in modules:
             untrained.tell(plan, found, owner, *drawn[key])
@@ -241,6 +244,12 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
+
+
+def _held(module: nn.Module) -> tuple[int, int]:
+    """Bytes of a model's parameters, and of those that train."""
+    every = [(parameter.nbytes, parameter.requires_grad) for parameter in module.parameters()]
+    return sum(size for size, _ in every), sum(size for size, trains in every if trains)
 
 
 def _complaints(

@@ -95,7 +95,7 @@ def prepare(request: Request, session: Session) -> Prepared:
     if request.resume is not None:
         request.spec = as_begun(request.spec, request.resume)
     plan = make_plan(request.spec, registry())
-    checked = examine(plan, request.modules, request.table)
+    checked = examine(plan, request.modules, request.table, here=request.ray_address is None)
     here = choose_backend(plan, checked, request, session)
     placed = settle(plan, checked, request, session)
     if here is not None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from kdmesh.engine.sizes import GB, machine, memory, process
 from kdmesh.engine.timing import Paces, measure
-from kdmesh.engine.works import memory, problem, process
+from kdmesh.engine.works import problem
 from kdmesh.errors import MeshError
 from kdmesh.graph.assign import THREADS_WIN, Answer, Model, Option, Problem, Room, solve
 from kdmesh.graph.hosts import parts, settled
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 SHOWN = 8  # agents and options that the arithmetic names
-GB = 2**30
 
 
 @dataclass
@@ -80,18 +76,6 @@ def choose_backend(plan: Plan, found: Checked, request: Request, session: Sessio
     seconds = "; ".join(f"{count(option['hosts'], 'host')} {option['seconds']:.3g} s" for option in measured)
     why = f" (measured: {seconds})" if len(measured) > 1 else ""
     return replace(placed, lines=[f"in this process: one host is fastest{why}; --backend ray starts Ray"])
-
-
-def machine() -> Room:
-    """What this machine has for a run."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    total = float("inf")
-    try:
-        total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        total = min(total, float(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError, AttributeError):  # no such file, or `max`
-        pass
-    return Room(cpus, torch.cuda.device_count(), total)
 
 
 def resolve(plan: Plan, found: Checked, modules: dict[str, nn.Module], room: Room, inline: bool = False) -> Placed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.engine.budget import epoch_steps, lesson_steps
+from kdmesh.engine.sizes import FLOAT, memory, process
 from kdmesh.engine.timing import trains
 from kdmesh.graph import hosts
 from kdmesh.graph.assign import Problem, Rates, Room, Task, Work
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.steps import Lesson, Op
-
-PROCESS = 270 * 2**20  # bytes of an actor that has imported torch
-FLOAT = 4  # bytes
-STATES = {"sgd": 0, "rprop": 2, "rmsprop": 1, "adagrad": 1, "muon": 1}  # numbers that optimisers keep per weight
 
 
 def problem(
@@ -40,26 +37,6 @@ def problem(
         all_threads=every, memory=tuple(memory(plan, found, part) for part in parts), process=process(found),
         on_gpu=on_gpu, rates=Rates(),
     )  # fmt: skip
-
-
-def process(found: Checked) -> float:
-    """Bytes of a host that holds no agent: an interpreter with torch, and the data."""
-    return float(PROCESS + found.table.x.nbytes)
-
-
-def memory(plan: Plan, found: Checked, agents: list[str]) -> float:
-    """Bytes of agents on the CPU: their weights and, where these train, gradients and what the optimiser keeps."""
-    total = 0
-    for owner in dict.fromkeys(plan.owner[agent] for agent in agents):
-        if plan.train(owner).device == "cpu":
-            kept = 2 + _states(plan, owner) if trains(plan, owner) else 1
-            total += found.parameters[owner] * FLOAT * kept
-    return float(total)
-
-
-def _states(plan: Plan, owner: str) -> int:
-    optimizer = plan.train(owner).optimizer
-    return STATES.get(optimizer.name.lower(), 2) + (1 if optimizer.config.get("momentum") else 0)
 
 
 def _lines(lines: list[Train | Publish | Repeat], times: int = 1) -> Iterator[tuple[Train, int]]:

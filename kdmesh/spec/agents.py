@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from kdmesh.spec.base import ModelRef, Strict, ViewRef
+from kdmesh.spec.base import MOST, ModelRef, Strict, ViewRef
 from kdmesh.spec.train import TrainOverride
 
 
@@ -31,7 +31,7 @@ class ViewSpec(Strict):
 
     augment: list[ViewRef] = Field(default_factory=list, description="augmentations, applied in order")
     draws: int | None = Field(
-        None, ge=1, description="number of different draws per sample; none: a new one every epoch"
+        None, ge=1, le=MOST, description="number of different draws per sample; none: a new one every epoch"
     )
     prompt: str | None = Field(None, description="prompt template (text tasks)")
 
@@ -59,7 +59,7 @@ class AgentSpec(Strict):
         description="when its host is lost: restart from the last checkpoint; drop it, if it only teaches in what is "
         "left, and go on without it; or stop the run",
     )
-    count: int | None = Field(None, ge=1, description="replicate: `party` becomes party[0], party[1] ...")
+    count: int | None = Field(None, ge=1, le=MOST, description="replicate: `party` becomes party[0], party[1] ...")
 
     @model_validator(mode="before")
     @classmethod

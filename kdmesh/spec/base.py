@@ -6,6 +6,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
+MOST = 10**9
+"""The most epochs, steps, rounds ... that can be asked for: more than any run makes, and what all counts can hold."""
+
 
 class Strict(BaseModel):
     """A part of the file: unknown keys are refused and values do not change after reading."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kdmesh.spec.base import ObjectiveRef, RuleRef, SignalRef, Strict
+from kdmesh.spec.base import MOST, ObjectiveRef, RuleRef, SignalRef, Strict
 
 LABEL_OBJECTIVE = ObjectiveRef(name="ce")
 """What labels are learned by where nothing else is said."""
@@ -23,7 +23,7 @@ class Ramp(Strict):
 
     start: float = Field(description="weight in the first epoch")
     end: float = Field(description="weight in the last epoch of the ramp and after")
-    epochs: int = Field(ge=1, description="length of the ramp in epochs")
+    epochs: int = Field(ge=1, le=MOST, description="length of the ramp in epochs")
 
     def at(self, epoch: int) -> float:
         """The weight in an epoch, counted from 0."""

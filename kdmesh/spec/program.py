@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from kdmesh.spec.base import Strict
+from kdmesh.spec.base import MOST, Strict
 
 
 class Until(Strict):
     """When a repetition ends before its turns are spent."""
 
     agreement: float | None = Field(None, ge=0, le=1, description="stop once the sources agree this much")
-    patience: int | None = Field(None, ge=1, description="stop after so many rounds without better agreement")
+    patience: int | None = Field(None, ge=1, le=MOST, description="stop after so many rounds without better agreement")
 
 
 class ProgramItem(Strict):
@@ -24,9 +24,9 @@ class ProgramItem(Strict):
     train: list[str] | None = Field(None, description="train only these agents")
     publish: list[str] | None = Field(None, description="these agents publish anew")
     to: str | None = Field(None, description="publish: only to this consensus")
-    epochs: int | None = Field(None, ge=1, description="length of a lesson in epochs")
-    steps: int | None = Field(None, ge=1, description="length of a lesson in steps")
-    repeat: int | None = Field(None, ge=1, description="do the lines below this many times")
+    epochs: int | None = Field(None, ge=1, le=MOST, description="length of a lesson in epochs")
+    steps: int | None = Field(None, ge=1, le=MOST, description="length of a lesson in steps")
+    repeat: int | None = Field(None, ge=1, le=MOST, description="do the lines below this many times")
     until: Until | None = Field(None, description="end the repetition early")
     do: list[ProgramItem] | None = Field(None, description="the lines that are repeated")
 

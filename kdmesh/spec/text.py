@@ -12,7 +12,9 @@ from kdmesh.spec.base import Strict
 class TextSpec(Strict):
     """Text tasks: every agent reads the same samples with a tokenizer of its own."""
 
-    max_length: int = Field(512, ge=2, description="tokens of a sample that an agent reads; a model may set fewer")
+    max_length: int = Field(
+        512, ge=2, le=10_000_000, description="tokens of a sample that an agent reads; a model may set fewer"
+    )
     over: Literal["truncate", "drop", "refuse"] = Field(
         "truncate",
         description="samples over that limit: truncate (and count them), drop (for every agent, and count), or refuse; "

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from kdmesh.spec.base import OptimizerRef, ScheduleRef, Strict
+from kdmesh.spec.base import MOST, OptimizerRef, ScheduleRef, Strict
 
+MANY_THREADS = 1024  # more than any one machine runs at a time; torch ends the process where it cannot have them
 AUTO = 0
 """``threads: auto`` where threads are counted; a run settles the number before a host opens."""
 
@@ -22,10 +23,12 @@ def _threads(value: Any) -> Any:
 
 Threads = Annotated[
     int,
-    Field(ge=AUTO),
+    Field(ge=AUTO, le=MANY_THREADS),
     BeforeValidator(_threads),
     PlainSerializer(lambda value: value or "auto"),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto", "type": "string"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MANY_THREADS}, {"const": "auto", "type": "string"}]}
+    ),
 ]
 THREADS = "torch threads while these weights compute; auto: one or all CPUs, as measured when it runs"
 
@@ -34,15 +37,15 @@ class EarlyStopping(Strict):
     """Stop an agent when its validation metric no longer improves, and keep its best weights."""
 
     metric: Literal["accuracy", "loss"] = Field("loss", description="validation metric that is watched")
-    patience: int = Field(5, ge=1, description="evaluations without improvement before the agent stops")
+    patience: int = Field(5, ge=1, le=MOST, description="evaluations without improvement before the agent stops")
 
 
 class TrainSpec(Strict):
     """Training settings of weights. ``step`` is a micro-batch; schedules, EMA and `N steps` count optimiser updates."""
 
-    epochs: int = Field(20, ge=1, description="passes over the lesson's first stream")
-    steps: int | None = Field(None, ge=1, description="micro-batches instead of epochs")
-    batch_size: int = Field(64, ge=1, description="samples in a micro-batch")
+    epochs: int = Field(20, ge=1, le=MOST, description="passes over the lesson's first stream")
+    steps: int | None = Field(None, ge=1, le=MOST, description="micro-batches instead of epochs")
+    batch_size: int = Field(64, ge=1, le=MOST, description="samples in a micro-batch")
     drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
     optimizer: OptimizerRef = Field(
         default_factory=lambda: OptimizerRef(name="adamw", config={"lr": 1e-3}),
@@ -50,32 +53,35 @@ class TrainSpec(Strict):
     )
     schedule: ScheduleRef | None = Field(None, description="learning-rate schedule, counted in optimiser updates")
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
-    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser update")
+    accumulate: int = Field(1, ge=1, le=MOST, description="micro-batches per optimiser update")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast in the forward")
     threads: Threads = Field(1, description=THREADS)
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
     evaluate_every: int | None = Field(
-        None, ge=1, description="epochs between evaluations on validation; by default 1 with early stopping, else none"
+        None,
+        ge=1,
+        le=MOST,
+        description="epochs between evaluations on validation; by default 1 with early stopping, else none",
     )
 
 
 class TrainOverride(Strict):
     """The same settings for one agent; what is left out comes from the mesh."""
 
-    epochs: int | None = Field(None, ge=1, description="passes over the lesson's first stream")
-    steps: int | None = Field(None, ge=1, description="micro-batches instead of epochs")
-    batch_size: int | None = Field(None, ge=1, description="samples in a micro-batch")
+    epochs: int | None = Field(None, ge=1, le=MOST, description="passes over the lesson's first stream")
+    steps: int | None = Field(None, ge=1, le=MOST, description="micro-batches instead of epochs")
+    batch_size: int | None = Field(None, ge=1, le=MOST, description="samples in a micro-batch")
     drop_last: bool | None = Field(None, description="leave out an epoch's last, smaller batch")
     optimizer: OptimizerRef | None = Field(None, description="optimiser of torch.optim with its arguments")
     schedule: ScheduleRef | None = Field(None, description="learning-rate schedule")
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
-    accumulate: int | None = Field(None, ge=1, description="micro-batches per optimiser update")
+    accumulate: int | None = Field(None, ge=1, le=MOST, description="micro-batches per optimiser update")
     precision: Literal["fp32", "bf16"] | None = Field(None, description="bf16: autocast in the forward")
     threads: Threads | None = Field(None, description=THREADS)
     device: str | None = Field(None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
-    evaluate_every: int | None = Field(None, ge=1, description="epochs between evaluations on validation")
+    evaluate_every: int | None = Field(None, ge=1, le=MOST, description="epochs between evaluations on validation")
 
     def over(self, default: TrainSpec) -> TrainSpec:
         """Return the default with this agent's own settings laid over it."""

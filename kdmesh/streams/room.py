@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 UNKNOWN = 2**35  # bytes that are taken to be there where the system does not tell
 
 
 def memory() -> int:
-    """Bytes of this machine's memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return UNKNOWN
+    """Bytes of this machine's memory, or of the part of it that this container may use."""
+    found = UNKNOWN
+    with suppress(AttributeError, ValueError, OSError):  # no such file, or `max`
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return found

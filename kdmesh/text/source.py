@@ -21,6 +21,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 ADAPTER_CONFIG = "adapter_config.json"
 PATIENCE = 5  # seconds for the hub's first answer
+MANY = 10_000  # layers, experts, labels ... of a configuration
+_PARTS = re.compile("layer|block|expert|label|stage|depth|group|head")
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -145,7 +147,7 @@ def attention_exists(error: Exception, who: str) -> None:
 
 def read_config(path: str, revision: str | None, trusted: bool, changes: dict[str, Any]) -> PreTrainedConfig:
     """The configuration of a folder or hub id, with changes laid over it; no weights are read."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     where = "model.hf.path"
     folder = local(path, where)
@@ -158,7 +160,9 @@ def read_config(path: str, revision: str | None, trusted: bool, changes: dict[st
             instead="the model with the adapter merged: PeftModel.from_pretrained(...).merge_and_unload(), and save it",
         )
     more: dict[str, Any] = reach(path, revision, where) | ({} if revision is None else {"revision": revision})
+    few_parts(changes, "model.hf.config")
     with quiet(), fetched(path, where, "a config.json of a model that transformers knows"):
+        few_parts(PreTrainedConfig.get_config_dict(path, **more)[0], where)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, **more)
     known_settings(config, changes)
     for name, value in changes.items():
@@ -184,6 +188,7 @@ def make_config(settings: dict[str, Any], filled: dict[str, Any]) -> PreTrainedC
             instead=nearest(str(kind), CONFIG_MAPPING.keys(), "architectures"),
         )
     rest = {name: value for name, value in settings.items() if name != "model_type"}
+    few_parts(rest, "model.hf.config")
     with quiet():
         usual = CONFIG_MAPPING[kind]()
         known_settings(usual, rest)
@@ -191,6 +196,15 @@ def make_config(settings: dict[str, Any], filled: dict[str, Any]) -> PreTrainedC
             return CONFIG_MAPPING[kind](**{name: v for name, v in filled.items() if hasattr(usual, name)} | rest)
         except Exception as error:  # each architecture checks in its own way
             raise MeshError(f"{kind}: {error}", where="model.hf.config", instead="settings that fit together") from None
+
+
+def few_parts(settings: dict[str, Any], where: str) -> None:
+    """Refuse absurd numbers of layers, experts, labels ...: configurations make lists as long as these are high."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            few_parts(value, f"{where}.{name}")
+        elif isinstance(value, int | float) and _PARTS.search(name) and value > MANY:
+            raise MeshError(f"{name} is {value:,}", where=f"{where}.{name}", instead=f"at most {MANY:,}")
 
 
 def known_settings(config: PreTrainedConfig, changes: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from kdmesh.builtin.strategies._common import (
 )
 from kdmesh.offers import Config, StrategyOffer
 from kdmesh.spec import ConsensusSpec, ObjectiveRef, RuleRef, TapRef
+from kdmesh.spec.base import MOST
 
 MEAN = ConsensusSpec(rule=RuleRef(name="mean"))
 Members = Annotated[list[str], Field(min_length=1)]
@@ -118,11 +119,11 @@ class RoundsConfig(Config):
     weight: Weight = Field(1.0, description="weight of the consensus in the lesson `digest`")
     stream: Stream = "transfer"
     labels_stream: LabelsStream = "train"
-    rounds: int = Field(10, ge=1, description="number of rounds")
-    local_epochs: int = Field(1, ge=1, description="epochs of the lesson `own` in a round")
-    digest_epochs: int = Field(1, ge=1, description="epochs of the lesson `digest` in a round")
+    rounds: int = Field(10, ge=1, le=MOST, description="number of rounds")
+    local_epochs: int = Field(1, ge=1, le=MOST, description="epochs of the lesson `own` in a round")
+    digest_epochs: int = Field(1, ge=1, le=MOST, description="epochs of the lesson `digest` in a round")
     agreement: float | None = Field(None, ge=0, le=1, description="stop once the sources agree this much")
-    patience: int | None = Field(None, ge=1, description="stop after so many rounds without better agreement")
+    patience: int | None = Field(None, ge=1, le=MOST, description="stop after so many rounds without better agreement")
 
 
 ROOM = "kdmesh.builtin.strategies"
