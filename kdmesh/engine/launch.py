@@ -163,9 +163,6 @@ def _train(
             extra = finish(run) if finish is not None else None
 
         summary = run.execute(collect, ready.goes_on)
-        for text in summary["notes"]:
-            if text not in checked.notes:
-                events.emit("note", text=text)
         registry().observe("kdmesh_run_finished", run=run, summary=summary)
         seconds = round(time.perf_counter() - started, 3)
         events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)

@@ -12,6 +12,7 @@ import torch
 import kdmesh
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
+from kdmesh.report.tables import final_table
 
 MODEL = {"mlp": {"hidden": [8]}}
 
@@ -88,8 +89,8 @@ def test_a_model_at_chance_is_named_when_the_run_is_over(tmp_path):
     assert result["idle"].metrics["test"]["accuracy"] <= 0.5 < result["good"].metrics["test"]["accuracy"]
     (note,) = result.summary["notes"]
     assert note.startswith("at chance") and "idle" in note and "good" not in note
-    told = [json.loads(line) for line in (result.folder / "events.jsonl").read_text().splitlines()]
-    assert note in [event.get("text") for event in told if event["event"] == "note"]
+    assert json.loads((result.folder / "summary.json").read_text())["notes"] == [note]
+    assert final_table(result.summary).caption.endswith(f"note: {note}")
 
 
 @pytest.mark.parametrize("placement", ["together", {"one": ["t"], "two": ["s"]}])
