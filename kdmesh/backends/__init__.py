@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
@@ -45,7 +46,8 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._backend is not None:
-            self._backend.close()
+            with nullcontext() if error is None else suppress(Exception):  # what ended the run is told, not this
+                self._backend.close()
             self._backend = None
 
 

@@ -6,7 +6,7 @@ are ordinary run folders too, under ``controls/`` of their seed. What stands the
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -81,10 +81,12 @@ class Experiment:
     def _all(self, start: Prepared) -> None:
         """Every part, in order."""
         request = self.request
-        self.progress = Progress(request.listeners, sizes(start.plan, start.checked, self.seeds, request.controls))
-        if len(self.seeds) > 1:
-            start.placed.tell(self.progress.events, start.folder)
-        try:
+        parts = sizes(start.plan, start.checked, self.seeds, request.controls)
+        log = start.folder.events if start.folder is not None and len(self.seeds) > 1 else None
+        self.progress = Progress(request.listeners, parts, log)
+        with closing(self.progress.events):
+            if len(self.seeds) > 1:
+                start.placed.tell(self.progress.events, start.folder)
             for seed in self.seeds:
                 made = self._attempt(seed_name(seed), partial(self._seed, seed, start))
                 if made is not None and request.controls:
@@ -94,8 +96,6 @@ class Experiment:
                 self.outcome.table = results.table(summaries, self.outcome.failed, request.controls)
                 if start.folder is not None:
                     results.keep(start.folder, self.outcome.table)
-        finally:
-            self.progress.events.close()
 
     def _attempt(self, part: str, make: Callable[[], Any]) -> Any:
         """Make a part. None where it failed, and the others may not: where there are any, and hosts and disk work."""
@@ -210,6 +210,7 @@ class Experiment:
         return failure
 
     def _stopped(self, error: BaseException) -> None:
-        """Take what there is to where the folder is collected, unless nothing more is to be waited for."""
-        if self.outcome.folder is not None and not isinstance(error, AtOnce):
+        """Take what there is to where the folder is collected, unless nothing more is to be waited for, or was done."""
+        refused = isinstance(error, MeshError) and not isinstance(error, RunFailed)
+        if self.outcome.folder is not None and not refused and not isinstance(error, AtOnce):
             self.outcome.folder.salvage()

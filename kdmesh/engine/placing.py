@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.engine.sizes import GB, machine, memory, process
 from kdmesh.engine.timing import Paces, measure
 from kdmesh.engine.works import problem
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.assign import THREADS_WIN, Answer, Model, Option, Problem, Room, solve
 from kdmesh.graph.hosts import parts, settled
 from kdmesh.plugins import registry
@@ -51,10 +51,25 @@ class Placed:
 def settle(plan: Plan, found: Checked, request: Request, session: Session) -> Placed:
     """What a run does before it opens hosts. The request keeps the threads, for controls that are compared with it."""
     inline = session.name == "inline"
-    room = None if inline else session.backend.room()
+    room = None if inline else _room(session)
     placed = resolve(plan, found, request.modules, room or machine(), inline)
     request.spec = _threaded(request.spec, placed.threads)
     return placed
+
+
+def _room(session: Session) -> Room | None:
+    """What a backend has for a run; RunFailed where it does not even answer that."""
+    backend = session.backend
+    try:
+        return backend.room()
+    except MeshError:
+        raise
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise RunFailed(
+            f"{session.name} answers no more: {type(error).__name__}: {said}",
+            instead="the same command again: nothing of this run was begun",
+        ) from error
 
 
 def choose_backend(plan: Plan, found: Checked, request: Request, session: Session) -> Placed | None:

@@ -10,6 +10,8 @@ from kdmesh.engine.events import Events
 from kdmesh.engine.summary import TAUGHT, roles, teachers_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kdmesh.engine.check import Checked
     from kdmesh.engine.events import Listener
     from kdmesh.graph.plan import Plan
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
 class Progress:
     """Tells listeners of every part's events, on one clock, and before each of how many it is and what is left."""
 
-    def __init__(self, listeners: tuple[Listener, ...], sizes: dict[str, int]) -> None:
-        """``sizes``: the steps of every part, in order; those of a control as its student's stage had them."""
-        self.events, self.sizes = Events(), sizes
+    def __init__(self, listeners: tuple[Listener, ...], sizes: dict[str, int], log: Path | None = None) -> None:
+        """``sizes``: the steps of every part, in order; those of a control as its student's stage had them.
+
+        ``log``: of the whole, where it has one of its own beside those of its parts; it is then the lock of the run.
+        """
+        self.events, self.sizes = Events(log), sizes
         self.events.listeners += listeners
         self._start, self._shift = monotonic(), 0.0
         self._done: set[str] = set()

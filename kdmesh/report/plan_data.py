@@ -94,8 +94,42 @@ def _agents(plan: Plan) -> Row:
             "host": host_of[name],
             "on_loss": agent.on_loss,
             "train": settings[key] if plan.owner[name] in plan.trainable else None,
+            "budget": _budget(plan, name) if plan.owner[name] in plan.trainable else None,
         }
     return out
+
+
+def _budget(plan: Plan, agent: str) -> str:
+    """How long an agent's weights train, by their stage's program: ``10 epochs``, ``8 x (1 + 2) epochs``."""
+    stage, owner, train = plan.stage_of(agent), plan.owner[agent], plan.train(agent)
+    own = (train.steps, "step") if train.steps is not None else (train.epochs, "epoch")
+    lessons = stage.lessons if stage is not None else {}
+    taught = {key for key, one in lessons.items() if any(plan.owner.get(edge.target) == owner for edge in one.edges)}
+
+    def walk(lines: list[Train | Publish | Repeat]) -> list[tuple[str, str]]:
+        """Numbers, or terms of them, each with its unit; "" for a term that names units itself."""
+        found: list[tuple[str, str]] = []
+        for line in lines:
+            if isinstance(line, Repeat) and (inner := walk(line.body)):
+                text, unit = _joined(inner)
+                times = f"at most {line.times}" if line.until else str(line.times)
+                found.append((f"{times} x {text}" if len(inner) == 1 else f"{times} x ({text})", unit))
+            elif isinstance(line, Train) and line.key in taught:
+                given = [(n, unit) for n, unit in ((line.steps, "step"), (line.epochs, "epoch")) if n is not None]
+                number, unit = (given or [own])[0]
+                found.append((f"{number:,}", unit))
+        return found
+
+    text, unit = _joined(walk(stage.program.body) if stage is not None else [])
+    return f"{text} {unit}{'s' * (text != '1')}".rstrip() if text else count(*own)
+
+
+def _joined(terms: list[tuple[str, str]]) -> tuple[str, str]:
+    """Terms as one, with their unit where it is the same."""
+    units = {unit for _, unit in terms}
+    if len(units) <= 1:
+        return " + ".join(text for text, _ in terms), "".join(units)
+    return " + ".join(f"{text} {unit}{'s' * (text != '1')}".rstrip() if unit else text for text, unit in terms), ""
 
 
 def _flow(edge: Edge) -> Row:

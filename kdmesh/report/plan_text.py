@@ -76,8 +76,8 @@ def _agents(agents: Row) -> list[Row]:
             "on_loss": "" if agent["on_loss"] == "restart" else agent["on_loss"],
         }
         if train is not None:
-            row["budget"] = count(train["steps"], "step") if train["steps"] else count(train["epochs"], "epoch")
-            row["batch"], row["optimizer"] = str(train["batch_size"]), _setting(train["optimizer"])
+            row["budget"], row["batch"] = agent["budget"], str(train["batch_size"])
+            row["optimizer"] = _setting(train["optimizer"])
         rows.append(row)
     return rows
 

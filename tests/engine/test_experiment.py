@@ -216,3 +216,69 @@ def test_a_run_from_python_goes_on_with_the_seeds_and_controls_it_was_begun_with
         assert {name: agent.weights_sha256 for name, agent in one.agents.items()} == {
             name: agent.weights_sha256 for name, agent in other.agents.items()
         }
+
+
+@pytest.mark.parametrize(
+    ("full", "last"),
+    [
+        ({"mesh.yaml"}, "instead: make room, then run again"),
+        ({"manifest.json"}, "instead: make room, then run again"),
+        ({"summary.json", "error.txt"}, "go on with: kdmesh resume {}"),
+        ({"results.json", "error.txt"}, "go on with: kdmesh resume {}"),
+    ],
+)
+def test_a_full_disk_is_told_with_what_stands_and_how_to_go_on(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: set[str], last: str
+) -> None:
+    from kdmesh import files
+
+    inner = files.write
+
+    def write(path: Path, content: bytes | str) -> None:
+        if path.name in full and "checkpoints" not in path.parts:
+            raise OSError(28, "No space left on device")
+        inner(path, content)
+
+    with monkeypatch.context() as patch:
+        for module in ("files", "engine.folder", "engine.launch"):
+            patch.setattr(f"kdmesh.{module}.write", write)
+        code, _, said = command("run", "mesh.yaml", "--out", "runs", "--backend", "inline")
+    (root,) = tmp_path.glob("runs/*/*")
+    assert code == 1 and "No space left" in said and "Traceback" not in said
+    assert said.splitlines()[-1].endswith(last.format(root.relative_to(tmp_path)))
+    if "resume" in last:
+        assert command("resume", str(root))[0] == 0 and tables(root)[0]
+
+
+def test_the_log_of_several_seeds_is_their_lock(command: Any, tmp_path: Path) -> None:
+    from kdmesh.engine.events import Events
+
+    assert command("run", "mesh.yaml", "--out", "runs", *ASKED, last=(1, 4))[0] == 130
+    (root,) = tmp_path.glob("runs/*/*")
+    held = Events(root / "events.jsonl")
+    try:
+        code, _, said = command("resume", str(root))
+        assert code == 2 and "another process is at work on this run" in said
+    finally:
+        held.close()
+
+
+@pytest.mark.slow
+def test_killed_in_a_control_it_ends_with_the_table_of_the_unbroken_one(tmp_path: Path) -> None:
+    import signal
+
+    from commands import Command
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = Command(tmp_path / "whole", MESH, *ASKED)
+    assert whole.end()[0] == 0
+    cut = Command(tmp_path / "cut", MESH, *ASKED)
+    cut.until("seed 0, s by the best teacher only")
+    cut.process.send_signal(signal.SIGKILL)
+    assert cut.end()[0] == -signal.SIGKILL
+    cut.resume()
+    code, said = cut.end()
+    assert code == 0, said
+    (one,), (other,) = whole.out.glob("*/*"), cut.out.glob("*/*")
+    assert tables(one) == tables(other)

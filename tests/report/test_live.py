@@ -196,3 +196,37 @@ def test_losses_that_are_not_numbers_anymore_do_not_break_the_line():
     events.listeners[0]._last = -math.inf
     events.emit("progress", stage="s", done=1, steps=2, losses={"a": math.nan, "b": 0.5})
     assert stream.getvalue() == "50%; s 1/2 loss b 0.5\n"
+
+
+def part(name, number, behind, ahead):
+    return {"event": "part_started", "part": name, "number": number, "parts": 3, "behind": behind, "ahead": ahead}
+
+
+def test_seeds_and_controls_have_one_progress():
+    show = Lines(io.StringIO())
+    show(part("seed 1", 2, 100, 20))  # seed 0 is done
+    show({"event": "run_started", "t": 0.0, "stages": [{"stage": "a", "steps": 100}]})
+    for now, done in ((1.0, 0), (2.0, 50)):
+        show({"event": "progress", "t": now, "stage": "a", "done": done, "steps": 100})
+    assert (show.overall.done, show.overall.total) == (150, 220)
+    assert show.overall.left(2.0) == pytest.approx(70 / 50)
+    show(part("seed 1, s alone", 3, 200, 0))
+    show({"event": "run_started", "t": 2.0, "stages": [{"stage": "a", "steps": 20}]})
+    show({"event": "progress", "t": 4.0, "stage": "a", "done": 10, "steps": 20})
+    assert (show.overall.done, show.overall.total) == (210, 220)
+    assert say(part("seed 1, s alone", 3, 0, 0)) == "seed 1, s alone (3 of 3)"
+
+
+def test_stages_that_had_finished_count_as_done():
+    show = Lines(io.StringIO())
+    show({"event": "run_resumed", "t": 0.0, "stages": [{"stage": "a", "steps": 900}, {"stage": "b", "steps": 100}]})
+    show({"event": "stage_finished_before", "t": 0.1, "stage": "a"})
+    for now, done in ((1.0, 50), (2.0, 60)):
+        show({"event": "progress", "t": now, "stage": "b", "done": done, "steps": 100})
+    assert (show.overall.done, show.overall.total) == (960, 1000)
+    assert show.overall.left(2.0) == pytest.approx(4.0)
+
+
+def test_an_interruption_is_no_failure():
+    assert say({"event": "run_failed", "error": "KeyboardInterrupt", "interrupted": True}) == ""
+    assert say({"event": "run_failed", "error": "full", "interrupted": False}) == "failed: full"

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from kdmesh.report.paired import over_seeds
-from kdmesh.report.tables import final_table, rounds_table, seeds_table, show
+from kdmesh.report.tables import final_table, rounds_table, seeds_table, show, verdict_table
 
 
 def node(role: str, test: float, validation: float) -> dict:
@@ -151,3 +151,35 @@ def test_a_moved_data_seed_and_what_qualifies_the_figures_stand_in_every_table(s
 def test_runs_of_different_data_seeds_are_not_paired(summary):
     with pytest.raises(ValueError, match="different data seeds"):
         over_seeds([summary, {**summary, "data_seed": 3}])
+
+
+def test_the_controls_own_figures_follow_their_student(summary):
+    found = lines(final_table(summary))
+    at = next(number for number, line in enumerate(found) if line.split()[:1] == ["party[0]"])
+    assert found[at + 1].split() == ["party[0],", "alone", "0.8800"]
+    assert found[at + 2].split() == ["party[0],", "best", "teacher", "only", "0.9200"]
+    seeds = lines(seeds_table(over_seeds([summary, summary])))
+    assert any(line.split()[:5] == ["party[0]", "alone,", "test", "accuracy", "0.8800"] for line in seeds)
+
+
+def test_verdicts_are_lines_of_80_columns(summary):
+    other = {**summary, "seed": 8, "agents": {**summary["agents"], "party[0]": node("student", 0.912, 0.9)}}
+    found = lines(verdict_table(over_seeds([summary, other])))
+    better = next(line.split() for line in found if "alone" in line)
+    assert better[:3] == ["party[0]", "alone", "better"] and better[-1] == "2"
+    assert better[3:7] == ["+0.0310", "+0.0183", "to", "+0.0437"]
+    (taught,) = (line for line in found if "best teacher" in line)
+    assert taught.split()[0] == "party[0]" and "no difference shown" in taught
+    assert max(map(len, found)) <= 80 and "higher is better" in " ".join(found)
+
+
+def test_one_seed_gives_no_verdict_and_says_so(summary):
+    found = " ".join(lines(verdict_table(over_seeds([summary]))))
+    assert found.count("no verdict") == 3 and "One seed gives no verdict" in found
+
+
+def test_language_models_are_shown_by_bits(summary):
+    for one in (summary["agents"]["party[0]"], summary["agents"]["t1"]):
+        one["metrics"] = {"test": {"accuracy": 0.5, "bits_per_character": 3.25}}
+    found = "\n".join(lines(final_table({**summary, "task": "language_modelling", "controls": {}})))
+    assert "3.2500" in found and "character" in found and "lower is better" in found

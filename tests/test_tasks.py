@@ -1,0 +1,90 @@
+"""One place says what a task is judged by, and which way is better."""
+
+from __future__ import annotations
+
+import typing
+from types import SimpleNamespace
+
+import pytest
+
+from kdmesh.engine.summary import best_teacher
+from kdmesh.report.paired import over_seeds, paired, verdict
+from kdmesh.spec import MeshSpec
+from kdmesh.spec.train import EarlyStopping
+from kdmesh.tasks import HIGHER, PRIMARY, metric, primary
+
+BITS = metric("bits_per_character")
+
+
+def test_every_task_and_every_metric_that_a_file_names_has_a_direction():
+    tasks = typing.get_args(MeshSpec.model_fields["task"].annotation)
+    assert set(tasks) == set(PRIMARY) and set(PRIMARY.values()) <= set(HIGHER)
+    assert set(typing.get_args(EarlyStopping.model_fields["metric"].annotation)) <= set(HIGHER)
+
+
+def test_language_models_are_judged_by_bits_of_which_less_is_better():
+    by = primary("language_modelling")
+    assert (by.name, by.higher) == ("bits_per_character", False)
+    assert by.gain(3.3, 3.5) == pytest.approx(0.2) and by.worth(3.3) > by.worth(3.5)
+    assert primary("classification").gain(0.9, 0.8) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("task", "figures", "best"),
+    [
+        ("classification", {"a": {"accuracy": 0.9, "loss": 2.0}, "b": {"accuracy": 0.8, "loss": 0.1}}, "a"),
+        ("language_modelling", {"a": {"accuracy": 1, "bits_per_character": 4}, "b": {"bits_per_character": 3}}, "b"),
+        ("language_modelling", {"a": {"accuracy": 0.9}, "b": {"accuracy": 0.1, "bits_per_character": 3.3}}, "b"),
+        ("classification", {"a": {"accuracy": 0.5}, "b": {"accuracy": 0.5}}, "a"),
+        ("classification", {"a": {}, "b": {}}, None),
+    ],
+)
+def test_the_best_teacher_is_best_by_the_task_s_metric_on_validation(task, figures, best):
+    plan = SimpleNamespace(spec=SimpleNamespace(task=task, agents=dict.fromkeys(figures)), dropped=frozenset())
+    agents = {name: {"validation": found, "test": {"accuracy": 0.0}} for name, found in figures.items()}
+    assert best_teacher(plan, agents, dict.fromkeys(figures, "teacher")) == best
+
+
+def node(bits: float, accuracy: float, role: str) -> dict:
+    return {"role": role, "metrics": {"test": {"accuracy": accuracy, "bits_per_character": bits}}}
+
+
+def language(seed: int, student: float, alone: float, taught: float) -> dict:
+    """A summary in which accuracy says the opposite of bits."""
+    controls = {
+        "alone": node(alone, 1 - student / 10, "")["metrics"],
+        "best_teacher": {"teacher": "t", **node(taught, 0.9, "")["metrics"]},
+    }
+    agents = {"t": node(3.0, 0.9, "teacher"), "s": node(student, 1 - alone / 10, "student")}
+    return {
+        "task": "language_modelling", "seed": seed, "agents": agents, "best_teacher": "t", "controls": {"s": controls},
+    }  # fmt: skip
+
+
+def test_seeds_and_verdicts_of_language_models_are_of_bits():
+    runs = [language(seed, 3.30 + seed / 100, 3.35 + seed / 99, 3.20 + seed / 100) for seed in range(3)]
+    found = over_seeds(runs)
+    assert (found["metric"], found["higher_is_better"]) == ("bits_per_character", False)
+    assert found["bits_per_character"]["s"]["mean"] == pytest.approx(3.31)
+    assert found["differences"]["s"]["control alone"]["wins"] == 3  # lower, in every seed
+    assert found["controls"]["s"]["alone"]["mean"] == pytest.approx(3.35 + 1 / 99)
+    verdicts = {row["against"]: row for row in found["verdicts"]}
+    assert {key: row["verdict"] for key, row in verdicts.items()} == {"alone": "better", "best_teacher": "worse"}
+    assert all(row["n"] == 3 and row["low"] <= row["mean"] <= row["high"] for row in verdicts.values())
+    assert verdicts["alone"]["mean"] < 0 < verdicts["best_teacher"]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "by", "said"),
+    [
+        ([0.9, 0.91, 0.92], [0.8, 0.8, 0.83], metric("accuracy"), "better"),
+        ([0.8, 0.8, 0.83], [0.9, 0.91, 0.92], metric("accuracy"), "worse"),
+        ([0.8, 0.8, 0.83], [0.9, 0.91, 0.92], BITS, "better"),
+        ([0.9, 0.8], [0.8, 0.81], metric("accuracy"), "no difference shown"),
+        ([0.8, 0.8], [0.8, 0.8], metric("accuracy"), "no difference shown"),
+        ([0.9, 0.9], [0.8, 0.8], metric("accuracy"), "better"),
+        ([0.9], [0.1], metric("accuracy"), None),
+    ],
+)
+def test_a_verdict_is_given_where_the_interval_does_not_hold_0(a, b, by, said):
+    assert verdict(paired(a, b, by), by)["verdict"] == said
