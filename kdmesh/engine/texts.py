@@ -114,6 +114,7 @@ def notes(plan: Plan, found: Checked) -> list[str]:
     said = []
     for name, one in reports(plan, found).items():
         every = f"of {one['samples']} texts"
+        said += [f"{name} {note}" for note in found.reading.encoder(name).notes]
         if one["truncated"] or one["dropped"]:
             said.append(f"{name} reads {one['truncated']} {every} cut to its limit, {one['dropped']} are left out")
         if one["nothing_learned"]:
@@ -137,9 +138,9 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
     """How the outputs of language models go from one agent to others, and why, a line for each source and stream."""
     lines: dict[tuple[str, str], str] = {}
     for edge in plan.edges:
-        width = found.widths.get(edge.source, 0)
+        width = found.widths.get(edge.source, 0)  # 0: of a model that does more to its logits than to project
         few = found.numbers.get((edge.source, edge.what))
-        if not width or (edge.what and few is None) or not found.reading.texts:
+        if plan.spec.task != "language_modelling" or edge.source not in plan.spec.agents or (edge.what and few is None):
             continue
         kinds = found.shapes[edge.source, ""][0]
         rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
@@ -150,7 +151,13 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
         if few is not None:
             lines[edge.source, edge.stream + edge.what] = (
                 f"{edge.source} sends {edge.what}: {size:,} tokens {when}, {size * few:,} numbers in place of "
-                f"{apart:,} (hidden rows and the layer that maps them) or {whole:,} (logits)"
+                + (f"{apart:,} (hidden rows and the layer that maps them) or " if width else "")
+                + f"{whole:,} (logits)"
+            )
+            continue
+        if not width:
+            lines[edge.source, edge.stream] = (
+                f"{edge.source} sends logits: {size:,} tokens {when}, of {kinds:,} logits ({whole:,} numbers)"
             )
             continue
         how = (

@@ -9,7 +9,7 @@ import torch
 from kdmesh.errors import MeshError
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
-from kdmesh.text.probes import is_causal
+from kdmesh.text.probes import is_causal, unmasked
 from kdmesh.text.source import attention_exists, licence_of, local, make_config, quiet, read_config
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def build(
     path: str | None = None,
     revision: str | None = None,
     tokenizer: str | TokenizerConfig | None = None,
+    pad_token: str | None = None,
     config: dict[str, Any] | None = None,
     layers: list[int] | None = None,
     lora: LoraSettings | None = None,
@@ -51,7 +52,7 @@ def build(
     folder that we wrote, whose weights are all there and all used; ``dtype`` may then be `auto`, as they were saved.
     Raises MeshError with paths that start at ``model.hf``.
     """
-    del tokenizer  # said its part when the samples were encoded
+    del tokenizer, pad_token  # said their part when the samples were encoded
     meta, trusted, changes = torch.get_default_device().type == "meta", trust_remote_code is not None, config or {}
     if path is None:
         settings = make_config(changes, _filled(task, vocabulary, pad))
@@ -78,6 +79,8 @@ def build(
             reorder(net, order)
         if layers is not None:
             net = keep_layers(net, layers, how)
+    if task == LANGUAGE:
+        unmasked(net)
     if task != LANGUAGE:
         name_labels(net.config, labels, classes)
     elif not meta and not is_causal(net):
@@ -187,7 +190,7 @@ def _pad(settings: PreTrainedConfig, pad: int | None) -> None:
         raise MeshError(
             f"{what}; the model's is {settings.pad_token_id}",
             where="model.hf.tokenizer",
-            instead="the tokenizer that belongs to the model, with a pad token",
+            instead="the tokenizer that belongs to the model, or model.hf.pad_token: the token of that number",
         )
 
 

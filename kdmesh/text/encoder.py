@@ -84,6 +84,7 @@ class Encoder:
         self.tokenizer: Any = tokenizer
         self.task, self.max_length, self.over, self.tags, self.pack = task, max_length, over, list(tags), pack
         self.where = f"agents.{agent}" if agent else "agents"
+        self.notes: list[str] = []  # what was chosen that no file says
         self._template = Template(tokenizer, self.where) if task == "language_modelling" else None
         self._make: Callable[[list[Sample], Report], Iterator[Made]] = {
             "classification": self._classified,
@@ -365,7 +366,8 @@ class Encoder:
         if pad is None and self.task != "language_modelling":
             self._refuse(
                 "the tokenizer has no pad token",
-                "a tokenizer with one, or `pad_token_id` in the model's config: a classifier's inputs are padded",
+                "model.hf.pad_token: one of its tokens (`pad_token_id` of a config is the model's, not its "
+                "tokenizer's): a classifier's inputs are padded",
             )
         if pad is None:
             pad = self.tokenizer.eos_token_id  # masked, and no unit: any token will do

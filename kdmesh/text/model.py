@@ -61,7 +61,7 @@ class TextModel(nn.Module):
         self.hidden = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.pooled = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.attention = nn.ModuleList(nn.Identity() for _ in range(layers))
-        self.projects = task == "language_modelling" and (self.shapes_only or is_projection(net))
+        self.projects = task == "language_modelling" and is_projection(net)
         self._apart: bool | None = None  # whether packed samples do not see each other: found out when there are some
 
     @property
@@ -181,6 +181,8 @@ class TextModel(nn.Module):
             probe(like.new_empty(len(x.tokens), self.max_length or 0))
         if self.task == "language_modelling":
             head = self.net.get_output_embeddings()
+            if not self.projects:
+                return like.new_empty(len(x.units), head.weight.shape[0])
             return Projected(like.new_empty(len(x.units), head.weight.shape[1]), head.weight, head.bias)
         return like.new_empty(len(x) if self.task == "classification" else len(x.units), self.classes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,20 +41,40 @@ def is_projection(net: Any) -> bool:
     """Whether the logits are what a linear head gives, and nothing is done to them after it.
 
     Some architectures scale or cap them, so the head is made to answer with known large numbers: they must come out
-    as they are.
+    as they are. A network without weights, on the `meta` device, is asked as well, without its layers: the numbers are
+    real. One that cannot run so is taken for one that does as most do.
     """
+    net = net.get_base_model() if hasattr(net, "get_base_model") else net  # adapters do nothing to logits
     head = net.get_output_embeddings()
     if type(head) is not nn.Linear:
         return False
     ids = _some(net)
-    said = torch.linspace(-300, 300, head.out_features, dtype=head.weight.dtype, device=ids.device)
+    device = "cpu" if ids.is_meta else ids.device
+    said = torch.linspace(-300, 300, head.out_features, dtype=head.weight.dtype, device=device)
     handle = head.register_forward_hook(lambda _module, args, _value: said.expand(*args[0].shape[:-1], -1))
     try:
-        with still(net):
+        with still(net), _without_layers(net, head.in_features) if ids.is_meta else nullcontext():
             logits = net(input_ids=ids, use_cache=False).logits
+    except Exception:  # each architecture fails there in its own way
+        if not ids.is_meta:
+            raise
+        return True
     finally:
         handle.remove()
     return torch.equal(logits, said.expand_as(logits))
+
+
+@contextmanager
+def _without_layers(net: Any, width: int) -> Iterator[None]:
+    """A network whose base gives rows of zeros: on the `meta` device, many cannot run their masks."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    base = vars(net.base_model)
+    base["forward"] = lambda *_args, **_more: BaseModelOutputWithPast(torch.zeros(1, LENGTH, width, device="meta"))
+    try:
+        yield
+    finally:
+        del base["forward"]
 
 
 def keeps_apart(net: Any) -> bool:
@@ -81,6 +101,17 @@ def keeps_apart(net: Any) -> bool:
 def takes_types(net: Any) -> bool:
     """Whether a network can be told which of two texts a token is of."""
     return getattr(net.config, "type_vocab_size", 0) > 1
+
+
+def unmasked(net: nn.Module) -> None:
+    """Keep a causal model from warning that it is given no mask: its padding stands where no output can see it."""
+    for module in net.modules():
+        if hasattr(module, "warn_if_padding_and_no_attention_mask"):
+            vars(module)["warn_if_padding_and_no_attention_mask"] = _silent
+
+
+def _silent(*_args: Any, **_more: Any) -> None:
+    """Say nothing."""
 
 
 def _some(net: Any) -> Tensor:

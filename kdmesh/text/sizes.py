@@ -6,6 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier_scale")
+"""Settings by which architectures change logits after the last layer, so that hidden rows do not tell them."""
+
+SCALED = ("gemma2", "gemma3n", "gemma3n_text", "cohere", "cohere2", "granite", "granitemoe")
+"""Those that do so by default. What a model really does is asked of itself (`probes.is_projection`) in `check`."""
+
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # what architectures call it
 
 
@@ -22,6 +28,10 @@ def sizes(config: Any) -> tuple[int | None, int | None]:
             found = None  # said when the model is built
         settings = found if isinstance(found, dict) else {}
     settings = settings | config.config
+    if any(settings.get(name) not in (None, 1, 1.0) for name in SCALES) or (
+        settings.get("model_type") in SCALED and not any(name in settings for name in SCALES)
+    ):
+        return None, settings.get("vocab_size") if isinstance(settings.get("vocab_size"), int) else None
     width = next((settings[name] for name in WIDTHS if isinstance(settings.get(name), int)), None)
     outputs = settings.get("vocab_size")
     return width, outputs if isinstance(outputs, int) else None

@@ -35,6 +35,47 @@ def for_model(
     return read(config.path, config.revision, trusted)
 
 
+def pad(tokenizer: PreTrainedTokenizerFast, config: HfConfig, task: str) -> str:
+    """Name a pad token for a classifier whose tokenizer has none, and say which; "" where there is nothing to say.
+
+    A classifier's inputs are padded, and it looks for its last token by the pad token's number. The choice is saved
+    with the tokenizer. By default it is what the model's own settings name, else the token that ends a text.
+    """
+    own = config.pad_token
+    if own is not None and own != tokenizer.pad_token:
+        number = tokenizer.convert_tokens_to_ids(own)
+        if number is None or tokenizer.convert_ids_to_tokens(number) != own:
+            raise MeshError(
+                f"the tokenizer has no token {own!r}",
+                where="model.hf.pad_token",
+                instead=f"one of its tokens that no text contains: {_listed(tokenizer)}",
+            )
+        tokenizer.pad_token = own
+    if tokenizer.pad_token_id is not None or task == "language_modelling":
+        return ""
+    settings = config.config
+    if config.path is not None:
+        settings = read_config(config.path, config.revision, config.trust_remote_code is not None, {}).to_dict()
+    known = settings.get("pad_token_id")
+    found = tokenizer.eos_token
+    if isinstance(known, int) and 0 <= known < len(tokenizer):
+        found = tokenizer.convert_ids_to_tokens(known)
+    if found is None:
+        raise MeshError(
+            "the tokenizer has no pad token, and none that ends a text: a classifier's inputs are padded",
+            where="model.hf.pad_token",
+            instead=f"pad_token: one of its tokens that no text contains: {_listed(tokenizer)}",
+        )
+    tokenizer.pad_token = found
+    return f"pads with {found!r}, for its tokenizer names no pad token"
+
+
+def _listed(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Some tokens that stand for no text."""
+    special = [str(token) for token in tokenizer.all_special_tokens]
+    return ", ".join(special[:8]) or "such as [PAD], in a tokenizer that has it"
+
+
 def load(
     config: TokenizerConfig | str, texts: Callable[[], list[str]], task: str = "classification"
 ) -> PreTrainedTokenizerFast:

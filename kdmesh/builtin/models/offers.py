@@ -90,6 +90,9 @@ class HfConfig(Config):
     tokenizer: str | TokenizerConfig | None = Field(
         None, description="folder or hub id of the tokenizer, or how to make one; by default `path`"
     )
+    pad_token: str | None = Field(
+        None, description="token that fills up shorter texts, where the tokenizer names none; by default one it has"
+    )
     config: dict[str, Any] = Field(
         {}, description="without `path` the architecture, {model_type: bert, hidden_size: 64}; with it, what to change"
     )
