@@ -27,6 +27,8 @@ from kdmesh.spec.code import told
 from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kdmesh.agents.rehearsal import Kind
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
@@ -265,15 +267,16 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
     for edge in plan.edges:
         if edge.source == agent and edge.made is not None:
             offer = registry().find("signals", edge.made.name)
-            if offer.lazy and not edge.detach:
-                raise MeshError(
-                    f"no gradient passes through the signal {offer.name!r}",
-                    where=f"{edge.where}.detach",
-                    instead="leave it out, or signal: logits",
-                )
             value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
             try:
-                value = offer.make(edge.made.config)(value if offer.lazy else dense(value))
+                make = offer.make(edge.made.config)
+                if not edge.detach and (offer.lazy or not _differentiable(make, dense(value))):
+                    raise MeshError(
+                        f"no gradient passes through the signal {offer.name!r}",
+                        where=f"{edge.where}.detach",
+                        instead="leave it out, or signal: logits",
+                    )
+                value = make(value if offer.lazy else dense(value))
                 found.shapes[agent, edge.what] = value.shape[1:]
                 if isinstance(value, Lazy):
                     found.numbers[agent, edge.what] = sum(part[:1].numel() for part in apart(value))
@@ -282,6 +285,12 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                 raise
             except Exception as error:
                 registry().blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
+
+
+def _differentiable(make: Callable[[torch.Tensor], Any], value: torch.Tensor) -> bool:
+    """Whether a gradient passes through a signal that is made."""
+    with torch.enable_grad():
+        return bool(make(value.detach().clone().requires_grad_()).requires_grad)
 
 
 def _light(

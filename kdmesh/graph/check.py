@@ -117,6 +117,34 @@ def streams(spec: MeshSpec, edges: list[Edge]) -> None:
             )
 
 
+def gradients(spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[str, ConsensusNode]) -> None:
+    """Refuse `detach: false` where no gradient can pass, so that it would do nothing."""
+    for edge in edges:
+        if edge.detach:
+            continue
+        owner = found.of(edge.source)
+        reason, instead = "", "leave `detach` out"
+        if edge.source == LABELS:
+            reason = "labels have no weights"
+        elif edge.source in consensus:
+            node = consensus[edge.source]
+            if not node.trained and all(other.detach for other in node.inputs):
+                reason = f"every flow into {edge.source} is detached, and its rule has no weights"
+                instead = f"detach: false on a flow into {edge.source} as well, or leave it out"
+        elif owner not in found.trainable or spec.agents[owner].ema is not None:
+            reason = f"{edge.source} does not train by gradient"
+        elif edge.refresh != "step" or edge.sees == "after" or edge.mode == "eval":
+            reason = "only what is forwarded in the step itself, before the update and in train mode, carries one"
+            instead = "refresh: step, without `sees: after` and `mode: eval`, or leave `detach` out"
+        if not reason and edge.target in consensus and all(other.detach for other in consensus[edge.target].readers):
+            reason = f"every flow out of {edge.target} is detached"
+            instead = f"detach: false on a flow out of {edge.target} as well, or leave it out"
+        if reason:
+            raise MeshError(
+                f"no gradient passes through {edge}: {reason}", where=f"{edge.where}.detach", instead=instead
+            )
+
+
 def below(spec: MeshSpec, name: str) -> list[str]:
     """The streams that a stream takes its samples or prompts from, down to a split or to one met before."""
     found: list[str] = []

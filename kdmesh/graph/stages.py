@@ -69,11 +69,14 @@ def structure(spec: MeshSpec, edges: list[Edge], found: Units) -> nx.DiGraph:
 
 
 def default_refresh(spec: MeshSpec, edges: list[Edge], found: Units, graph: nx.DiGraph) -> None:
-    """Fill in `refresh` on the edges that leave agents: `step` inside a strongly connected component, else `once`."""
+    """Fill in `refresh` on the edges that leave agents: `step` inside a strongly connected component, else `once`.
+
+    Where a gradient is to pass (`detach: false`) it is `step` too: what is stored carries none.
+    """
     component = {node: number for number, nodes in enumerate(nx.strongly_connected_components(graph)) for node in nodes}
     for edge in edges:
         if edge.refresh is None and edge.source in spec.agents:
-            inside = component[found.of(edge.source)] == component[found.of(edge.target)]
+            inside = not edge.detach or component[found.of(edge.source)] == component[found.of(edge.target)]
             edge.refresh = "step" if inside else "once"
             if not inside and edge.stale is None:
                 edge.stale = "publish"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdmesh.builtin.consensus._base import Rule, weighted_sum
+from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
 from kdmesh.offers import ConsensusOffer
 from kdmesh.plugins import registry
@@ -108,6 +109,57 @@ def test_readers_of_one_consensus_decide_for_themselves(mesh: Any, start: Any) -
         expected = torch.autograd.grad(loss, list(modules[name].parameters()), retain_graph=True)
         for ours, theirs in zip(moved(begun, result, name), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_a_gradient_that_is_asked_for_passes_without_a_word_about_refresh(mesh: Any, start: Any) -> None:
+    """A trained teacher and its student: one stage, forwarded together, instead of a gradient that goes nowhere."""
+    made = one_step(mesh, "ts")
+    made.flow("labels", ["t", "s"], objective="ce")
+    made.flow("t", "s", objective="kl", detach=False)
+    begun, plan = start(made), made.plan()
+    assert len(plan.stages) == 1 and plan.edges[-1].refresh == "step"
+    result = made.run(backend="inline")
+    at = begun.batches(1)[0]
+    said = {name: module(begun.x[at]) for name, module in begun.modules.items()}
+    loss = F.cross_entropy(said["t"], begun.y[at]) + kl(said["s"], said["t"].softmax(-1))
+    for ours, theirs in zip(
+        moved(begun, result, "t"), torch.autograd.grad(loss, list(begun.modules["t"].parameters())), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "labels": ({"source": "labels", "objective": "ce"}, "labels have no weights"),
+    "a frozen teacher": ({"source": "f", "objective": "kl"}, "f does not train by gradient"),
+    "a stored signal": ({"source": "a", "objective": "kl", "refresh": "epoch"}, "refresh: step"),
+    "after the update": ({"source": "a", "objective": "kl", "refresh": "step", "sees": "after"}, "before the update"),
+    "eval mode": ({"source": "a", "objective": "kl", "refresh": "step", "mode": "eval"}, "train mode"),
+    "a detached consensus": ({"source": "c", "objective": "kl"}, "every flow into c is detached"),
+    "votes": ({"source": "a", "objective": "ce", "signal": "votes"}, "through the signal 'votes'"),
+}
+
+
+@pytest.mark.parametrize(("flow", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_gradient_that_goes_nowhere_is_refused(mesh: Any, flow: dict[str, Any], said: str) -> None:
+    made = mesh({"a": {}, "b": {}, "f": {"update": "frozen"}})
+    made.flow("labels", ["a", "b"], objective="ce")
+    made.consensus("c", "mean")
+    made.flow(["a", "f"], "c", refresh="step")
+    made.flow("c", "b", objective="kl") if flow["source"] != "c" else None
+    made.flow(flow["source"], "b", detach=False, **{key: value for key, value in flow.items() if key != "source"})
+    with pytest.raises(MeshError) as error:
+        examine(made.plan(), made._modules, made.table)
+    assert error.value.where.endswith(".detach") and said in str(error.value)
+
+
+def test_a_consensus_whose_readers_are_detached_passes_no_gradient(mesh: Any) -> None:
+    made = mesh("ab")
+    made.flow("labels", ["a", "b"], objective="ce")
+    made.consensus("c", "mean")
+    made.flow(["a", "b"], "c", refresh="step", detach=False)
+    made.flow("c", "b", objective="kl")
+    with pytest.raises(MeshError, match="every flow out of c is detached"):
+        made.plan()
 
 
 def test_a_trained_rule_learns_with_its_reader(mesh: Any, opened: Any, start: Any) -> None:

@@ -77,7 +77,7 @@ def test_the_plan_tells_its_stages_steps_and_choices(plan, offered, mesh, expect
 def test_the_choices_that_papers_leave_unsaid_are_filled_in(plan):
     flows = [
         {"from": "labels", "to": ["t", "s"], "objective": "ce"},
-        {"from": "t", "to": "c", "refresh": "step"},
+        {"from": "t", "to": "c", "refresh": "step", "detach": False},
         {"from": "c", "to": "s", "objective": {"kl": {"temperature": 4, "t2_scale": False}}, "detach": False},
         {"from": "e", "to": "s", "objective": {"mse": {"per_element": True}}},
         {"from": "t", "to": "s", "objective": "hint", "tap": "mid", "refresh": "step"},
@@ -88,7 +88,7 @@ def test_the_choices_that_papers_leave_unsaid_are_filled_in(plan):
     assert [tuple(choice[key] for key in keys) for choice in data["choices"]["flows"]] == [
         ("labels", 1.0, True, "batchmean", None, None, True, None),
         ("labels", 1.0, True, "batchmean", None, None, True, None),
-        ("t", None, None, None, None, None, True, "train"),
+        ("t", None, None, None, None, None, False, "train"),
         ("c", 4.0, False, "batchmean", "probs", True, False, None),
         ("e", None, None, "mean over elements", None, None, True, "train"),
         ("t", None, None, "mean over elements", None, None, True, "train"),

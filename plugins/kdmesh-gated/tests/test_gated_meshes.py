@@ -44,7 +44,7 @@ def one_step(**fields):
 
 def checkpoints(folder, *prefixes):
     """The state before training and after it, of each set of weights."""
-    first, *_, last = sorted(folder.glob("checkpoints/*/*/host0.safetensors"))
+    first, *_, last = sorted(folder.glob("checkpoints/*/*/hosts/host0.safetensors"))
     return [
         [
             {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
