@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdmesh.agents import guard
 from kdmesh.agents.bounds import bounded
 from kdmesh.agents.scaled import unscale
 from kdmesh.errors import MeshError
@@ -60,7 +61,8 @@ def build(
     if spec.model is None:
         raise MeshError("this agent has no model", where=where, instead="model: {mlp: {hidden: [64]}}")
     torch.manual_seed(seed_of(plan, agent))
-    with bounded(where), torch.device(device if device == "meta" else "cpu"):
+    seeds = guard.others_seeded(seed_of(plan, agent))
+    with bounded(where), torch.device(device if device == "meta" else "cpu"), seeds:
         if spec.model.is_import:
             module = maker(spec.model.name, where, (nn.Module,), "nn.Module")(**spec.model.config)
         else:

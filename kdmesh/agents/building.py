@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdmesh.agents import facts
+from kdmesh.agents import facts, guard
 from kdmesh.agents.consensus import Consensus
 from kdmesh.errors import MeshError
+from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import mix
 
+OURS = "kdmesh.builtin."  # made here, and tested to keep what it is given and to draw from no global generator
+
 if TYPE_CHECKING:
+    from torch import nn
+
     from kdmesh.agents.host import Host
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
@@ -23,15 +28,68 @@ def objective(host: Host, edge: Edge) -> Any:
     assert edge.objective is not None
     _refuse_labels(host, edge)
     made = host.registry.find("objectives", edge.objective.name).make(edge.objective.config)
-    torch.manual_seed(mix(host.seed, "objective", edge.source, edge.target, edge.id))
+    seed = mix(host.seed, "objective", edge.source, edge.target, edge.id)
+    torch.manual_seed(seed)
     try:
-        made.setup(*_shapes(host, edge), **facts.of_stream(host, edge))
+        with guard.others_seeded(seed):
+            made.setup(*_shapes(host, edge), **facts.of_stream(host, edge))
     except MeshError as error:
         error.where = error.where or edge.where
         raise
     except ValueError as error:
         raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
     return made.to(host.plan.train(edge.target).device)
+
+
+def view(host: Host, agent: str, number: int) -> Any:
+    """One of an agent's augmentations; one that is not ours gets a copy, generators of its own, and is checked."""
+    ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
+    offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
+    call, strict = offer.make(ref.config, seed), host.blueprint.strict
+    if offer.factory.startswith(OURS):
+        return call
+
+    def guarded(x: Tensor, ids: Tensor, draw: int) -> Tensor:
+        given = x.clone()
+        try:
+            with guard.seeded(mix(seed, draw), strict=strict):
+                value: Tensor = call(given, ids, draw)
+            guard.refuse_view(value, x)
+            guard.refuse_changed(given, x, strict)
+        except Exception as error:
+            host.registry.blame("views", ref.name, error, f"to augment samples of {agent}", where)
+        return value
+
+    return guarded
+
+
+def signal(host: Host, edge: Edge, module: nn.Module) -> tuple[Any, str]:
+    """How a signal is made, and of which layer; one that is not ours is guarded as views are.
+
+    Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
+    """
+    assert edge.made is not None
+    offer, strict = host.registry.find("signals", edge.made.name), host.blueprint.strict
+    make, shape = offer.make(edge.made.config), host.blueprint.shapes.get((edge.source, edge.what))
+    ours = offer.factory.startswith(OURS)
+
+    def made(value: Tensor | Lazy) -> Tensor | Lazy:
+        value = value if offer.lazy else dense(value)
+        try:
+            if ours:
+                result: Tensor | Lazy = make(value)
+                return result
+            given = value.clone() if isinstance(value, Tensor) else value
+            step = torch.initial_seed() if module.training else 0
+            with guard.seeded(mix(host.seed, "signal", edge.source, edge.what, step), strict=strict):
+                result = make(given)
+            guard.refuse_signal(result, len(value), shape)
+            guard.refuse_changed(given, value, strict)
+        except Exception as error:
+            host.registry.blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
+        return result
+
+    return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
 
 
 def _refuse_labels(host: Host, edge: Edge) -> None:
@@ -117,7 +175,8 @@ def _rule(host: Host, node: ConsensusNode) -> Consensus:
     more = {"columns": facts.columns(host, node)} if node.column else {}
     given = tuple(sent(host, edge) for edge in node.given)
     try:
-        made.rule.setup(tuple(edge.source for edge in node.members), made.width, given, **more)
+        with guard.others_seeded(mix(host.seed, "consensus", node.name)):
+            made.rule.setup(tuple(edge.source for edge in node.members), made.width, given, **more)
     except MeshError as error:
         error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
         raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from kdmesh.agents import guard
 from kdmesh.agents.facts import own_classes
 from kdmesh.imports import import_path
 from kdmesh.signals import Signal
@@ -31,10 +33,17 @@ class Consensus:
         self.rule: Any = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
         self.rule.space, self.rule.temperature = node.space, node.temperature
         self.strict = strict
+        self.sound = False  # whether what the rule gives was seen to be a signal
         self.prefix = False  # whether members may have more columns than are compared, which stand first
         self.width = 0  # columns of what it gives, where members know different classes
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self._tables: dict[str | None, tuple[int, Signal | None]] = {}
+
+    def apart(self) -> Consensus:
+        """The same with a copy of its rule, in eval mode: what is asked of it moves no state of this one."""
+        other = copy.copy(self)
+        other.rule = copy.deepcopy(self.rule).eval()
+        return other
 
     def variant(self, reader: str | None) -> str | None:
         """For whom it differs: the reader, under leave-one-out or a per-target rule, its own or nested; else nobody."""
@@ -106,6 +115,9 @@ class Consensus:
         node = self.node
         values = (logits / node.temperature).softmax(-1) if node.space == "probs" else logits
         value: Tensor = self.rule.forward(values, logits=logits, **facts)
+        if not self.sound or not isinstance(value, Tensor):
+            guard.refuse_values(value, values.shape[1:])
+            self.sound = True
         if self.strict:
             present = facts["present"]
             weights = None if present is None else present.any(0).to(value.dtype)
@@ -148,7 +160,11 @@ class Consensus:
                 name: fact[..., start:stop] if isinstance(fact, Tensor) and step < len(like) else fact
                 for name, fact in facts.items()
             }
-            parts.append(self.rule.weights(torch.stack(rows), **here))
+            part = self.rule.weights(torch.stack(rows), **here)
+            if not self.sound or not isinstance(part, Tensor):
+                guard.refuse_values(part, (len(rows), stop - start))
+                self.sound = True
+            parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def given(self, fetch: Callable[[Edge], Signal | None]) -> dict[str, list[Tensor | None]]:

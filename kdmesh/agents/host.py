@@ -19,10 +19,8 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.weights import Weights
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
-from kdmesh.signals.lazy import dense
 from kdmesh.store import Key, Store
 from kdmesh.streams.private import own_part
-from kdmesh.streams.seeds import mix
 from kdmesh.streams.stream import without
 from kdmesh.streams.views import View
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.segment import Segment
     from kdmesh.plugins import Registry
-    from kdmesh.signals.lazy import Lazy
     from kdmesh.store import Publication
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
@@ -117,30 +114,15 @@ class Host:
         spec = self.plan.spec.agents[name]
         view = None
         if spec.view.augment:
-            made = [
-                self.registry.find("views", ref.name).make(ref.config, mix(self.seed, "view", name, number))
-                for number, ref in enumerate(spec.view.augment)
-            ]
-            view = View(made, spec.view.draws)
+            view = View(
+                [building.view(self, name, number) for number in range(len(spec.view.augment))], spec.view.draws
+            )
         makes = {
-            edge.what: self._made(edge) for edge in self.plan.edges if edge.made is not None and edge.source == name
+            edge.what: building.signal(self, edge, weights.module)
+            for edge in self.plan.edges
+            if edge.made is not None and edge.source == name
         }
         return Agent(name, weights, view, spec.taps, makes, spec.exit)
-
-    def _made(self, edge: Edge) -> tuple[Any, str]:
-        """How a signal is made, and of which layer."""
-        assert edge.made is not None
-        offer = self.registry.find("signals", edge.made.name)
-        make = offer.make(edge.made.config)
-
-        def made(value: Tensor | Lazy) -> Tensor | Lazy:
-            try:
-                result: Tensor | Lazy = make(value if offer.lazy else dense(value))
-            except Exception as error:
-                self.registry.blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
-            return result
-
-        return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
 
     def columns(self, edge: Edge) -> int | Tensor | None:
         """Which of the reader's columns a flow compares: see building.py."""

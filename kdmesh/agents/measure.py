@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.agents import facts, metrics
+from kdmesh.agents import facts, guard, metrics
 from kdmesh.agents.crossing import unpack
 from kdmesh.signals import Signal
 from kdmesh.store import Key
+from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,16 +92,12 @@ def _combined(
         value = sent.get((edge.source, edge.what))
         return None if value is None else Signal(value, edge.form)
 
-    training = consensus.rule.training
-    consensus.rule.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), guard.seeded(mix(host.seed, "judge", name, lane.stream.name)):
             column = host.numbers(consensus.node, lane) if consensus.node.column else None
-            return consensus.combine(None, fetch, truth, column)
+            return consensus.apart().combine(None, fetch, truth, column)
     except Exception as error:
         host.blame_rule(name, error, "for its measurement")
-    finally:
-        consensus.rule.train(training)
 
 
 def _owner(host: Host, source: str, stream: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
+from kdmesh.agents import guard
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
@@ -30,7 +31,8 @@ class Term:
         self.edge, self.objective, self.own, self.lesson = edge, objective, own, lesson
         self.fetch = lesson.fetcher(edge, edge.target)
         self.factor = None if isinstance(edge.weight, Ramp) else edge.weight
-        self.compute = objective.forward  # no module hooks on the hot path
+        self.forward = objective.forward  # no module hooks on the hot path
+        self.sound = False  # whether a loss was seen to be one
         self.columns = lesson.host.columns(edge)
         self.temperature = lesson.softens.get(edge.id)
         self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
@@ -49,6 +51,13 @@ class Term:
         assert self.columns is not None
         value = signal.value if signal.form == "labels" else narrowed(signal.value, self.columns)
         return narrowed(own, self.columns), Signal(value, signal.form, signal.weights)
+
+    def compute(self, own: Any, target: Any, form: str, weights: Tensor | None, given: dict[str, Any]) -> Tensor:
+        """The objective's loss, checked: what is wrong with one is wrong with the first."""
+        loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
+        if not self.sound or not isinstance(loss, Tensor):
+            self.sound = guard.refuse_loss(loss, own)
+        return loss
 
     def blame(self, error: Exception, step: int) -> NoReturn:
         """Raise, with whose objective it is, what it raised."""
@@ -77,7 +86,7 @@ class Term:
             return None  # a batch in which nothing is asked
         if self.temperature is not None and isinstance(own, Tensor):
             signal = softened(frame, signal, own, self.temperature)
-        loss = self.compute(own, signal.value, form=signal.form, weights=signal.weights, **self.given(frame))
+        loss = self.compute(own, signal.value, signal.form, signal.weights, self.given(frame))
         weight = self.factor if self.factor is not None else self.weight(frame)
         return loss if weight == 1.0 else weight * loss
 
@@ -157,7 +166,7 @@ class SpreadTerm(Term):
             self.seen = mine, theirs = mine, _beside(mine, theirs)
             rows = theirs.value if "spans" in self.edge.needs else mine
             every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows
-            loss = self.compute(mine, theirs.value, form="logits", weights=every, **self.given(frame, edge.source))
+            loss = self.compute(mine, theirs.value, "logits", every, self.given(frame, edge.source))
             loss = loss if every is not None else loss * weight[0]
             total = loss if total is None else total + loss
         factor = self.weight(frame)
@@ -169,7 +178,7 @@ class SpreadTerm(Term):
         for index, value in enumerate(stacked):
             leaf = own.detach().requires_grad_()
             weights = None if present is None else present[index].to(own.dtype)
-            loss = self.compute(leaf, value, form="logits", weights=weights, **self.given(frame))
+            loss = self.compute(leaf, value, "logits", weights, self.given(frame))
             rows.append(torch.autograd.grad(loss, leaf)[0])
         return torch.stack(rows)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from kdmesh.agents import guard
 from kdmesh.agents.build import build, load_weights, origin, output
 from kdmesh.agents.modes import held
 from kdmesh.agents.reading import Reading
@@ -276,7 +277,9 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                         where=f"{edge.where}.detach",
                         instead="leave it out, or signal: logits",
                     )
-                value = make(value if offer.lazy else dense(value))
+                rows = len(value)
+                value = make(value if offer.lazy else dense(value).clone())
+                guard.refuse_signal(value, rows, None)
                 found.shapes[agent, edge.what] = value.shape[1:]
                 if isinstance(value, Lazy):
                     found.numbers[agent, edge.what] = sum(part[:1].numel() for part in apart(value))

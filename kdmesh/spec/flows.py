@@ -91,7 +91,7 @@ class FlowSpec(Strict):
         None, description="what a period longer than a step reads: a full pass, old weights run live, values as trained"
     )
     sees: Literal["before", "after"] = Field("before", description="after: the source forwards again after its update")
-    detach: bool = Field(True, description="false: gradients pass through the target into the source, in one stage; refused where none can")
+    detach: bool = Field(True, description="false: gradients pass through the target into the source, in one stage")
     mode: Literal["auto", "train", "eval"] = Field(
         "auto", description="mode of the source's forward; auto: train if it trains in this stage, else eval"
     )

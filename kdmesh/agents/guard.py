@@ -1,0 +1,98 @@
+"""What comes from others' code is checked where it comes in, and what goes to it is kept from it.
+
+An error is a ValueError; who calls says whose code it was. Types are checked at every call, the rest at the first.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdmesh.signals.lazy import Lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@contextmanager
+def seeded(seed: int, *, strict: bool = False) -> Iterator[None]:
+    """Seed the default generators of torch, numpy and Python, and put all back as they were.
+
+    With ``strict`` it is a ValueError to draw from one.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices), others_seeded(seed):
+        torch.manual_seed(seed)
+        before = _states() if strict else None
+        yield
+        if before is not None and before != _states():
+            raise ValueError("it draws from a global generator, so that its values depend on what ran before")
+
+
+@contextmanager
+def others_seeded(seed: int) -> Iterator[None]:
+    """Seed the default generators of numpy and Python, and put these back as they were."""
+    theirs, own = np.random.get_state(), random.getstate()  # it is the global one that is guarded
+    try:
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+    finally:
+        np.random.set_state(theirs)
+        random.setstate(own)
+
+
+def _states() -> tuple[bytes, bytes, Any]:
+    """Where the three generators stand."""
+    numpy: Any = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes() + bytes([numpy[2] % 256]), random.getstate()
+
+
+def told(value: Any) -> str:
+    """What a value is, for an error: shape and type of a tensor, else its class."""
+    if isinstance(value, Tensor | Lazy):
+        return f"a tensor of shape {tuple(value.shape)}, {value.dtype}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def refuse_loss(loss: Any, own: Any) -> bool:
+    """Raise ValueError for what is no loss of the signal ``own``; False where only a later one tells (a 0 at first)."""
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+        raise ValueError(f"it gave {told(loss)}, not a loss: a tensor without axes, of floating point")
+    if not torch.is_grad_enabled() or not own.requires_grad or loss.requires_grad:
+        return True
+    if loss.item() != 0:
+        raise ValueError("it gave a loss that is detached from the signal it is given, so that it trains nothing")
+    return False
+
+
+def refuse_values(value: Any, shape: Sequence[int]) -> None:
+    """Raise ValueError for what is no tensor of floating point of this shape."""
+    if not isinstance(value, Tensor | Lazy) or tuple(value.shape) != tuple(shape) or not value.dtype.is_floating_point:
+        raise ValueError(f"it gave {told(value)}, not a tensor of shape {tuple(shape)} of floating point")
+
+
+def refuse_signal(value: Any, rows: int, shape: Sequence[int] | None) -> None:
+    """Raise ValueError for what is no signal of so many rows, each of a ``shape`` where it is known."""
+    if not isinstance(value, Tensor | Lazy) or not value.shape or value.shape[0] != rows:
+        raise ValueError(f"it gave {told(value)}, not a tensor with {rows} rows, one for each that it is given")
+    if shape is not None and tuple(value.shape[1:]) != tuple(shape):
+        raise ValueError(f"it gave {told(value)}, and rows of shape {tuple(shape)} in the check")
+
+
+def refuse_changed(given: Any, kept: Any, strict: bool) -> None:
+    """Raise ValueError, if ``strict``, where someone worked in place on what was ``given``, a copy of ``kept``."""
+    if strict and isinstance(given, Tensor) and not torch.equal(given.nan_to_num(), kept.nan_to_num()):
+        raise ValueError("it changes what it is given in place")
+
+
+def refuse_view(value: Any, x: Tensor) -> None:
+    """Raise ValueError for what is no augmented ``x``: of its shape, type and device."""
+    same = isinstance(value, Tensor) and (value.shape, value.dtype, value.device) == (x.shape, x.dtype, x.device)
+    if not same:
+        raise ValueError(f"it gave {told(value)}, of {told(x)}: an augmentation keeps shape and type")
