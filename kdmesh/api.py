@@ -18,6 +18,7 @@ from kdmesh.engine.launch import Request
 from kdmesh.engine.resume import begun, refuse_part
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.plan import Plan, make_plan
+from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, table_from
@@ -122,7 +123,9 @@ class Mesh:
     def plan(self) -> Plan:
         """Plan the mesh without running it."""
         registry().warn()
-        return make_plan(parse(self._fields), registry())
+        plan = make_plan(parse(self._fields), registry())
+        refuse_unrun(plan, registry())
+        return plan
 
     def run(
         self,

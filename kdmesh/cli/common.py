@@ -103,11 +103,18 @@ def import_from(folders: Sequence[str]) -> None:
 
 def planned(args: argparse.Namespace) -> Plan:
     """Read the mesh that the arguments name, and plan it."""
-    spec = read(args)
+    return understood(read(args))
+
+
+def understood(spec: MeshSpec) -> Plan:
+    """Plan a mesh, and refuse what no run would do."""
     from kdmesh.graph.plan import make_plan
+    from kdmesh.graph.unrun import refuse_unrun
     from kdmesh.plugins import registry
 
-    return make_plan(spec, registry())
+    plan = make_plan(spec, registry())
+    refuse_unrun(plan, registry())
+    return plan
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_backend, add_mesh, add_no_code, allow_code, beside, read
+from kdmesh.cli.common import add_backend, add_mesh, add_no_code, allow_code, beside, read, understood
 
 
 def add(commands: Any) -> None:
@@ -47,8 +47,6 @@ def add(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Train."""
-    from kdmesh.graph.plan import make_plan
-    from kdmesh.plugins import registry
     from kdmesh.spec.read import locate, read_text
 
     if args.seed is not None:
@@ -56,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.data_seed is not None:
         args.overrides = [*args.overrides, f"data.seed={args.data_seed}"]
     spec, source_text = read(args), read_text(locate(args.file))
-    make_plan(spec, registry())
+    understood(spec)
     allow_code(spec, args)
     from kdmesh.engine.collect import HERE, Place, is_url
 

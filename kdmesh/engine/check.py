@@ -21,7 +21,7 @@ from kdmesh.engine import lineage, lonely, private, sizes, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError
-from kdmesh.graph.program import Repeat
+from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import Lazy, Projected, apart, dense
 from kdmesh.spec.code import told
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kdmesh.agents.rehearsal import Kind
-    from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
@@ -101,8 +100,7 @@ def examine(
 
     ``here``: the hosts are on this machine, whose memory must do; a cluster that is joined knows its own.
     """
-    for edge in plan.edges:
-        _possible(plan, edge)
+    refuse_unrun(plan, registry())
     table, streams = Source(table).load(plan)
     learned = streams["train"].rows if "train" in streams else None
     found = Checked(table, streams, Reading(plan, table, registry(), None, learned))
@@ -126,50 +124,6 @@ def examine(
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]
     found.given = given(modules or {})
     return found
-
-
-def _possible(plan: Plan, edge: Edge) -> None:
-    """Refuse what the planner understands but this version does not run."""
-    if edge.as_ != "target" and edge.target in plan.spec.agents:
-        raise MeshError(
-            f"`as: {edge.as_}` is planned but not run by this version", where=f"{edge.where}.as", instead="as: target"
-        )
-    if "hidden" in (edge.reads, edge.form) and edge.made is None and edge.tap is None:
-        raise MeshError(
-            f"{edge} carries a hidden signal and needs to know the layers",
-            where=f"{edge.where}.tap",
-            instead="tap: layers.0, or tap: {of: layers.2, to: layers.0}",
-        )
-    view = plan.spec.agents[edge.source].view if edge.source in plan.spec.agents else None
-    if view is not None and view.augment and view.draws != 1 and edge.stale == "publish":
-        raise MeshError(
-            f"{edge.source} sees a new draw of every sample each epoch, but its published signal would hold only one",
-            where=f"agents.{edge.source}.view.draws",
-            instead="draws: 1, or refresh: step on the flow",
-        )
-    if edge.mode == "train" and edge.source in plan.spec.agents and not edge.live and edge.stale != "recorded":
-        raise MeshError(
-            f"what {edge.source} publishes is made in eval mode",
-            where=f"{edge.where}.mode",
-            instead="refresh: step, or leave out `mode`",
-        )
-    if edge.stale == "recorded":
-        stream = plan.spec.streams.get(edge.stream)
-        seen = stream.of if stream is not None and stream.replay else edge.stream
-        if all((other.target, other.stream) != (edge.source, seen) for other in plan.edges):
-            raise MeshError(
-                f"{edge.source} learns nothing on stream {seen!r}, so that nothing is recorded of it there",
-                where=f"{edge.where}.stale",
-                instead="stale: publish",
-            )
-    if edge.refresh == "round":
-        stage = plan.stage_of(edge.source)
-        if stage is not None and not any(isinstance(line, Repeat) for line in stage.program.body):
-            raise MeshError(
-                "`refresh: round` needs a program with rounds",
-                where=f"{edge.where}.refresh",
-                instead="program: [{of: [...], repeat: N, do: [...]}], or refresh: epoch",
-            )
 
 
 def _streams(plan: Plan, found: Checked) -> None:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph import limits
 from kdmesh.graph.canvas import Canvas, expand
-from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
+from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ProgramItem
 from kdmesh.spec.names import refuse
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from kdmesh.plugins import Registry
 
 
@@ -24,7 +26,7 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
     for number, ref in enumerate(spec.connect):
         canvas.where = f"connect.{number}.{ref.name}"
         offer = registry.find("strategies", ref.name, f"connect.{number}")
-        registry.check("strategies", ref.name, ref.config, f"connect.{number}")
+        _check_named(registry.check("strategies", ref.name, ref.config, f"connect.{number}"), registry, canvas.where)
         nodes, flows = set(canvas.consensuses), len(canvas.flows)
         try:
             offer.make(ref.config).draw(canvas)
@@ -51,6 +53,16 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
             "program": canvas.programs,
         }
     )
+
+
+def _check_named(settings: BaseModel, registry: Registry, where: str) -> None:
+    """Check what a strategy's settings name, also where it would draw nothing of it."""
+    for field in type(settings).model_fields:
+        value = getattr(settings, field)
+        if isinstance(value, ConsensusSpec):
+            registry.check("consensus", value.rule.name, value.rule.config, f"{where}.{field}")
+        elif isinstance(value, Named) and value.kind:
+            registry.check(value.kind, value.name, value.config, f"{where}.{field}")
 
 
 def _check_drawn(canvas: Canvas, registry: Registry, nodes: set[str], flows: int) -> None:

@@ -46,6 +46,12 @@ class ProgramItem(Strict):
             )
         if self.do is None and (self.repeat or self.until):
             raise ValueError("`repeat` and `until` belong to a line with `do: [...]`")
+        if self.to is not None and self.publish is None:
+            raise ValueError("`to` belongs to a line with `publish`")
+        if self.until is not None and self.until == Until():
+            raise ValueError("`until` needs `agreement` or `patience`")
+        if any(line.of for line in self.do or ()):
+            raise ValueError("`of` belongs to the outermost line, which says whose program it is")
         if verbs != ["lesson"] and (self.epochs or self.steps):
             raise ValueError("`epochs` and `steps` belong to a line with `lesson` or `train`")
         return self

@@ -70,7 +70,6 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
             raise MeshError(f"unknown stream {name!r}", where=f"streams.{path[-1]}.of", instead=instead)
         if name not in found:
             spec = streams[name]
-            _refuse_generated(spec, f"streams.{name}")
             found[name] = _derive(name, spec, find(spec.of, (*path, name)), table, data)
         return found[name]
 
@@ -154,13 +153,3 @@ def _filter(rows: Tensor, spec: StreamSpec, table: Table, where: str) -> Tensor:
             )
         rows = rows[torch.isin(table.y[rows], torch.tensor(classes, dtype=torch.int64), invert=key == "without")]
     return rows
-
-
-def _refuse_generated(spec: StreamSpec, where: str) -> None:
-    for key in ("generated_by", "prompts", "refresh"):
-        if getattr(spec, key) is not None:
-            raise MeshError(
-                "streams that an agent generates are planned, and not run by this version",
-                where=f"{where}.{key}",
-                instead="a stream `of` a split or of another stream",
-            )

@@ -106,7 +106,6 @@ def test_a_replay_names_what_it_repeats():
         ),
         ({"a": {"replay": True, "size": 5}}, "streams.a.replay", "repeats whole batches"),
         ({"a": {"replay": True}, "b": {"of": "a"}}, "streams.b.of", "a is a replay"),
-        ({"a": {"generated_by": "s", "prompts": "train"}}, "streams.a.generated_by", "not run by this version"),
     ],
 )
 def test_wrong_streams_are_refused_where_they_stand(streams, where, what):

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from kdmesh.errors import MeshError
-from kdmesh.spec import ObjectiveRef, Ramp
+from kdmesh.spec import ConsensusSpec, ObjectiveRef, Ramp, RuleRef
 from kdmesh.spec.flows import PERIOD
 
 if TYPE_CHECKING:
     from kdmesh.graph.canvas import Canvas
+
+
+MEAN = ConsensusSpec(rule=RuleRef(name="mean"))
 
 
 def one_or_many(value: Any) -> Any:
@@ -53,6 +56,16 @@ def apart(canvas: Canvas, teachers: list[str], students: list[str]) -> None:
                 where=f"{canvas.where}.teachers",
                 instead="`mutual` for agents that teach each other, `self` for one that teaches itself",
             )
+
+
+def unheard(canvas: Canvas, consensus: ConsensusSpec) -> None:
+    """Refuse a consensus other than the mean of one source, where nobody is to be combined with another."""
+    if consensus != MEAN:
+        raise MeshError(
+            f"one source has no consensus, so that {consensus.rule.name!r} says nothing",
+            where=f"{canvas.where}.consensus",
+            instead="several sources, or leave `consensus` out",
+        )
 
 
 def teaching(canvas: Canvas, weight: Weight | None, labels: LabelWeight | None) -> Weight:

@@ -46,6 +46,8 @@ class Chain:
         """Draw each later link's labels, then its teachers from the first link to the last."""
         links = self._links(canvas)
         weight = _common.teaching(canvas, self.weight, self.labels)
+        if all(len(link) == 1 for link in links[:-1]):
+            _common.unheard(canvas, self.consensus)
         voices: list[str] = []
         for before, link in pairwise(links):
             voices.append(self._voice(canvas, before))

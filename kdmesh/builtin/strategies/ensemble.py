@@ -54,6 +54,7 @@ class Ensemble:
             )
         canvas.labels(students, self.labels, stream=self.labels_stream)
         if len(teachers) == 1:
+            _common.unheard(canvas, self.consensus)
             canvas.flow(
                 teachers, students, tap=self.tap, stream=self.stream, objective=self.objective, weight=weight,
                 refresh=self.refresh,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from kdmesh.builtin.strategies._common import (
+    MEAN,
     Labels,
     LabelsStream,
     Names,
@@ -18,10 +19,9 @@ from kdmesh.builtin.strategies._common import (
     softened,
 )
 from kdmesh.offers import Config, StrategyOffer
-from kdmesh.spec import ConsensusSpec, ObjectiveRef, RuleRef, TapRef
+from kdmesh.spec import ConsensusSpec, ObjectiveRef, TapRef
 from kdmesh.spec.base import MOST
 
-MEAN = ConsensusSpec(rule=RuleRef(name="mean"))
 Members = Annotated[list[str], Field(min_length=1)]
 Links = Annotated[list[str | Members], BeforeValidator(one_or_many), Field(min_length=1)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]

@@ -1,0 +1,200 @@
+"""What a plan understands and no run does: fields that this version does not run, and fields that nothing would read.
+
+A field left at its default says nothing, so only other values are refused: a long form with every default written out
+is as good as a short one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.edges import LABELS
+from kdmesh.graph.program import Repeat
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.graph.plan import Plan
+    from kdmesh.plugins import Registry
+    from kdmesh.spec import AgentSpec, StreamSpec
+
+LATER = "is understood, and not run by this version"
+OUT = "leave it out"
+LEARNING = (
+    *("epochs", "steps", "drop_last", "optimizer", "schedule", "clip", "accumulate"),
+    *("early_stopping", "evaluate_every"),
+)
+"""Settings that only weights which learn have a use of."""
+OWN = ("weights", "seed", "init_of")
+"""Where an agent's weights begin."""
+
+
+def refuse_unrun(plan: Plan, registry: Registry) -> None:
+    """Raise MeshError for the first thing in a mesh that no run would do, or that would do nothing."""
+    _text(plan)
+    for name, stream in plan.spec.streams.items():
+        _stream(stream, f"streams.{name}")
+    for name, agent in plan.spec.agents.items():
+        _agent(plan, name, agent, f"agents.{name}")
+    for edge in plan.edges:
+        _ends(plan, edge)
+        _carried(edge, registry)
+        _published(plan, edge)
+    for name, node in plan.consensus.items():
+        spec, where = plan.spec.consensus[name], f"consensus.{name}"
+        if spec.trained and not registry.find("consensus", node.rule.name).trained:
+            raise MeshError(f"rule {node.rule.name!r} has no weights to train", where=f"{where}.trained", instead=OUT)
+        if not spec.include_self and not _taught(plan, node) & {edge.source for edge in node.members}:
+            what = "none of its targets is a source, so that nobody is left out"
+            raise MeshError(what, where=f"{where}.include_self", instead=OUT)
+
+
+def _taught(plan: Plan, node: ConsensusNode) -> set[str]:
+    """The agents that a consensus reaches, also through others."""
+    found: set[str] = set()
+    for edge in node.readers:
+        inner = plan.consensus.get(edge.target)
+        found |= {edge.target} if inner is None else _taught(plan, inner)
+    return found
+
+
+def _set(part: BaseModel, *names: str) -> str:
+    """The first of these fields that is not at its default; empty if all are."""
+    fields = type(part).model_fields
+    for name in names:
+        if getattr(part, name) != fields[name].get_default(call_default_factory=True):
+            return name
+    return ""
+
+
+def _text(plan: Plan) -> None:
+    """What only language models do."""
+    field = _set(plan.spec.text, "pack", "vocabulary")
+    if field and plan.spec.task != "language_modelling":
+        what = f"`{field}` is for task: language_modelling, and this mesh has {plan.spec.task}"
+        raise MeshError(what, where=f"text.{field}", instead=OUT)
+
+
+def _stream(stream: StreamSpec, where: str) -> None:
+    for key in ("generated_by", "prompts", "refresh"):
+        if getattr(stream, key) is not None:
+            raise MeshError(
+                f"a stream that an agent generates {LATER}",
+                where=f"{where}.{key}",
+                instead="a stream `of` a split or of another stream",
+            )
+    if stream.shards is None:
+        return
+    for field, by in (("alpha", "dirichlet"), ("classes", "class"), ("column", "column")):
+        if stream.shards.by != by and _set(stream.shards, field):
+            raise MeshError(
+                f"`{field}` says nothing about shards `by: {stream.shards.by}`",
+                where=f"{where}.shards.{field}",
+                instead=f"by: {by}, or {OUT}",
+            )
+
+
+def _agent(plan: Plan, name: str, agent: AgentSpec, where: str) -> None:
+    if agent.view.prompt is not None:
+        instead = "a column of prompts in the data: {text: {prompt: COLUMN}}"
+        raise MeshError(f"an agent's own prompt {LATER}", where=f"{where}.view.prompt", instead=instead)
+    if agent.view.draws is not None and not agent.view.augment:
+        instead = f"augment: [shift], or {OUT}"
+        raise MeshError("there are no augmentations to draw", where=f"{where}.view.draws", instead=instead)
+    if agent.weights_of is not None and (field := _set(agent, *OWN, "train")):
+        raise MeshError(
+            f"{name} shares the weights of {agent.weights_of}, so that its own `{field}` says nothing",
+            where=f"{where}.{field}",
+            instead=f"write it at {agent.weights_of}, or {OUT}",
+        )
+    given = [field for field in OWN if _set(agent, field)]
+    if len(given) > 1:
+        raise MeshError(
+            f"its weights begin in two ways: {' and '.join(f'`{field}`' for field in given)}",
+            where=f"{where}.{given[-1]}",
+            instead=f"one of: {', '.join(OWN)}",
+        )
+    if agent.update == "frozen" and (field := _set(agent.train, *LEARNING)):
+        what = f"{name} is frozen, so that `{field}` says nothing"
+        raise MeshError(what, where=f"{where}.train.{field}", instead=f"{OUT}, or update: grad")
+
+
+def _ends(plan: Plan, edge: Edge) -> None:
+    """How a flow is used, by what it leaves and where it ends."""
+    to_agent, from_agent = edge.target in plan.spec.agents, edge.source in plan.spec.agents
+    if edge.as_ != "target" and (to_agent or edge.as_ == "weights"):
+        end = "an agent" if to_agent else "a consensus"
+        raise MeshError(f"`as: {edge.as_}` into {end} {LATER}", where=f"{edge.where}.as", instead="as: target")
+    if not to_agent and edge.weight != 1.0:
+        raise MeshError(
+            "a flow into a consensus has no loss, so that its `weight` says nothing",
+            where=f"{edge.where}.weight",
+            instead="a rule with weights, {weighted: {weights: [...]}}, or a weight on the flow from the consensus",
+        )
+    if not to_agent and edge.lesson is not None:
+        raise MeshError(
+            "a flow into a consensus belongs to every lesson that reads the consensus",
+            where=f"{edge.where}.lesson",
+            instead="`lesson` on the flow from the consensus",
+        )
+    for field, value, usual in (("mode", edge.mode, "auto"), ("sees", edge.sees, "before")):
+        if not from_agent and value != usual:
+            instead = "leave it out" if edge.source == LABELS else "write it on the flows into the consensus"
+            what = f"`{field}` is about an agent's forward, and this flow leaves {edge.source}"
+            raise MeshError(what, where=f"{edge.where}.{field}", instead=instead)
+    if edge.source == LABELS and not edge.detach:
+        raise MeshError("labels take no gradient", where=f"{edge.where}.detach", instead=OUT)
+
+
+def _carried(edge: Edge, registry: Registry) -> None:
+    """What a flow carries, and which layer it names."""
+    made = registry.find("signals", edge.made.name) if edge.made is not None else None
+    if edge.tap is not None and "hidden" not in (edge.signal, edge.reads, made.reads if made else ""):
+        raise MeshError(
+            f"{edge} carries and compares outputs, so that its layers say nothing",
+            where=f"{edge.where}.tap",
+            instead=f"an objective that reads layers (hint ...), or {OUT}",
+        )
+
+
+def _published(plan: Plan, edge: Edge) -> None:
+    """When and how an agent's signal is published, and what has to be known for it."""
+    if "hidden" in (edge.reads, edge.form) and edge.made is None and edge.tap is None:
+        raise MeshError(
+            f"{edge} carries a hidden signal and needs to know the layers",
+            where=f"{edge.where}.tap",
+            instead="tap: layers.0, or tap: {of: layers.2, to: layers.0}",
+        )
+    view = plan.spec.agents[edge.source].view if edge.source in plan.spec.agents else None
+    if view is not None and view.augment and view.draws != 1 and edge.stale == "publish":
+        raise MeshError(
+            f"{edge.source} sees a new draw of every sample each epoch, but its published signal would hold only one",
+            where=f"agents.{edge.source}.view.draws",
+            instead="draws: 1, or refresh: step on the flow",
+        )
+    if edge.mode == "train" and edge.source in plan.spec.agents and not edge.live and edge.stale != "recorded":
+        raise MeshError(
+            f"what {edge.source} publishes is made in eval mode",
+            where=f"{edge.where}.mode",
+            instead="refresh: step, or leave out `mode`",
+        )
+    if edge.stale == "recorded":
+        stream = plan.spec.streams.get(edge.stream)
+        seen = stream.of if stream is not None and stream.replay else edge.stream
+        if all((other.target, other.stream) != (edge.source, seen) for other in plan.edges):
+            raise MeshError(
+                f"{edge.source} learns nothing on stream {seen!r}, so that nothing is recorded of it there",
+                where=f"{edge.where}.stale",
+                instead="stale: publish",
+            )
+    if edge.refresh == "round":
+        stage = plan.stage_of(edge.source)
+        if stage is not None and not any(isinstance(line, Repeat) for line in stage.program.body):
+            raise MeshError(
+                "`refresh: round` needs a program with rounds",
+                where=f"{edge.where}.refresh",
+                instead="program: [{of: [...], repeat: N, do: [...]}], or refresh: epoch",
+            )
