@@ -13,6 +13,7 @@ from torch import nn
 
 from kdmesh.agents.bounds import bounded
 from kdmesh.agents.build import read_weights
+from kdmesh.agents.references import follow
 from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
 from kdmesh.agents.scaled import scale
 from kdmesh.agents.taps import AtExit
@@ -48,13 +49,13 @@ class Config(BaseModel):
     scale: dict[str, float] | None = None
 
 
-def load(folder: str | Path, code: bool = True) -> nn.Module:
-    """See :func:`kdmesh.api.load`."""
+def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.Module:
+    """See :func:`kdmesh.api.load`. ``home``: the folder that this one will be, from where it refers to others."""
     root = Path(folder)
     with readable(root), bounded("model"):
         # What the hub has fetched are links into the folder beside.
-        home = root.resolve().parents[1] if root.resolve().parent.name == "snapshots" else root
-        if (link := link_outside(root, home)) is not None:
+        around = root.resolve().parents[1] if root.resolve().parent.name == "snapshots" else root
+        if (link := link_outside(root, around)) is not None:
             raise MeshError(f"{link.name} links outside of this folder", file=str(root), instead="a copy of it")
         own = root / OURS
         config = _config(own if own.is_file() else root / CONFIG)
@@ -64,13 +65,14 @@ def load(folder: str | Path, code: bool = True) -> nn.Module:
                 file=str(root),
                 instead=f"build the module yourself and load {root / WEIGHTS} with safetensors",
             )
+        elsewhere = follow(root, home)
         if own.is_file():
             from kdmesh.text.saved import load_saved
 
-            module: nn.Module = load_saved(root, config.model_dump())
+            module: nn.Module = load_saved(root, config.model_dump(), elsewhere[0].parent if elsewhere else None)
         else:
             module = _build(ModelRef.model_validate(config.model), config, root, code)
-            read_weights(module, root / WEIGHTS, "", keep=True)
+            read_weights(module, elsewhere[0] if elsewhere else root / WEIGHTS, "", keep=not elsewhere)
             module = (AtExit(module, config.exit) if config.exit else module).eval()
             if config.scale is not None:
                 scale(module, config.scale["divided_by"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdmesh.agents import loading
 from kdmesh.agents.agent import reseed
@@ -24,23 +24,26 @@ if TYPE_CHECKING:
 SAMPLES = 4
 
 
-def prove(host: Host, agent: str, root: Path, state: dict[str, Tensor]) -> Comparison:
+def prove(host: Host, agent: str, root: Path, state: dict[str, Tensor], home: Path | None = None) -> Comparison:
     """Read an agent's folder as its user will, and compare one small batch with what the agent answers in eval mode.
 
-    Where the class is not stored, the file is compared with the weights, ``state``.
+    Where the class is not stored, the file is compared with the weights, ``state``. ``home``: the folder that ``root``
+    will be, where it refers to files elsewhere.
     """
     one = host.agents[agent]
     host.threads(one.weights.settings.threads)
     rows = _rows(host, agent)
     own: Any = getattr(one.module, "proven", None)
-    if own is not None:
+    if own is not None and home is None:
         encoded = host.reading.encoded(agent, rows)
         found: Comparison = own(root, host.reading.encoder(agent), host.table.x[rows], encoded)
         return found
-    if host.reading.texts or not loading.loadable(host.reading.model(agent)):
+    if own is None and (host.reading.texts or not loading.loadable(host.reading.model(agent))):
         return _files(root, state)
     found = Comparison("kdmesh.load", len(rows))
-    x, module, made = host.reading.samples(agent, rows).to(one.device), loading.load(root).to(one.device), one.forwards
+    x, made = host.reading.samples(agent, rows).to(one.device), one.forwards
+    read: Any = loading.load(root, home=home)
+    module: nn.Module = (read if own is None else read.model).to(one.device)
     half = one.weights.settings.precision == "bf16"
     with still(one.module), torch.autocast(one.device.type, torch.bfloat16, enabled=half):
         reseed(host.seed, one.device)

@@ -64,7 +64,7 @@ def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any])
     draft = root / DRAFT
     shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
     draft.mkdir(parents=True)
-    proof = _saved(host, agent, draft, card)
+    proof = _saved(host, agent, draft, card, root)
     names = _files(draft)
     for name, path in names.items():
         target = inside(root, name)
@@ -75,31 +75,39 @@ def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any])
     return Export(dict.fromkeys(names), proof)
 
 
-def _saved(host: Host, agent: str, root: Path, card: dict[str, Any]) -> dict[str, Any]:
+def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path | None = None) -> dict[str, Any]:
+    """``home``: the folder that ``root`` will be, where the driver sees it: it may then refer to files elsewhere."""
     from kdmesh.agents.proving import prove
+    from kdmesh.agents.references import refer, sources
 
-    own: Any = getattr(host.agents[agent].module, "export", None)
-    state = _state(host, agent) if own is None else {}
+    module: Any = host.agents[agent].module
+    own = getattr(module, "export", None)
+    files = [] if home is None else sources(host, agent)
+    state = _state(host, agent) if own is None and not files else {}
     try:
-        if own is None:
+        if files and home is not None:
+            refer(root, home, files)
+            if own is not None:
+                module.keep_tokenizer(root, host.reading.encoder(agent).tokenizer)
+        elif own is None:
             save_file(state, root / WEIGHTS)
         else:
             own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent))
-        _describe(host, agent, root, card, own is not None)
-        found = prove(host, agent, root, state)
+        _describe(host, agent, root, card, own is not None, bool(files))
+        found = prove(host, agent, root, state, home if files else None)
     except Exception as error:  # of whatever library writes and reads: the run's other results must not be lost
         if isinstance(error, OSError) and error.errno is not None:  # a full disk: the run goes on when there is room
             raise
         said = next(iter(str(error).splitlines()), "")
         found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {said}")
-        if not any((root / name).is_file() for name in (WEIGHTS, INDEX)):
+        if not files and not any((root / name).is_file() for name in (WEIGHTS, INDEX)):
             save_file(state or _state(host, agent), root / WEIGHTS)
     return asdict(found)
 
 
-def _describe(host: Host, agent: str, root: Path, card: dict[str, Any], own: bool) -> None:
+def _describe(host: Host, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
     write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
-    write(root / "README.md", _text_card(agent, card, host) if own else _card(agent, card, host))
+    write(root / "README.md", _text_card(agent, card, host, refers) if own else _card(agent, card, host))
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -152,7 +160,7 @@ def _config(host: Host, agent: str, own: bool) -> dict[str, Any]:
     }
 
 
-def _text_card(agent: str, card: dict[str, Any], host: Host) -> str:
+def _text_card(agent: str, card: dict[str, Any], host: Host, refers: bool) -> str:
     """The model card that the hub reads; each teacher with its licence, where that is known."""
     table = host.table
     module: Any = host.agents[agent].module
@@ -162,6 +170,7 @@ def _text_card(agent: str, card: dict[str, Any], host: Host) -> str:
         teachers[name] = getattr(teacher.module, "licence", None) if teacher is not None else None
     told: str = module.card(
         agent,
+        refers=refers,
         mesh=host.plan.spec.name,
         seed=host.plan.spec.seed,
         role=card.get("role", ""),

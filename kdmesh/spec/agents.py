@@ -43,6 +43,11 @@ class AgentSpec(Strict):
     weights_of: str | None = Field(None, description="share the weights of this agent")
     weights: str | None = Field(None, description="safetensors file with initial weights")
     update: Literal["grad", "frozen"] | EmaUpdate = Field("grad", description="grad, frozen or {ema: {of: agent}}")
+    saved: Literal["reference", "copy"] | None = Field(
+        None,
+        description="what the run's folder holds of frozen weights that were read from files: a reference, by path and "
+        "sha256 (the default), or a copy",
+    )
     view: ViewSpec = Field(default_factory=ViewSpec, description="augmentation or prompt, the agent's own")
     exit: str | None = Field(
         None, description="layer whose output is the agent's; several exits of one network are agents with `weights_of`"

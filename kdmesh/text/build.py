@@ -10,7 +10,7 @@ from kdmesh.errors import MeshError
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
 from kdmesh.text.probes import is_causal, unmasked
-from kdmesh.text.source import attention_exists, licence_of, local, make_config, quiet, read_config
+from kdmesh.text.source import attention_exists, folder_of, licence_of, local, make_config, quiet, read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -91,6 +91,8 @@ def build(
         )
     made = _dressed(net.train(), task, classes, max_length, separator, path, lora, prefix, gradient_checkpointing)
     made.drawn = [name for name, _ in made.net.named_parameters()] if drawn is None else drawn
+    if path is not None and not meta and not trusted:
+        made.source = folder_of(path, revision)
     if made.adapted is not None:
         made.drawn += [name for name, p in made.net.named_parameters() if p.requires_grad and name not in made.drawn]
     return made

@@ -34,10 +34,12 @@ def card(
     data: str = "",
     data_licence: str = "",
     metrics: Mapping[str, Mapping[str, float]] | None = None,
+    refers: bool = False,
 ) -> str:
     """Return README.md, with the front matter that the hub reads.
 
-    ``teachers``: names, perhaps with their models' licences; ``metrics``: by split and name. Nobody but who
+    ``teachers``: names, perhaps with their models' licences; ``metrics``: by split and name; ``refers``: the weights
+    are elsewhere. Nobody but who
     trained a model can license it, so that the licence is ``unknown`` where the one it started from states none.
     """
     front = ["---", f"license: {model.licence or 'unknown'}"]
@@ -65,7 +67,7 @@ def card(
             for split, values in (metrics or {}).items()
         ),
         "",
-        *_usage(name, model),
+        *(_referred(name) if refers else _usage(name, model)),
         "",
     ]
     return "\n".join(lines)
@@ -73,6 +75,19 @@ def card(
 
 def _licence(model: TextModel) -> str:
     return f" (licence: {model.licence or 'not stated'})" if model.base else ""
+
+
+def _referred(name: str) -> list[str]:
+    """How to run weights that are elsewhere."""
+    return [
+        "```python",
+        "import kdmesh",
+        f'model = kdmesh.load("{name}")  # this folder',
+        'print(model(["A text."]))',
+        "```",
+        "",
+        "It was not trained here: `reference.json` says which files it was read from, and their sha256.",
+    ]
 
 
 def _usage(name: str, model: TextModel) -> list[str]:

@@ -36,7 +36,7 @@ class TextModel(nn.Module):
 
     ``base``: what it started from, ``hub`` whether that is on the hub, ``licence`` what its card states; ``adapted``:
     `lora` or `prefix`, where only an adapter trains; ``drawn``: the parameters that no file had, so that they start at
-    random.
+    random; ``source``: the folder that was read, None where code of its own was run, too.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class TextModel(nn.Module):
         self.max_length, self.separator = max_length, separator
         self.base, self.hub, self.licence, self.adapted = base, hub, licence, adapted
         self.drawn: list[str] = []
+        self.source: Path | None = None
         layers = net.config.num_hidden_layers
         self.hidden = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.pooled = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
@@ -193,6 +194,18 @@ class TextModel(nn.Module):
         from kdmesh.text.export import export
 
         export(self, folder, tokenizer, begin, ends)
+
+    def sources(self) -> list[Path]:
+        """The files that the whole model was read from: its configuration and weights; none where others made it."""
+        from kdmesh.text.source import weight_files
+
+        if self.source is None or self.drawn or self.adapted is not None:
+            return []
+        return [self.source / "config.json", *weight_files(self.source)]
+
+    def keep_tokenizer(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Write the tokenizer alone, for weights that stay where they are."""
+        tokenizer.save_pretrained(folder)
 
     def card(self, name: str, **facts: Any) -> str:
         """See :func:`kdmesh.text.card.card`."""

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+AS_READ = ("dtype", "config", "layers", "label_map")
+"""Settings that make another model of the weights that are read."""
+
+
 class Saved(nn.Module):
     """A model and its tokenizer. ``model.net`` is the model of transformers, ``tokenizer`` its tokenizer."""
 
@@ -41,8 +45,12 @@ class Saved(nn.Module):
         return logits[:0] if none else logits
 
 
-def load_saved(root: Path, config: dict[str, Any]) -> Saved:
-    """Read a folder that a run wrote; ``config`` is its ``kdmesh.json``. Weights keep the type they were saved in."""
+def load_saved(root: Path, config: dict[str, Any], source: Path | None = None) -> Saved:
+    """Read a folder that a run wrote; ``config`` is its ``kdmesh.json``. Weights keep the type they were saved in.
+
+    ``source``: the folder that the run read the weights from, where this one only refers to them; they are then read
+    with the settings that the run had.
+    """
     settings = config["model"]
     if not isinstance(settings, dict) or not isinstance(settings.get("hf"), dict):
         raise MeshError("this folder holds no model of transformers", file=str(root), where="model")
@@ -54,11 +62,12 @@ def load_saved(root: Path, config: dict[str, Any]) -> Saved:
         task=task,
         classes=config["classes"],
         labels=labels,
-        path=str(root),
+        path=str(source or root),
         attention=own.get("attention", "sdpa"),
         max_length=limit,
-        dtype="auto",
-        whole=True,
+        **(
+            {"dtype": "auto", "whole": True} if source is None else {name: own[name] for name in AS_READ if name in own}
+        ),
         **encoder.facts,
     )
     if config.get("adapted") == "prefix":

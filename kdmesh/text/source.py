@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 ADAPTER_CONFIG = "adapter_config.json"
+REFERENCE = "reference.json"  # of a frozen agent's folder, which holds no weights
 PATIENCE = 5  # seconds for the hub's first answer
 MANY = 10_000  # layers, experts, labels ... of a configuration
 _PARTS = re.compile("layer|block|expert|label|stage|depth|group|head")
@@ -152,7 +153,12 @@ def read_config(path: str, revision: str | None, trusted: bool, changes: dict[st
     where = "model.hf.path"
     folder = local(path, where)
     if folder is not None and not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
-        raise MeshError(f"{path} has no config.json", where=where, instead="a folder made by save_pretrained")
+        refers = (folder / REFERENCE).is_file()
+        raise MeshError(
+            f"{path} has no config.json" + (f": its {REFERENCE} says where the weights are" if refers else ""),
+            where=where,
+            instead="that folder" if refers else "a folder made by save_pretrained",
+        )
     if folder is not None and (folder / ADAPTER_CONFIG).is_file():
         raise MeshError(
             f"{path} has an {ADAPTER_CONFIG}: it is an adapter of peft, to be read with another model",
@@ -219,28 +225,41 @@ def known_settings(config: PreTrainedConfig, changes: dict[str, Any]) -> None:
             )
 
 
+def folder_of(path: str, revision: str | None) -> Path | None:
+    """The folder of files that a path or hub id was read from, None where it is not known."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = local(path, "model.hf.path")
+    if folder is not None:
+        return folder
+    found = try_to_load_from_cache(path, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def check_weights(path: str) -> None:
     """Look through a local folder: safetensors, all of them, each with a whole header. A hub id is left to the hub."""
     where = "model.hf.path"
     folder = local(path, where)
-    if folder is None:
-        return
+    if folder is not None:
+        for file in weight_files(folder):
+            _check_file(file, where)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights. MeshError where it has none that are safetensors."""
+    where = "model.hf.path"
     if (folder / WEIGHTS).is_file():
-        names = [WEIGHTS]
-    elif (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
         try:
-            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-            for name in names:
-                inside(folder, name)
+            names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+            return [inside(folder, name) for name in sorted(names)]
         except Exception as error:  # it may be any JSON, or none
-            said = f"{type(error).__name__}: {error.what if isinstance(error, MeshError) else error}"
-            raise MeshError(f"{folder / INDEX} is damaged: {said}", where=where, instead="a complete copy") from None
-    else:
-        pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
-        found = f"only {', '.join(pickled)}, which can run code when they are read" if pickled else "none"
-        raise MeshError(f"{path} has no {WEIGHTS}: {found}", where=where, instead="weights saved as safetensors")
-    for name in names:
-        _check_file(folder / name, where)
+            reason = f"{type(error).__name__}: {error.what if isinstance(error, MeshError) else error}"
+            raise MeshError(f"{folder / INDEX} is damaged: {reason}", where=where, instead="a complete copy") from None
+    pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
+    found = f"only {', '.join(pickled)}, which can run code when they are read" if pickled else "none"
+    raise MeshError(f"{folder} has no {WEIGHTS}: {found}", where=where, instead="weights saved as safetensors")
 
 
 def _check_file(file: Path, where: str) -> None:
