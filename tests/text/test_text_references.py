@@ -94,5 +94,5 @@ def test_a_folder_of_transformers_is_referred_to(texts: Path, tmp_path: Path, ho
     told = (folder / "kdmesh.json").read_text() + (folder / "README.md").read_text()
     assert str(tmp_path) not in told and "kdmesh.load" in told
     (tmp_path / "base" / "config.json").write_text("{}")
-    with pytest.raises(MeshError, match="config.json, which has changed"):
+    with pytest.raises(MeshError, match=r"config.json, which has changed"):
         kdmesh.load(folder)
