@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli import check, plan, plugins, resume, run, schema, topologies
+from kdmesh.cli.common import working_folder
+from kdmesh.cli.output import in_utf8, printed, steady
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -21,12 +22,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: done; 1: the run failed; 2: the input is wrong (also argparse's own); 130: Ctrl-C; 141: the reader of the output
-    went away. Errors a user can act on go to stderr without a traceback.
+    went away. Errors a user can act on go to stderr without a traceback. Printing never ends a run: see `output.py`.
     """
-    args = parser().parse_args(argv)
+    if argv is None:
+        in_utf8()
+    with steady() as out:
+        args = parser().parse_args(argv)
+        return printed(out, _execute(args), args.execute in (run.execute, resume.execute))
+
+
+def _execute(args: argparse.Namespace) -> int:
+    """Run the command; an error becomes a line on stderr and an exit code."""
     try:
-        code: int = args.execute(args)
-        sys.stdout.flush()
+        if not working_folder():  # torch ends a process there
+            raise MeshError("the working folder is gone", instead="cd to a folder that is there")
+        return int(args.execute(args))
     except MeshError as error:
         if error.where and not error.file:
             error.file = getattr(args, "file", "")
@@ -36,11 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stop.args:
             print(f"kdmesh: interrupted; {stop.args[0]}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Python flushes stdout once more as it exits: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return code
+    except OSError as error:  # of the machine, as a full disk
+        print(f"kdmesh: error: {error}", file=sys.stderr)
+        return 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -93,7 +93,15 @@ def read(args: argparse.Namespace) -> MeshSpec:
 
 def beside(file: str) -> list[str]:
     """Where code that a mesh names may be: the folder of its file, and where we are."""
-    return [*([str(Path(file).resolve().parent)] if Path(file).is_file() else []), os.getcwd()]
+    return [*([str(Path(file).resolve().parent)] if Path(file).is_file() else []), *working_folder()]
+
+
+def working_folder() -> list[str]:
+    """Where we are, in a list; an empty one where that folder is gone."""
+    try:
+        return [os.getcwd()]
+    except OSError:
+        return []
 
 
 def import_from(folders: Sequence[str]) -> None:

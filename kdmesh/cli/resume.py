@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_backend, add_no_code, add_plugins_dir, allow_code, import_from, use_plugins_dir
+from kdmesh.cli.common import (
+    add_backend,
+    add_no_code,
+    add_plugins_dir,
+    allow_code,
+    import_from,
+    use_plugins_dir,
+    working_folder,
+)
 
 
 def add(commands: Any) -> None:
@@ -42,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.engine.resume import asked, interrupted, refuse_edits
 
     begun = asked(folder)["begun"]
-    import_from([*begun["beside"], os.getcwd()])  # a job has another folder each time
+    import_from([*begun["beside"], *working_folder()])  # a job has another folder each time
     spec = interrupted(folder)
     refuse_edits(folder)  # before anything is imported, or written elsewhere
     allow_code(spec, args)
