@@ -28,6 +28,8 @@ class Table:
     ``y [N]`` int64 in ``0 .. classes - 1``, or None for unlabelled data and for texts whose targets are their own
     tokens or spans; ``classes`` is 0 where nothing is classified; ``official`` maps split names (`test`, perhaps
     `train`, `validation`) to row numbers; ``columns`` maps a column's name to one value per row (for shards by column).
+    A reader of named columns says in ``features`` which of them x has, in order, and in ``left_out`` why it lacks
+    others; one that scales says so in ``divided_by``, for whoever uses a saved model on the source's own values.
     """
 
     x: Tensor | Texts
