@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60.0  # seconds that processes may take to end on a busy machine
+PATIENCE = 400.0  # seconds that a command may take on a busy machine; waits end on what they wait for
 BESIDE = """
 from torch import nn
 

@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from kdmesh.backends.starting import SETTINGS
+
 settings.register_profile("kdmesh", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("kdmesh")
 
+for name, value in SETTINGS.items():  # also for the clusters that tests start
+    os.environ.setdefault(name, value)
 HOSTS = 6  # the most that a test on the shared Ray opens at a time
 
 

@@ -29,7 +29,7 @@ from kdmesh.backends.code import own_code
 from kdmesh.backends.needs import Need, listed, needs_of
 from kdmesh.backends.processes import guard, marked, new_mark, sweep
 from kdmesh.backends.rooms import inner, new_room
-from kdmesh.backends.starting import undisturbed
+from kdmesh.backends.starting import SETTINGS, undisturbed
 from kdmesh.backends.ticket import Missing, Tickets
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.assign import Room
@@ -315,7 +315,8 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
             _join(address, common)
         else:
             store = store_mb * 2**20
-            os.environ.setdefault("RAY_worker_niceness", "0")
+            for name, value in SETTINGS.items():
+                os.environ.setdefault(name, value)
             more = {"include_dashboard": False, "num_cpus": cpus, "object_store_memory": store, "_temp_dir": folder}
             try:
                 with _loopback():

@@ -1,4 +1,4 @@
-"""While Ray starts: a signal waits."""
+"""While Ray starts: it has time, and a signal waits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+SETTINGS = {
+    "RAY_worker_niceness": "0",  # by Ray's own 15 a busy machine gives hosts next to nothing
+    "RAY_gcs_server_port_wait_time_s": "600",  # seconds: on a busy machine a start may take minutes, and Ray's own
+    "RAY_worker_register_timeout_seconds": "600",  # 30 to 60 end with processes killed and started again
+    "RAY_agent_register_timeout_ms": "600000",
+}
+"""Ray's settings for an embedded one, where the environment does not say otherwise; read as its processes start."""
 
 
 @contextmanager

@@ -22,7 +22,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE), str(HERE.parent)]
 
-import commands  # noqa: E402
 import torch  # noqa: E402
 from doomed import Doomed  # noqa: E402
 from left import remaining  # noqa: E402
@@ -60,7 +59,6 @@ def main() -> None:
     options.add_argument("--no-page", action="store_true", help="leave docs/reliability.md as it is")
     asked = options.parse_args()
     os.environ[MARK] = mark = os.urandom(16).hex()
-    commands.PATIENCE = 300.0  # on a machine that does other things as well
     torch.set_num_threads(1)
     start, rows = time.perf_counter(), list[Row]()
     with tempfile.TemporaryDirectory(prefix="kdmesh-") as name:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 STORE = 100 * 2**20
-QUICK = {"health_check_period_ms": 300, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
+QUICK = {"health_check_period_ms": 300, "health_check_timeout_ms": 60000, "health_check_failure_threshold": 3}
 PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
 
 

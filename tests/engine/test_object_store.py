@@ -14,7 +14,7 @@ from kdmesh.engine.launch import Request, run_once
 ROUNDS, SAMPLES, CLASSES = 8, 12_000, 3
 BYTES = SAMPLES * CLASSES * 4  # of a publication: above what Ray keeps out of its store
 NAMES = ["a", "b", "c"]
-FREED = 60.0  # seconds within which Ray, which frees once a second, is done
+FREED = 600.0  # seconds within which Ray, which frees once a second, is done
 
 
 def council() -> Request:
@@ -75,5 +75,5 @@ def test_the_object_store_holds_the_last_round_only(ray_session: Any, monkeypatc
     assert live == [[*range(count * number, count * (number + 1))] for number in range(ROUNDS)]
     bound, end = before + count * (BYTES + 2**12), time.monotonic() + FREED
     while stored() > bound and time.monotonic() < end:
-        pass  # each look asks Ray anew
+        time.sleep(0.05)  # each look asks Ray anew
     assert stored() <= bound < before + ROUNDS * count * BYTES

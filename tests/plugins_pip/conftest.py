@@ -44,7 +44,7 @@ class Environment:
             env=self.variables,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=1200,
         )
 
 

@@ -25,7 +25,7 @@ from kdmesh.errors import MeshError
 from kdmesh.spec.read import parse, read_mesh
 
 SMALL = 100 * 2**20
-QUICK = {"health_check_period_ms": 300, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+QUICK = {"health_check_period_ms": 300, "health_check_timeout_ms": 60000, "health_check_failure_threshold": 3}
 NETS = """
 from torch import nn
 

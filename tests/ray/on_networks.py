@@ -138,7 +138,7 @@ def alive() -> dict[str, str]:
 
 
 def until(done) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not done():
         if time.monotonic() > deadline:
             sys.exit("".join(path.read_text()[-1500:] for path in Path().glob("*.log")))

@@ -31,7 +31,7 @@ def missing():
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="finds its processes in /proc"),
     pytest.mark.skipif(bool(missing()), reason=f"no job server without ray[default]: {', '.join(missing())}"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(3600),
 ]
 
 

@@ -61,7 +61,8 @@ def test_a_run_on_an_embedded_ray_leaves_no_process_and_finds_the_code_beside_it
     code, said = command.end()
     assert code == 0, said
     events = command.events()
-    assert events[0]["backend"] == "ray" and events[0]["hosts"] == {"host0": ["a"], "host1": ["b"]}
+    (opened,) = [event for event in events if event["event"] == "hosts_opening"]
+    assert opened["backend"] == "ray" and opened["hosts"] == {"host0": ["a"], "host1": ["b"]}
     assert events[-1]["event"] == "run_finished"
 
 
@@ -152,12 +153,12 @@ def test_a_host_that_dies_as_it_is_opened_is_built_anew(tmp_path, monkeypatch):
 
 
 def test_a_host_that_hangs_counts_as_lost(tmp_path, unbroken):
-    command = Command(tmp_path, LONG, "--progress-timeout", "4")
+    command = Command(tmp_path, LONG, "--progress-timeout", "10")
     command.until("stage a")
     os.kill(workers(command)[0], signal.SIGSTOP)
     code, said = command.end()
     assert code == 0, said
-    assert "was lost: it gave no result for 4 s" in said
+    assert "was lost: it gave no result for 10 s" in said
     assert bits(command.summary()) == unbroken
 
 
