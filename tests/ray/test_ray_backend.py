@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from types import ModuleType
 
 import pytest
@@ -122,6 +123,24 @@ def test_hosts_that_would_wait_for_ever_are_refused():
     spec = parse({**PEERS, "train": {"threads": 1000}})
     with pytest.raises(MeshError, match=r"the hosts take 2000 CPUs \(host0 1000, host1 1000\), and this Ray has 12"):
         run_once(Request(spec, "ray"))
+
+
+def test_the_control_store_keeps_nothing_of_the_calls(hosts):
+    """It would hold an event of each for a dashboard, 100,000 of them. A task of Ray's own shows when it is told."""
+    import ray
+    from ray._private.state import state
+
+    hosts.get([hosts.call("host0", "describe") for _ in range(20)])
+
+    def kdmesh_test_of_events():
+        pass
+
+    ray.get(ray.remote(kdmesh_test_of_events).remote())
+    accessor, known = state._connect_and_get_accessor(), b""
+    while b"kdmesh_test_of_events" not in known:
+        known = b"".join(accessor.get_task_events())
+        time.sleep(0.1)
+    assert b"Worker.take" not in known and b"Worker.open" not in known
 
 
 def test_hosts_of_the_embedded_ray_have_the_drivers_priority(hosts):
