@@ -121,7 +121,9 @@ def _budget(plan: Plan, agent: str) -> str:
         return found
 
     text, unit = _joined(walk(stage.program.body) if stage is not None else [])
-    return f"{text} {unit}{'s' * (text != '1')}".rstrip() if text else count(*own)
+    if not text:
+        return count(*own)
+    return f"{text} {unit}{'s' * (text != '1')}" if unit else text
 
 
 def _joined(terms: list[tuple[str, str]]) -> tuple[str, str]:
