@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import decode_source, find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -371,7 +371,15 @@ def _files(folder: str) -> list[PluginFile]:
     if not Path(folder).is_dir():
         raise MeshError(f"{folder!r} is no folder", where="--plugins-dir", instead="a folder of single-file plugins")
     paths = sorted(Path(folder).resolve().glob("[!_]*.py"))
-    return [PluginFile(path.stem, str(path), path.read_text(encoding="utf-8")) for path in paths]
+    return [PluginFile(path.stem, str(path), _source(path)) for path in paths if path.is_file()]
+
+
+def _source(path: Path) -> str:
+    """The text of a plugin's file, in the encoding that it declares; of one that cannot be read, text that says why."""
+    try:
+        return decode_source(path.read_bytes())
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        return f"raise ImportError({f'cannot be read: {error}'!r})"
 
 
 def carried() -> dict[str, Any]:

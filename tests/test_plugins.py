@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import textwrap
 from importlib.metadata import EntryPoint, entry_points
@@ -242,3 +243,16 @@ def test_the_example_of_every_hook_is_a_plugin(hook, tmp_path, monkeypatch):
     assert (record.status, record.error) == ("ok", "")
     impls = getattr(found.manager.hook, hook.__name__).get_hookimpls()
     assert name in {getattr(impl.plugin, "__name__", "") for impl in impls}
+
+
+def test_a_file_in_another_encoding_is_read_as_it_declares_or_is_broken_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path))
+    text = offering("'lone', 'latin_plugin:Lone', summary='\xe9t\xe9'")
+    (tmp_path / "latin_plugin.py").write_bytes(f"# coding: latin-1\n{text}".encode("latin-1"))
+    (tmp_path / "undeclared_plugin.py").write_bytes(f"{text}".encode("latin-1"))
+    os.mkfifo(tmp_path / "pipe_plugin.py")
+    found = registry()
+    assert found.find("consensus", "lone").summary == "\xe9t\xe9"
+    (broken,) = [record for record in found.records if record.name.endswith("d_plugin")]
+    assert broken.status == "broken" and "cannot be read" in broken.error and "utf-8" in broken.error
+    assert "pipe_plugin" not in {record.name for record in found.records}

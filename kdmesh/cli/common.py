@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from kdmesh.graph.plan import Plan
@@ -55,18 +56,26 @@ def add_backend(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument(
         "--checkpoint-seconds",
         metavar="S",
-        type=float,
+        type=seconds,
         default=60.0,
         help="age at which a checkpoint is written within a lesson (default: %(default)g)",
     )
     command.add_argument(
         "--progress-timeout",
         metavar="S",
-        type=float,
+        type=seconds,
         default=600.0,
         help="time without a result after which a host counts as lost; 0: never (default: %(default)g)",
     )
     command.add_argument("--quiet", action="store_true", help="print only the result")
+
+
+def seconds(text: str) -> float:
+    """Read a span of time; argparse puts this function's name into its message."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds, from 0 on")
+    return number
 
 
 def use_plugins_dir(args: argparse.Namespace) -> None:

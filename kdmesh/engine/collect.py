@@ -45,7 +45,13 @@ class Place:
         from fsspec.core import url_to_fs
 
         self.url, self._instead = url, instead
-        if urlsplit(url).password is not None:
+        try:
+            password = urlsplit(url).password
+            if not url.partition("://")[0] or "\0" in url:
+                raise ValueError("this is no URL")
+        except ValueError as error:  # no URL at all
+            raise self._refused(error) from None
+        if password is not None:
             raise MeshError(
                 "a password in a URL would stand in the run's files",
                 instead="the settings or the environment that this file system reads",

@@ -282,3 +282,18 @@ def test_wrong_input_is_refused_before_ray_is_imported(name, imported, folder):
     assert done.returncode == 2, done.stderr
     assert done.stdout.strip() == imported
     assert done.stderr.startswith(f"kdmesh: error: {mesh}: {CASES[name][1]}: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--progress-timeout", "--checkpoint-seconds"])
+@pytest.mark.parametrize("value", ["nan", "-1", "inf", "1e999", "soon", ""])
+def test_a_span_of_time_is_a_number_of_seconds(option, value, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "single-teacher", f"{option}={value}"])
+    assert stopped.value.code == 2 and option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://[bad/x", "nosuch://x", "s3://[::", "://", "file://\0x"])
+@pytest.mark.parametrize("command", [["run", "single-teacher", "--out"], ["resume"]])
+def test_a_url_that_is_none_is_refused(command, url, capsys):
+    assert main([*command, url]) == 2
+    assert "Traceback" not in (said := capsys.readouterr().err) and said.startswith("kdmesh: error: ")
