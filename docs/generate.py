@@ -1,4 +1,4 @@
-"""Write docs/plugins/reference.md from the hooks, the offers and the interfaces: ``python docs/generate.py``."""
+"""Write docs/plugins/reference.md and docs/mesh-file.md from the code: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,36 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import BaseModel
+
 from kdmesh import hookspecs, offers
+from kdmesh.builtin import plugin as builtin
 from kdmesh.consensus import Rule
 from kdmesh.objectives import Objective
-from kdmesh.plugins import KINDS
+from kdmesh.plugins import KINDS, Registry
+from kdmesh.spec import (
+    AgentSpec,
+    ConsensusSpec,
+    DataSpec,
+    EmaSpec,
+    FlowSpec,
+    HostSpec,
+    MeshSpec,
+    ProgramItem,
+    Ramp,
+    ShardSpec,
+    StreamSpec,
+    Strict,
+    TapRef,
+    TextSpec,
+    TrainSpec,
+    Until,
+    ViewSpec,
+)
+from kdmesh.spec.elsewhere import fields as fields_of
+from kdmesh.spec.explain import words_of
+from kdmesh.spec.train import EarlyStopping
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
 
@@ -178,5 +204,325 @@ def reference() -> str:
     return text + "".join(f"\n{interface_section(title, *about)}" for title, about in INTERFACES.items())
 
 
+SECTIONS: dict[type[Strict], str] = {
+    MeshSpec: """\
+name: council
+description: Three teachers and a student.
+task: classification
+seed: 0
+data: {dataset: digits}
+text: {max_length: 128}
+streams: {few: {of: train, size: 100}}
+agents: {t: {model: mlp}, s: {model: mlp}}
+connect:
+  - ensemble: {teachers: t, student: s}
+consensus: {}
+flows: []
+program: []
+train: {epochs: 20}
+placement: auto
+""",
+    DataSpec: """\
+dataset: {csv: {path: data.csv, label: y}}
+test: 0.2
+validation: 0.1
+transfer: 500
+train: 1000
+stratify: true
+seed: 0
+""",
+    StreamSpec: """\
+of: train
+size: 100
+only: [0, 1, 2]
+without: [2]
+labels: false
+shards: {by: iid, of: [a, b]}
+private: false
+replay: false
+generated_by: null
+prompts: null
+refresh: null
+""",
+    ShardSpec: """\
+by: dirichlet
+of: [a, b, c]
+alpha: 0.5
+classes: 2
+column: null
+""",
+    AgentSpec: """\
+model: {mlp: {hidden: [64]}}
+weights_of: null
+weights: net.safetensors
+update: {ema: {of: s, decay: 0.99}}
+view: {augment: [shift]}
+exit: layers.0
+taps: {mid: layers.0}
+train: {epochs: 5}
+seed: 7
+init_of: null
+labels: [0, 1, 2]
+on_loss: drop
+count: 3
+""",
+    ViewSpec: """\
+augment: [shift, {noise: {std: 0.1}}]
+draws: 1
+prompt: null
+""",
+    EmaSpec: """\
+of: s
+decay: 0.99
+warmup: true
+buffers: copy
+mode: eval
+""",
+    TrainSpec: """\
+epochs: 20
+steps: null
+batch_size: 64
+drop_last: false
+optimizer: {adamw: {lr: 1e-3}}
+schedule: {cosine: {warmup: 100}}
+clip: 1.0
+accumulate: 1
+precision: fp32
+threads: auto
+device: cpu
+early_stopping: {metric: loss, patience: 5}
+evaluate_every: 1
+""",
+    EarlyStopping: """\
+metric: accuracy
+patience: 5
+""",
+    TextSpec: """\
+max_length: 512
+over: truncate
+bucket: true
+pack: false
+vocabulary: exact
+""",
+    ConsensusSpec: """\
+rule: {trimmed_mean: {trim: 0.25}}
+space: probs
+temperature: 4
+include_self: false
+trained: false
+per_target: false
+""",
+    FlowSpec: """\
+from: [a, b]
+to: s
+as: target
+signal: logits
+tap: {of: layers.2, to: layers.0}
+stream: transfer
+objective: {kl: {temperature: 4}}
+weight: {start: 0, end: 1, epochs: 10}
+refresh: 10 steps
+stale: snapshot
+sees: before
+detach: true
+mode: auto
+lesson: digest
+""",
+    Ramp: """\
+start: 0
+end: 1
+epochs: 10
+""",
+    TapRef: """\
+of: layers.2
+to: layers.0
+""",
+    ProgramItem: """\
+- of: [a, b]
+  repeat: 10
+  until: {agreement: 0.95}
+  do:
+    - {lesson: own, epochs: 1}
+    - {publish: [a, b], to: c}
+    - {lesson: digest, train: [a], steps: 50}
+""",
+    Until: """\
+agreement: 0.95
+patience: 3
+""",
+    HostSpec: """\
+agents: [a, b]
+cpus: 2
+gpus: 0.5
+resources: {big_node: 1}
+""",
+}
+"""Every part of the file, each with an example that writes all its fields."""
+
+RECIPES = {
+    "Few labels": """\
+name: few-labels
+data: {dataset: digits, transfer: 0.5}
+streams:
+  few: {of: train, size: 100}
+agents:
+  teacher: {model: {cnn: {width: 16}}}
+  student: {model: {mlp: {hidden: [32]}}}
+connect:
+  - ensemble:
+      {teachers: teacher, student: student, stream: transfer, labels_stream: few, labels: 0.5}
+train: {epochs: 100, batch_size: 32}
+""",
+    "An unlabelled pool": """\
+name: unlabelled-pool
+data: {dataset: digits, transfer: 0.6}
+agents:
+  one: {model: {mlp: {hidden: [128]}}}
+  two: {model: {cnn: {width: 16}}}
+  student: {model: {mlp: {hidden: [32]}}}
+connect:
+  - ensemble: {teachers: [one, two], student: student, consensus: mean, stream: transfer, labels: null}
+train: {epochs: 30}
+""",
+    "Several seeds": """\
+name: several-seeds
+seed: 0
+data: {dataset: digits, seed: 0}
+agents:
+  teacher: {model: {mlp: {hidden: [256, 256]}}}
+  student: {model: {mlp: {hidden: [16]}}}
+connect:
+  - ensemble: {teachers: teacher, student: student}
+train: {epochs: 20}
+""",
+    "Chats": """\
+name: chats
+task: language_modelling
+data: {dataset: {text: {path: chats.jsonl, messages: messages}}, test: 0.2}
+text: {max_length: 128, over: drop}
+agents:
+  teacher: {model: {hf: {path: teacher-model}}, update: frozen}
+  student: {model: {hf: {path: student-model}}}
+connect:
+  - ensemble: {teachers: teacher, student: student, objective: {kl: {temperature: 2}}, labels: 0.5}
+train: {epochs: 3, batch_size: 8, optimizer: {adamw: {lr: 1e-4}}}
+""",
+    "Private shards": """\
+name: private-shards
+data: {dataset: digits, transfer: 0.5}
+streams:
+  own: {of: train, shards: {by: class, classes: 4, of: ["party[*]"]}, private: true}
+agents:
+  party: {model: {mlp: {hidden: [32]}}, count: 3}
+connect:
+  - rounds: {students: "party[*]", rounds: 10, labels_stream: own, stream: transfer}
+train: {epochs: 10, batch_size: 32}
+""",
+}
+ABOUT_RECIPES = {
+    "Few labels": (
+        "`epochs` counts passes over the *first* stream of a lesson, here the 100 labelled samples of `few`: an epoch\n"
+        "is four updates of 32, and the other stream is read along, as many batches as that takes. So a few-label\n"
+        "mesh wants many epochs, or a budget in `steps`."
+    ),
+    "An unlabelled pool": "The transfer split has no labels: only what the teachers say about it is learned there.",
+    "Several seeds": (
+        "`kdmesh run FILE --seeds 5 --controls`. `data.seed` holds the splits, the same for all seeds of a command;\n"
+        "`seed` holds initial weights, order and augmentation."
+    ),
+    "Chats": (
+        "`messages` names a column of turns, `[{role: user, content: ...}, {role: assistant, content: ...}]`. The\n"
+        "models are folders made by `save_pretrained`, or hub ids, whose tokenizer has a chat template; the two read\n"
+        "texts with one tokenizer, or use an objective for unlike ones (`span`, `uld`)."
+    ),
+    "Private shards": "Each party trains on its own classes; no signal made on `own` leaves its host.",
+}
+MESH_HEAD = """\
+<!-- Written by `python docs/generate.py` from the code: change that. -->
+
+# The mesh file
+
+A mesh is one YAML file (version 1.2: `no` is a word, `1e-3` a number, a key stands once). `kdmesh plan FILE` shows what
+it will do, `kdmesh check FILE` builds its models and reads its data, `kdmesh run FILE` trains it; `kdmesh schema`
+prints the JSON Schema of the file for editors. `--set path.to.field=value` changes a field on the command line. The
+short form connects agents by strategies (`connect`); the long form writes `consensus`, `flows` and `program`. What is
+chosen by name is written `kl`, or `{kl: {temperature: 4}}` with its settings.
+
+## Recipes
+
+Each is a complete file.
+"""
+
+
+def mesh_page() -> str:
+    """The page about the mesh file: recipes, every field of every part, and the settings of what is built in."""
+    text = MESH_HEAD
+    for title, mesh in RECIPES.items():
+        text += f"\n### {title}\n\n{ABOUT_RECIPES[title]}\n\n```yaml\n{mesh}```\n"
+    text += (
+        "\n## Fields\n\nThe parts of the file, from the outermost. `required` stands where a field has no default.\n"
+    )
+    for kind, written in SECTIONS.items():
+        text += (
+            f"\n### {HEADINGS[kind]}\n\n{prose(kind)}\n\n{table(('field', 'type', 'default', ''), field_rows(kind))}"
+        )
+        text += f"\nAll of its fields, as they are written:\n\n```yaml\n{written}```\n"
+    text += "\n## What can be named\n\nBuilt in; `kdmesh plugins` lists what plugins add.\n"
+    found = Registry([builtin])
+    for kind in KINDS:
+        text += f"\n### {kind.capitalize()}\n"
+        for offer in found.offers(kind):
+            paper = f" {offer.paper}." if offer.paper else ""
+            text += f"\n#### {offer.name}\n\n{offer.summary[:1].upper()}{offer.summary[1:]}.{paper}\n\n"
+            rows = field_rows(offer.config)
+            text += table(("setting", "type", "default", ""), rows) if rows else "No settings.\n"
+    return text
+
+
+def field_rows(kind: type[BaseModel]) -> list[tuple[str, ...]]:
+    """A row for each field of a model: its name as written, what it takes, its default, what it is."""
+    rows = []
+    for name, field in fields_of(kind).items():
+        limits = [
+            f"{sign} {getattr(bound, key):g}" for bound in field.metadata for key, sign in BOUNDS if hasattr(bound, key)
+        ]
+        words = words_of(field.annotation).replace("allowed: ", "one of ") or "any"
+        value = "required" if field.is_required() else f"`{plain(field.get_default(call_default_factory=True))}`"
+        rows.append((f"`{name}`", " ".join([words, *limits]), value, field.description or ""))
+    return rows
+
+
+def plain(value: Any) -> str:
+    """A default as it is written in a file."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+
+
+BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+HEADINGS: dict[type[Strict], str] = {
+    MeshSpec: "The file",
+    DataSpec: "`data`",
+    StreamSpec: "`streams.NAME`",
+    ShardSpec: "`streams.NAME.shards`",
+    AgentSpec: "`agents.NAME`",
+    ViewSpec: "`agents.NAME.view`",
+    EmaSpec: "`agents.NAME.update.ema`",
+    TrainSpec: "`train`, and `agents.NAME.train` for one agent",
+    EarlyStopping: "`train.early_stopping`",
+    TextSpec: "`text`",
+    ConsensusSpec: "`consensus.NAME`",
+    FlowSpec: "`flows.N`",
+    Ramp: "`flows.N.weight` that changes",
+    TapRef: "`flows.N.tap`",
+    ProgramItem: "`program.N`",
+    Until: "`program.N.until`",
+    HostSpec: "`placement.HOST`",
+}
+PAGES = {TARGET: reference, TARGET.parents[1] / "mesh-file.md": mesh_page}
+"""Every written page, and who writes it."""
+
+
 if __name__ == "__main__":
-    TARGET.write_text(reference(), encoding="utf-8")
+    for page, write in PAGES.items():
+        page.write_text(write(), encoding="utf-8")

@@ -122,7 +122,7 @@ def _problem(places: Sequence[_Place], data: Any) -> _Problem:
         return _Problem(place.path[:-1] if of_key else place.path, ctx["what"], ctx["instead"])
     if details["loc"][-1:] == ("[key]",):
         return _Problem(place.path, f"the name {_short(value)} is not text", f"put it in quotes: '{value}'")
-    words = _words(place.allowed, value)
+    words = words_of(place.allowed, value)
     if not words or (kind.startswith(_BOUNDS) and not kind.endswith("_type")):
         words = (
             details["msg"].removeprefix("Input should be ").replace("String should match pattern", "text that matches")
@@ -150,7 +150,7 @@ def _at(data: Any, path: Sequence[str]) -> Any:
     return data
 
 
-def _words(annotation: Any, value: Any = None) -> str:
+def words_of(annotation: Any, value: Any = None) -> str:
     """Say in plain words what an annotation allows."""
     members = alternatives(annotation)
     if float in members:
