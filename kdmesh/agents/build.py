@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def build(
     """Return the module of a weights' owner, seeded, on a device (`meta` allocates nothing)."""
     spec, labels = plan.spec.agents[agent], known_classes(plan, agent, reading.table)
     if agent in modules:
-        return unscale(copy.deepcopy(modules[agent])).to(device)
+        return unscale(plain_module(copy.deepcopy(modules[agent]))).to(device)
     if spec.ema is not None and spec.model is None:
         return build(plan, plan.owner[spec.ema.of], reading, registry, modules, device)
     where = f"agents.{agent}.model"
@@ -156,8 +157,32 @@ def _shape(state: dict[str, Tensor], name: str) -> str:
 
 
 def output(value: Any) -> Any:
-    """The logits in what a model returned: a tensor, made or not, something with `.logits`, or the first of a tuple."""
+    """The logits in what a model returned: a tensor, made or not, `.logits` or `["logits"]` of it, or its first part.
+
+    A dictionary without logits has to hold one tensor alone. TypeError for anything else.
+    """
     if isinstance(value, Tensor | Lazy):
         return value
-    logits = getattr(value, "logits", None)
-    return logits if logits is not None else value[0]
+    found = getattr(value, "logits", None)
+    if found is None and isinstance(value, Mapping):
+        parts = list(value.values())
+        found = value.get("logits", parts[0] if len(parts) == 1 or (parts and hasattr(value, "to_tuple")) else None)
+    elif found is None and isinstance(value, tuple | list) and value:
+        found = value[0]
+    if not isinstance(found, Tensor | Lazy):
+        holds = f" of {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+        raise TypeError(
+            f"it returns a {type(value).__name__}{holds}; logits are a tensor, `.logits`, `['logits']`, or the first "
+            "of a tuple"
+        )
+    return found
+
+
+def plain_module(module: nn.Module) -> nn.Module:
+    """A module without what ``torch.compile`` wraps around it or its parts, which would give its weights new names."""
+    module = getattr(module, "_orig_mod", module)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if hasattr(child, "_orig_mod"):
+                setattr(parent, name, child._orig_mod)
+    return module

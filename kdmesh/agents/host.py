@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from kdmesh.agents import building, facts, measure, saving, state
 from kdmesh.agents.agent import Agent
-from kdmesh.agents.build import build, load_weights, origin
+from kdmesh.agents.build import build, load_weights, origin, plain_module
 from kdmesh.agents.crossing import Bundle, pack, unpack
 from kdmesh.agents.feed import Feed
 from kdmesh.agents.lesson import Frame, Lesson, settled
@@ -103,7 +104,7 @@ class Host:
         if (path := self.plan.spec.agents[first].weights) is not None:
             load_weights(module, path, f"agents.{owner}.weights")
         elif first != owner and first in self.blueprint.modules:
-            module.load_state_dict(self.blueprint.modules[first].state_dict())
+            module.load_state_dict(plain_module(copy.deepcopy(self.blueprint.modules[first])).state_dict())
         weights = Weights(owner, module, settings, spec.ema)
         if spec.ema is not None or owner not in self.plan.trainable:
             module.requires_grad_(False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdmesh.agents import guard
 from kdmesh.agents.build import build, load_weights, origin, output
@@ -169,7 +170,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
         if key not in known or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)
-            with _tapped(module, layers, agent, written) as values, torch.no_grad():
+            with _tapped(module, layers, agent, written) as values, torch.no_grad(), Softmaxes() as ends:
                 logits = _forward(module, x, agent)
             for name in layers:
                 if name not in values:
@@ -180,6 +181,11 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                     if rows is not None and rows(layers[name]) != "samples":
                         found.per_token.add((agent, name))
             logits = values.get(EXIT, logits)
+            if ends.gave(logits):
+                found.notes.append(
+                    f"{agent}: the model ends in a softmax, and whoever reads it applies another one: its answers are "
+                    "softened twice; leave the softmax out of the model, or take its input by `exit`"
+                )
             width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
             known[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
@@ -261,6 +267,9 @@ def _light(
     try:
         module = build(plan, owner, found.reading, registry(), modules, "meta")
         parts = held(module)
+        types = {parameter.dtype for parameter in module.parameters()}
+        if isinstance(two, torch.Tensor) and types - {two.dtype}:
+            raise TypeError("computing on `meta` does not tell whether types fit")
         with torch.no_grad():
             module.eval()(two.to(meta))
         return module, parts, two.to(meta)
@@ -286,6 +295,25 @@ def _light(
         return module.eval(), parts, two
 
 
+class Softmaxes(TorchDispatchMode):
+    """Notes what softmaxes give while it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute, and remember the value of a softmax over the last axis of rows."""
+        value = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._softmax.default and value.dim() == 2 and args[1] in (1, -1):
+            self._given.append(value)
+        return value
+
+    def gave(self, value: Any) -> bool:
+        """Whether a value is that of a softmax."""
+        return any(value is given for given in self._given)
+
+
 def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict[str, str]) -> Taps:
     """The taps of a model; a layer that it lacks is refused where it was written."""
     try:
@@ -303,7 +331,7 @@ def _forward(module: nn.Module, x: torch.Tensor | Tokens, agent: str) -> Any:
         raise MeshError(
             f"the model cannot forward {kind}: {type(error).__name__}: {error}",
             where=f"agents.{agent}.model",
-            instead="a model for this data's shape",
+            instead="a model for this data's shape and type",
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def check(made: Any) -> Checked:
 def norms(mesh: Any, batch_size: int, module: nn.Module | None = None, **train: Any) -> Any:
     """One agent with a batch norm on the 90 samples of train."""
     made = mesh([], train={"batch_size": batch_size, **train})
-    made.agent("s", module or Norm())
+    made.agent("s", Norm() if module is None else module)
     made.flow("labels", "s", objective="ce")
     return made
 
@@ -145,3 +146,78 @@ def test_a_module_in_eval_mode_as_a_whole_trains(mesh: Any) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).eval()
     made = norms(mesh, 32, net, epochs=1)
     assert made.run(backend="inline")["s"].module[1].num_batches_tracked == 3
+
+
+class Ending(Norm):
+    """A net that returns what is asked for."""
+
+    def __init__(self, end: Any) -> None:
+        super().__init__(nn.LayerNorm)
+        self.end = end
+
+    def forward(self, x: Tensor) -> Any:
+        return self.end(super().forward(x))
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    more: str = ""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda logits: {"logits": logits, "hidden": logits},
+        lambda logits: {"out": logits},
+        lambda logits: (logits, None),
+        lambda logits: [logits],
+        lambda logits: Answer(logits),
+    ],
+    ids=["a dictionary", "a dictionary of one", "a tuple", "a list", "a dataclass"],
+)
+def test_logits_are_found_in_what_a_model_returns(mesh: Any, end: Any) -> None:
+    norms(mesh, 32, Ending(end), epochs=1).run(backend="inline")
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (lambda logits: {"a": logits, "b": logits}, "returns a dict of a, b"),
+        (lambda logits: None, "returns a NoneType"),
+        (lambda logits: (), "returns a tuple"),
+        (lambda logits: Answer(None), "returns a Answer"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_model_whose_logits_are_not_found_is_refused(mesh: Any, end: Any, said: str) -> None:
+    with pytest.raises(MeshError, match=said) as error:
+        check(norms(mesh, 32, Ending(end)))
+    assert error.value.where == "agents.s.model"
+
+
+@pytest.mark.parametrize("module", [Norm().half(), Norm().double()], ids=["half", "double"])
+def test_a_model_of_another_type_than_the_data_is_refused(mesh: Any, module: nn.Module) -> None:
+    with pytest.raises(MeshError, match="dtype") as error:
+        check(norms(mesh, 32, module))
+    assert "shape and type" in error.value.instead
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_module_keeps_the_names_of_its_weights(mesh: Any) -> None:
+    plain = Norm()
+    partly = Norm()
+    partly.first = torch.compile(partly.first)  # type: ignore[assignment]
+    for module in (torch.compile(plain), partly):
+        made = norms(mesh, 32, module, epochs=1)  # type: ignore[arg-type]
+        assert made.run(backend="inline")["s"].module.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [(nn.Softmax(-1), True), (lambda x: x.softmax(1), True), (nn.Identity(), False), (nn.LogSoftmax(-1), False)],
+    ids=["module", "function", "none", "logarithm"],
+)
+def test_a_model_that_ends_in_a_softmax_is_said(mesh: Any, end: Any, said: bool) -> None:
+    notes = check(norms(mesh, 32, Ending(end))).notes
+    assert any("s: the model ends in a softmax" in note for note in notes) is said
