@@ -165,9 +165,7 @@ class RayBackend(Backend):
             self._bundles.remove(bundle)
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(bundle[1], bundle[2])
         options |= {"max_restarts": 0, "max_task_retries": 0}
-        options["enable_task_events"] = (
-            False  # Ray's control store would keep something of every call, for its dashboard
-        )
+        options["enable_task_events"] = False  # the control store would keep one of every call, for a dashboard
         paths = [path or os.getcwd() for path in sys.path]
         actor = ray.remote(worker.Worker).options(**options).remote(paths, carried())
         self._workers[need].append(actor)

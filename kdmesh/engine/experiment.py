@@ -61,8 +61,7 @@ class Experiment:
 
         RunFailed, after that, where a part failed, or the folder could not be collected.
         """
-        with ExitStack() as ending:
-            ending.enter_context(self.session)
+        with ExitStack() as ending, self.session:  # what is closed last is in force while the session closes
             with stoppable():
                 start = prepare(self.request, self.session)
                 self.outcome.folder = start.folder
