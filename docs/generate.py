@@ -255,6 +255,7 @@ column: null
 model: {mlp: {hidden: [64]}}
 weights_of: null
 weights: net.safetensors
+saved: copy
 update: {ema: {of: s, decay: 0.99}}
 view: {augment: [shift]}
 exit: layers.0

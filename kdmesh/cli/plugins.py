@@ -100,9 +100,13 @@ def _kinds(args: argparse.Namespace) -> tuple[str, ...]:
     from kdmesh.errors import MeshError, nearest
     from kdmesh.plugins import KINDS
 
-    if args.kind not in (None, *KINDS):
+    if args.kind is None:
+        return KINDS
+    one = {"strategy": "strategies", **{kind.removesuffix("s"): kind for kind in KINDS}}  # as `plugins new` has them
+    kind = one.get(args.kind, args.kind)
+    if kind not in KINDS:
         raise MeshError(f"unknown kind {args.kind!r}", where="--kind", instead=nearest(args.kind, KINDS, "kinds"))
-    return KINDS if args.kind is None else (args.kind,)
+    return (kind,)
 
 
 def _row(offer: Any, origin: PluginRecord | None) -> dict[str, str]:

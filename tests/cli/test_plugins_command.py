@@ -157,3 +157,15 @@ def test_names_are_filled_in():
     assert 'factory="kdmesh_foo_bar.consensus:FooBar"' in files["kdmesh_foo_bar/__init__.py"]
     assert 'foo_bar = "kdmesh_foo_bar"' in files["pyproject.toml"]
     assert not any("${" in text for text in files.values())
+
+
+@pytest.mark.parametrize(
+    ("one", "kind"),
+    [("dataset", "datasets"), ("strategy", "strategies"), ("model", "models"), ("objective", "objectives")],
+)
+def test_a_kind_is_named_in_singular_too(one, kind, capsys):
+    listed = []
+    for name in (one, kind):
+        assert main(["plugins", "--kind", name]) == 0
+        listed.append(capsys.readouterr().out)
+    assert listed[0] == listed[1] != ""
