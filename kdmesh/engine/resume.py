@@ -38,6 +38,9 @@ def interrupted(root: Path) -> MeshSpec:
     """
     known = asked(root)
     refuse_part(root)
+    seeds = known["begun"].get("seeds", 1)
+    if seeds < 1:
+        raise MeshError(f"its manifest asks for {seeds!r} seeds", file=str(root), instead="put it back as it was")
     if finished(root, known["begun"]):
         raise MeshError("this run has finished", file=str(root), instead="kdmesh run, for another one")
     return parse(known["mesh"])

@@ -282,3 +282,14 @@ def test_killed_in_a_control_it_ends_with_the_table_of_the_unbroken_one(tmp_path
     assert code == 0, said
     (one,), (other,) = whole.out.glob("*/*"), cut.out.glob("*/*")
     assert tables(one) == tables(other)
+
+
+@pytest.mark.parametrize("seeds", ["two", 0, None])
+def test_a_manifest_that_asks_for_no_number_of_seeds_is_refused(command: Any, tmp_path: Path, seeds: Any) -> None:
+    assert command("run", "mesh.yaml", "--out", "runs", "--backend", "inline", last=(1, 4))[0] == 130
+    (path,) = tmp_path.glob("runs/*/*/manifest.json")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts["begun"]["seeds"] = seeds
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    code, _, said = command("resume", str(path.parent))
+    assert code == 2 and "seeds" in said and "Traceback" not in said
