@@ -185,13 +185,7 @@ class Consensus:
         """A member's logits; of another consensus' probabilities those that give them at this temperature."""
         if signal.form != "probs":
             return narrowed(signal.value, self.width) if self.prefix else signal.value
-        temperature = self.node.temperature
-
-        def log(values: Tensor) -> Tensor:
-            return values.clamp_min(torch.finfo(values.dtype).tiny).log() * temperature
-
-        value = signal.value
-        return Combined([value], lambda chunks, where: log(chunks[0])) if isinstance(value, Lazy) else log(value)
+        return sharpened(signal.value, self.node.temperature)
 
     def table(self, reader: str | None, version: int, make: Callable[[], Signal | None]) -> Signal | None:
         """The consensus on a whole stream, kept until a publication changes it."""
@@ -200,6 +194,15 @@ class Consensus:
         if known is None or known[0] != version:
             known = self._tables[key] = (version, make())
         return known[1]
+
+
+def sharpened(probs: Tensor | Lazy, temperature: float) -> Tensor | Lazy:
+    """The logits that give such probabilities at a temperature."""
+
+    def log(values: Tensor) -> Tensor:
+        return values.clamp_min(torch.finfo(values.dtype).tiny).log() * temperature
+
+    return Combined([probs], lambda chunks, where: log(chunks[0])) if isinstance(probs, Lazy) else log(probs)
 
 
 def _rows(value: Tensor | Lazy | None, like: Tensor | Lazy, start: int, stop: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.agents import facts, guard, metrics
+from kdmesh.agents.consensus import sharpened
 from kdmesh.agents.crossing import unpack
 from kdmesh.signals import Signal
 from kdmesh.store import Key
@@ -57,9 +58,12 @@ def judge(
     found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
     signal = _combined(host, name, sent, truth, lane)
     if signal is not None and truth is not None:
-        probs = signal.form == "probs"
+        answers: Tensor | Lazy = signal.value
+        probs, softened = signal.form == "probs", consensus.node.temperature
+        if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
+            answers, probs = sharpened(answers, softened), False
         found["quality"] = metrics.quality(
-            signal.value, truth, probs=probs, characters=lane.characters, classes=consensus.node.labels
+            answers, truth, probs=probs, characters=lane.characters, classes=consensus.node.labels
         )
     spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
     agents = host.plan.spec.agents

@@ -223,3 +223,16 @@ def test_measuring_moves_no_state_and_no_weights(mesh: Any, opened: Any) -> None
     asked, sha = run()
     assert asked == 2 * 90
     assert run(evaluate_every=1) == (asked, sha)
+
+
+def test_a_consensus_is_measured_at_temperature_1_as_its_sources_are(mesh: Any) -> None:
+    """Of one source alone it has that source's figures, whatever temperature its readers ask for."""
+    made = mesh("ts", train={"epochs": 2})
+    made.flow("labels", "t", objective="ce")
+    made.consensus("c", "mean")
+    made.flow("t", "c")
+    made.flow("c", "s", objective={"kl": {"temperature": 4}})
+    result = made.run(backend="inline")
+    own, its = result["t"].metrics["test"], result.summary["consensus"]["c"]["metrics"]["test"]
+    for name in ("accuracy", "loss", "ece"):
+        assert its[name] == pytest.approx(own[name], rel=1e-4, abs=1e-6)
