@@ -120,6 +120,7 @@ def describe(host: Host, agent: Agent) -> dict[str, Any]:
         "latency_ms": latency(host, agent),
         "forwards": agent.forwards,
         "updates": agent.weights.updates,
+        "moved": agent.weights.moved,
         "reports": reports(host, agent),
     }
 

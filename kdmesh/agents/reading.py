@@ -135,4 +135,4 @@ class Reading:
         """The texts on which a tokenizer may be trained."""
         assert isinstance(self.table.x, Texts)
         texts = self.table.x if self._learned is None else self.table.x[self._learned]
-        return texts.learned()
+        return texts.read()

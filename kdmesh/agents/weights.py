@@ -28,6 +28,7 @@ class Weights:
         self.name, self.module, self.settings, self.ema = name, module, settings, ema
         self.held = modes.held(module)
         self.updates = 0
+        self.moved: bool | None = None  # whether any of these updates changed a weight; None: none was made here
         self.pending = False  # gradients are accumulating for the next update
         self.optimizer: torch.optim.Optimizer | None = None
         self.schedule: Any = None
@@ -60,6 +61,7 @@ class Weights:
     def step(self) -> None:
         """Clip, update, and move the schedule on."""
         assert self.optimizer is not None
+        before = None if self.moved else self._norms()
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         if self._late:
@@ -76,6 +78,13 @@ class Weights:
             self.schedule.step()
         self.updates += 1
         self.pending = False
+        if before is not None:
+            self.moved = before != self._norms()
+
+    def _norms(self) -> list[float]:
+        """A number for every trained weight that changes where the weight does."""
+        trained = [parameter.detach() for parameter in self.module.parameters() if parameter.requires_grad]
+        return [float(norm) for norm in torch._foreach_norm(trained)] if trained else []
 
     @torch.no_grad()
     def follow(self, leader: Weights) -> None:

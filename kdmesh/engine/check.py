@@ -22,6 +22,7 @@ from kdmesh.engine import lineage, lonely, private, sizes, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError
+from kdmesh.graph.edges import LABELS
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import Lazy, Projected, apart, dense
@@ -136,6 +137,16 @@ def _streams(plan: Plan, found: Checked) -> None:
                 where=f"data.{edge.stream}",
                 instead=f"{edge.stream}: 0.2",
             )
+        known = plan.spec.agents[edge.target].labels if edge.source == LABELS else None
+        if known is not None and found.table.y is not None:
+            truth = found.table.y[found.streams[edge.stream].rows_for(edge.target)]
+            if not torch.isin(truth, torch.tensor(known)).any():
+                raise MeshError(
+                    f"{edge.target} would learn nothing from labels: none of its {len(truth)} samples of "
+                    f"{edge.stream!r} is of a class that it knows, {known}",
+                    where=f"agents.{edge.target}.labels",
+                    instead="classes that its samples have, or another stream for this flow",
+                )
         if edge.source in plan.spec.agents and edge.source != edge.target and found.streams[edge.stream].shards:
             raise MeshError(
                 f"agents see different samples of {edge.stream!r}: {edge} would compare what does not belong together",

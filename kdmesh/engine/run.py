@@ -284,6 +284,11 @@ class Run:
         described: dict[str, dict[str, Any]] = {}
         for part in (yield [self.backend.call(host, "describe") for host in self.plan.hosts]):
             described.update(part)
+        for owner in dict.fromkeys(
+            self.plan.owner[name] for name, facts in described.items() if facts["moved"] is False
+        ):
+            text = f"{owner} learned nothing: none of its {described[owner]['updates']} updates changed a weight"
+            self.events.emit("note", text=text)
         return summarise(self, agents, consensus, described)
 
     def _finish(self, generator: Generator[list[Any], Any, Any]) -> Any:

@@ -91,6 +91,7 @@ def summarise(
                 "updates": described[name]["updates"],
                 "forwards": {"made": described[name]["forwards"], "saved": _spared(run, name, described)},
                 **({"objectives": described[name]["reports"]} if described[name]["reports"] else {}),
+                **({"learned": False} if described[name]["moved"] is False else {}),
                 **({"dropped": True} if name in plan.dropped else {}),
             }
             for name, metrics in agents.items()

@@ -90,6 +90,8 @@ def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
             "dropped": len(one.dropped),
             "unreadable": len(one.unreadable),
             "nothing_learned": len(one.empty),
+            "tokens": one.tokens,
+            "unknown": one.unknown,
             "not_written": dict(sorted(one.unread.items())),
             "words_lost": one.lost,
             "longest": one.longest,
@@ -119,6 +121,10 @@ def notes(plan: Plan, found: Checked) -> list[str]:
             said.append(f"{name} reads {one['truncated']} {every} cut to its limit, {one['dropped']} are left out")
         if one["nothing_learned"]:
             said.append(f"{one['nothing_learned']} {every} leave {name} nothing to learn within its limit")
+        if one["unknown"]:
+            said.append(
+                f"{one['unknown']:,} of {one['tokens']:,} tokens that {name} reads are unknown to its tokenizer"
+            )
         for row, reason in list(found.reading.report(name).unreadable.items())[:1]:
             said.append(
                 f"{one['unreadable']} {every} are left out because {name} cannot read them: sample {row}, {reason}"

@@ -85,11 +85,19 @@ class Texts:
         return Texts([self._samples[row] for row in rows.tolist()])
 
     def learned(self) -> list[str]:
-        """Return what is read or learned of each sample, without prompts: what a tokenizer may be trained on."""
+        """Return what is learned or classified of each sample, without prompts."""
         found = []
         for one in self._samples:
             turns = [turn[1] for turn in one.messages or () if turn[0] == LEARNED]
             found.append("\n".join(part for part in (*turns, one.text, one.pair) if part))
+        return found
+
+    def read(self) -> list[str]:
+        """Return all that is read of each sample, prompts and every turn too: what a tokenizer is made from."""
+        found = []
+        for one in self._samples:
+            turns = [turn[1] for turn in one.messages or ()]
+            found.append("\n".join(part for part in (*turns, (one.prompt or "") + one.text, one.pair) if part))
         return found
 
     def sizes(self) -> Tensor:

@@ -38,7 +38,8 @@ class Report:
     """What became of the samples. Numbers of rows are positions in the texts that were encoded.
 
     ``unreadable``: samples that are left out, each with the reason; ``empty``: samples that ask for no answer, such as
-    those whose answers were cut away; ``unread``: how many samples have something that the chat template leaves out.
+    those whose answers were cut away; ``tokens``: of all samples, of which so many are ``unknown``; ``unread``: how
+    many samples have something that the chat template leaves out.
 
     ``characters``: those that units are about, so that a sum of losses in nats over ``characters * ln 2`` is in bits
     per character; ``longest``: tokens of the longest sample, before any was cut; ``lost``: words to tag without a token
@@ -53,6 +54,8 @@ class Report:
     lost: int = 0
     unreadable: dict[int, str] = field(default_factory=dict)
     empty: list[int] = field(default_factory=list)
+    tokens: int = 0
+    unknown: int = 0
     unread: Counter[str] = field(default_factory=Counter)
 
 
@@ -136,6 +139,7 @@ class Encoder:
         report = Report(samples=len(texts))
         rows: list[Row] = []
         first: Unreadable | None = None
+        unknown = self.tokenizer.unk_token_id
         for start in range(0, len(texts), CHUNK):
             for made in self._make(list(texts[start : start + CHUNK]), report):
                 if isinstance(made, Unreadable):
@@ -146,6 +150,8 @@ class Encoder:
                     rows.append(Row([self.pad]))
                     continue
                 row, cut = made
+                report.tokens += len(row.ids)
+                report.unknown += row.ids.count(unknown)
                 if cut:
                     (report.dropped if self.over == "drop" else report.truncated).append(len(rows))
                 if not row.units and self.task != "classification" and not (cut and self.over == "drop"):
