@@ -72,7 +72,7 @@ def test_a_setting_of_something_else_beside_a_strategy(setting, instead):
         ("bf16: true", "`precision: ...` (bf16"),
         ("temperature: 4", "`connect: [{ensemble: {objective: {kl: {temperature: 4}}}}]`"),
         ("max_seq_length: 64", "`text: {max_length: 64}`"),
-        ("seed: 3", "`seed: 3` (seed of"),
+        ("seed: 3", "`seed: 3` (run seed"),
     ],
 )
 def test_a_setting_under_train_that_has_another_place_or_name(settings, instead):

@@ -100,7 +100,8 @@ def main(folder: Path) -> None:
     with Session("ray", cluster.address) as session:
         request = Request(spec, "ray", cluster.address, folder / "runs")
         summary, written, _ = run_once(request, session=session)
-        files = sorted(path.name for path in written.checkpoints.glob("a/0002/*"))
+        last = written.checkpoints / "a" / "0002"
+        files = sorted(path.relative_to(last).as_posix() for path in last.rglob("*") if path.is_file())
         tell(spread=shas(summary), expected=expected["short"], nodes=len(homes()), checkpoint=files)
         tell(agents=sorted(path.name for path in (written.root / "agents" / "b").iterdir()))
         tell(refused={name: refused(name, cluster.address, session) for name in ("rows.csv", "other.csv")})

@@ -48,7 +48,7 @@ def test_code_beside_the_mesh_reaches_every_node(found):
 
 
 def test_checkpoints_and_agents_are_collected_where_no_storage_is_shared(found):
-    parts = [f"host{number}.{end}" for number in (0, 1) for end in ("json", "safetensors")]
+    parts = [f"hosts/host{number}.{end}" for number in (0, 1) for end in ("json", "safetensors")]
     assert found["checkpoint"] == [*parts, "manifest.json", "stage.json"]
     assert found["agents"] == ["README.md", "config.json", "model.safetensors"]
 
