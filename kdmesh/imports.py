@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import typing
 from importlib import import_module
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,25 +77,35 @@ def makes(found: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def own_source(module: str) -> Path | None:
-    """The source of a module that is not installed but lies in a folder that is searched; nothing is imported."""
+    """The source of a module that is not installed but lies in a folder that is searched; nothing is imported.
+
+    None also where it comes from no file here: code that another machine sent was read there.
+    """
+    loaded = sys.modules.get(module)
     try:
-        loaded = sys.modules.get(module)
-        name = getattr(loaded, "__file__", None) if loaded is not None else _file(module)
-        file = Path(name).resolve() if name else None
+        spec = _found(module) if loaded is None else loaded.__spec__
+        if spec is None or spec.origin is None or not isinstance(spec.loader, SourceFileLoader):
+            return None
+        file = Path(spec.origin).resolve()
     except (ValueError, OSError):
         return None
-    return file if file is not None and file.suffix == ".py" and not _is_installed(file) else None
+    return file if file.suffix == ".py" and not _is_installed(file) else None
 
 
-def _file(module: str) -> str | None:
-    """The file that would be imported as a module."""
+def _found(module: str) -> ModuleSpec | None:
+    """What would be imported as a module."""
     search, spec, parts = None, None, module.split(".")
     for number in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:number]), search)
+        spec = _spec(".".join(parts[:number]), search)
         search = None if spec is None else spec.submodule_search_locations
         if spec is None or (search is None and number < len(parts)):
             return None
-    return spec.origin if spec is not None else None
+    return spec
+
+
+def _spec(module: str, search: Any) -> ModuleSpec | None:
+    """What the first finder that knows a module says of it; ``search``: the folders of its package."""
+    return next((spec for finder in sys.meta_path if (spec := finder.find_spec(module, search)) is not None), None)
 
 
 def _is_installed(file: Path) -> bool:

@@ -26,7 +26,7 @@ def party(count):
     ("fields", "where", "what"),
     [
         ({"agents": party(100_000)}, "agents.p.count", "100,000 agents"),
-        ({"agents": party(10**12)}, "agents.p.count", "agents"),
+        ({"agents": party(10**9)}, "agents.p.count", "1,000,000,000 agents"),
         ({"agents": {**party(3000), "q": {**MLP, "count": 3000}}}, "agents.q.count", "6,000 agents"),
         ({"agents": dict.fromkeys(map(str, range(4001)), MLP)}, "agents", "4,001 agents"),
         ({"agents": party(2), "consensus": dict.fromkeys(map(str, range(5000)), "mean")}, "consensus", "5,000 "),
