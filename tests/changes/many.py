@@ -1,8 +1,9 @@
 """Try random changes of the bundled meshes: what `check` passes must run. ``python tests/changes/many.py 200``.
 
 Each change is tried in a forked process of its own, with bounds on memory and time: check the changed file, then run it
-inline with small budgets. Prints a line for each change that breaks the promise, and the counts as JSON at the end;
-exits with 1 if there was one. Losses that become NaN are counted apart: only training can show them.
+inline with small budgets. Prints a line for each change that breaks the promise, and the counts as JSON at the end
+or when it is interrupted; on stderr, the counts so far. ``python tests/changes/many.py 200 1000`` tries 1000 to 1199.
+Exits with 1 if one broke it. Losses that become NaN are counted apart: only training can show them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,15 @@ def main(count: int, first: int = 0) -> int:
     torch.set_num_threads(1)
     registry()
     counts: Counter[str] = Counter()
-    for seed in range(first, first + count):
-        found = apart(seed)
-        counts[found["outcome"]] += 1
-        if found["outcome"] == "failed":
-            print(json.dumps(found, indent=1), flush=True)
-    print(json.dumps({"changes": count, **counts}))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        for seed in range(first, first + count):
+            found = apart(seed)
+            counts[found["outcome"]] += 1
+            if found["outcome"] == "failed":
+                print(json.dumps(found, indent=1), flush=True)
+            print(f"{counts.total()} of {count}: {json.dumps(counts)}", file=sys.stderr, flush=True)
+    print(json.dumps({"first": first, "changes": counts.total(), **counts}))
     return int(counts["failed"] > 0)
 
 
