@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import add_mesh, add_no_code, allow_code, planned
+from kdmesh.report import layout
 
 if TYPE_CHECKING:
     import argparse
@@ -25,5 +26,6 @@ def execute(args: argparse.Namespace) -> int:
     allow_code(plan.spec, args)
     from kdmesh.engine.check import check  # imports torch: only for a mesh that can be planned
 
-    print("\n".join(check(plan)))
+    width = layout.room()
+    print("\n".join(part for line in check(plan) for part in layout.wrap(line, width, "  ")))
     return 0

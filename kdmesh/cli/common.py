@@ -1,4 +1,4 @@
-"""What several commands share: the mesh argument, and tables of text."""
+"""What several commands share: the mesh argument, how it is read, and where a run takes place."""
 
 from __future__ import annotations
 
@@ -132,10 +132,3 @@ def understood(spec: MeshSpec) -> Plan:
     plan = make_plan(spec, registry())
     refuse_unrun(plan, registry())
     return plan
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Align columns of text, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)

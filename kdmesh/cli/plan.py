@@ -31,7 +31,8 @@ def execute(args: argparse.Namespace) -> int:
 
         print(dump(plan.spec.dump()), end="")
         return 0
+    from kdmesh.report import layout
     from kdmesh.report.plan_text import plan_json, plan_text
 
-    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan))
+    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan, width=layout.room()))
     return 0

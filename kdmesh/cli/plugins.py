@@ -8,12 +8,13 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli import plugins_new
-from kdmesh.cli.common import add_plugins_dir, table, use_plugins_dir
+from kdmesh.cli.common import add_plugins_dir, use_plugins_dir
+from kdmesh.report import layout
 
 if TYPE_CHECKING:
-    from kdmesh.plugins import PluginRecord
+    from collections.abc import Sequence
 
-COLUMNS = ("kind", "name", "dist", "summary", "paper")
+    from kdmesh.plugins import PluginRecord
 
 
 def add(commands: Any) -> None:
@@ -52,10 +53,9 @@ def execute(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps([*rows, *map(_problem, records)], indent=2))
     else:
-        parts = [table([[row[column] for column in COLUMNS] for row in rows])] if rows else []
-        if records:
-            parts.append(table([[record.status, record.name, str(record), record.error] for record in records]))
-        print("\n\n".join(parts))
+        told = [[row["kind"], row["name"], row["dist"], f"{row['summary']}\n{row['paper']}".strip()] for row in rows]
+        faults = [[record.status, record.name, str(record), record.error] for record in records]
+        print("\n\n".join(map(_table, filter(None, (told, faults)))))
     return int(args.strict and any(record.error for record in found.records))
 
 
@@ -86,14 +86,18 @@ def execute_show(args: argparse.Namespace) -> int:
     traits = {trait.name: getattr(offer, trait.name) for trait in fields(offer)[len(fields(Offer)) :]}
     facts = {"from": f"{row['dist']} {row['version']}".strip(), "code": offer.factory, "paper": offer.paper}
     facts |= {name.replace("_", " "): _plain(value) for name, value in traits.items()}
-    print(f"{offer.name} ({having[0]}): {offer.summary}\n")
-    print(table([(name, fact) for name, fact in facts.items() if fact]))
+    print("\n".join(layout.wrap(f"{offer.name} ({having[0]}): {offer.summary}", layout.room())) + "\n")
+    print(_table([(name, fact) for name, fact in facts.items() if fact]))
     settings = [
         (name, _type(about), _default(name, about, schema), about.get("description", ""))
         for name, about in schema.get("properties", {}).items()
     ]
-    print("\n" + (table([("setting", "type", "default", ""), *settings]) if settings else "It has no settings."))
+    print("\n" + (_table([("setting", "type", "default", ""), *settings]) if settings else "It has no settings."))
     return 0
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(layout.table(rows, layout.room()))
 
 
 def _kinds(args: argparse.Namespace) -> tuple[str, ...]:

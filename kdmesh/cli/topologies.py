@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli.common import table
+from kdmesh.report import layout
 
 if TYPE_CHECKING:
     import argparse
@@ -28,5 +28,5 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([{"name": name, "description": text} for name, text in about.items()], indent=2))
     else:
-        print(table(list(about.items())))
+        print("\n".join(layout.table(list(about.items()), layout.room())))
     return 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph.edges import LABELS
+from kdmesh.report import layout
 from kdmesh.report.plan_crossings import said
 from kdmesh.report.plan_data import count, listed, plan_json
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["plan_json", "plan_text"]
 
-WIDTH = 120
 MANY = 50  # agents; more are counted, not listed
 KINDS = 12  # rows of a table of counts
 CELL = 30  # widest cell of names
+INDENT = "  "
 
 Row = dict[str, Any]
 
 
-def plan_text(plan: Plan, offered: Registry | None = None) -> str:
-    """Return a plan as a page of plain text, at most 120 wide; more than 50 agents are counted, not listed.
+def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.PIPE) -> str:
+    """Return a plan as a page of plain text, ``width`` cells wide; more than 50 agents are counted, not listed.
 
     ``offered`` knows the objectives' defaults; by default all that is installed.
     """
@@ -37,25 +37,26 @@ def plan_text(plan: Plan, offered: Registry | None = None) -> str:
     nouns = {"agents": "agent", "flows": "flow", "consensus": "consensus node", "stages": "stage", "hosts": "host"}
     sizes = ", ".join(count(len(data[key]), noun) for key, noun in nouns.items() if data[key])
     spaces = [{"consensus": name, **_plain(node)} for name, node in data["choices"]["consensus"].items()]
+    within = width - len(INDENT)
     pages = {
-        "Agents": _table(_agents(data["agents"]), many, "name", "host"),
-        "Flows": _table(_flows(data, many), many),
-        "Consensus": _table(_consensus(data["consensus"]), many, "name", "inputs", "readers"),
-        "Stages": _stage_counts(data["stages"]) if many else _stages(data["stages"]),
+        "Agents": _table(_agents(data["agents"]), within, many, "name", "host"),
+        "Flows": _table(_flows(data, many), within, many),
+        "Consensus": _table(_consensus(data["consensus"]), within, many, "name", "inputs", "readers"),
+        "Stages": _stage_counts(data["stages"], within) if many else _stages(data["stages"]),
         "Placement": _placement(data["hosts"], data["placement"]),
-        "What crosses, where these are on different hosts": [
-            line for row in data["crossings"][:KINDS] for line in _wrapped(said(row), "")
-        ],
+        "What crosses, where these are on different hosts": [said(row) for row in data["crossings"][:KINDS]],
         "Visible choices": [
-            *_table(_choices(data, many), many),
+            *_table(_choices(data, many), within, many),
             *([""] if spaces else []),
-            *_table(spaces, many, "consensus"),
+            *_table(spaces, within, many, "consensus"),
         ],
     }
-    titled = ["\n".join([title, *(f"  {line}".rstrip() for line in lines)]) for title, lines in pages.items() if lines]
-    return "\n\n".join(
-        [f"{data['name']}: {data['task']}, seed {data['seed']}, data seed {data['data_seed']}\n{sizes}", *titled]
-    )
+    titled = []
+    for title, lines in pages.items():
+        fit = [part for line in lines for part in layout.wrap(line, within, INDENT)]
+        titled += ["\n".join([title, *(f"{INDENT}{line}".rstrip() for line in fit)])] if fit else []
+    head = f"{data['name']}: {data['task']}, seed {data['seed']}, data seed {data['data_seed']}"
+    return "\n\n".join(["\n".join([*layout.wrap(head, width, INDENT), *layout.wrap(sizes, width)]), *titled])
 
 
 def _agents(agents: Row) -> list[Row]:
@@ -147,17 +148,17 @@ def _stages(stages: list[Row]) -> list[str]:
     for generation, together in groupby(stages, key=lambda stage: stage["generation"]):
         names = ["+".join(listed(stage["weights"], CELL).split(", ")) for stage in together]
         order.append(f"{generation + 1}. {' | '.join(names)}{' (side by side)' if len(names) > 1 else ''}")
-    lines = _wrapped("   ".join(order), "")
+    lines = ["   ".join(order)]
     for stage in stages:
         several = len(stage["weights"]) > 1
         lines.append(f"{stage['name']}: {listed(stage['weights'], 80)} train together" if several else stage["name"])
         lines += [f"  {line}" for line in stage["program"]]
         for key, lesson in stage["lessons"].items():
-            lines += _wrapped(f"step of {key}, on {', '.join(lesson['streams'])}: {lesson['step']}", "  ")
+            lines.append(f"  step of {key}, on {', '.join(lesson['streams'])}: {lesson['step']}")
     return lines
 
 
-def _stage_counts(stages: list[Row]) -> list[str]:
+def _stage_counts(stages: list[Row], width: int) -> list[str]:
     """How many stages of which size run in each generation."""
     rows: list[Row] = []
     for generation, together in groupby(stages, key=lambda stage: stage["generation"]):
@@ -167,50 +168,32 @@ def _stage_counts(stages: list[Row]) -> list[str]:
             {"order": f"{generation + 1}.", "side by side": count(len(sizes), "stage"), "weights in each": size}
         )
     left = len(rows) - KINDS
-    return [*_table(rows[:KINDS], False), *([f"and {count(left, 'generation')} more"] if left > 0 else [])]
+    return [*_table(rows[:KINDS], width, False), *([f"and {count(left, 'generation')} more"] if left > 0 else [])]
 
 
 def _placement(hosts: dict[str, list[str]], placement: Row) -> list[str]:
     """Who lives where; what is measured when it runs is shown together, with the agents that cannot be parted."""
-    lines = [f"{host}: {listed(agents, WIDTH - 30)}" for host, agents in hosts.items()]
+    lines = [f"{host}: {listed(agents, 3 * CELL)}" for host, agents in hosts.items()]
     lines = lines[:KINDS] + ([f"and {count(len(lines) - KINDS, 'host')} more"] if len(lines) > KINDS else [])
     if not placement["measured"] or len(next(iter(hosts.values()))) == 1:
         return lines
     lines.append("auto: measured when it runs on Ray, until then together")
     groups = placement["groups"]
     for group in groups[:KINDS]:
-        lines += _wrapped(f"share a host: {listed(group['agents'], CELL)}, since {'; '.join(group['why'][:2])}", "  ")
+        lines.append(f"  share a host: {listed(group['agents'], CELL)}, since {'; '.join(group['why'][:2])}")
     return lines + ([f"  and {count(len(groups) - KINDS, 'group')} more"] if len(groups) > KINDS else [])
 
 
-def _table(rows: Sequence[Row], many: bool, *own: str) -> list[str]:
+def _table(rows: Sequence[Row], width: int, many: bool, *own: str) -> list[str]:
     """Rows of text in aligned columns, without empty ones; ``many``: equal rows counted, leaving the ``own`` out."""
     if many:
         counts = Counter(tuple((key, value) for key, value in row.items() if key not in own) for row in rows)
         common = counts.most_common(KINDS)
         rows = [{"count": f"{number:,}", **dict(kind)} for kind, number in common]
     columns = [key for key in (rows[0] if rows else ()) if any(row[key] for row in rows)]
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in columns}
-    while sum(widths.values()) + 2 * len(widths) > WIDTH:
-        widest = max(widths, key=lambda key: widths[key])
-        widths[widest] -= 1
-    lines = (
-        ["  ".join(_cut(text, widths[key]) for key, text in zip(columns, columns, strict=True)).rstrip()]
-        if rows
-        else []
-    )
-    lines += ["  ".join(_cut(row[key], widths[key]) for key in columns).rstrip() for row in rows]
+    lines = layout.table([columns, *([row[key] for key in columns] for row in rows)], width, heads=1) if rows else []
     left = len(counts) - KINDS if many else 0
     return [*lines, *([f"and {count(left, 'kind')} more"] if left > 0 else [])]
-
-
-def _cut(text: str, width: int) -> str:
-    return text.ljust(width) if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    """Text in lines that fit the page, whatever follows the first one indented further."""
-    return wrap(text, WIDTH - 2, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
 
 
 def _setting(value: Any) -> str:

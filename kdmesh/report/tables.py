@@ -7,74 +7,91 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import IO, Any
 
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
+from kdmesh.report import layout
 from kdmesh.report.paired import ACCURACY, on_test
 from kdmesh.tasks import Metric, metric, primary, recorded
 
 Row = dict[str, Any]
-UNBOUNDED = 1000  # a width that no table reaches
-KEPT = -1  # for `spare`: never left out
+FOLDED = 16  # cells that a column of text keeps before other columns make room
+KEPT = -1  # for `spare`: names the row, in every part of its table
 ALSO = {"alone": "alone", "best_teacher": "best teacher only"}  # controls, and how a table calls them
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, how a row's value is written, and how soon it is left out when space is short: the largest first."""
+    """A heading, how a row's value is written, and how soon it moves below where space is short: the largest first."""
 
     heading: str
     key: str
     write: Callable[[Any], str] = str
     spare: int = 0
 
+    @property
+    def text(self) -> bool:
+        """Whether it is aligned to the left, and may fold."""
+        return self.write is str
+
 
 @dataclass(frozen=True)
 class Grid:
-    """A table that leaves out columns without any value, and the spare ones where the terminal is too narrow."""
+    """A table without the columns that have no value; what does not fit stands below, in parts of its own."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
     caption: str = ""
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw as many columns as fit; nothing if there are no rows."""
+    def lines(self, width: int, rule: str = "─") -> list[str]:
+        """The table in lines of at most ``width`` cells; none if there are no rows."""
         columns = [column for column in self.columns if any(row.get(column.key) is not None for row in self.rows)]
-        unbounded = options.update(width=UNBOUNDED)
-        while console.measure(self._draw(columns), options=unbounded).maximum > options.max_width:
-            spare = [column for column in reversed(columns) if column.spare != KEPT]
-            if not spare:
-                break  # names fold
-            columns.remove(max(spare, key=lambda column: column.spare))
-        if columns:
-            yield self._draw(columns)
+        if not columns:
+            return []
+        parts: list[str] = []
+        while columns:
+            fit = self._fitting(columns, width)
+            parts += [*([""] if parts else []), *self._part(fit, width, rule)]
+            left = [column for column in columns if column not in fit]
+            columns = [column for column in columns if column.spare == KEPT or column in left] if left else []
+        return [*layout.wrap(self.title, width), *parts, *(layout.wrap(self.caption, width) if self.caption else [])]
 
-    def _draw(self, columns: Sequence[Column]) -> Table:
-        # Everything is Text: a name such as party[0] is no markup.
-        table = Table(title=Text(self.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
-        if self.caption:
-            table.caption, table.caption_justify = Text(self.caption), "left"
-        for column in columns:
-            numeric = column.write is not str
-            table.add_column(Text(column.heading), justify="right" if numeric else "left", no_wrap=numeric)
+    def _fitting(self, columns: Sequence[Column], width: int) -> list[Column]:
+        """As many columns as fit, and at least one beside those that name the row."""
+        fit = list(columns)
+        while len(movable := [column for column in fit if column.spare != KEPT]) > 1:
+            if sum(map(self._least, fit)) + layout.GAP * (len(fit) - 1) <= width:
+                break
+            fit.remove(max(reversed(movable), key=lambda column: column.spare))
+        return fit
+
+    def _least(self, column: Column) -> int:
+        """The cells that a column needs."""
+        cells = [
+            column.heading,
+            *(column.write(row[column.key]) for row in self.rows if row.get(column.key) is not None),
+        ]
+        widest = max(cell_len(line) for cell in cells for line in cell.split("\n"))
+        return min(widest, FOLDED) if column.text else widest
+
+    def _part(self, columns: Sequence[Column], width: int, rule: str) -> list[str]:
+        """Lines of some columns; a row that has nothing in them is left out."""
+        own = [column for column in columns if column.spare != KEPT] or columns
+        rows = [[column.heading for column in columns]]
         for row in self.rows:
-            values = [(column, row.get(column.key)) for column in columns]
-            table.add_row(*(Text("" if value is None else column.write(value)) for column, value in values))
-        return table
+            if any(row.get(column.key) is not None for column in own):
+                values = [(column, row.get(column.key)) for column in columns]
+                rows.append(["" if value is None else column.write(value) for column, value in values])
+        right = {number for number, column in enumerate(columns) if not column.text}
+        return layout.table(rows, width, right, 1, rule)
 
 
-def show(file: IO[str], *tables: Grid) -> None:
-    """Print tables to a terminal, as wide as it is; elsewhere plain and complete."""
-    if file.isatty():
-        Console(file=file).print(*tables)
-        return
-    console = Console(file=file, width=UNBOUNDED, color_system=None)
-    with console.capture() as captured:
-        console.print(*tables)
-    file.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
+def show(file: IO[str], *tables: Grid, width: int | None = None) -> None:
+    """Print tables, as wide as the terminal or as is told, an empty line after each."""
+    rule = "─" if (getattr(file, "encoding", None) or "utf-8").lower().startswith("utf") else "-"
+    for table in tables:
+        lines = table.lines(width or layout.room(file), rule)
+        file.writelines(f"{line}\n" for line in [*lines, *([""] if lines and table is not tables[-1] else [])])
 
 
 def final_table(summary: dict[str, Any]) -> Grid:
@@ -108,7 +125,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
         Column("", "name", spare=KEPT),
         Column("role", "role"),
         Column("parameters", "parameters", _count, spare=2),
-        Column(f"test\n{by.title}", "test", _share, spare=KEPT),
+        Column(f"test\n{by.title}", "test", _share),
         Column(f"validation\n{by.title}", "validation", _share, spare=1),
         *([] if by == ACCURACY else [Column("test\naccuracy", "accuracy", _share, spare=2)]),
         Column("gain in\nrounds", "gain", _signed, spare=1),
@@ -173,7 +190,7 @@ def seeds_table(seeds: dict[str, Any]) -> Grid:
     columns = [
         Column("", "name", spare=KEPT),
         Column("", "what", spare=KEPT),
-        Column("mean", "mean", spare=KEPT),
+        Column("mean", "mean"),
         Column("±", "half_width", _share),
         Column("wins", "wins", _count),
         Column("ties", "ties", _count, spare=1),
@@ -202,7 +219,7 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
             "against": row["against"].replace("_", " "),
             "verdict": row["verdict"] or "no verdict",
             "mean": row["mean"],
-            "interval": None if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
+            "interval": None if row["low"] is None else (row["low"], row["high"]),
             "n": row["n"],
         }
         for row in seeds["verdicts"]
@@ -210,10 +227,10 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
     columns = [
         Column("", "agent", spare=KEPT),
         Column("against", "against", spare=KEPT),
-        Column("verdict", "verdict", spare=KEPT),
-        Column("mean", "mean", _signed, spare=KEPT),
-        Column("95% interval", "interval", spare=KEPT),
-        Column("n", "n", _count, spare=KEPT),
+        Column("verdict", "verdict"),
+        Column("mean", "mean", _signed),
+        Column("95% interval", "interval", _interval),
+        Column("n", "n", _count),
     ]
     better = "higher" if by.higher else "lower"
     caption = [f"The student's test {by.title} minus its control's, paired by seed; {better} is better."]
@@ -255,6 +272,10 @@ def _share(value: float) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.4f}"
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:+.4f} to {ends[1]:+.4f}"
 
 
 def _number(value: float) -> str:

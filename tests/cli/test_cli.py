@@ -137,12 +137,12 @@ def test_plugins_lists_every_offer(capsys):
     listed = json.loads(capsys.readouterr().out)
     assert {"kl"} <= {offer["name"] for offer in listed if offer["kind"] == "objectives"}
     assert main(["plugins", "--kind", "models"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]  # the rest is folded
     assert [line.split()[:2] for line in lines] == [["models", name] for name in registry().names("models")]
 
 
 def test_an_unknown_kind_suggests_one(capsys):
-    assert main(["plugins", "--kind", "model"]) == 2
+    assert main(["plugins", "--kind", "modles"]) == 2
     assert "did you mean 'models'?" in capsys.readouterr().err
 
 

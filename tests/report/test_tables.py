@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
+from rich.cells import cell_len
 
 from kdmesh.report.paired import over_seeds
 from kdmesh.report.tables import final_table, rounds_table, seeds_table, show, verdict_table
@@ -52,9 +52,9 @@ def summary() -> dict:
     }
 
 
-def lines(*tables) -> list[str]:
+def lines(*tables, width: int | None = 200) -> list[str]:
     stream = io.StringIO()
-    show(stream, *tables)
+    show(stream, *tables, width=width)
     return stream.getvalue().splitlines()
 
 
@@ -123,21 +123,33 @@ def test_what_is_missing_breaks_nothing(table):
     assert all("None" not in line for line in lines(table))
 
 
-@pytest.mark.parametrize("width", [5, 30, 60, 80, 100, 160])
-def test_a_terminal_gets_whole_columns_that_fit(summary, width):
-    stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=True, color_system=None)
-    console.print(final_table(summary), rounds_table(summary["rounds"]), seeds_table(over_seeds([summary])))
-    assert max(map(len, stream.getvalue().splitlines())) <= width
-    if width >= 60:
-        assert "…" not in stream.getvalue() and "0.9700" in stream.getvalue()
-    assert ("forwards" in stream.getvalue()) == (width == 160)
+@pytest.mark.parametrize("width", [5, 30, 60, 80, 100, 160, None])
+def test_whole_columns_fit_and_those_that_do_not_stand_below(summary, width):
+    tables = final_table(summary), rounds_table(summary["rounds"]), seeds_table(over_seeds([summary, summary]))
+    found = lines(*tables, verdict_table(over_seeds([summary, summary])), width=width)
+    assert max(map(len, found)) <= (width or 80)
+    if width is None or width >= 30:
+        for figure in ("0.9700", "12,345", "28,740", "0.123", "+0.0300", "-0.0100"):
+            assert any(figure in line.split() for line in found), f"{figure} is whole, and not left out"
+    assert sum(line.split()[:3] == ["t1", "teacher", "*"] for line in found) == (width != 5)
 
 
-def test_a_pipe_gets_plain_text_in_full(summary, monkeypatch):
+def test_names_may_be_long_and_wide(summary):
+    long, wide = "a" * 64, "教師" * 32
+    summary["agents"] = {long: node("student", 0.91, 0.90), wide: node("teacher", 0.95, 0.97)}
+    summary["controls"] = {long: summary["controls"]["party[0]"]}
+    found = lines(final_table(summary), verdict_table(over_seeds([summary])), width=80)
+    assert max(map(cell_len, found)) <= 80
+    joined = "".join(line.split()[0] for line in found if line.split() and set(line.split()[0]) <= set("教師"))
+    assert joined.count("教師") % 32 == 0 and joined, "nothing of a name is lost"
+
+
+def test_a_pipe_gets_plain_text_of_80_columns_in_full(summary, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
-    text = "\n".join(lines(final_table(summary)))
-    assert "\x1b" not in text and "forwards" in text and not any(line.endswith(" ") for line in text.splitlines())
+    found = lines(final_table(summary), width=None)
+    text = "\n".join(found)
+    assert "\x1b" not in text and "forwards" in text and not any(line.endswith(" ") for line in found)
+    assert 60 < max(map(len, found)) <= 80
 
 
 def test_a_moved_data_seed_and_what_qualifies_the_figures_stand_in_every_table(summary):
@@ -164,7 +176,7 @@ def test_the_controls_own_figures_follow_their_student(summary):
 
 def test_verdicts_are_lines_of_80_columns(summary):
     other = {**summary, "seed": 8, "agents": {**summary["agents"], "party[0]": node("student", 0.912, 0.9)}}
-    found = lines(verdict_table(over_seeds([summary, other])))
+    found = lines(verdict_table(over_seeds([summary, other])), width=80)
     better = next(line.split() for line in found if "alone" in line)
     assert better[:3] == ["party[0]", "alone", "better"] and better[-1] == "2"
     assert better[3:7] == ["+0.0310", "+0.0183", "to", "+0.0437"]
