@@ -55,6 +55,15 @@ def write_json(path: Path, value: Any, indent: int = 2) -> None:
     write(path, to_json(value, indent) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; None where there is none that is whole."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:
     """Write into a folder, which is made, what has content. MeshError for a name that leads outside of it."""
     root.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from kdmesh.engine.lock import LOCK
+from kdmesh.engine.sums import SUMS, parsed
 from kdmesh.errors import MeshError, RunFailed
 
 HERE = Path("runs")  # where the folder is meanwhile
@@ -80,7 +82,8 @@ class Place:
 
     def put(self, root: Path) -> None:
         """Make this folder what the local one is, the results last. RunFailed where that fails, with both named."""
-        files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+        found = (path for path in root.rglob("*") if path.is_file() and path.name != LOCK)
+        files = {path.relative_to(root).as_posix(): path for path in found}
         try:
             for parent in {self._at(name).rpartition("/")[0] for name in files}:
                 self._fs.makedirs(parent, exist_ok=True)
@@ -100,7 +103,7 @@ class Place:
             names = self._names()
             if "manifest.json" not in names:
                 raise MeshError("this is no run's folder", file=self.url, instead="<URL>/<name>/<time>")
-            if RESULTS in names and complete(json.loads(self._fs.cat_file(self._at(RESULTS)))):
+            if self._finished(names):
                 raise MeshError("this run has finished", file=self.url, instead="kdmesh run, for another one")
             if odd := [name for name in names if ".." in PurePosixPath(name).parts]:
                 raise MeshError(f"{odd[0]!r} would be written outside of the run's folder", file=self.url)
@@ -114,6 +117,13 @@ class Place:
         except Exception as error:
             raise MeshError(f"cannot be fetched: {_said(error)}", file=self.url, instead=self._instead) from None
         return root
+
+    def _finished(self, names: set[str]) -> bool:
+        """Whether everything that was asked for is there. That the files are what was written is seen once fetched."""
+        if not {RESULTS, SUMS} <= names or not complete(json.loads(self._fs.cat_file(self._at(RESULTS)))):
+            return False
+        lists = {name: parsed(self._fs.cat_file(self._at(name))) for name in names if PurePosixPath(name).name == SUMS}
+        return all(str(PurePosixPath(at).parent / name) in names for at, sums in lists.items() for name in sums)
 
     def _at(self, name: str) -> str:
         return f"{self._path.removesuffix('/')}/{name}"

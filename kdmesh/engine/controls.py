@@ -60,7 +60,7 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
 def _again(plan: Plan, best: str, saved: Path) -> dict[str, object]:
     """Where a teacher's weights are: in a file, or, of a model that has a form of its own, in the whole folder."""
     if not (saved / OURS).is_file():
-        return {"weights": str(saved / WEIGHTS)}
+        return {"weights": str(saved / WEIGHTS), "seed": None}
     model = _own(plan, best).model
     assert model is not None
     kept = {name: value for name, value in model.config.items() if name in ("attention", "max_length")}
@@ -68,10 +68,11 @@ def _again(plan: Plan, best: str, saved: Path) -> dict[str, object]:
 
 
 def _own(plan: Plan, name: str) -> AgentSpec:
-    """An agent that needs no other: with the model it shares, and the seed or file of whom it starts like."""
+    """An agent that needs no other: with the model it shares, and the file, or else the seed, it starts from."""
     owner = plan.spec.agents[plan.owner[name]]
     first = plan.spec.agents[origin(plan, plan.owner[name])]
-    start = {"weights": first.weights, "seed": seed_of(plan, plan.owner[name]), "init_of": None, "weights_of": None}
+    seed = seed_of(plan, plan.owner[name]) if first.weights is None else None
+    start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None}
     update = "frozen" if owner.ema is not None else owner.update
     return plan.spec.agents[name].model_copy(
         update={**start, "model": owner.model, "train": owner.train, "update": update}

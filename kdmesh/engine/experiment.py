@@ -15,8 +15,9 @@ from kdmesh.backends import Session
 from kdmesh.engine import controls, results
 from kdmesh.engine.folder import Folder
 from kdmesh.engine.launch import prepare, run_once, told
+from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
-from kdmesh.engine.resume import read_json
+from kdmesh.engine.resume import asked
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.engine.summary import TAUGHT
 from kdmesh.errors import HostLost, MeshError, RunFailed
@@ -62,9 +63,14 @@ class Experiment:
         RunFailed, after that, where a part failed, or the folder could not be collected.
         """
         with ExitStack() as ending, self.session:  # what is closed last is in force while the session closes
+            if self.request.resume is not None:
+                asked(self.request.resume)  # only what is a run's folder
+                ending.enter_context(held(self.request.resume))
             with stoppable():
                 start = prepare(self.request, self.session)
                 self.outcome.folder = start.folder
+                if start.folder is not None and self.request.resume is None:
+                    ending.enter_context(held(start.folder.root))
                 try:
                     self._all(start)
                 except BaseException as error:
@@ -123,8 +129,8 @@ class Experiment:
             request = self._part(request, spec, at, self.session.name)
             prepared = None
         root = request.at or (start.folder.root if start.folder else None)
-        summary = read_json(root / "summary.json") if root is not None else None
         folder, extra = Folder.at(root) if root is not None else None, None
+        summary = self._made(seed_name(seed), folder) if folder is not None else None
         again = summary is None or folder is None or folder.unlike(summary) is not None  # saved wrongly: once more
         if summary is None or again or self.finish is not None:
             self.progress.begin(seed_name(seed))
@@ -133,6 +139,13 @@ class Experiment:
         if folder is not None and (unlike := folder.unlike(summary)) is not None:
             self.outcome.failed[f"the export of {seed_name(seed)}"] = unlike
         return request.spec, summary, folder
+
+    def _made(self, part: str, folder: Folder) -> Summary | None:
+        """The summary of a part that stands whole. None where it is to be made, and said where it is once more."""
+        summary, lacks = folder.made()
+        if lacks:
+            self.progress.note(f"{part} is completed: {lacks}")
+        return summary
 
     def _part(self, request: Request, spec: MeshSpec, at: Path | None, backend: str | None) -> Request:
         """The request of a part, in a folder of its own within the run's."""
@@ -168,11 +181,11 @@ class Experiment:
                         found.setdefault(student, {})[which] = {**taught, **made}
                 self.progress.done(part)
         summary["controls"] = found
-        folder.json("summary.json", summary)
+        folder.summarise(summary)
 
     def _control(self, part: str, mesh: MeshSpec, student: str, at: Path) -> dict[str, Any]:
         """The student's figures in one control, or why there is none."""
-        known = read_json(at / "summary.json")
+        known = self._made(part, Folder.at(at))
         if known is None:
             self.progress.begin(part)
             request = self._part(self.request, mesh, at, "inline")

@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.engine import sums
 from kdmesh.engine.collect import fresh
 from kdmesh.engine.inputs import code, file_sum, inputs, plugins
 from kdmesh.engine.texts import reports
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import inside, write, write_all, write_json
+from kdmesh.files import inside, read_json, write, write_all, write_json
 from kdmesh.spec.yaml12 import dump
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ PACKAGES = (
     "safetensors",
 )  # fmt: skip
 LOG = "events.jsonl"
+SUMMARY = "summary.json"
 GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
 IDENTITY = "run"  # the manifest's field of a name that no other run has
 
@@ -92,7 +94,8 @@ class Folder:
     def agents(self, run: Run, summary: dict[str, Any]) -> None:
         """Have every host write its agents' folders, or hand them over where it does not see this one.
 
-        What comparing each with its agent showed is noted in the summary, as ``export``.
+        What comparing each with its agent showed is noted in the summary, as ``export``; the sums of what was written
+        are kept.
         """
         assert run.checkpoints is not None
         home, place, agents = self.root.resolve() / "agents", run.checkpoints.place, summary["agents"]
@@ -101,9 +104,25 @@ class Folder:
             run.call(name, "save_agent", name, place(run.host_of[name], inside(home, name)), facts)
             for name, facts in agents.items()
         ]
+        names = []
         for name, export in zip(agents, run.backend.get(saved), strict=True):
             write_all(inside(home, name), export.files)
+            names += [f"agents/{name}/{file}" for file in export.files]
             agents[name]["export"] = export.proof
+        sums.keep(self.root, names, anew=True)
+
+    def summarise(self, summary: dict[str, Any]) -> None:
+        """Write the summary, once the agents' folders are there, and keep its sum."""
+        self.json(SUMMARY, summary)
+        sums.keep(self.root, [SUMMARY])
+
+    def made(self) -> tuple[dict[str, Any] | None, str]:
+        """The summary of a part of a run if it stands whole; else None, and what lacks, if the part was ever made."""
+        summary = read_json(self.root / SUMMARY)
+        if summary is None and not (self.root / sums.SUMS).exists():
+            return None, ""
+        why = sums.fault(self.root, [SUMMARY])
+        return (None, why) if why else (summary, "")
 
     def unlike(self, summary: dict[str, Any]) -> RunFailed | None:
         """What to raise, at the very end, if a folder is not what was measured: which, by how much, and what stands."""

@@ -159,7 +159,7 @@ def _train(
             nonlocal extra
             if folder is not None:
                 folder.agents(run, summary)
-                folder.json("summary.json", summary)
+                folder.summarise(summary)
             extra = finish(run) if finish is not None else None
 
         summary = run.execute(collect, ready.goes_on)

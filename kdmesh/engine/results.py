@@ -6,6 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.engine import sums
 from kdmesh.engine.collect import RESULTS
 from kdmesh.report.paired import over_seeds
 from kdmesh.tasks import primary
@@ -39,11 +40,13 @@ def table(summaries: Sequence[dict[str, Any]], failed: Mapping[str, Any], contro
 
 
 def keep(folder: Folder, results: dict[str, Any]) -> None:
-    """Write both files, the JSON last: with it, a run is complete."""
+    """Write both files, and the sums of them and of every part's sums: with these a run is complete."""
     sheet = io.StringIO()
     csv.writer(sheet, lineterminator="\n").writerows([COLUMNS, *_rows(results)])
     folder.text(SHEET, sheet.getvalue())
     folder.json(RESULTS, results)
+    parts = [path.relative_to(folder.root).as_posix() for path in folder.root.glob(f"**/{sums.SUMS}")]
+    sums.keep(folder.root, [SHEET, RESULTS, *(name for name in sorted(parts) if name != sums.SUMS)])
 
 
 def _run(summary: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.collect import RESULTS, complete
-from kdmesh.engine.folder import GIVEN, RESOLVED, manifest
+from kdmesh.engine.folder import GIVEN, RESOLVED, SUMMARY, manifest
 from kdmesh.engine.inputs import code, file_sum
+from kdmesh.engine.results import SHEET
+from kdmesh.engine.sums import fault
 from kdmesh.errors import MeshError
-from kdmesh.files import link_outside, to_json
+from kdmesh.files import link_outside, read_json, to_json
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import AUTO
 from kdmesh.spec.yaml12 import load
@@ -54,22 +56,13 @@ def refuse_part(root: Path) -> None:
 
 
 def finished(root: Path, how: dict[str, Any]) -> bool:
-    """Whether everything that was asked for stands in a run's folder; ``how`` it was begun.
+    """Whether everything that was asked for stands in a run's folder as it was written; ``how`` it was begun.
 
     A run of a version without a table of results has finished with its summary.
     """
     if "seeds" not in how:
-        return read_json(root / "summary.json") is not None
-    return complete(read_json(root / RESULTS))
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file; None where there is none that is whole."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return read_json(root / SUMMARY) is not None
+    return complete(read_json(root / RESULTS)) and not fault(root, [SHEET, RESULTS])
 
 
 def asked(root: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 import kdmesh
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.cli import main
+from kdmesh.engine.sums import fault
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.streams.table import Table
 
@@ -25,6 +27,7 @@ agents: {t1: {model: {mlp: {hidden: [16]}}}, t2: {model: {mlp: {hidden: [8]}}}, 
 connect: [{ensemble: {teachers: [t1, t2], student: s}}]
 train: {epochs: 1, batch_size: 30, optimizer: {adamw: {lr: 1e-2}}}
 """
+LAST = ("config.json", "README.md", "sums.json", "results.csv", "results.json")  # the last files, beside the summary
 ASKED = ("--backend", "inline", "--seeds", "2", "--controls")
 
 
@@ -224,7 +227,7 @@ def test_a_run_from_python_goes_on_with_the_seeds_and_controls_it_was_begun_with
         ({"mesh.yaml"}, "instead: make room, then run again"),
         ({"manifest.json"}, "instead: make room, then run again"),
         ({"summary.json", "error.txt"}, "go on with: kdmesh resume {}"),
-        ({"results.json", "error.txt"}, "go on with: kdmesh resume {}"),
+        *(({name, "error.txt"}, "go on with: kdmesh resume {}") for name in LAST),
     ],
 )
 def test_a_full_disk_is_told_with_what_stands_and_how_to_go_on(
@@ -240,14 +243,16 @@ def test_a_full_disk_is_told_with_what_stands_and_how_to_go_on(
         inner(path, content)
 
     with monkeypatch.context() as patch:
-        for module in ("files", "engine.folder", "engine.launch"):
+        for module in ("files", "engine.folder", "engine.launch", "agents.saving"):
             patch.setattr(f"kdmesh.{module}.write", write)
         code, _, said = command("run", "mesh.yaml", "--out", "runs", "--backend", "inline")
     (root,) = tmp_path.glob("runs/*/*")
     assert code == 1 and "No space left" in said and "Traceback" not in said
     assert said.splitlines()[-1].endswith(last.format(root.relative_to(tmp_path)))
     if "resume" in last:
+        assert not (root / "sums.json").exists() or fault(root, ["results.csv", "results.json"])
         assert command("resume", str(root))[0] == 0 and tables(root)[0]
+        assert fault(root, ["summary.json", "results.csv", "results.json"]) == ""
 
 
 def test_the_log_of_several_seeds_is_their_lock(command: Any, tmp_path: Path) -> None:
@@ -261,6 +266,80 @@ def test_the_log_of_several_seeds_is_their_lock(command: Any, tmp_path: Path) ->
         assert code == 2 and "another process is at work on this run" in said
     finally:
         held.close()
+
+
+def test_a_run_is_held_from_its_first_part_to_its_last_file(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between parts, too, and while a single seed's controls train: another process is refused, and told who it is."""
+    from kdmesh.engine.experiment import Experiment
+    from kdmesh.engine.lock import held
+
+    seen: list[str] = []
+    control, close = Experiment._control, Experiment._close
+
+    def look(root: Path, when: str) -> None:
+        with pytest.raises(MeshError, match="another process is at work on this run") as caught, held(root):
+            pass  # a file that is opened anew is locked against its own process as well
+        assert f"process {os.getpid()} on " in caught.value.what
+        seen.append(when)
+
+    def control_(self: Experiment, *args: Any) -> Any:
+        look(self.outcome.folder.root, "control")
+        return control(self, *args)
+
+    def close_(self: Experiment) -> Any:
+        look(self.outcome.folder.root, "end")
+        return close(self)
+
+    monkeypatch.setattr(Experiment, "_control", control_)
+    monkeypatch.setattr(Experiment, "_close", close_)
+    assert command("run", "mesh.yaml", "--out", "runs", "--backend", "inline", "--controls")[0] == 0
+    (root,) = tmp_path.glob("runs/*/*")
+    assert seen == ["control", "control", "end"]
+    (root / "results.csv").unlink()
+    with held(root):
+        code, _, said = command("resume", str(root))
+        assert code == 2 and f"at work on this run: process {os.getpid()} on " in said
+    assert command("resume", str(root))[0] == 0
+
+
+def measured(text: str) -> dict[str, Any]:
+    """A summary without what is measured in seconds."""
+    found = json.loads(text)
+    del found["wall_s"]
+    for facts in found["agents"].values():
+        del facts["latency_ms"], facts["forwards"]
+    return found
+
+
+def test_a_finished_run_that_lost_a_file_is_completed_to_equal_bytes(command: Any, tmp_path: Path) -> None:
+    assert command("run", "mesh.yaml", "--out", "runs", *ASKED)[0] == 0
+    (root,) = tmp_path.glob("runs/*/*")
+    control = root / "seeds" / "1" / "controls" / "s-alone"
+    losses: list[tuple[Path, Callable[[Path], Any]]] = [
+        (root / "seeds" / "0" / "agents" / "t1" / "model.safetensors", Path.unlink),
+        (root / "seeds" / "1" / "agents" / "s" / "README.md", lambda path: path.write_bytes(path.read_bytes()[:-9])),
+        (root / "seeds" / "1" / "summary.json", lambda path: path.write_bytes(path.read_bytes()[:99])),
+        (control / "agents" / "s" / "config.json", lambda path: path.write_bytes(b"")),
+        (control / "summary.json", lambda path: path.write_text("{}", encoding="utf-8")),
+        (control / "sums.json", Path.unlink),
+        (root / "results.csv", Path.unlink),
+        (root / "results.json", lambda path: path.write_text(path.read_text(encoding="utf-8").replace("0.", "1."))),
+        (root / "sums.json", lambda path: path.write_text("[", encoding="utf-8")),
+    ]
+    kept = {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "checkpoints" not in path.parts}
+    for path, lose in losses:
+        lose(path)
+        code, _, said = command("resume", str(root))
+        assert code == 0, (path, said)
+        for one, before in kept.items():
+            if one.name == "summary.json":
+                assert measured(one.read_text(encoding="utf-8")) == measured(before.decode()), (path, one)
+            elif one.name not in ("events.jsonl", "sums.json"):
+                assert one.read_bytes() == before, (path, one)
+        code, _, said = command("resume", str(root))
+        assert code == 2 and "this run has finished" in said
 
 
 @pytest.mark.slow

@@ -1,0 +1,63 @@
+"""What a run has written as its result, file by file with its sum: it has finished while all of that stands."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from kdmesh.engine.inputs import file_sum
+from kdmesh.errors import MeshError
+from kdmesh.files import inside, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+SUMS = "sums.json"
+FIELD = "sha256"
+
+
+def keep(root: Path, names: Iterable[str], anew: bool = False) -> None:
+    """Read files of a folder back, and write their sums beside those that are known; ``anew``: in place of them.
+
+    OSError where one cannot be read, or the sums not be written.
+    """
+    known = {} if anew else told(root)
+    write_json(root / SUMS, {FIELD: {**known, **{name: file_sum(inside(root, name)) for name in names}}})
+
+
+def told(root: Path) -> dict[str, str]:
+    """The sums that a folder has; none where they cannot be read."""
+    try:
+        return parsed((root / SUMS).read_bytes())
+    except OSError:
+        return {}
+
+
+def parsed(content: bytes) -> dict[str, str]:
+    """The sums in a file of them; none where it is damaged."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    sums = found.get(FIELD) if isinstance(found, dict) else None
+    return {str(name): str(value) for name, value in sums.items()} if isinstance(sums, dict) else {}
+
+
+def fault(root: Path, needed: Iterable[str]) -> str:
+    """Which file of a folder, or of a part in it, lacks or is not what was written; nothing if all of them stand.
+
+    ``needed``: the files without which it is not whole.
+    """
+    sums = told(root)
+    if lacks := [name for name in needed if name not in sums]:
+        return f"{lacks[0]} is not known to be whole"
+    for name, expected in sums.items():
+        try:
+            if file_sum(inside(root, name)) != expected:
+                return f"{name} is not what was written"
+        except (OSError, MeshError):
+            return f"{name} lacks"
+        if name.endswith(f"/{SUMS}") and (why := fault(part := inside(root, name).parent, ())):
+            return f"{part.relative_to(root)}: {why}"
+    return ""
