@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import Lazy
+from kdmesh.signals.lazy import Lazy, apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +58,16 @@ def told(value: Any) -> str:
     if isinstance(value, Tensor | Lazy):
         return f"a tensor of shape {tuple(value.shape)}, {value.dtype}"
     return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def is_dead(value: Tensor | Lazy) -> bool:
+    """Whether some row of an answer holds NaN, an infinite number, or nothing else than -inf, which masks a class."""
+    parts = [*apart(value), value.rows(0, 1)] if isinstance(value, Lazy) and len(value) else apart(value)
+    return any(
+        not bool(part.flatten(1).amax(1).isfinite().all())
+        for part in parts
+        if part.is_floating_point() and part.dim() > 1 and part.numel()
+    )
 
 
 def refuse_loss(loss: Any, own: Any) -> bool:

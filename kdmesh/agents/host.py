@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from kdmesh.agents import building, facts, measure, saving, state
+from kdmesh.agents import building, facts, guard, measure, saving, state
 from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build, load_weights, origin, plain_module
 from kdmesh.agents.crossing import Bundle, pack, unpack
@@ -57,6 +57,13 @@ class Blueprint:
     left_out: Tensor | None = None
     learned: dict[str, list[Any]] = field(default_factory=dict)
     values: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Report(NamedTuple):
+    """Of the steps that a host ran: mean losses by weights, and sources that are dead, as (agent, stream)."""
+
+    losses: dict[str, float]
+    dead: list[tuple[str, str]]
 
 
 class Host:
@@ -175,8 +182,8 @@ class Host:
             if name in self.weights:
                 self.weights[name].module.eval()
 
-    def run(self, segment: Segment, *imports: Bundle) -> tuple[Bundle, dict[str, float]]:
-        """Run the ops of a segment; returns what other hosts need of it, and the mean losses."""
+    def run(self, segment: Segment, *imports: Bundle) -> tuple[Bundle, Report]:
+        """Run the ops of a segment; returns what other hosts need of it, and how it went."""
         lesson = self._lessons[segment.stage]
         device = next(iter(self.agents.values())).device
         arrived: dict[int, list[tuple[Any, Any]]] = {}
@@ -185,6 +192,7 @@ class Host:
                 arrived.setdefault(step, []).append((op, value))
         exports: Bundle = {}
         everything = list(lesson.ops.values())
+        seen: Frame | None = None
         for step, ops in segment.work():
             frame = lesson.frames.get(step)
             if frame is None:
@@ -206,7 +214,9 @@ class Host:
             if step in segment.complete:
                 lesson.finish(frame)
                 del lesson.frames[step]
-        return exports, lesson.update.report()
+                seen = frame
+        dead = [] if seen is None else lesson.dead(seen)  # in one step of many: it costs a pass over the answers
+        return exports, Report(lesson.update.report(), dead)
 
     # -- publishing ------------------------------------------------------------------------------------------------
 
@@ -232,12 +242,16 @@ class Host:
         publication = self.store.commit(key)
         return {} if publication is None else {key: _packed(publication)}
 
-    def receive(self, *published: dict[Key, Any]) -> None:
-        """Store what was published, here or elsewhere, one after the other."""
+    def receive(self, *published: dict[Key, Any]) -> list[tuple[str, str]]:
+        """Store what was published, here or elsewhere, one after the other; returns who is dead, as (agent, stream)."""
         device = next(iter(self.agents.values())).device
+        dead: dict[tuple[str, str], None] = {}
         for key, packed in (item for part in published for item in part.items()):
             values, more = next(iter(unpack({0: packed}, device).values()))
             self.store.put(key, values, more.get("present"), more.get("starts"))
+            if guard.is_dead(values):
+                dead[key.source, key.stream] = None
+        return list(dead)
 
     def export_state(self, agent: str) -> dict[str, Any]:
         """An agent's weights as they are now."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdmesh.agents import building, facts, ragged
+from kdmesh.agents import building, facts, guard, ragged
 from kdmesh.agents.agent import Value, reseed
 from kdmesh.agents.terms import shared_targets
 from kdmesh.agents.update import Update
@@ -63,6 +63,8 @@ class Lesson:
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
         self.taps = building.taps(host, plan.edges)
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
+        members = [edge for node in host.plan.consensus.values() for edge in node.inputs]
+        self.sources = {edge.source for edge in (*plan.edges, *members)}
         self.softens = shared_targets(plan.edges, host.objectives)
         self._sent: dict[Op, set[str]] = {}
         self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
@@ -388,6 +390,12 @@ class Lesson:
                     tensor = dense(value[1][key.what] if key.what else settled(value)[0]).detach()
                     starts = self.host.agents[key.source].starts(lane.x, key.what)
                     self.host.store.record(key, len(lane), batch.at, tensor, at_once, starts)
+
+    def dead(self, frame: Frame) -> list[tuple[str, str]]:
+        """Sources whose answers in a step that is over are dead, as (agent, stream)."""
+        answers = {(op.node, op.stream): settled(value)[0] for op, value in frame.values.items()}
+        answers |= {(key[0], key[1]): value[0] for key, value in frame.kept.items()}
+        return [key for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]
 
 
 def settled(value: Value) -> Value:

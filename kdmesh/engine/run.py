@@ -60,6 +60,7 @@ class Run:
         self.pausing = False
         self.drops = [] if folder is None else dropping.read(folder)
         self._measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
+        self.dead: dict[tuple[str, str], str] = {}  # (agent, stream) of sources that are, and what was said of it
         self._losses = 0
         self._done: set[str] = set()
 
@@ -245,6 +246,14 @@ class Run:
         if metrics:
             self._measured.setdefault(agent, {})[stream] = metrics
             self.events.emit("evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=metrics)
+
+    def tell_dead(self, sources: Iterable[tuple[str, str]]) -> None:
+        """Say once of a source that what it says on a stream is no answer; a loss that breaks of it ends the run."""
+        for agent, stream in sources:
+            if (agent, stream) not in self.dead:
+                text = f"{agent} is a dead source: what it says on {stream!r} holds NaN or infinite numbers"
+                self.dead[agent, stream] = text
+                self.events.emit("note", text=text)
 
     def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""

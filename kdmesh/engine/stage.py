@@ -55,7 +55,7 @@ class StageRun:
             assert run.checkpoints is not None
             part, folder = run.checkpoints.part, self.resume[0]
             yield [call(host, "load", stage.name, part(host, folder)) for host in self.hosts]
-        yield run.supply.once(stage)
+        yield from self.publish(run.supply.once(stage))
         if self.resume is None:
             yield from self.checkpoint()
         else:
@@ -70,6 +70,12 @@ class StageRun:
         seconds = round(time.perf_counter() - start, 3)
         run.events.emit("stage_finished", stage=stage.name, reason=self.reason or "spent", seconds=seconds)
 
+    def publish(self, handles: list[Any]) -> Generator[list[Any], Any, None]:
+        """Wait for publications, and tell of sources that are dead."""
+        for found in (yield handles):
+            if isinstance(found, list):  # of a host that read some
+                self.run.tell_dead(found)
+
     def _lines(self, lines: list[Line]) -> Generator[list[Any], Any, None]:
         for index in range(self.position.enter(0), len(lines)):
             self.position.at(index)
@@ -77,7 +83,7 @@ class StageRun:
             if isinstance(line, Train):
                 yield from self.teaching.lesson(line)
             elif isinstance(line, Publish):
-                yield self.run.supply.due(self.stage, "round", line.agents, line.to)
+                yield from self.publish(self.run.supply.due(self.stage, "round", line.agents, line.to))
                 if self._rounds:
                     yield from self._rounds[-1].published(line.agents, line.to)
             else:

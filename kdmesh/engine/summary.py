@@ -102,7 +102,7 @@ def summarise(
         },
         "best_teacher": best_teacher(plan, agents, run.roles),
         "controls": {},
-        "notes": [*run.checked.marks, *_at_chance(run, agents)],
+        "notes": [*run.checked.marks, *run.dead.values(), *_at_chance(run, agents)],
         "rounds": [record for stage in plan.stages for record in run.stages[stage.name].records],
     }
 

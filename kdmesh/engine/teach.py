@@ -13,6 +13,7 @@ from kdmesh.tasks import metric
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from kdmesh.agents.host import Report
     from kdmesh.engine.stage import StageRun
     from kdmesh.engine.supply import Outlet
     from kdmesh.graph.program import Train
@@ -162,9 +163,10 @@ class Teaching:
         for reports, steps in flight:
             self._note(lesson, (yield reports), steps)
 
-    def _note(self, lesson: Lesson, reports: list[dict[str, float]], steps: int) -> None:
+    def _note(self, lesson: Lesson, reports: list[Report], steps: int) -> None:
         for report in reports:
-            self.losses.update(report)
+            self.losses.update(report.losses)
+            self.run.tell_dead(report.dead)
         self.done += steps
         self._count_saved(lesson, steps)
         self.run.events.emit(
@@ -182,11 +184,11 @@ class Teaching:
 
     def _boundary(self, offset: int, epoch: int) -> Generator[list[Any], Any, None]:
         if offset % epoch == 0:
-            yield self.run.supply.due(self.stage, "epoch")
+            yield from self.home.publish(self.run.supply.due(self.stage, "epoch"))
             yield from self._evaluate(offset // epoch)
         for outlet in self.run.supply.outlets(self.stage):
             if outlet.refresh.endswith(" steps") and offset % self._period(outlet) == 0:
-                yield self.run.supply.due(self.stage, outlet.refresh, [outlet.source])
+                yield from self.home.publish(self.run.supply.due(self.stage, outlet.refresh, [outlet.source]))
 
     def _period(self, outlet: Outlet) -> int:
         """Micro-batches of so many updates of the source's weights."""
