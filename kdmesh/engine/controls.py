@@ -11,7 +11,9 @@ from kdmesh.agents.build import origin, seed_of
 from kdmesh.agents.saving import OURS, WEIGHTS
 from kdmesh.engine.summary import teachers_of
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.unrun import LEARNING
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
+from kdmesh.spec.train import TrainOverride
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +53,7 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
         flows = [flow for flow in flows if flow.from_[0] in heard]
         heard = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
     learned = _again(plan, best, saved) if plan.owner[best] in plan.trainable else {}
-    teacher = _own(plan, best).model_copy(update={"update": "frozen", **learned})
+    teacher = _frozen(plan, best, **learned)
     mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
     program = [_only(item, student) for item in mine]
     return _mesh(plan, {best: teacher, student: _own(plan, student)}, flows, f"{spec.name}.{student}.best", program)
@@ -79,6 +81,13 @@ def _own(plan: Plan, name: str) -> AgentSpec:
     )
 
 
+def _frozen(plan: Plan, name: str, **learned: object) -> AgentSpec:
+    """An agent that does not train here, without the settings of how it would."""
+    agent = _own(plan, name)
+    kept = {field: getattr(agent.train, field) for field in agent.train.model_fields_set if field not in LEARNING}
+    return agent.model_copy(update={"update": "frozen", "train": TrainOverride(**kept), **learned})
+
+
 def _budget(plan: Plan, student: str, updates: int) -> AgentSpec:
     """The student with a budget of so many updates."""
     agent, steps = _own(plan, student), updates * plan.train(student).accumulate
@@ -104,11 +113,7 @@ def _mesh(
     spec = plan.spec
     used = {end for flow in flows for end in (*flow.from_, *flow.to)}
     owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
-    idle = {
-        owner: _own(plan, owner).model_copy(update={"update": "frozen"})
-        for owner in spec.agents
-        if owner in owners and owner not in agents
-    }
+    idle = {owner: _frozen(plan, owner) for owner in spec.agents if owner in owners and owner not in agents}
     return spec.model_copy(
         update={
             "name": name,

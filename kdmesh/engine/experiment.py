@@ -19,7 +19,7 @@ from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
 from kdmesh.engine.resume import asked
 from kdmesh.engine.stopping import AtOnce, stoppable
-from kdmesh.engine.summary import TAUGHT
+from kdmesh.engine.summary import TAUGHT, best_teacher, teachers_of
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from kdmesh.engine.launch import Prepared, Request
     from kdmesh.engine.run import Run
+    from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
 Summary = dict[str, Any]
@@ -162,12 +163,12 @@ class Experiment:
         if folder is None:
             raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
         plan = make_plan(spec, registry())
-        best = summary["best_teacher"]
         found: dict[str, Any] = {}
         for student, facts in summary["agents"].items():
             if facts["role"] not in TAUGHT or facts.get("dropped"):
                 continue
             meshes: dict[str, MeshSpec | None] = {"alone": controls.alone(plan, student, facts["updates"])}
+            best = self._best(plan, summary, student)
             if best is not None:
                 saved = folder.root.resolve() / "agents" / best
                 meshes["best_teacher"] = controls.from_best(plan, student, best, saved)
@@ -179,9 +180,24 @@ class Experiment:
                     if made is not None:
                         taught = {"teacher": best} if which == "best_teacher" else {}
                         found.setdefault(student, {})[which] = {**taught, **made}
+                    if made is not None and "skipped" in made:
+                        self._lacks(summary, f"{part}: no such control, for {made['skipped']}")
                 self.progress.done(part)
         summary["controls"] = found
         folder.summarise(summary)
+
+    def _best(self, plan: Plan, summary: Summary, student: str) -> str | None:
+        """The best by validation of the student's own teachers."""
+        agents = summary["agents"]
+        own = {name: agents[name] for name in teachers_of(plan, student) if not agents[name].get("dropped")}
+        metrics = {name: facts["metrics"] for name, facts in own.items()}
+        return best_teacher(plan, metrics, {name: facts["role"] for name, facts in own.items()})
+
+    def _lacks(self, summary: Summary, note: str) -> None:
+        """Say beneath the tables, and now, what a reader would look for there."""
+        if note not in summary["notes"]:
+            summary["notes"].append(note)
+        self.progress.note(note)
 
     def _control(self, part: str, mesh: MeshSpec, student: str, at: Path) -> dict[str, Any]:
         """The student's figures in one control, or why there is none."""

@@ -99,6 +99,7 @@ def test_a_student_is_run_alone_and_with_its_best_teacher(result: Any) -> None:
     assert set(controls) == {"s"} and set(controls["s"]) == {"alone", "best_teacher"}
     assert controls["s"]["best_teacher"]["teacher"] == result.summary["best_teacher"]
     assert set(controls["s"]["alone"]) == {"validation", "test"}
+    assert set(controls["s"]["best_teacher"]) == {"teacher", "validation", "test"}
 
 
 def test_the_control_alone_is_the_student_with_labels_only(result: Any) -> None:
@@ -120,6 +121,32 @@ def test_controls_where_agents_share_weights_start_alike_and_hear_several_consen
     controls = made.run(backend="inline", out=tmp_path, controls=True).summary["controls"]
     assert set(controls) == {"s", "view"}
     assert all(set(found) == {"alone", "best_teacher"} for found in controls.values())
+    assert all("test" in made for found in controls.values() for made in found.values())
+
+
+def test_controls_of_agents_with_settings_seeds_and_weights_of_their_own(mesh: Any, tmp_path: Path) -> None:
+    first = mesh(["s"])
+    first.flow("labels", "s", objective="ce")
+    weights = first.run(backend="inline", out=tmp_path / "first").folder / "agents" / "s" / "model.safetensors"
+    own = {"epochs": 2, "batch_size": 16, "optimizer": "sgd", "clip": 1.0}
+    agents = {"t1": {"train": own, "seed": 3}, "t2": {"train": own}, "s": {"weights": str(weights), "train": own}}
+    made = mesh(agents, streams={"own": {"of": "train", "shards": {"by": "iid", "of": ["t1", "t2"]}}})
+    made.flow("labels", ["t1", "t2"], stream="own", objective="ce")
+    made.consensus("c", "mean")
+    made.flow(["t1", "t2"], "c", refresh="once")
+    made.flow("c", "s", objective="kl")
+    found = made.run(backend="inline", out=tmp_path, controls=True).summary
+    assert all("test" in found["controls"]["s"][which] for which in ("alone", "best_teacher")), found["notes"]
+
+
+def test_a_student_is_compared_with_the_best_of_its_own_teachers(mesh: Any, tmp_path: Path) -> None:
+    made = mesh(["t1", "t2", "t3", "t4", "s", "z"])
+    made.connect("ensemble", teachers=["t1", "t2"], student="s")
+    made.connect("ensemble", teachers=["t3", "t4"], student="z")
+    summary = made.run(backend="inline", out=tmp_path, controls=True).summary
+    for student, teachers in (("s", ("t1", "t2")), ("z", ("t3", "t4"))):
+        right = {name: summary["agents"][name]["metrics"]["validation"]["accuracy"] for name in teachers}
+        assert summary["controls"][student]["best_teacher"]["teacher"] == max(right, key=right.__getitem__)
 
 
 def test_two_runs_in_one_second_have_folders_of_their_own(mesh: Any, tmp_path: Path) -> None:
@@ -141,6 +168,9 @@ def test_the_file_is_kept_as_given(tmp_path: Path) -> None:
 def test_a_rule_that_needs_all_its_sources_has_no_control_with_one(mesh: Any, tmp_path: Path) -> None:
     made = mesh(["t1", "t2", "s"])
     made.connect("ensemble", teachers=["t1", "t2"], student="s", consensus={"weighted": {"weights": [1, 2]}})
-    controls = made.run(backend="inline", out=tmp_path, controls=True).summary["controls"]["s"]
+    summary = made.run(backend="inline", out=tmp_path, controls=True).summary
+    controls = summary["controls"]["s"]
+    note = "seed 0, s by the best teacher only: no such control, for 2 weights for 1 sources"
+    assert summary["notes"][-1] == note
     assert controls["best_teacher"]["skipped"] == "2 weights for 1 sources"
     assert controls["alone"]["test"]["accuracy"] > 0
