@@ -13,8 +13,6 @@ from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import mix
 
-OURS = "kdmesh.builtin."  # made here, and tested to keep what it is given and to draw from no global generator
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -46,7 +44,7 @@ def view(host: Host, agent: str, number: int) -> Any:
     ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
     offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
     call, strict = offer.make(ref.config, seed), host.blueprint.strict
-    if offer.factory.startswith(OURS):
+    if offer.factory.startswith(guard.OURS):
         return call
 
     def guarded(x: Tensor, ids: Tensor, draw: int) -> Tensor:
@@ -71,7 +69,7 @@ def signal(host: Host, edge: Edge, module: nn.Module) -> tuple[Any, str]:
     assert edge.made is not None
     offer, strict = host.registry.find("signals", edge.made.name), host.blueprint.strict
     make, shape = offer.make(edge.made.config), host.blueprint.shapes.get((edge.source, edge.what))
-    ours = offer.factory.startswith(OURS)
+    ours = offer.factory.startswith(guard.OURS)
 
     def made(value: Tensor | Lazy) -> Tensor | Lazy:
         value = value if offer.lazy else dense(value)

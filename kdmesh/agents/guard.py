@@ -14,9 +14,14 @@ import torch
 from torch import Tensor
 
 from kdmesh.signals.lazy import Lazy, apart
+from kdmesh.streams.splits import OFFICIAL
+from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+OURS = "kdmesh.builtin."  # made here, and tested to give and to keep what it should
 
 
 @contextmanager
@@ -99,6 +104,37 @@ def refuse_changed(given: Any, kept: Any, strict: bool) -> None:
     """Raise ValueError, if ``strict``, where someone worked in place on what was ``given``, a copy of ``kept``."""
     if strict and isinstance(given, Tensor) and not torch.equal(given.nan_to_num(), kept.nan_to_num()):
         raise ValueError("it changes what it is given in place")
+
+
+def refuse_table(table: Any) -> None:
+    """Raise ValueError for what is no table: see :class:`kdmesh.streams.table.Table` for what each field holds."""
+    if not isinstance(table, Table):
+        raise ValueError(f"it gave {told(table)}, not a kdmesh.streams.table.Table")
+    x, y, count = table.x, table.y, table.classes
+    if not isinstance(x, Texts):
+        if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.dim() < 2 or not x.numel():
+            raise ValueError(f"its x is {told(x)}, not samples [N, ...] of torch.float32")
+        if not x.isfinite().all():
+            raise ValueError(f"its x is not finite in row {int((~x.isfinite().flatten(1).all(1)).nonzero()[0])}")
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ValueError(f"its classes is {count!r}, not how many classes there are")
+    if y is not None:
+        if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
+            raise ValueError(f"its y is {told(y)}, not a label of torch.int64 for each of {len(x)} samples")
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < count:
+            raise ValueError(
+                f"its labels are {int(y.min())} to {int(y.max())}, not 0 to {count - 1} as of {count} classes"
+            )
+    if table.labels and len(table.labels) != count and not table.is_text:
+        raise ValueError(f"it names {len(table.labels)} labels for {count} classes")
+    for name, rows in table.official.items():
+        if name not in OFFICIAL:
+            raise ValueError(f"it has an official split {name!r}; there are {', '.join(OFFICIAL)}")
+        if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.dim() != 1:
+            raise ValueError(f"its official split {name!r} is {told(rows)}, not row numbers [n] of torch.int64")
+    for name, values in table.columns.items():
+        if len(values) != len(x):
+            raise ValueError(f"its column {name!r} has {len(values)} values for {len(x)} samples")
 
 
 def refuse_view(value: Any, x: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
+from kdmesh.agents import guard
 from kdmesh.errors import MeshError
 from kdmesh.imports import maker
 from kdmesh.plugins import registry
@@ -74,8 +75,15 @@ class Source:
             kinds = (Dataset, Table, tuple)
             make = maker(data.dataset.name, "data.dataset", kinds, "torch.utils.data.Dataset", _indexed)
             return table_from(make(**data.dataset.config))
-        table = registry().find("datasets", data.dataset.name, "data.dataset").make(data.dataset.config)
-        assert isinstance(table, Table)
+        offer = registry().find("datasets", data.dataset.name, "data.dataset")
+        if offer.factory.startswith(guard.OURS):
+            own: Table = offer.make(data.dataset.config)
+            return own
+        try:
+            table: Table = offer.make(data.dataset.config)
+            guard.refuse_table(table)
+        except Exception as error:
+            registry().blame("datasets", offer.name, error, "to give a table", "data.dataset")
         return table
 
 

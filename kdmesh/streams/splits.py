@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
 
 SPLITS = ("train", "validation", "test", "transfer")
+OFFICIAL = SPLITS[:3]  # those that a table may bring
 DRAWN_TEST = 0.2  # of a data set without an official test split
 
 
@@ -117,6 +118,10 @@ def _quotas(counts: list[int], total: int) -> list[int]:
 
 def _official(table: Table) -> dict[str, Tensor]:
     """The table's own splits, ascending, after a check that they are rows of it and disjoint."""
+    if unknown := [name for name in table.official if name not in OFFICIAL]:
+        raise MeshError(
+            f"the table has an official split {unknown[0]!r}", where="data.dataset", instead=", ".join(OFFICIAL)
+        )
     official = {name: rows.to(torch.int64).sort().values for name, rows in table.official.items()}
     rows = torch.cat([*official.values(), torch.empty(0, dtype=torch.int64)])
     if len(rows) and (rows.min() < 0 or rows.max() >= len(table) or len(rows.unique()) < len(rows)):
