@@ -12,7 +12,7 @@ from kdmesh.agents.saving import OURS, WEIGHTS
 from kdmesh.engine.summary import teachers_of
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.unrun import LEARNING
-from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, FlowSpec, MeshSpec, ProgramItem
+from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ProgramItem
 from kdmesh.spec.train import TrainOverride
 
 if TYPE_CHECKING:
@@ -119,9 +119,16 @@ def _mesh(
             "name": name,
             "agents": {**agents, **idle},
             "connect": [],
-            "consensus": {key: node for key, node in spec.consensus.items() if key in used},
+            "consensus": {key: _left(node, key, agents, flows) for key, node in spec.consensus.items() if key in used},
             "flows": flows,
             "program": program or [],
             "placement": "together",
         }
     )
+
+
+def _left(node: ConsensusSpec, name: str, agents: dict[str, AgentSpec], flows: list[FlowSpec]) -> ConsensusSpec:
+    """A consensus of who is left: nobody is left out of it who is no source."""
+    sources = {flow.from_[0] for flow in flows if flow.to[0] == name}
+    learners = {agent for agent, spec in agents.items() if spec.update != "frozen"}
+    return node if node.include_self or sources & learners else node.model_copy(update={"include_self": True})

@@ -372,3 +372,20 @@ def test_a_manifest_that_asks_for_no_number_of_seeds_is_refused(command: Any, tm
     path.write_text(json.dumps(facts), encoding="utf-8")
     code, _, said = command("resume", str(path.parent))
     assert code == 2 and "seeds" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("peers", [False, True])
+def test_controls_of_agents_with_settings_of_their_own(tmp_path: Path, peers: bool) -> None:
+    """A teacher that is frozen for a control has no settings of learning, and weights that begin in one way."""
+    mesh = kdmesh.Mesh(data="digits", train={"epochs": 1})
+    for number, name in enumerate(("a", "b", "s")):
+        train = {"epochs": 1, "accumulate": 2, "schedule": "cosine"}
+        mesh.agent(name, {"mlp": {"hidden": [4]}}, seed=number, train=train)
+    mesh.connect("ensemble", teachers=["a", "b"], student="s", consensus="mean", objective="kl")
+    if peers:
+        mesh.agent("p", {"mlp": {"hidden": [4]}}, seed=9)
+        mesh.consensus("c", "mean", include_self=False)
+        mesh.flow(["s", "p", "a"], "c")
+        mesh.flow("c", ["s", "p"], objective="kl")
+    controls = mesh.run(backend="inline", out=tmp_path, controls=True).summary["controls"]
+    assert {"test", "validation"} <= set(controls["s"]["best_teacher"]), controls

@@ -94,7 +94,7 @@ def test_a_tap_over_unlike_tokens_is_refused(texts: Path) -> None:
     [
         ({"task": "language_modelling"}, "sees the tokens", "agents.t1.model"),
         ({"data": {"dataset": "digits"}}, "numbers", "agents.t1.model"),
-        ({"text": {"pack": True}}, "packed", "text.pack"),
+        ({"text": {"pack": True}}, "`pack` is for task: language_modelling", "text.pack"),
     ],
     ids=["an encoder as a language model", "numbers for a model of texts", "packed classification"],
 )

@@ -92,6 +92,7 @@ def test_the_token_between_two_texts():
 
 def test_a_models_tokenizer_is_its_own_or_beside_its_weights(tmp_path):
     bpe().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     beside = HfConfig(path=str(tmp_path))
     made = HfConfig(path=str(tmp_path), tokenizer=CHARACTERS)
     assert len(tokenizers.for_model(beside, lambda: pytest.fail("texts are not needed"))) == 300
