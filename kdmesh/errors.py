@@ -48,10 +48,15 @@ def _rebuild(kind: type[MeshError], what: str, where: str, instead: str, file: s
     return kind(what, where=where, instead=instead, file=file)
 
 
-def nearest(name: str, known: Iterable[str], noun: str) -> str:
-    """Say which known name was probably meant, and list what there is."""
+def nearest(name: str, known: Iterable[str], noun: str, several: bool = False) -> str:
+    """Say which known name was probably meant, and list what there is.
+
+    ``several``: `party[*]` may stand for all of `party[0]`, `party[1]` ...
+    """
     known = sorted(known)
-    folded = {one.casefold(): one for one in known}
+    groups = {f"{one.rpartition('[')[0]}[*]" for one in known if one.endswith("]")} if several else set()
+    folded = {one.casefold(): one for one in (known if not groups else [one for one in known if one[-1] != "]"])}
+    folded |= {word: group for group in groups for word in (group.casefold(), group.casefold().removesuffix("[*]"))}
     close = [folded[one] for one in get_close_matches(name.casefold(), folded, n=1)]
     listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     hint = f"did you mean {close[0]!r}? " if close else ""

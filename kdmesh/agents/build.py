@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from kdmesh.errors import MeshError
 from kdmesh.imports import maker
 from kdmesh.signals.lazy import Lazy
 from kdmesh.streams.seeds import mix
+from kdmesh.text.source import PICKLED
 
 if TYPE_CHECKING:
     from kdmesh.agents.reading import Reading
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
     from kdmesh.offers import ModelOffer
     from kdmesh.plugins import Registry
     from kdmesh.streams.table import Table
+
+CONVERT = (
+    'a safetensors file; to make one, where you trust yours: safetensors.torch.save_file(torch.load("{}", '
+    'weights_only=True), "{}.safetensors")'
+)
 
 
 def origin(plan: Plan, agent: str, path: tuple[str, ...] = ()) -> str:
@@ -132,9 +139,19 @@ def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False) 
     """The same; ``keep``: floating numbers keep the type that they have in the file."""
     from safetensors.torch import load_file
 
+    if not path.is_file():
+        what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
+        raise MeshError(
+            f"cannot read weights: {what}",
+            where=where,
+            instead="a safetensors file, as a run writes: agents/NAME/model.safetensors",
+        )
     try:
         state = load_file(path)
     except Exception as error:  # of safetensors, by what is wrong with the file
+        if path.suffix in PICKLED or is_zipfile(path):
+            what = f"{path} is no safetensors file, and nothing else is read: a pickle can run code"
+            raise MeshError(what, where=where, instead=CONVERT.format(path.name, path.stem)) from None
         raise MeshError(f"cannot read weights: {error}", where=where, instead="a safetensors file") from None
     own = module.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
 
 
+SEEDS = 1000  # the most that one run trains
+
+
 @dataclass
 class Request:
     """What to run, and what Python gave beside the file."""
@@ -74,6 +77,8 @@ class Request:
         """Refuse what Python or a command line gave and nobody can mean."""
         seconds(self.checkpoint_seconds, "checkpoint_seconds")
         seconds(self.progress_timeout, "progress_timeout")
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds <= SEEDS:
+            raise MeshError(f"{self.seeds!r} seeds", where="seeds", instead=f"a whole number from 1 to {SEEDS:,}")
 
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again

@@ -51,7 +51,8 @@ class Canvas:
         for name in names:
             if name not in self.agents:
                 where = f"{self.where}.{field}"
-                raise MeshError(f"unknown agent {name!r}", where=where, instead=nearest(name, self.agents, "agents"))
+                instead = nearest(name, self.agents, "agents", several=True)
+                raise MeshError(f"unknown agent {name!r}", where=where, instead=instead)
         if not names:
             raise MeshError("no agent is named here", where=f"{self.where}.{field}", instead="name at least one agent")
         if len(set(names)) != len(names):

@@ -76,7 +76,7 @@ def streams(spec: MeshSpec, edges: list[Edge]) -> None:
                     raise MeshError(
                         f"unknown agent {agent!r}",
                         where=f"{where}.{field}",
-                        instead=nearest(agent, spec.agents, "agents"),
+                        instead=nearest(agent, spec.agents, "agents", several=field == "shards.of"),
                     )
     _circle(spec)
     for edge in edges:

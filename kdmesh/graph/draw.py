@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.errors import MeshError, nearest
 from kdmesh.graph import limits
 from kdmesh.graph.canvas import Canvas, expand
+from kdmesh.graph.check import SPLITS
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ProgramItem
 from kdmesh.spec.names import refuse
 
@@ -23,10 +25,12 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
     origins = {} if origins is None else origins
     spec = _replicate(spec)
     canvas = Canvas(spec)
+    drawn: list[tuple[str, BaseModel, list[FlowSpec]]] = []
     for number, ref in enumerate(spec.connect):
         canvas.where = f"connect.{number}.{ref.name}"
         offer = registry.find("strategies", ref.name, f"connect.{number}")
-        _check_named(registry.check("strategies", ref.name, ref.config, f"connect.{number}"), registry, canvas.where)
+        settings = registry.check("strategies", ref.name, ref.config, f"connect.{number}")
+        _check_named(settings, registry, canvas.where)
         nodes, flows = set(canvas.consensuses), len(canvas.flows)
         try:
             offer.make(ref.config).draw(canvas)
@@ -35,12 +39,15 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
         refuse([*canvas.agents, *canvas.consensuses], canvas.where)
         refuse(canvas.streams, canvas.where)
         _check_drawn(canvas, registry, nodes, flows)
-        origins.update((f"flows.{len(spec.flows) + drawn}", canvas.where) for drawn in range(flows, len(canvas.flows)))
+        drawn.append((canvas.where, settings, canvas.flows[flows:]))
+        origins.update((f"flows.{len(spec.flows) + at}", canvas.where) for at in range(flows, len(canvas.flows)))
         origins.update((f"consensus.{node}", f"{canvas.where}.consensus") for node in canvas.consensuses.keys() - nodes)
+    if spec.data is not None:
+        _check_streams(canvas, drawn)
     flows = len(canvas.flows)
     _implied_labels(canvas, short=bool(spec.connect) or not spec.flows)
-    for drawn, flow in enumerate(canvas.flows[flows:], len(spec.flows) + flows):
-        origins[f"flows.{drawn}"] = f"agents.{flow.to[0]}"
+    for at, flow in enumerate(canvas.flows[flows:], len(spec.flows) + flows):
+        origins[f"flows.{at}"] = f"agents.{flow.to[0]}"
     if not spec.connect and not canvas.flows:
         return spec
     return spec.model_copy(
@@ -72,6 +79,17 @@ def _check_drawn(canvas: Canvas, registry: Registry, nodes: set[str], flows: int
             registry.check("consensus", node.rule.name, node.rule.config, f"{canvas.where}.consensus")
     for objective in {repr(flow.objective): flow.objective for flow in canvas.flows[flows:] if flow.objective}.values():
         registry.check("objectives", objective.name, objective.config, f"{canvas.where}.objective")
+
+
+def _check_streams(canvas: Canvas, drawn: list[tuple[str, BaseModel, list[FlowSpec]]]) -> None:
+    """Refuse an unknown stream under the setting that names it, once all that strategies make are there."""
+    known = {*SPLITS, *canvas.streams}
+    for where, settings, flows in drawn:
+        named = {value: field for field, value in reversed(list(settings)) if isinstance(value, str)}
+        for name in dict.fromkeys(flow.stream for flow in flows):
+            if name is not None and name not in known:
+                place = f"{where}.{named.get(name, 'stream')}"
+                raise MeshError(f"unknown stream {name!r}", where=place, instead=nearest(name, known, "streams"))
 
 
 def _implied_labels(canvas: Canvas, short: bool) -> None:

@@ -130,7 +130,7 @@ def _unknown(flow: FlowSpec, where: str, sources: AbstractSet[str], targets: Abs
                 raise MeshError(
                     f"unknown agent or consensus {name!r}",
                     where=f"{where}.{end}",
-                    instead=nearest(name, known, "known nodes"),
+                    instead=nearest(name, known, "known nodes", several=True),
                 )
 
 

@@ -116,7 +116,8 @@ def _explicit(
         for name in agents:
             where = f"placement.{host}"
             if name not in spec.agents:
-                raise MeshError(f"unknown agent {name!r}", where=where, instead=nearest(name, spec.agents, "agents"))
+                instead = nearest(name, spec.agents, "agents", several=True)
+                raise MeshError(f"unknown agent {name!r}", where=where, instead=instead)
             if name in host_of:
                 raise MeshError(f"agent {name!r} is placed on {host_of[name]!r} and on {host!r}", where=where)
             host_of[name] = host

@@ -114,4 +114,5 @@ def _known(names: list[str], spec: MeshSpec, where: str) -> None:
         if name not in spec.agents:
             from kdmesh.errors import nearest
 
-            raise MeshError(f"unknown agent {name!r}", where=where, instead=nearest(name, spec.agents, "agents"))
+            instead = nearest(name, spec.agents, "agents", several=True)
+            raise MeshError(f"unknown agent {name!r}", where=where, instead=instead)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ def units(spec: MeshSpec, trained: set[str]) -> Units:
         while (parent := spec.agents[seen[-1]].weights_of) is not None:
             where = f"agents.{seen[-1]}.weights_of"
             if parent not in spec.agents:
-                raise MeshError(f"unknown agent {parent!r}", where=where, instead="name an agent of this mesh")
+                raise MeshError(
+                    f"unknown agent {parent!r}",
+                    where=where,
+                    instead=nearest(parent, spec.agents, "name an agent of this mesh"),
+                )
             if parent in seen:
                 raise MeshError(f"weights are shared in a circle: {' -> '.join([*seen, parent])}", where=where)
             seen.append(parent)

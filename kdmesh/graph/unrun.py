@@ -117,6 +117,11 @@ def _agent(plan: Plan, name: str, agent: AgentSpec, where: str) -> None:
             where=f"{where}.{given[-1]}",
             instead=f"one of: {', '.join(OWN)}",
         )
+    owner = plan.spec.agents[plan.owner[name]]
+    if agent.saved is not None and owner.update != "frozen":
+        how = "follow those of another" if owner.ema else "train"
+        what = f"{name}'s weights {how}, so that they are in the run's folder anyway"
+        raise MeshError(what, where=f"{where}.saved", instead=f"{OUT}; it is for agents with update: frozen")
     if agent.update == "frozen" and (field := _set(agent.train, *LEARNING)):
         what = f"{name} is frozen, so that `{field}` says nothing"
         raise MeshError(what, where=f"{where}.train.{field}", instead=f"{OUT}, or update: grad")

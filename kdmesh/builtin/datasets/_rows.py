@@ -173,7 +173,15 @@ def labels_of(
     ids = []
     for part in parts:
         for row, name in enumerate(part.texts(label)):
-            if name not in number or not name:
+            if not name.strip():
+                empty = sum(not other.strip() for other in part.texts(label))
+                raise MeshError(
+                    f"{part.at(row, label)}: {name!r} is no class"
+                    + (f"; {empty} rows have no label" if empty > 1 else ""),
+                    where=part.where,
+                    instead=f"a class in column {label!r} of every row; leave rows without one out",
+                )
+            if name not in number:
                 raise MeshError(
                     f"{part.at(row, label)}: {name!r} is no class of {known}",
                     where=part.where,
