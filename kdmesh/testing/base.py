@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
@@ -14,6 +17,19 @@ from pydantic import BaseModel, ValidationError
 from kdmesh.offers import API, Config, Offer
 
 HEAVY = ("torch", "ray", "transformers")
+
+
+@contextmanager
+def refuse_other_draws(what: str) -> Iterator[None]:
+    """Assert that nothing within draws from the default generators of numpy and Python, which no step seeds."""
+    import numpy as np
+
+    before = [part.copy() if hasattr(part, "copy") else part for part in np.random.get_state()], random.getstate()
+    yield
+    after = np.random.get_state()
+    same = all(np.array_equal(one, other) for one, other in zip(before[0], after, strict=True))
+    assert same, f"{what}: it draws from numpy's generator, which no step seeds"
+    assert before[1] == random.getstate(), f"{what}: it draws from Python's generator, which no step seeds"
 
 
 class Contract:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdmesh.agents import guard
 from kdmesh.offers import ConsensusOffer
-from kdmesh.testing.base import Contract
+from kdmesh.testing.base import Contract, refuse_other_draws
 
 BATCH = 5
 NAMES = "abcdefghijklmnopqrstuvwxyz"
@@ -179,6 +180,27 @@ class ConsensusContract(Contract):
             fresh.load_state_dict(used.state_dict())
             later = logits.roll(1, 1)
             assert torch.equal(self.combine(offer, fresh, later), self.combine(offer, used, later))
+
+    def test_measuring_moves_nothing(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """The engine measures on a copy: what training gets is the same, however often the rule is measured."""
+        for space in offer.spaces:
+            logits, said = self.said(self.sources[-1]), []
+            for times in (0, 2):
+                rule = self.rule(offer, settings, space).train()
+                self.call(offer, rule, logits, self.values(rule, logits))
+                for _ in range(times):
+                    other = copy.deepcopy(rule).eval()
+                    with torch.no_grad(), guard.seeded(0):
+                        self.call(offer, other, logits.roll(1, 1), self.values(other, logits.roll(1, 1)))
+                said.append(self.call(offer, rule, logits, self.values(rule, logits)))
+            assert torch.equal(*said), f"space {space}: its copies share a state, so that measuring one moves the other"
+
+    def test_draws_from_torch_alone(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Randomness comes from torch's default generator, which is seeded at each step: not numpy's, nor Python's."""
+        for space in offer.spaces:
+            rule, logits = self.rule(offer, settings, space).train(), self.said(self.sources[-1])
+            with refuse_other_draws(f"space {space}"):
+                self.call(offer, rule, logits, self.values(rule, logits))
 
     def test_state_is_as_offered(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """Parameters exactly where ``trained`` says so, with a gradient for each; buffers only where ``stateful``."""

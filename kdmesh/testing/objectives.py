@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdmesh.agents import guard
 from kdmesh.offers import ObjectiveOffer
-from kdmesh.testing.base import Contract
+from kdmesh.testing.base import Contract, refuse_other_draws
 
 Compare = Callable[..., Tensor]
 BATCH = 6
@@ -72,6 +73,10 @@ class ObjectiveContract(Contract):
             beside = self.beside(offer, torch.arange(BATCH) if rows is None else rows)
             fresh = copy.deepcopy(objective).to(student.dtype if student.dtype == torch.float64 else torch.float32)
             result: Tensor = fresh(student, target, form=form, weights=weights, **beside)
+            try:
+                guard.refuse_loss(result, student)
+            except ValueError as error:
+                raise AssertionError(f"form {form}: {error}") from None
             return result
 
         return compute
@@ -123,6 +128,12 @@ class ObjectiveContract(Contract):
         for form in offer.forms:
             sides = self.sides(offer, form, temperature)
             assert torch.equal(loss(*sides, form), loss(*sides, form)), f"form {form}: two calls differ"
+
+    def test_draws_from_torch_alone(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """Randomness comes from torch's default generator, which is seeded at each step: not numpy's, nor Python's."""
+        for form in offer.forms:
+            with refuse_other_draws(f"form {form}"):
+                loss(*self.sides(offer, form, temperature), form)
 
     def test_state_reads_back(self, offer: ObjectiveOffer, settings: dict[str, Any], temperature: float) -> None:
         """An objective that has seen a batch, saved and loaded into one of another seed, goes on in the same way."""

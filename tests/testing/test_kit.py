@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import re
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -81,6 +83,26 @@ class Forgetful(Squares):
         return loss * (1 + before)
 
 
+class Silent(Squares):
+    def forward(self, student, target, *, form="logits", weights=None):
+        return None
+
+
+class Number(Squares):
+    def forward(self, student, target, *, form="logits", weights=None):
+        return 1.0
+
+
+class Cut(Squares):
+    def forward(self, student, target, *, form="logits", weights=None):
+        return super().forward(student, target, form=form, weights=weights).detach()
+
+
+class Drawing(Squares):
+    def forward(self, student, target, *, form="logits", weights=None):
+        return super().forward(student * (1 + np.random.rand()), target, form=form, weights=weights)
+
+
 class OfSquares(ObjectiveContract):
     __test__ = False
     zero_at_equality = permutation_invariant = True
@@ -129,10 +151,24 @@ def test_a_right_objective_passes(check):
         (Overwriting, "test_gradient_reaches_the_student_only"),
         (First, "test_permutation_invariant"),
         (Forgetful, "test_state_reads_back"),
+        (Drawing, "test_draws_from_torch_alone"),
     ],
 )
 def test_a_broken_objective_is_found(broken, check):
     with pytest.raises((AssertionError, RuntimeError)):
+        verdict(broken, check)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "said"),
+    [
+        (Silent, "test_loss_is_a_finite_scalar", "it gave nothing, not a loss"),
+        (Number, "test_loss_is_a_finite_scalar", "it gave a float, not a loss"),
+        (Cut, "test_gradient_reaches_the_student_only", "detached"),
+    ],
+)
+def test_what_is_no_loss_is_named(broken, check, said):
+    with pytest.raises(AssertionError, match=said):
         verdict(broken, check)
 
 
@@ -167,6 +203,21 @@ class Hiding(Rule):
         return (values.mean(0) * self.seen).softmax(-1)
 
 
+class Sharing(Rule):
+    """Its copies count together."""
+
+    asked = [0]  # noqa: RUF012  of the class: that is what is wrong
+
+    def forward(self, values, *, logits, labels=None, present=None):
+        self.asked[0] += 1
+        return (values.mean(0) * self.asked[0]).softmax(-1)
+
+
+class Tossing(Rule):
+    def forward(self, values, *, logits, labels=None, present=None):
+        return values[random.randrange(len(values))]
+
+
 class Remembering(Rule):
     def __init__(self):
         super().__init__()
@@ -182,6 +233,8 @@ class Remembering(Rule):
         (Writing, "test_inputs_are_not_changed"),
         (Hiding, "test_state_reads_back"),
         (Remembering, "test_state_is_as_offered"),
+        (Sharing, "test_measuring_moves_nothing"),
+        (Tossing, "test_draws_from_torch_alone"),
     ],
 )
 def test_a_broken_rule_is_found(broken, check):
