@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from kdmesh.agents.build import build
 from kdmesh.agents.crossing import unpack
@@ -74,11 +75,13 @@ class Mesh:
             raise MeshError(what, where="data", instead="kdmesh.data(train, test=...), or what a file says: 'digits'")
         self.table = data if isinstance(data, Table) else None
         self._fields: dict[str, Any] = {"agents": {}, "connect": [], "flows": [], "consensus": {}, **fields}
+        if not isinstance(splits := self._fields.pop("splits", {}), dict):
+            what = f"found {type(splits).__name__}"
+            raise MeshError(what, where="splits", instead='fields of `data` by name: {"validation": 0.1, "seed": 0}')
         if self.table is not None:
-            self._fields["data"] = {"dataset": "python:given", **self._fields.get("splits", {})}
+            self._fields["data"] = {"dataset": "python:given", **splits}
         elif data is not None:
             self._fields["data"] = data
-        self._fields.pop("splits", None)
         self._modules: dict[str, nn.Module] = {}
 
     @classmethod
@@ -93,6 +96,7 @@ class Mesh:
             what, instead = f"found the class {model.__name__}", f"a module of it: {model.__name__}(...)"
             raise MeshError(what, where=f"agents.{name}.model", instead=instead)
         if isinstance(model, nn.Module):
+            _made(model, f"agents.{name}.model")
             self._modules[name] = model
         elif model is not None:
             fields["model"] = model
@@ -152,6 +156,10 @@ class Mesh:
         all others are made, where a seed or a control failed.
         """
         registry().warn()
+        _a_path(out, "out", none=True)
+        _a_path(resume, "resume", none=True)
+        if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
+            raise MeshError(f"found {seeds!r}", where="seeds", instead="how many: a whole number from 1")
         place = Place.writable(str(out)) if out is not None and is_url(out) else None
         if resume is not None:
             refuse_part(Path(resume))
@@ -176,7 +184,7 @@ class Mesh:
             progress_timeout=progress_timeout,
             seeds=how.get("seeds", 1) if seeds is None else seeds,
             controls=how.get("controls", False) if controls is None else controls,
-            advice="the same mesh's run(resume={!r})",
+            advice="the same mesh's run(resume=...), to resume {}",  # ends in the folder: programs read it there
         )
         if request.controls and request.out is None and request.resume is None:
             raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
@@ -228,4 +236,22 @@ def load(folder: str | Path, code: bool = True) -> nn.Module:
     """
     from kdmesh.agents import loading
 
+    _a_path(folder, "folder")
     return loading.load(folder, code)
+
+
+def _a_path(value: Any, where: str, none: bool = False) -> None:
+    """Refuse what names no file or folder."""
+    if not isinstance(value, str | Path) and not (none and value is None):
+        raise MeshError(f"found {type(value).__name__}", where=where, instead="a path, as text or a pathlib.Path")
+
+
+def _made(module: nn.Module, where: str) -> None:
+    """Refuse a module whose weights are not there yet: nothing of it can be read, copied or trained."""
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(value):
+            raise MeshError(
+                f"{name} has no shape yet", where=where, instead="forward a batch once, or layers with sizes"
+            )
+        if value.is_meta:
+            raise MeshError(f"{name} is on the device meta: it has no values", where=where, instead="a module on cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from kdmesh.files import aside, inside, write, write_json
 from kdmesh.signals.compare import Comparison
+from kdmesh.streams.learned import LEARNED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +92,7 @@ def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path 
             if own is not None:
                 module.keep_tokenizer(root, host.reading.encoder(agent).tokenizer)
         elif own is None:
-            save_file(state, root / WEIGHTS)
+            _write_weights(host, agent, state, root)
         else:
             own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent))
         _describe(host, agent, root, card, own is not None, bool(files))
@@ -101,8 +103,13 @@ def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path 
         said = next(iter(str(error).splitlines()), "")
         found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {said}")
         if not files and not any((root / name).is_file() for name in (WEIGHTS, INDEX)):
-            save_file(state or _state(host, agent), root / WEIGHTS)
+            _write_weights(host, agent, state or _state(host, agent), root)
     return asdict(found)
+
+
+def _write_weights(host: Host, agent: str, state: dict[str, Tensor], root: Path) -> None:
+    """Write the weights, and in the file itself what they have learned from: it may be moved away from the rest."""
+    save_file(state, root / WEIGHTS, {LEARNED: json.dumps(host.blueprint.learned.get(agent, []))})
 
 
 def _describe(host: Host, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
@@ -150,7 +157,7 @@ def _config(host: Host, agent: str, own: bool) -> dict[str, Any]:
         "input_shape": [] if host.reading.texts else list(host.table.shape),
         "classes": host.table.classes if spec.labels is None else len(spec.labels),
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
-        "learned_from": host.blueprint.learned.get(agent, []),
+        LEARNED: host.blueprint.learned.get(agent, []),
         **({"columns": host.table.features} if host.table.features else {}),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
         **({"scale": {"divided_by": host.table.divided_by}} if host.table.divided_by != 1 else {}),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdmesh.agents.build import origin
-from kdmesh.agents.saving import CONFIG, OURS
+from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
 from kdmesh.errors import MeshError
 from kdmesh.spec import DataSpec
-from kdmesh.streams.learned import ATTRIBUTE, Record, changes, overlap, record
+from kdmesh.streams.learned import ATTRIBUTE, LEARNED, Record, changes, in_header, overlap, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +62,7 @@ def _loaded(plan: Plan, owner: str, modules: Mapping[str, nn.Module]) -> tuple[s
     """Where weights are loaded, and the records of what they have learned; none of weights that start here."""
     spec = plan.spec.agents[owner]
     if spec.weights is not None:
-        return f"agents.{owner}.weights", told(Path(spec.weights).parent)
+        return f"agents.{owner}.weights", told_by(Path(spec.weights))
     if owner in modules:
         known = [list(vars(part)[ATTRIBUTE]) for part in modules[owner].modules() if ATTRIBUTE in vars(part)]
         return f"agents.{owner}", [one for part in known for one in part] if known else [None]
@@ -73,10 +73,21 @@ def _loaded(plan: Plan, owner: str, modules: Mapping[str, nn.Module]) -> tuple[s
 
 
 def told(folder: Path) -> Learned:
-    """What a folder that kdmesh wrote says its weights have learned; of any other folder it is not known."""
+    """What a folder that kdmesh wrote says its weights have learned; of any other folder it is not known.
+
+    The weights' file is asked first: another may have been put into its place, or it into another's folder.
+    """
+    if (said := in_header(folder / WEIGHTS)) is not None:
+        return said
     config = _config(folder)
-    learned = config.get("learned_from") if config else None
+    learned = config.get(LEARNED) if config else None
     return learned if isinstance(learned, list) else [None]
+
+
+def told_by(file: Path) -> Learned:
+    """What the weights in a file have learned, by its header, which stays when it is moved, or else by its folder."""
+    said = in_header(file)
+    return told(file.parent) if said is None else said
 
 
 def _config(folder: Path) -> dict[str, object] | None:

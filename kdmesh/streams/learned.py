@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from kdmesh.errors import MeshError
 from kdmesh.spec.data import DataSpec
@@ -26,6 +28,9 @@ Record = dict[str, Any]
 ATTRIBUTE = "kdmesh_learned_from"
 """Where a module that kdmesh gave out carries its records: a list, with None for what is not known."""
 
+LEARNED = "learned_from"
+"""Where an agent's folder has its records: in its configuration, and in the header of its weights' file."""
+
 USED = ("train", "validation", "transfer")  # the splits that teach, or choose when to stop
 HELD_OUT = {"test": USED, "validation": ("train", "transfer")}  # what must not have taught, by what is measured
 
@@ -40,6 +45,16 @@ def record(table: Table, data: DataSpec) -> Record:
         "splits": data.model_dump(mode="json", exclude={"dataset"}),
         "official": {name: _runs(rows) for name, rows in table.official.items()},
     }
+
+
+def in_header(file: Path) -> list[Record | None] | None:
+    """Return the records in the header of a weights' file, which stay when it is moved; None where it has none."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            learned = json.loads((opened.metadata() or {})[LEARNED])
+    except (OSError, SafetensorError, ValueError, KeyError, RecursionError):
+        return None  # what is no such file is refused where it is read
+    return learned if isinstance(learned, list) else None
 
 
 def overlap(before: Record, table: Table, streams: Mapping[str, Stream]) -> tuple[str, int, int] | None:

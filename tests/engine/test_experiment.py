@@ -210,7 +210,7 @@ def test_a_run_from_python_goes_on_with_the_seeds_and_controls_it_was_begun_with
         patch.setattr(InlineBackend, "call", call)
         given().run(out=tmp_path / "cut", seeds=2, controls=True)
     (folder,) = tmp_path.glob("cut/*/*")
-    assert str(caught.value) == f"go on with: the same mesh's run(resume={str(folder)!r})"
+    assert str(caught.value) == f"go on with: the same mesh's run(resume=...), to resume {folder}"
     with pytest.raises(MeshError, match="was begun with seeds=2"):
         given().run(resume=folder, seeds=3)
     again = given().run(resume=folder)

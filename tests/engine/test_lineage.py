@@ -129,9 +129,32 @@ def test_weights_from_elsewhere_are_marked_once_the_data_seed_is_moved(trained, 
         assert note.startswith("data.seed is 2, and what the weights of t were trained on is not known")
 
 
+@pytest.mark.parametrize("way", ["alone", "beside another's", "in another's place", "linked", "loaded"])
+def test_a_weights_file_says_what_it_learned_wherever_it_is_moved(trained, tmp_path, way):
+    weights = (trained[1] / "model.safetensors").read_bytes()
+    file = tmp_path / ("model.safetensors" if way in ("in another's place", "loaded") else "moved.safetensors")
+    if way != "alone":  # the folder is of an agent whose data were split as they are here
+        config = json.loads((trained[1] / "config.json").read_text())
+        config["learned_from"][0]["splits"]["seed"] = 1
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    if way == "linked":
+        file.symlink_to(trained[1] / "model.safetensors")
+    else:
+        file.write_bytes(weights)
+    made = taught(kdmesh.load(tmp_path), {"seed": 1}) if way == "loaded" else None
+    with pytest.raises(MeshError, match="trained on the same data, split in another way"):
+        (made or taught(MODEL, {"seed": 1}, weights=str(file))).run(backend="inline")
+
+
+@pytest.mark.parametrize("said", ["{}", "[[", "3", '[{"samples": 1}]', "[" * 5000])
+def test_a_weights_file_with_a_broken_record_is_read_without_it(trained, tmp_path, said):
+    save_file(load_file(trained[1] / "model.safetensors"), tmp_path / "a.safetensors", {"learned_from": said})
+    assert marks(taught(MODEL, weights=str(tmp_path / "a.safetensors")).run(backend="inline")) == []
+
+
 def test_an_agent_of_a_version_that_kept_no_record_is_always_marked(trained, tmp_path):
-    for name in ("model.safetensors", "config.json"):
-        (tmp_path / name).write_bytes((trained[1] / name).read_bytes())
+    save_file(load_file(trained[1] / "model.safetensors"), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((trained[1] / "config.json").read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     del config["learned_from"]
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -172,3 +172,30 @@ def test_wrong_arguments_are_told_with_their_place(wrong, where, what, instead):
         wrong(mesh)
     assert caught.value.where == where
     assert what in caught.value.what and instead in caught.value.instead
+
+
+@pytest.mark.parametrize(
+    ("call", "where", "what"),
+    [
+        (lambda mesh: mesh.run(seeds=0), "seeds", "found 0"),
+        (lambda mesh: mesh.run(seeds="2"), "seeds", "found '2'"),
+        (lambda mesh: mesh.run(seeds=True), "seeds", "found True"),
+        (lambda mesh: mesh.run(resume=3), "resume", "found int"),
+        (lambda mesh: mesh.run(out=3), "out", "found int"),
+        (lambda mesh: kdmesh.Mesh(splits=[1]), "splits", "found list"),
+        (lambda mesh: kdmesh.load(None), "folder", "found NoneType"),
+        (
+            lambda mesh: mesh.agent("t", nn.Linear(4, 4, device="meta")),
+            "agents.t.model",
+            "weight is on the device meta",
+        ),
+        (lambda mesh: mesh.agent("t", nn.LazyLinear(4)), "agents.t.model", "weight has no shape yet"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(call: Any, where: str, what: str) -> None:
+    made = kdmesh.Mesh(data=kdmesh.data(own_data()))
+    made.agent("s", nn.Linear(4, 4))
+    made.flow("labels", "s", objective="ce")
+    with pytest.raises(MeshError, match=what) as error:
+        call(made)
+    assert error.value.where == where and error.value.instead
