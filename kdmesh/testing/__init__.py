@@ -18,13 +18,26 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("base", "consensus", "datasets", "models", "objectives", "strategies"))
+    *(
+        f"{__name__}.{part}"
+        for part in ("base", "consensus", "datasets", "models", "objectives", "signals", "strategies", "views")
+    )
 )
 
 from kdmesh.testing.consensus import ConsensusContract  # noqa: E402  pytest rewrites the asserts of what comes next
 from kdmesh.testing.datasets import DatasetContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
+from kdmesh.testing.signals import SignalContract  # noqa: E402
 from kdmesh.testing.strategies import StrategyContract  # noqa: E402
+from kdmesh.testing.views import ViewContract  # noqa: E402
 
-__all__ = ["ConsensusContract", "DatasetContract", "ModelContract", "ObjectiveContract", "StrategyContract"]
+__all__ = [
+    "ConsensusContract",
+    "DatasetContract",
+    "ModelContract",
+    "ObjectiveContract",
+    "SignalContract",
+    "StrategyContract",
+    "ViewContract",
+]

@@ -20,6 +20,8 @@ CONTRACTS = {
     "consensus": testing.ConsensusContract,
     "models": testing.ModelContract,
     "datasets": testing.DatasetContract,
+    "signals": testing.SignalContract,
+    "views": testing.ViewContract,
 }
 BERT = {
     "model_type": "bert",
@@ -51,6 +53,7 @@ DECLARED = {
     ("objectives", "span"): {"config": {"temperature": 2}, **EQUAL},
     ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
     ("consensus", "route"): {"config": {"column": "domain", "to": {"x": "c"}, "else": "b"}, "sources": (3,)},
+    ("signals", "top_k"): {"config": {"k": 2}},
     ("models", "mlp"): {"shapes": ((1, 8, 8), (12,)), "config": {"hidden": [16, 8], "dropout": 0.2}},
     ("models", "vit"): {"shapes": ((1, 8, 8), (3, 8, 4)), "config": {"dim": 16, "heads": 2}},
     ("models", "cnn"): {"shapes": ((1, 8, 8), (3, 7, 10)), "config": {"width": 8}},

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from kdmesh import testing
 from kdmesh.consensus import Rule
 from kdmesh.objectives import Objective, batchmean
-from kdmesh.offers import ConsensusOffer, ObjectiveOffer, StrategyOffer
-from kdmesh.testing import ConsensusContract, ObjectiveContract, StrategyContract
+from kdmesh.offers import ConsensusOffer, ObjectiveOffer, SignalOffer, StrategyOffer, ViewOffer
+from kdmesh.testing import ConsensusContract, ObjectiveContract, SignalContract, StrategyContract, ViewContract
 
 pytest_plugins = ["pytester"]
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins" / "testing.md"
@@ -245,6 +245,81 @@ def test_a_broken_rule_is_found(broken, check):
     offer = ConsensusOffer("broken", f"{__name__}:{broken.__name__}", summary="for a test", spaces=("probs",))
     with pytest.raises(AssertionError):
         getattr(OfRule(), check)(offer, {})
+
+
+class Halving:
+    """Works in place."""
+
+    def __call__(self, value):
+        return value.mul_(0.5).softmax(-1)
+
+
+class Noisy:
+    def __call__(self, value):
+        return (value + torch.rand_like(value)).softmax(-1)
+
+
+class Nothing:
+    def __call__(self, value):
+        return None
+
+
+class Rough:
+    def __call__(self, value):
+        return value
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "said"),
+    [
+        (Halving, "test_input_is_not_changed", "in place"),
+        (Noisy, "test_draws_are_declared", "global generator"),
+        (Nothing, "test_gives_a_row_for_each", "it gave nothing"),
+        (Rough, "test_gives_a_row_for_each", "below 0"),
+    ],
+)
+def test_a_broken_signal_is_found(broken, check, said):
+    offer = SignalOffer("broken", f"{__name__}:{broken.__name__}", summary="for a test")
+    with pytest.raises(AssertionError, match=said):
+        getattr(SignalContract(), check)(offer, {})
+
+
+class Dimming:
+    def __init__(self, seed):
+        pass
+
+    def __call__(self, x, ids, draw):
+        return x.mul_(0.5)
+
+
+class Grainy(Dimming):
+    def __call__(self, x, ids, draw):
+        return x + np.random.rand()
+
+
+class Relative(Dimming):
+    def __call__(self, x, ids, draw):
+        return x - x.mean()
+
+
+class Cropped(Dimming):
+    def __call__(self, x, ids, draw):
+        return x[..., 1:]
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "said"),
+    [
+        (Dimming, "test_input_is_not_changed", "in place"),
+        (Grainy, "test_draws_from_its_own_generator", "global generator"),
+        (Relative, "test_a_sample_does_not_depend_on_its_batch", "others of its batch"),
+        (Cropped, "test_keeps_shape_and_type", "keeps shape"),
+    ],
+)
+def test_a_broken_view_is_found(broken, check, said):
+    offer = ViewOffer("broken", f"{__name__}:{broken.__name__}", summary="for a test")
+    with pytest.raises(AssertionError, match=said):
+        getattr(ViewContract(), check)(offer, {})
 
 
 class Everyone:
