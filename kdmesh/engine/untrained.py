@@ -28,6 +28,8 @@ def tell(plan: Plan, found: Checked, owner: str, drawn: Sequence[str] | None, co
     spec = plan.spec.agents[first]
     if owner in plan.trainable or spec.weights is not None or spec.model is None or spec.model.is_import:
         return
+    if owner not in {plan.owner.get(end) for edge in plan.edges for end in (edge.source, edge.target)}:
+        return  # it only owns a shard: nobody hears it
     if drawn is not None and 0 < len(drawn) < count:
         more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
         raise MeshError(

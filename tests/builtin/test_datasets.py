@@ -214,6 +214,10 @@ def test_a_second_file_is_the_official_test(tmp_path, kind):
     assert table.columns["city"] == ["Rome", "Oslo", "Rome", "Oslo", "Rome"]
     unseen = write(tmp_path, kind, [{**ROWS[0], "label": "cats"}], "unseen")
     refused(kind, "'cats' is no class of .*\n.*did you mean 'cat'", path=path, test_path=unseen)
+    for empty in ("", " "):
+        gap = write(tmp_path, kind, [*ROWS, {**ROWS[0], "label": empty}], "gap")
+        what = f"column 'label', line .: '{empty}' is no class.*\n.*instead: a class .* every row"
+        refused(kind, what, path=gap)
     beyond = write(tmp_path, kind, [{**ROWS[0], "size": 6}], "beyond")
     refused(kind, r"beyond\.\w+, column 'size', line .: label 6 is beyond", path=path, test_path=beyond, label="size")
     other = write(tmp_path, kind, [{"age": 1, "label": "cat"}], "other")

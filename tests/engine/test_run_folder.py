@@ -135,8 +135,11 @@ def test_controls_of_agents_with_settings_seeds_and_weights_of_their_own(mesh: A
     made.consensus("c", "mean")
     made.flow(["t1", "t2"], "c", refresh="once")
     made.flow("c", "s", objective="kl")
-    found = made.run(backend="inline", out=tmp_path, controls=True).summary
+    result = made.run(backend="inline", out=tmp_path, controls=True)
+    found = result.summary
     assert all("test" in found["controls"]["s"][which] for which in ("alone", "best_teacher")), found["notes"]
+    said = [path.read_text() for path in folder(result).glob("controls/*/events.jsonl")]
+    assert len(said) == 2 and not any("nobody has trained it" in text for text in said)
 
 
 def test_a_student_is_compared_with_the_best_of_its_own_teachers(mesh: Any, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def labels_of(
             found.append(y)
         assert classes is not None
         return torch.cat(found), classes, names or []
-    names = sorted(set(train.texts(label))) if names is None else names
+    names = sorted({name for name in train.texts(label) if name.strip()}) if names is None else names
     if classes is not None and len(names) > classes:
         raise MeshError(f"{train.path}: {len(names)} class names for {classes} classes", where=train.where)
     number = {name: i for i, name in enumerate(names)}
