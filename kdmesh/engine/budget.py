@@ -8,7 +8,7 @@ from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.streams.order import steps_per_epoch
 
 if TYPE_CHECKING:
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.graph.plan import Plan, Stage
 
 

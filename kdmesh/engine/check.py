@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +19,7 @@ from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
 from kdmesh.engine import lineage, lonely, private, sizes, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
+from kdmesh.engine.checked import Checked
 from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
@@ -34,47 +34,11 @@ if TYPE_CHECKING:
 
     from kdmesh.agents.rehearsal import Kind
     from kdmesh.graph.plan import Plan
-    from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
 SHOWN = 50  # columns that are written out
 EXIT = ""  # the tap of the layer that gives an agent's outputs
-
-
-@dataclass
-class Checked:
-    """What the check learned: the data and how agents read them, each agent's size, and shapes without the batch axis.
-
-    ``shapes``: of taps and signals by (agent, name), and by (agent, "") of outputs that are not one per class;
-    ``numbers``: how many a row of a signal is made of, where it is not kept as a tensor; ``left_out``: rows of the
-    table that are too long for some agent, in a mesh that drops such samples.
-    """
-
-    table: Table
-    streams: dict[str, Stream]
-    reading: Reading
-    left_out: torch.Tensor | None = None
-    parameters: dict[str, int] = field(default_factory=dict)
-    held: dict[str, tuple[int, int]] = field(default_factory=dict)  # bytes by owner: of weights, of those that train
-    shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
-    numbers: dict[tuple[str, str], int] = field(default_factory=dict)
-    widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
-    kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
-    per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
-    given: dict[str, str] = field(default_factory=dict)  # the sums of the weights of modules from Python
-    notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
-    marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
-    learned: dict[str, list[Any]] = field(default_factory=dict)  # what agents have learned at the end: see lineage.py
-
-    def mark(self, text: str) -> None:
-        """Note what whoever reads the figures must know."""
-        self.notes.append(text)
-        self.marks.append(text)
-
-    def size(self, stream: str, agent: str) -> int:
-        """How many samples an agent sees on a stream."""
-        return len(self.streams[stream].rows_for(agent))
 
 
 def check(plan: Plan) -> list[str]:

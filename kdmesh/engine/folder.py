@@ -19,7 +19,7 @@ from kdmesh.files import inside, read_json, write, write_all, write_json
 from kdmesh.spec.yaml12 import dump
 
 if TYPE_CHECKING:
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.engine.collect import Place
     from kdmesh.engine.run import Run
     from kdmesh.graph.plan import Plan

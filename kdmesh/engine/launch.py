@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.engine.collect import Place
     from kdmesh.engine.events import Listener
     from kdmesh.engine.placing import Placed

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.graph.plan import Plan
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kdmesh.backends import Session
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.engine.events import Events
     from kdmesh.engine.folder import Folder
     from kdmesh.engine.launch import Request

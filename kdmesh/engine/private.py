@@ -13,7 +13,7 @@ from kdmesh.graph.private import MEASURED, agents_of, owners_of, refuse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.streams.stream import Stream

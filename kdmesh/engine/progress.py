@@ -12,7 +12,7 @@ from kdmesh.engine.summary import TAUGHT, roles, teachers_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.engine.events import Listener
     from kdmesh.graph.plan import Plan
 

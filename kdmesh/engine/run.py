@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
     from kdmesh.backends._base import Backend
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.engine.checkpoint import Checkpoints
     from kdmesh.engine.events import Events
     from kdmesh.graph.plan import Plan, Stage

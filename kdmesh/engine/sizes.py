@@ -14,7 +14,7 @@ from kdmesh.graph.assign import Room
 from kdmesh.streams import room
 
 if TYPE_CHECKING:
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.graph.plan import Plan
 
 PROCESS = 270 * 2**20  # bytes of an actor that has imported torch

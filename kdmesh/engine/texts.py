@@ -15,7 +15,7 @@ from kdmesh.streams.stream import without
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.graph.plan import Plan
 
 BUDGET = 2.0  # seconds in which everything is measured, though each thing at least once after a warm-up

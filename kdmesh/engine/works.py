@@ -14,7 +14,7 @@ from kdmesh.graph.program import Publish, Repeat, Train
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kdmesh.engine.check import Checked
+    from kdmesh.engine.checked import Checked
     from kdmesh.engine.timing import Paces
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan, Stage

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdmesh.engine.check import Checked, examine
+from kdmesh.engine.check import examine
+from kdmesh.engine.checked import Checked
 from kdmesh.errors import MeshError
 
 
