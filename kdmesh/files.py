@@ -6,7 +6,7 @@ Every file is written aside in its own folder, synced and renamed, so that a kil
 from __future__ import annotations
 
 import errno
-import fcntl
+import hashlib
 import json
 import math
 import os
@@ -21,6 +21,9 @@ from kdmesh.errors import MeshError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+WEIGHTS, CONFIG, OURS = "model.safetensors", "config.json", "kdmesh.json"  # of an agent's folder
+INDEX = f"{WEIGHTS}.index.json"
+REFERENCE = "reference.json"  # of a frozen agent's folder, which holds no weights
 DRAFT = ".part"  # how the name of a file ends that is not whole yet
 LONE = "backslashreplace"  # lone surrogates, which UTF-8 has no bytes for: as JSON writes them
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that know no syncing of folders
@@ -74,11 +77,21 @@ def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:
             write(path, content)
 
 
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def lock(file: IO[Any]) -> bool:
     """Lock an open file for this process, until it is closed or the process dies; whether that was possible.
 
-    A file system that knows no locks counts as having none.
+    A file system, or a system, that knows no locks counts as having none.
     """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

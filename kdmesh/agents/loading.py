@@ -14,11 +14,10 @@ from torch import nn
 from kdmesh.agents.bounds import bounded
 from kdmesh.agents.build import read_weights
 from kdmesh.agents.references import follow
-from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
 from kdmesh.agents.scaled import scale
 from kdmesh.agents.taps import AtExit
 from kdmesh.errors import MeshError
-from kdmesh.files import link_outside
+from kdmesh.files import CONFIG, OURS, WEIGHTS, link_outside
 from kdmesh.imports import import_path, maker, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import ModelRef

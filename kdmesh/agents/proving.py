@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdmesh.agents import loading
 from kdmesh.agents.agent import reseed
 from kdmesh.agents.build import output
-from kdmesh.agents.saving import WEIGHTS
+from kdmesh.files import WEIGHTS
 from kdmesh.signals.compare import Comparison
 from kdmesh.signals.lazy import dense
 from kdmesh.text.probes import still

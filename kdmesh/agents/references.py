@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.build import origin
 from kdmesh.errors import MeshError
-from kdmesh.files import write_json
-from kdmesh.text.source import REFERENCE
+from kdmesh.files import REFERENCE, sha256, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +36,7 @@ def sources(host: Host, agent: str) -> list[Path]:
 
 def refer(root: Path, home: Path, files: Sequence[Path]) -> None:
     """Write into ``root`` which files an agent's weights are; ``home``: the folder that this will be."""
-    told = [{"path": os.path.relpath(file.resolve(), home.resolve()), "sha256": _sum(file)} for file in files]
+    told = [{"path": os.path.relpath(file.resolve(), home.resolve()), "sha256": sha256(file)} for file in files]
     write_json(root / REFERENCE, {"kdmesh": 1, "files": told})
 
 
@@ -50,7 +48,7 @@ def follow(root: Path, home: Path | None = None) -> list[Path]:
     found = []
     for one in told:
         file = Path(os.path.normpath((home or root).resolve() / one["path"]))
-        if not file.is_file() or _sum(file) != one["sha256"]:
+        if not file.is_file() or sha256(file) != one["sha256"]:
             raise MeshError(
                 f"this agent's weights are in {file}, which {'has changed' if file.is_file() else 'is not there'}",
                 file=str(root),
@@ -63,8 +61,3 @@ def follow(root: Path, home: Path | None = None) -> list[Path]:
             "it refers to no file", file=str(root), where=REFERENCE, instead="a complete copy of the folder"
         )
     return found
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from kdmesh.files import aside, inside, write, write_json
+from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, write, write_json
 from kdmesh.signals.compare import Comparison
 from kdmesh.streams.learned import LEARNED
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from kdmesh.agents.host import Host
 
 TOKEN = ".shared"
-WEIGHTS, CONFIG, OURS = "model.safetensors", "config.json", "kdmesh.json"
-INDEX = f"{WEIGHTS}.index.json"
 DRAFT = ".draft"  # sub-folder in which an agent's folder is made and read again
 COMPILED = "_orig_mod."  # what torch.compile puts before names
 Part = dict[str, bytes | None]  # files by name; with their content where the driver is to write them

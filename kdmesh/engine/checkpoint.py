@@ -7,7 +7,6 @@ one that is cut short, was changed, or is another's is passed over.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.agents.saving import TOKEN, Part
 from kdmesh.agents.state import part_names, unwritable
 from kdmesh.errors import MeshError
-from kdmesh.files import DRAFT, inside, write_all, write_json
+from kdmesh.files import DRAFT, inside, sha256, write_all, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -99,7 +98,7 @@ class Checkpoints:
         """
         try:
             write_json(folder / STATE, state, indent=1)
-            sums = {name: _sum(folder / name) for name in sorted([*files, STATE])}
+            sums = {name: sha256(folder / name) for name in sorted([*files, STATE])}
             number = self._number[stage]
             write_json(folder / MANIFEST, {**self.owner, "stage": stage, "number": number, "sha256": sums})
             for old in folder.parent.glob("[0-9]*"):
@@ -140,7 +139,7 @@ class Checkpoints:
             if missing := sorted(needed - sums.keys()):
                 return f"its manifest has no sum of {missing[0]}"
             for name, expected in sums.items():
-                if _sum(inside(folder, name)) != expected:
+                if sha256(inside(folder, name)) != expected:
                     return f"{name} is not what was written"
         except MeshError as error:
             return error.what
@@ -189,8 +188,3 @@ class Checkpoints:
         """What the driver knew."""
         found: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         return found
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.agents.build import origin, seed_of
-from kdmesh.agents.saving import OURS, WEIGHTS
 from kdmesh.engine.summary import teachers_of
+from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.unrun import LEARNING
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ProgramItem

@@ -36,6 +36,7 @@ from kdmesh.files import LONE, lock, plain, to_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+LOG = "events.jsonl"  # in a run's folder
 Listener = Callable[[dict[str, Any]], None]
 
 

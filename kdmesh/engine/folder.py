@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine import sums
 from kdmesh.engine.collect import fresh
-from kdmesh.engine.inputs import code, file_sum, inputs, plugins
+from kdmesh.engine.events import LOG
+from kdmesh.engine.inputs import code, inputs, plugins
 from kdmesh.engine.texts import reports
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import inside, read_json, write, write_all, write_json
+from kdmesh.files import inside, read_json, sha256, write, write_all, write_json
 from kdmesh.spec.yaml12 import dump
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ PACKAGES = (
     "kdmesh", "torch", "transformers", "tokenizers", "peft", "ray", "networkx", "pydantic", "numpy", "scikit-learn",
     "safetensors",
 )  # fmt: skip
-LOG = "events.jsonl"
 SUMMARY = "summary.json"
 GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
 IDENTITY = "run"  # the manifest's field of a name that no other run has
@@ -80,7 +80,7 @@ class Folder:
         resolved = plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
         write(self.root / RESOLVED, dump(resolved))
         known = {IDENTITY: secrets.token_hex(8), **manifest(plan, checked), "begun": begun}
-        known["file"] = file_sum(self.root / GIVEN) if source is not None else None
+        known["file"] = sha256(self.root / GIVEN) if source is not None else None
         self.json("manifest.json", known)
 
     def json(self, name: str, value: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             **({"read_by": reports(plan, checked)} if checked.reading.texts else {}),
         },
         "teachers": {
-            name: {"file": agent.weights, "sha256": file_sum(Path(agent.weights))}
+            name: {"file": agent.weights, "sha256": sha256(Path(agent.weights))}
             for name, agent in plan.spec.agents.items()
             if agent.weights
         },

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from kdmesh.files import sha256
 from kdmesh.imports import sources
 from kdmesh.plugins import KINDS, carried, registry
 from kdmesh.spec import Named
@@ -38,9 +39,9 @@ def inputs(spec: MeshSpec) -> dict[str, Any]:
             path = Path(value).expanduser()
             known: Any = None
             if path.is_dir():
-                known = {file.name: file_sum(file) for file in sorted(path.iterdir()) if _is_read(file)}
+                known = {file.name: sha256(file) for file in sorted(path.iterdir()) if _is_read(file)}
             elif path.is_file():
-                known = file_sum(path)
+                known = sha256(path)
             elif key in MODEL_PATHS:
                 known = commit(value, agent.model.config.get("revision")) if agent.model is not None else None
             if known is not None:
@@ -99,9 +100,3 @@ def given(modules: Mapping[str, nn.Module]) -> Sums:
                 total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         found[name] = total.hexdigest()
     return found
-
-
-def file_sum(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

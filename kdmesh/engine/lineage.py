@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdmesh.agents.build import origin
-from kdmesh.agents.saving import CONFIG, OURS, WEIGHTS
 from kdmesh.errors import MeshError
+from kdmesh.files import CONFIG, OURS, WEIGHTS
 from kdmesh.spec import DataSpec
 from kdmesh.streams.learned import ATTRIBUTE, LEARNED, Record, changes, in_header, overlap, record
 

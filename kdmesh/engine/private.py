@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.graph.check import below
 from kdmesh.graph.private import MEASURED, agents_of, owners_of, refuse
+from kdmesh.graph.sources import below
 
 if TYPE_CHECKING:
     from torch import Tensor

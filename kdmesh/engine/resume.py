@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.collect import RESULTS, complete
 from kdmesh.engine.folder import GIVEN, RESOLVED, SUMMARY, manifest
-from kdmesh.engine.inputs import code, file_sum
+from kdmesh.engine.inputs import code
 from kdmesh.engine.results import SHEET
 from kdmesh.engine.sums import fault
 from kdmesh.errors import MeshError
-from kdmesh.files import link_outside, read_json, to_json
+from kdmesh.files import link_outside, read_json, sha256, to_json
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import AUTO
 from kdmesh.spec.yaml12 import load
@@ -132,7 +132,7 @@ def refuse_edits(root: Path) -> None:
 
 
 def _edited(path: Path, expected: str | None) -> list[str]:
-    edited = expected is not None and path.exists() and file_sum(path) != expected
+    edited = expected is not None and path.exists() and sha256(path) != expected
     return [f"{path.name}: was edited, and a run goes on as it was begun"] if edited else []
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine import dropping
 from kdmesh.engine.budget import stage_steps
-from kdmesh.engine.events import progressed
-from kdmesh.engine.folder import LOG
+from kdmesh.engine.events import LOG, progressed
 from kdmesh.engine.stage import Paused, StageRun
 from kdmesh.engine.summary import roles, summarise
 from kdmesh.engine.supply import Supply

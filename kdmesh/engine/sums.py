@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kdmesh.engine.inputs import file_sum
 from kdmesh.errors import MeshError
-from kdmesh.files import inside, write_json
+from kdmesh.files import inside, sha256, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +22,7 @@ def keep(root: Path, names: Iterable[str], anew: bool = False) -> None:
     OSError where one cannot be read, or the sums not be written.
     """
     known = {} if anew else told(root)
-    write_json(root / SUMS, {FIELD: {**known, **{name: file_sum(inside(root, name)) for name in names}}})
+    write_json(root / SUMS, {FIELD: {**known, **{name: sha256(inside(root, name)) for name in names}}})
 
 
 def told(root: Path) -> dict[str, str]:
@@ -54,7 +53,7 @@ def fault(root: Path, needed: Iterable[str]) -> str:
         return f"{lacks[0]} is not known to be whole"
     for name, expected in sums.items():
         try:
-            if file_sum(inside(root, name)) != expected:
+            if sha256(inside(root, name)) != expected:
                 return f"{name} is not what was written"
         except (OSError, MeshError):
             return f"{name} lacks"

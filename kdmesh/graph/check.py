@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.nodes import ConsensusNode, labelled
+from kdmesh.graph.sources import below
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
@@ -143,17 +144,6 @@ def gradients(spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[s
             raise MeshError(
                 f"no gradient passes through {edge}: {reason}", where=f"{edge.where}.detach", instead=instead
             )
-
-
-def below(spec: MeshSpec, name: str) -> list[str]:
-    """The streams that a stream takes its samples or prompts from, down to a split or to one met before."""
-    found: list[str] = []
-    while (stream := spec.streams.get(name)) is not None:
-        name = stream.prompts or stream.of
-        if name in found:
-            break
-        found.append(name)
-    return found
 
 
 def _circle(spec: MeshSpec) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from kdmesh.errors import MeshError
-from kdmesh.graph.check import below
+from kdmesh.graph.sources import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

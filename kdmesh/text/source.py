@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.files import inside
+from kdmesh.files import INDEX, REFERENCE, WEIGHTS, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedConfig
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 ADAPTER_CONFIG = "adapter_config.json"
-REFERENCE = "reference.json"  # of a frozen agent's folder, which holds no weights
 PATIENCE = 5  # seconds for the hub's first answer
 MANY = 10_000  # layers, experts, labels ... of a configuration
 _PARTS = re.compile("layer|block|expert|label|stage|depth|group|head")
