@@ -5,33 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kdmesh.agents.build import origin
 from kdmesh.errors import MeshError
 from kdmesh.files import REFERENCE, sha256, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from kdmesh.agents.host import Host
-
-
-def sources(host: Host, agent: str) -> list[Path]:
-    """The files that frozen weights were read from and still are; none where the folder is to hold the weights.
-
-    Of a model that has a form of its own these are its configuration and weights, else one safetensors file.
-    """
-    plan, owner = host.plan, host.plan.owner[agent]
-    spec, module = plan.spec.agents, host.agents[agent].module
-    frozen = owner not in plan.trainable and spec[owner].ema is None and owner not in host.blueprint.modules
-    if not frozen or spec[agent].saved == "copy":
-        return []
-    weights = spec[origin(plan, owner)].weights
-    own: Any = getattr(module, "sources", None)
-    if own is not None:
-        return [] if weights is not None else own()
-    return [] if weights is None else [Path(weights)]
 
 
 def refer(root: Path, home: Path, files: Sequence[Path]) -> None:

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from kdmesh.agents.build import origin
+from kdmesh.agents.loading import loadable
+from kdmesh.agents.proving import prove
+from kdmesh.agents.references import refer
 from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, write, write_json
 from kdmesh.signals.compare import Comparison
 from kdmesh.streams.learned import LEARNED
@@ -77,12 +81,9 @@ def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any])
 
 def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path | None = None) -> dict[str, Any]:
     """``home``: the folder that ``root`` will be, where the driver sees it: it may then refer to files elsewhere."""
-    from kdmesh.agents.proving import prove
-    from kdmesh.agents.references import refer, sources
-
     module: Any = host.agents[agent].module
     own = getattr(module, "export", None)
-    files = [] if home is None else sources(host, agent)
+    files = [] if home is None else _sources(host, agent)
     state = _state(host, agent) if own is None and not files else {}
     try:
         if files and home is not None:
@@ -108,6 +109,23 @@ def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path 
 def _write_weights(host: Host, agent: str, state: dict[str, Tensor], root: Path) -> None:
     """Write the weights, and in the file itself what they have learned from: it may be moved away from the rest."""
     save_file(state, root / WEIGHTS, {LEARNED: json.dumps(host.blueprint.learned.get(agent, []))})
+
+
+def _sources(host: Host, agent: str) -> list[Path]:
+    """The files that frozen weights were read from and still are; none where the folder is to hold the weights.
+
+    Of a model that has a form of its own these are its configuration and weights, else one safetensors file.
+    """
+    plan, owner = host.plan, host.plan.owner[agent]
+    spec, module = plan.spec.agents, host.agents[agent].module
+    frozen = owner not in plan.trainable and spec[owner].ema is None and owner not in host.blueprint.modules
+    if not frozen or spec[agent].saved == "copy":
+        return []
+    weights = spec[origin(plan, owner)].weights
+    own: Any = getattr(module, "sources", None)
+    if own is not None:
+        return [] if weights is not None else own()
+    return [] if weights is None else [Path(weights)]
 
 
 def _describe(host: Host, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
@@ -222,8 +240,6 @@ def _card(agent: str, card: dict[str, Any], host: Host) -> str:
 
 def _usage(agent: str, host: Host) -> list[str]:
     """How to use it: by ``kdmesh.load`` where that can build it."""
-    from kdmesh.agents.loading import loadable
-
     if not host.reading.texts and loadable(host.reading.model(agent)):
         lines = ["import kdmesh", f'model = kdmesh.load("{agent}")  # this folder; ready to predict']
     else:
