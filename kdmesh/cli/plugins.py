@@ -54,8 +54,9 @@ def execute(args: argparse.Namespace) -> int:
         print(json.dumps([*rows, *map(_problem, records)], indent=2))
     else:
         told = [[row["kind"], row["name"], row["dist"], f"{row['summary']}\n{row['paper']}".strip()] for row in rows]
-        faults = [[record.status, record.name, str(record), record.error] for record in records]
-        print("\n\n".join(map(_table, filter(None, (told, faults)))))
+        faults = [f"{one.status}: {one.name} of {one}{f' ({one.error})' if one.error else ''}" for one in records]
+        lines = [part for fault in faults for part in layout.wrap(fault, layout.room(), "  ")]
+        print("\n\n".join(filter(None, (_table(told), "\n".join(lines)))))
     return int(args.strict and any(record.error for record in found.records))
 
 

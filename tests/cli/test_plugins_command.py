@@ -54,7 +54,7 @@ def test_what_is_broken_is_listed_with_its_reason(folder, capsys):
     assert main(["plugins", "--plugins-dir", str(folder)]) == 0
     offers, _, problems = capsys.readouterr().out.partition("\n\n")
     assert "one file" in offers
-    assert problems.startswith("broken  broken_plugin") and "nowhere_at_all" in problems
+    assert problems.startswith("broken: broken_plugin of") and "nowhere_at_all" in problems
     assert main(["plugins", "--strict"]) == 1
     capsys.readouterr()
     assert main(["plugins", "--all", "--json"]) == 0
@@ -68,7 +68,7 @@ def test_a_disabled_plugin_is_listed_with_all(folder, capsys, monkeypatch):
     assert main(["plugins", "--strict", "--plugins-dir", str(folder)]) == 0
     assert "lone_plugin" not in capsys.readouterr().out
     assert main(["plugins", "--all"]) == 0
-    assert "disabled  lone_plugin" in capsys.readouterr().out
+    assert "disabled: lone_plugin of" in capsys.readouterr().out
 
 
 def test_a_mesh_that_names_a_single_file_plugin_plans_and_the_broken_one_warns(folder, capsys):
