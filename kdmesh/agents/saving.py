@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,6 +100,8 @@ def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path 
     except Exception as error:  # of whatever library writes and reads: the run's other results must not be lost
         if isinstance(error, OSError) and error.errno is not None:  # a full disk: the run goes on when there is room
             raise
+        if code := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells of it
+            raise OSError(int(code[1]), str(error)) from error
         said = next(iter(str(error).splitlines()), "")
         found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {said}")
         if not files and not any((root / name).is_file() for name in (WEIGHTS, INDEX)):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -158,3 +159,25 @@ def test_a_compiled_module_is_saved_by_its_own_names(tmp_path: Any) -> None:
     again.load_state_dict(state)
     x = torch.rand(3, 1, 8, 8)
     assert torch.equal(again.eval()(x), result["s"].module(x))
+
+
+def test_a_disk_that_is_full_while_weights_are_saved_leaves_the_run_to_be_resumed(tmp_path, monkeypatch):
+    def full(state, path, *args):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    def made():
+        x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+        mesh = kdmesh.Mesh(data=kdmesh.data((x, x.argmax(1))), train={"steps": 2})
+        mesh.agent("s", {"mlp": {"hidden": [4]}})
+        mesh.flow("labels", "s", objective="ce")
+        return mesh
+
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match="No space left") as error:
+        patch.setattr("kdmesh.agents.saving.save_file", full)
+        made().run(backend="inline", out=tmp_path)
+    (folder,) = tmp_path.glob("*/*")
+    assert str(folder) in "".join(error.value.__notes__)
+    assert not (folder / "agents" / "s" / "model.safetensors").exists()
+    assert made().run(backend="inline", resume=folder).summary["agents"]["s"]
+    kdmesh.load(folder / "agents" / "s")
