@@ -98,6 +98,8 @@ class Host:
         self._adopt_trained_rules()
         if any(name in self.plan.trainable and weights.ema is None for name, weights in self.weights.items()):
             load_optimizers()
+        self.made: dict[str, dict[str, int]] = {}  # forwards for a stage that has agents here, by stage and agent
+        self._passes: dict[tuple[str, str], int] = {}  # forwards of the last publication, by agent and stream
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
         self.guesses: dict[str, Tensor] = {}
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
@@ -184,6 +186,7 @@ class Host:
 
     def run(self, segment: Segment, *imports: Bundle) -> tuple[Bundle, Report]:
         """Run the ops of a segment; returns what other hosts need of it, and how it went."""
+        before = {name: one.forwards for name, one in self.agents.items()}
         lesson = self._lessons[segment.stage]
         device = next(iter(self.agents.values())).device
         arrived: dict[int, list[tuple[Any, Any]]] = {}
@@ -215,15 +218,24 @@ class Host:
                 lesson.finish(frame)
                 del lesson.frames[step]
                 seen = frame
+        for name, one in self.agents.items():
+            self._count(segment.stage, name, one.forwards - before[name])
         dead = [] if seen is None else lesson.dead(seen)  # in one step of many: it costs a pass over the answers
         return exports, Report(lesson.update.report(), dead)
 
+    def _count(self, stage: str, agent: str, forwards: int) -> None:
+        if forwards:
+            made = self.made.setdefault(stage, {})
+            made[agent] = made.get(agent, 0) + forwards
+
     # -- publishing ------------------------------------------------------------------------------------------------
 
-    def publish(self, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False) -> dict[Key, Any]:
+    def publish(
+        self, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False, stage: str = ""
+    ) -> dict[Key, Any]:
         """A full evaluation pass of an agent over a stream, in fixed-size padded batches: what readers want of it.
 
-        To ``measure`` is not to teach: the pass is on the samples as they are, and not counted.
+        To ``measure`` is not to teach: the pass is on the samples as they are. ``stage``: to whose count it goes.
         """
         one = self.agents[agent]
         lane = self.feed.lane(stream, agent, one.device)
@@ -231,10 +243,15 @@ class Host:
         made = one.forwards
         names = tuple(what for what in whats if what)
         logits, values = one.still(lane.x if measure else one.see(lane.x, lane.ids, 0), self.fixed, names)
-        if measure:
-            one.forwards = made
+        self._passes[agent, stream] = one.forwards - made
+        if stage:
+            self._count(stage, agent, one.forwards - made)
         found = {Key(agent, stream, what): values[what] if what else logits for what in whats}
         return {key: pack((value, {"starts": one.starts(lane.x, key.what)})) for key, value in found.items()}
+
+    def passes(self, agent: str, stream: str) -> int:
+        """How many forwards an agent's last publication on a stream took."""
+        return self._passes[agent, stream]
 
     def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""

@@ -118,7 +118,7 @@ def describe(host: Host, agent: Agent) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in agent.module.parameters()),
         "weights_sha256": sha256(agent.module),
         "latency_ms": latency(host, agent),
-        "forwards": agent.forwards,
+        "forwards": sum(made.get(agent.name, 0) for made in host.made.values()),
         "updates": agent.weights.updates,
         "moved": agent.weights.moved,
         "reports": reports(host, agent),

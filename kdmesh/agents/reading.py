@@ -45,6 +45,7 @@ class Reading:
         self._places = torch.full((len(hidden),), -1)  # of the table's rows among those that are not hidden here
         self._places[self._here] = torch.arange(len(self._here))
         self._files, self._learned = files, learned
+        self.trained = False  # whether a tokenizer was made here
         self._encoders: dict[str, Any] = {}
         self._encoded: dict[str, tuple[Encoded, Any]] = {}
 
@@ -135,4 +136,11 @@ class Reading:
         """The texts on which a tokenizer may be trained."""
         assert isinstance(self.table.x, Texts)
         texts = self.table.x if self._learned is None else self.table.x[self._learned]
+        if not len(texts):
+            raise MeshError(
+                "a tokenizer is made from train's texts, and all of them are private: it would tell of them",
+                where="model.hf.tokenizer",
+                instead="the folder of a tokenizer",
+            )
+        self.trained = True
         return texts.read()

@@ -36,7 +36,7 @@ PLAIN = ' .:,@[]{}"'  # what stays as it is in a part of a tensor's name; betwee
 def save(host: Host, stage: str, folder: str | None) -> Part:
     """Write a stage's state as it stands on this host; None: hand it over, to a driver that writes elsewhere."""
     tensors: dict[str, Tensor] = {}
-    facts: dict[str, Any] = {"weights": {}, "forwards": {}, "best": {}}
+    facts: dict[str, Any] = {"weights": {}, "forwards": host.made.get(stage, {}), "best": {}}
 
     def keep(value: Any, *name: Any) -> None:
         tensor = value if torch.is_tensor(value) else torch.tensor(value)
@@ -53,9 +53,6 @@ def save(host: Host, stage: str, folder: str | None) -> Part:
     for kind, name, module in _modules(host, stage):
         for key, value in module.state_dict().items():
             keep(value, kind, name, key)
-    for agent in plan.agents:
-        if agent in host.agents:
-            facts["forwards"][agent] = host.agents[agent].forwards
     for hidden, table in host.store.tables():
         for about, publication in table.items():
             if about.source in plan.agents:
@@ -116,8 +113,7 @@ def load(host: Host, stage: str, given: str | Part) -> None:
         module.load_state_dict(state)
     for name, value in facts["best"].items():
         host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
-    for agent, forwards in facts["forwards"].items():
-        host.agents[agent].forwards = forwards
+    host.made[stage] = dict(facts["forwards"])
     device = next(iter(host.agents.values())).device
     kept: dict[tuple[str, ...], dict[str, Tensor]] = {}
     for (*about, name), value in found.get("store", {}).items():

@@ -68,8 +68,7 @@ def examine(
     """
     refuse_unrun(plan, registry())
     table, streams = Source(table).load(plan)
-    learned = streams["train"].rows if "train" in streams else None
-    found = Checked(table, streams, Reading(plan, table, registry(), None, learned))
+    found = Checked(table, streams, Reading(plan, table, registry(), None, texts.learnable(streams)))
     texts.read(plan, found)
     _streams(plan, found)
     private.prove(plan, found)

@@ -177,7 +177,7 @@ def _train(
 def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[Blueprint, Source]:
     """What the hosts are built from, and where they have the data from."""
     private = any(stream.private for stream in checked.streams.values())
-    small = checked.table.x.nbytes <= SENT and not private
+    sent = private or checked.table.x.nbytes <= SENT  # where samples are private, no host reads those of others
     blueprint = Blueprint(
         plan,
         request.modules,
@@ -189,8 +189,8 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[Blueprin
         distinct(plan, checked.table),
     )
     return blueprint, Source(
-        checked.table if small or not checked.table.deterministic else request.table,
-        "" if small else _expected(request, checked),
+        checked.table if sent or not checked.table.deterministic else request.table,
+        "" if sent else _expected(request, checked),
         checked.streams if private else None,
     )
 

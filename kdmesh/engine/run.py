@@ -110,6 +110,10 @@ class Run:
         """Reads from the store that spared a forward of this agent."""
         return sum(stage.saved.get(agent, 0) for stage in self.stages.values())
 
+    def made(self, agent: str) -> int:
+        """Forwards of this agent for stages that it had finished before, or is not trained in."""
+        return sum(stage.made.get(agent, 0) for stage in self.stages.values())
+
     # -- losses ----------------------------------------------------------------------------------------------------
 
     def progressed(self) -> None:
@@ -172,6 +176,7 @@ class Run:
             state = self.checkpoints.state(folder)
             self.stages[stage.name] = StageRun(self, stage, steps[stage.name], (folder, state))
             self.supply.published.update((source, stream) for source, stream in state["published"])
+            self.supply.remember(stage)
             if state["finished"]:
                 self._done.add(stage.name)
                 self.events.emit("stage_finished_before", stage=stage.name)

@@ -37,6 +37,7 @@ class StageRun:
         self.teaching = Teaching(self, total, known.get("teaching"))
         self.records: list[dict[str, Any]] = known.get("records", [])
         self.saved: dict[str, int] = known.get("saved", {})
+        self.made: dict[str, int] = known.get("made", {})  # forwards of finished sources for it, by agent
         self.reason: str = known.get("reason", "")
         self._rounds: list[Rounds] = []
         self._left: list[dict[str, Any]] = known.get("rounds", [])  # of the repetitions that were under way
@@ -55,7 +56,12 @@ class StageRun:
             assert run.checkpoints is not None
             part, folder = run.checkpoints.part, self.resume[0]
             yield [call(host, "load", stage.name, part(host, folder)) for host in self.hosts]
-        yield from self.publish(run.supply.once(stage))
+        sent = run.supply.once(stage)
+        first = run.supply.first if self.resume is None else []
+        yield from self.publish(sent)
+        sizes = yield [run.call(agent, "passes", agent, stream) for agent, stream in first]
+        for (agent, _), size in zip(first, sizes, strict=True):
+            self.made[agent] = self.made.get(agent, 0) + size
         if self.resume is None:
             yield from self.checkpoint()
         else:
@@ -140,6 +146,7 @@ class StageRun:
                 "rounds": [rounds.state() for rounds in self._rounds],
                 "records": self.records,
                 "saved": self.saved,
+                "made": self.made,
                 "published": self.run.supply.published_of(self.stage),
                 "reason": self.reason,
             }

@@ -89,7 +89,7 @@ def summarise(
                 "weights_sha256": described[name]["weights_sha256"],
                 "latency_ms": described[name]["latency_ms"],
                 "updates": described[name]["updates"],
-                "forwards": {"made": described[name]["forwards"], "saved": _spared(run, name, described)},
+                "forwards": {"made": _made(run, name, described), "saved": _spared(run, name, described)},
                 **({"objectives": described[name]["reports"]} if described[name]["reports"] else {}),
                 **({"learned": False} if described[name]["moved"] is False else {}),
                 **({"dropped": True} if name in plan.dropped else {}),
@@ -128,6 +128,12 @@ def _at_chance(run: Run, agents: dict[str, dict[str, Any]]) -> list[str]:
         f"at chance, no better on test than the most frequent class ({share:.4f}): {', '.join(names)}; are the "
         "features scaled, and is the learning rate right?"
     ]
+
+
+def _made(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int | None:
+    """Forwards to teach, of the whole run however often it was interrupted; None of an agent that was dropped."""
+    here: int | None = described[name]["forwards"]
+    return None if here is None else here + run.made(name)
 
 
 def _spared(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int:

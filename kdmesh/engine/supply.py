@@ -36,6 +36,8 @@ class Supply:
         self.host_of = plan.host_of
         self.latest: dict[tuple[str, str], Any] = {}  # (agent, stream) -> handle of its last publication
         self.published: set[tuple[str, str]] = set()  # (agent, stream), also before the run was taken up again
+        self.first: list[tuple[str, str]] = []  # of those that finished sources made in `once`, what nobody made before
+        self._counted: dict[tuple[str, str], set[str]] = {}  # as `_final`, also before the run was taken up again
         self._final: dict[tuple[str, str], set[str]] = {}  # what `latest` holds of a source that has finished
         self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, what, host) of those
         self._outlets = {stage.name: self._find(stage) for stage in plan.stages}
@@ -76,14 +78,29 @@ class Supply:
 
     def once(self, stage: Stage) -> list[Any]:
         """Before a stage: its finished sources publish, each once per stream however many read it."""
-        outlets = self.outlets(stage)
-        return self._send([o for o in outlets if o.refresh == "once" or o.source not in stage.agents], again=False)
+        self.first = []
+        return self._send(self._before(stage), again=False)
+
+    def remember(self, stage: Stage) -> None:
+        """After a checkpoint was read: what :meth:`once` made for the stage is not made for the first time again."""
+        for outlet in self._before(stage):
+            if outlet.stale == "publish":
+                self._first((outlet.source, outlet.stream), set(outlet.whats))
+
+    def _before(self, stage: Stage) -> list[Outlet]:
+        return [o for o in self.outlets(stage) if o.refresh == "once" or o.source not in stage.agents]
+
+    def _first(self, key: tuple[str, str], wanted: set[str]) -> bool:
+        if wanted <= self._counted.get(key, set()):
+            return False
+        self._counted[key] = wanted
+        return True
 
     def due(self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None) -> list[Any]:
         """At the end of a period: the stage's own sources with this refresh publish anew."""
         own = [o for o in self.outlets(stage) if o.refresh == refresh and o.source in stage.agents]
         named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
-        return self._send(named, again=True)
+        return self._send(named, again=True, stage=stage.name)
 
     def published_of(self, stage: Stage) -> list[tuple[str, str]]:
         """What of a stage's outlets was published so far: (agent, stream)."""
@@ -102,11 +119,11 @@ class Supply:
         """A handle of what an agent says on a stream as it is now, for measuring."""
         return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(whats), True)
 
-    def _send(self, outlets: list[Outlet], again: bool) -> list[Any]:
+    def _send(self, outlets: list[Outlet], again: bool, stage: str = "") -> list[Any]:
         """All publish, and then all read: a host that waits for another's publication would not make its own."""
         call, handles = self.backend.call, []
         mail: dict[str, list[Any]] = {}  # by host
-        for outlet, (hosts, made) in [(outlet, self._made(outlet, again)) for outlet in outlets]:
+        for outlet, (hosts, made) in [(outlet, self._made(outlet, again, stage)) for outlet in outlets]:
             if outlet.stale == "snapshot":
                 handles += [call(host, "take_snapshot", outlet.source, *made) for host in hosts]
                 continue
@@ -116,7 +133,7 @@ class Supply:
                 mail.setdefault(host, []).extend(made)
         return handles + [call(host, "receive", *parts) for host, parts in mail.items()]
 
-    def _made(self, outlet: Outlet, again: bool) -> tuple[list[str], list[Any]]:
+    def _made(self, outlet: Outlet, again: bool, stage: str) -> tuple[list[str], list[Any]]:
         """The hosts that lack what is published, and its handles."""
         home, call = self.host_of[outlet.source], self.backend.call
         own = self.plan.spec.streams.get(outlet.stream)
@@ -129,8 +146,10 @@ class Supply:
             return away, [call(home, "commit", outlet.source, outlet.stream, what) for what in outlet.whats]
         key, wanted = (outlet.source, outlet.stream), set(outlet.whats)
         if fresh := again or not wanted <= self._final.get(key, set()):
-            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats))
+            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats), False, stage)
             self.published.add(key)
+            if not again and self._first(key, wanted):
+                self.first.append(key)
         if again:
             return outlet.hosts, [self.latest[key]]
         if fresh:

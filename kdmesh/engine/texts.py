@@ -15,9 +15,12 @@ from kdmesh.streams.stream import without
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
     from kdmesh.engine.checked import Checked
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
+    from kdmesh.streams.stream import Stream
 
 
 def read(plan: Plan, found: Checked) -> None:
@@ -111,9 +114,26 @@ def told(plan: Plan, found: Checked) -> list[str]:
     ]
 
 
+def learnable(streams: dict[str, Stream]) -> Tensor | None:
+    """The rows of `train` that a tokenizer may be made from: every host has it, so that no private text is among them.
+
+    None where there is no `train`.
+    """
+    if "train" not in streams:
+        return None
+    rows = streams["train"].rows
+    for stream in streams.values():
+        if stream.private:
+            rows = rows[~torch.isin(rows, stream.rows)]
+    return rows
+
+
 def notes(plan: Plan, found: Checked) -> list[str]:
     """What a run says before it starts: samples that are not read whole, and vocabularies that are cut to fit."""
     said = []
+    allowed = learnable(found.streams)
+    if found.reading.trained and allowed is not None and len(allowed) < (whole := len(found.streams["train"].rows)):
+        said.append(f"tokenizers are made from {len(allowed)} of {whole} training texts: the others are private")
     for name, one in reports(plan, found).items():
         every = f"of {one['samples']} texts"
         said += [f"{name} {note}" for note in found.reading.encoder(name).notes]

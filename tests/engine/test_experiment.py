@@ -309,7 +309,7 @@ def measured(text: str) -> dict[str, Any]:
     found = json.loads(text)
     del found["wall_s"]
     for facts in found["agents"].values():
-        del facts["latency_ms"], facts["forwards"]
+        del facts["latency_ms"]
     return found
 
 

@@ -11,7 +11,11 @@ import torch
 import kdmesh
 from kdmesh.agents.source import Source
 from kdmesh.engine.check import examine
+from kdmesh.engine.launch import Request, _blueprint
 from kdmesh.errors import MeshError
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
 
 
 def mesh(streams: dict[str, Any], placement: Any = "together") -> kdmesh.Mesh:
@@ -81,6 +85,31 @@ def test_a_process_is_sent_its_own_agents_samples_only():
         sent = io.BytesIO()
         torch.save(table.x, sent)
         assert all(found.table.x[row].numpy().tobytes() not in sent.getvalue() for row in others[:20].tolist())
+
+
+def test_no_process_reads_private_samples_of_others_from_a_file():
+    """Data that a mesh names are sent as well, each process its part: to read them is to hold all of them."""
+    request = Request(
+        parse(
+            {
+                "data": "digits",
+                "agents": {name: {"model": {"mlp": {"hidden": [4]}}} for name in "ab"},
+                "streams": {"own": {"private": True, "shards": {"of": ["a", "b"]}}},
+                "flows": [{"from": "labels", "to": ["a", "b"], "objective": "ce", "stream": "own"}],
+                "placement": "spread",
+            }
+        ),
+        ray_address="auto",
+    )
+    plan = make_plan(request.spec, registry())
+    found = examine(plan)
+    source = _blueprint(request, plan, found)[1]
+    for host, (agent,) in plan.hosts.items():
+        sent = source.of(host, plan)
+        assert sent.table is not None and not sent.expected
+        table, streams = sent.load(plan)
+        for owner, rows in streams["own"].shards.items():
+            assert bool(table.x[rows].isnan().all()) == (owner != agent)
 
 
 def test_samples_that_are_not_divided_are_sent_to_who_sees_them():

@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 
 from kdmesh.backends import Session
 from kdmesh.cli.common import import_from
+from kdmesh.engine import launch
 from kdmesh.engine.launch import Request, run_once
 from kdmesh.errors import MeshError
 from kdmesh.spec.read import parse, read_mesh
@@ -46,7 +47,7 @@ placement: spread
 """
 SHARDS = {
     "data": {"dataset": {"csv": {"path": "rows.csv", "label": "label"}}},
-    "streams": {"own": {"shards": {"of": ["a", "b"]}, "private": True}},
+    "streams": {"own": {"shards": {"of": ["a", "b"]}}},
     "agents": {"a": {"model": {"mlp": {"hidden": [4]}}}, "b": {"model": {"mlp": {"hidden": [4]}}}},
     "flows": [{"from": "labels", "to": ["a", "b"], "objective": "ce", "stream": "own"}],
     "train": {"epochs": 1, "batch_size": 4},
@@ -141,10 +142,13 @@ def homes() -> set[str]:
 
 def refused(name, address, session):
     spec = parse({**SHARDS, "data": {"dataset": {"csv": {"path": name, "label": "label"}}}})
+    sent, launch.SENT = launch.SENT, 0  # as data that are too large to be sent: every host reads them
     try:
         run_once(Request(spec, "ray", address), session=session)
     except MeshError as error:
         return [error.exit_code, str(error)]
+    finally:
+        launch.SENT = sent
 
 
 if __name__ == "__main__":
