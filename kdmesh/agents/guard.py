@@ -71,7 +71,7 @@ def is_dead(value: Tensor | Lazy) -> bool:
     return any(
         not bool(part.flatten(1).amax(1).isfinite().all())
         for part in parts
-        if part.is_floating_point() and part.dim() > 1 and part.numel()
+        if isinstance(part, Tensor) and part.is_floating_point() and part.dim() > 1 and part.numel()  # no logits: None
     )
 
 
