@@ -8,6 +8,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.nodes import ConsensusNode, labelled
 from kdmesh.graph.sources import below
+from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
-SPLITS = ("train", "validation", "test", "transfer")
 Classes = tuple[int, ...] | None  # what an agent's outputs stand for; None: every class of the data
 TRAINS = "name an agent that trains by gradient, or write `update: frozen`"
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph import limits
 from kdmesh.graph.canvas import Canvas, expand
-from kdmesh.graph.check import SPLITS
 from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ProgramItem
+from kdmesh.spec.data import SPLITS
 from kdmesh.spec.names import refuse
 
 if TYPE_CHECKING:

@@ -8,6 +8,9 @@ from pydantic import Field, NonNegativeInt, model_validator
 
 from kdmesh.spec.base import DatasetRef, Strict
 
+SPLITS = ("train", "validation", "test", "transfer")
+"""The streams that there are without being named, where they have samples."""
+
 Share = float | int
 """A part of a set: a fraction between 0 and 1, or a number of samples."""
 

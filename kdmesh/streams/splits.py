@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.spec.data import DataSpec
+from kdmesh.spec.data import SPLITS, DataSpec
 from kdmesh.streams.order import permutation
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kdmesh.spec.data import Share
     from kdmesh.streams.table import Table
 
-SPLITS = ("train", "validation", "test", "transfer")
 OFFICIAL = SPLITS[:3]  # those that a table may bring
 DRAWN_TEST = 0.2  # of a data set without an official test split
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.spec.data import SPLITS
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.shards import shard
-from kdmesh.streams.splits import SPLITS, count_of, draw, split
+from kdmesh.streams.splits import count_of, draw, split
 
 if TYPE_CHECKING:
     from torch import Tensor
