@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_texts import bpe
 from text_meshes import bert
 
 from kdmesh.engine.launch import Request, run_once
@@ -59,6 +60,10 @@ def over_texts(value: Any, path: Path) -> Any:
 def test_a_bundled_topology_runs_over_encoders(name: str, numbers: Path) -> None:
     mesh = over_texts(read_mesh(name).dump(), numbers)
     mesh.pop("placement", None)
+    if any(stream.get("private") for stream in mesh.get("streams", {}).values()):  # no tokenizer is made of these
+        bpe().save_pretrained(numbers.parent / "tokenizer")
+        for agent in mesh["agents"].values():
+            agent["model"]["hf"]["tokenizer"] = str(numbers.parent / "tokenizer")
     summary, _, _ = run_once(Request(parse(mesh), "inline"))
     for agent, facts in summary["agents"].items():
         assert facts["metrics"]["test"]["loss"] > 0, agent
