@@ -76,7 +76,7 @@ class Host:
         self.blueprint = blueprint
         self.dropped = self.plan.dropped
         self.seed = self.plan.spec.seed
-        self.fixed = self.plan.spec.train.batch_size
+        self.fixed = min(self.plan.spec.train.batch_size, len(table))  # rows of a forward whose bits must not vary
         self.streams = without(streams, blueprint.left_out)
         self.values = blueprint.values or facts.distinct(self.plan, table)  # also of samples that are not here
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import kdmesh
 from kdmesh.engine.check import examine
 from kdmesh.engine.checked import Checked
 from kdmesh.errors import MeshError
@@ -222,3 +223,18 @@ def test_a_compiled_module_keeps_the_names_of_its_weights(mesh: Any) -> None:
 def test_a_model_that_ends_in_a_softmax_is_said(mesh: Any, end: Any, said: bool) -> None:
     notes = check(norms(mesh, 32, Ending(end))).notes
     assert any("s: the model ends in a softmax" in note for note in notes) is said
+
+
+def test_a_batch_size_above_the_data_is_that_of_the_data():
+    """No forward is padded to more samples than there are."""
+    draw = torch.Generator().manual_seed(0)
+    parts = [(torch.randn(n, 6, generator=draw), torch.arange(n) % 3) for n in (40, 10, 10)]
+    found = []
+    for batch in (60, 10**9):
+        mesh = kdmesh.Mesh(data=kdmesh.data(*parts), train={"epochs": 2, "batch_size": batch})
+        for name in ("t", "s"):
+            mesh.agent(name, {"mlp": {"hidden": [8]}})
+        mesh.connect("ensemble", teachers="t", student="s", objective="kl")
+        agents = mesh.run(backend="inline").summary["agents"]
+        found.append({name: agent["weights_sha256"] for name, agent in agents.items()})
+    assert found[0] == found[1]
