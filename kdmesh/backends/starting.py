@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 SETTINGS = {
     "RAY_worker_niceness": "0",  # by Ray's own 15 a busy machine gives hosts next to nothing
-    "RAY_gcs_server_port_wait_time_s": "600",  # seconds: on a busy machine a start may take minutes, and Ray's own
-    "RAY_worker_register_timeout_seconds": "600",  # 30 to 60 end with processes killed and started again
+    # On a busy machine a start may take minutes, and Ray's own 30 to 60 seconds end with processes killed and started
+    # again. For its control store Ray waits this long also where that is dead.
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_worker_register_timeout_seconds": "600",
     "RAY_agent_register_timeout_ms": "600000",
 }
 """Ray's settings for an embedded one, where the environment does not say otherwise; read as its processes start."""

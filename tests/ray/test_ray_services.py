@@ -50,7 +50,7 @@ def found(command, service):
 
 @pytest.mark.parametrize(
     ("service", "opening"),
-    [("raylet", True), ("raylet", False), ("gcs_server", False)],  # Ray waits ten minutes for a GCS that never was
+    [("raylet", True), ("raylet", False), ("gcs_server", True), ("gcs_server", False)],
 )
 def test_what_stands_is_said_and_the_run_goes_on(tmp_path, unbroken, service, opening):
     command = Command(tmp_path, MESH, "--checkpoint-seconds", "1")
