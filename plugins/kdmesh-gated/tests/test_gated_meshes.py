@@ -110,6 +110,8 @@ def okddip_step(out, faithful, detach):
     for flow in flows:
         if flow["to"] in (["attention"], ["peers"]) and "as" not in flow:
             flow["detach"] = detach
+        if flow["from"] == ["peers"] and detach:  # a gradient into the mean of peers would go nowhere
+            flow["detach"] = True
     space = {"paper": "probs", "code": "logits"}[faithful]
     nodes = {"attention": {"rule": "attention", "per_target": True, "space": space}}
     mesh = one_step(flows=flows, consensus={**nodes, "peers": {"rule": "mean", "space": space}})
