@@ -46,7 +46,7 @@ class Events:
     ``path`` is the file that events are appended to, a line each, flushed at once, so that a killed run keeps them;
     None writes nothing. ``listeners`` are called in order with each event. One that raises is removed, and a `note`
     says so: who watches a run cannot end it. A listener with a ``close`` method is closed with the log. While a log is
-    open no other process opens it: it is the lock of its run.
+    open no other process opens it; a run's whole folder is held by :mod:`kdmesh.engine.lock`.
     """
 
     def __init__(self, path: Path | None = None) -> None:

@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, listeners: tuple[Listener, ...], sizes: dict[str, int], log: Path | None = None) -> None:
         """``sizes``: the steps of every part, in order; those of a control as its student's stage had them.
 
-        ``log``: of the whole, where it has one of its own beside those of its parts; it is then the lock of the run.
+        ``log``: of the whole, where it has one of its own beside those of its parts.
         """
         self.events, self.sizes = Events(log), sizes
         self.events.listeners += listeners

@@ -44,19 +44,19 @@ def parsed(content: bytes) -> dict[str, str]:
 
 
 def fault(root: Path, needed: Iterable[str]) -> str:
-    """Which file of a folder, or of a part in it, lacks or is not what was written; nothing if all of them stand.
+    """Which file of a folder, or of a part in it, is missing or changed; nothing if all are as they were written.
 
     ``needed``: the files without which it is not whole.
     """
     sums = told(root)
-    if lacks := [name for name in needed if name not in sums]:
-        return f"{lacks[0]} is not known to be whole"
+    if unknown := [name for name in needed if name not in sums]:
+        return f"{unknown[0]} is not known to be whole"
     for name, expected in sums.items():
         try:
             if sha256(inside(root, name)) != expected:
                 return f"{name} is not what was written"
         except (OSError, MeshError):
-            return f"{name} lacks"
+            return f"{name} is missing"
         if name.endswith(f"/{SUMS}") and (why := fault(part := inside(root, name).parent, ())):
             return f"{part.relative_to(root)}: {why}"
     return ""

@@ -96,9 +96,7 @@ def test_a_run_that_has_finished_is_closed_whoever_interrupts_that(tmp_path):
     while not command.shown.stat().st_size:  # its results are shown while Ray is still there
         assert time.monotonic() < deadline and command.process.poll() is None
         time.sleep(0.02)
-    command.process.send_signal(
-        signal.SIGINT
-    )  # at once: to look for Ray's processes first takes a busy machine too long
+    command.process.send_signal(signal.SIGINT)  # at once: to look for Ray's processes takes a busy machine too long
     code, said = command.end()
     assert code == 0 and "the run has finished" in said and "Traceback" not in said, said
     assert str(command.out) in command.shown.read_text(encoding="utf-8")
