@@ -21,6 +21,9 @@ from kdmesh.streams.texts import Texts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+DEAD, SOFTENED = "dead", "softened"
+Oddity = tuple[str, str, str]
+"""What is odd about answers: the agent, the stream ("" where it is the same on each), and DEAD or SOFTENED."""
 OURS = "kdmesh.builtin."  # made here, and tested to give and to keep what it should
 
 
@@ -73,6 +76,20 @@ def is_dead(value: Tensor | Lazy) -> bool:
         for part in parts
         if isinstance(part, Tensor) and part.is_floating_point() and part.dim() > 1 and part.numel()  # no logits: None
     )
+
+
+def is_softened(value: Tensor | Lazy) -> bool:
+    """Whether answers look like probabilities, where logits are due: rows within [0, 1] that sum to 1.
+
+    Of two classes and more: rows of one output tell nothing. Logarithms of probabilities are logits like any other:
+    a softmax, at any temperature, does not see what is added to a whole row.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() != 2 or value.shape[1] < 2:
+        return False
+    if not len(value) or not bool(((value >= 0) & (value <= 1)).all()):
+        return False
+    close = max(1e-4, torch.finfo(value.dtype).eps)
+    return bool(((value.float().sum(1) - 1).abs() <= close).all())
 
 
 def refuse_loss(loss: Any, own: Any) -> bool:

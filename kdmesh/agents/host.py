@@ -60,10 +60,10 @@ class Blueprint:
 
 
 class Report(NamedTuple):
-    """Of the steps that a host ran: mean losses by weights, and sources that are dead, as (agent, stream)."""
+    """Of the steps that a host ran: mean losses by weights, and what is odd about answers in some of them."""
 
     losses: dict[str, float]
-    dead: list[tuple[str, str]]
+    odd: list[guard.Oddity]
 
 
 class Host:
@@ -102,6 +102,7 @@ class Host:
         self._passes: dict[tuple[str, str], int] = {}  # forwards of the last publication, by agent and stream
         self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
         self.guesses: dict[str, Tensor] = {}
+        self._softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
 
     # -- building --------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class Host:
                 arrived.setdefault(step, []).append((op, value))
         exports: Bundle = {}
         everything = list(lesson.ops.values())
-        seen: Frame | None = None
+        odd: dict[guard.Oddity, None] = {}
         for step, ops in segment.work():
             frame = lesson.frames.get(step)
             if frame is None:
@@ -217,11 +218,11 @@ class Host:
             if step in segment.complete:
                 lesson.finish(frame)
                 del lesson.frames[step]
-                seen = frame
+                if lesson.looks(step):
+                    odd.update(dict.fromkeys(lesson.odd(frame)))
         for name, one in self.agents.items():
             self._count(segment.stage, name, one.forwards - before[name])
-        dead = [] if seen is None else lesson.dead(seen)  # in one step of many: it costs a pass over the answers
-        return exports, Report(lesson.update.report(), dead)
+        return exports, Report(lesson.update.report(), list(odd))
 
     def _count(self, stage: str, agent: str, forwards: int) -> None:
         if forwards:
@@ -259,16 +260,24 @@ class Host:
         publication = self.store.commit(key)
         return {} if publication is None else {key: _packed(publication)}
 
-    def receive(self, *published: dict[Key, Any]) -> list[tuple[str, str]]:
-        """Store what was published, here or elsewhere, one after the other; returns who is dead, as (agent, stream)."""
+    def receive(self, *published: dict[Key, Any]) -> list[guard.Oddity]:
+        """Store what was published, here or elsewhere, one after the other; returns what is odd about it."""
         device = next(iter(self.agents.values())).device
-        dead: dict[tuple[str, str], None] = {}
+        odd: dict[guard.Oddity, None] = {}
         for key, packed in (item for part in published for item in part.items()):
             values, more = next(iter(unpack({0: packed}, device).values()))
             self.store.put(key, values, more.get("present"), more.get("starts"))
             if guard.is_dead(values):
-                dead[key.source, key.stream] = None
-        return list(dead)
+                odd[key.source, key.stream, guard.DEAD] = None
+            if not key.what and self.softened(key.source, values):
+                odd[key.source, "", guard.SOFTENED] = None
+        return list(odd)
+
+    def softened(self, agent: str, answers: Any) -> bool:
+        """Whether the first logits that were seen of an agent look like probabilities."""
+        if agent not in self._softened and isinstance(answers, Tensor) and len(answers):
+            self._softened[agent] = guard.is_softened(answers)
+        return self._softened.get(agent, False)
 
     def export_state(self, agent: str) -> dict[str, Any]:
         """An agent's weights as they are now."""

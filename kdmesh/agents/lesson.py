@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.steps import Lesson as LessonPlan
 
 MASK = 2**63 - 1
+LOOK = 64  # steps of which the answers in one are looked at
 SETTLED = "#settled"  # among what a forward gave: its logits as they are before anyone is updated
 STRIDE = 0x9E3779B97F4A7C15  # odd: seeds of successive steps never repeat within 2**63
 
@@ -65,6 +66,7 @@ class Lesson:
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
         members = [edge for node in host.plan.consensus.values() for edge in node.inputs]
         self.sources = {edge.source for edge in (*plan.edges, *members)}
+        self._last = {*ends.values()}
         self.softens = shared_targets(plan.edges, host.objectives)
         self._sent: dict[Op, set[str]] = {}
         self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
@@ -391,11 +393,22 @@ class Lesson:
                     starts = self.host.agents[key.source].starts(lane.x, key.what)
                     self.host.store.record(key, len(lane), batch.at, tensor, at_once, starts)
 
-    def dead(self, frame: Frame) -> list[tuple[str, str]]:
-        """Sources whose answers in a step that is over are dead, as (agent, stream)."""
+    def looks(self, step: int) -> bool:
+        """Whether the answers of a step are looked at, which costs a pass over them.
+
+        They are in some of the first steps, the last, and every so many between: it depends on the step alone, so that
+        a resumed run says what an unbroken one does.
+        """
+        count = step + 1 - self.first
+        return count % LOOK == 0 or step + 1 in self._last or (count < LOOK and count & (count - 1) == 0)
+
+    def odd(self, frame: Frame) -> list[guard.Oddity]:
+        """What is odd about the answers in a step that is over."""
         answers = {(op.node, op.stream): settled(value)[0] for op, value in frame.values.items()}
         answers |= {(key[0], key[1]): value[0] for key, value in frame.kept.items()}
-        return [key for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]
+        dead = [(*key, guard.DEAD) for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]
+        agents = {agent: value for (agent, _), value in answers.items()}
+        return [*dead, *((name, "", guard.SOFTENED) for name in agents if self.host.softened(name, agents[name]))]
 
 
 def settled(value: Value) -> Value:

@@ -37,6 +37,7 @@ def evaluate(host: Host, one: Agent, stream: str) -> dict[str, float]:
     made = one.forwards
     logits, _ = one.still(lane.x, CHUNK)
     one.forwards = made  # measuring is not teaching
+    host.softened(one.name, logits)
     return metrics.quality(logits, truth, characters=lane.characters, classes=host.plan.spec.agents[one.name].labels)
 
 
@@ -122,7 +123,17 @@ def describe(host: Host, agent: Agent) -> dict[str, Any]:
         "updates": agent.weights.updates,
         "moved": agent.weights.moved,
         "reports": reports(host, agent),
+        "softened": host.softened(agent.name, None),
+        "majority": majority(host, agent),
     }
+
+
+def majority(host: Host, agent: Agent) -> float | None:
+    """The share of the most frequent class among what is asked of an agent on test; None where nothing is."""
+    if "test" not in host.streams:
+        return None
+    truth = host.feed.lane("test", agent.name, agent.device).truth
+    return None if truth is None or not len(truth) else int(truth.unique(return_counts=True)[1].max()) / len(truth)
 
 
 def reports(host: Host, agent: Agent) -> dict[str, dict[str, float]]:

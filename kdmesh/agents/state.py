@@ -128,7 +128,7 @@ def load(host: Host, stage: str, given: str | Part) -> None:
 
 def _weights(weights: Weights, keep: Any) -> dict[str, Any]:
     """A set of weights: state, optimiser, schedule, and gradients where an accumulation is under way."""
-    facts: dict[str, Any] = {"updates": weights.updates, "pending": weights.pending}
+    facts: dict[str, Any] = {"updates": weights.updates, "pending": weights.pending, "moved": weights.moved}
     for key, value in weights.module.state_dict().items():
         keep(value, "weights", weights.name, key)
     if weights.optimizer is not None:
@@ -154,7 +154,7 @@ def _weights(weights: Weights, keep: Any) -> dict[str, Any]:
 def _restore(weights: Weights, facts: dict[str, Any], found: dict[str, dict[tuple[str, ...], Tensor]]) -> None:
     name = weights.name
     weights.module.load_state_dict({key[1]: value for key, value in found["weights"].items() if key[0] == name})
-    weights.updates, weights.pending = facts["updates"], facts["pending"]
+    weights.updates, weights.pending, weights.moved = facts["updates"], facts["pending"], facts.get("moved")
     if weights.optimizer is not None and "groups" in facts:
         slots: dict[int, dict[str, Any]] = {}
         for (owner, index, slot), value in ((key, v) for key, v in found.get("optimizer", {}).items()):

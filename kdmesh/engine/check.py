@@ -17,7 +17,7 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import lineage, lonely, private, sizes, texts, untrained
+from kdmesh.engine import lineage, lonely, notes, private, sizes, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.engine.checked import Checked
 from kdmesh.engine.inputs import given
@@ -156,10 +156,8 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                         found.per_token.add((agent, name))
             logits = values.get(EXIT, logits)
             if ends.gave(logits):
-                found.notes.append(
-                    f"{agent}: the model ends in a softmax, and whoever reads it applies another one: its answers are "
-                    "softened twice; leave the softmax out of the model, or take its input by `exit`"
-                )
+                found.mark(notes.ends_in_softmax(agent))
+                found.softmaxes.add(agent)
             width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
             known[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)

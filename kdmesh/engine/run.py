@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine import dropping
+from kdmesh.agents.guard import DEAD, SOFTENED
+from kdmesh.engine import dropping, notes
 from kdmesh.engine.budget import stage_steps
 from kdmesh.engine.events import LOG, progressed
 from kdmesh.engine.stage import Paused, StageRun
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
+    from kdmesh.agents.guard import Oddity
     from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
     from kdmesh.backends._base import Backend
@@ -59,7 +61,7 @@ class Run:
         self.pausing = False
         self.drops = [] if folder is None else dropping.read(folder)
         self._measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
-        self.dead: dict[tuple[str, str], str] = {}  # (agent, stream) of sources that are, and what was said of it
+        self.odd: set[Oddity] = set()  # what was said of answers
         self._losses = 0
         self._done: set[str] = set()
 
@@ -177,6 +179,7 @@ class Run:
             self.stages[stage.name] = StageRun(self, stage, steps[stage.name], (folder, state))
             self.supply.published.update((source, stream) for source, stream in state["published"])
             self.supply.remember(stage)
+            self.odd.update((agent, stream, kind) for agent, stream, kind in state.get("odd", ()))
             if state["finished"]:
                 self._done.add(stage.name)
                 self.events.emit("stage_finished_before", stage=stage.name)
@@ -251,13 +254,12 @@ class Run:
             self._measured.setdefault(agent, {})[stream] = metrics
             self.events.emit("evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=metrics)
 
-    def tell_dead(self, sources: Iterable[tuple[str, str]]) -> None:
-        """Say once of a source that what it says on a stream is no answer; a loss that breaks of it ends the run."""
-        for agent, stream in sources:
-            if (agent, stream) not in self.dead:
-                text = f"{agent} is a dead source: what it says on {stream!r} holds NaN or infinite numbers"
-                self.dead[agent, stream] = text
-                self.events.emit("note", text=text)
+    def tell_odd(self, found: Iterable[Oddity]) -> None:
+        """Say once what is odd about answers, unless the check has said it."""
+        for oddity in found:
+            if oddity not in self.odd and (oddity[2] == DEAD or oddity[0] not in self.checked.softmaxes):
+                self.odd.add(oddity)
+                self.events.emit("note", text=notes.on_answers(oddity))
 
     def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""
@@ -297,10 +299,8 @@ class Run:
         described: dict[str, dict[str, Any]] = {}
         for part in (yield [self.backend.call(host, "describe") for host in self.plan.hosts]):
             described.update(part)
-        for owner in dict.fromkeys(
-            self.plan.owner[name] for name, facts in described.items() if facts["moved"] is False
-        ):
-            text = f"{owner} learned nothing: none of its {described[owner]['updates']} updates changed a weight"
+        self.tell_odd([(name, "", SOFTENED) for name, facts in described.items() if facts["softened"]])
+        for text in notes.learned_nothing(described, self.plan.owner):
             self.events.emit("note", text=text)
         return summarise(self, agents, consensus, described)
 

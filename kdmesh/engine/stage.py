@@ -77,10 +77,10 @@ class StageRun:
         run.events.emit("stage_finished", stage=stage.name, reason=self.reason or "spent", seconds=seconds)
 
     def publish(self, handles: list[Any]) -> Generator[list[Any], Any, None]:
-        """Wait for publications, and tell of sources that are dead."""
+        """Wait for publications, and tell what is odd about them."""
         for found in (yield handles):
             if isinstance(found, list):  # of a host that read some
-                self.run.tell_dead(found)
+                self.run.tell_odd(found)
 
     def _lines(self, lines: list[Line]) -> Generator[list[Any], Any, None]:
         for index in range(self.position.enter(0), len(lines)):
@@ -149,6 +149,7 @@ class StageRun:
                 "made": self.made,
                 "published": self.run.supply.published_of(self.stage),
                 "reason": self.reason,
+                "odd": sorted(self.run.odd),
             }
             checkpoints.complete(self.stage.name, folder, checkpoints.collect(folder, files), state)
             self._written = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.engine import notes
 from kdmesh.tasks import primary
 
 if TYPE_CHECKING:
@@ -102,32 +103,14 @@ def summarise(
         },
         "best_teacher": best_teacher(plan, agents, run.roles),
         "controls": {},
-        "notes": [*run.checked.marks, *run.dead.values(), *_at_chance(run, agents)],
+        "notes": [
+            *run.checked.marks,
+            *map(notes.on_answers, notes.ordered(run.odd, plan.spec.agents)),
+            *notes.learned_nothing(described, plan.owner),
+            *notes.at_chance(run, agents, described),
+        ],
         "rounds": [record for stage in plan.stages for record in run.stages[stage.name].records],
     }
-
-
-def _at_chance(run: Run, agents: dict[str, dict[str, Any]]) -> list[str]:
-    """Say which agents learned nothing: on test they are no better than to answer the most frequent class always."""
-    table, stream = run.checked.table, run.checked.streams.get("test")
-    if table.y is None or stream is None:
-        return []
-    counts = table.y[stream.rows].unique(return_counts=True)[1]
-    if len(counts) < 2:
-        return []
-    share = int(counts.max()) / len(stream.rows)
-    names = [
-        name
-        for name, metrics in agents.items()
-        if run.plan.owner[name] in run.plan.trainable and run.plan.spec.agents[name].labels is None
-        if (metrics.get("test") or {}).get("accuracy", 1.0) <= share
-    ]
-    if not names:
-        return []
-    return [
-        f"at chance, no better on test than the most frequent class ({share:.4f}): {', '.join(names)}; are the "
-        "features scaled, and is the learning rate right?"
-    ]
 
 
 def _made(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int | None:

@@ -166,7 +166,7 @@ class Teaching:
     def _note(self, lesson: Lesson, reports: list[Report], steps: int) -> None:
         for report in reports:
             self.losses.update(report.losses)
-            self.run.tell_dead(report.dead)
+            self.run.tell_odd(report.odd)
         self.done += steps
         self._count_saved(lesson, steps)
         self.run.events.emit(

@@ -87,9 +87,11 @@ def test_a_model_at_chance_is_named_when_the_run_is_over(tmp_path):
     mesh.flow("labels", ["good", "idle"], objective="ce")
     result = mesh.run(backend="inline", out=tmp_path)
     assert result["idle"].metrics["test"]["accuracy"] <= 0.5 < result["good"].metrics["test"]["accuracy"]
-    (note,) = result.summary["notes"]
+    still, note = result.summary["notes"]
+    assert still == "idle learned nothing: none of its 40 updates changed a weight"
     assert note.startswith("at chance") and "idle" in note and "good" not in note
-    assert json.loads((result.folder / "summary.json").read_text())["notes"] == [note]
+    assert note.endswith("are the features scaled, and is the learning rate right?")
+    assert json.loads((result.folder / "summary.json").read_text())["notes"] == [still, note]
     assert final_table(result.summary).caption.endswith(f"note: {note}")
 
 
@@ -122,3 +124,18 @@ def test_a_batch_above_the_data_with_drop_last_makes_none():
     mesh.flow("labels", "s", objective="ce")
     with pytest.raises(MeshError, match="make no full batch of 64"):
         mesh.run(backend="inline")
+
+
+@pytest.mark.parametrize(("shape", "what"), [((4,), "features"), ((1, 2, 2), "values of the samples")])
+def test_chance_is_the_share_of_the_most_frequent_class_of_test(shape, what):
+    """Nine of ten are of one class: to say that one always is right nine times out of ten, and nothing learned."""
+    x = torch.randn(100, *shape, generator=torch.Generator().manual_seed(0))
+    y = (torch.arange(100) % 10 == 0).long()
+    mesh = kdmesh.Mesh(data=kdmesh.data((x, y), test=(x[:40] + 1, y[:40])), train={"steps": 20, "batch_size": 20})
+    mesh.agent("s", MODEL, train={"optimizer": {"sgd": {"lr": 0.1}}})
+    mesh.flow("labels", "s", objective="ce")
+    result = mesh.run(backend="inline")
+    assert result["s"].metrics["test"]["accuracy"] == 0.9
+    (note,) = result.summary["notes"]
+    said = "at chance, no better on test than the most frequent class (0.9000): s; "
+    assert note == f"{said}are the {what} scaled, and is the learning rate right?"
