@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdmesh.builtin.objectives._base import Objective, Tempered, batchmean, elementmean, refuse_form
 from kdmesh.builtin.objectives._chunked import lazily
-from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, floored, kept, log_probs, probs
+from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, floored, kept, log_probs, possible, probs
 from kdmesh.builtin.objectives.aligned import Aligned
 from kdmesh.builtin.objectives.attention_kl import AttentionKL
 from kdmesh.builtin.objectives.attention_mse import AttentionMSE
@@ -47,6 +47,7 @@ __all__ = [
     "kept",
     "lazily",
     "log_probs",
+    "possible",
     "probs",
     "refuse_form",
 ]

@@ -189,15 +189,37 @@ def refuse_broken(losses: list[tuple[Term, Tensor]], step: int) -> None:
         value = float(loss.detach())
         if math.isfinite(value):
             continue
-        ranges = ""
+        ranges, instead = "", "a smaller learning rate, `clip`, or another temperature; the last checkpoint is kept"
         if term.seen is not None:
             own, signal = term.seen
-            ranges = f"; its own signal is {_range(own)}, the target {_range(signal.value)}"
+            if ruled_out := _ruled_out(own, signal):
+                ranges = f"; the student's logits are -inf in {ruled_out} places where its target has mass"
+                instead = (
+                    "the same mask on the target (whole logits: top_k gives every column some of its tail), `labels` of"
+                    " the agent (the classes that it knows), no mask, or an objective that is finite there, such as jsd"
+                )
+            else:
+                ranges = f"; its own signal is {_range(own)}, the target {_range(signal.value)}"
         raise RunFailed(
             f"the loss became {value} at step {step} on the flow {term.edge}{ranges}",
             where=f"agents.{term.edge.target}",
-            instead="a smaller learning rate, `clip`, or another temperature; the last checkpoint is kept",
+            instead=instead,
         )
+
+
+def _ruled_out(own: Tensor | Lazy, signal: Signal) -> int:
+    """In how many places of the first rows a label, or a target's mass, meets a logit of -inf; 0 where others broke."""
+    most = min(len(own), 256)
+    first = [v.detach().rows(0, most) if isinstance(v, Lazy) else v.detach()[:most] for v in (own, signal.value)]
+    logits, target = first
+    if signal.form == "hidden" or not bool((logits < math.inf).all()):  # NaN and inf: nobody has ruled anything out
+        return 0
+    never = logits == -math.inf
+    if signal.form == "labels":
+        return int(never.gather(1, target.clamp(0, never.shape[1] - 1)[:, None]).sum()) if target.dim() == 1 else 0
+    if target.shape != logits.shape:
+        return 0
+    return int((never & ((target.softmax(-1) if signal.form == "logits" else target) > 0)).sum())
 
 
 def _range(value: Tensor | Lazy) -> str:

@@ -18,7 +18,8 @@ class Sparse(Lazy):
     The convention: the tail's mass is spread evenly over the other columns, so that a row is a distribution and no mass
     is lost. Lost is what stood in the tail: a reader learns that it is flat. So is a row's offset, which a softmax does
     not see and a comparison of logits themselves does. Elsewhere the k columns are compared alone, renormalised, which
-    teaches more certainty than the source has; or with one bucket for the rest, of which only the sum is taught.
+    teaches more certainty than the source has; or with one bucket for the rest, of which only the sum is taught. A
+    column that the source rules out (-inf) has its share of the tail too.
 
     An ``index`` from ``columns`` on is of a column that was narrowed away. No gradient passes.
     """

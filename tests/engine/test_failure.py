@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.errors import RunFailed
@@ -29,6 +31,38 @@ def test_a_broken_loss_names_agent_step_flow_and_ranges(mesh: Any, tmp_path: Pat
     assert re.search(r"its own signal is .+, the target (in|nowhere finite)", error.value.what)
     events = [json.loads(line) for line in next(tmp_path.rglob("events.jsonl")).read_text().splitlines()]
     assert events[-1]["event"] == "run_failed" and "the loss became" in events[-1]["error"]
+
+
+class NeverTwo(nn.Linear):
+    """Rules out class 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).index_fill(1, torch.tensor([2], device=x.device), -torch.inf)
+
+
+@pytest.mark.parametrize("objective", ["kl", "ce", "ce of labels", "jsd"])
+def test_mass_where_a_student_rules_a_class_out_is_an_infinite_loss_that_is_named(
+    mesh: Any, tmp_path: Path, objective: str
+) -> None:
+    torch.manual_seed(0)
+    made = mesh([], train={"epochs": 1})
+    made.agent("t", nn.Linear(8, 3), update="frozen")
+    made.agent("s", NeverTwo(8, 3))
+    of_labels = objective == "ce of labels"
+    made.flow("labels" if of_labels else "t", "s", objective=objective.split()[0])
+    if of_labels:
+        made.flow("t", "s", objective="jsd")
+    if objective == "jsd":
+        made.run(backend="inline", out=tmp_path)  # finite whatever a side rules out
+        return
+    with pytest.raises(RunFailed) as error:
+        made.run(backend="inline", out=tmp_path)
+    assert error.value.where == "agents.s"
+    source = "labels" if of_labels else "t"
+    assert f"the loss became inf at step 0 on the flow {source} -> s" in error.value.what
+    places = r"\d+" if of_labels else "32"
+    assert re.search(f"the student's logits are -inf in {places} places where its target has mass", error.value.what)
+    assert "no mask, or an objective that is finite there, such as jsd" in str(error.value.instead)
 
 
 def test_the_last_checkpoint_is_whole(mesh: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.builtin.objectives._chunked import lazily
-from kdmesh.builtin.objectives._numerics import comparable, floored, tempered
+from kdmesh.builtin.objectives._numerics import comparable, floored, possible, probs, tempered
 from kdmesh.builtin.objectives._slopes import Rows
 from kdmesh.signals.lazy import Lazy
 
@@ -74,13 +74,17 @@ class Tempered(Objective):
     """An objective between distributions: both sides at ``temperature`` T, the loss times T² with ``t2_scale``.
 
     The gradient of a tempered loss shrinks as 1/T²; ``t2_scale`` undoes that, so one weight serves every temperature.
-    Classes with a logit of -inf have probability 0, and 0 log 0 is 0, on either side.
+    Classes with a logit of -inf have probability 0, and 0 log 0 is 0, on either side. A row of nothing else is no
+    distribution: the loss is NaN. Where ``unbounded``, the loss is infinite if the target gives mass to a class that
+    the student rules out so (its gradient is then that of the plain expression); a run stops at such a loss.
 
     A subclass writes :meth:`elements`, and :meth:`slope` to be fast over a large vocabulary. Targets in form `probs`
     are at T already and used as they are.
     """
 
     forms: ClassVar[tuple[str, ...]] = ("logits", "probs")
+    unbounded: bool = False
+    """Whether a log q of -inf counts where p > 0. If not, :meth:`elements` and :meth:`slope` get finite numbers."""
 
     def __init__(self, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__()
@@ -97,10 +101,19 @@ class Tempered(Objective):
         student, target = comparable(student, target, weights)
         log_q = tempered(student, self.temperature).log_softmax(-1)
         plain = log_q.device.type == "cpu" and not torch.compiler.is_compiling()
-        loss = batchmean(self.elements(log_q if plain else floored(log_q), target, form), weights)
-        if plain and not math.isfinite(loss.item()):  # reading a number is cheaper than flooring, which few need
-            loss = batchmean(self.elements(floored(log_q), target, form), weights)
+        loss = batchmean((self.elements if plain else self._guarded)(log_q, target, form), weights)
+        if plain and not math.isfinite(loss.item()):  # reading a number is cheaper than a guard, which few need
+            loss = batchmean(self._guarded(log_q, target, form), weights)
         return loss if self.scale == 1.0 else loss * self.scale
+
+    def _guarded(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
+        """:meth:`elements`, where 0 log 0 is 0."""
+        if not self.unbounded:
+            return self.elements(floored(log_q), target, form)
+        p = probs(target, form, self.temperature)
+        if self.distribution is not None:  # either is the same, and this one is made
+            target, form = p, "probs"
+        return self.elements(possible(log_q, p == 0), target, form)
 
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """Return the summands ``[B, ..., C]``, given the student's log-probabilities at T."""
@@ -119,7 +132,7 @@ class Tempered(Objective):
         """As :meth:`Objective.descend`, in place, by :meth:`slope` where there is one."""
         if not self._closed():
             return super().descend(logits, target, form, factors, spare, **facts)
-        rows = Rows.of(logits, target, form, self.temperature, spare)
+        rows = Rows.of(logits, target, form, self.temperature, spare, finite=not self.unbounded)
         losses = self.slope(rows)
         torch.mul(rows.q, factors[:, None] * (self.scale / self.temperature), out=logits)
         return torch.dot(losses, factors) * self.scale

@@ -59,6 +59,15 @@ def floored(log_p: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.nan_to_num(log_p, nan=math.nan, posinf=math.inf, neginf=floor, out=out)
 
 
+def possible(log_q: Tensor, absent: Tensor) -> Tensor:
+    """Log-probabilities with a finite number in place of -inf where ``absent`` (bool) says that the target has no mass.
+
+    There 0 log 0 is 0. A -inf elsewhere stays: mass on a class that the student rules out is an infinite loss.
+    """
+    floor = math.log(torch.finfo(log_q.dtype).tiny)
+    return log_q.masked_fill(absent & (log_q == -math.inf), floor)
+
+
 def log_probs(target: Tensor, form: str, temperature: float) -> Tensor:
     """Its logarithm: ``log_softmax`` of logits, given probabilities clamped at the smallest normal number; finite."""
     if form == "logits":

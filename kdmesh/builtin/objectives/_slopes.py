@@ -15,16 +15,20 @@ class Rows:
     """A few rows of both sides at T, ``[r, V]`` each, all of which may be overwritten."""
 
     q: Tensor  # the student's probabilities
-    log_q: Tensor
+    log_q: Tensor  # finite where q is 0, unless the objective is unbounded
     p: Tensor  # the target's
-    log_p: Tensor  # finite where p is 0, as log_q is
+    log_p: Tensor  # finite where p is 0
     spare: Tensor  # anything
 
     @classmethod
-    def of(cls, logits: Tensor, target: Tensor, form: str, temperature: float, spare: Tensor) -> Rows:
+    def of(
+        cls, logits: Tensor, target: Tensor, form: str, temperature: float, spare: Tensor, *, finite: bool = True
+    ) -> Rows:
         """Overwrite the student's logits, and put the rest into ``spare [4, r, V]``; the target stays as it is."""
         q, p, log_p, more = spare.unbind(0)
-        log_q = floored(soften(logits, temperature, q, logits), out=logits)
+        log_q = soften(logits, temperature, q, logits)
+        if finite:
+            floored(log_q, out=log_q)
         if form == "logits":
             floored(soften(target, temperature, p, log_p), out=log_p)
         else:
@@ -54,6 +58,15 @@ def logarithm(p: Tensor, out: Tensor) -> Tensor:
 def dots(a: Tensor, b: Tensor) -> Tensor:
     """Dot products of rows ``[r, V]``, ``[r]``."""
     return torch.linalg.vecdot(a, b)
+
+
+def expected(p: Tensor, values: Tensor) -> Tensor:
+    """``sum_v p values`` of rows, ``[r]``, where 0 times an infinite number is 0. May overwrite such ``values``."""
+    if values.device.type == "cpu":  # on a GPU reading a number would wait
+        sums = dots(p, values)
+        if bool(sums.isfinite().all()):
+            return sums
+    return dots(p, values.masked_fill_(p == 0, 0.0))
 
 
 def through_softmax(q: Tensor, a: Tensor) -> Tensor:

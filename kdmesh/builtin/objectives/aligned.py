@@ -7,13 +7,14 @@ both models give a probability are compared, by the chain rule.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Objective, refuse_form
-from kdmesh.builtin.objectives._numerics import log_probs
+from kdmesh.builtin.objectives._numerics import floored, log_probs, possible, tempered
 from kdmesh.builtin.objectives._spans import Counted, compared, grouped, picked, spans_of
 from kdmesh.signals.lazy import Lazy
 
@@ -33,7 +34,8 @@ class Aligned(Counted, Objective):
     Both are coarser than what the models say, so the loss is at most the divergence between their distributions over
     texts, as far as those are cut into these tokens: a text's other cuts into tokens count as other texts. A long span
     teaches little, since both models find any one text improbable. Spans where one side has no token, and targets of
-    weight 0, are not compared. N counts all rows of the student, so that a batch may be split anywhere.
+    weight 0, are not compared. N counts all rows of the student, so that a batch may be split anywhere. Infinite where
+    the target gives mass to an event that the student's logits of -inf rule out.
 
     ``weights [M]`` are the target rows'; a span has the least of its rows. ``report()``: shares of the student's rows,
     ``coverage`` of those in compared spans, ``token_coverage`` of those compared token by token.
@@ -105,7 +107,7 @@ class Aligned(Counted, Objective):
         i, j = alone[same], mate[same]
 
         def tokens(at: Tensor) -> Tensor:
-            log_q = log_probs(picked(student, i[at]), "logits", self.temperature)
+            log_q = tempered(picked(student, i[at]), self.temperature).log_softmax(-1)
             return self._divergence(log_q, log_probs(picked(target, j[at]).to(log_q.dtype), form, self.temperature))
 
         by_token = compared(tokens, len(i), max(student.shape[1], target.shape[1]), own.device) * factors[own[i]]
@@ -119,21 +121,24 @@ class Aligned(Counted, Objective):
         return (by_token.sum() + by_text.sum()) * (self.scale / max(len(student), 1))
 
     def _divergence(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        """The divergence of rows ``[P]`` over the shared token texts and the rest."""
+        """The divergence of rows ``[P]`` over the shared token texts and the rest; ``log_p`` is finite."""
         q, p = log_q[:, self.shared], log_p[:, self.source_shared]
         if not len(self.rest):
             p = p.log_softmax(-1) if len(self.source_rest) else p
         elif len(self.source_rest):
-            q = torch.cat([q, log_q[:, self.rest].logsumexp(-1, keepdim=True)], -1)
+            q = torch.cat([q, _together(log_q[:, self.rest])], -1)
             p = torch.cat([p, log_p[:, self.source_rest].logsumexp(-1, keepdim=True)], -1)
+        # what is ruled out has the smallest number, and a rest of such no more than all columns of it
+        q = possible(q, p < math.log(torch.finfo(p.dtype).tiny * (1 + log_p.shape[1])))
         return (p.exp() * (p - q)).sum(-1)
 
     def _texts(self, values: Tensor | Lazy, form: str, labels: Tensor, group: Tensor, text: Tensor) -> Tensor:
-        """The log-probability of each span's text: the sum of its true tokens'."""
+        """The log-probability of each span's text: the sum of its true tokens', -inf where one is ruled out."""
         at = text[group].nonzero().squeeze(1)
 
         def true(pairs: Tensor) -> Tensor:
-            said = log_probs(picked(values, at[pairs]), form, self.temperature)
+            rows = picked(values, at[pairs])
+            said = tempered(rows, self.temperature).log_softmax(-1) if form == "logits" else log_probs(rows, form, 1.0)
             return said.gather(-1, labels[at[pairs], None])[:, 0]
 
         said = compared(true, len(at), values.shape[1], at.device)
@@ -143,8 +148,16 @@ class Aligned(Counted, Objective):
 def _two_events(wanted: Tensor, said: Tensor) -> Tensor:
     """``KL`` between events of the log-probabilities ``wanted`` and ``said``, each against its opposite."""
     top = -torch.finfo(said.dtype).eps
+    said = possible(said, wanted < math.log(torch.finfo(said.dtype).tiny) + 1)
+    wanted = floored(wanted)
     p, q = wanted.clamp(max=top), said.clamp(max=top)
     return p.exp() * (p - q) - p.expm1() * (_opposite(p) - _opposite(q))
+
+
+def _together(log_q: Tensor) -> Tensor:
+    """The log-probability of any of some columns ``[P, 1]``; -inf if all are ruled out, without a NaN in a gradient."""
+    nothing = (log_q == -math.inf).all(-1, keepdim=True)
+    return floored(log_q).logsumexp(-1, keepdim=True).masked_fill(nothing, -math.inf)
 
 
 def _opposite(log_p: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from kdmesh.builtin.objectives._base import Tempered, batchmean
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
-from kdmesh.builtin.objectives._slopes import Rows, dots, soften
+from kdmesh.builtin.objectives._slopes import Rows, expected, soften
 from kdmesh.signals.lazy import Lazy
 
 # torch drops labels of -100 from numerator and denominator; here a sample without a label has weight 0 instead
@@ -29,8 +29,12 @@ class CrossEntropy(Tempered):
       temperature. Labels lie in ``[0, C)``; any other label of a sample whose weight is not 0 is an error of torch.
     - `logits`: ``F.cross_entropy(s / T, softmax(t / T)) * T**2``; `probs`: the same with the target as given. It is the
       forward KL plus the target's entropy, so both train a student alike. Smoothing does not apply.
+
+    Infinite where a label, smoothing (which gives every class mass) or the target asks for a class with a student's
+    logit of -inf.
     """
 
+    unbounded = True
     forms: ClassVar[tuple[str, ...]] = ("labels", "probs", "logits")
 
     def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0, t2_scale: bool = True) -> None:
@@ -63,7 +67,7 @@ class CrossEntropy(Tempered):
 
     def slope(self, rows: Rows) -> Tensor:
         """``q sum_v p - p``."""
-        losses = dots(rows.p, rows.log_q).neg_()
+        losses = expected(rows.p, rows.log_q).neg_()
         rows.q.mul_(rows.p.sum(-1, keepdim=True)).sub_(rows.p)
         return losses
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import probs
-from kdmesh.builtin.objectives._slopes import Rows, dots
+from kdmesh.builtin.objectives._slopes import Rows, expected
 
 NONE = 0  # torch's number of no reduction: what F.kl_div calls, without its bookkeeping
 
@@ -21,7 +21,11 @@ class ForwardKL(Tempered):
     Without weights it is, bit for bit, ``F.kl_div(F.log_softmax(s / T, -1), F.softmax(t / T, -1),
     reduction="batchmean") * T**2``. Where gradients pass through the target (`detach: false`) its logarithm is clamped:
     a probability that underflows to 0 would give ``kl_div`` a NaN gradient.
+
+    Infinite where the target gives mass to a class with a student's logit of -inf.
     """
+
+    unbounded = True
 
     def __init__(self, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__(temperature, t2_scale)
@@ -40,7 +44,7 @@ class ForwardKL(Tempered):
 
 
 def forward_slope(rows: Rows) -> Tensor:
-    """The slope of ``KL(p ‖ q)``."""
-    losses = dots(rows.p, rows.log_p.sub_(rows.log_q))
+    """The slope of ``KL(p ‖ q)``, of an unbounded objective."""
+    losses = expected(rows.p, rows.log_p.sub_(rows.log_q))
     rows.q.mul_(rows.p.sum(-1, keepdim=True)).sub_(rows.p)
     return losses

@@ -22,11 +22,13 @@ class JSD(Tempered):
 
     This is TRL's convention. As there, β = 0 is the forward KL and β = 1 the reverse KL, and that is a jump: the
     formula itself goes to 0 at both ends (over β or 1 - β it goes to those divergences). β = 0.5 is symmetric.
+
+    Finite whatever classes either side rules out; the ends are as :class:`ForwardKL` and :class:`ReverseKL`.
     """
 
     def __init__(self, beta: float = 0.5, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__(temperature, t2_scale)
-        self.beta = beta
+        self.beta, self.unbounded = beta, beta == 0
 
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``β p (log p - log m) + (1 - β) q (log q - log m)``, or a single divergence at the ends."""

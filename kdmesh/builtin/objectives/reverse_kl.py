@@ -16,8 +16,9 @@ class ReverseKL(Tempered):
     """``T² KL(q ‖ p)`` in nats, with student ``q = softmax(s / T)`` and target ``p = softmax(t / T)``; batchmean.
 
     Without weights it is ``F.kl_div(F.log_softmax(t / T, -1), F.log_softmax(s / T, -1), reduction="batchmean",
-    log_target=True) * T**2``. Given probabilities are clamped at the smallest normal number before their logarithm, so
-    a class that the target excludes costs the student much, not infinitely much.
+    log_target=True) * T**2``. A class that the target excludes (a probability of 0, a logit of -inf) counts as one of
+    the smallest normal number, 1.2e-38 in float32, so that it costs the student much, not infinitely much: votes and
+    masks exclude classes that a student's softmax gives some mass.
     """
 
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:

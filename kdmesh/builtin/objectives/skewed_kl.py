@@ -20,12 +20,12 @@ class SkewedKL(Tempered):
     """``T² KL(p ‖ m)`` in nats, ``m = α p + (1 - α) q``, target p, student q; batchmean.
 
     α is ``skew``, 0.1 in the paper; 0 is the forward KL. The published code leaves out the target's entropy, which
-    changes no gradient.
+    changes no gradient. Finite whatever classes the student rules out, but with α = 0.
     """
 
     def __init__(self, skew: float = 0.1, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__(temperature, t2_scale)
-        self.skew = skew
+        self.skew, self.unbounded = skew, skew == 0
 
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``p (log p - log m)``."""

@@ -18,7 +18,7 @@ from kdmesh.builtin.objectives._slopes import Rows, dots, through_softmax
 class SkewedReverseKL(Tempered):
     """``T² KL(q ‖ m)`` in nats, ``m = α q + (1 - α) p``, target p, student q; batchmean.
 
-    α is ``skew``, 0.1 in the paper; 0 is the reverse KL.
+    α is ``skew``, 0.1 in the paper; 0 is the reverse KL. Finite whatever classes either side rules out.
     """
 
     def __init__(self, skew: float = 0.1, temperature: float = 1.0, t2_scale: bool = True) -> None:

@@ -134,10 +134,35 @@ def test_the_network_is_a_trunk_and_branches_whose_logits_it_averages(shape):
 
 
 @pytest.mark.parametrize("masked", [(True, True), (True, False), (False, True)], ids=["both", "student", "target"])
-def test_taught_kl_of_logits_of_minus_infinity_is_finite(masked):
+def test_taught_kl_of_logits_of_minus_infinity(masked):
     sides = [torch.randn(4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1)]
     for side, out in zip(sides, masked, strict=True):
         side[:, 2] = -float("inf") if out else 0.5
         side.requires_grad_()
     loss = TaughtKL(through=True)(*sides, labels=torch.tensor([0, 1, 3, 4]))
+    if masked == (True, False):  # mass where only the student says never
+        assert loss == float("inf") and torch.autograd.grad(loss, sides[0])[0].isfinite().all()
+        return
     assert loss.isfinite() and all(part.isfinite().all() for part in torch.autograd.grad(loss, sides))
+
+
+@pytest.mark.parametrize(("masked", "infinite"), [("student", True), ("target", False), ("both", False)])
+def test_classes_that_are_ruled_out(masked, infinite):
+    """A target's mass where the student says -inf is infinite; else such a class is as if it were not there."""
+    student, target, labels = Z[0].clone(), Z[1].clone(), torch.tensor([0, 1, 3, 3, 0, 1])
+    if masked != "target":
+        student[:, 2] = -torch.inf
+    if masked != "student":
+        target[:, 2] = -torch.inf
+    leaf = student.requires_grad_()
+    loss = TaughtKL(2.0)(leaf, target, labels=labels)
+    loss.backward()
+    assert loss.isinf() == infinite and loss.isfinite() != infinite and leaf.grad.isfinite().all()
+    if masked == "both":
+        known = torch.tensor([0, 1, 3])
+        fewer = torch.tensor([0, 1, 2, 2, 0, 1])
+        rest = leaf.detach()[:, known].requires_grad_()
+        expected = TaughtKL(2.0)(rest, target[:, known], labels=fewer)
+        expected.backward()
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(leaf.grad[:, known], rest.grad)

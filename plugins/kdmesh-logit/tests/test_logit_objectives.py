@@ -143,7 +143,7 @@ def test_the_others_fare_as_if_silent_samples_were_not_there(objective, more):
 @pytest.mark.parametrize(
     "objective", [DKD(temperature=2.0), DIST(), StandardisedKL()], ids=lambda one: type(one).__name__
 )
-def test_logits_of_minus_infinity_leave_values_and_gradients_finite(objective, masked):
+def test_logits_of_minus_infinity_break_no_gradient(objective, masked):
     sides = [torch.randn(4, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1)]
     labels = {"labels": torch.tensor([0, 1, 3, 4])} if isinstance(objective, DKD) else {}
     for side, out in zip(sides, masked, strict=True):
@@ -151,7 +151,32 @@ def test_logits_of_minus_infinity_leave_values_and_gradients_finite(objective, m
     leaf = sides[0].clone().requires_grad_()
     loss = objective(leaf, sides[1], **labels)
     (gradient,) = torch.autograd.grad(loss, leaf)
-    assert loss.isfinite() and gradient.isfinite().all()
+    infinite = masked == (True, False) and not isinstance(objective, DIST)  # mass where only the student says never
+    assert (loss == float("inf") if infinite else loss.isfinite()) and gradient.isfinite().all()
     if all(masked) and isinstance(objective, StandardisedKL):
         kept = [side[:, [0, 1, 3, 4]] for side in sides]
         torch.testing.assert_close(loss.detach(), objective(*kept), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["logits", "probs"])
+@pytest.mark.parametrize("column", [1, 4], ids=["of no label", "of labels"])
+@pytest.mark.parametrize(("masked", "infinite"), [("student", True), ("target", False), ("both", False)])
+def test_classes_that_are_ruled_out_by_dkd(form, column, masked, infinite):
+    """A target's mass where the student says -inf is infinite; else such a class is as if it were not there."""
+    student, target = S.clone(), T.clone()
+    if masked != "target":
+        student[:, column] = -torch.inf
+    if masked != "student":
+        target[:, column] = -torch.inf
+    objective, leaf = DKD(temperature=2.0), student.requires_grad_()
+    given = (target / 2).softmax(-1) if form == "probs" else target
+    loss = objective(leaf, given, form=form, labels=LABELS)
+    loss.backward()
+    assert loss.isinf() == infinite and not loss.isnan() and leaf.grad.isfinite().all()
+    if (masked, column) == ("both", 1):
+        known = torch.tensor([0, 2, 3, 4])
+        rest = leaf.detach()[:, known].requires_grad_()
+        expected = objective(rest, given[:, known], form=form, labels=torch.tensor([1, 0, 3, 3]))
+        expected.backward()
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(leaf.grad[:, known], rest.grad)

@@ -5,7 +5,7 @@ Lan, Zhu and Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", 2018.
 
 from __future__ import annotations
 
-from kdmesh.objectives import Objective, batchmean, comparable, floored, kept, refuse_form
+from kdmesh.objectives import Objective, batchmean, comparable, floored, kept, possible, refuse_form
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +15,9 @@ class TaughtKL(Objective):
 
     The second term trains the *target* t on the labels, at T = 1. With K readers of one consensus, each of share 1 / K,
     the consensus gets one cross-entropy. It has a gradient only where the target does: the flow says `detach: false`.
+
+    Infinite where the target gives mass, or a label asks for, what a logit of -inf rules out: on the student's side in
+    the first term, on the target's in the second.
 
     ``through``: whether the KL's gradient reaches the target too. ONE's published code stops it.
     """
@@ -40,8 +43,9 @@ class TaughtKL(Objective):
         if labels is None:
             raise ValueError("TaughtKL teaches its target the true classes: labels=")
         student, target = comparable(student, target, weights)
-        log_q = floored(F.log_softmax(student / self.temperature, dim=-1))
-        log_p = floored(F.log_softmax((target if self.through else target.detach()) / self.temperature, dim=-1))
+        raw = F.log_softmax((target if self.through else target.detach()) / self.temperature, dim=-1)
+        log_q = possible(F.log_softmax(student / self.temperature, dim=-1), raw.exp() == 0)
+        log_p = floored(raw)
         loss = self.scale * batchmean(F.kl_div(log_q, log_p, reduction="none", log_target=True), weights)
         truth = F.cross_entropy(target, kept(labels, weights), reduction="none")
         return loss + self.share * batchmean(truth, weights)

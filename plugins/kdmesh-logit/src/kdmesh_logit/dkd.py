@@ -6,7 +6,7 @@ Zhao, Cui, Song, Qiu and Liang, "Decoupled Knowledge Distillation", 2022.
 from __future__ import annotations
 
 import torch
-from kdmesh.objectives import Objective, batchmean, comparable, floored, kept, log_probs, refuse_form
+from kdmesh.objectives import Objective, batchmean, comparable, kept, log_probs, possible, probs, refuse_form
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +15,8 @@ class DKD(Objective):
     """``T² (alpha KL(b_t ‖ b_s) + beta KL(o_t ‖ o_s))``, batchmean, at temperature T.
 
     ``b = (p_y, 1 - p_y)`` is the true class against the rest, ``o`` the distribution over the other classes. The
-    classic KL is ``alpha = 1`` with ``beta = 1 - p_y`` of the target. Needs the true classes, as ``labels``.
+    classic KL is ``alpha = 1`` with ``beta = 1 - p_y`` of the target. Needs the true classes, as ``labels``. Infinite
+    where the target gives mass to a class with a student's logit of -inf.
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, t2_scale: bool = True) -> None:
@@ -41,7 +42,10 @@ class DKD(Objective):
             raise ValueError("DKD needs the true classes: labels=")
         student, target = comparable(student, target, weights)
         own = F.one_hot(kept(labels, weights), student.shape[-1]).bool()
-        student_true, student_rest = _decoupled(floored(F.log_softmax(student / self.temperature, dim=-1)), own)
+        absent = probs(target, form, self.temperature) == 0
+        student_true, student_rest = _decoupled(
+            possible(F.log_softmax(student / self.temperature, dim=-1), absent), own
+        )
         target_true, target_rest = _decoupled(log_probs(target, form, self.temperature), own)
         true = F.kl_div(student_true, target_true, reduction="none", log_target=True)
         rest = F.kl_div(student_rest, target_rest, reduction="none", log_target=True)
