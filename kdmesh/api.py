@@ -23,7 +23,7 @@ from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, table_from
-from kdmesh.streams.learned import ATTRIBUTE
+from kdmesh.streams.learned import carry
 from kdmesh.streams.table import Table
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Mesh:
             module.load_state_dict({key: value[0] for key, value in unpack(state, torch.device("cpu")).items()})
             if (exit := run.plan.spec.agents[name].exit) is not None:
                 module = AtExit(module, exit)
-            setattr(module, ATTRIBUTE, run.checked.learned[name])
+            carry(module, run.checked.learned[name])
             found[name] = AgentResult(name, run.roles[name], module.eval(), {}, "")
         return found
 

@@ -21,7 +21,7 @@ from kdmesh.files import CONFIG, OURS, WEIGHTS, link_outside
 from kdmesh.imports import import_path, maker, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import ModelRef
-from kdmesh.streams.learned import ATTRIBUTE, in_header
+from kdmesh.streams.learned import carry, in_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,10 +75,9 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
             module = (AtExit(module, config.exit) if config.exit else module).eval()
             if config.scale is not None:
                 scale(module, config.scale["divided_by"])
-        said = in_header(elsewhere[0] if elsewhere else root / WEIGHTS)
-        setattr(
-            module, ATTRIBUTE, config.learned_from if said is None else said
-        )  # a mesh that it is given to looks there
+        said = [in_header(file) for file in elsewhere or sorted(root.glob("*.safetensors"))]
+        records = next((one for one in said if one is not None), config.learned_from)
+        carry(module, records)  # a mesh that it is given to looks there
         return module
 
 

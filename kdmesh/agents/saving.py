@@ -18,7 +18,7 @@ from kdmesh.agents.proving import prove
 from kdmesh.agents.references import refer
 from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, write, write_json
 from kdmesh.signals.compare import Comparison
-from kdmesh.streams.learned import LEARNED
+from kdmesh.streams.learned import LEARNED, brief
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,7 @@ def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path 
         elif own is None:
             _write_weights(host, agent, state, root)
         else:
-            own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent))
+            own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent), told=_learned(host, agent))
         _describe(host, agent, root, card, own is not None, bool(files))
         found = prove(host, agent, root, state, home if files else None)
     except Exception as error:  # of whatever library writes and reads: the run's other results must not be lost
@@ -110,8 +110,12 @@ def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path 
 
 
 def _write_weights(host: Host, agent: str, state: dict[str, Tensor], root: Path) -> None:
-    """Write the weights, and in the file itself what they have learned from: it may be moved away from the rest."""
-    save_file(state, root / WEIGHTS, {LEARNED: json.dumps(host.blueprint.learned.get(agent, []))})
+    save_file(state, root / WEIGHTS, _learned(host, agent))
+
+
+def _learned(host: Host, agent: str) -> dict[str, str]:
+    """What weights have learned from, for the header of their own file: it may be moved away from the rest."""
+    return {LEARNED: json.dumps(host.blueprint.learned.get(agent, []))}
 
 
 def _sources(host: Host, agent: str) -> list[Path]:
@@ -176,7 +180,7 @@ def _config(host: Host, agent: str, own: bool) -> dict[str, Any]:
         "input_shape": [] if host.reading.texts else list(host.table.shape),
         "classes": host.table.classes if spec.labels is None else len(spec.labels),
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
-        LEARNED: host.blueprint.learned.get(agent, []),
+        LEARNED: brief(host.blueprint.learned.get(agent, [])),
         **({"columns": host.table.features} if host.table.features else {}),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
         **({"scale": {"divided_by": host.table.divided_by}} if host.table.divided_by != 1 else {}),

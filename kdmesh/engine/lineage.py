@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from kdmesh.agents.build import origin
 from kdmesh.errors import MeshError
 from kdmesh.files import CONFIG, OURS, WEIGHTS
 from kdmesh.spec import DataSpec
-from kdmesh.streams.learned import ATTRIBUTE, LEARNED, Record, changes, in_header, overlap, record
+from kdmesh.streams.learned import LEARNED, Leak, Record, carried, changes, in_header, overlap, record, untold
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import nn
 
@@ -25,9 +27,8 @@ Learned = list[Record | None]
 
 
 def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
-    """Fill in ``found.learned``; refuse weights that may have learned a held-out sample, and mark what is not known."""
+    """Fill in ``found.learned``; refuse weights that have learned a held-out sample, and mark what is not known."""
     data = plan.spec.data or DataSpec.model_validate("python:given")
-    own = record(found.table, data)
     loaded: dict[str, Learned] = {}
     unknown: dict[str, None] = {}
     for owner in dict.fromkeys(plan.owner.values()):
@@ -35,20 +36,20 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
         for one in loaded[owner]:
             try:
                 leak = None if one is None else overlap(one, found.table, found.streams)
+                why = "" if one is None else untold(one, found.table)
             except ValueError:
-                one, leak = None, None
+                one, leak, why = None, None, ""
             if one is None:
                 unknown[owner] = None
-            if one is not None and leak is not None:
-                before = changes(one, found.table, data)
-                raise MeshError(
-                    f"these weights were trained on the same data, split in another way (data seed "
-                    f"{one['splits'].get('seed')}; here {data.seed}): {leak[1]} of the {leak[2]} {leak[0]} samples may "
-                    f"have taught them",
-                    where=where,
-                    instead=f"{before}, as when they were trained; or train them on this split",
+                continue
+            if leak is not None:
+                _tell(found, owner, where, one, leak, data)
+            if why:
+                found.mark(
+                    f"whether the weights of {owner} have learned samples that are tested here is not known: of "
+                    f"{one['source'] or one['dataset']}, from which they or their teachers learned, {why}"
                 )
-    found.learned = _everything(plan, loaded, own)
+    found.learned = _everything(plan, found, loaded, data)
     old = [name for name in unknown if _silent(plan, name)]
     if unknown and (data.seed or old):
         names = ", ".join(unknown if data.seed else old)
@@ -58,14 +59,39 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
         )
 
 
+def _tell(found: Checked, owner: str, where: str, one: Record, leak: Leak, data: DataSpec) -> None:
+    """Refuse weights that have learned samples of a held-out split; mark it of so few that figures cannot show them."""
+    said = f"{leak.count:,} of the {leak.whole:,} {leak.split} samples"
+    named = one["source"] or one["dataset"]
+    if leak.moved:
+        raise MeshError(
+            f"these weights were trained on the same data, split in another way (data seed "
+            f"{one['splits'].get('seed')}; here {data.seed}): {said} may have taught them",
+            where=where,
+            instead=f"{changes(one, found.table, data)}, as when they were trained; or train them on this split",
+        )
+    if leak.few:
+        found.mark(
+            f"{said} have the values of samples that the weights of {owner} or their teachers learned from {named}: no "
+            "more than data repeat by chance, or than the figures can show"
+        )
+        return
+    raise MeshError(
+        f"{said} were used to train these weights or their teachers, or to choose when to stop: they learned from "
+        f"{named}, data seed {one['splits'].get('seed')}, which has the same samples, perhaps in another order",
+        where=where,
+        instead=f"the {one['samples']:,} samples of {named} as they were split then, a {leak.split} file that shares "
+        "none with it, or weights that are trained on this split",
+    )
+
+
 def _loaded(plan: Plan, owner: str, modules: Mapping[str, nn.Module]) -> tuple[str, Learned]:
     """Where weights are loaded, and the records of what they have learned; none of weights that start here."""
     spec = plan.spec.agents[owner]
     if spec.weights is not None:
         return f"agents.{owner}.weights", told_by(Path(spec.weights))
     if owner in modules:
-        known = [list(vars(part)[ATTRIBUTE]) for part in modules[owner].modules() if ATTRIBUTE in vars(part)]
-        return f"agents.{owner}", [one for part in known for one in part] if known else [None]
+        return f"agents.{owner}", carried(modules[owner])
     path = spec.model.config.get("path") if spec.model is not None else None
     if isinstance(path, str):
         return f"agents.{owner}.model.{spec.model.name if spec.model else ''}.path", told(Path(path))
@@ -75,10 +101,11 @@ def _loaded(plan: Plan, owner: str, modules: Mapping[str, nn.Module]) -> tuple[s
 def told(folder: Path) -> Learned:
     """What a folder that kdmesh wrote says its weights have learned; of any other folder it is not known.
 
-    The weights' file is asked first: another may have been put into its place, or it into another's folder.
+    The weights' files are asked first: others may have been put into their place, or they into another's folder.
     """
-    if (said := in_header(folder / WEIGHTS)) is not None:
-        return said
+    for file in (folder / WEIGHTS, *sorted(folder.glob("*.safetensors"))):
+        if (said := in_header(file)) is not None:
+            return said
     config = _config(folder)
     learned = config.get(LEARNED) if config else None
     return learned if isinstance(learned, list) else [None]
@@ -108,23 +135,48 @@ def _silent(plan: Plan, owner: str) -> bool:
     return config is not None and "learned_from" not in config
 
 
-def _everything(plan: Plan, loaded: dict[str, Learned], own: Record) -> dict[str, Learned]:
+def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: DataSpec) -> dict[str, Learned]:
     """What each agent has learned when the run is over: of these data, of what it started from, of its teachers."""
-    begun: dict[str, Learned] = {name: [own] if owner in plan.trainable else [] for name, owner in plan.owner.items()}
-    if not any(loaded.values()):
-        return begun
     before: dict[str, dict[str, None]] = {}  # node -> those that it hears, follows, or starts like
     for edge in plan.edges:
         before.setdefault(edge.target, {})[edge.source] = None
     for name, owner in plan.owner.items():
         ema = plan.spec.agents[owner].ema
-        before.setdefault(name, {}).update(dict.fromkeys([origin(plan, owner), *([ema.of] if ema else [])]))
-    for name, learned in begun.items():
+        alike = [other for other, of in plan.owner.items() if of == owner]  # what one of them learns all have learned
+        before.setdefault(name, {}).update(dict.fromkeys([*alike, origin(plan, owner), *([ema.of] if ema else [])]))
+    made: dict[bytes, Record] = {}
+    begun: dict[str, Learned] = {}
+    for name, owner in plan.owner.items():
         reached = {name: None}
         for node in (waiting := [name]):  # grows while it is read
             new = [other for other in before.get(node, ()) if other not in reached]
             reached.update(dict.fromkeys(new))
             waiting += new
+        learned: Learned = [_own(plan, found, data, reached, made)] if owner in plan.trainable else []
         learned += [one for node in reached if node in plan.owner for one in loaded[plan.owner[node]]]
         begun[name] = [one for number, one in enumerate(learned) if one not in learned[:number]]
     return begun
+
+
+def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], made: dict[bytes, Record]) -> Record:
+    """The record of the samples of this run that reach an agent or whom it hears; private ones are only counted."""
+    count = len(found.table)
+    taught, chose, private = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
+    for edge in plan.edges:
+        if edge.target in reached:
+            stream = found.streams[edge.stream]
+            alone = stream.shards is not None and edge.target in stream.shards
+            taught[stream.rows_for(edge.target) if alone else stream.rows] = True
+    if "validation" in found.streams:
+        chose[found.streams["validation"].rows] = True
+    for stream in found.streams.values():
+        if stream.private:
+            private[stream.rows] = True
+    if found.reading.trained and "train" in found.streams:  # vocabularies are made from it
+        taught[found.streams["train"].rows] = True
+    hidden = int((private & (taught | chose)).sum())
+    key = taught.numpy().tobytes()  # agents that learned the same have one record
+    if key not in made:
+        learned, used = ((part & ~private).nonzero().flatten() for part in (taught, chose))
+        made[key] = record(found.table, data, learned, used, hidden)
+    return made[key]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from kdmesh.streams.learned import HELD_OUT
 from kdmesh.streams.table import NOT_ASKED
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 SHOWN = 5  # names that are written out
 WIDE = 100.0  # a feature's spread beyond which it is called unscaled
-CHUNK = 2**22  # values that are hashed at a time
 FEW = 2.0  # samples a class below which classes look like ids
 
 
@@ -35,7 +33,8 @@ def leaks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
     held = [name for name in ("test", "validation") if name in streams]
     if not held:
         return []
-    keys, found = _keys(table), []
+    keys = table.keys
+    found = []
     for name in held:
         learned = torch.cat([keys[streams[part].rows] for part in HELD_OUT[name] if part in streams])
         own = keys[streams[name].rows]
@@ -97,21 +96,3 @@ def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:
 def _some(names: Sequence[str | int]) -> str:
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(map(str, names[:SHOWN])) + more
-
-
-def _keys(table: Table) -> Tensor:
-    """A number for each sample, ``[N]`` int64, that equal samples share; others do so by a chance of about 2**-40."""
-    if isinstance(table.x, Texts):
-        seen: dict[object, int] = {}
-        fields = ((one.text, one.pair, one.prompt, one.messages, one.spans) for one in table.x)
-        return torch.tensor([seen.setdefault(one, len(seen)) for one in fields], dtype=torch.int64)
-    flat = table.x.flatten(1)
-    weights = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=torch.Generator().manual_seed(0)) | 1
-    size = max(1, CHUNK // flat.shape[1])
-    return torch.cat([_mixed(part.contiguous().view(torch.int32)) @ weights for part in flat.split(size)])
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    """Spread the bits of float32 values, whose low ones are often zero, over 64."""
-    wide = bits.long() * -7046029254386353131
-    return (wide ^ (wide >> 29)) * -4658895280553007687

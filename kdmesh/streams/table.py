@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdmesh.errors import MeshError
+from kdmesh.streams.contents import keys
 from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ class Table:
             "x_sha256": self.x.digest().hex() if isinstance(self.x, Texts) else _sha256(self.x),
             "y_sha256": None if self.y is None else _sha256(self.y),
         }
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """What each sample is, ``[N]`` int64, see :func:`kdmesh.streams.contents.keys`."""
+        return keys(self.x)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -11,6 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import nn
@@ -24,8 +25,8 @@ def own_memory(module: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def align(file: Path) -> None:
-    """Write a safetensors file anew with its tensors in another order.
+def align(file: Path, more: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file anew with its tensors in another order, and ``more`` metadata in its header.
 
     The format allows no gaps, so the tensors whose size is a multiple of 64 bytes come first, then other matrices, of
     which the first is aligned, and then vectors, which no product reads.
@@ -34,7 +35,8 @@ def align(file: Path) -> None:
     with file.open("rb") as source, anew.open("wb") as target:
         size = int.from_bytes(source.read(8), "little")
         header: dict[str, Any] = json.loads(source.read(size))
-        told = {name: header.pop(name) for name in ("__metadata__",) if name in header}
+        metadata = {**header.pop("__metadata__", {}), **(more or {})}
+        told: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
         at = 0
         order = sorted(header, key=lambda name: (*_place(header[name]), name))
         for name in order:

@@ -12,7 +12,7 @@ from kdmesh.text.source import quiet
 from kdmesh.text.tokenizers import begin_with
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerFast
@@ -28,11 +28,13 @@ def export(
     tokenizer: PreTrainedTokenizerFast,
     begin: int | None = None,
     ends: Sequence[int] = (),
+    told: Mapping[str, str] | None = None,
 ) -> None:
     """Write a ``save_pretrained`` folder: safetensors, configuration, tokenizer, of a language model how it generates.
 
     ``begin``: the token before every plain text that was learned, which the tokenizer writes by itself from here on;
-    ``ends``: the tokens that ended what was learned, at which the folder's model stops to generate.
+    ``ends``: the tokens that ended what was learned, at which the folder's model stops to generate;
+    ``told``: what the header of every weights file says beside, since files are moved without their folder.
 
     Low-rank updates are merged into the weights, and saved by themselves in ``adapter/``; a prefix cannot be merged:
     the folder then holds the model without it, and ``adapter/`` the prefix.
@@ -46,8 +48,8 @@ def export(
         net = plain(model)
         settle(net, tokenizer, model.task == LANGUAGE, begin, ends)
         net.save_pretrained(folder)
-        for file in folder.glob("*.safetensors"):
-            align(file)
+        for file in folder.rglob("*.safetensors"):
+            align(file, told)
         tokenizer.save_pretrained(folder)
 
 

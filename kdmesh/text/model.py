@@ -13,7 +13,7 @@ from kdmesh.streams.tokens import starts_of
 from kdmesh.text.probes import is_projection, keeps_apart, takes_types
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -188,12 +188,17 @@ class TextModel(nn.Module):
         return like.new_empty(len(x) if self.task == "classification" else len(x.units), self.classes)
 
     def export(
-        self, folder: Path, tokenizer: PreTrainedTokenizerFast, begin: int | None = None, ends: Sequence[int] = ()
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerFast,
+        begin: int | None = None,
+        ends: Sequence[int] = (),
+        told: Mapping[str, str] | None = None,
     ) -> None:
         """See :func:`kdmesh.text.export.export`."""
         from kdmesh.text.export import export
 
-        export(self, folder, tokenizer, begin, ends)
+        export(self, folder, tokenizer, begin, ends, told)
 
     def sources(self) -> list[Path]:
         """The files that the whole model was read from: its configuration and weights; none where others made it."""

@@ -206,4 +206,4 @@ def test_which_data_are_the_same(change, found):
     leak = overlap(before, now, resolve(now, data, {}))
     assert (leak is None) == (found is None)
     if found is not None:
-        assert leak[0] == found[0] and found[1] <= leak[1] <= leak[2] == 40
+        assert leak.split == found[0] and found[1] <= leak.count <= leak.whole == 40

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from importlib.util import find_spec
+
 import pytest
 import torch
+from safetensors import safe_open
 from text_meshes import bert, write
+from transformers import AutoModelForSequenceClassification
 
 import kdmesh
 from kdmesh.builtin.models.offers import TokenizerConfig
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
+from kdmesh.streams.contents import Keys
+from kdmesh.streams.learned import in_header
 from kdmesh.text.tokenizers import make
 
 
@@ -34,6 +42,50 @@ def test_a_saved_folder_is_refused_beside_another_split(tmp_path):
         with pytest.raises(MeshError, match="split in another way") as error:
             made.run(backend="inline")
         assert error.value.where == "agents.t.model.hf.path" and "data.seed: 0" in error.value.instead
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with texts, and an agent that learned some of them."""
+    root = tmp_path_factory.mktemp("texts")
+    made = mesh(root)
+    made.agent("t", {"hf": {**bert()["hf"], "lora": {"rank": 2}}} if find_spec("peft") else bert())
+    made.flow("labels", "t", objective="ce")
+    return made.run(backend="inline", out=root).folder / "agents" / "t"
+
+
+@pytest.mark.parametrize("moved", ["the folder", "weights alone", "weights over others", "a copy of others"])
+def test_weights_that_leave_their_folder_say_what_they_learned(folder, tmp_path, moved):
+    """Texts in another order, and a folder without kdmesh.json, or with that of another agent, or other weights."""
+    shutil.copytree(folder, at := tmp_path / "agent")
+    said = json.loads((at / "kdmesh.json").read_text())
+    header = in_header(at / "model.safetensors")
+    assert Keys(header[0]["seen"]["taught"]).count == said["learned_from"][0]["seen"]["taught"]["count"] > 20
+    for file in at.rglob("*.safetensors"):  # of an adapter too
+        with safe_open(file, "pt") as opened:
+            assert opened.metadata()["format"] == "pt" and json.loads(opened.metadata()["learned_from"]) == header
+    if moved == "weights alone":
+        (at / "kdmesh.json").unlink()
+    if moved == "weights over others":
+        (at / "kdmesh.json").write_text(json.dumps({**said, "learned_from": []}))
+    if moved == "a copy of others":  # as transformers saves them, who knows nothing of records
+        net = AutoModelForSequenceClassification.from_pretrained(at)
+        net.save_pretrained(at)
+    lines = write(tmp_path).read_text().splitlines()
+    texts = tmp_path / "turned.jsonl"
+    texts.write_text("\n".join(lines[::-1]))
+    made = kdmesh.Mesh(
+        data={"dataset": {"text": {"path": str(texts), "label": "label"}}}, train={"steps": 2, "batch_size": 8}
+    )
+    made.agent("t", {"hf": {"path": str(at), "max_length": 48}}, update="frozen")
+    made.agent("s", bert())
+    made.connect("ensemble", teachers="t", student="s", objective="kl")
+    if moved == "a copy of others":
+        assert any("the samples are not recorded one by one" in text for text in examine(made.plan()).marks)
+        return
+    with pytest.raises(MeshError, match="test samples were used to train these weights") as error:
+        examine(made.plan())
+    assert error.value.where == "agents.t.model.hf.path"
 
 
 OWN = {"shards": {"by": "column", "column": "domain", "of": ["a", "b", "c"]}, "private": True}

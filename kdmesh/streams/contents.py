@@ -1,0 +1,92 @@
+"""What a sample is, whatever file, order or split it came by: one 64-bit number made of its values alone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from kdmesh.streams.texts import Texts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST = 2**19
+"""Keys that a record holds, 4 MiB; of more samples it holds those of the smallest keys, which is a fair draw."""
+
+_CHUNK = 2**22  # values that are hashed at a time
+
+
+def keys(x: Tensor | Texts) -> Tensor:
+    """Return a key for each sample, ``[N]`` int64, which equal samples share, in any table, on any machine.
+
+    Others share one by a chance of 2**-64. A sample of numbers is its float32 values in order, whatever its shape; of
+    values that are all ``k / 255``, as images often are, the whole numbers ``k``. A text is its words: text, pair,
+    prompt, turns and tools. What is to be learned of it, a label or spans, does not count.
+    """
+    if isinstance(x, Texts):
+        fields = ([one.text, one.pair, one.prompt, one.messages, one.tools] for one in x)
+        return _numbers([_digest(json.dumps(one).encode()) for one in fields])
+    flat = x.detach().float().flatten(1)
+    rows = max(1, _CHUNK // max(flat.shape[1], 1))
+    found: list[bytes] = []
+    for part in flat.split(rows) if len(flat) else ():
+        data = memoryview(_plain(part).numpy().tobytes())
+        size = len(data) // len(part)
+        found += [_digest(data[at : at + size]) for at in range(0, len(data), size)]
+    return _numbers(found)
+
+
+def pack(found: Tensor) -> dict[str, Any]:
+    """Return keys as JSON: how many different ones there are, ``count``, and in ``keys`` at most :data:`MOST` of them.
+
+    They are sorted, 8 bytes each, little-endian, in base64.
+    """
+    every = found.unique()
+    kept = every[:MOST].numpy().astype("<i8").tobytes()
+    return {"count": len(every), "keys": base64.b64encode(kept).decode()}
+
+
+class Keys:
+    """The keys of a record: which samples are among them, as far as it holds them all."""
+
+    def __init__(self, packed: dict[str, Any]) -> None:
+        """``packed``: of :func:`pack`; anything else is a KeyError, TypeError or ValueError."""
+        try:
+            raw = base64.b64decode(packed["keys"], validate=True)
+            held = torch.from_numpy(np.frombuffer(raw, "<i8").astype(np.int64))
+        except binascii.Error as error:
+            raise ValueError(str(error)) from None
+        self.count = int(packed["count"])
+        if self.count < len(held) or (self.count > len(held) and not len(held)):
+            raise ValueError(f"{len(held)} keys of {self.count}")
+        self._held, self._whole = held, self.count == len(held)
+
+    def told(self, asked: Tensor) -> Tensor:
+        """Whether the record can tell of samples with these keys, ``[N]`` bool: of some it would not hold the key."""
+        return torch.ones(len(asked), dtype=torch.bool) if self._whole else asked <= self._held[-1]
+
+    def have(self, asked: Tensor) -> Tensor:
+        """Whether samples with these keys are among them, ``[N]`` bool."""
+        return torch.isin(asked, self._held)
+
+
+def _plain(values: Tensor) -> Tensor:
+    """Float32 rows ``[n, d]`` in the form that is hashed: no -0.0, and pixels as whole numbers."""
+    values = values + 0.0
+    whole = (values * 255).round()
+    pixels = ((whole / 255 == values) & (whole >= 0) & (whole <= 255)).all(1)
+    return torch.where(pixels[:, None], whole, values)
+
+
+def _digest(data: Any) -> bytes:
+    return sha256(data).digest()[:8]
+
+
+def _numbers(digests: list[bytes]) -> Tensor:
+    return torch.from_numpy(np.frombuffer(b"".join(digests), "<i8").astype(np.int64))
