@@ -50,6 +50,21 @@ def events(folder):
     return [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def test_what_others_print_meanwhile_stands_among_messages_and_not_among_tables(run, monkeypatch):
+    from kdmesh.backends.inline import InlineBackend
+
+    opened = InlineBackend.open
+
+    def loud(self, *args):
+        print("(raylet) a worker died")
+        opened(self, *args)
+
+    monkeypatch.setattr(InlineBackend, "open", loud)
+    code, out, said, _ = run(MESH.replace("train: 200", "train: 40").replace("epochs: 2", "steps: 2"))
+    assert code == 0 and "(raylet)" in said
+    assert "(raylet)" not in out and "student" in out
+
+
 def test_a_run_prints_its_result_and_writes_its_folder(run):
     code, out, _, (folder,) = run(MESH)
     assert code == 0
