@@ -82,8 +82,9 @@ class RayBackend(Backend):
         self._opened = (blueprint, source)
         needs = needs_of(blueprint.plan)
         cpus = math.ceil(sum(need.cpus for need in needs.values()))
-        if self._owned and ray.is_initialized() and ray.cluster_resources().get("CPU", 0) < cpus:
-            self.close()  # it was started for a smaller run
+        own = self._owned and ray.is_initialized()
+        if own and (_broken() or ray.cluster_resources().get("CPU", 0) < cpus):
+            self.close()  # without a raylet Ray ends this process at its next call; or it was started for a smaller run
         self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
         if self._owned and self._guard is None and self.address is None:  # to join a cluster starts nothing
             room = new_room()
@@ -342,6 +343,12 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _broken() -> bool:
+    """Whether a service has died that this process started, and without which Ray cannot go on."""
+    node = ray._private.worker._global_node
+    return node is not None and any(name in ("raylet", "gcs_server") for name, _ in node.dead_processes())
 
 
 def _refuse_nodes(faults: list[str]) -> None:

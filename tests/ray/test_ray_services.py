@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -70,3 +72,30 @@ def test_what_stands_is_said_and_the_run_goes_on(tmp_path, unbroken, service, op
         assert bits(command.summary()) == unbroken
     else:  # there is no folder yet: nothing was begun
         assert opening and not list(command.out.glob("*/*")), said
+
+
+BETWEEN = """
+import os, signal, sys
+from kdmesh.backends import Session
+from kdmesh.engine.launch import Request, run_once
+from kdmesh.spec.read import parse
+
+data, agents = {"dataset": "digits", "train": 128}, {"a": {"model": {"mlp": {"hidden": [4]}}}}
+mesh = parse({"data": data, "agents": agents, "train": {"steps": 2}})
+with Session("ray") as session:
+    before = run_once(Request(mesh), session=session)[0]
+    import ray
+    (service,) = ray._private.worker._global_node.all_processes[sys.argv[1]]
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait()
+    after = run_once(Request(mesh), session=session)[0]
+print(before["agents"]["a"]["weights_sha256"] == after["agents"]["a"]["weights_sha256"])
+"""
+
+
+@pytest.mark.parametrize("service", ["raylet", "gcs_server"])
+def test_a_service_that_died_between_two_runs_is_started_anew(service):
+    """As between seeds, while controls train: a call to a Ray without its raylet would end this process, in silence."""
+    command = [sys.executable, "-c", BETWEEN, service]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
+    assert done.returncode == 0 and done.stdout.strip().endswith("True"), done.stdout + done.stderr[-4000:]
