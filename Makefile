@@ -44,6 +44,7 @@ shakespeare: $(RUN_READY)
 
 chaos: $(DEV_READY)
 	$(BIN)/python tests/chaos/long.py
+	$(BIN)/python tests/chaos/asked.py
 
 docs: $(RUN_READY)
 	$(BIN)/python docs/generate.py

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from points import Deaths
 
 
-class Doomed(Command):
+class Alone(Command):
+    """A command of which nothing may stay, not even what no mark tells of."""
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end, of its children too."""
+        code, said = super().end()
+        left = holders(temporary(self.process.pid))
+        assert not left, f"left behind: {left}"
+        return code, said
+
+
+class Doomed(Alone):
     """`kdmesh run` with points; `kdmesh resume` without."""
 
     def __init__(self, folder: Path, text: str, planned: Deaths, *arguments: str) -> None:
@@ -43,13 +54,6 @@ class Doomed(Command):
             start_new_session=True,
         )
         return None
-
-    def end(self) -> tuple[int, str]:
-        """Wait for the end, of its children too, those that no mark tells of as well."""
-        code, said = super().end()
-        left = holders(temporary(self.process.pid))
-        assert not left, f"left behind: {left}"
-        return code, said
 
 
 def main(folder: Path, arguments: list[str]) -> int:
