@@ -18,6 +18,7 @@ from kdmesh.engine.experiment import Experiment
 from kdmesh.engine.launch import Request
 from kdmesh.engine.resume import begun, refuse_part
 from kdmesh.errors import MeshError, nearest
+from kdmesh.files import found_at
 from kdmesh.graph.plan import Plan, make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
@@ -28,6 +29,15 @@ from kdmesh.streams.table import Table
 
 if TYPE_CHECKING:
     from kdmesh.engine.run import Run
+
+
+GROWING: dict[str, type[dict[str, Any]] | type[list[Any]]] = {
+    "agents": dict,
+    "connect": list,
+    "flows": list,
+    "consensus": dict,
+}
+"""The sections of a mesh to which methods of :class:`Mesh` add."""
 
 
 @dataclass
@@ -61,7 +71,7 @@ class Result:
 
     def __getitem__(self, name: str) -> AgentResult:
         if name not in self.agents:
-            raise MeshError(f"no agent {name!r} in this run", instead=nearest(name, self.agents, "agents"))
+            raise MeshError(f"no agent {name!r} in this run", instead=nearest(str(name), self.agents, "agents"))
         return self.agents[name]
 
 
@@ -74,7 +84,13 @@ class Mesh:
             what = f"found {type(data).__name__}"
             raise MeshError(what, where="data", instead="kdmesh.data(train, test=...), or what a file says: 'digits'")
         self.table = data if isinstance(data, Table) else None
-        self._fields: dict[str, Any] = {"agents": {}, "connect": [], "flows": [], "consensus": {}, **fields}
+        self._fields: dict[str, Any] = {**{name: kind() for name, kind in GROWING.items()}, **fields}
+        for name, kind in GROWING.items():  # copies: `agent`, `connect` ... add to them
+            given = self._fields[name]
+            if not isinstance(given, kind | tuple if kind is list else kind):
+                instead = '{"NAME": {...}}' if kind is dict else "a list"
+                raise MeshError(f"found {type(given).__name__}", where=name, instead=instead)
+            self._fields[name] = kind(given)
         if not isinstance(splits := self._fields.pop("splits", {}), dict):
             what = f"found {type(splits).__name__}"
             raise MeshError(what, where="splits", instead='fields of `data` by name: {"validation": 0.1, "seed": 0}')
@@ -86,7 +102,15 @@ class Mesh:
 
     @classmethod
     def read(cls, source: str | Path, *overrides: str, data: Any = None) -> Mesh:
-        """A mesh from a YAML file or a bundled name, with `path=value` overrides."""
+        """A mesh from a YAML file or a bundled name, with `path=value` overrides.
+
+        ``data``: in place of the file's, as for :class:`Mesh`. Raises MeshError for whatever is wrong in them.
+        """
+        _a_path(source, "Mesh.read", instead="the path of a mesh file, or the name of a bundled mesh")
+        for override in overrides:
+            if not isinstance(override, str):
+                what = f"found {type(override).__name__} as an override"
+                raise MeshError(what, where="Mesh.read", instead='text: "train.epochs=3"; data by data=...')
         return cls(**{**read_mesh(source, overrides).dump(), **({"data": data} if data is not None else {})})
 
     def agent(self, name: str, model: nn.Module | str | dict[str, Any] | None = None, **fields: Any) -> str:
@@ -104,7 +128,10 @@ class Mesh:
         return name
 
     def connect(self, strategy: str, **config: Any) -> None:
-        """Let a strategy draw flows between agents."""
+        """Let a strategy draw flows between agents. ``strategy``: its name; ``config``: its settings."""
+        if not isinstance(strategy, str):
+            what = f"found {type(strategy).__name__}"
+            raise MeshError(what, where="connect", instead='a strategy by name, its settings beside: "ensemble", ...')
         self._fields["connect"].append({strategy: dict(config)})
 
     def consensus(self, name: str, rule: str | dict[str, Any], **fields: Any) -> str:
@@ -158,6 +185,13 @@ class Mesh:
         registry().warn()
         _a_path(out, "out", none=True)
         _a_path(resume, "resume", none=True)
+        for name, word in {"backend": backend, "ray_address": ray_address}.items():
+            if word is not None and not isinstance(word, str):
+                raise MeshError(f"found {type(word).__name__}", where=name, instead="text, or None")
+        switches = {"controls": controls, "strict_signals": strict_signals, "from_start": from_start}
+        for name, value in switches.items():
+            if not isinstance(value, bool) and (name != "controls" or value is not None):
+                raise MeshError(f"found {type(value).__name__}", where=name, instead="True or False")
         if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1):
             raise MeshError(f"found {seeds!r}", where="seeds", instead="how many: a whole number from 1")
         place = Place.writable(str(out)) if out is not None and is_url(out) else None
@@ -171,14 +205,14 @@ class Mesh:
                 )
         request = Request(
             parse(self._fields),
-            backend or how.get("backend"),
+            how.get("backend") if backend is None else backend,
             ray_address,
-            HERE if place else Path(out) if out else None,
+            HERE if place else Path(out) if out is not None else None,
             collect=place,
             modules=dict(self._modules),
             table=self.table,
             strict_signals=strict_signals,
-            resume=Path(resume) if resume else None,
+            resume=Path(resume) if resume is not None else None,
             from_start=from_start,
             checkpoint_seconds=checkpoint_seconds,
             progress_timeout=progress_timeout,
@@ -217,8 +251,10 @@ class Mesh:
 def data(train: Any, validation: Any = None, test: Any = None, *, classes: int | None = None) -> Table:
     """Data from Python: map-style data sets of ``(x, y)``, or pairs of tensors.
 
-    ``classes``: how many there are; by default what the labels show.
+    ``classes``: how many there are; by default what the labels show. Raises MeshError for what is no such data.
     """
+    if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
+        raise MeshError(f"found {classes!r}", where="data.classes", instead="how many: a whole number from 1")
 
     def read(part: Any) -> Table | None:
         return None if part is None else table_from(part, classes)
@@ -240,10 +276,12 @@ def load(folder: str | Path, code: bool = True) -> nn.Module:
     return loading.load(folder, code)
 
 
-def _a_path(value: Any, where: str, none: bool = False) -> None:
+def _a_path(value: Any, where: str, none: bool = False, instead: str = "a path, as text or a pathlib.Path") -> None:
     """Refuse what names no file or folder."""
     if not isinstance(value, str | Path) and not (none and value is None):
-        raise MeshError(f"found {type(value).__name__}", where=where, instead="a path, as text or a pathlib.Path")
+        raise MeshError(f"found {type(value).__name__}", where=where, instead=instead)
+    if value is not None and (what := found_at(value)).startswith("is no path"):
+        raise MeshError(what, where=where, instead=instead)
 
 
 def _made(module: nn.Module, where: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class MeshError(Exception):
@@ -23,9 +27,10 @@ class MeshError(Exception):
         self.what, self.where, self.instead, self.file = what, where, instead, file
 
     def __str__(self) -> str:
-        place = ": ".join(part for part in (self.file, self.where) if part)
-        text = f"{place}: {self.what}" if place else self.what
-        return f"{text}\n  instead: {self.instead}" if self.instead else text
+        place = ": ".join(printable(part, breaks=False) for part in (self.file, self.where) if part)
+        what, instead = printable(self.what), printable(self.instead)
+        text = f"{place}: {what}" if place else what
+        return f"{text}\n  instead: {instead}" if instead else text
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.instead, self.file)
@@ -41,6 +46,24 @@ class HostLost(RunFailed):
     """The process of a host is gone. ``host``: its name."""
 
     host: str = ""
+
+
+def printable(text: str, breaks: bool = True) -> str:
+    """Text with escapes in place of what a terminal would obey or hide; ``breaks``: line feeds stay.
+
+    These are control characters (as those that begin an ANSI escape), and the ones that turn the direction of writing.
+    """
+    return "".join(one if breaks and one == "\n" else _escaped(one) for one in text) if _odd(text) else text
+
+
+def _escaped(one: str) -> str:
+    return one.encode("unicode_escape").decode() if _odd(one) else one
+
+
+def _odd(text: str) -> bool:
+    return not text.isprintable() and any(
+        unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") or one in _TURNS for one in text
+    )
 
 
 def _rebuild(kind: type[MeshError], what: str, where: str, instead: str, file: str) -> MeshError:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
@@ -20,12 +21,19 @@ from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
 
 WEIGHTS, CONFIG, OURS = "model.safetensors", "config.json", "kdmesh.json"  # of an agent's folder
 INDEX = f"{WEIGHTS}.index.json"
 REFERENCE = "reference.json"  # of a frozen agent's folder, which holds no weights
 DRAFT = ".part"  # how the name of a file ends that is not whole yet
 LONE = "backslashreplace"  # lone surrogates, which UTF-8 has no bytes for: as JSON writes them
+_UNFOUND = {
+    errno.ELOOP: "is a circle of links",
+    errno.ENOTDIR: "is below a file, not a folder",
+    errno.EACCES: "cannot be reached: permission denied",
+    errno.ENAMETOOLONG: "is no path: it is too long",
+}
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that know no syncing of folders
 
 
@@ -61,10 +69,49 @@ def write_json(path: Path, value: Any, indent: int = 2) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file; None where there is none that is whole."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read(path))
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def read(path: Path, errors: str = "strict") -> str:
+    """A file's text, as UTF-8. OSError where it is no file, as a named pipe, which would be waited for."""
+    with opened(path) as file:
+        return file.read().decode("utf-8", errors)
+
+
+def opened(path: Path) -> BufferedReader:
+    """Open a regular file to read its bytes. OSError, in words, for whatever else is there."""
+    if (what := found_at(path)) not in ("file", "folder") and path.exists():
+        raise OSError(errno.EINVAL, f"{what}, not a file", str(path))
+    return path.open("rb")
+
+
+def found_at(path: str | Path) -> str:
+    """What stands at a path: ``file``, ``folder``, or in words what else, or why nothing is found."""
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        return "is no path: it has a zero byte in it" if text else "is no path: it is empty"
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG) and os.path.islink(path):
+            return f"is a link to {os.readlink(path)!r}, which does not exist"
+        return _UNFOUND.get(error.errno or 0, "does not exist")
+    except ValueError:  # a lone surrogate
+        return "is no path: it has a character that no file's name has"
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return "file" if stat.S_ISREG(mode) else "folder"
+    return "is a named pipe" if stat.S_ISFIFO(mode) else "is a socket" if stat.S_ISSOCK(mode) else "is a device"
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, without its number: of the system, the file and why."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return next(iter(str(error).splitlines()), "") or type(error).__name__
+    why = error.strerror or os.strerror(error.errno)
+    return f"{os.fsdecode(error.filename)}: {why}" if isinstance(error.filename, str | bytes | os.PathLike) else why
 
 
 def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:
@@ -79,7 +126,7 @@ def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -17,7 +17,7 @@ from kdmesh.agents.references import follow
 from kdmesh.agents.scaled import scale
 from kdmesh.agents.taps import AtExit
 from kdmesh.errors import MeshError
-from kdmesh.files import CONFIG, OURS, WEIGHTS, link_outside
+from kdmesh.files import CONFIG, OURS, WEIGHTS, found_at, link_outside, read, reason
 from kdmesh.imports import import_path, maker, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import ModelRef
@@ -98,7 +98,7 @@ def readable(root: Path) -> Iterator[None]:
 
 def _config(path: Path) -> Config:
     try:
-        return Config.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Config.model_validate(json.loads(read(path)))
     except ValidationError as error:
         first = error.errors()[0]
         raise MeshError(
@@ -107,8 +107,14 @@ def _config(path: Path) -> Config:
             where=".".join(map(str, first["loc"])),
             instead="a complete copy of the folder",
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise MeshError(f"this is no agent's folder: {error}", file=str(path.parent), instead=AGENT) from None
+    except OSError:
+        why = {"folder": f"it has no {path.name}", "file": "it is a file"}.get(
+            what := found_at(path.parent), f"it {what}"
+        )
+        raise MeshError(f"this is no agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
+    except (ValueError, RecursionError) as error:
+        why = f"its {path.name} is damaged: {reason(error)}"
+        raise MeshError(f"this is no agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
 
 
 def _build(ref: ModelRef, config: Config, root: Path, code: bool) -> nn.Module:

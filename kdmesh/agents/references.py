@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
-from kdmesh.files import REFERENCE, sha256, write_json
+from kdmesh.files import REFERENCE, read, sha256, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def follow(root: Path, home: Path | None = None) -> list[Path]:
     """The files that a folder refers to, none where it holds its weights. MeshError where they are no longer those."""
     if not (root / REFERENCE).is_file():
         return []
-    told = json.loads((root / REFERENCE).read_text(encoding="utf-8"))["files"]
+    told = json.loads(read(root / REFERENCE))["files"]
     found = []
     for one in told:
         file = Path(os.path.normpath((home or root).resolve() / one["path"]))

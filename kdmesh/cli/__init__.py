@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.cli import check, plan, plugins, resume, run, schema, topologies
 from kdmesh.cli.common import working_folder
 from kdmesh.cli.output import in_utf8, printed, steady
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,15 +40,26 @@ def _execute(args: argparse.Namespace) -> int:
     except MeshError as error:
         if error.where and not error.file:
             error.file = getattr(args, "file", "")
-        print("\n".join([f"kdmesh: error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        _say("\n".join([f"kdmesh: error: {error}", *map(printable, getattr(error, "__notes__", ()))]))
         return error.exit_code
     except KeyboardInterrupt as stop:
         if stop.args:
-            print(f"kdmesh: interrupted; {stop.args[0]}", file=sys.stderr)
+            _say(printable(f"kdmesh: interrupted; {stop.args[0]}"))
         return 130
     except OSError as error:  # of the machine, as a full disk
-        print(f"kdmesh: error: {error}", file=sys.stderr)
+        from kdmesh.files import reason
+
+        _say(printable(f"kdmesh: error: {reason(error)}"))
         return 1
+
+
+def _say(text: str) -> None:
+    """Print to stderr; on a terminal, in lines that fit it. Elsewhere a line stays whole, for who searches in it."""
+    if sys.stderr.isatty():
+        from kdmesh.report import layout
+
+        text = "\n".join(layout.wrap(text, layout.room(sys.stderr), "    "))
+    print(text, file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdmesh.errors import MeshError
+from kdmesh.files import found_at
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -81,6 +84,10 @@ def seconds(text: str) -> float:
 def use_plugins_dir(args: argparse.Namespace) -> None:
     """Let the registry of this process, and of the processes it starts, find the folder of plugins."""
     if args.plugins_dir is not None:
+        if (what := found_at(args.plugins_dir)) != "folder":
+            what = "is a file, not a folder" if what == "file" else what
+            file = args.plugins_dir or "''"
+            raise MeshError(what, file=file, where="--plugins-dir", instead="a folder of single-file plugins")
         os.environ["KDMESH_PLUGINS_DIR"] = str(Path(args.plugins_dir).resolve())
 
 

@@ -16,6 +16,8 @@ from kdmesh.cli.common import (
     use_plugins_dir,
     working_folder,
 )
+from kdmesh.errors import MeshError
+from kdmesh.files import found_at
 
 
 def add(commands: Any) -> None:
@@ -39,6 +41,9 @@ def add(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Go on."""
     use_plugins_dir(args)
+    if "://" not in args.folder and (what := found_at(args.folder)) != "folder":
+        what = "is a file, not a folder" if what == "file" else what
+        raise MeshError(what, file=args.folder or "''", instead="a run's folder: runs/<name>/<time>")
     from kdmesh.engine.collect import Place, is_url
 
     folder, place = Path(args.folder), None

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdmesh.cli.common import add_backend, add_mesh, add_no_code, allow_code, beside, read, understood
+from kdmesh.errors import MeshError
+from kdmesh.files import found_at
 
 
 def add(commands: Any) -> None:
@@ -59,6 +61,11 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.engine.collect import HERE, Place, is_url
 
     place = Place.writable(args.out) if is_url(args.out) else None
+    if place is None and (what := found_at(args.out)) not in ("folder", "does not exist"):
+        what = "is a file, not a folder" if what == "file" else what
+        raise MeshError(
+            what, file=args.out or "''", where="--out", instead="a folder, which is made where it is not there"
+        )
     from kdmesh.cli.running import launch
     from kdmesh.engine.launch import Request  # imports torch: only for a mesh that can be planned
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.agents.saving import TOKEN, Part
 from kdmesh.agents.state import part_names, unwritable
 from kdmesh.errors import MeshError
-from kdmesh.files import DRAFT, inside, sha256, write_all, write_json
+from kdmesh.files import DRAFT, inside, read, sha256, write_all, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -150,7 +150,7 @@ class Checkpoints:
     @staticmethod
     def _told(folder: Path) -> dict[str, Any]:
         """What a checkpoint's manifest says. ValueError where it is none."""
-        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        told = json.loads(read(folder / MANIFEST))
         sums = told.get("sha256") if isinstance(told, dict) else None
         if not isinstance(sums, dict) or not sums or not all(isinstance(value, str) for value in sums.values()):
             raise ValueError("its manifest has no sums of files")
@@ -186,5 +186,5 @@ class Checkpoints:
     @staticmethod
     def state(folder: Path) -> dict[str, Any]:
         """What the driver knew."""
-        found: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(read(folder / STATE))
         return found

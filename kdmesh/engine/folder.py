@@ -16,7 +16,7 @@ from kdmesh.engine.events import LOG
 from kdmesh.engine.inputs import code, inputs, plugins
 from kdmesh.engine.texts import reports
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import inside, read_json, sha256, write, write_all, write_json
+from kdmesh.files import inside, read_json, reason, sha256, write, write_all, write_json
 from kdmesh.spec.yaml12 import dump
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Folder:
             self.root = fresh(out / name, stamp)
         except OSError as error:
             raise MeshError(
-                f"cannot write the run's folder: {error}", where="--out", instead="a folder that is writable"
+                f"cannot write the run's folder: {reason(error)}", where="--out", instead="a folder that is writable"
             ) from None
         self.place = collect and collect.below(name, self.root.name)
 

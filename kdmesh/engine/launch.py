@@ -26,7 +26,7 @@ from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import write
+from kdmesh.files import reason, write
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.numbers import seconds
@@ -230,7 +230,7 @@ def _folder(request: Request, plan: Plan, checked: Checked, session: Session) ->
         folder.asked(plan, checked, request.source_text, how)
     except OSError as error:
         raise RunFailed(
-            f"the run's folder could not be written: {error}",
+            f"the run's folder could not be written: {reason(error)}",
             where=str(folder.root),
             instead="make room, then run again",
         ) from error
@@ -268,7 +268,7 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
         try:
             write(path, "".join(traceback.format_exception(error)))
         except OSError as full:
-            instead = f"{path} could not be written: {full}"
+            instead = f"{path} could not be written: {reason(full)}"
         error = RunFailed(f"the run broke: {type(error).__name__}: {said}", instead=instead)
     if isinstance(error, RunFailed) and not getattr(error, "__notes__", None):
         error.add_note(f"what was learned stands in {request.within or folder.root}; go on with: {advice}")

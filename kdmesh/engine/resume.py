@@ -13,7 +13,7 @@ from kdmesh.engine.inputs import code
 from kdmesh.engine.results import SHEET
 from kdmesh.engine.sums import fault
 from kdmesh.errors import MeshError
-from kdmesh.files import link_outside, read_json, sha256, to_json
+from kdmesh.files import found_at, link_outside, read, read_json, sha256, to_json
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import AUTO
 from kdmesh.spec.yaml12 import load
@@ -68,7 +68,7 @@ def finished(root: Path, how: dict[str, Any]) -> bool:
 def asked(root: Path) -> dict[str, Any]:
     """What the run's manifest says."""
     try:
-        found: dict[str, Any] = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(read(root / "manifest.json"))
         lacks = [part for part in PARTS if not isinstance(found.get(part), dict)] if isinstance(found, dict) else PARTS
         if lacks:
             raise ValueError(f"its manifest.json tells of no {lacks[0]}")
@@ -77,7 +77,12 @@ def asked(root: Path) -> dict[str, Any]:
         wrong += [key for key, kind in MAYBE.items() if key in how and not isinstance(how[key], kind)]
         if wrong or not all(isinstance(folder, str) for folder in how["beside"]):
             raise ValueError(f"its manifest.json does not tell begun.{(*wrong, 'beside')[0]}")
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        what = found_at(root)
+        why = f"it has no manifest.json ({error.strerror})" if what == "folder" else f"it {what}"
+        why = "it is a file" if what == "file" else why
+        raise MeshError(f"this is no run's folder: {why}", file=str(root), instead="runs/<name>/<time>") from None
+    except (ValueError, RecursionError) as error:
         raise MeshError(f"this is no run's folder: {error}", file=str(root), instead="runs/<name>/<time>") from None
     return found
 
@@ -122,7 +127,7 @@ def refuse_edits(root: Path) -> None:
     changed = _edited(root / GIVEN, known.get("file"))
     given = root / RESOLVED
     if given.exists():
-        written = parse(load(given.read_text(encoding="utf-8", errors="replace"), file=str(given)), file=str(given))
+        written = parse(load(read(given, "replace"), file=str(given)), file=str(given))
         was = differences(known["mesh"], written.model_dump(mode="json", by_alias=True, exclude_none=True))
         changed += [f"{RESOLVED}: {path}: was {old!r}, is {new!r}" for path, old, new in was]
     changed += [

@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from kdmesh.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
@@ -35,7 +37,7 @@ def wrap(text: str, width: int, more: str = "") -> list[str]:
     A line that fits is left as it is. Words that are longer than a line are broken, but for paths and URLs.
     """
     lines: list[str] = []
-    for one in text.split("\n"):
+    for one in printable(text).split("\n"):
         indent = one[: len(one) - len(one.lstrip())]
         lines += [one] if cell_len(one) <= width else _folded(one.split(), width, indent, indent + more, False)
     return lines
@@ -51,6 +53,7 @@ def table(
     """
     if not rows:
         return []
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = range(len(rows[0]))
     gap = GAP if len(columns) * (1 + GAP) - GAP <= width else 1
     widths = _widths(rows, width - gap * (len(columns) - 1), right)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from kdmesh.errors import printable
 from kdmesh.report.words import Event, clock, losses_text, say
 
 EVERY = 5.0  # seconds between two lines of progress in a pipe
@@ -166,7 +167,7 @@ class Bars(Display):
     def line(self, text: str) -> None:
         """Print a line above the bars."""
         if text:
-            self._bars.console.print(Text(text), soft_wrap=True)
+            self._bars.console.print(Text(printable(text)), soft_wrap=True)
 
     def progress(self, name: str, now: float) -> None:
         """Move the stage's bar and the run's."""
@@ -207,4 +208,4 @@ def _left(pace: Pace, now: float) -> list[str]:
 def _print(stream: IO[str], text: str) -> None:
     if text:
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+        print(printable(text).encode(encoding, "replace").decode(encoding), file=stream, flush=True)

@@ -15,7 +15,7 @@ from kdmesh.spec.elsewhere import elsewhere, fields
 from kdmesh.spec.names import BAD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from pydantic import ValidationError
     from pydantic.fields import FieldInfo
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 LISTED = 5
 """Problems that are told at once."""
+
+ODD = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u00a0\u200b\u2009\u202f\u3000\ufeff "
+"""Quotes that are none to YAML, and spaces that are none: what editors put around a name."""
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "{name: ...}"}
 _MANY = {str: "a list of names", int: "a list of whole numbers", float: "a list of numbers"}
@@ -135,9 +138,23 @@ def _instead(place: _Place, data: Any) -> str:
     from kdmesh.spec.mesh import MeshSpec
 
     name, known = place.path[-1], fields(place.owner)
+    if slip := _slip(name, known):
+        return slip
     there = elsewhere(name, place.details["input"], place.owner, _at(data, place.path[:-1]), MeshSpec, data)
     listed = nearest(name, known, "fields") if known else "nothing: it has no settings"
     return f"{there}; {listed}" if there else listed
+
+
+def _slip(name: str, known: Container[str]) -> str:
+    """What to write for a field that only lacks a space, or has a sign too many that is hardly seen."""
+    field, colon, value = name.replace("\uff1a", ":").partition(":")
+    if colon and field.strip() in known:
+        return f"`{field.strip()}: {value.strip()[:30] or '...'}`, with a space after the colon"
+    plain = name.strip(ODD)
+    if plain == name:
+        return ""
+    odd = ", ".join(f"U+{ord(sign):04X}" for sign in dict.fromkeys(name) if sign in ODD)
+    return f"`{plain}`: YAML takes {odd} for part of the name" + ("" if plain in known else ", and for no indent")
 
 
 def _at(data: Any, path: Sequence[str]) -> Any:

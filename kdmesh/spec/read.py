@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.files import found_at
 from kdmesh.spec.explain import explain
 from kdmesh.spec.mesh import MeshSpec
 from kdmesh.spec.numbers import refuse_odd_values
@@ -49,14 +51,17 @@ def parse(data: dict[str, Any], file: str = "") -> MeshSpec:
 
 def locate(source: str | Path) -> Path:
     """Return the path of a mesh: ``source`` itself where it is a file, else the bundled mesh of this name."""
-    path = Path(source)
-    if path.is_file():
-        return path
+    what = found_at(source)
+    if what == "file":
+        return Path(source)
     known = bundled()
     if str(source) in known:
         return known[str(source)]
-    what = "is a folder, not a file" if path.is_dir() else "no such file, and no bundled mesh of this name"
-    raise MeshError(what, file=str(source), instead=nearest(str(source), known, "bundled"))
+    if what == "folder":
+        what = "is a folder, not a file"
+    elif what == "does not exist":
+        what = "no such file, and no bundled mesh of this name"
+    raise MeshError(what, file=str(source) or "''", instead=nearest(str(source)[:255], known, "bundled"))
 
 
 def bundled() -> dict[str, Path]:
@@ -119,4 +124,6 @@ def _mapping(data: Any, file: str) -> dict[str, Any]:
     if isinstance(data, dict):
         return data
     what = "is empty" if data is None else f"holds a {type(data).__name__}, not a mesh"
-    raise MeshError(what, file=file, instead="agents: {...} and connect: [...]")
+    tight = re.match(r"([\w.-]+):(\S+)", data) if isinstance(data, str) else None
+    spaced = f"a space after the colon: `{tight[1]}: {tight[2][:30]}`; " if tight else ""
+    raise MeshError(what, file=file, instead=f"{spaced}agents: {{...}} and connect: [...]")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from kdmesh.errors import MeshError
+from kdmesh.spec.yaml_words import explained, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BYTES = 1 << 20
 """Largest file that is read."""
@@ -39,7 +43,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
     yaml_constructors = {  # noqa: RUF012
         tag: yaml.SafeLoader.yaml_constructors[tag]
-        for tag in (*(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "float", "str", "seq", "map")), None)
+        for tag in (*(f"tag:yaml.org,2002:{kind}" for kind in ("null", "str", "seq", "map")), None)
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -67,11 +71,27 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _bool(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
+    return _read("true or false", loader.construct_yaml_bool, node)
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    return _read("a number", loader.construct_yaml_float, node)
+
+
+def _read(kind: str, construct: Callable[[Any], Any], node: yaml.ScalarNode) -> Any:
+    try:
+        return construct(node)
+    except (ValueError, KeyError, IndexError):  # a tag says that it is what it is not
+        problem = f"{str(node.value)[:DIGITS]!r} is not {kind}"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
 def _int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
     if len(text) > DIGITS:
         raise yaml.constructor.ConstructorError(None, None, f"a whole number of {len(text):,} digits", node.start_mark)
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    return _read("a whole number", lambda _: int(text, 0) if text[:2] in ("0o", "0x") else int(text), node)
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -83,7 +103,8 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 for _tag, (_pattern, _first) in _CORE.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first)
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+for _tag, _construct in {"int": _int, "float": _float, "bool": _bool}.items():
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct)
 _Dumper.add_representer(str, _text)
 
 
@@ -100,17 +121,16 @@ def load(text: str, file: str = "", where: str = "") -> Any:
         if node is None:
             return None
         if _entries(node, {}) > ENTRIES:
-            raise MeshError(f"holds more than {ENTRIES:,} values", where=where, file=file)
+            what, instead = f"holds more than {ENTRIES:,} values, or an alias of itself", "fewer aliases (`*NAME`)"
+            raise MeshError(what, where=where, file=file, instead=instead)
         return loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f"line {mark.line + 1}, column {mark.column + 1}" if mark and not where else where
-        what = ", ".join(part for part in (error.problem, error.context) if part)
-        raise MeshError(what, where=line, file=file) from None
+    except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
+        told = explained(error, text) if isinstance(error, yaml.MarkedYAMLError) else unreadable(error, text)
+        raise MeshError(told[1], where=where or told[0], instead=told[2], file=file) from None
     except (yaml.YAMLError, ValueError) as error:
         raise MeshError(f"is not YAML: {str(error).splitlines()[0]}", where=where, file=file) from None
     except RecursionError:
-        raise MeshError("is nested too deeply", where=where, file=file) from None
+        raise MeshError("is nested too deeply", where=where, file=file, instead="fewer brackets in brackets") from None
     finally:
         if loader is not None:
             loader.dispose()

@@ -140,7 +140,14 @@ def _pair(tensors: tuple[Any, ...]) -> tuple[Any, Any]:
 
 def _item(dataset: Any, index: int) -> tuple[Tensor, Tensor | None]:
     """One sample as tensors: copies, so that a data set that reuses its buffers does not change them later."""
-    item = dataset[index]
+    try:
+        item = dataset[index]
+    except Exception as error:  # of whatever class: its own traceback stands above ours
+        raise MeshError(
+            f"{type(dataset).__name__} gives no item {index}: {type(error).__name__}: {error}",
+            where=WHERE,
+            instead="a data set whose items are 0 .. len - 1, or tensors (x, y)",
+        ) from error
     x, y = _pair(tuple(item)) if isinstance(item, (tuple, list)) else (item, None)
     name = f"item {index} of {type(dataset).__name__}"
     return as_tensor(x, name, WHERE).clone(), None if y is None else as_tensor(y, f"the label of {name}", WHERE).clone()

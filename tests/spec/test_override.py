@@ -86,7 +86,7 @@ def test_later_overrides_win():
         ("program.0.repeat=3", "`program` is not there", "program=[...]"),
         ("flows.0.objective.mse.x=3", "`flows.0.objective` is 'kl'", "flows.0.objective.kl.x=..."),
         ("flows.0.weight.start.x=3", "`flows.0.weight` is 0.5", "flows.0.weight=..."),
-        ("seed=[1", "expected ',' or ']'", ""),
+        ("seed=[1", "`[` is opened here", ""),
     ],
 )
 def test_errors_say_what_to_write(override, what, instead):

@@ -65,11 +65,11 @@ def test_what_is_dumped_reads_back(data):
     ("text", "where", "what"),
     [
         ("a: 1\nb: 2\na: 3", "line 3, column 1", "'a' stands twice, first in line 1"),
-        ("a: [1\nb: 2]", "line 2, column 2", "expected ',' or ']'"),
-        ("a:\n\t- b", "line 2, column 1", "cannot start any token"),
-        ("a: *b", "line 1, column 4", "undefined alias 'b'"),
-        ("a: 1\n---\nb: 2", "line 2, column 1", "another document"),
-        ("a: !!python/name:os.system x", "line 1, column 4", "could not determine a constructor"),
+        ("a: [1\nb: 2]", "line 1, column 4", "`[` is opened here"),
+        ("a:\n\t- b", "line 2, column 1", "a tab"),
+        ("a: *b", "line 1, column 4", "the alias `*b`"),
+        ("a: 1\n---\nb: 2", "line 2, column 1", "a second document"),
+        ("a: !!python/name:os.system x", "line 1, column 4", "the tag `!!python/name:os.system`"),
     ],
 )
 def test_errors_name_line_and_column(text, where, what):
