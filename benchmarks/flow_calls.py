@@ -9,8 +9,8 @@ from typing import Any
 
 import flow_mesh as flow
 
-from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
 from kdmesh.graph.plan import make_plan

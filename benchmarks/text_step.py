@@ -36,9 +36,10 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from kdmesh.agents.host import Blueprint, Host
+from kdmesh.agents.host import Host
 from kdmesh.agents.memory import keep_memory
 from kdmesh.agents.source import Source
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.stretch import whole

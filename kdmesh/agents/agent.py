@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdmesh.agents import ragged
 from kdmesh.agents.build import output
+from kdmesh.agents.ragged import Value
 from kdmesh.agents.taps import Taps
 from kdmesh.signals.lazy import again, apart, joined
 from kdmesh.streams.tokens import starts_of
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from kdmesh.streams.views import View
 
 _default = torch.default_generator
-Value = tuple[Any, dict[str, Any]]  # tensors, and logits that are not made yet
 Made = tuple["Callable[[Tensor], Tensor]", str]
 Asked = tuple["Agent", tuple[str, ...]]
 

@@ -1,27 +1,80 @@
-"""What a host builds beside its agents: objectives for the shapes that meet, and the rules of consensus nodes."""
+"""What a host is built of: weights, agents, objectives for the shapes that meet, and the rules of consensus nodes."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kdmesh.agents import facts, guard
+from kdmesh.agents.agent import Agent
+from kdmesh.agents.build import build, load_weights, origin, plain_module
 from kdmesh.agents.consensus import Consensus
+from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import mix
+from kdmesh.streams.views import View
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from kdmesh.agents.host import Host
+    from kdmesh.agents.state import HostState
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
 
 
-def objective(host: Host, edge: Edge) -> Any:
+def weights(host: HostState, owner: str) -> Weights:
+    """A set of weights, as it begins: seeded, read from a file, or like those that it starts like."""
+    spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
+    given = host.blueprint.modules
+    module = build(host.plan, owner, host.reading, host.registry, given, settings.device)
+    first = origin(host.plan, owner)
+    if (path := host.plan.spec.agents[first].weights) is not None:
+        load_weights(module, path, f"agents.{owner}.weights")
+    elif first != owner and first in given:
+        module.load_state_dict(plain_module(copy.deepcopy(given[first])).state_dict())
+    made = Weights(owner, module, settings, spec.ema)
+    if spec.ema is not None or owner not in host.plan.trainable:
+        module.requires_grad_(False)
+    module.eval()
+    return made
+
+
+def old_weights(host: HostState, owner: str) -> Weights:
+    """A set of weights like an owner's that does not change, to take old ones."""
+    settings = host.plan.train(owner)
+    module = build(host.plan, owner, host.reading, host.registry, host.blueprint.modules, settings.device)
+    return Weights(owner, module.eval().requires_grad_(False), settings)
+
+
+def agent(host: HostState, name: str, weights: Weights) -> Agent:
+    """An agent that views a set of weights."""
+    spec = host.plan.spec.agents[name]
+    seen = None
+    if spec.view.augment:
+        seen = View([view(host, name, number) for number in range(len(spec.view.augment))], spec.view.draws)
+    makes = {
+        edge.what: signal(host, edge, weights.module)
+        for edge in host.plan.edges
+        if edge.made is not None and edge.source == name
+    }
+    return Agent(name, weights, seen, spec.taps, makes, spec.exit)
+
+
+def trained_rules(host: HostState) -> dict[str, Weights]:
+    """A trained rule is a set of weights like any other; its readers' settings train it."""
+    found = {}
+    for name, made in host.consensus.items():
+        if made.node.trained:
+            settings = host.plan.train(made.node.readers[0].target)
+            found[name] = Weights(name, made.rule.to(settings.device), settings)
+    return found
+
+
+def objective(host: HostState, edge: Edge) -> Any:
     """Build a flow's loss with its adapters, seeded by the flow's ends."""
     assert edge.objective is not None
     _refuse_labels(host, edge)
@@ -39,7 +92,7 @@ def objective(host: Host, edge: Edge) -> Any:
     return made.to(host.plan.train(edge.target).device)
 
 
-def view(host: Host, agent: str, number: int) -> Any:
+def view(host: HostState, agent: str, number: int) -> Any:
     """One of an agent's augmentations; one that is not ours gets a copy, generators of its own, and is checked."""
     ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
     offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
@@ -61,7 +114,7 @@ def view(host: Host, agent: str, number: int) -> Any:
     return guarded
 
 
-def signal(host: Host, edge: Edge, module: nn.Module) -> tuple[Any, str]:
+def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
     """How a signal is made, and of which layer; one that is not ours is guarded as views are.
 
     Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
@@ -90,7 +143,7 @@ def signal(host: Host, edge: Edge, module: nn.Module) -> tuple[Any, str]:
     return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
 
 
-def _refuse_labels(host: Host, edge: Edge) -> None:
+def _refuse_labels(host: HostState, edge: Edge) -> None:
     """Labels are given to an objective as they are, which an agent of some classes has no columns for."""
     known = host.plan.spec.agents[edge.target].labels
     if known is not None and "labels" in edge.needs and edge.objective is not None:
@@ -101,7 +154,7 @@ def _refuse_labels(host: Host, edge: Edge) -> None:
         )
 
 
-def _shapes(host: Host, edge: Edge) -> tuple[torch.Size, torch.Size]:
+def _shapes(host: HostState, edge: Edge) -> tuple[torch.Size, torch.Size]:
     """The shapes, without the batch axis, of what an objective compares."""
     known = outputs(host, edge.target) if edge.classes is None else torch.Size([len(edge.classes)])
     own = known
@@ -114,12 +167,12 @@ def _shapes(host: Host, edge: Edge) -> tuple[torch.Size, torch.Size]:
     return own, torch.Size([]) if edge.form == "labels" else known
 
 
-def sent(host: Host, edge: Edge) -> torch.Size:
+def sent(host: HostState, edge: Edge) -> torch.Size:
     """The shape, without the batch axis, of what an agent sends on an edge."""
     return host.blueprint.shapes[edge.source, edge.what] if edge.what else outputs(host, edge.source)
 
 
-def outputs(host: Host, agent: str) -> torch.Size:
+def outputs(host: HostState, agent: str) -> torch.Size:
     """The shape of an agent's logits without the batch axis."""
     labels = host.plan.spec.agents[agent].labels
     if (agent, "") in host.blueprint.shapes:
@@ -127,7 +180,7 @@ def outputs(host: Host, agent: str) -> torch.Size:
     return torch.Size([host.table.classes if labels is None else len(labels)])
 
 
-def columns(host: Host, edge: Edge) -> int | Tensor | None:
+def columns(host: HostState, edge: Edge) -> int | Tensor | None:
     """Which of the reader's columns a flow compares: the first so many, these, or (None) all."""
     device = host.plan.train(edge.target).device
     if edge.classes is not None:
@@ -137,14 +190,14 @@ def columns(host: Host, edge: Edge) -> int | Tensor | None:
     return min(sizes) if len(sizes) > 1 and edge.form != "hidden" else None
 
 
-def leaves(host: Host, edge: Edge) -> list[str]:
+def leaves(host: HostState, edge: Edge) -> list[str]:
     """The agents behind an edge's source, also through consensus nodes."""
     if edge.source in host.plan.consensus:
         return [name for member in host.plan.consensus[edge.source].members for name in leaves(host, member)]
     return [edge.source] if edge.source in host.plan.owner else []
 
 
-def consensus(host: Host) -> dict[str, Consensus]:
+def consensus(host: HostState) -> dict[str, Consensus]:
     """The consensus nodes that a host reads or judges, and those that these read."""
     found: dict[str, Consensus] = {}
 
@@ -161,7 +214,7 @@ def consensus(host: Host) -> dict[str, Consensus]:
     return found
 
 
-def _rule(host: Host, node: ConsensusNode) -> Consensus:
+def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     """One node's rule, set up for its members, seeded by its name."""
     config = host.registry.check("consensus", node.rule.name, node.rule.config).model_dump()
     torch.manual_seed(mix(host.seed, "consensus", node.name))
@@ -181,12 +234,12 @@ def _rule(host: Host, node: ConsensusNode) -> Consensus:
     return made
 
 
-def _width(host: Host, node: ConsensusNode) -> int:
+def _width(host: HostState, node: ConsensusNode) -> int:
     """How many columns a consensus of language models has: as many as all have that are compared in it."""
     return min(outputs(host, agent)[0] for agent in _around(host, node))
 
 
-def _around(host: Host, node: ConsensusNode) -> list[str]:
+def _around(host: HostState, node: ConsensusNode) -> list[str]:
     """The agents whose outputs a consensus combines, and those that read it column by column."""
     heard = [name for member in node.members for name in leaves(host, member)]
     readers = [edge.target for edge in node.readers if "spans" not in edge.needs]
@@ -194,7 +247,7 @@ def _around(host: Host, node: ConsensusNode) -> list[str]:
     return [*heard, *(n for n in readers if n in host.plan.owner), *(a for n in nodes for a in _around(host, n))]
 
 
-def taps(host: Host, edges: list[Edge]) -> dict[tuple[str, str], tuple[str, ...]]:
+def taps(host: HostState, edges: list[Edge]) -> dict[tuple[str, str], tuple[str, ...]]:
     """What, beside logits, each (agent, stream) forward must give: layers, and signals that are made."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for edge in edges:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.agents import facts, guard, metrics
+from kdmesh.agents import facts, guard, metrics, oddities, rules
 from kdmesh.agents.consensus import sharpened
 from kdmesh.agents.crossing import unpack
 from kdmesh.signals import Signal
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from kdmesh.agents.agent import Agent
     from kdmesh.agents.feed import Lane
-    from kdmesh.agents.host import Host
+    from kdmesh.agents.state import HostState
     from kdmesh.graph.edges import Edge
     from kdmesh.signals.lazy import Lazy
 
 CHUNK = 256
 
 
-def evaluate(host: Host, one: Agent, stream: str) -> dict[str, float]:
+def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, float]:
     """Forward an agent on a whole stream, and compare with its labels; nothing where there are none."""
     lane = host.feed.lane(stream, one.name, one.device)
     truth = lane.truth
@@ -37,12 +37,12 @@ def evaluate(host: Host, one: Agent, stream: str) -> dict[str, float]:
     made = one.forwards
     logits, _ = one.still(lane.x, CHUNK)
     one.forwards = made  # measuring is not teaching
-    host.softened(one.name, logits)
+    oddities.softened(host, one.name, logits)
     return metrics.quality(logits, truth, characters=lane.characters, classes=host.plan.spec.agents[one.name].labels)
 
 
 def judge(
-    host: Host, name: str, stream: str, among: list[str], published: tuple[dict[Key, Any], ...]
+    host: HostState, name: str, stream: str, among: list[str], published: tuple[dict[Key, Any], ...]
 ) -> dict[str, Any]:
     """Measure the full consensus (include_self does not matter here) on a stream.
 
@@ -50,7 +50,7 @@ def judge(
     ones, and says so by ``oracle``: its figure is a bound, not a result.
     """
     consensus = host.consensus[name]
-    device = next(iter(host.agents.values())).device
+    device = host.device
     sent: dict[tuple[str, str], Tensor | Lazy] = {}
     for part in published:
         sent.update({(key.source, key.what): value[0] for key, value in unpack(part, device).items()})
@@ -81,7 +81,7 @@ def judge(
 
 
 def _combined(
-    host: Host, name: str, sent: dict[tuple[str, str], Tensor | Lazy], truth: Tensor | None, lane: Lane
+    host: HostState, name: str, sent: dict[tuple[str, str], Tensor | Lazy], truth: Tensor | None, lane: Lane
 ) -> Signal | None:
     consensus = host.consensus[name]
     if (
@@ -99,13 +99,13 @@ def _combined(
 
     try:
         with torch.no_grad(), guard.seeded(mix(host.seed, "judge", name, lane.stream.name)):
-            column = host.numbers(consensus.node, lane) if consensus.node.column else None
+            column = rules.numbers(host, consensus.node, lane) if consensus.node.column else None
             return consensus.apart().combine(None, fetch, truth, column)
     except Exception as error:
-        host.blame_rule(name, error, "for its measurement")
+        rules.blame(host, name, error, "for its measurement")
 
 
-def _owner(host: Host, source: str, stream: str) -> str:
+def _owner(host: HostState, source: str, stream: str) -> str:
     """The agent whose lane tells what the members of a consensus answer: one that reads as they do."""
     shards = host.streams[stream].shards
     if shards is not None:
@@ -113,7 +113,7 @@ def _owner(host: Host, source: str, stream: str) -> str:
     return facts.speaker(host.plan, source)
 
 
-def describe(host: Host, agent: Agent) -> dict[str, Any]:
+def describe(host: HostState, agent: Agent) -> dict[str, Any]:
     """Size, identity and speed of an agent as it stands."""
     return {
         "parameters": sum(parameter.numel() for parameter in agent.module.parameters()),
@@ -123,12 +123,12 @@ def describe(host: Host, agent: Agent) -> dict[str, Any]:
         "updates": agent.weights.updates,
         "moved": agent.weights.moved,
         "reports": reports(host, agent),
-        "softened": host.softened(agent.name, None),
+        "softened": oddities.softened(host, agent.name, None),
         "majority": majority(host, agent),
     }
 
 
-def majority(host: Host, agent: Agent) -> float | None:
+def majority(host: HostState, agent: Agent) -> float | None:
     """The share of the most frequent class among what is asked of an agent on test; None where nothing is."""
     if "test" not in host.streams:
         return None
@@ -136,7 +136,7 @@ def majority(host: Host, agent: Agent) -> float | None:
     return None if truth is None or not len(truth) else int(truth.unique(return_counts=True)[1].max()) / len(truth)
 
 
-def reports(host: Host, agent: Agent) -> dict[str, dict[str, float]]:
+def reports(host: HostState, agent: Agent) -> dict[str, dict[str, float]]:
     """What objectives say of themselves, by the flow into an agent: how much of it they compared, say."""
     found = {}
     for edge in host.plan.edges:
@@ -158,7 +158,7 @@ def sha256(module: nn.Module) -> str:
 
 
 @torch.no_grad()
-def latency(host: Host, agent: Agent, runs: int = 15) -> float:
+def latency(host: HostState, agent: Agent, runs: int = 15) -> float:
     """Median milliseconds to answer one sample."""
     x = host.feed.one(agent.name, agent.device)
     host.threads(agent.weights.settings.threads)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdmesh.agents.facts import own_classes
+from kdmesh.agents.classes import own_classes
 from kdmesh.signals.crossing import LARGE
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from kdmesh.text.probes import still
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kdmesh.agents.host import Host
+    from kdmesh.agents.state import HostState
 
 SAMPLES = 4
 
 
-def prove(host: Host, agent: str, root: Path, state: dict[str, Tensor], home: Path | None = None) -> Comparison:
+def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], home: Path | None = None) -> Comparison:
     """Read an agent's folder as its user will, and compare one small batch with what the agent answers in eval mode.
 
     Where the class is not stored, the file is compared with the weights, ``state``. ``home``: the folder that ``root``
@@ -72,7 +72,7 @@ def _same(one: Tensor, two: Tensor) -> bool:
     return torch.equal(one.flatten().view(torch.uint8), two.flatten().view(torch.uint8))
 
 
-def _rows(host: Host, agent: str) -> Tensor:
+def _rows(host: HostState, agent: str) -> Tensor:
     """A few samples that the agent may see: of the test, else of validation, else of what it learns."""
     for name in dict.fromkeys(["test", "validation", *host.streams]):
         stream = host.streams.get(name)

@@ -2,119 +2,49 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from kdmesh.signals.lazy import Lazy, again, apart, joined
-from kdmesh.streams.tokens import Encoded, padded_length, ranges, starts_of
+from kdmesh.streams.tokens import ranges, starts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from kdmesh.streams.tokens import Encoded, Tokens
 
-    from kdmesh.agents.agent import Agent, Value
-    from kdmesh.agents.feed import Lane
-    from kdmesh.agents.lesson import Lesson
-    from kdmesh.streams.tokens import Tokens
-
+Value = tuple[Any, dict[str, Any]]  # logits, and what else was asked for by name; some may not be made yet
 ROWS = 8  # of a still forward on a CPU: more gain it little there, and rows that repeat a sample are for nothing
-STEPS = 16  # that an agent which does not change answers together; as many more may fill up its shapes
-TOKENS = 2**13  # of these steps: what is remembered of them stays small
 
 
-def still(agent: Agent, x: Tokens | Encoded, fixed: int, names: tuple[str, ...]) -> Value:
+class Forwards(Protocol):
+    """What gives the answers: an agent."""
+
+    module: Any
+    weights: Any
+
+    def forward(self, x: Any, names: tuple[str, ...] = ()) -> Any:
+        """The logits and the values of these names."""
+
+    def per(self, name: str) -> str:
+        """What a value has a row for: `samples`, `units` or `tokens`."""
+
+
+def still(agent: Forwards, x: Tokens | Encoded, fixed: int, names: tuple[str, ...]) -> Value:
     """Forward in eval mode without gradient, each sample in a shape that depends on its own length alone."""
-    return _answers(agent, x, _rows(x, fixed), names).all()
-
-
-def ahead(lesson: Lesson, agent: Agent, lane: Lane, names: tuple[str, ...]) -> Ahead | None:
-    """What answers for several steps of a lesson at once; None where the agent may change, or sees no texts as such.
-
-    Nor where it makes wide logits, or a signal of such: those of several steps would fill memory.
-    """
-    plan, task = lesson.host.plan, lesson.host.plan.spec.task
-    moves = plan.owner[agent.name] in plan.trainable or agent.weights.ema is not None
-    made = not getattr(agent.module, "projects", False) or not all(map(agent.layer, names))
-    if moves or (made and task == "language_modelling") or agent.view is not None or not isinstance(lane.x, Encoded):
-        return None
-    size, drop, last = lesson.settings.batch_size, lesson.settings.drop_last, max(lesson.ends.values())
-
-    def batches(step: int) -> list[Tensor]:
-        return lane.ahead(lesson.position(step, lane), size, drop, min(2 * STEPS, last - step))
-
-    return Ahead(agent, lane.x, lesson.host.fixed, names, batches)
-
-
-class Ahead:
-    """The answers of an agent that does not change, for the batches of a few steps at once.
-
-    Each sample's shape is its own, so these are the answers of one step after the other, bit for bit; but samples of
-    several batches fill the fixed shapes together, and where rows are left over, samples of later steps take them.
-    ``batches(step)``: positions in ``x``, of that step first.
-    """
-
-    def __init__(
-        self, agent: Agent, x: Encoded, fixed: int, names: tuple[str, ...], batches: Callable[[int], list[Tensor]]
-    ) -> None:
-        self._agent, self._x, self._names, self._batches = agent, x, names, batches
-        self._rows, self._lengths, self._widths = _rows(x, fixed), x.lengths.cpu(), padded_length(x.lengths).cpu()
-        self._steps: dict[int, list[int]] = {}  # positions of the steps that are answered
-        self._places: dict[int, int] = {}  # of positions among the answers
-        self._answers: _Answers | None = None
-
-    def __call__(self, step: int) -> Value:
-        """The logits and named values of a step's batch."""
-        if step not in self._steps:
-            self._forward(step)
-        assert self._answers is not None
-        return self._answers.of(torch.tensor([self._places[at] for at in self._steps.pop(step)])).all()
-
-    def _forward(self, step: int) -> None:
-        """Answer a window of steps from this one on; what is known of its samples, and of later ones, is kept."""
-        batches = [at.tolist() for at in self._batches(step)]
-        count = self._window(batches)
-        self._steps = dict(enumerate(batches[:count], step))
-        soon, later = _positions(batches[:count]), _positions(batches[count:])
-        kept = [at for at in self._places if at in soon or at in later]
-        chosen = self._filled(*([at for at in part if at not in self._places] for part in (soon, later)))
-        answers = [self._answers.of(torch.tensor([self._places[at] for at in kept]))] if self._answers and kept else []
-        if chosen:
-            answers.append(_answers(self._agent, self._x.select(torch.tensor(chosen)), self._rows, self._names))
-        self._answers = _Answers.joined(answers)
-        self._places = {at: place for place, at in enumerate([*kept, *chosen])}
-
-    def _window(self, batches: list[list[int]]) -> int:
-        """How many of the next steps are answered together."""
-        tokens = 0
-        for number, batch in enumerate(batches[:STEPS]):
-            tokens += int(self._lengths[batch].sum())
-            if number and tokens > TOKENS:
-                return number
-        return min(len(batches), STEPS)
-
-    def _filled(self, now: list[int], later: list[int]) -> list[int]:
-        """The samples of the window, and so many of later ones as stand in shapes that are forwarded anyway."""
-        chosen, widths = list(now), self._widths[now].tolist()
-        room = {width: -number % self._rows for width, number in Counter(widths).items()}
-        for at, width in zip(later, self._widths[later].tolist(), strict=True):
-            if room.get(width, 0):
-                room[width] -= 1
-                chosen.append(at)
-        return chosen
+    return answers(agent, x, rows_of(x, fixed), names).all()
 
 
 @dataclass
-class _Answers:
+class Answers:
     """Values by name (logits: "") of n samples, one's rows after the other's; ``counts``: of rows, by what they are."""
 
-    agent: Agent
+    agent: Forwards
     values: dict[str, Tensor | Lazy]
     counts: dict[str, Tensor]  # each [n] int64
 
-    def of(self, samples: Tensor) -> _Answers:
+    def of(self, samples: Tensor) -> Answers:
         """Those of some samples, in this order."""
         counts = {per: count[samples.to(count.device)] for per, count in self.counts.items()}
         orders = {
@@ -124,10 +54,10 @@ class _Answers:
             name: again(value, [part[orders[self.agent.per(name)]] for part in apart(value)])
             for name, value in self.values.items()
         }
-        return _Answers(self.agent, values, counts)
+        return Answers(self.agent, values, counts)
 
     @classmethod
-    def joined(cls, parts: list[_Answers]) -> _Answers:
+    def joined(cls, parts: list[Answers]) -> Answers:
         """Those of one after the other."""
         first = parts[0]
         if len(parts) == 1:
@@ -140,17 +70,12 @@ class _Answers:
         return self.values[""], {name: value for name, value in self.values.items() if name}
 
 
-def _positions(batches: list[list[int]]) -> dict[int, None]:
-    """Every position once, in order."""
-    return dict.fromkeys(at for batch in batches for at in batch)
-
-
-def _rows(x: Tokens | Encoded, fixed: int) -> int:
+def rows_of(x: Tokens | Encoded, fixed: int) -> int:
     """How many rows a shape has."""
     return min(fixed, ROWS) if x.device.type == "cpu" else fixed
 
 
-def _answers(agent: Agent, x: Tokens | Encoded, rows: int, names: tuple[str, ...]) -> _Answers:
+def answers(agent: Forwards, x: Tokens | Encoded, rows: int, names: tuple[str, ...]) -> Answers:
     """Forward in eval mode without gradient, each sample in a shape that depends on its own length alone."""
     training = agent.module.training
     if training:
@@ -171,5 +96,5 @@ def _answers(agent: Agent, x: Tokens | Encoded, rows: int, names: tuple[str, ...
     if training:
         agent.weights.train()
     whole = {name: joined(found) for name, found in parts.items()}
-    made = _Answers(agent, whole, {per: torch.cat(found) for per, found in counts.items()})
+    made = Answers(agent, whole, {per: torch.cat(found) for per, found in counts.items()})
     return made.of(torch.cat(places).argsort())

@@ -23,7 +23,7 @@ from kdmesh.streams.learned import LEARNED, brief
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdmesh.agents.host import Host
+    from kdmesh.agents.state import HostState
 
 TOKEN = ".shared"
 DRAFT = ".draft"  # sub-folder in which an agent's folder is made and read again
@@ -54,7 +54,7 @@ class Export:
     proof: dict[str, Any]
 
 
-def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any]) -> Export:
+def save_agent(host: HostState, agent: str, folder: str | None, card: dict[str, Any]) -> Export:
     """Write weights, configuration and a card in plain words, then read them again and compare.
 
     A model that has a form of its own, as those of texts do, is written in that, and how kdmesh builds it in
@@ -80,7 +80,7 @@ def save_agent(host: Host, agent: str, folder: str | None, card: dict[str, Any])
     return Export(dict.fromkeys(names), proof)
 
 
-def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path | None = None) -> dict[str, Any]:
+def _saved(host: HostState, agent: str, root: Path, card: dict[str, Any], home: Path | None = None) -> dict[str, Any]:
     """``home``: the folder that ``root`` will be, where the driver sees it: it may then refer to files elsewhere."""
     module: Any = host.agents[agent].module
     own = getattr(module, "export", None)
@@ -109,16 +109,16 @@ def _saved(host: Host, agent: str, root: Path, card: dict[str, Any], home: Path 
     return asdict(found)
 
 
-def _write_weights(host: Host, agent: str, state: dict[str, Tensor], root: Path) -> None:
+def _write_weights(host: HostState, agent: str, state: dict[str, Tensor], root: Path) -> None:
     save_file(state, root / WEIGHTS, _learned(host, agent))
 
 
-def _learned(host: Host, agent: str) -> dict[str, str]:
+def _learned(host: HostState, agent: str) -> dict[str, str]:
     """What weights have learned from, for the header of their own file: it may be moved away from the rest."""
     return {LEARNED: json.dumps(host.blueprint.learned.get(agent, []))}
 
 
-def _sources(host: Host, agent: str) -> list[Path]:
+def _sources(host: HostState, agent: str) -> list[Path]:
     """The files that frozen weights were read from and still are; none where the folder is to hold the weights.
 
     Of a model that has a form of its own these are its configuration and weights, else one safetensors file.
@@ -135,7 +135,7 @@ def _sources(host: Host, agent: str) -> list[Path]:
     return [] if weights is None else [Path(weights)]
 
 
-def _describe(host: Host, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
+def _describe(host: HostState, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
     write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
     write(root / "README.md", _text_card(agent, card, host, refers) if own else _card(agent, card, host))
 
@@ -145,13 +145,13 @@ def _files(root: Path) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def _state(host: Host, agent: str) -> dict[str, Tensor]:
+def _state(host: HostState, agent: str) -> dict[str, Tensor]:
     """The weights by the names that the module gives them, whatever was wrapped around its parts to run them faster."""
     state = host.weights[host.plan.owner[agent]].state()
     return {name.replace(COMPILED, ""): value for name, value in state.items()}
 
 
-def _ends(host: Host, agent: str) -> dict[str, Any]:
+def _ends(host: HostState, agent: str) -> dict[str, Any]:
     """Which tokens began and ended what a language model learned."""
     if host.plan.spec.task != "language_modelling":
         return {}
@@ -162,7 +162,7 @@ def _ends(host: Host, agent: str) -> dict[str, Any]:
     return {"begin": encoder.begin if plain else None, "ends": [number for number in endings if number in special]}
 
 
-def _config(host: Host, agent: str, own: bool) -> dict[str, Any]:
+def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
     """How to build an agent's module again; ``own``: it has a form of its own."""
     spec = host.plan.spec.agents[agent]
     model, module, names = host.reading.model(agent), host.agents[agent].module, host.table.labels
@@ -190,7 +190,7 @@ def _config(host: Host, agent: str, own: bool) -> dict[str, Any]:
     }
 
 
-def _text_card(agent: str, card: dict[str, Any], host: Host, refers: bool) -> str:
+def _text_card(agent: str, card: dict[str, Any], host: HostState, refers: bool) -> str:
     """The model card that the hub reads; each teacher with its licence, where that is known."""
     table = host.table
     module: Any = host.agents[agent].module
@@ -221,7 +221,7 @@ def _nameless(model: Any) -> Any:
     return Path(model).name if isinstance(model, str) and Path(model).expanduser().is_absolute() else model
 
 
-def _card(agent: str, card: dict[str, Any], host: Host) -> str:
+def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
     """The model card: who taught it, on what data, how good it is, how to use it."""
     spec = host.plan.spec
     split = spec.data.seed if spec.data is not None else 0
@@ -245,7 +245,7 @@ def _card(agent: str, card: dict[str, Any], host: Host) -> str:
     return "\n".join(lines)
 
 
-def _usage(agent: str, host: Host) -> list[str]:
+def _usage(agent: str, host: HostState) -> list[str]:
     """How to use it: by ``kdmesh.load`` where that can build it."""
     if not host.reading.texts and loadable(host.reading.model(agent)):
         lines = ["import kdmesh", f'model = kdmesh.load("{agent}")  # this folder; ready to predict']

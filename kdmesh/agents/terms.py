@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from kdmesh.agents import guard
+from kdmesh.agents import building, guard, rules
 from kdmesh.errors import RunFailed
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kdmesh.agents.consensus import Consensus
-    from kdmesh.agents.lesson import Frame, Lesson
+    from kdmesh.agents.inputs import Inputs
+    from kdmesh.agents.step import Frame
     from kdmesh.builtin.objectives._base import Objective
     from kdmesh.graph.edges import Edge
 
@@ -27,21 +28,29 @@ if TYPE_CHECKING:
 class Term:
     """``weight * objective(own signal, target)`` of one flow; None in a step in which nothing is known yet."""
 
-    def __init__(self, edge: Edge, objective: Objective, own: Callable[[Frame], Any], lesson: Lesson) -> None:
-        self.edge, self.objective, self.own, self.lesson = edge, objective, own, lesson
-        self.fetch = lesson.fetcher(edge, edge.target)
+    def __init__(
+        self,
+        edge: Edge,
+        objective: Objective,
+        own: Callable[[Frame], Any],
+        inputs: Inputs,
+        temperature: float | None = None,
+    ) -> None:
+        """``temperature``: at which the signal's distribution serves several flows, see :func:`shared_targets`."""
+        self.edge, self.objective, self.own, self.inputs = edge, objective, own, inputs
+        self.fetch = inputs.fetcher(edge, edge.target)
         self.factor = None if isinstance(edge.weight, Ramp) else edge.weight
         self.forward = objective.forward  # no module hooks on the hot path
         self.sound = False  # whether a loss was seen to be one
-        self.columns = lesson.host.columns(edge)
-        self.temperature = lesson.softens.get(edge.id)
+        self.columns = building.columns(inputs.host, edge)
+        self.temperature = temperature
         self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
 
     def given(self, frame: Frame, source: str = "") -> dict[str, Tensor | None]:
         """What else of the batch the objective is called with, about a source: by default the flow's."""
         edge = self.edge
         return (
-            self.lesson.facts(frame, edge.target, edge.stream, edge.needs, source or edge.source) if edge.needs else {}
+            self.inputs.facts(frame, edge.target, edge.stream, edge.needs, source or edge.source) if edge.needs else {}
         )
 
     def _shared(self, own: Any, signal: Signal) -> tuple[Any, Signal]:
@@ -63,14 +72,14 @@ class Term:
         """Raise, with whose objective it is, what it raised."""
         assert self.edge.objective is not None
         doing, where = f"to compute at step {step} on the flow {self.edge}", self.edge.where
-        self.lesson.host.registry.blame("objectives", self.edge.objective.name, error, doing, where)
+        self.inputs.host.registry.blame("objectives", self.edge.objective.name, error, doing, where)
 
     def weight(self, frame: Frame) -> float:
         """The flow's weight in this epoch of its lesson."""
         if self.factor is not None:
             return self.factor
         assert isinstance(self.edge.weight, Ramp)
-        return self.edge.weight.at(self.lesson.epoch(frame, self.edge.target))
+        return self.edge.weight.at(self.inputs.epoch(frame, self.edge.target))
 
     def __call__(self, frame: Frame) -> Tensor | None:
         """The weighted loss, a scalar."""
@@ -129,11 +138,11 @@ class SpreadTerm(Term):
     """A term over a consensus in space `loss` or `gradient`: every member's loss, by the rule's coefficients."""
 
     def __init__(
-        self, edge: Edge, objective: Objective, own: Callable[[Frame], Any], lesson: Lesson, consensus: Consensus
+        self, edge: Edge, objective: Objective, own: Callable[[Frame], Any], inputs: Inputs, consensus: Consensus
     ) -> None:
-        super().__init__(edge, objective, own, lesson)
+        super().__init__(edge, objective, own, inputs)
         self.consensus = consensus
-        self.members = {e.id: lesson.fetcher(e, edge.target) for e in consensus.node.inputs}
+        self.members = {e.id: inputs.fetcher(e, edge.target) for e in consensus.node.inputs}
 
     def __call__(self, frame: Frame) -> Tensor | None:
         """``weight * sum_m loss(own, member m, weights=coefficient_m)``, members in declared order."""
@@ -147,9 +156,9 @@ class SpreadTerm(Term):
             return None
         facts: dict[str, Any] = {"present": present}
         if node.needs_labels:
-            facts["labels"] = self.lesson.labels(frame, node, reader)
+            facts["labels"] = self.inputs.labels(frame, node, reader)
         if node.column:
-            facts["column"] = self.lesson.column(frame, reader, node)
+            facts["column"] = self.inputs.column(frame, reader, node)
         if node.space == "gradient":
             own = dense(own)
             facts["gradients"] = self._gradients(frame, own, self.consensus.stack(signals), present)
@@ -157,7 +166,7 @@ class SpreadTerm(Term):
         try:
             weights = self.consensus.weigh(signals, facts)
         except Exception as error:
-            self.lesson.host.blame_rule(node.name, error, f"at step {frame.step}")
+            rules.blame(self.inputs.host, node.name, error, f"at step {frame.step}")
         total: Tensor | None = None
         for edge, signal, weight in zip(node.members, signals, weights, strict=True):
             if signal is None:

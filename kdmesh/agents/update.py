@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from kdmesh.agents.terms import SpreadTerm, Term, refuse_broken
+from kdmesh.agents.terms import SpreadTerm, Term, refuse_broken, shared_targets
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
 
@@ -18,29 +18,31 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kdmesh.agents.lesson import Frame, Lesson
+    from kdmesh.agents.inputs import Inputs
+    from kdmesh.agents.step import Frame
     from kdmesh.agents.weights import Weights
 
 
 class Update:
     """Compiles the `u` ops of one lesson on one host."""
 
-    def __init__(self, lesson: Lesson) -> None:
-        self.lesson, self.host = lesson, lesson.host
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs, self.host = inputs, inputs.host
+        self._softens = shared_targets(inputs.plan.edges, self.host.objectives)
         self.losses: dict[str, list[float]] = {}  # weights -> [sum of losses, steps] since the last report
         self._groups = self._joined()
 
     def _joined(self) -> dict[str, tuple[str, ...]]:
         """The weights that update from one backward, by each of their names; declared order within a group."""
         plan = self.host.plan
-        here = [name for name in self.host.weights if name in self.lesson.ends]
+        here = [name for name in self.host.weights if name in self.inputs.ends]
         union = nx.utils.UnionFind(here)
         through: dict[str, list[str]] = {}
         for edge in plan.edges:
             source = plan.owner.get(edge.source, edge.source)
             if not edge.detach and edge.target in plan.consensus:
                 through.setdefault(edge.target, []).append(source)
-        for edge in self.lesson.plan.edges:
+        for edge in self.inputs.plan.edges:
             target = plan.owner.get(edge.target, edge.target)
             source = plan.owner.get(edge.source, edge.source)
             joined = {target}
@@ -61,14 +63,14 @@ class Update:
 
     def compile(self, op: Op) -> Callable[[Frame], None] | None:
         """The call of one update; within a joint group the last op does it for all."""
-        if op.node not in self.host.weights or op.node not in self.lesson.ends:
+        if op.node not in self.host.weights or op.node not in self.inputs.ends:
             return None
         weights = self.host.weights[op.node]
         if weights.ema is not None:
             leader = self.host.weights[self.host.plan.owner[weights.ema.of]]
             return lambda frame: weights.follow(leader) if leader.updates != weights.updates else None
         group = self._groups[op.node]
-        order = [other.node for other in self.lesson.plan.ops if other.kind == "u" and other.node in group]
+        order = [other.node for other in self.inputs.plan.ops if other.kind == "u" and other.node in group]
         if order[-1] != op.node:
             return None
         return self._descend([self.host.weights[name] for name in group])
@@ -77,7 +79,7 @@ class Update:
         names = {weights.name for weights in group}
         edges = [
             edge
-            for edge in self.lesson.plan.edges
+            for edge in self.inputs.plan.edges
             if edge.as_ == "target" and self.host.plan.owner.get(edge.target) in names
         ]
         return [self._term(edge) for edge in edges]
@@ -92,8 +94,8 @@ class Update:
         objective = self.host.objectives[edge.id]
         consensus = self.host.consensus.get(edge.source)
         if consensus is not None and consensus.node.space in ("loss", "gradient"):
-            return SpreadTerm(edge, objective, value, self.lesson, consensus)
-        return Term(edge, objective, value, self.lesson)
+            return SpreadTerm(edge, objective, value, self.inputs, consensus)
+        return Term(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
     def _descend(self, group: list[Weights]) -> Callable[[Frame], None]:
         """One gradient step over the sum of the group's terms, in declared order."""
@@ -102,7 +104,7 @@ class Update:
         accumulate, threads, name = settings.accumulate, settings.threads, group[0].name
         check_now = all(weights.settings.device == "cpu" for weights in group)
         tally = self.losses.setdefault(name, [0.0, 0])
-        first, last = self.lesson.first, min(self.lesson.ends[weights.name] for weights in group)
+        first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
         shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
 
         def descend(frame: Frame) -> None:
@@ -139,11 +141,11 @@ class Update:
 
     def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""
-        lane, first = self.lesson.lane(term.edge.target, term.edge.stream), self.lesson.first
-        size, drop = self.lesson.settings.batch_size, self.lesson.settings.drop_last
+        lane, first = self.inputs.lane(term.edge.target, term.edge.stream), self.inputs.first
+        size, drop = self.inputs.settings.batch_size, self.inputs.settings.drop_last
 
         def samples(step: int) -> int:
-            return lane.count(self.lesson.position(step, lane), size, drop)
+            return lane.count(self.inputs.position(step, lane), size, drop)
 
         def share(step: int) -> float:
             start = first + (step - first) // accumulate * accumulate

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
+    from kdmesh.agents.state import Blueprint
     from kdmesh.graph.assign import Room
     from kdmesh.graph.plan import Plan
 

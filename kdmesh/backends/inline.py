@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.host import Blueprint, Host
+from kdmesh.agents.host import Host
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends._base import Backend
 from kdmesh.plugins import registry
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
+    from kdmesh.agents.state import Blueprint
     from kdmesh.graph.plan import Plan
 
 STARTING = 600.0  # seconds that hosts may take to come up, on a cluster that is busy with others' work

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
+    from kdmesh.agents.state import Blueprint
 
 
 class Worker:

@@ -12,8 +12,8 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.agents.checkpoint import part_names, unwritable
 from kdmesh.agents.saving import TOKEN, Part
-from kdmesh.agents.state import part_names, unwritable
 from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, inside, read, sha256, write_all, write_json
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.facts import distinct
-from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source, digest
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.engine import dropping

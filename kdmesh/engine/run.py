@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kdmesh.agents.guard import Oddity
-    from kdmesh.agents.host import Blueprint
     from kdmesh.agents.source import Source
+    from kdmesh.agents.state import Blueprint
     from kdmesh.backends._base import Backend
     from kdmesh.engine.checked import Checked
     from kdmesh.engine.checkpoint import Checkpoints

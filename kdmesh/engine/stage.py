@@ -59,7 +59,7 @@ class StageRun:
         sent = run.supply.once(stage)
         first = run.supply.first if self.resume is None else []
         yield from self.publish(sent)
-        sizes = yield [run.call(agent, "passes", agent, stream) for agent, stream in first]
+        sizes = yield [run.call(agent, "passed", agent, stream) for agent, stream in first]
         for (agent, _), size in zip(first, sizes, strict=True):
             self.made[agent] = self.made.get(agent, 0) + size
         if self.resume is None:

@@ -13,7 +13,7 @@ from kdmesh.tasks import metric
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from kdmesh.agents.host import Report
+    from kdmesh.agents.step import Report
     from kdmesh.engine.stage import StageRun
     from kdmesh.engine.supply import Outlet
     from kdmesh.graph.program import Train

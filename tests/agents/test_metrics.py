@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kdmesh.agents.facts import labels, own_classes
+from kdmesh.agents.classes import labels, own_classes
 from kdmesh.agents.metrics import agreement, churn, guesses, quality
 
 

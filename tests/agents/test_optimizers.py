@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from kdmesh.agents import state
+from kdmesh.agents import checkpoint
 from kdmesh.agents.optimizers import warmup_of
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.weights import Weights
@@ -161,13 +161,13 @@ def resumed(settings: TrainSpec, matrix: bool) -> Weights:
     def keep(value: Any, *name: Any) -> None:
         tensors["/".join(map(str, name))] = (value if torch.is_tensor(value) else torch.tensor(value)).clone()
 
-    facts = json.loads(json.dumps(state._weights(first, keep)))
+    facts = json.loads(json.dumps(checkpoint._weights(first, keep)))
     found: dict[str, dict[tuple[str, ...], torch.Tensor]] = {}
     for name, value in safetensors.torch.load(safetensors.torch.save(tensors)).items():
         kind, *rest = name.split("/")
         found.setdefault(kind, {})[tuple(rest)] = value
     second = fresh(settings, matrix)
-    state._restore(second, facts, found)
+    checkpoint._restore(second, facts, found)
     return descend(second, BROKEN, UPDATES)
 
 

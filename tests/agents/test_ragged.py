@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdmesh.agents.agent import Agent
-from kdmesh.agents.ragged import Ahead, still
+from kdmesh.agents.ahead import Ahead
+from kdmesh.agents.ragged import still
 from kdmesh.agents.weights import Weights
 from kdmesh.spec import TrainSpec
 from kdmesh.streams.tokens import Encoded, Row, Tokens

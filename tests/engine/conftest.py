@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import kdmesh
 from kdmesh.agents.build import build
-from kdmesh.agents.host import Blueprint, Host
+from kdmesh.agents.host import Host
 from kdmesh.agents.source import Source
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.events import Events

@@ -16,7 +16,7 @@ import pytest
 from commands import ROOT
 from fsspec.implementations.memory import MemoryFileSystem
 
-from kdmesh.agents import state
+from kdmesh.agents import checkpoint
 from kdmesh.cli import main
 from kdmesh.engine.collect import Place, fresh
 from kdmesh.engine.run import Run
@@ -86,7 +86,7 @@ def test_every_seed_is_collected(capsys: Any) -> None:
 
 def pause(monkeypatch: pytest.MonkeyPatch, after: int) -> pytest.MonkeyPatch:
     """Send this process a SIGTERM when so many parts of checkpoints are written."""
-    inner, written = state.save_file, []
+    inner, written = checkpoint.save_file, []
 
     def save(*args: Any) -> None:
         inner(*args)
@@ -94,7 +94,7 @@ def pause(monkeypatch: pytest.MonkeyPatch, after: int) -> pytest.MonkeyPatch:
         if len(written) == after:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(state, "save_file", save)
+    monkeypatch.setattr(checkpoint, "save_file", save)
     return monkeypatch
 
 

@@ -144,11 +144,11 @@ def test_a_changed_mesh_or_data_is_refused_with_what_differs(
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_with_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdmesh.agents import state
+    from kdmesh.agents import checkpoint
 
     spec = mesh("deep-mutual", "together")
     summary, _ = run(spec, monkeypatch, out=tmp_path / "whole")
-    inner, written = state.save_file, []
+    inner, written = checkpoint.save_file, []
 
     def full(tensors: Any, path: Path) -> None:
         written.append(path)
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run_with_the_one_before(
             raise OSError(28, "No space left on device")
         inner(tensors, path)
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(MeshError, match=r"could not be written: .*No space left.*\n.*kdmesh resume") as caught:
         run(spec, monkeypatch, out=tmp_path / "cut")
     assert caught.value.exit_code == 1

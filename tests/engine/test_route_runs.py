@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.events import Events

@@ -12,8 +12,8 @@ import pytest
 from commands import kill
 
 import kdmesh
-from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends.ray import RayBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import Request, run_once

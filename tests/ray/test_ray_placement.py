@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source
+from kdmesh.agents.state import Blueprint
 from kdmesh.engine import placing
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import Request, run_once
@@ -85,7 +85,7 @@ NODES = """
 import sys
 import ray
 from ray.cluster_utils import Cluster
-from kdmesh.agents.host import Blueprint
+from kdmesh.agents.state import Blueprint
 from kdmesh.agents.source import Source
 from kdmesh.backends import make_backend
 from kdmesh.engine.check import examine

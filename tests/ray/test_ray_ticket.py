@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from commands import kill
 
-from kdmesh.agents.host import Blueprint
 from kdmesh.agents.source import Source
+from kdmesh.agents.state import Blueprint
 from kdmesh.backends.ticket import Missing, Refused
 from kdmesh.engine.check import examine
 from kdmesh.errors import HostLost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from text_meshes import bert, classified, modelled
+from text_meshes import bert, modelled
 
 import kdmesh
 
