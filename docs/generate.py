@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from kdmesh import hookspecs, offers
 from kdmesh.builtin import plugin as builtin
 from kdmesh.consensus import Rule
+from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
 from kdmesh.plugins import KINDS, Registry
 from kdmesh.spec import (
@@ -43,6 +44,7 @@ from kdmesh.spec.explain import words_of
 from kdmesh.spec.train import EarlyStopping
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
+from kdmesh.tasks import Task
 
 TARGET = Path(__file__).parent / "plugins" / "reference.md"
 PUBLIC = {
@@ -52,6 +54,8 @@ PUBLIC = {
     "kdmesh.consensus": "`Rule`, the built-in rules, and what to write one with",
     "kdmesh.objectives": "`Objective`, `Tempered`, the built-in objectives, and what to write one with",
     "kdmesh.strategies": "`Strategy`, `Canvas`, and what to draw with; imports no torch",
+    "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
+    "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
     "kdmesh.streams.table": "`Table`, which a data set returns",
     "kdmesh.testing": "the [contracts](testing.md), for your tests",
 }
@@ -68,6 +72,9 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "What a strategy draws on": (Canvas, ""),
     "Objectives": (Objective, "kdmesh.objectives"),
     "Consensus rules": (Rule, "kdmesh.consensus"),
+    "Tasks": (Task, "kdmesh.tasks"),
+    "Metrics": (Metric, ""),
+    "What a metric sees": (Answers, ""),
     "Data sets": (Table, ""),
 }
 ABOUT = {
@@ -209,6 +216,7 @@ SECTIONS: dict[type[Strict], str] = {
 name: council
 description: Three teachers and a student.
 task: classification
+metrics: [ece]
 seed: 0
 data: {dataset: digits}
 text: {max_length: 128}

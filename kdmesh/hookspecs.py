@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from kdmesh.offers import (
         ConsensusOffer,
         DatasetOffer,
+        MetricOffer,
         ModelOffer,
         ObjectiveOffer,
         SignalOffer,
         StrategyOffer,
+        TaskOffer,
         ViewOffer,
     )
     from kdmesh.spec import MeshSpec
@@ -148,6 +150,36 @@ def kdmesh_signals() -> list[SignalOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_signals():
             return [SignalOffer("rounded", "kdmesh_rounded.signal:Rounded", Rounded, "logits with few digits")]
+    """
+
+
+@hookspec
+def kdmesh_tasks() -> list[TaskOffer]:  # type: ignore[empty-body]
+    """Offer tasks: what models learn, and how they are judged.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import TaskOffer
+
+        @kdmesh.hookimpl
+        def kdmesh_tasks():
+            return [TaskOffer("stars", "kdmesh_stars.task:Stars", summary="one to five stars", primary="loss")]
+    """
+
+
+@hookspec
+def kdmesh_metrics() -> list[MetricOffer]:  # type: ignore[empty-body]
+    """Offer metrics: figures of a model's answers.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import MetricOffer
+
+        @kdmesh.hookimpl
+        def kdmesh_metrics():
+            return [MetricOffer("brier", "kdmesh_brier.metric:Brier", summary="Brier score", higher=False)]
     """
 
 

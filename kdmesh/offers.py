@@ -138,3 +138,55 @@ class ViewOffer(Offer):
     """An augmentation, called as ``view(x, ids, epoch)`` with a seed of its own."""
 
     kind: ClassVar[str] = "views"
+
+
+@dataclass(frozen=True)
+class TaskOffer(Offer):
+    """What models learn and how they are judged: ``factory(**config)`` gives a :class:`kdmesh.tasks.Task`.
+
+    ``data``: what samples may be, `numbers` and `texts`. ``rows``: what a row of a model's answers is for, `samples`,
+    or `units` of these (words, tokens). ``labels``: what a label is, `classes` (int64, ``0 .. C-1``) or `values`
+    (float32, one or several). ``source``: where labels are read, `table` (the label column or columns of the data set,
+    its ``y``), `spans` (of texts) or `tokens` (the texts' own). ``outputs``: how many a row of answers has, as many as
+    ``Task.outputs`` says of the `labels`, or as many as the model's own `vocabulary`. ``head``: the kind of model of
+    transformers, `sequence` (an answer for a text), `token` (for a word) or `causal` (the next token); "": none.
+
+    ``objective``: the loss of labels where a flow names none; those settings of the task that this loss has too are
+    its settings. ``metrics``: what every run reports, in this order;
+    ``primary``: the one of them by which models are compared. ``watched``: those that early stopping may watch, the
+    first by default. ``spaces``: what a consensus may combine, of `probs`, `logits` (answers as they are), `loss` and
+    `gradient`. ``decides``: answers are discrete, so that agreement of sources, churn and `until` are defined.
+    """
+
+    kind: ClassVar[str] = "tasks"
+    data: tuple[str, ...] = ("numbers",)
+    rows: str = "samples"  # samples | units
+    labels: str = "classes"  # classes | values
+    source: str = "table"  # table | spans | tokens
+    outputs: str = "labels"  # labels | vocabulary
+    head: str = ""  # sequence | token | causal
+    objective: str = "ce"
+    metrics: tuple[str, ...] = ("accuracy", "loss", "ece")
+    primary: str = "accuracy"
+    watched: tuple[str, ...] = ("loss", "accuracy")
+    spaces: tuple[str, ...] = ("probs", "logits", "loss", "gradient")
+    decides: bool = True
+
+
+@dataclass(frozen=True)
+class MetricOffer(Offer):
+    """A figure of a model's answers on a labelled stream: ``factory(**config)`` gives a :class:`kdmesh.metrics.Metric`.
+
+    ``higher``: whether more is better. ``lowest``, ``highest``: its range, None where it has no bound. ``labels``: the
+    kinds of labels (see :class:`TaskOffer`) that it is defined for. ``needs``: what else it reads, `characters` (how
+    many characters the answers are about; without, it is left out). ``scalar``: it is one number; what is not stands in
+    `results.json` alone.
+    """
+
+    kind: ClassVar[str] = "metrics"
+    higher: bool = True
+    lowest: float | None = None
+    highest: float | None = None
+    labels: tuple[str, ...] = ("classes",)
+    needs: tuple[str, ...] = ()  # of: characters
+    scalar: bool = True

@@ -40,6 +40,8 @@ NOUNS = {
     "datasets": "data set",
     "views": "view",
     "signals": "kind of signal",
+    "tasks": "task",
+    "metrics": "metric",
 }
 KINDS = tuple(NOUNS)
 IMPORTED = ("models", "datasets")  # also named by an import path, ``package.module:Thing``

@@ -1,23 +1,24 @@
-"""Tasks: which metric each is judged by first, and which way is better. Every comparison asks here."""
+"""What to write a task with, and which way each figure is better. Every comparison asks here; imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kdmesh.contracts.task import Chance, Task, most_frequent
+from kdmesh.plugins import registry
+from kdmesh.spec.base import DEFAULT_TASK
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HIGHER = {"accuracy": True, "loss": False, "ece": False, "bits_per_character": False}  # whether more is better
-PRIMARY = {
-    "classification": "accuracy",
-    "token_classification": "accuracy",
-    "language_modelling": "bits_per_character",  # accuracy and loss depend on how a model cuts texts into tokens
-}
+    from kdmesh.offers import MetricOffer, TaskOffer
+
+__all__ = ["Chance", "Figure", "Task", "figure", "metric", "most_frequent", "primary", "recorded"]
 
 
 @dataclass(frozen=True)
-class Metric:
+class Figure:
     """A metric by its key in the figures, and its direction."""
 
     name: str
@@ -41,16 +42,23 @@ class Metric:
         return value if self.higher else -value
 
 
-def metric(name: str) -> Metric:
-    """A metric by its name."""
-    return Metric(name, HIGHER[name])
+def figure(offer: MetricOffer) -> Figure:
+    """The figure that a metric gives."""
+    return Figure(offer.name, offer.higher)
 
 
-def recorded(figures: Mapping[str, object]) -> Metric:
+def metric(name: str) -> Figure:
+    """A metric by its name; MeshError for one that nobody offers."""
+    return figure(registry().find("metrics", name, "metrics"))
+
+
+def recorded(figures: Mapping[str, object]) -> Figure:
     """By which metric a round was recorded, which has a figure of every agent under its name."""
-    return metric(next((name for name in HIGHER if name in figures), "accuracy"))
+    known = set(registry().names("metrics"))
+    return next((metric(name) for name in figures if name in known), primary(None))
 
 
-def primary(task: str | None) -> Metric:
-    """What a task is judged by. None: classification, as in summaries that name no task."""
-    return metric(PRIMARY[task or "classification"])
+def primary(task: str | None) -> Figure:
+    """What a task is judged by. None: the task of a mesh that names none, as in summaries of old."""
+    offer: TaskOffer = registry().find("tasks", task or DEFAULT_TASK, "task")
+    return metric(offer.primary)

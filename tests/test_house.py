@@ -16,17 +16,19 @@ import pytest
 import kdmesh
 from kdmesh.cli.plugins_new import KINDS, package
 from kdmesh.plugins import registry
+from kdmesh.spec import DEFAULT_TASK
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for room in ("kdmesh", "plugins") for path in (ROOT / room).rglob("*.py"))
 ENGINE = [path for path in MODULES if path.relative_to(ROOT).parts[1] in ("engine", "agents", "backends", "graph")]
+KDMESH = [path for path in MODULES if path.is_relative_to(ROOT / "kdmesh") and path.parent.name != "tasks"]
 METHODS = [
     (kind, offer)
-    for kind in ("strategies", "objectives", "consensus")
+    for kind in ("strategies", "objectives", "consensus", "metrics", "tasks")
     for offer in registry().offers(kind)
     if offer.factory.startswith("kdmesh.")  # built in; a plugin's own tests look after the rest
 ]
-NAMES = {offer.name for _, offer in METHODS}
+NAMES = {offer.name for kind, offer in METHODS if kind not in ("metrics", "tasks")}
 # English or Python words: as an identifier they may mean something else, as a string literal they may not.
 PLAIN = {"attention", "chain", "confidence", "entropy", "hint", "mean", "median", "mutual", "rounds"}
 PLAIN |= {"self", "vote", "weighted"}
@@ -86,6 +88,27 @@ def test_the_engine_asks_the_registry_for_no_method_by_name():
     asked = re.compile(r"\.(?:find|check)\(\s*[\"']\w+[\"'],\s*[\"'](\w+)[\"']")
     sources = {path: asked.findall(path.read_text(encoding="utf-8")) for path in ENGINE}
     assert {str(path): names for path, names in sources.items() if names} == {}
+
+
+def tasks_named(source: str) -> list[str]:
+    """Return ``line: word`` for every string literal of a source text that is the name of a task."""
+    tasks = set(registry().names("tasks"))
+    return [f"{line}: {word}" for line, word, literal in words(source) if literal and word in tasks]
+
+
+@pytest.mark.parametrize("path", KDMESH, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_asks_for_a_task_by_name(path):
+    """What depends on the task asks its offer; one name alone stands for a mesh that names none."""
+    source = path.read_text(encoding="utf-8")
+    if path == ROOT / "kdmesh" / "spec" / "base.py":
+        source = source.replace(f'\nDEFAULT_TASK = "{DEFAULT_TASK}"\n', "")
+    assert tasks_named(source) == []
+
+
+def test_the_search_for_tasks_finds_them():
+    assert tasks_named('if plan.task.name == "classification":\n    pass\n') == ["1: classification"]
+    assert tasks_named('table = {"language_modelling": 1}\n') == ["1: language_modelling"]
+    assert tasks_named('"""classification as prose"""\nregression = 1\n') == []
 
 
 def test_the_search_for_names_finds_them():

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
-import typing
 from types import SimpleNamespace
 
 import pytest
 
 from kdmesh.engine.summary import best_teacher
+from kdmesh.errors import MeshError
+from kdmesh.graph.plan import make_plan
+from kdmesh.plugins import registry
 from kdmesh.report.paired import over_seeds, paired, verdict
 from kdmesh.spec import MeshSpec
-from kdmesh.spec.train import EarlyStopping
-from kdmesh.tasks import HIGHER, PRIMARY, metric, primary
+from kdmesh.tasks import metric, primary
 
 BITS = metric("bits_per_character")
 
 
-def test_every_task_and_every_metric_that_a_file_names_has_a_direction():
-    tasks = typing.get_args(MeshSpec.model_fields["task"].annotation)
-    assert set(tasks) == set(PRIMARY) and set(PRIMARY.values()) <= set(HIGHER)
-    assert set(typing.get_args(EarlyStopping.model_fields["metric"].annotation)) <= set(HIGHER)
+def planned(**fields):
+    made = {"data": "digits", "agents": {"a": {"model": "mlp"}}, **fields}
+    return make_plan(MeshSpec.model_validate(made), registry())
+
+
+@pytest.mark.parametrize("name", registry().names("tasks"))
+def test_every_metric_that_a_task_names_is_offered_and_fits_its_labels(name):
+    offer = registry().find("tasks", name)
+    assert offer.primary in offer.metrics and offer.watched and set(offer.watched) <= set(offer.metrics)
+    for metric_name in offer.metrics:
+        assert offer.labels in registry().find("metrics", metric_name).labels
+    assert primary(name).higher == registry().find("metrics", offer.primary).higher
+
+
+def test_an_unknown_task_is_told_with_the_one_that_is_meant():
+    with pytest.raises(MeshError) as error:
+        planned(task="clasification")
+    assert (error.value.where, error.value.what) == ("task", "unknown task 'clasification'")
+    assert error.value.instead.startswith("did you mean 'classification'? known tasks: classification, ")
+
+
+@pytest.mark.parametrize(
+    ("stopping", "what", "instead"),
+    [
+        ({"metric": "acuracy"}, "unknown metric 'acuracy'", "did you mean 'accuracy'?"),
+        ({"metric": "ece"}, "early stopping of task classification does not watch 'ece'", "metrics that it can watch:"),
+    ],
+)
+def test_early_stopping_watches_what_its_task_allows(stopping, what, instead):
+    with pytest.raises(MeshError) as error:
+        planned(train={"early_stopping": stopping})
+    assert (error.value.where, error.value.what) == ("train.early_stopping.metric", what)
+    assert error.value.instead.startswith(instead)
+
+
+def test_early_stopping_watches_the_task_s_first_metric_and_the_long_form_says_so():
+    made = planned(train={"early_stopping": {}}, agents={"a": {"model": "mlp", "train": {"early_stopping": {}}}})
+    assert made.train("a").early_stopping.metric == made.resolved().train.early_stopping.metric == "loss"
+
+
+def test_the_metrics_of_a_mesh_follow_those_of_its_task():
+    assert [ref.name for ref in planned().metrics] == ["accuracy", "loss", "ece"]
+    with pytest.raises(MeshError, match="unknown metric 'acuracy'"):
+        planned(metrics=["acuracy"])
+    with pytest.raises(MeshError, match="stands here twice"):
+        planned(metrics=["loss", "loss"])
 
 
 def test_language_models_are_judged_by_bits_of_which_less_is_better():
@@ -40,7 +83,9 @@ def test_language_models_are_judged_by_bits_of_which_less_is_better():
     ],
 )
 def test_the_best_teacher_is_best_by_the_task_s_metric_on_validation(task, figures, best):
-    plan = SimpleNamespace(spec=SimpleNamespace(task=task, agents=dict.fromkeys(figures)), dropped=frozenset())
+    plan = SimpleNamespace(
+        task=registry().find("tasks", task), spec=SimpleNamespace(agents=dict.fromkeys(figures)), dropped=frozenset()
+    )
     agents = {name: {"validation": found, "test": {"accuracy": 0.0}} for name, found in figures.items()}
     assert best_teacher(plan, agents, dict.fromkeys(figures, "teacher")) == best
 

@@ -29,10 +29,11 @@ def answers_ahead(inputs: Inputs, agent: Agent, lane: Lane, names: tuple[str, ..
 
     Nor where it makes wide logits, or a signal of such: those of several steps would fill memory.
     """
-    plan, task = inputs.host.plan, inputs.host.plan.spec.task
+    plan = inputs.host.plan
     moves = plan.owner[agent.name] in plan.trainable or agent.weights.ema is not None
     made = not getattr(agent.module, "projects", False) or not all(map(agent.layer, names))
-    if moves or (made and task == "language_modelling") or agent.view is not None or not isinstance(lane.x, Encoded):
+    wide = made and plan.task.outputs == "vocabulary"
+    if moves or wide or agent.view is not None or not isinstance(lane.x, Encoded):
         return None
     size, drop, last = inputs.settings.batch_size, inputs.settings.drop_last, max(inputs.ends.values())
 

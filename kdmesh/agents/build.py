@@ -95,8 +95,10 @@ def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:
     labels, where = plan.spec.agents[agent].labels, f"agents.{agent}.labels"
     if labels is None:
         return None
-    if plan.spec.task == "language_modelling":
+    if plan.task.outputs == "vocabulary":
         raise MeshError("the outputs of a language model are its tokens", where=where, instead="leave `labels` out")
+    if plan.task.labels != "classes":
+        raise MeshError(f"task {plan.task.name} has no classes", where=where, instead="leave `labels` out")
     wrong = [number for number in labels if not 0 <= number < table.classes]
     if wrong:
         raise MeshError(f"the data have no class {wrong[0]}", where=where, instead=f"classes 0 to {table.classes - 1}")
@@ -111,12 +113,12 @@ def _make(
     ``labels``: the classes that it knows, None for all.
     """
     table = reading.table
-    classes = table.classes if labels is None else len(labels)
+    classes = plan.answers.outputs(table) if labels is None else len(labels)
     if reading.texts:
         encoder = reading.encoder(agent)
         return offer.make(
             {**config, "max_length": encoder.max_length},
-            task=plan.spec.task,
+            task=plan.task.name,
             classes=classes,
             labels=table.labels if labels is None else [table.labels[n] for n in labels if table.labels],
             **encoder.facts,

@@ -177,7 +177,7 @@ def outputs(host: HostState, agent: str) -> torch.Size:
     labels = host.plan.spec.agents[agent].labels
     if (agent, "") in host.blueprint.shapes:
         return host.blueprint.shapes[agent, ""]
-    return torch.Size([host.table.classes if labels is None else len(labels)])
+    return torch.Size([host.plan.answers.outputs(host.table) if labels is None else len(labels)])
 
 
 def columns(host: HostState, edge: Edge) -> int | Tensor | None:
@@ -185,7 +185,7 @@ def columns(host: HostState, edge: Edge) -> int | Tensor | None:
     device = host.plan.train(edge.target).device
     if edge.classes is not None:
         return torch.tensor(edge.classes, device=device)
-    sources = leaves(host, edge) if host.plan.spec.task == "language_modelling" and "spans" not in edge.needs else []
+    sources = leaves(host, edge) if host.plan.task.outputs == "vocabulary" and "spans" not in edge.needs else []
     sizes = {outputs(host, agent)[0] for agent in (*sources, edge.target)}
     return min(sizes) if len(sizes) > 1 and edge.form != "hidden" else None
 
@@ -219,8 +219,8 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     config = host.registry.check("consensus", node.rule.name, node.rule.config).model_dump()
     torch.manual_seed(mix(host.seed, "consensus", node.name))
     made = Consensus(node, config, host.blueprint.strict)
-    made.width = host.table.classes if node.labels is None else len(node.labels)
-    if host.plan.spec.task == "language_modelling":
+    made.width = host.plan.answers.outputs(host.table) if node.labels is None else len(node.labels)
+    if host.plan.task.outputs == "vocabulary":
         made.width = _width(host, node)
         made.prefix = True
     more = {"columns": facts.columns(host, node)} if node.column else {}

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
+from kdmesh.contracts.metric import own_classes
 from kdmesh.signals import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-
-def own_classes(y: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which of ``classes`` each label is, ``[N]`` int64, 0 for none of them; and whether it is one, ``[N]`` bool."""
-    same = y[:, None] == torch.tensor(classes, device=y.device)
-    return same.int().argmax(1), same.any(1)
 
 
 def labels(y: Tensor, classes: Sequence[int] | None) -> Signal:

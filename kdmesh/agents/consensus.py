@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.agents import guard
-from kdmesh.agents.classes import own_classes
+from kdmesh.contracts.metric import own_classes
 from kdmesh.imports import import_path
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE

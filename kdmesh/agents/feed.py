@@ -51,7 +51,7 @@ class Lane:
         truth = None if table.y is None else table.y[rows].to(device)
         if reading.texts:
             self.x = reading.encoded(agent, rows).to(device)
-            self.units = reading.plan.spec.task != "classification"
+            self.units = reading.plan.task.rows == "units"
             self._sizes = reading.sizes(rows) if reading.plan.spec.text.bucket else None
             if self.units:
                 truth, self.counts, self.characters = self.x.targets, self.x.counts, self.x.characters

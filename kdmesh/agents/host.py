@@ -141,7 +141,7 @@ class Host(HostState):
 
     # -- measuring and saving: see measure.py and saving.py --------------------------------------------------------
 
-    def evaluate(self, agent: str, stream: str) -> dict[str, float]:
+    def evaluate(self, agent: str, stream: str) -> dict[str, Any]:
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
         return measure.evaluate(self, self.agents[agent], stream)
 

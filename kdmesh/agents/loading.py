@@ -20,7 +20,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import CONFIG, OURS, WEIGHTS, found_at, link_outside, read, reason
 from kdmesh.imports import import_path, maker, makes
 from kdmesh.plugins import registry
-from kdmesh.spec import ModelRef
+from kdmesh.spec import DEFAULT_TASK, ModelRef
 from kdmesh.streams.learned import carry, in_header
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Config(BaseModel):
 
     agent: str
     model: dict[str, Any] | str | None
-    task: str = "classification"
+    task: str = DEFAULT_TASK
     module: str = ""
     exit: str | None = None
     input_shape: list[int] = []

@@ -16,19 +16,25 @@ from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
     from kdmesh.agents.agent import Agent
     from kdmesh.agents.feed import Lane
     from kdmesh.agents.state import HostState
+    from kdmesh.contracts.task import Chance
     from kdmesh.graph.edges import Edge
     from kdmesh.signals.lazy import Lazy
 
 CHUNK = 256
 
 
-def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, float]:
-    """Forward an agent on a whole stream, and compare with its labels; nothing where there are none."""
+def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
+    """Forward an agent on a whole stream, and compare with its labels; nothing where there are none.
+
+    Figures by metric: numbers, and of metrics that are no single number lists.
+    """
     lane = host.feed.lane(stream, one.name, one.device)
     truth = lane.truth
     if truth is None or not len(truth):
@@ -38,7 +44,24 @@ def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, float]:
     logits, _ = one.still(lane.x, CHUNK)
     one.forwards = made  # measuring is not teaching
     oddities.softened(host, one.name, logits)
-    return metrics.quality(logits, truth, characters=lane.characters, classes=host.plan.spec.agents[one.name].labels)
+    return _figures(host, logits, truth, lane, host.plan.spec.agents[one.name].labels)
+
+
+def _figures(
+    host: HostState,
+    answers: Tensor | Lazy,
+    truth: Tensor,
+    lane: Lane,
+    classes: Sequence[int] | None,
+    probs: bool = False,
+) -> dict[str, Any]:
+    """What the mesh's metrics say of answers on a lane."""
+
+    def blame(name: str, error: Exception) -> None:
+        host.registry.blame("metrics", name, error, f"on {lane.stream.name}", "metrics")
+
+    fresh = metrics.made(host.plan, host.registry, lane.characters)
+    return metrics.measure(fresh, answers, truth, probs=probs, characters=lane.characters, classes=classes, blame=blame)
 
 
 def judge(
@@ -63,14 +86,15 @@ def judge(
         probs, softened = signal.form == "probs", consensus.node.temperature
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
             answers, probs = sharpened(answers, softened), False
-        found["quality"] = metrics.quality(
-            answers, truth, probs=probs, characters=lane.characters, classes=consensus.node.labels
-        )
+        found["quality"] = _figures(host, answers, truth, lane, consensus.node.labels, probs)
     spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
     agents = host.plan.spec.agents
-    voices = [
-        metrics.guesses(value, agents[source].labels) for source in among if (value := spoken.get(source)) is not None
+    decided = [
+        metrics.guesses(value, host.plan.answers.decide, agents[source].labels)
+        for source in among
+        if host.plan.task.decides and (value := spoken.get(source)) is not None
     ]
+    voices = [one for one in decided if one is not None]
     if voices:
         guesses = torch.stack(voices)
         memory = f"{name}:{stream}"
@@ -124,16 +148,16 @@ def describe(host: HostState, agent: Agent) -> dict[str, Any]:
         "moved": agent.weights.moved,
         "reports": reports(host, agent),
         "softened": oddities.softened(host, agent.name, None),
-        "majority": majority(host, agent),
+        "chance": chance(host, agent),
     }
 
 
-def majority(host: HostState, agent: Agent) -> float | None:
-    """The share of the most frequent class among what is asked of an agent on test; None where nothing is."""
+def chance(host: HostState, agent: Agent) -> Chance | None:
+    """What the best constant answer reaches on what is asked of an agent on test; None where nothing is."""
     if "test" not in host.streams:
         return None
     truth = host.feed.lane("test", agent.name, agent.device).truth
-    return None if truth is None or not len(truth) else int(truth.unique(return_counts=True)[1].max()) / len(truth)
+    return None if truth is None or not len(truth) else host.plan.answers.chance(truth)
 
 
 def reports(host: HostState, agent: Agent) -> dict[str, dict[str, float]]:

@@ -2,75 +2,98 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from kdmesh.agents.classes import own_classes
+from kdmesh.contracts.metric import Answers
 from kdmesh.signals.crossing import LARGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from kdmesh.contracts.metric import Metric
+    from kdmesh.graph.plan import Plan
+    from kdmesh.plugins import Registry
     from kdmesh.signals.lazy import Lazy
 
+UNDEFINED = "undefined"  # among figures: which metrics are not defined on these labels, and why
 
-def quality(
+
+def made(plan: Plan, registry: Registry, characters: int | None) -> dict[str, Metric]:
+    """The metrics of a mesh, fresh, by name; without those that need what is not there."""
+    offers = {ref.name: registry.find("metrics", ref.name) for ref in plan.metrics}
+    return {
+        ref.name: offers[ref.name].make(ref.config)
+        for ref in plan.metrics
+        if characters or "characters" not in offers[ref.name].needs
+    }
+
+
+@torch.no_grad()
+def measure(
+    metrics: Mapping[str, Metric],
     scores: Tensor | Lazy,
     y: Tensor,
     *,
     probs: bool = False,
     characters: int | None = None,
     classes: Sequence[int] | None = None,
-) -> dict[str, float]:
-    """Accuracy, cross-entropy in nats, and expected calibration error (15 equal bins; Guo et al., 2017).
+    blame: Callable[[str, Exception], None] | None = None,
+) -> dict[str, Any]:
+    """The figures of answers on a labelled stream, by metric, in the order of ``metrics``, which start fresh.
 
-    ``scores [N, C]`` are logits, or probabilities with ``probs``; ``y [N]`` int64. With the number of ``characters``
-    that the N answers are about, also ``bits_per_character``, which does not depend on how texts are cut into tokens.
-
-    ``classes``: what the columns stand for where they are not all classes. Accuracy and calibration count every sample,
-    and an answer is wrong where the true class is unknown. The loss, infinite there, is that of the other samples, and
-    0 if there are none.
+    ``scores [N, ...]``, ``y [N, ...]``, ``probs`` and ``classes``: see :class:`kdmesh.contracts.metric.Answers`;
+    ``characters``: how many the N answers are about. Rows that are not made yet are made a chunk at a time. A metric
+    that is not defined on these labels is left out, and its reason stands under ``undefined``. ``blame``: what to do
+    with a metric that raises, by name; by default it is raised.
     """
-    right, nats, gaps, known = 0.0, 0.0, torch.zeros(15, dtype=torch.float64), 0
     step = len(y) if isinstance(scores, Tensor) else max(1, LARGE // scores.shape[1])
-    for start in range(0, len(y), max(step, 1)):
-        part = scores if isinstance(scores, Tensor) else scores.rows(start, min(start + step, len(y)))
-        sums = _sums(part, y[start : start + len(part)], probs, classes)
-        right, nats, gaps, known = right + sums[0], nats + sums[1], gaps + sums[2], known + sums[3]
-    found = {"accuracy": right / len(y), "loss": nats / max(known, 1), "ece": gaps.abs().sum().item() / len(y)}
-    if characters:
-        found["bits_per_character"] = nats / math.log(2) / characters
-    return found
+    found: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    last = ""
+    try:
+        for start in range(0, len(y), max(step, 1)):
+            part = scores if isinstance(scores, Tensor) else scores.rows(start, min(start + step, len(y)))
+            about = None if characters is None else characters if start == 0 else 0
+            rows = Answers(part, y[start : start + len(part)], probs=probs, classes=classes, characters=about)
+            for last, metric in metrics.items():  # noqa: B007  for the message
+                metric.update(rows)
+        for name, metric in metrics.items():
+            last = name
+            value = metric.compute()
+            if value is not None:
+                found[name] = value
+            else:
+                reasons[name] = metric.undefined()
+    except Exception as error:
+        if blame is not None:
+            blame(last, error)
+        raise
+    reasons = {name: reason for name, reason in reasons.items() if reason}
+    return {**found, **({UNDEFINED: reasons} if reasons else {})}
 
 
-def _sums(scores: Tensor, y: Tensor, probs: bool, classes: Sequence[int] | None) -> tuple[float, float, Tensor, int]:
-    """Right answers, nats, the calibration gap of each bin, and samples of known classes, summed over rows."""
-    scores = scores.float() if scores.element_size() < 4 else scores  # of models in half precision
-    p = scores if probs else scores.softmax(1)
-    log_p = p.clamp_min(torch.finfo(p.dtype).tiny).log() if probs else scores.log_softmax(1)
-    confidence, guess = p.max(1)
-    hit = guess == y
-    if classes is not None:
-        y, known = own_classes(y, classes)
-        hit, log_p, y = (guess == y) & known, log_p[known], y[known]
-    right = hit.to(p.dtype)
-    bins = (confidence * 15).long().clamp_(0, 14)
-    gaps = torch.zeros(15, dtype=p.dtype, device=p.device).index_add_(0, bins, right - confidence)
-    nats = functional.nll_loss(log_p, y, reduction="sum")
-    return right.sum().item(), nats.item(), gaps.double().cpu(), len(y)
+def scalars(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that are numbers: what events tell, and what is compared."""
+    return {name: value for name, value in figures.items() if isinstance(value, int | float)}
 
 
-def guesses(scores: Tensor | Lazy, classes: Sequence[int] | None = None) -> Tensor:
-    """The likeliest class of each row, ``[N]`` int64. ``classes``: what columns stand for, if not for themselves."""
+def guesses(
+    scores: Tensor | Lazy, decide: Callable[[Tensor], Tensor | None], classes: Sequence[int] | None = None
+) -> Tensor | None:
+    """The answer of each row, ``[N]`` int64, by the task; None where its answers are not discrete.
+
+    ``classes``: what columns stand for, if not for themselves.
+    """
     if isinstance(scores, Tensor):
-        found = scores.argmax(1)
-        return found if classes is None else torch.tensor(classes, device=found.device)[found]
+        found = decide(scores)
+        return found if classes is None or found is None else torch.tensor(classes, device=found.device)[found]
     step = max(1, LARGE // scores.shape[1])
-    return torch.cat([scores.rows(at, min(at + step, len(scores))).argmax(1) for at in range(0, len(scores), step)])
+    parts = [decide(scores.rows(at, min(at + step, len(scores)))) for at in range(0, len(scores), step)]
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None
 
 
 def agreement(guesses: Tensor) -> float:

@@ -80,7 +80,7 @@ class Reading:
             try:
                 self._encoders[owner] = import_path(offer.encoder, f"agents.{agent}.model")(
                     offer.config.model_validate(ref.config),
-                    task=self.plan.spec.task,
+                    task=self.plan.task.name,
                     text=self.plan.spec.text,
                     tags=self.table.labels,
                     agent=owner,

@@ -153,7 +153,7 @@ def _state(host: HostState, agent: str) -> dict[str, Tensor]:
 
 def _ends(host: HostState, agent: str) -> dict[str, Any]:
     """Which tokens began and ended what a language model learned."""
-    if host.plan.spec.task != "language_modelling":
+    if host.plan.task.source != "tokens":
         return {}
     encoder, rows = host.reading.encoder(agent), host.reading.here
     plain = any(sample.messages is None for sample in host.table.x[rows])
@@ -169,7 +169,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
     return {
         "kdmesh": 1,
         "agent": agent,
-        "task": host.plan.spec.task,
+        "task": host.plan.task.name,
         "model": None
         if model is None
         else _nameless(model.model_dump(mode="json"))
@@ -178,7 +178,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
         "exit": spec.exit,
         "input_shape": [] if host.reading.texts else list(host.table.shape),
-        "classes": host.table.classes if spec.labels is None else len(spec.labels),
+        "classes": host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels),
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
         LEARNED: brief(host.blueprint.learned.get(agent, [])),
         **({"columns": host.table.features} if host.table.features else {}),

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from kdmesh.offers import (
         ConsensusOffer,
         DatasetOffer,
+        MetricOffer,
         ModelOffer,
         ObjectiveOffer,
         SignalOffer,
         StrategyOffer,
+        TaskOffer,
         ViewOffer,
     )
 
@@ -72,6 +74,22 @@ def kdmesh_signals() -> list[SignalOffer]:
     from kdmesh.builtin.signals.offers import SIGNALS
 
     return SIGNALS
+
+
+@hookimpl
+def kdmesh_tasks() -> list[TaskOffer]:
+    """Built-in tasks."""
+    from kdmesh.builtin.tasks.offers import TASKS
+
+    return TASKS
+
+
+@hookimpl
+def kdmesh_metrics() -> list[MetricOffer]:
+    """Built-in metrics."""
+    from kdmesh.builtin.metrics.offers import METRICS
+
+    return METRICS
 
 
 @hookimpl(trylast=True)

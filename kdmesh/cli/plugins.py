@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     about = "List what can be named in a mesh, from strategies to signals, and plugins with a problem."
     command = commands.add_parser("plugins", help="list what can be named in a mesh", description=about)
-    kinds = "only strategies, objectives, consensus, models, datasets, views or signals"
+    kinds = "only strategies, objectives, consensus, models, datasets, views, signals, tasks or metrics"
     command.add_argument("--kind", metavar="KIND", help=kinds)
     command.add_argument("--all", action="store_true", help="also every plugin, disabled ones too, with its status")
     command.add_argument("--strict", action="store_true", help="exit with 1 if a plugin is broken or shadowed")
@@ -128,6 +128,8 @@ def _plain(value: Any) -> str:
     """A trait of an offer, in words."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None or isinstance(value, float):
+        return "" if value is None else f"{value:g}"
     return value if isinstance(value, str) else ", ".join(value) or "nothing"
 
 

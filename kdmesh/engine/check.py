@@ -17,7 +17,7 @@ from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import lineage, lonely, notes, private, sizes, texts, untrained
+from kdmesh.engine import labels, lineage, lonely, notes, private, sizes, texts, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.engine.checked import Checked
 from kdmesh.engine.inputs import given
@@ -69,6 +69,7 @@ def examine(
     refuse_unrun(plan, registry())
     table, streams = Source(table).load(plan)
     found = Checked(table, streams, Reading(plan, table, registry(), None, texts.learnable(streams)))
+    labels.refuse(plan, found.table)
     texts.read(plan, found)
     _streams(plan, found)
     private.prove(plan, found)
@@ -168,11 +169,11 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         lonely.refuse(plan, found, agent, said[key])
         if agent == owner and owner not in modules:
             untrained.tell(plan, found, owner, *drawn[key])
-        if plan.spec.task == "language_modelling":
+        if plan.task.outputs == "vocabulary":
             found.shapes[agent, ""] = shape[1:]
             continue
-        outputs = len(spec.labels) if spec.labels is not None else found.table.classes
-        samples = 2 if plan.spec.task == "classification" else shape[0]
+        outputs = len(spec.labels) if spec.labels is not None else plan.answers.outputs(found.table)
+        samples = 2 if plan.task.rows == "samples" else shape[0]
         if tuple(shape) != (samples, outputs):
             raise MeshError(
                 f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs})",
@@ -191,7 +192,7 @@ def _complaints(
     plan: Plan, found: Checked, agent: str, module: nn.Module, parts: list[nn.Module], device: torch.device
 ) -> dict[int, str]:
     """What a model in train mode says of two samples, and of one."""
-    rows = plan.spec.task == "classification"
+    rows = plan.task.rows == "samples"
     return lonely.complaints(module, parts, lambda n: found.reading.samples(agent, torch.arange(n)).to(device), rows)
 
 

@@ -11,8 +11,10 @@ from kdmesh.agents.build import origin, seed_of
 from kdmesh.engine.summary import teachers_of
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.task import label_objective
 from kdmesh.graph.unrun import LEARNING
-from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ProgramItem
+from kdmesh.plugins import registry
+from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ProgramItem
 from kdmesh.spec.train import TrainOverride
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
         for edge in plan.edges
         if edge.source == LABELS and edge.target == student
     ]
-    flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=LABEL_OBJECTIVE)]
+    flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=label_objective(spec, registry()))]
     return _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
 
 

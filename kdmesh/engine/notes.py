@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.guard import DEAD, Oddity
 from kdmesh.streams.texts import Texts
+from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kdmesh.contracts.task import Chance
     from kdmesh.engine.checked import Checked
     from kdmesh.engine.run import Run
 
@@ -51,24 +53,23 @@ def learned_nothing(described: dict[str, dict[str, Any]], owners: dict[str, str]
 
 
 def at_chance(run: Run, agents: dict[str, dict[str, Any]], described: dict[str, dict[str, Any]]) -> list[str]:
-    """Say which agents are, on test, no better than to give the most frequent class always.
+    """Say which agents are, on test, no better than to give the same answer always.
 
-    ``agents``: their figures by split; ``described``: what their hosts say of them, the share of that class too.
-    Language models are not judged by their accuracy.
+    ``agents``: their figures by split; ``described``: what their hosts say of them, the task's level of chance too.
     """
-    if run.plan.spec.task == "language_modelling":
-        return []
-    shares: dict[float, list[str]] = {}
+    levels: dict[Chance, list[str]] = {}
     for name, metrics in agents.items():
-        share = described[name].get("majority")
+        chance: Chance | None = described[name].get("chance")
         learns = run.plan.owner[name] in run.plan.trainable and run.plan.spec.agents[name].labels is None
-        if learns and share is not None and share < 1 and (metrics.get("test") or {}).get("accuracy", 1.0) <= share:
-            shares.setdefault(share, []).append(name)
-    what = "tag" if run.plan.spec.task == "token_classification" else "class"
+        if learns and chance is not None:
+            by = metric(chance.metric)
+            figure = by.of(metrics.get("test"))
+            if figure is not None and by.gain(figure, chance.value) <= 0:
+                levels.setdefault(chance, []).append(name)
     return [
-        f"at chance, no better on test than the most frequent {what} ({share:.4f}): {', '.join(names)}; "
+        f"at chance, no better on test than {chance.words} ({chance.value:.4f}): {', '.join(names)}; "
         f"{_advice(run.checked)}"
-        for share, names in shares.items()
+        for chance, names in levels.items()
     ]
 
 

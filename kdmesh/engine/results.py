@@ -74,4 +74,8 @@ def _rows(results: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
 def _figures(seed: int, trained: str, node: str, role: str, metrics: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     for split, values in metrics.items():
         if isinstance(values, dict):  # beside the figures a control says who taught it
-            yield from ((seed, trained, node, role, split, metric, value) for metric, value in values.items())
+            yield from (
+                (seed, trained, node, role, split, metric, value)
+                for metric, value in values.items()
+                if not isinstance(value, list | dict)  # those that are no single number stand in results.json
+            )

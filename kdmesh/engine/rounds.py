@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.agents.metrics import scalars
 from kdmesh.tasks import primary
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Rounds:
     def __init__(self, home: StageRun, times: int, until: Until | None, known: dict[str, Any] | None = None) -> None:
         """``known``: the :meth:`state` to go on from."""
         self.home, self.run, self.stage, self.times, self.until = home, home.run, home.stage, times, until
-        self.metric = primary(self.run.plan.spec.task)
+        self.metric = primary(self.run.plan.task.name)
         known = known or {}
         self.start: dict[str, float] = known.get("start", {})
         self.best: float = known.get("best", -1.0)
@@ -49,10 +50,10 @@ class Rounds:
         now = yield from self._measured()
         consensus: dict[str, dict[str, float]] = {}
         for name, heard in self.heard.items():
-            consensus[name] = dict(heard["quality"])
+            consensus[name] = scalars(heard["quality"])
             if "validation" in self.run.checked.streams:
                 judged = yield from self.run.judge(name, "validation")
-                consensus[name] = dict(judged["quality"]) or consensus[name]
+                consensus[name] = scalars(judged["quality"]) or consensus[name]
         first: dict[str, Any] = next(iter(self.heard.values()), {})
         metrics = {
             "agreement": first.get("agreement"),

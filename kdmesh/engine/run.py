@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.guard import DEAD, SOFTENED
+from kdmesh.agents.metrics import scalars
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.budget import stage_steps
 from kdmesh.engine.events import LOG, progressed
@@ -248,11 +249,13 @@ class Run:
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def evaluated(self, stage: str, agent: str, stream: str, epoch: int | None, metrics: dict[str, float]) -> None:
+    def evaluated(self, stage: str, agent: str, stream: str, epoch: int | None, metrics: dict[str, Any]) -> None:
         """Tell of one evaluation."""
         if metrics:
             self._measured.setdefault(agent, {})[stream] = metrics
-            self.events.emit("evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=metrics)
+            self.events.emit(
+                "evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=scalars(metrics)
+            )
 
     def tell_odd(self, found: Iterable[Oddity]) -> None:
         """Say once what is odd about answers, unless the check has said it."""

@@ -58,11 +58,11 @@ def _self_taught(plan: Plan, name: str) -> bool:
 
 def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
     """The best single teacher by validation (the first of equals), of those that are left; never by test."""
-    here, metric = plan.spec.agents.keys() - plan.dropped, primary(plan.spec.task)
+    here, by = plan.spec.agents.keys() - plan.dropped, primary(plan.task.name)
     known = {
-        name: metric.of(agents[name].get("validation")) for name in agents if found[name] == "teacher" and name in here
+        name: by.of(agents[name].get("validation")) for name in agents if found[name] == "teacher" and name in here
     }
-    worth = {name: metric.worth(value) for name, value in known.items() if value is not None}
+    worth = {name: by.worth(value) for name, value in known.items() if value is not None}
     return max(worth, key=worth.__getitem__, default=None)
 
 
@@ -77,7 +77,7 @@ def summarise(
     described |= {name: dict.fromkeys(next(iter(described.values())), None) for name in plan.dropped}
     return {
         "name": plan.spec.name,
-        "task": plan.spec.task,
+        "task": plan.task.name,
         "seed": plan.spec.seed,
         "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "backend": run.backend.name,

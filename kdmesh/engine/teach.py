@@ -213,6 +213,7 @@ class Teaching:
             stopping = self.plan.train(agent).early_stopping
             if stopping is None or agent != self.plan.owner[agent]:
                 continue
+            assert stopping.metric is not None  # settled when the mesh was drawn
             value = metric(stopping.metric).worth(values[stopping.metric])
             (better,) = yield [self.run.call(agent, "keep_best", agent, value)]
             self.stale_for[agent] = 0 if better else self.stale_for.get(agent, 0) + 1

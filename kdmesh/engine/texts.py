@@ -26,17 +26,7 @@ if TYPE_CHECKING:
 def read(plan: Plan, found: Checked) -> None:
     """Encode every sample with every tokenizer, and leave out what some agent could not read whole, if so asked."""
     if not found.reading.texts:
-        if plan.spec.task != "classification":
-            raise MeshError(
-                f"`task: {plan.spec.task}` reads texts, and the data are numbers",
-                where="data.dataset",
-                instead="a data set of texts, or task: classification",
-            )
         return
-    if plan.spec.task == "classification" and not found.table.classes:
-        raise MeshError("these texts have no classes", where="data.dataset", instead="label: COLUMN, or another `task`")
-    if plan.spec.task == "token_classification" and found.table.y is not None:
-        raise MeshError("these texts have a class each, and no tags", where="task", instead="task: classification")
     dropped: set[int] = set()
     reasons: dict[int, str] = {}
     for agent in plan.spec.agents:
@@ -66,7 +56,7 @@ def read(plan: Plan, found: Checked) -> None:
 
 def _learns(plan: Plan, found: Checked) -> None:
     """Refuse a flow whose target has no token to answer for: its stream's answers are all cut off."""
-    for edge in plan.edges if plan.spec.task != "classification" else ():
+    for edge in plan.edges if plan.task.rows == "units" else ():
         for agent in (edge.target, *_agents(plan, edge)):
             if agent not in plan.spec.agents or "hidden" in (edge.reads, edge.form):
                 continue
@@ -151,7 +141,7 @@ def notes(plan: Plan, found: Checked) -> list[str]:
             )
         for what, count in one["not_written"].items():
             said.append(f"{name}'s chat template does not write {what}, which {count} {every} have")
-    for edge in plan.edges if plan.spec.task == "language_modelling" else ():
+    for edge in plan.edges if plan.task.outputs == "vocabulary" else ():
         if edge.target in plan.spec.agents and edge.form != "hidden" and "spans" not in edge.needs:
             sizes = {found.shapes[agent, ""][0] for agent in (*_agents(plan, edge), edge.target)}
             if len(sizes) > 1:
@@ -166,7 +156,7 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
     for edge in plan.edges:
         width = found.widths.get(edge.source, 0)  # 0: of a model that does more to its logits than to project
         few = found.numbers.get((edge.source, edge.what))
-        if plan.spec.task != "language_modelling" or edge.source not in plan.spec.agents or (edge.what and few is None):
+        if plan.task.outputs != "vocabulary" or edge.source not in plan.spec.agents or (edge.what and few is None):
             continue
         kinds = found.shapes[edge.source, ""][0]
         rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
@@ -204,9 +194,9 @@ def compare(plan: Plan, found: Checked) -> None:
         return
     for edge in plan.edges:
         for source in _agents(plan, edge) if edge.target in plan.spec.agents else ():
-            if "spans" not in edge.needs and (plan.spec.task != "classification" or _per_token(found, edge, source)):
+            if "spans" not in edge.needs and (plan.task.rows == "units" or _per_token(found, edge, source)):
                 _same_rows(plan, found, (source, edge.target), edge, "an objective for unlike tokenizers: uld, span")
-    for node in plan.consensus.values() if plan.spec.task != "classification" else ():
+    for node in plan.consensus.values() if plan.task.rows == "units" else ():
         first, *others = ((name, edge) for edge in node.inputs for name in _agents(plan, edge))
         for name, edge in others:
             _same_rows(plan, found, (first[0], name), edge, "from each a flow of its own, with objective uld or span")
@@ -222,7 +212,7 @@ def compare(plan: Plan, found: Checked) -> None:
 
 def _same_rows(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge, instead: str) -> None:
     _same_tokens(plan, found, ends, edge, instead)
-    if edge.form != "hidden" and plan.spec.task == "language_modelling":
+    if edge.form != "hidden" and plan.task.outputs == "vocabulary":
         _same_vocabulary(plan, found, ends, edge)
 
 
@@ -244,7 +234,7 @@ def _same_tokens(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge, 
     reading, (source, target) = found.reading, ends
     if reading.key(source) == reading.key(target):
         return
-    if plan.spec.task == "token_classification" and edge.form != "hidden":
+    if plan.task.source == "spans" and edge.form != "hidden":
         every = torch.cat([stream.rows for stream in found.streams.values()]).unique()
         one, other = (reading.encoded(agent, every).counts for agent in (source, target))
         if torch.equal(one, other):

@@ -87,7 +87,7 @@ def _tasks(plan: Plan, found: Checked, lesson: Lesson, paces: Paces) -> list[Tas
 
 def _bytes(plan: Plan, found: Checked, agent: str, stream: str, samples: int) -> int:
     """Bytes of what others read of an agent's forward."""
-    classes = found.table.classes if (labels := plan.spec.agents[agent].labels) is None else len(labels)
+    classes = plan.answers.outputs(found.table) if (labels := plan.spec.agents[agent].labels) is None else len(labels)
     whats = {edge.what for edge in plan.edges if edge.source == agent and edge.stream == stream}
     return sum(samples * FLOAT * (found.shapes[agent, what].numel() if what else classes) for what in whats)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph import limits
+from kdmesh.graph.task import label_objective as loss_of_labels
+from kdmesh.plugins import registry
 from kdmesh.spec import (
-    LABEL_OBJECTIVE,
     AgentSpec,
     ConsensusSpec,
     FlowSpec,
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 
 
 class Canvas:
-    """The long form while it grows. ``where`` is the path of the strategy that is drawing, for messages."""
+    """The long form while it grows. ``where`` is the path of the strategy that is drawing, for messages.
 
-    def __init__(self, spec: MeshSpec) -> None:
+    ``label_objective``: by what labels are learned where a strategy says nothing; by default the loss of its task.
+    """
+
+    def __init__(self, spec: MeshSpec, label_objective: ObjectiveRef | None = None) -> None:
         self.spec = spec
+        self.label_objective = label_objective or loss_of_labels(spec, registry())
         self.where = ""
         self.agents: dict[str, AgentSpec] = dict(spec.agents)
         self.streams: dict[str, StreamSpec] = dict(spec.streams)
@@ -120,7 +125,7 @@ class Canvas:
             return
         fresh: list[str] = []
         fields = {"stream": stream, "weight": weight, "lesson": lesson}
-        flow = FlowSpec(**{"from": "labels", "to": list(agents), **fields}, objective=objective or LABEL_OBJECTIVE)
+        flow = FlowSpec(**{"from": "labels", "to": list(agents), **fields}, objective=objective or self.label_objective)
         for agent in agents:
             drawn = self._labels[agent, stream]
             together = [(other, at) for other, at in drawn if None in (other.lesson, lesson) or other.lesson == lesson]
@@ -130,7 +135,7 @@ class Canvas:
             for other, at in together:
                 if (other.weight, other.objective, other.lesson) != (weight, flow.objective, lesson):
                     raise MeshError(
-                        f"labels reach {agent!r} {_terms(flow)} here, but {_terms(other)} in {at}",
+                        f"labels reach {agent!r} {self._terms(flow)} here, but {self._terms(other)} in {at}",
                         where=self.where,
                         instead="give both the same `labels`, or set `labels: null` in one of them",
                     )
@@ -154,6 +159,12 @@ class Canvas:
         """Agents at which a flow ends so far."""
         return {name for flow in [*self.spec.flows, *self.flows] for name in flow.to}
 
+    def _terms(self, flow: FlowSpec) -> str:
+        """Say how a flow of labels is weighed, for messages."""
+        weight = flow.weight if isinstance(flow.weight, float) else f"{flow.weight.start} to {flow.weight.end}"
+        objective = "" if flow.objective in (None, self.label_objective) else f" by {flow.objective.model_dump()}"
+        return f"with weight {weight}{objective}" + (f" in lesson {flow.lesson!r}" if flow.lesson else "")
+
     @staticmethod
     def _free(hint: str, taken: Any) -> str:
         """A name that is free, also without case, made of the hint, with a number where that is taken."""
@@ -163,13 +174,6 @@ class Canvas:
         while folded(name) in known:
             name, number = f"{hint}{number}", number + 1
         return name
-
-
-def _terms(flow: FlowSpec) -> str:
-    """Say how a flow of labels is weighed, for messages."""
-    weight = flow.weight if isinstance(flow.weight, float) else f"{flow.weight.start} to {flow.weight.end}"
-    objective = "" if flow.objective in (None, LABEL_OBJECTIVE) else f" by {flow.objective.model_dump()}"
-    return f"with weight {weight}{objective}" + (f" in lesson {flow.lesson!r}" if flow.lesson else "")
 
 
 def expand(names: list[Any], agents: dict[str, AgentSpec]) -> list[str]:

@@ -8,6 +8,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.nodes import ConsensusNode, labelled
 from kdmesh.graph.sources import below
+from kdmesh.graph.task import task_of
 from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def agents(spec: MeshSpec, registry: Registry) -> None:
         registry.check("datasets", spec.data.dataset.name, spec.data.dataset.config, "data.dataset")
 
 
-def streams(spec: MeshSpec, edges: list[Edge]) -> None:
+def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
     """Streams that flows name exist, and labels are only read where there are any."""
     known = {*SPLITS, *spec.streams}
     checked: set[str] = set()
@@ -97,7 +98,7 @@ def streams(spec: MeshSpec, edges: list[Edge]) -> None:
         if "test" in reached:
             raise MeshError("test data teaches nobody", where=where, instead="train, or transfer")
     for edge in edges:
-        if "spans" in edge.needs and edge.objective and spec.task != "language_modelling":
+        if "spans" in edge.needs and edge.objective and task_of(spec, registry).source != "tokens":
             raise MeshError(
                 f"objective {edge.objective.name!r} compares stretches of text, and this mesh models none",
                 where=f"{edge.where}.objective",

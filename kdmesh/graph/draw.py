@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph import limits
 from kdmesh.graph.canvas import Canvas, expand
-from kdmesh.spec import LABEL_OBJECTIVE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ProgramItem
+from kdmesh.graph.task import label_objective, settled, task_of
+from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ProgramItem
 from kdmesh.spec.data import SPLITS
 from kdmesh.spec.names import refuse
 
@@ -23,8 +24,9 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
     ``origins`` is filled with where in the file each drawn part comes from: `flows.3` from `connect.0.ensemble`.
     """
     origins = {} if origins is None else origins
-    spec = _replicate(spec)
-    canvas = Canvas(spec)
+    task_of(spec, registry)
+    spec = settled(_replicate(spec), registry)
+    canvas = Canvas(spec, label_objective(spec, registry))
     drawn: list[tuple[str, BaseModel, list[FlowSpec]]] = []
     for number, ref in enumerate(spec.connect):
         canvas.where = f"connect.{number}.{ref.name}"
@@ -100,7 +102,7 @@ def _implied_labels(canvas: Canvas, short: bool) -> None:
     for name, agent in canvas.agents.items():
         if agent.update != "grad" or agent.weights_of or name in owners or not (short or name in sources):
             continue
-        canvas.flows.append(FlowSpec(**{"from": "labels", "to": name}, objective=LABEL_OBJECTIVE))
+        canvas.flows.append(FlowSpec(**{"from": "labels", "to": name}, objective=canvas.label_objective))
 
 
 def _replicate(spec: MeshSpec) -> MeshSpec:

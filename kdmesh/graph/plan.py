@@ -15,12 +15,15 @@ from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import LABELS, PLAIN, Edge, resolve
 from kdmesh.graph.nodes import ConsensusNode, consensus_nodes
 from kdmesh.graph.program import Program, programs
-from kdmesh.spec import FlowSpec, MeshSpec, SignalRef, TrainSpec
+from kdmesh.graph.task import metrics_of, task_of
+from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from kdmesh.contracts.task import Task
     from kdmesh.graph.steps import Lesson
+    from kdmesh.offers import TaskOffer
     from kdmesh.plugins import Registry
 
 
@@ -48,6 +51,14 @@ class Plan:
     stages: list[Stage]
     hosts: dict[str, list[str]]
     trainable: set[str]
+    task: TaskOffer
+    metrics: list[MetricRef]
+
+    @cached_property
+    def answers(self) -> Task:
+        """What the answers of the mesh's models mean."""
+        made: Task = self.task.make(self.spec.task.config)
+        return made
 
     @property
     def host_of(self) -> dict[str, str]:
@@ -137,7 +148,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     long = draw(spec, registry, origins)
     edges = resolve(long, registry, origins)
     check.agents(long, registry)
-    check.streams(long, edges)
+    check.streams(long, edges, registry)
     consensus = consensus_nodes(long, edges, registry, origins)
     trained = {name for name, node in consensus.items() if node.trained}
     found = stages.units(long, trained)
@@ -149,7 +160,8 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     check.taught(long, edges, found)
     check.label_spaces(long, edges, consensus)
     long, placed = hosts.place(long, edges, found.owner, consensus, registry)
-    plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable)
+    task, metrics = task_of(long, registry), metrics_of(long, registry)
+    plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable, task, metrics)
     readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
     private.check_private(long, edges, plan.host_of, readers)
     _stages(plan, found, stage_of, generation, waits)

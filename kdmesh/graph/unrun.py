@@ -73,8 +73,8 @@ def _set(part: BaseModel, *names: str) -> str:
 def _text(plan: Plan) -> None:
     """What only language models do."""
     field = _set(plan.spec.text, "pack", "vocabulary")
-    if field and plan.spec.task != "language_modelling":
-        what = f"`{field}` is for task: language_modelling, and this mesh has {plan.spec.task}"
+    if field and plan.task.source != "tokens":
+        what = f"`{field}` is for task: language_modelling, and this mesh has {plan.task.name}"
         raise MeshError(what, where=f"text.{field}", instead=OUT)
 
 

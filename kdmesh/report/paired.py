@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from kdmesh.tasks import Metric, metric, primary
+from kdmesh.tasks import Figure, primary
 
 Summary = dict[str, Any]
-ACCURACY = metric("accuracy")
+ACCURACY = Figure("accuracy")
 CONTROLS = ("alone", "best_teacher")
 NOT_SHOWN = "no difference shown"
 
@@ -35,7 +35,7 @@ def interval(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, quantile * stdev(values) / len(values) ** 0.5
 
 
-def paired(a: Sequence[float], b: Sequence[float], metric: Metric = ACCURACY) -> dict[str, Any]:
+def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY) -> dict[str, Any]:
     """Compare ``a`` with ``b``, seed by seed: {mean, half_width, wins, ties, n} of the differences a - b.
 
     ``wins`` counts the seeds in which a is better, by the metric's direction, ``ties`` those in which both are equal.
@@ -102,7 +102,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     }
 
 
-def verdict(pair: dict[str, Any], metric: Metric = ACCURACY) -> dict[str, Any]:
+def verdict(pair: dict[str, Any], metric: Figure = ACCURACY) -> dict[str, Any]:
     """What a :func:`paired` difference shows: {verdict, mean, low, high, n}.
 
     ``better`` or ``worse`` where the 95% interval of the mean difference, ``low`` to ``high``, does not hold 0, else
@@ -116,7 +116,7 @@ def verdict(pair: dict[str, Any], metric: Metric = ACCURACY) -> dict[str, Any]:
     return {"verdict": said, "mean": mean, "low": low, "high": high, "n": pair["n"]}
 
 
-def on_test(record: dict[str, Any] | None, metric: Metric = ACCURACY) -> float | None:
+def on_test(record: dict[str, Any] | None, metric: Figure = ACCURACY) -> float | None:
     """Return the test figure of a node's or a control's record, or None where it was not measured."""
     record = record or {}
     return metric.of(record.get("metrics", record).get("test"))
@@ -136,7 +136,7 @@ def _nodes(summary: Summary) -> dict[str, dict[str, Any]]:
     return {**consensus, **summary.get("agents", {})}
 
 
-def _rivals(summary: Summary, name: str, metric: Metric) -> dict[str, float | None]:
+def _rivals(summary: Summary, name: str, metric: Figure) -> dict[str, float | None]:
     """Return the figures of one run that an agent's own is compared with."""
     nodes, controls = _nodes(summary), (summary.get("controls") or {}).get(name, {})
     found = {"best teacher": on_test(nodes.get(summary.get("best_teacher") or ""), metric)}

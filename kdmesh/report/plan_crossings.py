@@ -27,7 +27,7 @@ def crossings(plan: Plan, offered: Registry) -> list[Row]:
     ``hidden``, ``outputs``: values of a row before and after the last layer; ``rows``: the most tokens of a step, None
     of a stream; ``hidden_from``: from how many tokens on hidden rows cross.
     """
-    if plan.spec.task != "language_modelling":
+    if plan.task.outputs != "vocabulary":
         return []
     found: dict[tuple[str, str, str], Row] = {}
     for edge in plan.edges:

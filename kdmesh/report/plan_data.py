@@ -45,7 +45,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
     }
     return {
         "name": plan.spec.name,
-        "task": plan.spec.task,
+        "task": plan.task.name,
         "seed": plan.spec.seed,
         "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "agents": _agents(plan),

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from kdmesh.report import layout
 from kdmesh.report.paired import ACCURACY, on_test
-from kdmesh.tasks import Metric, metric, primary, recorded
+from kdmesh.tasks import Figure, metric, primary, recorded
 
 Row = dict[str, Any]
 FOLDED = 16  # cells that a column of text keeps before other columns make room
@@ -239,7 +239,7 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
     return Grid("verdicts", columns, rows, "\n".join(caption))
 
 
-def _measured(name: str, node: dict[str, Any], by: Metric) -> Row:
+def _measured(name: str, node: dict[str, Any], by: Figure) -> Row:
     metrics, forwards = node.get("metrics") or {}, node.get("forwards") or {}
     return {
         "name": name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from kdmesh.tasks import HIGHER, recorded
+from kdmesh.tasks import recorded
 
 Event = dict[str, Any]
 SHOWN = 4  # losses that one line names
@@ -37,7 +37,7 @@ def say(event: Event) -> str:
             how = "goes on" if event["event"] == "stage_resumed" else "started"
             return f"{stage} {how}: {', '.join(map(str, event.get('agents') or []))}{steps}"
         case "evaluated":
-            scores = _scores({name: metrics.get(name) for name in HIGHER})
+            scores = _scores(metrics)
             inside = f"{stage}, " if event.get("stage") else ""
             return f"{inside}{event.get('agent', '?')} on {event.get('stream', '?')}: {scores}"
         case "round_finished":

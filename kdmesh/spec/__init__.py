@@ -1,16 +1,27 @@
 """The file a user writes: pydantic models, reading, overrides, errors with paths."""
 
 from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
-from kdmesh.spec.base import ModelRef, Named, ObjectiveRef, RuleRef, SignalRef, StrategyRef, Strict
+from kdmesh.spec.base import (
+    DEFAULT_TASK,
+    MetricRef,
+    ModelRef,
+    Named,
+    ObjectiveRef,
+    RuleRef,
+    SignalRef,
+    StrategyRef,
+    Strict,
+    TaskRef,
+)
 from kdmesh.spec.data import DataSpec, ShardSpec, StreamSpec
-from kdmesh.spec.flows import LABEL_OBJECTIVE, ConsensusSpec, FlowSpec, Ramp, TapRef, Temperature
+from kdmesh.spec.flows import ConsensusSpec, FlowSpec, Ramp, TapRef, Temperature
 from kdmesh.spec.mesh import HostSpec, MeshSpec
 from kdmesh.spec.program import ProgramItem, Until
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainOverride, TrainSpec
 
 __all__ = [
-    "LABEL_OBJECTIVE",
+    "DEFAULT_TASK",
     "AgentSpec",
     "ConsensusSpec",
     "DataSpec",
@@ -18,6 +29,7 @@ __all__ = [
     "FlowSpec",
     "HostSpec",
     "MeshSpec",
+    "MetricRef",
     "ModelRef",
     "Named",
     "ObjectiveRef",
@@ -30,6 +42,7 @@ __all__ = [
     "StreamSpec",
     "Strict",
     "TapRef",
+    "TaskRef",
     "Temperature",
     "TextSpec",
     "TrainOverride",

@@ -10,6 +10,10 @@ MOST = 10**9
 """The most epochs, steps, rounds ... that can be asked for: more than any run makes, and what all counts can hold."""
 
 
+DEFAULT_TASK = "classification"
+"""The task of a mesh, a saved agent or a summary that names none."""
+
+
 class Strict(BaseModel):
     """A part of the file: unknown keys are refused and values do not change after reading."""
 
@@ -90,6 +94,18 @@ class SignalRef(Named):
     """What crosses an edge, with its settings."""
 
     kind: ClassVar[str] = "signals"
+
+
+class TaskRef(Named):
+    """A task with its settings."""
+
+    kind: ClassVar[str] = "tasks"
+
+
+class MetricRef(Named):
+    """A metric with its settings."""
+
+    kind: ClassVar[str] = "metrics"
 
 
 class AdamWArguments(BaseModel):

@@ -9,8 +9,6 @@ from pydantic import Field, field_validator, model_validator
 
 from kdmesh.spec.base import MOST, ObjectiveRef, RuleRef, SignalRef, Strict
 
-LABEL_OBJECTIVE = ObjectiveRef(name="ce")
-"""What labels are learned by where nothing else is said."""
 PERIOD = re.compile(r"^(step|epoch|round|once|[1-9]\d* steps)$")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, NonNegativeFloat, ValidationInfo, field_validator
 
 from kdmesh.spec.agents import AgentSpec
-from kdmesh.spec.base import StrategyRef, Strict
+from kdmesh.spec.base import DEFAULT_TASK, MetricRef, StrategyRef, Strict, TaskRef
 from kdmesh.spec.data import DataSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec
 from kdmesh.spec.names import FORM, Name, unique
@@ -34,8 +34,13 @@ class MeshSpec(Strict):
 
     name: Name = Field("mesh", description="name of the run's folder", json_schema_extra={"pattern": FORM})
     description: str = Field("", description="one line: what this mesh shows")
-    task: Literal["classification", "token_classification", "language_modelling"] = Field(
-        "classification", description="what the models learn: a class of a sample, a tag of a word, the next token"
+    task: TaskRef = Field(
+        default_factory=lambda: TaskRef(name=DEFAULT_TASK),
+        description="what the models learn: classification (a class of a sample), token_classification (a tag of a "
+        "word), language_modelling (the next token), or an offered name",
+    )
+    metrics: list[MetricRef] = Field(
+        default_factory=list, description="metrics that the run reports beside those of its task"
     )
     seed: int = Field(0, ge=0, description="run seed: initial weights, order, augmentation, dropout, sampling")
     data: DataSpec | None = Field(None, description="data set and splits")

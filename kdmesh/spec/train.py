@@ -36,7 +36,9 @@ THREADS = "torch threads while these weights compute; auto: one or all CPUs, as 
 class EarlyStopping(Strict):
     """Stop an agent when its validation metric no longer improves, and keep its best weights."""
 
-    metric: Literal["accuracy", "loss"] = Field("loss", description="validation metric that is watched")
+    metric: str | None = Field(
+        None, description="validation metric that is watched, loss or accuracy; by default the task's first, loss"
+    )
     patience: int = Field(5, ge=1, le=MOST, description="evaluations without improvement before the agent stops")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdmesh.agents.build import output
 from kdmesh.offers import ModelOffer
+from kdmesh.spec import DEFAULT_TASK
 from kdmesh.streams.tokens import Encoded, Row
 from kdmesh.testing.base import Contract
 
@@ -31,7 +32,7 @@ class ModelContract(Contract):
         more: dict[str, Any] = {"input_shape": torch.Size(shape)}
         if offer.encoder:
             facts = {"vocabulary": self.vocabulary, "pad": 0, "separator": None}
-            more = {"task": "classification", "labels": [f"class{n}" for n in range(self.classes)], **facts}
+            more = {"task": DEFAULT_TASK, "labels": [f"class{n}" for n in range(self.classes)], **facts}
         made: nn.Module = offer.make(settings, classes=self.classes, **more)
         assert isinstance(made, nn.Module), f"the factory made a {type(made).__name__}"
         return made

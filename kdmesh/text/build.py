@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import MeshError
+from kdmesh.text.heads import CAUSAL, head_of
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
 from kdmesh.text.probes import is_causal, unmasked
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from kdmesh.builtin.models.offers import LoraSettings, PrefixSettings, TokenizerConfig
-
-LANGUAGE = "language_modelling"
 
 
 def build(
@@ -52,6 +51,7 @@ def build(
     folder that we wrote, whose weights are all there and all used; ``dtype`` may then be `auto`, as they were saved.
     Raises MeshError with paths that start at ``model.hf``.
     """
+    causal = head_of(task) == CAUSAL
     del tokenizer, pad_token  # said their part when the samples were encoded
     meta, trusted, changes = torch.get_default_device().type == "meta", trust_remote_code is not None, config or {}
     if path is None:
@@ -59,9 +59,9 @@ def build(
         order = None
     else:
         settings = read_config(path, revision, trusted, changes)
-        order = None if task == LANGUAGE else order_of(settings, labels, label_map or {})
+        order = None if causal else order_of(settings, labels, label_map or {})
     auto = _auto(task, settings, trusted)
-    if task != LANGUAGE:
+    if not causal:
         if nameless(settings) or path is None:
             settings.num_labels = classes
         _pad(settings, pad)
@@ -71,7 +71,7 @@ def build(
     if path is not None:
         if layers is not None:
             keep_config(settings, layers)  # refuses numbers before weights are read
-        net, drawn = read_model(auto, settings, path, revision, trusted, task != LANGUAGE, how, whole)
+        net, drawn = read_model(auto, settings, path, revision, trusted, not causal, how, whole)
     if path is None or meta:  # on meta, the weights were read for their names and shapes alone
         net = _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how)
     else:
@@ -79,9 +79,9 @@ def build(
             reorder(net, order)
         if layers is not None:
             net = keep_layers(net, layers, how)
-    if task == LANGUAGE:
+    if causal:
         unmasked(net)
-    if task != LANGUAGE:
+    if not causal:
         name_labels(net.config, labels, classes)
     elif not meta and not is_causal(net):
         raise MeshError(
@@ -146,11 +146,7 @@ def _auto(task: str, settings: PreTrainedConfig, trusted: bool) -> Any:
     """The class of transformers that makes models for a task."""
     import transformers
 
-    auto = {
-        "classification": transformers.AutoModelForSequenceClassification,
-        "token_classification": transformers.AutoModelForTokenClassification,
-        LANGUAGE: transformers.AutoModelForCausalLM,
-    }[task]
+    auto = getattr(transformers, head_of(task).auto)
     known: Any = auto._model_mapping
     if type(settings) not in known and not trusted:
         raise MeshError(
@@ -178,7 +174,7 @@ def _fresh(auto: Any, settings: PreTrainedConfig, trusted: bool, how: dict[str, 
 def _filled(task: str, vocabulary: int, pad: int | None) -> dict[str, Any]:
     """The settings of a new model that follow from its tokenizer."""
     own = {"vocab_size": vocabulary, "bos_token_id": None, "eos_token_id": None}
-    if task != LANGUAGE:  # a language model may pad with a token that it must learn
+    if head_of(task) != CAUSAL:  # a language model may pad with a token that it must learn
         own["pad_token_id"] = pad
     return own
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdmesh.text.peft import ADAPTER
 
@@ -10,17 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kdmesh.text.model import TextModel
-
-AUTO = {
-    "classification": "AutoModelForSequenceClassification",
-    "token_classification": "AutoModelForTokenClassification",
-    "language_modelling": "AutoModelForCausalLM",
-}
-_PIPELINES = {
-    "classification": "text-classification",
-    "token_classification": "token-classification",
-    "language_modelling": "text-generation",
-}
 
 
 def card(
@@ -45,7 +34,7 @@ def card(
     front = ["---", f"license: {model.licence or 'unknown'}"]
     if model.hub:
         front.append(f"base_model: {model.base}")
-    front += ["library_name: transformers", f"pipeline_tag: {_PIPELINES[model.task]}"]
+    front += ["library_name: transformers", f"pipeline_tag: {model.head.pipeline}"]
     front += ["tags:", "- kdmesh", "- distillation", "---"]
     if isinstance(teachers, dict):
         told = [f"{teacher} (licence: {licence or 'not stated'})" for teacher, licence in teachers.items()]
@@ -92,7 +81,7 @@ def _referred(name: str) -> list[str]:
 
 def _usage(name: str, model: TextModel) -> list[str]:
     """How to run it without kdmesh."""
-    auto = AUTO[model.task]
+    auto = model.head.auto
     adapted = model.adapted == "prefix"
     lines = ["```python", f"from transformers import AutoTokenizer, {auto}", ""]
     if adapted:
@@ -103,12 +92,7 @@ def _usage(name: str, model: TextModel) -> list[str]:
     ]
     if adapted:
         lines.append(f'model = PeftModel.from_pretrained(model, "{name}/{ADAPTER}").eval()')
-    call: dict[str, Any] = {
-        "classification": "print(model.config.id2label[int(logits.argmax())])",
-        "token_classification": "print([model.config.id2label[i] for i in logits[0].argmax(-1).tolist()])",
-        "language_modelling": "print(tokenizer.decode(logits[0, -1].argmax()))",
-    }
-    lines += ['logits = model(**tokenizer("A text.", return_tensors="pt")).logits', call[model.task], "```"]
+    lines += ['logits = model(**tokenizer("A text.", return_tensors="pt")).logits', model.head.usage, "```"]
     if adapted:
         lines += ["", f"It was tuned by a prefix, in `{ADAPTER}/`: without it, this is the model that it started from."]
     elif model.adapted == "lora":

@@ -14,6 +14,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable
 from kdmesh.streams.tokens import Encoded, Row
 from kdmesh.text import pieces
+from kdmesh.text.heads import CAUSAL, SEQUENCE, TOKEN, head_of
 from kdmesh.text.template import Chat, Template, given
 from kdmesh.text.tokenizers import dumps, separator
 
@@ -85,24 +86,25 @@ class Encoder:
         pack: bool = False,
     ) -> None:
         self.tokenizer: Any = tokenizer
-        self.task, self.max_length, self.over, self.tags, self.pack = task, max_length, over, list(tags), pack
+        self.task, self.head, self.tags = task, head_of(task), list(tags)
+        self.max_length, self.over, self.pack = max_length, over, pack
         self.where = f"agents.{agent}" if agent else "agents"
         self.notes: list[str] = []  # what was chosen that no file says
-        self._template = Template(tokenizer, self.where) if task == "language_modelling" else None
+        self._template = Template(tokenizer, self.where) if self.head == CAUSAL else None
         self._make: Callable[[list[Sample], Report], Iterator[Made]] = {
-            "classification": self._classified,
-            "token_classification": self._tagged,
-            "language_modelling": self._modelled,
-        }[task]
+            SEQUENCE: self._classified,
+            TOKEN: self._tagged,
+            CAUSAL: self._modelled,
+        }[self.head]
         self.vocabulary = len(tokenizer)
         self.pad = self._pad()
         self._separator = separator(tokenizer)
-        special = self.tokenizer.num_special_tokens_to_add() if task != "language_modelling" else 1
+        special = self.tokenizer.num_special_tokens_to_add() if self.head != CAUSAL else 1
         if max_length <= special:
             self._refuse(
                 f"max_length {max_length} leaves no room beside {special} special tokens", "a larger text.max_length"
             )
-        if task == "token_classification" and NO_TAG not in self.tags:
+        if self.head == TOKEN and NO_TAG not in self.tags:
             self._refuse(f"tags {self.tags} without {NO_TAG!r}, the tag of a word in no span", "labels of the data set")
         self._special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self.key = self._key()
@@ -115,7 +117,7 @@ class Encoder:
     @property
     def begin(self) -> int | None:
         """The token before a text that is modelled: the tokenizer's BOS, else its EOS. Chats bring their own."""
-        if self.task != "language_modelling":
+        if self.head != CAUSAL:
             return None
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         return eos if bos is None else bos
@@ -154,7 +156,7 @@ class Encoder:
                 report.unknown += row.ids.count(unknown)
                 if cut:
                     (report.dropped if self.over == "drop" else report.truncated).append(len(rows))
-                if not row.units and self.task != "classification" and not (cut and self.over == "drop"):
+                if not row.units and self.head != SEQUENCE and not (cut and self.over == "drop"):
                     report.empty.append(len(rows))
                 report.characters += sum(end - begin for begin, end in row.spans)
                 rows.append(row)
@@ -369,7 +371,7 @@ class Encoder:
 
     def _pad(self) -> int:
         pad = self.tokenizer.pad_token_id
-        if pad is None and self.task != "language_modelling":
+        if pad is None and self.head != CAUSAL:
             self._refuse(
                 "the tokenizer has no pad token",
                 "model.hf.pad_token: one of its tokens (`pad_token_id` of a config is the model's, not its "
@@ -384,7 +386,7 @@ class Encoder:
         backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
         backend |= {"truncation": None, "padding": None}
         names = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
-        settings = [self.task, self.max_length, self.over, self.tags, self.pack, self.pad]
+        settings = [self.task, self.head, self.max_length, self.over, self.tags, self.pack, self.pad]
         told = json.dumps([backend, names, self.tokenizer.chat_template, settings], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 

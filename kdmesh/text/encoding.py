@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError
 from kdmesh.text import tokenizers
 from kdmesh.text.encoder import Encoder
+from kdmesh.text.heads import CAUSAL, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ def encoder(
     texts: Callable[[], list[str]],
 ) -> Encoder:
     """Load the tokenizer that the settings name, or make it from ``texts``; ``files``: one that was made before."""
-    if text.pack and task != "language_modelling":
+    if text.pack and head_of(task) != CAUSAL:
         raise MeshError("packed samples are for language modelling", where="text.pack", instead="pack: false")
     tokenizer = tokenizers.loads(files) if files is not None else tokenizers.for_model(config, texts, task)
     said = tokenizers.pad(tokenizer, config, task)

@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.text.aligned import align
+from kdmesh.text.heads import CAUSAL
 from kdmesh.text.peft import ADAPTER, calm, merged
 from kdmesh.text.probes import takes_types
 from kdmesh.text.source import quiet
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from kdmesh.text.model import TextModel
-
-LANGUAGE = "language_modelling"
 
 
 def export(
@@ -46,7 +45,7 @@ def export(
             net.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
             (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # the folder has a card
         net = plain(model)
-        settle(net, tokenizer, model.task == LANGUAGE, begin, ends)
+        settle(net, tokenizer, model.head == CAUSAL, begin, ends)
         net.save_pretrained(folder)
         for file in folder.rglob("*.safetensors"):
             align(file, told)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Projected
 from kdmesh.streams.tokens import starts_of
+from kdmesh.text.heads import CAUSAL, SEQUENCE, head_of
 from kdmesh.text.probes import is_projection, keeps_apart, takes_types
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class TextModel(nn.Module):
         adapted: str | None = None,
     ) -> None:
         super().__init__()
-        self.net, self.task, self.classes = net, task, classes
+        self.net, self.head, self.classes = net, head_of(task), classes
         self.max_length, self.separator = max_length, separator
         self.base, self.hub, self.licence, self.adapted = base, hub, licence, adapted
         self.drawn: list[str] = []
@@ -62,7 +63,7 @@ class TextModel(nn.Module):
         self.hidden = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.pooled = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.attention = nn.ModuleList(nn.Identity() for _ in range(layers))
-        self.projects = task == "language_modelling" and is_projection(net)
+        self.projects = self.head == CAUSAL and is_projection(net)
         self._apart: bool | None = None  # whether packed samples do not see each other: found out when there are some
 
     @property
@@ -74,7 +75,7 @@ class TextModel(nn.Module):
         """What a layer's value has rows of; "": the outputs."""
         kind = path.partition(".")[0]
         if not path:
-            return "samples" if self.task == "classification" else "units"
+            return "samples" if self.head == SEQUENCE else "units"
         if kind not in PROBES:
             raise MeshError(
                 f"no layer {path!r} to tap in a model of transformers",
@@ -88,7 +89,7 @@ class TextModel(nn.Module):
         if self.shapes_only:
             return self._shapes(x)
         more = self._asked()
-        if self.task == "language_modelling":
+        if self.head == CAUSAL:
             return self._language(x, more)
         if x.positions is not None:
             raise MeshError("packed samples are for language modelling", where="text.pack", instead="pack: false")
@@ -96,7 +97,7 @@ class TextModel(nn.Module):
             more["token_type_ids"] = self._types(x)
         out = self.net(input_ids=x.ids, attention_mask=x.mask.long(), **more)
         self._probe(x, out)
-        return out.logits if self.task == "classification" else out.logits.flatten(0, 1)[x.units]
+        return out.logits if self.head == SEQUENCE else out.logits.flatten(0, 1)[x.units]
 
     def _language(self, x: Tokens, more: dict[str, Any]) -> Tensor | Projected:
         """No mask: padding stands on the right, where no output that counts can see it."""
@@ -180,12 +181,12 @@ class TextModel(nn.Module):
             probe(like.new_empty(len(x), width))
         for probe in filter(_tapped, self.attention):
             probe(like.new_empty(len(x.tokens), self.max_length or 0))
-        if self.task == "language_modelling":
+        if self.head == CAUSAL:
             head = self.net.get_output_embeddings()
             if not self.projects:
                 return like.new_empty(len(x.units), head.weight.shape[0])
             return Projected(like.new_empty(len(x.units), head.weight.shape[1]), head.weight, head.bias)
-        return like.new_empty(len(x) if self.task == "classification" else len(x.units), self.classes)
+        return like.new_empty(len(x) if self.head == SEQUENCE else len(x.units), self.classes)
 
     def export(
         self,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kdmesh.errors import MeshError
+from kdmesh.text.heads import head_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 """The sub-folder of an exported model that holds its adapter by itself."""
-
-_TASKS = {"classification": "SEQ_CLS", "token_classification": "TOKEN_CLS", "language_modelling": "CAUSAL_LM"}
 
 
 def adapt(
@@ -40,7 +39,7 @@ def adapt(
     kinds: Any = peft
     if lora is not None:
         config = kinds.LoraConfig(
-            task_type=_TASKS[task],
+            task_type=head_of(task).adapter,
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
@@ -48,7 +47,7 @@ def adapt(
         )
     else:
         assert prefix is not None
-        config = peft.PrefixTuningConfig(task_type=_TASKS[task], num_virtual_tokens=prefix.length)
+        config = peft.PrefixTuningConfig(task_type=head_of(task).adapter, num_virtual_tokens=prefix.length)
     try:
         with calm():
             adapted = peft.get_peft_model(net, config)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdmesh.signals.compare import Comparison
 from kdmesh.signals.lazy import dense
-from kdmesh.text.export import LANGUAGE
+from kdmesh.text.heads import CAUSAL, SEQUENCE
 from kdmesh.text.peft import with_prefix
 from kdmesh.text.probes import still, takes_types
 from kdmesh.text.source import quiet
@@ -47,12 +47,12 @@ def compare(model: TextModel, root: Path, encoder: Encoder, samples: Texts, enco
     theirs = read_back(model, root).to(like.device)
     x = x.to(like.device)
     inputs: dict[str, Tensor] = {"input_ids": x.ids, "attention_mask": x.mask.long()}
-    if takes_types(model.net) and model.separator is not None and model.task != LANGUAGE:
+    if takes_types(model.net) and model.separator is not None and model.head != CAUSAL:
         inputs["token_type_ids"] = model._types(x)
     with quiet(), still(model.net), still(theirs):
         one, two, measured = model.net(**inputs).logits, theirs(**inputs).logits, dense(model(x))
-    answers = two if model.task == "classification" else two.flatten(0, 1)[x.units]
-    if model.task != "classification":
+    answers = two if model.head == SEQUENCE else two.flatten(0, 1)[x.units]
+    if model.head != SEQUENCE:
         one, two = one.flatten(0, 1)[x.tokens], two.flatten(0, 1)[x.tokens]
     found.add(one, two, loose=model.adapted == "lora")
     found.add(measured, answers)
@@ -63,11 +63,9 @@ def read_back(model: TextModel, root: Path) -> Any:
     """The folder's model as its card says how to read it."""
     import transformers
 
-    from kdmesh.text.card import AUTO
-
     more = {"attn_implementation": "eager"} if model.net.config._attn_implementation == "eager" else {}
     with quiet():
-        net: Any = getattr(transformers, AUTO[model.task]).from_pretrained(root, **more)
+        net: Any = getattr(transformers, model.head.auto).from_pretrained(root, **more)
     return with_prefix(net, root) if model.adapted == "prefix" else net
 
 
@@ -80,7 +78,7 @@ def _prompt(x: Tokens, number: int) -> int:
 
 def _tokens_differ(tokenizer: Any, sample: Sample, own: list[int], prompt: int, encoder: Encoder) -> str:
     """What is wrong if the folder's tokenizer reads a sample otherwise than it was trained: as far as it was read."""
-    if encoder.task != LANGUAGE:
+    if encoder.head != CAUSAL:
         told = tokenizer(sample.text, sample.pair, truncation=True, max_length=encoder.max_length)["input_ids"]
     elif sample.messages is not None:
         turns, tools = given(sample)

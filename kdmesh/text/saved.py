@@ -11,6 +11,7 @@ from kdmesh.signals.lazy import dense
 from kdmesh.streams.texts import Sample, Texts
 from kdmesh.text.build import build
 from kdmesh.text.encoder import Encoder
+from kdmesh.text.heads import TOKEN
 from kdmesh.text.peft import with_prefix
 from kdmesh.text.tokenizers import read
 
@@ -37,7 +38,7 @@ class Saved(nn.Module):
         Units are words to tag, or the tokens that a language model is to predict.
         """
         every = [texts] if isinstance(texts, str) else texts
-        tagged = () if self.encoder.task == "token_classification" else None
+        tagged = () if self.encoder.head == TOKEN else None
         samples = [one if isinstance(one, Sample) else Sample(one, spans=tagged) for one in every]
         none = not samples
         encoded, _ = self.encoder.encode(Texts(samples or [Sample("a", spans=tagged)]))

@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
+from kdmesh.spec.base import DEFAULT_TASK
+from kdmesh.text.heads import CAUSAL, head_of
 from kdmesh.text.source import fetched, local, quiet, reach, read_config
 
 if TYPE_CHECKING:
@@ -22,9 +24,7 @@ SPECIAL = [PAD, BOS, EOS, UNKNOWN]  # ids 0 to 3
 WHERE = "model.hf.tokenizer"
 
 
-def for_model(
-    config: HfConfig, texts: Callable[[], list[str]], task: str = "classification"
-) -> PreTrainedTokenizerFast:
+def for_model(config: HfConfig, texts: Callable[[], list[str]], task: str = DEFAULT_TASK) -> PreTrainedTokenizerFast:
     """The tokenizer of an ``hf`` model: its own setting, or the one that stands beside its weights."""
     own = config.tokenizer
     if own is not None:
@@ -51,7 +51,7 @@ def pad(tokenizer: PreTrainedTokenizerFast, config: HfConfig, task: str) -> str:
                 instead=f"one of its tokens that no text contains: {_listed(tokenizer)}",
             )
         tokenizer.pad_token = own
-    if tokenizer.pad_token_id is not None or task == "language_modelling":
+    if tokenizer.pad_token_id is not None or head_of(task) == CAUSAL:
         return ""
     settings = config.config
     if config.path is not None:
@@ -77,7 +77,7 @@ def _listed(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def load(
-    config: TokenizerConfig | str, texts: Callable[[], list[str]], task: str = "classification"
+    config: TokenizerConfig | str, texts: Callable[[], list[str]], task: str = DEFAULT_TASK
 ) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a folder or hub id, or make one from ``texts()``, which is asked for only then."""
     return read(config) if isinstance(config, str) else make(config, texts(), task)
@@ -94,7 +94,7 @@ def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTr
     return _fast(tokenizer, path)
 
 
-def make(config: TokenizerConfig, texts: list[str], task: str = "classification") -> PreTrainedTokenizerFast:
+def make(config: TokenizerConfig, texts: list[str], task: str = DEFAULT_TASK) -> PreTrainedTokenizerFast:
     """Make a tokenizer, equal for equal texts.
 
     By itself it writes ``<s> text </s>`` and ``<s> text </s> pair </s>``; for a language model, which goes on from
@@ -122,7 +122,7 @@ def make(config: TokenizerConfig, texts: list[str], task: str = "classification"
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A" if task == "language_modelling" else f"{BOS} $A {EOS}",
+        single=f"{BOS} $A" if head_of(task) == CAUSAL else f"{BOS} $A {EOS}",
         pair=f"{BOS} $A {EOS} $B:1 {EOS}:1",
         special_tokens=[(token, SPECIAL.index(token)) for token in (BOS, EOS)],
     )

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kdmesh.agents.classes import labels, own_classes
-from kdmesh.agents.metrics import agreement, churn, guesses, quality
+from kdmesh.agents.classes import labels
+from kdmesh.agents.metrics import agreement, churn, guesses, measure
+from kdmesh.metrics import ECE, Accuracy, Loss, own_classes
+
+
+def quality(scores: torch.Tensor, y: torch.Tensor, **about: object) -> dict[str, float]:
+    return measure({"accuracy": Accuracy(), "loss": Loss(), "ece": ECE()}, scores, y, **about)
 
 
 def test_quality_of_logits_and_of_probabilities_is_the_same() -> None:
@@ -42,7 +47,7 @@ def test_some_classes_are_measured_as_all_are_where_the_rest_cannot_be_the_answe
     assert found["ece"] == pytest.approx(full["ece"])
     assert found["loss"] == pytest.approx(F.cross_entropy(whole[known], y[known]).item() if known.any() else 0.0)
     assert quality(logits.softmax(1), y, probs=True, classes=classes) == pytest.approx(found)
-    assert torch.equal(guesses(logits, classes), whole.argmax(1))
+    assert torch.equal(guesses(logits, lambda scores: scores.argmax(1), classes), whole.argmax(1))
 
 
 def test_labels_of_some_classes() -> None:

@@ -1,0 +1,38 @@
+"""Cross-entropy of the labels, in nats.
+
+Good, "Rational Decisions", 1952: the logarithmic score.
+"""
+
+from __future__ import annotations
+
+from torch.nn import functional
+
+from kdmesh.contracts.metric import Answers, Metric
+
+
+def nats(answers: Answers) -> tuple[float, int]:
+    """The negative log-likelihood of the labels that have a column, summed, and how many these are."""
+    column, known = answers.own
+    log_p = answers.log_p
+    if known is not None:
+        log_p, column = log_p[known], column[known]
+    return functional.nll_loss(log_p, column, reduction="sum").item(), len(column)
+
+
+class Loss(Metric):
+    """``- sum_i log p_i(y_i) / N`` over the rows whose class has a column, 0 if there are none; from 0 up."""
+
+    parts = ("nats", "rows")
+
+    def __init__(self) -> None:
+        self.nats, self.rows = 0.0, 0
+
+    def update(self, answers: Answers) -> None:
+        """Sum nats."""
+        more, rows = nats(answers)
+        self.nats += more
+        self.rows += rows
+
+    def compute(self) -> float:
+        """The mean."""
+        return self.nats / max(self.rows, 1)

@@ -1,0 +1,120 @@
+"""The interface of a metric: it sees answers and labels a few rows at a time, and gives one figure at the end."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Answers:
+    """Some rows of a model's answers and their labels. What several metrics need is computed once.
+
+    ``scores``: logits ``[N, C]``, with ``probs`` probabilities, or, of a task whose labels are values, values
+    ``[N, T]``. ``labels``: ``[N]`` int64 of classes, or values ``[N, T]``. ``classes``: what the columns stand for
+    where they are not all classes, one number a column. ``characters``: how many characters of text the rows are about;
+    None where the task asks nothing of units.
+    """
+
+    def __init__(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        *,
+        probs: bool = False,
+        classes: Sequence[int] | None = None,
+        characters: int | None = None,
+    ) -> None:
+        self.scores = scores.float() if scores.element_size() < 4 else scores  # of models in half precision
+        self.labels, self.classes, self.characters, self._probs = labels, classes, characters, probs
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def p(self) -> Tensor:
+        """Probabilities ``[N, C]``."""
+        return self.scores if self._probs else self.scores.softmax(1)
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """Their logarithms, finite also for probabilities of 0 that were given as such."""
+        if self._probs:
+            return self.p.clamp_min(torch.finfo(self.p.dtype).tiny).log()
+        return self.scores.log_softmax(1)
+
+    @cached_property
+    def _best(self) -> tuple[Tensor, Tensor]:
+        confidence, column = self.p.max(1)
+        return confidence, column
+
+    @property
+    def confidence(self) -> Tensor:
+        """The largest probability of each row, ``[N]``."""
+        return self._best[0]
+
+    @property
+    def column(self) -> Tensor:
+        """The column of the largest probability of each row, ``[N]`` int64."""
+        return self._best[1]
+
+    @cached_property
+    def guess(self) -> Tensor:
+        """The likeliest class of each row, ``[N]`` int64, as labels count classes."""
+        if self.classes is None:
+            return self.column
+        return torch.tensor(self.classes, device=self.column.device)[self.column]
+
+    @cached_property
+    def own(self) -> tuple[Tensor, Tensor | None]:
+        """The column of each label, ``[N]`` int64, and whether there is one, ``[N]`` bool; None: there is always."""
+        if self.classes is None:
+            return self.labels, None
+        return own_classes(self.labels, self.classes)
+
+    @cached_property
+    def hit(self) -> Tensor:
+        """Whether the likeliest class is the label, ``[N]`` bool; never where the label's class has no column."""
+        column, known = self.own
+        return self.column == column if known is None else (self.column == column) & known
+
+
+def own_classes(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Which of ``classes`` each label is, ``[N]`` int64, 0 for none of them; and whether it is one, ``[N]`` bool."""
+    same = labels[:, None] == torch.tensor(classes, device=labels.device)
+    return same.int().argmax(1), same.any(1)
+
+
+class Metric:
+    """A figure of answers on a stream, accumulated: :meth:`update` for some rows, at the end :meth:`compute`.
+
+    A subclass keeps what it has seen in the attributes that ``parts`` names: numbers, lists, tensors on the CPU, which
+    add up by ``+`` when two halves of a stream are merged. Memory should not grow with the rows; a metric that must
+    keep them says so.
+
+    Every call is without gradient. ``update`` must not change what it is given.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ()
+
+    def update(self, answers: Answers) -> None:
+        """See some more rows."""
+        raise NotImplementedError(f"{type(self).__name__} must see answers")  # the first of two abstract methods
+
+    def merge(self, other: Any) -> None:
+        """Take over what another of this kind has seen, as if it were the rows that come next."""
+        for name in self.parts:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def compute(self) -> Any:
+        """The figure of what was seen, a float; of an offer that is not ``scalar``, lists. None: not defined here."""
+        raise NotImplementedError(f"{type(self).__name__} must compute a figure")  # the second
+
+    def undefined(self) -> str:
+        """Why :meth:`compute` gave None: `one class alone`. Empty where there is nothing to say."""
+        return ""

@@ -1,0 +1,57 @@
+"""The interface of a task: what a model's answers mean. What planning needs of it stands in its offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdmesh.streams.table import Table
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What answers reach that ignore the sample: ``value`` of ``metric``; ``words``: which answers these are."""
+
+    metric: str
+    value: float
+    words: str
+
+
+def most_frequent(labels: Tensor, words: str) -> Chance | None:
+    """The accuracy of who answers the most frequent of ``labels [N]`` always; None where there is one class alone."""
+    counts = labels.unique(return_counts=True)[1]
+    return None if len(counts) < 2 else Chance("accuracy", int(counts.max()) / len(labels), words)
+
+
+class Task:
+    """What models learn. This class is classification into as many classes as the data set has.
+
+    The engine calls the methods below and nothing else. It imports no torch by itself: tensors come to it. Made as
+    ``factory(**config)`` of its offer, once in each process; it holds no state.
+    """
+
+    def refuse(self, table: Table) -> None:
+        """Raise MeshError for a data set whose labels are not this task's.
+
+        Called once with the whole table, before anything is trained. ``table.y``: labels ``[N]`` int64 of classes or
+        ``[N, T]`` float32 of values, None where the data set has no column of labels.
+        """
+
+    def outputs(self, table: Table) -> int:
+        """How many outputs a model has per row, for an offer whose ``outputs`` are `labels`."""
+        return table.classes
+
+    def decide(self, scores: Tensor) -> Tensor | None:
+        """The answer that a row of scores stands for, so that two sources can be compared: ``[N, C]`` to ``[N]`` int64.
+
+        None where answers are not discrete; the offer's ``decides`` is then False.
+        """
+        return scores.argmax(1)
+
+    def chance(self, labels: Tensor) -> Chance | None:
+        """What the best constant answer reaches on these labels ``[N, ...]``; None where no level is known."""
+        del labels
+        return None

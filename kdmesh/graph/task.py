@@ -1,0 +1,85 @@
+"""The task of a mesh and its metrics: found among what is offered, and what is left open filled in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.spec import AgentSpec, MeshSpec, MetricRef, ObjectiveRef
+from kdmesh.spec.train import EarlyStopping
+
+if TYPE_CHECKING:
+    from kdmesh.offers import TaskOffer
+    from kdmesh.plugins import Registry
+
+
+def task_of(spec: MeshSpec, registry: Registry) -> TaskOffer:
+    """The offer of a mesh's task, whose settings are valid."""
+    registry.check("tasks", spec.task.name, spec.task.config, "task")
+    offer: TaskOffer = registry.find("tasks", spec.task.name)
+    return offer
+
+
+def label_objective(spec: MeshSpec, registry: Registry) -> ObjectiveRef:
+    """By what labels are learned where no flow says: the task's loss, with those of the task's settings that it has."""
+    offer = task_of(spec, registry)
+    known = registry.find("objectives", offer.objective, "task").config.model_fields
+    return ObjectiveRef(
+        name=offer.objective, config={name: value for name, value in spec.task.config.items() if name in known}
+    )
+
+
+def metrics_of(spec: MeshSpec, registry: Registry) -> list[MetricRef]:
+    """What is measured: the task's own metrics, then those that the mesh names; MeshError for one that does not fit."""
+    task = task_of(spec, registry)
+    found = {name: MetricRef(name=name) for name in task.metrics}
+    for number, ref in enumerate(spec.metrics):
+        where = f"metrics.{number}"
+        registry.check("metrics", ref.name, ref.config, where)
+        if ref.name in {other.name for other in spec.metrics[:number]}:
+            raise MeshError(f"the metric {ref.name!r} stands here twice", where=where, instead="each metric once")
+        offer = registry.find("metrics", ref.name)
+        if task.labels not in offer.labels:
+            fit = [other.name for other in registry.offers("metrics") if task.labels in other.labels]
+            raise MeshError(
+                f"the metric {ref.name!r} is of {' or '.join(offer.labels)}, and the labels of task {task.name} are "
+                f"{task.labels}",
+                where=where,
+                instead=nearest(ref.name, fit, "metrics of this task"),
+            )
+        found[ref.name] = ref
+    return list(found.values())
+
+
+def settled(spec: MeshSpec, registry: Registry) -> MeshSpec:
+    """The mesh with the metric that early stopping watches written out, where the task chooses it."""
+    task, update = task_of(spec, registry), dict[str, Any]()
+    train = _watching(spec.train, task, registry, "train")
+    if train is not None:
+        update["train"] = train
+    agents: dict[str, AgentSpec] = {}
+    for name, agent in spec.agents.items():
+        own = _watching(agent.train, task, registry, f"agents.{name}.train")
+        if own is not None:
+            agents[name] = agent.model_copy(update={"train": own})
+    if agents:
+        update["agents"] = spec.agents | agents
+    return spec.model_copy(update=update) if update else spec
+
+
+def _watching(train: Any, task: TaskOffer, registry: Registry, where: str) -> Any:
+    """Training settings whose early stopping names its metric; None where nothing changes."""
+    stopping: EarlyStopping | None = train.early_stopping
+    if stopping is None:
+        return None
+    if stopping.metric is None:
+        made = stopping.model_copy(update={"metric": task.watched[0]})
+        return train.model_copy(update={"early_stopping": made})
+    if stopping.metric not in task.watched:
+        registry.find("metrics", stopping.metric, f"{where}.early_stopping.metric")
+        raise MeshError(
+            f"early stopping of task {task.name} does not watch {stopping.metric!r}",
+            where=f"{where}.early_stopping.metric",
+            instead=nearest(stopping.metric, task.watched, "metrics that it can watch"),
+        )
+    return None

@@ -1,0 +1,49 @@
+"""What transformers, its hub and peft call the kinds of model that answer for a text, a word, or the next token."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kdmesh.plugins import registry
+
+
+class Head(NamedTuple):
+    """A kind of model. ``auto``: its class of transformers; ``pipeline``: the hub's name of what it is for.
+
+    ``adapter``: peft's name of it; ``usage``: how to print an answer of a model of this kind, from its ``logits``.
+    """
+
+    name: str
+    auto: str
+    pipeline: str
+    adapter: str
+    usage: str
+
+
+SEQUENCE = Head(
+    "sequence",
+    "AutoModelForSequenceClassification",
+    "text-classification",
+    "SEQ_CLS",
+    "print(model.config.id2label[int(logits.argmax())])",
+)
+TOKEN = Head(
+    "token",
+    "AutoModelForTokenClassification",
+    "token-classification",
+    "TOKEN_CLS",
+    "print([model.config.id2label[i] for i in logits[0].argmax(-1).tolist()])",
+)
+CAUSAL = Head(
+    "causal",
+    "AutoModelForCausalLM",
+    "text-generation",
+    "CAUSAL_LM",
+    "print(tokenizer.decode(logits[0, -1].argmax()))",
+)
+HEADS = {head.name: head for head in (SEQUENCE, TOKEN, CAUSAL)}
+
+
+def head_of(task: str) -> Head:
+    """The kind of model that a task needs, by its offer; MeshError for a task that is not offered."""
+    return HEADS[registry().find("tasks", task, "task").head]
