@@ -49,6 +49,7 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
                     f"whether the weights of {owner} have learned samples that are tested here is not known: of "
                     f"{one['source'] or one['dataset']}, from which they or their teachers learned, {why}"
                 )
+    _chosen_by(plan, found)
     found.learned = _everything(plan, found, loaded, data)
     old = [name for name in unknown if _silent(plan, name)]
     if unknown and (data.seed or old):
@@ -56,6 +57,22 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
         found.mark(
             f"data.seed is {data.seed}, and what the weights of {names} were trained on is not known: if it was this "
             "data under another seed, they have seen samples that are tested here"
+        )
+
+
+def _chosen_by(plan: Plan, found: Checked) -> None:
+    """Mark flows on samples of validation: what is measured on them, and chosen by that, was learned."""
+    if "validation" not in found.streams:
+        return
+    rows, taught = found.streams["validation"].rows, dict[str, list[str]]()
+    for edge in plan.edges:
+        if bool(torch.isin(found.streams[edge.stream].rows, rows).any()):
+            taught.setdefault(edge.stream, []).append(edge.target)
+    for name, targets in taught.items():
+        count = int(torch.isin(rows, found.streams[name].rows).sum())
+        found.mark(
+            f"{count:,} of the {len(rows):,} validation samples teach {', '.join(dict.fromkeys(targets))} by stream "
+            f"{name!r}: validation figures, and the epoch or teacher that is chosen by them, are of what was learned"
         )
 
 

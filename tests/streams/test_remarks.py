@@ -59,9 +59,9 @@ def test_a_class_that_only_the_test_has_is_named():
 
 def test_test_data_that_repeat_training_data_are_found_whatever_their_ids():
     one = (x(80), torch.arange(80) % 2)
-    table = kdmesh.data(one, test=one)
-    assert leaks(table, streams(table, validation=0)) == [
-        "every test sample has the values of one that teaches; is its file that of train?"
+    table = kdmesh.data(one, validation=(one[0][3:30], one[1][3:30]))
+    assert leaks(table, streams(table, test=0)) == [
+        "every validation sample has the values of one that teaches; is its file that of train?"
     ]
     some = kdmesh.data(one, test=(torch.cat([one[0][5:12].flip(0), x(13, seed=9)]), torch.arange(20) % 2))
     assert leaks(some, streams(some, validation=0)) == ["7 of the 20 test samples have the values of one that teaches"]
@@ -72,15 +72,44 @@ def test_test_data_that_repeat_training_data_are_found_whatever_their_ids():
 def test_texts_that_repeat_are_found_too():
     texts = Texts([Sample(f"a text {i % 25}") for i in range(50)])
     table = Table(texts, torch.arange(50) % 2, 2, official={"test": torch.arange(25, 50)})
-    assert "every test sample" in leaks(table, streams(table, validation=0))[0]
+    with pytest.raises(MeshError, match="25 of the 25 test samples"):
+        leaks(table, streams(table, validation=0))
+
+
+TRAIN, TEST = x(80), x(30, seed=1)
+MIXED = torch.cat([TRAIN, TEST])
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "count"),
+    [
+        (TRAIN, TRAIN, 80),  # one file twice
+        (TRAIN, TRAIN[5:40].flip(0), 35),  # a part of it
+        (MIXED, TEST, 30),  # test samples among those that are learned
+        (MIXED, MIXED[70:], 40),
+        (TRAIN, torch.cat([TRAIN[:20], TEST[:15]]), 20),
+    ],
+)
+@pytest.mark.parametrize("splits", [{}, {"transfer": 0.4}])
+def test_a_test_file_whose_samples_teach_is_refused(train, test, count, splits):
+    table = kdmesh.data((train, torch.arange(len(train)) % 2), test=(test, torch.arange(len(test)) % 2))
+    with pytest.raises(MeshError, match=f"^data.dataset: {count} of the {len(test)} test samples"):
+        leaks(table, streams(table, **splits))
+
+
+def test_repeats_as_of_coarse_data_do_not_refuse_a_test_file():
+    coarse = x(200).sign(), torch.arange(200) % 2
+    table = kdmesh.data(coarse, test=(x(50, seed=1).sign(), torch.arange(50) % 2))
+    assert leaks(table, streams(table))[0].startswith("every test sample has the values of one that teaches")
 
 
 def test_a_leak_stands_in_the_summary():
     one = (x(80), torch.arange(80) % 2)
-    mesh = kdmesh.Mesh(data=kdmesh.data(one, test=one), train={"steps": 2, "batch_size": 8})
+    data = kdmesh.data(one, test=(torch.cat([one[0][:7], x(13, seed=9)]), torch.arange(20) % 2))
+    mesh = kdmesh.Mesh(data=data, train={"steps": 2, "batch_size": 8})
     mesh.agent("a", {"mlp": {"hidden": [4]}})
     mesh.flow("labels", "a", objective="ce")
-    assert mesh.run(backend="inline").summary["notes"][0].startswith("every test sample")
+    assert mesh.run(backend="inline").summary["notes"][0].startswith("7 of the 20 test samples have the values")
 
 
 class Items(Dataset):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
 import torch
 from safetensors import safe_open
-from text_meshes import bert, write
+from text_meshes import bert, classified, modelled, write
 from transformers import AutoModelForSequenceClassification
 
 import kdmesh
@@ -86,6 +87,27 @@ def test_weights_that_leave_their_folder_say_what_they_learned(folder, tmp_path,
     with pytest.raises(MeshError, match="test samples were used to train these weights") as error:
         examine(made.plan())
     assert error.value.where == "agents.t.model.hf.path"
+
+
+@pytest.mark.parametrize("made", [classified, modelled, partial(modelled, text={"pack": True, "max_length": 48})])
+def test_other_test_texts_change_no_weight_and_no_tokenizer(tmp_path, made):
+    """Tokenizers, packing, consensus and budgets are made of what teaches: the test's texts are only measured."""
+    train = write(tmp_path)
+    found = []
+    for number, words in enumerate(("the red cat", "quite unheard words: ÄÖÜ ßøå, zzz qqq")):
+        test = tmp_path / f"test{number}.jsonl"
+        rows = [{"text": f"{words} {row}", "label": "animal", "domain": "a"} for row in range(12)]
+        test.write_text("\n".join(map(json.dumps, rows)))
+        mesh = made(train)
+        mesh["train"] = {"steps": 2, "batch_size": 8}
+        mesh["data"]["dataset"]["text"]["test_path"] = str(test)
+        result = kdmesh.Mesh(**mesh).run(backend="inline", out=tmp_path / str(number))
+        agents = result.summary["agents"]
+        tokenizers = [(result.folder / "agents" / name / "tokenizer.json").read_text() for name in agents]
+        tested = [agent["metrics"]["test"]["loss"] for agent in agents.values()]
+        found.append(([agent["weights_sha256"] for agent in agents.values()], tokenizers, tested))
+    assert found[0][:2] == found[1][:2]
+    assert all(one != other for one, other in zip(found[0][2], found[1][2], strict=True))
 
 
 OWN = {"shards": {"by": "column", "column": "domain", "of": ["a", "b", "c"]}, "private": True}
