@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,19 @@ _UNFOUND = {
     errno.EACCES: "cannot be reached: permission denied",
     errno.ENAMETOOLONG: "is no path: it is too long",
 }
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room within this user's quota",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+    errno.EROFS: "make this disk writable",
+    errno.EACCES: "give the right to write there",
+    errno.EPERM: "give the right to write there",
+    errno.EIO: "see to this disk: it fails",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files",
+    errno.ESTALE: "mount this disk again",
+}
+"""What to do about a file that cannot be written."""
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that know no syncing of folders
 
 
@@ -112,6 +126,17 @@ def reason(error: BaseException) -> str:
         return next(iter(str(error).splitlines()), "") or type(error).__name__
     why = error.strerror or os.strerror(error.errno)
     return f"{os.fsdecode(error.filename)}: {why}" if isinstance(error.filename, str | bytes | os.PathLike) else why
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about an error of the system while a file is written; nothing for one of another kind.
+
+    Libraries that write in other languages tell of the number in words: `(os error 28)`.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
+    return REMEDIES.get(number or 0, "")
 
 
 def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:

@@ -20,7 +20,7 @@ from kdmesh.agents.crossing import pack
 from kdmesh.agents.publish import take_snapshot
 from kdmesh.agents.saving import Part
 from kdmesh.errors import RunFailed
-from kdmesh.files import aside, write
+from kdmesh.files import aside, reason, remedy, write
 from kdmesh.store import Key, Publication
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ def part_names(host: str) -> tuple[str, str]:
 def unwritable(error: Exception, folder: Path) -> RunFailed:
     """What to say where a checkpoint's ``folder`` takes no more: a full disk, or rights that changed."""
     return RunFailed(
-        f"a checkpoint could not be written: {error}",
-        where=str(folder),
-        instead=f"make room or give rights, then: kdmesh resume {folder.parents[2]}; the checkpoint before is whole",
+        f"a checkpoint could not be written: {reason(error)}",
+        file=str(folder),
+        instead=f"{remedy(error) or 'make room or give rights'}, then: kdmesh resume {folder.parents[2]}; "
+        "the checkpoint before is whole",
     )
 
 

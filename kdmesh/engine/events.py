@@ -31,7 +31,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import LONE, lock, plain, to_json
+from kdmesh.files import LONE, lock, plain, remedy, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,8 +95,8 @@ class Events:
             self._shut()
             raise RunFailed(
                 f"the log of events could not be written: {error.strerror}",
-                where=name,
-                instead="make room, or give rights",
+                file=name,
+                instead=remedy(error) or "make room, or give rights",
             ) from error
 
     def _shut(self) -> None:

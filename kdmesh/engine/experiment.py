@@ -17,10 +17,11 @@ from kdmesh.engine.folder import Folder
 from kdmesh.engine.launch import prepare, run_once, told
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
-from kdmesh.engine.resume import asked
+from kdmesh.engine.resume import asked, refuse_finished
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.engine.summary import TAUGHT, best_teacher, teachers_of
 from kdmesh.errors import HostLost, MeshError, RunFailed
+from kdmesh.files import remedy
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 
@@ -67,6 +68,8 @@ class Experiment:
             if self.request.resume is not None:
                 asked(self.request.resume)  # only what is a run's folder
                 ending.enter_context(held(self.request.resume))
+                if self.finish is None:  # another process may have finished it just before we held it
+                    refuse_finished(self.request.resume)
             with stoppable():
                 start = prepare(self.request, self.session)
                 self.outcome.folder = start.folder
@@ -108,7 +111,8 @@ class Experiment:
         try:
             return make()
         except RunFailed as error:
-            if isinstance(error, HostLost) or isinstance(error.__cause__, OSError) or len(self.progress.sizes) == 1:
+            disk = isinstance(error.__cause__, OSError) or (error.__cause__ is not None and remedy(error.__cause__))
+            if isinstance(error, HostLost) or disk or len(self.progress.sizes) == 1:
                 raise
             self.outcome.failed[part] = error
             self.progress.note(f"{part} failed: {error}")

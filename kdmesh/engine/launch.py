@@ -26,7 +26,7 @@ from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import reason, write
+from kdmesh.files import reason, remedy, write
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.numbers import seconds
@@ -231,8 +231,8 @@ def _folder(request: Request, plan: Plan, checked: Checked, session: Session) ->
     except OSError as error:
         raise RunFailed(
             f"the run's folder could not be written: {reason(error)}",
-            where=str(folder.root),
-            instead="make room, then run again",
+            file=str(folder.root),
+            instead=f"{remedy(error) or 'make room'}, then run again",
         ) from error
     return folder, False
 
@@ -261,7 +261,9 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
     advice = request.advice.format(str(request.within or folder.root))
     if not isinstance(error, Exception):  # an interruption
         return (AtOnce if isinstance(error, AtOnce) else KeyboardInterrupt)(f"go on with: {advice}")
-    if not isinstance(error, MeshError):
+    if not isinstance(error, MeshError) and (mend := remedy(error)):  # training is not at fault, nor is kdmesh
+        error = RunFailed(f"a file of the run could not be written: {reason(error)}", instead=f"{mend}, then: {advice}")
+    elif not isinstance(error, MeshError):
         path = folder.root / "error.txt"
         said = next(iter(str(error).splitlines()), "")
         instead = f"see the traceback in {path}"

@@ -43,8 +43,7 @@ def interrupted(root: Path) -> MeshSpec:
     seeds = known["begun"].get("seeds", 1)
     if seeds < 1:
         raise MeshError(f"its manifest asks for {seeds!r} seeds", file=str(root), instead="put it back as it was")
-    if finished(root, known["begun"]):
-        raise MeshError("this run has finished", file=str(root), instead="kdmesh run, for another one")
+    refuse_finished(root)
     return parse(known["mesh"])
 
 
@@ -53,6 +52,12 @@ def refuse_part(root: Path) -> None:
     within = begun(root).get("within")
     if within is not None and begun(whole := Path(os.path.normpath(root / within))):
         raise MeshError(f"this is a part of the run {whole}", file=str(root), instead=f"resume {whole}")
+
+
+def refuse_finished(root: Path) -> None:
+    """MeshError for a run that has nothing left to do. It counts from the lock on: until then another may finish it."""
+    if finished(root, asked(root)["begun"]):
+        raise MeshError("this run has finished", file=str(root), instead="kdmesh run, for another one")
 
 
 def finished(root: Path, how: dict[str, Any]) -> bool:
