@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -59,6 +59,21 @@ class Ahead:
         self._steps: dict[int, list[int]] = {}  # positions of the steps that are answered
         self._places: dict[int, int] = {}  # of positions among the answers
         self._answers: Answers | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What is answered, by positions alone, as JSON holds it."""
+        steps = {str(step): batch for step, batch in self._steps.items()}
+        return {"steps": steps, "places": list(self._places)}
+
+    def restore(self, known: dict[str, Any]) -> None:
+        """Answer what was answered when this was its :meth:`state`. These forwards were counted then."""
+        if not known["places"]:
+            return
+        made = self._agent.forwards
+        self._answers = answers(self._agent, self._x.select(torch.tensor(known["places"])), self._rows, self._names)
+        self._agent.forwards = made
+        self._steps = {int(step): batch for step, batch in known["steps"].items()}
+        self._places = {at: place for place, at in enumerate(known["places"])}
 
     def __call__(self, step: int) -> Value:
         """The logits and named values of a step's batch."""

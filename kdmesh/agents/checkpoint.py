@@ -38,6 +38,8 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     """Write a stage's state as it stands on this host; None: hand it over, to a driver that writes elsewhere."""
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"weights": {}, "forwards": host.made.get(stage, {}), "best": {}}
+    if stage in host.answering:
+        facts["ahead"] = host.answering[stage]()
 
     def keep(value: Any, *name: Any) -> None:
         tensor = value if torch.is_tensor(value) else torch.tensor(value)
@@ -116,6 +118,8 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     for name, value in facts["best"].items():
         host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
     host.made[stage] = dict(facts["forwards"])
+    if "ahead" in facts:
+        host.answered[stage] = facts["ahead"]
     device = host.device
     kept: dict[tuple[str, ...], dict[str, Tensor]] = {}
     for (*about, name), value in found.get("store", {}).items():

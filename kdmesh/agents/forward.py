@@ -92,6 +92,8 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame]
     heard = host.plan.owner[op.node] in inputs.ends and (bool(keys) or _is_heard(inputs, op))
     forward_now, threads_now, batch_of = agent.forward, host.threads, inputs.batch
     ahead = None if train_mode else answers_ahead(inputs, agent, lane, names)
+    if ahead is not None:
+        inputs.ahead[op] = ahead
 
     def compute(x: Tensor) -> Any:
         if grad:

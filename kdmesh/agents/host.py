@@ -59,11 +59,15 @@ class Host(HostState):
     def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
         """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Lesson`."""
         plan = self.plan.stage(stage)
-        self._lessons[stage] = Lesson(self, plan, plan.lessons[key], ends, first, shifts)
+        lesson = self._lessons[stage] = Lesson(self, plan, plan.lessons[key], ends, first, shifts)
+        self.answering[stage] = lesson.answered
+        if (known := self.answered.pop(stage, None)) is not None:
+            lesson.restore(known)
 
     def end(self, stage: str) -> None:
         """The stage is over: its weights answer in eval mode from here on."""
         self._lessons.pop(stage, None)
+        self.answering.pop(stage, None)
         for name in self.plan.stage(stage).weights:
             if name in self.weights:
                 self.weights[name].module.eval()

@@ -41,6 +41,7 @@ class Inputs:
         self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
         self.taps = building.taps(host, plan.edges)
+        self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
 
     def lane(self, agent: str, stream: str) -> Lane:

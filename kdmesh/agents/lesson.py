@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents import guard, oddities
 from kdmesh.agents.forward import forward_op
 from kdmesh.agents.inputs import Inputs
 from kdmesh.agents.step import settled
 from kdmesh.agents.update import Update
+from kdmesh.graph.steps import Op
 from kdmesh.signals.lazy import dense
 from kdmesh.store import Key
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Lesson as LessonPlan
-    from kdmesh.graph.steps import Op
 
 LOOK = 64  # steps of which the answers in one are looked at
 
@@ -36,7 +36,7 @@ class Lesson:
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
         members = [edge for node in host.plan.consensus.values() for edge in node.inputs]
         self.sources = {edge.source for edge in (*plan.edges, *members)}
-        self._last = {*ends.values()}
+        self._last, self._same = {*ends.values()}, [plan.name, first, dict(ends)]
         self._sent: dict[Op, set[str]] = {}
         self.update = Update(self.inputs)
         self.ops: dict[Op, Callable[[Frame], None]] = {}
@@ -81,6 +81,16 @@ class Lesson:
             edges = [*self.plan.edges, *(edge for node in nodes.values() for edge in node.inputs)]
             self._sent[op] = {e.what for e in edges if (e.source, e.stream) == (op.node, op.stream) and abroad(e)}
         return self._sent[op]
+
+    def answered(self) -> dict[str, Any]:
+        """What frozen agents have answered ahead of steps, as JSON holds it, and of which lesson."""
+        return {"of": self._same, "ops": [[*op, ahead.state()] for op, ahead in self.inputs.ahead.items()]}
+
+    def restore(self, known: dict[str, Any]) -> None:
+        """Have it answered again, if it is of this lesson: then as many forwards follow as in an unbroken run."""
+        if known["of"] == self._same:
+            for *op, state in known["ops"]:
+                self.inputs.ahead[Op(*op)].restore(state)
 
     def finish(self, frame: Frame) -> None:
         """After a step's last op: note what recorded flows will read later."""

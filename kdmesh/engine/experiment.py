@@ -19,7 +19,7 @@ from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
 from kdmesh.engine.resume import asked, refuse_finished
 from kdmesh.engine.stopping import AtOnce, stoppable
-from kdmesh.engine.summary import TAUGHT, best_teacher, teachers_of
+from kdmesh.engine.summary import TAUGHT
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.files import remedy
 from kdmesh.graph.plan import make_plan
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from kdmesh.engine.launch import Prepared, Request
     from kdmesh.engine.run import Run
-    from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
 Summary = dict[str, Any]
@@ -172,7 +171,7 @@ class Experiment:
             if facts["role"] not in TAUGHT or facts.get("dropped"):
                 continue
             meshes: dict[str, MeshSpec | None] = {"alone": controls.alone(plan, student, facts["updates"])}
-            best = self._best(plan, summary, student)
+            best = facts.get("best_teacher")
             if best is not None:
                 saved = folder.root.resolve() / "agents" / best
                 meshes["best_teacher"] = controls.from_best(plan, student, best, saved)
@@ -180,7 +179,7 @@ class Experiment:
                 part = control_name(seed, student, which)
                 if mesh is not None:
                     at = folder.root / "controls" / f"{student}-{which.replace('_', '-')}"
-                    made = self._attempt(part, partial(self._control, part, mesh, student, at))
+                    made = self._attempt(part, partial(self._control, part, mesh, student, at, summary))
                     if made is not None:
                         taught = {"teacher": best} if which == "best_teacher" else {}
                         found.setdefault(student, {})[which] = {**taught, **made}
@@ -190,21 +189,14 @@ class Experiment:
         summary["controls"] = found
         folder.summarise(summary)
 
-    def _best(self, plan: Plan, summary: Summary, student: str) -> str | None:
-        """The best by validation of the student's own teachers."""
-        agents = summary["agents"]
-        own = {name: agents[name] for name in teachers_of(plan, student) if not agents[name].get("dropped")}
-        metrics = {name: facts["metrics"] for name, facts in own.items()}
-        return best_teacher(plan, metrics, {name: facts["role"] for name, facts in own.items()})
-
     def _lacks(self, summary: Summary, note: str) -> None:
         """Say beneath the tables, and now, what a reader would look for there."""
         if note not in summary["notes"]:
             summary["notes"].append(note)
         self.progress.note(note)
 
-    def _control(self, part: str, mesh: MeshSpec, student: str, at: Path) -> dict[str, Any]:
-        """The student's figures in one control, or why there is none."""
+    def _control(self, part: str, mesh: MeshSpec, student: str, at: Path, whole: Summary) -> dict[str, Any]:
+        """The student's figures in one control, or why there is none; its notes are added to the whole's."""
         known = self._made(part, Folder.at(at))
         if known is None:
             self.progress.begin(part)
@@ -216,6 +208,9 @@ class Experiment:
                 raise
             except MeshError as error:  # a rule may need as many sources as it was written for
                 return {"skipped": error.what}
+        which = part.partition(", ")[2]  # alike in every seed
+        said = [f"{which}: {note}" for note in known["notes"] if note not in whole["notes"]]
+        whole["notes"] += [note for note in said if note not in whole["notes"]]
         metrics: dict[str, Any] = known["agents"][student]["metrics"]
         return metrics
 

@@ -52,7 +52,7 @@ def keep(folder: Folder, results: dict[str, Any]) -> None:
 def _run(summary: dict[str, Any]) -> dict[str, Any]:
     """What a seed's summary says of results."""
     agents = {
-        name: {key: facts.get(key) for key in ("role", "metrics", "weights_sha256", "updates")}
+        name: {key: facts.get(key) for key in ("role", "best_teacher", "metrics", "weights_sha256", "updates")}
         for name, facts in summary["agents"].items()
     }
     same = {key: summary.get(key) for key in ("seed", "best_teacher", "rounds", "controls")}

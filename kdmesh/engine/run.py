@@ -7,6 +7,7 @@ checkpoint, and its steps are made again, to equal bits.
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.guard import DEAD, SOFTENED
@@ -15,6 +16,7 @@ from kdmesh.engine import dropping, notes
 from kdmesh.engine.budget import stage_steps
 from kdmesh.engine.events import LOG, progressed
 from kdmesh.engine.stage import Paused, StageRun
+from kdmesh.engine.stretch import homes
 from kdmesh.engine.summary import roles, summarise
 from kdmesh.engine.supply import Supply
 from kdmesh.errors import HostLost, MeshError
@@ -189,8 +191,10 @@ class Run:
                 yield [self.backend.call(host, "end", stage.name) for host in hosts]
 
     def hosts(self, stage: Stage) -> list[str]:
-        """The hosts that hold a stage's agents."""
-        return list(dict.fromkeys(self.host_of[agent] for agent in stage.agents if agent in self.host_of))
+        """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
+        own = [self.host_of[agent] for agent in stage.agents if agent in self.host_of]
+        working = [homes(self.plan, lesson).values() for lesson in stage.lessons.values()]
+        return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
 
     def _from_start(self, stage: Stage) -> None:
         """Say that a stage's work is done anew, which needs consent. Nothing to say where none was kept yet."""

@@ -58,10 +58,22 @@ def _self_taught(plan: Plan, name: str) -> bool:
 
 def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
     """The best single teacher by validation (the first of equals), of those that are left; never by test."""
+    return _best(plan, agents, [name for name in agents if found[name] == "teacher"])
+
+
+def own_best(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str], student: str) -> str | None:
+    """The best by validation of an agent's own teachers, assistants too: whose signals reach it.
+
+    It is who the student is compared with, and who teaches it in its control. ``agents``: figures by split.
+    """
+    if found[student] not in TAUGHT:
+        return None
+    return _best(plan, agents, [name for name in teachers_of(plan, student) if found[name] in ("teacher", "assistant")])
+
+
+def _best(plan: Plan, agents: dict[str, dict[str, Any]], names: list[str]) -> str | None:
     here, by = plan.spec.agents.keys() - plan.dropped, primary(plan.task.name)
-    known = {
-        name: by.of(agents[name].get("validation")) for name in agents if found[name] == "teacher" and name in here
-    }
+    known = {name: by.of(agents[name].get("validation")) for name in names if name in here}
     worth = {name: by.worth(value) for name, value in known.items() if value is not None}
     return max(worth, key=worth.__getitem__, default=None)
 
@@ -85,6 +97,7 @@ def summarise(
             name: {
                 "role": run.roles[name],
                 "teachers": teachers_of(plan, name),
+                "best_teacher": own_best(plan, agents, run.roles, name),
                 "parameters": described[name]["parameters"],
                 "metrics": metrics,
                 "weights_sha256": described[name]["weights_sha256"],

@@ -2,7 +2,8 @@
 
 All runs share their splits (one data seed), so the interval is of training alone: of initial weights and order, not of
 which samples are tested. Nodes of one run share their batches too, and their difference varies less than either.
-Nothing here chooses by a test metric: the best teacher of each seed is the one that its run chose on validation.
+Nothing here chooses by a test metric: a student's best teacher is, in each seed, the one of its own teachers that its
+run chose on validation.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     Returns ``{seeds, data_seed, metric, higher_is_better, <metric>, controls, differences, verdicts, notes}``; runs of
     several data seeds are a ValueError. ``<metric>``, ``accuracy`` say: per consensus and agent its role, and the mean,
     half_width and n of its test figure. ``controls``: the same of each student's controls, ``alone`` and
-    ``best_teacher``. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (each seed's
-    own), ``consensus NAME``, and the same student's ``control alone`` and ``control best teacher``. What a seed lacks,
-    a dropped teacher say, is left out of the pairs; ``n`` says how many are left. ``verdicts``: see :func:`verdict`,
-    against each control.
+    ``best_teacher``. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (of its own
+    teachers the best by validation, seed by seed), ``consensus NAME``, and the same student's ``control alone`` and
+    ``control best teacher``. What a seed lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many
+    are left. ``verdicts``: see :func:`verdict`, against each control.
     """
     data_seeds = {summary.get("data_seed", 0) for summary in summaries}
     if len(data_seeds) > 1:
@@ -137,9 +138,11 @@ def _nodes(summary: Summary) -> dict[str, dict[str, Any]]:
 
 
 def _rivals(summary: Summary, name: str, metric: Figure) -> dict[str, float | None]:
-    """Return the figures of one run that an agent's own is compared with."""
+    """Return the figures of one run that an agent's own is compared with; nothing where it has no such agent."""
     nodes, controls = _nodes(summary), (summary.get("controls") or {}).get(name, {})
-    found = {"best teacher": on_test(nodes.get(summary.get("best_teacher") or ""), metric)}
+    if name not in nodes:
+        return {}
+    found = {"best teacher": on_test(nodes.get(nodes[name].get("best_teacher") or ""), metric)}
     found |= {f"consensus {node}": on_test(nodes[node], metric) for node in summary.get("consensus", {})}
     found["control alone"] = on_test(controls.get("alone"), metric)
     found["control best teacher"] = on_test(controls.get("best_teacher"), metric)

@@ -16,6 +16,10 @@ from kdmesh.tasks import Figure, metric, primary, recorded
 Row = dict[str, Any]
 FOLDED = 16  # cells that a column of text keeps before other columns make room
 KEPT = -1  # for `spare`: names the row, in every part of its table
+BEST = (
+    "Best teacher: of the student's own teachers the best by validation, seed by seed; its control is the student "
+    "taught by that one only."
+)
 ALSO = {"alone": "alone", "best_teacher": "best teacher only"}  # controls, and how a table calls them
 
 
@@ -99,7 +103,8 @@ def final_table(summary: dict[str, Any]) -> Grid:
 
     Figures are of the task's primary metric. The gain in rounds counts from before any consensus was heard, and is
     positive where that is better; the differences from the same student's controls are on test, as they are. The
-    controls' own figures follow their student. The best teacher is the one chosen on validation, whatever test says.
+    controls' own figures follow their student. The best teacher is, of a student's own, the one chosen on validation,
+    whatever test says.
     """
     by = primary(summary.get("task"))
     gains: dict[str, float] = {}
@@ -111,11 +116,12 @@ def final_table(summary: dict[str, Any]) -> Grid:
         for name, node in consensus.items()
     ]
     agents = summary.get("agents") or {}
+    chosen = {agent.get("best_teacher") for agent in agents.values()} - {None}
     for name in sorted(agents, key=lambda name: agents[name].get("role") != "teacher"):
         row, made = _measured(name, agents[name], by), controls.get(name) or {}
         for which in ALSO:
             row[which] = _minus(row["test"], on_test(made.get(which), by))
-        best = " *" if name == summary.get("best_teacher") else ""
+        best = " *" if name in chosen else ""
         role = agents[name].get("role", "agent") + (", dropped" if agents[name].get("dropped") else best)
         rows.append({**row, "role": role, "gain": gains.get(name)})
         for which, role in ALSO.items():
@@ -135,7 +141,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
         Column("forwards\nmade", "made", _count, spare=4),
         Column("forwards\nsaved", "saved", _count, spare=4),
     ]
-    notes = ["* best teacher by validation"] if summary.get("best_teacher") else []
+    notes = ["* the best by validation of a student's own teachers"] if chosen else []
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")
     notes += [] if by.higher else [f"{by.title}: lower is better"]
@@ -199,6 +205,7 @@ def seeds_table(seeds: dict[str, Any]) -> Grid:
     caption = [
         "± half of the 95% t interval over seeds; differences are paired by seed.",
         f"All seeds share one split (data seed {seeds['data_seed']}): which samples are tested does not vary.",
+        *([BEST] if any("best teacher" in pairs for pairs in seeds["differences"].values()) else []),
         *([] if by.higher else [f"{by.title}: lower is better; wins are counted so."]),
         *_marked(seeds),
     ]
@@ -216,7 +223,7 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
     rows = [
         {
             "agent": row["agent"],
-            "against": row["against"].replace("_", " "),
+            "against": ALSO[row["against"]],
             "verdict": row["verdict"] or "no verdict",
             "mean": row["mean"],
             "interval": None if row["low"] is None else (row["low"], row["high"]),

@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 
 import kdmesh
 from kdmesh.builtin.datasets.digits import digits
+from kdmesh.engine import notes
 from kdmesh.errors import MeshError
+from kdmesh.report.paired import over_seeds
+from kdmesh.report.tables import final_table
 from kdmesh.spec.read import read_mesh
 
 MESH = """\
@@ -149,7 +152,53 @@ def test_a_student_is_compared_with_the_best_of_its_own_teachers(mesh: Any, tmp_
     summary = made.run(backend="inline", out=tmp_path, controls=True).summary
     for student, teachers in (("s", ("t1", "t2")), ("z", ("t3", "t4"))):
         right = {name: summary["agents"][name]["metrics"]["validation"]["accuracy"] for name in teachers}
-        assert summary["controls"][student]["best_teacher"]["teacher"] == max(right, key=right.__getitem__)
+        best = max(right, key=right.__getitem__)
+        assert summary["controls"][student]["best_teacher"]["teacher"] == best
+        own, other = (summary["agents"][name]["metrics"]["test"]["accuracy"] for name in (student, best))
+        assert over_seeds([summary])["differences"][student]["best teacher"]["mean"] == own - other
+    starred = [line.split()[0] for line in final_table(summary).lines(200) if " * " in line]
+    assert starred == [
+        name for name in summary["agents"] if name in (summary["agents"][s]["best_teacher"] for s in "sz")
+    ]
+
+
+def test_an_assistant_is_a_student_s_own_teacher_and_who_teaches_the_assistant_only_is_none(
+    mesh: Any, tmp_path: Path
+) -> None:
+    best = {}
+    for dense in (False, True):
+        made = mesh(["t", "a", "s"])
+        made.agent("bad", {"mlp": {"hidden": [1]}}, train={"optimizer": {"sgd": {"lr": 1e-12}}})
+        links = [["bad", "t"], "a", "s"] if dense else ["t", "a", "s"]
+        made.connect("chain", agents=links, **({"dense": True} if dense else {}))
+        if not dense:
+            made.flow("labels", "bad", objective="ce")
+        out = {"out": tmp_path, "controls": True} if dense else {}
+        summary = made.run(backend="inline", **out).summary
+        best[dense] = {name: facts["best_teacher"] for name, facts in summary["agents"].items()}
+    assert best[False] == {"t": None, "a": "t", "s": "a", "bad": None}
+    assert best[True] == {"t": None, "a": "t", "s": max("ta", key=lambda name: validation(summary, name)), "bad": None}
+    controls = summary["controls"]
+    assert {name: made["best_teacher"]["teacher"] for name, made in controls.items()} == {
+        "a": "t",
+        "s": best[True]["s"],
+    }
+    assert all("test" in made[which] for made in controls.values() for which in made)
+
+
+def validation(summary: dict[str, Any], name: str) -> float:
+    found: float = summary["agents"][name]["metrics"]["validation"]["accuracy"]
+    return found
+
+
+def test_what_is_noted_of_a_control_stands_beneath_the_table(
+    mesh: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = mesh(["t1", "t2", "s"], name="m")
+    made.connect("ensemble", teachers=["t1", "t2"], student="s")
+    monkeypatch.setattr(notes, "at_chance", lambda run, *rest: [f"odd {run.plan.spec.name}", "the same"])
+    said = made.run(backend="inline", out=tmp_path, controls=True).summary["notes"]
+    assert said == ["odd m", "the same", "s alone: odd m.s.alone", "s by the best teacher only: odd m.s.best"]
 
 
 def test_two_runs_in_one_second_have_folders_of_their_own(mesh: Any, tmp_path: Path) -> None:

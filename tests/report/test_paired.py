@@ -70,9 +70,8 @@ def node(accuracy: float, role: str = "teacher") -> dict:
 def summary(seed: int, t1: float, t2: float, c: float, s: float, best: str, alone: float) -> dict:
     return {
         "seed": seed,
-        "agents": {"t1": node(t1), "t2": node(t2), "s": node(s, "student")},
+        "agents": {"t1": node(t1), "t2": node(t2), "s": {**node(s, "student"), "best_teacher": best}},
         "consensus": {"c": {"sources": ["t1", "t2"], "metrics": {"test": {"accuracy": c}}}},
-        "best_teacher": best,
         "controls": {"s": {"alone": {"test": {"accuracy": alone}}}},
     }
 
@@ -99,7 +98,7 @@ def test_seeds_are_compared_with_the_teacher_that_each_run_chose_on_validation()
 def test_what_a_seed_lacks_is_left_out_of_the_pairs():
     first, second = (summary(seed, 0.5, 0.5, 0.5, 0.75, "t1", 0.5) for seed in (0, 1))
     del second["controls"], second["consensus"]
-    second["best_teacher"] = None
+    second["agents"]["s"]["best_teacher"] = None
     result = over_seeds([first, second])
     assert result["accuracy"]["s"]["n"] == 2 and result["accuracy"]["c"]["n"] == 1
     assert {key: pair["n"] for key, pair in result["differences"]["s"].items()} == {

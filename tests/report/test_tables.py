@@ -36,7 +36,7 @@ def summary() -> dict:
         "name": "council",
         "seed": 7,
         "agents": {
-            "party[0]": node("student", 0.91, 0.90),
+            "party[0]": {**node("student", 0.91, 0.90), "best_teacher": "t1"},
             "t1": node("teacher", 0.95, 0.97),
             "t2": node("teacher", 0.96, 0.94),
         },
@@ -77,7 +77,7 @@ def test_everything_stands_side_by_side(summary):
 def test_the_best_teacher_is_marked_by_validation_and_not_by_test(summary):
     found = lines(final_table(summary))
     assert row("t1", found)[:3] == ["t1", "teacher", "*"] and "*" not in row("t2", found)
-    assert found[-1] == "* best teacher by validation"
+    assert found[-1] == "* the best by validation of a student's own teachers"
 
 
 def test_what_was_not_measured_has_no_column(summary):
