@@ -10,11 +10,20 @@ from kdmesh.plugins import registry
 from kdmesh.spec.base import DEFAULT_TASK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from kdmesh.offers import MetricOffer, TaskOffer
 
-__all__ = ["Chance", "Figure", "Task", "figure", "metric", "most_frequent", "primary", "recorded"]
+__all__ = ["Chance", "Figure", "Task", "definitions", "figure", "metric", "most_frequent", "primary", "recorded"]
+
+MEANING = {
+    "agreement": "share of samples, or tokens, of which two sources have the same likeliest class; mean over pairs",
+    "churn": "share of samples, or tokens, whose likeliest class changed since the round before; mean over sources",
+    "consensus": "formed at its readers' temperature; its loss and ece are of the same answers at temperature 1",
+    "best_teacher": "of an agent's own teachers the best by the task's metric on validation; of a run: of all teachers",
+    "half_width": "half of the 95% t interval (Student) of the mean over n seeds; of differences, paired by seed",
+}
+"""What figures of a run that are no metric mean, by their keys in its files."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,12 @@ class Figure:
 def figure(offer: MetricOffer) -> Figure:
     """The figure that a metric gives."""
     return Figure(offer.name, offer.higher)
+
+
+def definitions(names: Iterable[str]) -> dict[str, str]:
+    """What the figures of a run mean: the metrics of these names, as their offers say, and the others."""
+    known = registry().names("metrics")
+    return {name: registry().find("metrics", name).summary for name in names if name in known} | MEANING
 
 
 def metric(name: str) -> Figure:

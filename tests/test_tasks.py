@@ -12,7 +12,7 @@ from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 from kdmesh.report.paired import over_seeds, paired, verdict
 from kdmesh.spec import MeshSpec
-from kdmesh.tasks import metric, primary
+from kdmesh.tasks import definitions, metric, primary
 
 BITS = metric("bits_per_character")
 
@@ -133,3 +133,9 @@ def test_seeds_and_verdicts_of_language_models_are_of_bits():
 )
 def test_a_verdict_is_given_where_the_interval_does_not_hold_0(a, b, by, said):
     assert verdict(paired(a, b, by), by)["verdict"] == said
+
+
+def test_figures_of_probabilities_say_that_they_are_at_temperature_1():
+    found = definitions([*registry().names("metrics"), "theirs"])
+    assert all("temperature 1" in found[name] for name in ("loss", "ece", "bits_per_character", "consensus"))
+    assert found.keys() >= {"accuracy", "agreement", "best_teacher", "half_width"} and "theirs" not in found

@@ -84,7 +84,9 @@ def examine(
         _settings(plan, name, found, updates.get(name, 0), modules or {})
     _measured(plan, found)
     lineage.trace(plan, found, modules or {})
-    found.notes += remarks(found.table, found.streams)
+    for text in notes.taught_by_validation(plan):
+        found.mark(text)
+    found.notes += [*notes.unheard_epochs(plan), *remarks(found.table, found.streams)]
     for text in leaks(found.table, found.streams):
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]

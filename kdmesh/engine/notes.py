@@ -1,10 +1,12 @@
-"""Notes on what came out of a run: they stand beneath its tables, and a resumed run has those of an unbroken one."""
+"""Notes on a mesh, and on what came out of its run: those beneath its tables are the same where a run was resumed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.guard import DEAD, Oddity
+from kdmesh.errors import MeshError
+from kdmesh.graph.sources import below
 from kdmesh.streams.texts import Texts
 from kdmesh.tasks import metric
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.task import Chance
     from kdmesh.engine.checked import Checked
     from kdmesh.engine.run import Run
+    from kdmesh.graph.plan import Plan
 
 ADVICE = "leave the softmax out of the model, or take its input by `exit`"
 
@@ -24,6 +27,40 @@ def ends_in_softmax(agent: str) -> str:
         f"{agent}: the model ends in a softmax, and whoever reads it applies another one: its answers are softened "
         f"twice; {ADVICE}"
     )
+
+
+def unheard_epochs(plan: Plan) -> list[str]:
+    """Where a length is given in epochs and in steps, of which steps count."""
+    usual = type(plan.spec.train).model_fields["epochs"].default
+    given = {"train": plan.spec.train} | {f"agents.{name}.train": one.train for name, one in plan.spec.agents.items()}
+    return [
+        f"{where}: `steps: {train.steps}` counts, and `epochs: {train.epochs}` says nothing"
+        for where, train in given.items()
+        if train.steps is not None and train.epochs not in (None, usual)
+    ]
+
+
+def taught_by_validation(plan: Plan) -> list[str]:
+    """Say that samples of validation teach. MeshError where they would also end somebody's training early."""
+    flows = [
+        edge
+        for edge in plan.edges
+        if edge.target in plan.owner and "validation" in {edge.stream, *below(plan.spec, edge.stream)}
+    ]
+    for edge in flows:
+        if plan.train(edge.target).early_stopping is not None and plan.owner[edge.target] in plan.trainable:
+            raise MeshError(
+                f"early stopping of {edge.target} watches validation, and this flow teaches it these samples",
+                where=f"{edge.where}.stream",
+                instead="train, or transfer; or leave out `early_stopping`",
+            )
+    if not flows:
+        return []
+    names = ", ".join(dict.fromkeys(f"{edge.source} -> {edge.target}" for edge in flows))
+    return [
+        f"validation teaches ({names}): its figures are of samples that were learned, and what is chosen by them, the "
+        "best teacher say, is chosen on these"
+    ]
 
 
 def on_answers(oddity: Oddity) -> str:

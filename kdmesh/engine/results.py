@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.engine import sums
 from kdmesh.engine.collect import RESULTS
 from kdmesh.report.paired import over_seeds
-from kdmesh.tasks import primary
+from kdmesh.tasks import definitions, primary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,11 +32,18 @@ def table(summaries: Sequence[dict[str, Any]], failed: Mapping[str, Any], contro
         "task": task,
         "metric": metric.name,
         "higher_is_better": metric.higher,
+        "definitions": definitions(_measured(summaries)),
         "controls": controls,
         "runs": [_run(summary) for summary in summaries],
         "over_seeds": over_seeds(summaries),
         "failed": {part: str(error) for part, error in failed.items()},
     }
+
+
+def _measured(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """The figures that some agent has on some split, by name."""
+    splits = [split for summary in summaries for one in summary["agents"].values() for split in one["metrics"].values()]
+    return list(dict.fromkeys(name for split in splits for name in split or ()))
 
 
 def keep(folder: Folder, results: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from kdmesh.tasks import Figure, metric, primary, recorded
 Row = dict[str, Any]
 FOLDED = 16  # cells that a column of text keeps before other columns make room
 KEPT = -1  # for `spare`: names the row, in every part of its table
+AT_ONE = "Figures of probabilities (loss, ece, bits a character) are at temperature 1, of a consensus too."
 BEST = (
     "Best teacher: of the student's own teachers the best by validation, seed by seed; its control is the student "
     "taught by that one only."
@@ -141,7 +142,8 @@ def final_table(summary: dict[str, Any]) -> Grid:
         Column("forwards\nmade", "made", _count, spare=4),
         Column("forwards\nsaved", "saved", _count, spare=4),
     ]
-    notes = ["* the best by validation of a student's own teachers"] if chosen else []
+    notes = [AT_ONE] if rows else []
+    notes += ["* the best by validation of a student's own teachers"] if chosen else []
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")
     notes += [] if by.higher else [f"{by.title}: lower is better"]

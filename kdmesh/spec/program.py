@@ -54,4 +54,6 @@ class ProgramItem(Strict):
             raise ValueError("`of` belongs to the outermost line, which says whose program it is")
         if verbs != ["lesson"] and (self.epochs or self.steps):
             raise ValueError("`epochs` and `steps` belong to a line with `lesson` or `train`")
+        if self.epochs and self.steps:
+            raise ValueError("the length of a line is in `epochs` or in `steps`, not in both")
         return self

@@ -46,7 +46,9 @@ class TrainSpec(Strict):
     """Training settings of weights. ``step`` is a micro-batch; schedules, EMA and `N steps` count optimiser updates."""
 
     epochs: int = Field(20, ge=1, le=MOST, description="passes over the lesson's first stream")
-    steps: int | None = Field(None, ge=1, le=MOST, description="micro-batches instead of epochs")
+    steps: int | None = Field(
+        None, ge=1, le=MOST, description="micro-batches instead of epochs, which say nothing then"
+    )
     batch_size: int = Field(64, ge=1, le=MOST, description="samples in a micro-batch")
     drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
     optimizer: OptimizerRef = Field(
@@ -72,7 +74,9 @@ class TrainOverride(Strict):
     """The same settings for one agent; what is left out comes from the mesh."""
 
     epochs: int | None = Field(None, ge=1, le=MOST, description="passes over the lesson's first stream")
-    steps: int | None = Field(None, ge=1, le=MOST, description="micro-batches instead of epochs")
+    steps: int | None = Field(
+        None, ge=1, le=MOST, description="micro-batches instead of epochs, which say nothing then"
+    )
     batch_size: int | None = Field(None, ge=1, le=MOST, description="samples in a micro-batch")
     drop_last: bool | None = Field(None, description="leave out an epoch's last, smaller batch")
     optimizer: OptimizerRef | None = Field(None, description="optimiser of torch.optim with its arguments")

@@ -52,7 +52,8 @@ def mesh(table: Table) -> MakeMesh:
     """Make a mesh: ``mesh(["a", "b"], seed=3, train={"epochs": 1}, **fields)``; an agent may bring its own fields."""
 
     def make(agents: list[str] | dict[str, dict[str, Any]], *, train: Any = None, **fields: Any) -> kdmesh.Mesh:
-        settings = {"epochs": 3, "batch_size": 32, "optimizer": {"sgd": {"lr": 0.1}}, **(train or {})}
+        length = {} if "steps" in (train or {}) else {"epochs": 3}
+        settings = {**length, "batch_size": 32, "optimizer": {"sgd": {"lr": 0.1}}, **(train or {})}
         made = kdmesh.Mesh(data=fields.pop("data", table), train=settings, **fields)
         for name in agents:
             own = dict(agents[name]) if isinstance(agents, dict) else {}

@@ -16,7 +16,7 @@ METRICS = [
     MetricOffer(
         "loss",
         f"{ROOM}.loss:Loss",
-        summary="cross-entropy of the labels, in nats",
+        summary="cross-entropy of the labels, in nats, at temperature 1",
         paper="Good, Rational Decisions, 1952",
         higher=False,
         lowest=0.0,
@@ -24,7 +24,7 @@ METRICS = [
     MetricOffer(
         "ece",
         f"{ROOM}.ece:ECE",
-        summary="expected calibration error, 15 bins",
+        summary="expected calibration error at temperature 1, 15 bins",
         paper="Guo et al., On Calibration of Modern Neural Networks, 2017",
         higher=False,
         lowest=0.0,
@@ -33,7 +33,7 @@ METRICS = [
     MetricOffer(
         "bits_per_character",
         f"{ROOM}.bits_per_character:BitsPerCharacter",
-        summary="bits that a character of text costs, whatever the tokens",
+        summary="bits that a character of text costs at temperature 1, whatever the tokens",
         paper="Mikolov et al., Subword Language Modeling with Neural Networks, 2012",
         higher=False,
         lowest=0.0,
