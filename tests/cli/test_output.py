@@ -19,6 +19,7 @@ agents: {été: {model: {mlp: {hidden: [4]}}}, 学生: {model: {mlp: {hidden: [4
 flows: [{from: labels, to: [été, 学生], objective: ce}]
 train: {steps: 2}
 """
+PLAIN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}  # a locale that cannot spell these names
 
 
 class Broken(io.StringIO):
@@ -55,26 +56,28 @@ def finished(tmp_path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "redirect",
+    ("redirect", "locale"),
     [
-        ">/dev/full",
-        pytest.param(">&-", marks=pytest.mark.slow),
-        pytest.param(">/dev/full 2>/dev/full", marks=pytest.mark.slow),
+        pytest.param(">/dev/full", {}, marks=pytest.mark.slow),
+        pytest.param(">&-", {}, marks=pytest.mark.slow),
+        pytest.param(">/dev/full 2>/dev/full", {}, marks=pytest.mark.slow),
+        pytest.param("", PLAIN, marks=pytest.mark.slow),
+        (">/dev/full", PLAIN),
     ],
 )
-def test_a_run_ends_as_its_training_deserves_wherever_it_prints(tmp_path, redirect):
-    done = command(tmp_path, "run mesh.yaml --backend inline --quiet", redirect)
+def test_a_run_ends_as_its_training_deserves_wherever_it_prints(tmp_path, redirect, locale):
+    done = command(tmp_path, "run mesh.yaml --backend inline", redirect, **locale)
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert finished(tmp_path) == {"été", "学生"}
     if redirect == ">/dev/full":
         assert "output could not be written: No space left on device" in done.stderr
+    if not redirect:
+        assert r"\u5b66\u751f" in done.stdout
 
 
-@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}])
-def test_a_locale_that_cannot_spell_a_name_ends_nothing(tmp_path, locale):
-    done = command(tmp_path, "run mesh.yaml --backend inline", **locale)
-    assert done.returncode == 0 and "Traceback" not in done.stderr
-    assert finished(tmp_path) == {"été", "学生"}
+def test_a_locale_that_cannot_spell_a_name_ends_nothing(tmp_path):
+    done = command(tmp_path, "plan mesh.yaml", **PLAIN)
+    assert (done.returncode, done.stderr) == (0, "")
     assert r"\u5b66\u751f" in done.stdout
 
 

@@ -313,24 +313,27 @@ def measured(text: str) -> dict[str, Any]:
     return found
 
 
-def test_a_finished_run_that_lost_a_file_is_completed_to_equal_bytes(command: Any, tmp_path: Path) -> None:
+LOSSES: list[tuple[str, Callable[[Path], Any]]] = [
+    ("seeds/1/agents/s/README.md", lambda path: path.write_bytes(path.read_bytes()[:-9])),
+    ("seeds/1/controls/s-alone/summary.json", lambda path: path.write_text("{}", encoding="utf-8")),
+    ("results.json", lambda path: path.write_text(path.read_text(encoding="utf-8").replace("0.", "1."))),
+    ("seeds/0/agents/t1/model.safetensors", Path.unlink),
+    ("seeds/1/summary.json", lambda path: path.write_bytes(path.read_bytes()[:99])),
+    ("seeds/1/controls/s-alone/agents/s/config.json", lambda path: path.write_bytes(b"")),
+    ("seeds/1/controls/s-alone/sums.json", Path.unlink),
+    ("results.csv", Path.unlink),
+    ("sums.json", lambda path: path.write_text("[", encoding="utf-8")),
+]
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(len(LOSSES), marks=pytest.mark.slow)])
+def test_a_finished_run_that_lost_a_file_is_completed_to_equal_bytes(command: Any, tmp_path: Path, count: int) -> None:
+    """A file of a seed, of a control and of the whole; at length more of each."""
     assert command("run", "mesh.yaml", "--out", "runs", *ASKED)[0] == 0
     (root,) = tmp_path.glob("runs/*/*")
-    control = root / "seeds" / "1" / "controls" / "s-alone"
-    losses: list[tuple[Path, Callable[[Path], Any]]] = [
-        (root / "seeds" / "0" / "agents" / "t1" / "model.safetensors", Path.unlink),
-        (root / "seeds" / "1" / "agents" / "s" / "README.md", lambda path: path.write_bytes(path.read_bytes()[:-9])),
-        (root / "seeds" / "1" / "summary.json", lambda path: path.write_bytes(path.read_bytes()[:99])),
-        (control / "agents" / "s" / "config.json", lambda path: path.write_bytes(b"")),
-        (control / "summary.json", lambda path: path.write_text("{}", encoding="utf-8")),
-        (control / "sums.json", Path.unlink),
-        (root / "results.csv", Path.unlink),
-        (root / "results.json", lambda path: path.write_text(path.read_text(encoding="utf-8").replace("0.", "1."))),
-        (root / "sums.json", lambda path: path.write_text("[", encoding="utf-8")),
-    ]
     kept = {path: path.read_bytes() for path in root.rglob("*") if path.is_file() and "checkpoints" not in path.parts}
-    for path, lose in losses:
-        lose(path)
+    for path, lose in LOSSES[:count]:
+        lose(root / path)
         code, _, said = command("resume", str(root))
         assert code == 0, (path, said)
         for one, before in kept.items():
