@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from kdmesh.agents.state import Blueprint
 from kdmesh.backends.ray import RayBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import Request, run_once
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.plan import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -123,6 +124,20 @@ def test_hosts_that_would_wait_for_ever_are_refused():
     spec = parse({**PEERS, "train": {"threads": 1000}})
     with pytest.raises(MeshError, match=r"the hosts take 2000 CPUs \(host0 1000, host1 1000\), and this Ray has 12"):
         run_once(Request(spec, "ray"))
+
+
+def test_a_host_that_gives_no_result_counts_as_lost(hosts, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(hosts, "patience", 1.0)
+    actor = hosts._hosts["host1"]
+    pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(HostLost, match="host1 was lost: it gave no result for 1 s") as caught:
+        hosts.get([hosts.call("host1", "describe")])
+    assert (caught.value.host, caught.value.where) == ("host1", "placement.host1")
+    monkeypatch.undo()  # the other one has all the time it needs
+    assert hosts.lost() == ["host1"]
 
 
 def test_the_control_store_keeps_nothing_of_the_calls(hosts):
