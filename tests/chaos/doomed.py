@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from commands import ROOT, Command  # noqa: E402
+from commands import PATIENCE, ROOT, Command  # noqa: E402
 from left import holders, temporary  # noqa: E402
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ class Alone(Command):
     def end(self) -> tuple[int, str]:
         """Wait for the end, of its children too."""
         code, said = super().end()
-        left = holders(temporary(self.process.pid))
-        assert not left, f"left behind: {left}"
+        deadline = time.monotonic() + PATIENCE
+        while left := holders(temporary(self.process.pid)):  # one that was killed closes its files as it ends
+            assert time.monotonic() < deadline, f"left behind: {left}"
+            time.sleep(0.05)
         return code, said
 
 

@@ -205,6 +205,6 @@ def test_a_run_that_is_under_way_is_not_resumed_by_another_process(tmp_path):
             run_once(Request(parse(SPEC), "inline", resume=folder))
         assert (folder / "events.jsonl").read_bytes() == before
         other.kill()
-        other.wait(60)
+        other.wait()
     Events(folder / "events.jsonl").close()  # death has released it
     run_once(Request(parse(SPEC), "inline", resume=folder))

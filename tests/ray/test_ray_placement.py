@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import PATIENCE
 
 from kdmesh.agents.source import Source
 from kdmesh.agents.state import Blueprint
@@ -126,7 +127,12 @@ def test_hosts_on_several_nodes_are_reserved_in_one_go(rays_folder):
     env |= {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     env["RAY_TMPDIR"] = rays_folder
     done = subprocess.run(
-        [sys.executable, "-c", NODES, repr(PEERS)], env=env, capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", NODES, repr(PEERS)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     said = [
         line for line in done.stdout.splitlines() if line.split()[0] in ("room", "nodes", "groups", "again", "refused")
