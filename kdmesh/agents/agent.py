@@ -12,7 +12,7 @@ from kdmesh.agents import ragged
 from kdmesh.agents.build import output
 from kdmesh.agents.ragged import Value
 from kdmesh.agents.taps import Taps
-from kdmesh.signals.lazy import again, apart, joined
+from kdmesh.signals.lazy import Lazy, again, apart, joined
 from kdmesh.streams.tokens import starts_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Agent:
         self.module = weights.module
         self.device = torch.device(weights.settings.device)
         self.forwards = 0
+        self.buffers = weights.buffers
         self._taps: dict[tuple[str, ...], Taps] = {}
         self._bf16 = weights.settings.precision == "bf16"
 
@@ -78,6 +79,19 @@ class Agent:
 
     def _forward(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         self.forwards += 1
+        if not self.buffers:
+            return self._compute(x, names, others)
+        if self.module.training:
+            self.buffers.forget()
+            return self._compute(x, names, others)
+        self.buffers.note()
+        value = self._compute(x, names, others)
+        if self.buffers.changed():
+            value = [_copied(one) for one in value] if others else _copied(value)
+            self.buffers.put_back()
+        return value
+
+    def _compute(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         if not names and self.exit is None:
             return output(self.module(x)), {}
         asked = [(self, names), *others]
@@ -152,3 +166,10 @@ def reseed(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def _copied(value: Value) -> Value:
+    """What a forward gave, apart from the buffers that it may be a part of."""
+    logits, values = value
+    own = {name: one if isinstance(one, Lazy) else one.clone() for name, one in values.items()}
+    return logits if isinstance(logits, Lazy) else logits.clone(), own

@@ -21,9 +21,12 @@ from kdmesh.streams.texts import Texts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-DEAD, SOFTENED = "dead", "softened"
+DEAD, SOFTENED, MOVED = "dead", "softened", "moved"
 Oddity = tuple[str, str, str]
-"""What is odd about answers: the agent, the stream ("" where it is the same on each), and DEAD or SOFTENED."""
+"""What is odd about answers: the agent, the stream ("" where it is the same on each), and DEAD or SOFTENED.
+
+Or the agent, the path of a buffer that its answers move in eval mode, and MOVED.
+"""
 OURS = "kdmesh.builtin."  # made here, and tested to give and to keep what it should
 
 

@@ -119,5 +119,9 @@ class Lesson:
         answers |= {(key[0], key[1]): value[0] for key, value in frame.kept.items()}
         dead = [(*key, guard.DEAD) for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]
         agents = {agent: value for (agent, _), value in answers.items()}
-        soft = [name for name, value in agents.items() if oddities.softened(self.host, name, value)]
-        return [*dead, *((name, "", guard.SOFTENED) for name in soft)]
+        soft = [
+            (name, "", guard.SOFTENED) for name, value in agents.items() if oddities.softened(self.host, name, value)
+        ]
+        here = {name: self.host.agents[name] for name in agents if name in self.host.agents}
+        moved = [(name, one.buffers.moved, guard.MOVED) for name, one in here.items() if one.buffers.moved]
+        return [*dead, *soft, *moved]

@@ -148,6 +148,7 @@ def describe(host: HostState, agent: Agent) -> dict[str, Any]:
         "moved": agent.weights.moved,
         "reports": reports(host, agent),
         "softened": oddities.softened(host, agent.name, None),
+        "put_back": agent.buffers.moved,
         "chance": chance(host, agent),
     }
 
@@ -189,11 +190,14 @@ def latency(host: HostState, agent: Agent, runs: int = 15) -> float:
     was = agent.module.training
     agent.module.eval()
     times = []
+    agent.buffers.note()
     for _ in range(runs):
         start = time.perf_counter()
         agent.module(x)
         if agent.device.type == "cuda":
             torch.cuda.synchronize(agent.device)
         times.append(time.perf_counter() - start)
+    if agent.buffers.changed():
+        agent.buffers.put_back()
     agent.weights.train(was)
     return round(sorted(times)[len(times) // 2] * 1000, 4)

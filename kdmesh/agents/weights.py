@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdmesh.agents import modes
 from kdmesh.agents.fused import kernel_of
 from kdmesh.agents.optimizers import make_optimizer, make_schedule
+from kdmesh.agents.unmoved import Buffers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,7 @@ class Weights:
     def __init__(self, name: str, module: nn.Module, settings: TrainSpec, ema: EmaSpec | None = None) -> None:
         self.name, self.module, self.settings, self.ema = name, module, settings, ema
         self.held = modes.held(module)
+        self.buffers = Buffers(module)
         self.updates = 0
         self.moved: bool | None = None  # whether any of these updates changed a weight; None: none was made here
         self.pending = False  # gradients are accumulating for the next update

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.guard import DEAD, Oddity
+from kdmesh.agents.guard import DEAD, MOVED, Oddity
 from kdmesh.errors import MeshError
 from kdmesh.graph.sources import below
 from kdmesh.streams.texts import Texts
@@ -68,6 +68,11 @@ def on_answers(oddity: Oddity) -> str:
     agent, stream, kind = oddity
     if kind == DEAD:
         return f"{agent} is a dead source: what it says on {stream!r} holds NaN or infinite numbers"
+    if kind == MOVED:
+        return (
+            f"{agent}: its buffer {stream!r} moves in eval mode; it is put back after each answer, so that no figure, "
+            "signal or file depends on how often the agent was asked"
+        )
     return (
         f"{agent}: its answers look like probabilities, not logits: they are within [0, 1] and sum to 1, and whoever "
         f"reads them, its own loss and calibration too, applies a softmax to them; {ADVICE}, or give their logarithm"

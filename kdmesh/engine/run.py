@@ -10,7 +10,7 @@ import time
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.guard import DEAD, SOFTENED
+from kdmesh.agents.guard import MOVED, SOFTENED
 from kdmesh.agents.metrics import scalars
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.budget import stage_steps
@@ -264,7 +264,7 @@ class Run:
     def tell_odd(self, found: Iterable[Oddity]) -> None:
         """Say once what is odd about answers, unless the check has said it."""
         for oddity in found:
-            if oddity not in self.odd and (oddity[2] == DEAD or oddity[0] not in self.checked.softmaxes):
+            if oddity not in self.odd and (oddity[2] != SOFTENED or oddity[0] not in self.checked.softmaxes):
                 self.odd.add(oddity)
                 self.events.emit("note", text=notes.on_answers(oddity))
 
@@ -307,6 +307,7 @@ class Run:
         for part in (yield [self.backend.call(host, "describe") for host in self.plan.hosts]):
             described.update(part)
         self.tell_odd([(name, "", SOFTENED) for name, facts in described.items() if facts["softened"]])
+        self.tell_odd([(name, facts["put_back"], MOVED) for name, facts in described.items() if facts["put_back"]])
         for text in notes.learned_nothing(described, self.plan.owner):
             self.events.emit("note", text=text)
         return summarise(self, agents, consensus, described)
