@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from kdmesh.agents.arguments import arguments, refused
 from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
@@ -63,14 +64,21 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: s
             instead="adamw, sgd, or another optimiser of torch.optim",
         )
     where = f"{where}.{ref.name}"
-    known, config = _arguments(kind, ref.config, where), dict(ref.config)
+    known = arguments(kind, ref.config, where)
+    config = {name: list(map(float, value)) if _whole(value) else value for name, value in ref.config.items()}
     try:
         if "fused" in known and "foreach" not in config and not config.get("dampening"):
             with suppress(RuntimeError):  # no fused kernel for these parameters' device or dtype
                 return kind(parameters, **{"fused": True} | config)
         return kind(parameters, **config)
     except Exception as error:
-        raise MeshError(str(error), where=where, instead=f"see torch.optim.{kind.__name__}") from None
+        instead = f"other settings, see torch.optim.{kind.__name__}"
+        raise refused(kind, config, error, where, instead, lambda rest: kind(parameters, **rest)) from None
+
+
+def _whole(value: Any) -> bool:
+    """Whether a list of numbers has whole ones, where torch wants floats: ``betas: [0, 0.9]``."""
+    return isinstance(value, list) and any(isinstance(one, int) for one in value) and None not in value
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, ref: ScheduleRef | None, updates: int, where: str) -> Any:
@@ -92,15 +100,12 @@ def make_schedule(optimizer: torch.optim.Optimizer, ref: ScheduleRef | None, upd
         known = [*_OURS, *(n for n in vars(lr) if n.endswith(("LR", "Restarts")) and n not in _NEED_CODE)]
         raise MeshError(f"unknown schedule {ref.name!r}", where=where, instead=nearest(ref.name, known, "schedules"))
     where = f"{where}.{ref.name}"
-    _arguments(kind, ref.config, where)
+    arguments(kind, ref.config, where)
     try:
         return kind(optimizer, **ref.config)
     except Exception as error:
-        raise MeshError(
-            f"{ref.name} is refused: {_said(error)}",
-            where=where,
-            instead=f"settings for {updates} updates; see torch.optim.lr_scheduler.{ref.name}",
-        ) from None
+        instead = f"settings for {updates} updates; see torch.optim.lr_scheduler.{ref.name}"
+        raise refused(kind, ref.config, error, where, instead, lambda rest: kind(optimizer, **rest)) from None
 
 
 def _factor(ref: ScheduleRef, updates: int, where: str) -> Callable[[int], float]:
@@ -126,31 +131,3 @@ def warmup_of(ref: ScheduleRef, updates: int, where: str) -> int:
     if not number or not (0 <= given < math.inf) or given != int(given):
         raise MeshError(f"no warmup of {given!r}", where=f"{where}.warmup", instead=WARMUP)
     return int(given)
-
-
-def _arguments(kind: type, config: dict[str, Any], where: str) -> dict[str, inspect.Parameter]:
-    """The arguments that a class takes; unknown ones are refused, and texts and truths where it wants numbers."""
-    own = {"params", "optimizer", "last_epoch"}  # what is given from here
-    known = {name: one for name, one in inspect.signature(kind).parameters.items() if name not in own}
-    for name, value in config.items():
-        if name not in known:
-            raise MeshError(
-                f"{kind.__name__} has no argument {name!r}",
-                where=where,
-                instead=nearest(name, list(known), "arguments") if known else "no arguments",
-            )
-        wanted = str(known[name].annotation)
-        texts = isinstance(value, str) and not ("str" in wanted or "Literal" in wanted)
-        truths = isinstance(value, bool) and "bool" not in wanted
-        if wanted and known[name].annotation is not inspect.Parameter.empty and (texts or truths):
-            raise MeshError(
-                f"{name} of {kind.__name__} is {value!r}",
-                where=f"{where}.{name}",
-                instead="true or false" if "bool" in wanted else "a number",
-            )
-    return known
-
-
-def _said(error: Exception) -> str:
-    """What an exception says, or, where that is nothing, what it is."""
-    return str(error) or type(error).__name__

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from kdmesh.agents.arguments import said, shown
 from kdmesh.agents.optimizers import make_optimizer, make_schedule, warmup_of
 from kdmesh.errors import MeshError
 
@@ -48,7 +49,7 @@ def rehearse(parameters: Iterable[Kind], settings: TrainSpec, updates: int, at: 
                 optimizer.step()
         except Exception as error:
             raise MeshError(
-                f"{type(optimizer).__name__} cannot update these weights: {error}",
+                f"{type(optimizer).__name__} cannot update these weights: {said(error)}",
                 where=f"{at[0]}.optimizer.{settings.optimizer.name}",
                 instead=f"other settings, or another optimiser; see torch.optim.{type(optimizer).__name__}",
             ) from None
@@ -72,7 +73,7 @@ def _walk(optimizer: torch.optim.Optimizer, schedule: Any, settings: TrainSpec, 
                     schedule.step()
             except Exception as error:
                 raise MeshError(
-                    f"{name} fails at update {update} of {updates}: {error}",
+                    f"{name} of {shown(settings.schedule.config)} fails at update {update} of {updates}: {said(error)}",
                     where=where,
                     instead=f"settings for {updates} updates: schedules count optimiser updates, not epochs",
                 ) from None
@@ -122,6 +123,10 @@ def _notes(settings: TrainSpec, updates: int, rates: set[float]) -> list[str]:
     if updates and rates == {0.0}:
         notes.append("the learning rate is 0 throughout: nothing will be learned")
     schedule = settings.schedule
+    if schedule is not None and updates and len(rates) == 1:
+        notes.append(
+            f"the schedule {schedule.name} never changes the learning rate in the {updates} updates that there are"
+        )
     if schedule is not None and schedule.config.get("warmup") and warmup_of(schedule, updates, "") >= updates > 0:
         notes.append(
             f"the warmup of {warmup_of(schedule, updates, '')} updates is as long as the training, {updates} updates: "
