@@ -78,25 +78,31 @@ def objective(host: HostState, edge: Edge) -> Any:
     """Build a flow's loss with its adapters, seeded by the flow's ends."""
     assert edge.objective is not None
     _refuse_labels(host, edge)
-    made = host.registry.find("objectives", edge.objective.name).make(edge.objective.config)
+    offer = host.registry.find("objectives", edge.objective.name)
     seed = mix(host.seed, "objective", edge.source, edge.target, edge.id)
     torch.manual_seed(seed)
     try:
+        made = offer.make(edge.objective.config)
         with guard.others_seeded(seed):
             made.setup(*_shapes(host, edge), **facts.of_stream(host, edge))
+        return made.to(host.plan.train(edge.target).device)
     except MeshError as error:
         error.where = error.where or edge.where
         raise
-    except ValueError as error:
-        raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
-    return made.to(host.plan.train(edge.target).device)
+    except Exception as error:
+        if isinstance(error, ValueError) and edge.reads == "hidden" and edge.tap is not None:
+            raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
+        host.registry.blame("objectives", offer.name, error, f"to be set up on the flow {edge}", edge.where)
 
 
 def view(host: HostState, agent: str, number: int) -> Any:
     """One of an agent's augmentations; one that is not ours gets a copy, generators of its own, and is checked."""
     ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
     offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
-    call, strict = offer.make(ref.config, seed), host.blueprint.strict
+    try:
+        call, strict = offer.make(ref.config, seed), host.blueprint.strict
+    except Exception as error:
+        host.registry.blame("views", ref.name, error, f"to be made for {agent}", where)
     if offer.factory.startswith(guard.OURS):
         return call
 
@@ -216,9 +222,12 @@ def consensus(host: HostState) -> dict[str, Consensus]:
 
 def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     """One node's rule, set up for its members, seeded by its name."""
-    config = host.registry.check("consensus", node.rule.name, node.rule.config).model_dump()
+    config, where = host.registry.check("consensus", node.rule.name, node.rule.config), f"consensus.{node.name}"
     torch.manual_seed(mix(host.seed, "consensus", node.name))
-    made = Consensus(node, config, host.blueprint.strict)
+    try:
+        made = Consensus(node, config.model_dump(), host.blueprint.strict)
+    except Exception as error:
+        host.registry.blame("consensus", node.rule.name, error, "to be made", where)
     made.width = host.plan.answers.outputs(host.table) if node.labels is None else len(node.labels)
     if host.plan.task.outputs == "vocabulary":
         made.width = _width(host, node)
@@ -231,6 +240,8 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     except MeshError as error:
         error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
         raise
+    except Exception as error:
+        host.registry.blame("consensus", node.rule.name, error, "to be set up", where)
     return made
 
 

@@ -13,6 +13,7 @@ from kdmesh.agents.step import Frame, Report, settled
 from kdmesh.errors import RunFailed
 
 if TYPE_CHECKING:
+    from kdmesh.agents.reading import Reading
     from kdmesh.graph.segment import Segment
     from kdmesh.plugins import Registry
     from kdmesh.store import Key
@@ -24,9 +25,16 @@ class Host(HostState):
     """What a backend calls, one method at a time, in order; the work is in the modules beside this one."""
 
     def __init__(
-        self, name: str, blueprint: Blueprint, table: Table, streams: dict[str, Stream], registry: Registry
+        self,
+        name: str,
+        blueprint: Blueprint,
+        table: Table,
+        streams: dict[str, Stream],
+        registry: Registry,
+        reading: Reading | None = None,
     ) -> None:
-        super().__init__(name, blueprint, table, streams, registry)
+        """``reading``: of the whole table, where it was read before."""
+        super().__init__(name, blueprint, table, streams, registry, reading)
         self.values = self.values or facts.distinct(self.plan, table)
         names, plan = self.plan.hosts[name], self.plan
         self.weights = {owner: building.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
@@ -141,6 +149,7 @@ class Host(HostState):
 
     def take_snapshot(self, agent: str, state: dict[str, Any]) -> None:
         """Keep an agent's old weights, to be forwarded live."""
+        """``reading``: of the whole table, where it was read before."""
         publish.take_snapshot(self, agent, state)
 
     # -- measuring and saving: see measure.py and saving.py --------------------------------------------------------

@@ -166,10 +166,23 @@ def reports(host: HostState, agent: Agent) -> dict[str, dict[str, float]]:
     found = {}
     for edge in host.plan.edges:
         if edge.target == agent.name and edge.id in host.objectives:
-            said: dict[str, float] = getattr(host.objectives[edge.id], "report", dict)()
+            said = _report(host, edge)
             if said:
                 found[f"{edge.source} -> {edge.target}"] = said
     return found
+
+
+def _report(host: HostState, edge: Edge) -> dict[str, float]:
+    """What a flow's objective says of itself, checked: it is kept as JSON."""
+    assert edge.objective is not None
+    try:
+        said: dict[str, float] = getattr(host.objectives[edge.id], "report", dict)()
+        for name, value in said.items():
+            if not isinstance(name, str) or not isinstance(value, int | float):
+                raise TypeError(f"it gave {guard.told(value)} as {name!r}, not a number by its name")
+    except Exception as error:
+        host.registry.blame("objectives", edge.objective.name, error, f"to report on the flow {edge}", edge.where)
+    return said
 
 
 def sha256(module: nn.Module) -> str:

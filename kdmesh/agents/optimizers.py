@@ -65,7 +65,9 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: s
         )
     where = f"{where}.{ref.name}"
     known = arguments(kind, ref.config, where)
-    config = {name: list(map(float, value)) if _whole(value) else value for name, value in ref.config.items()}
+    config: dict[str, Any] = {
+        name: list(map(float, value)) if _whole(value) else value for name, value in ref.config.items()
+    }
     try:
         if "fused" in known and "foreach" not in config and not config.get("dampening"):
             with suppress(RuntimeError):  # no fused kernel for these parameters' device or dtype

@@ -56,8 +56,15 @@ class HostState:
     """
 
     def __init__(
-        self, name: str, blueprint: Blueprint, table: Table, streams: dict[str, Stream], registry: Registry
+        self,
+        name: str,
+        blueprint: Blueprint,
+        table: Table,
+        streams: dict[str, Stream],
+        registry: Registry,
+        reading: Reading | None = None,
     ) -> None:
+        """``reading``: of the whole table, where it was read before."""
         self.name, self.plan, self.registry = name, blueprint.plan, registry
         self.blueprint = blueprint
         self.dropped = self.plan.dropped
@@ -65,7 +72,7 @@ class HostState:
         self.fixed = min(self.plan.spec.train.batch_size, len(table))  # rows of a forward whose bits must not vary
         self.streams = without(streams, blueprint.left_out)
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
-        self.reading = Reading(self.plan, self.table, registry, blueprint.tokenizers)
+        self.reading = reading or Reading(self.plan, self.table, registry, blueprint.tokenizers)
         self.feed = Feed(self.reading, self.streams, self.seed)
         self.store = Store()
         self.values: dict[str, list[str]] = blueprint.values  # of columns that rules read, also in samples elsewhere

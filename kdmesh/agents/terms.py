@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
 
 
+class BrokenLoss(RunFailed):
+    """A loss that is not finite."""
+
+
 class Term:
     """``weight * objective(own signal, target)`` of one flow; None in a step in which nothing is known yet."""
 
@@ -209,7 +213,7 @@ def refuse_broken(losses: list[tuple[Term, Tensor]], step: int) -> None:
                 )
             else:
                 ranges = f"; its own signal is {_range(own)}, the target {_range(signal.value)}"
-        raise RunFailed(
+        raise BrokenLoss(
             f"the loss became {value} at step {step} on the flow {term.edge}{ranges}",
             where=f"agents.{term.edge.target}",
             instead=instead,

@@ -16,8 +16,9 @@ from kdmesh.agents.modes import held
 from kdmesh.agents.reading import Reading
 from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.agents.source import Source
+from kdmesh.agents.standing import Given
 from kdmesh.agents.taps import Taps
-from kdmesh.engine import labels, lineage, lonely, notes, private, sizes, texts, untrained
+from kdmesh.engine import labels, lineage, lonely, notes, private, sizes, texts, trial, untrained
 from kdmesh.engine.budget import planned_updates, whole_epochs
 from kdmesh.engine.checked import Checked
 from kdmesh.engine.inputs import given
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
+NUMBERS = 2**24  # values that are made up of an output that has none
 SHOWN = 50  # columns that are written out
 EXIT = ""  # the tap of the layer that gives an agent's outputs
 
@@ -83,6 +85,7 @@ def examine(
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found, updates.get(name, 0), modules or {})
     _measured(plan, found)
+    trial.rehearse(plan, found)
     lineage.trace(plan, found, modules or {})
     for text in notes.taught_by_validation(plan):
         found.mark(text)
@@ -136,6 +139,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
     known: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
+    gives: dict[str, Given] = {}
     said: dict[str, dict[int, str]] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
@@ -153,9 +157,10 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 if name not in values:
                     raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=written[name])
                 if name != EXIT:
-                    found.shapes[agent, name] = values[name].shape[1:]
-                    rows: Any = getattr(module, "rows", None)
-                    if rows is not None and rows(layers[name]) != "samples":
+                    value, per = values[name], _rows_of(module, layers[name])
+                    found.shapes[agent, name] = value.shape[1:]
+                    found.layers[agent, name] = Given(value.shape[1:], value.dtype, per)
+                    if per != "samples":
                         found.per_token.add((agent, name))
             logits = values.get(EXIT, logits)
             if ends.gave(logits):
@@ -164,9 +169,11 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
             known[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
+            gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
             drawn[key] = untrained.drawn_of(module)
             _made(plan, agent, values, logits, found)
             said[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
+        found.outputs[agent] = gives[key]
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = known[key]
         lonely.refuse(plan, found, agent, said[key])
         if agent == owner and owner not in modules:
@@ -182,6 +189,12 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
+
+
+def _rows_of(module: nn.Module, path: str) -> str:
+    """What a layer's value has rows of, "": the outputs; a model of texts says, others have one per sample."""
+    rows: Any = getattr(module, "rows", None)
+    return "samples" if rows is None else str(rows(path))
 
 
 def _held(module: nn.Module) -> tuple[int, int]:
@@ -206,14 +219,15 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
             value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
             try:
                 make = offer.make(edge.made.config)
-                if not edge.detach and (offer.lazy or not _differentiable(make, dense(value))):
+                value = value if offer.lazy else _numbers(dense(value))
+                if not edge.detach and (offer.lazy or not _differentiable(make, value)):
                     raise MeshError(
                         f"no gradient passes through the signal {offer.name!r}",
                         where=f"{edge.where}.detach",
                         instead="leave it out, or signal: logits",
                     )
                 rows = len(value)
-                value = make(value if offer.lazy else dense(value).clone())
+                value = make(value if offer.lazy else value.clone())
                 guard.refuse_signal(value, rows, None)
                 found.shapes[agent, edge.what] = value.shape[1:]
                 if isinstance(value, Lazy):
@@ -223,6 +237,13 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                 raise
             except Exception as error:
                 registry().blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
+
+
+def _numbers(value: torch.Tensor) -> torch.Tensor:
+    """Random numbers in place of a value without memory: others' code may look at some, which `meta` has not."""
+    if not value.is_meta or value.numel() > NUMBERS:
+        return value
+    return torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value.dtype)
 
 
 def _differentiable(make: Callable[[torch.Tensor], Any], value: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from kdmesh.agents.reading import Reading
     from kdmesh.agents.rehearsal import Kind
+    from kdmesh.agents.standing import Given
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
@@ -34,6 +35,8 @@ class Checked:
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
     kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
+    outputs: dict[str, Given] = field(default_factory=dict)  # what each agent gives
+    layers: dict[tuple[str, str], Given] = field(default_factory=dict)  # and its layers that are read, by (agent, tap)
     given: dict[str, str] = field(default_factory=dict)  # the sums of the weights of modules from Python
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
     marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary

@@ -18,7 +18,7 @@ from kdmesh.engine.events import LOG, progressed
 from kdmesh.engine.stage import Paused, StageRun
 from kdmesh.engine.stretch import homes
 from kdmesh.engine.summary import roles, summarise
-from kdmesh.engine.supply import Supply
+from kdmesh.engine.supply import Supply, sources
 from kdmesh.errors import HostLost, MeshError
 
 if TYPE_CHECKING:
@@ -270,19 +270,10 @@ class Run:
 
     def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""
-        sources = {source: whats for source, whats in self._sources(name).items() if source in self.host_of}
-        handles = [self.supply.publication(source, stream, whats) for source, whats in sources.items()]
+        said = {source: whats for source, whats in sources(self.plan, name).items() if source in self.host_of}
+        handles = [self.supply.publication(source, stream, whats) for source, whats in said.items()]
         (found,) = yield [self.backend.call(self.plan.judge(name), "judge", name, stream, [], *handles)]
         return found
-
-    def _sources(self, name: str) -> dict[str, dict[str, None]]:
-        """The agents behind a consensus, also through another one, and what each sends it."""
-        out: dict[str, dict[str, None]] = {}
-        for edge in self.plan.consensus[name].inputs:
-            nested = edge.source in self.plan.consensus
-            for source, whats in (self._sources(edge.source) if nested else {edge.source: {edge.what: None}}).items():
-                out.setdefault(source, {}).update(whats)
-        return out
 
     def _measure(self) -> Generator[list[Any], Any, dict[str, Any]]:
         """Test and validation metrics of every agent and consensus, at the very end."""

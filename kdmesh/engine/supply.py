@@ -157,3 +157,13 @@ class Supply:
         lacking = [host for host in outlet.hosts if any((*key, what, host) not in self._sent for what in wanted)]
         self._sent.update((*key, what, host) for what in self._final[key] for host in lacking)
         return lacking, [self.latest[key]]
+
+
+def sources(plan: Plan, consensus: str) -> dict[str, dict[str, None]]:
+    """The agents behind a consensus, also through another one, and what each sends it."""
+    out: dict[str, dict[str, None]] = {}
+    for edge in plan.consensus[consensus].inputs:
+        nested = edge.source in plan.consensus
+        for source, whats in (sources(plan, edge.source) if nested else {edge.source: {edge.what: None}}).items():
+            out.setdefault(source, {}).update(whats)
+    return out

@@ -1,0 +1,222 @@
+"""Run a mesh for two steps on stand-ins for its models: what objectives, rules, views and signals refuse is known then.
+
+The hosts' own code runs, in one host: publications, lessons, updates, measuring, and a checkpoint that stays in memory.
+Everything is made for this and thrown away; the generators of torch, numpy and Python stand where they stood.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.agents import guard, measure
+from kdmesh.agents.facts import distinct
+from kdmesh.agents.host import Host
+from kdmesh.agents.standing import Given, StandIn
+from kdmesh.agents.state import Blueprint
+from kdmesh.agents.terms import BrokenLoss
+from kdmesh.backends.inline import Done, InlineBackend
+from kdmesh.engine.budget import lesson_steps, planned_updates
+from kdmesh.engine.stretch import whole
+from kdmesh.engine.supply import Supply, sources
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.plugins import registry
+from kdmesh.streams.stream import without
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from kdmesh.engine.checked import Checked
+    from kdmesh.graph.plan import Plan, Stage
+    from kdmesh.graph.program import Train
+    from kdmesh.streams.stream import Stream
+
+HOST = "trial"
+FLOWS = 1000  # a mesh with more is not tried: to build each loss and compute it takes as long as the run's first step
+VALUES = 2**21  # numbers of one batch's outputs and layers, in all, up to which it has its own size
+STEPS = 2
+TEXTS = 3  # samples of a batch of texts
+WIDE = 2**24  # logits of such a batch beyond which nothing is tried: the losses alone take seconds
+
+
+class _Here(InlineBackend):
+    """Calls run at once, and are none of a run's."""
+
+    def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
+        """Run the call."""
+        given = (arg.value if isinstance(arg, Done) else arg for arg in args)
+        return Done(getattr(self.hosts[host], method)(*given))
+
+
+def rehearse(plan: Plan, found: Checked) -> None:
+    """Refuse what cannot make its first steps; note what breaks without saying whose it is.
+
+    Where a small batch does not work, the true one decides: an objective may want more rows than these.
+    """
+    if len(plan.edges) > FLOWS:
+        return
+    rows = _rows(plan, found)
+    with _undisturbed(plan.spec.seed):
+        try:
+            if rows is not None:
+                _run(_small(plan, rows), found, rows)
+        except Exception:
+            try:
+                _run(_small(plan, None), found, None)
+            except RunFailed as error:
+                if error.instead:  # of a plugin
+                    raise
+                instead = "settings, layers or data that it can use"
+                raise MeshError(error.what, where=error.where, instead=instead) from error.__cause__
+            except MeshError:
+                raise
+            except Exception as error:
+                said = next(iter(str(error).splitlines()), "")
+                found.notes.append(f"two steps on random outputs broke: {type(error).__name__}: {said}")
+
+
+@contextmanager
+def _undisturbed(seed: int) -> Iterator[None]:
+    """Put generators and threads back; what torch says of two steps is no news about the run."""
+    threads = torch.get_num_threads()
+    try:
+        with guard.seeded(seed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rows(plan: Plan, found: Checked) -> int | None:
+    """How many samples a small batch has; None where even that is too much."""
+    shapes = [shape for (agent, name), shape in found.shapes.items() if name]
+    if found.reading.texts:
+        rows = _picked(found, found.streams["train"].rows, TEXTS)
+        columns = sum(found.outputs[agent].shape.numel() for agent in plan.spec.agents)
+        units = max(int(found.reading.encoded(agent, rows).counts.sum()) for agent in plan.spec.agents)
+        return TEXTS if plan.task.rows == "samples" or units * columns <= WIDE else None
+    width = sum(shape.numel() for shape in [*shapes, *(given.shape for given in found.outputs.values())])
+    return max(2, min(VALUES // max(1, width), max(plan.train(agent).batch_size for agent in plan.spec.agents)))
+
+
+def _picked(found: Checked, rows: Tensor, count: int) -> Tensor:
+    """So many of a stream's rows, evenly spaced; of texts, of those that are rather short."""
+    if found.reading.texts and len(rows) > count:
+        some = _spaced(rows, 16 * count)
+        order = found.reading.sizes(some).argsort(stable=True)
+        return some[order[len(some) // 4 :][:count].sort().values]
+    return _spaced(rows, count)
+
+
+def _spaced(rows: Tensor, count: int) -> Tensor:
+    return rows if len(rows) <= count else rows[torch.linspace(0, len(rows) - 1, count).long()]
+
+
+def _small(plan: Plan, rows: int | None) -> Plan:
+    """The plan on one host, with stand-ins' weights, and batches of so many rows at most."""
+
+    def size(name: str) -> dict[str, int]:
+        own = plan.train(name).batch_size if name else plan.spec.train.batch_size
+        return {"batch_size": own if rows is None else min(rows, own)}
+
+    agents = {
+        name: agent.model_copy(
+            update={"weights": None, "init_of": None, "train": agent.train.model_copy(update=size(name))}
+        )
+        for name, agent in plan.spec.agents.items()
+    }
+    common = {"agents": agents, "train": plan.spec.train.model_copy(update=size(""))}
+    return replace(plan, spec=plan.spec.model_copy(update=common), hosts={HOST: list(agents)})
+
+
+def _streams(found: Checked, rows: int) -> dict[str, Stream]:
+    """Every stream with so many of its rows, and of every shard's."""
+    small = {}
+    for name, stream in without(found.streams, found.left_out).items():
+        own = stream.shards
+        shards = None if own is None else {agent: _picked(found, part, rows) for agent, part in own.items()}
+        kept = _picked(found, stream.rows, rows) if not shards else torch.cat(list(shards.values())).sort().values
+        small[name] = replace(stream, rows=kept, shards=shards)
+    return small
+
+
+def _stand_ins(plan: Plan, found: Checked) -> dict[str, Any]:
+    """For all weights, what answers as they would, with the layers that their agents tap or leave by."""
+    layers: dict[str, dict[str, Given]] = {}
+    for agent, spec in plan.spec.agents.items():
+        own = layers.setdefault(plan.owner[agent], {})
+        own.setdefault("", found.outputs[agent])
+        if spec.exit is not None:
+            own[spec.exit] = found.outputs[agent]
+        for (reader, name), given in found.layers.items():
+            if reader == agent:
+                own[spec.taps.get(name, name)] = given
+    return {
+        owner: StandIn(given, found.kinds[owner], bool(found.widths[owner] and plan.task.outputs == "vocabulary"))
+        for owner, given in layers.items()
+    }
+
+
+def _run(plan: Plan, found: Checked, rows: int | None) -> None:
+    """Two steps of every lesson, a checkpoint of every stage, and every consensus measured."""
+    streams = found.streams if rows is None else _streams(found, rows)
+    blueprint = Blueprint(
+        plan,
+        _stand_ins(plan, found),
+        found.shapes,
+        left_out=found.left_out if rows is None else None,
+        values=distinct(plan, found.table),
+    )
+    backend = _Here()
+    host = Host(HOST, blueprint, found.table, streams, registry(), found.reading)
+    backend.hosts = {HOST: host}
+    supply = Supply(plan, backend)
+    for stage in plan.stages:
+        host.start(stage.name, planned_updates(plan, found, stage))
+        supply.once(stage)
+        for line in stage.program.trains():
+            _lesson(plan, found, stage, line, host, supply)
+        host.end(stage.name)
+        try:
+            host.load(stage.name, host.save(stage.name, None))
+        except MeshError:
+            raise
+        except Exception as error:
+            raise MeshError(
+                f"the state of {stage.name} cannot be kept in a checkpoint: {type(error).__name__}: {error}",
+                where="plugins",
+                instead="an objective or rule whose state_dict holds tensors and takes them back",
+            ) from error
+    stream = next((name for name in ("validation", "test") if name in found.streams), None)
+    if stream is not None:
+        for name in host.agents:
+            host.evaluate(name, stream)
+        for name in plan.consensus:
+            said = sources(plan, name).items()
+            host.judge(name, stream, [], *(supply.publication(source, stream, whats).value for source, whats in said))
+    for agent in host.agents.values():
+        measure.reports(host, agent)
+
+
+def _lesson(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, supply: Supply) -> None:
+    """Two steps of a line of a stage's program, after each of which everyone publishes who ever does."""
+    agents, consensus = plan.spec.agents, plan.consensus
+    moved = [name for name in stage.weights if name in consensus or agents[name].ema is not None]
+    host.begin(stage.name, line.key, dict.fromkeys([*lesson_steps(plan, found, stage, line), *moved], STEPS), 0, {})
+    for step in range(STEPS):
+        for node in host.consensus.values():
+            node.sound = False  # what it gives is looked at every time, so that no objective is blamed for it
+        try:
+            host.run(whole(HOST, stage.name, step, step + 1)[0])
+        except BrokenLoss as error:
+            text = f"tried on random outputs, {error.what.partition(';')[0]}"
+            found.notes += [text] if text not in found.notes else []
+            return
+        for refresh in dict.fromkeys(outlet.refresh for outlet in supply.outlets(stage)):
+            supply.due(stage, refresh)
