@@ -344,6 +344,8 @@ def _needed_taps(plan: Plan) -> dict[str, dict[str, str]]:
             (edge.target, edge.tap.to, edge.reads == "hidden"),
         ):
             if read and agent in plan.spec.agents:
+                if not tap:
+                    raise MeshError("a tap that names no layer", where=f"{edge.where}.tap", instead="tap: layers.0")
                 needed[agent].setdefault(tap, f"{edge.where}.tap")
     return needed
 

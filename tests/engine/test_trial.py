@@ -224,6 +224,12 @@ def test_a_loss_that_breaks_on_random_outputs_is_told_and_may_run(mesh: Any) -> 
     assert note.startswith("tried on random outputs, the loss became nan at step 0 on the flow a -> b")
 
 
+def test_a_tap_without_a_name_is_refused_in_plain_words(mesh: Any) -> None:
+    with pytest.raises(MeshError, match="a tap that names no layer") as error:
+        check(pair(mesh, objective="hint", tap=""))
+    assert error.value.where == "flows.1.tap"
+
+
 def test_nothing_is_left_behind(mesh: Any) -> None:
     given = nn.Linear(8, 3)
     made = mesh({"a": {"model": given}, "b": {}})
