@@ -216,7 +216,7 @@ SECTIONS: dict[type[Strict], str] = {
 name: council
 description: Three teachers and a student.
 task: classification
-metrics: [ece]
+metrics: [balanced_accuracy]
 seed: 0
 data: {dataset: digits}
 text: {max_length: 128}

@@ -42,12 +42,12 @@ GROWING: dict[str, type[dict[str, Any]] | type[list[Any]]] = {
 
 @dataclass
 class AgentResult:
-    """One agent after a run. ``metrics``: ``{split: {accuracy, loss, ece}}``; ``module`` is in eval mode."""
+    """One agent after a run. ``metrics``: ``{split: {metric: figure}}``; ``module`` is in eval mode."""
 
     name: str
     role: str
     module: nn.Module
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, Any]]
     weights_sha256: str
 
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from kdmesh.builtin.metrics.accuracy import Accuracy
+from kdmesh.builtin.metrics.auroc import AUROC
+from kdmesh.builtin.metrics.balanced_accuracy import BalancedAccuracy
 from kdmesh.builtin.metrics.bits_per_character import BitsPerCharacter
+from kdmesh.builtin.metrics.confusion_matrix import ConfusionMatrix
 from kdmesh.builtin.metrics.ece import ECE
 from kdmesh.builtin.metrics.loss import Loss
+from kdmesh.builtin.metrics.macro_f1 import MacroF1
+from kdmesh.builtin.metrics.per_class_accuracy import PerClassAccuracy
 from kdmesh.contracts.metric import Answers, Metric, own_classes
 
-__all__ = ["ECE", "Accuracy", "Answers", "BitsPerCharacter", "Loss", "Metric", "own_classes"]
+__all__ = [
+    "AUROC",
+    "ECE",
+    "Accuracy",
+    "Answers",
+    "BalancedAccuracy",
+    "BitsPerCharacter",
+    "ConfusionMatrix",
+    "Loss",
+    "MacroF1",
+    "Metric",
+    "PerClassAccuracy",
+    "own_classes",
+]

@@ -71,6 +71,7 @@ class ObjectiveOffer(Offer):
     kind: ClassVar[str] = "objectives"
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, labels, hidden
+    labels: tuple[str, ...] = ("classes",)  # in form `labels`, of: classes, values
     tempered: bool = False  # has a `temperature` that its target must share
     needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
 
@@ -178,9 +179,9 @@ class MetricOffer(Offer):
     """A figure of a model's answers on a labelled stream: ``factory(**config)`` gives a :class:`kdmesh.metrics.Metric`.
 
     ``higher``: whether more is better. ``lowest``, ``highest``: its range, None where it has no bound. ``labels``: the
-    kinds of labels (see :class:`TaskOffer`) that it is defined for. ``needs``: what else it reads, `characters` (how
-    many characters the answers are about; without, it is left out). ``scalar``: it is one number; what is not stands in
-    `results.json` alone.
+    kinds of labels (see :class:`TaskOffer`) that it is defined for. ``needs``: `characters` (how many characters the
+    answers are about; without, it is left out), `classes` (those of the data, not of a model's vocabulary). ``scalar``:
+    it is one number; what is not stands in `results.json` and `summary.json` alone.
     """
 
     kind: ClassVar[str] = "metrics"
@@ -188,5 +189,5 @@ class MetricOffer(Offer):
     lowest: float | None = None
     highest: float | None = None
     labels: tuple[str, ...] = ("classes",)
-    needs: tuple[str, ...] = ()  # of: characters
+    needs: tuple[str, ...] = ()  # of: characters, classes
     scalar: bool = True

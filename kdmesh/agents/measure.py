@@ -61,7 +61,16 @@ def _figures(
         host.registry.blame("metrics", name, error, f"on {lane.stream.name}", "metrics")
 
     fresh = metrics.made(host.plan, host.registry, lane.characters)
-    return metrics.measure(fresh, answers, truth, probs=probs, characters=lane.characters, classes=classes, blame=blame)
+    return metrics.measure(
+        fresh,
+        answers,
+        truth,
+        probs=probs,
+        characters=lane.characters,
+        classes=classes,
+        total=host.plan.answers.outputs(host.table) if host.plan.task.outputs == "labels" else None,
+        blame=blame,
+    )
 
 
 def judge(

@@ -40,14 +40,15 @@ def measure(
     probs: bool = False,
     characters: int | None = None,
     classes: Sequence[int] | None = None,
+    total: int | None = None,
     blame: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, Any]:
     """The figures of answers on a labelled stream, by metric, in the order of ``metrics``, which start fresh.
 
-    ``scores [N, ...]``, ``y [N, ...]``, ``probs`` and ``classes``: see :class:`kdmesh.contracts.metric.Answers`;
-    ``characters``: how many the N answers are about. Rows that are not made yet are made a chunk at a time. A metric
-    that is not defined on these labels is left out, and its reason stands under ``undefined``. ``blame``: what to do
-    with a metric that raises, by name; by default it is raised.
+    ``scores [N, ...]``, ``y [N, ...]``, ``probs``, ``classes``, ``total``: see
+    :class:`kdmesh.contracts.metric.Answers`; ``characters``: how many the N answers are about. Rows that are not made
+    yet are made a chunk at a time. A metric that is not defined on these labels is left out, and its reason stands
+    under ``undefined``. ``blame``: what to do with a metric that raises, by name; by default it is raised.
     """
     step = len(y) if isinstance(scores, Tensor) else max(1, LARGE // scores.shape[1])
     found: dict[str, Any] = {}
@@ -57,7 +58,8 @@ def measure(
         for start in range(0, len(y), max(step, 1)):
             part = scores if isinstance(scores, Tensor) else scores.rows(start, min(start + step, len(y)))
             about = None if characters is None else characters if start == 0 else 0
-            rows = Answers(part, y[start : start + len(part)], probs=probs, classes=classes, characters=about)
+            truth = y[start : start + len(part)]
+            rows = Answers(part, truth, probs=probs, classes=classes, characters=about, total=total)
             for last, metric in metrics.items():  # noqa: B007  for the message
                 metric.update(rows)
         for name, metric in metrics.items():

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from kdmesh.agents.build import origin
 from kdmesh.agents.loading import loadable
+from kdmesh.agents.metrics import scalars
 from kdmesh.agents.proving import prove
 from kdmesh.agents.references import refer
 from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, write, write_json
@@ -207,7 +208,7 @@ def _text_card(agent: str, card: dict[str, Any], host: HostState, refers: bool) 
         teachers=teachers,
         data=Path(table.source).name if table.source else "",
         data_licence=table.licence,
-        metrics=card.get("metrics", {}),
+        metrics={split: scalars(m) for split, m in card.get("metrics", {}).items()},
     )
     return told
 
@@ -235,7 +236,7 @@ def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
         f"- data: {Path(host.table.source).name if host.table.source else 'given from Python'}; "
         f"licence: {host.table.licence}",
         *(
-            f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in m.items())
+            f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in scalars(m).items())
             for split, m in card.get("metrics", {}).items()
         ),
         "",

@@ -18,7 +18,8 @@ class Answers:
     ``scores``: logits ``[N, C]``, with ``probs`` probabilities, or, of a task whose labels are values, values
     ``[N, T]``. ``labels``: ``[N]`` int64 of classes, or values ``[N, T]``. ``classes``: what the columns stand for
     where they are not all classes, one number a column. ``characters``: how many characters of text the rows are about;
-    None where the task asks nothing of units.
+    None where the task asks nothing of units. ``total``: how many classes the data have; by default as many as there
+    are columns.
     """
 
     def __init__(
@@ -29,9 +30,11 @@ class Answers:
         probs: bool = False,
         classes: Sequence[int] | None = None,
         characters: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.scores = scores.float() if scores.element_size() < 4 else scores  # of models in half precision
         self.labels, self.classes, self.characters, self._probs = labels, classes, characters, probs
+        self.total = scores.shape[1] if total is None else total
 
     def __len__(self) -> int:
         return len(self.labels)

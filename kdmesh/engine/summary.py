@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine import notes
+from kdmesh.plugins import registry
 from kdmesh.tasks import primary
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def summarise(
     return {
         "name": plan.spec.name,
         "task": plan.task.name,
+        "reported": [ref.name for ref in plan.spec.metrics if registry().find("metrics", ref.name).scalar],
         "seed": plan.spec.seed,
         "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "backend": run.backend.name,

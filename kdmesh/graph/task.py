@@ -47,6 +47,12 @@ def metrics_of(spec: MeshSpec, registry: Registry) -> list[MetricRef]:
                 where=where,
                 instead=nearest(ref.name, fit, "metrics of this task"),
             )
+        if "classes" in offer.needs and task.outputs == "vocabulary":
+            raise MeshError(
+                f"the metric {ref.name!r} counts classes of the data, and task {task.name} has none",
+                where=where,
+                instead="leave it out",
+            )
         found[ref.name] = ref
     return list(found.values())
 

@@ -108,6 +108,8 @@ def final_table(summary: dict[str, Any]) -> Grid:
     whatever test says.
     """
     by = primary(summary.get("task"))
+    others = [other for other in (ACCURACY, *map(metric, summary.get("reported") or [])) if other != by]
+    others = list(dict.fromkeys(others))
     gains: dict[str, float] = {}
     for event in summary.get("rounds") or []:
         gains.update((event.get("metrics") or {}).get("gain") or {})
@@ -134,7 +136,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
         Column("parameters", "parameters", _count, spare=2),
         Column(f"test\n{by.title}", "test", _share),
         Column(f"validation\n{by.title}", "validation", _share, spare=1),
-        *([] if by == ACCURACY else [Column("test\naccuracy", "accuracy", _share, spare=2)]),
+        *(Column(f"test\n{other.title}", f"test {other.name}", _share, spare=2) for other in others),
         Column("gain in\nrounds", "gain", _signed, spare=1),
         Column("minus\nalone", "alone", _signed),
         Column("minus best\nteacher only", "best_teacher", _signed),
@@ -250,12 +252,13 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
 
 def _measured(name: str, node: dict[str, Any], by: Figure) -> Row:
     metrics, forwards = node.get("metrics") or {}, node.get("forwards") or {}
+    figures = {f"test {key}": value for key, value in (metrics.get("test") or {}).items()}
     return {
+        **figures,
         "name": name,
         "parameters": node.get("parameters"),
         "test": on_test(node, by),
         "validation": by.of(metrics.get("validation")),
-        "accuracy": ACCURACY.of(metrics.get("test")),
         "latency_ms": node.get("latency_ms"),
         "made": forwards.get("made"),
         "saved": forwards.get("saved"),

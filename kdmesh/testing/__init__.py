@@ -20,24 +20,39 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{part}"
-        for part in ("base", "consensus", "datasets", "models", "objectives", "signals", "strategies", "views")
+        for part in (
+            "base",
+            "consensus",
+            "datasets",
+            "metrics",
+            "models",
+            "objectives",
+            "signals",
+            "strategies",
+            "tasks",
+            "views",
+        )
     )
 )
 
 from kdmesh.testing.consensus import ConsensusContract  # noqa: E402  pytest rewrites the asserts of what comes next
 from kdmesh.testing.datasets import DatasetContract  # noqa: E402
+from kdmesh.testing.metrics import MetricContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
 from kdmesh.testing.strategies import StrategyContract  # noqa: E402
+from kdmesh.testing.tasks import TaskContract  # noqa: E402
 from kdmesh.testing.views import ViewContract  # noqa: E402
 
 __all__ = [
     "ConsensusContract",
     "DatasetContract",
+    "MetricContract",
     "ModelContract",
     "ObjectiveContract",
     "SignalContract",
     "StrategyContract",
+    "TaskContract",
     "ViewContract",
 ]

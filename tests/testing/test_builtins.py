@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdmesh import testing
-from kdmesh.plugins import registry
+from kdmesh.plugins import KINDS, registry
 
 EQUAL = {"zero_at_equality": True, "permutation_invariant": True}
 ANY_ORDER = {"order_invariant": True}
@@ -22,6 +22,8 @@ CONTRACTS = {
     "datasets": testing.DatasetContract,
     "signals": testing.SignalContract,
     "views": testing.ViewContract,
+    "tasks": testing.TaskContract,
+    "metrics": testing.MetricContract,
 }
 BERT = {
     "model_type": "bert",
@@ -33,6 +35,13 @@ BERT = {
     "max_position_embeddings": 8,
 }
 DECLARED = {
+    ("metrics", "accuracy"): {"best": 1.0},
+    ("metrics", "loss"): {"best": 0.0},
+    ("metrics", "ece"): {"best": 0.0},
+    ("metrics", "balanced_accuracy"): {"best": 1.0},
+    ("metrics", "macro_f1"): {"best": 1.0},
+    ("metrics", "auroc"): {"best": 1.0},
+    ("metrics", "bits_per_character"): {"best": 0.0},
     ("models", "hf"): {"config": {"config": BERT, "tokenizer": {"characters": {}}}},
     ("strategies", "chain"): {"config": {"agents": ["a", "b", "c"], "dense": True}},
     ("strategies", "ensemble"): {"config": {"teachers": ["a", "b"], "student": "c"}},
@@ -119,6 +128,7 @@ for kind in CONTRACTS:
 
 def test_what_is_declared_is_offered():
     assert all(name in registry().names(kind) for kind, name in DECLARED)
+    assert set(CONTRACTS) == set(KINDS)
     assert set(FILES) < set(registry().names("datasets"))
 
 

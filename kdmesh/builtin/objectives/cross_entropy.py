@@ -16,6 +16,7 @@ from kdmesh.builtin.objectives._base import Tempered, batchmean
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
 from kdmesh.builtin.objectives._slopes import Rows, expected, soften
+from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy
 
 # torch drops labels of -100 from numerator and denominator; here a sample without a label has weight 0 instead
@@ -26,9 +27,11 @@ class CrossEntropy(Tempered):
     """Cross-entropy in nats, batchmean.
 
     - `labels`: ``F.cross_entropy(s, y, label_smoothing=label_smoothing)``, at T = 1 and unscaled whatever the
-      temperature. Labels lie in ``[0, C)``; any other label of a sample whose weight is not 0 is an error of torch.
+      temperature. With ``class_weights`` c a sample counts as much as its class: ``sum_i c[y_i] l_i / B``. Labels lie
+      in ``[0, C)``; any other label of a sample whose weight is not 0 is an error of torch.
     - `logits`: ``F.cross_entropy(s / T, softmax(t / T)) * T**2``; `probs`: the same with the target as given. It is the
-      forward KL plus the target's entropy, so both train a student alike. Smoothing does not apply.
+      forward KL plus the target's entropy, so both train a student alike. Smoothing and class weights do
+      not apply.
 
     Infinite where a label, smoothing (which gives every class mass) or the target asks for a class with a student's
     logit of -inf.
@@ -37,10 +40,29 @@ class CrossEntropy(Tempered):
     unbounded = True
     forms: ClassVar[tuple[str, ...]] = ("labels", "probs", "logits")
 
-    def __init__(self, label_smoothing: float = 0.0, temperature: float = 1.0, t2_scale: bool = True) -> None:
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        temperature: float = 1.0,
+        t2_scale: bool = True,
+        class_weights: list[float] | None = None,
+    ) -> None:
         super().__init__(temperature, t2_scale)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self._plain: CrossEntropy | None = None
+        self._by_class: Tensor
+        if class_weights is not None:
+            self._plain = CrossEntropy(label_smoothing)
+            self.register_buffer("_by_class", torch.tensor(class_weights), persistent=False)
         self.distribution = temperature
+
+    def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
+        """There is a class weight for each column."""
+        if self.class_weights is not None and len(self.class_weights) != student[0]:
+            raise MeshError(
+                f"{len(self.class_weights)} class weights for {student[0]} classes",
+                instead="one weight per class, in their order",
+            )
 
     def forward(
         self, student: Tensor | Lazy, target: Tensor | Lazy, *, form: str = "labels", weights: Tensor | None = None
@@ -48,6 +70,10 @@ class CrossEntropy(Tempered):
         """Compare logits ``[B, C]`` with labels ``[B]`` or a distribution ``[B, C]``."""
         if form != "labels":
             return super().forward(student, target, form=form, weights=weights)
+        if self._plain is not None and isinstance(target, Tensor):
+            own = self._by_class[target]
+            weights = own if weights is None else own * weights
+            return self._plain.forward(student, target, form=form, weights=weights)
         if isinstance(student, Lazy) or isinstance(target, Lazy):
             return lazily(self, student, target, form=form, weights=weights)
         if not len(target):

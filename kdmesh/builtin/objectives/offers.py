@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ class CrossEntropyConfig(TemperedConfig):
     """Settings of `ce`: smoothing for labels, temperature for soft targets."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label spread evenly over all classes")
+    class_weights: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
+        None, min_length=1, description="how much a sample counts, by its class, with labels; none: all alike"
+    )
 
 
 class JSDConfig(TemperedConfig):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Classification(Task):
     """Labels ``[N]`` int64 in ``0 .. C-1``, one of C logits a class. Chance: to answer the most frequent class."""
 
+    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
+        """Both settings are those of the loss of labels, which has them from the mesh."""
+
     def refuse(self, table: Table) -> None:
         """Texts must come with a column of classes; of numbers the data set's reader sees to it."""
         if table.is_text and not table.classes:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from kdmesh.offers import TaskOffer
+from typing import Annotated
+
+from pydantic import Field
+
+from kdmesh.offers import Config, TaskOffer
+
+
+class ClassesConfig(Config):
+    """Settings of tasks that learn classes: those of their loss of labels."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label spread evenly over all classes")
+    class_weights: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
+        None, min_length=1, description="how much a sample counts, by its class; none: all alike"
+    )
+
 
 ROOM = "kdmesh.builtin.tasks"
 TASKS = [
     TaskOffer(
         "classification",
         f"{ROOM}.classification:Classification",
+        ClassesConfig,
         summary="a class of a sample",
         data=("numbers", "texts"),
         head="sequence",
@@ -16,6 +31,7 @@ TASKS = [
     TaskOffer(
         "token_classification",
         f"{ROOM}.token_classification:TokenClassification",
+        ClassesConfig,
         summary="a tag of a word",
         paper="Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003",
         data=("texts",),

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class TokenClassification(Task):
     """A unit is a word: labels ``[units]`` int64, one of the data set's tags, `O` (no tag) first."""
 
+    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
+        """Both settings are those of the loss of labels, which has them from the mesh."""
+
     def refuse(self, table: Table) -> None:
         """Tags are parts of the samples: a column of classes is another task."""
         if table.y is not None:

@@ -1,0 +1,133 @@
+"""The contract of a metric."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kdmesh.contracts.metric import Answers, Metric
+from kdmesh.offers import MetricOffer
+from kdmesh.testing.base import Contract
+
+ROWS = 60
+
+
+class MetricContract(Contract):
+    """Checks a metric on seeded answers: of ``columns`` classes, or of so many values a row.
+
+    - ``best``: its figure where every answer is right and certain; None: not checked.
+    - ``tolerance``: by how much figures may differ that rounding makes.
+    """
+
+    __test__ = False
+    kind = "metrics"
+    columns: ClassVar[int] = 4
+    best: ClassVar[float | None] = None
+    tolerance: ClassVar[float] = 1e-9
+
+    def kinds(self, offer: MetricOffer) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
+        """Scores, labels and how to read them, one for each kind of labels and form of answers."""
+        drawn = torch.Generator().manual_seed(6)
+        scores = torch.randn(ROWS, self.columns, generator=drawn, dtype=torch.float64)
+        about: dict[str, Any] = {"characters": 3 * ROWS} if "characters" in offer.needs else {}
+        found: list[tuple[Tensor, Tensor, dict[str, Any]]] = []
+        if "classes" in offer.labels:
+            labels = torch.arange(ROWS) % self.columns
+            found += [(scores, labels, about), (scores.softmax(1), labels, {**about, "probs": True})]
+        if "values" in offer.labels:
+            found.append((scores, torch.randn(ROWS, self.columns, generator=drawn, dtype=torch.float64), about))
+        return found
+
+    def seen(self, offer: MetricOffer, settings: dict[str, Any], *parts: Answers) -> Metric:
+        """A fresh metric that has seen these rows."""
+        made: Metric = offer.make(settings)
+        with torch.no_grad():
+            for part in parts:
+                made.update(part)
+        return made
+
+    def parts(self, scores: Tensor, labels: Tensor, about: dict[str, Any], *cuts: int) -> list[Answers]:
+        """The rows in parts, cut before these."""
+        ends = [0, *cuts, len(labels)]
+        found = []
+        for start, end in pairwise(ends):
+            own = {**about, **({"characters": 3 * (end - start)} if "characters" in about else {})}
+            found.append(Answers(scores[start:end], labels[start:end], **own))
+        return found
+
+    def test_direction_and_range_fit(self, offer: MetricOffer) -> None:
+        """Labels of a kind that there is, and a range that is one."""
+        assert set(offer.labels) <= {"classes", "values"} and offer.labels, f"labels {offer.labels}"
+        assert set(offer.needs) <= {"characters", "classes"}, f"needs {offer.needs}"
+        assert offer.lowest is None or offer.highest is None or offer.lowest < offer.highest
+
+    def test_figure_is_in_its_range(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """A float within the bounds, of an offer that is `scalar`; else lists of numbers, or of None."""
+        for scores, labels, about in self.kinds(offer):
+            value = self.seen(offer, settings, *self.parts(scores, labels, about)).compute()
+            assert isinstance(value, float | list), f"it gives {type(value).__name__}"
+            assert isinstance(value, float) == offer.scalar, f"it gives {type(value).__name__}, scalar {offer.scalar}"
+            for number in flat(value):
+                assert math.isfinite(number), "it is not finite"
+                assert offer.lowest is None or number >= offer.lowest, f"{number} is below {offer.lowest}"
+                assert offer.highest is None or number <= offer.highest, f"{number} is above {offer.highest}"
+
+    def test_parts_and_their_order_do_not_matter(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """Row by row, in two halves that are merged, or in another order: the figure is the same but for rounding."""
+        for scores, labels, about in self.kinds(offer):
+            whole = flat(self.seen(offer, settings, *self.parts(scores, labels, about)).compute())
+            mixed = torch.randperm(ROWS, generator=torch.Generator().manual_seed(7))
+            half = self.parts(scores, labels, about, 23)
+            one, other = (self.seen(offer, settings, part) for part in half)
+            one.merge(other)
+            for name, made in (
+                ("in parts", self.seen(offer, settings, *self.parts(scores, labels, about, 1, 2, 30))),
+                ("merged", one),
+                ("in another order", self.seen(offer, settings, *self.parts(scores[mixed], labels[mixed], about))),
+            ):
+                found = flat(made.compute())
+                assert len(found) == len(whole), name
+                for a, b in zip(found, whole, strict=True):
+                    assert abs(a - b) <= self.tolerance, f"{name}: {a} in place of {b}"
+
+    def test_input_is_not_changed(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """Other metrics read the same answers."""
+        for scores, labels, about in self.kinds(offer):
+            given = scores.clone(), labels.clone()
+            self.seen(offer, settings, *self.parts(*given, about)).compute()
+            assert torch.equal(given[0], scores) and torch.equal(given[1], labels), "it changes what it is given"
+
+    def test_half_precision_is_measured(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """Models compute in bfloat16 too."""
+        for scores, labels, about in self.kinds(offer):
+            value = self.seen(offer, settings, *self.parts(scores.bfloat16(), labels, about)).compute()
+            assert all(map(math.isfinite, flat(value)))
+
+    def test_right_answers_give_the_best_figure(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """Where ``best`` says what that is; it lies at the better end of the range."""
+        if self.best is None:
+            return
+        for _, labels, about in self.kinds(offer):
+            right = labels if labels.is_floating_point() else torch.eye(self.columns, dtype=torch.float64)[labels]
+            right = right if about.get("probs") or labels.is_floating_point() else 1e3 * right
+            value = self.seen(offer, settings, *self.parts(right, labels, about)).compute()
+            assert abs(value - self.best) <= self.tolerance, f"right answers give {value}, not {self.best}"
+            end = offer.highest if offer.higher else offer.lowest
+            assert end is None or self.best == end, f"the best is {self.best}, and the range ends at {end}"
+
+    def test_what_is_not_defined_has_a_reason(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """Of labels that are all the same there is a figure, or else words that say why not."""
+        for scores, labels, about in self.kinds(offer):
+            made = self.seen(offer, settings, *self.parts(scores, torch.zeros_like(labels), about))
+            assert made.compute() is not None or made.undefined(), "no figure, and no reason"
+
+
+def flat(value: Any) -> list[float]:
+    """The numbers in a figure."""
+    if isinstance(value, list):
+        return [number for part in value for number in flat(part)]
+    return [] if value is None else [float(value)]
