@@ -89,10 +89,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def read(path: Path, errors: str = "strict") -> str:
-    """A file's text, as UTF-8. OSError where it is no file, as a named pipe, which would be waited for."""
+def read(path: Path, errors: str = "strict", most: int | None = None) -> str:
+    """A file's text, as UTF-8, of at most so many bytes.
+
+    OSError where it is larger, or no file, as a named pipe, which would be waited for.
+    """
     with opened(path) as file:
-        return file.read().decode("utf-8", errors)
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise OSError(errno.EFBIG, f"holds more than {most >> 20} MiB", str(path))
+    return content.decode("utf-8", errors)
 
 
 def opened(path: Path) -> BufferedReader:

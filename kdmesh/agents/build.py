@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
@@ -141,6 +141,29 @@ def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False) 
     """The same; ``keep``: floating numbers keep the type that they have in the file."""
     from safetensors.torch import load_file
 
+    state = _from_file(load_file, path, where)
+    _refuse_unlike(module, state, path, where)
+    if keep:
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if name in state:
+                tensor.data = tensor.data.to(state[name].dtype)
+    module.load_state_dict(state)
+
+
+def refuse_weights(module: nn.Module, path: Path, where: str) -> None:
+    """MeshError where a file of weights, by its header, is not of this module, which may be without memory."""
+    _refuse_unlike(module, _from_file(_without_memory, path, where), path, where)
+
+
+def _without_memory(path: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+
+
+def _from_file(read: Callable[[Path], dict[str, Tensor]], path: Path, where: str) -> dict[str, Tensor]:
+    """What ``read`` gives of a file of weights. MeshError where it is none."""
     if not path.is_file():
         what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
         raise MeshError(
@@ -149,12 +172,15 @@ def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False) 
             instead="a safetensors file, as a run writes: agents/NAME/model.safetensors",
         )
     try:
-        state = load_file(path)
+        return read(path)
     except Exception as error:  # of safetensors, by what is wrong with the file
         if path.suffix in PICKLED or is_zipfile(path):
             what = f"{path} is no safetensors file, and nothing else is read: a pickle can run code"
             raise MeshError(what, where=where, instead=CONVERT.format(path.name, path.stem)) from None
         raise MeshError(f"cannot read weights: {error}", where=where, instead="a safetensors file") from None
+
+
+def _refuse_unlike(module: nn.Module, state: dict[str, Tensor], path: Path, where: str) -> None:
     own = module.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
     if wrong:
@@ -164,11 +190,6 @@ def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False) 
             where=where,
             instead="weights saved from this model",
         )
-    if keep:
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            if name in state:
-                tensor.data = tensor.data.to(state[name].dtype)
-    module.load_state_dict(state)
 
 
 def _shape(state: dict[str, Tensor], name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a host is built of: weights, agents, objectives for the shapes that meet, and the rules of consensus nodes."""
+"""Build the parts of a host: weights, agents, objectives, views, signals and the rules of consensus nodes."""
 
 from __future__ import annotations
 

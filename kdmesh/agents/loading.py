@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from kdmesh.agents.bounds import bounded
-from kdmesh.agents.build import read_weights
+from kdmesh.agents.build import read_weights, refuse_weights
 from kdmesh.agents.references import follow
 from kdmesh.agents.scaled import scale
 from kdmesh.agents.taps import AtExit
@@ -26,6 +27,7 @@ from kdmesh.streams.learned import carry, in_header
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BYTES = 1 << 26  # the largest config.json that is read: names of classes take most of it
 AGENT = "runs/<name>/<time>/agents/<agent>"
 
 
@@ -70,8 +72,16 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
 
             module: nn.Module = load_saved(root, config.model_dump(), elsewhere[0].parent if elsewhere else None)
         else:
-            module = _build(ModelRef.model_validate(config.model), config, root, code)
-            read_weights(module, elsewhere[0] if elsewhere else root / WEIGHTS, "", keep=not elsewhere)
+            ref, file = _ref(config), elsewhere[0] if elsewhere else root / WEIGHTS
+            if not ref.is_import:  # first without memory: sizes in a damaged folder may be any
+                with torch.device("meta"):
+                    refuse_weights(_build(ref, config, root, code), file, "")
+            module = _build(ref, config, root, code)
+            read_weights(module, file, "", keep=not elsewhere)
+            if config.exit is not None and config.exit not in dict(module.named_modules()):
+                raise MeshError(
+                    f"no layer {config.exit!r} in this model", where="exit", instead="a complete copy of it"
+                )
             module = (AtExit(module, config.exit) if config.exit else module).eval()
             if config.scale is not None:
                 scale(module, config.scale["divided_by"])
@@ -98,7 +108,7 @@ def readable(root: Path) -> Iterator[None]:
 
 def _config(path: Path) -> Config:
     try:
-        return Config.model_validate(json.loads(read(path)))
+        return Config.model_validate(json.loads(read(path, most=BYTES)))
     except ValidationError as error:
         first = error.errors()[0]
         raise MeshError(
@@ -107,14 +117,34 @@ def _config(path: Path) -> Config:
             where=".".join(map(str, first["loc"])),
             instead="a complete copy of the folder",
         ) from None
-    except OSError:
-        why = {"folder": f"it has no {path.name}", "file": "it is a file"}.get(
-            what := found_at(path.parent), f"it {what}"
-        )
+    except OSError as error:
+        why = {
+            "folder": f"its {path.name} {error.strerror}" if path.exists() else f"it has no {path.name}",
+            "file": "it is a file",
+        }.get(what := found_at(path.parent), f"it {what}")
         raise MeshError(f"this is no agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
     except (ValueError, RecursionError) as error:
         why = f"its {path.name} is damaged: {reason(error)}"
         raise MeshError(f"this is no agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
+
+
+def _ref(config: Config) -> ModelRef:
+    """The model that a folder names. MeshError for what is no name with settings, and for figures that do not fit."""
+    try:
+        ref = ModelRef.model_validate(config.model)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise MeshError(f"config.json is damaged: {said}", where="model", instead="a complete copy of it") from None
+    by = 1.0 if config.scale is None else config.scale.get("divided_by", math.nan)
+    wrong = {
+        "scale": not math.isfinite(by) or by <= 0,
+        "input_shape": min(config.input_shape, default=1) < 1,
+        "classes": config.classes < 0,
+    }
+    for name in (name for name, bad in wrong.items() if bad):
+        found = f"found {str(getattr(config, name))[:40]}"
+        raise MeshError(f"config.json is damaged: {found}", where=name, instead="a complete copy of it")
+    return ref
 
 
 def _build(ref: ModelRef, config: Config, root: Path, code: bool) -> nn.Module:

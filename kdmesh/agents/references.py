@@ -24,7 +24,7 @@ def follow(root: Path, home: Path | None = None) -> list[Path]:
     """The files that a folder refers to, none where it holds its weights. MeshError where they are no longer those."""
     if not (root / REFERENCE).is_file():
         return []
-    told = json.loads(read(root / REFERENCE))["files"]
+    told = json.loads(read(root / REFERENCE, most=1 << 24))["files"]
     found = []
     for one in told:
         file = Path(os.path.normpath((home or root).resolve() / one["path"]))

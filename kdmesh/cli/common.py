@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from pathlib import Path
@@ -75,9 +74,13 @@ def add_backend(command: argparse.ArgumentParser, default: str) -> None:
 
 def seconds(text: str) -> float:
     """Read a span of time; argparse puts this function's name into its message."""
+    from kdmesh.spec.numbers import seconds as refuse
+
     number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds, from 0 on")
+    try:
+        refuse(number, "")
+    except MeshError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no number of {error.instead}") from None
     return number
 
 

@@ -1,4 +1,4 @@
-"""Batches that a model cannot train on: a batch norm refuses one of a single sample, and the plan knows the sizes."""
+"""Find batches that a model cannot train on, from the plan: batch norm fails on a batch of one sample."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trains(plan: Plan, agent: str) -> bool:
 def complaints(
     module: nn.Module, held: Sequence[nn.Module], samples: Callable[[int], Any], rows: bool
 ) -> dict[int, str]:
-    """What a model in train mode says of a batch of two samples and of one, by their number, where it cannot do it.
+    """Return the error that a model in train mode raises for a batch of 2 samples, and of 1, by the batch's size.
 
     ``held``: the parts that stay in eval mode; ``rows``: whether it gives a row for each sample.
     """
@@ -49,7 +49,10 @@ def complaints(
 
 
 def refuse(plan: Plan, found: Checked, agent: str, said: dict[int, str]) -> None:
-    """Raise MeshError where an agent would train on a batch that its model cannot do: ``said`` by its model."""
+    """Raise MeshError where training would give an agent a batch of a size that its model fails on.
+
+    ``said``: the error of the model for batches of 2 and of 1 samples, as :func:`complaints` returns it.
+    """
     for stream in _forwards(plan, agent) if said else ():
         size, settings = found.size(stream, agent), plan.train(agent)
         full = max(1, min(settings.batch_size, size))

@@ -64,9 +64,12 @@ for _ours, _theirs in _SAME.items():
 
 
 class _Part(NamedTuple):
-    """A model in the file: how a mapping of it is written, with ``{}`` for its inside, and what the file has there.
+    """A place in the file that a pydantic model describes, as the search for a misplaced field visits it.
 
-    ``cost``: how far the file is from it: names that would have to be others, fields that would have to stand beside.
+    ``written``: the path from the start of the search to this place, as YAML, with ``{}`` where its fields go.
+    ``given``: what the file has at this place. ``cost``: how unlikely the place is: 1 for each section that the file
+    does not have yet, more for each name that would have to change and each required field that is missing.
+    ``depth``: steps from the start.
     """
 
     model: type[BaseModel]

@@ -78,4 +78,4 @@ def _allowed(kind: Any, path: Sequence[Any]) -> Iterator[Any]:
 def seconds(value: Any, where: str) -> None:
     """Raise MeshError unless a value is a time in seconds, 0 or more."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise MeshError(f"found {value!r}", where=where, instead="seconds: a number, 0 or more")
+        raise MeshError(f"found {value!r}", where=where, instead="seconds, 0 or more")
