@@ -68,9 +68,8 @@ def build(
     where = f"agents.{agent}.model"
     if spec.model is None:
         raise MeshError("this agent has no model", where=where, instead="model: {mlp: {hidden: [64]}}")
-    torch.manual_seed(seed_of(plan, agent))
-    seeds = guard.others_seeded(seed_of(plan, agent))
-    with bounded(where), torch.device(device if device == "meta" else "cpu"), seeds:
+    seeds = guard.seeded(seed_of(plan, agent))
+    with bounded(where), seeds, torch.device(device if device == "meta" else "cpu"):
         if spec.model.is_import:
             module = maker(spec.model.name, where, (nn.Module,), "nn.Module")(**spec.model.config)
         else:

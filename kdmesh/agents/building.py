@@ -80,10 +80,10 @@ def objective(host: HostState, edge: Edge) -> Any:
     _refuse_labels(host, edge)
     offer = host.registry.find("objectives", edge.objective.name)
     seed = mix(host.seed, "objective", edge.source, edge.target, edge.id)
-    torch.manual_seed(seed)
     try:
-        made = offer.make(edge.objective.config)
-        with guard.others_seeded(seed):
+        with guard.seeded(seed):
+            made = offer.make(edge.objective.config)
+        with guard.seeded(seed):
             made.setup(*_shapes(host, edge), **facts.of_stream(host, edge))
         return made.to(host.plan.train(edge.target).device)
     except MeshError as error:
@@ -222,12 +222,18 @@ def consensus(host: HostState) -> dict[str, Consensus]:
 
 def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     """One node's rule, set up for its members, seeded by its name."""
-    config, where = host.registry.check("consensus", node.rule.name, node.rule.config), f"consensus.{node.name}"
-    torch.manual_seed(mix(host.seed, "consensus", node.name))
-    try:
-        made = Consensus(node, config.model_dump(), host.blueprint.strict)
-    except Exception as error:
-        host.registry.blame("consensus", node.rule.name, error, "to be made", where)
+    with guard.seeded(mix(host.seed, "consensus", node.name)):
+        config, where = host.registry.check("consensus", node.rule.name, node.rule.config), f"consensus.{node.name}"
+        try:
+            made = Consensus(node, config.model_dump(), host.blueprint.strict)
+        except Exception as error:
+            host.registry.blame("consensus", node.rule.name, error, "to be made", where)
+        return _set_up(host, node, made)
+
+
+def _set_up(host: HostState, node: ConsensusNode, made: Consensus) -> Consensus:
+    """Tell a rule of its members."""
+    where = f"consensus.{node.name}"
     made.width = host.plan.answers.outputs(host.table) if node.labels is None else len(node.labels)
     if host.plan.task.outputs == "vocabulary":
         made.width = _width(host, node)
@@ -235,8 +241,7 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     more = {"columns": facts.columns(host, node)} if node.column else {}
     given = tuple(sent(host, edge) for edge in node.given)
     try:
-        with guard.others_seeded(mix(host.seed, "consensus", node.name)):
-            made.rule.setup(tuple(edge.source for edge in node.members), made.width, given, **more)
+        made.rule.setup(tuple(edge.source for edge in node.members), made.width, given, **more)
     except MeshError as error:
         error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
         raise

@@ -1,0 +1,121 @@
+"""Building and measuring in a host leave the generators of torch, numpy and Python as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kdmesh
+from kdmesh.plugins import registry
+
+SETTINGS: dict[str, Any] = {
+    "weighted": {"weights": [1, 2]},
+    "route": {"column": "kind", "to": {"x": "t1"}, "else": "t2"},
+    "top_k": {"k": 2},
+    "hf": None,  # of texts
+    "branched": None,
+}
+RULES = [name for name in registry().names("consensus") if name not in ("attention", "gate", "aekd", "route")]
+READS = {name: registry().find("objectives", name) for name in registry().names("objectives")}
+LOSSES = [n for n, o in READS.items() if o.reads == "logits" and not {"spans"} & set(o.needs) and n != "taught_kl"]
+MODELS = [name for name in registry().names("models") if SETTINGS.get(name, {}) is not None]
+
+
+def states() -> tuple[Any, ...]:
+    """Where the generators stand."""
+    numpy: Any = np.random.get_state()
+    return torch.get_rng_state().tolist(), numpy[1].tolist(), numpy[2:], random.getstate()
+
+
+def ref(name: str) -> Any:
+    return {name: SETTINGS[name]} if name in SETTINGS else name
+
+
+def look(opened: Any, made: kdmesh.Mesh) -> None:
+    """Open a host and look at everything in it, from generators that stand anywhere."""
+    torch.manual_seed(11)
+    np.random.seed(12)
+    random.seed(13)
+    before = states()
+    _, hosts = opened(made)
+    assert states() == before, "a build moves a generator"
+    for host in hosts.values():
+        for agent in host.agents:
+            host.evaluate(agent, "validation")
+            assert states() == before, f"evaluating {agent} moves a generator"
+        for edge in host.plan.edges:
+            if edge.source in host.agents:
+                host.publish(edge.source, "train", (edge.what,))
+                assert states() == before, f"publishing {edge} moves a generator"
+        for name in host.consensus:
+            published = [
+                host.publish(edge.source, "validation", (edge.what,)) for edge in host.plan.consensus[name].inputs
+            ]
+            host.judge(name, "validation", [], *published)
+            assert states() == before, f"judging {name} moves a generator"
+        host.describe()
+        assert states() == before, "describing moves a generator"
+
+
+def images(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    drawn = torch.Generator().manual_seed(seed)
+    return torch.randn(40, 1, 8, 8, generator=drawn), torch.randint(3, (40,), generator=drawn)
+
+
+@pytest.fixture
+def taught(mesh: Callable[..., kdmesh.Mesh]) -> Callable[..., kdmesh.Mesh]:
+    """Two teachers and a student of small images."""
+
+    def make(model: Any = None, **more: Any) -> kdmesh.Mesh:
+        model = model or {"mlp": {"hidden": [4]}}
+        data = kdmesh.data(images(0), images(1), images(2), classes=3)
+        return mesh({name: {"model": model, **more} for name in ("t1", "t2", "s")}, data=data, train={"batch_size": 8})
+
+    return make
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules(opened: Any, taught: Any, rule: str) -> None:
+    made = taught()
+    made.consensus("c", ref(rule))
+    made.flow(["t1", "t2"], "c")
+    made.flow("labels", ["t1", "t2", "s"], objective="ce")
+    made.flow("c", "s", objective="mse" if "logits" in registry().find("consensus", rule).spaces else "kl")
+    look(opened, made)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_objectives(opened: Any, taught: Any, loss: str) -> None:
+    made = taught()
+    made.flow("labels", ["t1", "t2", "s"], objective="ce")
+    made.flow("t1", "s", objective=ref(loss))
+    look(opened, made)
+
+
+@pytest.mark.parametrize("signal", ["votes", "top_k"])
+def test_signals(opened: Any, taught: Any, signal: str) -> None:
+    made = taught()
+    made.flow("labels", ["t1", "t2", "s"], objective="ce")
+    made.flow("t1", "s", objective="kl", signal=ref(signal))
+    look(opened, made)
+
+
+@pytest.mark.parametrize("view", registry().names("views"))
+def test_views(opened: Any, taught: Any, view: str) -> None:
+    made = taught(view={"augment": [view], "draws": 1})
+    made.flow("labels", ["t1", "t2", "s"], objective="ce")
+    made.flow("t1", "s", objective="kl")
+    look(opened, made)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models(opened: Any, taught: Any, model: str) -> None:
+    made = taught({model: {}})
+    made.flow("labels", ["t1", "t2", "s"], objective="ce")
+    made.flow("t1", "s", objective="kl")
+    look(opened, made)
