@@ -13,7 +13,7 @@ from kdmesh.agents.source import Source
 from kdmesh.agents.state import Blueprint
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.graph.segment import Segment
 from kdmesh.plugins import registry
 

@@ -10,7 +10,8 @@ from typing import Any
 import flow_mesh as flow
 
 from kdmesh.engine.stretch import cut
-from kdmesh.graph.plan import Plan, make_plan
+from kdmesh.graph.plan import Plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 
 

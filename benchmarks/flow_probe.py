@@ -22,7 +22,7 @@ from flow_work import BATCH, HOSTS, calls, together
 from kdmesh.agents.crossing import pack, unpack
 from kdmesh.backends import Session, parcel
 from kdmesh.engine.stretch import cut
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 
 CALLS, ARGS, BIG = 400, 32, 4 * 2**20

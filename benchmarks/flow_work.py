@@ -20,7 +20,8 @@ import flow_mesh as flow
 
 from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.engine.teach import WINDOW
 
 HOSTS = 2, 3, 4

@@ -12,7 +12,7 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec import MeshSpec
 

@@ -22,7 +22,8 @@ import throughput
 import torch
 
 from kdmesh.agents.memory import keep_memory
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 
 RUNS = 7

@@ -12,7 +12,8 @@ import statistics
 import torch
 
 from kdmesh.backends import Session
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 

@@ -37,7 +37,7 @@ from scipy import stats
 from kdmesh.backends import Session
 from kdmesh.engine.stretch import cut
 from kdmesh.engine.teach import AHEAD, WINDOW
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"

@@ -43,7 +43,7 @@ from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.stretch import whole
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.graph.program import MAIN
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse

@@ -15,11 +15,12 @@ from kdmesh.agents.crossing import unpack
 from kdmesh.agents.taps import AtExit
 from kdmesh.engine.collect import HERE, Place, is_url
 from kdmesh.engine.experiment import Experiment
-from kdmesh.engine.launch import Request
+from kdmesh.engine.request import Request
 from kdmesh.engine.resume import begun, refuse_part
 from kdmesh.errors import MeshError, nearest
 from kdmesh.files import found_at
-from kdmesh.graph.plan import Plan, make_plan
+from kdmesh.graph.plan import Plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from kdmesh.contracts.run_info import RunInfo
     from kdmesh.offers import (
         ConsensusOffer,
         DatasetOffer,
@@ -184,8 +185,8 @@ def kdmesh_metrics() -> list[MetricOffer]:  # type: ignore[empty-body]
 
 
 @hookspec
-def kdmesh_run_started(run: Any) -> None:
-    """Observe a run that is about to train: ``run`` has ``plan``, ``folder`` and ``seed``.
+def kdmesh_run_started(run: RunInfo) -> None:
+    """Observe a run that is about to train: see :class:`kdmesh.contracts.run_info.RunInfo` for what ``run`` tells.
 
     Example::
 
@@ -198,7 +199,7 @@ def kdmesh_run_started(run: Any) -> None:
 
 
 @hookspec
-def kdmesh_stage_started(run: Any, stage: str) -> None:
+def kdmesh_stage_started(run: RunInfo, stage: str) -> None:
     """Observe a stage, by its name, as its first lesson begins.
 
     Example::
@@ -212,7 +213,7 @@ def kdmesh_stage_started(run: Any, stage: str) -> None:
 
 
 @hookspec
-def kdmesh_round_finished(run: Any, stage: str, round: int, metrics: dict[str, Any]) -> None:
+def kdmesh_round_finished(run: RunInfo, stage: str, round: int, metrics: dict[str, Any]) -> None:
     """Observe one turn of a stage's program with what was measured in it.
 
     Example::
@@ -226,7 +227,7 @@ def kdmesh_round_finished(run: Any, stage: str, round: int, metrics: dict[str, A
 
 
 @hookspec
-def kdmesh_agent_evaluated(run: Any, agent: str, stream: str, metrics: dict[str, float]) -> None:
+def kdmesh_agent_evaluated(run: RunInfo, agent: str, stream: str, metrics: dict[str, float]) -> None:
     """Observe one evaluation of one agent.
 
     Example::
@@ -240,7 +241,7 @@ def kdmesh_agent_evaluated(run: Any, agent: str, stream: str, metrics: dict[str,
 
 
 @hookspec
-def kdmesh_host_lost(run: Any, host: str, error: str) -> None:
+def kdmesh_host_lost(run: RunInfo, host: str, error: str) -> None:
     """Observe a host that is gone: its process ended, was killed, or ran out of memory.
 
     Losses before `kdmesh_run_started`, as the hosts open, stand in the run's events alone.
@@ -256,7 +257,7 @@ def kdmesh_host_lost(run: Any, host: str, error: str) -> None:
 
 
 @hookspec
-def kdmesh_run_finished(run: Any, summary: dict[str, Any]) -> None:
+def kdmesh_run_finished(run: RunInfo, summary: dict[str, Any]) -> None:
     """Observe the end of a run that succeeded.
 
     Example::

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdmesh.agents.source import Source
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.imports import makes, own_source, sources
 from kdmesh.plugins import registry
 from kdmesh.spec.code import named, refuse_code, told

@@ -8,7 +8,7 @@ import pytest
 
 from kdmesh.engine.summary import best_teacher
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.report.paired import over_seeds, paired, verdict
 from kdmesh.spec import MeshSpec

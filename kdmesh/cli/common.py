@@ -135,7 +135,7 @@ def planned(args: argparse.Namespace) -> Plan:
 
 def understood(spec: MeshSpec) -> Plan:
     """Plan a mesh, and refuse what no run would do."""
-    from kdmesh.graph.plan import make_plan
+    from kdmesh.graph.planner import make_plan
     from kdmesh.graph.unrun import refuse_unrun
     from kdmesh.plugins import registry
 

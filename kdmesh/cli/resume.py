@@ -63,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
             begun["collect"], f'access, or no "collect" in {folder / "manifest.json"}: it stays here'
         )
     from kdmesh.cli.running import launch
-    from kdmesh.engine.launch import Request
+    from kdmesh.engine.request import Request
 
     request = Request(
         spec,

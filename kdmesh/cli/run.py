@@ -67,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
             what, file=args.out or "''", where="--out", instead="a folder, which is made where it is not there"
         )
     from kdmesh.cli.running import launch
-    from kdmesh.engine.launch import Request  # imports torch: only for a mesh that can be planned
+    from kdmesh.engine.request import Request  # imports torch: only for a mesh that can be planned
 
     request = Request(
         spec,

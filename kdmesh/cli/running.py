@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kdmesh.engine.experiment import Outcome
-    from kdmesh.engine.launch import Request
+    from kdmesh.engine.request import Request
 
 
 def launch(request: Request, quiet: bool) -> int:

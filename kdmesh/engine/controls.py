@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.agents.build import origin, seed_of
-from kdmesh.engine.summary import teachers_of
+from kdmesh.engine.roles import teachers_of
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.task import label_objective

@@ -18,18 +18,19 @@ from kdmesh.engine.launch import prepare, run_once, told
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
 from kdmesh.engine.resume import asked, refuse_finished
+from kdmesh.engine.roles import TAUGHT
 from kdmesh.engine.stopping import AtOnce, stoppable
-from kdmesh.engine.summary import TAUGHT
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.files import remedy
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kdmesh.engine.launch import Prepared, Request
+    from kdmesh.engine.launch import Prepared
+    from kdmesh.engine.request import Request
     from kdmesh.engine.run import Run
     from kdmesh.spec import MeshSpec
 
@@ -71,7 +72,7 @@ class Experiment:
                     refuse_finished(self.request.resume)
             with stoppable():
                 start = prepare(self.request, self.session)
-                self.outcome.folder = start.folder
+                self.request, self.outcome.folder = start.request, start.folder
                 if start.folder is not None and self.request.resume is None:
                     ending.enter_context(held(start.folder.root))
                 try:

@@ -22,7 +22,7 @@ from kdmesh.spec.yaml12 import dump
 if TYPE_CHECKING:
     from kdmesh.engine.checked import Checked
     from kdmesh.engine.collect import Place
-    from kdmesh.engine.run import Run
+    from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Plan
 
 PACKAGES = (
@@ -91,7 +91,7 @@ class Folder:
         """Write a text file."""
         write(self.root / name, value)
 
-    def agents(self, run: Run, summary: dict[str, Any]) -> None:
+    def agents(self, run: RunContext, summary: dict[str, Any]) -> None:
         """Have every host write its agents' folders, or hand them over where it does not see this one.
 
         What comparing each with its agent showed is noted in the summary, as ``export``; the sums of what was written

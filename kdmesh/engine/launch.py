@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,66 +20,23 @@ from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import IDENTITY, Folder
-from kdmesh.engine.observe import observers
-from kdmesh.engine.placing import choose_backend, settle
+from kdmesh.engine.observe import info, observers
+from kdmesh.engine.placing import choose_backend, settle, threaded
 from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import reason, remedy, write
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
-from kdmesh.spec.numbers import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from torch import nn
-
     from kdmesh.engine.checked import Checked
-    from kdmesh.engine.collect import Place
-    from kdmesh.engine.events import Listener
     from kdmesh.engine.placing import Placed
+    from kdmesh.engine.request import Request
     from kdmesh.graph.plan import Plan
-    from kdmesh.spec import MeshSpec
-    from kdmesh.streams.table import Table
-
-
-SEEDS = 1000  # the most that one run trains
-
-
-@dataclass
-class Request:
-    """What to run, and what Python gave beside the file."""
-
-    spec: MeshSpec
-    backend: str | None = None  # None: in this process where all agents together are fastest, else on Ray
-    ray_address: str | None = None
-    out: Path | None = None  # None: no folder is written
-    collect: Place | None = None  # where the folder is taken at the end: beneath it, or for a run that goes on, there
-    source_text: str | None = None
-    beside: list[str] = field(default_factory=list)  # folders with code that the file names
-    modules: dict[str, nn.Module] = field(default_factory=dict)
-    table: Table | None = None
-    listeners: tuple[Listener, ...] = ()
-    strict_signals: bool = False  # what a consensus gives is checked
-    resume: Path | None = None  # the folder of the run that goes on
-    from_start: bool = False  # a stage whose checkpoints are all damaged may begin anew
-    checkpoint_seconds: float = 60.0
-    progress_timeout: float = 600.0  # seconds without a result after which a host counts as lost
-    seeds: int = 1  # how many, from the mesh's seed on
-    controls: bool = False  # students are also trained alone, and by their best teacher only
-    at: Path | None = None  # for a part of a run: its folder, begun or not
-    within: Path | None = None  # for a part of a run: the folder of the whole
-    advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
-
-    def __post_init__(self) -> None:
-        """Refuse what Python or a command line gave and nobody can mean."""
-        seconds(self.checkpoint_seconds, "checkpoint_seconds")
-        seconds(self.progress_timeout, "progress_timeout")
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds <= SEEDS:
-            raise MeshError(f"{self.seeds!r} seeds", where="seeds", instead=f"a whole number from 1 to {SEEDS:,}")
-
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again
 
@@ -88,6 +45,7 @@ SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, r
 class Prepared:
     """A request that was checked: hosts and threads are settled, and there is a folder, if one is written."""
 
+    request: Request  # with what was settled: threads, and of a run that goes on what it was begun with
     plan: Plan
     checked: Checked
     placed: Placed
@@ -98,14 +56,15 @@ class Prepared:
 def prepare(request: Request, session: Session) -> Prepared:
     """Check a request, settle where it runs, and make its folder, or find the one that goes on."""
     if request.resume is not None:
-        request.spec = as_begun(request.spec, request.resume)
+        request = replace(request, spec=as_begun(request.spec, request.resume))
     plan = make_plan(request.spec, registry())
     checked = examine(plan, request.modules, request.table, here=request.ray_address is None)
-    here = choose_backend(plan, checked, request, session)
-    placed = settle(plan, checked, request, session)
+    here = choose_backend(plan, checked, request.modules, session, request.ray_address)
+    placed = settle(plan, checked, request.modules, session)
+    request = replace(request, spec=threaded(request.spec, placed.threads))
     if here is not None:
         placed.lines, placed.facts = [*here.lines, *placed.lines], placed.facts or here.facts
-    return Prepared(placed.plan, checked, placed, *_folder(request, placed.plan, checked, session))
+    return Prepared(request, placed.plan, checked, placed, *_folder(request, placed.plan, checked, session))
 
 
 def run_once(
@@ -157,8 +116,9 @@ def _train(
         run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds)
         run.open(*_blueprint(request, plan, checked))
         stopping.run = run
-        registry().observe("kdmesh_run_started", run=run)
-        events.listeners.append(observers(run))
+        told_of = info(run)
+        registry().observe("kdmesh_run_started", run=told_of)
+        events.listeners.append(observers(told_of))
 
         def collect(summary: dict[str, Any]) -> None:
             nonlocal extra
@@ -168,7 +128,7 @@ def _train(
             extra = finish(run) if finish is not None else None
 
         summary = run.execute(collect, ready.goes_on)
-        registry().observe("kdmesh_run_finished", run=run, summary=summary)
+        registry().observe("kdmesh_run_finished", run=told_of, summary=summary)
         seconds = round(time.perf_counter() - started, 3)
         events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)
     return summary, folder, extra

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from kdmesh.contracts.task import Chance
     from kdmesh.engine.checked import Checked
-    from kdmesh.engine.run import Run
     from kdmesh.graph.plan import Plan
 
 ADVICE = "leave the softmax out of the model, or take its input by `exit`"
@@ -94,7 +93,9 @@ def learned_nothing(described: dict[str, dict[str, Any]], owners: dict[str, str]
     ]
 
 
-def at_chance(run: Run, agents: dict[str, dict[str, Any]], described: dict[str, dict[str, Any]]) -> list[str]:
+def at_chance(
+    plan: Plan, checked: Checked, agents: dict[str, dict[str, Any]], described: dict[str, dict[str, Any]]
+) -> list[str]:
     """Say which agents are, on test, no better than to give the same answer always.
 
     ``agents``: their figures by split; ``described``: what their hosts say of them, the task's level of chance too.
@@ -102,15 +103,14 @@ def at_chance(run: Run, agents: dict[str, dict[str, Any]], described: dict[str, 
     levels: dict[Chance, list[str]] = {}
     for name, metrics in agents.items():
         chance: Chance | None = described[name].get("chance")
-        learns = run.plan.owner[name] in run.plan.trainable and run.plan.spec.agents[name].labels is None
+        learns = plan.owner[name] in plan.trainable and plan.spec.agents[name].labels is None
         if learns and chance is not None:
             by = metric(chance.metric)
             figure = by.of(metrics.get("test"))
             if figure is not None and by.gain(figure, chance.value) <= 0:
                 levels.setdefault(chance, []).append(name)
     return [
-        f"at chance, no better on test than {chance.words} ({chance.value:.4f}): {', '.join(names)}; "
-        f"{_advice(run.checked)}"
+        f"at chance, no better on test than {chance.words} ({chance.value:.4f}): {', '.join(names)}; {_advice(checked)}"
         for chance, names in levels.items()
     ]
 

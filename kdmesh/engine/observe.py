@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.contracts.run_info import RunInfo
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
+    from kdmesh.engine.context import RunContext
     from kdmesh.engine.events import Listener
-    from kdmesh.engine.run import Run
 
 
-def observers(run: Run) -> Listener:
+def info(run: RunContext) -> RunInfo:
+    """What plugins are told of a run."""
+    plan = run.plan
+    return RunInfo(plan.spec, run.seed, run.backend.name, run.folder, plan.hosts, run.roles, plan)
+
+
+def observers(run: RunInfo) -> Listener:
     """A listener that tells plugins of a run; its start and its end are told by the launch."""
     observe = registry().observe
 

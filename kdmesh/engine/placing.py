@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kdmesh.engine.checked import Checked
     from kdmesh.engine.events import Events
     from kdmesh.engine.folder import Folder
-    from kdmesh.engine.launch import Request
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
@@ -48,13 +47,11 @@ class Placed:
                 folder.json("placement.json", self.facts)
 
 
-def settle(plan: Plan, found: Checked, request: Request, session: Session) -> Placed:
-    """What a run does before it opens hosts. The request keeps the threads, for controls that are compared with it."""
+def settle(plan: Plan, found: Checked, modules: dict[str, nn.Module], session: Session) -> Placed:
+    """What a run does before it opens hosts."""
     inline = session.name == "inline"
     room = None if inline else _room(session)
-    placed = resolve(plan, found, request.modules, room or machine(), inline)
-    request.spec = _threaded(request.spec, placed.threads)
-    return placed
+    return resolve(plan, found, modules, room or machine(), inline)
 
 
 def _room(session: Session) -> Room | None:
@@ -72,7 +69,9 @@ def _room(session: Session) -> Room | None:
         ) from error
 
 
-def choose_backend(plan: Plan, found: Checked, request: Request, session: Session) -> Placed | None:
+def choose_backend(
+    plan: Plan, found: Checked, modules: dict[str, nn.Module], session: Session, ray_address: str | None = None
+) -> Placed | None:
     """Settle a session that has no backend yet: this process where everyone together is fastest, else Ray.
 
     Ray is started only where the file asks for it (hosts, or what they take of a cluster), a cluster is joined, or
@@ -81,8 +80,8 @@ def choose_backend(plan: Plan, found: Checked, request: Request, session: Sessio
     if session.name is not None:
         return None
     given = plan.spec.placement if isinstance(plan.spec.placement, dict) else {}
-    asked = request.ray_address is not None or any(isinstance(held, HostSpec) for held in given.values())
-    placed = None if asked or len(plan.hosts) > 1 else resolve(plan, found, request.modules, machine())
+    asked = ray_address is not None or any(isinstance(held, HostSpec) for held in given.values())
+    placed = None if asked or len(plan.hosts) > 1 else resolve(plan, found, modules, machine())
     if placed is None or len(placed.plan.hosts) > 1:
         session.name = "ray"
         return None
@@ -181,13 +180,13 @@ def _option(option: Option, every: int) -> dict[str, Any]:
 
 def _pinned(plan: Plan, hosts: dict[str, list[str]] | None, threads: int) -> Plan:
     """The plan with hosts, where these were open, and threads written into its mesh."""
-    spec = _threaded(plan.spec, threads)
+    spec = threaded(plan.spec, threads)
     if hosts is None:
         return replace(plan, spec=spec)
     return replace(plan, spec=spec.model_copy(update={"placement": hosts}), hosts=hosts)
 
 
-def _threaded(spec: MeshSpec, threads: int) -> MeshSpec:
+def threaded(spec: MeshSpec, threads: int) -> MeshSpec:
     """The mesh with a number for every `threads: auto`."""
     agents = {
         name: agent.model_copy(update={"train": agent.train.model_copy(update={"threads": threads})})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.budget import stage_steps
 from kdmesh.engine.events import Events
-from kdmesh.engine.summary import TAUGHT, roles, teachers_of
+from kdmesh.engine.roles import TAUGHT, roles, teachers_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,14 +10,14 @@ from kdmesh.tasks import primary
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from kdmesh.engine.stage import StageRun
+    from kdmesh.engine.home import StageHome
     from kdmesh.spec import Until
 
 
 class Rounds:
     """The record of one repetition, and whether it should end."""
 
-    def __init__(self, home: StageRun, times: int, until: Until | None, known: dict[str, Any] | None = None) -> None:
+    def __init__(self, home: StageHome, times: int, until: Until | None, known: dict[str, Any] | None = None) -> None:
         """``known``: the :meth:`state` to go on from."""
         self.home, self.run, self.stage, self.times, self.until = home, home.run, home.stage, times, until
         self.metric = primary(self.run.plan.task.name)

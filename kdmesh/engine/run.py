@@ -7,66 +7,37 @@ checkpoint, and its steps are made again, to equal bits.
 from __future__ import annotations
 
 import time
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents.guard import MOVED, SOFTENED
-from kdmesh.agents.metrics import scalars
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.budget import stage_steps
+from kdmesh.engine.context import RunContext
 from kdmesh.engine.events import LOG, progressed
-from kdmesh.engine.stage import Paused, StageRun
-from kdmesh.engine.stretch import homes
-from kdmesh.engine.summary import roles, summarise
-from kdmesh.engine.supply import Supply, sources
+from kdmesh.engine.home import Paused
+from kdmesh.engine.stage import StageRun
+from kdmesh.engine.summary import summarise
+from kdmesh.engine.supply import Supply
 from kdmesh.errors import HostLost, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-    from kdmesh.agents.guard import Oddity
     from kdmesh.agents.source import Source
     from kdmesh.agents.state import Blueprint
-    from kdmesh.backends._base import Backend
-    from kdmesh.engine.checked import Checked
-    from kdmesh.engine.checkpoint import Checkpoints
-    from kdmesh.engine.events import Events
-    from kdmesh.graph.plan import Plan, Stage
+    from kdmesh.graph.plan import Stage
 
 TRIES = 3  # times that hosts may be lost with no checkpoint written in between
 
 
-class Run:
-    """One seed of one mesh on one backend: :meth:`open` its hosts, then :meth:`execute`, which returns the summary.
+@dataclass(eq=False)
+class Run(RunContext):
+    """A run's work: :meth:`open` its hosts, then :meth:`execute`, which returns the summary."""
 
-    ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
-    two stretches. To set ``pausing`` asks every stage to write a checkpoint and stand still.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        checked: Checked,
-        backend: Backend,
-        events: Events,
-        checkpoints: Checkpoints | None = None,
-        folder: Path | None = None,
-        checkpoint_seconds: float = 60.0,
-    ) -> None:
-        self.plan, self.checked, self.backend, self.events = plan, checked, backend, events
-        self.checkpoints, self.folder, self.checkpoint_seconds = checkpoints, folder, checkpoint_seconds
-        self.seed = plan.spec.seed
-        self.supply = Supply(plan, backend)
-        self.roles = roles(plan)
-        self.stages: dict[str, StageRun] = {}
-        self.host_of = plan.host_of
-        self.pausing = False
-        self.drops = [] if folder is None else dropping.read(folder)
-        self._measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
-        self.odd: set[Oddity] = set()  # what was said of answers
-        self._losses = 0
-        self._done: set[str] = set()
+    stages: dict[str, StageRun] = field(default_factory=dict, init=False)
+    _done: set[str] = field(default_factory=set, init=False)
 
     def open(self, blueprint: Blueprint, source: Source) -> None:
         """Build every host, and anew where one is lost meanwhile."""
@@ -107,23 +78,7 @@ class Run:
                 back = True
                 self._rebuild(lost)
 
-    def call(self, agent: str, method: str, *args: Any) -> Any:
-        """Call a method of an agent's host."""
-        return self.backend.call(self.host_of[agent], method, *args)
-
-    def saved(self, agent: str) -> int:
-        """Reads from the store that spared a forward of this agent."""
-        return sum(stage.saved.get(agent, 0) for stage in self.stages.values())
-
-    def made(self, agent: str) -> int:
-        """Forwards of this agent for stages that it had finished before, or is not trained in."""
-        return sum(stage.made.get(agent, 0) for stage in self.stages.values())
-
     # -- losses ----------------------------------------------------------------------------------------------------
-
-    def progressed(self) -> None:
-        """A checkpoint was written."""
-        self._losses = 0
 
     def _rebuild(self, lost: HostLost) -> None:
         """After a loss: build every host anew, but for those that are dropped, unless an agent there says `stop`, or
@@ -131,8 +86,8 @@ class Run:
         """
         while True:
             self.events.emit("host_lost", host=lost.host, error=lost.what)
-            self._losses += 1
-            if self.checkpoints is None or self._losses > TRIES:
+            self.losses += 1
+            if self.checkpoints is None or self.losses > TRIES:
                 raise lost
             silent = {*lost.host.split(", "), *self.backend.lost()}
             hosts = [host for host in self.plan.hosts if host in silent]
@@ -159,7 +114,7 @@ class Run:
                 self.events.emit("note", text=f"not dropped but restarted: {names}; {why}")
                 continue
             at = {stage.name: folder.name if (folder := folders[stage.name]) else None for stage in left}
-            known = {name: self._measured.get(name, {}) for name in agents}
+            known = {name: self.measured.get(name, {}) for name in agents}
             self.drops.append({"agents": agents, "at": at, "known": known})
             if self.folder is not None:
                 dropping.write(self.folder, self.drops)
@@ -171,7 +126,7 @@ class Run:
         """Take every stage back to its last sound checkpoint; the hosts are new."""
         assert self.checkpoints is not None
         self.supply = Supply(self.plan, self.backend)
-        self.stages, self._done = {}, set()
+        self.stages, self.records, self._done = {}, {}, set()
         for stage in self.plan.stages:
             hosts = self.hosts(stage)
             folder = self.checkpoints.last(stage.name, self._passed, hosts)
@@ -179,7 +134,7 @@ class Run:
                 self._from_start(stage)
                 continue
             state = self.checkpoints.state(folder)
-            self.stages[stage.name] = StageRun(self, stage, steps[stage.name], (folder, state))
+            self._add(StageRun(self, stage, steps[stage.name], (folder, state)))
             self.supply.published.update((source, stream) for source, stream in state["published"])
             self.supply.remember(stage)
             self.odd.update((agent, stream, kind) for agent, stream, kind in state.get("odd", ()))
@@ -190,11 +145,8 @@ class Run:
                 yield [self.backend.call(host, "load", stage.name, part(host, folder)) for host in hosts]
                 yield [self.backend.call(host, "end", stage.name) for host in hosts]
 
-    def hosts(self, stage: Stage) -> list[str]:
-        """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
-        own = [self.host_of[agent] for agent in stage.agents if agent in self.host_of]
-        working = [homes(self.plan, lesson).values() for lesson in stage.lessons.values()]
-        return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
+    def _add(self, stage: StageRun) -> None:
+        self.stages[stage.stage.name], self.records[stage.stage.name] = stage, stage.record
 
     def _from_start(self, stage: Stage) -> None:
         """Say that a stage's work is done anew, which needs consent. Nothing to say where none was kept yet."""
@@ -238,7 +190,7 @@ class Run:
                 if stage.waits <= self._done and not self.pausing:
                     del left[name]
                     if name not in self.stages:
-                        self.stages[name] = StageRun(self, stage, steps[name])
+                        self._add(StageRun(self, stage, steps[name]))
                     active[name] = (self.stages[name].execute(), [])
                     advance(name, None)
             if not active:
@@ -252,28 +204,6 @@ class Run:
             raise KeyboardInterrupt
 
     # -- measuring -------------------------------------------------------------------------------------------------
-
-    def evaluated(self, stage: str, agent: str, stream: str, epoch: int | None, metrics: dict[str, Any]) -> None:
-        """Tell of one evaluation."""
-        if metrics:
-            self._measured.setdefault(agent, {})[stream] = metrics
-            self.events.emit(
-                "evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=scalars(metrics)
-            )
-
-    def tell_odd(self, found: Iterable[Oddity]) -> None:
-        """Say once what is odd about answers, unless the check has said it."""
-        for oddity in found:
-            if oddity not in self.odd and (oddity[2] != SOFTENED or oddity[0] not in self.checked.softmaxes):
-                self.odd.add(oddity)
-                self.events.emit("note", text=notes.on_answers(oddity))
-
-    def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
-        """Measure a consensus, formed anew on a stream from all its sources."""
-        said = {source: whats for source, whats in sources(self.plan, name).items() if source in self.host_of}
-        handles = [self.supply.publication(source, stream, whats) for source, whats in said.items()]
-        (found,) = yield [self.backend.call(self.plan.judge(name), "judge", name, stream, [], *handles)]
-        return found
 
     def _measure(self) -> Generator[list[Any], Any, dict[str, Any]]:
         """Test and validation metrics of every agent and consensus, at the very end."""

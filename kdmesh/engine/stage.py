@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine.budget import planned_updates
 from kdmesh.engine.checkpoint import HOSTS
-from kdmesh.engine.position import Position
+from kdmesh.engine.home import StageHome
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
 from kdmesh.graph.program import Publish, Repeat, Train
@@ -16,33 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from kdmesh.engine.run import Run
+    from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Stage
 
 Line = Train | Publish | Repeat
 
 
-class Paused(Exception):
-    """A stage has written its checkpoint and stands still, as it was asked to."""
-
-
-class StageRun:
+class StageRun(StageHome):
     """A stage from its start, or from a checkpoint, to its end. Generators yield handles and are sent their values."""
 
-    def __init__(self, run: Run, stage: Stage, total: int, resume: tuple[Path, dict[str, Any]] | None = None) -> None:
-        self.run, self.stage = run, stage
-        self.resume = resume
+    def __init__(
+        self, run: RunContext, stage: Stage, total: int, resume: tuple[Path, dict[str, Any]] | None = None
+    ) -> None:
         known = {} if resume is None else resume[1]
-        self.position = Position(known.get("at", ()))
+        super().__init__(run, stage, known)
+        self.resume = resume
         self.teaching = Teaching(self, total, known.get("teaching"))
-        self.records: list[dict[str, Any]] = known.get("records", [])
-        self.saved: dict[str, int] = known.get("saved", {})
-        self.made: dict[str, int] = known.get("made", {})  # forwards of finished sources for it, by agent
-        self.reason: str = known.get("reason", "")
         self._rounds: list[Rounds] = []
         self._left: list[dict[str, Any]] = known.get("rounds", [])  # of the repetitions that were under way
         self.hosts = run.hosts(stage)
-        self._written = time.monotonic()
 
     def execute(self) -> Generator[list[Any], Any, None]:
         """Run the stage."""
@@ -61,7 +54,7 @@ class StageRun:
         yield from self.publish(sent)
         sizes = yield [run.call(agent, "passed", agent, stream) for agent, stream in first]
         for (agent, _), size in zip(first, sizes, strict=True):
-            self.made[agent] = self.made.get(agent, 0) + size
+            self.record.made[agent] = self.record.made.get(agent, 0) + size
         if self.resume is None:
             yield from self.checkpoint()
         else:
@@ -74,13 +67,7 @@ class StageRun:
             for agent, values in zip(stage.agents, found, strict=True):
                 run.evaluated(stage.name, agent, "validation", None, values)
         seconds = round(time.perf_counter() - start, 3)
-        run.events.emit("stage_finished", stage=stage.name, reason=self.reason or "spent", seconds=seconds)
-
-    def publish(self, handles: list[Any]) -> Generator[list[Any], Any, None]:
-        """Wait for publications, and tell what is odd about them."""
-        for found in (yield handles):
-            if isinstance(found, list):  # of a host that read some
-                self.run.tell_odd(found)
+        run.events.emit("stage_finished", stage=stage.name, reason=self.record.reason or "spent", seconds=seconds)
 
     def _lines(self, lines: list[Line]) -> Generator[list[Any], Any, None]:
         for index in range(self.position.enter(0), len(lines)):
@@ -96,7 +83,7 @@ class StageRun:
                 yield from self._repeat(line)
         self.position.leave()
         if self.teaching.stopped >= {name for name in self.stage.weights if name in self.run.plan.spec.agents}:
-            self.reason = "stopped early"
+            self.record.reason = "stopped early"
 
     def _repeat(self, line: Repeat) -> Generator[list[Any], Any, None]:
         """Rounds, until they are spent or the sources agree."""
@@ -105,7 +92,7 @@ class StageRun:
             self.position.at(number)
             yield from self._lines(line.body)
             verdict = yield from self._rounds[-1].after(number)
-            self.reason = verdict or "spent"
+            self.record.reason = verdict or "spent"
             self.position.at(line.times + 1 if verdict else number + 1)
             yield from self.checkpoint()
             if verdict:
@@ -113,24 +100,7 @@ class StageRun:
         self.position.leave()
         self._rounds.pop()
 
-    def recorded(self, record: dict[str, Any]) -> None:
-        """Keep a round for the summary, and tell of it."""
-        self.records.append(record)
-        self.run.events.emit("round_finished", **record)
-
     # -- checkpoints -----------------------------------------------------------------------------------------------
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time to write: the run is asked to pause, or the last checkpoint is old."""
-        return self.run.pausing or time.monotonic() - self._written > self.run.checkpoint_seconds
-
-    def breathe(self) -> Generator[list[Any], Any, None]:
-        """Between two stretches: write a checkpoint where it is time; Paused where the run is asked to pause."""
-        if self.due:
-            yield from self.checkpoint()
-            if self.run.pausing:
-                raise Paused
 
     def checkpoint(self, finished: bool = False) -> Generator[list[Any], Any, None]:
         """Write where the stage stands; every host writes its part."""
@@ -144,13 +114,10 @@ class StageRun:
                 "at": self.position.path,
                 "teaching": self.teaching.state(),
                 "rounds": [rounds.state() for rounds in self._rounds],
-                "records": self.records,
-                "saved": self.saved,
-                "made": self.made,
+                **asdict(self.record),
                 "published": self.run.supply.published_of(self.stage),
-                "reason": self.reason,
                 "odd": sorted(self.run.odd),
             }
             checkpoints.complete(self.stage.name, folder, checkpoints.collect(folder, files), state)
-            self._written = time.monotonic()
+            self.written = time.monotonic()
             self.run.progressed()

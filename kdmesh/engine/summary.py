@@ -5,56 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine import notes
+from kdmesh.engine.roles import TAUGHT, teachers_of
 from kdmesh.plugins import registry
 from kdmesh.tasks import primary
 
 if TYPE_CHECKING:
-    from kdmesh.engine.run import Run
+    from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Plan
-
-
-TAUGHT = ("student", "assistant", "peer")  # roles of agents that are compared with themselves without teachers
-
-
-def teachers_of(plan: Plan, agent: str) -> list[str]:
-    """The agents whose signals reach an agent, also through consensus nodes; itself left out."""
-    found: dict[str, None] = {}
-    waiting, seen = [agent], set()
-    while waiting:
-        node = waiting.pop()
-        for edge in plan.edges:
-            if edge.target == node and edge.as_ == "target" and edge.id not in seen:
-                seen.add(edge.id)
-                if edge.source in plan.consensus:
-                    waiting.append(edge.source)
-                elif edge.source in plan.spec.agents and edge.source != agent:
-                    found[edge.source] = None
-    return [name for name in plan.spec.agents if name in found]
-
-
-def roles(plan: Plan) -> dict[str, str]:
-    """What each agent is in this mesh: roles are read off the flows."""
-    taught_by = {name: teachers_of(plan, name) for name in plan.spec.agents}
-    teaches = {name for teachers in taught_by.values() for name in teachers}
-    stage = {name: plan.stage_of(name) for name in plan.spec.agents}
-    found: dict[str, str] = {}
-    for name, teachers in taught_by.items():
-        outside = [other for other in teachers if stage[other] is not stage[name] or stage[name] is None]
-        inside = [other for other in teachers if other not in outside]
-        if plan.spec.agents[name].ema is not None:
-            found[name] = "average"
-        elif not teachers:
-            found[name] = "teacher" if name in teaches else "student" if _self_taught(plan, name) else "alone"
-        elif any(plan.spec.agents[other].ema is None for other in inside):
-            found[name] = "student" if outside else "peer"
-        else:
-            later = any(name in taught_by[o] and stage[o] is not stage[name] for o in taught_by)
-            found[name] = "assistant" if later else "student"
-    return found
-
-
-def _self_taught(plan: Plan, name: str) -> bool:
-    return any(edge.source == name == edge.target for edge in plan.edges)
 
 
 def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
@@ -80,7 +37,7 @@ def _best(plan: Plan, agents: dict[str, dict[str, Any]], names: list[str]) -> st
 
 
 def summarise(
-    run: Run,
+    run: RunContext,
     agents: dict[str, dict[str, Any]],
     consensus: dict[str, dict[str, Any]],
     described: dict[str, dict[str, Any]],
@@ -122,19 +79,19 @@ def summarise(
             *run.checked.marks,
             *map(notes.on_answers, notes.ordered(run.odd, plan.spec.agents)),
             *notes.learned_nothing(described, plan.owner),
-            *notes.at_chance(run, agents, described),
+            *notes.at_chance(plan, run.checked, agents, described),
         ],
-        "rounds": [record for stage in plan.stages for record in run.stages[stage.name].records],
+        "rounds": [record for stage in plan.stages for record in run.records[stage.name].records],
     }
 
 
-def _made(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int | None:
+def _made(run: RunContext, name: str, described: dict[str, dict[str, Any]]) -> int | None:
     """Forwards to teach, of the whole run however often it was interrupted; None of an agent that was dropped."""
     here: int | None = described[name]["forwards"]
     return None if here is None else here + run.made(name)
 
 
-def _spared(run: Run, name: str, described: dict[str, dict[str, Any]]) -> int:
+def _spared(run: RunContext, name: str, described: dict[str, dict[str, Any]]) -> int:
     """Reads from the store beyond the forwards that filled it."""
     published = sum(
         -(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.supply.published if a == name

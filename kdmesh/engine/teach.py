@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from kdmesh.agents.step import Report
-    from kdmesh.engine.stage import StageRun
+    from kdmesh.engine.home import StageHome
     from kdmesh.engine.supply import Outlet
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Lesson
@@ -27,7 +27,7 @@ SECONDS = 0.5  # length of a stretch on one host, so that progress is seen and a
 class Teaching:
     """Runs the lessons of one stage. Generators yield handles and are sent their values, so stages run side by side."""
 
-    def __init__(self, home: StageRun, total: int, known: dict[str, Any] | None = None) -> None:
+    def __init__(self, home: StageHome, total: int, known: dict[str, Any] | None = None) -> None:
         """``known``: the :meth:`state` to go on from."""
         self.home, self.run, self.stage, self.total = home, home.run, home.stage, total
         self.plan, self.backend = self.run.plan, self.run.backend
@@ -178,7 +178,7 @@ class Teaching:
         active = {edge.source for edge in lesson.edges} | {edge.stream for edge in lesson.edges}
         for outlet in self.run.supply.outlets(self.stage):
             if outlet.stale != "snapshot" and (outlet.source in active or outlet.consensus & active):
-                self.home.saved[outlet.source] = self.home.saved.get(outlet.source, 0) + steps
+                self.home.record.saved[outlet.source] = self.home.record.saved.get(outlet.source, 0) + steps
 
     # -- what happens where a period ends --------------------------------------------------------------------------
 

@@ -1,30 +1,26 @@
-"""The plan: everything that is known before a tensor exists. The engine reads this and nothing else."""
+"""A plan: everything that is known before a tensor exists. The engine reads this and nothing else."""
 
 from __future__ import annotations
 
-import gc
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from kdmesh.graph import check, hosts, private, stages, steps
-from kdmesh.graph.draw import draw
-from kdmesh.graph.edges import LABELS, PLAIN, Edge, resolve
-from kdmesh.graph.nodes import ConsensusNode, consensus_nodes
-from kdmesh.graph.program import Program, programs
-from kdmesh.graph.task import metrics_of, task_of
+from kdmesh.graph import private
+from kdmesh.graph.edges import LABELS, PLAIN
+from kdmesh.graph.program import Program
 from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from kdmesh.contracts.task import Task
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.steps import Lesson
     from kdmesh.offers import TaskOffer
-    from kdmesh.plugins import Registry
 
 
 @dataclass
@@ -127,75 +123,3 @@ class Plan:
             for name, node in self.spec.consensus.items()
         }
         return self.spec.model_copy(update={"flows": flows, "consensus": nodes})
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the cyclic garbage collector: a plan of 100,000 edges is all kept, and scanning it again costs a third."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_no_collection()
-def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
-    """Draw, check and order a mesh. Raises MeshError for whatever structure alone can tell is wrong."""
-    origins: dict[str, str] = {}
-    long = draw(spec, registry, origins)
-    edges = resolve(long, registry, origins)
-    check.agents(long, registry)
-    check.streams(long, edges, registry)
-    consensus = consensus_nodes(long, edges, registry, origins)
-    trained = {name for name, node in consensus.items() if node.trained}
-    found = stages.units(long, trained)
-    check.followed(long, found)
-    stages.default_refresh(long, edges, found, stages.structure(long, edges, found))
-    check.gradients(long, edges, found, consensus)
-    stage_of = stages.bind(long, edges, found, trained)
-    generation, waits = stages.generations(long, edges, found, stage_of)
-    check.taught(long, edges, found)
-    check.label_spaces(long, edges, consensus)
-    long, placed = hosts.place(long, edges, found.owner, consensus, registry)
-    task, metrics = task_of(long, registry), metrics_of(long, registry)
-    plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable, task, metrics)
-    readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
-    private.check_private(long, edges, plan.host_of, readers)
-    _stages(plan, found, stage_of, generation, waits)
-    check.batch_sizes(plan)
-    return plan
-
-
-def _stages(
-    plan: Plan, found: stages.Units, stage_of: dict[str, str], generation: dict[str, int], waits: dict[str, set[str]]
-) -> None:
-    """Assemble the stages with their programs and steps."""
-    agent_stage = {agent: stage_of[unit] for agent, unit in found.owner.items() if unit in stage_of}
-    written = programs(plan.spec, agent_stage)
-    weights: dict[str, list[str]] = {name: [] for name in generation}
-    for unit, name in stage_of.items():
-        weights[name].append(unit)
-    edges_of: dict[str, list[Edge]] = {name: [] for name in generation}
-    for edge in plan.edges:
-        stage_name = stage_of.get(found.of(edge.target))
-        if stage_name is not None and edge.target in plan.spec.agents:
-            edges_of[stage_name].append(edge)
-    rank = {name: number for number, name in enumerate([*plan.spec.agents, *plan.consensus])}
-    for name in sorted(generation, key=lambda stage: (generation[stage], rank[stage])):
-        units = sorted(weights[name])
-        agents = sorted((a for unit in units for a in found.agents.get(unit, ())), key=rank.__getitem__)
-        stage = Stage(name, units, agents, generation[name], waits[name], written.get(name, Program()))
-        for line in stage.program.trains():
-            only = set(units) if line.agents is None else {found.owner[agent] for agent in line.agents}
-            active = [
-                edge
-                for edge in edges_of[name]
-                if (edge.lesson is None or edge.lesson == line.lesson) and found.owner[edge.target] in only
-            ]
-            train = only | {unit for unit in units if unit not in found.owner or plan.spec.agents[unit].ema}
-            stage.lessons[line.key] = steps.lesson(line.lesson, plan.spec, active, found, plan.consensus, train, rank)
-        check.lessons(stage, edges_of[name])
-        plan.stages.append(stage)

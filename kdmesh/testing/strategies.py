@@ -7,9 +7,11 @@ from typing import Any, ClassVar, cast
 import pytest
 import torch
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.graph.canvas import Canvas
-from kdmesh.graph.plan import Plan, make_plan
+from kdmesh.graph.plan import Plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.offers import StrategyOffer
 from kdmesh.plugins import Registry, registry
 from kdmesh.spec import MeshSpec

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kdmesh.contracts.task import Task
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.offers import TaskOffer
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse

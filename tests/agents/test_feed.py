@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kdmesh.agents.feed import Feed, Lane
 from kdmesh.agents.reading import Reading
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams.stream import Stream

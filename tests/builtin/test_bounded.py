@@ -17,7 +17,7 @@ from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.engine import sizes
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams import room

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import kdmesh
 from kdmesh.agents.metrics import UNDEFINED, measure
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.metrics import (
     AUROC,
     Accuracy,

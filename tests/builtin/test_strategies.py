@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdmesh.graph.draw import draw
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load

@@ -6,7 +6,7 @@ import pytest
 
 from kdmesh.builtin.strategies.offers import STRATEGIES
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load

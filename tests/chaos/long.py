@@ -30,7 +30,8 @@ from points import KINDS, VICTIMS, Deaths, Point, deaths, mortal  # noqa: E402
 from schedule import MESHES, SEED, SHARES, Unbroken, draw, mesh, outcome, unbroken  # noqa: E402
 
 from kdmesh.backends import Session  # noqa: E402
-from kdmesh.engine.launch import Request, run_once  # noqa: E402
+from kdmesh.engine.launch import run_once  # noqa: E402
+from kdmesh.engine.request import Request  # noqa: E402
 from kdmesh.errors import MeshError  # noqa: E402
 from kdmesh.spec.yaml12 import dump  # noqa: E402
 

@@ -9,7 +9,8 @@ from points import KINDS, Counts, Point
 
 from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse, read_mesh
 
 if TYPE_CHECKING:

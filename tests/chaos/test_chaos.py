@@ -17,8 +17,9 @@ from left import holders
 from points import KINDS, VICTIMS, Counts, Deaths, Point, deaths, mortal
 from schedule import SHARES, Call, Unbroken, draw, mesh, outcome
 
-from kdmesh.engine.launch import Request, run_once
-from kdmesh.graph.plan import make_plan
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.graph.planner import make_plan
 from kdmesh.graph.segment import Segment
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse

@@ -11,7 +11,7 @@ from torch import nn
 
 import kdmesh
 from kdmesh.cli import main
-from kdmesh.engine.launch import Request
+from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, nearest
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import dump

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load

@@ -17,7 +17,7 @@ import yaml
 
 from kdmesh import hookspecs
 from kdmesh.builtin import plugin as builtin
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import KINDS, PluginFile, Registry
 from kdmesh.spec import MeshSpec
 

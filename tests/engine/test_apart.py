@@ -6,7 +6,8 @@ import pytest
 
 from kdmesh.agents import saving
 from kdmesh.engine.checkpoint import Checkpoints
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 
 SPEC = parse(

@@ -9,10 +9,9 @@ import pytest
 from kdmesh.backends import Session
 from kdmesh.engine import placing
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import Request
 from kdmesh.engine.timing import Pace
 from kdmesh.graph.assign import Room
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -29,7 +28,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, cpus: int = 4, address: str | None =
     monkeypatch.setattr(placing, "machine", lambda: Room(cpus, 0, 2.0**40))
     plan = make_plan(parse({**PEERS, **fields}), registry())
     session = Session(None, address)
-    placed = placing.choose_backend(plan, examine(plan), Request(plan.spec, ray_address=address), session)
+    placed = placing.choose_backend(plan, examine(plan), {}, session, address)
     return session.name, None if placed is None else placed.lines
 
 
@@ -72,4 +71,4 @@ def test_several_hosts_that_are_faster_are_on_ray(monkeypatch: pytest.MonkeyPatc
 def test_a_given_backend_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(parse(PEERS), registry())
     session = Session("ray")
-    assert placing.choose_backend(plan, examine(plan), Request(plan.spec), session) is None and session.name == "ray"
+    assert placing.choose_backend(plan, examine(plan), {}, session) is None and session.name == "ray"

@@ -12,7 +12,8 @@ import pytest
 
 from kdmesh.engine.checkpoint import HOSTS, MANIFEST, STATE, Checkpoints
 from kdmesh.engine.events import Events
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.spec.read import parse
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

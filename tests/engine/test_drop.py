@@ -15,10 +15,12 @@ import pytest
 from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine import dropping, teach
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.engine.stretch import cut
 from kdmesh.errors import HostLost, MeshError
-from kdmesh.graph.plan import Plan, make_plan
+from kdmesh.graph.plan import Plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.report import tables
 from kdmesh.spec import MeshSpec

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import kdmesh
-from kdmesh.engine.launch import Request, run_once
-from kdmesh.graph.plan import make_plan
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import parse, read_mesh

@@ -13,7 +13,8 @@ from torch import nn
 
 import kdmesh
 from kdmesh.engine.inputs import inputs
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.engine.resume import asked, refuse_edits
 from kdmesh.errors import MeshError
 from kdmesh.spec.read import parse

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import kdmesh
 import kdmesh.api
 from kdmesh.cli.running import launch
-from kdmesh.engine.launch import Request
+from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.spec import DataSpec
 from kdmesh.spec.read import parse

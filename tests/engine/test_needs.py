@@ -8,10 +8,11 @@ from torch import Tensor
 
 from kdmesh.agents.source import Source
 from kdmesh.builtin.objectives._base import Objective
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.engine.trial import STEPS
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.offers import ObjectiveOffer
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import kdmesh
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 
 ROUNDS, SAMPLES, CLASSES = 8, 12_000, 3
 BYTES = SAMPLES * CLASSES * 4  # of a publication: above what Ray keeps out of its store

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.hookspecs import hookimpl
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -16,7 +17,7 @@ class Notes:
 
     @hookimpl
     def kdmesh_run_started(self, run):
-        self.heard.append(f"run of {run.plan.spec.name}")
+        self.heard.append(f"run of {run.mesh.name}")
 
     @hookimpl
     def kdmesh_stage_started(self, stage):

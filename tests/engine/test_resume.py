@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kdmesh.backends.inline import InlineBackend
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import bundled, parse, read_mesh

@@ -14,10 +14,11 @@ from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.events import Events
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.engine.run import Run
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -209,7 +209,8 @@ def test_two_runs_in_one_second_have_folders_of_their_own(mesh: Any, tmp_path: P
 
 
 def test_the_file_is_kept_as_given(tmp_path: Path) -> None:
-    from kdmesh.engine.launch import Request, run_once
+    from kdmesh.engine.launch import run_once
+    from kdmesh.engine.request import Request
 
     (tmp_path / "small.yaml").write_text(MESH)
     spec = read_mesh(tmp_path / "small.yaml", ["train.steps=1"])

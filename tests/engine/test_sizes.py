@@ -16,7 +16,7 @@ from kdmesh.engine import sizes
 from kdmesh.engine.check import check, examine
 from kdmesh.errors import MeshError
 from kdmesh.graph.assign import Room
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.text.source import make_config, read_config

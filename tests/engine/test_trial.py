@@ -16,7 +16,7 @@ from kdmesh.engine import trial
 from kdmesh.engine.check import examine
 from kdmesh.engine.checked import Checked
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.objectives import Objective
 from kdmesh.offers import Config, ConsensusOffer, ObjectiveOffer, SignalOffer, ViewOffer
 from kdmesh.plugins import PluginRecord, registry

@@ -17,7 +17,8 @@ from kdmesh.agents.measure import sha256
 from kdmesh.agents.unmoved import Buffers
 from kdmesh.agents.weights import Weights
 from kdmesh.backends.inline import InlineBackend
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec import TrainSpec
 from kdmesh.spec.read import parse
 

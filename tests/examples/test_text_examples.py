@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdmesh import Mesh
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import read_mesh
 

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ConfigDict
 
 from kdmesh.builtin import plugin as builtin
-from kdmesh.graph.plan import Plan, make_plan
+from kdmesh.graph.plan import Plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.hookspecs import hookimpl
 from kdmesh.offers import Config, ConsensusOffer
 from kdmesh.plugins import Registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.spec import MeshSpec
 
 LABELS = {"from": "labels", "to": "s", "objective": "ce"}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.report.plan_text import plan_json, plan_text
 
 MESHES = [mesh for mesh in yaml.safe_load_all((Path(__file__).parent / "meshes.yaml").read_text("utf-8")) if mesh]

@@ -7,7 +7,7 @@ import pytest
 from kdmesh.builtin import plugin as builtin
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.hosts import settled
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.hookspecs import hookimpl
 from kdmesh.plugins import Registry
 from kdmesh.report.plan_text import plan_text

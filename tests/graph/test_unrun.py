@@ -6,7 +6,7 @@ import pytest
 
 from kdmesh.cli import main
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
 from kdmesh.spec.read import bundled, parse, read_mesh

@@ -21,7 +21,8 @@ from ray.cluster_utils import Cluster
 from kdmesh.backends import Session
 from kdmesh.cli.common import import_from
 from kdmesh.engine import launch
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.spec.read import parse, read_mesh
 

@@ -17,7 +17,8 @@ from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 from kdmesh.cli.common import import_from
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import read_mesh
 
 SMALL = 100 * 2**20

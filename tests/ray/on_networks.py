@@ -80,7 +80,8 @@ def main(folder: Path) -> None:
 
     import ray  # after the namespaces are made, and before kdmesh settles how an embedded one is started
 
-    from kdmesh.engine.launch import Request, run_once
+    from kdmesh.engine.launch import run_once
+    from kdmesh.engine.request import Request
     from kdmesh.spec.read import parse
     from kdmesh.spec.yaml12 import load
 

@@ -17,9 +17,10 @@ from kdmesh.agents.source import Source
 from kdmesh.agents.state import Blueprint
 from kdmesh.backends.ray import RayBackend
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.errors import HostLost, MeshError, RunFailed
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kdmesh.backends import Session
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import bundled, parse, read_mesh
 
 LONGEST, COUNTS = 2, ("epochs", "rounds", "digest_epochs")

@@ -13,11 +13,12 @@ from kdmesh.agents.source import Source
 from kdmesh.agents.state import Blueprint
 from kdmesh.engine import placing
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.engine.timing import Pace
 from kdmesh.errors import MeshError
 from kdmesh.graph.assign import Room
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -91,7 +92,7 @@ from kdmesh.agents.source import Source
 from kdmesh.backends import make_backend
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE, Command
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load
 
@@ -252,7 +253,8 @@ def test_a_signal_while_ray_starts_leaves_no_process(tmp_path):
 
 GROWING = """
 from kdmesh.backends import Session
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 
 def mesh(count):

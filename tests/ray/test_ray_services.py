@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE, Command
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load
 
@@ -77,7 +78,8 @@ def test_what_stands_is_said_and_the_run_goes_on(tmp_path, unbroken, service, op
 BETWEEN = """
 import os, signal, sys
 from kdmesh.backends import Session
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 
 data, agents = {"dataset": "digits", "train": 128}, {"a": {"model": {"mlp": {"hidden": [4]}}}}

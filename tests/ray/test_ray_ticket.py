@@ -10,7 +10,7 @@ from kdmesh.agents.state import Blueprint
 from kdmesh.backends.ticket import Missing, Refused
 from kdmesh.engine.check import examine
 from kdmesh.errors import HostLost
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.report.plan_data import plan_json
 from kdmesh.spec.read import parse, read_mesh

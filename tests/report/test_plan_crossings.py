@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kdmesh.builtin import plugin as builtin
 from kdmesh.engine.check import check
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import Registry
 from kdmesh.report.plan_text import plan_json, plan_text
 from kdmesh.signals.crossing import crosses_hidden, fewest

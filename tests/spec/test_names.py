@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.canvas import Canvas
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec import AgentSpec
 from kdmesh.spec.names import FORM, fault, folded, instead, twins

@@ -9,7 +9,8 @@ import pytest
 from text_meshes import bert, classified, gpt, llama, modelled
 
 from kdmesh.backends import Session
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import text_meshes
 
 import kdmesh
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 
 

@@ -11,7 +11,7 @@ from text_meshes import gpt, llama
 import kdmesh
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from text_meshes import bert, classified
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.engine.teach import Teaching
 from kdmesh.spec.read import parse
 

@@ -14,7 +14,7 @@ import kdmesh
 from kdmesh.agents.weights import Weights
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec import TrainSpec
 from kdmesh.spec.read import parse

@@ -12,9 +12,10 @@ from text_meshes import bert, classified, gpt, llama, modelled, tokenizer
 
 import kdmesh
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

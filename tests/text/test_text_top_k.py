@@ -11,8 +11,9 @@ from text_meshes import bert, classified, gpt, llama, modelled
 from kdmesh.agents.host import Host
 from kdmesh.backends import Session
 from kdmesh.engine.check import check
-from kdmesh.engine.launch import Request, run_once
-from kdmesh.graph.plan import make_plan
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -11,7 +11,8 @@ import pytest
 from small_texts import bpe
 from text_meshes import bert
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import bundled, parse, read_mesh
 
 LONGEST, COUNTS = 1, ("epochs", "rounds", "digest_epochs", "steps")

@@ -10,7 +10,7 @@ from text_meshes import bert, classified, gpt, modelled, write
 
 from kdmesh.engine import trial
 from kdmesh.engine.check import examine
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kdmesh.engine.launch import Request, run_once
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse, read_mesh
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import bundled, parse, read_mesh
 from kdmesh.spec.yaml12 import dump, load

@@ -1,0 +1,111 @@
+"""What the parts of a run share: the plan, the backend, the log, and what was found out so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.agents.guard import SOFTENED
+from kdmesh.agents.metrics import scalars
+from kdmesh.engine import dropping, notes
+from kdmesh.engine.roles import roles
+from kdmesh.engine.stretch import homes
+from kdmesh.engine.supply import Supply, sources
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from pathlib import Path
+
+    from kdmesh.agents.guard import Oddity
+    from kdmesh.backends._base import Backend
+    from kdmesh.engine.checked import Checked
+    from kdmesh.engine.checkpoint import Checkpoints
+    from kdmesh.engine.events import Events
+    from kdmesh.graph.plan import Plan, Stage
+
+
+@dataclass
+class StageRecord:
+    """What a stage has to tell in the summary; its checkpoints hold it.
+
+    ``records``: of its rounds; ``saved``: reads from the store that spared a forward, ``made``: forwards of sources
+    that had finished before, both by agent; ``reason``: why it ended.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    saved: dict[str, int] = field(default_factory=dict)
+    made: dict[str, int] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(eq=False)
+class RunContext:
+    """One seed of one mesh on one backend.
+
+    ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
+    two stretches. To set ``pausing`` asks every stage to write a checkpoint and stand still.
+    """
+
+    plan: Plan
+    checked: Checked
+    backend: Backend
+    events: Events
+    checkpoints: Checkpoints | None = None
+    folder: Path | None = None
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        self.seed = self.plan.spec.seed
+        self.supply = Supply(self.plan, self.backend)
+        self.roles = roles(self.plan)
+        self.host_of = self.plan.host_of
+        self.pausing = False
+        self.records: dict[str, StageRecord] = {}  # by stage
+        self.drops = [] if self.folder is None else dropping.read(self.folder)
+        self.odd: set[Oddity] = set()  # what was said of answers
+        self.measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
+        self.losses = 0  # of hosts, since a checkpoint was written
+
+    def call(self, agent: str, method: str, *args: Any) -> Any:
+        """Call a method of an agent's host."""
+        return self.backend.call(self.host_of[agent], method, *args)
+
+    def hosts(self, stage: Stage) -> list[str]:
+        """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
+        own = [self.host_of[agent] for agent in stage.agents if agent in self.host_of]
+        working = [homes(self.plan, lesson).values() for lesson in stage.lessons.values()]
+        return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
+
+    def saved(self, agent: str) -> int:
+        """Reads from the store that spared a forward of this agent."""
+        return sum(record.saved.get(agent, 0) for record in self.records.values())
+
+    def made(self, agent: str) -> int:
+        """Forwards of this agent for stages that it had finished before, or is not trained in."""
+        return sum(record.made.get(agent, 0) for record in self.records.values())
+
+    def progressed(self) -> None:
+        """A checkpoint was written."""
+        self.losses = 0
+
+    def evaluated(self, stage: str, agent: str, stream: str, epoch: int | None, metrics: dict[str, Any]) -> None:
+        """Tell of one evaluation."""
+        if metrics:
+            self.measured.setdefault(agent, {})[stream] = metrics
+            figures = scalars(metrics)
+            self.events.emit("evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=figures)
+
+    def tell_odd(self, found: Iterable[Oddity]) -> None:
+        """Say once what is odd about answers, unless the check has said it."""
+        for oddity in found:
+            if oddity not in self.odd and (oddity[2] != SOFTENED or oddity[0] not in self.checked.softmaxes):
+                self.odd.add(oddity)
+                self.events.emit("note", text=notes.on_answers(oddity))
+
+    def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
+        """Measure a consensus, formed anew on a stream from all its sources."""
+        said = {source: whats for source, whats in sources(self.plan, name).items() if source in self.host_of}
+        handles = [self.supply.publication(source, stream, whats) for source, whats in said.items()]
+        (found,) = yield [self.backend.call(self.plan.judge(name), "judge", name, stream, [], *handles)]
+        return found

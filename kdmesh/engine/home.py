@@ -1,0 +1,59 @@
+"""A stage as its lessons and rounds know it: where it stands, and what it does between two stretches."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.engine.context import StageRecord
+from kdmesh.engine.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from kdmesh.engine.context import RunContext
+    from kdmesh.graph.plan import Stage
+
+
+class Paused(Exception):
+    """A stage has written its checkpoint and stands still, as it was asked to."""
+
+
+class StageHome:
+    """One stage of a run. Generators yield handles and are sent their values."""
+
+    def __init__(self, run: RunContext, stage: Stage, known: dict[str, Any]) -> None:
+        """``known``: what a checkpoint holds of it, nothing at the start."""
+        self.run, self.stage = run, stage
+        self.position = Position(known.get("at", ()))
+        self.record = StageRecord(
+            **{name: known[name] for name in ("records", "saved", "made", "reason") if name in known}
+        )
+        self.written = time.monotonic()
+
+    def publish(self, handles: list[Any]) -> Generator[list[Any], Any, None]:
+        """Wait for publications, and tell what is odd about them."""
+        for found in (yield handles):
+            if isinstance(found, list):  # of a host that read some
+                self.run.tell_odd(found)
+
+    def recorded(self, record: dict[str, Any]) -> None:
+        """Keep a round for the summary, and tell of it."""
+        self.record.records.append(record)
+        self.run.events.emit("round_finished", **record)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write: the run is asked to pause, or the last checkpoint is old."""
+        return self.run.pausing or time.monotonic() - self.written > self.run.checkpoint_seconds
+
+    def breathe(self) -> Generator[list[Any], Any, None]:
+        """Between two stretches: write a checkpoint where it is time; Paused where the run is asked to pause."""
+        if self.due:
+            yield from self.checkpoint()
+            if self.run.pausing:
+                raise Paused
+
+    def checkpoint(self, finished: bool = False) -> Generator[list[Any], Any, None]:
+        """Write where the stage stands; every host writes its part."""
+        raise NotImplementedError

@@ -1,0 +1,54 @@
+"""What to run, and what Python or a command line gave beside the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.spec.numbers import seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from kdmesh.engine.collect import Place
+    from kdmesh.engine.events import Listener
+    from kdmesh.spec import MeshSpec
+    from kdmesh.streams.table import Table
+
+SEEDS = 1000  # the most that one run trains
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run, and what was given beside the file."""
+
+    spec: MeshSpec
+    backend: str | None = None  # None: in this process where all agents together are fastest, else on Ray
+    ray_address: str | None = None
+    out: Path | None = None  # None: no folder is written
+    collect: Place | None = None  # where the folder is taken at the end: beneath it, or for a run that goes on, there
+    source_text: str | None = None
+    beside: list[str] = field(default_factory=list)  # folders with code that the file names
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    table: Table | None = None
+    listeners: tuple[Listener, ...] = ()
+    strict_signals: bool = False  # what a consensus gives is checked
+    resume: Path | None = None  # the folder of the run that goes on
+    from_start: bool = False  # a stage whose checkpoints are all damaged may begin anew
+    checkpoint_seconds: float = 60.0
+    progress_timeout: float = 600.0  # seconds without a result after which a host counts as lost
+    seeds: int = 1  # how many, from the mesh's seed on
+    controls: bool = False  # students are also trained alone, and by their best teacher only
+    at: Path | None = None  # for a part of a run: its folder, begun or not
+    within: Path | None = None  # for a part of a run: the folder of the whole
+    advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
+
+    def __post_init__(self) -> None:
+        """Refuse what Python or a command line gave and nobody can mean."""
+        seconds(self.checkpoint_seconds, "checkpoint_seconds")
+        seconds(self.progress_timeout, "progress_timeout")
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds <= SEEDS:
+            raise MeshError(f"{self.seeds!r} seeds", where="seeds", instead=f"a whole number from 1 to {SEEDS:,}")
