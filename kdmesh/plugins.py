@@ -13,6 +13,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import decode_source, find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 from kdmesh import hookspecs
 from kdmesh.errors import MeshError, RunFailed, nearest
 from kdmesh.offers import API, Offer
+from kdmesh.spec import offered
 from kdmesh.spec.explain import explain
 from kdmesh.spec.numbers import refuse_odd_values
 
@@ -343,6 +345,10 @@ def fault(kind: str, offer: Any) -> str:
     return ""
 
 
+BUILT_IN = ("kdmesh.builtin.plugin",)
+"""Modules with hooks that are always there; by name, as installed plugins are."""
+
+
 def registry() -> Registry:
     """The registry of this process: the built-ins, every installed plugin, and those of the plugins folder."""
     return _registry(tuple(os.environ.get(name) for name in SWITCHES))
@@ -350,11 +356,9 @@ def registry() -> Registry:
 
 @cache
 def _registry(switches: tuple[str | None, ...]) -> Registry:
-    from kdmesh.builtin import plugin as builtin
-
     only, disabled, folder, strict, trace = switches
     return Registry(
-        [builtin],
+        [import_module(name) for name in BUILT_IN],
         [*entry_points(group="kdmesh"), *_files(folder or "")],
         only=only,
         disabled=disabled or "",
@@ -418,3 +422,6 @@ def _trace(outcome: pluggy.Result[Any], hook: str, impls: Any, about: Any) -> No
         end = f"raised {outcome.exception!r}" if outcome.exception is not None else "done"
         who = ", ".join(impl.plugin_name for impl in impls)
         print(f"kdmesh: trace: {hook}({', '.join(about)}) by {who}: {end}", file=sys.stderr)
+
+
+offered.ask = registry  # messages about the file name what plugins offer

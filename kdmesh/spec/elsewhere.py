@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
+from kdmesh.spec import offered
 from kdmesh.spec.annotations import alternatives, is_model
 from kdmesh.spec.base import Named
 
@@ -109,13 +110,11 @@ def elsewhere(
 
 def _as_a_name(name: str, value: Any, owner: type[BaseModel]) -> str:
     """The field in which this name is chosen, where it is one that something offered has."""
-    from kdmesh.plugins import registry
-
     for key, field in fields(owner).items():
         for member in alternatives(field.annotation):
             many = get_origin(member) is list
             ref = get_args(member)[0] if many else member
-            if is_model(ref, Named) and ref.kind and name in registry().names(ref.kind):
+            if is_model(ref, Named) and ref.kind and name in offered.names(ref.kind):
                 chosen = f"{{{name}: ...}}" if value else name
                 return f"`{key}: {f'[{chosen}]' if many else chosen}`"
     return ""
@@ -176,12 +175,10 @@ def _inside(part: _Part, value: Any) -> Iterator[_Part]:
 
 def _chosen(ref: type[Named], at: _Part, default: Any, value: Any) -> Iterator[_Part]:
     """The settings of what is chosen by name: of what the file or the default names, then of every other."""
-    from kdmesh.plugins import registry
-
     given = at.given
     usual = default.name if isinstance(default, Named) else ""
     named = given if isinstance(given, str) else next(iter(given)) if isinstance(given, dict) and given else usual
-    configs = {offer.name: offer.config for offer in registry().offers(ref.kind)} if ref.kind else dict(ref.usual)
+    configs = offered.configs(ref.kind) if ref.kind else dict(ref.usual)
     if ref.usual and named not in configs:
         configs = {named or next(iter(configs)): next(iter(configs.values()))} | configs
     for name, config in configs.items():

@@ -9,12 +9,12 @@ from kdmesh.text.peft import ADAPTER
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kdmesh.text.model import TextModel
+    from kdmesh.text.exported import Exported
 
 
 def card(
     name: str,
-    model: TextModel,
+    model: Exported,
     *,
     mesh: str,
     seed: int,
@@ -62,7 +62,7 @@ def card(
     return "\n".join(lines)
 
 
-def _licence(model: TextModel) -> str:
+def _licence(model: Exported) -> str:
     return f" (licence: {model.licence or 'not stated'})" if model.base else ""
 
 
@@ -79,7 +79,7 @@ def _referred(name: str) -> list[str]:
     ]
 
 
-def _usage(name: str, model: TextModel) -> list[str]:
+def _usage(name: str, model: Exported) -> list[str]:
     """How to run it without kdmesh."""
     auto = model.head.auto
     adapted = model.adapted == "prefix"

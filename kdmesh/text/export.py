@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-    from kdmesh.text.model import TextModel
+    from kdmesh.text.exported import Exported
 
 
 def export(
-    model: TextModel,
+    model: Exported,
     folder: Path,
     tokenizer: PreTrainedTokenizerFast,
     begin: int | None = None,
@@ -52,7 +52,7 @@ def export(
         tokenizer.save_pretrained(folder)
 
 
-def _for(model: TextModel, tokenizer: PreTrainedTokenizerFast, begin: int | None) -> PreTrainedTokenizerFast:
+def _for(model: Exported, tokenizer: PreTrainedTokenizerFast, begin: int | None) -> PreTrainedTokenizerFast:
     """The tokenizer as it goes with this model: without what a call has set, and giving only what the model takes."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.backend_tokenizer.no_truncation()
@@ -66,7 +66,7 @@ def _for(model: TextModel, tokenizer: PreTrainedTokenizerFast, begin: int | None
     return tokenizer
 
 
-def plain(model: TextModel) -> Any:
+def plain(model: Exported) -> Any:
     """The network as transformers knows it: low-rank updates merged, in a copy; a prefix left out."""
     net: Any = model.net
     if model.adapted == "lora":

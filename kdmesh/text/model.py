@@ -94,7 +94,7 @@ class TextModel(nn.Module):
         if x.positions is not None:
             raise MeshError("packed samples are for language modelling", where="text.pack", instead="pack: false")
         if self.separator is not None and takes_types(self.net):
-            more["token_type_ids"] = self._types(x)
+            more["token_type_ids"] = self.types(x)
         out = self.net(input_ids=x.ids, attention_mask=x.mask.long(), **more)
         self._probe(x, out)
         return out.logits if self.head == SEQUENCE else out.logits.flatten(0, 1)[x.units]
@@ -132,7 +132,7 @@ class TextModel(nn.Module):
                 instead="pack: false",
             )
 
-    def _types(self, x: Tokens) -> Tensor:
+    def types(self, x: Tokens) -> Tensor:
         """0 up to and with the first separator, then 1: which of two texts a token is of."""
         ends = torch.eq(x.ids, self.separator if self.separator is not None else -1).long()
         return ((ends.cumsum(1) - ends) > 0).long() * x.mask

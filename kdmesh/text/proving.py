@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from kdmesh.streams.texts import Sample, Texts
     from kdmesh.streams.tokens import Encoded, Tokens
     from kdmesh.text.encoder import Encoder
-    from kdmesh.text.model import TextModel
+    from kdmesh.text.exported import Exported
 
 
 @torch.no_grad()
-def compare(model: TextModel, root: Path, encoder: Encoder, samples: Texts, encoded: Encoded) -> Comparison:
+def compare(model: Exported, root: Path, encoder: Encoder, samples: Texts, encoded: Encoded) -> Comparison:
     """Read a folder by plain transformers, as its card says, and compare tokens and logits of ``samples``.
 
     ``encoded``: the samples as the model was given them. Twice compared: the network in the same shape, which gives the
@@ -48,7 +48,7 @@ def compare(model: TextModel, root: Path, encoder: Encoder, samples: Texts, enco
     x = x.to(like.device)
     inputs: dict[str, Tensor] = {"input_ids": x.ids, "attention_mask": x.mask.long()}
     if takes_types(model.net) and model.separator is not None and model.head != CAUSAL:
-        inputs["token_type_ids"] = model._types(x)
+        inputs["token_type_ids"] = model.types(x)
     with quiet(), still(model.net), still(theirs):
         one, two, measured = model.net(**inputs).logits, theirs(**inputs).logits, dense(model(x))
     answers = two if model.head == SEQUENCE else two.flatten(0, 1)[x.units]
@@ -59,7 +59,7 @@ def compare(model: TextModel, root: Path, encoder: Encoder, samples: Texts, enco
     return found
 
 
-def read_back(model: TextModel, root: Path) -> Any:
+def read_back(model: Exported, root: Path) -> Any:
     """The folder's model as its card says how to read it."""
     import transformers
 

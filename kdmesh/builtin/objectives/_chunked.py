@@ -8,7 +8,7 @@ within it, blocks of rows are worked on while they are in the cache.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,15 +20,26 @@ from kdmesh.signals.lazy import Lazy, Projected, blocks, dense
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kdmesh.builtin.objectives._base import Objective
-
     Facts = dict[str, Tensor | None]
 
 CHUNK = 13 * 2**22  # elements of a chunk's buffers together: 218 MB of float32
 
 
+class Descends(Protocol):
+    """What an objective gives for this: its loss, and one with the gradient at the student's logits, of some rows."""
+
+    @property
+    def forward(self) -> Callable[..., Tensor]:
+        """``forward(student, target, *, form, weights, **facts)``: the loss, a scalar."""
+
+    def descend(
+        self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
+    ) -> Tensor:
+        """``sum_i factors_i l_i`` of a few rows, whose gradient is left in ``logits``."""
+
+
 def lazily(
-    objective: Objective,
+    objective: Descends,
     student: Tensor | Lazy,
     target: Tensor | Lazy,
     *,
@@ -78,7 +89,7 @@ class _Pass:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Descends,
         student: Tensor | Lazy,
         target: Tensor | Lazy,
         form: str,

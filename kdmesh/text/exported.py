@@ -1,0 +1,31 @@
+"""What writing, describing and comparing an exported model of texts reads of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdmesh.streams.tokens import Tokens
+    from kdmesh.text.heads import Head
+
+
+class Exported(Protocol):
+    """A model of transformers with what kdmesh knows of it: see :class:`kdmesh.text.model.TextModel`."""
+
+    net: Any
+    head: Head
+    classes: int
+    max_length: int | None
+    separator: int | None
+    base: str
+    hub: bool
+    licence: str | None
+    adapted: str | None
+
+    def types(self, x: Tokens) -> Tensor:
+        """Which of two texts each token is of."""
+
+    def __call__(self, x: Tokens) -> Any:
+        """The logits of tokens."""
