@@ -14,6 +14,7 @@ from kdmesh.agents.build import build, load_weights, origin, plain_module
 from kdmesh.agents.consensus import Consensus
 from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
+from kdmesh.graph import reach
 from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.views import View
@@ -191,16 +192,13 @@ def columns(host: HostState, edge: Edge) -> int | Tensor | None:
     device = host.plan.train(edge.target).device
     if edge.classes is not None:
         return torch.tensor(edge.classes, device=device)
-    sources = leaves(host, edge) if host.plan.task.outputs == "vocabulary" and "spans" not in edge.needs else []
+    sources = (
+        reach.sources(edge, host.plan.consensus)
+        if host.plan.task.outputs == "vocabulary" and "spans" not in edge.needs
+        else []
+    )
     sizes = {outputs(host, agent)[0] for agent in (*sources, edge.target)}
     return min(sizes) if len(sizes) > 1 and edge.form != "hidden" else None
-
-
-def leaves(host: HostState, edge: Edge) -> list[str]:
-    """The agents behind an edge's source, also through consensus nodes."""
-    if edge.source in host.plan.consensus:
-        return [name for member in host.plan.consensus[edge.source].members for name in leaves(host, member)]
-    return [edge.source] if edge.source in host.plan.owner else []
 
 
 def consensus(host: HostState) -> dict[str, Consensus]:
@@ -257,7 +255,7 @@ def _width(host: HostState, node: ConsensusNode) -> int:
 
 def _around(host: HostState, node: ConsensusNode) -> list[str]:
     """The agents whose outputs a consensus combines, and those that read it column by column."""
-    heard = [name for member in node.members for name in leaves(host, member)]
+    heard = [name for member in node.members for name in reach.sources(member, host.plan.consensus)]
     readers = [edge.target for edge in node.readers if "spans" not in edge.needs]
     nodes = [host.plan.consensus[name] for name in readers if name in host.plan.consensus]
     return [*heard, *(n for n in readers if n in host.plan.owner), *(a for n in nodes for a in _around(host, n))]

@@ -21,6 +21,7 @@ from kdmesh.agents.publish import take_snapshot
 from kdmesh.agents.saving import Part
 from kdmesh.errors import RunFailed
 from kdmesh.files import aside, reason, remedy, write
+from kdmesh.graph.reach import readers
 from kdmesh.store import Key, Publication
 
 if TYPE_CHECKING:
@@ -194,9 +195,7 @@ def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]
 
 def _reads(host: HostState, stage: str, consensus: str) -> bool:
     """Whether a stage's agents read a consensus, also through another one."""
-    agents = host.plan.stage(stage).agents
-    readers = [edge.target for edge in host.plan.consensus[consensus].readers]
-    return any(r in agents or (r in host.plan.consensus and _reads(host, stage, r)) for r in readers)
+    return not set(host.plan.stage(stage).agents).isdisjoint(readers(consensus, host.plan.consensus))
 
 
 def _plain(value: Any) -> bool:

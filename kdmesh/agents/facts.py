@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.reach import speaker
 
 if TYPE_CHECKING:
     from kdmesh.agents.feed import Batch, Lane
@@ -27,15 +28,8 @@ def of_stream(host: HostState, edge: Edge) -> dict[str, Any]:
     found = {name: known[name] for name in edge.needs if name in known}
     if "tokens" in edge.needs:
         found["tokens"] = host.reading.encoder(edge.target).words()
-        found["source_tokens"] = host.reading.encoder(speaker(host.plan, edge.source)).words()
+        found["source_tokens"] = host.reading.encoder(speaker(edge.source, host.plan.consensus)).words()
     return found
-
-
-def speaker(plan: Plan, node: str) -> str:
-    """The agent in whose tokens a node speaks: itself, or, of a consensus, any of its members, which read alike."""
-    while node in plan.consensus:
-        node = plan.consensus[node].members[0].source
-    return node
 
 
 def of_batch(needs: tuple[str, ...], lane: Lane, batch: Batch, theirs: Batch | None) -> dict[str, Tensor | None]:

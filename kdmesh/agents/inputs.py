@@ -8,6 +8,7 @@ from kdmesh.agents import building, facts, rules
 from kdmesh.agents.classes import labels as known_labels
 from kdmesh.agents.step import settled
 from kdmesh.graph.edges import LABELS, Edge
+from kdmesh.graph.reach import speaker
 from kdmesh.graph.steps import Op
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import Lazy
@@ -59,7 +60,7 @@ class Inputs:
 
     def spoken(self, node: ConsensusNode, reader: str) -> Lane:
         """The lane whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
-        lane, who = self.lane(reader, node.stream), facts.speaker(self.host.plan, node.name)
+        lane, who = self.lane(reader, node.stream), speaker(node.name, self.host.plan.consensus)
         if not lane.units or self.host.reading.key(who) == self.host.reading.key(reader):
             return lane
         return self.host.feed.lane(node.stream, who, lane.device)
@@ -77,7 +78,7 @@ class Inputs:
         batch, theirs = self.batch(frame, lane), None
         assert batch is not None
         if "spans" in needs:
-            who = facts.speaker(self.host.plan, source)
+            who = speaker(source, self.host.plan.consensus)
             theirs = self.batch(frame, self.host.feed.lane(stream, who, lane.device))
         return facts.of_batch(needs, lane, batch, theirs)
 

@@ -9,6 +9,7 @@ from kdmesh.agents.forward import forward_op
 from kdmesh.agents.inputs import Inputs
 from kdmesh.agents.step import settled
 from kdmesh.agents.update import Update
+from kdmesh.graph.reach import readers
 from kdmesh.graph.steps import Op
 from kdmesh.signals.lazy import dense
 from kdmesh.store import Key
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from kdmesh.agents.state import HostState
     from kdmesh.agents.step import Frame
-    from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Lesson as LessonPlan
 
@@ -75,11 +75,9 @@ class Lesson:
         if op not in self._sent:
             nodes, here = self.host.plan.consensus, self.host.agents
 
-            def abroad(edge: Edge) -> bool:
-                return any(map(abroad, nodes[edge.target].readers)) if edge.target in nodes else edge.target not in here
-
             edges = [*self.plan.edges, *(edge for node in nodes.values() for edge in node.inputs)]
-            self._sent[op] = {e.what for e in edges if (e.source, e.stream) == (op.node, op.stream) and abroad(e)}
+            mine = [edge for edge in edges if (edge.source, edge.stream) == (op.node, op.stream)]
+            self._sent[op] = {e.what for e in mine if not here.keys() >= {*readers(e.target, nodes)}}
         return self._sent[op]
 
     def answered(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.agents import facts, guard, metrics, oddities, rules
+from kdmesh.agents import guard, metrics, oddities, rules
 from kdmesh.agents.consensus import sharpened
 from kdmesh.agents.crossing import unpack
+from kdmesh.graph.reach import speaker
 from kdmesh.signals import Signal
 from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
@@ -143,7 +144,7 @@ def _owner(host: HostState, source: str, stream: str) -> str:
     shards = host.streams[stream].shards
     if shards is not None:
         return next(name for name in shards if name in host.agents)
-    return facts.speaker(host.plan, source)
+    return speaker(source, host.plan.consensus)
 
 
 def describe(host: HostState, agent: Agent) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.files import write_json
+from kdmesh.graph.reach import closure
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
     from pathlib import Path
 
     from kdmesh.graph.edges import Edge
@@ -50,7 +51,7 @@ def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
         for lesson in stage.lessons.values():
             heard: dict[str, set[str]] = defaultdict(set)
             lost: dict[str, Edge] = {}
-            for edge in _behind(plan, lesson.edges):
+            for edge in closure(lesson.edges, plan.consensus):
                 heard[edge.target].update({edge.source} - gone if edge.as_ == "target" else ())
                 if edge.source in gone:
                     lost[edge.target] = edge
@@ -62,13 +63,3 @@ def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
                 if not heard[target] or any(not heard[target] - {reader} for reader in apart):
                     return f"nobody else teaches {target}"
     return ""
-
-
-def _behind(plan: Plan, edges: list[Edge]) -> Iterator[Edge]:
-    """A lesson's edges, and those into the consensus nodes that it reads."""
-    waiting, seen = list(edges), set[str]()
-    for edge in waiting:  # grows while it is read
-        yield edge
-        if edge.source in plan.consensus and edge.source not in seen:
-            seen.add(edge.source)
-            waiting += plan.consensus[edge.source].inputs

@@ -24,7 +24,6 @@ def prove(plan: Plan, found: Checked) -> None:
     private = {name: stream for name, stream in found.streams.items() if stream.private}
     if not private:
         return
-    readers = {name: [edge.target for edge in node.readers] for name, node in plan.consensus.items()}
     for stream in private.values():
         for measured in MEASURED:
             if measured in found.streams and _common(found.streams[measured].rows, stream.rows):
@@ -33,10 +32,10 @@ def prove(plan: Plan, found: Checked) -> None:
                     where=f"streams.{stream.name}",
                     instead="of: train",
                 )
-    owners = owners_of(plan.spec, plan.edges, readers)
+    owners = owners_of(plan.spec, plan.edges, plan.consensus)
     seen: set[tuple[str, str]] = set()
     for edge in plan.edges:
-        for agent in agents_of(edge, plan.spec, readers):
+        for agent in agents_of(edge, plan.spec, plan.consensus):
             if (edge.stream, agent) not in seen:
                 seen.add((edge.stream, agent))
                 _seen(plan, edge, agent, found.streams[edge.stream], {name: private[name] for name in owners}, owners)

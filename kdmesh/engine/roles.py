@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.graph.reach import sources
+
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
 
@@ -12,17 +14,8 @@ TAUGHT = ("student", "assistant", "peer")  # roles of agents that are compared w
 
 def teachers_of(plan: Plan, agent: str) -> list[str]:
     """The agents whose signals reach an agent, also through consensus nodes; itself left out."""
-    found: dict[str, None] = {}
-    waiting, seen = [agent], set()
-    while waiting:
-        node = waiting.pop()
-        for edge in plan.edges:
-            if edge.target == node and edge.as_ == "target" and edge.id not in seen:
-                seen.add(edge.id)
-                if edge.source in plan.consensus:
-                    waiting.append(edge.source)
-                elif edge.source in plan.spec.agents and edge.source != agent:
-                    found[edge.source] = None
+    into = (edge for edge in plan.edges if edge.target == agent and edge.as_ == "target")
+    found = {name for edge in into for name in sources(edge, plan.consensus) if name != agent}
     return [name for name in plan.spec.agents if name in found]
 
 

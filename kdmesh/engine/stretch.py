@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.graph.reach import consensus_from
 from kdmesh.graph.segment import Segment
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def homes(plan: Plan, lesson: Lesson) -> dict[Op, list[str]]:
         elif op.node not in plan.consensus:
             out[op] = []
         else:
-            heard = [op.node]
-            for node in heard:  # grows while it is read
-                heard += [edge.target for edge in plan.consensus[node].readers if edge.target in plan.consensus]
+            heard = consensus_from(op.node, plan.consensus)
             active = [edge.target for edge in lesson.edges if edge.source in heard and edge.target in host_of]
             readers = active or [edge.target for node in heard for edge in plan.consensus[node].readers]
             out[op] = list(dict.fromkeys(host_of[reader] for reader in readers if reader in host_of))

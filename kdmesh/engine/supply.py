@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import RunFailed
+from kdmesh.graph.reach import behind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from kdmesh.backends._base import Backend
     from kdmesh.graph.edges import Edge
@@ -50,7 +51,9 @@ class Supply:
         found: dict[tuple[str, str, str, str], Outlet] = {}
         edges: dict[int, Edge] = {edge.id: edge for lesson in stage.lessons.values() for edge in lesson.edges}
         for edge in edges.values():
-            for stored, through in self._stored(edge) if edge.target in self.host_of else ():
+            for stored, through in behind(edge, self.plan.consensus) if edge.target in self.host_of else ():
+                if stored.live or stored.source not in self.host_of:
+                    continue
                 key = (stored.source, self.base(stored.stream), str(stored.stale), str(stored.refresh))
                 outlet = found.setdefault(key, Outlet(*key))
                 host = self.host_of[edge.target]
@@ -60,16 +63,6 @@ class Supply:
                     outlet.whats.append(stored.what)
                 outlet.consensus.update(through)
         return list(found.values())
-
-    def _stored(self, edge: Edge, through: tuple[str, ...] = ()) -> Iterator[tuple[Edge, tuple[str, ...]]]:
-        """The edges behind this one that leave an agent (not a dropped one) and are not live, with the consensus nodes
-        on the way.
-        """
-        if edge.source in self.plan.consensus and edge.source not in through:
-            for member in self.plan.consensus[edge.source].inputs:
-                yield from self._stored(member, (*through, edge.source))
-        elif edge.source in self.host_of and not edge.live:
-            yield edge, through
 
     def base(self, stream: str) -> str:
         """The stream whose samples a replayed stream repeats."""
@@ -162,8 +155,7 @@ class Supply:
 def sources(plan: Plan, consensus: str) -> dict[str, dict[str, None]]:
     """The agents behind a consensus, also through another one, and what each sends it."""
     out: dict[str, dict[str, None]] = {}
-    for edge in plan.consensus[consensus].inputs:
-        nested = edge.source in plan.consensus
-        for source, whats in (sources(plan, edge.source) if nested else {edge.source: {edge.what: None}}).items():
-            out.setdefault(source, {}).update(whats)
+    for into in plan.consensus[consensus].inputs:
+        for edge, _ in behind(into, plan.consensus):
+            out.setdefault(edge.source, {})[edge.what] = None
     return out

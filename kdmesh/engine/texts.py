@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.graph.edges import LABELS
-from kdmesh.report.plan_crossings import readers
+from kdmesh.graph.reach import readers, sources
 from kdmesh.signals.crossing import crosses_hidden
 from kdmesh.streams.stream import without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from kdmesh.engine.checked import Checked
@@ -57,7 +54,7 @@ def read(plan: Plan, found: Checked) -> None:
 def _learns(plan: Plan, found: Checked) -> None:
     """Refuse a flow whose target has no token to answer for: its stream's answers are all cut off."""
     for edge in plan.edges if plan.task.rows == "units" else ():
-        for agent in (edge.target, *_agents(plan, edge)):
+        for agent in (edge.target, *sources(edge, plan.consensus)):
             if agent not in plan.spec.agents or "hidden" in (edge.reads, edge.form):
                 continue
             rows = found.streams[edge.stream].rows_for(agent) if edge.stream in found.streams else None
@@ -143,7 +140,7 @@ def notes(plan: Plan, found: Checked) -> list[str]:
             said.append(f"{name}'s chat template does not write {what}, which {count} {every} have")
     for edge in plan.edges if plan.task.outputs == "vocabulary" else ():
         if edge.target in plan.spec.agents and edge.form != "hidden" and "spans" not in edge.needs:
-            sizes = {found.shapes[agent, ""][0] for agent in (*_agents(plan, edge), edge.target)}
+            sizes = {found.shapes[agent, ""][0] for agent in (*sources(edge, plan.consensus), edge.target)}
             if len(sizes) > 1:
                 least = min(sizes)
                 said.append(f"{edge} compares the first {least:,} of {max(sizes):,} outputs, renormalised")
@@ -160,7 +157,7 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
             continue
         kinds = found.shapes[edge.source, ""][0]
         rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
-        batch = max((plan.train(name).batch_size for name in readers(plan, edge)), default=0)
+        batch = max((plan.train(name).batch_size for name in readers(edge.target, plan.consensus)), default=0)
         size = int(rows.double().mean().item() * batch) if edge.live else int(rows.sum())
         apart, whole = size * width + kinds * width, size * kinds
         when = "a step" if edge.live else f"each publication ({edge.refresh})"
@@ -193,11 +190,11 @@ def compare(plan: Plan, found: Checked) -> None:
     if not found.reading.texts:
         return
     for edge in plan.edges:
-        for source in _agents(plan, edge) if edge.target in plan.spec.agents else ():
+        for source in sources(edge, plan.consensus) if edge.target in plan.spec.agents else ():
             if "spans" not in edge.needs and (plan.task.rows == "units" or _per_token(found, edge, source)):
                 _same_rows(plan, found, (source, edge.target), edge, "an objective for unlike tokenizers: uld, span")
     for node in plan.consensus.values() if plan.task.rows == "units" else ():
-        first, *others = ((name, edge) for edge in node.inputs for name in _agents(plan, edge))
+        first, *others = ((name, edge) for edge in node.inputs for name in sources(edge, plan.consensus))
         for name, edge in others:
             _same_rows(plan, found, (first[0], name), edge, "from each a flow of its own, with objective uld or span")
         for edge in node.readers if node.space == "gradient" else ():
@@ -214,15 +211,6 @@ def _same_rows(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge, in
     _same_tokens(plan, found, ends, edge, instead)
     if edge.form != "hidden" and plan.task.outputs == "vocabulary":
         _same_vocabulary(plan, found, ends, edge)
-
-
-def _agents(plan: Plan, edge: Edge) -> Iterator[str]:
-    """The agents behind an edge's source, also through consensus nodes."""
-    if edge.source in plan.consensus:
-        for member in plan.consensus[edge.source].members:
-            yield from _agents(plan, member)
-    elif edge.source != LABELS:
-        yield edge.source
 
 
 def _per_token(found: Checked, edge: Edge, source: str) -> bool:

@@ -10,13 +10,13 @@ from kdmesh.engine.timing import trains
 from kdmesh.graph import hosts
 from kdmesh.graph.assign import Problem, Rates, Room, Task, Work
 from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.graph.reach import behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kdmesh.engine.checked import Checked
     from kdmesh.engine.timing import Paces
-    from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.steps import Lesson, Op
 
@@ -99,8 +99,8 @@ def _publications(
     read: dict[str, dict[tuple[str, str], dict[str, None]]] = {}  # refresh -> (source, stream) -> readers
     for lesson in stage.lessons.values():
         for edge in lesson.edges:
-            for stored in _stored(plan, edge):
-                if stored.stale == "publish":
+            for stored, _ in behind(edge, plan.consensus):
+                if stored.source in plan.spec.agents and not stored.live and stored.stale == "publish":
                     readers = read.setdefault(stored.refresh or "once", {})
                     readers.setdefault((stored.source, stored.stream), {})[edge.target] = None
     for refresh, sources in read.items():
@@ -116,15 +116,6 @@ def _publications(
             tasks += [Task(reader, (0.0, 0.0), (number,)) for reader in ends]
         if tasks:
             yield Work(stage.name, _times(plan, found, stage, refresh), tuple(tasks), pipelined=False)
-
-
-def _stored(plan: Plan, edge: Edge, path: tuple[str, ...] = ()) -> Iterator[Edge]:
-    """The edges behind this one, also through consensus nodes, whose signals are read from the store."""
-    if edge.source in plan.consensus and edge.source not in path:
-        for member in plan.consensus[edge.source].inputs:
-            yield from _stored(plan, member, (*path, edge.source))
-    elif edge.source in plan.spec.agents and not edge.live:
-        yield edge
 
 
 def _times(plan: Plan, found: Checked, stage: Stage, refresh: str) -> int:

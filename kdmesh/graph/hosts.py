@@ -62,8 +62,7 @@ def parts(
     union = nx.utils.UnionFind(spec.agents)
     for agents, _ in groups(spec, edges, owner, consensus):
         union.union(*agents)
-    readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
-    for agents in private.users(spec, edges, readers).values():
+    for agents in private.users(spec, edges, consensus).values():
         union.union(*agents)
     found: dict[str, list[str]] = {}
     for name in spec.agents:

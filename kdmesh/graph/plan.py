@@ -74,8 +74,7 @@ class Plan:
     @cached_property
     def users(self) -> dict[str, list[str]]:
         """By private stream that is not divided: the agents that see its samples."""
-        readers = {name: [edge.target for edge in node.readers] for name, node in self.consensus.items()}
-        return private.users(self.spec, self.edges, readers)
+        return private.users(self.spec, self.edges, self.consensus)
 
     def train(self, agent: str) -> TrainSpec:
         """The training settings of an agent's weights."""

@@ -54,8 +54,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     long, placed = hosts.place(long, edges, found.owner, consensus, registry)
     task, metrics = task_of(long, registry), metrics_of(long, registry)
     plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable, task, metrics)
-    readers = {name: [edge.target for edge in node.readers] for name, node in consensus.items()}
-    private.check_private(long, edges, plan.host_of, readers)
+    private.check_private(long, edges, plan.host_of, consensus)
     _stages(plan, found, stage_of, generation, waits)
     check.batch_sizes(plan)
     return plan

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from kdmesh.errors import MeshError
+from kdmesh.graph import reach
 from kdmesh.graph.sources import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kdmesh.graph.edges import Edge
+    from kdmesh.graph.reach import Nodes
     from kdmesh.spec import MeshSpec
 
 MEASURED = ("validation", "test")
@@ -34,7 +36,7 @@ def divided(spec: MeshSpec, name: str) -> bool:
     return any(spec.streams[part].shards for part in (name, *below(spec, name)) if part in spec.streams)
 
 
-def users(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> dict[str, list[str]]:
+def users(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, list[str]]:
     """By private stream without shards: the agents that see its samples, in a stream that is taken from it as well."""
     private = private_streams(spec)
     whole = {name for name in private if not divided(spec, name)}
@@ -42,17 +44,17 @@ def users(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> d
     for edge in edges if whole else ():
         if edge.stream in whole:
             for name in {edge.stream, *below(spec, edge.stream)} & whole:
-                found[name].update(dict.fromkeys(agents_of(edge, spec, readers)))
+                found[name].update(dict.fromkeys(agents_of(edge, spec, consensus)))
     return {name: [agent for agent in spec.agents if agent in seen] for name, seen in found.items()}
 
 
-def agents_of(edge: Edge, spec: MeshSpec, readers: dict[str, list[str]]) -> list[str]:
+def agents_of(edge: Edge, spec: MeshSpec, consensus: Nodes) -> list[str]:
     """The agents that see the samples of an edge's stream because of it."""
-    return [*([edge.source] if edge.source in spec.agents else []), *_ends(edge.target, readers)]
+    return [*([edge.source] if edge.source in spec.agents else []), *reach.readers(edge.target, consensus)]
 
 
-def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], readers: dict[str, list[str]]) -> None:
-    """Refuse what would carry private samples, or signals made on them, away. ``readers``: of each consensus."""
+def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], consensus: Nodes) -> None:
+    """Refuse what would carry private samples, or signals made on them, away."""
     private = private_streams(spec)
     if not private:
         return
@@ -63,7 +65,7 @@ def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], re
                 where=f"streams.{name}.of",
                 instead="of: train",
             )
-    for edge, target, sharded in crossing(spec, edges, readers):
+    for edge, target, sharded in crossing(spec, edges, consensus):
         if sharded or host_of[target] != host_of[edge.source]:
             raise MeshError(
                 f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
@@ -71,7 +73,7 @@ def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], re
                 where=edge.where,
                 instead="teach on a stream that is not private (a public or transfer split)",
             )
-    for name, agents in users(spec, edges, readers).items():
+    for name, agents in users(spec, edges, consensus).items():
         apart = sorted({host_of[agent] for agent in agents})
         if len(apart) > 1:
             raise MeshError(
@@ -80,23 +82,23 @@ def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], re
                 where=f"streams.{name}",
                 instead=f"shards: {{of: [{', '.join(agents)}]}}, or place them on one host",
             )
-    owners = owners_of(spec, edges, readers)
+    owners = owners_of(spec, edges, consensus)
     for edge in edges:
         if edge.stream not in private:
             for name, own in owners.items():
                 some, every = _shared(spec, name, edge.stream)
-                for agent in agents_of(edge, spec, readers) if some else ():
+                for agent in agents_of(edge, spec, consensus) if some else ():
                     if agent not in own or (every and len(own) > 1 and divided(spec, name)):
                         refuse(edge, agent, f"samples of {edge.stream!r}", name)
 
 
-def owners_of(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> dict[str, list[str]]:
+def owners_of(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, list[str]]:
     """By private stream, whose its samples are: the owners of its shards, or who sees it.
 
     A stream that is not divided is left out if what it is taken from is private, and then says it all.
     """
     private, found = private_streams(spec), dict[str, list[str]]()
-    seen = users(spec, edges, readers)
+    seen = users(spec, edges, consensus)
     for name in private:
         chain = [spec.streams[part] for part in (name, *below(spec, name)) if part in spec.streams]
         shards = next((stream.shards for stream in chain if stream.shards is not None), None)
@@ -115,13 +117,13 @@ def refuse(edge: Edge, agent: str, what: str, name: str) -> NoReturn:
     )
 
 
-def crossing(spec: MeshSpec, edges: list[Edge], readers: dict[str, list[str]]) -> Iterator[tuple[Edge, str, bool]]:
+def crossing(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> Iterator[tuple[Edge, str, bool]]:
     """The edges on private streams, each with an agent whom its signal reaches, and whether its agents own shards."""
     private = private_streams(spec)
     sharded = {name for name in private if divided(spec, name)}
     for edge in edges if private else ():
         if edge.stream in private and edge.source in spec.agents:
-            for target in _ends(edge.target, readers):
+            for target in reach.readers(edge.target, consensus):
                 if target != edge.source:
                     yield edge, target, edge.stream in sharded
 
@@ -146,11 +148,3 @@ def _whole(spec: MeshSpec, name: str) -> bool:
     stream = spec.streams[name]
     whole = stream.size is None and stream.only is None and stream.without is None
     return whole and (stream.shards is None or stream.shards.by != "class")
-
-
-def _ends(node: str, readers: dict[str, list[str]]) -> list[str]:
-    """The agents that a signal sent to a node reaches, through any number of consensus nodes."""
-    reached = [node]
-    for name in reached:  # grows while it is read
-        reached += [reader for reader in readers.get(name, ()) if reader not in reached]
-    return [name for name in reached if name not in readers]

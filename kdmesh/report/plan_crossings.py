@@ -9,12 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.graph.reach import readers
 from kdmesh.signals.crossing import crosses_hidden, fewest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
 
@@ -35,7 +33,7 @@ def crossings(plan: Plan, offered: Registry) -> list[Row]:
         if known is None or edge.form == "hidden":
             continue
         width, outputs = known
-        most = max((plan.train(name).batch_size for name in readers(plan, edge)), default=0)
+        most = max((plan.train(name).batch_size for name in readers(edge.target, plan.consensus)), default=0)
         row = found.setdefault(
             (edge.source, edge.what, edge.stream if edge.live else f"{edge.stream} {edge.refresh}"),
             {"from": edge.source, "to": [], "stream": edge.stream, "refresh": edge.refresh, "live": edge.live,
@@ -45,15 +43,6 @@ def crossings(plan: Plan, offered: Registry) -> list[Row]:
         row["to"] += [edge.target] if edge.target not in row["to"] else []
         row["samples"] = max(row["samples"], most)
     return [_chosen(row) for row in found.values()]
-
-
-def readers(plan: Plan, edge: Edge) -> Iterator[str]:
-    """The agents that an edge's values reach, also through consensus nodes."""
-    if edge.target in plan.spec.agents:
-        yield edge.target
-    else:
-        for reader in plan.consensus[edge.target].readers:
-            yield from readers(plan, reader)
 
 
 def said(row: Row) -> str:

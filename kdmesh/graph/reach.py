@@ -1,0 +1,74 @@
+"""Which agents' signals reach which agents, also through consensus nodes that combine other consensus nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.graph.edges import LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+
+    Nodes = Mapping[str, ConsensusNode]
+
+
+def behind(edge: Edge, nodes: Nodes, *, members: bool = False) -> Iterator[tuple[Edge, tuple[str, ...]]]:
+    """Walk back from an edge to the edges whose signals it carries, and the consensus nodes on the way to each.
+
+    An edge that leaves no consensus is itself. ``members``: only what is combined; else also what informs a rule. An
+    edge is given once for each way that leads to it, depth first, in declared order.
+    """
+    yield from _behind(edge, nodes, members, ())
+
+
+def _behind(
+    edge: Edge, nodes: Nodes, members: bool, through: tuple[str, ...]
+) -> Iterator[tuple[Edge, tuple[str, ...]]]:
+    node = nodes.get(edge.source)
+    if node is None:
+        yield edge, through
+    elif node.name not in through:
+        for inner in node.members if members else node.inputs:
+            yield from _behind(inner, nodes, members, (*through, node.name))
+
+
+def sources(edge: Edge, nodes: Nodes) -> list[str]:
+    """The agents whose signals are combined into an edge's, each once, in declared order; none behind labels."""
+    ends = (found.source for found, _ in behind(edge, nodes, members=True))
+    return list(dict.fromkeys(end for end in ends if end != LABELS))
+
+
+def closure(edges: Iterable[Edge], nodes: Nodes) -> list[Edge]:
+    """Some edges, and those into the consensus nodes that they leave, each once."""
+    found, seen = list(edges), set[str]()
+    for edge in found:  # grows while it is read
+        if edge.source in nodes and edge.source not in seen:
+            seen.add(edge.source)
+            found += nodes[edge.source].inputs
+    return found
+
+
+def readers(name: str, nodes: Nodes) -> list[str]:
+    """The agents that a signal sent to ``name`` reaches: itself, or those behind a consensus, each once."""
+    found: dict[str, None] = {}
+    for node in consensus_from(name, nodes):
+        found.update((edge.target, None) for edge in nodes[node].readers if edge.target not in nodes)
+    return list(found) if name in nodes else [name]
+
+
+def consensus_from(name: str, nodes: Nodes) -> list[str]:
+    """The consensus nodes that a signal sent to ``name`` passes, itself first if it is one, each once."""
+    found = [name] if name in nodes else []
+    for node in found:  # grows while it is read
+        found += [edge.target for edge in nodes[node].readers if edge.target in nodes and edge.target not in found]
+    return found
+
+
+def speaker(name: str, nodes: Nodes) -> str:
+    """The agent in whose tokens a node speaks: itself, or, of a consensus, any of its members, which read alike."""
+    while name in nodes:
+        name = nodes[name].members[0].source
+    return name
