@@ -70,7 +70,7 @@ class Experiment:
                 ending.enter_context(held(self.request.resume))
                 if self.finish is None:  # another process may have finished it just before we held it
                     refuse_finished(self.request.resume)
-            with stoppable():
+            with stoppable() as self.stopping:
                 start = prepare(self.request, self.session)
                 self.request, self.outcome.folder = start.request, start.folder
                 if start.folder is not None and self.request.resume is None:
@@ -108,6 +108,8 @@ class Experiment:
 
     def _attempt(self, part: str, make: Callable[[], Any]) -> Any:
         """Make a part. None where it failed, and the others may not: where there are any, and hosts and disk work."""
+        if self.stopping.asked:  # in the part before, which had no stretch left to pause after
+            raise KeyboardInterrupt
         try:
             return make()
         except RunFailed as error:

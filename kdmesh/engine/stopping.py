@@ -27,6 +27,7 @@ class Stopping:
     def __init__(self, finished: bool = False) -> None:
         self.finished = finished
         self.run: Run | None = None
+        self.asked = False  # a signal asked to pause, whether or not the run had still a stretch to pause after
 
     def __call__(self, number: int, _: Any) -> None:
         """Handle a signal."""
@@ -36,7 +37,7 @@ class Stopping:
             return
         if self.run is None or self.run.pausing or self.run.folder is None:
             raise AtOnce
-        self.run.pausing = True
+        self.run.pausing = self.asked = True
         print("\nkdmesh: stopping after the running stretch; again: at once", file=sys.stderr, flush=True)
 
 
@@ -53,3 +54,5 @@ def stoppable(finished: bool = False) -> Iterator[Stopping]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+            if isinstance(handler, Stopping):  # of the whole, of which this was a part
+                handler.asked = handler.asked or stopping.asked

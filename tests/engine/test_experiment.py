@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,26 @@ def test_broken_off_anywhere_it_ends_with_the_table_of_the_unbroken_one(command:
         assert printed(out) == printed(whole) and tables(folder) == tables(root)
     code, _, said = command("resume", str(folder))
     assert code == 2 and "this run has finished" in said
+
+
+def test_a_signal_in_the_last_stretch_of_a_part_begins_no_other(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdmesh.agents.host import Host
+
+    saved = Host.save_agent
+
+    def save(self: Host, *args: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(Host, "save_agent", saved)
+        return saved(self, *args)
+
+    monkeypatch.setattr(Host, "save_agent", save)
+    code, _, said = command("run", "mesh.yaml", "--out", "runs", *ASKED)
+    (root,) = tmp_path.glob("runs/*/*")
+    assert code == 130 and said.splitlines()[-1].startswith("kdmesh: interrupted; go on with: kdmesh resume"), said
+    assert (root / "seeds" / "0" / "summary.json").exists()
+    assert not (root / "seeds" / "0" / "controls").exists() and not (root / "seeds" / "1").exists()
 
 
 def test_a_folder_holds_every_part_and_a_part_points_to_the_whole(command: Any, tmp_path: Path) -> None:
@@ -347,8 +368,6 @@ def test_a_finished_run_that_lost_a_file_is_completed_to_equal_bytes(command: An
 
 @pytest.mark.slow
 def test_killed_in_a_control_it_ends_with_the_table_of_the_unbroken_one(tmp_path: Path) -> None:
-    import signal
-
     from commands import Command
 
     (tmp_path / "whole").mkdir()
