@@ -21,7 +21,7 @@ Packed = list[tuple[str, Any, str]]
 Bundle = dict[Any, Packed]
 VALUE = ""
 WEIGHT, BIAS = "#weight", "#bias"  # of the layer that makes logits of hidden rows, where these cross instead
-INDEX, TAIL, COLUMNS = "#index", "#tail", "#columns"  # behind the name of top-k logits
+INDEX, TAIL, COLUMNS, RULED_OUT = "#index", "#tail", "#columns", "#ruled out"  # behind the name of top-k logits
 
 
 def pack(value: tuple[Tensor | Lazy, dict[str, Any]], only: Container[str] | None = None) -> Packed:
@@ -48,6 +48,8 @@ def _parts(name: str, value: Tensor | Lazy) -> Iterator[tuple[str, Tensor]]:
         yield name + INDEX, value.index
         yield name + TAIL, value.tail
         yield name + COLUMNS, torch.tensor(value.shape[1])
+        if value.ruled_out is not None:
+            yield name + RULED_OUT, value.ruled_out
     else:
         yield name, value.dense() if isinstance(value, Lazy) else value
 
@@ -59,7 +61,8 @@ def unpack(bundle: Bundle, device: torch.device) -> dict[Any, Any]:
         values: dict[str, Any] = {name: _tensor(array, dtype, device) for name, array, dtype in packed}
         for name in [name.removesuffix(INDEX) for name in values if name.endswith(INDEX)]:
             index, tail, columns = (values.pop(name + part) for part in (INDEX, TAIL, COLUMNS))
-            values[name] = Sparse(values[name], index, tail, int(columns))
+            ruled_out = values.pop(name + RULED_OUT, None)
+            values[name] = Sparse(values[name], index, tail, int(columns), ruled_out)
         value: Any
         value, weight, bias = values.pop(VALUE, None), values.pop(WEIGHT, None), values.pop(BIAS, None)
         if weight is not None and value is not None:

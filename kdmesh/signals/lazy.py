@@ -67,6 +67,10 @@ class Lazy:
         """The same with other rows of the tensors of :meth:`apart`."""
         raise NotImplementedError(f"{type(self).__name__} must take other tensors")
 
+    def joined(self, others: Sequence[Lazy]) -> Lazy:
+        """Its rows and those of others of its kind, one after the other."""
+        return self.of(*(torch.cat(parts) for parts in zip(*map(apart, (self, *others)), strict=True)))
+
     def narrow(self, vocabulary: int) -> Lazy:
         """The first so many columns."""
         raise NotImplementedError(f"{type(self).__name__} must narrow its columns")
@@ -260,7 +264,10 @@ def again(value: Tensor | Lazy, rows: Sequence[Tensor]) -> Tensor | Lazy:
 
 def joined(values: Sequence[Tensor | Lazy]) -> Tensor | Lazy:
     """The rows of several values of one kind, one after the other."""
-    return again(values[0], [torch.cat(parts) for parts in zip(*map(apart, values), strict=True)])
+    first, *others = values
+    if isinstance(first, Lazy):
+        return first.joined([value for value in others if isinstance(value, Lazy)])
+    return torch.cat([value for value in values if isinstance(value, Tensor)])
 
 
 def narrowed(value: Tensor | Lazy, columns: int) -> Tensor | Lazy:

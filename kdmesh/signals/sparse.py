@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from kdmesh.signals.crossing import LARGE
 from kdmesh.signals.lazy import Lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Sparse(Lazy):
@@ -18,14 +23,27 @@ class Sparse(Lazy):
     The convention: the tail's mass is spread evenly over the other columns, so that a row is a distribution and no mass
     is lost. Lost is what stood in the tail: a reader learns that it is flat. So is a row's offset, which a softmax does
     not see and a comparison of logits themselves does. Elsewhere the k columns are compared alone, renormalised, which
-    teaches more certainty than the source has; or with one bucket for the rest, of which only the sum is taught. A
-    column that the source rules out (-inf) has its share of the tail too.
+    teaches more certainty than the source has; or with one bucket for the rest, of which only the sum is taught.
+
+    A column that the source rules out (a logit of -inf) gets nothing of the tail and stays at -inf. Which these are is
+    sent along, a bit a column: ``ruled_out [N, columns / 8]`` (uint8; :func:`packed`), None where there are none.
 
     An ``index`` from ``columns`` on is of a column that was narrowed away. No gradient passes.
     """
 
-    def __init__(self, values: Tensor, index: Tensor, tail: Tensor, columns: int) -> None:
-        self.values, self.index, self.tail = values, index, tail
+    def __init__(
+        self,
+        values: Tensor,
+        index: Tensor,
+        tail: Tensor,
+        columns: int,
+        ruled_out: Tensor | None = None,
+        *,
+        narrowed: bool = True,
+    ) -> None:
+        """``narrowed``: whether an index may be of a column that was narrowed away."""
+        self.values, self.index, self.tail, self.ruled_out = values, index, tail, ruled_out
+        self.narrowed = narrowed
         super().__init__(torch.Size((len(values), columns)), values.dtype, values.device, False)
 
     @classmethod
@@ -39,6 +57,7 @@ class Sparse(Lazy):
         buffer = torch.empty((most, columns), dtype=logits.dtype, device=logits.device)
         values = torch.empty((count, k), dtype=dtype, device=logits.device)
         index, tail = torch.empty_like(values, dtype=torch.int32), values.new_empty(count)
+        ruled_out: Tensor | None = None
         for start in range(0, count, step):
             at = slice(start, min(start + step, count))
             out = buffer[: at.stop - start]
@@ -48,7 +67,14 @@ class Sparse(Lazy):
             mass = rows.logsumexp(1)
             values[at], index[at] = best - mass[:, None], places
             tail[at] = rows.scatter(1, places, float("-inf")).logsumexp(1) - mass
-        return cls(values, index, tail, columns)
+            least = rows.amin()
+            if ruled_out is None and least.device.type != "meta" and bool(least.isneginf()):
+                ruled_out = _nowhere(count, columns, values.device)
+            if ruled_out is not None:
+                ruled_out[at] = packed(
+                    rows.scatter(1, places, 0.0).isneginf()
+                )  # those that are named say so themselves
+        return cls(values, index, tail, columns, ruled_out, narrowed=False)
 
     def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Rows of log-probabilities over all columns."""
@@ -57,32 +83,55 @@ class Sparse(Lazy):
             out = rest.new_empty(len(rest), self.shape[1])
         with torch.no_grad():
             out.copy_(rest[:, None].expand_as(out))
+            if self.ruled_out is not None:
+                out.masked_fill_(unpacked(self.ruled_out[start:stop], self.shape[1]), float("-inf"))
+            if not self.narrowed:
+                return out.scatter_(1, index.long(), values)
             row, at = (index < self.shape[1]).nonzero(as_tuple=True)
             out[row, index[row, at].long()] = values[row, at]
         return out
 
     def _rest(self, at: slice) -> Tensor:
-        """The log-probability of each column that is not named, by row."""
-        others = self.shape[1] - (self.index[at] < self.shape[1]).sum(1)
-        return self.tail[at] - others.clamp_min(1).to(self.dtype).log()
+        """The log-probability of each column that is neither named nor ruled out, by row."""
+        return self.tail[at] - self._others(at, self.shape[1]).clamp_min(1).to(self.dtype).log()
+
+    def _others(self, at: slice, columns: int) -> Tensor:
+        """How many of the first so many columns are neither named nor ruled out, by row."""
+        others = columns - (self.index[at] < columns).sum(1)
+        return others if self.ruled_out is None else others - unpacked(self.ruled_out[at], columns).sum(1)
 
     def apart(self) -> tuple[Tensor, ...]:
-        """Columns' log-probabilities and numbers, and the tail."""
-        return self.values, self.index, self.tail
+        """Columns' log-probabilities and numbers, the tail, and what is ruled out, if anything is."""
+        found = self.values, self.index, self.tail
+        return found if self.ruled_out is None else (*found, self.ruled_out)
 
     def of(self, *rows: Tensor) -> Sparse:
         """Other rows over as many columns."""
-        values, index, tail = rows
-        return Sparse(values, index, tail, self.shape[1])
+        values, index, tail, *ruled_out = rows
+        return Sparse(values, index, tail, self.shape[1], *ruled_out, narrowed=self.narrowed)
+
+    def joined(self, others: Sequence[Lazy]) -> Lazy:
+        """Its rows and those of others, one after the other; some may rule nothing out."""
+        parts = [part for part in (self, *others) if isinstance(part, Sparse)]
+        if all(part.ruled_out is None for part in parts):
+            return super().joined(others)
+        first, *more = [part._with_bits() for part in parts]
+        return super(Sparse, first).joined(more)
+
+    def _with_bits(self) -> Sparse:
+        if self.ruled_out is not None:
+            return self
+        return self.of(*self.apart(), _nowhere(len(self), self.shape[1], self.device))
 
     def narrow(self, vocabulary: int) -> Sparse:
         """The first so many columns, renormalised; the others' share of the tail goes with them."""
         kept = self.index < vocabulary
-        others = (vocabulary - kept.sum(1)).to(self.dtype)
+        others = self._others(slice(None), vocabulary).to(self.dtype)
         tail = self._rest(slice(None)) + others.log()
         tail = torch.where(others > 0, tail, float("-inf"))  # also where nothing was in the tail before
         mass = torch.cat([self.values.where(kept, float("-inf")), tail[:, None]], 1).logsumexp(1)
-        return Sparse(self.values - mass[:, None], self.index, tail - mass, vocabulary)
+        bits = None if self.ruled_out is None else packed(unpacked(self.ruled_out, vocabulary))
+        return Sparse(self.values - mass[:, None], self.index, tail - mass, vocabulary, bits, narrowed=True)
 
     def detach(self) -> Sparse:
         """Itself: no gradient passes."""
@@ -91,3 +140,21 @@ class Sparse(Lazy):
     def to(self, device: torch.device | str) -> Sparse:
         """The same on a device."""
         return self if torch.device(device) == self.device else self.of(*(part.to(device) for part in self.apart()))
+
+
+def packed(mask: Tensor) -> Tensor:
+    """A mask ``[N, V]`` as bits, ``[N, ceil(V / 8)]`` uint8; the lowest bit is of the first column."""
+    short = -mask.shape[1] % 8
+    bits = torch.nn.functional.pad(mask, (0, short)).view(len(mask), -1, 8)
+    return (bits.to(torch.uint8) << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpacked(bits: Tensor, columns: int) -> Tensor:
+    """The mask ``[N, columns]`` of such bits, which may be of more columns."""
+    mask = (bits[..., None] >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
+    return mask.flatten(1)[:, :columns].bool()
+
+
+def _nowhere(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Bits that rule out nothing."""
+    return torch.zeros((rows, -(-columns // 8)), dtype=torch.uint8, device=device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ class Publication:
             yield "index", self.values.index
             yield "tail", self.values.tail
             yield "columns", torch.tensor(self.values.shape[1])
+            if self.values.ruled_out is not None:
+                yield "ruled_out", self.values.ruled_out
         else:
             assert isinstance(self.values, Tensor)
             yield "values", self.values
@@ -75,11 +77,12 @@ class Publication:
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Publication:
         """What :meth:`tensors` took apart."""
-        values: Tensor | Lazy = tensors["values"]
+        values: Any = tensors["values"]
         if "weight" in tensors:
             values = Projected(tensors["values"], tensors["weight"], tensors.get("bias"))
         elif "index" in tensors:
-            values = Sparse(tensors["values"], tensors["index"], tensors["tail"], int(tensors["columns"]))
+            index, tail, ruled_out = tensors["index"], tensors["tail"], tensors.get("ruled_out")
+            values = Sparse(values, index, tail, int(tensors["columns"]), ruled_out)
         return cls(values, tensors.get("present"), 0, tensors.get("starts"))
 
 

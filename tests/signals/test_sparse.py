@@ -24,11 +24,11 @@ def logits(rows, columns, seed=0):
 
 
 def reference(whole, k):
-    """Row by row, without the code under test: the k largest probabilities, the others' sum shared evenly."""
+    """Row by row, without the code under test: the k largest probabilities, the sum of others that are not 0 evenly."""
     found = whole.softmax(1)
-    for row in found:
+    for row, asked in zip(found, whole, strict=True):
         order = sorted(range(len(row)), key=lambda column: -row[column].item())
-        rest = order[k:]
+        rest = [column for column in order[k:] if asked[column] > -torch.inf]
         if rest:
             row[rest] = sum(row[column].item() for column in rest) / len(rest)
     return found
@@ -45,6 +45,48 @@ def test_rows_are_distributions_with_a_flat_tail(columns, k, rows, seed):
     torch.testing.assert_close(made.exp().sum(1), torch.ones(rows, dtype=torch.float64))
     if k == columns:
         torch.testing.assert_close(made, whole.log_softmax(1))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    columns=st.integers(1, 20),
+    k=st.integers(1, 20),
+    narrow=st.integers(1, 20),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_what_a_source_rules_out_gets_no_mass(columns, k, narrow, share, seed):
+    k, narrow, whole = min(k, columns), min(narrow, columns), logits(4, columns, seed)
+    mask = torch.rand(4, columns, generator=torch.Generator().manual_seed(seed)) < share
+    mask[torch.arange(4), torch.arange(4) % narrow] = False  # a row says something, also of the first columns
+    mask[3] = False
+    whole.masked_fill_(mask, -torch.inf)
+    value, left = Sparse.top(whole, k), torch.arange(4) % 3
+    made = value.dense()
+    torch.testing.assert_close(made.exp(), reference(whole, k))
+    assert torch.equal(made.isneginf(), mask) and (value.ruled_out is None) == (not mask.any())
+    torch.testing.assert_close(value.narrow(narrow).dense(), made[:, :narrow].log_softmax(1))
+    plain = Sparse.top(logits(2, columns), k)
+    for parts in ([value, plain], [plain, value], [plain, plain]):
+        assert torch.equal(joined(parts).dense(), torch.cat([part.dense() for part in parts]))
+    back, _ = unpack({0: pack((value.take(left), {}))}, CPU)[0]
+    kept = Publication.of(dict(Publication(value, None, 1).tensors())).values.take(left)
+    assert torch.equal(back.dense(), made[left]) and torch.equal(kept.dense(), made[left])
+    student = logits(4, columns, seed + 1).masked_fill(mask, -torch.inf).requires_grad_()
+    loss = ForwardKL(temperature=2.0)(student, made)
+    p, log_q = (reference(whole, k).log() / 2).softmax(1), (student / 2).log_softmax(1)
+    expected = torch.where(mask, 0.0, p * (p.log() - log_q).masked_fill(mask, 0.0)).sum() * 4 / 4
+    torch.testing.assert_close(loss, expected)
+    found, slope = (torch.autograd.grad(one, student)[0] for one in (loss, expected))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, slope)
+
+
+def test_a_row_that_rules_out_all_says_nothing_and_is_nan():
+    """As its softmax is."""
+    whole = logits(2, 9).index_fill_(0, torch.tensor([1]), -torch.inf)
+    made = Sparse.top(whole, 2).dense()
+    assert made[0].isfinite().all() and made.softmax(1)[1].isnan().all()
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class TopK:
     """``make(logits [N, C]) -> Sparse [N, C]``: the k likeliest columns; the rest of the mass evenly over the others.
 
+    Outputs that the source rules out (-inf) get nothing of it.
+
     The readers' temperature softens that distribution, which is not the source's at this temperature: a flat tail gains
     more. No gradient passes.
     """
