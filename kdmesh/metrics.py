@@ -10,12 +10,16 @@ from kdmesh.builtin.metrics.confusion_matrix import ConfusionMatrix
 from kdmesh.builtin.metrics.ece import ECE
 from kdmesh.builtin.metrics.loss import Loss
 from kdmesh.builtin.metrics.macro_f1 import MacroF1
+from kdmesh.builtin.metrics.mae import MeanAbsoluteError
+from kdmesh.builtin.metrics.mse import MeanSquaredError
 from kdmesh.builtin.metrics.per_class_accuracy import PerClassAccuracy
+from kdmesh.builtin.metrics.r2 import R2
 from kdmesh.contracts.metric import Answers, Metric, own_classes
 
 __all__ = [
     "AUROC",
     "ECE",
+    "R2",
     "Accuracy",
     "Answers",
     "BalancedAccuracy",
@@ -23,6 +27,8 @@ __all__ = [
     "ConfusionMatrix",
     "Loss",
     "MacroF1",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "Metric",
     "PerClassAccuracy",
     "own_classes",

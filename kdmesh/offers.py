@@ -60,6 +60,8 @@ class StrategyOffer(Offer):
 class ObjectiveOffer(Offer):
     """A loss. ``reads``: the signal it compares; ``forms``: which target forms it accepts.
 
+    ``labels``: with form `labels`, the kinds that it reads: `classes`, ``[B]`` int64, or `values`, ``[B, T]`` float32.
+
     ``needs``: what else of the batch it is called with, as keywords of these names: ``labels [B]`` (int64; refused on
     unlabelled streams), ``ids [B]`` (int64, the samples' stable ids, for a memory of its own). Between agents that read
     texts each in their own tokens, ``spans``: then ``spans [N, 3]`` and ``source_spans [M, 3]`` say what the N rows of
@@ -80,13 +82,15 @@ class ObjectiveOffer(Offer):
 class ConsensusOffer(Offer):
     """A rule that combines several signals into one.
 
-    ``needs_labels``: it is given the labels of the batch; ``stateful``, ``trained``: it has buffers, or weights, that
-    change, so that one host owns it. ``partial``: its sources may know different classes; a class that a source does
+    ``answers``: the kinds of answers that it can combine, scores of `classes` or plain `values`. ``needs_labels``: it
+    is given the labels of the batch; ``stateful``, ``trained``: it has buffers, or weights, that change, so that one
+    host owns it. ``partial``: its sources may know different classes; a class that a source does
     not know has the logit ``-inf``. ``needs_column``: the setting that names a column of the data; ``setup`` then gets
     ``columns``, the column's different values as text, and each call ``column [B]``, int64, their numbers (-1: none).
     """
 
     kind: ClassVar[str] = "consensus"
+    answers: tuple[str, ...] = ("classes",)  # of: classes, values
     needs_labels: bool = False
     stateful: bool = False
     trained: bool = False

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
     from kdmesh.offers import MetricOffer, TaskOffer
 
-__all__ = ["Chance", "Figure", "Task", "definitions", "figure", "metric", "most_frequent", "primary", "recorded"]
+__all__ = [
+    "Chance",
+    "Figure",
+    "Task",
+    "definitions",
+    "figure",
+    "metric",
+    "most_frequent",
+    "primary",
+    "probabilistic",
+    "recorded",
+]
 
 MEANING = {
     "agreement": "share of samples, or tokens, of which two sources have the same likeliest class; mean over pairs",
@@ -71,6 +82,12 @@ def recorded(figures: Mapping[str, object]) -> Figure:
     """By which metric a round was recorded, which has a figure of every agent under its name."""
     known = set(registry().names("metrics"))
     return next((metric(name) for name in figures if name in known), primary(None))
+
+
+def probabilistic(task: str | None) -> bool:
+    """Whether a task's answers are scores of classes, which have probabilities."""
+    offer: TaskOffer = registry().find("tasks", task or DEFAULT_TASK, "task")
+    return "probs" in offer.spaces
 
 
 def primary(task: str | None) -> Figure:

@@ -138,7 +138,14 @@ def refuse_table(table: Any) -> None:
             raise ValueError(f"its x is not finite in row {int((~x.isfinite().flatten(1).all(1)).nonzero()[0])}")
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise ValueError(f"its classes is {count!r}, not how many classes there are")
-    if y is not None:
+    if isinstance(y, Tensor) and y.is_floating_point():
+        if y.dtype != torch.float32 or y.dim() != 2 or len(y) != len(x) or not y.shape[1]:
+            raise ValueError(f"its y is {told(y)}, not values [{len(x)}, T] of torch.float32")
+        if not y.isfinite().all():
+            raise ValueError(f"its y is not finite in row {int((~y.isfinite().all(1)).nonzero()[0])}")
+        if count:
+            raise ValueError(f"its y are values, and it has {count} classes")
+    elif y is not None:
         if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
             raise ValueError(f"its y is {told(y)}, not a label of torch.int64 for each of {len(x)} samples")
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < count:

@@ -34,6 +34,11 @@ def refuse(plan: Plan, table: Table) -> None:
                 where="task",
                 instead=f"task: {' or '.join(fit)}, or another label column",
             )
+    for name, agent in plan.spec.agents.items():
+        if agent.labels is not None and task.labels != "classes":
+            raise MeshError(
+                f"task {task.name} has no classes", where=f"agents.{name}.labels", instead="leave `labels` out"
+            )
     try:
         plan.answers.refuse(table)
     except Exception as error:

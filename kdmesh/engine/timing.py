@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build
@@ -154,7 +154,8 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
     logits, _ = clone.forward(clone.see(x, ids, 0))
     marks.append(_now(clone))
     clone.weights.zero()
-    loss = cross_entropy(dense(logits).float(), y)
+    made = dense(logits).float()
+    loss = mse_loss(made, y) if y.is_floating_point() else cross_entropy(made, y)
     loss.item()  # a run reads its losses too
     loss.backward()
     marks.append(_now(clone))

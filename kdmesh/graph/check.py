@@ -14,6 +14,7 @@ from kdmesh.spec.data import SPLITS
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.stages import Units
+    from kdmesh.offers import TaskOffer
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
@@ -97,8 +98,10 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
             )
         if "test" in reached:
             raise MeshError("test data teaches nobody", where=where, instead="train, or transfer")
+    task = task_of(spec, registry)
     for edge in edges:
-        if "spans" in edge.needs and edge.objective and task_of(spec, registry).source != "tokens":
+        _answers(edge, task, registry)
+        if "spans" in edge.needs and edge.objective and task.source != "tokens":
             raise MeshError(
                 f"objective {edge.objective.name!r} compares stretches of text, and this mesh models none",
                 where=f"{edge.where}.objective",
@@ -116,6 +119,32 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
                 f"stream {edge.stream!r} has no labels to learn from",
                 where=f"{edge.where}.stream",
                 instead="a labelled stream, or a flow from a teacher",
+            )
+
+
+def _answers(edge: Edge, task: TaskOffer, registry: Registry) -> None:
+    """Refuse an objective that does not read the task's labels, or that compares probabilities where there are none."""
+    offer = registry.find("objectives", edge.objective.name) if edge.objective is not None else None
+    if offer is not None and edge.source == LABELS and task.labels not in offer.labels:
+        raise MeshError(
+            f"objective {offer.name!r} does not read labels that are {task.labels}, as those of task {task.name}: it "
+            f"reads labels that are {' or '.join(offer.labels)}",
+            where=f"{edge.where}.objective",
+            instead=f"{task.objective}, the loss of this task",
+        )
+    if "probs" not in task.spaces:
+        if offer is not None and offer.reads == "logits" and "probs" in offer.forms:
+            raise MeshError(
+                f"objective {offer.name!r} compares probabilities, and answers of task {task.name} are {task.labels}",
+                where=f"{edge.where}.objective",
+                instead=f"{task.objective}, or another one that compares answers as they are",
+            )
+        if edge.form == "probs" and edge.made is not None:
+            raise MeshError(
+                f"the signal {edge.made.name!r} is made of probabilities, and answers of task {task.name} are "
+                f"{task.labels}",
+                where=f"{edge.where}.signal",
+                instead="leave it out",
             )
 
 

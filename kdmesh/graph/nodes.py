@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.task import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,15 +124,24 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
     _named(node, registry, where)
     readers = [edge for edge in node.readers if edge.objective is not None]
     offers = [registry.find("objectives", edge.objective.name) for edge in readers if edge.objective]
+    task = task_of(spec, registry)
+    if task.labels not in offer.answers:
+        raise MeshError(
+            f"rule {node.rule.name!r} combines answers about {' or '.join(offer.answers)}, and those of task "
+            f"{task.name} are {task.labels}",
+            where=f"{where}.rule",
+            instead=f"one of: {', '.join(o.name for o in registry.offers('consensus') if task.labels in o.answers)}",
+        )
+    spaces = [space for space in offer.spaces if space in task.spaces]
     if not node.space:
         plain = not all("probs" in reader.forms for reader in offers) or any(other.space != "probs" for other in outer)
         wanted = "logits" if plain else "probs"
-        node.space = wanted if wanted in offer.spaces else offer.spaces[0]
-    if node.space not in offer.spaces:
+        node.space = next((space for space in (wanted, *spaces) if space in spaces), "")
+    if node.space not in spaces:
         raise MeshError(
             f"rule {node.rule.name!r} does not work in space {node.space!r}",
             where=f"{where}.space",
-            instead=f"one of: {', '.join(offer.spaces)}",
+            instead=f"one of: {', '.join(spaces)}",
         )
     if bool(node.given) != offer.inputs:
         raise MeshError(

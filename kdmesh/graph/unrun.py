@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
-    from kdmesh.spec import AgentSpec, StreamSpec
+    from kdmesh.spec import AgentSpec, ProgramItem, StreamSpec
 
 LATER = "is understood, and not run by this version"
 OUT = "leave it out"
@@ -35,6 +35,8 @@ OWN = ("weights", "seed", "init_of")
 def refuse_unrun(plan: Plan, registry: Registry) -> None:
     """Raise MeshError for the first thing in a mesh that no run would do, or that would do nothing."""
     _text(plan)
+    for number, item in enumerate(plan.spec.program):
+        _until(plan, item, f"program.{number}")
     for name, stream in plan.spec.streams.items():
         _stream(stream, f"streams.{name}")
     for name, agent in plan.spec.agents.items():
@@ -68,6 +70,15 @@ def _set(part: BaseModel, *names: str) -> str:
         if getattr(part, name) != fields[name].get_default(call_default_factory=True):
             return name
     return ""
+
+
+def _until(plan: Plan, item: ProgramItem, where: str) -> None:
+    """Rounds that end by agreement, of sources whose answers can agree."""
+    if item.until is not None and not plan.task.decides:
+        what = f"answers of task {plan.task.name} are {plan.task.labels}, of which no two sources agree"
+        raise MeshError(what, where=f"{where}.until", instead=OUT)
+    for number, line in enumerate(item.do or ()):
+        _until(plan, line, f"{where}.do.{number}")
 
 
 def _text(plan: Plan) -> None:

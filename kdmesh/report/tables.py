@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from kdmesh.report import layout
 from kdmesh.report.paired import ACCURACY, on_test
-from kdmesh.tasks import Figure, metric, primary, recorded
+from kdmesh.tasks import Figure, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
 FOLDED = 16  # cells that a column of text keeps before other columns make room
@@ -144,7 +144,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
         Column("forwards\nmade", "made", _count, spare=4),
         Column("forwards\nsaved", "saved", _count, spare=4),
     ]
-    notes = [AT_ONE] if rows else []
+    notes = [AT_ONE] if rows and probabilistic(summary.get("task")) else []
     notes += ["* the best by validation of a student's own teachers"] if chosen else []
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")

@@ -51,7 +51,7 @@ def own_part(
     return replace(
         table,
         x=x,
-        y=None if table.y is None else torch.where(blank, NOBODY, table.y),
+        y=None if table.y is None else torch.where(blank.view(-1, *[1] * (table.y.dim() - 1)), NOBODY, table.y),
         columns={
             name: ["" if hide else value for value, hide in zip(values, gone, strict=True)]
             for name, values in table.columns.items()

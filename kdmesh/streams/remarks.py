@@ -66,10 +66,10 @@ def _unscaled(table: Table) -> list[str]:
 
 
 def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:
-    if table.y is None:
+    if table.strata is None:
         return []
     found, names = [], table.labels
-    there = table.y[table.y >= 0].unique()
+    there = table.strata[table.strata >= 0].unique()
     if len(there) == 1:
         found.append("every sample is of one class: there is nothing to learn")
     if table.classes > 2 and len(table) < FEW * len(there):
@@ -81,7 +81,7 @@ def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:
         if len(group) > 1:
             found.append(f"classes that differ in blanks or capitals only: {_some([repr(name) for name in group])}")
     if "train" in streams and len(there) > 1:
-        learned = table.y[streams["train"].rows].unique()
+        learned = table.strata[streams["train"].rows].unique()
         never = int(table.classes - len(there))
         if never:
             found.append(

@@ -36,8 +36,8 @@ def shard(rows: Tensor, table: Table, spec: ShardSpec, seed: int, where: str = "
         raise MeshError(f"shards of {spec.of}", where=f"{where}.of", instead="agents, each named once")
     if len(rows) < agents:
         raise MeshError(f"{len(rows)} samples for {agents} agents", where=where, instead="fewer agents or more samples")
-    if spec.by in ("dirichlet", "class") and table.y is None:
-        raise MeshError(f"`by: {spec.by}` needs labels", where=f"{where}.by", instead="iid or column")
+    if spec.by in ("dirichlet", "class") and table.strata is None:
+        raise MeshError(f"`by: {spec.by}` needs labels that are classes", where=f"{where}.by", instead="iid or column")
     parts = {"iid": _iid, "dirichlet": _dirichlet, "class": _by_class, "column": _by_column}[spec.by](
         rows, table, spec, seed, where
     )
@@ -108,7 +108,7 @@ def _by_column(rows: Tensor, table: Table, spec: ShardSpec, seed: int, where: st
 
 def _classes(rows: Tensor, table: Table, seed: int) -> dict[int, Tensor]:
     """The rows of each class that is present, each class in a seeded order."""
-    assert table.y is not None
-    y = table.y[rows]
+    assert table.strata is not None
+    y = table.strata[rows]
     members = {int(c): rows[y == c] for c in y.unique()}
     return {c: own[permutation(len(own), seed, "class", c)] for c, own in members.items()}

@@ -40,7 +40,7 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
     def take(name: str, size: Share, source: Tensor, left: Tensor) -> None:
         count = count_of(size, len(source), f"data.{name}", available=len(left))
         if count:
-            splits[name] = draw(left, count, table.y if spec.stratify else None, spec.seed, "split", name)
+            splits[name] = draw(left, count, table.strata if spec.stratify else None, spec.seed, "split", name)
 
     test, validation = official.get("test"), official.get("validation")
     if test is not None:

@@ -123,7 +123,7 @@ def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataS
     rows = _filter(base.rows, spec, table, where)
     if spec.size is not None:
         count = count_of(spec.size, len(rows), f"{where}.size")
-        rows = draw(rows, count, table.y if data.stratify else None, data.seed, "stream", name)
+        rows = draw(rows, count, table.strata if data.stratify else None, data.seed, "stream", name)
     if not len(rows):
         raise MeshError(f"no sample of {base.name} is left", where=where, instead="keep more classes")
     stream.rows = rows
@@ -145,12 +145,13 @@ def _filter(rows: Tensor, spec: StreamSpec, table: Table, where: str) -> Tensor:
     for key, classes in (("only", spec.only), ("without", spec.without)):
         if classes is None:
             continue
-        if table.y is None:
-            raise MeshError("the data set has no labels to choose by", where=f"{where}.{key}")
+        if table.strata is None:
+            missing = "labels" if table.y is None else "classes"
+            raise MeshError(f"the data set has no {missing} to choose by", where=f"{where}.{key}")
         beyond = [c for c in classes if not 0 <= c < table.classes]
         if beyond:
             raise MeshError(
                 f"no class {beyond[0]}", where=f"{where}.{key}", instead=f"classes 0 .. {table.classes - 1}"
             )
-        rows = rows[torch.isin(table.y[rows], torch.tensor(classes, dtype=torch.int64), invert=key == "without")]
+        rows = rows[torch.isin(table.strata[rows], torch.tensor(classes, dtype=torch.int64), invert=key == "without")]
     return rows

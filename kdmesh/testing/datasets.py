@@ -48,8 +48,16 @@ class DatasetContract(Contract):
     def test_labels_are_in_range(self, table: Table) -> None:
         """Int64 labels ``[N]`` in ``0 .. classes - 1``, or none; class names, if any, one per class.
 
+        Or finite values ``[N, T]`` of float32, and no class.
+
         Texts that nothing classifies have 0 classes.
         """
+        if table.y is not None and table.y.is_floating_point():
+            assert table.classes == 0 and not table.labels, "values have no classes"
+            assert table.y.dtype == torch.float32 and table.y.dim() == 2, f"y is {table.y.dtype} {tuple(table.y.shape)}"
+            assert len(table.y) == len(table) and table.y.shape[1], f"{tuple(table.y.shape)} for {len(table)} samples"
+            assert table.y.isfinite().all(), "y is not finite everywhere"
+            return
         assert table.classes >= (0 if table.is_text and table.y is None else 1)
         assert len(table.labels) in (0, table.classes), f"{len(table.labels)} names for {table.classes} classes"
         if table.y is not None:

@@ -106,7 +106,7 @@ class ObjectiveContract(Contract):
         own, other = self.shapes(offer)
         student = torch.randn(BATCH, *own, generator=made, dtype=torch.float64)
         target = torch.randn(BATCH, *other, generator=made, dtype=torch.float64)
-        if form == "labels":
+        if form == "labels" and "classes" in offer.labels:
             return student, torch.randint(own[0], (BATCH,), generator=made)
         return student, (target / temperature).softmax(-1) if form == "probs" else target
 
@@ -116,7 +116,7 @@ class ObjectiveContract(Contract):
             student, target = self.sides(offer, form, temperature)
             for scale in (1.0, 50.0):
                 other = target * scale if form in ("logits", "hidden") else target
-                other = other if form == "labels" else other.float()
+                other = other.float() if other.is_floating_point() else other
                 for dtype in (torch.float32, torch.bfloat16):
                     value = loss((student * scale).to(dtype), other, form)
                     assert value.shape == (), f"form {form}: the loss has shape {tuple(value.shape)}"

@@ -36,6 +36,9 @@ BERT = {
 }
 DECLARED = {
     ("metrics", "accuracy"): {"best": 1.0},
+    ("metrics", "r2"): {"best": 1.0},
+    ("metrics", "mse"): {"best": 0.0},
+    ("metrics", "mae"): {"best": 0.0},
     ("metrics", "loss"): {"best": 0.0},
     ("metrics", "ece"): {"best": 0.0},
     ("metrics", "balanced_accuracy"): {"best": 1.0},

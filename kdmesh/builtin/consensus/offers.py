@@ -56,6 +56,7 @@ class RouteConfig(Config):
 ROOM = "kdmesh.builtin.consensus"
 WEIGHTS = ("probs", "logits", "loss")  # rules that give a weight per source
 VALUES = ("probs", "logits")
+BOTH = ("classes", "values")  # what is combined may be answers about
 YIN = "Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, 2018"
 CONSENSUS = [
     ConsensusOffer(
@@ -64,6 +65,7 @@ CONSENSUS = [
         summary="every source has the same say",
         paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
         spaces=WEIGHTS,
+        answers=BOTH,
     ),
     ConsensusOffer(
         "weighted",
@@ -71,6 +73,7 @@ CONSENSUS = [
         WeightedConfig,
         "fixed weights, one per source",
         spaces=WEIGHTS,
+        answers=BOTH,
     ),
     ConsensusOffer(
         "entropy",
@@ -108,6 +111,7 @@ CONSENSUS = [
         summary="median of each class; holds against fewer than half wrong sources",
         paper=YIN,
         spaces=VALUES,
+        answers=BOTH,
     ),
     ConsensusOffer(
         "trimmed_mean",
@@ -116,6 +120,7 @@ CONSENSUS = [
         "mean of each class without its extremes",
         YIN,
         spaces=VALUES,
+        answers=BOTH,
     ),
     ConsensusOffer(
         "geometric_median",
@@ -124,6 +129,7 @@ CONSENSUS = [
         "the point nearest to all sources together",
         "Pillutla et al., Robust Aggregation for Federated Learning, 2022",
         spaces=VALUES,
+        answers=BOTH,
     ),
     ConsensusOffer(
         "route",
@@ -132,6 +138,7 @@ CONSENSUS = [
         "specialists: a column of the data says which source speaks about a sample",
         spaces=WEIGHTS,
         needs_column="column",
+        answers=BOTH,
     ),
     ConsensusOffer(
         "concat",

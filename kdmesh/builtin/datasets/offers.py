@@ -110,6 +110,11 @@ class TextFileConfig(Config):
 
 DATASETS = [
     DatasetOffer(
+        "diabetes",
+        "kdmesh.builtin.datasets.diabetes:diabetes",
+        summary="442 patients, ten measurements and the progress of a disease, from scikit-learn",
+    ),
+    DatasetOffer(
         "digits",
         "kdmesh.builtin.datasets.digits:digits",
         summary="1,797 handwritten digits of 8x8 pixels, from scikit-learn",

@@ -27,8 +27,8 @@ class MAE(Objective):
     def forward(
         self, student: Tensor | Lazy, target: Tensor | Lazy, *, form: str = "logits", weights: Tensor | None = None
     ) -> Tensor:
-        """Compare logits ``[B, C]`` with logits ``[B, C]``."""
-        refuse_form(self, form, ("logits",))
+        """Compare answers ``[B, C]`` with answers, or with labels that are values, ``[B, C]``."""
+        refuse_form(self, form, ("logits", "labels"))
         if isinstance(student, Lazy) or isinstance(target, Lazy):
             return lazily(self, student, target, form=form, weights=weights)
         student, target = comparable(student, target, weights)

@@ -29,6 +29,18 @@ TASKS = [
         head="sequence",
     ),
     TaskOffer(
+        "regression",
+        f"{ROOM}.regression:Regression",
+        summary="one value of a sample, or several",
+        labels="values",
+        objective="mse",
+        metrics=("r2", "mse", "mae"),
+        primary="r2",
+        watched=("mse", "mae"),
+        spaces=("logits", "loss", "gradient"),
+        decides=False,
+    ),
+    TaskOffer(
         "token_classification",
         f"{ROOM}.token_classification:TokenClassification",
         ClassesConfig,
