@@ -12,6 +12,7 @@ from kdmesh.agents import facts, guard
 from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build, load_weights, origin, plain_module
 from kdmesh.agents.consensus import Consensus
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
 from kdmesh.graph import reach
@@ -37,7 +38,7 @@ def weights(host: HostState, owner: str) -> Weights:
         load_weights(module, path, f"agents.{owner}.weights")
     elif first != owner and first in given:
         module.load_state_dict(plain_module(copy.deepcopy(given[first])).state_dict())
-    made = Weights(owner, module, settings, spec.ema)
+    made = LocalWeights(owner, module, settings, spec.ema)
     if spec.ema is not None or owner not in host.plan.trainable:
         module.requires_grad_(False)
     module.eval()
@@ -48,7 +49,7 @@ def old_weights(host: HostState, owner: str) -> Weights:
     """A set of weights like an owner's that does not change, to take old ones."""
     settings = host.plan.train(owner)
     module = build(host.plan, owner, host.reading, host.registry, host.blueprint.modules, settings.device)
-    return Weights(owner, module.eval().requires_grad_(False), settings)
+    return LocalWeights(owner, module.eval().requires_grad_(False), settings)
 
 
 def agent(host: HostState, name: str, weights: Weights) -> Agent:
@@ -67,11 +68,11 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
 
 def trained_rules(host: HostState) -> dict[str, Weights]:
     """A trained rule is a set of weights like any other; its readers' settings train it."""
-    found = {}
+    found: dict[str, Weights] = {}
     for name, made in host.consensus.items():
         if made.node.trained:
             settings = host.plan.train(made.node.readers[0].target)
-            found[name] = Weights(name, made.rule.to(settings.device), settings)
+            found[name] = LocalWeights(name, made.rule.to(settings.device), settings)
     return found
 
 

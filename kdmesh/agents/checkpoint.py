@@ -64,7 +64,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
                     keep(value, "store", hidden, *about, name)
     for agent, snapshot in host.snapshots.items():
         if agent in plan.agents:
-            for key, value in snapshot.module.state_dict().items():
+            for key, value in snapshot.weights.state().items():
                 keep(value, "snapshot", agent, key)
     for memory, guesses in host.guesses.items():
         if _reads(host, stage, memory.partition(":")[0]):
@@ -134,52 +134,21 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
 
 
 def _weights(weights: Weights, keep: Any) -> dict[str, Any]:
-    """A set of weights: state, optimiser, schedule, and gradients where an accumulation is under way."""
-    facts: dict[str, Any] = {"updates": weights.updates, "pending": weights.pending, "moved": weights.moved}
-    for key, value in weights.module.state_dict().items():
+    """A set of weights: its state, and how far its training is."""
+    for key, value in weights.state().items():
         keep(value, "weights", weights.name, key)
-    if weights.optimizer is not None:
-        state = weights.optimizer.state_dict()
-        facts["groups"] = [
-            {key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]
-        ]
-        for index, slots in state["state"].items():
-            for slot, value in slots.items():
-                if value is not None:
-                    keep(value, "optimizer", weights.name, index, slot)
-    if weights.schedule is not None:
-        facts["schedule"] = {
-            key: value for key, value in weights.schedule.state_dict().items() if _plain(value) and key != "lr_lambdas"
-        }
-    if weights.pending:
-        for index, parameter in enumerate(weights.parameters):
-            if parameter.grad is not None:
-                keep(parameter.grad, "grad", weights.name, index)
+    facts, tensors = weights.progress()
+    for (kind, *rest), value in tensors.items():
+        keep(value, kind, weights.name, *rest)
     return facts
 
 
 def _restore(weights: Weights, facts: dict[str, Any], found: dict[str, dict[tuple[str, ...], Tensor]]) -> None:
-    name = weights.name
-    weights.module.load_state_dict({key[1]: value for key, value in found["weights"].items() if key[0] == name})
-    weights.updates, weights.pending, weights.moved = facts["updates"], facts["pending"], facts.get("moved")
-    if weights.optimizer is not None and "groups" in facts:
-        slots: dict[int, dict[str, Any]] = {}
-        for (owner, index, slot), value in ((key, v) for key, v in found.get("optimizer", {}).items()):
-            if owner == name:
-                slots.setdefault(int(index), {})[slot] = value
-        now = weights.optimizer.state_dict()["param_groups"]
-        groups = [{**old, "params": group["params"]} for old, group in zip(facts["groups"], now, strict=True)]
-        weights.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        for number, parameter in enumerate(weights.parameters):  # torch gives some the type of their parameter
-            loaded = weights.optimizer.state[parameter] if number in slots else {}
-            for slot, saved in slots.get(number, {}).items():
-                if loaded[slot].dtype != saved.dtype:
-                    loaded[slot] = saved.to(loaded[slot].device)
-    if weights.schedule is not None and "schedule" in facts:
-        weights.schedule.load_state_dict({**weights.schedule.state_dict(), **facts["schedule"]})
-    grads = {int(key[1]): value for key, value in found.get("grad", {}).items() if key[0] == name}
-    for number, parameter in enumerate(weights.parameters):
-        parameter.grad = grads[number].to(parameter.device) if number in grads else None
+    own = {
+        (kind, *key[1:]): value for kind, part in found.items() for key, value in part.items() if key[0] == weights.name
+    }
+    weights.load({key[1]: value for key, value in own.items() if key[0] == "weights"})
+    weights.resume(facts, {key: value for key, value in own.items() if key[0] in ("optimizer", "grad")})
 
 
 def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]]:
@@ -196,9 +165,3 @@ def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]
 def _reads(host: HostState, stage: str, consensus: str) -> bool:
     """Whether a stage's agents read a consensus, also through another one."""
     return not set(host.plan.stage(stage).agents).isdisjoint(readers(consensus, host.plan.consensus))
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)

@@ -78,7 +78,7 @@ class Host(HostState):
         self.answering.pop(stage, None)
         for name in self.plan.stage(stage).weights:
             if name in self.weights:
-                self.weights[name].module.eval()
+                self.weights[name].train(False)
 
     def run(self, segment: Segment, *imports: Bundle) -> tuple[Bundle, Report]:
         """Run the ops of a segment; returns what other hosts need of it, and how it went."""
@@ -174,7 +174,7 @@ class Host(HostState):
         """Put back the best weights."""
         owner = self.plan.owner[agent]
         if owner in self.best:
-            self.weights[owner].module.load_state_dict(self.best.pop(owner)[1])
+            self.weights[owner].load(self.best.pop(owner)[1])
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from kdmesh.streams.seeds import mix
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from kdmesh.agents.agent import Agent
     from kdmesh.agents.feed import Lane
@@ -150,8 +149,8 @@ def _owner(host: HostState, source: str, stream: str) -> str:
 def describe(host: HostState, agent: Agent) -> dict[str, Any]:
     """Size, identity and speed of an agent as it stands."""
     return {
-        "parameters": sum(parameter.numel() for parameter in agent.module.parameters()),
-        "weights_sha256": sha256(agent.module),
+        "parameters": agent.weights.size(),
+        "weights_sha256": agent.weights.sha256(),
         "latency_ms": latency(host, agent),
         "forwards": sum(made.get(agent.name, 0) for made in host.made.values()),
         "updates": agent.weights.updates,
@@ -195,23 +194,13 @@ def _report(host: HostState, edge: Edge) -> dict[str, float]:
     return said
 
 
-def sha256(module: nn.Module) -> str:
-    """Hash of names, types, shapes and bytes of a module's state, in order of the names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        tensor = value.detach().cpu().contiguous()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 @torch.no_grad()
 def latency(host: HostState, agent: Agent, runs: int = 15) -> float:
     """Median milliseconds to answer one sample."""
     x = host.feed.one(agent.name, agent.device)
     host.threads(agent.weights.settings.threads)
     was = agent.module.training
-    agent.module.eval()
+    agent.weights.train(False)
     times = []
     agent.buffers.note()
     for _ in range(runs):

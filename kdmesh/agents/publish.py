@@ -71,7 +71,7 @@ def take_snapshot(host: HostState, agent: str, state: dict[str, Any]) -> None:
     values = {name: value[0] for name, value in unpack(state, torch.device("cpu")).items()}
     if agent not in host.snapshots:
         host.snapshots[agent] = building.agent(host, agent, building.old_weights(host, host.plan.owner[agent]))
-    host.snapshots[agent].module.load_state_dict(values)
+    host.snapshots[agent].weights.load(values)
 
 
 def _packed(one: Publication) -> Any:

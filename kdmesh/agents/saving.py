@@ -83,7 +83,14 @@ def save_agent(host: HostState, agent: str, folder: str | None, card: dict[str, 
 
 def _saved(host: HostState, agent: str, root: Path, card: dict[str, Any], home: Path | None = None) -> dict[str, Any]:
     """``home``: the folder that ``root`` will be, where the driver sees it: it may then refer to files elsewhere."""
-    module: Any = host.agents[agent].module
+    with host.agents[agent].weights.whole() as module:
+        return _written(host, agent, module, root, card, home)
+
+
+def _written(
+    host: HostState, agent: str, module: Any, root: Path, card: dict[str, Any], home: Path | None
+) -> dict[str, Any]:
+    """Write everything and compare; see :func:`_saved`."""
     own = getattr(module, "export", None)
     files = [] if home is None else _sources(host, agent)
     state = _state(host, agent) if own is None and not files else {}

@@ -102,6 +102,7 @@ class Update:
         terms = self._terms(group)
         settings = group[0].settings
         accumulate, threads, name = settings.accumulate, settings.threads, group[0].name
+        backward = group[0].backward
         check_now = all(weights.settings.device == "cpu" for weights in group)
         tally = self.losses.setdefault(name, [0.0, 0])
         first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
@@ -132,7 +133,7 @@ class Update:
                     tally[0] += value
                     tally[1] += 1
                 if total.requires_grad:
-                    total.backward()
+                    backward(total)
             if (frame.step - first) % accumulate == accumulate - 1 or frame.step == last - 1:
                 for weights in group:
                     weights.step()

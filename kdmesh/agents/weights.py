@@ -1,126 +1,105 @@
-"""Weights: what is trained. They own the optimiser, its schedule, and how an update is made."""
+"""The seam around a set of weights: whatever reads, moves or writes them asks this, wherever they are.
+
+:class:`kdmesh.agents.local_weights.LocalWeights`, the only form now, has them in the host's own process. Weights that
+are spread over several processes are to be other forms, made in ``building.weights``; nothing else would change:
+
+- data parallel (DDP): ``start`` wraps the module, ``backward`` reduces gradients, all ranks hold the whole state;
+- sharded (FSDP2): ``start`` shards the module in place, ``step`` clips by the norm over all shards, ``state`` and
+  ``whole`` gather, ``load`` and ``resume`` scatter, ``sha256`` is that of the gathered state.
+
+A forward is a call of ``module``, so that layers can be hooked; hooks and buffers are the form's own business beyond.
+`tests/agents/test_weights_seam.py` trains meshes with a form whose module computes in another process.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from kdmesh.agents import modes
-from kdmesh.agents.fused import kernel_of
-from kdmesh.agents.optimizers import make_optimizer, make_schedule
-from kdmesh.agents.unmoved import Buffers
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from kdmesh.agents.fused import Kernel
+    from torch import Tensor, nn
+
+    from kdmesh.agents.unmoved import Buffers
     from kdmesh.spec import EmaSpec, TrainSpec
 
+Keep = tuple[str, ...]
 
-class Weights:
-    """A module and how it changes. One step: ``zero``, backward, and ``step`` where an accumulation ends.
 
-    ``updates`` counts optimiser updates; schedules, EMA and `N steps` count these, not micro-batches.
+class Weights(ABC):
+    """A set of weights and how it changes. One step: ``zero``, ``backward``, and ``step`` where an accumulation ends.
+
+    Attributes:
+        name: the owner's name.
+        module: computes; ``module(x)`` is a forward, with gradients where autograd is on.
+        settings: of its training.
+        ema: whom it follows, None for weights that gradient descent trains, or that are frozen.
+        buffers: of the module, put back after a forward in eval mode that moved them.
+        updates: optimiser updates so far; schedules, EMA and `N steps` count these, not micro-batches.
+        moved: whether any of these changed a weight; None: none was made here.
+        pending: whether gradients are accumulating for the next update.
     """
 
-    def __init__(self, name: str, module: nn.Module, settings: TrainSpec, ema: EmaSpec | None = None) -> None:
-        self.name, self.module, self.settings, self.ema = name, module, settings, ema
-        self.held = modes.held(module)
-        self.buffers = Buffers(module)
-        self.updates = 0
-        self.moved: bool | None = None  # whether any of these updates changed a weight; None: none was made here
-        self.pending = False  # gradients are accumulating for the next update
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.schedule: Any = None
-        self.parameters: list[nn.Parameter] = []
-        self._late = False  # whether some parameter may get its first gradient later than others
-        self._kernel: Kernel | None = None
-        self._slots: Any = None  # the optimiser's state that the kernel works on
+    name: str
+    module: nn.Module
+    settings: TrainSpec
+    ema: EmaSpec | None
+    buffers: Buffers
+    updates: int
+    moved: bool | None
+    pending: bool
 
+    @abstractmethod
     def start(self, updates: int, extra: Iterable[nn.Parameter] = ()) -> None:
-        """Make the optimiser for these many updates, over the module and what trains with it (adapters)."""
-        self.parameters = [p for p in self.module.parameters() if p.requires_grad] + list(extra)
-        where = f"agents.{self.name}.train"
-        self.optimizer = make_optimizer(self.parameters, self.settings, where)
-        self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
-        self.pending = False
-        self._slots = self._kernel = None
-        self._late = isinstance(self.optimizer, torch.optim.SGD) and bool(self.optimizer.defaults["fused"])
+        """Get ready for so many updates, of the module and what trains with it (adapters)."""
 
+    @abstractmethod
     def train(self, mode: bool = True) -> None:
         """Put the module into train or eval mode; parts that were given in eval mode stay there."""
-        modes.train(self.module, mode, self.held)
 
+    @abstractmethod
     def zero(self) -> None:
         """Forget gradients, unless they are accumulating."""
-        if not self.pending:
-            for parameter in self.parameters:  # what zero_grad does, without its bookkeeping
-                parameter.grad = None
-        self.pending = True
 
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, a scalar; of weights that are updated together the first is asked."""
+
+    @abstractmethod
     def step(self) -> None:
         """Clip, update, and move the schedule on."""
-        assert self.optimizer is not None
-        before = None if self.moved else self._norms()
-        if self.settings.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-        if self._late:
-            self._late = late_momentum(self.optimizer, self.parameters)
-        gradients = [parameter.grad for parameter in self.parameters]
-        if self._slots is not self.optimizer.state:  # its first update, or the first after a state was loaded
-            self.optimizer.step()
-            self._slots, self._kernel = self.optimizer.state, kernel_of(self.optimizer)
-        elif self._kernel is None or any(gradient is None for gradient in gradients):
-            self.optimizer.step()
-        else:
-            self._kernel(gradients)  # type: ignore[arg-type]  # none is None
-        if self.schedule is not None:
-            self.schedule.step()
-        self.updates += 1
-        self.pending = False
-        if before is not None:
-            self.moved = before != self._norms()
 
-    def _norms(self) -> list[float]:
-        """A number for every trained weight that changes where the weight does."""
-        trained = [parameter.detach() for parameter in self.module.parameters() if parameter.requires_grad]
-        return [float(norm) for norm in torch._foreach_norm(trained)] if trained else []
-
-    @torch.no_grad()
+    @abstractmethod
     def follow(self, leader: Weights) -> None:
-        """EMA: own = decay * own + (1 - decay) * leader's, in that order of operations."""
-        assert self.ema is not None
-        self.updates += 1
-        decay = min(1 - 1 / (self.updates + 1), self.ema.decay) if self.ema.warmup else self.ema.decay
-        own: list[Tensor] = list(self.module.parameters())
-        other = [parameter.detach() for parameter in leader.module.parameters()]
-        torch._foreach_mul_(own, decay)
-        torch._foreach_add_(own, other, alpha=1 - decay)
-        for mine, theirs in zip(self.module.buffers(), leader.module.buffers(), strict=True):
-            if self.ema.buffers == "ema" and mine.is_floating_point():
-                mine.mul_(decay).add_(theirs, alpha=1 - decay)
-            else:
-                mine.copy_(theirs)
+        """Take an EMA step: own = decay * own + (1 - decay) * the leader's, in that order of operations."""
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """A private copy of the module's state, on the CPU."""
-        return {name: value.detach().cpu().clone().contiguous() for name, value in self.module.state_dict().items()}
+        """A private copy of the whole state, parameters and persistent buffers by name, on the CPU."""
 
+    @abstractmethod
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take a state as :meth:`state` gives it."""
 
-def late_momentum(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> bool:
-    """Give a buffer of zeros to who gets its first gradient later than others, an adapter in its burn-in say.
+    @abstractmethod
+    def progress(self) -> tuple[dict[str, Any], dict[Keep, Tensor]]:
+        """What training has moved beside the state: facts as JSON holds them, and tensors by (kind, ...)."""
 
-    Torch's fused SGD fails at such a parameter; with no dampening, momentum * 0 + gradient is what its first step is
-    defined to be. A schedule may move the momentum, from 0 too. Returns whether some are still without a buffer.
-    """
-    if not optimizer.param_groups[0]["momentum"]:
-        return True
-    state = optimizer.state
-    lacking = [p for p in parameters if p.requires_grad and state[p].get("momentum_buffer") is None]
-    if len(lacking) < len(parameters):
-        for parameter in lacking:
-            if parameter.grad is not None:
-                state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return bool(lacking)
+    @abstractmethod
+    def resume(self, facts: dict[str, Any], tensors: dict[Keep, Tensor]) -> None:
+        """Go on from a :meth:`progress`, after :meth:`start`."""
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """Hash of names, types, shapes and bytes of the state, in order of the names."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """How many parameters there are."""
+
+    @contextmanager
+    def whole(self) -> Iterator[nn.Module]:
+        """The module with all its weights in this process, for an export."""
+        yield self.module

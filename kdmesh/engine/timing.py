@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from kdmesh.agents.agent import Agent
 from kdmesh.agents.build import build
-from kdmesh.agents.weights import Weights
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import dense
 from kdmesh.streams.seeds import mix
@@ -112,7 +112,7 @@ def _clone(plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str
     owner, settings, spec = plan.owner[agent], plan.train(agent), plan.spec.agents[agent]
     table, offered = found.table, registry()
     module = build(plan, owner, found.reading, offered, modules, settings.device)
-    weights = Weights(owner, module, settings.model_copy(update={"schedule": None}))  # it may end before we do
+    weights = LocalWeights(owner, module, settings.model_copy(update={"schedule": None}))  # it may end before we do
     if trains(plan, agent):
         weights.start(1_000_000)
     view = View(

@@ -9,8 +9,8 @@ from torch import nn
 
 from kdmesh.agents.agent import Agent, reseed
 from kdmesh.agents.crossing import pack, unpack
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.agents.taps import Taps
-from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
 from kdmesh.spec import TrainSpec
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def agent(module: nn.Module, **taps: str) -> Agent:
-    return Agent("a", Weights("a", module, TrainSpec()), None, taps)
+    return Agent("a", LocalWeights("a", module, TrainSpec()), None, taps)
 
 
 def test_answers_do_not_depend_on_how_many_are_asked() -> None:

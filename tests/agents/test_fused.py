@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from kdmesh.agents.fused import kernel_of
-from kdmesh.agents.weights import Weights
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.spec import TrainSpec
 
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -24,15 +24,15 @@ OPTIMIZERS: list[dict[str, Any]] = [
 UPDATES = 7
 
 
-def weights(optimizer: dict[str, Any], **fields: Any) -> Weights:
+def weights(optimizer: dict[str, Any], **fields: Any) -> LocalWeights:
     torch.manual_seed(3)
     module = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
-    made = Weights("a", module, TrainSpec.model_validate({"optimizer": optimizer, **fields}))
+    made = LocalWeights("a", module, TrainSpec.model_validate({"optimizer": optimizer, **fields}))
     made.start(UPDATES)
     return made
 
 
-def descend(one: Weights, seed: int, alone: bool = False, without: int | None = None) -> None:
+def descend(one: LocalWeights, seed: int, alone: bool = False, without: int | None = None) -> None:
     """One update; ``alone``: as in a plain loop; ``without``: a parameter that gets no gradient."""
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(seed))
     one.zero()
@@ -51,7 +51,7 @@ def descend(one: Weights, seed: int, alone: bool = False, without: int | None = 
     one.pending = False
 
 
-def same(one: Weights, other: Weights) -> bool:
+def same(one: LocalWeights, other: LocalWeights) -> bool:
     """Whether parameters and everything that the optimisers remember have equal bits."""
     assert one.optimizer is not None and other.optimizer is not None
     pairs = zip(one.parameters, other.parameters, strict=True)

@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from kdmesh.agents import checkpoint
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.agents.optimizers import warmup_of
 from kdmesh.agents.rehearsal import kinds_of, rehearse
-from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
 from kdmesh.spec import TrainSpec
 from kdmesh.spec.base import ScheduleRef
@@ -140,7 +140,7 @@ def plain(optimizer: tuple[str, dict[str, Any]], schedule: tuple[str, dict[str, 
     return module
 
 
-def descend(weights: Weights, first: int, last: int) -> Weights:
+def descend(weights: LocalWeights, first: int, last: int) -> LocalWeights:
     for update in range(first, last):
         weights.zero()
         loss(weights.module, update).backward()
@@ -148,13 +148,13 @@ def descend(weights: Weights, first: int, last: int) -> Weights:
     return weights
 
 
-def fresh(settings: TrainSpec, matrix: bool) -> Weights:
-    weights = Weights("a", net(matrix), settings)
+def fresh(settings: TrainSpec, matrix: bool) -> LocalWeights:
+    weights = LocalWeights("a", net(matrix), settings)
     weights.start(UPDATES)
     return weights
 
 
-def resumed(settings: TrainSpec, matrix: bool) -> Weights:
+def resumed(settings: TrainSpec, matrix: bool) -> LocalWeights:
     """Half of the updates, a checkpoint as bytes and text, and the rest by other objects."""
     first, tensors = descend(fresh(settings, matrix), 0, BROKEN), {}
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kdmesh.agents.agent import Agent
 from kdmesh.agents.ahead import Ahead
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.agents.ragged import still
-from kdmesh.agents.weights import Weights
 from kdmesh.spec import TrainSpec
 from kdmesh.streams.tokens import Encoded, Row, Tokens
 
@@ -42,7 +42,7 @@ def test_several_steps_together_are_equal_to_one_after_the_other(lengths: list[i
     rows = [Row([order.randrange(WORDS) for _ in range(n)], sorted({0, n - 1}), [0] * len({0, n - 1}),
                 [(0, 1)] * len({0, n - 1})) for n in lengths]  # fmt: skip
     x, at = Encoded.of(rows, pad=0), torch.tensor(order.sample(range(len(rows)), len(rows)))
-    agent = Agent("t", Weights("t", Tagger().eval(), TrainSpec()), None, {})
+    agent = Agent("t", LocalWeights("t", Tagger().eval(), TrainSpec()), None, {})
     batches = list(at.split(size))
     ahead = Ahead(agent, x, 16, (), lambda step: batches[step : step + 3])
     for step, batch in enumerate(batches):

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdmesh.agents.build import load_weights, output
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.agents.optimizers import make_optimizer, make_schedule
-from kdmesh.agents.weights import Weights
 from kdmesh.errors import MeshError
 from kdmesh.imports import import_path
 from kdmesh.spec import TrainSpec
@@ -97,7 +97,7 @@ def test_unknown_schedules_are_refused(given: Any) -> None:
 
 def test_gradients_wait_for_the_update() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    weights = Weights("a", layer, settings(optimizer={"sgd": {"lr": 1.0}}))
+    weights = LocalWeights("a", layer, settings(optimizer={"sgd": {"lr": 1.0}}))
     weights.start(2)
     before = layer.weight.item()
     for x in (1.0, 2.0):

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 import kdmesh
 from kdmesh.agents.agent import Agent
-from kdmesh.agents.measure import sha256
+from kdmesh.agents.local_weights import LocalWeights, sha256
 from kdmesh.agents.unmoved import Buffers
-from kdmesh.agents.weights import Weights
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -52,7 +51,7 @@ WAYS = ("in place", "another", "larger", "answered")
 
 
 def agent(module: nn.Module) -> Agent:
-    return Agent("s", Weights("s", module.eval(), TrainSpec()), None, {})
+    return Agent("s", LocalWeights("s", module.eval(), TrainSpec()), None, {})
 
 
 @pytest.mark.parametrize("how", WAYS)

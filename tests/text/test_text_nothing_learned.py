@@ -11,7 +11,7 @@ import torch
 from text_meshes import bert, classified, gpt
 
 import kdmesh
-from kdmesh.agents.weights import Weights
+from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
@@ -78,7 +78,7 @@ def test_a_run_in_which_no_weight_changes_says_so(texts: Path, tmp_path: Path, l
 def test_a_weight_that_moves_is_seen_whatever_its_sum_does() -> None:
     module = torch.nn.Linear(2, 2)
     torch.nn.init.zeros_(module.weight), torch.nn.init.zeros_(module.bias)
-    weights = Weights("a", module, TrainSpec(optimizer={"sgd": {"lr": 1.0}}))
+    weights = LocalWeights("a", module, TrainSpec(optimizer={"sgd": {"lr": 1.0}}))
     weights.start(3)
     assert weights.moved is None
     for gradient, moved in ((0.0, False), (1.0, True), (0.0, True)):
