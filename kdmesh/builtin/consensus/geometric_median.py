@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.consensus._base import Rule, normalised, present_of, silenced, uniform, weighted_sum
+from kdmesh.builtin.consensus.offers import GeometricMedianConfig
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(GeometricMedianConfig)
 class GeometricMedian(Rule):
     """``argmin_x sum_m ‖v_m - x‖₂`` per sample, by a fixed number of Weiszfeld's steps from the mean.
 

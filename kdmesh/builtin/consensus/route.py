@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.consensus._base import Rule, present_of, uniform, weighted_sum
+from kdmesh.builtin.consensus.offers import RouteConfig
 from kdmesh.errors import MeshError, nearest
+from kdmesh.spec.settings import checked_by
 
 EVERYONE = "mean"
 
 
+@checked_by(RouteConfig)
 class Route(Rule):
     """Weight 1 for the source that ``to`` names for the sample's value of ``column``.
 

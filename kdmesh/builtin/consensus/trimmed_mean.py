@@ -12,8 +12,11 @@ from torch import Tensor
 
 from kdmesh.builtin.consensus._base import Rule, normalised
 from kdmesh.builtin.consensus._trim import trimmed
+from kdmesh.builtin.consensus.offers import TrimmedMeanConfig
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(TrimmedMeanConfig)
 class TrimmedMean(Rule):
     """Per class, drop ``floor(trim * n)`` of the n present sources at each end and average the rest.
 

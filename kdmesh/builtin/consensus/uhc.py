@@ -12,11 +12,14 @@ from torch import Tensor
 
 from kdmesh.builtin.consensus._base import Rule, normalised
 from kdmesh.builtin.consensus._partial import joined, known
+from kdmesh.builtin.consensus.offers import UHCConfig
+from kdmesh.spec.settings import checked_by
 
 FLOOR = 1e-30  # least probability of a class that a source knows: keeps the optimum finite
 RIDGE = 1e-12  # beside ones: the system is singular, as nothing fixes the scale of q
 
 
+@checked_by(UHCConfig)
 class UHC(Rule):
     """``argmin_q -sum_m sum_{l in L_m} p_m(l) log(q_l / sum_{k in L_m} q_k)``, where source m knows the classes L_m.
 

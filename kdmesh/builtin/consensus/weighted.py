@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.consensus._base import Rule, present_of
+from kdmesh.builtin.consensus.offers import WeightedConfig
 from kdmesh.errors import MeshError
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(WeightedConfig)
 class Weighted(Rule):
     """``w_m = v_m / sum v`` over the present sources, for given positive ``v``. Not order invariant, by its nature."""
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import comparable, floored, possible, probs, tempered
 from kdmesh.builtin.objectives._slopes import Rows
+from kdmesh.builtin.objectives.offers import TemperedConfig
 from kdmesh.signals.lazy import Lazy
+from kdmesh.spec.settings import checked_by
 
 
 class Objective(nn.Module):
@@ -70,6 +72,7 @@ class Objective(nn.Module):
         return loss.detach()
 
 
+@checked_by(TemperedConfig)
 class Tempered(Objective):
     """An objective between distributions: both sides at ``temperature`` T, the loss times T² with ``t2_scale``.
 

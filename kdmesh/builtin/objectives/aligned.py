@@ -16,11 +16,14 @@ from torch import Tensor
 from kdmesh.builtin.objectives._base import Objective, refuse_form
 from kdmesh.builtin.objectives._numerics import floored, log_probs, possible, tempered
 from kdmesh.builtin.objectives._spans import Counted, compared, grouped, picked, spans_of
+from kdmesh.builtin.objectives.offers import TemperedConfig
 from kdmesh.signals.lazy import Lazy
+from kdmesh.spec.settings import checked_by
 
 BROKEN = "\ufffd"  # how tokenizers write a token that is only part of a character
 
 
+@checked_by(TemperedConfig)
 class Aligned(Counted, Objective):
     """``T² sum_spans KL(target's events ‖ student's events) / N``, over the smallest spans that both tokenizers bound.
 

@@ -12,8 +12,11 @@ from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import Objective, elementmean, refuse_form
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, same_size
+from kdmesh.builtin.objectives.offers import AttentionConfig
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(AttentionConfig)
 class AttentionTransfer(Objective):
     """``mean((a(h_s) - a(h_t))²)`` with ``a(h) = n / ‖n‖₂``, ``n = sum_c |h_c|^p`` over all places of a sample.
 

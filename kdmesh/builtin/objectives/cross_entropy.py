@@ -16,13 +16,16 @@ from kdmesh.builtin.objectives._base import Tempered, batchmean
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
 from kdmesh.builtin.objectives._slopes import Rows, expected, soften
+from kdmesh.builtin.objectives.offers import CrossEntropyConfig
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy
+from kdmesh.spec.settings import checked_by
 
 # torch drops labels of -100 from numerator and denominator; here a sample without a label has weight 0 instead
 IGNORE_NOTHING = torch.iinfo(torch.int64).min
 
 
+@checked_by(CrossEntropyConfig)
 class CrossEntropy(Tempered):
     """Cross-entropy in nats, batchmean.
 

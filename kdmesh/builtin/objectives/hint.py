@@ -14,8 +14,11 @@ from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import Objective, elementmean, refuse_form
 from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, kept, same_size
+from kdmesh.builtin.objectives.offers import HintConfig
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(HintConfig)
 class Hint(Objective):
     """``F.mse_loss(r(h_s), h_t)``: the mean over samples and elements, as in mdistiller (the paper: half the sum).
 

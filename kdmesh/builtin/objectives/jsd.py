@@ -15,8 +15,11 @@ from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import log_probs
 from kdmesh.builtin.objectives._slopes import Rows, dots, logarithm, through_softmax
 from kdmesh.builtin.objectives.forward_kl import forward_slope
+from kdmesh.builtin.objectives.offers import JSDConfig
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(JSDConfig)
 class JSD(Tempered):
     """``T² (β KL(p ‖ m) + (1 - β) KL(q ‖ m))`` in nats, ``m = (1 - β) q + β p``, target p, student q; batchmean.
 

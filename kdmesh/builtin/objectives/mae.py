@@ -11,9 +11,12 @@ from torch.nn import functional as F
 from kdmesh.builtin.objectives._base import Objective, batchmean, elementmean, refuse_form
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import comparable
+from kdmesh.builtin.objectives.offers import DistanceConfig
 from kdmesh.signals.lazy import Lazy
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(DistanceConfig)
 class MAE(Objective):
     """``sum_c |s_c - t_c|``, averaged over samples: ``F.l1_loss(s, t, reduction="sum") / B``.
 

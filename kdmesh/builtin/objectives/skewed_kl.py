@@ -14,8 +14,11 @@ from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import log_probs
 from kdmesh.builtin.objectives._slopes import Rows, dots, through_softmax
 from kdmesh.builtin.objectives.forward_kl import forward_slope
+from kdmesh.builtin.objectives.offers import SkewedConfig
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(SkewedConfig)
 class SkewedKL(Tempered):
     """``T² KL(p ‖ m)`` in nats, ``m = α p + (1 - α) q``, target p, student q; batchmean.
 

@@ -13,8 +13,11 @@ from torch import Tensor
 from kdmesh.builtin.objectives._base import Tempered
 from kdmesh.builtin.objectives._numerics import log_probs
 from kdmesh.builtin.objectives._slopes import Rows, dots, through_softmax
+from kdmesh.builtin.objectives.offers import SkewedConfig
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(SkewedConfig)
 class SkewedReverseKL(Tempered):
     """``T² KL(q ‖ m)`` in nats, ``m = α q + (1 - α) p``, target p, student q; batchmean.
 

@@ -12,9 +12,12 @@ from torch.nn import functional as F
 from kdmesh.builtin.objectives._base import Objective, refuse_form
 from kdmesh.builtin.objectives._numerics import probs
 from kdmesh.builtin.objectives._spans import Counted, compared, paired, picked, spans_of
+from kdmesh.builtin.objectives.offers import UniversalConfig
 from kdmesh.signals.lazy import Lazy
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(UniversalConfig)
 class Universal(Counted, Objective):
     """``sum_pairs sum_r |q_(r) - p_(r)| / N``, both distributions sorted, the shorter one with zeros at its end.
 
