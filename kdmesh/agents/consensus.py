@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,8 @@ from kdmesh.contracts.metric import own_classes
 from kdmesh.imports import import_path
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
-from kdmesh.signals.lazy import Combined, Lazy, dense, narrowed
+from kdmesh.signals.lazy import Combined, Lazy, apart, dense, narrowed
+from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,7 @@ class Consensus:
         self.rule: Any = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
         self.rule.space, self.rule.temperature = node.space, node.temperature
         self.strict = strict
+        self.draws = not node.factory.startswith(guard.OURS)  # random numbers, perhaps: ours draw none
         self.sound = False  # whether what the rule gives was seen to be a signal
         self.prefix = False  # whether members may have more columns than are compared, which stand first
         self.width = 0  # columns of what it gives, where members know different classes
@@ -83,8 +86,11 @@ class Consensus:
         fetch: Callable[[Edge], Signal | None],
         labels: Tensor | None,
         column: Tensor | None = None,
+        seed: int | None = None,
     ) -> Signal | None:
         """Combine what the members say about a batch; samples nobody speaks of get weight 0.
+
+        ``seed``: of what the rule draws for rows that are made later; who calls has seeded what it draws now.
 
         ``column [B]``: the numbers of the values in the data's column that the rule reads, if it reads one.
         """
@@ -104,7 +110,7 @@ class Consensus:
         value: Tensor | Lazy
         alike = not more and all(edge.classes is None for edge in self.node.members)
         if alike and any(signal is not None and isinstance(signal.value, Lazy) for signal in signals):
-            value = self._later(signals, facts)
+            value = self._later(signals, facts, seed)
         else:
             value = self._now(self.stack(signals), {**facts, **more})
         weights = None if present is None else present.any(0).to(value.dtype)
@@ -124,7 +130,7 @@ class Consensus:
             refuse_improper(value, values.shape[1:], node.space, weights)
         return value
 
-    def _later(self, signals: list[Signal | None], facts: dict[str, Any]) -> Lazy:
+    def _later(self, signals: list[Signal | None], facts: dict[str, Any], seed: int | None) -> Lazy:
         """The same of logits that are not made yet: when rows are asked for, of these rows."""
         whole = [None if signal is None else self._logits(signal) for signal in signals]
         known = [value for value in whole if value is not None]
@@ -133,7 +139,10 @@ class Consensus:
             made = iter(chunks)
             rows = [torch.zeros_like(chunks[0]) if value is None else next(made) for value in whole]
             here = {name: None if fact is None else fact[..., where] for name, fact in facts.items()}
-            return self._now(torch.stack(rows), here)
+            if seed is None:
+                return self._now(torch.stack(rows), here)
+            with guard.seeded(mix(seed, where.start if isinstance(where, slice) else fingerprint(where))):
+                return self._now(torch.stack(rows), here)
 
         return Combined(known, make)
 
@@ -194,6 +203,19 @@ class Consensus:
         if known is None or known[0] != version:
             known = self._tables[key] = (version, make())
         return known[1]
+
+
+def fingerprint(*values: Tensor | Lazy | None) -> str:
+    """A text that depends on every bit of some values and on nothing else."""
+    digest = blake2b(digest_size=16)
+    for value in values:
+        if isinstance(value, Combined):
+            digest.update(fingerprint(value.index, *value.sources).encode())
+        elif value is not None:
+            for part in apart(value):
+                digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(b";")
+    return digest.hexdigest()
 
 
 def sharpened(probs: Tensor | Lazy, temperature: float) -> Tensor | Lazy:

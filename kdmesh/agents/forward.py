@@ -13,7 +13,7 @@ from kdmesh.agents.step import SETTLED
 from kdmesh.graph.steps import Op
 from kdmesh.signals.lazy import Projected
 from kdmesh.store import Key
-from kdmesh.streams.seeds import mix
+from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from kdmesh.agents.inputs import Inputs
     from kdmesh.agents.step import Frame
     from kdmesh.graph.edges import Edge
-
-MASK = 2**63 - 1
-STRIDE = 0x9E3779B97F4A7C15  # odd: seeds of successive steps never repeat within 2**63
 
 
 def trains(inputs: Inputs, agent: str) -> bool:
@@ -110,7 +107,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame]
         if not train_mode:
             value = agent.still(x, fixed, names) if ahead is None else ahead(frame.step)
         else:
-            reseed((seed ^ (frame.step * STRIDE)) & MASK, device)
+            reseed(at_step(seed, frame.step), device)
             if module.training:
                 value = compute(x)
             else:  # a flow asks for `mode: train` of weights that do not train

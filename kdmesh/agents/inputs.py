@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.agents import building, facts, rules
+from kdmesh.agents.agent import reseed
 from kdmesh.agents.classes import labels as known_labels
 from kdmesh.agents.step import settled
 from kdmesh.graph.edges import LABELS, Edge
@@ -14,12 +15,14 @@ from kdmesh.signals import Signal
 from kdmesh.signals.lazy import Lazy
 from kdmesh.store import Key
 from kdmesh.streams.order import steps_per_epoch
+from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
+    from kdmesh.agents.consensus import Consensus
     from kdmesh.agents.feed import Batch, Lane
     from kdmesh.agents.state import HostState
     from kdmesh.agents.step import Frame
@@ -44,6 +47,7 @@ class Inputs:
         self.taps = building.taps(host, plan.edges)
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
+        self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
     def lane(self, agent: str, stream: str) -> Lane:
         """The agent's lane on a stream, on the agent's device."""
@@ -200,7 +204,12 @@ class Inputs:
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
             try:
                 column = self.column(frame, reader, consensus.node) if consensus.node.column else None
-                signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(frame), batch.y, column)
+                if consensus.nested and consensus.draws:  # these draw first, wherever they are asked for
+                    consensus.gather(reader, lambda edge: self._member(edge, reader)(frame))
+                seed = self.draw(frame, consensus, reader)
+                signal = consensus.combine(
+                    reader, lambda edge: self._member(edge, reader)(frame), batch.y, column, seed
+                )
             except Exception as error:
                 rules.blame(self.host, name, error, f"at step {frame.step}")
         elif batch is not None:
@@ -212,6 +221,18 @@ class Inputs:
                 signal = Signal(value, whole.form, weights)
         frame.combined[key] = signal
         return signal
+
+    def draw(self, frame: Frame, consensus: Consensus, reader: str) -> int | None:
+        """Seed what a rule draws in this step, whatever else was computed on this host; None if it draws nothing."""
+        if not consensus.draws:
+            return None
+        key = consensus.variant(reader)
+        if (consensus.node.name, key) not in self._seeds:
+            name, stream = consensus.node.name, consensus.node.stream
+            self._seeds[name, key] = mix(self.host.seed, "combine", name, stream, key or "", self.plan.name)
+        seed = at_step(self._seeds[consensus.node.name, key], frame.step)
+        reseed(seed, self.host.agents[reader].device)
+        return seed
 
     def _member(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
         key = (edge.id, reader)

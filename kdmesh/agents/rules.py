@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
-from kdmesh.agents import facts
+from kdmesh.agents import facts, guard
+from kdmesh.agents.consensus import fingerprint
 from kdmesh.signals import Signal
 from kdmesh.store import Key
+from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
+    from kdmesh.agents.consensus import Consensus
     from kdmesh.agents.feed import Lane
     from kdmesh.agents.state import HostState
     from kdmesh.graph.edges import Edge
@@ -54,8 +59,24 @@ def stored(host: HostState, name: str, reader: str, lane: Lane) -> Signal | None
     def make() -> Signal | None:
         try:
             node = consensus.node
-            return consensus.combine(reader, fetch, lane.y, numbers(host, node, lane) if node.column else None)
+            column = numbers(host, node, lane) if node.column else None
+            if not consensus.draws:
+                return consensus.combine(reader, fetch, lane.y, column)
+            seed = _seed(host, consensus, reader, fetch, lane)
+            with guard.seeded(seed):
+                return consensus.combine(reader, fetch, lane.y, column, seed)
         except Exception as error:
             blame(host, name, error, f"the stream {lane.stream.name!r}")
 
     return consensus.table(reader, host.store.version, make)
+
+
+def _seed(
+    host: HostState, consensus: Consensus, reader: str, fetch: Callable[[Edge], Signal | None], lane: Lane
+) -> int:
+    """Of what a rule draws as it combines what is stored: by what that is, so that every host and every run that
+    forms the same table, whenever it does, draws the same."""
+    gathered = consensus.gather(reader, fetch)
+    values = [] if gathered is None else [None if signal is None else signal.value for signal in gathered[0]]
+    name, stream = consensus.node.name, lane.stream.base or lane.stream.name
+    return mix(host.seed, "combine", name, stream, consensus.variant(reader) or "", fingerprint(*values))

@@ -167,6 +167,7 @@ class SpreadTerm(Term):
             own = dense(own)
             facts["gradients"] = self._gradients(frame, own, self.consensus.stack(signals), present)
         facts |= self.consensus.given(lambda edge: self.members[edge.id](frame))
+        self.inputs.draw(frame, self.consensus, reader)
         try:
             weights = self.consensus.weigh(signals, facts)
         except Exception as error:

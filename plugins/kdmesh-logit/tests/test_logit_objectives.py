@@ -180,3 +180,19 @@ def test_classes_that_are_ruled_out_by_dkd(form, column, masked, infinite):
         expected.backward()
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(leaf.grad[:, known], rest.grad)
+
+
+@pytest.mark.parametrize("faithful", ["paper", "code"])
+def test_standardised_rows_with_classes_ruled_out_stand_beside_whole_ones(faithful):
+    """Of any row as if it stood alone, and as if the ruled out classes were not there; a GPU is not waited for."""
+    objective, masked = StandardisedKL(faithful=faithful), logits(7)
+    masked[1, 2] = masked[3, :2] = -torch.inf
+    leaf = masked.clone().requires_grad_()
+    found = objective._standard(leaf)
+    assert torch.equal(found[[0, 2]], objective._standard(masked[[0, 2]]))
+    for row, said in zip(found, masked, strict=True):
+        left = said > -torch.inf
+        torch.testing.assert_close(row[left], objective._standard(said[left][None])[0])
+        assert row[~left].isneginf().all()
+    assert torch.autograd.grad(found[masked > -torch.inf].square().sum(), leaf)[0].isfinite().all()
+    assert objective._standard(torch.zeros(4, 5, device="meta")).shape == (4, 5)  # whose numbers cannot be read

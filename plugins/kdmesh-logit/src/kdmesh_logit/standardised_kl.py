@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from kdmesh.objectives import ForwardKL, comparable
 from torch import Tensor
 
@@ -37,8 +38,14 @@ class StandardisedKL(ForwardKL):
 
     def _standard(self, logits: Tensor) -> Tensor:
         ruled_out = logits.isneginf()
-        if ruled_out.any():  # the classes that are left have a mean and a deviation
-            return self._among(logits.masked_fill(ruled_out, 0.0), ~ruled_out)
+        if logits.device.type == "cpu" and not ruled_out.any():  # reading it would make a GPU wait
+            return self._plain(logits)
+        filled = logits.masked_fill(ruled_out, 0.0)  # in both branches: where() passes on what is NaN in either
+        return torch.where(
+            ruled_out.any(-1, keepdim=True), self._among(filled, ~ruled_out), self._plain(filled)
+        )  # the classes that are left have a mean and a deviation
+
+    def _plain(self, logits: Tensor) -> Tensor:
         deviation = logits.std(-1, correction=self.correction, keepdim=True)
         return (logits - logits.mean(-1, keepdim=True)) / (deviation + EPS)
 
