@@ -149,7 +149,6 @@ class Host(HostState):
 
     def take_snapshot(self, agent: str, state: dict[str, Any]) -> None:
         """Keep an agent's old weights, to be forwarded live."""
-        """``reading``: of the whole table, where it was read before."""
         publish.take_snapshot(self, agent, state)
 
     # -- measuring and saving: see measure.py and saving.py --------------------------------------------------------

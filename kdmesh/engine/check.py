@@ -87,7 +87,7 @@ def examine(
     _measured(plan, found)
     trial.rehearse(plan, found)
     lineage.trace(plan, found, modules or {})
-    for text in notes.taught_by_validation(plan):
+    for text in notes.taught_by_validation(plan, found):
         found.mark(text)
     found.notes += [*notes.unheard_epochs(plan), *remarks(found.table, found.streams)]
     for text in leaks(found.table, found.streams):

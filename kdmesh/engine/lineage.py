@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Learned = list[Record | None]
 """The records of some weights; None stands for something that is not known."""
 
+Parts = frozenset[tuple[str, str]]
+"""Streams, each with the owner of the shard of it that is meant, "" for the whole."""
+
 
 def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
     """Fill in ``found.learned``; refuse weights that have learned a held-out sample, and mark what is not known."""
@@ -49,7 +52,6 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
                     f"whether the weights of {owner} have learned samples that are tested here is not known: of "
                     f"{one['source'] or one['dataset']}, from which they or their teachers learned, {why}"
                 )
-    _chosen_by(plan, found)
     found.learned = _everything(plan, found, loaded, data)
     old = [name for name in unknown if _silent(plan, name)]
     if unknown and (data.seed or old):
@@ -57,22 +59,6 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
         found.mark(
             f"data.seed is {data.seed}, and what the weights of {names} were trained on is not known: if it was this "
             "data under another seed, they have seen samples that are tested here"
-        )
-
-
-def _chosen_by(plan: Plan, found: Checked) -> None:
-    """Mark flows on samples of validation: what is measured on them, and chosen by that, was learned."""
-    if "validation" not in found.streams:
-        return
-    rows, taught = found.streams["validation"].rows, dict[str, list[str]]()
-    for edge in plan.edges:
-        if bool(torch.isin(found.streams[edge.stream].rows, rows).any()):
-            taught.setdefault(edge.stream, []).append(edge.target)
-    for name, targets in taught.items():
-        count = int(torch.isin(rows, found.streams[name].rows).sum())
-        found.mark(
-            f"{count:,} of the {len(rows):,} validation samples teach {', '.join(dict.fromkeys(targets))} by stream "
-            f"{name!r}: validation figures, and the epoch or teacher that is chosen by them, are of what was learned"
         )
 
 
@@ -161,7 +147,7 @@ def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: Da
         ema = plan.spec.agents[owner].ema
         alike = [other for other, of in plan.owner.items() if of == owner]  # what one of them learns all have learned
         before.setdefault(name, {}).update(dict.fromkeys([*alike, origin(plan, owner), *([ema.of] if ema else [])]))
-    made: dict[bytes, Record] = {}
+    made: dict[Parts, Record] = {}
     begun: dict[str, Learned] = {}
     for name, owner in plan.owner.items():
         reached = {name: None}
@@ -175,25 +161,25 @@ def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: Da
     return begun
 
 
-def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], made: dict[bytes, Record]) -> Record:
+def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], made: dict[Parts, Record]) -> Record:
     """The record of the samples of this run that reach an agent or whom it hears; private ones are only counted."""
-    count = len(found.table)
-    taught, chose, private = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
-    for edge in plan.edges:
-        if edge.target in reached:
-            stream = found.streams[edge.stream]
-            alone = stream.shards is not None and edge.target in stream.shards
-            taught[stream.rows_for(edge.target) if alone else stream.rows] = True
-    if "validation" in found.streams:
-        chose[found.streams["validation"].rows] = True
-    for stream in found.streams.values():
-        if stream.private:
-            private[stream.rows] = True
-    if found.reading.trained and "train" in found.streams:  # vocabularies are made from it
-        taught[found.streams["train"].rows] = True
-    hidden = int((private & (taught | chose)).sum())
-    key = taught.numpy().tobytes()  # agents that learned the same have one record
-    if key not in made:
+    parts: Parts = frozenset(
+        (edge.stream, edge.target if edge.target in (found.streams[edge.stream].shards or ()) else "")
+        for edge in plan.edges
+        if edge.target in reached
+    )
+    if parts not in made:  # agents that learned the same have one record
+        taught, chose, private = (torch.zeros(len(found.table), dtype=torch.bool) for _ in range(3))
+        for name, owner in parts:
+            taught[found.streams[name].rows_for(owner) if owner else found.streams[name].rows] = True
+        if "validation" in found.streams:
+            chose[found.streams["validation"].rows] = True
+        for stream in found.streams.values():
+            if stream.private:
+                private[stream.rows] = True
+        if found.reading.trained and "train" in found.streams:  # vocabularies are made from it
+            taught[found.streams["train"].rows] = True
+        hidden = int((private & (taught | chose)).sum())
         learned, used = ((part & ~private).nonzero().flatten() for part in (taught, chose))
-        made[key] = record(found.table, data, learned, used, hidden)
-    return made[key]
+        made[parts] = record(found.table, data, learned, used, hidden)
+    return made[parts]

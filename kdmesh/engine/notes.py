@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from kdmesh.agents.guard import DEAD, MOVED, Oddity
 from kdmesh.errors import MeshError
-from kdmesh.graph.sources import below
 from kdmesh.streams.texts import Texts
 from kdmesh.tasks import metric
 
@@ -39,27 +40,29 @@ def unheard_epochs(plan: Plan) -> list[str]:
     ]
 
 
-def taught_by_validation(plan: Plan) -> list[str]:
-    """Say that samples of validation teach. MeshError where they would also end somebody's training early."""
-    flows = [
-        edge
-        for edge in plan.edges
-        if edge.target in plan.owner and "validation" in {edge.stream, *below(plan.spec, edge.stream)}
-    ]
-    for edge in flows:
-        if plan.train(edge.target).early_stopping is not None and plan.owner[edge.target] in plan.trainable:
-            raise MeshError(
-                f"early stopping of {edge.target} watches validation, and this flow teaches it these samples",
-                where=f"{edge.where}.stream",
-                instead="train, or transfer; or leave out `early_stopping`",
-            )
-    if not flows:
+def taught_by_validation(plan: Plan, found: Checked) -> list[str]:
+    """Say which samples of validation teach. MeshError where they would also end somebody's training early."""
+    if "validation" not in found.streams:
         return []
-    names = ", ".join(dict.fromkeys(f"{edge.source} -> {edge.target}" for edge in flows))
-    return [
-        f"validation teaches ({names}): its figures are of samples that were learned, and what is chosen by them, the "
-        "best teacher say, is chosen on these"
-    ]
+    rows, texts = found.streams["validation"].rows, []
+    for name in dict.fromkeys(edge.stream for edge in plan.edges):
+        count = int(torch.isin(rows, found.streams[name].rows).sum())
+        flows = [edge for edge in plan.edges if edge.stream == name and edge.target in plan.owner]
+        if not count or not flows:
+            continue
+        for edge in flows:
+            if plan.train(edge.target).early_stopping is not None and plan.owner[edge.target] in plan.trainable:
+                raise MeshError(
+                    f"early stopping of {edge.target} watches validation, and this flow teaches it these samples",
+                    where=f"{edge.where}.stream",
+                    instead="train, or transfer; or leave out `early_stopping`",
+                )
+        targets = ", ".join(dict.fromkeys(edge.target for edge in flows))
+        texts.append(
+            f"{count:,} of the {len(rows):,} validation samples teach {targets} by stream {name!r}: validation "
+            "figures, and the epoch or teacher that is chosen by them, are of what was learned"
+        )
+    return texts
 
 
 def on_answers(oddity: Oddity) -> str:

@@ -62,7 +62,7 @@ def summarise(
                 "weights_sha256": described[name]["weights_sha256"],
                 "latency_ms": described[name]["latency_ms"],
                 "updates": described[name]["updates"],
-                "forwards": {"made": _made(run, name, described), "saved": _spared(run, name, described)},
+                "forwards": {"made": _made(run, name, described), "saved": _spared(run, name)},
                 **({"objectives": described[name]["reports"]} if described[name]["reports"] else {}),
                 **({"learned": False} if described[name]["moved"] is False else {}),
                 **({"dropped": True} if name in plan.dropped else {}),
@@ -91,7 +91,7 @@ def _made(run: RunContext, name: str, described: dict[str, dict[str, Any]]) -> i
     return None if here is None else here + run.made(name)
 
 
-def _spared(run: RunContext, name: str, described: dict[str, dict[str, Any]]) -> int:
+def _spared(run: RunContext, name: str) -> int:
     """Reads from the store beyond the forwards that filled it."""
     published = sum(
         -(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.supply.published if a == name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kdmesh.graph.edges import LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
@@ -15,24 +15,36 @@ if TYPE_CHECKING:
     Nodes = Mapping[str, ConsensusNode]
 
 
-def behind(edge: Edge, nodes: Nodes, *, members: bool = False) -> Iterator[tuple[Edge, tuple[str, ...]]]:
-    """Walk back from an edge to the edges whose signals it carries, and the consensus nodes on the way to each.
+def behind(edge: Edge, nodes: Nodes, *, members: bool = False) -> list[tuple[Edge, frozenset[str]]]:
+    """The edges whose signals an edge carries, each once, depth first, and the consensus nodes on all ways to each.
 
-    An edge that leaves no consensus is itself. ``members``: only what is combined; else also what informs a rule. An
-    edge is given once for each way that leads to it, depth first, in declared order.
+    An edge that leaves no consensus is itself. ``members``: only what is combined; else also what informs a rule.
     """
-    yield from _behind(edge, nodes, members, ())
+    found: list[Edge] = []
+    heard: dict[str, set[str]] = {}  # the nodes that a node is heard through, itself not
+
+    def walk(edge: Edge) -> None:
+        node = nodes.get(edge.source)
+        if node is None:
+            found.append(edge)
+            return
+        new = node.name not in heard
+        through = heard.setdefault(node.name, set())
+        through.update({edge.target} & heard.keys())
+        if new:
+            for inner in node.members if members else node.inputs:
+                walk(inner)
+
+    walk(edge)
+    return [(end, _ways(end.target, heard)) for end in found]
 
 
-def _behind(
-    edge: Edge, nodes: Nodes, members: bool, through: tuple[str, ...]
-) -> Iterator[tuple[Edge, tuple[str, ...]]]:
-    node = nodes.get(edge.source)
-    if node is None:
-        yield edge, through
-    elif node.name not in through:
-        for inner in node.members if members else node.inputs:
-            yield from _behind(inner, nodes, members, (*through, node.name))
+def _ways(node: str, heard: Mapping[str, set[str]]) -> frozenset[str]:
+    """A consensus node, and those that it is heard through, also through each other; nothing for anyone else."""
+    ways = [node] if node in heard else []
+    for name in ways:  # grows while it is read
+        ways += [other for other in heard[name] if other not in ways]
+    return frozenset(ways)
 
 
 def sources(edge: Edge, nodes: Nodes) -> list[str]:

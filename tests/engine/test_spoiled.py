@@ -15,11 +15,13 @@ def test_validation_that_teaches_is_said_and_ends_nobody_s_training(mesh: Any, s
     made = mesh(["t", "s"], train={"steps": 1}, streams={"own": {"of": "validation"}})
     made.flow("labels", "t", objective="ce")
     made.flow("t", "s", objective="kl", stream=stream)
+    found = examine(made.plan(), {}, made.table)
+    held = len(found.streams["validation"].rows)
     note = (
-        "validation teaches (t -> s): its figures are of samples that were learned, and what is chosen by them, the "
-        "best teacher say, is chosen on these"
+        f"{held} of the {held} validation samples teach s by stream {stream!r}: validation figures, and the epoch or "
+        "teacher that is chosen by them, are of what was learned"
     )
-    assert note in examine(made.plan(), {}, made.table).notes
+    assert [text for text in found.notes if "validation" in text] == [note]  # said once
     assert note in made.run(backend="inline").summary["notes"]
     stopped = mesh(
         {"t": {}, "s": {"train": {"early_stopping": {}, "epochs": 2}}}, streams={"own": {"of": "validation"}}
