@@ -11,6 +11,7 @@ import tokenize
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -74,15 +75,28 @@ def methods_named(source: str) -> list[str]:
     ]
 
 
-def test_no_circle_among_modules():
-    """Not even of imports for types alone, or inside functions."""
+@pytest.fixture(scope="module")
+def house() -> Any:
+    """docs/house.py, which draws the imports."""
     spec = spec_from_file_location("house", ROOT / "docs" / "house.py")
     assert spec is not None and spec.loader is not None
-    house = module_from_spec(spec)
-    spec.loader.exec_module(house)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_circle_among_modules(house: Any) -> None:
+    """Not even of imports for types alone, or inside functions."""
     graph = house.imports()
     assert graph.number_of_edges() > 1000 and graph.has_edge("kdmesh.cli.run", "kdmesh.engine.request")
     assert house.circles(graph) == []
+
+
+def test_the_drawing_on_the_page_has_exactly_the_rooms(house: Any) -> None:
+    """Lines, and who imports whom, may have changed since it was drawn."""
+    drawn = house.PAGE.read_text(encoding="utf-8").partition(house.BEGIN)[2].partition(house.END)[0]
+    rows = [line.split()[0] for line in drawn.splitlines() if line.strip("`")]
+    assert sorted(rows) == sorted(house.rooms(house.imports())), "python docs/house.py --write"
 
 
 def test_functions_are_short():
