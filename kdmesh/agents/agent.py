@@ -77,6 +77,22 @@ class Agent:
                 return self._forward(x, names, others)
         return self._forward(x, names, others)
 
+    def in_train_mode(self, compute: Callable[[], Any], keep: bool) -> Any:
+        """What ``compute`` gives of a module in eval mode that is in train mode for this while, without gradient.
+
+        ``keep``: put buffers back as they were (the running statistics of norms), since these weights do not train.
+        """
+        keep = keep and bool(self.buffers)
+        if keep:
+            self.buffers.note()
+        self.weights.train()
+        value = compute()
+        if keep:
+            value = [_copied(one) for one in value] if isinstance(value, list) else _copied(value)
+            self.buffers.put_back(told=False)
+        self.module.eval()
+        return value
+
     def _forward(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         self.forwards += 1
         if not self.buffers:

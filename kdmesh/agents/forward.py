@@ -88,6 +88,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame]
     threads = agent.weights.settings.threads
     heard = host.plan.owner[op.node] in inputs.ends and (bool(keys) or _is_heard(inputs, op))
     forward_now, threads_now, batch_of = agent.forward, host.threads, inputs.batch
+    keep = not descends and ema is None  # what follows another takes its buffers from there
     ahead = None if train_mode else answers_ahead(inputs, agent, lane, names)
     if ahead is not None:
         inputs.ahead[op] = ahead
@@ -111,9 +112,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame]
             if module.training:
                 value = compute(x)
             else:  # a flow asks for `mode: train` of weights that do not train
-                agent.weights.train()
-                value = compute(x)
-                module.eval()
+                value = agent.in_train_mode(lambda: compute(x), keep)
         if heard and not others and isinstance(value[0], Projected):
             value[1][SETTLED] = value[0].settled()  # who reads it later must not see weights that moved on
         if others:

@@ -60,12 +60,15 @@ class Buffers:
         """Whether any may be another than at :meth:`note`."""
         return self._differ() or any(norm.training for norm in self._norms)
 
-    def put_back(self) -> None:
-        """Undo what was done since :meth:`note`. An answer may share memory with a buffer: copy it first."""
+    def put_back(self, told: bool = True) -> None:
+        """Undo what was done since :meth:`note`. An answer may share memory with a buffer: copy it first.
+
+        ``told``: whether what was moved is noted, as an answer in eval mode should move nothing.
+        """
         paths = [path for _, _, path in self._places]
         for number, (path, noted, copy) in enumerate(zip(paths, self._noted, self._copies, strict=True)):
             holder, name, tensor, version = noted
-            if not self.moved and (tensor._version != version or not _equal(holder.get(name), copy)):
+            if told and not self.moved and (tensor._version != version or not _equal(holder.get(name), copy)):
                 self.moved = path
             if tensor.shape == copy.shape:
                 with torch.no_grad():
@@ -74,6 +77,7 @@ class Buffers:
                 tensor = copy.clone()
             holder[name] = tensor
             self._noted[number] = holder, name, tensor, tensor._version
+        self._fresh = True
 
     def _differ(self) -> bool:  # asked twice a forward
         for holder, name, tensor, version in self._noted:

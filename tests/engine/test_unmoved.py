@@ -172,6 +172,23 @@ def test_a_run_does_not_depend_on_looks_nor_on_breaks_and_says_what_moved(
     assert again == whole and notes_again == notes
 
 
+def test_frozen_weights_that_teach_in_train_mode_stay_as_they_are(mesh: Callable[..., kdmesh.Mesh]) -> None:
+    """Norms use the batch's statistics and keep their own, in every step, together and spread."""
+    torch.manual_seed(0)
+    given, student = nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3), nn.Dropout(0.2)), nn.Linear(8, 3)
+    found = []
+    for mode, placement in (("train", "together"), ("train", "spread"), ("eval", "together")):
+        made = mesh([], train={"steps": 4}, placement=placement)
+        made.agent("t", given, update="frozen")
+        made.agent("s", student)
+        made.flow("t", "s", objective="kl", refresh="step", mode=mode)
+        result = made.run(backend="inline")
+        assert result.agents["t"].weights_sha256 == sha256(given)
+        assert not any("moves in eval mode" in note for note in result.summary["notes"])
+        found.append(result.agents["s"].weights_sha256)
+    assert found[0] == found[1] != found[2]
+
+
 def test_what_is_exported_is_what_was_given(tmp_path: Path, mesh: Callable[..., kdmesh.Mesh]) -> None:
     torch.manual_seed(0)
     given = Moving(8, 3)
