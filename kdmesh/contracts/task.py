@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kdmesh.errors import MeshError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,6 +26,24 @@ def most_frequent(labels: Tensor, words: str) -> Chance | None:
     """The accuracy of who answers the most frequent of ``labels [N]`` always; None where there is one class alone."""
     counts = labels.unique(return_counts=True)[1]
     return None if len(counts) < 2 else Chance("accuracy", int(counts.max()) / len(labels), words)
+
+
+def one_for_all(labels: Tensor, words: str) -> Chance | None:
+    """The balanced accuracy of who answers one class always, the same for each; None where there is one class alone."""
+    count = len(labels.unique())
+    return None if count < 2 else Chance("balanced_accuracy", 1 / count, words)
+
+
+def refuse_weights(weights: list[float] | None, table: Table, task: str) -> None:
+    """Raise MeshError unless there is one of the task's ``class_weights`` for each class of the table."""
+    if weights is not None and table.classes and len(weights) != table.classes:
+        names = table.labels or [str(number) for number in range(table.classes)]
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise MeshError(
+            f"{len(weights)} weights for {table.classes} classes",
+            where=f"task.{task}.class_weights",
+            instead=f"a number for each class, in this order: {shown}",
+        )
 
 
 class Task:

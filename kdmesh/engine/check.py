@@ -50,6 +50,8 @@ def check(plan: Plan) -> list[str]:
     kind = "texts" if found.reading.texts else f"samples of shape {tuple(table.shape)}"
     classes = f", {table.classes} classes" if table.classes else ""
     lines = [f"data: {len(table)} {kind}{classes}; licence: {table.licence}"]
+    if table.labels:
+        lines.append(f"classes: {', '.join(table.labels[:SHOWN])}{', ...' if len(table.labels) > SHOWN else ''}")
     if table.features:
         lines.append(f"features: {', '.join(table.features[:SHOWN])}{', ...' if len(table.features) > SHOWN else ''}")
     for name, stream in found.streams.items():
@@ -89,7 +91,7 @@ def examine(
     lineage.trace(plan, found, modules or {})
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
-    found.notes += [*notes.unheard_epochs(plan), *remarks(found.table, found.streams)]
+    found.notes += [*notes.unheard_epochs(plan), *notes.unheard_task(plan), *remarks(found.table, found.streams)]
     for text in leaks(found.table, found.streams):
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]

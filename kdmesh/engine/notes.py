@@ -8,6 +8,9 @@ import torch
 
 from kdmesh.agents.guard import DEAD, MOVED, Oddity
 from kdmesh.errors import MeshError
+from kdmesh.graph.edges import LABELS
+from kdmesh.graph.task import label_objective
+from kdmesh.plugins import registry
 from kdmesh.streams.texts import Texts
 from kdmesh.tasks import metric
 
@@ -38,6 +41,24 @@ def unheard_epochs(plan: Plan) -> list[str]:
         for where, train in given.items()
         if train.steps is not None and train.epochs not in (None, usual)
     ]
+
+
+def unheard_task(plan: Plan) -> list[str]:
+    """Settings of the task's loss that a flow of labels does not have: who writes its objective by hand says it all."""
+    told = label_objective(plan.spec, registry())
+    found = []
+    for key, value in told.config.items():
+        deaf = [
+            str(edge)
+            for edge in plan.edges
+            if edge.source == LABELS and edge.objective is not None and key not in edge.objective.config and value
+        ]
+        if deaf:
+            found.append(
+                f"task.{plan.spec.task.name}.{key} says nothing to {', '.join(deaf)}, whose objective is written in the "
+                f"flow: write it there too, `objective: {{{told.name}: {{{key}: {value}}}}}`"
+            )
+    return found
 
 
 def taught_by_validation(plan: Plan, found: Checked) -> list[str]:

@@ -64,7 +64,7 @@ class CrossEntropy(Tempered):
         if self.class_weights is not None and len(self.class_weights) != student[0]:
             raise MeshError(
                 f"{len(self.class_weights)} class weights for {student[0]} classes",
-                instead="one weight per class, in their order",
+                instead="`class_weights` with one number per class, in the order that `kdmesh check` prints",
             )
 
     def forward(

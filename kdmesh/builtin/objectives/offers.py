@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from kdmesh.offers import Config, ObjectiveOffer
 from kdmesh.spec import Temperature
+
+
+def _heard(weights: list[float]) -> list[float]:
+    """Some class counts, or nothing would be learned."""
+    if not any(weights):
+        raise ValueError("every class has weight 0: nothing would be learned")
+    return weights
+
+
+ClassWeights = Annotated[
+    list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_heard)
+]
 
 
 class TemperedConfig(Config):
@@ -21,8 +33,8 @@ class CrossEntropyConfig(TemperedConfig):
     """Settings of `ce`: smoothing for labels, temperature for soft targets."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label spread evenly over all classes")
-    class_weights: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
-        None, min_length=1, description="how much a sample counts, by its class, with labels; none: all alike"
+    class_weights: ClassWeights | None = Field(
+        None, description="labels: how much a sample counts, by its class, in the order that `check` prints"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.contracts.task import Chance, Task, most_frequent
+from kdmesh.contracts.task import Chance, Task, most_frequent, one_for_all, refuse_weights
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Classification(Task):
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
         """Both settings are those of the loss of labels, which has them from the mesh."""
+        self.class_weights = class_weights
 
     def refuse(self, table: Table) -> None:
         """Texts must come with a column of classes; of numbers the data set's reader sees to it."""
@@ -28,7 +29,12 @@ class Classification(Task):
             raise MeshError(
                 "these texts have no classes", where="data.dataset", instead="label: COLUMN, or another `task`"
             )
+        refuse_weights(self.class_weights, table, "classification")
 
     def chance(self, labels: Tensor) -> Chance | None:
-        """The share of the most frequent class; None where there is one class alone."""
+        """The share of the most frequent class, with class weights the balanced accuracy of one class; None where there
+        is one class alone.
+        """
+        if self.class_weights is not None:  # learned is then not what answers most samples rightly
+            return one_for_all(labels, "one class for all")
         return most_frequent(labels, "the most frequent class")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
+from kdmesh.builtin.objectives.offers import ClassWeights
 from kdmesh.offers import Config, TaskOffer
 
 
@@ -13,8 +12,8 @@ class ClassesConfig(Config):
     """Settings of tasks that learn classes: those of their loss of labels."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label spread evenly over all classes")
-    class_weights: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
-        None, min_length=1, description="how much a sample counts, by its class; none: all alike"
+    class_weights: ClassWeights | None = Field(
+        None, description="how much a sample counts, by its class, in the order that `check` prints"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.contracts.task import Chance, Task, most_frequent
+from kdmesh.contracts.task import Chance, Task, most_frequent, one_for_all
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class TokenClassification(Task):
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
         """Both settings are those of the loss of labels, which has them from the mesh."""
+        self.class_weights = class_weights
 
     def refuse(self, table: Table) -> None:
         """Tags are parts of the samples: a column of classes is another task."""
@@ -28,5 +29,9 @@ class TokenClassification(Task):
             raise MeshError("these texts have a class each, and no tags", where="task", instead="task: classification")
 
     def chance(self, labels: Tensor) -> Chance | None:
-        """The share of the most frequent tag; None where there is one tag alone."""
+        """The share of the most frequent tag, with class weights the balanced accuracy of one tag; None where there is
+        one tag alone.
+        """
+        if self.class_weights is not None:  # learned is then not what answers most samples rightly
+            return one_for_all(labels, "one tag for all")
         return most_frequent(labels, "the most frequent tag")

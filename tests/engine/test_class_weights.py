@@ -1,0 +1,91 @@
+"""Class weights: refused where they fit no class, and judged by what they ask for."""
+
+import pytest
+import torch
+
+import kdmesh
+from kdmesh.builtin.tasks.classification import Classification
+from kdmesh.builtin.tasks.token_classification import TokenClassification
+from kdmesh.cli import main
+from kdmesh.engine.check import check
+from kdmesh.errors import MeshError
+
+Y = (torch.arange(20) % 10 == 0).long()  # one in ten
+
+
+def test_a_wrong_number_is_named_with_its_place_and_the_order_of_classes(tmp_path, capsys):
+    rows = "".join(f"{i},{'sick' if i % 3 else 'healthy'}\n" for i in range(60))
+    (tmp_path / "data.csv").write_text(f"age,kind\n{rows}", encoding="utf-8")
+    file = tmp_path / "m.yaml"
+    file.write_text(
+        "data: {dataset: {csv: {path: data.csv, label: kind}}}\ntask: {classification: {class_weights: [1, 2, 3]}}\n"
+        "agents: {a: {model: mlp}, b: {model: mlp}}\nconnect: [{ensemble: {teachers: a, student: b}}]\n",
+        encoding="utf-8",
+    )
+    assert main(["check", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "task.classification.class_weights: 3 weights for 2 classes" in said
+    assert "in this order: healthy, sick" in said
+    assert main(["check", str(file), "--set", "task.classification.class_weights=[1, 2]"]) == 0
+    assert "classes: healthy, sick" in capsys.readouterr().out.splitlines()
+
+
+def test_weights_of_nothing_are_refused():
+    mesh = kdmesh.Mesh(data="digits", task={"classification": {"class_weights": [0, 0]}})
+    mesh.agent("s", "mlp")
+    mesh.flow("labels", "s", objective="ce")
+    with pytest.raises(MeshError, match="every class has weight 0") as refused:
+        mesh.plan()
+    assert refused.value.where.startswith("task.classification.class_weights")
+
+
+@pytest.mark.parametrize("task", [Classification, TokenClassification])
+def test_chance_is_of_the_figure_that_the_weights_ask_for(task):
+    assert task().chance(Y).metric == "accuracy"
+    level = task(class_weights=[1, 9]).chance(Y)
+    assert (level.metric, level.value) == ("balanced_accuracy", 0.5)
+    assert task(class_weights=[1, 9]).chance(Y[:1]) is None
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_one_answer_for_all_is_at_chance_by_balanced_accuracy(classes):
+    """A constant model is named, whatever the number of classes; one that is only less accurate is not."""
+
+    class Always(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.arange(float(classes)))
+
+        def forward(self, x):
+            return self.bias.expand(len(x), -1)
+
+    def notes(**fields):
+        y = torch.arange(210) % classes
+        x = torch.randn(210, 3, generator=torch.Generator().manual_seed(0))
+        given = kdmesh.Mesh(
+            data=kdmesh.data((x, y), test=(x + 1, y)), train={"steps": 1, "optimizer": {"sgd": {"lr": 1e-9}}}, **fields
+        )
+        given.agent("s", Always())
+        given.flow("labels", "s", objective="ce")
+        return given.run(backend="inline").summary["notes"]
+
+    task = {"classification": {"class_weights": [1] * classes}}
+    (found,) = [note for note in notes(task=task, metrics=["balanced_accuracy"]) if note.startswith("at chance")]
+    assert f"no better on test than one class for all ({1 / classes:.4f}): s" in found
+
+
+def test_a_flow_by_hand_that_does_not_have_the_tasks_settings_is_named():
+    def notes(objective):
+        mesh = kdmesh.Mesh(
+            data="digits", task={"classification": {"label_smoothing": 0.1}}, train={"steps": 1, "batch_size": 8}
+        )
+        mesh.agent("s", {"mlp": {"hidden": []}})
+        mesh.agent("t", {"mlp": {"hidden": []}})
+        mesh.flow("labels", "s", objective=objective)
+        mesh.flow("t", "s", objective="kl")
+        return [note for note in check(mesh.plan()) if "label_smoothing" in note]
+
+    (found,) = notes("ce")
+    assert found.startswith("note: task.classification.label_smoothing says nothing to labels -> s, ")
+    assert "`objective: {ce: {label_smoothing: 0.1}}`" in found
+    assert not notes({"ce": {"label_smoothing": 0.2}})
