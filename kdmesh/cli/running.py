@@ -45,5 +45,7 @@ def show(out: IO[str], outcome: Outcome) -> None:
         tables.show(out, tables.verdict_table(outcome.table["over_seeds"]))
     elif len(summaries) > 1:
         print("no verdict: --controls trains what the students are to be compared with", file=out)
-    print(f"{outcome.place}  ({sum(summary['wall_s'] for summary in summaries):.1f} s)", file=out)
+    seconds = sum(summary["wall_s"] for summary in summaries)
+    without = " without controls" if outcome.table.get("controls") else ""
+    print(f"{outcome.place}  (training and tests{without}: {seconds:.1f} s)", file=out)
     out.flush()  # what is left, to end Ray, takes seconds

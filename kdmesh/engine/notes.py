@@ -55,8 +55,8 @@ def unheard_task(plan: Plan) -> list[str]:
         ]
         if deaf:
             found.append(
-                f"task.{plan.spec.task.name}.{key} says nothing to {', '.join(deaf)}, whose objective is written in the "
-                f"flow: write it there too, `objective: {{{told.name}: {{{key}: {value}}}}}`"
+                f"task.{plan.spec.task.name}.{key} says nothing to {', '.join(deaf)}, whose objective is written in "
+                f"the flow: write it there too, `objective: {{{told.name}: {{{key}: {value}}}}}`"
             )
     return found
 

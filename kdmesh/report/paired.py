@@ -8,7 +8,7 @@ run chose on validation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -56,10 +56,12 @@ def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY) ->
 def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     """Compare the runs of one mesh over seeds, from their ``summary.json``, by the task's primary metric.
 
-    Returns ``{seeds, data_seed, metric, higher_is_better, <metric>, controls, differences, verdicts, notes}``; runs of
+    Returns ``{seeds, data_seed, metric, higher_is_better, <metric>, controls, reported, differences, verdicts,
+    notes}``; runs of
     several data seeds are a ValueError. ``<metric>``, ``accuracy`` say: per consensus and agent its role, and the mean,
     half_width and n of its test figure. ``controls``: the same of each student's controls, ``alone`` and
-    ``best_teacher``. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (of its own
+    ``best_teacher``. ``reported``: for each node what the mesh reports beside, by the metric's name: mean, half_width
+    and n. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (of its own
     teachers the best by validation, seed by seed), ``consensus NAME``, and the same student's ``control alone`` and
     ``control best teacher``. What a seed lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many
     are left. ``verdicts``: see :func:`verdict`, against each control.
@@ -71,6 +73,8 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     roles = {name: node.get("role", "agent") for summary in summaries for name, node in _nodes(summary).items()}
     figures: dict[str, Any] = {}
     controls: dict[str, Any] = {}
+    reported: dict[str, dict[str, Any]] = {}
+    asked = dict.fromkeys(key for summary in summaries for key in summary.get("reported") or [] if key != metric.name)
     differences: dict[str, Any] = {}
     verdicts: list[dict[str, Any]] = []
     for name, role in roles.items():
@@ -78,6 +82,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
         if (estimate := _estimate(own)) is None:
             continue
         figures[name] = {"role": role, **estimate}
+        reported[name] = _beside([_nodes(summary).get(name) for summary in summaries], asked)
         if role in ("consensus", "teacher"):
             continue
         rivals = [_rivals(summary, name, metric) for summary in summaries]
@@ -97,6 +102,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
         "higher_is_better": metric.higher,
         metric.name: figures,
         "controls": controls,
+        "reported": reported if asked else {},
         "differences": differences,
         "verdicts": verdicts,
         "notes": list(dict.fromkeys(note for summary in summaries for note in summary.get("notes") or [])),
@@ -130,6 +136,12 @@ def _estimate(values: Sequence[float | None]) -> dict[str, Any] | None:
         return None
     mean, half_width = interval(known)
     return {"mean": mean, "half_width": half_width, "n": len(known)}
+
+
+def _beside(records: Sequence[dict[str, Any] | None], asked: Iterable[str]) -> dict[str, Any]:
+    """Estimates of the metrics that the mesh names, by name; one that was never defined is left out."""
+    found = {key: _estimate([on_test(record, Figure(key)) for record in records]) for key in asked}
+    return {key: estimate for key, estimate in found.items() if estimate is not None}
 
 
 def _nodes(summary: Summary) -> dict[str, dict[str, Any]]:

@@ -149,6 +149,8 @@ def final_table(summary: dict[str, Any]) -> Grid:
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")
     notes += [] if by.higher else [f"{by.title}: lower is better"]
+    lists = dict.fromkeys(key for node in [*consensus.values(), *agents.values()] for key in _lists(node))
+    notes += [f"{', '.join(lists)}: lists, for every agent in results.json"] if lists else []
     notes += _marked(summary)
     title = f"{summary.get('name', 'mesh')}, seed {summary.get('seed', '?')}"
     if summary.get("data_seed"):
@@ -190,6 +192,8 @@ def seeds_table(seeds: dict[str, Any]) -> Grid:
     rows: list[Row] = []
     for name, node in seeds[by.name].items():
         figures = {f"{node['role']}, test {by.title}": node}
+        beside = (seeds.get("reported") or {}).get(name, {})
+        figures |= {f"{node['role']}, test {metric(other).title}": own for other, own in beside.items()}
         figures |= {f"{ALSO[which]}, test {by.title}": own for which, own in seeds["controls"].get(name, {}).items()}
         for what, of in figures.items():
             rows.append({"name": name, "what": what, "mean": f"{of['mean']:.4f}", **_spread(of)})
@@ -263,6 +267,12 @@ def _measured(name: str, node: dict[str, Any], by: Figure) -> Row:
         "made": forwards.get("made"),
         "saved": forwards.get("saved"),
     }
+
+
+def _lists(node: dict[str, Any]) -> list[str]:
+    """Metrics of a node that are no single number."""
+    test = (node.get("metrics") or {}).get("test") or {}
+    return [key for key, value in test.items() if isinstance(value, list)]
 
 
 def _spread(estimate: dict[str, Any]) -> Row:
