@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,16 @@ from kdmesh.text.heads import CAUSAL, head_of
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
 from kdmesh.text.probes import is_causal, unmasked
-from kdmesh.text.source import attention_exists, folder_of, licence_of, local, make_config, quiet, read_config
+from kdmesh.text.source import (
+    attention_exists,
+    folder_of,
+    licence_of,
+    local,
+    make_config,
+    quiet,
+    read_config,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -71,6 +81,8 @@ def build(
     if path is not None:
         if layers is not None:
             keep_config(settings, layers)  # refuses numbers before weights are read
+        if whole and not meta:
+            _held(auto, settings, path, trusted, how)
         net, drawn = read_model(auto, settings, path, revision, trusted, not causal, how, whole)
     if path is None or meta:  # on meta, the weights were read for their names and shapes alone
         net = _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how)
@@ -169,6 +181,20 @@ def _fresh(auto: Any, settings: PreTrainedConfig, trusted: bool, how: dict[str, 
                 where="model.hf.config",
                 instead="settings that fit together",
             ) from None
+
+
+def _held(auto: Any, settings: PreTrainedConfig, path: str, trusted: bool, how: dict[str, Any]) -> None:
+    """Refuse settings of a model with more parameters than a folder's weights have bytes, before it takes memory."""
+    files = weight_files(Path(path))
+    with torch.device("meta"):
+        net = _fresh(auto, settings, trusted, {**how, "dtype": torch.float32})
+    count, size = sum(one.numel() for one in net.parameters()), sum(file.stat().st_size for file in files)
+    if count > size:
+        raise MeshError(
+            f"{path} has weights of {size:,} bytes, and its config.json is of a model with {count:,} parameters",
+            where="model.hf.path",
+            instead="a complete copy",
+        )
 
 
 def _filled(task: str, vocabulary: int, pad: int | None) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from kdmesh.errors import MeshError
+from kdmesh.files import read, reason
 from kdmesh.text.heads import head_of
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kdmesh.builtin.models.offers import LoraSettings, PrefixSettings
+
+BYTES = 1 << 20  # of an adapter's settings
 
 ADAPTER = "adapter"
 """The sub-folder of an exported model that holds its adapter by itself."""
@@ -75,11 +80,28 @@ def calm() -> Iterator[None]:
 
 
 def with_prefix(net: Any, root: Path) -> Any:
-    """Read the adapter that stands beside a model, as its card says."""
+    """Read the adapter that stands beside a model, as its card says.
+
+    MeshError where it is another kind of adapter, or has not the sizes of its weights: peft would import what an
+    adapter's settings name, ask the hub for weights that are not there, and take memory for any size.
+    """
     from peft import PeftModel
 
+    folder = root / ADAPTER
+    file = folder / "adapter_model.safetensors"
+    try:
+        found = json.loads(read(folder / "adapter_config.json", most=BYTES))
+        with safe_open(file, "pt") as opened:
+            stored = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+        sizes = [found["num_virtual_tokens"], found["num_layers"] * 2 * found["token_dim"]]
+        sound = found["peft_type"] == "PREFIX_TUNING" and not found.get("prefix_projection") and sizes in stored
+        why = "" if sound else "is no prefix of the sizes of its weights"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        why = f"is damaged: {type(error).__name__}: {reason(error)}"
+    if why:
+        raise MeshError(f"the adapter in {folder} {why}", file=str(root), instead="a complete copy of the folder")
     with calm():
-        return PeftModel.from_pretrained(net, str(root / ADAPTER))
+        return PeftModel.from_pretrained(net, str(folder))
 
 
 @torch.no_grad()

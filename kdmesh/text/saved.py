@@ -11,7 +11,7 @@ from kdmesh.signals.lazy import dense
 from kdmesh.streams.texts import Sample, Texts
 from kdmesh.text.build import build
 from kdmesh.text.encoder import Encoder
-from kdmesh.text.heads import TOKEN
+from kdmesh.text.heads import CAUSAL, TOKEN, head_of
 from kdmesh.text.peft import with_prefix
 from kdmesh.text.tokenizers import read
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+
+ATTENTION = ("sdpa", "eager")  # those of transformers; any other name is of a kernel, which the hub would be asked for
+CLASSES = 1_000_000  # transformers names each
 
 AS_READ = ("dtype", "config", "layers", "label_map")
 """Settings that make another model of the weights that are read."""
@@ -56,6 +59,13 @@ def load_saved(root: Path, config: dict[str, Any], source: Path | None = None) -
     if not isinstance(settings, dict) or not isinstance(settings.get("hf"), dict):
         raise MeshError("this folder holds no model of transformers", file=str(root), where="model")
     task, labels, own = config["task"], config["labels"] or None, settings["hf"]
+    if own.get("attention", "sdpa") not in ATTENTION:
+        raise MeshError(
+            f"found {own['attention']!r}", file=str(root), where="model.hf.attention", instead=" or ".join(ATTENTION)
+        )
+    if head_of(task) != CAUSAL and config["classes"] > CLASSES:
+        what = f"found {config['classes']:,} classes"
+        raise MeshError(what, file=str(root), where="classes", instead=f"at most {CLASSES:,}")
     tokenizer = read(str(root))
     limit = own.get("max_length") or config["max_length"]
     encoder = Encoder(tokenizer, task, max_length=limit, tags=labels or ())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.files import INDEX, REFERENCE, WEIGHTS, inside
+from kdmesh.files import INDEX, REFERENCE, WEIGHTS, found_at, inside, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,12 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 ADAPTER_CONFIG = "adapter_config.json"
 PATIENCE = 5  # seconds for the hub's first answer
 MANY = 10_000  # layers, experts, labels ... of a configuration
+READ_WHOLE = (".json", ".jinja", ".txt", ".model", ".md")
+"""How the files end that libraries read whole, into memory."""
+
+MOST = 1 << 28
+"""Bytes of such a file: the tokenizers of 2026 that know most have an eighth of it."""
+
 _PARTS = re.compile("layer|block|expert|label|stage|depth|group|head")
 _HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -50,6 +56,27 @@ def local(path: str, where: str) -> Path | None:
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise MeshError(f"{path} {what}", where=where, instead="a folder made by save_pretrained, or a hub id")
     return None
+
+
+def small(folder: Path, where: str) -> None:
+    """Refuse a folder in which a file that is read whole is none, as a named pipe, or has more than :data:`MOST`.
+
+    Its config.json is looked through, too: whoever reads a tokenizer reads it.
+    """
+    for file in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*")]):
+        if file.suffix not in READ_WHOLE:
+            continue
+        what = found_at(file)
+        if what == "file" and file.stat().st_size > MOST:
+            what = f"holds more than {MOST >> 20} MiB"
+        if what not in ("file", "folder"):
+            raise MeshError(f"{file} {what}", where=where, instead="a complete copy of the folder")
+    try:
+        settings = json.loads(read(folder / "config.json"))
+    except (OSError, ValueError, RecursionError):
+        return  # said by whoever needs it
+    if isinstance(settings, dict):
+        few_parts(settings, where)
 
 
 @contextmanager
@@ -150,6 +177,8 @@ def read_config(path: str, revision: str | None, trusted: bool, changes: dict[st
 
     where = "model.hf.path"
     folder = local(path, where)
+    if folder is not None:
+        small(folder, where)
     if folder is not None and not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         refers = (folder / REFERENCE).is_file()
         raise MeshError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError
 from kdmesh.spec.base import DEFAULT_TASK
 from kdmesh.text.heads import CAUSAL, head_of
-from kdmesh.text.source import fetched, local, quiet, reach, read_config
+from kdmesh.text.source import fetched, local, quiet, reach, read_config, small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,9 @@ def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTr
     """The tokenizer of a folder or hub id, of the `tokenizers` library: others do not say what they read."""
     from transformers import AutoTokenizer
 
-    local(path, WHERE)
+    folder = local(path, WHERE)
+    if folder is not None:
+        small(folder, WHERE)
     more: dict[str, Any] = reach(path, revision, WHERE) | ({} if revision is None else {"revision": revision})
     with quiet(), fetched(path, WHERE, "a folder with tokenizer.json, or {bpe: {vocabulary: 512}}"):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **more)
