@@ -14,6 +14,7 @@ from kdmesh.errors import MeshError
 from kdmesh.spec.data import DataSpec
 from kdmesh.streams.contents import Keys, pack
 from kdmesh.streams.splits import split
+from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,24 +201,44 @@ def _by_values(seen: dict[str, Any], table: Table, streams: Mapping[str, Stream]
         asked = asked[torch.stack([one.told(asked) for one in learned]).all(0)]
         own = torch.isin(asked, table.keys[rest])
         had = torch.stack([one.have(asked) for one in learned]).any(0) & ~own
-        count, alike, whole = int(had.sum()), int(own.sum()), len(asked)
+        count, whole = int(had.sum()), len(asked)
         if not count:
             continue
         found = round(count * size / whole)
-        leak = Leak(name, found, size, few=_by_chance(count, alike, whole) or found <= TENTH * size**0.5)
+        share = _twins(table) * min(taught.count / len(table), 1.0)
+        chance = _by_chance(count, whole - int(own.sum()), share)
+        leak = Leak(name, found, size, few=chance or found <= TENTH * size**0.5)
         if not leak.few:
             return leak
         few = few or leak
     return few
 
 
-def _by_chance(count: int, alike: int, whole: int) -> bool:
-    """Whether, of samples that the table does not repeat, others have no larger share than it repeats of all of them.
+def _by_chance(count: int, left: int, share: float) -> bool:
+    """Whether, of ``left`` samples that the table does not repeat, others have no more than chance gives.
 
-    ``alike`` of the ``whole`` stand in the rest of the table, too; three standard errors are allowed for.
+    ``share``: what another draw repeats of such samples. Three standard errors are allowed for.
     """
-    left, share = whole - alike, alike / whole
+    share = min(share, 1.0)
     return count <= share * left + 3 * (left * share * (1 - share)) ** 0.5
+
+
+def _twins(table: Table) -> float:
+    """The share of a table's single samples that another draw of its size would have by chance.
+
+    Twice as many as come in pairs here (of what comes seldom, the counts are Poisson's); and where features have few
+    values, as many as there would be if each combination were as likely as any other.
+    """
+    often = table.keys.unique(return_counts=True)[1]
+    share = 2 * int((often == 2).sum()) / max(int((often == 1).sum()), 1)
+    if isinstance(table.x, Texts):
+        return share
+    possible = 1.0
+    for column in table.x.reshape(len(table), -1).unbind(1):
+        possible *= max(len(column.unique()), 1)
+        if possible > len(table) ** 2:  # no two draws would meet
+            return share
+    return max(share, len(table) / possible)
 
 
 def _runs(rows: Tensor) -> list[list[int]]:

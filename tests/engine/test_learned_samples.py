@@ -14,9 +14,10 @@ import kdmesh
 from kdmesh.agents.source import Source
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
+from kdmesh.spec import DataSpec
 from kdmesh.streams import contents
 from kdmesh.streams.contents import Keys, keys
-from kdmesh.streams.learned import in_header
+from kdmesh.streams.learned import in_header, overlap, record
 
 MODEL = {"mlp": {"hidden": [8]}}
 TRAIN = {"steps": 2, "batch_size": 16}
@@ -296,3 +297,33 @@ def test_samples_that_differ_at_every_reading_are_not_recorded_and_that_is_said(
     assert any("samples have other values here at every reading" in text for text in marks(made))
     table = examine(made.plan(), {}, made.table)
     assert "seen" not in table.learned["s"][0]
+
+
+def ternary(n: int, seed: int):
+    x = torch.randint(0, 3, (n, 9), generator=torch.Generator().manual_seed(seed)).float()
+    return x, x[:, 0].long()
+
+
+def leak_of(before: dict, data):
+    made = mesh(data)
+    made.flow("labels", made.agent("s", MODEL), objective="ce")
+    return overlap(before, made.table, Source(made.table).load(made.plan())[1])
+
+
+def test_fresh_data_of_few_values_are_not_refused_for_what_chance_repeats():
+    """Of 3^9 possible rows two independent draws share some, though neither has one twice; copies are many more."""
+    first = ternary(300, 0)
+    before = record(kdmesh.data(first), DataSpec.model_validate("python:given"), torch.arange(300))
+    found = [leak_of(before, ternary(300, seed)) for seed in range(1, 13)]
+    assert sum(one is not None for one in found) > 3
+    assert sum(one is not None and not one.few for one in found) <= 1
+    copied = leak_of(before, both(ternary(100, 1), some(first, slice(0, 200))))
+    assert copied is not None and not copied.few
+
+
+def test_a_row_that_stands_often_lets_no_copies_pass():
+    x, y = points()
+    x[:60] = 0
+    before = record(kdmesh.data((x, y)), DataSpec.model_validate("python:given"), torch.arange(200))
+    copied = leak_of(before, both((x[:60], y[:60]), points(90, 5), (x[150:], y[150:])))
+    assert copied is not None and not copied.few
