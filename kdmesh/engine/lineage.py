@@ -10,7 +10,7 @@ import torch
 
 from kdmesh.agents.build import origin
 from kdmesh.errors import MeshError
-from kdmesh.files import CONFIG, OURS, WEIGHTS
+from kdmesh.files import CONFIG, OURS, WEIGHTS, read
 from kdmesh.spec import DataSpec
 from kdmesh.streams.learned import LEARNED, Leak, Record, carried, changes, in_header, overlap, record, untold
 
@@ -123,7 +123,7 @@ def told_by(file: Path) -> Learned:
 def _config(folder: Path) -> dict[str, object] | None:
     for name in (OURS, CONFIG):
         try:
-            config = json.loads((folder / name).read_text(encoding="utf-8"))
+            config = json.loads(read(folder / name))
         except (OSError, ValueError):
             continue
         if isinstance(config, dict) and "kdmesh" in config:
