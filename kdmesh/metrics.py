@@ -11,14 +11,19 @@ from kdmesh.builtin.metrics.ece import ECE
 from kdmesh.builtin.metrics.loss import Loss
 from kdmesh.builtin.metrics.macro_f1 import MacroF1
 from kdmesh.builtin.metrics.mae import MeanAbsoluteError
+from kdmesh.builtin.metrics.mrr import MRR
 from kdmesh.builtin.metrics.mse import MeanSquaredError
+from kdmesh.builtin.metrics.ndcg import NDCG
 from kdmesh.builtin.metrics.per_class_accuracy import PerClassAccuracy
 from kdmesh.builtin.metrics.r2 import R2
+from kdmesh.builtin.metrics.recall_at_k import RecallAtK
 from kdmesh.contracts.metric import Answers, Metric, own_classes
 
 __all__ = [
     "AUROC",
     "ECE",
+    "MRR",
+    "NDCG",
     "R2",
     "Accuracy",
     "Answers",
@@ -31,5 +36,6 @@ __all__ = [
     "MeanSquaredError",
     "Metric",
     "PerClassAccuracy",
+    "RecallAtK",
     "own_classes",
 ]

@@ -12,8 +12,11 @@ from kdmesh.builtin.objectives.attention_transfer import AttentionTransfer
 from kdmesh.builtin.objectives.cross_entropy import CrossEntropy
 from kdmesh.builtin.objectives.forward_kl import ForwardKL
 from kdmesh.builtin.objectives.hint import Hint
+from kdmesh.builtin.objectives.in_batch import InBatch
+from kdmesh.builtin.objectives.info_nce import InfoNCE
 from kdmesh.builtin.objectives.jsd import JSD
 from kdmesh.builtin.objectives.mae import MAE
+from kdmesh.builtin.objectives.margin_mse import MarginMSE
 from kdmesh.builtin.objectives.mse import MSE
 from kdmesh.builtin.objectives.reverse_kl import ReverseKL
 from kdmesh.builtin.objectives.skewed_kl import SkewedKL
@@ -32,6 +35,9 @@ __all__ = [
     "CrossEntropy",
     "ForwardKL",
     "Hint",
+    "InBatch",
+    "InfoNCE",
+    "MarginMSE",
     "Objective",
     "ReverseKL",
     "SkewedKL",

@@ -60,9 +60,10 @@ class StrategyOffer(Offer):
 class ObjectiveOffer(Offer):
     """A loss. ``reads``: the signal it compares; ``forms``: which target forms it accepts.
 
-    ``labels``: with form `labels`, the kinds that it reads: `classes`, ``[B]`` int64, or `values`, ``[B, T]`` float32.
+    ``labels``: with form `labels`, or where it ``needs`` them, the kinds that it reads: `classes`, ``[B]`` int64,
+    `values`, ``[B, T]`` float32, or `relevance`, ``[B, L]`` float32.
 
-    ``needs``: what else of the batch it is called with, as keywords of these names: ``labels [B]`` (int64; refused on
+    ``needs``: what else of the batch it is called with, as keywords of these names: ``labels`` (refused on
     unlabelled streams), ``ids [B]`` (int64, the samples' stable ids, for a memory of its own). Between agents that read
     texts each in their own tokens, ``spans``: then ``spans [N, 3]`` and ``source_spans [M, 3]`` say what the N rows of
     the student and the M of the target are about (sample in the batch, first character, character after the last), and
@@ -73,7 +74,7 @@ class ObjectiveOffer(Offer):
     kind: ClassVar[str] = "objectives"
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, labels, hidden
-    labels: tuple[str, ...] = ("classes",)  # in form `labels`, of: classes, values
+    labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance
     tempered: bool = False  # has a `temperature` that its target must share
     needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
 
@@ -82,15 +83,16 @@ class ObjectiveOffer(Offer):
 class ConsensusOffer(Offer):
     """A rule that combines several signals into one.
 
-    ``answers``: the kinds of answers that it can combine, scores of `classes` or plain `values`. ``needs_labels``: it
-    is given the labels of the batch; ``stateful``, ``trained``: it has buffers, or weights, that change, so that one
-    host owns it. ``partial``: its sources may know different classes; a class that a source does
-    not know has the logit ``-inf``. ``needs_column``: the setting that names a column of the data; ``setup`` then gets
-    ``columns``, the column's different values as text, and each call ``column [B]``, int64, their numbers (-1: none).
+    ``answers``: the kinds of answers that it can combine, scores of `classes`, plain `values`, or scores of `relevance`
+    (those of candidates that there are not are ``-inf``). ``needs_labels``: it is given the labels of the batch;
+    ``stateful``, ``trained``: it has buffers, or weights, that change, so that one host owns it. ``partial``: its
+    sources may know different classes; a class that a source does not know has the logit ``-inf``. ``needs_column``:
+    the setting that names a column of the data; ``setup`` then gets ``columns``, the column's different values as text,
+    and each call ``column [B]``, int64, their numbers (-1: none).
     """
 
     kind: ClassVar[str] = "consensus"
-    answers: tuple[str, ...] = ("classes",)  # of: classes, values
+    answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance
     needs_labels: bool = False
     stateful: bool = False
     trained: bool = False
@@ -150,11 +152,12 @@ class TaskOffer(Offer):
     """What models learn and how they are judged: ``factory(**config)`` gives a :class:`kdmesh.tasks.Task`.
 
     ``data``: what samples may be, `numbers` and `texts`. ``rows``: what a row of a model's answers is for, `samples`,
-    or `units` of these (words, tokens). ``labels``: what a label is, `classes` (int64, ``0 .. C-1``) or `values`
-    (float32, one or several). ``source``: where labels are read, `table` (the label column or columns of the data set,
-    its ``y``), `spans` (of texts) or `tokens` (the texts' own). ``outputs``: how many a row of answers has, as many as
-    ``Task.outputs`` says of the `labels`, or as many as the model's own `vocabulary`. ``head``: the kind of model of
-    transformers, `sequence` (an answer for a text), `token` (for a word) or `causal` (the next token); "": none.
+    or `units` of these (words, tokens). ``labels``: what a label is, `classes` (int64, ``0 .. C-1``), `values`
+    (float32, one or several) or `relevance` (float32, of each candidate of a query; below 0 where there is none).
+    ``source``: where labels are read, `table` (the label column or columns of the data set, its ``y``), `spans` (of
+    texts) or `tokens` (the texts' own). ``outputs``: how many a row of answers has, as many as ``Task.outputs`` says of
+    the `labels`, or as many as the model's own `vocabulary`. ``head``: the kind of model of transformers, `sequence`
+    (an answer for a text), `token` (for a word) or `causal` (the next token); "": none.
 
     ``objective``: the loss of labels where a flow names none; those settings of the task that this loss has too are
     its settings. ``metrics``: what every run reports, in this order;
@@ -166,7 +169,7 @@ class TaskOffer(Offer):
     kind: ClassVar[str] = "tasks"
     data: tuple[str, ...] = ("numbers",)
     rows: str = "samples"  # samples | units
-    labels: str = "classes"  # classes | values
+    labels: str = "classes"  # classes | values | relevance
     source: str = "table"  # table | spans | tokens
     outputs: str = "labels"  # labels | vocabulary
     head: str = ""  # sequence | token | causal

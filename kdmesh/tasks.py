@@ -87,7 +87,7 @@ def recorded(figures: Mapping[str, object]) -> Figure:
 def probabilistic(task: str | None) -> bool:
     """Whether a task's answers are scores of classes, which have probabilities."""
     offer: TaskOffer = registry().find("tasks", task or DEFAULT_TASK, "task")
-    return "probs" in offer.spaces
+    return offer.labels == "classes" and "probs" in offer.spaces
 
 
 def primary(task: str | None) -> Figure:

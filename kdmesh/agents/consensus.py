@@ -127,7 +127,7 @@ class Consensus:
         if self.strict:
             present = facts["present"]
             weights = None if present is None else present.any(0).to(value.dtype)
-            refuse_improper(value, values.shape[1:], node.space, weights)
+            refuse_improper(value, values.shape[1:], node.space, weights, values.isneginf().any(0))
         return value
 
     def _later(self, signals: list[Signal | None], facts: dict[str, Any], seed: int | None) -> Lazy:
@@ -242,15 +242,18 @@ def _spread(value: Tensor | None, edge: Edge, width: int) -> Tensor | None:
     return whole.index_copy(-1, torch.tensor(edge.classes, device=value.device), value)
 
 
-def refuse_improper(value: Any, shape: torch.Size, space: str, weights: Tensor | None) -> None:
+def refuse_improper(
+    value: Any, shape: torch.Size, space: str, weights: Tensor | None, ruled_out: Tensor | None = None
+) -> None:
     """Raise ValueError for what is no signal ``[B, C]``, is not finite, or, in space `probs`, no distribution.
 
-    Samples of weight 0 may hold anything.
+    Samples of weight 0 may hold anything, and logits that a source has as ``-inf`` (``ruled_out [B, C]``) the same.
     """
     if not isinstance(value, Tensor) or value.shape != shape:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"it gave {found}, not a tensor of shape {tuple(shape)}")
-    rows = value.detach() if weights is None else value.detach()[weights != 0]
+    whole = value.detach() if ruled_out is None else value.detach().masked_fill(ruled_out & value.isneginf(), 0.0)
+    rows = whole if weights is None else whole[weights != 0]
     if not rows.isfinite().all():
         raise ValueError(f"it gave {int((~rows.isfinite()).sum())} values that are not finite")
     if space == "probs" and rows.numel():

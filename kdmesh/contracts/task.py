@@ -57,7 +57,7 @@ class Task:
         """Raise MeshError for a data set whose labels are not this task's.
 
         Called once with the whole table, before anything is trained. ``table.y``: labels ``[N]`` int64 of classes or
-        ``[N, T]`` float32 of values, None where the data set has no column of labels.
+        ``[N, T]`` float32 of values or relevance, None where the data set has no column of labels.
         """
 
     def outputs(self, table: Table) -> int:

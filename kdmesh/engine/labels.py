@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
 
 KIND = {True: "texts", False: "numbers"}
+CLASSES = ("classes",)
+NUMBERS = ("values", "relevance")  # kinds of labels [N, T] float32: the task itself looks further
 
 
 def refuse(plan: Plan, table: Table) -> None:
@@ -26,11 +28,11 @@ def refuse(plan: Plan, table: Table) -> None:
             instead=f"a data set of {wanted}, or task: {DEFAULT_TASK}",
         )
     if task.source == "table" and table.y is not None:
-        given = "values" if table.y.is_floating_point() else "classes"
-        if given != task.labels:
-            fit = [offer.name for offer in registry().offers("tasks") if offer.labels == given and own in offer.data]
+        given = NUMBERS if table.y.is_floating_point() else CLASSES
+        if task.labels not in given:
+            fit = [offer.name for offer in registry().offers("tasks") if offer.labels in given and own in offer.data]
             raise MeshError(
-                f"`task: {task.name}` learns {task.labels}, and the labels of these data are {given}",
+                f"`task: {task.name}` learns {task.labels}, and the labels of these data are {given[0]}",
                 where="task",
                 instead=f"task: {' or '.join(fit)}, or another label column",
             )

@@ -125,7 +125,8 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
 def _answers(edge: Edge, task: TaskOffer, registry: Registry) -> None:
     """Refuse an objective that does not read the task's labels, or that compares probabilities where there are none."""
     offer = registry.find("objectives", edge.objective.name) if edge.objective is not None else None
-    if offer is not None and edge.source == LABELS and task.labels not in offer.labels:
+    reads = offer is not None and (edge.source == LABELS or ("labels" in offer.needs and task.source == "table"))
+    if offer is not None and reads and task.labels not in offer.labels:
         raise MeshError(
             f"objective {offer.name!r} does not read labels that are {task.labels}, as those of task {task.name}: it "
             f"reads labels that are {' or '.join(offer.labels)}",

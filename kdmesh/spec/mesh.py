@@ -37,7 +37,8 @@ class MeshSpec(Strict):
     task: TaskRef = Field(
         default_factory=lambda: TaskRef(name=DEFAULT_TASK),
         description="what the models learn: classification (a class of a sample), regression (values of a sample), "
-        "token_classification (a tag of a word), language_modelling (the next token), or an offered name",
+        "ranking (the order of a query's candidates), token_classification (a tag of a word), language_modelling "
+        "(the next token), or an offered name",
     )
     metrics: list[MetricRef] = Field(
         default_factory=list, description="metrics that the run reports beside those of its task"

@@ -26,12 +26,13 @@ class Table:
     """Samples with stable ids: a sample's id is its row here, in the source's own order.
 
     ``x``: ``[N, ...]`` float32 (images as ``[N, channels, height, width]``, vectors as ``[N, features]``), or texts;
-    ``y``: ``[N]`` int64 in ``0 .. classes - 1``, ``[N, T]`` float32 where labels are T values, or None for unlabelled
-    data and for texts whose targets are their own tokens or spans; ``classes`` is 0 where nothing is classified;
-    ``official`` maps split names (`test`, perhaps `train`, `validation`) to row numbers; ``columns`` maps a column's
-    name to one value per row (for shards by column). A reader of named columns says in ``features`` which of them x
-    has, in order, and in ``left_out`` why it lacks others; one that scales says so in ``divided_by``, for whoever uses
-    a saved model on the source's own values.
+    ``y``: ``[N]`` int64 in ``0 .. classes - 1``, ``[N, T]`` float32 where labels are T values, or how relevant each
+    candidate of a list is (x is then ``[N, 1 + T, ...]``, see :mod:`kdmesh.builtin.tasks.ranking`), or None for
+    unlabelled data and for texts whose targets are their own tokens or spans; ``classes`` is 0 where nothing is
+    classified; ``official`` maps split names (`test`, perhaps `train`, `validation`) to row numbers; ``columns`` maps a
+    column's name to one value per row (for shards by column). A reader of named columns says in ``features`` which of
+    them x has, in order, and in ``left_out`` why it lacks others; one that scales says so in ``divided_by``, for
+    whoever uses a saved model on the source's own values.
     """
 
     x: Tensor | Texts

@@ -40,6 +40,10 @@ class MetricContract(Contract):
             found += [(scores, labels, about), (scores.softmax(1), labels, {**about, "probs": True})]
         if "values" in offer.labels:
             found.append((scores, torch.randn(ROWS, self.columns, generator=drawn, dtype=torch.float64), about))
+        if "relevance" in offer.labels:
+            grades = torch.randint(-1, 3, (ROWS, self.columns), generator=drawn).double()  # below 0: no candidate
+            grades[:, 0] = grades[:, 0].abs()
+            found.append((scores.masked_fill(grades < 0, -torch.inf), grades, about))
         return found
 
     def seen(self, offer: MetricOffer, settings: dict[str, Any], *parts: Answers) -> Metric:
@@ -61,7 +65,7 @@ class MetricContract(Contract):
 
     def test_direction_and_range_fit(self, offer: MetricOffer) -> None:
         """Labels of a kind that there is, and a range that is one."""
-        assert set(offer.labels) <= {"classes", "values"} and offer.labels, f"labels {offer.labels}"
+        assert set(offer.labels) <= {"classes", "values", "relevance"} and offer.labels, f"labels {offer.labels}"
         assert set(offer.needs) <= {"characters", "classes"}, f"needs {offer.needs}"
         assert offer.lowest is None or offer.highest is None or offer.lowest < offer.highest
 

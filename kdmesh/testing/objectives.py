@@ -91,7 +91,7 @@ class ObjectiveContract(Contract):
 
         :meth:`setup` is given the same of the whole stream, which has the batch's samples and no more.
         """
-        known = {"labels": rows % self.shapes(offer)[0][0], "ids": rows}
+        known = {"labels": self.labels(offer, rows), "ids": rows}
         given = {name: known[name] for name in offer.needs if name in known}
         if "spans" in offer.needs:  # every sample one word, which student and target read as one token
             each = torch.arange(len(rows))
@@ -99,6 +99,14 @@ class ObjectiveContract(Contract):
             given |= {"spans": spans, "source_spans": spans}
             given |= {"source_labels": known["labels"]} if "labels" in offer.needs else {}
         return given
+
+    def labels(self, offer: ObjectiveOffer, rows: Tensor) -> Tensor:
+        """Labels of samples, of a kind that the offer reads: classes ``[B]``, or how relevant candidates are."""
+        width = self.shapes(offer)[0][0]
+        if "classes" in offer.labels:
+            return rows % width
+        candidates = torch.arange(width if offer.reads == "logits" else width - 1)  # hidden: of the query, too
+        return ((rows[:, None] + candidates) % 4 - 1).double()
 
     def sides(self, offer: ObjectiveOffer, form: str, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """A seeded student ``[B, ...]`` in float64 and a target in a form."""
@@ -108,6 +116,8 @@ class ObjectiveContract(Contract):
         target = torch.randn(BATCH, *other, generator=made, dtype=torch.float64)
         if form == "labels" and "classes" in offer.labels:
             return student, torch.randint(own[0], (BATCH,), generator=made)
+        if form == "labels" and "relevance" in offer.labels:
+            return student, self.labels(offer, torch.arange(BATCH))
         return student, (target / temperature).softmax(-1) if form == "probs" else target
 
     def test_loss_is_a_finite_scalar(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:

@@ -39,9 +39,15 @@ class TaskContract(Contract):
         return made
 
     def table(self, offer: TaskOffer) -> Table:
-        """Samples ``[N, 6]`` with labels of the offer's kind: one of three classes, or two values."""
+        """Samples ``[N, 6]`` with labels of the offer's kind: one of three classes, or two values.
+
+        Of `relevance`, lists ``[N, 1 + 3, 6]``: the candidate whose first number is the largest is relevant.
+        """
         drawn = torch.Generator().manual_seed(5)
         x, directions = torch.randn(ROWS, 6, generator=drawn), torch.randn(6, 3, generator=drawn)
+        if offer.labels == "relevance":
+            x = torch.randn(ROWS, 1 + 3, 6, generator=drawn)
+            return Table(x, (x[:, 1:, 0] == x[:, 1:, 0].amax(1, keepdim=True)).float(), classes=0)
         if offer.labels == "values":
             return Table(x, (x @ directions)[:, :2].contiguous(), classes=0)
         return Table(x, (x @ directions).argmax(1), classes=3)
@@ -54,7 +60,7 @@ class TaskContract(Contract):
         """Each trait has a value that there is."""
         for trait, known in (
             ("rows", ("samples", "units")),
-            ("labels", ("classes", "values")),
+            ("labels", ("classes", "values", "relevance")),
             ("source", ("table", "spans", "tokens")),
             ("outputs", ("labels", "vocabulary")),
             ("head", ("", "sequence", "token", "causal")),
@@ -63,7 +69,7 @@ class TaskContract(Contract):
         assert offer.data and set(offer.data) <= {"numbers", "texts"}, f"data {offer.data}"
         assert bool(offer.head) == ("texts" in offer.data), "a `head` is for texts, and texts need one"
         assert offer.spaces and set(offer.spaces) <= {"probs", "logits", "loss", "gradient"}, f"spaces {offer.spaces}"
-        assert offer.labels == "classes" or "probs" not in offer.spaces, "values have no probabilities"
+        assert offer.labels != "values" or "probs" not in offer.spaces, "values have no probabilities"
 
     def test_metrics_fit(self, offer: TaskOffer) -> None:
         """Every metric is defined for the labels; the primary and the watched ones are reported."""

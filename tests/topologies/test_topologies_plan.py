@@ -26,12 +26,14 @@ GENERATIONS = {
     "parties": [1],
     "previous-batch": [1],
     "previous-epoch": [1],
+    "ranking": [3, 1],
     "regression": [3, 1],
     "ring": [1],
     "single-teacher": [1, 1],
     "specialists": [3, 1],
     "stale-codistillation": [1],
 }
+OTHER_DATA = {"ranking": "digit_lists", "regression": "diabetes"}
 each = pytest.mark.parametrize("name", FILES)
 
 
@@ -55,7 +57,7 @@ def test_it_is_short_and_says_what_it_is(name):
     mesh = read_mesh(name)
     assert mesh.name == name
     assert mesh.description.endswith(".")
-    assert mesh.data is not None and mesh.data.dataset.name == ("diabetes" if name == "regression" else "digits")
+    assert mesh.data is not None and mesh.data.dataset.name == OTHER_DATA.get(name, "digits")
     assert mesh.connect and not mesh.flows
 
 

@@ -20,7 +20,8 @@ class GeometricMedian(Rule):
 
     A step is the mean weighted by ``1 / max(‖v_m - x‖, eps)``. The number of steps does not depend on the data, so the
     samples of a batch do not influence each other. In space `probs` the result is clamped and divided by its sum. The
-    order of sources changes rounding only. Gradients go through all steps.
+    order of sources changes rounding only. Gradients go through all steps. In space `logits` a column that a present
+    source rules out (``-inf``) is ruled out, and tells of no distance.
     """
 
     def __init__(self, iterations: int = 32, eps: float = 1e-6) -> None:
@@ -33,8 +34,10 @@ class GeometricMedian(Rule):
     ) -> Tensor:
         """Return distributions or logits ``[B, C]``."""
         mask, points = present_of(values, present), silenced(values, present)
+        ruled_out = points.isneginf().any(0)
+        points = points.masked_fill(ruled_out, 0.0)
         centre = weighted_sum(points, uniform(points, present))
         for _ in range(self.iterations):
             pull = mask / torch.linalg.vector_norm(points - centre, dim=-1).clamp_min(self.eps)
             centre = weighted_sum(points, pull / pull.sum(0).clamp_min(torch.finfo(pull.dtype).tiny))
-        return normalised(centre) if self.space == "probs" else centre
+        return normalised(centre) if self.space == "probs" else centre.masked_fill(ruled_out, -torch.inf)

@@ -56,7 +56,8 @@ class RouteConfig(Config):
 ROOM = "kdmesh.builtin.consensus"
 WEIGHTS = ("probs", "logits", "loss")  # rules that give a weight per source
 VALUES = ("probs", "logits")
-BOTH = ("classes", "values")  # what is combined may be answers about
+ANY = ("classes", "values", "relevance")  # what is combined may be answers about
+SCORES = ("classes", "relevance")  # of which a softmax makes probabilities
 YIN = "Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, 2018"
 CONSENSUS = [
     ConsensusOffer(
@@ -65,7 +66,7 @@ CONSENSUS = [
         summary="every source has the same say",
         paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
         spaces=WEIGHTS,
-        answers=BOTH,
+        answers=ANY,
     ),
     ConsensusOffer(
         "weighted",
@@ -73,7 +74,7 @@ CONSENSUS = [
         WeightedConfig,
         "fixed weights, one per source",
         spaces=WEIGHTS,
-        answers=BOTH,
+        answers=ANY,
     ),
     ConsensusOffer(
         "entropy",
@@ -81,6 +82,7 @@ CONSENSUS = [
         summary="certain sources have more say, per sample",
         paper="Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020",
         spaces=WEIGHTS,
+        answers=SCORES,
     ),
     ConsensusOffer(
         "confidence",
@@ -104,6 +106,7 @@ CONSENSUS = [
         summary="plurality of the sources' classes, as a one-hot target",
         paper="Papernot et al., Semi-supervised Knowledge Transfer for Deep Learning from Private Training Data, 2017",
         spaces=("probs",),
+        answers=SCORES,
     ),
     ConsensusOffer(
         "median",
@@ -111,7 +114,7 @@ CONSENSUS = [
         summary="median of each class; holds against fewer than half wrong sources",
         paper=YIN,
         spaces=VALUES,
-        answers=BOTH,
+        answers=ANY,
     ),
     ConsensusOffer(
         "trimmed_mean",
@@ -120,7 +123,7 @@ CONSENSUS = [
         "mean of each class without its extremes",
         YIN,
         spaces=VALUES,
-        answers=BOTH,
+        answers=ANY,
     ),
     ConsensusOffer(
         "geometric_median",
@@ -129,7 +132,7 @@ CONSENSUS = [
         "the point nearest to all sources together",
         "Pillutla et al., Robust Aggregation for Federated Learning, 2022",
         spaces=VALUES,
-        answers=BOTH,
+        answers=ANY,
     ),
     ConsensusOffer(
         "route",
@@ -138,7 +141,7 @@ CONSENSUS = [
         "specialists: a column of the data says which source speaks about a sample",
         spaces=WEIGHTS,
         needs_column="column",
-        answers=BOTH,
+        answers=ANY,
     ),
     ConsensusOffer(
         "concat",

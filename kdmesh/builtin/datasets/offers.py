@@ -99,6 +99,19 @@ UNLIKE = {
 """Settings of a text that contradict each other."""
 
 
+class DigitListsConfig(Config):
+    """How long lists are."""
+
+    candidates: int = Field(8, ge=2, le=64, description="of each query")
+    relevant: int = Field(1, ge=1, le=10, description="how many of them are relevant; fewer than all")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.relevant >= self.candidates:
+            raise ValueError(f"{self.relevant} of {self.candidates} candidates are relevant: some must not be")
+        return self
+
+
 class TextFileConfig(Config):
     """One text, cut into samples for a language model."""
 
@@ -119,6 +132,13 @@ DATASETS = [
         "kdmesh.builtin.datasets.digits:digits",
         summary="1,797 handwritten digits of 8x8 pixels, from scikit-learn",
         paper="Alpaydin & Kaynak, Cascading classifiers, Kybernetika 1998",
+    ),
+    DatasetOffer(
+        "digit_lists",
+        "kdmesh.builtin.datasets.digit_lists:digit_lists",
+        DigitListsConfig,
+        "lists made of digits, to try ranking on: images of the query's digit are relevant",
+        "Alpaydin & Kaynak, Cascading classifiers, Kybernetika 1998",
     ),
     DatasetOffer(
         "idx", "kdmesh.builtin.datasets.idx:idx", IdxConfig, "IDX image files as of MNIST, with their test split"

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from kdmesh.offers import MetricOffer
+from pydantic import Field
+
+from kdmesh.offers import Config, MetricOffer
+
+
+class FirstTenConfig(Config):
+    """Settings of `ndcg`."""
+
+    k: int = Field(10, ge=1, description="how many of the first candidates count")
+
+
+class FirstThreeConfig(Config):
+    """Settings of `recall_at_k`."""
+
+    k: int = Field(3, ge=1, description="how many of the first candidates count")
+
 
 ROOM = "kdmesh.builtin.metrics"
 METRICS = [
@@ -54,6 +69,35 @@ METRICS = [
         higher=False,
         lowest=0.0,
         labels=("values",),
+    ),
+    MetricOffer(
+        "ndcg",
+        f"{ROOM}.ndcg:NDCG",
+        FirstTenConfig,
+        "discounted gain of the first k candidates by the best there is, mean over queries; ties share ranks",
+        "Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, 2002",
+        lowest=0.0,
+        highest=1.0,
+        labels=("relevance",),
+    ),
+    MetricOffer(
+        "mrr",
+        f"{ROOM}.mrr:MRR",
+        summary="reciprocal rank of the first relevant candidate, mean over queries; ties share ranks",
+        paper="Voorhees, The TREC-8 Question Answering Track Report, 1999",
+        lowest=0.0,
+        highest=1.0,
+        labels=("relevance",),
+    ),
+    MetricOffer(
+        "recall_at_k",
+        f"{ROOM}.recall_at_k:RecallAtK",
+        FirstThreeConfig,
+        "share of the relevant candidates among the first k, mean over queries; ties share ranks",
+        "Manning et al., Introduction to Information Retrieval, 2008",
+        lowest=0.0,
+        highest=1.0,
+        labels=("relevance",),
     ),
     MetricOffer(
         "balanced_accuracy",

@@ -42,6 +42,26 @@ class VitConfig(Config):
     heads: int = Field(4, ge=1, description="attention heads per layer")
 
 
+class EncoderConfig(Config):
+    """Settings of models of a query and its candidates."""
+
+    hidden: list[Width] = Field([64], description="units of each hidden layer")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden units silenced while training")
+    activation: Literal["relu", "gelu", "tanh"] = Field("relu", description="non-linearity of the hidden layers")
+
+
+class CrossEncoderConfig(EncoderConfig):
+    """Fully connected layers that read a query and a candidate together."""
+
+
+class BiEncoderConfig(EncoderConfig):
+    """Fully connected layers that embed queries and candidates, each alone and all alike."""
+
+    embedding: int = Field(32, ge=1, description="values of an embedding")
+    similarity: Literal["dot", "cosine"] = Field("dot", description="what of two embeddings is the score")
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor of the score; of cosines 10 and more")
+
+
 class BpeConfig(Config):
     """Byte-pair merges learned from the training texts; every text can be written in it."""
 
@@ -149,6 +169,20 @@ MODELS = [
         VitConfig,
         "small vision transformer; for images",
         "Dosovitskiy et al. 2021, An image is worth 16x16 words, arXiv 2010.11929",
+    ),
+    ModelOffer(
+        "cross_encoder",
+        "kdmesh.builtin.models.cross_encoder:CrossEncoder",
+        CrossEncoderConfig,
+        "a score of each candidate, read together with its query; for lists of vectors",
+        "Nogueira and Cho 2019, Passage re-ranking with BERT, arXiv 1901.04085",
+    ),
+    ModelOffer(
+        "bi_encoder",
+        "kdmesh.builtin.models.bi_encoder:BiEncoder",
+        BiEncoderConfig,
+        "a score of each candidate, from embeddings of it and of its query; for lists of vectors",
+        "Reimers and Gurevych 2019, Sentence-BERT, arXiv 1908.10084",
     ),
     ModelOffer(
         "hf",

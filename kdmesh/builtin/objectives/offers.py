@@ -62,6 +62,12 @@ class UniversalConfig(Config):
     temperature: Temperature = Field(1.0, description="softmax temperature T of both sides")
 
 
+class ListConfig(Config):
+    """Settings of objectives over the candidates of a query."""
+
+    temperature: Temperature = Field(1.0, description="softmax temperature T of the scores")
+
+
 class HintConfig(Config):
     """Settings of `hint`."""
 
@@ -188,6 +194,35 @@ OBJECTIVES = [
         paper="Wang et al., MiniLM: Deep Self-Attention Distillation, 2020",
         reads="hidden",
         forms=("hidden",),
+    ),
+    ObjectiveOffer(
+        "info_nce",
+        f"{ROOM}.info_nce:InfoNCE",
+        ListConfig,
+        "cross-entropy over the candidates of a list, of labels that say how relevant each is",
+        "Van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018",
+        forms=("labels",),
+        labels=("relevance",),
+    ),
+    ObjectiveOffer(
+        "margin_mse",
+        f"{ROOM}.margin_mse:MarginMSE",
+        summary="squared distance between margins of relevant candidates over others",
+        paper="Hofstätter et al., Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge "
+        "Distillation, 2020",
+        forms=("logits",),
+        labels=("relevance",),
+        needs=("labels",),
+    ),
+    ObjectiveOffer(
+        "in_batch",
+        f"{ROOM}.in_batch:InBatch",
+        ListConfig,
+        "a query against the candidates of the whole batch, from embeddings; of labels or of a teacher",
+        "Karpukhin et al., Dense Passage Retrieval for Open-Domain Question Answering, 2020",
+        reads="hidden",
+        forms=("hidden", "labels"),
+        labels=("relevance",),
     ),
     ObjectiveOffer(
         "uld",

@@ -40,6 +40,17 @@ TASKS = [
         decides=False,
     ),
     TaskOffer(
+        "ranking",
+        f"{ROOM}.ranking:Ranking",
+        summary="the order of a query's candidates",
+        paper="Cao et al., Learning to Rank: From Pairwise Approach to Listwise Approach, 2007",
+        labels="relevance",
+        objective="info_nce",
+        metrics=("ndcg", "mrr", "recall_at_k"),
+        primary="ndcg",
+        watched=("ndcg", "mrr"),
+    ),
+    TaskOffer(
         "token_classification",
         f"{ROOM}.token_classification:TokenClassification",
         ClassesConfig,
