@@ -20,9 +20,10 @@ SETTINGS: dict[str, Any] = {
     "hf": None,  # of texts
     "branched": None,
 }
-RULES = [name for name in registry().names("consensus") if name not in ("attention", "gate", "aekd", "route")]
+RULES = [name for name in registry().names("consensus") if name not in ("attention", "gate")]
 READS = {name: registry().find("objectives", name) for name in registry().names("objectives")}
-LOSSES = [n for n, o in READS.items() if o.reads == "logits" and not {"spans"} & set(o.needs) and n != "taught_kl"]
+LOSSES = [n for n, o in READS.items() if o.reads == "logits" and not {"spans"} & set(o.needs)]
+HIDDEN = {"hint": "mlp", "rkd": "mlp", "sp": "mlp", "crd": "mlp", "attention": "cnn"}  # by a model with such layers
 MODELS = [name for name in registry().names("models") if SETTINGS.get(name, {}) is not None]
 
 
@@ -74,6 +75,7 @@ def taught(mesh: Callable[..., kdmesh.Mesh]) -> Callable[..., kdmesh.Mesh]:
     def make(model: Any = None, **more: Any) -> kdmesh.Mesh:
         model = model or {"mlp": {"hidden": [4]}}
         data = kdmesh.data(images(0), images(1), images(2), classes=3)
+        data.columns["kind"] = ["x", "y"] * 60
         return mesh({name: {"model": model, **more} for name in ("t1", "t2", "s")}, data=data, train={"batch_size": 8})
 
     return make
@@ -97,7 +99,15 @@ def test_objectives(opened: Any, taught: Any, loss: str) -> None:
     look(opened, made)
 
 
-@pytest.mark.parametrize("signal", ["votes", "top_k"])
+@pytest.mark.parametrize("loss", HIDDEN)
+def test_objectives_between_layers(opened: Any, taught: Any, loss: str) -> None:
+    made = taught({"cnn": {}} if HIDDEN[loss] == "cnn" else None)
+    made.flow("labels", ["t1", "t2", "s"], objective="ce")
+    made.flow("t1", "s", objective=loss, tap="layers.0")
+    look(opened, made)
+
+
+@pytest.mark.parametrize("signal", ["votes", "top_k", "logits"])
 def test_signals(opened: Any, taught: Any, signal: str) -> None:
     made = taught()
     made.flow("labels", ["t1", "t2", "s"], objective="ce")

@@ -20,6 +20,7 @@ from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.spec import TrainSpec
 from kdmesh.spec.read import parse
+from kdmesh.streams.table import Table
 
 
 class Moving(nn.Module):
@@ -111,8 +112,15 @@ def test_what_does_not_move_is_copied_once_and_never_back() -> None:
     assert not Buffers(nn.Linear(8, 3))
 
 
+def images() -> Table:
+    """128 small images; scikit-learn's take seconds to import."""
+    drawn = torch.Generator().manual_seed(3)
+    x, y = torch.randn(128, 1, 8, 8, generator=drawn), torch.randint(10, (128,), generator=drawn)
+    return Table(x, y, classes=10)
+
+
 MESH = {
-    "data": {"dataset": "digits", "train": 64, "validation": 32, "test": 32},
+    "data": {"dataset": {"test_unmoved:images": {}}, "train": 64, "validation": 32, "test": 32},
     "agents": {
         "t": {"model": {"test_unmoved:Moving": {}}, "update": "frozen"},
         "p": {"model": {"test_unmoved:Moving": {"how": "another"}}},

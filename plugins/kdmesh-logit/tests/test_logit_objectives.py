@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kdmesh.objectives import ForwardKL
+from kdmesh.signals.sparse import Sparse
 
 from kdmesh_logit.dist import DIST
 from kdmesh_logit.dkd import DKD
@@ -196,3 +197,38 @@ def test_standardised_rows_with_classes_ruled_out_stand_beside_whole_ones(faithf
         assert row[~left].isneginf().all()
     assert torch.autograd.grad(found[masked > -torch.inf].square().sum(), leaf)[0].isfinite().all()
     assert objective._standard(torch.zeros(4, 5, device="meta")).shape == (4, 5)  # whose numbers cannot be read
+
+
+def pearson_loss(q, p):
+    """One minus the correlations along the last axis, 1 where a side does not vary."""
+    q, p = (x - x.mean(-1, keepdim=True) for x in (q, p))
+    return 1 - (q * p).sum(-1) / (q.norm(dim=-1) * p.norm(dim=-1) + 1e-8)
+
+
+@pytest.mark.parametrize("top", [False, True], ids=["dense", "top_k"])
+@pytest.mark.parametrize("masked", ["student", "target", "both the same", "both different", "a column", "a row"])
+def test_dist_of_every_mask_is_its_definition(masked, top):
+    """Values and gradients: such a class has probability 0; a row of nothing else is no distribution, so NaN."""
+    student, target = logits(3), logits(4)
+    if masked not in ("target", "a row"):
+        student[1, 2] = -torch.inf
+    if masked in ("target", "both the same", "a column"):
+        target[1, 2] = -torch.inf
+    if masked == "both different":
+        target[1, 3] = -torch.inf
+    if masked == "a column":
+        student[:, 2] = target[:, 2] = -torch.inf
+    if masked == "a row":
+        target[0] = -torch.inf
+    target = Sparse.top(target, 2).dense() if top else target
+    leaf = student.clone().requires_grad_()
+    q, p = (leaf / 2).softmax(-1), (target / 2).softmax(-1)
+    wanted = 4 * (2 * pearson_loss(q, p).mean() + 2 * pearson_loss(q.T, p.T).mean())
+    found = DIST(temperature=2.0)(leaf, target)
+    if masked == "a row":
+        assert found.isnan() and wanted.isnan()
+        return
+    torch.testing.assert_close(found, wanted)
+    one, other = (torch.autograd.grad(loss, leaf)[0] for loss in (found, wanted))
+    assert one.isfinite()[student > -torch.inf].all()
+    torch.testing.assert_close(one, other.nan_to_num())
