@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import decode_source, find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
@@ -305,9 +306,9 @@ class Registry:
         """Raise RunFailed, which says whose code raised ``error`` and what it was ``doing``; MeshError as it is."""
         if isinstance(error, MeshError):
             raise error
-        record = self.origin(kind, name)
+        record, what = self.origin(kind, name), f"{type(error).__name__}: {error}{_line(error)}"
         raise RunFailed(
-            f"the {NOUNS[kind]} {name!r} of {record or 'kdmesh'} failed {doing}: {type(error).__name__}: {error}",
+            f"the {NOUNS[kind]} {name!r} of {record or 'kdmesh'} failed {doing}: {what}",
             where=where,
             instead="another one, or tell its author" if record else "",
         ) from error
@@ -367,6 +368,8 @@ def _registry(switches: tuple[str | None, ...]) -> Registry:
     )
 
 
+OURS = str(Path(__file__).parent)
+LIBRARIES = {"torch", "numpy", "transformers", "pydantic"}
 _received: list[PluginFile] = []
 
 
@@ -405,6 +408,13 @@ def receive(sent: dict[str, Any]) -> None:
     _received[:] = [PluginFile(*fields) for fields in sent["files"]]
     _registry.cache_clear()
     registry()
+
+
+def _line(error: BaseException) -> str:
+    """The last line of code that is neither ours nor a library's on the way to an error: `` (foo.py, line 12)``."""
+    paths = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
+    theirs = [(path, line) for path, line in paths if not path.is_relative_to(OURS) and not LIBRARIES & {*path.parts}]
+    return f" ({theirs[-1][0].name}, line {theirs[-1][1]})" if theirs and theirs[-1][0].suffix == ".py" else ""
 
 
 def _names(text: str) -> set[str]:

@@ -91,6 +91,20 @@ def use_plugins_dir(args: argparse.Namespace) -> None:
             what = "is a file, not a folder" if what == "file" else what
             file = args.plugins_dir or "''"
             raise MeshError(what, file=file, where="--plugins-dir", instead="a folder of single-file plugins")
+        folder = Path(args.plugins_dir)
+        if not any(folder.glob("[!_]*.py")):
+            package = (folder / "pyproject.toml").is_file() or (folder / "__init__.py").is_file()
+            where = folder if (folder / "pyproject.toml").is_file() else folder.resolve().parent
+            raise MeshError(
+                "holds a package, not single files"
+                if package
+                else "holds no *.py file, but for those that begin with _",
+                file=args.plugins_dir,
+                where="--plugins-dir",
+                instead=f"install the package, `pip install -e {where}`"
+                if package
+                else "a folder of single-file plugins",
+            )
         os.environ["KDMESH_PLUGINS_DIR"] = str(Path(args.plugins_dir).resolve())
 
 
