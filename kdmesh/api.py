@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, table_from
 from kdmesh.streams.learned import carry
 from kdmesh.streams.table import Table
+from kdmesh.tasks import primary
 
 if TYPE_CHECKING:
     from kdmesh.engine.run import Run
@@ -69,6 +71,14 @@ class Result:
     ) -> None:
         self.agents, self.summary, self.folder = agents, summary, folder
         self.seeds, self.table = seeds or [self], table or {}
+
+    def __repr__(self) -> str:
+        """The first seed's primary figure of each agent on test, and the folder."""
+        by = primary(self.summary.get("task"))
+        figures = {name: by.of(agent.metrics.get("test")) for name, agent in self.agents.items()}
+        shown = ", ".join(name if value is None else f"{name} {value:.4f}" for name, value in figures.items())
+        seeds = f", {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
+        return f"Result({by.title} on test: {shown}{seeds}; folder: {self.folder or 'none'})"
 
     def __getitem__(self, name: str) -> AgentResult:
         if name not in self.agents:
@@ -181,7 +191,8 @@ class Mesh:
         ``resume``: the folder of this mesh's interrupted run, which goes on as it was begun; ``from_start``: also where
         no checkpoint of a stage is sound. ``checkpoint_seconds``: age at which a checkpoint is written within a lesson.
         ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never. Raises RunFailed, once
-        all others are made, where a seed or a control failed.
+        all others are made, where a seed or a control failed. Notes, as of a model at chance, are printed to stderr;
+        they stand in the result's ``summary["notes"]`` too.
         """
         registry().warn()
         _a_path(out, "out", none=True)
@@ -233,6 +244,8 @@ class Mesh:
                 agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
             own = root / "seeds" / str(seed) if root and request.seeds > 1 else root
             found.append(Result(agents, summary, own, table=outcome.table))
+        for note in dict.fromkeys(note for one in found for note in one.summary["notes"]):
+            print(f"kdmesh: note: {note}", file=sys.stderr)
         return Result(found[0].agents, found[0].summary, root, found, outcome.table)
 
     def _collect(self, run: Run) -> dict[str, AgentResult]:

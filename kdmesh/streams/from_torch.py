@@ -125,7 +125,11 @@ def _build(x: Any, y: Any, classes: int | None, base: Table | None = None) -> Ta
     x = features(as_tensor(x, "x", WHERE), "x", WHERE)
     if y is None:
         if classes is None:
-            raise MeshError("data without labels", where=WHERE, instead="say how many classes there are: classes=")
+            raise MeshError(
+                "data without labels",
+                where=WHERE,
+                instead="pairs, as data(train=(x, y)); or, for samples without labels, how many classes: classes=",
+            )
         count = classes
     else:
         y, count = labels(as_tensor(y, "y", WHERE), len(x), classes, "y", WHERE)
