@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from changes import change, smaller
+from many import outcome
 
 MANY = Path(__file__).parent / "many.py"
 MESH = {
@@ -25,9 +27,14 @@ def tried(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_sample_of_changes_is_refused_or_runs():
-    counts = tried("8", "1000")
-    assert counts["changes"] == 8 == sum(counts.get(kind, 0) for kind in ("refused", "ran", "training"))
+def test_a_sample_of_changes_is_refused_or_runs(tmp_path):
+    # here, where torch is imported: a process of its own would cost more than the changes
+    found = []
+    for seed in range(1000, 1005):
+        (tmp_path / str(seed)).mkdir()
+        with warnings.catch_warnings(action="default"):  # as in a run; torch warns of some settings
+            found.append(outcome(seed, tmp_path / str(seed)))
+    assert [one for one in found if one["outcome"] not in ("refused", "ran", "training")] == []
 
 
 @pytest.mark.slow
