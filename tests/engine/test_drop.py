@@ -106,8 +106,8 @@ class Outcome:
         session = Session("inline")
         backend = session._backend = Mortal(*deaths)
         backend.silent = more.get("silent", [])
-        request = Request(spec, "inline", checkpoint_seconds=0, listeners=(self.events.append,))
-        request.out, request.resume = (None, resume) if resume else (out, None)
+        where: dict[str, Any] = {"resume": resume} if resume else {"out": out}
+        request = Request(spec, "inline", checkpoint_seconds=0, listeners=(self.events.append,), **where)
         self.summary, folder, self.extra = run_once(request, more.get("finish"), session)
         assert folder is not None
         self.root, self.agents = folder.root, self.summary["agents"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,7 @@ def test_other_versions_are_noted(run):
     told["packages"]["torch"] = "1.0"
     path.write_text(json.dumps(told))
     heard = []
-    run.listeners = (heard.append,)
-    run_once(run)
+    run_once(replace(run, listeners=(heard.append,)))
     assert "imports beside_nets:Net (agents.own.model)" in [event.get("text") for event in heard]
     notes = [event["text"] for event in heard if event["event"] == "note"]
     assert notes[-1:] == [f"torch was 1.0, is {torch.__version__}: weights may differ in their last bits"]

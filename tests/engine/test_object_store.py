@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,9 +70,7 @@ def test_the_object_store_holds_the_last_round_only(ray_session: Any, monkeypatc
             live.append([number for number, name in enumerate(published) if name in here])
 
     monkeypatch.setattr(backend, "call", noting)
-    request = council()
-    request.listeners = (listen,)
-    run_once(request, session=ray_session)
+    run_once(replace(council(), listeners=(listen,)), session=ray_session)
     count = len(NAMES)
     assert live == [[*range(count * number, count * (number + 1))] for number in range(ROUNDS)]
     bound, end = before + count * (BYTES + 2**12), time.monotonic() + FREED

@@ -196,7 +196,7 @@ def test_what_is_noted_of_a_control_stands_beneath_the_table(
 ) -> None:
     made = mesh(["t1", "t2", "s"], name="m")
     made.connect("ensemble", teachers=["t1", "t2"], student="s")
-    monkeypatch.setattr(notes, "at_chance", lambda run, *rest: [f"odd {run.plan.spec.name}", "the same"])
+    monkeypatch.setattr(notes, "at_chance", lambda plan, *rest: [f"odd {plan.spec.name}", "the same"])
     said = made.run(backend="inline", out=tmp_path, controls=True).summary["notes"]
     assert said == ["odd m", "the same", "s alone: odd m.s.alone", "s by the best teacher only: odd m.s.best"]
 
