@@ -9,12 +9,12 @@ from typing import Any
 
 import flow_mesh as flow
 
-from kdmesh.agents.source import Source
-from kdmesh.agents.state import Blueprint
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
+from kdmesh.graph.fragment import Segment
 from kdmesh.graph.planner import make_plan
-from kdmesh.graph.segment import Segment
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.state import Blueprint
 from kdmesh.plugins import registry
 
 CALLS = 400

@@ -9,7 +9,7 @@ from typing import Any
 
 import flow_mesh as flow
 
-from kdmesh.engine.stretch import cut
+from kdmesh.graph.fragments import cut
 from kdmesh.graph.plan import Plan
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry

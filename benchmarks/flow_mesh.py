@@ -14,9 +14,9 @@ import torch
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
-from kdmesh.engine.placing import machine, resolve
 from kdmesh.engine.request import Request
 from kdmesh.graph.planner import make_plan
+from kdmesh.placement.settle import machine, resolve
 from kdmesh.plugins import registry
 from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import parse

@@ -19,10 +19,10 @@ from flow_driver import clocked, cuts, main
 from flow_sim import BUSY
 from flow_work import BATCH, HOSTS, calls, together
 
-from kdmesh.agents.crossing import pack, unpack
-from kdmesh.backends import Session, parcel
-from kdmesh.engine.stretch import cut
+from kdmesh.backends import Session, envelope
+from kdmesh.graph.fragments import cut
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.packing import pack, unpack
 from kdmesh.plugins import registry
 
 CALLS, ARGS, BIG = 400, 32, 4 * 2**20
@@ -51,11 +51,11 @@ class Probe:
 
         What is small is unpacked by a segment itself, whose time is measured with it.
         """
-        _, _, (_, size, seconds, *imports), _ = parcel.opened(sent, arrived)
-        for bundle in imports if size > parcel.SMALL else ():
+        _, _, (_, size, seconds, *imports), _ = envelope.opened(sent, arrived)
+        for bundle in imports if size > envelope.SMALL else ():
             unpack(bundle, torch.device("cpu"))
         self.busy(seconds)
-        return parcel.result({0: pack((torch.zeros(size // 4), {}))}), parcel.result({"loss": 0.0})
+        return envelope.result({0: pack((torch.zeros(size // 4), {}))}), envelope.result({"loss": 0.0})
 
     def work(self, kind: str, family: str, hosts: int) -> dict[str, list[float]]:
         """What the calls of a mesh compute: see `flow_work.py`."""
@@ -81,7 +81,7 @@ class Actors:
 
     def call(self, number: int, size: int, *needs: Any, seconds: float = 0.0) -> list[Any]:
         """Submit a call to one of them, in turn."""
-        sent, handles = parcel.call((1, 1), "run", [self.segment, size, seconds, *needs], 2, self.handle)
+        sent, handles = envelope.call((1, 1), "run", [self.segment, size, seconds, *needs], 2, self.handle)
         return self.actors[number].run.options(num_returns=2).remote(sent, *handles)
 
     def spent(self, work: Any) -> list[float]:

@@ -21,9 +21,9 @@ import loops
 import throughput
 import torch
 
-from kdmesh.agents.memory import keep_memory
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.hosts.memory import keep_memory
 from kdmesh.spec.read import parse
 
 RUNS = 7

@@ -35,8 +35,8 @@ from flow_work import HOSTS as PROVEN
 from scipy import stats
 
 from kdmesh.backends import Session
-from kdmesh.engine.stretch import cut
 from kdmesh.engine.teach import AHEAD, WINDOW
+from kdmesh.graph.fragments import cut
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 

@@ -36,15 +36,15 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from kdmesh.agents.host import Host
-from kdmesh.agents.memory import keep_memory
-from kdmesh.agents.source import Source
-from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
-from kdmesh.engine.stretch import whole
+from kdmesh.graph.fragments import whole
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.program import MAIN
+from kdmesh.hosts.host import Host
+from kdmesh.hosts.memory import keep_memory
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.state import Blueprint
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table

@@ -6,7 +6,7 @@ once), and the hand-written loop fed by a DataLoader, twice. Times are CPU secon
 machine disturbs little; rates are medians of seven, ratios the medians of the seven paired ratios. Data are random:
 only time is measured. Run: ``python benchmarks/throughput.py [--quick] [--only CASES]``.
 
-Memory: kdmesh asks the C library to keep what is freed, in its processes (`kdmesh/agents/memory.py`), since page faults
+Memory: kdmesh asks the C library to keep what is freed, in its processes (`kdmesh/hosts/memory.py`), since page faults
 cost a step of large activations a tenth and more. In this process all ways have that, so that *by hand* to *kdmesh*
 compares the loops alone; so has *kept*, the loop fed by a DataLoader here. *DataLoader* is the same loop in a process
 of its own, whose C library is left as it is: a loop as it is written.
@@ -27,9 +27,9 @@ import time
 import loops
 import torch
 
-from kdmesh.agents.memory import keep_memory
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.hosts.memory import keep_memory
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 

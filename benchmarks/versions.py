@@ -28,7 +28,7 @@ def serve(case: str, turns: int) -> None:
     import throughput
     import torch
 
-    from kdmesh.agents.memory import keep_memory
+    from kdmesh.hosts.memory import keep_memory
 
     torch.set_num_threads(1)
     keep_memory()

@@ -30,8 +30,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from kdmesh.agents.memory import keep_memory
 from kdmesh.builtin.objectives import _chunked
+from kdmesh.hosts.memory import keep_memory
 from kdmesh.objectives import JSD, ForwardKL, ReverseKL, SkewedKL
 from kdmesh.signals.lazy import Combined, Projected
 

@@ -11,9 +11,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from kdmesh.agents.build import build
-from kdmesh.agents.crossing import unpack
-from kdmesh.agents.taps import AtExit
 from kdmesh.engine.collect import HERE, Place, is_url
 from kdmesh.engine.experiment import Experiment
 from kdmesh.engine.request import Request
@@ -23,6 +20,9 @@ from kdmesh.files import found_at
 from kdmesh.graph.plan import Plan
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
+from kdmesh.hosts.modules import build
+from kdmesh.hosts.packing import unpack
+from kdmesh.hosts.taps import AtExit
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, table_from
@@ -284,7 +284,7 @@ def load(folder: str | Path, code: bool = True) -> nn.Module:
     agent's folder that names one is a program, as a mesh is. Raises MeshError for a folder that is damaged, or whose
     class is not stored.
     """
-    from kdmesh.agents import loading
+    from kdmesh.hosts import loading
 
     _a_path(folder, "folder")
     return loading.load(folder, code)

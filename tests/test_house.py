@@ -22,7 +22,7 @@ from kdmesh.spec import DEFAULT_TASK
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for room in ("kdmesh", "plugins") for path in (ROOT / room).rglob("*.py"))
-ENGINE = [path for path in MODULES if path.relative_to(ROOT).parts[1] in ("engine", "agents", "backends", "graph")]
+ENGINE = [path for path in MODULES if path.relative_to(ROOT).parts[1] in ("engine", "hosts", "backends", "graph")]
 KDMESH = [path for path in MODULES if path.is_relative_to(ROOT / "kdmesh") and path.parent.name != "tasks"]
 METHODS = [
     (kind, offer)

@@ -7,9 +7,9 @@ import sys
 import pytest
 from torch import nn
 
-from kdmesh.agents.source import Source
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
 from kdmesh.imports import makes, own_source, sources
 from kdmesh.plugins import registry
 from kdmesh.spec.code import named, refuse_code, told

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kdmesh.agents.source import Source
-    from kdmesh.agents.state import Blueprint
-    from kdmesh.graph.assign import Room
     from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.source import Source
+    from kdmesh.hosts.state import Blueprint
+    from kdmesh.placement.assign import Room
 
 
 class Backend(ABC):

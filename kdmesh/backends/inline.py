@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.host import Host
-from kdmesh.agents.state import Blueprint
 from kdmesh.backends._base import Backend
+from kdmesh.hosts.host import Host
+from kdmesh.hosts.state import Blueprint
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kdmesh.agents.source import Source
+    from kdmesh.hosts.source import Source
 
 
 class InlineBackend(Backend):

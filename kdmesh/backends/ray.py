@@ -23,16 +23,16 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OwnerDiedError, RayAc
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from kdmesh.backends import parcel, worker
+from kdmesh.backends import envelope, worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.code import own_code
+from kdmesh.backends.folders import inner, new_room
 from kdmesh.backends.needs import Need, listed, needs_of
 from kdmesh.backends.processes import guard, marked, new_mark, sweep
-from kdmesh.backends.rooms import inner, new_room
+from kdmesh.backends.sequence import Missing, Tickets
 from kdmesh.backends.starting import SETTINGS, undisturbed
-from kdmesh.backends.ticket import Missing, Tickets
 from kdmesh.errors import HostLost, MeshError, RunFailed
-from kdmesh.graph.assign import Room
+from kdmesh.placement.assign import Room
 from kdmesh.plugins import carried
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kdmesh.agents.source import Source
-    from kdmesh.agents.state import Blueprint
     from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.source import Source
+    from kdmesh.hosts.state import Blueprint
 
 STARTING = 600.0  # seconds that hosts may take to come up, on a cluster that is busy with others' work
 JOINING = 5.0  # seconds in which a cluster must answer
@@ -176,7 +176,7 @@ class RayBackend(Backend):
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
-        sent, handles = parcel.call(self._tickets.take(host), method, args, results, ray.ObjectRef)
+        sent, handles = envelope.call(self._tickets.take(host), method, args, results, ray.ObjectRef)
         take = self._hosts[host].take
         made = (take if results == 1 else take.options(num_returns=results)).remote(sent, *handles)
         self._last[host] = made if results == 1 else made[-1]
@@ -189,7 +189,7 @@ class RayBackend(Backend):
             ready, left = ray.wait(left, num_returns=len(left), timeout=self.patience)
             self._refuse_hung(ready)
         try:
-            return [parcel.value(one) for one in ray.get(list(handles))]
+            return [envelope.value(one) for one in ray.get(list(handles))]
         except RayError as error:
             cause: BaseException = error
             while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from kdmesh.agents.source import Source
-    from kdmesh.agents.state import Blueprint
+    from kdmesh.hosts.source import Source
+    from kdmesh.hosts.state import Blueprint
 
 
 class Worker:
@@ -53,10 +53,10 @@ class Worker:
 
     def open(self, name: str, incarnation: int, blueprint: Blueprint, source: Source) -> None:
         """Build the host; the one before is given up first. An error a user can mend says on which node it is."""
-        from kdmesh.agents.host import Host
-        from kdmesh.agents.memory import keep_memory
-        from kdmesh.backends.ticket import Gate
+        from kdmesh.backends.sequence import Gate
         from kdmesh.errors import MeshError
+        from kdmesh.hosts.host import Host
+        from kdmesh.hosts.memory import keep_memory
         from kdmesh.plugins import registry
 
         self.host, self.gate = None, Gate(name, incarnation)
@@ -72,12 +72,12 @@ class Worker:
         """Answer, after all calls that came before."""
 
     def take(self, sent: bytes, *arrived: Any) -> Any:
-        """Make the call that a parcel holds; results are parcels, too: see `parcel.py`."""
-        from kdmesh.backends import parcel
+        """Make the call that a parcel holds; results are parcels, too: see `envelope.py`."""
+        from kdmesh.backends import envelope
 
-        ticket, method, args, results = parcel.opened(sent, arrived)
+        ticket, method, args, results = envelope.opened(sent, arrived)
         made = self.call(ticket, method, *args)
-        return parcel.result(made) if results == 1 else tuple(map(parcel.result, made))
+        return envelope.result(made) if results == 1 else tuple(map(envelope.result, made))
 
     def call(self, ticket: tuple[int, int], method: str, *args: Any) -> Any:
         """Call a method of the host, if this is its next call: see `ticket.py`."""

@@ -18,8 +18,8 @@ def launch(request: Request, quiet: bool) -> int:
 
     Its output is the tables alone: what models, plugins and Ray print meanwhile goes where messages do.
     """
-    from kdmesh.agents.memory import keep_memory
     from kdmesh.engine.experiment import Experiment
+    from kdmesh.hosts.memory import keep_memory
     from kdmesh.report import live
 
     keep_memory()

@@ -10,21 +10,23 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdmesh.agents import guard
-from kdmesh.agents.build import build, load_weights, origin, output
-from kdmesh.agents.modes import held
-from kdmesh.agents.reading import Reading
-from kdmesh.agents.rehearsal import kinds_of, rehearse
-from kdmesh.agents.source import Source
-from kdmesh.agents.standing import Given
-from kdmesh.agents.taps import Taps
-from kdmesh.engine import labels, lineage, lonely, notes, private, sizes, texts, trial, untrained
-from kdmesh.engine.budget import planned_updates, whole_epochs
-from kdmesh.engine.checked import Checked
+from kdmesh.checks import labels, lineage, lonely, private, texts, untrained
+from kdmesh.checks.budget import planned_updates, whole_epochs
+from kdmesh.checks.checked import Checked
+from kdmesh.engine import notes, trial
 from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.unrun import refuse_unrun
+from kdmesh.hosts import guard
+from kdmesh.hosts.modes import held
+from kdmesh.hosts.modules import build, load_weights, origin, output
+from kdmesh.hosts.preprocessing import Reading
+from kdmesh.hosts.rehearsal import kinds_of, rehearse
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.standing import Given
+from kdmesh.hosts.taps import Taps
+from kdmesh.placement import sizes
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import Lazy, Projected, apart, dense
 from kdmesh.spec.code import told
@@ -33,8 +35,8 @@ from kdmesh.streams.remarks import leaks, remarks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kdmesh.agents.rehearsal import Kind
     from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.rehearsal import Kind
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 

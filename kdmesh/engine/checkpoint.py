@@ -12,10 +12,10 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.checkpoint import part_names, unwritable
-from kdmesh.agents.saving import TOKEN, Part
 from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, inside, read, sha256, write_all, write_json
+from kdmesh.hosts.checkpoint import part_names, unwritable
+from kdmesh.hosts.export import TOKEN, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

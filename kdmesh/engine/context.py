@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.guard import SOFTENED
-from kdmesh.agents.metrics import scalars
 from kdmesh.engine import dropping, notes
+from kdmesh.engine.publisher import Supply, sources
 from kdmesh.engine.roles import roles
-from kdmesh.engine.stretch import homes
-from kdmesh.engine.supply import Supply, sources
+from kdmesh.graph.fragments import homes
+from kdmesh.hosts.guard import SOFTENED
+from kdmesh.hosts.metrics import scalars
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from pathlib import Path
 
-    from kdmesh.agents.guard import Oddity
     from kdmesh.backends._base import Backend
-    from kdmesh.engine.checked import Checked
+    from kdmesh.checks.checked import Checked
     from kdmesh.engine.checkpoint import Checkpoints
     from kdmesh.engine.events import Events
     from kdmesh.graph.plan import Plan, Stage
+    from kdmesh.hosts.guard import Oddity
 
 
 @dataclass

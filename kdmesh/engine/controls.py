@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.agents.build import origin, seed_of
 from kdmesh.engine.roles import teachers_of
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.task import label_objective
 from kdmesh.graph.unrun import LEARNING
+from kdmesh.hosts.modules import origin, seed_of
 from kdmesh.plugins import registry
 from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ProgramItem
 from kdmesh.spec.train import TrainOverride

@@ -10,17 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.checks.texts import reports
 from kdmesh.engine import sums
 from kdmesh.engine.collect import fresh
 from kdmesh.engine.events import LOG
 from kdmesh.engine.inputs import code, inputs, plugins
-from kdmesh.engine.texts import reports
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import inside, read_json, reason, sha256, write, write_all, write_json
 from kdmesh.spec.yaml12 import dump
 
 if TYPE_CHECKING:
-    from kdmesh.engine.checked import Checked
+    from kdmesh.checks.checked import Checked
     from kdmesh.engine.collect import Place
     from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Plan

@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.facts import distinct
-from kdmesh.agents.source import Source, digest
-from kdmesh.agents.state import Blueprint
 from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.engine import dropping
@@ -21,22 +18,25 @@ from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import IDENTITY, Folder
 from kdmesh.engine.observe import info, observers
-from kdmesh.engine.placing import choose_backend, settle, threaded
 from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import reason, remedy, write
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.side_inputs import distinct
+from kdmesh.hosts.source import Source, digest
+from kdmesh.hosts.state import Blueprint
+from kdmesh.placement.settle import choose_backend, settle, threaded
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kdmesh.engine.checked import Checked
-    from kdmesh.engine.placing import Placed
+    from kdmesh.checks.checked import Checked
     from kdmesh.engine.request import Request
     from kdmesh.graph.plan import Plan
+    from kdmesh.placement.settle import Placed
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again
 

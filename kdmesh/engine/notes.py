@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.agents.guard import DEAD, MOVED, Oddity
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.task import label_objective
+from kdmesh.hosts.guard import DEAD, MOVED, Oddity
 from kdmesh.plugins import registry
 from kdmesh.streams.texts import Texts
 from kdmesh.tasks import metric
@@ -17,8 +17,8 @@ from kdmesh.tasks import metric
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kdmesh.checks.checked import Checked
     from kdmesh.contracts.task import Chance
-    from kdmesh.engine.checked import Checked
     from kdmesh.graph.plan import Plan
 
 ADVICE = "leave the softmax out of the model, or take its input by `exit`"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine.budget import stage_steps
+from kdmesh.checks.budget import stage_steps
 from kdmesh.engine.events import Events
 from kdmesh.engine.roles import TAUGHT, roles, teachers_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kdmesh.engine.checked import Checked
+    from kdmesh.checks.checked import Checked
     from kdmesh.engine.events import Listener
     from kdmesh.graph.plan import Plan
 

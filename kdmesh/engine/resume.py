@@ -21,7 +21,7 @@ from kdmesh.spec.yaml12 import load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kdmesh.engine.checked import Checked
+    from kdmesh.checks.checked import Checked
     from kdmesh.engine.folder import Folder
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec

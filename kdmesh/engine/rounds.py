@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.metrics import scalars
+from kdmesh.hosts.metrics import scalars
 from kdmesh.tasks import primary
 
 if TYPE_CHECKING:

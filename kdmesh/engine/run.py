@@ -10,24 +10,24 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.agents.guard import MOVED, SOFTENED
+from kdmesh.checks.budget import stage_steps
 from kdmesh.engine import dropping, notes
-from kdmesh.engine.budget import stage_steps
 from kdmesh.engine.context import RunContext
 from kdmesh.engine.events import LOG, progressed
 from kdmesh.engine.home import Paused
+from kdmesh.engine.publisher import Supply
 from kdmesh.engine.stage import StageRun
 from kdmesh.engine.summary import summarise
-from kdmesh.engine.supply import Supply
 from kdmesh.errors import HostLost, MeshError
+from kdmesh.hosts.guard import MOVED, SOFTENED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-    from kdmesh.agents.source import Source
-    from kdmesh.agents.state import Blueprint
     from kdmesh.graph.plan import Stage
+    from kdmesh.hosts.source import Source
+    from kdmesh.hosts.state import Blueprint
 
 TRIES = 3  # times that hosts may be lost with no checkpoint written in between
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine.budget import planned_updates
+from kdmesh.checks.budget import planned_updates
 from kdmesh.engine.checkpoint import HOSTS
 from kdmesh.engine.home import StageHome
 from kdmesh.engine.rounds import Rounds

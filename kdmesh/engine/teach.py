@@ -6,18 +6,18 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine.budget import epoch_steps, lesson_steps
-from kdmesh.engine.stretch import cut, homes, whole
+from kdmesh.checks.budget import epoch_steps, lesson_steps
+from kdmesh.graph.fragments import cut, homes, whole
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from kdmesh.agents.step import Report
     from kdmesh.engine.home import StageHome
-    from kdmesh.engine.supply import Outlet
+    from kdmesh.engine.publisher import Outlet
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Lesson
+    from kdmesh.hosts.step import Report
 
 WINDOW = 16  # steps submitted together where hosts exchange live
 AHEAD = 2  # windows in flight: bounds memory and lets a teacher run ahead

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.agents import guard, measure
-from kdmesh.agents.facts import distinct
-from kdmesh.agents.host import Host
-from kdmesh.agents.standing import Given, StandIn
-from kdmesh.agents.state import Blueprint
-from kdmesh.agents.terms import BrokenLoss
 from kdmesh.backends.inline import Done, InlineBackend
-from kdmesh.engine.budget import lesson_steps, planned_updates
-from kdmesh.engine.stretch import whole
-from kdmesh.engine.supply import Supply, sources
+from kdmesh.checks.budget import lesson_steps, planned_updates
+from kdmesh.engine.publisher import Supply, sources
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.graph.fragments import whole
+from kdmesh.hosts import guard, measure
+from kdmesh.hosts.host import Host
+from kdmesh.hosts.side_inputs import distinct
+from kdmesh.hosts.standing import Given, StandIn
+from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.terms import BrokenLoss
 from kdmesh.plugins import registry
 from kdmesh.streams.stream import without
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kdmesh.engine.checked import Checked
+    from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.program import Train
     from kdmesh.streams.stream import Stream

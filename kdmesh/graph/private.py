@@ -1,7 +1,7 @@
 """Private streams: whose samples they are, and whom what is made of them reaches.
 
 A sample is private or not, whatever stream names it. Structure tells much of that before any data are read; the proof
-by the samples' ids is `engine/private.py`.
+by the samples' ids is `checks/private.py`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdmesh.agents import guard
+from kdmesh.hosts import guard
 from kdmesh.offers import ConsensusOffer
 from kdmesh.testing.base import Contract, refuse_other_draws
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdmesh.agents.build import output
+from kdmesh.hosts.modules import output
 from kdmesh.offers import ModelOffer
 from kdmesh.spec import DEFAULT_TASK
 from kdmesh.streams.tokens import Encoded, Row

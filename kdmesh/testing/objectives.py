@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdmesh.agents import guard
+from kdmesh.hosts import guard
 from kdmesh.offers import ObjectiveOffer
 from kdmesh.testing.base import Contract, refuse_other_draws
 

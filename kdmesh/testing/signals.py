@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kdmesh.agents import guard
+from kdmesh.hosts import guard
 from kdmesh.offers import SignalOffer
 from kdmesh.signals.lazy import dense
 from kdmesh.testing.base import Contract

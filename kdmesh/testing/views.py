@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kdmesh.agents import guard
+from kdmesh.hosts import guard
 from kdmesh.offers import ViewOffer
 from kdmesh.testing.base import Contract
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdmesh.agents.agent import Agent, reseed
-from kdmesh.agents.crossing import pack, unpack
-from kdmesh.agents.local_weights import LocalWeights
-from kdmesh.agents.taps import Taps
 from kdmesh.errors import MeshError
+from kdmesh.hosts.agent import Agent, reseed
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.packing import pack, unpack
+from kdmesh.hosts.taps import Taps
 from kdmesh.spec import TrainSpec
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from kdmesh.agents.rehearsal import rehearse
 from kdmesh.errors import MeshError
+from kdmesh.hosts.rehearsal import rehearse
 from kdmesh.spec import TrainSpec
 
 KINDS = frozenset({((2, 2), torch.float32), ((2,), torch.float32)})

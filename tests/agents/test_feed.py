@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmesh.agents.feed import Feed, Lane
-from kdmesh.agents.reading import Reading
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.loader import Feed, Lane
+from kdmesh.hosts.preprocessing import Reading
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams.stream import Stream

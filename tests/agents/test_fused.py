@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from kdmesh.agents.fused import kernel_of
-from kdmesh.agents.local_weights import LocalWeights
+from kdmesh.hosts.fused import kernel_of
+from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.spec import TrainSpec
 
 OPTIMIZERS: list[dict[str, Any]] = [

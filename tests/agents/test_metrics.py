@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kdmesh.agents.classes import labels
-from kdmesh.agents.metrics import agreement, churn, guesses, measure
+from kdmesh.hosts.classes import labels
+from kdmesh.hosts.metrics import agreement, churn, guesses, measure
 from kdmesh.metrics import ECE, Accuracy, Loss, own_classes
 
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from kdmesh.agents import checkpoint
-from kdmesh.agents.local_weights import LocalWeights
-from kdmesh.agents.optimizers import warmup_of
-from kdmesh.agents.rehearsal import kinds_of, rehearse
 from kdmesh.errors import MeshError
+from kdmesh.hosts import checkpoint
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.optimizers import warmup_of
+from kdmesh.hosts.rehearsal import kinds_of, rehearse
 from kdmesh.spec import TrainSpec
 from kdmesh.spec.base import ScheduleRef
 

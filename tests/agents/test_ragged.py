@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdmesh.agents.agent import Agent
-from kdmesh.agents.ahead import Ahead
-from kdmesh.agents.local_weights import LocalWeights
-from kdmesh.agents.ragged import still
+from kdmesh.hosts.agent import Agent
+from kdmesh.hosts.ahead import Ahead
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.ragged import still
 from kdmesh.spec import TrainSpec
 from kdmesh.streams.tokens import Encoded, Row, Tokens
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kdmesh
-from kdmesh.agents.step import Frame
-from kdmesh.agents.terms import softened
+from kdmesh.hosts.step import Frame
+from kdmesh.hosts.terms import softened
 from kdmesh.objectives import CrossEntropy, ForwardKL
 from kdmesh.signals import Signal
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdmesh.agents.build import load_weights, output
-from kdmesh.agents.local_weights import LocalWeights
-from kdmesh.agents.optimizers import make_optimizer, make_schedule
 from kdmesh.errors import MeshError
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.modules import load_weights, output
+from kdmesh.hosts.optimizers import make_optimizer, make_schedule
 from kdmesh.imports import import_path
 from kdmesh.spec import TrainSpec
 
@@ -49,7 +49,7 @@ def test_little_is_left_to_import_for_the_first_optimiser() -> None:
     code = """
 import sys
 import torch
-from kdmesh.agents.optimizers import load_optimizers, make_optimizer
+from kdmesh.hosts.optimizers import load_optimizers, make_optimizer
 from kdmesh.spec import TrainSpec
 parameter = torch.nn.Parameter(torch.zeros(2))
 load_optimizers()

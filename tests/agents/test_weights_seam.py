@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import kdmesh
-from kdmesh.agents import building
-from kdmesh.agents.local_weights import LocalWeights
-from kdmesh.agents.unmoved import Buffers
-from kdmesh.agents.weights import Keep, Weights
 from kdmesh.engine.run import Run
+from kdmesh.hosts import build
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.unmoved import Buffers
+from kdmesh.hosts.weights import Keep, Weights
 
 PATIENCE = 300  # seconds
 
@@ -219,7 +219,7 @@ def outcome(result: kdmesh.Result) -> dict[str, Any]:
 def test_weights_in_another_process_give_equal_bits(monkeypatch: pytest.MonkeyPatch, elsewhere: Elsewhere) -> None:
     local = outcome(mesh().run(backend="inline", out=None))
     monkeypatch.setattr(Remote, "home", elsewhere, raising=False)
-    monkeypatch.setattr(building, "LocalWeights", Remote)
+    monkeypatch.setattr(build, "LocalWeights", Remote)
     before = elsewhere.made
     assert outcome(mesh().run(backend="inline", out=None)) == local and elsewhere.made >= before + 4
 
@@ -229,7 +229,7 @@ def test_weights_in_another_process_go_on_from_a_checkpoint(
 ) -> None:
     local = outcome(mesh().run(backend="inline", out=None))
     monkeypatch.setattr(Remote, "home", elsewhere, raising=False)
-    monkeypatch.setattr(building, "LocalWeights", Remote)
+    monkeypatch.setattr(build, "LocalWeights", Remote)
     written: list[None] = []
 
     def broken(run: Run) -> None:

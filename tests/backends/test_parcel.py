@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmesh.backends import parcel
-from kdmesh.graph.segment import Segment
+from kdmesh.backends import envelope
+from kdmesh.graph.fragment import Segment
 
 
 class Handle:
@@ -33,39 +33,39 @@ plain = st.recursive(
 @given(st.lists(st.tuples(st.booleans(), plain), max_size=6), st.integers(1, 3))
 def test_a_call_comes_out_as_it_went_in(given, results):
     args = [Handle(value) if later else value for later, value in given]
-    sent, handles = parcel.call((3, 7), "judge", args, results, Handle)
-    arrived = [parcel.result(handle.value) for handle in handles]
+    sent, handles = envelope.call((3, 7), "judge", args, results, Handle)
+    arrived = [envelope.result(handle.value) for handle in handles]
     expected = (3, 7), "judge", [value for _, value in given], results
-    assert parcel.opened(sent, arrived) == expected
+    assert envelope.opened(sent, arrived) == expected
 
 
 def test_a_segment_is_sent_whole():
     segment = Segment("host0", "stage a", 2, [(4, None)], complete=range(4, 5))
-    assert parcel.opened(parcel.call((1, 1), "run", [segment], 2, Handle)[0], [])[2] == [segment]
+    assert envelope.opened(envelope.call((1, 1), "run", [segment], 2, Handle)[0], [])[2] == [segment]
 
 
 @given(plain)
 def test_a_small_result_is_bytes(given):
-    made = parcel.result(given)
-    assert isinstance(made, bytes) and parcel.value(made) == given
+    made = envelope.result(given)
+    assert isinstance(made, bytes) and envelope.value(made) == given
 
 
-@pytest.mark.parametrize(("numbers", "small"), [(10, True), (parcel.SMALL // 8, False)])
+@pytest.mark.parametrize(("numbers", "small"), [(10, True), (envelope.SMALL // 8, False)])
 def test_large_arrays_stay_objects_and_small_ones_keep_their_bits(numbers, small):
     given = {"x": [("", np.random.default_rng(0).standard_normal(numbers), "torch.float64")]}
-    made = parcel.result(given)
+    made = envelope.result(given)
     assert isinstance(made, bytes) is small and (small or made is given)
-    assert parcel.value(made)["x"][0][1].tobytes() == given["x"][0][1].tobytes()
+    assert envelope.value(made)["x"][0][1].tobytes() == given["x"][0][1].tobytes()
 
 
 def test_bytes_are_never_taken_for_a_parcel():
-    large = pickle.dumps("not this") * parcel.SMALL
-    assert parcel.value(parcel.result(large)) == large
+    large = pickle.dumps("not this") * envelope.SMALL
+    assert envelope.value(envelope.result(large)) == large
 
 
 def test_large_files_travel_beside_the_parcel():
-    files = {"host0.json": b"{}", "host0.safetensors": bytes(parcel.SMALL + 1)}
-    sent, beside = parcel.call((1, 1), "load", ["stage a", files], 1, Handle)
+    files = {"host0.json": b"{}", "host0.safetensors": bytes(envelope.SMALL + 1)}
+    sent, beside = envelope.call((1, 1), "load", ["stage a", files], 1, Handle)
     assert beside == [files] and len(sent) < 1000
-    assert parcel.opened(sent, beside) == ((1, 1), "load", ["stage a", files], 1)
-    assert parcel.result(files) is files
+    assert envelope.opened(sent, beside) == ((1, 1), "load", ["stage a", files], 1)
+    assert envelope.result(files) is files

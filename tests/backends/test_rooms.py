@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdmesh.backends import rooms
+from kdmesh.backends import folders
 from kdmesh.errors import RunFailed
 
 Usage = namedtuple("Usage", "total used free")
@@ -22,7 +22,7 @@ Usage = namedtuple("Usage", "total used free")
 def usual(monkeypatch):
     """One usual place, empty; nothing in the environment. Yields the place, whose path is short."""
     short = tempfile.mkdtemp(dir="/tmp", prefix="u")
-    monkeypatch.setattr(rooms, "USUAL", (short,))
+    monkeypatch.setattr(folders, "USUAL", (short,))
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     tell(monkeypatch, "TMPDIR", short)
     yield short
@@ -46,8 +46,10 @@ def made(folder, characters):
 def parent(room):
     """Where a room was made, once it is seen to be a good one, and is gone again."""
     assert stat.S_IMODE(os.stat(room).st_mode) == 0o700
-    longest = Path(rooms.inner(room)) / f"session_2026-11-29_02-00-03_699923_{os.getpid()}" / "sockets" / "plasma_store"
-    assert len(os.fsencode(longest)) <= rooms.SOCKET and os.listdir(room) == ["r"]
+    longest = (
+        Path(folders.inner(room)) / f"session_2026-11-29_02-00-03_699923_{os.getpid()}" / "sockets" / "plasma_store"
+    )
+    assert len(os.fsencode(longest)) <= folders.SOCKET and os.listdir(room) == ["r"]
     assert Path(room).name.startswith(f"kdmesh-{os.getpid()}-")
     shutil.rmtree(room)
     return os.path.dirname(room)
@@ -56,33 +58,33 @@ def parent(room):
 @pytest.mark.parametrize("characters", [37, 49, 100])
 def test_a_folder_whose_path_is_too_long_for_sockets_gives_way_to_a_usual_one(usual, monkeypatch, characters):
     tell(monkeypatch, "TMPDIR", made(usual, characters))
-    assert parent(rooms.new_room()) == usual
+    assert parent(folders.new_room()) == usual
 
 
 def test_the_longest_path_that_does_is_taken(usual, monkeypatch):
-    fits = made(usual, rooms.longest())
+    fits = made(usual, folders.longest())
     tell(monkeypatch, "TMPDIR", fits)
-    assert parent(rooms.new_room()) == fits
+    assert parent(folders.new_room()) == fits
 
 
 def test_characters_of_several_bytes_count_as_such(usual, monkeypatch):
-    wide = Path(usual, "é" * (rooms.longest() - len(usual) - 1))
+    wide = Path(usual, "é" * (folders.longest() - len(usual) - 1))
     wide.mkdir()
     tell(monkeypatch, "TMPDIR", wide)
-    assert parent(rooms.new_room()) == usual
+    assert parent(folders.new_room()) == usual
 
 
 def test_rays_own_variable_comes_first(usual, monkeypatch):
     own = made(usual, len(usual) + 2)
     tell(monkeypatch, "RAY_TMPDIR", own)
-    assert parent(rooms.new_room()) == own
+    assert parent(folders.new_room()) == own
 
 
 def test_a_relative_folder_is_one_of_the_working_folder(usual, monkeypatch):
     monkeypatch.chdir(usual)
     os.mkdir("t")
     tell(monkeypatch, "RAY_TMPDIR", "t")
-    assert parent(rooms.new_room()) == os.path.join(usual, "t")
+    assert parent(folders.new_room()) == os.path.join(usual, "t")
 
 
 def test_a_disk_without_room_and_a_folder_that_cannot_be_used_give_way(usual, monkeypatch):
@@ -90,19 +92,19 @@ def test_a_disk_without_room_and_a_folder_that_cannot_be_used_give_way(usual, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**20, 0, 2**20) if path == tiny else full(path))
     for folder in (tiny, f"{usual}/x", __file__):
         tell(monkeypatch, "RAY_TMPDIR", folder)
-        assert parent(rooms.new_room()) == usual
+        assert parent(folders.new_room()) == usual
 
 
 def test_where_none_is_fit_each_is_named_with_why_and_what_to_set(usual, monkeypatch):
-    monkeypatch.setattr(rooms, "USUAL", (f"{usual}/x", usual))
+    monkeypatch.setattr(folders, "USUAL", (f"{usual}/x", usual))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: os.stat(path) and Usage(2**20, 0, 2**20))
     long = made(usual, 60)
     tell(monkeypatch, "TMPDIR", long)
     with pytest.raises(RunFailed) as caught:
-        rooms.new_room()
+        folders.new_room()
     error = caught.value
     assert (error.exit_code, error.where) == (1, "TMPDIR")
-    assert f"{long}: its path has 60 characters, and sockets in it leave room for {rooms.longest()}" in error.what
+    assert f"{long}: its path has 60 characters, and sockets in it leave room for {folders.longest()}" in error.what
     assert f"{usual}/x: no such file or directory" in error.what
     assert f"{usual}: 1.0 MB free, and 64 are needed" in error.what
     assert "TMPDIR=/a/folder" in error.instead and "--backend inline" in error.instead
@@ -111,8 +113,8 @@ def test_where_none_is_fit_each_is_named_with_why_and_what_to_set(usual, monkeyp
 
 @pytest.mark.skipif(sys.platform != "linux", reason="writes where nothing can be made")
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch):
-    monkeypatch.setattr(rooms, "USUAL", ("/proc",))
-    monkeypatch.setattr(rooms, "_named", lambda: [])
-    monkeypatch.setattr(rooms, "_unfit", lambda parent: "")
+    monkeypatch.setattr(folders, "USUAL", ("/proc",))
+    monkeypatch.setattr(folders, "_named", lambda: [])
+    monkeypatch.setattr(folders, "_unfit", lambda parent: "")
     with pytest.raises(RunFailed, match="/proc: no such file or directory"):
-        rooms.new_room()
+        folders.new_room()

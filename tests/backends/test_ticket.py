@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmesh.backends.ticket import Gate, Missing, Refused, Tickets
+from kdmesh.backends.sequence import Gate, Missing, Refused, Tickets
 from kdmesh.errors import RunFailed
 
 

@@ -14,10 +14,10 @@ import torch
 import kdmesh
 from kdmesh.builtin.datasets import _files
 from kdmesh.builtin.datasets.offers import DATASETS
-from kdmesh.engine import sizes
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.placement import sizes
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams import room

@@ -10,8 +10,8 @@ from sklearn import metrics as known
 from torch.nn import functional as F
 
 import kdmesh
-from kdmesh.agents.metrics import UNDEFINED, measure
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.metrics import UNDEFINED, measure
 from kdmesh.metrics import (
     AUROC,
     Accuracy,

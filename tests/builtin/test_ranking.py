@@ -13,8 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import kdmesh
-from kdmesh.agents.build import build
-from kdmesh.agents.metrics import UNDEFINED, measure
 from kdmesh.builtin.datasets.digit_lists import digit_lists
 from kdmesh.builtin.datasets.digits import digits
 from kdmesh.builtin.models.bi_encoder import BiEncoder
@@ -24,6 +22,8 @@ from kdmesh.builtin.objectives.info_nce import InfoNCE
 from kdmesh.builtin.objectives.margin_mse import MarginMSE
 from kdmesh.engine.check import examine
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.metrics import UNDEFINED, measure
+from kdmesh.hosts.modules import build
 from kdmesh.metrics import MRR, NDCG, RecallAtK
 from kdmesh.plugins import registry
 from kdmesh.spec import MeshSpec

@@ -10,10 +10,10 @@ from sklearn import metrics as known
 from torch.nn import functional as F
 
 import kdmesh
-from kdmesh.agents.build import build
-from kdmesh.agents.metrics import UNDEFINED, measure
 from kdmesh.engine.check import examine
 from kdmesh.graph.plan import make_plan
+from kdmesh.hosts.metrics import UNDEFINED, measure
+from kdmesh.hosts.modules import build
 from kdmesh.metrics import R2, Answers, MeanAbsoluteError, MeanSquaredError
 from kdmesh.plugins import registry
 from kdmesh.spec import MeshSpec

@@ -19,8 +19,8 @@ from schedule import SHARES, Call, Unbroken, draw, mesh, outcome
 
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.graph.fragment import Segment
 from kdmesh.graph.planner import make_plan
-from kdmesh.graph.segment import Segment
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

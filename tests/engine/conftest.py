@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import kdmesh
-from kdmesh.agents.build import build
-from kdmesh.agents.host import Host
-from kdmesh.agents.source import Source
-from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.events import Events
 from kdmesh.engine.run import Run
+from kdmesh.hosts.host import Host
+from kdmesh.hosts.modules import build
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.state import Blueprint
 from kdmesh.plugins import registry
 from kdmesh.streams.order import epoch_order
 from kdmesh.streams.table import Table

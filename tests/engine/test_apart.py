@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kdmesh.agents import saving
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.hosts import export
 from kdmesh.spec.read import parse
 
 SPEC = parse(
@@ -37,16 +37,16 @@ def contents(root):
 
 def test_files_that_are_handed_over_are_those_that_would_be_written(tmp_path, monkeypatch):
     summary, near, _ = run_once(Request(SPEC, "inline", out=tmp_path / "near"))
-    monkeypatch.setattr(saving, "sees", lambda name, folder, token: name == "left")
+    monkeypatch.setattr(export, "sees", lambda name, folder, token: name == "left")
     found, far, _ = run_once(Request(SPEC, "inline", out=tmp_path / "far"))
     assert shas(found) == shas(summary)
     assert contents(far.root) == contents(near.root) and len(contents(far.root)) == 6
-    assert not list(far.root.rglob(f"{saving.TOKEN}*"))
+    assert not list(far.root.rglob(f"{export.TOKEN}*"))
 
 
 def test_a_run_is_resumed_by_hosts_that_do_not_see_its_folder(tmp_path, monkeypatch):
     expected = shas(run_once(Request(SPEC, "inline"))[0])
-    monkeypatch.setattr(saving, "sees", lambda name, folder, token: name == "left")
+    monkeypatch.setattr(export, "sees", lambda name, folder, token: name == "left")
     request = Request(SPEC, "inline", out=tmp_path, checkpoint_seconds=0, listeners=(interrupt,))
     with pytest.raises(KeyboardInterrupt):
         run_once(request)
@@ -56,18 +56,18 @@ def test_a_run_is_resumed_by_hosts_that_do_not_see_its_folder(tmp_path, monkeypa
 
 
 def test_only_a_token_tells_whose_folder_it_is(tmp_path):
-    assert not saving.sees("h", str(tmp_path / "nowhere"), "one")
-    (tmp_path / saving.TOKEN).write_text("two")
-    assert not saving.sees("h", str(tmp_path), "one")
-    (tmp_path / saving.TOKEN).write_text("one")
-    assert saving.sees("h", str(tmp_path), "one")
-    assert (tmp_path / f"{saving.TOKEN}-h").read_text() == "one"
+    assert not export.sees("h", str(tmp_path / "nowhere"), "one")
+    (tmp_path / export.TOKEN).write_text("two")
+    assert not export.sees("h", str(tmp_path), "one")
+    (tmp_path / export.TOKEN).write_text("one")
+    assert export.sees("h", str(tmp_path), "one")
+    assert (tmp_path / f"{export.TOKEN}-h").read_text() == "one"
 
 
 def test_a_host_whose_answer_the_driver_does_not_find_is_apart(tmp_path):
     class Backend:
         def call(self, host, method, folder, token):
-            return saving.sees(host, folder if host == "here" else str(tmp_path / "copy"), token)
+            return export.sees(host, folder if host == "here" else str(tmp_path / "copy"), token)
 
     (tmp_path / "copy").mkdir()
     checkpoints = Checkpoints(tmp_path / "checkpoints")

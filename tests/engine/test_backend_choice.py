@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from kdmesh.backends import Session
-from kdmesh.engine import placing
 from kdmesh.engine.check import examine
-from kdmesh.engine.timing import Pace
-from kdmesh.graph.assign import Room
 from kdmesh.graph.planner import make_plan
+from kdmesh.placement import settle
+from kdmesh.placement.assign import Room
+from kdmesh.placement.timing import Pace
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -25,10 +25,10 @@ PEERS = {
 
 def chosen(monkeypatch: pytest.MonkeyPatch, cpus: int = 4, address: str | None = None, **fields: Any) -> Any:
     """The backend of a mesh on a machine of so many CPUs, and what is said of it."""
-    monkeypatch.setattr(placing, "machine", lambda: Room(cpus, 0, 2.0**40))
+    monkeypatch.setattr(settle, "machine", lambda: Room(cpus, 0, 2.0**40))
     plan = make_plan(parse({**PEERS, **fields}), registry())
     session = Session(None, address)
-    placed = placing.choose_backend(plan, examine(plan), {}, session, address)
+    placed = settle.choose_backend(plan, examine(plan), {}, session, address)
     return session.name, None if placed is None else placed.lines
 
 
@@ -54,15 +54,15 @@ def test_what_a_file_asks_for_decides(
 
 
 def test_several_hosts_that_are_faster_are_on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    paces = placing.measure
+    paces = settle.measure
 
     def slow(*args: Any) -> Any:
         """A thousand times as long: what a process takes to start counts no more."""
         found = paces(*args)
         return {agent: tuple(Pace(*(1000 * part for part in pace)) for pace in both) for agent, both in found.items()}
 
-    monkeypatch.setattr(placing, "measure", slow)
-    monkeypatch.setattr(placing, "_known", {})
+    monkeypatch.setattr(settle, "measure", slow)
+    monkeypatch.setattr(settle, "_known", {})
     connect = [{"ensemble": {"teachers": ["a", "b"], "student": "s"}}]
     agents = {name: {"model": {"mlp": {"hidden": [64]}}} for name in "abs"}
     assert chosen(monkeypatch, agents=agents, connect=connect, train={"epochs": 20})[0] == "ray"
@@ -71,4 +71,4 @@ def test_several_hosts_that_are_faster_are_on_ray(monkeypatch: pytest.MonkeyPatc
 def test_a_given_backend_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(parse(PEERS), registry())
     session = Session("ray")
-    assert placing.choose_backend(plan, examine(plan), {}, session) is None and session.name == "ray"
+    assert settle.choose_backend(plan, examine(plan), {}, session) is None and session.name == "ray"

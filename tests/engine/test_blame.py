@@ -144,7 +144,7 @@ def test_strict_signals_change_no_bit_of_a_run_without_fault(mesh: Any) -> None:
 
 
 def test_a_sample_of_weight_zero_may_hold_anything() -> None:
-    from kdmesh.agents.consensus import refuse_improper
+    from kdmesh.hosts.consensus import refuse_improper
 
     value = torch.tensor([[0.5, 0.5], [float("nan"), 1.0]])
     refuse_improper(value, value.shape, "probs", torch.tensor([1.0, 0.0]))

@@ -16,11 +16,11 @@ import pytest
 from commands import ROOT
 from fsspec.implementations.memory import MemoryFileSystem
 
-from kdmesh.agents import checkpoint
 from kdmesh.cli import main
 from kdmesh.engine.collect import Place, fresh
 from kdmesh.engine.run import Run
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.hosts import checkpoint
 
 MESH = """
 name: small

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdmesh.agents.guard import is_dead
 from kdmesh.errors import RunFailed
+from kdmesh.hosts.guard import is_dead
 from kdmesh.signals.lazy import Projected
 
 NAN, INF = torch.nan, torch.inf

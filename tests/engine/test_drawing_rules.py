@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdmesh.agents import rules
-from kdmesh.agents.consensus import fingerprint
 from kdmesh.consensus import Rule
+from kdmesh.hosts import rules
+from kdmesh.hosts.consensus import fingerprint
 from kdmesh.offers import ConsensusOffer
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import Combined

@@ -17,8 +17,8 @@ from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine import dropping, teach
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
-from kdmesh.engine.stretch import cut
 from kdmesh.errors import HostLost, MeshError
+from kdmesh.graph.fragments import cut
 from kdmesh.graph.plan import Plan
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry

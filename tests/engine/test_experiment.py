@@ -101,7 +101,7 @@ def test_broken_off_anywhere_it_ends_with_the_table_of_the_unbroken_one(command:
 def test_a_signal_in_the_last_stretch_of_a_part_begins_no_other(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdmesh.agents.host import Host
+    from kdmesh.hosts.host import Host
 
     saved = Host.save_agent
 
@@ -148,7 +148,7 @@ def test_one_seed_keeps_its_table_too(command: Any, tmp_path: Path) -> None:
 def test_a_seed_that_fails_does_not_keep_the_others_from_their_table(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdmesh.agents.host import Host
+    from kdmesh.hosts.host import Host
 
     inner = Host.begin
 

@@ -137,12 +137,12 @@ def test_a_difference_fails_the_export_and_loses_nothing(tmp_path: Any) -> None:
 
 
 def test_what_a_library_raises_while_it_writes_keeps_the_weights(tmp_path: Any, monkeypatch: Any) -> None:
-    from kdmesh.agents import saving
+    from kdmesh.hosts import export
 
     def broken(*_: Any) -> str:
         raise KeyError("a card")
 
-    monkeypatch.setattr(saving, "_card", broken)
+    monkeypatch.setattr(export, "_card", broken)
     with pytest.raises(RunFailed, match="agents/s: KeyError: 'a card'"):
         run({"mlp": {}}, tmp_path)
     (weights,) = tmp_path.glob("*/*/agents/s/model.safetensors")
@@ -174,7 +174,7 @@ def test_a_disk_that_is_full_while_weights_are_saved_leaves_the_run_to_be_resume
         return mesh
 
     with monkeypatch.context() as patch, pytest.raises(RunFailed, match="No space left") as error:
-        patch.setattr("kdmesh.agents.saving.save_file", full)
+        patch.setattr("kdmesh.hosts.export.save_file", full)
         made().run(backend="inline", out=tmp_path)
     (folder,) = tmp_path.glob("*/*")
     assert str(folder) in "".join(error.value.__notes__)

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import kdmesh
-from kdmesh.agents.source import Source
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
+from kdmesh.hosts.source import Source
 from kdmesh.spec import DataSpec
 from kdmesh.streams import contents
 from kdmesh.streams.contents import Keys, keys

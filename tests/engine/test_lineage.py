@@ -58,7 +58,7 @@ def marks(result: kdmesh.api.Result) -> list[str]:
 
 
 def rows(found: kdmesh.Mesh) -> dict[str, list[int]]:
-    from kdmesh.agents.source import Source
+    from kdmesh.hosts.source import Source
 
     streams = Source(found.table).load(found.plan())[1]
     return {name: stream.rows.tolist() for name, stream in streams.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdmesh.engine.lineage import told
+from kdmesh.checks.lineage import told
 from kdmesh.files import CONFIG, OURS
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdmesh.agents.source import Source
 from kdmesh.builtin.objectives._base import Objective
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.engine.trial import STEPS
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
 from kdmesh.offers import ObjectiveOffer
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import kdmesh
-from kdmesh.engine import placing, timing, works
 from kdmesh.engine.check import examine
-from kdmesh.engine.timing import Pace, measure
 from kdmesh.errors import MeshError
-from kdmesh.graph.assign import Room
+from kdmesh.placement import settle, timing, workload
+from kdmesh.placement.assign import Room
+from kdmesh.placement.timing import Pace, measure
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import AUTO
 
@@ -42,9 +42,9 @@ def alone(mesh: Any, **fields: Any) -> Any:
     return made
 
 
-def resolved(made: Any, room: Room = TWO, inline: bool = False) -> placing.Placed:
+def resolved(made: Any, room: Room = TWO, inline: bool = False) -> settle.Placed:
     plan = made.plan()
-    return placing.resolve(plan, examine(plan, made._modules, made.table), made._modules, room, inline)
+    return settle.resolve(plan, examine(plan, made._modules, made.table), made._modules, room, inline)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let every agent take as long as a test says, with few threads and with all."""
 
     def pace(few: Pace, every: Pace | None = None) -> None:
-        monkeypatch.setattr(placing, "_known", {})
-        monkeypatch.setattr(placing, "measure", lambda plan, *_: dict.fromkeys(plan.spec.agents, (few, every or few)))
+        monkeypatch.setattr(settle, "_known", {})
+        monkeypatch.setattr(settle, "measure", lambda plan, *_: dict.fromkeys(plan.spec.agents, (few, every or few)))
 
     return pace
 
@@ -96,7 +96,7 @@ def test_small_peers_share_a_host_and_heavy_ones_do_not(mesh: Any, paced: Any) -
 
 
 def test_inline_is_together_and_measures_nothing(mesh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "measure", None)
+    monkeypatch.setattr(settle, "measure", None)
     placed = resolved(alone(mesh), inline=True)
     assert placed.plan.hosts == {"host0": ["a", "b"]} == placed.plan.spec.placement and not placed.lines
     assert resolved(alone(mesh), Room(1)).plan.hosts == {"host0": ["a", "b"]}
@@ -143,7 +143,7 @@ def test_the_works_of_a_mesh_are_its_steps_and_publications(mesh: Any) -> None:
     plan = made.plan()
     found = examine(plan, {}, made.table)
     paces = dict.fromkeys("tsp", (SLOW, SLOW))
-    problem = works.problem(plan, found, paces, TWO, dict.fromkeys("tsp", 1), None)
+    problem = workload.problem(plan, found, paces, TWO, dict.fromkeys("tsp", 1), None)
     published, lesson = problem.works
     assert not published.pipelined and published.times == 1
     assert published.tasks[0].seconds[0] == pytest.approx(3 * SLOW.still)  # 90 samples in batches of 32
@@ -165,10 +165,10 @@ def test_memory_counts_gradients_and_what_the_optimiser_keeps(mesh: Any) -> None
     labels(made, *optimizers)
     plan = made.plan()
     found = examine(plan, {}, made.table)
-    weights = works.memory(plan, found, ["f"])
+    weights = workload.memory(plan, found, ["f"])
     assert weights == 4 * found.parameters["f"]
-    assert [works.memory(plan, found, [name]) / weights for name in optimizers] == [2, 4, 3]
-    assert works.memory(plan, found, ["plain", "adam"]) == 6 * weights
+    assert [workload.memory(plan, found, [name]) / weights for name in optimizers] == [2, 4, 3]
+    assert workload.memory(plan, found, ["plain", "adam"]) == 6 * weights
 
 
 def test_what_needs_more_than_there_is_is_refused_with_the_numbers(mesh: Any, paced: Any) -> None:
@@ -209,11 +209,11 @@ def test_measuring_changes_no_bit(mesh: Any, hashes: Any, monkeypatch: pytest.Mo
     plan = made.plan()
     found = examine(plan, {}, made.table)
 
-    def resolve(*_: Any) -> placing.Placed:
+    def resolve(*_: Any) -> settle.Placed:
         measure(plan, found, {}, {"a": 1, "b": 1}, 2)
-        return placing.Placed(plan)
+        return settle.Placed(plan)
 
-    monkeypatch.setattr(placing, "resolve", resolve)
+    monkeypatch.setattr(settle, "resolve", resolve)
     assert hashes(made) == expected
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import kdmesh
-from kdmesh.agents.source import Source
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import _blueprint
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

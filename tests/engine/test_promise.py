@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import kdmesh
+from kdmesh.checks.checked import Checked
 from kdmesh.engine.check import examine
-from kdmesh.engine.checked import Checked
 from kdmesh.errors import MeshError
 
 

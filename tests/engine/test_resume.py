@@ -145,7 +145,7 @@ def test_a_changed_mesh_or_data_is_refused_with_what_differs(
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_with_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdmesh.agents import checkpoint
+    from kdmesh.hosts import checkpoint
 
     spec = mesh("deep-mutual", "together")
     summary, _ = run(spec, monkeypatch, out=tmp_path / "whole")

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from kdmesh.agents.source import Source
-from kdmesh.agents.state import Blueprint
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.events import Events
@@ -19,6 +17,8 @@ from kdmesh.engine.request import Request
 from kdmesh.engine.run import Run
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.state import Blueprint
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

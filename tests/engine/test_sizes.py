@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 import kdmesh
-from kdmesh.agents import bounds
-from kdmesh.agents.bounds import bounded
-from kdmesh.engine import sizes
 from kdmesh.engine.check import check, examine
 from kdmesh.errors import MeshError
-from kdmesh.graph.assign import Room
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts import bounds
+from kdmesh.hosts.bounds import bounded
+from kdmesh.placement import sizes
+from kdmesh.placement.assign import Room
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.text.source import make_config, read_config

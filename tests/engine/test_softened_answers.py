@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdmesh.agents.guard import is_softened
+from kdmesh.hosts.guard import is_softened
 from kdmesh.objectives import ForwardKL
 from kdmesh.signals.lazy import Projected
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdmesh.agents.build import known_classes
 from kdmesh.builtin.objectives._base import Objective
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.modules import known_classes
 from kdmesh.offers import ObjectiveOffer
 from kdmesh.plugins import registry
 from kdmesh.signals import Signal

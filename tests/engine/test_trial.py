@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.builtin.consensus._base import Rule
+from kdmesh.checks.checked import Checked
 from kdmesh.engine import trial
 from kdmesh.engine.check import examine
-from kdmesh.engine.checked import Checked
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.objectives import Objective

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import kdmesh
-from kdmesh.agents.agent import Agent
-from kdmesh.agents.local_weights import LocalWeights, sha256
-from kdmesh.agents.unmoved import Buffers
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.hosts.agent import Agent
+from kdmesh.hosts.local_weights import LocalWeights, sha256
+from kdmesh.hosts.unmoved import Buffers
 from kdmesh.spec import TrainSpec
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from kdmesh.agents import measure
 from kdmesh.graph.steps import Op
+from kdmesh.hosts import measure
 
 
 def largest(one: nn.Module, two: nn.Module) -> float:
@@ -55,7 +55,7 @@ def test_only_hosts_that_update_weights_load_optimisers_as_they_open(
     mesh: Any, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    monkeypatch.setattr("kdmesh.agents.host.load_optimizers", lambda: loaded.append("once"))
+    monkeypatch.setattr("kdmesh.hosts.host.load_optimizers", lambda: loaded.append("once"))
     made = mesh({"t": {"update": "frozen", "model": {"mlp": {"hidden": [8]}}}, "s": {}}, placement="spread")
     made.flow("t", "s", objective={"kl": {"temperature": 4}})
     _, hosts = opened(made)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmesh.graph.assign import WIN, Model, Problem, Rates, Room, Task, Work, solve
+from kdmesh.placement.assign import WIN, Model, Problem, Rates, Room, Task, Work, solve
 
 
 def task(agent, ms, *after, sends=2560, every=None):

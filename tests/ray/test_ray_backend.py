@@ -13,14 +13,14 @@ import pytest
 from commands import kill
 
 import kdmesh
-from kdmesh.agents.source import Source
-from kdmesh.agents.state import Blueprint
 from kdmesh.backends.ray import RayBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.state import Blueprint
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

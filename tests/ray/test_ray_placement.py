@@ -9,16 +9,16 @@ import sys
 import pytest
 from commands import PATIENCE
 
-from kdmesh.agents.source import Source
-from kdmesh.agents.state import Blueprint
-from kdmesh.engine import placing
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
-from kdmesh.engine.timing import Pace
 from kdmesh.errors import MeshError
-from kdmesh.graph.assign import Room
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.state import Blueprint
+from kdmesh.placement import settle
+from kdmesh.placement.assign import Room
+from kdmesh.placement.timing import Pace
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -42,9 +42,9 @@ def shas(backend, seen, **fields):
 @pytest.mark.parametrize(("seconds", "hosts"), [(1e-4, 1), (10.0, 2)])
 def test_auto_gives_the_weights_of_inline_wherever_it_places(monkeypatch, seconds, hosts):
     pace = Pace(seconds, seconds, seconds, seconds)
-    monkeypatch.setattr(placing, "_known", {})
-    monkeypatch.setattr(placing, "machine", lambda: Room(2))
-    monkeypatch.setattr(placing, "measure", lambda plan, *_: dict.fromkeys(plan.spec.agents, (pace, pace)))
+    monkeypatch.setattr(settle, "_known", {})
+    monkeypatch.setattr(settle, "machine", lambda: Room(2))
+    monkeypatch.setattr(settle, "measure", lambda plan, *_: dict.fromkeys(plan.spec.agents, (pace, pace)))
     seen = []
     found = shas("ray", seen)
     placed, started = seen
@@ -55,7 +55,7 @@ def test_auto_gives_the_weights_of_inline_wherever_it_places(monkeypatch, second
 def test_what_auto_measures_changes_no_bit():
     seen = []
     assert shas("ray", seen) == shas("inline", [])
-    assert placing.machine().cpus == 1 or "chosen: together" in seen[0]["lines"][-1]
+    assert settle.machine().cpus == 1 or "chosen: together" in seen[0]["lines"][-1]
 
 
 def opened(session, placement):
@@ -87,8 +87,8 @@ NODES = """
 import sys
 import ray
 from ray.cluster_utils import Cluster
-from kdmesh.agents.state import Blueprint
-from kdmesh.agents.source import Source
+from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.source import Source
 from kdmesh.backends import make_backend
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError

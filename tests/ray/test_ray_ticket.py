@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from commands import kill
 
-from kdmesh.agents.source import Source
-from kdmesh.agents.state import Blueprint
-from kdmesh.backends.ticket import Missing, Refused
+from kdmesh.backends.sequence import Missing, Refused
 from kdmesh.engine.check import examine
 from kdmesh.errors import HostLost
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
+from kdmesh.hosts.state import Blueprint
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdmesh.agents.crossing import pack, unpack
 from kdmesh.builtin.objectives.forward_kl import ForwardKL
 from kdmesh.builtin.signals.top_k import TopK
 from kdmesh.errors import MeshError
+from kdmesh.hosts.packing import pack, unpack
 from kdmesh.signals import sparse
 from kdmesh.signals.lazy import Combined, Projected, apart, joined
 from kdmesh.signals.sparse import Sparse

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdmesh.agents.taps import Taps
 from kdmesh.builtin.models.offers import HfConfig
+from kdmesh.hosts.taps import Taps
 from kdmesh.streams.tokens import Encoded, Row
 from kdmesh.text import tokenizers
 from kdmesh.text.build import build

@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_texts import LABELS, TEXTS, architecture, batch, bpe, encoded, model
 
-from kdmesh.agents.taps import Taps
 from kdmesh.errors import MeshError
+from kdmesh.hosts.taps import Taps
 from kdmesh.signals.lazy import Projected, dense
 
 LM = "language_modelling"

@@ -11,10 +11,10 @@ import torch
 from text_meshes import bert, classified, gpt
 
 import kdmesh
-from kdmesh.agents.local_weights import LocalWeights
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.plugins import registry
 from kdmesh.spec import TrainSpec
 from kdmesh.spec.read import parse

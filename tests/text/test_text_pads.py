@@ -101,7 +101,7 @@ def test_a_capped_model_is_said_to_send_logits(texts: Path) -> None:
         mesh["agents"][name]["model"] = gpt(16)
     mesh["agents"]["t2"]["model"] = gpt(16)
     mesh["agents"]["t2"]["model"]["hf"] |= {"config": architecture("gemma2"), "attention": "eager"}
-    from kdmesh.engine import texts as checks
+    from kdmesh.checks import texts as checks
 
     plan = make_plan(parse(mesh), registry())
     lines = checks.crossings(plan, examine(plan))

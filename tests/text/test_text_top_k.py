@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from text_meshes import bert, classified, gpt, llama, modelled
 
-from kdmesh.agents.host import Host
 from kdmesh.backends import Session
 from kdmesh.engine.check import check
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.host import Host
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 

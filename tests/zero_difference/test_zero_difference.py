@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import kdmesh
-from kdmesh.agents.build import build
 from kdmesh.engine.check import examine
+from kdmesh.hosts.modules import build
 from kdmesh.plugins import registry
 from kdmesh.streams.order import epoch_order
 

@@ -1,0 +1,1 @@
+"""What is known of a mesh, its data and its models before a run."""

@@ -1,0 +1,103 @@
+"""How long things last: steps of a lesson, updates of weights, and where a stretch must end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.streams.order import steps_per_epoch
+
+if TYPE_CHECKING:
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.plan import Plan, Stage
+
+
+def epoch_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
+    """Steps in an epoch of a lesson for each of the weights it teaches: of their own shard, if the stream is sharded.
+
+    The lesson's first stream defines the epoch.
+    """
+    lesson = stage.lessons[line.key]
+    stream = lesson.streams[0]
+    steps: dict[str, int] = {}
+    for edge in lesson.edges:
+        owner, train = plan.owner[edge.target], plan.train(edge.target)
+        if edge.as_ == "target" and owner in plan.trainable:
+            shards = found.streams[stream].shards
+            member = edge.target if shards is None or edge.target in shards else next(iter(shards))
+            steps[owner] = steps_per_epoch(found.size(stream, member), train.batch_size, train.drop_last)
+    return steps
+
+
+def lesson_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
+    """The budget in steps of each of the weights that a line teaches."""
+    out = {}
+    for owner, steps in epoch_steps(plan, found, stage, line).items():
+        train = plan.train(owner)
+        if line.steps is not None:
+            out[owner] = line.steps
+        elif line.epochs is not None:
+            out[owner] = line.epochs * steps
+        else:
+            out[owner] = train.steps if train.steps is not None else train.epochs * steps
+    return out
+
+
+def planned_updates(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
+    """Optimiser updates of each of a stage's weights over the whole program; a lesson's last one may be partial.
+
+    A trained consensus is updated with those who read it.
+    """
+
+    def walk(lines: list[Train | Publish | Repeat], times: int) -> None:
+        for line in lines:
+            if isinstance(line, Repeat):
+                walk(line.body, times * line.times)
+            elif isinstance(line, Train):
+                steps = lesson_steps(plan, found, stage, line)
+                updates = {owner: -(-count // plan.train(owner).accumulate) for owner, count in steps.items()}
+                for name in (name for name in stage.weights if name in plan.consensus):
+                    readers = (plan.owner.get(edge.target, "") for edge in plan.consensus[name].readers)
+                    updates[name] = max((updates[owner] for owner in readers if owner in updates), default=0)
+                for name, count in updates.items():
+                    total[name] = total.get(name, 0) + count * times
+
+    total: dict[str, int] = {}
+    walk(stage.program.body, 1)
+    return total
+
+
+def whole_epochs(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
+    """The most epochs that a line of a stage's program runs in full, by each of the weights that it teaches.
+
+    Only where an epoch ends is anything measured.
+    """
+    most: dict[str, int] = {}
+
+    def walk(lines: list[Train | Publish | Repeat]) -> None:
+        for line in lines:
+            if isinstance(line, Repeat):
+                walk(line.body)
+            elif isinstance(line, Train) and (steps := lesson_steps(plan, found, stage, line)):
+                epoch = max(epoch_steps(plan, found, stage, line).values())
+                for owner in steps:
+                    most[owner] = max(most.get(owner, 0), max(steps.values()) // epoch)
+
+    walk(stage.program.body)
+    return most
+
+
+def stage_steps(plan: Plan, found: Checked, stage: Stage) -> int:
+    """Steps of a whole stage: in each lesson the longest budget counts. For progress and its ETA."""
+
+    def walk(lines: list[Train | Publish | Repeat]) -> int:
+        return sum(
+            walk(line.body) * line.times
+            if isinstance(line, Repeat)
+            else max(lesson_steps(plan, found, stage, line).values(), default=0)
+            if isinstance(line, Train)
+            else 0
+            for line in lines
+        )
+
+    return walk(stage.program.body)

@@ -1,0 +1,53 @@
+"""What the check found: data, streams, sizes and shapes, and what is worth saying. A run is built from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.hosts.rehearsal import Kind
+    from kdmesh.hosts.standing import Given
+    from kdmesh.streams.stream import Stream
+    from kdmesh.streams.table import Table
+
+
+@dataclass
+class Checked:
+    """What the check learned: the data and how agents read them, each agent's size, and shapes without the batch axis.
+
+    ``shapes``: of taps and signals by (agent, name), and by (agent, "") of outputs that are not one per class;
+    ``numbers``: how many a row of a signal is made of, where it is not kept as a tensor; ``left_out``: rows of the
+    table that are too long for some agent, in a mesh that drops such samples.
+    """
+
+    table: Table
+    streams: dict[str, Stream]
+    reading: Reading
+    left_out: torch.Tensor | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
+    held: dict[str, tuple[int, int]] = field(default_factory=dict)  # bytes by owner: of weights, of those that train
+    shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    numbers: dict[tuple[str, str], int] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
+    kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
+    per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
+    outputs: dict[str, Given] = field(default_factory=dict)  # what each agent gives
+    layers: dict[tuple[str, str], Given] = field(default_factory=dict)  # and its layers that are read, by (agent, tap)
+    given: dict[str, str] = field(default_factory=dict)  # the sums of the weights of modules from Python
+    notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
+    marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
+    softmaxes: set[str] = field(default_factory=set)  # agents whose models end in one, as was noted
+    learned: dict[str, list[Any]] = field(default_factory=dict)  # what agents have learned at the end: see lineage.py
+
+    def mark(self, text: str) -> None:
+        """Note what whoever reads the figures must know."""
+        self.notes.append(text)
+        self.marks.append(text)
+
+    def size(self, stream: str, agent: str) -> int:
+        """How many samples an agent sees on a stream."""
+        return len(self.streams[stream].rows_for(agent))

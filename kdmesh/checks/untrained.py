@@ -1,0 +1,44 @@
+"""A teacher that nobody trained: weights that start at random and never change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.hosts.modules import origin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.plan import Plan
+
+
+def drawn_of(module: nn.Module) -> tuple[list[str] | None, int]:
+    """The parameters that no file had, as a model of texts tells them, None where a model does not; and all of them."""
+    drawn: list[str] | None = getattr(module, "drawn", None)
+    return drawn, len(list(module.parameters()))
+
+
+def tell(plan: Plan, found: Checked, owner: str, drawn: Sequence[str] | None, count: int) -> None:
+    """Refuse frozen weights of which some were read and others would be drawn; note those that are drawn whole."""
+    first = origin(plan, owner)
+    spec = plan.spec.agents[first]
+    if owner in plan.trainable or spec.weights is not None or spec.model is None or spec.model.is_import:
+        return
+    if owner not in {plan.owner.get(end) for edge in plan.edges for end in (edge.source, edge.target)}:
+        return  # it only owns a shard: nobody hears it
+    if drawn is not None and 0 < len(drawn) < count:
+        more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
+        raise MeshError(
+            f"{owner} is frozen, and its checkpoint has no {drawn[0]}{more}: drawn at random, they would never train",
+            where=f"agents.{owner}.update",
+            instead="update: grad, which trains them, or a checkpoint of a model that was trained for this task",
+        )
+    if drawn is None or drawn:
+        found.notes.append(
+            f"{owner} is frozen and its weights are drawn at random: nobody has trained it. For one that was trained, "
+            f"write agents.{owner}.weights{'' if drawn is None else ', or a model with `path`'}"
+        )

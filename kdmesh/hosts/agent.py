@@ -1,0 +1,191 @@
+"""An agent: a view of weights that computes. Roles (teacher, student, peer) are in the flows, not here."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.hosts import ragged
+from kdmesh.hosts.modules import output
+from kdmesh.hosts.ragged import Value
+from kdmesh.hosts.taps import Taps
+from kdmesh.signals.lazy import Lazy, again, apart, joined
+from kdmesh.streams.tokens import starts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kdmesh.hosts.weights import Weights
+    from kdmesh.streams.views import View
+
+_default = torch.default_generator
+Made = tuple["Callable[[Tensor], Tensor]", str]
+Asked = tuple["Agent", tuple[str, ...]]
+
+
+class Agent:
+    """Forwards its weights on samples as it sees them.
+
+    ``forward(x [B, ...]) -> (logits [B, C], {name: value [B, ...]})``, where a name is a tap's or that of a signal that
+    is made: ``makes`` says how, and of which layer ("": of the logits). ``exit``: the layer that gives the logits.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: Weights,
+        view: View | None,
+        layers: dict[str, str],
+        makes: Mapping[str, Made] | None = None,
+        exit: str | None = None,
+    ) -> None:
+        self.name, self.weights, self.view, self.layers = name, weights, view, layers
+        self.makes, self.exit = makes or {}, exit
+        self.module = weights.module
+        self.device = torch.device(weights.settings.device)
+        self.forwards = 0
+        self.buffers = weights.buffers
+        self._taps: dict[tuple[str, ...], Taps] = {}
+        self._bf16 = weights.settings.precision == "bf16"
+
+    def layer(self, name: str) -> str:
+        """The layer behind a name: a tap's, or that of which a signal is made; one it does not define is a path."""
+        name = self.makes[name][1] if name in self.makes else name
+        return self.layers.get(name, name)
+
+    def taps(self, names: tuple[str, ...]) -> Taps:
+        """The hooks for these names and the exit, by the layers' paths."""
+        if names not in self._taps:
+            paths = [self.layer(name) for name in names] + [self.exit or ""]
+            self._taps[names] = Taps(self.module, {path: path for path in paths if path}, f"agents.{self.name}")
+        return self._taps[names]
+
+    def see(self, x: Any, ids: Tensor, epoch: int) -> Any:
+        """The samples through the agent's view."""
+        return x if self.view is None else self.view(x, ids.to(x.device), epoch)
+
+    def forward(self, x: Any, names: tuple[str, ...] = (), others: Sequence[Asked] = ()) -> Any:
+        """Compute, with whatever mode and grad are in force; with ``others``, one value for this agent and each.
+
+        The others are exits of the same weights: one forward answers for all.
+        """
+        if self._bf16:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return self._forward(x, names, others)
+        return self._forward(x, names, others)
+
+    def in_train_mode(self, compute: Callable[[], Any], keep: bool) -> Any:
+        """What ``compute`` gives of a module in eval mode that is in train mode for this while, without gradient.
+
+        ``keep``: put buffers back as they were (the running statistics of norms), since these weights do not train.
+        """
+        keep = keep and bool(self.buffers)
+        if keep:
+            self.buffers.note()
+        self.weights.train()
+        value = compute()
+        if keep:
+            value = [_copied(one) for one in value] if isinstance(value, list) else _copied(value)
+            self.buffers.put_back(told=False)
+        self.module.eval()
+        return value
+
+    def _forward(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
+        self.forwards += 1
+        if not self.buffers:
+            return self._compute(x, names, others)
+        if self.module.training:
+            self.buffers.forget()
+            return self._compute(x, names, others)
+        self.buffers.note()
+        value = self._compute(x, names, others)
+        if self.buffers.changed():
+            value = [_copied(one) for one in value] if others else _copied(value)
+            self.buffers.put_back()
+        return value
+
+    def _compute(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
+        if not names and self.exit is None:
+            return output(self.module(x)), {}
+        asked = [(self, names), *others]
+        with ExitStack() as stack:
+            layers = [stack.enter_context(agent.taps(own)) for agent, own in asked]
+            logits = output(self.module(x))
+        values = [agent._read(logits, found, own) for (agent, own), found in zip(asked, layers, strict=True)]
+        return values if others else values[0]
+
+    def _read(self, logits: Tensor, layers: dict[str, Tensor], names: tuple[str, ...]) -> Value:
+        """What was asked for, of what a forward computed."""
+        if self.exit is not None:
+            logits = layers[self.exit]
+        values = {}
+        for name in names:
+            path = self.layer(name)
+            value = layers[path] if path else logits
+            values[name] = self.makes[name][0](value) if name in self.makes else value
+        return logits, values
+
+    def per(self, name: str) -> str:
+        """What a value has a row for, ``samples``, ``units`` or ``tokens``: one by its name, "" the logits."""
+        path = (self.layer(name) if name else "") or self.exit or ""
+        rows = getattr(self.module, "rows", None)  # a model of texts says; others have one per sample
+        return "samples" if rows is None else str(rows(path))
+
+    def starts(self, x: Any, name: str) -> Tensor | None:
+        """Where each sample's rows begin among those of a value, ``[n + 1]`` int64; None where each has one."""
+        per = self.per(name)
+        return None if per == "samples" else starts_of(x.counts if per == "units" else x.lengths)
+
+    def still(self, x: Any, fixed: int, names: tuple[str, ...] = ()) -> Value:
+        """Forward in eval mode without gradient, in padded batches of one fixed size.
+
+        A linear layer's rows change with the batch size, so this is what makes a live answer and a stored one, and
+        answers for different batches, equal bit for bit.
+        """
+        if not isinstance(x, Tensor):
+            return ragged.still(self, x, fixed, names)
+        if len(x) == fixed and not self.module.training:  # the usual case in a step
+            with torch.no_grad():
+                return self.forward(x, names)
+        training = self.module.training
+        if training:
+            self.module.eval()
+        parts: list[tuple[Tensor, dict[str, Any]]] = []
+        with torch.no_grad():
+            for start in range(0, len(x), fixed):
+                part = x[start : start + fixed]
+                size = len(part)
+                if size < fixed:
+                    part = torch.cat([part, part[-1:].expand(fixed - size, *part.shape[1:])])
+                logits, values = self.forward(part, names)
+                parts.append(
+                    (
+                        logits[:size],
+                        {name: again(value, [part[:size] for part in apart(value)]) for name, value in values.items()},
+                    )
+                )
+        if training:
+            self.weights.train()
+        if len(parts) == 1:
+            return parts[0]
+        taps = {name: joined([part[1][name] for part in parts]) for name in names}
+        return torch.cat([part[0] for part in parts]), taps
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Seed the default generator of the CPU, and of the device the forward runs on."""
+    _default.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def _copied(value: Value) -> Value:
+    """What a forward gave, apart from the buffers that it may be a part of."""
+    logits, values = value
+    own = {name: one if isinstance(one, Lazy) else one.clone() for name, one in values.items()}
+    return logits if isinstance(logits, Lazy) else logits.clone(), own

@@ -1,0 +1,274 @@
+"""Build the parts of a host: weights, agents, objectives, views, signals and the rules of consensus nodes."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError
+from kdmesh.graph import reach
+from kdmesh.hosts import guard, side_inputs
+from kdmesh.hosts.agent import Agent
+from kdmesh.hosts.consensus import Consensus
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.modules import build, load_weights, origin, plain_module
+from kdmesh.hosts.weights import Weights
+from kdmesh.signals.lazy import Lazy, dense
+from kdmesh.streams.seeds import mix
+from kdmesh.streams.views import View
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.hosts.state import HostState
+
+
+def weights(host: HostState, owner: str) -> Weights:
+    """A set of weights, as it begins: seeded, read from a file, or like those that it starts like."""
+    spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
+    given = host.blueprint.modules
+    module = build(host.plan, owner, host.reading, host.registry, given, settings.device)
+    first = origin(host.plan, owner)
+    if (path := host.plan.spec.agents[first].weights) is not None:
+        load_weights(module, path, f"agents.{owner}.weights")
+    elif first != owner and first in given:
+        module.load_state_dict(plain_module(copy.deepcopy(given[first])).state_dict())
+    made = LocalWeights(owner, module, settings, spec.ema)
+    if spec.ema is not None or owner not in host.plan.trainable:
+        module.requires_grad_(False)
+    module.eval()
+    return made
+
+
+def old_weights(host: HostState, owner: str) -> Weights:
+    """A set of weights like an owner's that does not change, to take old ones."""
+    settings = host.plan.train(owner)
+    module = build(host.plan, owner, host.reading, host.registry, host.blueprint.modules, settings.device)
+    return LocalWeights(owner, module.eval().requires_grad_(False), settings)
+
+
+def agent(host: HostState, name: str, weights: Weights) -> Agent:
+    """An agent that views a set of weights."""
+    spec = host.plan.spec.agents[name]
+    seen = None
+    if spec.view.augment:
+        seen = View([view(host, name, number) for number in range(len(spec.view.augment))], spec.view.draws)
+    makes = {
+        edge.what: signal(host, edge, weights.module)
+        for edge in host.plan.edges
+        if edge.made is not None and edge.source == name
+    }
+    return Agent(name, weights, seen, spec.taps, makes, spec.exit)
+
+
+def trained_rules(host: HostState) -> dict[str, Weights]:
+    """A trained rule is a set of weights like any other; its readers' settings train it."""
+    found: dict[str, Weights] = {}
+    for name, made in host.consensus.items():
+        if made.node.trained:
+            settings = host.plan.train(made.node.readers[0].target)
+            found[name] = LocalWeights(name, made.rule.to(settings.device), settings)
+    return found
+
+
+def objective(host: HostState, edge: Edge) -> Any:
+    """Build a flow's loss with its adapters, seeded by the flow's ends."""
+    assert edge.objective is not None
+    _refuse_labels(host, edge)
+    offer = host.registry.find("objectives", edge.objective.name)
+    seed = mix(host.seed, "objective", edge.source, edge.target, edge.id)
+    try:
+        with guard.seeded(seed):
+            made = offer.make(edge.objective.config)
+        with guard.seeded(seed):
+            made.setup(*_shapes(host, edge), **side_inputs.of_stream(host, edge))
+        return made.to(host.plan.train(edge.target).device)
+    except MeshError as error:
+        error.where = error.where or edge.where
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and edge.reads == "hidden" and edge.tap is not None:
+            raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
+        host.registry.blame("objectives", offer.name, error, f"to be set up on the flow {edge}", edge.where)
+
+
+def view(host: HostState, agent: str, number: int) -> Any:
+    """One of an agent's augmentations; one that is not ours gets a copy, generators of its own, and is checked."""
+    ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
+    offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
+    try:
+        call, strict = offer.make(ref.config, seed), host.blueprint.strict
+    except Exception as error:
+        host.registry.blame("views", ref.name, error, f"to be made for {agent}", where)
+    if offer.factory.startswith(guard.OURS):
+        return call
+
+    def guarded(x: Tensor, ids: Tensor, draw: int) -> Tensor:
+        given = x.clone()
+        try:
+            with guard.seeded(mix(seed, draw), strict=strict):
+                value: Tensor = call(given, ids, draw)
+            guard.refuse_view(value, x)
+            guard.refuse_changed(given, x, strict)
+        except Exception as error:
+            host.registry.blame("views", ref.name, error, f"to augment samples of {agent}", where)
+        return value
+
+    return guarded
+
+
+def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
+    """How a signal is made, and of which layer; one that is not ours is guarded as views are.
+
+    Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
+    """
+    assert edge.made is not None
+    offer, strict = host.registry.find("signals", edge.made.name), host.blueprint.strict
+    make, shape = offer.make(edge.made.config), host.blueprint.shapes.get((edge.source, edge.what))
+    ours = offer.factory.startswith(guard.OURS)
+
+    def made(value: Tensor | Lazy) -> Tensor | Lazy:
+        value = value if offer.lazy else dense(value)
+        try:
+            if ours:
+                result: Tensor | Lazy = make(value)
+                return result
+            given = value.clone() if isinstance(value, Tensor) else value
+            step = torch.initial_seed() if module.training else 0
+            with guard.seeded(mix(host.seed, "signal", edge.source, edge.what, step), strict=strict):
+                result = make(given)
+            guard.refuse_signal(result, len(value), shape)
+            guard.refuse_changed(given, value, strict)
+        except Exception as error:
+            host.registry.blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
+        return result
+
+    return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
+
+
+def _refuse_labels(host: HostState, edge: Edge) -> None:
+    """Labels are given to an objective as they are, which an agent of some classes has no columns for."""
+    known = host.plan.spec.agents[edge.target].labels
+    if known is not None and "labels" in edge.needs and edge.objective is not None:
+        raise MeshError(
+            f"objective {edge.objective.name!r} needs labels of all classes, and {edge.target} knows only {known}",
+            where=f"{edge.where}.objective",
+            instead="an objective without labels (kl ...)",
+        )
+
+
+def _shapes(host: HostState, edge: Edge) -> tuple[torch.Size, torch.Size]:
+    """The shapes, without the batch axis, of what an objective compares."""
+    known = outputs(host, edge.target) if edge.classes is None else torch.Size([len(edge.classes)])
+    own = known
+    if edge.reads == "hidden" and edge.tap is not None:
+        own = host.blueprint.shapes[edge.target, edge.tap.to]
+    if edge.source in host.plan.owner:
+        return own, sent(host, edge)
+    if "spans" in edge.needs and edge.source in host.plan.consensus:
+        return own, torch.Size([_width(host, host.plan.consensus[edge.source])])
+    return own, torch.Size([]) if edge.form == "labels" else known
+
+
+def sent(host: HostState, edge: Edge) -> torch.Size:
+    """The shape, without the batch axis, of what an agent sends on an edge."""
+    return host.blueprint.shapes[edge.source, edge.what] if edge.what else outputs(host, edge.source)
+
+
+def outputs(host: HostState, agent: str) -> torch.Size:
+    """The shape of an agent's logits without the batch axis."""
+    labels = host.plan.spec.agents[agent].labels
+    if (agent, "") in host.blueprint.shapes:
+        return host.blueprint.shapes[agent, ""]
+    return torch.Size([host.plan.answers.outputs(host.table) if labels is None else len(labels)])
+
+
+def columns(host: HostState, edge: Edge) -> int | Tensor | None:
+    """Which of the reader's columns a flow compares: the first so many, these, or (None) all."""
+    device = host.plan.train(edge.target).device
+    if edge.classes is not None:
+        return torch.tensor(edge.classes, device=device)
+    sources = (
+        reach.sources(edge, host.plan.consensus)
+        if host.plan.task.outputs == "vocabulary" and "spans" not in edge.needs
+        else []
+    )
+    sizes = {outputs(host, agent)[0] for agent in (*sources, edge.target)}
+    return min(sizes) if len(sizes) > 1 and edge.form != "hidden" else None
+
+
+def consensus(host: HostState) -> dict[str, Consensus]:
+    """The consensus nodes that a host reads or judges, and those that these read."""
+    found: dict[str, Consensus] = {}
+
+    def add(node: ConsensusNode) -> Consensus:
+        if node.name not in found:
+            made = found[node.name] = _rule(host, node)
+            inner = [host.plan.consensus.get(edge.source) for edge in node.members]
+            made.nested = [add(other) for other in inner if other is not None]
+        return found[node.name]
+
+    for node in host.plan.consensus.values():
+        if any(edge.target in host.agents for edge in node.readers) or host.plan.judge(node.name) == host.name:
+            add(node)
+    return found
+
+
+def _rule(host: HostState, node: ConsensusNode) -> Consensus:
+    """One node's rule, set up for its members, seeded by its name."""
+    with guard.seeded(mix(host.seed, "consensus", node.name)):
+        config, where = host.registry.check("consensus", node.rule.name, node.rule.config), f"consensus.{node.name}"
+        try:
+            made = Consensus(node, config.model_dump(), host.blueprint.strict)
+        except Exception as error:
+            host.registry.blame("consensus", node.rule.name, error, "to be made", where)
+        return _set_up(host, node, made)
+
+
+def _set_up(host: HostState, node: ConsensusNode, made: Consensus) -> Consensus:
+    """Tell a rule of its members."""
+    where = f"consensus.{node.name}"
+    made.width = host.plan.answers.outputs(host.table) if node.labels is None else len(node.labels)
+    if host.plan.task.outputs == "vocabulary":
+        made.width = _width(host, node)
+        made.prefix = True
+    more = {"columns": side_inputs.columns(host, node)} if node.column else {}
+    given = tuple(sent(host, edge) for edge in node.given)
+    try:
+        made.rule.setup(tuple(edge.source for edge in node.members), made.width, given, **more)
+    except MeshError as error:
+        error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
+        raise
+    except Exception as error:
+        host.registry.blame("consensus", node.rule.name, error, "to be set up", where)
+    return made
+
+
+def _width(host: HostState, node: ConsensusNode) -> int:
+    """How many columns a consensus of language models has: as many as all have that are compared in it."""
+    return min(outputs(host, agent)[0] for agent in _around(host, node))
+
+
+def _around(host: HostState, node: ConsensusNode) -> list[str]:
+    """The agents whose outputs a consensus combines, and those that read it column by column."""
+    heard = [name for member in node.members for name in reach.sources(member, host.plan.consensus)]
+    readers = [edge.target for edge in node.readers if "spans" not in edge.needs]
+    nodes = [host.plan.consensus[name] for name in readers if name in host.plan.consensus]
+    return [*heard, *(n for n in readers if n in host.plan.owner), *(a for n in nodes for a in _around(host, n))]
+
+
+def taps(host: HostState, edges: list[Edge]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """What, beside logits, each (agent, stream) forward must give: layers, and signals that are made."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for edge in edges:
+        if edge.reads == "hidden" and edge.tap is not None:
+            found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
+    for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
+        if edge.what and edge.source in host.plan.owner:
+            found.setdefault((edge.source, edge.stream), {})[edge.what] = None
+    return {key: tuple(names) for key, names in found.items()}

@@ -1,0 +1,167 @@
+"""A host's part of a checkpoint: everything of one stage that training changes. Safetensors and JSON, nothing pickled.
+
+Batches, randomness and schedules' shapes are derived from seeds and step numbers, so they are not here; what a finished
+or frozen source published is published again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from kdmesh.errors import RunFailed
+from kdmesh.files import aside, reason, remedy, write
+from kdmesh.graph.reach import readers
+from kdmesh.hosts.export import Part
+from kdmesh.hosts.packing import pack
+from kdmesh.hosts.publish import take_snapshot
+from kdmesh.store import Key, Publication
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from kdmesh.hosts.state import HostState
+    from kdmesh.hosts.weights import Weights
+
+PLAIN = ' .:,@[]{}"'  # what stays as it is in a part of a tensor's name; between the parts stands a slash
+
+
+def save(host: HostState, stage: str, folder: str | None) -> Part:
+    """Write a stage's state as it stands on this host; None: hand it over, to a driver that writes elsewhere."""
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {"weights": {}, "forwards": host.made.get(stage, {}), "best": {}}
+    if stage in host.answering:
+        facts["ahead"] = host.answering[stage]()
+
+    def keep(value: Any, *name: Any) -> None:
+        tensor = value if torch.is_tensor(value) else torch.tensor(value)
+        tensors["/".join(quote(str(part), PLAIN) for part in name)] = tensor.detach().cpu().clone().contiguous()
+
+    plan = host.plan.stage(stage)
+    for name in plan.weights:
+        if name in host.weights:
+            facts["weights"][name] = _weights(host.weights[name], keep)
+        if name in host.best:
+            facts["best"][name] = host.best[name][0]
+            for key, value in host.best[name][1].items():
+                keep(value, "best", name, key)
+    for kind, name, module in _modules(host, stage):
+        for key, value in module.state_dict().items():
+            keep(value, kind, name, key)
+    for hidden, table in host.store.tables():
+        for about, publication in table.items():
+            if about.source in plan.agents:
+                for name, value in publication.tensors():
+                    keep(value, "store", hidden, *about, name)
+    for agent, snapshot in host.snapshots.items():
+        if agent in plan.agents:
+            for key, value in snapshot.weights.state().items():
+                keep(value, "snapshot", agent, key)
+    for memory, guesses in host.guesses.items():
+        if _reads(host, stage, memory.partition(":")[0]):
+            keep(guesses, "guesses", memory)
+    names, text = part_names(host.name), json.dumps(facts, sort_keys=True)
+    if folder is None:
+        return dict(zip(names, (safetensors.torch.save(tensors), text.encode()), strict=True))
+    root = Path(folder)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with aside(root / names[0]) as draft:
+            save_file(tensors, draft)
+        write(root / names[1], text)
+    except (OSError, SafetensorError) as error:
+        raise unwritable(error, root.parent) from error
+    return dict.fromkeys(names)
+
+
+def part_names(host: str) -> tuple[str, str]:
+    """The files of a host's part: tensors and facts."""
+    return f"{host}.safetensors", f"{host}.json"
+
+
+def unwritable(error: Exception, folder: Path) -> RunFailed:
+    """What to say where a checkpoint's ``folder`` takes no more: a full disk, or rights that changed."""
+    return RunFailed(
+        f"a checkpoint could not be written: {reason(error)}",
+        file=str(folder),
+        instead=f"{remedy(error) or 'make room or give rights'}, then: kdmesh resume {folder.parents[2]}; "
+        "the checkpoint before is whole",
+    )
+
+
+def load(host: HostState, stage: str, given: str | Part) -> None:
+    """Put back what :func:`save` wrote to a folder, or handed over. The stage's optimisers must have been made."""
+    first, second = part_names(host.name)
+    if isinstance(given, str):
+        tensors, text = load_file(Path(given) / first), (Path(given) / second).read_text(encoding="utf-8")
+    else:
+        content, text = given[first], str(given[second], "utf-8")  # type: ignore[arg-type]
+        tensors = safetensors.torch.load(content)  # type: ignore[arg-type]
+    facts = json.loads(text)
+    found: dict[str, dict[tuple[str, ...], Tensor]] = {}
+    for name, value in tensors.items():
+        kind, *rest = map(unquote, name.split("/"))
+        found.setdefault(kind, {})[tuple(rest)] = value
+    for name, known in facts["weights"].items():
+        _restore(host.weights[name], known, found)
+    for kind, name, module in _modules(host, stage):
+        state = {key[1]: value for key, value in found.get(kind, {}).items() if key[0] == str(name)}
+        module.load_state_dict(state)
+    for name, value in facts["best"].items():
+        host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
+    host.made[stage] = dict(facts["forwards"])
+    if "ahead" in facts:
+        host.answered[stage] = facts["ahead"]
+    device = host.device
+    kept: dict[tuple[str, ...], dict[str, Tensor]] = {}
+    for (*about, name), value in found.get("store", {}).items():
+        kept.setdefault(tuple(about), {})[name] = value.to(device)
+    for (hidden, *key), parts in kept.items():
+        host.store.restore(hidden, Key(*key), Publication.of(parts))
+    for agent in {name[0] for name in found.get("snapshot", {})}:
+        state = {key[1]: value for key, value in found["snapshot"].items() if key[0] == agent}
+        take_snapshot(host, agent, {key: pack((value, {})) for key, value in state.items()})
+    host.guesses.update((memory, value.to(device)) for (memory,), value in found.get("guesses", {}).items())
+
+
+def _weights(weights: Weights, keep: Any) -> dict[str, Any]:
+    """A set of weights: its state, and how far its training is."""
+    for key, value in weights.state().items():
+        keep(value, "weights", weights.name, key)
+    facts, tensors = weights.progress()
+    for (kind, *rest), value in tensors.items():
+        keep(value, kind, weights.name, *rest)
+    return facts
+
+
+def _restore(weights: Weights, facts: dict[str, Any], found: dict[str, dict[tuple[str, ...], Tensor]]) -> None:
+    own = {
+        (kind, *key[1:]): value for kind, part in found.items() for key, value in part.items() if key[0] == weights.name
+    }
+    weights.load({key[1]: value for key, value in own.items() if key[0] == "weights"})
+    weights.resume(facts, {key: value for key, value in own.items() if key[0] in ("optimizer", "grad")})
+
+
+def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]]:
+    """Objectives and rules with a state that belong to a stage."""
+    agents = host.plan.stage(stage).agents
+    for edge in host.plan.edges:
+        if edge.id in host.objectives and edge.target in agents and host.objectives[edge.id].state_dict():
+            yield "objective", edge.id, host.objectives[edge.id]
+    for name, consensus in host.consensus.items():
+        if _reads(host, stage, name) and consensus.rule.state_dict() and name not in host.weights:
+            yield "consensus", name, consensus.rule
+
+
+def _reads(host: HostState, stage: str, consensus: str) -> bool:
+    """Whether a stage's agents read a consensus, also through another one."""
+    return not set(host.plan.stage(stage).agents).isdisjoint(readers(consensus, host.plan.consensus))

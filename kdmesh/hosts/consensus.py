@@ -1,0 +1,262 @@
+"""A consensus at work on one host: gathers its members' signals for a batch and combines them."""
+
+from __future__ import annotations
+
+import copy
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.contracts.metric import own_classes
+from kdmesh.hosts import guard
+from kdmesh.imports import import_path
+from kdmesh.signals import Signal
+from kdmesh.signals.crossing import LARGE
+from kdmesh.signals.lazy import Combined, Lazy, apart, dense, narrowed
+from kdmesh.streams.seeds import mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+
+
+class Consensus:
+    """One rule, built once per host. ``combine`` is the only place where signals of several sources meet.
+
+    ``strict``: what the rule gives is checked before anyone reads it.
+    """
+
+    def __init__(self, node: ConsensusNode, config: dict[str, Any], strict: bool = False) -> None:
+        self.node = node
+        self.rule: Any = import_path(node.factory, f"consensus.{node.name}.rule")(**config)
+        self.rule.space, self.rule.temperature = node.space, node.temperature
+        self.strict = strict
+        self.draws = not node.factory.startswith(guard.OURS)  # random numbers, perhaps: ours draw none
+        self.sound = False  # whether what the rule gives was seen to be a signal
+        self.prefix = False  # whether members may have more columns than are compared, which stand first
+        self.width = 0  # columns of what it gives, where members know different classes
+        self.nested: list[Consensus] = []  # members that are consensus nodes themselves
+        self._tables: dict[str | None, tuple[int, Signal | None]] = {}
+
+    def apart(self) -> Consensus:
+        """The same with a copy of its rule, in eval mode: what is asked of it moves no state of this one."""
+        other = copy.copy(self)
+        other.rule = copy.deepcopy(self.rule).eval()
+        return other
+
+    def variant(self, reader: str | None) -> str | None:
+        """For whom it differs: the reader, under leave-one-out or a per-target rule, its own or nested; else nobody."""
+        node = self.node
+        apart = (
+            node.per_target
+            or (not node.include_self and reader is not None and any(edge.source == reader for edge in node.members))
+            or any(inner.variant(reader) is not None for inner in self.nested)
+        )
+        return reader if apart else None
+
+    def gather(
+        self, reader: str | None, fetch: Callable[[Edge], Signal | None]
+    ) -> tuple[list[Signal | None], Tensor | None] | None:
+        """Fetch the members' signals and who is present ``[M, B]`` (None for all); None where nobody has published.
+
+        Under leave-one-out a reader's own signal counts as absent.
+        """
+        alone = None if self.node.include_self else reader
+        signals = [None if edge.source == alone else fetch(edge) for edge in self.node.members]
+        known = [signal for signal in signals if signal is not None]
+        if not known:
+            return None
+        if len(known) == len(signals) and all(signal.weights is None for signal in known):
+            return signals, None
+        like = known[0].value
+        everyone = torch.ones(len(like), dtype=torch.bool, device=like.device)
+        rows = [
+            ~everyone if signal is None else everyone if signal.weights is None else signal.weights != 0
+            for signal in signals
+        ]
+        return signals, torch.stack(rows)
+
+    def combine(
+        self,
+        reader: str | None,
+        fetch: Callable[[Edge], Signal | None],
+        labels: Tensor | None,
+        column: Tensor | None = None,
+        seed: int | None = None,
+    ) -> Signal | None:
+        """Combine what the members say about a batch; samples nobody speaks of get weight 0.
+
+        ``seed``: of what the rule draws for rows that are made later; who calls has seeded what it draws now.
+
+        ``column [B]``: the numbers of the values in the data's column that the rule reads, if it reads one.
+        """
+        gathered = self.gather(reader, fetch)
+        if gathered is None:
+            return None
+        signals, present = gathered
+        facts: dict[str, Any] = {"present": present}
+        if self.node.needs_labels:
+            facts["labels"] = labels
+            facts = self._own(facts, len(signals))
+            present = facts["present"]
+        if self.node.column:
+            facts["column"] = column
+        more: dict[str, Any] = {"target": reader} if self.node.per_target else {}
+        more |= self.given(fetch)
+        value: Tensor | Lazy
+        alike = not more and all(edge.classes is None for edge in self.node.members)
+        if alike and any(signal is not None and isinstance(signal.value, Lazy) for signal in signals):
+            value = self._later(signals, facts, seed)
+        else:
+            value = self._now(self.stack(signals), {**facts, **more})
+        weights = None if present is None else present.any(0).to(value.dtype)
+        return Signal(value, self.node.space, weights)
+
+    def _now(self, logits: Tensor, facts: dict[str, Any]) -> Tensor:
+        """Apply the rule to logits ``[M, B, C]``."""
+        node = self.node
+        values = (logits / node.temperature).softmax(-1) if node.space == "probs" else logits
+        value: Tensor = self.rule.forward(values, logits=logits, **facts)
+        if not self.sound or not isinstance(value, Tensor):
+            guard.refuse_values(value, values.shape[1:])
+            self.sound = True
+        if self.strict:
+            present = facts["present"]
+            weights = None if present is None else present.any(0).to(value.dtype)
+            refuse_improper(value, values.shape[1:], node.space, weights, values.isneginf().any(0))
+        return value
+
+    def _later(self, signals: list[Signal | None], facts: dict[str, Any], seed: int | None) -> Lazy:
+        """The same of logits that are not made yet: when rows are asked for, of these rows."""
+        whole = [None if signal is None else self._logits(signal) for signal in signals]
+        known = [value for value in whole if value is not None]
+
+        def make(chunks: list[Tensor], where: slice | Tensor) -> Tensor:
+            made = iter(chunks)
+            rows = [torch.zeros_like(chunks[0]) if value is None else next(made) for value in whole]
+            here = {name: None if fact is None else fact[..., where] for name, fact in facts.items()}
+            if seed is None:
+                return self._now(torch.stack(rows), here)
+            with guard.seeded(mix(seed, where.start if isinstance(where, slice) else fingerprint(where))):
+                return self._now(torch.stack(rows), here)
+
+        return Combined(known, make)
+
+    def _own(self, facts: dict[str, Any], members: int) -> dict[str, Any]:
+        """Labels by the columns of members that all know the same classes; nobody speaks about samples of others."""
+        labels, present, classes = facts.get("labels"), facts["present"], self.node.labels
+        if labels is None or classes is None:
+            return facts
+        own, known = own_classes(labels, classes)
+        known = known.expand(members, -1)
+        return {**facts, "labels": own, "present": known if present is None else present & known}
+
+    def weigh(self, signals: list[Signal | None], facts: dict[str, Any]) -> Tensor:
+        """The rule's coefficients ``[M, B]`` of the members, a few rows at a time where logits are not made yet."""
+        facts = self._own(facts, len(signals))
+        values = [None if signal is None else self._logits(signal) for signal in signals]
+        like = next(value for value in values if value is not None)
+        step = max(1, LARGE // like.shape[1]) if isinstance(like, Lazy) else max(1, len(like))
+        parts = []
+        for start in range(0, max(1, len(like)), step):
+            stop = min(start + step, len(like))
+            rows = [_rows(value, like, start, stop) for value in values]
+            here = {
+                name: fact[..., start:stop] if isinstance(fact, Tensor) and step < len(like) else fact
+                for name, fact in facts.items()
+            }
+            part = self.rule.weights(torch.stack(rows), **here)
+            if not self.sound or not isinstance(part, Tensor):
+                guard.refuse_values(part, (len(rows), stop - start))
+                self.sound = True
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def given(self, fetch: Callable[[Edge], Signal | None]) -> dict[str, list[Tensor | None]]:
+        """What informs the rule beside what it combines."""
+        if not self.node.given:
+            return {}
+        signals = [fetch(edge) for edge in self.node.given]
+        return {"inputs": [None if signal is None else dense(signal.value) for signal in signals]}
+
+    def stack(self, signals: list[Signal | None]) -> Tensor:
+        """Logits ``[M, B, C]``, zeros where a source has not published, ``-inf`` at classes that it does not know."""
+        values = [None if signal is None else dense(self._logits(signal)) for signal in signals]
+        values = [_spread(value, edge, self.width) for value, edge in zip(values, self.node.members, strict=True)]
+        like = next(value for value in values if value is not None)
+        return torch.stack([torch.zeros_like(like) if value is None else value for value in values])
+
+    def _logits(self, signal: Signal) -> Tensor | Lazy:
+        """A member's logits; of another consensus' probabilities those that give them at this temperature."""
+        if signal.form != "probs":
+            return narrowed(signal.value, self.width) if self.prefix else signal.value
+        return sharpened(signal.value, self.node.temperature)
+
+    def table(self, reader: str | None, version: int, make: Callable[[], Signal | None]) -> Signal | None:
+        """The consensus on a whole stream, kept until a publication changes it."""
+        key = self.variant(reader)
+        known = self._tables.get(key)
+        if known is None or known[0] != version:
+            known = self._tables[key] = (version, make())
+        return known[1]
+
+
+def fingerprint(*values: Tensor | Lazy | None) -> str:
+    """A text that depends on every bit of some values and on nothing else."""
+    digest = blake2b(digest_size=16)
+    for value in values:
+        if isinstance(value, Combined):
+            digest.update(fingerprint(value.index, *value.sources).encode())
+        elif value is not None:
+            for part in apart(value):
+                digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(b";")
+    return digest.hexdigest()
+
+
+def sharpened(probs: Tensor | Lazy, temperature: float) -> Tensor | Lazy:
+    """The logits that give such probabilities at a temperature."""
+
+    def log(values: Tensor) -> Tensor:
+        return values.clamp_min(torch.finfo(values.dtype).tiny).log() * temperature
+
+    return Combined([probs], lambda chunks, where: log(chunks[0])) if isinstance(probs, Lazy) else log(probs)
+
+
+def _rows(value: Tensor | Lazy | None, like: Tensor | Lazy, start: int, stop: int) -> Tensor:
+    """Some rows of a member's logits; zeros for one that has not published."""
+    if value is None:
+        return torch.zeros(stop - start, like.shape[1], dtype=like.dtype, device=like.device)
+    return value.rows(start, stop) if isinstance(value, Lazy) else value[start:stop]
+
+
+def _spread(value: Tensor | None, edge: Edge, width: int) -> Tensor | None:
+    """Logits of the classes that a source knows among all ``width``: ``-inf`` at the rest."""
+    if value is None or edge.classes is None:
+        return value
+    whole = value.new_full((*value.shape[:-1], width), float("-inf"))
+    return whole.index_copy(-1, torch.tensor(edge.classes, device=value.device), value)
+
+
+def refuse_improper(
+    value: Any, shape: torch.Size, space: str, weights: Tensor | None, ruled_out: Tensor | None = None
+) -> None:
+    """Raise ValueError for what is no signal ``[B, C]``, is not finite, or, in space `probs`, no distribution.
+
+    Samples of weight 0 may hold anything, and logits that a source has as ``-inf`` (``ruled_out [B, C]``) the same.
+    """
+    if not isinstance(value, Tensor) or value.shape != shape:
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"it gave {found}, not a tensor of shape {tuple(shape)}")
+    whole = value.detach() if ruled_out is None else value.detach().masked_fill(ruled_out & value.isneginf(), 0.0)
+    rows = whole if weights is None else whole[weights != 0]
+    if not rows.isfinite().all():
+        raise ValueError(f"it gave {int((~rows.isfinite()).sum())} values that are not finite")
+    if space == "probs" and rows.numel():
+        low, off = rows.min().item(), (rows.sum(-1) - 1).abs().max().item()
+        if low < 0 or off > 1e-3:
+            raise ValueError(f"it gave no distribution: the least value is {low:.4g}, a sum is off from 1 by {off:.4g}")

@@ -1,0 +1,268 @@
+"""Files of a host: an agent's folder (safetensors, JSON and a card; nothing is pickled), and whose folder one is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, write, write_json
+from kdmesh.hosts.loading import loadable
+from kdmesh.hosts.metrics import scalars
+from kdmesh.hosts.modules import origin
+from kdmesh.hosts.proving import prove
+from kdmesh.hosts.references import refer
+from kdmesh.signals.compare import Comparison
+from kdmesh.streams.learned import LEARNED, brief
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdmesh.hosts.state import HostState
+
+TOKEN = ".shared"
+DRAFT = ".draft"  # sub-folder in which an agent's folder is made and read again
+COMPILED = "_orig_mod."  # what torch.compile puts before names
+Part = dict[str, bytes | None]  # files by name; with their content where the driver is to write them
+
+
+def sees(name: str, folder: str, token: str) -> bool:
+    """Whether a folder here is the driver's: it has the driver's token, and the driver finds ours.
+
+    Two machines may have folders of one name, so only a token tells.
+    """
+    root = Path(folder)
+    try:
+        if (root / TOKEN).read_text(encoding="utf-8") != token:
+            return False
+        (root / f"{TOKEN}-{name}").write_text(token, encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+@dataclass
+class Export:
+    """A saved agent: its files, and what comparing them with the agent showed, a :class:`Comparison`."""
+
+    files: Part
+    proof: dict[str, Any]
+
+
+def save_agent(host: HostState, agent: str, folder: str | None, card: dict[str, Any]) -> Export:
+    """Write weights, configuration and a card in plain words, then read them again and compare.
+
+    A model that has a form of its own, as those of texts do, is written in that, and how kdmesh builds it in
+    ``kdmesh.json``; any other as ``model.safetensors`` and ``config.json``. ``folder`` None: hand the files over, to a
+    driver that writes elsewhere. Nothing that goes wrong is raised: it stands in the proof, and the weights are kept.
+    """
+    if folder is None:
+        with TemporaryDirectory() as temporary:
+            proof = _saved(host, agent, Path(temporary), card)
+            return Export({name: path.read_bytes() for name, path in _files(Path(temporary)).items()}, proof)
+    root = Path(folder)
+    draft = root / DRAFT
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
+    draft.mkdir(parents=True)
+    proof = _saved(host, agent, draft, card, root)
+    names = _files(draft)
+    for name, path in names.items():
+        target = inside(root, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with aside(target) as whole:
+            path.replace(whole)
+    shutil.rmtree(draft)
+    return Export(dict.fromkeys(names), proof)
+
+
+def _saved(host: HostState, agent: str, root: Path, card: dict[str, Any], home: Path | None = None) -> dict[str, Any]:
+    """``home``: the folder that ``root`` will be, where the driver sees it: it may then refer to files elsewhere."""
+    with host.agents[agent].weights.whole() as module:
+        return _written(host, agent, module, root, card, home)
+
+
+def _written(
+    host: HostState, agent: str, module: Any, root: Path, card: dict[str, Any], home: Path | None
+) -> dict[str, Any]:
+    """Write everything and compare; see :func:`_saved`."""
+    own = getattr(module, "export", None)
+    files = [] if home is None else _sources(host, agent)
+    state = _state(host, agent) if own is None and not files else {}
+    try:
+        if files and home is not None:
+            refer(root, home, files)
+            if own is not None:
+                module.keep_tokenizer(root, host.reading.encoder(agent).tokenizer)
+        elif own is None:
+            _write_weights(host, agent, state, root)
+        else:
+            own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent), told=_learned(host, agent))
+        _describe(host, agent, root, card, own is not None, bool(files))
+        found = prove(host, agent, root, state, home if files else None)
+    except Exception as error:  # of whatever library writes and reads: the run's other results must not be lost
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk: the run goes on when there is room
+            raise
+        if code := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells of it
+            raise OSError(int(code[1]), str(error)) from error
+        said = next(iter(str(error).splitlines()), "")
+        found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {said}")
+        if not files and not any((root / name).is_file() for name in (WEIGHTS, INDEX)):
+            _write_weights(host, agent, state or _state(host, agent), root)
+    return asdict(found)
+
+
+def _write_weights(host: HostState, agent: str, state: dict[str, Tensor], root: Path) -> None:
+    save_file(state, root / WEIGHTS, _learned(host, agent))
+
+
+def _learned(host: HostState, agent: str) -> dict[str, str]:
+    """What weights have learned from, for the header of their own file: it may be moved away from the rest."""
+    return {LEARNED: json.dumps(host.blueprint.learned.get(agent, []))}
+
+
+def _sources(host: HostState, agent: str) -> list[Path]:
+    """The files that frozen weights were read from and still are; none where the folder is to hold the weights.
+
+    Of a model that has a form of its own these are its configuration and weights, else one safetensors file.
+    """
+    plan, owner = host.plan, host.plan.owner[agent]
+    spec, module = plan.spec.agents, host.agents[agent].module
+    frozen = owner not in plan.trainable and spec[owner].ema is None and owner not in host.blueprint.modules
+    if not frozen or spec[agent].saved == "copy":
+        return []
+    weights = spec[origin(plan, owner)].weights
+    own: Any = getattr(module, "sources", None)
+    if own is not None:
+        return [] if weights is not None else own()
+    return [] if weights is None else [Path(weights)]
+
+
+def _describe(host: HostState, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
+    write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
+    write(root / "README.md", _text_card(agent, card, host, refers) if own else _card(agent, card, host))
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """The files in a folder by their names from there."""
+    return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _state(host: HostState, agent: str) -> dict[str, Tensor]:
+    """The weights by the names that the module gives them, whatever was wrapped around its parts to run them faster."""
+    state = host.weights[host.plan.owner[agent]].state()
+    return {name.replace(COMPILED, ""): value for name, value in state.items()}
+
+
+def _ends(host: HostState, agent: str) -> dict[str, Any]:
+    """Which tokens began and ended what a language model learned."""
+    if host.plan.task.source != "tokens":
+        return {}
+    encoder, rows = host.reading.encoder(agent), host.reading.here
+    plain = any(sample.messages is None for sample in host.table.x[rows])
+    endings = host.reading.encoded(agent, rows).endings().unique().tolist()
+    special = {number for number, token in encoder.tokenizer.added_tokens_decoder.items() if token.special}
+    return {"begin": encoder.begin if plain else None, "ends": [number for number in endings if number in special]}
+
+
+def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
+    """How to build an agent's module again; ``own``: it has a form of its own."""
+    spec = host.plan.spec.agents[agent]
+    model, module, names = host.reading.model(agent), host.agents[agent].module, host.table.labels
+    return {
+        "kdmesh": 1,
+        "agent": agent,
+        "task": host.plan.task.name,
+        "model": None
+        if model is None
+        else _nameless(model.model_dump(mode="json"))
+        if own
+        else model.model_dump(mode="json"),
+        "module": f"{type(module).__module__}:{type(module).__qualname__}",
+        "exit": spec.exit,
+        "input_shape": [] if host.reading.texts else list(host.table.shape),
+        "classes": host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels),
+        "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
+        LEARNED: brief(host.blueprint.learned.get(agent, [])),
+        **({"columns": host.table.features} if host.table.features else {}),
+        **({"left_out": host.table.left_out} if host.table.left_out else {}),
+        **({"scale": {"divided_by": host.table.divided_by}} if host.table.divided_by != 1 else {}),
+        **({"class_numbers": spec.labels} if spec.labels is not None else {}),
+        **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
+        **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),
+    }
+
+
+def _text_card(agent: str, card: dict[str, Any], host: HostState, refers: bool) -> str:
+    """The model card that the hub reads; each teacher with its licence, where that is known."""
+    table = host.table
+    module: Any = host.agents[agent].module
+    teachers: dict[str, str | None] = {}
+    for name in card.get("teachers", []):
+        teacher = host.agents.get(name)
+        teachers[name] = getattr(teacher.module, "licence", None) if teacher is not None else None
+    told: str = module.card(
+        agent,
+        refers=refers,
+        mesh=host.plan.spec.name,
+        seed=host.plan.spec.seed,
+        role=card.get("role", ""),
+        teachers=teachers,
+        data=Path(table.source).name if table.source else "",
+        data_licence=table.licence,
+        metrics={split: scalars(m) for split, m in card.get("metrics", {}).items()},
+    )
+    return told
+
+
+def _nameless(model: Any) -> Any:
+    """A model's settings without folders of this machine: whoever reads the agent's folder has everything there."""
+    if isinstance(model, dict):
+        return {key: _nameless(value) for key, value in model.items()}
+    if isinstance(model, list):
+        return [_nameless(value) for value in model]
+    return Path(model).name if isinstance(model, str) and Path(model).expanduser().is_absolute() else model
+
+
+def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
+    """The model card: who taught it, on what data, how good it is, how to use it."""
+    spec = host.plan.spec
+    split = spec.data.seed if spec.data is not None else 0
+    lines = [
+        f"# {agent}",
+        "",
+        f"Trained by kdmesh in the mesh `{spec.name}` (seed {spec.seed}, data seed {split}).",
+        "",
+        f"- role: {card.get('role', '')}",
+        f"- taught by: {', '.join(card.get('teachers', [])) or 'labels only'}",
+        f"- data: {Path(host.table.source).name if host.table.source else 'given from Python'}; "
+        f"licence: {host.table.licence}",
+        *(
+            f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in scalars(m).items())
+            for split, m in card.get("metrics", {}).items()
+        ),
+        "",
+        *_usage(agent, host),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _usage(agent: str, host: HostState) -> list[str]:
+    """How to use it: by ``kdmesh.load`` where that can build it."""
+    if not host.reading.texts and loadable(host.reading.model(agent)):
+        lines = ["import kdmesh", f'model = kdmesh.load("{agent}")  # this folder; ready to predict']
+    else:
+        module = host.agents[agent].module
+        lines = [
+            "from safetensors.torch import load_file",
+            f"model = ...  # build it as you did: {type(module).__module__}:{type(module).__qualname__}",
+            f'model.load_state_dict(load_file("{agent}/{WEIGHTS}"))',
+            "model.eval()",
+        ]
+    return ["```python", *lines, "```"]

@@ -1,0 +1,125 @@
+"""One forward op of a step: an agent, and the exits that share its forward, as a plain call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.graph.steps import Op
+from kdmesh.hosts.agent import reseed
+from kdmesh.hosts.ahead import answers_ahead
+from kdmesh.hosts.inputs import base
+from kdmesh.hosts.step import SETTLED
+from kdmesh.signals.lazy import Projected
+from kdmesh.store import Key
+from kdmesh.streams.seeds import at_step, mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.step import Frame
+
+
+def trains(inputs: Inputs, agent: str) -> bool:
+    """Whether gradient descent moves this agent's weights in this lesson."""
+    host = inputs.host
+    owner = host.plan.owner[agent]
+    return owner in inputs.ends and host.weights[owner].ema is None
+
+
+def _exits(inputs: Inputs, op: Op) -> list[Op]:
+    """The forwards that are one: training exits of one set of weights that see the same samples."""
+    host = inputs.host
+    agents, owner = host.agents, host.plan.owner
+
+    def like(other: Op) -> bool:
+        return (
+            other._replace(node=op.node) == op
+            and owner.get(other.node) == owner[op.node]
+            and agents[other.node].exit is not None
+            and agents[other.node].view is None
+            and inputs.lane(other.node, other.stream) is inputs.lane(op.node, op.stream)
+        )
+
+    return [other for other in inputs.plan.ops if like(other)] if like(op) else [op]
+
+
+def _needs_grad(inputs: Inputs, op: Op) -> bool:
+    """Whether a gradient comes back to a forward: from its own update, or through a flow with `detach: false`."""
+    host = inputs.host
+    return any(
+        edge.stream == op.stream and (edge.target == op.node or (edge.source == op.node and not edge.detach))
+        for edge in [*inputs.plan.edges, *(e for n in host.plan.consensus.values() for e in n.inputs)]
+    )
+
+
+def _is_heard(inputs: Inputs, op: Op) -> bool:
+    """Whether others read a forward's outputs within the step."""
+    host = inputs.host
+    edges = [*inputs.plan.edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)]
+    return any(e.live and (e.source, e.stream, e.what) == (op.node, op.stream, "") for e in edges)
+
+
+def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame], None] | None:
+    """Forward an agent, and the exits that share its forward."""
+    host = inputs.host
+    agent = host.agents[op.node]
+    descends, ema = trains(inputs, op.node), agent.weights.ema
+    train_mode = op.mode == "train" or (op.mode == "" and (descends or (ema is not None and ema.mode == "train")))
+    exits = _exits(inputs, op) if train_mode else [op]
+    if exits[0] != op:
+        return None  # the first exit's forward answers for all
+    grad = descends and op.kind == "f" and op.mode != "eval" and any(_needs_grad(inputs, e) for e in exits)
+    lane, names = inputs.lane(op.node, op.stream), inputs.taps.get((op.node, op.stream), ())
+    others = [(host.agents[o.node], inputs.taps.get((o.node, o.stream), ())) for o in exits[1:]]
+    seed = mix(host.seed, op.node, op.kind, op.stream, inputs.plan.name)
+    fixed, device, see, module = host.fixed, agent.device, agent.see, agent.module
+    keys = [
+        (exit, Key(exit.node, exit.stream, edge.what, "recorded"))
+        for exit in exits
+        for edge in recorded
+        if edge.source == exit.node and exit == Op("f", exit.node, base(inputs.lane(exit.node, edge.stream)))
+    ]
+    threads = agent.weights.settings.threads
+    heard = host.plan.owner[op.node] in inputs.ends and (bool(keys) or _is_heard(inputs, op))
+    forward_now, threads_now, batch_of = agent.forward, host.threads, inputs.batch
+    keep = not descends and ema is None  # what follows another takes its buffers from there
+    ahead = None if train_mode else answers_ahead(inputs, agent, lane, names)
+    if ahead is not None:
+        inputs.ahead[op] = ahead
+
+    def compute(x: Tensor) -> Any:
+        if grad:
+            return forward_now(x, names, others)
+        with torch.no_grad():
+            return forward_now(x, names, others)
+
+    def forward(frame: Frame) -> None:
+        batch = batch_of(frame, lane)
+        if batch is None:
+            return
+        threads_now(threads)
+        x = batch.x if agent.view is None else see(batch.x, lane.samples(batch.at), batch.epoch)
+        if not train_mode:
+            value = agent.still(x, fixed, names) if ahead is None else ahead(frame.step)
+        else:
+            reseed(at_step(seed, frame.step), device)
+            if module.training:
+                value = compute(x)
+            else:  # a flow asks for `mode: train` of weights that do not train
+                value = agent.in_train_mode(lambda: compute(x), keep)
+        if heard and not others and isinstance(value[0], Projected):
+            value[1][SETTLED] = value[0].settled()  # who reads it later must not see weights that moved on
+        if others:
+            frame.values.update(zip(exits, value, strict=True))  # type: ignore[arg-type]  # as many as exits
+        else:
+            frame.values[op] = value
+        for exit, key in keys:
+            frame.kept[key] = frame.values[exit]
+
+    return forward

@@ -1,0 +1,194 @@
+"""A host: a process that holds agents. Plain Python; a backend decides whether it lives here or in an actor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import RunFailed
+from kdmesh.hosts import build, checkpoint, export, guard, measure, publish, side_inputs
+from kdmesh.hosts.optimizers import load_optimizers
+from kdmesh.hosts.packing import Bundle, pack, unpack
+from kdmesh.hosts.phase import Lesson
+from kdmesh.hosts.state import Blueprint, HostState
+from kdmesh.hosts.step import Frame, Report, settled
+
+if TYPE_CHECKING:
+    from kdmesh.graph.fragment import Segment
+    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.plugins import Registry
+    from kdmesh.store import Key
+    from kdmesh.streams.stream import Stream
+    from kdmesh.streams.table import Table
+
+
+class Host(HostState):
+    """What a backend calls, one method at a time, in order; the work is in the modules beside this one."""
+
+    def __init__(
+        self,
+        name: str,
+        blueprint: Blueprint,
+        table: Table,
+        streams: dict[str, Stream],
+        registry: Registry,
+        reading: Reading | None = None,
+    ) -> None:
+        """``reading``: of the whole table, where it was read before."""
+        super().__init__(name, blueprint, table, streams, registry, reading)
+        self.values = self.values or side_inputs.distinct(self.plan, table)
+        names, plan = self.plan.hosts[name], self.plan
+        self.weights = {owner: build.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
+        self.agents = {agent: build.agent(self, agent, self.weights[plan.owner[agent]]) for agent in names}
+        self.consensus = build.consensus(self)
+        self.objectives = {
+            edge.id: build.objective(self, edge) for edge in plan.edges if edge.target in self.agents and edge.objective
+        }
+        self.weights |= build.trained_rules(self)
+        if any(name in plan.trainable and weights.ema is None for name, weights in self.weights.items()):
+            load_optimizers()
+        self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def start(self, stage: str, updates: dict[str, int]) -> None:
+        """Make the optimisers of a stage's weights, each for so many planned updates."""
+        for name in self.plan.stage(stage).weights:
+            if name in self.weights and self.weights[name].ema is None:
+                extra = [
+                    parameter
+                    for edge in self.plan.edges
+                    if self.plan.owner.get(edge.target) == name and edge.id in self.objectives
+                    for parameter in self.objectives[edge.id].parameters()
+                ]
+                self.weights[name].start(updates.get(name, 1), extra)
+
+    def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
+        """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Lesson`."""
+        plan = self.plan.stage(stage)
+        lesson = self._lessons[stage] = Lesson(self, plan, plan.lessons[key], ends, first, shifts)
+        self.answering[stage] = lesson.answered
+        if (known := self.answered.pop(stage, None)) is not None:
+            lesson.restore(known)
+
+    def end(self, stage: str) -> None:
+        """The stage is over: its weights answer in eval mode from here on."""
+        self._lessons.pop(stage, None)
+        self.answering.pop(stage, None)
+        for name in self.plan.stage(stage).weights:
+            if name in self.weights:
+                self.weights[name].train(False)
+
+    def run(self, segment: Segment, *imports: Bundle) -> tuple[Bundle, Report]:
+        """Run the ops of a segment; returns what other hosts need of it, and how it went."""
+        before = {name: one.forwards for name, one in self.agents.items()}
+        lesson = self._lessons[segment.stage]
+        device = self.device
+        arrived: dict[int, list[tuple[Any, Any]]] = {}
+        for bundle in imports:
+            for (step, op), value in unpack(bundle, device).items():
+                arrived.setdefault(step, []).append((op, value))
+        exports: Bundle = {}
+        everything = list(lesson.ops.values())
+        odd: dict[guard.Oddity, None] = {}
+        for step, ops in segment.work():
+            frame = lesson.frames.get(step)
+            if frame is None:
+                frame = lesson.frames[step] = Frame(step)
+            for op, value in arrived.pop(step, ()):
+                frame.values[op] = value
+            if ops is None:
+                for call in everything:
+                    call(frame)
+            else:
+                for op in ops:
+                    if op in lesson.ops:
+                        lesson.ops[op](frame)
+            for op in segment.exports.get(step, ()):
+                if self.streams[op.stream].private:
+                    raise RunFailed(f"a signal made on the private stream {op.stream!r} would leave {self.name}")
+                if op in frame.values:
+                    exports[step, op] = pack(settled(frame.values[op]), lesson.sent(op))
+            if step in segment.complete:
+                lesson.finish(frame)
+                del lesson.frames[step]
+                if lesson.looks(step):
+                    odd.update(dict.fromkeys(lesson.odd(frame)))
+        for name, one in self.agents.items():
+            self.count(segment.stage, name, one.forwards - before[name])
+        return exports, Report(lesson.update.report(), list(odd))
+
+    # -- publishing: see publish.py --------------------------------------------------------------------------------
+
+    def publish(
+        self, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False, stage: str = ""
+    ) -> dict[Key, Any]:
+        """What readers want of an agent, of a full evaluation pass over a stream."""
+        return publish.publish(self, agent, stream, whats, measure, stage)
+
+    def passed(self, agent: str, stream: str) -> int:
+        """How many forwards an agent's last publication on a stream took."""
+        return self.passes[agent, stream]
+
+    def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
+        """Make an agent's recorded values visible, and return them for readers elsewhere."""
+        return publish.commit(self, agent, stream, what)
+
+    def receive(self, *published: dict[Key, Any]) -> list[guard.Oddity]:
+        """Store what was published, here or elsewhere; returns what is odd about it."""
+        return publish.receive(self, *published)
+
+    def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
+        """What an agent published and this host reads, as it was published."""
+        return publish.recall(self, agent, stream, whats)
+
+    def export_state(self, agent: str) -> dict[str, Any]:
+        """An agent's weights as they are now."""
+        return publish.export_state(self, agent)
+
+    def take_snapshot(self, agent: str, state: dict[str, Any]) -> None:
+        """Keep an agent's old weights, to be forwarded live."""
+        publish.take_snapshot(self, agent, state)
+
+    # -- measuring and saving: see measure.py and export.py --------------------------------------------------------
+
+    def evaluate(self, agent: str, stream: str) -> dict[str, Any]:
+        """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
+        return measure.evaluate(self, self.agents[agent], stream)
+
+    def judge(self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]) -> dict[str, Any]:
+        """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
+        return measure.judge(self, consensus, stream, among, published)
+
+    def keep_best(self, agent: str, value: float) -> bool:
+        """Early stopping: remember the weights if this validation value (larger is better) is the best so far."""
+        owner = self.plan.owner[agent]
+        if owner in self.best and value <= self.best[owner][0]:
+            return False
+        self.best[owner] = (value, self.weights[owner].state())
+        return True
+
+    def restore_best(self, agent: str) -> None:
+        """Put back the best weights."""
+        owner = self.plan.owner[agent]
+        if owner in self.best:
+            self.weights[owner].load(self.best.pop(owner)[1])
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
+        return {name: measure.describe(self, agent) for name, agent in self.agents.items()}
+
+    def sees(self, folder: str, token: str) -> bool:
+        """Whether a folder here is the driver's."""
+        return export.sees(self.name, folder, token)
+
+    def save(self, stage: str, folder: str | None) -> export.Part:
+        """Write, or hand over, this host's part of a stage's checkpoint; returns the files."""
+        return checkpoint.save(self, stage, folder)
+
+    def load(self, stage: str, given: str | export.Part) -> None:
+        """Put back this host's part of a stage's checkpoint."""
+        checkpoint.load(self, stage, given)
+
+    def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> export.Export:
+        """Write, or hand over, an agent's folder, and compare what is read back: safetensors, config and a card."""
+        return export.save_agent(self, agent, folder, card)

@@ -1,0 +1,253 @@
+"""What the ops of one lesson on one host read: batches of lanes, signals of sources, consensus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.graph.edges import LABELS, Edge
+from kdmesh.graph.reach import speaker
+from kdmesh.graph.steps import Op
+from kdmesh.hosts import build, rules, side_inputs
+from kdmesh.hosts.agent import reseed
+from kdmesh.hosts.classes import labels as known_labels
+from kdmesh.hosts.step import settled
+from kdmesh.signals import Signal
+from kdmesh.signals.lazy import Lazy
+from kdmesh.store import Key
+from kdmesh.streams.order import steps_per_epoch
+from kdmesh.streams.seeds import at_step, mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.graph.plan import Stage
+    from kdmesh.graph.steps import Lesson as LessonPlan
+    from kdmesh.hosts.consensus import Consensus
+    from kdmesh.hosts.loader import Batch, Lane
+    from kdmesh.hosts.state import HostState
+    from kdmesh.hosts.step import Frame
+
+
+class Inputs:
+    """One lesson on one host, and what its ops read.
+
+    ``ends``: the weights that train, and the step before which each one's budget ends; ``first``: the lesson's first
+    step; ``shifts``: by weights, how far the steps on a shard of their own lag behind, where shards differ in size.
+    """
+
+    def __init__(
+        self, host: HostState, stage: Stage, plan: LessonPlan, ends: dict[str, int], first: int, shifts: dict[str, int]
+    ) -> None:
+        self.host, self.stage, self.plan, self.ends, self.first = host, stage, plan, ends, first
+        self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
+        self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
+        self.taps = build.taps(host, plan.edges)
+        self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
+        self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
+        self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
+
+    def lane(self, agent: str, stream: str) -> Lane:
+        """The agent's lane on a stream, on the agent's device."""
+        return self.host.feed.lane(stream, agent, self.host.agents[agent].device)
+
+    def batch(self, frame: Frame, lane: Lane) -> Batch | None:
+        """The batch of this step, cut once for all agents that share the lane."""
+        key = id(lane)
+        if key not in frame.batches:
+            frame.batches[key] = lane.batch(
+                self.position(frame.step, lane), self.settings.batch_size, self.settings.drop_last
+            )
+        return frame.batches[key]
+
+    def spoken(self, node: ConsensusNode, reader: str) -> Lane:
+        """The lane whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
+        lane, who = self.lane(reader, node.stream), speaker(node.name, self.host.plan.consensus)
+        if not lane.units or self.host.reading.key(who) == self.host.reading.key(reader):
+            return lane
+        return self.host.feed.lane(node.stream, who, lane.device)
+
+    def labels(self, frame: Frame, node: ConsensusNode, reader: str) -> Tensor | None:
+        """The labels of what a consensus says of a reader's batch."""
+        batch = self.batch(frame, self.spoken(node, reader))
+        return None if batch is None else batch.y
+
+    def facts(
+        self, frame: Frame, agent: str, stream: str, needs: tuple[str, ...], source: str
+    ) -> dict[str, Tensor | None]:
+        """What an objective needs beside the signals; see side_inputs.py."""
+        lane = self.lane(agent, stream)
+        batch, theirs = self.batch(frame, lane), None
+        assert batch is not None
+        if "spans" in needs:
+            who = speaker(source, self.host.plan.consensus)
+            theirs = self.batch(frame, self.host.feed.lane(stream, who, lane.device))
+        return side_inputs.of_batch(needs, lane, batch, theirs)
+
+    def column(self, frame: Frame, agent: str, node: ConsensusNode) -> Tensor:
+        """The numbers of the values that a rule reads, for an agent's batch."""
+        lane = self.spoken(node, agent)
+        batch = self.batch(frame, lane)
+        assert batch is not None
+        return rules.numbers(self.host, node, lane)[lane.rows(batch.at)]
+
+    def position(self, step: int, lane: Lane) -> int:
+        """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
+        return step + self.shifts.get(lane.owner, 0)
+
+    def epoch(self, frame: Frame, agent: str) -> int:
+        """The epoch of the lesson's first stream for an agent: of its own shard, if it has one."""
+        stream = self.host.streams[self.plan.streams[0]]
+        step, member = frame.step, agent
+        if stream.shards is not None:
+            member = agent if agent in stream.shards else next(iter(stream.shards))
+            step += self.shifts.get(member, 0)
+        size, drop = self.settings.batch_size, self.settings.drop_last
+        return step // steps_per_epoch(len(stream.rows_for(member)), size, drop)
+
+    # -- signals ---------------------------------------------------------------------------------------------------
+
+    def fetcher(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        """How the reader gets this edge's signal for its batch; nothing comes of a source that was dropped."""
+        if edge.source in self.host.dropped:
+            return lambda frame: None
+        if edge.source == LABELS:
+            lane, classes = self.lane(reader, edge.stream), self.host.plan.spec.agents[reader].labels
+
+            def labels(frame: Frame) -> Signal | None:
+                batch = self.batch(frame, lane)
+                return None if batch is None or batch.y is None else known_labels(batch.y, classes)
+
+            return labels
+        if edge.source in self.host.plan.consensus:
+            name = edge.source
+            if not edge.detach:
+                return lambda frame: self.consensus(frame, name, reader)
+            return lambda frame: _detached(self.consensus(frame, name, reader))
+        if edge.live:
+            return self._live(edge, reader)
+        if edge.stale == "snapshot":
+            return self._snapshot(edge, reader)
+        return self._stored(edge, reader)
+
+    def _live(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        usual = Op("f+" if edge.sees == "after" else "f", edge.source, edge.stream)
+        asked = usual._replace(mode=edge.mode)  # is drawn only where it differs from the usual one
+        op = asked if asked in self.plan.ops else usual
+        assert op in self.plan.ops, f"the step has no {op.label(set())} for {edge}"
+        what, detach, device, form = edge.what, edge.detach, self.host.agents[reader].device, edge.form
+        key = (op, what, detach, str(device))
+        source = self.host.agents.get(edge.source)
+        moves = source is None or source.device != device
+
+        def live(frame: Frame) -> Signal | None:
+            signal = frame.signals.get(key)  # made once for all readers
+            if signal is None:
+                value = frame.values.get(op)
+                if value is None:
+                    return None
+                tensor: Any = value[1][what] if what else (settled(value)[0] if detach else value[0])
+                if detach:
+                    tensor = tensor.detach()
+                signal = frame.signals[key] = Signal(tensor.to(device) if moves else tensor, form)
+            return signal
+
+        return live
+
+    def _snapshot(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        lane, what, reading = self.lane(reader, edge.stream), edge.what, self.host.reading
+        device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
+        if reading.key(edge.source) != reading.key(reader):
+            lane = self.host.feed.lane(edge.stream, edge.source, device)  # the same samples in the source's own tokens
+
+        def snapshot(frame: Frame) -> Signal | None:
+            old, batch = self.host.snapshots.get(edge.source), self.batch(frame, lane)
+            if old is None or batch is None:
+                return None
+            key = (edge.source, edge.stream)
+            if key not in frame.kept:
+                x = old.see(batch.x, lane.samples(batch.at), batch.epoch)
+                frame.kept[key] = old.still(x.to(old.device), self.host.fixed, names)
+            logits, taps = frame.kept[key]
+            return Signal((taps[what] if what else logits).to(device), edge.form)
+
+        return snapshot
+
+    def _stored(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        lane, what, store = self.lane(reader, edge.stream), edge.what, self.host.store
+        kind = "recorded" if edge.stale == "recorded" else "publish"
+        key = Key(edge.source, base(lane), what, kind)
+        form, device = edge.form, self.host.agents[reader].device
+
+        def stored(frame: Frame) -> Signal | None:
+            publication, batch = store.get(key), self.batch(frame, lane)
+            if publication is None or batch is None:
+                return None
+            values, present = publication.at(batch.at, device)
+            if present is not None and not present.any():
+                return None
+            return Signal(values, form, None if present is None or present.all() else present.to(values.dtype))
+
+        return stored
+
+    def consensus(self, frame: Frame, name: str, reader: str) -> Signal | None:
+        """A consensus for a reader's batch: combined live, or read from the table where all its inputs are stored."""
+        consensus = self.host.consensus[name]
+        key = (name, consensus.variant(reader))
+        if key in frame.combined:
+            return frame.combined[key]
+        lane = self.spoken(consensus.node, reader)
+        batch = self.batch(frame, lane)
+        signal: Signal | None = None
+        if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
+            try:
+                column = self.column(frame, reader, consensus.node) if consensus.node.column else None
+                if consensus.nested and consensus.draws:  # these draw first, wherever they are asked for
+                    consensus.gather(reader, lambda edge: self._member(edge, reader)(frame))
+                seed = self.draw(frame, consensus, reader)
+                signal = consensus.combine(
+                    reader, lambda edge: self._member(edge, reader)(frame), batch.y, column, seed
+                )
+            except Exception as error:
+                rules.blame(self.host, name, error, f"at step {frame.step}")
+        elif batch is not None:
+            whole = rules.stored(self.host, name, reader, lane)
+            if whole is not None:
+                rows = lane.rows(batch.at)
+                weights = None if whole.weights is None else whole.weights[rows]
+                value = whole.value.take(rows) if isinstance(whole.value, Lazy) else whole.value[rows]
+                signal = Signal(value, whole.form, weights)
+        frame.combined[key] = signal
+        return signal
+
+    def draw(self, frame: Frame, consensus: Consensus, reader: str) -> int | None:
+        """Seed what a rule draws in this step, whatever else was computed on this host; None if it draws nothing."""
+        if not consensus.draws:
+            return None
+        key = consensus.variant(reader)
+        if (consensus.node.name, key) not in self._seeds:
+            name, stream = consensus.node.name, consensus.node.stream
+            self._seeds[name, key] = mix(self.host.seed, "combine", name, stream, key or "", self.plan.name)
+        seed = at_step(self._seeds[consensus.node.name, key], frame.step)
+        reseed(seed, self.host.agents[reader].device)
+        return seed
+
+    def _member(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+        key = (edge.id, reader)
+        if key not in self._members:
+            self._members[key] = self.fetcher(edge, reader)
+        return self._members[key]
+
+
+def base(lane: Lane) -> str:
+    """The stream whose rows a lane has."""
+    return lane.stream.base or lane.stream.name
+
+
+def _detached(signal: Signal | None) -> Signal | None:
+    """The same signal, through which no gradient passes."""
+    if signal is None or not signal.value.requires_grad:
+        return signal
+    return Signal(signal.value.detach(), signal.form, signal.weights)

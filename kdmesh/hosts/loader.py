@@ -1,0 +1,142 @@
+"""Batches, derived from step numbers: no batch ever travels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdmesh.streams.order import alike, epoch_order, steps_per_epoch
+from kdmesh.streams.seeds import mix
+from kdmesh.streams.tokens import Encoded
+
+if TYPE_CHECKING:
+    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.streams.stream import Stream
+    from kdmesh.streams.tokens import Tokens
+
+
+AGAIN = 2**20
+"""Added to the epoch of a replayed batch, so that an augmenting view draws anew: the same samples, seen otherwise."""
+
+
+class Batch(NamedTuple):
+    """``x [B, ...]``, ``y [B]`` or None, positions in the stream ``[B]``, sample ids ``[B]``, and the epoch.
+
+    Of texts ``x`` are tokens, and where the task asks for an answer per token, there is a ``y`` for each.
+    """
+
+    x: Any
+    y: Tensor | None
+    at: Tensor
+    ids: Tensor
+    epoch: int
+
+
+class Lane:
+    """One stream as one agent visits it, resident on one device: its shard if the stream is sharded, else all of it.
+
+    ``units``: whether the task asks for an answer per token rather than per sample.
+    """
+
+    def __init__(
+        self, reading: Reading, stream: Stream, agent: str, owner: str, seed: int, device: torch.device
+    ) -> None:
+        table, rows = reading.table, stream.rows_for(owner) if owner else stream.rows
+        self.stream, self.owner, self.seed, self.device = stream, owner, seed, device
+        self.ids = rows
+        self.x: Tensor | Encoded
+        self.units, self.counts, self.characters, self._sizes = False, None, None, None
+        truth = None if table.y is None else table.y[rows].to(device)
+        if reading.texts:
+            self.x = reading.encoded(agent, rows).to(device)
+            self.units = reading.plan.task.rows == "units"
+            self._sizes = reading.sizes(rows) if reading.plan.spec.text.bucket else None
+            if self.units:
+                truth, self.counts, self.characters = self.x.targets, self.x.counts, self.x.characters
+        else:
+            assert isinstance(table.x, Tensor)
+            self.x = table.x[rows].to(device)
+        self._truth = truth
+        self.y = truth if stream.labelled else None
+        self._order: tuple[int, Tensor] = (-1, rows)
+        self._name = stream.base or stream.name
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def truth(self) -> Tensor | None:
+        """The labels for measuring only, also where the stream hides them from training."""
+        return self._truth
+
+    def count(self, step: int, size: int, drop_last: bool) -> int:
+        """How many answers the batch of a step asks for: samples, or units of these."""
+        if self.stream.replay:
+            step -= 1
+        if step < 0:
+            return 0
+        if isinstance(self.x, Encoded) and self.units:
+            return int(self.x.counts[self._at(step, size, drop_last)[0]].sum())
+        return min(size, len(self) - step % steps_per_epoch(len(self), size, drop_last) * size)
+
+    def _at(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
+        """The positions of a step's batch, and the epoch."""
+        epoch, index = divmod(step, steps_per_epoch(len(self), size, drop_last))
+        if self._order[0] != epoch:
+            order = epoch_order(self.seed, self._name, epoch, len(self), self.owner)
+            if self._sizes is not None:
+                order = alike(order, self._sizes, size, drop_last, mix(self.seed, "alike", self._name, epoch))
+            self._order = (epoch, order.to(self.device))
+        return self._order[1][index * size : (index + 1) * size], epoch
+
+    def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
+        """The batch of a step. A replayed stream gives the step before's; its first step has none."""
+        if self.stream.replay:
+            step -= 1
+            if step < 0:
+                return None
+        at, epoch = self._at(step, size, drop_last)
+        again = epoch + AGAIN if self.stream.replay else epoch
+        if isinstance(self.x, Encoded):
+            tokens = self.x.batch(at)
+            known = self.y if self.y is None else tokens.targets if self.units else self.y[at]
+            return Batch(tokens, known, at, at, again)
+        y = None if self.y is None else torch.index_select(self.y, 0, at)
+        return Batch(torch.index_select(self.x, 0, at), y, at, at, again)
+
+    def ahead(self, step: int, size: int, drop_last: bool, most: int) -> list[Tensor]:
+        """The positions of the batches of a step and, within its epoch, of those that follow: at most so many."""
+        step -= self.stream.replay
+        per = steps_per_epoch(len(self), size, drop_last)
+        return [self._at(step + n, size, drop_last)[0] for n in range(min(most, per - step % per))]
+
+    def rows(self, at: Tensor) -> Tensor:
+        """Where the answers for the samples at positions ``at`` stand among those for the whole stream."""
+        return self.x.unit_rows(at) if isinstance(self.x, Encoded) and self.units else at
+
+    def samples(self, at: Tensor) -> Tensor:
+        """The stable ids of positions: what a view's randomness depends on."""
+        return self.ids[at.cpu()]
+
+
+class Feed:
+    """Every lane of a host, made when first asked for."""
+
+    def __init__(self, reading: Reading, streams: dict[str, Stream], seed: int) -> None:
+        self.reading, self.streams, self.seed = reading, streams, seed
+        self._lanes: dict[tuple[str, str, str, str], Lane] = {}
+
+    def lane(self, stream: str, agent: str, device: torch.device) -> Lane:
+        """The lane of an agent on a stream; agents that read alike share it unless the stream is sharded."""
+        spec = self.streams[stream]
+        owner = agent if spec.shards is not None else ""
+        key = (stream, owner, str(device), self.reading.key(agent))
+        if key not in self._lanes:
+            self._lanes[key] = Lane(self.reading, spec, agent, owner, self.seed, device)
+        return self._lanes[key]
+
+    def one(self, agent: str, device: torch.device) -> Tensor | Tokens:
+        """One sample as an agent reads it: the first text that is here, where some are private to others."""
+        return self.reading.samples(agent, self.reading.here[:1] if self.reading.texts else torch.arange(1)).to(device)

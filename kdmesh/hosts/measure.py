@@ -1,0 +1,215 @@
+"""Measure agents and consensus nodes on one host: numbers go to the driver, never tensors."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.graph.reach import speaker
+from kdmesh.hosts import guard, metrics, oddities, rules
+from kdmesh.hosts.consensus import sharpened
+from kdmesh.hosts.packing import unpack
+from kdmesh.signals import Signal
+from kdmesh.store import Key
+from kdmesh.streams.seeds import mix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from kdmesh.contracts.task import Chance
+    from kdmesh.graph.edges import Edge
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.loader import Lane
+    from kdmesh.hosts.state import HostState
+    from kdmesh.signals.lazy import Lazy
+
+CHUNK = 256
+
+
+def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
+    """Forward an agent on a whole stream, and compare with its labels; nothing where there are none.
+
+    Figures by metric: numbers, and of metrics that are no single number lists.
+    """
+    lane = host.feed.lane(stream, one.name, one.device)
+    truth = lane.truth
+    if truth is None or not len(truth):
+        return {}
+    host.threads(one.weights.settings.threads)
+    made = one.forwards
+    logits, _ = one.still(lane.x, CHUNK)
+    one.forwards = made  # measuring is not teaching
+    oddities.softened(host, one.name, logits)
+    return _figures(host, logits, truth, lane, host.plan.spec.agents[one.name].labels)
+
+
+def _figures(
+    host: HostState,
+    answers: Tensor | Lazy,
+    truth: Tensor,
+    lane: Lane,
+    classes: Sequence[int] | None,
+    probs: bool = False,
+) -> dict[str, Any]:
+    """What the mesh's metrics say of answers on a lane."""
+
+    def blame(name: str, error: Exception) -> None:
+        host.registry.blame("metrics", name, error, f"on {lane.stream.name}", "metrics")
+
+    fresh = metrics.made(host.plan, host.registry, lane.characters)
+    return metrics.measure(
+        fresh,
+        answers,
+        truth,
+        probs=probs,
+        characters=lane.characters,
+        classes=classes,
+        total=host.plan.answers.outputs(host.table) if host.plan.task.outputs == "labels" else None,
+        blame=blame,
+    )
+
+
+def judge(
+    host: HostState, name: str, stream: str, among: list[str], published: tuple[dict[Key, Any], ...]
+) -> dict[str, Any]:
+    """Measure the full consensus (include_self does not matter here) on a stream.
+
+    Returns ``{"quality": {...} | {}, "agreement", "churn", "oracle"}``. A rule that needs labels is given the true
+    ones, and says so by ``oracle``: its figure is a bound, not a result.
+    """
+    consensus = host.consensus[name]
+    device = host.device
+    sent: dict[tuple[str, str], Tensor | Lazy] = {}
+    for part in published:
+        sent.update({(key.source, key.what): value[0] for key, value in unpack(part, device).items()})
+    lane = host.feed.lane(stream, _owner(host, consensus.node.members[0].source, stream), device)
+    truth = lane.truth
+    found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
+    signal = _combined(host, name, sent, truth, lane)
+    if signal is not None and truth is not None:
+        answers: Tensor | Lazy = signal.value
+        probs, softened = signal.form == "probs", consensus.node.temperature
+        if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
+            answers, probs = sharpened(answers, softened), False
+        found["quality"] = _figures(host, answers, truth, lane, consensus.node.labels, probs)
+    spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
+    agents = host.plan.spec.agents
+    decided = [
+        metrics.guesses(value, host.plan.answers.decide, agents[source].labels)
+        for source in among
+        if host.plan.task.decides and (value := spoken.get(source)) is not None
+    ]
+    voices = [one for one in decided if one is not None]
+    if voices:
+        guesses = torch.stack(voices)
+        memory = f"{name}:{stream}"
+        found["agreement"] = metrics.agreement(guesses)
+        found["churn"] = metrics.churn(guesses, host.guesses.get(memory))
+        host.guesses[memory] = guesses
+    return found
+
+
+def _combined(
+    host: HostState, name: str, sent: dict[tuple[str, str], Tensor | Lazy], truth: Tensor | None, lane: Lane
+) -> Signal | None:
+    consensus = host.consensus[name]
+    if (
+        consensus.node.space == "gradient"
+        or consensus.node.per_target
+        or (consensus.node.needs_labels and truth is None)
+    ):
+        return None  # no single signal: it differs by target, or cannot be formed here
+
+    def fetch(edge: Edge) -> Signal | None:
+        if edge.source in host.consensus:
+            return _combined(host, edge.source, sent, truth, lane)
+        value = sent.get((edge.source, edge.what))
+        return None if value is None else Signal(value, edge.form)
+
+    try:
+        with torch.no_grad(), guard.seeded(mix(host.seed, "judge", name, lane.stream.name)):
+            column = rules.numbers(host, consensus.node, lane) if consensus.node.column else None
+            return consensus.apart().combine(None, fetch, truth, column)
+    except Exception as error:
+        rules.blame(host, name, error, "for its measurement")
+
+
+def _owner(host: HostState, source: str, stream: str) -> str:
+    """The agent whose lane tells what the members of a consensus answer: one that reads as they do."""
+    shards = host.streams[stream].shards
+    if shards is not None:
+        return next(name for name in shards if name in host.agents)
+    return speaker(source, host.plan.consensus)
+
+
+def describe(host: HostState, agent: Agent) -> dict[str, Any]:
+    """Size, identity and speed of an agent as it stands."""
+    return {
+        "parameters": agent.weights.size(),
+        "weights_sha256": agent.weights.sha256(),
+        "latency_ms": latency(host, agent),
+        "forwards": sum(made.get(agent.name, 0) for made in host.made.values()),
+        "updates": agent.weights.updates,
+        "moved": agent.weights.moved,
+        "reports": reports(host, agent),
+        "softened": oddities.softened(host, agent.name, None),
+        "put_back": agent.buffers.moved,
+        "chance": chance(host, agent),
+    }
+
+
+def chance(host: HostState, agent: Agent) -> Chance | None:
+    """What the best constant answer reaches on what is asked of an agent on test; None where nothing is."""
+    if "test" not in host.streams:
+        return None
+    truth = host.feed.lane("test", agent.name, agent.device).truth
+    return None if truth is None or not len(truth) else host.plan.answers.chance(truth)
+
+
+def reports(host: HostState, agent: Agent) -> dict[str, dict[str, float]]:
+    """What objectives say of themselves, by the flow into an agent: how much of it they compared, say."""
+    found = {}
+    for edge in host.plan.edges:
+        if edge.target == agent.name and edge.id in host.objectives:
+            said = _report(host, edge)
+            if said:
+                found[f"{edge.source} -> {edge.target}"] = said
+    return found
+
+
+def _report(host: HostState, edge: Edge) -> dict[str, float]:
+    """What a flow's objective says of itself, checked: it is kept as JSON."""
+    assert edge.objective is not None
+    try:
+        said: dict[str, float] = getattr(host.objectives[edge.id], "report", dict)()
+        for name, value in said.items():
+            if not isinstance(name, str) or not isinstance(value, int | float):
+                raise TypeError(f"it gave {guard.told(value)} as {name!r}, not a number by its name")
+    except Exception as error:
+        host.registry.blame("objectives", edge.objective.name, error, f"to report on the flow {edge}", edge.where)
+    return said
+
+
+@torch.no_grad()
+def latency(host: HostState, agent: Agent, runs: int = 15) -> float:
+    """Median milliseconds to answer one sample."""
+    x = host.feed.one(agent.name, agent.device)
+    host.threads(agent.weights.settings.threads)
+    was = agent.module.training
+    agent.weights.train(False)
+    times = []
+    agent.buffers.note()
+    for _ in range(runs):
+        start = time.perf_counter()
+        agent.module(x)
+        if agent.device.type == "cuda":
+            torch.cuda.synchronize(agent.device)
+        times.append(time.perf_counter() - start)
+    if agent.buffers.changed():
+        agent.buffers.put_back()
+    agent.weights.train(was)
+    return round(sorted(times)[len(times) // 2] * 1000, 4)

@@ -1,0 +1,225 @@
+"""Build an agent's module: a built-in or offered model, an import path, or a module given from Python."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
+
+import torch
+from torch import Tensor, nn
+
+from kdmesh.errors import MeshError
+from kdmesh.hosts import guard
+from kdmesh.hosts.bounds import bounded
+from kdmesh.hosts.scaled import unscale
+from kdmesh.imports import maker
+from kdmesh.signals.lazy import Lazy
+from kdmesh.streams.seeds import mix
+from kdmesh.text.source import PICKLED
+
+if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.offers import ModelOffer
+    from kdmesh.plugins import Registry
+    from kdmesh.streams.table import Table
+
+CONVERT = (
+    'a safetensors file; to make one, where you trust yours: safetensors.torch.save_file(torch.load("{}", '
+    'weights_only=True), "{}.safetensors")'
+)
+
+
+def origin(plan: Plan, agent: str, path: tuple[str, ...] = ()) -> str:
+    """The agent with whose initial weights this one starts: itself, or whom it starts like, or follows."""
+    if agent in path:
+        circle = " -> ".join([*path[path.index(agent) :], agent])
+        raise MeshError(
+            f"agents start like each other in a circle: {circle}",
+            where=f"agents.{agent}.init_of",
+            instead="an agent with initial weights of its own",
+        )
+    spec = plan.spec.agents[agent]
+    other = spec.init_of or (spec.ema.of if spec.ema is not None else None)
+    if spec.seed is not None or spec.weights is not None or other is None:
+        return agent
+    return origin(plan, plan.owner[other], (*path, agent))
+
+
+def seed_of(plan: Plan, agent: str) -> int:
+    """The seed of an agent's initial weights: given for its origin, or made from the mesh's and the origin's name."""
+    first = origin(plan, agent)
+    seed = plan.spec.agents[first].seed
+    return mix(plan.spec.seed, "init", first) if seed is None else seed
+
+
+def build(
+    plan: Plan, agent: str, reading: Reading, registry: Registry, modules: dict[str, nn.Module], device: str = "cpu"
+) -> nn.Module:
+    """Return the module of a weights' owner, seeded, on a device (`meta` allocates nothing)."""
+    spec, labels = plan.spec.agents[agent], known_classes(plan, agent, reading.table)
+    if agent in modules:
+        return unscale(plain_module(copy.deepcopy(modules[agent]))).to(device)
+    if spec.ema is not None and spec.model is None:
+        return build(plan, plan.owner[spec.ema.of], reading, registry, modules, device)
+    where = f"agents.{agent}.model"
+    if spec.model is None:
+        raise MeshError("this agent has no model", where=where, instead="model: {mlp: {hidden: [64]}}")
+    seeds = guard.seeded(seed_of(plan, agent))
+    with bounded(where), seeds, torch.device(device if device == "meta" else "cpu"):
+        if spec.model.is_import:
+            module = maker(spec.model.name, where, (nn.Module,), "nn.Module")(**spec.model.config)
+        else:
+            offer = registry.find("models", spec.model.name, where)
+            try:
+                module = _make(offer, spec.model.config, agent, plan, reading, labels)
+            except MeshError as error:
+                if not error.where.startswith("agents."):
+                    error.where = f"agents.{agent}.{error.where or 'model'}"
+                raise
+    if not isinstance(module, nn.Module):
+        raise MeshError(
+            f"{spec.model.name} made a {type(module).__name__}",
+            where=where,
+            instead="something that makes an nn.Module",
+        )
+    return module if device == "meta" else module.to(device)
+
+
+def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:
+    """The classes that an agent's outputs stand for, None for all; MeshError for what is no class of the data."""
+    labels, where = plan.spec.agents[agent].labels, f"agents.{agent}.labels"
+    if labels is None:
+        return None
+    if plan.task.outputs == "vocabulary":
+        raise MeshError("the outputs of a language model are its tokens", where=where, instead="leave `labels` out")
+    wrong = [number for number in labels if not 0 <= number < table.classes]
+    if wrong:
+        raise MeshError(f"the data have no class {wrong[0]}", where=where, instead=f"classes 0 to {table.classes - 1}")
+    return labels
+
+
+def _make(
+    offer: ModelOffer, config: dict[str, Any], agent: str, plan: Plan, reading: Reading, labels: list[int] | None
+) -> Any:
+    """Call a model's factory with its settings and what it is built for: samples of a shape, or encoded texts.
+
+    ``labels``: the classes that it knows, None for all.
+    """
+    table = reading.table
+    classes = plan.answers.outputs(table) if labels is None else len(labels)
+    if reading.texts:
+        encoder = reading.encoder(agent)
+        return offer.make(
+            {**config, "max_length": encoder.max_length},
+            task=plan.task.name,
+            classes=classes,
+            labels=table.labels if labels is None else [table.labels[n] for n in labels if table.labels],
+            **encoder.facts,
+        )
+    if offer.encoder:
+        raise MeshError(
+            "this model reads texts, and the data are numbers",
+            where=f"agents.{agent}.model",
+            instead="mlp, cnn ..., or a data set of texts",
+        )
+    return offer.make(config, input_shape=table.shape, classes=classes)
+
+
+def load_weights(module: nn.Module, path: str, where: str) -> None:
+    """Load a safetensors file into a module; names or shapes that do not fit are refused with both sides."""
+    read_weights(module, Path(path), where)
+
+
+def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False) -> None:
+    """The same; ``keep``: floating numbers keep the type that they have in the file."""
+    from safetensors.torch import load_file
+
+    state = _from_file(load_file, path, where)
+    _refuse_unlike(module, state, path, where)
+    if keep:
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if name in state:
+                tensor.data = tensor.data.to(state[name].dtype)
+    module.load_state_dict(state)
+
+
+def refuse_weights(module: nn.Module, path: Path, where: str) -> None:
+    """MeshError where a file of weights, by its header, is not of this module, which may be without memory."""
+    _refuse_unlike(module, _from_file(_without_memory, path, where), path, where)
+
+
+def _without_memory(path: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+
+
+def _from_file(read: Callable[[Path], dict[str, Tensor]], path: Path, where: str) -> dict[str, Tensor]:
+    """What ``read`` gives of a file of weights. MeshError where it is none."""
+    if not path.is_file():
+        what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
+        raise MeshError(
+            f"cannot read weights: {what}",
+            where=where,
+            instead="a safetensors file, as a run writes: agents/NAME/model.safetensors",
+        )
+    try:
+        return read(path)
+    except Exception as error:  # of safetensors, by what is wrong with the file
+        if path.suffix in PICKLED or is_zipfile(path):
+            what = f"{path} is no safetensors file, and nothing else is read: a pickle can run code"
+            raise MeshError(what, where=where, instead=CONVERT.format(path.name, path.stem)) from None
+        raise MeshError(f"cannot read weights: {error}", where=where, instead="a safetensors file") from None
+
+
+def _refuse_unlike(module: nn.Module, state: dict[str, Tensor], path: Path, where: str) -> None:
+    own = module.state_dict()
+    wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
+    if wrong:
+        raise MeshError(
+            f"{path} does not fit this model, first at {wrong[0]!r}: {_shape(state, wrong[0])} in the file, "
+            f"{_shape(own, wrong[0])} in the model",
+            where=where,
+            instead="weights saved from this model",
+        )
+
+
+def _shape(state: dict[str, Tensor], name: str) -> str:
+    return f"shape {tuple(state[name].shape)}" if name in state else "nothing"
+
+
+def output(value: Any) -> Any:
+    """The logits in what a model returned: a tensor, made or not, `.logits` or `["logits"]` of it, or its first part.
+
+    A dictionary without logits has to hold one tensor alone. TypeError for anything else.
+    """
+    if isinstance(value, Tensor | Lazy):
+        return value
+    found = getattr(value, "logits", None)
+    if found is None and isinstance(value, Mapping):
+        parts = list(value.values())
+        found = value.get("logits", parts[0] if len(parts) == 1 or (parts and hasattr(value, "to_tuple")) else None)
+    elif found is None and isinstance(value, tuple | list) and value:
+        found = value[0]
+    if not isinstance(found, Tensor | Lazy):
+        holds = f" of {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+        raise TypeError(
+            f"it returns a {type(value).__name__}{holds}; logits are a tensor, `.logits`, `['logits']`, or the first "
+            "of a tuple"
+        )
+    return found
+
+
+def plain_module(module: nn.Module) -> nn.Module:
+    """A module without what ``torch.compile`` wraps around it or its parts, which would give its weights new names."""
+    module = getattr(module, "_orig_mod", module)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if hasattr(child, "_orig_mod"):
+                setattr(parent, name, child._orig_mod)
+    return module

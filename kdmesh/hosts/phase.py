@@ -1,0 +1,125 @@
+"""A lesson compiled for one host: the step's ops as plain calls, in the planner's order. This is the hot loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.graph.reach import readers
+from kdmesh.graph.steps import Op
+from kdmesh.hosts import guard, oddities
+from kdmesh.hosts.forward import forward_op
+from kdmesh.hosts.inputs import Inputs
+from kdmesh.hosts.step import settled
+from kdmesh.hosts.update import Update
+from kdmesh.signals.lazy import dense
+from kdmesh.store import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kdmesh.graph.plan import Stage
+    from kdmesh.graph.steps import Lesson as LessonPlan
+    from kdmesh.hosts.state import HostState
+    from kdmesh.hosts.step import Frame
+
+LOOK = 64  # steps of which the answers in one are looked at
+
+
+class Lesson:
+    """One step's ops on this host. For ``ends``, ``first`` and ``shifts`` see :class:`Inputs`."""
+
+    def __init__(
+        self, host: HostState, stage: Stage, plan: LessonPlan, ends: dict[str, int], first: int, shifts: dict[str, int]
+    ) -> None:
+        self.host, self.plan = host, plan
+        self.inputs = Inputs(host, stage, plan, ends, first, shifts)
+        self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
+        members = [edge for node in host.plan.consensus.values() for edge in node.inputs]
+        self.sources = {edge.source for edge in (*plan.edges, *members)}
+        self._last, self._same = {*ends.values()}, [plan.name, first, dict(ends)]
+        self._sent: dict[Op, set[str]] = {}
+        self.update = Update(self.inputs)
+        self.ops: dict[Op, Callable[[Frame], None]] = {}
+        for op in plan.ops:
+            call = self._compile(op)
+            if call is not None:
+                self.ops[op] = call
+        self.frames: dict[int, Frame] = {}  # steps begun but not complete
+        for name in stage.weights:
+            if name in host.weights:
+                host.weights[name].train(name in ends and host.weights[name].ema is None)
+
+    def _compile(self, op: Op) -> Callable[[Frame], None] | None:
+        """The call of an op, or None where it is not this host's."""
+        if op.kind == "u":
+            return self.update.compile(op)
+        if op.node in self.host.agents:
+            return forward_op(self.inputs, self.recorded, op)
+        if op.node in self.host.plan.consensus:
+            readers = [e.target for e in self.plan.edges if e.source == op.node and e.target in self.host.agents]
+            node = self.host.plan.consensus[op.node]
+            if not readers or node.space in ("loss", "gradient"):
+                return None  # coefficients are made inside the target's update
+
+            consensus = self.inputs.consensus
+
+            def combine(frame: Frame) -> None:
+                for reader in readers:
+                    consensus(frame, node.name, reader)
+
+            return combine
+        return None
+
+    def sent(self, op: Op) -> set[str]:
+        """What of a forward other hosts read: nothing else leaves this one."""
+        if op not in self._sent:
+            nodes, here = self.host.plan.consensus, self.host.agents
+
+            edges = [*self.plan.edges, *(edge for node in nodes.values() for edge in node.inputs)]
+            mine = [edge for edge in edges if (edge.source, edge.stream) == (op.node, op.stream)]
+            self._sent[op] = {e.what for e in mine if not here.keys() >= {*readers(e.target, nodes)}}
+        return self._sent[op]
+
+    def answered(self) -> dict[str, Any]:
+        """What frozen agents have answered ahead of steps, as JSON holds it, and of which lesson."""
+        return {"of": self._same, "ops": [[*op, ahead.state()] for op, ahead in self.inputs.ahead.items()]}
+
+    def restore(self, known: dict[str, Any]) -> None:
+        """Have it answered again, if it is of this lesson: then as many forwards follow as in an unbroken run."""
+        if known["of"] == self._same:
+            for *op, state in known["ops"]:
+                self.inputs.ahead[Op(*op)].restore(state)
+
+    def finish(self, frame: Frame) -> None:
+        """After a step's last op: note what recorded flows will read later."""
+        for key, value in frame.kept.items():
+            if isinstance(key, Key):
+                lane = self.inputs.lane(key.source, key.stream)
+                batch = self.inputs.batch(frame, lane)
+                at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
+                if batch is not None:
+                    tensor = dense(value[1][key.what] if key.what else settled(value)[0]).detach()
+                    starts = self.host.agents[key.source].starts(lane.x, key.what)
+                    self.host.store.record(key, len(lane), batch.at, tensor, at_once, starts)
+
+    def looks(self, step: int) -> bool:
+        """Whether the answers of a step are looked at, which costs a pass over them.
+
+        They are in some of the first steps, the last, and every so many between: it depends on the step alone, so that
+        a resumed run says what an unbroken one does.
+        """
+        count = step + 1 - self.inputs.first
+        return count % LOOK == 0 or step + 1 in self._last or (count < LOOK and count & (count - 1) == 0)
+
+    def odd(self, frame: Frame) -> list[guard.Oddity]:
+        """What is odd about the answers in a step that is over."""
+        answers = {(op.node, op.stream): settled(value)[0] for op, value in frame.values.items()}
+        answers |= {(key[0], key[1]): value[0] for key, value in frame.kept.items()}
+        dead = [(*key, guard.DEAD) for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]
+        agents = {agent: value for (agent, _), value in answers.items()}
+        soft = [
+            (name, "", guard.SOFTENED) for name, value in agents.items() if oddities.softened(self.host, name, value)
+        ]
+        here = {name: self.host.agents[name] for name in agents if name in self.host.agents}
+        moved = [(name, one.buffers.moved, guard.MOVED) for name, one in here.items() if one.buffers.moved]
+        return [*dead, *soft, *moved]

@@ -1,0 +1,81 @@
+"""What is exported is what was measured: a saved folder is read again and compared with the agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from kdmesh.files import WEIGHTS
+from kdmesh.hosts import loading
+from kdmesh.hosts.agent import reseed
+from kdmesh.hosts.modules import output
+from kdmesh.signals.compare import Comparison
+from kdmesh.signals.lazy import dense
+from kdmesh.text.probes import still
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kdmesh.hosts.state import HostState
+
+SAMPLES = 4
+
+
+def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], home: Path | None = None) -> Comparison:
+    """Read an agent's folder as its user will, and compare one small batch with what the agent answers in eval mode.
+
+    Where the class is not stored, the file is compared with the weights, ``state``. ``home``: the folder that ``root``
+    will be, where it refers to files elsewhere.
+    """
+    one = host.agents[agent]
+    host.threads(one.weights.settings.threads)
+    rows = _rows(host, agent)
+    own: Any = getattr(one.module, "proven", None)
+    if own is not None and home is None:
+        encoded = host.reading.encoded(agent, rows)
+        found: Comparison = own(root, host.reading.encoder(agent), host.table.x[rows], encoded)
+        return found
+    if own is None and (host.reading.texts or not loading.loadable(host.reading.model(agent))):
+        return _files(root, state)
+    found = Comparison("kdmesh.load", len(rows))
+    x, made = host.reading.samples(agent, rows).to(one.device), one.forwards
+    read: Any = loading.load(root, home=home)
+    module: nn.Module = (read if own is None else read.model).to(one.device)
+    half = one.weights.settings.precision == "bf16"
+    with still(one.module), torch.autocast(one.device.type, torch.bfloat16, enabled=half):
+        reseed(host.seed, one.device)
+        mine = dense(one.forward(x)[0])
+        reseed(host.seed, one.device)
+        found.add(mine, dense(output(module(x))), loose=False)
+    one.forwards = made
+    return found
+
+
+def _files(root: Path, state: dict[str, Tensor]) -> Comparison:
+    """Compare the weights themselves, one tensor at a time."""
+    found = Comparison("weights")
+    with safe_open(root / WEIGHTS, "pt") as file:
+        stored = set(file.keys())
+        wrong = sorted(stored ^ state.keys()) or [n for n in state if not _same(state[n], file.get_tensor(n))]
+    if wrong:
+        found.difference, found.problem = None, f"{wrong[0]} is not what it was"
+    return found
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """Equal bits, NaN or not."""
+    if one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    return torch.equal(one.flatten().view(torch.uint8), two.flatten().view(torch.uint8))
+
+
+def _rows(host: HostState, agent: str) -> Tensor:
+    """A few samples that the agent may see: of the test, else of validation, else of what it learns."""
+    for name in dict.fromkeys(["test", "validation", *host.streams]):
+        stream = host.streams.get(name)
+        if stream is not None and (stream.shards is None or agent in stream.shards) and len(stream.rows_for(agent)):
+            return stream.rows_for(agent)[:SAMPLES]
+    return torch.arange(0)

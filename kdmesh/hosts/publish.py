@@ -1,0 +1,78 @@
+"""What sources publish and readers keep: passes over a stream, recorded values, and old weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.hosts import build, guard, oddities
+from kdmesh.hosts.packing import pack, unpack
+from kdmesh.store import Key
+
+if TYPE_CHECKING:
+    from kdmesh.hosts.state import HostState
+    from kdmesh.store import Publication
+
+
+def publish(
+    host: HostState, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False, stage: str = ""
+) -> dict[Key, Any]:
+    """A full evaluation pass of an agent over a stream, in fixed-size padded batches: what readers want of it.
+
+    To ``measure`` is not to teach: the pass is on the samples as they are. ``stage``: to whose count it goes.
+    """
+    one = host.agents[agent]
+    lane = host.feed.lane(stream, agent, one.device)
+    host.threads(one.weights.settings.threads)
+    made = one.forwards
+    names = tuple(what for what in whats if what)
+    logits, values = one.still(lane.x if measure else one.see(lane.x, lane.ids, 0), host.fixed, names)
+    host.passes[agent, stream] = one.forwards - made
+    if stage:
+        host.count(stage, agent, one.forwards - made)
+    found = {Key(agent, stream, what): values[what] if what else logits for what in whats}
+    return {key: pack((value, {"starts": one.starts(lane.x, key.what)})) for key, value in found.items()}
+
+
+def commit(host: HostState, agent: str, stream: str, what: str) -> dict[Key, Any]:
+    """Make an agent's recorded values visible, and return them for readers elsewhere."""
+    key = Key(agent, stream, what, "recorded")
+    publication = host.store.commit(key)
+    return {} if publication is None else {key: _packed(publication)}
+
+
+def receive(host: HostState, *published: dict[Key, Any]) -> list[guard.Oddity]:
+    """Store what was published, here or elsewhere, one after the other; returns what is odd about it."""
+    odd: dict[guard.Oddity, None] = {}
+    for key, packed in (item for part in published for item in part.items()):
+        values, more = next(iter(unpack({0: packed}, host.device).values()))
+        host.store.put(key, values, more.get("present"), more.get("starts"))
+        if guard.is_dead(values):
+            odd[key.source, key.stream, guard.DEAD] = None
+        if not key.what and oddities.softened(host, key.source, values):
+            odd[key.source, "", guard.SOFTENED] = None
+    return list(odd)
+
+
+def recall(host: HostState, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
+    """What an agent published and this host reads, as it was published."""
+    found = {key: host.store.get(key) for key in (Key(agent, stream, what) for what in whats)}
+    return {key: _packed(one) for key, one in found.items() if one is not None}
+
+
+def export_state(host: HostState, agent: str) -> dict[str, Any]:
+    """An agent's weights as they are now."""
+    return {name: pack((value, {})) for name, value in host.weights[host.plan.owner[agent]].state().items()}
+
+
+def take_snapshot(host: HostState, agent: str, state: dict[str, Any]) -> None:
+    """Keep an agent's old weights, to be forwarded live."""
+    values = {name: value[0] for name, value in unpack(state, torch.device("cpu")).items()}
+    if agent not in host.snapshots:
+        host.snapshots[agent] = build.agent(host, agent, build.old_weights(host, host.plan.owner[agent]))
+    host.snapshots[agent].weights.load(values)
+
+
+def _packed(one: Publication) -> Any:
+    return pack((one.values, {"present": one.present, "starts": one.starts}))

@@ -1,0 +1,63 @@
+"""What objectives and rules are given beside signals: labels, ids, what rows are about, and columns of the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.reach import speaker
+
+if TYPE_CHECKING:
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.loader import Batch, Lane
+    from kdmesh.hosts.state import HostState
+    from kdmesh.streams.table import Table
+
+
+def of_stream(host: HostState, edge: Edge) -> dict[str, Any]:
+    """What an objective's `setup` gets, of the whole stream."""
+    if not edge.needs:
+        return {}
+    lane = host.feed.lane(edge.stream, edge.target, torch.device(host.plan.train(edge.target).device))
+    known: dict[str, Any] = {"ids": lane.ids, "labels": lane.y}
+    found = {name: known[name] for name in edge.needs if name in known}
+    if "tokens" in edge.needs:
+        found["tokens"] = host.reading.encoder(edge.target).words()
+        found["source_tokens"] = host.reading.encoder(speaker(edge.source, host.plan.consensus)).words()
+    return found
+
+
+def of_batch(needs: tuple[str, ...], lane: Lane, batch: Batch, theirs: Batch | None) -> dict[str, Tensor | None]:
+    """What an objective is called with: of the reader's batch, and, between unlike tokens, of the source's."""
+    found: dict[str, Tensor | None] = {}
+    if "ids" in needs:
+        found["ids"] = lane.samples(batch.at)
+    if "spans" not in needs:
+        return found | ({"labels": batch.y} if "labels" in needs else {})
+    assert theirs is not None and not isinstance(batch.x, Tensor) and not isinstance(theirs.x, Tensor)
+    found |= {"spans": batch.x.spans, "source_spans": theirs.x.spans}
+    if "labels" in needs:  # what is read is known, also where a stream hides what is to be learned
+        found |= {"labels": batch.x.targets, "source_labels": theirs.x.targets}
+    return found
+
+
+def distinct(plan: Plan, table: Table) -> dict[str, list[str]]:
+    """The different values of each column that a rule reads, sorted, in the data of all hosts."""
+    names = {node.column for node in plan.consensus.values() if node.column in table.columns}
+    return {name: sorted(set(table.columns[name]) - {""}) for name in names}
+
+
+def columns(host: HostState, node: ConsensusNode) -> list[str]:
+    """The different values of the column of the data that a rule reads, sorted."""
+    if node.column not in host.values:
+        raise MeshError(
+            f"the data have no column {node.column!r}",
+            where=f"consensus.{node.name}.rule.{node.rule.name}.column",
+            instead=nearest(node.column, host.table.columns, "columns"),
+        )
+    return host.values[node.column]

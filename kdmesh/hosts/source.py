@@ -1,0 +1,96 @@
+"""Where a host's data come from: read by the host itself, or a table given from Python."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch.utils.data import Dataset
+
+from kdmesh.errors import MeshError
+from kdmesh.hosts import guard
+from kdmesh.imports import maker
+from kdmesh.plugins import registry
+from kdmesh.spec import DataSpec
+from kdmesh.streams.private import own_part
+from kdmesh.streams.stream import Stream, resolve
+from kdmesh.streams.table import Table
+
+if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan
+
+
+@dataclass
+class Source:
+    """``table`` None: read what the mesh names. The result is the same in every process.
+
+    ``streams``: where samples are private, the streams over the whole table; a host then gets what :meth:`of` gives.
+    ``expected``: the :func:`digest` of what the driver read, where a host on another machine might read something else.
+    """
+
+    table: Table | None = None
+    expected: str = ""
+    streams: dict[str, Stream] | None = None
+
+    def of(self, host: str, plan: Plan) -> Source:
+        """What a host in a process of its own is sent: this, or, of a table that is sent, only its agents' part."""
+        if self.table is None or self.streams is None:
+            return self
+        return replace(self, table=own_part(self.table, self.streams, plan.hosts[host], plan.users))
+
+    def load(self, plan: Plan) -> tuple[Table, dict[str, Stream]]:
+        """Return the samples and every stream over them; MeshError if they cannot be read, or are not the expected."""
+        spec = plan.spec
+        if spec.data is None and self.table is None:
+            raise MeshError("this mesh names no data", where="data", instead="data: {dataset: digits}")
+        data = spec.data or DataSpec.model_validate("python:given")
+        try:
+            table = self.table if self.table is not None else self._read(spec.data)
+            if self.expected and digest(table) != self.expected:
+                raise MeshError(
+                    f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
+                    where="data.dataset",
+                    instead="the same files on every node",
+                )
+            streams = self.streams or resolve(table, data, spec.streams)
+        except MeshError:
+            raise
+        except Exception as error:  # of a user's own data set
+            raise MeshError(
+                f"the data set cannot be read: {type(error).__name__}: {error}",
+                where="data.dataset",
+                instead="a data set that can be built and indexed",
+            ) from error
+        return table, streams
+
+    @staticmethod
+    def _read(data: DataSpec | None) -> Table:
+        assert data is not None
+        if data.dataset.is_import:
+            from kdmesh.streams.from_torch import table_from
+
+            kinds = (Dataset, Table, tuple)
+            make = maker(data.dataset.name, "data.dataset", kinds, "torch.utils.data.Dataset", _indexed)
+            return table_from(make(**data.dataset.config))
+        offer = registry().find("datasets", data.dataset.name, "data.dataset")
+        if offer.factory.startswith(guard.OURS):
+            own: Table = offer.make(data.dataset.config)
+            return own
+        try:
+            table: Table = offer.make(data.dataset.config)
+            guard.refuse_table(table)
+        except Exception as error:
+            registry().blame("datasets", offer.name, error, "to give a table", "data.dataset")
+        return table
+
+
+def _indexed(kind: type) -> bool:
+    """Whether a class is one of data sets that knows no torch: with length and index, and none of Python's own."""
+    own = kind.__module__.partition(".")[0] not in sys.stdlib_module_names
+    return own and hasattr(kind, "__getitem__") and hasattr(kind, "__len__")
+
+
+def digest(table: Table) -> str:
+    """The sha256 of samples and of labels."""
+    return " ".join(str(part) for part in table.fingerprint.values())

@@ -1,0 +1,109 @@
+"""What a host holds: data only. Every function that works on it takes it as its first argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.hosts.loader import Feed
+from kdmesh.hosts.preprocessing import Reading
+from kdmesh.store import Store
+from kdmesh.streams.private import own_part
+from kdmesh.streams.stream import without
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.consensus import Consensus
+    from kdmesh.hosts.preprocessing import Files
+    from kdmesh.hosts.weights import Weights
+    from kdmesh.plugins import Registry
+    from kdmesh.streams.stream import Stream
+    from kdmesh.streams.table import Table
+
+
+@dataclass
+class Blueprint:
+    """What every host is built from.
+
+    ``shapes``: the shape, without its batch axis, of a tap or of a signal that is made, by (agent, name), and under the
+    name "" of outputs that are not one per class. ``strict``: what a consensus gives is checked. ``tokenizers``: of
+    agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
+    ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
+    rules read, all there are in the data.
+    """
+
+    plan: Plan
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    strict: bool = False
+    tokenizers: dict[str, Files] = field(default_factory=dict)
+    left_out: Tensor | None = None
+    learned: dict[str, list[Any]] = field(default_factory=dict)
+    values: dict[str, list[str]] = field(default_factory=dict)
+
+
+class HostState:
+    """Agents, their weights, streams and store, on one host.
+
+    What is built of it, its agents, rules and objectives, is put in by :class:`kdmesh.hosts.host.Host`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        blueprint: Blueprint,
+        table: Table,
+        streams: dict[str, Stream],
+        registry: Registry,
+        reading: Reading | None = None,
+    ) -> None:
+        """``reading``: of the whole table, where it was read before."""
+        self.name, self.plan, self.registry = name, blueprint.plan, registry
+        self.blueprint = blueprint
+        self.dropped = self.plan.dropped
+        self.seed = self.plan.spec.seed
+        self.fixed = min(self.plan.spec.train.batch_size, len(table))  # rows of a forward whose bits must not vary
+        self.streams = without(streams, blueprint.left_out)
+        self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
+        self.reading = reading or Reading(self.plan, self.table, registry, blueprint.tokenizers)
+        self.feed = Feed(self.reading, self.streams, self.seed)
+        self.store = Store()
+        self.values: dict[str, list[str]] = blueprint.values  # of columns that rules read, also in samples elsewhere
+        self.weights: dict[str, Weights] = {}  # by owner
+        self.agents: dict[str, Agent] = {}
+        self.snapshots: dict[str, Agent] = {}
+        self.consensus: dict[str, Consensus] = {}
+        self.objectives: dict[int, Any] = {}  # by flow
+        self.made: dict[str, dict[str, int]] = {}  # forwards for a stage that has agents here, by stage and agent
+        self.passes: dict[tuple[str, str], int] = {}  # forwards of the last publication, by agent and stream
+        self.answering: dict[str, Callable[[], dict[str, Any]]] = {}  # by stage, what is answered ahead of its steps
+        self.answered: dict[str, dict[str, Any]] = {}  # the same, of the lesson that a stage goes on with
+        self.guesses: dict[str, Tensor] = {}
+        self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
+        self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
+        self.numbers: dict[tuple[str, int], Tensor] = {}  # of a column's values, by consensus and lane
+        self._threads = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first agent computes: what comes from elsewhere is put there."""
+        return next(iter(self.agents.values())).device
+
+    def threads(self, count: int) -> None:
+        """Use so many torch threads from here on."""
+        if count != self._threads:
+            torch.set_num_threads(count)
+            self._threads = count
+
+    def count(self, stage: str, agent: str, forwards: int) -> None:
+        """Add forwards that an agent made for a stage."""
+        if forwards:
+            made = self.made.setdefault(stage, {})
+            made[agent] = made.get(agent, 0) + forwards

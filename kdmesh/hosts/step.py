@@ -1,0 +1,41 @@
+"""What is known within one step on one host, and what a host tells of the steps that it ran."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from kdmesh.graph.steps import Op
+    from kdmesh.hosts.guard import Oddity
+    from kdmesh.hosts.loader import Batch
+    from kdmesh.hosts.ragged import Value
+    from kdmesh.signals import Signal
+
+SETTLED = "#settled"  # among what a forward gave: its logits as they are before anyone is updated
+
+
+class Frame:
+    """What is known within one step: batches, forwards, consensus."""
+
+    __slots__ = ("batches", "combined", "kept", "signals", "softened", "step", "values")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.batches: dict[int, Batch | None] = {}
+        self.values: dict[Op, Value] = {}
+        self.signals: dict[tuple[Op, str, bool, str], Signal] = {}
+        self.softened: dict[tuple[int, float], tuple[Signal, Signal]] = {}  # by the signal's id and the temperature
+        self.combined: dict[tuple[str, str | None], Signal | None] = {}
+        self.kept: dict[tuple[str, ...], Value] = {}
+
+
+class Report(NamedTuple):
+    """Of the steps that a host ran: mean losses by weights, and what is odd about answers in some of them."""
+
+    losses: dict[str, float]
+    odd: list[Oddity]
+
+
+def settled(value: Value) -> Value:
+    """What a forward gave, with logits as they were before anyone was updated: for who reads them later."""
+    return value[1].get(SETTLED, value[0]), value[1]

@@ -1,0 +1,246 @@
+"""The losses that reach one agent: one term per flow, in declared order."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from kdmesh.errors import RunFailed
+from kdmesh.hosts import build, guard, rules
+from kdmesh.signals import Signal
+from kdmesh.signals.crossing import LARGE
+from kdmesh.signals.lazy import Lazy, dense, narrowed
+from kdmesh.spec import Ramp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kdmesh.builtin.objectives._base import Objective
+    from kdmesh.graph.edges import Edge
+    from kdmesh.hosts.consensus import Consensus
+    from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.step import Frame
+
+
+class BrokenLoss(RunFailed):
+    """A loss that is not finite."""
+
+
+class Term:
+    """``weight * objective(own signal, target)`` of one flow; None in a step in which nothing is known yet."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        objective: Objective,
+        own: Callable[[Frame], Any],
+        inputs: Inputs,
+        temperature: float | None = None,
+    ) -> None:
+        """``temperature``: at which the signal's distribution serves several flows, see :func:`shared_targets`."""
+        self.edge, self.objective, self.own, self.inputs = edge, objective, own, inputs
+        self.fetch = inputs.fetcher(edge, edge.target)
+        self.factor = None if isinstance(edge.weight, Ramp) else edge.weight
+        self.forward = objective.forward  # no module hooks on the hot path
+        self.sound = False  # whether a loss was seen to be one
+        self.columns = build.columns(inputs.host, edge)
+        self.temperature = temperature
+        self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
+
+    def given(self, frame: Frame, source: str = "") -> dict[str, Tensor | None]:
+        """What else of the batch the objective is called with, about a source: by default the flow's."""
+        edge = self.edge
+        return (
+            self.inputs.facts(frame, edge.target, edge.stream, edge.needs, source or edge.source) if edge.needs else {}
+        )
+
+    def _shared(self, own: Any, signal: Signal) -> tuple[Any, Signal]:
+        """Both sides, of the columns that both have: softmax renormalises over these."""
+        if isinstance(self.columns, Tensor):
+            return dense(own)[..., self.columns], signal
+        assert self.columns is not None
+        value = signal.value if signal.form == "labels" else narrowed(signal.value, self.columns)
+        return narrowed(own, self.columns), Signal(value, signal.form, signal.weights)
+
+    def compute(self, own: Any, target: Any, form: str, weights: Tensor | None, given: dict[str, Any]) -> Tensor:
+        """The objective's loss, checked: what is wrong with one is wrong with the first."""
+        loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
+        if not self.sound or not isinstance(loss, Tensor):
+            self.sound = guard.refuse_loss(loss, own)
+        return loss
+
+    def blame(self, error: Exception, step: int) -> NoReturn:
+        """Raise, with whose objective it is, what it raised."""
+        assert self.edge.objective is not None
+        doing, where = f"to compute at step {step} on the flow {self.edge}", self.edge.where
+        self.inputs.host.registry.blame("objectives", self.edge.objective.name, error, doing, where)
+
+    def weight(self, frame: Frame) -> float:
+        """The flow's weight in this epoch of its lesson."""
+        if self.factor is not None:
+            return self.factor
+        assert isinstance(self.edge.weight, Ramp)
+        return self.edge.weight.at(self.inputs.epoch(frame, self.edge.target))
+
+    def __call__(self, frame: Frame) -> Tensor | None:
+        """The weighted loss, a scalar."""
+        signal = self.fetch(frame)
+        if signal is None:
+            return None
+        own = self.own(frame)
+        if self.columns is not None:
+            own, signal = self._shared(own, signal)
+        signal = _beside(own, signal)
+        self.seen = (own, signal)
+        if not len(own):
+            return None  # a batch in which nothing is asked
+        if self.temperature is not None and isinstance(own, Tensor):
+            signal = softened(frame, signal, own, self.temperature)
+        loss = self.compute(own, signal.value, signal.form, signal.weights, self.given(frame))
+        weight = self.factor if self.factor is not None else self.weight(frame)
+        return loss if weight == 1.0 else weight * loss
+
+
+def _beside(own: Any, signal: Signal) -> Signal:
+    """The signal, made where the own logits are: an objective need not know of such as are not."""
+    made = isinstance(signal.value, Lazy) and isinstance(own, Tensor) and own.numel() <= LARGE
+    return Signal(dense(signal.value), signal.form, signal.weights) if made else signal
+
+
+def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict[int, float]:
+    """By flow, the temperature at which its live source's distribution serves several flows to this host."""
+    readers: dict[tuple[Any, ...], list[int]] = {}
+    for edge in edges:
+        temperature = getattr(objectives.get(edge.id), "distribution", None)
+        if temperature is not None and edge.live and edge.form == edge.reads == "logits":
+            source = (edge.source, edge.stream, edge.what, edge.detach, edge.mode, edge.sees)
+            readers.setdefault((*source, temperature), []).append(edge.id)
+    return {flow: key[-1] for key, flows in readers.items() if len(flows) > 1 for flow in flows}
+
+
+def softened(frame: Frame, signal: Signal, own: Tensor, temperature: float) -> Signal:
+    """The signal's distribution in place of its logits, computed once for all who read it; itself if it differs.
+
+    It would where a gradient passes, where samples abstain, or where the objective first changes the precision.
+    """
+    value = signal.value
+    if not (isinstance(value, Tensor) and isinstance(own, Tensor)):
+        return signal  # logits that are not made yet
+    if value.requires_grad or signal.weights is not None or value.dtype != own.dtype or own.dtype.itemsize < 4:
+        return signal
+    known = frame.softened.get((id(signal), temperature))
+    if known is None:
+        probs = (value if temperature == 1.0 else value / temperature).softmax(-1)
+        known = frame.softened[id(signal), temperature] = signal, Signal(probs, "probs")  # keeps the id from reuse
+    return known[1]
+
+
+class SpreadTerm(Term):
+    """A term over a consensus in space `loss` or `gradient`: every member's loss, by the rule's coefficients."""
+
+    def __init__(
+        self, edge: Edge, objective: Objective, own: Callable[[Frame], Any], inputs: Inputs, consensus: Consensus
+    ) -> None:
+        super().__init__(edge, objective, own, inputs)
+        self.consensus = consensus
+        self.members = {e.id: inputs.fetcher(e, edge.target) for e in consensus.node.inputs}
+
+    def __call__(self, frame: Frame) -> Tensor | None:
+        """``weight * sum_m loss(own, member m, weights=coefficient_m)``, members in declared order."""
+        reader = self.edge.target
+        gathered = self.consensus.gather(reader, lambda edge: self.members[edge.id](frame))
+        if gathered is None:
+            return None
+        signals, present = gathered
+        own, node = self.own(frame), self.consensus.node
+        if not len(own):
+            return None
+        facts: dict[str, Any] = {"present": present}
+        if node.needs_labels:
+            facts["labels"] = self.inputs.labels(frame, node, reader)
+        if node.column:
+            facts["column"] = self.inputs.column(frame, reader, node)
+        if node.space == "gradient":
+            own = dense(own)
+            facts["gradients"] = self._gradients(frame, own, self.consensus.stack(signals), present)
+        facts |= self.consensus.given(lambda edge: self.members[edge.id](frame))
+        self.inputs.draw(frame, self.consensus, reader)
+        try:
+            weights = self.consensus.weigh(signals, facts)
+        except Exception as error:
+            rules.blame(self.inputs.host, node.name, error, f"at step {frame.step}")
+        total: Tensor | None = None
+        for edge, signal, weight in zip(node.members, signals, weights, strict=True):
+            if signal is None:
+                continue
+            mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
+            self.seen = mine, theirs = mine, _beside(mine, theirs)
+            rows = theirs.value if "spans" in self.edge.needs else mine
+            every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows
+            loss = self.compute(mine, theirs.value, "logits", every, self.given(frame, edge.source))
+            loss = loss if every is not None else loss * weight[0]
+            total = loss if total is None else total + loss
+        factor = self.weight(frame)
+        return total if total is None or factor == 1.0 else factor * total
+
+    def _gradients(self, frame: Frame, own: Tensor, stacked: Tensor, present: Tensor | None) -> Tensor:
+        """Each member's gradient of its loss at the own logits, ``[M, B, C]``."""
+        rows = []
+        for index, value in enumerate(stacked):
+            leaf = own.detach().requires_grad_()
+            weights = None if present is None else present[index].to(own.dtype)
+            loss = self.compute(leaf, value, "logits", weights, self.given(frame))
+            rows.append(torch.autograd.grad(loss, leaf)[0])
+        return torch.stack(rows)
+
+
+def refuse_broken(losses: list[tuple[Term, Tensor]], step: int) -> None:
+    """Raise for the first loss that is not finite, with the ranges of what it compared."""
+    for term, loss in losses:
+        value = float(loss.detach())
+        if math.isfinite(value):
+            continue
+        ranges, instead = "", "a smaller learning rate, `clip`, or another temperature; the last checkpoint is kept"
+        if term.seen is not None:
+            own, signal = term.seen
+            if ruled_out := _ruled_out(own, signal):
+                ranges = f"; the student's logits are -inf in {ruled_out} places where its target has mass"
+                instead = (
+                    "the same mask on the target (whole logits: top_k gives every column some of its tail), `labels` of"
+                    " the agent (the classes that it knows), no mask, or an objective that is finite there, such as jsd"
+                )
+            else:
+                ranges = f"; its own signal is {_range(own)}, the target {_range(signal.value)}"
+        raise BrokenLoss(
+            f"the loss became {value} at step {step} on the flow {term.edge}{ranges}",
+            where=f"agents.{term.edge.target}",
+            instead=instead,
+        )
+
+
+def _ruled_out(own: Tensor | Lazy, signal: Signal) -> int:
+    """In how many places of the first rows a label, or a target's mass, meets a logit of -inf; 0 where others broke."""
+    most = min(len(own), 256)
+    first = [v.detach().rows(0, most) if isinstance(v, Lazy) else v.detach()[:most] for v in (own, signal.value)]
+    logits, target = first
+    if signal.form == "hidden" or not bool((logits < math.inf).all()):  # NaN and inf: nobody has ruled anything out
+        return 0
+    never = logits == -math.inf
+    if signal.form == "labels":
+        return int(never.gather(1, target.clamp(0, never.shape[1] - 1)[:, None]).sum()) if target.dim() == 1 else 0
+    if target.shape != logits.shape:
+        return 0
+    return int((never & ((target.softmax(-1) if signal.form == "logits" else target) > 0)).sum())
+
+
+def _range(value: Tensor | Lazy) -> str:
+    if isinstance(value, Lazy):
+        value = value.detach().rows(0, min(len(value), 256))  # what is broken mostly is so everywhere
+    value = value.detach().float()
+    finite = value[value.isfinite()]
+    broken = value.numel() - finite.numel()
+    text = f"in [{finite.min().item():.4g}, {finite.max().item():.4g}]" if finite.numel() else "nowhere finite"
+    return f"{text} with {broken} values not finite" if broken else text

@@ -1,0 +1,162 @@
+"""Updates: sum the losses that reach a set of weights, go backward once, step.
+
+Weights between which gradients pass (`detach: false`, a trained consensus) are updated together from one backward.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from kdmesh.graph.edges import Edge
+from kdmesh.graph.steps import Op
+from kdmesh.hosts.terms import SpreadTerm, Term, refuse_broken, shared_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.step import Frame
+    from kdmesh.hosts.weights import Weights
+
+
+class Update:
+    """Compiles the `u` ops of one lesson on one host."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs, self.host = inputs, inputs.host
+        self._softens = shared_targets(inputs.plan.edges, self.host.objectives)
+        self.losses: dict[str, list[float]] = {}  # weights -> [sum of losses, steps] since the last report
+        self._groups = self._joined()
+
+    def _joined(self) -> dict[str, tuple[str, ...]]:
+        """The weights that update from one backward, by each of their names; declared order within a group."""
+        plan = self.host.plan
+        here = [name for name in self.host.weights if name in self.inputs.ends]
+        union = nx.utils.UnionFind(here)
+        through: dict[str, list[str]] = {}
+        for edge in plan.edges:
+            source = plan.owner.get(edge.source, edge.source)
+            if not edge.detach and edge.target in plan.consensus:
+                through.setdefault(edge.target, []).append(source)
+        for edge in self.inputs.plan.edges:
+            target = plan.owner.get(edge.target, edge.target)
+            source = plan.owner.get(edge.source, edge.source)
+            joined = {target}
+            if edge.source in plan.consensus:
+                if plan.consensus[edge.source].trained:
+                    joined.add(source)
+                if not edge.detach:
+                    joined.update(through.get(edge.source, ()))
+            elif not edge.detach:
+                joined.add(source)
+            joined &= set(here)
+            if len(joined) > 1:
+                union.union(*joined)
+        groups: dict[str, list[str]] = {}
+        for name in here:
+            groups.setdefault(union[name], []).append(name)
+        return {name: tuple(group) for group in groups.values() for name in group}
+
+    def compile(self, op: Op) -> Callable[[Frame], None] | None:
+        """The call of one update; within a joint group the last op does it for all."""
+        if op.node not in self.host.weights or op.node not in self.inputs.ends:
+            return None
+        weights = self.host.weights[op.node]
+        if weights.ema is not None:
+            leader = self.host.weights[self.host.plan.owner[weights.ema.of]]
+            return lambda frame: weights.follow(leader) if leader.updates != weights.updates else None
+        group = self._groups[op.node]
+        order = [other.node for other in self.inputs.plan.ops if other.kind == "u" and other.node in group]
+        if order[-1] != op.node:
+            return None
+        return self._descend([self.host.weights[name] for name in group])
+
+    def _terms(self, group: list[Weights]) -> list[Term]:
+        names = {weights.name for weights in group}
+        edges = [
+            edge
+            for edge in self.inputs.plan.edges
+            if edge.as_ == "target" and self.host.plan.owner.get(edge.target) in names
+        ]
+        return [self._term(edge) for edge in edges]
+
+    def _term(self, edge: Edge) -> Term:
+        own, what = Op("f", edge.target, edge.stream), edge.tap.to if edge.reads == "hidden" and edge.tap else ""
+
+        def value(frame: Frame) -> Tensor:
+            logits, taps = frame.values[own]
+            return taps[what] if what else logits
+
+        objective = self.host.objectives[edge.id]
+        consensus = self.host.consensus.get(edge.source)
+        if consensus is not None and consensus.node.space in ("loss", "gradient"):
+            return SpreadTerm(edge, objective, value, self.inputs, consensus)
+        return Term(edge, objective, value, self.inputs, self._softens.get(edge.id))
+
+    def _descend(self, group: list[Weights]) -> Callable[[Frame], None]:
+        """One gradient step over the sum of the group's terms, in declared order."""
+        terms = self._terms(group)
+        settings = group[0].settings
+        accumulate, threads, name = settings.accumulate, settings.threads, group[0].name
+        backward = group[0].backward
+        check_now = all(weights.settings.device == "cpu" for weights in group)
+        tally = self.losses.setdefault(name, [0.0, 0])
+        first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
+        shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
+
+        def descend(frame: Frame) -> None:
+            self.host.threads(threads)
+            total: Tensor | None = None
+            parts: list[tuple[Term, Tensor]] = []
+            for index, term in enumerate(terms):
+                try:
+                    loss = term(frame)
+                except Exception as error:
+                    term.blame(error, frame.step)
+                if loss is None:
+                    continue
+                if shares is not None:
+                    loss = loss * shares[index](frame.step)
+                parts.append((term, loss))
+                total = loss if total is None else total + loss
+            for weights in group:
+                weights.zero()
+            if total is not None:
+                if check_now or frame.step % 50 == 0 or frame.step == last - 1:  # reading it makes a GPU wait
+                    value = total.item()
+                    if value - value != 0:  # NaN or infinite
+                        refuse_broken(parts, frame.step)
+                    tally[0] += value
+                    tally[1] += 1
+                if total.requires_grad:
+                    backward(total)
+            if (frame.step - first) % accumulate == accumulate - 1 or frame.step == last - 1:
+                for weights in group:
+                    weights.step()
+
+        return descend
+
+    def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
+        """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""
+        lane, first = self.inputs.lane(term.edge.target, term.edge.stream), self.inputs.first
+        size, drop = self.inputs.settings.batch_size, self.inputs.settings.drop_last
+
+        def samples(step: int) -> int:
+            return lane.count(self.inputs.position(step, lane), size, drop)
+
+        def share(step: int) -> float:
+            start = first + (step - first) // accumulate * accumulate
+            return samples(step) / sum(samples(s) for s in range(start, min(start + accumulate, last)))
+
+        return share
+
+    def report(self) -> dict[str, float]:
+        """Mean loss of every group's first weights since the last report."""
+        out = {name: total / count for name, (total, count) in self.losses.items() if count}
+        for tally in self.losses.values():
+            tally[:] = [0.0, 0]
+        return out

@@ -1,0 +1,1 @@
+"""Where agents live: what each costs is measured, and an assignment solved."""

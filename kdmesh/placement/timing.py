@@ -1,0 +1,170 @@
+"""Time a few real steps of an agent on a clone, with few torch threads and with all. A run stays bit-equal."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from itertools import pairwise
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy, mse_loss
+
+from kdmesh.hosts.agent import Agent
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.modules import build
+from kdmesh.plugins import registry
+from kdmesh.signals.lazy import dense
+from kdmesh.streams.seeds import mix
+from kdmesh.streams.views import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.plan import Plan
+
+BUDGET = 2.0  # seconds in which everything is measured, though each thing at least once after a warm-up
+REPEATS = 20  # steps in each of so many turns, at most; the median of all is taken
+TURNS = 3
+
+
+class Pace(NamedTuple):
+    """Seconds of one batch: forward in eval mode, forward in training, backward, update."""
+
+    still: float
+    forward: float = 0.0
+    backward: float = 0.0
+    update: float = 0.0
+
+
+Paces = dict[str, tuple[Pace, Pace]]  # by agent: with its few threads, and with all
+
+
+def measure(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict[str, int], every: int) -> Paces:
+    """Time every agent; those that are alike only once. ``few``: threads of each, to be set against ``every``."""
+    like: dict[str, list[str]] = {}
+    for agent in plan.spec.agents:
+        like.setdefault(_likeness(plan, agent, modules, few[agent]), []).append(agent)
+    counts = sum(len({few[agents[0]], every}) for agents in like.values())
+    paces: Paces = {}
+    with _undisturbed():
+        for agents in like.values():
+            timed = _time(plan, found, modules, agents[0], (few[agents[0]], every), BUDGET / max(1, counts))
+            paces.update(dict.fromkeys(agents, timed))
+    return paces
+
+
+def trains(plan: Plan, agent: str) -> bool:
+    """Whether gradient descent moves an agent's weights."""
+    owner = plan.owner[agent]
+    return owner in plan.trainable and plan.spec.agents[owner].ema is None
+
+
+def _likeness(plan: Plan, agent: str, modules: dict[str, nn.Module], few: int) -> str:
+    """What the time depends on, as text."""
+    owner, spec = plan.owner[agent], plan.spec.agents[agent]
+    model = owner if owner in modules else plan.spec.agents[owner].model
+    kind = plan.train(agent).model_dump(include={"batch_size", "optimizer", "clip", "precision", "device"})
+    return f"{model!r} {spec.view!r} {spec.exit} {kind} {few} {trains(plan, agent)}"
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave the generators and the number of threads as they were."""
+    threads, state = torch.get_num_threads(), random.getstate()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(state)
+
+
+def _time(
+    plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str, counts: tuple[int, int], budget: float
+) -> tuple[Pace, Pace]:
+    clone, x, y, ids = _clone(plan, found, modules, agent)
+    learns, left = trains(plan, agent), dict.fromkeys(counts, budget)
+    taken: dict[int, list[Pace]] = {count: [] for count in counts}
+    for count in [*taken] * TURNS:  # in turns: what else the machine does is spread evenly
+        torch.set_num_threads(count)
+        steps, start = 0, perf_counter()
+        while steps < REPEATS and (left[count] > perf_counter() - start or not taken[count]):
+            taken[count].append(_step(clone, x, y, ids, learns))
+            steps += 1
+        left[count] -= perf_counter() - start
+    few, every = (taken[count][len(taken[count]) > 1 :] for count in counts)  # the first was a warm-up
+    return _median(few), _median(every)
+
+
+def _median(paces: list[Pace]) -> Pace:
+    return Pace(*(median(part) for part in zip(*paces, strict=True)))
+
+
+def _clone(plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str) -> tuple[Agent, Any, Tensor, Tensor]:
+    """An agent with weights of its own, and a real batch: samples, labels, ids."""
+    owner, settings, spec = plan.owner[agent], plan.train(agent), plan.spec.agents[agent]
+    table, offered = found.table, registry()
+    module = build(plan, owner, found.reading, offered, modules, settings.device)
+    weights = LocalWeights(owner, module, settings.model_copy(update={"schedule": None}))  # it may end before we do
+    if trains(plan, agent):
+        weights.start(1_000_000)
+    view = View(
+        [
+            offered.find("views", ref.name).make(ref.config, mix(0, "view", str(number)))
+            for number, ref in enumerate(spec.view.augment)
+        ],
+        spec.view.draws,
+    )
+    clone = Agent(agent, weights, view if spec.view.augment else None, spec.taps, exit=spec.exit)
+    ids = _rows(plan, found, agent)[: settings.batch_size]
+    x = found.reading.samples(agent, ids).to(clone.device)
+    y = table.y[ids] if table.y is not None else torch.zeros(len(ids), dtype=torch.int64)
+    if not isinstance(x, torch.Tensor) and plan.task.rows == "units":
+        y = x.targets
+    labels = spec.labels
+    return clone, x, (y if labels is None else y % len(labels)).to(clone.device), ids
+
+
+def _rows(plan: Plan, found: Checked, agent: str) -> Tensor:
+    """Samples that an agent sees."""
+    for edge in plan.edges:
+        if agent in (edge.source, edge.target):
+            stream = found.streams[edge.stream]
+            if stream.shards is None or agent in stream.shards:
+                return stream.rows_for(agent)
+    return torch.arange(len(found.table))
+
+
+def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
+    """One forward in eval mode and, for what learns, a training step; the seconds of each part."""
+    marks = [_now(clone)]
+    clone.module.eval()
+    clone.still(clone.see(x, ids, 0), len(x))
+    marks.append(_now(clone))
+    if not learns:
+        return Pace(marks[1] - marks[0])
+    clone.weights.train()
+    logits, _ = clone.forward(clone.see(x, ids, 0))
+    marks.append(_now(clone))
+    clone.weights.zero()
+    made = dense(logits).float()
+    loss = mse_loss(made, y) if y.is_floating_point() else cross_entropy(made, y)
+    loss.item()  # a run reads its losses too
+    loss.backward()
+    marks.append(_now(clone))
+    clone.weights.step()
+    marks.append(_now(clone))
+    return Pace(*(after - before for before, after in pairwise(marks)))
+
+
+def _now(clone: Agent) -> float:
+    if clone.device.type == "cuda":
+        torch.cuda.synchronize(clone.device)
+    return perf_counter()
