@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdmesh.builtin.consensus._base import Rule, normalised, present_of, silenced, uniform, weighted_sum
+from kdmesh.builtin.consensus._base import normalised, present_of, silenced, uniform
 from kdmesh.builtin.consensus.concat import Concat
 from kdmesh.builtin.consensus.confidence import Confidence
 from kdmesh.builtin.consensus.entropy import Entropy
@@ -15,6 +15,7 @@ from kdmesh.builtin.consensus.trimmed_mean import TrimmedMean
 from kdmesh.builtin.consensus.uhc import UHC
 from kdmesh.builtin.consensus.vote import Vote
 from kdmesh.builtin.consensus.weighted import Weighted
+from kdmesh.contracts.rule import Rule, weighted_sum
 
 __all__ = [
     "UHC",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdmesh.builtin.objectives._base import Objective, Tempered, batchmean, elementmean, refuse_form
+from kdmesh.builtin.objectives._base import Tempered, batchmean, elementmean, refuse_form
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, floored, kept, log_probs, possible, probs
 from kdmesh.builtin.objectives.aligned import Aligned
@@ -23,6 +23,7 @@ from kdmesh.builtin.objectives.skewed_kl import SkewedKL
 from kdmesh.builtin.objectives.skewed_reverse_kl import SkewedReverseKL
 from kdmesh.builtin.objectives.total_variation import TotalVariation
 from kdmesh.builtin.objectives.universal import Universal
+from kdmesh.contracts.objective import Objective
 
 __all__ = [
     "JSD",

@@ -5,7 +5,6 @@ Imports no torch: strategies run when a mesh is planned.
 
 from __future__ import annotations
 
-from kdmesh.builtin.strategies._base import Strategy
 from kdmesh.builtin.strategies._common import (
     LabelWeight,
     Names,
@@ -19,6 +18,7 @@ from kdmesh.builtin.strategies._common import (
     teaching,
 )
 from kdmesh.graph.canvas import Canvas
+from kdmesh.graph.strategy import Strategy
 from kdmesh.spec import (
     AgentSpec,
     ConsensusSpec,

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kdmesh.graph.plan import Plan
+    from kdmesh.graph.resources import Resources
     from kdmesh.hosts.source import Source
     from kdmesh.hosts.state import Blueprint
-    from kdmesh.placement.assign import Room
 
 
 class Backend(ABC):
@@ -23,7 +23,7 @@ class Backend(ABC):
 
     name: str
 
-    def room(self) -> Room | None:
+    def room(self) -> Resources | None:
         """What hosts may take of a cluster; None: what this machine has."""
         return None
 

@@ -32,7 +32,7 @@ from kdmesh.backends.processes import guard, marked, new_mark, sweep
 from kdmesh.backends.sequence import Missing, Tickets
 from kdmesh.backends.starting import SETTINGS, undisturbed
 from kdmesh.errors import HostLost, MeshError, RunFailed
-from kdmesh.placement.assign import Room
+from kdmesh.graph.resources import Resources
 from kdmesh.plugins import carried
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class RayBackend(Backend):
         versions = {name: found for name in ("kdmesh", "torch") if (found := worker.installed(name))}
         return [actor.meet.remote(os.getcwd(), code, versions) for actor in self._hosts.values()]
 
-    def room(self) -> Room | None:
+    def room(self) -> Resources | None:
         """What the cluster that is joined has, and its largest node; None on the embedded Ray."""
         if self.address is None:
             return None
@@ -128,7 +128,7 @@ class RayBackend(Backend):
         whole, nodes = ray.cluster_resources(), _nodes()
         largest = {unit: max((node.get(unit, 0.0) for node in nodes), default=0.0) for unit in ("CPU", "memory")}
         cpus, gpus = max(1, int(whole.get("CPU", 1))), whole.get("GPU", 0.0)
-        return Room(cpus, gpus, whole.get("memory", math.inf), max(1, int(largest["CPU"])), largest["memory"])
+        return Resources(cpus, gpus, whole.get("memory", math.inf), max(1, int(largest["CPU"])), largest["memory"])
 
     def _reserve(self, needs: dict[str, Need]) -> None:
         """On several nodes, reserve what new hosts take in one go, on as few nodes as can be."""

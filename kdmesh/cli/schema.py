@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print the schema."""
-    from kdmesh.spec.schema import json_schema
+    from kdmesh.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
     return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends import Session
 from kdmesh.engine import controls, results
 from kdmesh.engine.folder import Folder
-from kdmesh.engine.launch import prepare, run_once, told
+from kdmesh.engine.launch import prepare, run_once, tell_placed, told
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
 from kdmesh.engine.resume import asked, refuse_finished
@@ -95,7 +95,7 @@ class Experiment:
         self.progress = Progress(request.listeners, parts, log)
         with closing(self.progress.events):
             if len(self.seeds) > 1:
-                start.placed.tell(self.progress.events, start.folder)
+                tell_placed(start.placed, self.progress.events, start.folder)
             for seed in self.seeds:
                 made = self._attempt(seed_name(seed), partial(self._seed, seed, start))
                 if made is not None and request.controls:

@@ -107,7 +107,7 @@ def _train(
     if folder is not None:
         plan = plan.without([agent for drop in dropping.read(folder.root) for agent in drop["agents"]])
     started, extra = time.perf_counter(), None
-    ready.placed.tell(events, folder)
+    tell_placed(ready.placed, events, folder)
     for text in checked.notes:
         events.emit("note", text=text)
     with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
@@ -132,6 +132,14 @@ def _train(
         seconds = round(time.perf_counter() - started, 3)
         events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)
     return summary, folder, extra
+
+
+def tell_placed(placed: Placed, events: Events, folder: Folder | None) -> None:
+    """Tell where agents live and why, and keep the arithmetic with the run."""
+    if placed.lines:
+        events.emit("placed", hosts=placed.plan.hosts, lines=placed.lines)
+        if folder is not None and placed.facts:
+            folder.json("placement.json", placed.facts)
 
 
 def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[Blueprint, Source]:

@@ -2,7 +2,7 @@
 
 Half of a small model's update is that bookkeeping: hooks, profiling, sorting tensors by device. The kernels, their
 arguments and so every bit are those of ``step``: settings are read at every update, since schedules move not only the
-rate but momentum and betas too. `tests/agents/test_fused.py` compares the two.
+rate but momentum and betas too. `tests/hosts/test_fused.py` compares the two.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from kdmesh.spec import Ramp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kdmesh.builtin.objectives._base import Objective
+    from kdmesh.contracts.objective import Objective
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.inputs import Inputs

@@ -8,7 +8,7 @@ are spread over several processes are to be other forms, made in ``building.weig
   ``whole`` gather, ``load`` and ``resume`` scatter, ``sha256`` is that of the gathered state.
 
 A forward is a call of ``module``, so that layers can be hooked; hooks and buffers are the form's own business beyond.
-`tests/agents/test_weights_seam.py` trains meshes with a form whose module computes in another process.
+`tests/hosts/test_weights_seam.py` trains meshes with a form whose module computes in another process.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ import networkx as nx
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from kdmesh.graph.resources import Resources
+
 WIN = 0.05  # of the time: less is not worth a second process
 THREADS_WIN = 0.2  # of the time: less is not worth all threads; steps of a millisecond vary by as much
 UNROLLED = 4  # steps over which hosts that wait for each other are followed
@@ -56,17 +58,6 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Room:
-    """What there is: of everything, and of one node. Bytes of memory; infinite where it is not known."""
-
-    cpus: int
-    gpus: float = 0
-    memory: float = float("inf")
-    node_cpus: int = 0  # 0: one node has it all
-    node_memory: float = float("inf")
-
-
-@dataclass(frozen=True)
 class Problem:
     """``groups``: agents of which each set stays whole; ``waits``: which stages each stage waits for, in their order.
 
@@ -77,7 +68,7 @@ class Problem:
     groups: tuple[tuple[str, ...], ...]
     works: tuple[Work, ...]
     waits: Mapping[str, frozenset[str]]
-    room: Room
+    room: Resources
     threads: Mapping[str, int]
     all_threads: int | None = None
     memory: tuple[float, ...] = ()

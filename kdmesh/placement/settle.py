@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.hosts import parts, settled
-from kdmesh.placement.assign import THREADS_WIN, Answer, Model, Option, Problem, Room, solve
+from kdmesh.graph.resources import Resources
+from kdmesh.placement.assign import THREADS_WIN, Answer, Model, Option, Problem, solve
 from kdmesh.placement.sizes import GB, machine, memory, process
 from kdmesh.placement.timing import Paces, measure
 from kdmesh.placement.workload import problem
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from kdmesh.backends import Session
     from kdmesh.checks.checked import Checked
-    from kdmesh.engine.events import Events
-    from kdmesh.engine.folder import Folder
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
@@ -39,13 +38,6 @@ class Placed:
     lines: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def tell(self, events: Events, folder: Folder | None) -> None:
-        """Tell of it, and keep the arithmetic with the run."""
-        if self.lines:
-            events.emit("placed", hosts=self.plan.hosts, lines=self.lines)
-            if folder is not None and self.facts:
-                folder.json("placement.json", self.facts)
-
 
 def settle(plan: Plan, found: Checked, modules: dict[str, nn.Module], session: Session) -> Placed:
     """What a run does before it opens hosts."""
@@ -54,7 +46,7 @@ def settle(plan: Plan, found: Checked, modules: dict[str, nn.Module], session: S
     return resolve(plan, found, modules, room or machine(), inline)
 
 
-def _room(session: Session) -> Room | None:
+def _room(session: Session) -> Resources | None:
     """What a backend has for a run; RunFailed where it does not even answer that."""
     backend = session.backend
     try:
@@ -92,7 +84,7 @@ def choose_backend(
     return replace(placed, lines=[f"in this process: one host is fastest{why}; --backend ray starts Ray"])
 
 
-def resolve(plan: Plan, found: Checked, modules: dict[str, nn.Module], room: Room, inline: bool = False) -> Placed:
+def resolve(plan: Plan, found: Checked, modules: dict[str, nn.Module], room: Resources, inline: bool = False) -> Placed:
     """Settle hosts and threads. Inline everyone is together; elsewhere an open placement is measured.
 
     Raises MeshError where the agents need more than there is.
@@ -105,7 +97,7 @@ def resolve(plan: Plan, found: Checked, modules: dict[str, nn.Module], room: Roo
     several = len(parts(plan.spec, plan.edges, plan.owner, plan.consensus)) > 1
     spread = open_ and several and room.cpus > 1 and not inline
     if inline:  # whatever it takes is this process's own
-        room = Room(max(room.cpus, *few.values()), gpus=len(few))
+        room = Resources(max(room.cpus, *few.values()), gpus=len(few))
     else:
         _refuse_demands(plan, room)
         if not spread:
@@ -244,7 +236,7 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.3g}"
 
 
-def _refuse_demands(plan: Plan, room: Room) -> None:
+def _refuse_demands(plan: Plan, room: Resources) -> None:
     """Refuse hosts that ask for more CPUs or GPUs than there are."""
     given = plan.spec.placement if isinstance(plan.spec.placement, dict) else {}
     for unit, has in (("cpus", room.cpus), ("gpus", room.gpus)):
@@ -258,7 +250,7 @@ def _refuse_demands(plan: Plan, room: Room) -> None:
             )
 
 
-def _refuse_memory(plan: Plan, found: Checked, room: Room) -> None:
+def _refuse_memory(plan: Plan, found: Checked, room: Resources) -> None:
     """Refuse hosts whose processes, weights, gradients and optimisers take more memory than there is."""
     needs = [process(found) + memory(plan, found, agents) for agents in plan.hosts.values()]
     if sum(needs) > room.memory or max(needs) > room.node_memory:

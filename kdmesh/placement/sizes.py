@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.placement.assign import Room
+from kdmesh.graph.resources import Resources
 from kdmesh.placement.timing import trains
 from kdmesh.streams import room
 
@@ -25,10 +25,10 @@ GB = 2**30
 SHOWN = 4  # agents that a message names
 
 
-def machine() -> Room:
+def machine() -> Resources:
     """What this machine has for a run."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Room(cpus, torch.cuda.device_count(), float(room.memory()))
+    return Resources(cpus, torch.cuda.device_count(), float(room.memory()))
 
 
 def process(found: Checked) -> float:

@@ -8,7 +8,8 @@ from kdmesh.checks.budget import epoch_steps, lesson_steps
 from kdmesh.graph import hosts
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.graph.reach import behind
-from kdmesh.placement.assign import Problem, Rates, Room, Task, Work
+from kdmesh.graph.resources import Resources
+from kdmesh.placement.assign import Problem, Rates, Task, Work
 from kdmesh.placement.sizes import FLOAT, memory, process
 from kdmesh.placement.timing import trains
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def problem(
-    plan: Plan, found: Checked, paces: Paces, room: Room, threads: dict[str, int], every: int | None
+    plan: Plan, found: Checked, paces: Paces, room: Resources, threads: dict[str, int], every: int | None
 ) -> Problem:
     """What a placement is solved for. ``threads``: of each agent; ``every``: the other choice of `threads: auto`."""
     parts = hosts.parts(plan.spec, plan.edges, plan.owner, plan.consensus)

@@ -1,5 +1,5 @@
 """What crosses an edge."""
 
-from kdmesh.signals.signal import Signal
+from kdmesh.contracts.signal import Signal
 
 __all__ = ["Signal"]

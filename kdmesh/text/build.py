@@ -26,7 +26,7 @@ from kdmesh.text.source import (
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from kdmesh.builtin.models.offers import LoraSettings, PrefixSettings, TokenizerConfig
+    from kdmesh.text.settings import LoraSettings, PrefixSettings, TokenizerConfig
 
 
 def build(
@@ -57,7 +57,7 @@ def build(
 
     ``task``: classification, token_classification or language_modelling; ``vocabulary``: how many tokens its tokenizer
     has, ``pad`` and ``separator`` two of them; ``labels``: the names of the classes. The rest is
-    :class:`~kdmesh.builtin.models.offers.HfConfig`. With `meta` as default device, it has no weights. ``whole``: a
+    :class:`~kdmesh.text.settings.HfConfig`. With `meta` as default device, it has no weights. ``whole``: a
     folder that we wrote, whose weights are all there and all used; ``dtype`` may then be `auto`, as they were saved.
     Raises MeshError with paths that start at ``model.hf``.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from kdmesh.builtin.models.offers import LoraSettings, PrefixSettings
+    from kdmesh.text.settings import LoraSettings, PrefixSettings
 
 BYTES = 1 << 20  # of an adapter's settings
 

@@ -18,7 +18,7 @@ WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # what architectures call 
 def sizes(config: Any) -> tuple[int | None, int | None]:
     """Values of a row that the last layer maps, and how many outputs it maps it to; None: not known from settings.
 
-    ``config``: :class:`~kdmesh.builtin.models.offers.HfConfig`. A folder's config.json is read, a hub id is not asked.
+    ``config``: :class:`~kdmesh.text.settings.HfConfig`. A folder's config.json is read, a hub id is not asked.
     """
     settings: dict[str, Any] = {}
     if config.path is not None:

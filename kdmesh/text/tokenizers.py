@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-    from kdmesh.builtin.models.offers import HfConfig, TokenizerConfig
+    from kdmesh.text.settings import HfConfig, TokenizerConfig
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SPECIAL = [PAD, BOS, EOS, UNKNOWN]  # ids 0 to 3

@@ -9,8 +9,8 @@ import pytest
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.resources import Resources
 from kdmesh.placement import settle
-from kdmesh.placement.assign import Room
 from kdmesh.placement.timing import Pace
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -25,7 +25,7 @@ PEERS = {
 
 def chosen(monkeypatch: pytest.MonkeyPatch, cpus: int = 4, address: str | None = None, **fields: Any) -> Any:
     """The backend of a mesh on a machine of so many CPUs, and what is said of it."""
-    monkeypatch.setattr(settle, "machine", lambda: Room(cpus, 0, 2.0**40))
+    monkeypatch.setattr(settle, "machine", lambda: Resources(cpus, 0, 2.0**40))
     plan = make_plan(parse({**PEERS, **fields}), registry())
     session = Session(None, address)
     placed = settle.choose_backend(plan, examine(plan), {}, session, address)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule
+from kdmesh.contracts.rule import Rule
 from kdmesh.errors import RunFailed
 from kdmesh.offers import Config, ConsensusOffer, ObjectiveOffer, StrategyOffer
 from kdmesh.plugins import PluginRecord, registry

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdmesh.builtin.consensus._base import Rule
+from kdmesh.contracts.rule import Rule
 from kdmesh.engine.check import examine
 from kdmesh.errors import RunFailed
 from kdmesh.objectives import Objective

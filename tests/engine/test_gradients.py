@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdmesh.builtin.consensus._base import Rule, weighted_sum
+from kdmesh.contracts.rule import Rule, weighted_sum
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
 from kdmesh.offers import ConsensusOffer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.objectives._base import Objective
+from kdmesh.contracts.objective import Objective
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.engine.trial import STEPS

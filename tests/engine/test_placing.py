@@ -12,13 +12,13 @@ import torch
 import kdmesh
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
+from kdmesh.graph.resources import Resources
 from kdmesh.placement import settle, timing, workload
-from kdmesh.placement.assign import Room
 from kdmesh.placement.timing import Pace, measure
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import AUTO
 
-TWO = Room(2)
+TWO = Resources(2)
 FROZEN = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
 SLOW = Pace(0.02, 0.02, 0.03, 0.01)
 
@@ -42,7 +42,7 @@ def alone(mesh: Any, **fields: Any) -> Any:
     return made
 
 
-def resolved(made: Any, room: Room = TWO, inline: bool = False) -> settle.Placed:
+def resolved(made: Any, room: Resources = TWO, inline: bool = False) -> settle.Placed:
     plan = made.plan()
     return settle.resolve(plan, examine(plan, made._modules, made.table), made._modules, room, inline)
 
@@ -99,7 +99,7 @@ def test_inline_is_together_and_measures_nothing(mesh: Any, monkeypatch: pytest.
     monkeypatch.setattr(settle, "measure", None)
     placed = resolved(alone(mesh), inline=True)
     assert placed.plan.hosts == {"host0": ["a", "b"]} == placed.plan.spec.placement and not placed.lines
-    assert resolved(alone(mesh), Room(1)).plan.hosts == {"host0": ["a", "b"]}
+    assert resolved(alone(mesh), Resources(1)).plan.hosts == {"host0": ["a", "b"]}
 
 
 @pytest.mark.parametrize("inline", [True, False])
@@ -173,10 +173,10 @@ def test_memory_counts_gradients_and_what_the_optimiser_keeps(mesh: Any) -> None
 
 def test_what_needs_more_than_there_is_is_refused_with_the_numbers(mesh: Any, paced: Any) -> None:
     paced(SLOW)
-    small = Room(2, memory=3e8)
+    small = Resources(2, memory=3e8)
     assert resolved(alone(mesh), small).plan.hosts == {"host0": ["a", "b"]}  # two processes do not fit
     with pytest.raises(MeshError, match=r"nothing fits: the agents take 0\.26 GB on one host .* there are 0\.19 GB"):
-        resolved(alone(mesh), Room(2, memory=2e8))
+        resolved(alone(mesh), Resources(2, memory=2e8))
     with pytest.raises(
         MeshError, match=r"the hosts take 0\.53 GB of memory \(host0 0\.26, host1 0\.26\), and there are 0\.28"
     ):

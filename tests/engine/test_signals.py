@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import kdmesh
-from kdmesh.builtin.consensus._base import Rule
+from kdmesh.contracts.rule import Rule
 from kdmesh.errors import MeshError
 from kdmesh.offers import Config, ConsensusOffer, SignalOffer
 from kdmesh.plugins import registry

@@ -13,10 +13,10 @@ import kdmesh
 from kdmesh.engine.check import check, examine
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.resources import Resources
 from kdmesh.hosts import bounds
 from kdmesh.hosts.bounds import bounded
 from kdmesh.placement import sizes
-from kdmesh.placement.assign import Room
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.text.source import make_config, read_config
@@ -41,7 +41,7 @@ def room(monkeypatch):
     """Give this machine so many bytes of memory."""
 
     def give(memory):
-        monkeypatch.setattr(sizes, "machine", lambda: Room(2, 0, memory))
+        monkeypatch.setattr(sizes, "machine", lambda: Resources(2, 0, memory))
 
     return give
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdmesh.builtin.objectives._base import Objective
+from kdmesh.contracts.objective import Objective
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.modules import known_classes

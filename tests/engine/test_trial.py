@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdmesh.builtin.consensus._base import Rule
 from kdmesh.checks.checked import Checked
+from kdmesh.contracts.rule import Rule
 from kdmesh.engine import trial
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdmesh.placement.assign import WIN, Model, Problem, Rates, Room, Task, Work, solve
+from kdmesh.graph.resources import Resources
+from kdmesh.placement.assign import WIN, Model, Problem, Rates, Task, Work, solve
 
 
 def task(agent, ms, *after, sends=2560, every=None):
@@ -18,7 +19,7 @@ def task(agent, ms, *after, sends=2560, every=None):
 def made(works, agents, cpus=2, **more):
     groups = tuple((agent,) for agent in agents)
     waits = {work.stage: frozenset() for work in works}
-    given = {"groups": groups, "waits": waits, "room": Room(cpus), "threads": dict.fromkeys(agents, 1)}
+    given = {"groups": groups, "waits": waits, "room": Resources(cpus), "threads": dict.fromkeys(agents, 1)}
     return Problem(works=tuple(works), **{**given, "rates": Rates(crowd=1), **more})
 
 
@@ -107,11 +108,11 @@ def test_publications_of_several_sources_are_made_at_the_same_time():
 
 def test_what_has_no_room_is_not_placed():
     problem = made([peers(60)], "ab", memory=(3e9, 3e9), process=1e9)
-    assert solve(replace(problem, room=Room(2, memory=7e9))).chosen.hosts == 1
-    assert solve(replace(problem, room=Room(2, memory=6e9))) is None
-    assert solve(replace(problem, room=Room(2, memory=9e9, node_cpus=1, node_memory=4e9))).chosen.hosts == 2
+    assert solve(replace(problem, room=Resources(2, memory=7e9))).chosen.hosts == 1
+    assert solve(replace(problem, room=Resources(2, memory=6e9))) is None
+    assert solve(replace(problem, room=Resources(2, memory=9e9, node_cpus=1, node_memory=4e9))).chosen.hosts == 2
     assert solve(replace(problem, on_gpu=frozenset("ab"))) is None
-    assert solve(replace(problem, on_gpu=frozenset("ab"), room=Room(2, gpus=1))).chosen.hosts == 1
+    assert solve(replace(problem, on_gpu=frozenset("ab"), room=Resources(2, gpus=1))).chosen.hosts == 1
 
 
 @st.composite
@@ -133,7 +134,7 @@ def problems(draw):
     waits = {stage: frozenset(draw(st.sets(st.sampled_from(stages[:at])))) if at else frozenset()
              for at, stage in enumerate(stages)}  # fmt: skip
     return Problem(
-        tuple(groups), tuple(works), waits, Room(draw(st.integers(1, 4))), dict.fromkeys(agents, 1),
+        tuple(groups), tuple(works), waits, Resources(draw(st.integers(1, 4))), dict.fromkeys(agents, 1),
         draw(st.sampled_from([None, 2])),
     )  # fmt: skip
 

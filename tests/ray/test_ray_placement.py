@@ -14,10 +14,10 @@ from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.resources import Resources
 from kdmesh.hosts.source import Source
 from kdmesh.hosts.state import Blueprint
 from kdmesh.placement import settle
-from kdmesh.placement.assign import Room
 from kdmesh.placement.timing import Pace
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -43,7 +43,7 @@ def shas(backend, seen, **fields):
 def test_auto_gives_the_weights_of_inline_wherever_it_places(monkeypatch, seconds, hosts):
     pace = Pace(seconds, seconds, seconds, seconds)
     monkeypatch.setattr(settle, "_known", {})
-    monkeypatch.setattr(settle, "machine", lambda: Room(2))
+    monkeypatch.setattr(settle, "machine", lambda: Resources(2))
     monkeypatch.setattr(settle, "measure", lambda plan, *_: dict.fromkeys(plan.spec.agents, (pace, pace)))
     seen = []
     found = shas("ray", seen)

@@ -123,6 +123,6 @@ def test_a_name_that_passes_is_one_file_and_what_is_advised_passes(name):
 
 
 def test_the_schema_tells_editors_the_form():
-    from kdmesh.spec.schema import json_schema
+    from kdmesh.schema import json_schema
 
     assert json_schema()["properties"]["name"]["pattern"] == FORM

@@ -16,9 +16,9 @@ from kdmesh.offers import (
     ViewOffer,
 )
 from kdmesh.plugins import Registry
+from kdmesh.schema import json_schema
 from kdmesh.spec import ObjectiveRef
 from kdmesh.spec.read import bundled, parse
-from kdmesh.spec.schema import json_schema
 from kdmesh.spec.yaml12 import load
 
 

@@ -6,9 +6,10 @@ import functools
 
 import torch
 
-from kdmesh.builtin.models.offers import MODELS, HfConfig, TokenizerConfig
+from kdmesh.builtin.models.offers import MODELS
 from kdmesh.streams.tokens import Encoded, Row
 from kdmesh.text import tokenizers
+from kdmesh.text.settings import HfConfig, TokenizerConfig
 
 HF = next(offer for offer in MODELS if offer.name == "hf")
 TEXTS = ["the cat sat on the mat", "a dog ran\nafter the cat", "who is it that sat on a dog?", "Zwölf Boxkämpfer …"] * 3

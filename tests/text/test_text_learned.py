@@ -14,11 +14,11 @@ from text_meshes import bert, classified, modelled, write
 from transformers import AutoModelForSequenceClassification
 
 import kdmesh
-from kdmesh.builtin.models.offers import TokenizerConfig
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
 from kdmesh.streams.contents import Keys
 from kdmesh.streams.learned import in_header
+from kdmesh.text.settings import TokenizerConfig
 from kdmesh.text.tokenizers import make
 
 

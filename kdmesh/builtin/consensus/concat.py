@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule
 from kdmesh.builtin.consensus._partial import joined, known
+from kdmesh.contracts.rule import Rule
 
 
 class Concat(Rule):

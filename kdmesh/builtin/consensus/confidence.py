@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, complement, label_losses, present_of
+from kdmesh.builtin.consensus._base import complement, label_losses, present_of
+from kdmesh.contracts.rule import Rule
 
 
 class Confidence(Rule):

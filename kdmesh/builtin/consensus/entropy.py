@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, complement, present_of, silenced
+from kdmesh.builtin.consensus._base import complement, present_of, silenced
+from kdmesh.contracts.rule import Rule
 
 
 class Entropy(Rule):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, normalised, present_of, silenced, uniform, weighted_sum
+from kdmesh.builtin.consensus._base import normalised, present_of, silenced, uniform
 from kdmesh.builtin.consensus.offers import GeometricMedianConfig
+from kdmesh.contracts.rule import Rule, weighted_sum
 from kdmesh.spec.settings import checked_by
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, label_losses, silenced
+from kdmesh.builtin.consensus._base import label_losses, silenced
+from kdmesh.contracts.rule import Rule
 
 
 class LowestCE(Rule):

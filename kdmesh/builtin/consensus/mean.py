@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, uniform
+from kdmesh.builtin.consensus._base import uniform
+from kdmesh.contracts.rule import Rule
 
 
 class Mean(Rule):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, normalised
+from kdmesh.builtin.consensus._base import normalised
 from kdmesh.builtin.consensus._trim import trimmed
+from kdmesh.contracts.rule import Rule
 
 
 class Median(Rule):

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, present_of, uniform, weighted_sum
+from kdmesh.builtin.consensus._base import present_of, uniform
 from kdmesh.builtin.consensus.offers import RouteConfig
+from kdmesh.contracts.rule import Rule, weighted_sum
 from kdmesh.errors import MeshError, nearest
 from kdmesh.spec.settings import checked_by
 

@@ -10,9 +10,10 @@ from math import floor
 
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, normalised
+from kdmesh.builtin.consensus._base import normalised
 from kdmesh.builtin.consensus._trim import trimmed
 from kdmesh.builtin.consensus.offers import TrimmedMeanConfig
+from kdmesh.contracts.rule import Rule
 from kdmesh.spec.settings import checked_by
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, normalised
+from kdmesh.builtin.consensus._base import normalised
 from kdmesh.builtin.consensus._partial import joined, known
 from kdmesh.builtin.consensus.offers import UHCConfig
+from kdmesh.contracts.rule import Rule
 from kdmesh.spec.settings import checked_by
 
 FLOOR = 1e-30  # least probability of a class that a source knows: keeps the optimum finite

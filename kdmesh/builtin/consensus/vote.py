@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmesh.builtin.consensus._base import Rule, normalised, present_of
+from kdmesh.builtin.consensus._base import normalised, present_of
+from kdmesh.contracts.rule import Rule
 
 
 class Vote(Rule):

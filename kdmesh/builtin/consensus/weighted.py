@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.consensus._base import Rule, present_of
+from kdmesh.builtin.consensus._base import present_of
 from kdmesh.builtin.consensus.offers import WeightedConfig
+from kdmesh.contracts.rule import Rule
 from kdmesh.errors import MeshError
 from kdmesh.spec.settings import checked_by
 

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.objectives._base import Objective, refuse_form
+from kdmesh.builtin.objectives._base import refuse_form
 from kdmesh.builtin.objectives._numerics import floored, log_probs, possible, tempered
 from kdmesh.builtin.objectives._spans import Counted, compared, grouped, picked, spans_of
 from kdmesh.builtin.objectives.offers import TemperedConfig
+from kdmesh.contracts.objective import Objective
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec.settings import checked_by
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.objectives._base import Objective, batchmean, refuse_form
+from kdmesh.builtin.objectives._base import batchmean, refuse_form
 from kdmesh.builtin.objectives._rows import comparable_rows
+from kdmesh.contracts.objective import Objective
 
 
 class AttentionKL(Objective):

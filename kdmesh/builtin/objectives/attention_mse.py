@@ -8,8 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmesh.builtin.objectives._base import Objective, batchmean, refuse_form
+from kdmesh.builtin.objectives._base import batchmean, refuse_form
 from kdmesh.builtin.objectives._rows import comparable_rows
+from kdmesh.contracts.objective import Objective
 
 
 class AttentionMSE(Objective):

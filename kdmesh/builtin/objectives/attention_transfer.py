@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmesh.builtin.objectives._base import Objective, elementmean, refuse_form
+from kdmesh.builtin.objectives._base import elementmean, refuse_form
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, same_size
 from kdmesh.builtin.objectives.offers import AttentionConfig
+from kdmesh.contracts.objective import Objective
 from kdmesh.spec.settings import checked_by
 
 

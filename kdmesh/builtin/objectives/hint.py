@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdmesh.builtin.objectives._base import Objective, elementmean, refuse_form
+from kdmesh.builtin.objectives._base import elementmean, refuse_form
 from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, kept, same_size
 from kdmesh.builtin.objectives.offers import HintConfig
+from kdmesh.contracts.objective import Objective
 from kdmesh.spec.settings import checked_by
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.objectives._base import Objective, batchmean, refuse_form
+from kdmesh.builtin.objectives._base import batchmean, refuse_form
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept
 from kdmesh.builtin.objectives.info_nce import relevance
+from kdmesh.contracts.objective import Objective
 
 
 class InBatch(Objective):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.objectives._base import Objective, batchmean, refuse_form
+from kdmesh.builtin.objectives._base import batchmean, refuse_form
 from kdmesh.builtin.objectives._numerics import comparable
+from kdmesh.contracts.objective import Objective
 
 
 class InfoNCE(Objective):

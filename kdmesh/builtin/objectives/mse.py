@@ -8,10 +8,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmesh.builtin.objectives._base import Objective, batchmean, elementmean, refuse_form
+from kdmesh.builtin.objectives._base import batchmean, elementmean, refuse_form
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import comparable
 from kdmesh.builtin.objectives.offers import DistanceConfig
+from kdmesh.contracts.objective import Objective
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec.settings import checked_by
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdmesh.builtin.objectives._base import Objective, refuse_form
+from kdmesh.builtin.objectives._base import refuse_form
 from kdmesh.builtin.objectives._numerics import probs
 from kdmesh.builtin.objectives._spans import Counted, compared, paired, picked, spans_of
 from kdmesh.builtin.objectives.offers import UniversalConfig
+from kdmesh.contracts.objective import Objective
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec.settings import checked_by
 

@@ -1,0 +1,60 @@
+"""The interface of a consensus rule: the engine calls nothing else, and it works in anyone's own loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Rule(nn.Module):
+    """Combine M sources into one signal.
+
+    ``forward(values, *, logits, labels=None, present=None) -> [B, C]``
+
+    - ``values [M, B, C]``: what is combined, in the consensus' space: ``softmax(z / T)`` in space `probs`, raw logits
+      in space `logits`. In space `probs` the result is a distribution (non-negative, sums to 1); whoever owns a rule
+      sets ``rule.space``, which decides whether the result is normalised, and ``rule.temperature``, the T.
+    - ``logits [M, B, C]``: the sources' raw logits, for rules that weigh by them (entropy, confidence), at T = 1. For
+      rules whose offer says ``partial``, classes that a source does not know have ``-inf`` there.
+    - ``labels [B]`` int64, for rules whose offer says ``needs_labels``; else None.
+    - ``present [M, B]`` bool or None: which sources answered. Absent ones have no say, whatever their values; the rest
+      is renormalised. Where no source is present the row is anything finite (the engine gives it weight 0).
+
+    Sources are combined in declared order by an explicit left-to-right sum, so results do not depend on placement.
+    Inputs are never changed in place. State, if any, lives in buffers (`state_dict`), trained weights in parameters.
+    """
+
+    space: str = "probs"
+    temperature: float = 1.0
+
+    def setup(self, sources: tuple[str, ...], classes: int, inputs: tuple[torch.Size, ...]) -> None:
+        """Build what depends on the mesh. Called once, before training, seeded.
+
+        ``sources``: the names of the combined, in their order; ``inputs``: the shapes, without the batch axis, of what
+        flows `as: input`, for rules whose offer says ``inputs``. Such a rule is called with ``inputs=[...]``, for each
+        such flow a tensor ``[B, ...]``, or None where nothing was published. A `per_target` rule is called with
+        ``target``, the reader's name.
+        """
+
+    def forward(
+        self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
+    ) -> Tensor:
+        """Combine the sources; the default is the weighted sum by :meth:`weights`."""
+        weights = self.weights(logits, labels=labels, present=present)
+        return weighted_sum(values, weights)
+
+    def weights(self, logits: Tensor, *, labels: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        """Return one weight per source and sample ``[M, B]``, non-negative and summing to 1 over M (over the present).
+
+        Spaces `loss` and `gradient` use these as coefficients of the per-source losses. Rules that are no weighted sum
+        do not have this method and do not offer those spaces.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no weighted sum")  # by design: see the docstring
+
+
+def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
+    """Sum ``values [M, B, C]`` by ``weights [M, B]`` from the first source to the last; weight 0 silences NaN too."""
+    total = torch.zeros_like(values[0])
+    for value, weight in zip(values, weights[..., None], strict=True):
+        total = total + torch.where(weight != 0, value, 0.0) * weight  # masked first: 0 * NaN spoils gradients too
+    return total
