@@ -20,7 +20,7 @@ SIGNALS: dict[str, dict[str, Any]] = {
     "votes": {"objective": "ce", "signal": "votes"},
     "hidden": {"objective": "hint", "tap": "layers.0"},
 }
-UNREAD = ("judge", "save")  # for measuring and for checkpoints
+UNREAD = ("evaluate_consensus", "save")  # for measuring and for checkpoints
 
 
 class Made(Done):

@@ -11,10 +11,10 @@ import flow_mesh as flow
 
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
-from kdmesh.graph.fragment import Segment
+from kdmesh.graph.fragment import Fragment
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
 
 CALLS = 400
@@ -49,7 +49,7 @@ def empty(ray: Session, mesh: dict, data: Any, calls: int, runs: int) -> Iterato
     plan = make_plan(flow.placed(mesh, "spread"), registry())
     found = examine(plan, None, data)
     backend, (stage,) = ray.backend, plan.stages
-    backend.open(Blueprint(plan, {}, found.shapes, False), Source(data))
+    backend.open(HostConfig(plan, {}, found.shapes, False), Source(data))
     hosts, ends = list(plan.hosts), {"t": 1, "s": 1}
     for host in hosts:
         backend.get(
@@ -74,4 +74,4 @@ def empty(ray: Session, mesh: dict, data: Any, calls: int, runs: int) -> Iterato
 
 def idle(backend: Any, host: str, stage: str, *needs: Any) -> Any:
     """Submit a segment without ops."""
-    return backend.call(host, "run", Segment(host, stage, 0), *needs, results=2)
+    return backend.call(host, "run", Fragment(host, stage, 0), *needs, results=2)

@@ -74,7 +74,7 @@ def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
     yield from heard
     yield heard
     yield turn
-    judged = Call(0, work.alone["judge"], spoken, hosts, size, work.more_of("judge", hosts))
+    judged = Call(0, work.alone["evaluate_consensus"], spoken, hosts, size, work.more_of("evaluate_consensus", hosts))
     yield judged
     yield [judged]
     yield turn

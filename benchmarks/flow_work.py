@@ -32,7 +32,7 @@ BATCH, ROUND = 16, 32  # samples; steps of a lesson of a round
 ROUNDS = {"cnn": 3, "mlp": 5}  # old checkpoints are removed from the second round on
 COMPUTES = "main", "first", "between", "last", "own", "digest", "publish"  # forwards and updates
 REST = 0.002  # seconds that a host waits before a call, here as on Ray: its caches are cold then
-GROWS = "between", "last", "digest", "receive", "judge", "save", "keep", "turn"  # with the number of hosts
+GROWS = "between", "last", "digest", "receive", "evaluate_consensus", "save", "keep", "turn"  # with the number of hosts
 
 
 class Timed(InlineBackend):

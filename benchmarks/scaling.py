@@ -52,7 +52,7 @@ WAITS = {"wake": "a host wakes so much later", "pushed": "the driver goes on so 
 TOLD = {
     "ensemble": ("main", "first", "last"),
     "mutual": ("first", "between", "last"),
-    "rounds": ("own", "publish", "receive", "judge", "digest", "save", "keep", "turn"),
+    "rounds": ("own", "publish", "receive", "evaluate_consensus", "digest", "save", "keep", "turn"),
 }
 SAID = {
     ("driver", "submit"): "the driver's submissions",

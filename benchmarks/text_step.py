@@ -44,7 +44,7 @@ from kdmesh.graph.program import MAIN
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.memory import keep_memory
 from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
@@ -208,7 +208,7 @@ class Mesh:
         plan = make_plan(parse(mesh_of(case)), registry())
         checked = examine(plan, {}, texts(case))
         backend = InlineBackend()
-        backend.open(Blueprint(plan, {}, checked.shapes, False, checked.reading.files()), Source(checked.table))
+        backend.open(HostConfig(plan, {}, checked.shapes, False, checked.reading.files()), Source(checked.table))
         self.host: Host = next(iter(backend.hosts.values()))
         (stage,) = (stage for stage in plan.stages if stage.weights)
         self.stage, updates = stage.name, (case.blocks + 1) * case.steps
@@ -224,13 +224,13 @@ class Mesh:
 
     def hand(self, case: Case) -> Hand:
         """The loop by hand from the same start, over the same batches."""
-        lane = self.host.feed.lane("train", self.learners[0], torch.device("cpu"))
+        shard = self.host.loader.shard("train", self.learners[0], torch.device("cpu"))
         numbers = range((case.blocks + 1) * case.steps)
-        order = [lane.batch(number, case.batch, True).at for number in numbers]
-        whole = lane.x.whole()
+        order = [shard.batch(number, case.batch, True).at for number in numbers]
+        whole = shard.x.whole()
         samples = [row[:length].clone() for row, length in zip(whole.ids, whole.lengths.tolist(), strict=True)]
         nets = {name: agent.module.net for name, agent in self.host.agents.items()}
-        return Hand(case, nets, samples, order, lane.x.pad)
+        return Hand(case, nets, samples, order, shard.x.pad)
 
 
 def row(case: Case) -> tuple[str, bool]:

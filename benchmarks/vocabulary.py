@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from kdmesh.builtin.objectives import _chunked
 from kdmesh.hosts.memory import keep_memory
 from kdmesh.objectives import JSD, ForwardKL, ReverseKL, SkewedKL
-from kdmesh.signals.lazy import Combined, Projected
+from kdmesh.signals.lazy import FactoredLogits, MixedLogits
 
 WORDS, TOKENS, STUDENT, TEACHER = 151_936, 512, 256, 512
 CASES = {  # objective, teachers
@@ -69,8 +69,8 @@ class Case:
             own, others = F.linear(*self.student), [F.linear(*teacher) for teacher in self.teachers]
             target = others[0] if len(others) == 1 else mixed(others)
         else:
-            own, lazies = Projected(*self.student), [Projected(*teacher) for teacher in self.teachers]
-            target = lazies[0] if len(lazies) == 1 else Combined(lazies, mixed)
+            own, lazies = FactoredLogits(*self.student), [FactoredLogits(*teacher) for teacher in self.teachers]
+            target = lazies[0] if len(lazies) == 1 else MixedLogits(lazies, mixed)
         loss = self.objective.forward(own, target, form=self.form)
         loss.backward()
         return loss.item()

@@ -43,6 +43,6 @@ def figures(seed: int) -> dict[str, float]:
     found = {name: 100 * agent.metrics["test"]["accuracy"] for name, agent in result.agents.items()}
     for name in ("rest-hard", "rest-soft-4"):
         with torch.no_grad():
-            guesses = result[name].module(table.x[omitted]).argmax(1)
-        found[f"{name}, class {OMITTED}"] = 100 * (guesses == OMITTED).float().mean().item()
+            predictions = result[name].module(table.x[omitted]).argmax(1)
+        found[f"{name}, class {OMITTED}"] = 100 * (predictions == OMITTED).float().mean().item()
     return found

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.resources import Resources
     from kdmesh.hosts.source import Source
-    from kdmesh.hosts.state import Blueprint
+    from kdmesh.hosts.state import HostConfig
 
 
 class Backend(ABC):
@@ -28,7 +28,7 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def open(self, blueprint: Blueprint, source: Source) -> None:
+    def open(self, config: HostConfig, source: Source) -> None:
         """Build every host of the plan; those of the run before are given up."""
 
     @abstractmethod

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import Backend
 from kdmesh.hosts.host import Host
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ class InlineBackend(Backend):
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
 
-    def open(self, blueprint: Blueprint, source: Source) -> None:
+    def open(self, config: HostConfig, source: Source) -> None:
         """Build the hosts, which share one copy of the data."""
-        table, streams = source.load(blueprint.plan)
-        self.hosts = {name: Host(name, blueprint, table, streams, registry()) for name in blueprint.plan.hosts}
+        table, streams = source.load(config.plan)
+        self.hosts = {name: Host(name, config, table, streams, registry()) for name in config.plan.hosts}
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Run the call."""

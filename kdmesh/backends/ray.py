@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.source import Source
-    from kdmesh.hosts.state import Blueprint
+    from kdmesh.hosts.state import HostConfig
 
 STARTING = 600.0  # seconds that hosts may take to come up, on a cluster that is busy with others' work
 JOINING = 5.0  # seconds in which a cluster must answer
@@ -65,7 +65,7 @@ class RayBackend(Backend):
         self.address, self.patience = address, progress_timeout or None
         self._last: dict[str, Any] = {}  # host -> the handle of its newest call
         self._tickets = Tickets()
-        self._opened: tuple[Blueprint, Source] | None = None
+        self._opened: tuple[HostConfig, Source] | None = None
         self._hosts: dict[str, Any] = {}
         self._names: dict[str, str] = {}  # actor id -> host
         self._workers: dict[Need, list[Any]] = defaultdict(list)
@@ -77,10 +77,10 @@ class RayBackend(Backend):
         self._guard: Popen[bytes] | None = None
         self._folder: str | None = None
 
-    def open(self, blueprint: Blueprint, source: Source) -> None:
+    def open(self, config: HostConfig, source: Source) -> None:
         """Start Ray if need be, and build all hosts at the same time."""
-        self._opened = (blueprint, source)
-        needs = needs_of(blueprint.plan)
+        self._opened = (config, source)
+        needs = needs_of(config.plan)
         cpus = math.ceil(sum(need.cpus for need in needs.values()))
         own = self._owned and ray.is_initialized()
         if own and (_broken() or ray.cluster_resources().get("CPU", 0) < cpus):
@@ -94,14 +94,14 @@ class RayBackend(Backend):
         self.lost()  # an actor may have died since the run before
         _fits(needs)
         self._reserve(needs)
-        send_along(blueprint.modules.values())
+        send_along(config.modules.values())
         idle = {need: list(workers) for need, workers in self._workers.items()}
         self._hosts = {name: idle[need].pop() if idle.get(need) else self._start(*need) for name, need in needs.items()}
         self._names = {actor._actor_id.hex(): name for name, actor in self._hosts.items()}
-        shared, data = ray.put(blueprint), ray.put(source) if source.streams is None else None
+        shared, data = ray.put(config), ray.put(source) if source.streams is None else None
         met, number = self._meet(), self._tickets.renew()
         opened = [
-            actor.open.remote(name, number, shared, data or ray.put(source.of(name, blueprint.plan)))
+            actor.open.remote(name, number, shared, data or ray.put(source.of(name, config.plan)))
             for name, actor in self._hosts.items()
         ]
         if len(ray.wait(opened, num_returns=len(opened), timeout=STARTING)[0]) < len(opened):
@@ -259,9 +259,9 @@ class RayBackend(Backend):
         What was queued changes nothing any more: what a host was is given up as it is opened.
         """
         assert self._opened is not None
-        blueprint, source = self._opened
+        config, source = self._opened
         try:
-            self.open(replace(blueprint, plan=plan), source)
+            self.open(replace(config, plan=plan), source)
         except RunFailed:
             raise
         except MeshError as error:  # the input was right when the run began

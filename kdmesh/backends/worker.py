@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from kdmesh.hosts.source import Source
-    from kdmesh.hosts.state import Blueprint
+    from kdmesh.hosts.state import HostConfig
 
 
 class Worker:
@@ -51,7 +51,7 @@ class Worker:
             self._plugins = None
         return ""
 
-    def open(self, name: str, incarnation: int, blueprint: Blueprint, source: Source) -> None:
+    def open(self, name: str, incarnation: int, config: HostConfig, source: Source) -> None:
         """Build the host; the one before is given up first. An error a user can mend says on which node it is."""
         from kdmesh.backends.sequence import Gate
         from kdmesh.errors import MeshError
@@ -62,8 +62,8 @@ class Worker:
         self.host, self.gate = None, Gate(name, incarnation)
         keep_memory()
         try:
-            table, streams = source.load(blueprint.plan)
-            self.host = Host(name, blueprint, table, streams, registry())
+            table, streams = source.load(config.plan)
+            self.host = Host(name, config, table, streams, registry())
         except MeshError as error:
             error.what += f" ({name}, on {here()})"
             raise

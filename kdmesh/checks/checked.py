@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.hosts.rehearsal import Kind
     from kdmesh.hosts.standing import Given
     from kdmesh.streams.stream import Stream
@@ -26,7 +26,7 @@ class Checked:
 
     table: Table
     streams: dict[str, Stream]
-    reading: Reading
+    reading: Preprocessor
     left_out: torch.Tensor | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     held: dict[str, tuple[int, int]] = field(default_factory=dict)  # bytes by owner: of weights, of those that train

@@ -21,14 +21,14 @@ from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard
 from kdmesh.hosts.modes import held
 from kdmesh.hosts.modules import build, load_weights, origin, output
-from kdmesh.hosts.preprocessing import Reading
+from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.hosts.rehearsal import kinds_of, rehearse
 from kdmesh.hosts.source import Source
 from kdmesh.hosts.standing import Given
 from kdmesh.hosts.taps import Taps
 from kdmesh.placement import sizes
 from kdmesh.plugins import registry
-from kdmesh.signals.lazy import Lazy, Projected, apart, dense
+from kdmesh.signals.lazy import FactoredLogits, Lazy, dense, leaves
 from kdmesh.spec.code import told
 from kdmesh.streams.remarks import leaks, remarks
 
@@ -74,7 +74,7 @@ def examine(
     """
     refuse_unrun(plan, registry())
     table, streams = Source(table).load(plan)
-    found = Checked(table, streams, Reading(plan, table, registry(), None, texts.learnable(streams)))
+    found = Checked(table, streams, Preprocessor(plan, table, registry(), None, texts.learnable(streams)))
     labels.refuse(plan, found.table)
     texts.read(plan, found)
     _streams(plan, found)
@@ -170,7 +170,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             if ends.gave(logits):
                 found.mark(notes.ends_in_softmax(agent))
                 found.softmaxes.add(agent)
-            width = logits.hidden.shape[1] if isinstance(logits, Projected) else 0
+            width = logits.hidden.shape[1] if isinstance(logits, FactoredLogits) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
             known[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
@@ -235,7 +235,7 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                 guard.refuse_signal(value, rows, None)
                 found.shapes[agent, edge.what] = value.shape[1:]
                 if isinstance(value, Lazy):
-                    found.numbers[agent, edge.what] = sum(part[:1].numel() for part in apart(value))
+                    found.numbers[agent, edge.what] = sum(part[:1].numel() for part in leaves(value))
             except MeshError as error:
                 error.where = error.where or f"{edge.where}.signal"
                 raise

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine import dropping, notes
-from kdmesh.engine.publisher import Supply, sources
+from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.engine.roles import roles
 from kdmesh.graph.fragments import homes
 from kdmesh.hosts.guard import SOFTENED
@@ -57,7 +57,7 @@ class RunContext:
 
     def __post_init__(self) -> None:
         self.seed = self.plan.spec.seed
-        self.supply = Supply(self.plan, self.backend)
+        self.supply = Publisher(self.plan, self.backend)
         self.roles = roles(self.plan)
         self.host_of = self.plan.host_of
         self.pausing = False
@@ -103,9 +103,11 @@ class RunContext:
                 self.odd.add(oddity)
                 self.events.emit("note", text=notes.on_answers(oddity))
 
-    def judge(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
+    def evaluate_consensus(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""
         said = {source: whats for source, whats in sources(self.plan, name).items() if source in self.host_of}
         handles = [self.supply.publication(source, stream, whats) for source, whats in said.items()]
-        (found,) = yield [self.backend.call(self.plan.judge(name), "judge", name, stream, [], *handles)]
+        (found,) = yield [
+            self.backend.call(self.plan.evaluator(name), "evaluate_consensus", name, stream, [], *handles)
+        ]
         return found

@@ -26,7 +26,7 @@ from kdmesh.files import reason, remedy, write
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.source import Source, digest
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.placement.settle import choose_backend, settle, threaded
 from kdmesh.plugins import registry
 
@@ -142,11 +142,11 @@ def tell_placed(placed: Placed, events: Events, folder: Folder | None) -> None:
             folder.json("placement.json", placed.facts)
 
 
-def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[Blueprint, Source]:
+def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConfig, Source]:
     """What the hosts are built from, and where they have the data from."""
     private = any(stream.private for stream in checked.streams.values())
     sent = private or checked.table.x.nbytes <= SENT  # where samples are private, no host reads those of others
-    blueprint = Blueprint(
+    config = HostConfig(
         plan,
         request.modules,
         checked.shapes,
@@ -156,7 +156,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[Blueprin
         checked.learned,
         distinct(plan, checked.table),
     )
-    return blueprint, Source(
+    return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,
         "" if sent else _expected(request, checked),
         checked.streams if private else None,

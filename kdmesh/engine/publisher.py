@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Outlet:
+class Subscription:
     """What readers keep of one source: on which stream, what (see `Edge.what`), and the hosts that read it."""
 
     source: str
@@ -29,7 +29,7 @@ class Outlet:
     consensus: set[str] = field(default_factory=set)
 
 
-class Supply:
+class Publisher:
     """Knows who reads what from the store, and passes handles from the source's host to the readers'."""
 
     def __init__(self, plan: Plan, backend: Backend) -> None:
@@ -43,19 +43,19 @@ class Supply:
         self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, what, host) of those
         self._outlets = {stage.name: self._find(stage) for stage in plan.stages}
 
-    def outlets(self, stage: Stage) -> list[Outlet]:
+    def outlets(self, stage: Stage) -> list[Subscription]:
         """What a stage's readers keep."""
         return self._outlets[stage.name]
 
-    def _find(self, stage: Stage) -> list[Outlet]:
-        found: dict[tuple[str, str, str, str], Outlet] = {}
+    def _find(self, stage: Stage) -> list[Subscription]:
+        found: dict[tuple[str, str, str, str], Subscription] = {}
         edges: dict[int, Edge] = {edge.id: edge for lesson in stage.lessons.values() for edge in lesson.edges}
         for edge in edges.values():
             for stored, through in behind(edge, self.plan.consensus) if edge.target in self.host_of else ():
                 if stored.live or stored.source not in self.host_of:
                     continue
                 key = (stored.source, self.base(stored.stream), str(stored.stale), str(stored.refresh))
-                outlet = found.setdefault(key, Outlet(*key))
+                outlet = found.setdefault(key, Subscription(*key))
                 host = self.host_of[edge.target]
                 if host not in outlet.hosts:
                     outlet.hosts.append(host)
@@ -80,7 +80,7 @@ class Supply:
             if outlet.stale == "publish":
                 self._first((outlet.source, outlet.stream), set(outlet.whats))
 
-    def _before(self, stage: Stage) -> list[Outlet]:
+    def _before(self, stage: Stage) -> list[Subscription]:
         return [o for o in self.outlets(stage) if o.refresh == "once" or o.source not in stage.agents]
 
     def _first(self, key: tuple[str, str], wanted: set[str]) -> bool:
@@ -112,7 +112,7 @@ class Supply:
         """A handle of what an agent says on a stream as it is now, for measuring."""
         return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(whats), True)
 
-    def _send(self, outlets: list[Outlet], again: bool, stage: str = "") -> list[Any]:
+    def _send(self, outlets: list[Subscription], again: bool, stage: str = "") -> list[Any]:
         """All publish, and then all read: a host that waits for another's publication would not make its own."""
         call, handles = self.backend.call, []
         mail: dict[str, list[Any]] = {}  # by host
@@ -126,7 +126,7 @@ class Supply:
                 mail.setdefault(host, []).extend(made)
         return handles + [call(host, "receive", *parts) for host, parts in mail.items()]
 
-    def _made(self, outlet: Outlet, again: bool, stage: str) -> tuple[list[str], list[Any]]:
+    def _made(self, outlet: Subscription, again: bool, stage: str) -> tuple[list[str], list[Any]]:
         """The hosts that lack what is published, and its handles."""
         home, call = self.host_of[outlet.source], self.backend.call
         own = self.plan.spec.streams.get(outlet.stream)

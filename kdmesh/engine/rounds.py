@@ -42,8 +42,10 @@ class Rounds:
             own = [source for source in members if source in self.stage.agents]
             latest = self.run.supply.latest
             handles = [latest[source, node.stream] for source in members if (source, node.stream) in latest]
-            host = self.run.plan.judge(name)
-            (self.heard[name],) = yield [self.run.backend.call(host, "judge", name, node.stream, own, *handles)]
+            host = self.run.plan.evaluator(name)
+            (self.heard[name],) = yield [
+                self.run.backend.call(host, "evaluate_consensus", name, node.stream, own, *handles)
+            ]
 
     def after(self, number: int) -> Generator[list[Any], Any, str]:
         """Record the round; returns why the repetition should end, or nothing."""
@@ -52,7 +54,7 @@ class Rounds:
         for name, heard in self.heard.items():
             consensus[name] = scalars(heard["quality"])
             if "validation" in self.run.checked.streams:
-                judged = yield from self.run.judge(name, "validation")
+                judged = yield from self.run.evaluate_consensus(name, "validation")
                 consensus[name] = scalars(judged["quality"]) or consensus[name]
         first: dict[str, Any] = next(iter(self.heard.values()), {})
         metrics = {

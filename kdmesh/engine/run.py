@@ -15,7 +15,7 @@ from kdmesh.engine import dropping, notes
 from kdmesh.engine.context import RunContext
 from kdmesh.engine.events import LOG, progressed
 from kdmesh.engine.home import Paused
-from kdmesh.engine.publisher import Supply
+from kdmesh.engine.publisher import Publisher
 from kdmesh.engine.stage import StageRun
 from kdmesh.engine.summary import summarise
 from kdmesh.errors import HostLost, MeshError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.plan import Stage
     from kdmesh.hosts.source import Source
-    from kdmesh.hosts.state import Blueprint
+    from kdmesh.hosts.state import HostConfig
 
 TRIES = 3  # times that hosts may be lost with no checkpoint written in between
 
@@ -39,10 +39,10 @@ class Run(RunContext):
     stages: dict[str, StageRun] = field(default_factory=dict, init=False)
     _done: set[str] = field(default_factory=set, init=False)
 
-    def open(self, blueprint: Blueprint, source: Source) -> None:
+    def open(self, config: HostConfig, source: Source) -> None:
         """Build every host, and anew where one is lost meanwhile."""
         try:
-            self.backend.open(blueprint, source)
+            self.backend.open(config, source)
         except HostLost as lost:
             self._rebuild(lost)
 
@@ -125,7 +125,7 @@ class Run(RunContext):
     def _restore(self, steps: dict[str, int]) -> Generator[list[Any], Any, None]:
         """Take every stage back to its last sound checkpoint; the hosts are new."""
         assert self.checkpoints is not None
-        self.supply = Supply(self.plan, self.backend)
+        self.supply = Publisher(self.plan, self.backend)
         self.stages, self.records, self._done = {}, {}, set()
         for stage in self.plan.stages:
             hosts = self.hosts(stage)
@@ -220,8 +220,8 @@ class Run(RunContext):
                 agents[agent][stream] = values
                 if stream == "test":
                     self.evaluated("", agent, stream, None, values)
-            for name in filter(self.plan.judge, consensus):
-                judged = yield from self.judge(name, stream)
+            for name in filter(self.plan.evaluator, consensus):
+                judged = yield from self.evaluate_consensus(name, stream)
                 consensus[name]["metrics"][stream] = judged["quality"]
                 consensus[name]["oracle"] = judged["oracle"]
         described: dict[str, dict[str, Any]] = {}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from kdmesh.engine.home import StageHome
-    from kdmesh.engine.publisher import Outlet
+    from kdmesh.engine.publisher import Subscription
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Lesson
     from kdmesh.hosts.step import Report
@@ -190,7 +190,7 @@ class Teaching:
             if outlet.refresh.endswith(" steps") and offset % self._period(outlet) == 0:
                 yield from self.home.publish(self.run.supply.due(self.stage, outlet.refresh, [outlet.source]))
 
-    def _period(self, outlet: Outlet) -> int:
+    def _period(self, outlet: Subscription) -> int:
         """Micro-batches of so many updates of the source's weights."""
         return int(outlet.refresh.split()[0]) * self.plan.train(outlet.source).accumulate
 

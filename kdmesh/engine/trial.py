@@ -15,14 +15,14 @@ import torch
 
 from kdmesh.backends.inline import Done, InlineBackend
 from kdmesh.checks.budget import lesson_steps, planned_updates
-from kdmesh.engine.publisher import Supply, sources
+from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.fragments import whole
 from kdmesh.hosts import guard, measure
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.standing import Given, StandIn
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.hosts.terms import BrokenLoss
 from kdmesh.plugins import registry
 from kdmesh.streams.stream import without
@@ -166,7 +166,7 @@ def _stand_ins(plan: Plan, found: Checked) -> dict[str, Any]:
 def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     """Two steps of every lesson, a checkpoint of every stage, and every consensus measured."""
     streams = found.streams if rows is None else _streams(found, rows)
-    blueprint = Blueprint(
+    config = HostConfig(
         plan,
         _stand_ins(plan, found),
         found.shapes,
@@ -174,9 +174,9 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         values=distinct(plan, found.table),
     )
     backend = _Here()
-    host = Host(HOST, blueprint, found.table, streams, registry(), found.reading)
+    host = Host(HOST, config, found.table, streams, registry(), found.reading)
     backend.hosts = {HOST: host}
-    supply = Supply(plan, backend)
+    supply = Publisher(plan, backend)
     for stage in plan.stages:
         host.start(stage.name, planned_updates(plan, found, stage))
         supply.once(stage)
@@ -199,12 +199,14 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
             host.evaluate(name, stream)
         for name in plan.consensus:
             said = sources(plan, name).items()
-            host.judge(name, stream, [], *(supply.publication(source, stream, whats).value for source, whats in said))
+            host.evaluate_consensus(
+                name, stream, [], *(supply.publication(source, stream, whats).value for source, whats in said)
+            )
     for agent in host.agents.values():
         measure.reports(host, agent)
 
 
-def _lesson(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, supply: Supply) -> None:
+def _lesson(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, supply: Publisher) -> None:
     """Two steps of a line of a stage's program, after each of which everyone publishes who ever does."""
     agents, consensus = plan.spec.agents, plan.consensus
     moved = [name for name in stage.weights if name in consensus or agents[name].ema is not None]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Segment:
+class Fragment:
     """``needs``: the numbers of the segments whose exports it reads; ``complete``: the steps that end in it."""
 
     host: str

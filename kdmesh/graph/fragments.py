@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.graph.fragment import Segment
+from kdmesh.graph.fragment import Fragment
 from kdmesh.graph.reach import consensus_from
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from kdmesh.graph.steps import Lesson, Op
 
 
-def whole(host: str, stage: str, first: int, last: int) -> list[Segment]:
+def whole(host: str, stage: str, first: int, last: int) -> list[Fragment]:
     """A stretch that one host runs alone."""
-    return [Segment(host, stage, 0, [(step, None) for step in range(first, last)], complete=range(first, last))]
+    return [Fragment(host, stage, 0, [(step, None) for step in range(first, last)], complete=range(first, last))]
 
 
 def homes(plan: Plan, lesson: Lesson) -> dict[Op, list[str]]:
@@ -41,7 +41,7 @@ def homes(plan: Plan, lesson: Lesson) -> dict[Op, list[str]]:
     return out
 
 
-def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[Segment]:
+def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[Fragment]:
     """Unroll steps ``first .. last - 1`` and cut them into segments, in an order in which they may be submitted."""
     home = homes(plan, lesson)
     lost = {op for op, names in home.items() if not names}
@@ -50,10 +50,10 @@ def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[S
         return whole(hosts[0], stage, first, last)
     crossing = {op: _readers(op, lesson, home) for op in lesson.ops}
     level = dict.fromkeys(hosts, 0)
-    segments: dict[tuple[str, int], Segment] = {}
+    segments: dict[tuple[str, int], Fragment] = {}
     for step in range(first, last):
-        made: dict[tuple[Op, str], Segment] = {}
-        ends: dict[str, Segment] = {}
+        made: dict[tuple[Op, str], Fragment] = {}
+        ends: dict[str, Fragment] = {}
         for op in lesson.ops:
             for host in home[op]:
                 abroad = [
@@ -63,7 +63,7 @@ def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[S
                 ]
                 level[host] = max([level[host], *(segment.level + 1 for segment in abroad)])
                 key = (host, level[host])
-                segment = segments.setdefault(key, Segment(host, stage, level[host], complete=set()))
+                segment = segments.setdefault(key, Fragment(host, stage, level[host], complete=set()))
                 if not segment.steps or segment.steps[-1][0] != step:
                     segment.steps.append((step, []))
                 ops = segment.steps[-1][1]
@@ -92,7 +92,7 @@ def _readers(op: Op, lesson: Lesson, home: dict[Op, list[str]]) -> set[str]:
     return {host for after, before in lesson.after.items() if op in before for host in home[after]}
 
 
-def _wire(ordered: list[Segment], lesson: Lesson, home: dict[Op, list[str]]) -> None:
+def _wire(ordered: list[Fragment], lesson: Lesson, home: dict[Op, list[str]]) -> None:
     """Note for each segment which earlier ones' exports it reads."""
     exporter = {
         (step, op): number

@@ -84,7 +84,7 @@ class Plan:
         """A stage by its name."""
         return next(stage for stage in self.stages if stage.name == name)
 
-    def judge(self, consensus: str) -> str:
+    def evaluator(self, consensus: str) -> str:
         """The host that measures a consensus: its first reader's, else its first source's; "" if all were dropped."""
         node, host_of = self.consensus[consensus], self.host_of
         ends = [edge.target for edge in node.readers] + [edge.source for edge in node.inputs]

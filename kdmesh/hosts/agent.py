@@ -12,7 +12,7 @@ from kdmesh.hosts import ragged
 from kdmesh.hosts.modules import output
 from kdmesh.hosts.ragged import Value
 from kdmesh.hosts.taps import Taps
-from kdmesh.signals.lazy import Lazy, again, apart, joined
+from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
 from kdmesh.streams.tokens import starts_of
 
 if TYPE_CHECKING:
@@ -139,14 +139,14 @@ class Agent:
         per = self.per(name)
         return None if per == "samples" else starts_of(x.counts if per == "units" else x.lengths)
 
-    def still(self, x: Any, fixed: int, names: tuple[str, ...] = ()) -> Value:
+    def inference(self, x: Any, fixed: int, names: tuple[str, ...] = ()) -> Value:
         """Forward in eval mode without gradient, in padded batches of one fixed size.
 
         A linear layer's rows change with the batch size, so this is what makes a live answer and a stored one, and
         answers for different batches, equal bit for bit.
         """
         if not isinstance(x, Tensor):
-            return ragged.still(self, x, fixed, names)
+            return ragged.inference(self, x, fixed, names)
         if len(x) == fixed and not self.module.training:  # the usual case in a step
             with torch.no_grad():
                 return self.forward(x, names)
@@ -164,7 +164,10 @@ class Agent:
                 parts.append(
                     (
                         logits[:size],
-                        {name: again(value, [part[:size] for part in apart(value)]) for name, value in values.items()},
+                        {
+                            name: rebuild(value, [part[:size] for part in leaves(value)])
+                            for name, value in values.items()
+                        },
                     )
                 )
         if training:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.inputs import Inputs
-    from kdmesh.hosts.loader import Lane
+    from kdmesh.hosts.loader import ShardView
     from kdmesh.hosts.ragged import Value
 
 STEPS = 16  # that an agent which does not change answers together; as many more may fill up its shapes
 TOKENS = 2**13  # of these steps: what is remembered of them stays small
 
 
-def answers_ahead(inputs: Inputs, agent: Agent, lane: Lane, names: tuple[str, ...]) -> Ahead | None:
+def answers_ahead(inputs: Inputs, agent: Agent, shard: ShardView, names: tuple[str, ...]) -> Ahead | None:
     """What answers for several steps of a lesson at once; None where the agent may change, or sees no texts as such.
 
     Nor where it makes wide logits, or a signal of such: those of several steps would fill memory.
@@ -33,14 +33,14 @@ def answers_ahead(inputs: Inputs, agent: Agent, lane: Lane, names: tuple[str, ..
     moves = plan.owner[agent.name] in plan.trainable or agent.weights.ema is not None
     made = not getattr(agent.module, "projects", False) or not all(map(agent.layer, names))
     wide = made and plan.task.outputs == "vocabulary"
-    if moves or wide or agent.view is not None or not isinstance(lane.x, Encoded):
+    if moves or wide or agent.view is not None or not isinstance(shard.x, Encoded):
         return None
     size, drop, last = inputs.settings.batch_size, inputs.settings.drop_last, max(inputs.ends.values())
 
     def batches(step: int) -> list[Tensor]:
-        return lane.ahead(inputs.position(step, lane), size, drop, min(2 * STEPS, last - step))
+        return shard.ahead(inputs.position(step, shard), size, drop, min(2 * STEPS, last - step))
 
-    return Ahead(agent, lane.x, inputs.host.fixed, names, batches)
+    return Ahead(agent, shard.x, inputs.host.fixed, names, batches)
 
 
 class Ahead:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def weights(host: HostState, owner: str) -> Weights:
     """A set of weights, as it begins: seeded, read from a file, or like those that it starts like."""
     spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
-    given = host.blueprint.modules
+    given = host.config.modules
     module = build(host.plan, owner, host.reading, host.registry, given, settings.device)
     first = origin(host.plan, owner)
     if (path := host.plan.spec.agents[first].weights) is not None:
@@ -48,7 +48,7 @@ def weights(host: HostState, owner: str) -> Weights:
 def old_weights(host: HostState, owner: str) -> Weights:
     """A set of weights like an owner's that does not change, to take old ones."""
     settings = host.plan.train(owner)
-    module = build(host.plan, owner, host.reading, host.registry, host.blueprint.modules, settings.device)
+    module = build(host.plan, owner, host.reading, host.registry, host.config.modules, settings.device)
     return LocalWeights(owner, module.eval().requires_grad_(False), settings)
 
 
@@ -102,7 +102,7 @@ def view(host: HostState, agent: str, number: int) -> Any:
     ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
     offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
     try:
-        call, strict = offer.make(ref.config, seed), host.blueprint.strict
+        call, strict = offer.make(ref.config, seed), host.config.strict
     except Exception as error:
         host.registry.blame("views", ref.name, error, f"to be made for {agent}", where)
     if offer.factory.startswith(guard.OURS):
@@ -128,8 +128,8 @@ def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
     Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
     """
     assert edge.made is not None
-    offer, strict = host.registry.find("signals", edge.made.name), host.blueprint.strict
-    make, shape = offer.make(edge.made.config), host.blueprint.shapes.get((edge.source, edge.what))
+    offer, strict = host.registry.find("signals", edge.made.name), host.config.strict
+    make, shape = offer.make(edge.made.config), host.config.shapes.get((edge.source, edge.what))
     ours = offer.factory.startswith(guard.OURS)
 
     def made(value: Tensor | Lazy) -> Tensor | Lazy:
@@ -167,7 +167,7 @@ def _shapes(host: HostState, edge: Edge) -> tuple[torch.Size, torch.Size]:
     known = outputs(host, edge.target) if edge.classes is None else torch.Size([len(edge.classes)])
     own = known
     if edge.reads == "hidden" and edge.tap is not None:
-        own = host.blueprint.shapes[edge.target, edge.tap.to]
+        own = host.config.shapes[edge.target, edge.tap.to]
     if edge.source in host.plan.owner:
         return own, sent(host, edge)
     if "spans" in edge.needs and edge.source in host.plan.consensus:
@@ -177,14 +177,14 @@ def _shapes(host: HostState, edge: Edge) -> tuple[torch.Size, torch.Size]:
 
 def sent(host: HostState, edge: Edge) -> torch.Size:
     """The shape, without the batch axis, of what an agent sends on an edge."""
-    return host.blueprint.shapes[edge.source, edge.what] if edge.what else outputs(host, edge.source)
+    return host.config.shapes[edge.source, edge.what] if edge.what else outputs(host, edge.source)
 
 
 def outputs(host: HostState, agent: str) -> torch.Size:
     """The shape of an agent's logits without the batch axis."""
     labels = host.plan.spec.agents[agent].labels
-    if (agent, "") in host.blueprint.shapes:
-        return host.blueprint.shapes[agent, ""]
+    if (agent, "") in host.config.shapes:
+        return host.config.shapes[agent, ""]
     return torch.Size([host.plan.answers.outputs(host.table) if labels is None else len(labels)])
 
 
@@ -214,7 +214,7 @@ def consensus(host: HostState) -> dict[str, Consensus]:
         return found[node.name]
 
     for node in host.plan.consensus.values():
-        if any(edge.target in host.agents for edge in node.readers) or host.plan.judge(node.name) == host.name:
+        if any(edge.target in host.agents for edge in node.readers) or host.plan.evaluator(node.name) == host.name:
             add(node)
     return found
 
@@ -224,7 +224,7 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     with guard.seeded(mix(host.seed, "consensus", node.name)):
         config, where = host.registry.check("consensus", node.rule.name, node.rule.config), f"consensus.{node.name}"
         try:
-            made = Consensus(node, config.model_dump(), host.blueprint.strict)
+            made = Consensus(node, config.model_dump(), host.config.strict)
         except Exception as error:
             host.registry.blame("consensus", node.rule.name, error, "to be made", where)
         return _set_up(host, node, made)

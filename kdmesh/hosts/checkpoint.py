@@ -66,9 +66,9 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
         if agent in plan.agents:
             for key, value in snapshot.weights.state().items():
                 keep(value, "snapshot", agent, key)
-    for memory, guesses in host.guesses.items():
+    for memory, predictions in host.predictions.items():
         if _reads(host, stage, memory.partition(":")[0]):
-            keep(guesses, "guesses", memory)
+            keep(predictions, "predictions", memory)
     names, text = part_names(host.name), json.dumps(facts, sort_keys=True)
     if folder is None:
         return dict(zip(names, (safetensors.torch.save(tensors), text.encode()), strict=True))
@@ -130,7 +130,7 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     for agent in {name[0] for name in found.get("snapshot", {})}:
         state = {key[1]: value for key, value in found["snapshot"].items() if key[0] == agent}
         take_snapshot(host, agent, {key: pack((value, {})) for key, value in state.items()})
-    host.guesses.update((memory, value.to(device)) for (memory,), value in found.get("guesses", {}).items())
+    host.predictions.update((memory, value.to(device)) for (memory,), value in found.get("predictions", {}).items())
 
 
 def _weights(weights: Weights, keep: Any) -> dict[str, Any]:

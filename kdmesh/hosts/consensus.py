@@ -14,7 +14,7 @@ from kdmesh.hosts import guard
 from kdmesh.imports import import_path
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
-from kdmesh.signals.lazy import Combined, Lazy, apart, dense, narrowed
+from kdmesh.signals.lazy import Lazy, MixedLogits, dense, leaves, narrowed
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Consensus:
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self._tables: dict[str | None, tuple[int, Signal | None]] = {}
 
-    def apart(self) -> Consensus:
+    def eval_copy(self) -> Consensus:
         """The same with a copy of its rule, in eval mode: what is asked of it moves no state of this one."""
         other = copy.copy(self)
         other.rule = copy.deepcopy(self.rule).eval()
@@ -51,12 +51,12 @@ class Consensus:
     def variant(self, reader: str | None) -> str | None:
         """For whom it differs: the reader, under leave-one-out or a per-target rule, its own or nested; else nobody."""
         node = self.node
-        apart = (
+        leaves = (
             node.per_target
             or (not node.include_self and reader is not None and any(edge.source == reader for edge in node.members))
             or any(inner.variant(reader) is not None for inner in self.nested)
         )
-        return reader if apart else None
+        return reader if leaves else None
 
     def gather(
         self, reader: str | None, fetch: Callable[[Edge], Signal | None]
@@ -144,7 +144,7 @@ class Consensus:
             with guard.seeded(mix(seed, where.start if isinstance(where, slice) else fingerprint(where))):
                 return self._now(torch.stack(rows), here)
 
-        return Combined(known, make)
+        return MixedLogits(known, make)
 
     def _own(self, facts: dict[str, Any], members: int) -> dict[str, Any]:
         """Labels by the columns of members that all know the same classes; nobody speaks about samples of others."""
@@ -209,10 +209,10 @@ def fingerprint(*values: Tensor | Lazy | None) -> str:
     """A text that depends on every bit of some values and on nothing else."""
     digest = blake2b(digest_size=16)
     for value in values:
-        if isinstance(value, Combined):
+        if isinstance(value, MixedLogits):
             digest.update(fingerprint(value.index, *value.sources).encode())
         elif value is not None:
-            for part in apart(value):
+            for part in leaves(value):
                 digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         digest.update(b";")
     return digest.hexdigest()
@@ -224,7 +224,7 @@ def sharpened(probs: Tensor | Lazy, temperature: float) -> Tensor | Lazy:
     def log(values: Tensor) -> Tensor:
         return values.clamp_min(torch.finfo(values.dtype).tiny).log() * temperature
 
-    return Combined([probs], lambda chunks, where: log(chunks[0])) if isinstance(probs, Lazy) else log(probs)
+    return MixedLogits([probs], lambda chunks, where: log(chunks[0])) if isinstance(probs, Lazy) else log(probs)
 
 
 def _rows(value: Tensor | Lazy | None, like: Tensor | Lazy, start: int, stop: int) -> Tensor:

@@ -123,7 +123,7 @@ def _write_weights(host: HostState, agent: str, state: dict[str, Tensor], root: 
 
 def _learned(host: HostState, agent: str) -> dict[str, str]:
     """What weights have learned from, for the header of their own file: it may be moved away from the rest."""
-    return {LEARNED: json.dumps(host.blueprint.learned.get(agent, []))}
+    return {LEARNED: json.dumps(host.config.learned.get(agent, []))}
 
 
 def _sources(host: HostState, agent: str) -> list[Path]:
@@ -133,7 +133,7 @@ def _sources(host: HostState, agent: str) -> list[Path]:
     """
     plan, owner = host.plan, host.plan.owner[agent]
     spec, module = plan.spec.agents, host.agents[agent].module
-    frozen = owner not in plan.trainable and spec[owner].ema is None and owner not in host.blueprint.modules
+    frozen = owner not in plan.trainable and spec[owner].ema is None and owner not in host.config.modules
     if not frozen or spec[agent].saved == "copy":
         return []
     weights = spec[origin(plan, owner)].weights
@@ -188,7 +188,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         "input_shape": [] if host.reading.texts else list(host.table.shape),
         "classes": host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels),
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
-        LEARNED: brief(host.blueprint.learned.get(agent, [])),
+        LEARNED: brief(host.config.learned.get(agent, [])),
         **({"columns": host.table.features} if host.table.features else {}),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
         **({"scale": {"divided_by": host.table.divided_by}} if host.table.divided_by != 1 else {}),

@@ -11,7 +11,7 @@ from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
 from kdmesh.hosts.step import SETTLED
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 from kdmesh.store import Key
 from kdmesh.streams.seeds import at_step, mix
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.inputs import Inputs
-    from kdmesh.hosts.step import Frame
+    from kdmesh.hosts.step import StepContext
 
 
 def trains(inputs: Inputs, agent: str) -> bool:
@@ -43,7 +43,7 @@ def _exits(inputs: Inputs, op: Op) -> list[Op]:
             and owner.get(other.node) == owner[op.node]
             and agents[other.node].exit is not None
             and agents[other.node].view is None
-            and inputs.lane(other.node, other.stream) is inputs.lane(op.node, op.stream)
+            and inputs.shard(other.node, other.stream) is inputs.shard(op.node, op.stream)
         )
 
     return [other for other in inputs.plan.ops if like(other)] if like(op) else [op]
@@ -65,7 +65,7 @@ def _is_heard(inputs: Inputs, op: Op) -> bool:
     return any(e.live and (e.source, e.stream, e.what) == (op.node, op.stream, "") for e in edges)
 
 
-def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame], None] | None:
+def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepContext], None] | None:
     """Forward an agent, and the exits that share its forward."""
     host = inputs.host
     agent = host.agents[op.node]
@@ -75,7 +75,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame]
     if exits[0] != op:
         return None  # the first exit's forward answers for all
     grad = descends and op.kind == "f" and op.mode != "eval" and any(_needs_grad(inputs, e) for e in exits)
-    lane, names = inputs.lane(op.node, op.stream), inputs.taps.get((op.node, op.stream), ())
+    shard, names = inputs.shard(op.node, op.stream), inputs.taps.get((op.node, op.stream), ())
     others = [(host.agents[o.node], inputs.taps.get((o.node, o.stream), ())) for o in exits[1:]]
     seed = mix(host.seed, op.node, op.kind, op.stream, inputs.plan.name)
     fixed, device, see, module = host.fixed, agent.device, agent.see, agent.module
@@ -83,13 +83,13 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame]
         (exit, Key(exit.node, exit.stream, edge.what, "recorded"))
         for exit in exits
         for edge in recorded
-        if edge.source == exit.node and exit == Op("f", exit.node, base(inputs.lane(exit.node, edge.stream)))
+        if edge.source == exit.node and exit == Op("f", exit.node, base(inputs.shard(exit.node, edge.stream)))
     ]
     threads = agent.weights.settings.threads
     heard = host.plan.owner[op.node] in inputs.ends and (bool(keys) or _is_heard(inputs, op))
     forward_now, threads_now, batch_of = agent.forward, host.threads, inputs.batch
     keep = not descends and ema is None  # what follows another takes its buffers from there
-    ahead = None if train_mode else answers_ahead(inputs, agent, lane, names)
+    ahead = None if train_mode else answers_ahead(inputs, agent, shard, names)
     if ahead is not None:
         inputs.ahead[op] = ahead
 
@@ -99,21 +99,21 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[Frame]
         with torch.no_grad():
             return forward_now(x, names, others)
 
-    def forward(frame: Frame) -> None:
-        batch = batch_of(frame, lane)
+    def forward(frame: StepContext) -> None:
+        batch = batch_of(frame, shard)
         if batch is None:
             return
         threads_now(threads)
-        x = batch.x if agent.view is None else see(batch.x, lane.samples(batch.at), batch.epoch)
+        x = batch.x if agent.view is None else see(batch.x, shard.samples(batch.at), batch.epoch)
         if not train_mode:
-            value = agent.still(x, fixed, names) if ahead is None else ahead(frame.step)
+            value = agent.inference(x, fixed, names) if ahead is None else ahead(frame.step)
         else:
             reseed(at_step(seed, frame.step), device)
             if module.training:
                 value = compute(x)
             else:  # a flow asks for `mode: train` of weights that do not train
                 value = agent.in_train_mode(lambda: compute(x), keep)
-        if heard and not others and isinstance(value[0], Projected):
+        if heard and not others and isinstance(value[0], FactoredLogits):
             value[1][SETTLED] = value[0].settled()  # who reads it later must not see weights that moved on
         if others:
             frame.values.update(zip(exits, value, strict=True))  # type: ignore[arg-type]  # as many as exits

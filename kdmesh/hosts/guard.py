@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import Lazy, apart
+from kdmesh.signals.lazy import Lazy, leaves
 from kdmesh.streams.splits import OFFICIAL
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
@@ -73,7 +73,7 @@ def told(value: Any) -> str:
 
 def is_dead(value: Tensor | Lazy) -> bool:
     """Whether some row of an answer holds NaN, an infinite number, or nothing else than -inf, which masks a class."""
-    parts = [*apart(value), value.rows(0, 1)] if isinstance(value, Lazy) and len(value) else apart(value)
+    parts = [*leaves(value), value.rows(0, 1)] if isinstance(value, Lazy) and len(value) else leaves(value)
     return any(
         not bool(part.flatten(1).amax(1).isfinite().all())
         for part in parts

@@ -8,13 +8,13 @@ from kdmesh.errors import RunFailed
 from kdmesh.hosts import build, checkpoint, export, guard, measure, publish, side_inputs
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, pack, unpack
-from kdmesh.hosts.phase import Lesson
-from kdmesh.hosts.state import Blueprint, HostState
-from kdmesh.hosts.step import Frame, Report, settled
+from kdmesh.hosts.phase import Phase
+from kdmesh.hosts.state import HostConfig, HostState
+from kdmesh.hosts.step import Report, StepContext, settled
 
 if TYPE_CHECKING:
-    from kdmesh.graph.fragment import Segment
-    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.graph.fragment import Fragment
+    from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.plugins import Registry
     from kdmesh.store import Key
     from kdmesh.streams.stream import Stream
@@ -27,14 +27,14 @@ class Host(HostState):
     def __init__(
         self,
         name: str,
-        blueprint: Blueprint,
+        config: HostConfig,
         table: Table,
         streams: dict[str, Stream],
         registry: Registry,
-        reading: Reading | None = None,
+        reading: Preprocessor | None = None,
     ) -> None:
         """``reading``: of the whole table, where it was read before."""
-        super().__init__(name, blueprint, table, streams, registry, reading)
+        super().__init__(name, config, table, streams, registry, reading)
         self.values = self.values or side_inputs.distinct(self.plan, table)
         names, plan = self.plan.hosts[name], self.plan
         self.weights = {owner: build.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
@@ -46,7 +46,7 @@ class Host(HostState):
         self.weights |= build.trained_rules(self)
         if any(name in plan.trainable and weights.ema is None for name, weights in self.weights.items()):
             load_optimizers()
-        self._lessons: dict[str, Lesson] = {}  # by stage: stages without a path between them take turns here
+        self._lessons: dict[str, Phase] = {}  # by stage: stages without a path between them take turns here
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -63,9 +63,9 @@ class Host(HostState):
                 self.weights[name].start(updates.get(name, 1), extra)
 
     def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
-        """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Lesson`."""
+        """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Phase`."""
         plan = self.plan.stage(stage)
-        lesson = self._lessons[stage] = Lesson(self, plan, plan.lessons[key], ends, first, shifts)
+        lesson = self._lessons[stage] = Phase(self, plan, plan.lessons[key], ends, first, shifts)
         self.answering[stage] = lesson.answered
         if (known := self.answered.pop(stage, None)) is not None:
             lesson.restore(known)
@@ -78,7 +78,7 @@ class Host(HostState):
             if name in self.weights:
                 self.weights[name].train(False)
 
-    def run(self, segment: Segment, *imports: Bundle) -> tuple[Bundle, Report]:
+    def run(self, segment: Fragment, *imports: Bundle) -> tuple[Bundle, Report]:
         """Run the ops of a segment; returns what other hosts need of it, and how it went."""
         before = {name: one.forwards for name, one in self.agents.items()}
         lesson = self._lessons[segment.stage]
@@ -93,7 +93,7 @@ class Host(HostState):
         for step, ops in segment.work():
             frame = lesson.frames.get(step)
             if frame is None:
-                frame = lesson.frames[step] = Frame(step)
+                frame = lesson.frames[step] = StepContext(step)
             for op, value in arrived.pop(step, ()):
                 frame.values[op] = value
             if ops is None:
@@ -155,9 +155,11 @@ class Host(HostState):
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
         return measure.evaluate(self, self.agents[agent], stream)
 
-    def judge(self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]) -> dict[str, Any]:
+    def evaluate_consensus(
+        self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]
+    ) -> dict[str, Any]:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
-        return measure.judge(self, consensus, stream, among, published)
+        return measure.evaluate_consensus(self, consensus, stream, among, published)
 
     def keep_best(self, agent: str, value: float) -> bool:
         """Early stopping: remember the weights if this validation value (larger is better) is the best so far."""

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Stage
-    from kdmesh.graph.steps import Lesson as LessonPlan
+    from kdmesh.graph.steps import Lesson
     from kdmesh.hosts.consensus import Consensus
-    from kdmesh.hosts.loader import Batch, Lane
+    from kdmesh.hosts.loader import Batch, ShardView
     from kdmesh.hosts.state import HostState
-    from kdmesh.hosts.step import Frame
+    from kdmesh.hosts.step import StepContext
 
 
 class Inputs:
@@ -39,65 +39,65 @@ class Inputs:
     """
 
     def __init__(
-        self, host: HostState, stage: Stage, plan: LessonPlan, ends: dict[str, int], first: int, shifts: dict[str, int]
+        self, host: HostState, stage: Stage, plan: Lesson, ends: dict[str, int], first: int, shifts: dict[str, int]
     ) -> None:
         self.host, self.stage, self.plan, self.ends, self.first = host, stage, plan, ends, first
         self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
         self.taps = build.taps(host, plan.edges)
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
-        self._members: dict[tuple[int, str], Callable[[Frame], Signal | None]] = {}
+        self._members: dict[tuple[int, str], Callable[[StepContext], Signal | None]] = {}
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
-    def lane(self, agent: str, stream: str) -> Lane:
+    def shard(self, agent: str, stream: str) -> ShardView:
         """The agent's lane on a stream, on the agent's device."""
-        return self.host.feed.lane(stream, agent, self.host.agents[agent].device)
+        return self.host.loader.shard(stream, agent, self.host.agents[agent].device)
 
-    def batch(self, frame: Frame, lane: Lane) -> Batch | None:
+    def batch(self, frame: StepContext, shard: ShardView) -> Batch | None:
         """The batch of this step, cut once for all agents that share the lane."""
-        key = id(lane)
+        key = id(shard)
         if key not in frame.batches:
-            frame.batches[key] = lane.batch(
-                self.position(frame.step, lane), self.settings.batch_size, self.settings.drop_last
+            frame.batches[key] = shard.batch(
+                self.position(frame.step, shard), self.settings.batch_size, self.settings.drop_last
             )
         return frame.batches[key]
 
-    def spoken(self, node: ConsensusNode, reader: str) -> Lane:
+    def spoken(self, node: ConsensusNode, reader: str) -> ShardView:
         """The lane whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
-        lane, who = self.lane(reader, node.stream), speaker(node.name, self.host.plan.consensus)
-        if not lane.units or self.host.reading.key(who) == self.host.reading.key(reader):
-            return lane
-        return self.host.feed.lane(node.stream, who, lane.device)
+        shard, who = self.shard(reader, node.stream), speaker(node.name, self.host.plan.consensus)
+        if not shard.units or self.host.reading.key(who) == self.host.reading.key(reader):
+            return shard
+        return self.host.loader.shard(node.stream, who, shard.device)
 
-    def labels(self, frame: Frame, node: ConsensusNode, reader: str) -> Tensor | None:
+    def labels(self, frame: StepContext, node: ConsensusNode, reader: str) -> Tensor | None:
         """The labels of what a consensus says of a reader's batch."""
         batch = self.batch(frame, self.spoken(node, reader))
         return None if batch is None else batch.y
 
     def facts(
-        self, frame: Frame, agent: str, stream: str, needs: tuple[str, ...], source: str
+        self, frame: StepContext, agent: str, stream: str, needs: tuple[str, ...], source: str
     ) -> dict[str, Tensor | None]:
         """What an objective needs beside the signals; see side_inputs.py."""
-        lane = self.lane(agent, stream)
-        batch, theirs = self.batch(frame, lane), None
+        shard = self.shard(agent, stream)
+        batch, theirs = self.batch(frame, shard), None
         assert batch is not None
         if "spans" in needs:
             who = speaker(source, self.host.plan.consensus)
-            theirs = self.batch(frame, self.host.feed.lane(stream, who, lane.device))
-        return side_inputs.of_batch(needs, lane, batch, theirs)
+            theirs = self.batch(frame, self.host.loader.shard(stream, who, shard.device))
+        return side_inputs.of_batch(needs, shard, batch, theirs)
 
-    def column(self, frame: Frame, agent: str, node: ConsensusNode) -> Tensor:
+    def column(self, frame: StepContext, agent: str, node: ConsensusNode) -> Tensor:
         """The numbers of the values that a rule reads, for an agent's batch."""
-        lane = self.spoken(node, agent)
-        batch = self.batch(frame, lane)
+        shard = self.spoken(node, agent)
+        batch = self.batch(frame, shard)
         assert batch is not None
-        return rules.numbers(self.host, node, lane)[lane.rows(batch.at)]
+        return rules.numbers(self.host, node, shard)[shard.rows(batch.at)]
 
-    def position(self, step: int, lane: Lane) -> int:
+    def position(self, step: int, shard: ShardView) -> int:
         """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
-        return step + self.shifts.get(lane.owner, 0)
+        return step + self.shifts.get(shard.owner, 0)
 
-    def epoch(self, frame: Frame, agent: str) -> int:
+    def epoch(self, frame: StepContext, agent: str) -> int:
         """The epoch of the lesson's first stream for an agent: of its own shard, if it has one."""
         stream = self.host.streams[self.plan.streams[0]]
         step, member = frame.step, agent
@@ -109,15 +109,15 @@ class Inputs:
 
     # -- signals ---------------------------------------------------------------------------------------------------
 
-    def fetcher(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+    def fetcher(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
         """How the reader gets this edge's signal for its batch; nothing comes of a source that was dropped."""
         if edge.source in self.host.dropped:
             return lambda frame: None
         if edge.source == LABELS:
-            lane, classes = self.lane(reader, edge.stream), self.host.plan.spec.agents[reader].labels
+            shard, classes = self.shard(reader, edge.stream), self.host.plan.spec.agents[reader].labels
 
-            def labels(frame: Frame) -> Signal | None:
-                batch = self.batch(frame, lane)
+            def labels(frame: StepContext) -> Signal | None:
+                batch = self.batch(frame, shard)
                 return None if batch is None or batch.y is None else known_labels(batch.y, classes)
 
             return labels
@@ -132,7 +132,7 @@ class Inputs:
             return self._snapshot(edge, reader)
         return self._stored(edge, reader)
 
-    def _live(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+    def _live(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
         usual = Op("f+" if edge.sees == "after" else "f", edge.source, edge.stream)
         asked = usual._replace(mode=edge.mode)  # is drawn only where it differs from the usual one
         op = asked if asked in self.plan.ops else usual
@@ -142,7 +142,7 @@ class Inputs:
         source = self.host.agents.get(edge.source)
         moves = source is None or source.device != device
 
-        def live(frame: Frame) -> Signal | None:
+        def live(frame: StepContext) -> Signal | None:
             signal = frame.signals.get(key)  # made once for all readers
             if signal is None:
                 value = frame.values.get(op)
@@ -156,33 +156,35 @@ class Inputs:
 
         return live
 
-    def _snapshot(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
-        lane, what, reading = self.lane(reader, edge.stream), edge.what, self.host.reading
+    def _snapshot(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
+        shard, what, reading = self.shard(reader, edge.stream), edge.what, self.host.reading
         device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
         if reading.key(edge.source) != reading.key(reader):
-            lane = self.host.feed.lane(edge.stream, edge.source, device)  # the same samples in the source's own tokens
+            shard = self.host.loader.shard(
+                edge.stream, edge.source, device
+            )  # the same samples in the source's own tokens
 
-        def snapshot(frame: Frame) -> Signal | None:
-            old, batch = self.host.snapshots.get(edge.source), self.batch(frame, lane)
+        def snapshot(frame: StepContext) -> Signal | None:
+            old, batch = self.host.snapshots.get(edge.source), self.batch(frame, shard)
             if old is None or batch is None:
                 return None
             key = (edge.source, edge.stream)
             if key not in frame.kept:
-                x = old.see(batch.x, lane.samples(batch.at), batch.epoch)
-                frame.kept[key] = old.still(x.to(old.device), self.host.fixed, names)
+                x = old.see(batch.x, shard.samples(batch.at), batch.epoch)
+                frame.kept[key] = old.inference(x.to(old.device), self.host.fixed, names)
             logits, taps = frame.kept[key]
             return Signal((taps[what] if what else logits).to(device), edge.form)
 
         return snapshot
 
-    def _stored(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
-        lane, what, store = self.lane(reader, edge.stream), edge.what, self.host.store
+    def _stored(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
+        shard, what, store = self.shard(reader, edge.stream), edge.what, self.host.store
         kind = "recorded" if edge.stale == "recorded" else "publish"
-        key = Key(edge.source, base(lane), what, kind)
+        key = Key(edge.source, base(shard), what, kind)
         form, device = edge.form, self.host.agents[reader].device
 
-        def stored(frame: Frame) -> Signal | None:
-            publication, batch = store.get(key), self.batch(frame, lane)
+        def stored(frame: StepContext) -> Signal | None:
+            publication, batch = store.get(key), self.batch(frame, shard)
             if publication is None or batch is None:
                 return None
             values, present = publication.at(batch.at, device)
@@ -192,14 +194,14 @@ class Inputs:
 
         return stored
 
-    def consensus(self, frame: Frame, name: str, reader: str) -> Signal | None:
+    def consensus(self, frame: StepContext, name: str, reader: str) -> Signal | None:
         """A consensus for a reader's batch: combined live, or read from the table where all its inputs are stored."""
         consensus = self.host.consensus[name]
         key = (name, consensus.variant(reader))
         if key in frame.combined:
             return frame.combined[key]
-        lane = self.spoken(consensus.node, reader)
-        batch = self.batch(frame, lane)
+        shard = self.spoken(consensus.node, reader)
+        batch = self.batch(frame, shard)
         signal: Signal | None = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
             try:
@@ -213,16 +215,16 @@ class Inputs:
             except Exception as error:
                 rules.blame(self.host, name, error, f"at step {frame.step}")
         elif batch is not None:
-            whole = rules.stored(self.host, name, reader, lane)
+            whole = rules.stored(self.host, name, reader, shard)
             if whole is not None:
-                rows = lane.rows(batch.at)
+                rows = shard.rows(batch.at)
                 weights = None if whole.weights is None else whole.weights[rows]
                 value = whole.value.take(rows) if isinstance(whole.value, Lazy) else whole.value[rows]
                 signal = Signal(value, whole.form, weights)
         frame.combined[key] = signal
         return signal
 
-    def draw(self, frame: Frame, consensus: Consensus, reader: str) -> int | None:
+    def draw(self, frame: StepContext, consensus: Consensus, reader: str) -> int | None:
         """Seed what a rule draws in this step, whatever else was computed on this host; None if it draws nothing."""
         if not consensus.draws:
             return None
@@ -234,16 +236,16 @@ class Inputs:
         reseed(seed, self.host.agents[reader].device)
         return seed
 
-    def _member(self, edge: Edge, reader: str) -> Callable[[Frame], Signal | None]:
+    def _member(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
         key = (edge.id, reader)
         if key not in self._members:
             self._members[key] = self.fetcher(edge, reader)
         return self._members[key]
 
 
-def base(lane: Lane) -> str:
+def base(shard: ShardView) -> str:
     """The stream whose rows a lane has."""
-    return lane.stream.base or lane.stream.name
+    return shard.stream.base or shard.stream.name
 
 
 def _detached(signal: Signal | None) -> Signal | None:

@@ -12,7 +12,7 @@ from kdmesh.streams.seeds import mix
 from kdmesh.streams.tokens import Encoded
 
 if TYPE_CHECKING:
-    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.tokens import Tokens
 
@@ -34,14 +34,14 @@ class Batch(NamedTuple):
     epoch: int
 
 
-class Lane:
+class ShardView:
     """One stream as one agent visits it, resident on one device: its shard if the stream is sharded, else all of it.
 
     ``units``: whether the task asks for an answer per token rather than per sample.
     """
 
     def __init__(
-        self, reading: Reading, stream: Stream, agent: str, owner: str, seed: int, device: torch.device
+        self, reading: Preprocessor, stream: Stream, agent: str, owner: str, seed: int, device: torch.device
     ) -> None:
         table, rows = reading.table, stream.rows_for(owner) if owner else stream.rows
         self.stream, self.owner, self.seed, self.device = stream, owner, seed, device
@@ -121,20 +121,20 @@ class Lane:
         return self.ids[at.cpu()]
 
 
-class Feed:
+class Loader:
     """Every lane of a host, made when first asked for."""
 
-    def __init__(self, reading: Reading, streams: dict[str, Stream], seed: int) -> None:
+    def __init__(self, reading: Preprocessor, streams: dict[str, Stream], seed: int) -> None:
         self.reading, self.streams, self.seed = reading, streams, seed
-        self._lanes: dict[tuple[str, str, str, str], Lane] = {}
+        self._lanes: dict[tuple[str, str, str, str], ShardView] = {}
 
-    def lane(self, stream: str, agent: str, device: torch.device) -> Lane:
+    def shard(self, stream: str, agent: str, device: torch.device) -> ShardView:
         """The lane of an agent on a stream; agents that read alike share it unless the stream is sharded."""
         spec = self.streams[stream]
         owner = agent if spec.shards is not None else ""
         key = (stream, owner, str(device), self.reading.key(agent))
         if key not in self._lanes:
-            self._lanes[key] = Lane(self.reading, spec, agent, owner, self.seed, device)
+            self._lanes[key] = ShardView(self.reading, spec, agent, owner, self.seed, device)
         return self._lanes[key]
 
     def one(self, agent: str, device: torch.device) -> Tensor | Tokens:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.task import Chance
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.agent import Agent
-    from kdmesh.hosts.loader import Lane
+    from kdmesh.hosts.loader import ShardView
     from kdmesh.hosts.state import HostState
     from kdmesh.signals.lazy import Lazy
 
@@ -35,45 +35,45 @@ def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
 
     Figures by metric: numbers, and of metrics that are no single number lists.
     """
-    lane = host.feed.lane(stream, one.name, one.device)
-    truth = lane.truth
+    shard = host.loader.shard(stream, one.name, one.device)
+    truth = shard.truth
     if truth is None or not len(truth):
         return {}
     host.threads(one.weights.settings.threads)
     made = one.forwards
-    logits, _ = one.still(lane.x, CHUNK)
+    logits, _ = one.inference(shard.x, CHUNK)
     one.forwards = made  # measuring is not teaching
     oddities.softened(host, one.name, logits)
-    return _figures(host, logits, truth, lane, host.plan.spec.agents[one.name].labels)
+    return _figures(host, logits, truth, shard, host.plan.spec.agents[one.name].labels)
 
 
 def _figures(
     host: HostState,
     answers: Tensor | Lazy,
     truth: Tensor,
-    lane: Lane,
+    shard: ShardView,
     classes: Sequence[int] | None,
     probs: bool = False,
 ) -> dict[str, Any]:
     """What the mesh's metrics say of answers on a lane."""
 
     def blame(name: str, error: Exception) -> None:
-        host.registry.blame("metrics", name, error, f"on {lane.stream.name}", "metrics")
+        host.registry.blame("metrics", name, error, f"on {shard.stream.name}", "metrics")
 
-    fresh = metrics.made(host.plan, host.registry, lane.characters)
+    fresh = metrics.made(host.plan, host.registry, shard.characters)
     return metrics.measure(
         fresh,
         answers,
         truth,
         probs=probs,
-        characters=lane.characters,
+        characters=shard.characters,
         classes=classes,
         total=host.plan.answers.outputs(host.table) if host.plan.task.outputs == "labels" else None,
         blame=blame,
     )
 
 
-def judge(
+def evaluate_consensus(
     host: HostState, name: str, stream: str, among: list[str], published: tuple[dict[Key, Any], ...]
 ) -> dict[str, Any]:
     """Measure the full consensus (include_self does not matter here) on a stream.
@@ -86,35 +86,35 @@ def judge(
     sent: dict[tuple[str, str], Tensor | Lazy] = {}
     for part in published:
         sent.update({(key.source, key.what): value[0] for key, value in unpack(part, device).items()})
-    lane = host.feed.lane(stream, _owner(host, consensus.node.members[0].source, stream), device)
-    truth = lane.truth
+    shard = host.loader.shard(stream, _owner(host, consensus.node.members[0].source, stream), device)
+    truth = shard.truth
     found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
-    signal = _combined(host, name, sent, truth, lane)
+    signal = _combined(host, name, sent, truth, shard)
     if signal is not None and truth is not None:
         answers: Tensor | Lazy = signal.value
         probs, softened = signal.form == "probs", consensus.node.temperature
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
             answers, probs = sharpened(answers, softened), False
-        found["quality"] = _figures(host, answers, truth, lane, consensus.node.labels, probs)
+        found["quality"] = _figures(host, answers, truth, shard, consensus.node.labels, probs)
     spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
     agents = host.plan.spec.agents
     decided = [
-        metrics.guesses(value, host.plan.answers.decide, agents[source].labels)
+        metrics.predictions(value, host.plan.answers.decide, agents[source].labels)
         for source in among
         if host.plan.task.decides and (value := spoken.get(source)) is not None
     ]
     voices = [one for one in decided if one is not None]
     if voices:
-        guesses = torch.stack(voices)
+        predictions = torch.stack(voices)
         memory = f"{name}:{stream}"
-        found["agreement"] = metrics.agreement(guesses)
-        found["churn"] = metrics.churn(guesses, host.guesses.get(memory))
-        host.guesses[memory] = guesses
+        found["agreement"] = metrics.agreement(predictions)
+        found["churn"] = metrics.churn(predictions, host.predictions.get(memory))
+        host.predictions[memory] = predictions
     return found
 
 
 def _combined(
-    host: HostState, name: str, sent: dict[tuple[str, str], Tensor | Lazy], truth: Tensor | None, lane: Lane
+    host: HostState, name: str, sent: dict[tuple[str, str], Tensor | Lazy], truth: Tensor | None, shard: ShardView
 ) -> Signal | None:
     consensus = host.consensus[name]
     if (
@@ -126,14 +126,14 @@ def _combined(
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return _combined(host, edge.source, sent, truth, lane)
+            return _combined(host, edge.source, sent, truth, shard)
         value = sent.get((edge.source, edge.what))
         return None if value is None else Signal(value, edge.form)
 
     try:
-        with torch.no_grad(), guard.seeded(mix(host.seed, "judge", name, lane.stream.name)):
-            column = rules.numbers(host, consensus.node, lane) if consensus.node.column else None
-            return consensus.apart().combine(None, fetch, truth, column)
+        with torch.no_grad(), guard.seeded(mix(host.seed, "evaluate_consensus", name, shard.stream.name)):
+            column = rules.numbers(host, consensus.node, shard) if consensus.node.column else None
+            return consensus.eval_copy().combine(None, fetch, truth, column)
     except Exception as error:
         rules.blame(host, name, error, "for its measurement")
 
@@ -166,7 +166,7 @@ def chance(host: HostState, agent: Agent) -> Chance | None:
     """What the best constant answer reaches on what is asked of an agent on test; None where nothing is."""
     if "test" not in host.streams:
         return None
-    truth = host.feed.lane("test", agent.name, agent.device).truth
+    truth = host.loader.shard("test", agent.name, agent.device).truth
     return None if truth is None or not len(truth) else host.plan.answers.chance(truth)
 
 
@@ -197,7 +197,7 @@ def _report(host: HostState, edge: Edge) -> dict[str, float]:
 @torch.no_grad()
 def latency(host: HostState, agent: Agent, runs: int = 15) -> float:
     """Median milliseconds to answer one sample."""
-    x = host.feed.one(agent.name, agent.device)
+    x = host.loader.one(agent.name, agent.device)
     host.threads(agent.weights.settings.threads)
     was = agent.module.training
     agent.weights.train(False)

@@ -82,7 +82,7 @@ def scalars(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if isinstance(value, int | float)}
 
 
-def guesses(
+def predictions(
     scores: Tensor | Lazy, decide: Callable[[Tensor], Tensor | None], classes: Sequence[int] | None = None
 ) -> Tensor | None:
     """The answer of each row, ``[N]`` int64, by the task; None where its answers are not discrete.
@@ -98,18 +98,18 @@ def guesses(
     return torch.cat(known) if known else None
 
 
-def agreement(guesses: Tensor) -> float:
+def agreement(predictions: Tensor) -> float:
     """Mean share of samples on which two sources agree, over all pairs. ``guesses [M, N]`` int64; 1 for one source."""
-    count = len(guesses)
+    count = len(predictions)
     if count < 2:
         return 1.0
     total = 0.0
     for i in range(count):
         for j in range(i + 1, count):
-            total += (guesses[i] == guesses[j]).double().mean().item()
+            total += (predictions[i] == predictions[j]).double().mean().item()
     return total / (count * (count - 1) / 2)
 
 
-def churn(guesses: Tensor, before: Tensor | None) -> float | None:
+def churn(predictions: Tensor, before: Tensor | None) -> float | None:
     """Mean share of samples whose answer changed since the last round. ``[M, N]`` each; None in the first round."""
-    return None if before is None else (guesses != before).double().mean().item()
+    return None if before is None else (predictions != before).double().mean().item()

@@ -22,7 +22,7 @@ from kdmesh.text.source import PICKLED
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
-    from kdmesh.hosts.preprocessing import Reading
+    from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.offers import ModelOffer
     from kdmesh.plugins import Registry
     from kdmesh.streams.table import Table
@@ -57,7 +57,12 @@ def seed_of(plan: Plan, agent: str) -> int:
 
 
 def build(
-    plan: Plan, agent: str, reading: Reading, registry: Registry, modules: dict[str, nn.Module], device: str = "cpu"
+    plan: Plan,
+    agent: str,
+    reading: Preprocessor,
+    registry: Registry,
+    modules: dict[str, nn.Module],
+    device: str = "cpu",
 ) -> nn.Module:
     """Return the module of a weights' owner, seeded, on a device (`meta` allocates nothing)."""
     spec, labels = plan.spec.agents[agent], known_classes(plan, agent, reading.table)
@@ -103,7 +108,7 @@ def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:
 
 
 def _make(
-    offer: ModelOffer, config: dict[str, Any], agent: str, plan: Plan, reading: Reading, labels: list[int] | None
+    offer: ModelOffer, config: dict[str, Any], agent: str, plan: Plan, reading: Preprocessor, labels: list[int] | None
 ) -> Any:
     """Call a model's factory with its settings and what it is built for: samples of a shape, or encoded texts.
 

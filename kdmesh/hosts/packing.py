@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import Lazy, Projected
-from kdmesh.signals.sparse import Sparse
+from kdmesh.signals.lazy import FactoredLogits, Lazy
+from kdmesh.signals.sparse import TopKLogits
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -37,13 +37,13 @@ def pack(value: tuple[Tensor | Lazy, dict[str, Any]], only: Container[str] | Non
 
 def _parts(name: str, value: Tensor | Lazy) -> Iterator[tuple[str, Tensor]]:
     """A tensor as it is; logits that are not made yet in the form that is smaller."""
-    if isinstance(value, Projected) and value.compact:
+    if isinstance(value, FactoredLogits) and value.compact:
         yield name, value.hidden
         settled = value.settled()  # what is handed over here is not copied at once
         yield WEIGHT, settled.weight
         if settled.bias is not None:
             yield BIAS, settled.bias
-    elif isinstance(value, Sparse):
+    elif isinstance(value, TopKLogits):
         yield name, value.values
         yield name + INDEX, value.index
         yield name + TAIL, value.tail
@@ -62,11 +62,11 @@ def unpack(bundle: Bundle, device: torch.device) -> dict[Any, Any]:
         for name in [name.removesuffix(INDEX) for name in values if name.endswith(INDEX)]:
             index, tail, columns = (values.pop(name + part) for part in (INDEX, TAIL, COLUMNS))
             ruled_out = values.pop(name + RULED_OUT, None)
-            values[name] = Sparse(values[name], index, tail, int(columns), ruled_out)
+            values[name] = TopKLogits(values[name], index, tail, int(columns), ruled_out)
         value: Any
         value, weight, bias = values.pop(VALUE, None), values.pop(WEIGHT, None), values.pop(BIAS, None)
         if weight is not None and value is not None:
-            value = Projected(value, weight, bias)
+            value = FactoredLogits(value, weight, bias)
         out[key] = (value, values)
     return out
 

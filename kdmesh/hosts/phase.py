@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kdmesh.graph.plan import Stage
-    from kdmesh.graph.steps import Lesson as LessonPlan
+    from kdmesh.graph.steps import Lesson
     from kdmesh.hosts.state import HostState
-    from kdmesh.hosts.step import Frame
+    from kdmesh.hosts.step import StepContext
 
 LOOK = 64  # steps of which the answers in one are looked at
 
 
-class Lesson:
+class Phase:
     """One step's ops on this host. For ``ends``, ``first`` and ``shifts`` see :class:`Inputs`."""
 
     def __init__(
-        self, host: HostState, stage: Stage, plan: LessonPlan, ends: dict[str, int], first: int, shifts: dict[str, int]
+        self, host: HostState, stage: Stage, plan: Lesson, ends: dict[str, int], first: int, shifts: dict[str, int]
     ) -> None:
         self.host, self.plan = host, plan
         self.inputs = Inputs(host, stage, plan, ends, first, shifts)
@@ -39,17 +39,17 @@ class Lesson:
         self._last, self._same = {*ends.values()}, [plan.name, first, dict(ends)]
         self._sent: dict[Op, set[str]] = {}
         self.update = Update(self.inputs)
-        self.ops: dict[Op, Callable[[Frame], None]] = {}
+        self.ops: dict[Op, Callable[[StepContext], None]] = {}
         for op in plan.ops:
             call = self._compile(op)
             if call is not None:
                 self.ops[op] = call
-        self.frames: dict[int, Frame] = {}  # steps begun but not complete
+        self.frames: dict[int, StepContext] = {}  # steps begun but not complete
         for name in stage.weights:
             if name in host.weights:
                 host.weights[name].train(name in ends and host.weights[name].ema is None)
 
-    def _compile(self, op: Op) -> Callable[[Frame], None] | None:
+    def _compile(self, op: Op) -> Callable[[StepContext], None] | None:
         """The call of an op, or None where it is not this host's."""
         if op.kind == "u":
             return self.update.compile(op)
@@ -63,7 +63,7 @@ class Lesson:
 
             consensus = self.inputs.consensus
 
-            def combine(frame: Frame) -> None:
+            def combine(frame: StepContext) -> None:
                 for reader in readers:
                     consensus(frame, node.name, reader)
 
@@ -90,17 +90,17 @@ class Lesson:
             for *op, state in known["ops"]:
                 self.inputs.ahead[Op(*op)].restore(state)
 
-    def finish(self, frame: Frame) -> None:
+    def finish(self, frame: StepContext) -> None:
         """After a step's last op: note what recorded flows will read later."""
         for key, value in frame.kept.items():
             if isinstance(key, Key):
-                lane = self.inputs.lane(key.source, key.stream)
-                batch = self.inputs.batch(frame, lane)
+                shard = self.inputs.shard(key.source, key.stream)
+                batch = self.inputs.batch(frame, shard)
                 at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
                 if batch is not None:
                     tensor = dense(value[1][key.what] if key.what else settled(value)[0]).detach()
-                    starts = self.host.agents[key.source].starts(lane.x, key.what)
-                    self.host.store.record(key, len(lane), batch.at, tensor, at_once, starts)
+                    starts = self.host.agents[key.source].starts(shard.x, key.what)
+                    self.host.store.record(key, len(shard), batch.at, tensor, at_once, starts)
 
     def looks(self, step: int) -> bool:
         """Whether the answers of a step are looked at, which costs a pass over them.
@@ -111,7 +111,7 @@ class Lesson:
         count = step + 1 - self.inputs.first
         return count % LOOK == 0 or step + 1 in self._last or (count < LOOK and count & (count - 1) == 0)
 
-    def odd(self, frame: Frame) -> list[guard.Oddity]:
+    def odd(self, frame: StepContext) -> list[guard.Oddity]:
         """What is odd about the answers in a step that is over."""
         answers = {(op.node, op.stream): settled(value)[0] for op, value in frame.values.items()}
         answers |= {(key[0], key[1]): value[0] for key, value in frame.kept.items()}

@@ -23,7 +23,7 @@ Files = dict[str, str]
 """A tokenizer's files by name."""
 
 
-class Reading:
+class Preprocessor:
     """The samples of a mesh, as each of its agents reads them.
 
     ``files``: tokenizers that the driver made, by the weights' owner; without them each is loaded, or trained on the

@@ -14,7 +14,7 @@ from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.modules import output
 from kdmesh.signals.compare import Comparison
 from kdmesh.signals.lazy import dense
-from kdmesh.text.probes import still
+from kdmesh.text.probes import inference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], hom
     read: Any = loading.load(root, home=home)
     module: nn.Module = (read if own is None else read.model).to(one.device)
     half = one.weights.settings.precision == "bf16"
-    with still(one.module), torch.autocast(one.device.type, torch.bfloat16, enabled=half):
+    with inference(one.module), torch.autocast(one.device.type, torch.bfloat16, enabled=half):
         reseed(host.seed, one.device)
         mine = dense(one.forward(x)[0])
         reseed(host.seed, one.device)

@@ -23,16 +23,16 @@ def publish(
     To ``measure`` is not to teach: the pass is on the samples as they are. ``stage``: to whose count it goes.
     """
     one = host.agents[agent]
-    lane = host.feed.lane(stream, agent, one.device)
+    shard = host.loader.shard(stream, agent, one.device)
     host.threads(one.weights.settings.threads)
     made = one.forwards
     names = tuple(what for what in whats if what)
-    logits, values = one.still(lane.x if measure else one.see(lane.x, lane.ids, 0), host.fixed, names)
+    logits, values = one.inference(shard.x if measure else one.see(shard.x, shard.ids, 0), host.fixed, names)
     host.passes[agent, stream] = one.forwards - made
     if stage:
         host.count(stage, agent, one.forwards - made)
     found = {Key(agent, stream, what): values[what] if what else logits for what in whats}
-    return {key: pack((value, {"starts": one.starts(lane.x, key.what)})) for key, value in found.items()}
+    return {key: pack((value, {"starts": one.starts(shard.x, key.what)})) for key, value in found.items()}
 
 
 def commit(host: HostState, agent: str, stream: str, what: str) -> dict[Key, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import Lazy, again, apart, joined
+from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
 from kdmesh.streams.tokens import ranges, starts_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Forwards(Protocol):
         """What a value has a row for: `samples`, `units` or `tokens`."""
 
 
-def still(agent: Forwards, x: Tokens | Encoded, fixed: int, names: tuple[str, ...]) -> Value:
+def inference(agent: Forwards, x: Tokens | Encoded, fixed: int, names: tuple[str, ...]) -> Value:
     """Forward in eval mode without gradient, each sample in a shape that depends on its own length alone."""
     return answers(agent, x, rows_of(x, fixed), names).all()
 
@@ -51,7 +51,7 @@ class Answers:
             per: ranges(starts_of(count)[samples.to(count.device)], counts[per]) for per, count in self.counts.items()
         }
         values = {
-            name: again(value, [part[orders[self.agent.per(name)]] for part in apart(value)])
+            name: rebuild(value, [part[orders[self.agent.per(name)]] for part in leaves(value)])
             for name, value in self.values.items()
         }
         return Answers(self.agent, values, counts)
@@ -89,7 +89,7 @@ def answers(agent: Forwards, x: Tokens | Encoded, rows: int, names: tuple[str, .
             logits, values = agent.forward(tokens, names)
             for name, value in {**values, "": logits}.items():
                 real = int(own[agent.per(name)][: len(at)].sum())
-                parts[name].append(again(value, [part[:real] for part in apart(value)]))
+                parts[name].append(rebuild(value, [part[:real] for part in leaves(value)]))
             for per, count in own.items():
                 counts[per].append(count[: len(at)])
             places.append(at)

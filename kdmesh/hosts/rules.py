@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.hosts.consensus import Consensus
-    from kdmesh.hosts.loader import Lane
+    from kdmesh.hosts.loader import ShardView
     from kdmesh.hosts.state import HostState
 
 
-def numbers(host: HostState, node: ConsensusNode, lane: Lane) -> Tensor:
+def numbers(host: HostState, node: ConsensusNode, shard: ShardView) -> Tensor:
     """The number of each sample's value in the column that a rule reads, among :func:`side_inputs.columns`.
 
     ``[n]`` int64, -1 for none; where the task asks per token, one for each unit of the sample. Kept once made.
     """
-    key = (node.name, id(lane))
+    key = (node.name, id(shard))
     if key not in host.numbers:
         values = {value: number for number, value in enumerate(side_inputs.columns(host, node))}
         column = host.table.columns[node.column]
-        found = torch.tensor([values.get(column[row], -1) for row in lane.ids.tolist()], device=lane.device)
-        host.numbers[key] = found if lane.counts is None else torch.repeat_interleave(found, lane.counts)
+        found = torch.tensor([values.get(column[row], -1) for row in shard.ids.tolist()], device=shard.device)
+        host.numbers[key] = found if shard.counts is None else torch.repeat_interleave(found, shard.counts)
     return host.numbers[key]
 
 
@@ -44,39 +44,39 @@ def blame(host: HostState, name: str, error: Exception, when: str) -> NoReturn:
     host.registry.blame("consensus", rule, error, f"to combine {when}", f"consensus.{name}")
 
 
-def stored(host: HostState, name: str, reader: str, lane: Lane) -> Signal | None:
+def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal | None:
     """A consensus whose inputs are all stored, formed once on the whole stream; None where nobody has published."""
     consensus = host.consensus[name]
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return stored(host, edge.source, reader, lane)
+            return stored(host, edge.source, reader, shard)
         if edge.source in host.dropped:
             return None
-        publication = host.store.get(Key(edge.source, lane.stream.base or lane.stream.name, edge.what))
-        return None if publication is None else Signal(publication.values.to(lane.device), edge.form)
+        publication = host.store.get(Key(edge.source, shard.stream.base or shard.stream.name, edge.what))
+        return None if publication is None else Signal(publication.values.to(shard.device), edge.form)
 
     def make() -> Signal | None:
         try:
             node = consensus.node
-            column = numbers(host, node, lane) if node.column else None
+            column = numbers(host, node, shard) if node.column else None
             if not consensus.draws:
-                return consensus.combine(reader, fetch, lane.y, column)
-            seed = _seed(host, consensus, reader, fetch, lane)
+                return consensus.combine(reader, fetch, shard.y, column)
+            seed = _seed(host, consensus, reader, fetch, shard)
             with guard.seeded(seed):
-                return consensus.combine(reader, fetch, lane.y, column, seed)
+                return consensus.combine(reader, fetch, shard.y, column, seed)
         except Exception as error:
-            blame(host, name, error, f"the stream {lane.stream.name!r}")
+            blame(host, name, error, f"the stream {shard.stream.name!r}")
 
     return consensus.table(reader, host.store.version, make)
 
 
 def _seed(
-    host: HostState, consensus: Consensus, reader: str, fetch: Callable[[Edge], Signal | None], lane: Lane
+    host: HostState, consensus: Consensus, reader: str, fetch: Callable[[Edge], Signal | None], shard: ShardView
 ) -> int:
     """Of what a rule draws as it combines what is stored: by what that is, so that every host and every run that
     forms the same table, whenever it does, draws the same."""
     gathered = consensus.gather(reader, fetch)
     values = [] if gathered is None else [None if signal is None else signal.value for signal in gathered[0]]
-    name, stream = consensus.node.name, lane.stream.base or lane.stream.name
+    name, stream = consensus.node.name, shard.stream.base or shard.stream.name
     return mix(host.seed, "combine", name, stream, consensus.variant(reader) or "", fingerprint(*values))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
-    from kdmesh.hosts.loader import Batch, Lane
+    from kdmesh.hosts.loader import Batch, ShardView
     from kdmesh.hosts.state import HostState
     from kdmesh.streams.table import Table
 
@@ -23,8 +23,8 @@ def of_stream(host: HostState, edge: Edge) -> dict[str, Any]:
     """What an objective's `setup` gets, of the whole stream."""
     if not edge.needs:
         return {}
-    lane = host.feed.lane(edge.stream, edge.target, torch.device(host.plan.train(edge.target).device))
-    known: dict[str, Any] = {"ids": lane.ids, "labels": lane.y}
+    shard = host.loader.shard(edge.stream, edge.target, torch.device(host.plan.train(edge.target).device))
+    known: dict[str, Any] = {"ids": shard.ids, "labels": shard.y}
     found = {name: known[name] for name in edge.needs if name in known}
     if "tokens" in edge.needs:
         found["tokens"] = host.reading.encoder(edge.target).words()
@@ -32,11 +32,11 @@ def of_stream(host: HostState, edge: Edge) -> dict[str, Any]:
     return found
 
 
-def of_batch(needs: tuple[str, ...], lane: Lane, batch: Batch, theirs: Batch | None) -> dict[str, Tensor | None]:
+def of_batch(needs: tuple[str, ...], shard: ShardView, batch: Batch, theirs: Batch | None) -> dict[str, Tensor | None]:
     """What an objective is called with: of the reader's batch, and, between unlike tokens, of the source's."""
     found: dict[str, Tensor | None] = {}
     if "ids" in needs:
-        found["ids"] = lane.samples(batch.at)
+        found["ids"] = shard.samples(batch.at)
     if "spans" not in needs:
         return found | ({"labels": batch.y} if "labels" in needs else {})
     assert theirs is not None and not isinstance(batch.x, Tensor) and not isinstance(theirs.x, Tensor)

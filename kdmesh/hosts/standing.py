@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdmesh.signals.lazy import Lazy, Projected
+from kdmesh.signals.lazy import FactoredLogits, Lazy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ class StandIn(nn.Module):
     """Answers as a model does whose outputs and layers are ``given`` by path ("": the outputs), with random numbers.
 
     Logits are standard normal; layers are between 0 and 1, as shares of attention and what leaves a ReLU are. A
-    gradient reaches every parameter; ``kinds`` says which there are. ``projects``: logits are `Projected`.
+    gradient reaches every parameter; ``kinds`` says which there are. ``projects``: logits are `FactoredLogits`.
     """
 
     def __init__(self, given: Mapping[str, Given], kinds: Iterable[Kind], projects: bool = False) -> None:
@@ -60,7 +60,7 @@ class StandIn(nn.Module):
         outputs, rows = self.given[""], _rows(x, self.given[""].per)
         if self.head is not None:
             hidden = torch.randn(rows, NARROW) + moved
-            return Projected(hidden.to(x.device, outputs.dtype), self.head.to(outputs.dtype), None)
+            return FactoredLogits(hidden.to(x.device, outputs.dtype), self.head.to(outputs.dtype), None)
         cast = torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else outputs.dtype
         return (torch.randn(rows, *outputs.shape) + moved).to(x.device, cast)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.hosts.loader import Feed
-from kdmesh.hosts.preprocessing import Reading
+from kdmesh.hosts.loader import Loader
+from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.store import Store
 from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import without
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Blueprint:
+class HostConfig:
     """What every host is built from.
 
     ``shapes``: the shape, without its batch axis, of a tap or of a signal that is made, by (agent, name), and under the
@@ -58,24 +58,24 @@ class HostState:
     def __init__(
         self,
         name: str,
-        blueprint: Blueprint,
+        config: HostConfig,
         table: Table,
         streams: dict[str, Stream],
         registry: Registry,
-        reading: Reading | None = None,
+        reading: Preprocessor | None = None,
     ) -> None:
         """``reading``: of the whole table, where it was read before."""
-        self.name, self.plan, self.registry = name, blueprint.plan, registry
-        self.blueprint = blueprint
+        self.name, self.plan, self.registry = name, config.plan, registry
+        self.config = config
         self.dropped = self.plan.dropped
         self.seed = self.plan.spec.seed
         self.fixed = min(self.plan.spec.train.batch_size, len(table))  # rows of a forward whose bits must not vary
-        self.streams = without(streams, blueprint.left_out)
+        self.streams = without(streams, config.left_out)
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
-        self.reading = reading or Reading(self.plan, self.table, registry, blueprint.tokenizers)
-        self.feed = Feed(self.reading, self.streams, self.seed)
+        self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)
+        self.loader = Loader(self.reading, self.streams, self.seed)
         self.store = Store()
-        self.values: dict[str, list[str]] = blueprint.values  # of columns that rules read, also in samples elsewhere
+        self.values: dict[str, list[str]] = config.values  # of columns that rules read, also in samples elsewhere
         self.weights: dict[str, Weights] = {}  # by owner
         self.agents: dict[str, Agent] = {}
         self.snapshots: dict[str, Agent] = {}
@@ -85,7 +85,7 @@ class HostState:
         self.passes: dict[tuple[str, str], int] = {}  # forwards of the last publication, by agent and stream
         self.answering: dict[str, Callable[[], dict[str, Any]]] = {}  # by stage, what is answered ahead of its steps
         self.answered: dict[str, dict[str, Any]] = {}  # the same, of the lesson that a stage goes on with
-        self.guesses: dict[str, Tensor] = {}
+        self.predictions: dict[str, Tensor] = {}
         self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
         self.numbers: dict[tuple[str, int], Tensor] = {}  # of a column's values, by consensus and lane

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SETTLED = "#settled"  # among what a forward gave: its logits as they are before anyone is updated
 
 
-class Frame:
+class StepContext:
     """What is known within one step: batches, forwards, consensus."""
 
     __slots__ = ("batches", "combined", "kept", "signals", "softened", "step", "values")

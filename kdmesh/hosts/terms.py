@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.inputs import Inputs
-    from kdmesh.hosts.step import Frame
+    from kdmesh.hosts.step import StepContext
 
 
 class BrokenLoss(RunFailed):
@@ -36,7 +36,7 @@ class Term:
         self,
         edge: Edge,
         objective: Objective,
-        own: Callable[[Frame], Any],
+        own: Callable[[StepContext], Any],
         inputs: Inputs,
         temperature: float | None = None,
     ) -> None:
@@ -50,7 +50,7 @@ class Term:
         self.temperature = temperature
         self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
 
-    def given(self, frame: Frame, source: str = "") -> dict[str, Tensor | None]:
+    def given(self, frame: StepContext, source: str = "") -> dict[str, Tensor | None]:
         """What else of the batch the objective is called with, about a source: by default the flow's."""
         edge = self.edge
         return (
@@ -78,14 +78,14 @@ class Term:
         doing, where = f"to compute at step {step} on the flow {self.edge}", self.edge.where
         self.inputs.host.registry.blame("objectives", self.edge.objective.name, error, doing, where)
 
-    def weight(self, frame: Frame) -> float:
+    def weight(self, frame: StepContext) -> float:
         """The flow's weight in this epoch of its lesson."""
         if self.factor is not None:
             return self.factor
         assert isinstance(self.edge.weight, Ramp)
         return self.edge.weight.at(self.inputs.epoch(frame, self.edge.target))
 
-    def __call__(self, frame: Frame) -> Tensor | None:
+    def __call__(self, frame: StepContext) -> Tensor | None:
         """The weighted loss, a scalar."""
         signal = self.fetch(frame)
         if signal is None:
@@ -121,7 +121,7 @@ def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict
     return {flow: key[-1] for key, flows in readers.items() if len(flows) > 1 for flow in flows}
 
 
-def softened(frame: Frame, signal: Signal, own: Tensor, temperature: float) -> Signal:
+def softened(frame: StepContext, signal: Signal, own: Tensor, temperature: float) -> Signal:
     """The signal's distribution in place of its logits, computed once for all who read it; itself if it differs.
 
     It would where a gradient passes, where samples abstain, or where the objective first changes the precision.
@@ -142,13 +142,13 @@ class SpreadTerm(Term):
     """A term over a consensus in space `loss` or `gradient`: every member's loss, by the rule's coefficients."""
 
     def __init__(
-        self, edge: Edge, objective: Objective, own: Callable[[Frame], Any], inputs: Inputs, consensus: Consensus
+        self, edge: Edge, objective: Objective, own: Callable[[StepContext], Any], inputs: Inputs, consensus: Consensus
     ) -> None:
         super().__init__(edge, objective, own, inputs)
         self.consensus = consensus
         self.members = {e.id: inputs.fetcher(e, edge.target) for e in consensus.node.inputs}
 
-    def __call__(self, frame: Frame) -> Tensor | None:
+    def __call__(self, frame: StepContext) -> Tensor | None:
         """``weight * sum_m loss(own, member m, weights=coefficient_m)``, members in declared order."""
         reader = self.edge.target
         gathered = self.consensus.gather(reader, lambda edge: self.members[edge.id](frame))
@@ -186,7 +186,7 @@ class SpreadTerm(Term):
         factor = self.weight(frame)
         return total if total is None or factor == 1.0 else factor * total
 
-    def _gradients(self, frame: Frame, own: Tensor, stacked: Tensor, present: Tensor | None) -> Tensor:
+    def _gradients(self, frame: StepContext, own: Tensor, stacked: Tensor, present: Tensor | None) -> Tensor:
         """Each member's gradient of its loss at the own logits, ``[M, B, C]``."""
         rows = []
         for index, value in enumerate(stacked):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdmesh.hosts.inputs import Inputs
-    from kdmesh.hosts.step import Frame
+    from kdmesh.hosts.step import StepContext
     from kdmesh.hosts.weights import Weights
 
 
@@ -61,7 +61,7 @@ class Update:
             groups.setdefault(union[name], []).append(name)
         return {name: tuple(group) for group in groups.values() for name in group}
 
-    def compile(self, op: Op) -> Callable[[Frame], None] | None:
+    def compile(self, op: Op) -> Callable[[StepContext], None] | None:
         """The call of one update; within a joint group the last op does it for all."""
         if op.node not in self.host.weights or op.node not in self.inputs.ends:
             return None
@@ -87,7 +87,7 @@ class Update:
     def _term(self, edge: Edge) -> Term:
         own, what = Op("f", edge.target, edge.stream), edge.tap.to if edge.reads == "hidden" and edge.tap else ""
 
-        def value(frame: Frame) -> Tensor:
+        def value(frame: StepContext) -> Tensor:
             logits, taps = frame.values[own]
             return taps[what] if what else logits
 
@@ -97,7 +97,7 @@ class Update:
             return SpreadTerm(edge, objective, value, self.inputs, consensus)
         return Term(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
-    def _descend(self, group: list[Weights]) -> Callable[[Frame], None]:
+    def _descend(self, group: list[Weights]) -> Callable[[StepContext], None]:
         """One gradient step over the sum of the group's terms, in declared order."""
         terms = self._terms(group)
         settings = group[0].settings
@@ -108,7 +108,7 @@ class Update:
         first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
         shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
 
-        def descend(frame: Frame) -> None:
+        def descend(frame: StepContext) -> None:
             self.host.threads(threads)
             total: Tensor | None = None
             parts: list[tuple[Term, Tensor]] = []
@@ -142,11 +142,11 @@ class Update:
 
     def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""
-        lane, first = self.inputs.lane(term.edge.target, term.edge.stream), self.inputs.first
+        shard, first = self.inputs.shard(term.edge.target, term.edge.stream), self.inputs.first
         size, drop = self.inputs.settings.batch_size, self.inputs.settings.drop_last
 
         def samples(step: int) -> int:
-            return lane.count(self.inputs.position(step, lane), size, drop)
+            return shard.count(self.inputs.position(step, shard), size, drop)
 
         def share(step: int) -> float:
             start = first + (step - first) // accumulate * accumulate

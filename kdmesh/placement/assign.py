@@ -26,7 +26,7 @@ TASKS = 2_000_000  # walked through while searching: bounds the search on large 
 
 
 @dataclass(frozen=True)
-class Rates:
+class CostModel:
     """Seconds that hosts in processes of their own cost: measured, see docs/scaling.md."""
 
     call: float = 0.0004  # a call that waits for no other host
@@ -74,7 +74,7 @@ class Problem:
     memory: tuple[float, ...] = ()
     process: float = 0.0
     on_gpu: frozenset[str] = frozenset()
-    rates: Rates = Rates()
+    rates: CostModel = CostModel()
 
     @cached_property
     def group_of(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from kdmesh.graph.hosts import parts, settled
 from kdmesh.graph.resources import Resources
 from kdmesh.placement.assign import THREADS_WIN, Answer, Model, Option, Problem, solve
 from kdmesh.placement.sizes import GB, machine, memory, process
-from kdmesh.placement.timing import Paces, measure
+from kdmesh.placement.timing import Timings, measure
 from kdmesh.placement.workload import problem
 from kdmesh.plugins import registry
 from kdmesh.report.plan_data import count, listed
@@ -118,15 +118,15 @@ class Measured:
     """A problem, and the paces that it was made from in so many seconds."""
 
     problem: Problem
-    paces: Paces
+    paces: Timings
     every: int
     seconds: float
 
 
-_known: dict[str, Paces] = {}  # so that every seed of a mesh gets the same answer
+_known: dict[str, Timings] = {}  # so that every seed of a mesh gets the same answer
 
 
-def _measured(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict[str, int], every: int) -> Paces:
+def _measured(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict[str, int], every: int) -> Timings:
     """Measure; threads that are given do not change, also where others' are chosen."""
     key = f"{plan.spec.model_copy(update={'seed': 0})!r} {tuple(found.table.x.shape)} {every}"
     if key not in _known or modules:
@@ -201,7 +201,7 @@ def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
     for agent, (few, all_) in measured.paces.items():
         alike.setdefault((few, all_, made.threads[agent]), []).append(agent)
     for (few, all_, threads), agents in list(alike.items())[:SHOWN]:
-        step = [_ms(sum(pace[1:]) or pace.still) for pace in (few, all_)]
+        step = [_ms(sum(pace[1:]) or pace.inference) for pace in (few, all_)]
         parts = f"forward {_ms(few.forward)}, backward {_ms(few.backward)}, update {_ms(few.update)}"
         lines.append(
             f"  {listed(agents, 40)}: {step[0]} ms a batch with {count(threads, 'thread')} "

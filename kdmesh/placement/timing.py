@@ -36,22 +36,22 @@ TURNS = 3
 class Pace(NamedTuple):
     """Seconds of one batch: forward in eval mode, forward in training, backward, update."""
 
-    still: float
+    inference: float
     forward: float = 0.0
     backward: float = 0.0
     update: float = 0.0
 
 
-Paces = dict[str, tuple[Pace, Pace]]  # by agent: with its few threads, and with all
+Timings = dict[str, tuple[Pace, Pace]]  # by agent: with its few threads, and with all
 
 
-def measure(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict[str, int], every: int) -> Paces:
+def measure(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict[str, int], every: int) -> Timings:
     """Time every agent; those that are alike only once. ``few``: threads of each, to be set against ``every``."""
     like: dict[str, list[str]] = {}
     for agent in plan.spec.agents:
         like.setdefault(_likeness(plan, agent, modules, few[agent]), []).append(agent)
     counts = sum(len({few[agents[0]], every}) for agents in like.values())
-    paces: Paces = {}
+    paces: Timings = {}
     with _undisturbed():
         for agents in like.values():
             timed = _time(plan, found, modules, agents[0], (few[agents[0]], every), BUDGET / max(1, counts))
@@ -146,7 +146,7 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
     """One forward in eval mode and, for what learns, a training step; the seconds of each part."""
     marks = [_now(clone)]
     clone.module.eval()
-    clone.still(clone.see(x, ids, 0), len(x))
+    clone.inference(clone.see(x, ids, 0), len(x))
     marks.append(_now(clone))
     if not learns:
         return Pace(marks[1] - marks[0])

@@ -9,7 +9,7 @@ from kdmesh.graph import hosts
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.graph.reach import behind
 from kdmesh.graph.resources import Resources
-from kdmesh.placement.assign import Problem, Rates, Task, Work
+from kdmesh.placement.assign import CostModel, Problem, Task, Work
 from kdmesh.placement.sizes import FLOAT, memory, process
 from kdmesh.placement.timing import trains
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.steps import Lesson, Op
-    from kdmesh.placement.timing import Paces
+    from kdmesh.placement.timing import Timings
 
 
 def problem(
-    plan: Plan, found: Checked, paces: Paces, room: Resources, threads: dict[str, int], every: int | None
+    plan: Plan, found: Checked, paces: Timings, room: Resources, threads: dict[str, int], every: int | None
 ) -> Problem:
     """What a placement is solved for. ``threads``: of each agent; ``every``: the other choice of `threads: auto`."""
     parts = hosts.parts(plan.spec, plan.edges, plan.owner, plan.consensus)
@@ -36,7 +36,7 @@ def problem(
     return Problem(
         groups=tuple(map(tuple, parts)), works=tuple(works), waits=waits, room=room, threads=threads,
         all_threads=every, memory=tuple(memory(plan, found, part) for part in parts), process=process(found),
-        on_gpu=on_gpu, rates=Rates(),
+        on_gpu=on_gpu, rates=CostModel(),
     )  # fmt: skip
 
 
@@ -49,14 +49,14 @@ def _lines(lines: list[Train | Publish | Repeat], times: int = 1) -> Iterator[tu
             yield line, times
 
 
-def _lessons(plan: Plan, found: Checked, stage: Stage, paces: Paces) -> Iterator[Work]:
+def _lessons(plan: Plan, found: Checked, stage: Stage, paces: Timings) -> Iterator[Work]:
     for line, times in _lines(stage.program.body):
         steps = max(lesson_steps(plan, found, stage, line).values(), default=0)
         if steps:
             yield Work(stage.name, steps * times, tuple(_tasks(plan, found, stage.lessons[line.key], paces)))
 
 
-def _tasks(plan: Plan, found: Checked, lesson: Lesson, paces: Paces) -> list[Task]:
+def _tasks(plan: Plan, found: Checked, lesson: Lesson, paces: Timings) -> list[Task]:
     """The ops that cost something. A consensus runs beside its readers: they wait for its inputs themselves."""
     tasks: list[Task] = []
     stands: dict[Op, tuple[int, ...]] = {}  # the tasks that an op stands for
@@ -79,7 +79,7 @@ def _tasks(plan: Plan, found: Checked, lesson: Lesson, paces: Paces) -> list[Tas
             shared.add((plan.owner[op.node], op.stream))
             seconds = tuple(0.0 if again else pace.forward for pace in (few, every))
         else:
-            seconds = (few.still, every.still)
+            seconds = (few.inference, every.inference)
         sends = 0 if op.kind == "u" else _bytes(plan, found, op.node, op.stream, plan.train(op.node).batch_size)
         stands[op] = (len(tasks),)
         tasks.append(Task(op.node, (seconds[0], seconds[1]), after, sends))
@@ -94,7 +94,7 @@ def _bytes(plan: Plan, found: Checked, agent: str, stream: str, samples: int) ->
 
 
 def _publications(
-    plan: Plan, found: Checked, stage: Stage, paces: Paces, published: set[tuple[str, str]]
+    plan: Plan, found: Checked, stage: Stage, paces: Timings, published: set[tuple[str, str]]
 ) -> Iterator[Work]:
     """What sources publish for a stage, in all that have the same period; a finished source publishes once."""
     read: dict[str, dict[tuple[str, str], dict[str, None]]] = {}  # refresh -> (source, stream) -> readers
@@ -111,7 +111,7 @@ def _publications(
         tasks: list[Task] = []
         for source, stream in sources:
             size, batch = found.size(stream, source), plan.train(source).batch_size
-            seconds = tuple(-(-size // batch) * pace.still for pace in paces[source])
+            seconds = tuple(-(-size // batch) * pace.inference for pace in paces[source])
             tasks.append(Task(source, (seconds[0], seconds[1]), (), _bytes(plan, found, source, stream, size)))
         for number, ends in enumerate(sources.values()):
             tasks += [Task(reader, (0.0, 0.0), (number,)) for reader in ends]

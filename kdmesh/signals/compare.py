@@ -31,19 +31,19 @@ class Comparison:
 
     def add(self, one: Tensor, two: Tensor, loose: bool = True) -> None:
         """Compare outputs; ``loose``: 16-bit numbers may be rounded otherwise, as those of other shapes are."""
-        apart, limit = difference(one, two), rounding(one, loose)
-        self.difference, self.limit = max(self.difference or 0.0, apart), max(self.limit, limit)
-        if apart > limit and not self.problem:
-            self.problem = f"outputs differ by up to {apart:.3g}, where {limit:.1g} is rounding"
+        leaves, limit = difference(one, two), rounding(one, loose)
+        self.difference, self.limit = max(self.difference or 0.0, leaves), max(self.limit, limit)
+        if leaves > limit and not self.problem:
+            self.problem = f"outputs differ by up to {leaves:.3g}, where {limit:.1g} is rounding"
 
 
 def difference(one: Tensor, two: Tensor) -> float:
     """The largest difference; shapes that differ, and a number beside NaN, are infinitely far."""
     if one.shape != two.shape:
         return float("inf")
-    apart = (one.double() - two.double()).abs()
-    apart[(one == two) | (one.isnan() & two.isnan())] = 0.0
-    return float(apart.nan_to_num(nan=float("inf")).max()) if apart.numel() else 0.0
+    leaves = (one.double() - two.double()).abs()
+    leaves[(one == two) | (one.isnan() & two.isnan())] = 0.0
+    return float(leaves.nan_to_num(nan=float("inf")).max()) if leaves.numel() else 0.0
 
 
 def rounding(values: Tensor, loose: bool = True) -> float:

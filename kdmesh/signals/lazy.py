@@ -57,9 +57,9 @@ class Lazy:
 
     def take(self, index: Tensor) -> Lazy:
         """The rows at ``index`` (int64)."""
-        return self.of(*(part[index] for part in self.apart()))
+        return self.of(*(part[index] for part in self.leaves()))
 
-    def apart(self) -> tuple[Tensor, ...]:
+    def leaves(self) -> tuple[Tensor, ...]:
         """The tensors that hold a row for each of its rows."""
         raise NotImplementedError(f"{type(self).__name__} must name its tensors")
 
@@ -69,7 +69,7 @@ class Lazy:
 
     def joined(self, others: Sequence[Lazy]) -> Lazy:
         """Its rows and those of others of its kind, one after the other."""
-        return self.of(*(torch.cat(parts) for parts in zip(*map(apart, (self, *others)), strict=True)))
+        return self.of(*(torch.cat(parts) for parts in zip(*map(leaves, (self, *others)), strict=True)))
 
     def narrow(self, vocabulary: int) -> Lazy:
         """The first so many columns."""
@@ -84,7 +84,7 @@ class Lazy:
         raise NotImplementedError(f"{type(self).__name__} must move what it is made of")
 
 
-class Projected(Lazy):
+class FactoredLogits(Lazy):
     """``hidden [N, D] @ weight [V, D].T + bias [V]``, all of one dtype and on one device.
 
     ``whole``: the weight and bias that these are the first rows of, where a gradient is to reach those.
@@ -102,19 +102,19 @@ class Projected(Lazy):
         taught = any(part is not None and part.requires_grad for part in (hidden, *self.whole))
         super().__init__(torch.Size((len(hidden), len(weight))), hidden.dtype, hidden.device, taught)
 
-    def __reduce__(self) -> tuple[type[Projected], tuple[Tensor | None, ...]]:
-        return Projected, (self.hidden, self.weight, self.bias)
+    def __reduce__(self) -> tuple[type[FactoredLogits], tuple[Tensor | None, ...]]:
+        return FactoredLogits, (self.hidden, self.weight, self.bias)
 
     @property
     def compact(self) -> bool:
         """Whether hidden rows and the layer cross between hosts, rather than logits."""
         return crosses_hidden(len(self.hidden), self.hidden.shape[1], len(self.weight))
 
-    def settled(self) -> Projected:
+    def settled(self) -> FactoredLogits:
         """The same, detached, with a layer of its own: the model's may be updated before these rows are made."""
         plain = self.detach()
         bias = None if plain.bias is None else plain.bias.clone()
-        return Projected(plain.hidden, plain.weight.clone(), bias)
+        return FactoredLogits(plain.hidden, plain.weight.clone(), bias)
 
     def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Rows of the product, as ``F.linear`` makes them."""
@@ -126,36 +126,36 @@ class Projected(Lazy):
                 return torch.mm(hidden, self.weight.t(), out=out)
             return torch.addmm(self.bias, hidden, self.weight.t(), out=out)
 
-    def apart(self) -> tuple[Tensor, ...]:
+    def leaves(self) -> tuple[Tensor, ...]:
         """The hidden rows."""
         return (self.hidden,)
 
-    def of(self, *rows: Tensor) -> Projected:
+    def of(self, *rows: Tensor) -> FactoredLogits:
         """Other hidden rows; the layer is shared."""
         (hidden,) = rows
-        return Projected(hidden, self.weight, self.bias, self.whole)
+        return FactoredLogits(hidden, self.weight, self.bias, self.whole)
 
-    def narrow(self, vocabulary: int) -> Projected:
+    def narrow(self, vocabulary: int) -> FactoredLogits:
         """The first so many columns: a view of the layer."""
         bias = None if self.bias is None else self.bias[:vocabulary]
-        return Projected(self.hidden, self.weight[:vocabulary], bias, self.whole)
+        return FactoredLogits(self.hidden, self.weight[:vocabulary], bias, self.whole)
 
-    def detach(self) -> Projected:
+    def detach(self) -> FactoredLogits:
         """The same, through which no gradient passes."""
         bias = None if self.bias is None else self.bias.detach()
-        plain = Projected(self.hidden.detach(), self.weight.detach(), bias)
+        plain = FactoredLogits(self.hidden.detach(), self.weight.detach(), bias)
         plain._dense = None if self._dense is None else self._dense.detach()
         return plain
 
-    def to(self, device: torch.device | str) -> Projected:
+    def to(self, device: torch.device | str) -> FactoredLogits:
         """The same on a device."""
         if torch.device(device) == self.device:
             return self
         bias = None if self.bias is None else self.bias.to(device)
-        return Projected(self.hidden.to(device), self.weight.to(device), bias)
+        return FactoredLogits(self.hidden.to(device), self.weight.to(device), bias)
 
 
-class Combined(Lazy):
+class MixedLogits(Lazy):
     """Several sources combined row by row: a consensus over teachers that is never formed as a whole.
 
     ``make(chunks, where)`` gets the sources' rows, ``[n, V]`` each, and which rows of the sources these are: a slice or
@@ -217,18 +217,18 @@ class Combined(Lazy):
     def _all(self) -> Tensor:
         return self.make([dense(source) for source in self.sources], self.where(0, len(self)))
 
-    def take(self, index: Tensor) -> Combined:
+    def take(self, index: Tensor) -> MixedLogits:
         """The rows at ``index`` of every source."""
         known = index if self.index is None else self.index[index]
-        return Combined(
+        return MixedLogits(
             [value[index] if isinstance(value, Tensor) else value.take(index) for value in self.sources],
             self.make,
             known,
         )
 
-    def narrow(self, vocabulary: int) -> Combined:
+    def narrow(self, vocabulary: int) -> MixedLogits:
         """The first so many columns of every source, before they are combined."""
-        return Combined(
+        return MixedLogits(
             [
                 value[:, :vocabulary] if isinstance(value, Tensor) else value.narrow(vocabulary)
                 for value in self.sources
@@ -237,14 +237,14 @@ class Combined(Lazy):
             self.index,
         )
 
-    def detach(self) -> Combined:
+    def detach(self) -> MixedLogits:
         """The same of detached sources."""
-        return Combined([source.detach() for source in self.sources], self.make, self.index)
+        return MixedLogits([source.detach() for source in self.sources], self.make, self.index)
 
-    def to(self, device: torch.device | str) -> Combined:
+    def to(self, device: torch.device | str) -> MixedLogits:
         """The same of sources on a device; whatever ``make`` holds must be there already."""
         index = None if self.index is None else self.index.to(device)
-        return Combined([source.to(device) for source in self.sources], self.make, index)
+        return MixedLogits([source.to(device) for source in self.sources], self.make, index)
 
 
 def dense(value: Tensor | Lazy) -> Tensor:
@@ -252,12 +252,12 @@ def dense(value: Tensor | Lazy) -> Tensor:
     return value.dense() if isinstance(value, Lazy) else value
 
 
-def apart(value: Tensor | Lazy) -> tuple[Tensor, ...]:
+def leaves(value: Tensor | Lazy) -> tuple[Tensor, ...]:
     """The tensors that hold a value's rows."""
-    return value.apart() if isinstance(value, Lazy) else (value,)
+    return value.leaves() if isinstance(value, Lazy) else (value,)
 
 
-def again(value: Tensor | Lazy, rows: Sequence[Tensor]) -> Tensor | Lazy:
+def rebuild(value: Tensor | Lazy, rows: Sequence[Tensor]) -> Tensor | Lazy:
     """A value of other rows of such tensors."""
     return value.of(*rows) if isinstance(value, Lazy) else rows[0]
 

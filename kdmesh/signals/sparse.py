@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Sparse(Lazy):
+class TopKLogits(Lazy):
     """Log-probabilities of a few columns of each row, as logits over all of them: 2k + 1 numbers for a row of V.
 
     ``values [N, k]``: at least float32, of the columns ``index [N, k]`` (int32, different ones within a row);
@@ -48,7 +48,7 @@ class Sparse(Lazy):
 
     @classmethod
     @torch.no_grad()
-    def top(cls, logits: Tensor | Lazy, k: int) -> Sparse:
+    def top(cls, logits: Tensor | Lazy, k: int) -> TopKLogits:
         """Of logits ``[N, V]`` the k likeliest columns, ``1 <= k <= V``; where these are large, some rows at a time."""
         count, columns = logits.shape
         step = max(1, min(count, LARGE // columns))
@@ -100,30 +100,30 @@ class Sparse(Lazy):
         others = columns - (self.index[at] < columns).sum(1)
         return others if self.ruled_out is None else others - unpacked(self.ruled_out[at], columns).sum(1)
 
-    def apart(self) -> tuple[Tensor, ...]:
+    def leaves(self) -> tuple[Tensor, ...]:
         """Columns' log-probabilities and numbers, the tail, and what is ruled out, if anything is."""
         found = self.values, self.index, self.tail
         return found if self.ruled_out is None else (*found, self.ruled_out)
 
-    def of(self, *rows: Tensor) -> Sparse:
+    def of(self, *rows: Tensor) -> TopKLogits:
         """Other rows over as many columns."""
         values, index, tail, *ruled_out = rows
-        return Sparse(values, index, tail, self.shape[1], *ruled_out, narrowed=self.narrowed)
+        return TopKLogits(values, index, tail, self.shape[1], *ruled_out, narrowed=self.narrowed)
 
     def joined(self, others: Sequence[Lazy]) -> Lazy:
         """Its rows and those of others, one after the other; some may rule nothing out."""
-        parts = [part for part in (self, *others) if isinstance(part, Sparse)]
+        parts = [part for part in (self, *others) if isinstance(part, TopKLogits)]
         if all(part.ruled_out is None for part in parts):
             return super().joined(others)
         first, *more = [part._with_bits() for part in parts]
-        return super(Sparse, first).joined(more)
+        return super(TopKLogits, first).joined(more)
 
-    def _with_bits(self) -> Sparse:
+    def _with_bits(self) -> TopKLogits:
         if self.ruled_out is not None:
             return self
-        return self.of(*self.apart(), _nowhere(len(self), self.shape[1], self.device))
+        return self.of(*self.leaves(), _nowhere(len(self), self.shape[1], self.device))
 
-    def narrow(self, vocabulary: int) -> Sparse:
+    def narrow(self, vocabulary: int) -> TopKLogits:
         """The first so many columns, renormalised; the others' share of the tail goes with them."""
         kept = self.index < vocabulary
         others = self._others(slice(None), vocabulary).to(self.dtype)
@@ -131,15 +131,15 @@ class Sparse(Lazy):
         tail = torch.where(others > 0, tail, float("-inf"))  # also where nothing was in the tail before
         mass = torch.cat([self.values.where(kept, float("-inf")), tail[:, None]], 1).logsumexp(1)
         bits = None if self.ruled_out is None else packed(unpacked(self.ruled_out, vocabulary))
-        return Sparse(self.values - mass[:, None], self.index, tail - mass, vocabulary, bits, narrowed=True)
+        return TopKLogits(self.values - mass[:, None], self.index, tail - mass, vocabulary, bits, narrowed=True)
 
-    def detach(self) -> Sparse:
+    def detach(self) -> TopKLogits:
         """Itself: no gradient passes."""
         return self
 
-    def to(self, device: torch.device | str) -> Sparse:
+    def to(self, device: torch.device | str) -> TopKLogits:
         """The same on a device."""
-        return self if torch.device(device) == self.device else self.of(*(part.to(device) for part in self.apart()))
+        return self if torch.device(device) == self.device else self.of(*(part.to(device) for part in self.leaves()))
 
 
 def packed(mask: Tensor) -> Tensor:

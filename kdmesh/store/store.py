@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import Lazy, Projected
-from kdmesh.signals.sparse import Sparse
+from kdmesh.signals.lazy import FactoredLogits, Lazy
+from kdmesh.signals.sparse import TopKLogits
 from kdmesh.streams.tokens import ranges
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ class Publication:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Everything it is made of, by name, for a checkpoint; :meth:`of` puts it together again."""
-        if isinstance(self.values, Projected):
+        if isinstance(self.values, FactoredLogits):
             yield "values", self.values.hidden
             yield "weight", self.values.weight
             if self.values.bias is not None:
                 yield "bias", self.values.bias
-        elif isinstance(self.values, Sparse):
+        elif isinstance(self.values, TopKLogits):
             yield "values", self.values.values
             yield "index", self.values.index
             yield "tail", self.values.tail
@@ -79,10 +79,10 @@ class Publication:
         """What :meth:`tensors` took apart."""
         values: Any = tensors["values"]
         if "weight" in tensors:
-            values = Projected(tensors["values"], tensors["weight"], tensors.get("bias"))
+            values = FactoredLogits(tensors["values"], tensors["weight"], tensors.get("bias"))
         elif "index" in tensors:
             index, tail, ruled_out = tensors["index"], tensors["tail"], tensors.get("ruled_out")
-            values = Sparse(values, index, tail, int(tensors["columns"]), ruled_out)
+            values = TopKLogits(values, index, tail, int(tensors["columns"]), ruled_out)
         return cls(values, tensors.get("present"), 0, tensors.get("starts"))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.errors import MeshError
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 from kdmesh.streams.tokens import starts_of
 from kdmesh.text.heads import CAUSAL, SEQUENCE, head_of
 from kdmesh.text.probes import is_projection, keeps_apart, takes_types
@@ -84,7 +84,7 @@ class TextModel(nn.Module):
             )
         return "samples" if kind == "pooled" else "tokens"
 
-    def forward(self, x: Tokens) -> Tensor | Projected:
+    def forward(self, x: Tokens) -> Tensor | FactoredLogits:
         """Logits ``[B, C]`` of samples or ``[N, C]`` of units; a language model's as hidden rows to project."""
         if self.shapes_only:
             return self._shapes(x)
@@ -99,7 +99,7 @@ class TextModel(nn.Module):
         self._probe(x, out)
         return out.logits if self.head == SEQUENCE else out.logits.flatten(0, 1)[x.units]
 
-    def _language(self, x: Tokens, more: dict[str, Any]) -> Tensor | Projected:
+    def _language(self, x: Tokens, more: dict[str, Any]) -> Tensor | FactoredLogits:
         """No mask: padding stands on the right, where no output that counts can see it."""
         if x.positions is not None:
             self._check_packing()
@@ -119,7 +119,7 @@ class TextModel(nn.Module):
             self._probe(x, self.net(input_ids=x.ids, use_cache=False, **more))
         finally:
             handle.remove()
-        return Projected(seen[0].to(head.weight.dtype), head.weight, head.bias)
+        return FactoredLogits(seen[0].to(head.weight.dtype), head.weight, head.bias)
 
     def _check_packing(self) -> None:
         if self._apart is None:
@@ -172,7 +172,7 @@ class TextModel(nn.Module):
         maps = attention.flatten(0, 1)[x.tokens].gather(1, at)
         return maps * (step < sizes[:, None])
 
-    def _shapes(self, x: Tokens) -> Tensor | Projected:
+    def _shapes(self, x: Tokens) -> Tensor | FactoredLogits:
         """Outputs and tapped layers of the right shapes, without computing them."""
         like, width = next(self.net.parameters()), self.net.config.hidden_size
         for probe in filter(_tapped, self.hidden):
@@ -185,7 +185,7 @@ class TextModel(nn.Module):
             head = self.net.get_output_embeddings()
             if not self.projects:
                 return like.new_empty(len(x.units), head.weight.shape[0])
-            return Projected(like.new_empty(len(x.units), head.weight.shape[1]), head.weight, head.bias)
+            return FactoredLogits(like.new_empty(len(x.units), head.weight.shape[1]), head.weight, head.bias)
         return like.new_empty(len(x) if self.head == SEQUENCE else len(x.units), self.classes)
 
     def export(

@@ -15,7 +15,7 @@ LENGTH = 6  # tokens of a trial
 
 
 @contextmanager
-def still(net: nn.Module) -> Iterator[None]:
+def inference(net: nn.Module) -> Iterator[None]:
     """Evaluation without gradient, and every module's mode as it was."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
@@ -32,7 +32,7 @@ def is_causal(net: Any) -> bool:
     ids = _some(net)
     other = ids.clone()
     other[:, LENGTH // 2 :] = ids[:, LENGTH // 2 :].flip(1)
-    with still(net):
+    with inference(net):
         one, two = (net(input_ids=x, use_cache=False).logits for x in (ids, other))
     return torch.equal(one[:, : LENGTH // 2], two[:, : LENGTH // 2])
 
@@ -53,7 +53,7 @@ def is_projection(net: Any) -> bool:
     said = torch.linspace(-300, 300, head.out_features, dtype=head.weight.dtype, device=device)
     handle = head.register_forward_hook(lambda _module, args, _value: said.expand(*args[0].shape[:-1], -1))
     try:
-        with still(net), _without_layers(net, head.in_features) if ids.is_meta else nullcontext():
+        with inference(net), _without_layers(net, head.in_features) if ids.is_meta else nullcontext():
             logits = net(input_ids=ids, use_cache=False).logits
     except Exception:  # each architecture fails there in its own way
         if not ids.is_meta:
@@ -86,7 +86,7 @@ def keeps_apart(net: Any) -> bool:
     at = torch.arange(LENGTH, device=one.device)[None]
     positions = torch.cat([at, at], 1)
     try:
-        with still(net):
+        with inference(net):
             first, second = (
                 net(input_ids=torch.cat([x, two], 1), position_ids=positions, use_cache=False).logits[:, LENGTH:]
                 for x in (one, two)

@@ -11,7 +11,7 @@ from kdmesh.signals.compare import Comparison
 from kdmesh.signals.lazy import dense
 from kdmesh.text.heads import CAUSAL, SEQUENCE
 from kdmesh.text.peft import with_prefix
-from kdmesh.text.probes import still, takes_types
+from kdmesh.text.probes import inference, takes_types
 from kdmesh.text.source import quiet
 from kdmesh.text.template import given
 
@@ -49,7 +49,7 @@ def compare(model: Exported, root: Path, encoder: Encoder, samples: Texts, encod
     inputs: dict[str, Tensor] = {"input_ids": x.ids, "attention_mask": x.mask.long()}
     if takes_types(model.net) and model.separator is not None and model.head != CAUSAL:
         inputs["token_type_ids"] = model.types(x)
-    with quiet(), still(model.net), still(theirs):
+    with quiet(), inference(model.net), inference(theirs):
         one, two, measured = model.net(**inputs).logits, theirs(**inputs).logits, dense(model(x))
     answers = two if model.head == SEQUENCE else two.flatten(0, 1)[x.units]
     if model.head != SEQUENCE:

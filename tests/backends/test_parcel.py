@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmesh.backends import envelope
-from kdmesh.graph.fragment import Segment
+from kdmesh.graph.fragment import Fragment
 
 
 class Handle:
@@ -33,14 +33,14 @@ plain = st.recursive(
 @given(st.lists(st.tuples(st.booleans(), plain), max_size=6), st.integers(1, 3))
 def test_a_call_comes_out_as_it_went_in(given, results):
     args = [Handle(value) if later else value for later, value in given]
-    sent, handles = envelope.call((3, 7), "judge", args, results, Handle)
+    sent, handles = envelope.call((3, 7), "evaluate_consensus", args, results, Handle)
     arrived = [envelope.result(handle.value) for handle in handles]
-    expected = (3, 7), "judge", [value for _, value in given], results
+    expected = (3, 7), "evaluate_consensus", [value for _, value in given], results
     assert envelope.opened(sent, arrived) == expected
 
 
 def test_a_segment_is_sent_whole():
-    segment = Segment("host0", "stage a", 2, [(4, None)], complete=range(4, 5))
+    segment = Fragment("host0", "stage a", 2, [(4, None)], complete=range(4, 5))
     assert envelope.opened(envelope.call((1, 1), "run", [segment], 2, Handle)[0], [])[2] == [segment]
 
 

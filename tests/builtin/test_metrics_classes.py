@@ -25,7 +25,7 @@ from kdmesh.metrics import (
 from kdmesh.objectives import CrossEntropy
 from kdmesh.plugins import registry
 from kdmesh.report.tables import final_table
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 from kdmesh.spec import MeshSpec
 
 
@@ -137,5 +137,5 @@ def test_class_weights_of_wide_lazy_logits_are_those_of_made_ones():
     _, y = drawn(3)
     hidden, layer = torch.randn(len(y), 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
     loss = CrossEntropy(class_weights=[1.0, 2.5, 0.5])
-    lazy, made = Projected(hidden, layer, None), hidden @ layer.T
+    lazy, made = FactoredLogits(hidden, layer, None), hidden @ layer.T
     assert loss(lazy, y, form="labels").item() == pytest.approx(loss(made, y, form="labels").item(), abs=1e-12)

@@ -26,7 +26,7 @@ from kdmesh.objectives import (
     lazily,
 )
 from kdmesh.signals import lazy
-from kdmesh.signals.lazy import Combined, Projected
+from kdmesh.signals.lazy import FactoredLogits, MixedLogits
 
 WORDS, DIM = 13, 5
 
@@ -87,12 +87,12 @@ def student(rows=8, dtype=torch.float64, seed=0, bias=True):
         normal(*shape, seed=seed + n, dtype=dtype) for n, shape in enumerate([(rows, DIM), (WORDS, DIM), (WORDS,)])
     ]
     parts = [part.requires_grad_() for part in (parts if bias else parts[:2])]
-    return Projected(*parts), parts
+    return FactoredLogits(*parts), parts
 
 
 def target(form, objective, rows=8, dtype=torch.float64):
     """A target, lazy where it can be, and dense."""
-    made = Projected(normal(rows, 4, seed=7, dtype=dtype), normal(WORDS, 4, seed=8, dtype=dtype))
+    made = FactoredLogits(normal(rows, 4, seed=7, dtype=dtype), normal(WORDS, 4, seed=8, dtype=dtype))
     if form == "labels":
         labels = made.dense().argmax(-1)
         return labels, labels
@@ -100,7 +100,7 @@ def target(form, objective, rows=8, dtype=torch.float64):
         return made, made.dense()
     t = objective.temperature
     other = normal(rows, WORDS, seed=9, dtype=dtype)
-    mixed = Combined([made, other], lambda chunks, where: (torch.stack(chunks) / t).softmax(-1).mean(0))
+    mixed = MixedLogits([made, other], lambda chunks, where: (torch.stack(chunks) / t).softmax(-1).mean(0))
     return mixed, mixed.dense()
 
 
@@ -212,7 +212,7 @@ def test_silent_rows_may_hold_anything(objective, form):
     spoiled, broken = parts[0].detach().clone(), plain.clone()
     spoiled[1], broken[1] = float("nan"), -100 if form == "labels" else float("inf")
     parts[0] = spoiled.requires_grad_()
-    same(results(objective, Projected(*parts), broken, parts, form, weights), expected, rtol=0, atol=0)
+    same(results(objective, FactoredLogits(*parts), broken, parts, form, weights), expected, rtol=0, atol=0)
 
 
 def test_only_gradients_that_are_wanted_are_computed():
@@ -220,14 +220,14 @@ def test_only_gradients_that_are_wanted_are_computed():
         parts = [part.detach().requires_grad_(n == wanted) for n, part in enumerate(student()[1])]
         other, plain = target("logits", None)
         expected = results(JSD(), F.linear(*parts), plain, [parts[wanted]], "logits")
-        same(results(JSD(), Projected(*parts), other, [parts[wanted]], "logits"), expected)
+        same(results(JSD(), FactoredLogits(*parts), other, [parts[wanted]], "logits"), expected)
     own, _ = student()
     other, plain = target("logits", None)
     with torch.no_grad():
         loss = JSD().forward(own, other)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, JSD()(own.dense(), plain).detach())
-    mixed = Combined([own.detach(), own.detach()], lambda chunks, where: chunks[0] + chunks[1])
+    mixed = MixedLogits([own.detach(), own.detach()], lambda chunks, where: chunks[0] + chunks[1])
     torch.testing.assert_close(JSD().forward(mixed, other), JSD()(mixed.dense(), plain))
 
 
@@ -271,7 +271,7 @@ def test_gradients_through_the_target_or_the_weights_take_the_dense_way():
     own, parts = student()
     hidden, weight = normal(8, 4, seed=7).requires_grad_(), normal(WORDS, 4, seed=8)
     weights = torch.rand(8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    found = results(JSD(), own, Projected(hidden, weight), [*parts, hidden, weights], "logits", weights)
+    found = results(JSD(), own, FactoredLogits(hidden, weight), [*parts, hidden, weights], "logits", weights)
     same(
         found, results(JSD(), F.linear(*parts), F.linear(hidden, weight), [*parts, hidden, weights], "logits", weights)
     )
@@ -314,7 +314,7 @@ def test_half_precision_is_computed_in_float32(objective):
 @pytest.mark.parametrize("form", ["logits", "probs"])
 def test_extreme_logits_stay_finite(objective, form):
     logits = torch.tensor([[300.0, 0.0, -300.0], [-300.0, 300.0, 0.0]], requires_grad=True)
-    layer = Projected(logits, torch.eye(3).requires_grad_())
+    layer = FactoredLogits(logits, torch.eye(3).requires_grad_())
     wanted = torch.tensor([[-300.0, 300.0, 0.0], [-300.0, 300.0, 0.0]])
     wanted = wanted if form == "logits" else wanted.softmax(-1)
     expected = results(objective, logits, wanted, [logits], form)
@@ -341,7 +341,7 @@ def test_small_signals_are_made_and_compared_as_ever(monkeypatch):
     for objective in (JSD(), MSE(), CrossEntropy(temperature=2)):
         found = results(objective, own, wanted, [*parts], "logits")
         same(found, results(objective, F.linear(*parts), plain, parts, "logits"), rtol=0, atol=0)
-        own = Projected(*parts)
+        own = FactoredLogits(*parts)
 
 
 def test_refusals_are_those_of_the_dense_way():

@@ -10,7 +10,7 @@ import torch
 
 from kdmesh.builtin.objectives import _chunked
 from kdmesh.builtin.objectives.offers import OBJECTIVES
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "kd_losses.json").read_text())
 OFFERS = {offer.name: offer for offer in OBJECTIVES}
@@ -39,7 +39,7 @@ def test_value_of_another_library_in_chunks(case, monkeypatch):
     monkeypatch.setattr(_chunked, "CHUNK", 2 * 2 * 11)
     ((name, config),) = case["objective"].items()
     student, teacher = (side.flatten(0, -2) for side in inputs(case["tokens"]))
-    loss = OFFERS[name].make(config).forward(Projected(student, torch.eye(11)), teacher, form="logits")
+    loss = OFFERS[name].make(config).forward(FactoredLogits(student, torch.eye(11)), teacher, form="logits")
     rows = len(student) / GOLDEN["inputs"]["shape"][0] if case["tokens"] == "all" else 1  # a mean over sequences
     precision = {"abs": case["within"]} if "within" in case else {"rel": 2e-6}
     assert (loss * rows).item() == pytest.approx(case["value"], **precision)

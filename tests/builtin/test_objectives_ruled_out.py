@@ -28,8 +28,8 @@ from kdmesh.objectives import (
     lazily,
 )
 from kdmesh.signals import lazy
-from kdmesh.signals.lazy import Projected
-from kdmesh.signals.sparse import Sparse
+from kdmesh.signals.lazy import FactoredLogits
+from kdmesh.signals.sparse import TopKLogits
 
 ROWS, COLUMNS, NEVER = 4, 5, -math.inf
 
@@ -94,7 +94,7 @@ def computed(way: str, objective: Any, student: Tensor, target: Tensor, weights:
     if way.endswith("probs"):
         target, form = (target / objective.temperature).softmax(-1), "probs"
     if way == "chunked top":
-        return lazily(objective, student, Sparse.top(target, 2), form=form, weights=weights)
+        return lazily(objective, student, TopKLogits.top(target, 2), form=form, weights=weights)
     if way.startswith("chunked"):
         return lazily(objective, student, Rows(target), form=form, weights=weights)
     loss: Tensor = objective(student, target, form=form, weights=weights)
@@ -135,7 +135,7 @@ def compare(name: str, way: str, temperature: float, student: Tensor, target: Te
     objective = DEFINITIONS[name][0](temperature=temperature, **DEFINITIONS[name][1])
     leaf = student.clone().requires_grad_()
     found = of_rows(computed(way, objective, leaf, target, weights), leaf)
-    twin = Sparse.top(target, 2).dense() if way == "chunked top" else target
+    twin = TopKLogits.top(target, 2).dense() if way == "chunked top" else target
     expected = of_rows(defined(name, temperature, leaf, twin, weights), leaf)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-10, equal_nan=True)
     whole = (student > NEVER).any(1) & (twin > NEVER).any(1)  # of others there is no gradient to speak of
@@ -201,7 +201,7 @@ def test_a_factored_student_and_target(name: str, masked: str) -> None:
     for chunk in (1, 10**6):  # a row at a time, and one chunk of all
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_chunked, "CHUNK", chunk)
-            loss = objective(Projected(*parts), Projected(*theirs), form="logits")
+            loss = objective(FactoredLogits(*parts), FactoredLogits(*theirs), form="logits")
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-10)
         assert loss.isinf() == (name in UNBOUNDED and masked == "student")
         for mine, other in zip(torch.autograd.grad(loss, parts), slopes, strict=True):

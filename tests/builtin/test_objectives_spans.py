@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdmesh.builtin.objectives import _spans
 from kdmesh.builtin.objectives._spans import grouped, paired
 from kdmesh.objectives import Aligned, ForwardKL, Universal
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -233,7 +233,7 @@ def test_pieces_of_large_signals_give_the_same(make, monkeypatch):
     for size in (2**22, 1):
         monkeypatch.setattr(_spans, "PIECE", size)
         hidden, head = drawn(7, 3, 5).requires_grad_(), drawn(len(WORDS), 3, 6).requires_grad_()
-        loss = make()(Projected(hidden, head), target, **more)
+        loss = make()(FactoredLogits(hidden, head), target, **more)
         loss.backward()
         found.append((loss.detach(), hidden.grad, head.grad))
     for one, two in zip(*found, strict=True):

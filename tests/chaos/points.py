@@ -28,7 +28,7 @@ KINDS = ("queue", "exchange", "checkpoint", "evaluation")
 VICTIMS = ("driver", "host", "two", "node")
 EXCHANGES = ("publish", "commit", "receive", "recall", "export_state", "take_snapshot")
 CHECKPOINTS = ("save", "load")
-EVALUATIONS = ("evaluate", "judge", "describe", "keep_best")
+EVALUATIONS = ("evaluate", "evaluate_consensus", "describe", "keep_best")
 UNCOUNTED = ("sees", "save_agent")  # a run that writes no folder has none of the second
 
 

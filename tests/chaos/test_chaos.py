@@ -19,7 +19,7 @@ from schedule import SHARES, Call, Unbroken, draw, mesh, outcome
 
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
-from kdmesh.graph.fragment import Segment
+from kdmesh.graph.fragment import Fragment
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -122,7 +122,7 @@ def ensemble(*teachers: str) -> MeshSpec:
 
 
 def test_points_are_drawn_by_a_seed_and_spread() -> None:
-    methods = {"queue": "begin", "exchange": "publish", "checkpoint": "save", "evaluation": "judge"}
+    methods = {"queue": "begin", "exchange": "publish", "checkpoint": "save", "evaluation": "evaluate_consensus"}
     calls = [Call(host, methods[kind], kind, n) for host in "abc" for kind in KINDS for n in range(1, 9)]
     alone = [call for call in calls if call.host == "a" and call.kind != "exchange"]
     runs = {"three": Unbroken(calls, {}), "two": Unbroken(calls[: 2 * len(calls) // 3], {}), "one": Unbroken(alone, {})}
@@ -151,7 +151,7 @@ def test_a_points_name_says_when_whom() -> None:
 
 
 def test_calls_are_counted_by_kind_whatever_the_speed_of_a_lone_host() -> None:
-    alone, crossing = Segment("a", "s", 0), Segment("a", "s", 0, exports={3: []})
+    alone, crossing = Fragment("a", "s", 0), Fragment("a", "s", 0, exports={3: []})
     counts = Counts()
     for method, args, expected in (
         ("sees", (), {}),
@@ -161,7 +161,7 @@ def test_calls_are_counted_by_kind_whatever_the_speed_of_a_lone_host() -> None:
         ("run", (crossing,), {"exchange": 1, "queue": 3}),
         ("run", (alone, "what another host sent"), {"exchange": 2, "queue": 4}),
         ("save", (), {"checkpoint": 1}),  # so does how many are written
-        ("judge", (), {"evaluation": 1, "queue": 5}),
+        ("evaluate_consensus", (), {"evaluation": 1, "queue": 5}),
     ):
         assert counts.note("a", method, args) == expected
     assert counts.note("b", "publish", ()) == {"exchange": 1, "queue": 1}

@@ -17,7 +17,7 @@ from kdmesh.engine.run import Run
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.modules import build
 from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
 from kdmesh.streams.order import epoch_order
 from kdmesh.streams.table import Table
@@ -98,7 +98,7 @@ def opened() -> Callable[[kdmesh.Mesh], tuple[Run, dict[str, Host]]]:
         plan = made.plan()
         found = examine(plan, made._modules, made.table)
         backend = InlineBackend()
-        backend.open(Blueprint(plan, made._modules, found.shapes), Source(made.table))
+        backend.open(HostConfig(plan, made._modules, found.shapes), Source(made.table))
         return Run(plan, found, backend, Events()), backend.hosts
 
     return open_

@@ -216,7 +216,9 @@ def test_measuring_moves_no_state_and_no_weights(mesh: Any, opened: Any) -> None
         running, hosts = opened(made)
         running.execute()
         host = hosts["host0"]
-        host.judge("c", "validation", ["a", "b"], *(host.publish(n, "validation", ("",), True) for n in "ab"))
+        host.evaluate_consensus(
+            "c", "validation", ["a", "b"], *(host.publish(n, "validation", ("",), True) for n in "ab")
+        )
         asked: float = host.consensus["c"].rule.asked.item()
         return asked, host.describe()["s"]["weights_sha256"]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdmesh.errors import RunFailed
 from kdmesh.hosts.guard import is_dead
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 
 NAN, INF = torch.nan, torch.inf
 
@@ -42,10 +42,10 @@ def test_which_answers_are_dead(rows: list[list[float]], dead: bool) -> None:
 
 def test_logits_that_are_not_made_yet_are_looked_at_by_their_rows_and_one_product() -> None:
     hidden, weight = torch.ones(2, 3), torch.ones(4, 3)
-    assert not is_dead(Projected(hidden, weight))
-    assert is_dead(Projected(torch.tensor([[1.0, 1, 1], [1, NAN, 1]]), weight))
+    assert not is_dead(FactoredLogits(hidden, weight))
+    assert is_dead(FactoredLogits(torch.tensor([[1.0, 1, 1], [1, NAN, 1]]), weight))
     weight[2] = NAN
-    assert is_dead(Projected(hidden, weight))
+    assert is_dead(FactoredLogits(hidden, weight))
 
 
 def council(mesh: Any, rule: str, value: float = NAN, **flow: Any) -> Any:

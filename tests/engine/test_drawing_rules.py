@@ -13,7 +13,7 @@ from kdmesh.hosts import rules
 from kdmesh.hosts.consensus import fingerprint
 from kdmesh.offers import ConsensusOffer
 from kdmesh.plugins import registry
-from kdmesh.signals.lazy import Combined
+from kdmesh.signals.lazy import MixedLogits
 
 FROZEN = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
 
@@ -60,13 +60,13 @@ def test_a_table_that_is_formed_anew_is_as_it_was(mesh: Any, opened: Any) -> Non
     run, hosts = opened(made(mesh, "once"))
     run.execute()
     (host,) = hosts.values()
-    lane = host.feed.lane("train", "s", torch.device("cpu"))
-    before = [rules.stored(host, name, "s", lane).value for name in "cd"]
+    shard = host.loader.shard("train", "s", torch.device("cpu"))
+    before = [rules.stored(host, name, "s", shard).value for name in "cd"]
     for key, publication in dict(host.store._visible).items():  # as they come back
         host.store.restore("visible", key, publication)
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    after = [rules.stored(host, name, "s", lane).value for name in "cd"]
+    after = [rules.stored(host, name, "s", shard).value for name in "cd"]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert torch.equal(torch.get_rng_state(), state)  # what trains beside it draws what it would
 
@@ -77,5 +77,5 @@ def test_a_fingerprint_is_of_every_bit() -> None:
     assert fingerprint(one) == fingerprint(other)
     other[1, 2] = torch.nextafter(other[1, 2], torch.tensor(9.0))
     prints = {fingerprint(one), fingerprint(other), fingerprint(one, None), fingerprint(None, one), fingerprint()}
-    rows = Combined([one, other], lambda chunks, where: chunks[0])
+    rows = MixedLogits([one, other], lambda chunks, where: chunks[0])
     assert len(prints | {fingerprint(rows), fingerprint(rows.take(torch.tensor([1])))}) == 7

@@ -38,9 +38,9 @@ class Mortal(InlineBackend):
         self.deaths, self.seen = set(deaths), Counter[tuple[str, str]]()
         self.silent: list[str] = []  # what `lost` tells beside the host that was heard of
 
-    def open(self, blueprint: Any, source: Any) -> None:
-        self.given = (blueprint, source)
-        super().open(blueprint, source)
+    def open(self, config: Any, source: Any) -> None:
+        self.given = (config, source)
+        super().open(config, source)
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         self.seen[host, method] += 1

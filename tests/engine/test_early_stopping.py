@@ -26,7 +26,7 @@ def test_it_stops_and_restores_the_best_weights(mesh: Any, opened: Any) -> None:
     assert summary["agents"]["s"]["metrics"]["validation"]["loss"] == pytest.approx(best)
     assert {event["stream"] for event in told if event["event"] == "evaluated" and event["epoch"]} == {"validation"}
     assert next(event for event in told if event["event"] == "stage_finished")["reason"] == "stopped early"
-    validation = hosts["host0"].feed.lane("validation", "s", torch.device("cpu"))
+    validation = hosts["host0"].loader.shard("validation", "s", torch.device("cpu"))
     with torch.no_grad():
         logits = hosts["host0"].agents["s"].module(validation.x)
     assert F.cross_entropy(logits, validation.truth).item() == pytest.approx(best)

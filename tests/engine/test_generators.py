@@ -57,7 +57,7 @@ def look(opened: Any, made: kdmesh.Mesh) -> None:
             published = [
                 host.publish(edge.source, "validation", (edge.what,)) for edge in host.plan.consensus[name].inputs
             ]
-            host.judge(name, "validation", [], *published)
+            host.evaluate_consensus(name, "validation", [], *published)
             assert states() == before, f"judging {name} moves a generator"
         host.describe()
         assert states() == before, "describing moves a generator"

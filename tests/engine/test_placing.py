@@ -78,7 +78,7 @@ def test_agents_that_are_alike_are_timed_once_and_generators_are_left_as_they_we
     assert torch.get_num_threads() == 1
     assert seen == ["a", "frozen", "wide"] and paces["a"] is paces["b"]
     for few, every in paces.values():
-        assert min(few.still, every.still) > 0
+        assert min(few.inference, every.inference) > 0
     assert all(min(part) > 0 for part in paces["a"]) and paces["frozen"][0][1:] == (0, 0, 0)
 
 
@@ -146,13 +146,13 @@ def test_the_works_of_a_mesh_are_its_steps_and_publications(mesh: Any) -> None:
     problem = workload.problem(plan, found, paces, TWO, dict.fromkeys("tsp", 1), None)
     published, lesson = problem.works
     assert not published.pipelined and published.times == 1
-    assert published.tasks[0].seconds[0] == pytest.approx(3 * SLOW.still)  # 90 samples in batches of 32
+    assert published.tasks[0].seconds[0] == pytest.approx(3 * SLOW.inference)  # 90 samples in batches of 32
     assert published.tasks[0].sends == 90 * 3 * 4
     assert lesson.times == 2 * 3
     forward, update = (
         {task.agent: task for task in lesson.tasks if bool(task.after) is late} for late in (False, True)
     )
-    assert (forward["t"].seconds[0], forward["s"].seconds[0]) == (SLOW.still, SLOW.forward)
+    assert (forward["t"].seconds[0], forward["s"].seconds[0]) == (SLOW.inference, SLOW.forward)
     assert update["s"].seconds[0] == pytest.approx(SLOW.backward + SLOW.update)
     assert (forward["p"].sends, forward["s"].sends) == (32 * 3 * 4, 0)
     assert {lesson.tasks[number].agent for number in update["s"].after} == {"s", "t", "p"}  # the consensus is beside it

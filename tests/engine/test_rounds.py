@@ -85,9 +85,9 @@ def test_owners_of_unequal_shards_visit_their_own_samples_evenly(mesh: Any, open
     run, hosts = opened(made)
     host = hosts["host0"]
     seen: dict[str, list[int]] = {"a": [], "b": []}
-    lanes = {name: host.feed.lane("own", name, torch.device("cpu")) for name in seen}
-    for name, lane in lanes.items():
-        cut = lane.batch
+    lanes = {name: host.loader.shard("own", name, torch.device("cpu")) for name in seen}
+    for name, shard in lanes.items():
+        cut = shard.batch
 
         def noting(*args: Any, _name: str = name, _cut: Any = cut) -> Any:
             batch = _cut(*args)
@@ -95,11 +95,11 @@ def test_owners_of_unequal_shards_visit_their_own_samples_evenly(mesh: Any, open
                 seen[_name] += batch.ids.tolist()
             return batch
 
-        lane.batch = noting
+        shard.batch = noting
     run.execute()
     assert len(lanes["a"]) != len(lanes["b"])
-    for name, lane in lanes.items():
-        size = len(lane)
+    for name, shard in lanes.items():
+        size = len(shard)
         rounds = [sorted(seen[name][size * number : size * (number + 1)]) for number in range(3)]
         assert rounds == [list(range(size))] * 3
 
@@ -123,8 +123,8 @@ def test_streams_of_different_length_keep_their_own_epochs(mesh: Any, opened: An
     made.flow("t", "s", objective="kl", stream="short")
     run, hosts = opened(made)
     run.execute()
-    lane = hosts["host0"].feed.lane("short", "s", torch.device("cpu"))
-    batches = [lane.batch(step, 32, False) for step in range(9)]
+    shard = hosts["host0"].loader.shard("short", "s", torch.device("cpu"))
+    batches = [shard.batch(step, 32, False) for step in range(9)]
     assert [len(batch.at) for batch in batches if batch] == [32, 8] * 4 + [32]
     assert [batch.epoch for batch in batches if batch] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
     assert run.supply.latest.keys() == {("t", "short")}

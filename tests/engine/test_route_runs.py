@@ -18,7 +18,7 @@ from kdmesh.engine.run import Run
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -75,16 +75,16 @@ def test_a_column_says_who_speaks(rows: Path) -> None:
 def test_what_the_student_hears_is_the_specialist_of_each_sample(rows: Path) -> None:
     plan = make_plan(parse(routed(rows, "spread")), registry())
     found, backend = examine(plan), InlineBackend()
-    backend.open(Blueprint(plan, {}, found.shapes), Source())
+    backend.open(HostConfig(plan, {}, found.shapes), Source())
     Run(plan, found, backend, Events()).execute()
     host = backend.hosts[plan.host_of["s"]]
-    lane = host.feed.lane("transfer", "s", torch.device("cpu"))
-    heard = host.stored_consensus("c", "s", lane).value
+    shard = host.loader.shard("transfer", "s", torch.device("cpu"))
+    heard = host.stored_consensus("c", "s", shard).value
     values = found.table.columns["domain"]
     for name, domain in (("a", "art"), ("l", "law")):
-        at = torch.tensor([values[row] == domain for row in lane.ids.tolist()])
+        at = torch.tensor([values[row] == domain for row in shard.ids.tolist()])
         other = backend.hosts[plan.host_of[name]]
-        theirs = other.agents[name].still(other.feed.lane("transfer", name, lane.device).x, host.fixed, ())[0]
+        theirs = other.agents[name].inference(other.loader.shard("transfer", name, shard.device).x, host.fixed, ())[0]
         assert torch.equal(heard[at], theirs.softmax(-1)[at])
         hidden = [value for value in other.table.columns["domain"] if value not in ("", domain)]
         assert len(hidden) < values.count({"art": "law", "law": "art"}[domain])  # it holds only its own in private

@@ -105,7 +105,9 @@ def test_a_signal_has_settings_and_is_what_its_readers_see(mesh: Any, opened: An
     host = hosts["host0"]
     kept = host.store.get(Key("teacher", "train", edge.what))
     assert host.store.get(Key("teacher", "train")) is None  # the logits themselves are not kept
-    logits, _ = host.agents["teacher"].still(host.feed.lane("train", "teacher", torch.device("cpu")).x, host.fixed)
+    logits, _ = host.agents["teacher"].inference(
+        host.loader.shard("train", "teacher", torch.device("cpu")).x, host.fixed
+    )
     assert torch.equal(kept.values, 3.0 * logits)
 
 
@@ -157,8 +159,8 @@ def test_exits_of_one_network_learn_from_one_forward(mesh: Any, opened: Any) -> 
     run._schedule({stage.name: 1 for stage in run.plan.stages})
     module = host.weights["a"].module
     assert [agent.forwards for agent in host.agents.values()] == [1, 0]
-    lane = host.feed.lane("train", "a", torch.device("cpu"))
-    batch = lane.batch(0, 32, False)
+    shard = host.loader.shard("train", "a", torch.device("cpu"))
+    batch = shard.batch(0, 32, False)
     hidden = net.trunk(batch.x).relu()
     one, two = net.heads[0](hidden), net.heads[1](hidden)
     loss = F.cross_entropy(one, batch.y) + F.cross_entropy(two, batch.y) + (one - two.detach()).square().sum() / 32

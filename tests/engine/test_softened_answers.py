@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdmesh.hosts.guard import is_softened
 from kdmesh.objectives import ForwardKL
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 
 ROWS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -36,7 +36,7 @@ ROWS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
         (torch.zeros(4, 3), False),
         (ROWS.softmax(1)[:0], False),
         (torch.ones(4, 3, dtype=torch.int64), False),
-        (Projected(torch.ones(2, 3), torch.ones(4, 3)), False),
+        (FactoredLogits(torch.ones(2, 3), torch.ones(4, 3)), False),
         (None, False),
     ],
 )

@@ -119,7 +119,7 @@ def test_sources_agree_where_they_name_one_class(mesh: Any, opened: Any) -> None
     _, hosts = opened(made)
     host = next(iter(hosts.values()))
     sent = [host.publish(name, "test", ("",)) for name in "ab"]
-    found = host.judge("c", "test", ["a", "b"], *sent)
+    found = host.evaluate_consensus("c", "test", ["a", "b"], *sent)
     rows = host.streams["test"].rows
     with torch.no_grad():
         a, b = (host.agents[name].module(host.table.x[rows]).argmax(1) for name in "ab")

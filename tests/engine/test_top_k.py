@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.signals.sparse import Sparse
+from kdmesh.signals.sparse import TopKLogits
 from kdmesh.store import Key
 
 FROZEN = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
@@ -75,9 +75,11 @@ def test_what_is_kept_and_restored_is_sparse(mesh: Any, opened: Any) -> None:
     run.execute()
     host = hosts["host0"]
     kept = host.store.get(Key("teacher", "train", WHAT))
-    assert isinstance(kept.values, Sparse) and kept.values.shape == (90, 3)
-    logits, _ = host.agents["teacher"].still(host.feed.lane("train", "teacher", torch.device("cpu")).x, host.fixed)
-    assert torch.equal(kept.values.dense(), Sparse.top(logits, 2).dense())
+    assert isinstance(kept.values, TopKLogits) and kept.values.shape == (90, 3)
+    logits, _ = host.agents["teacher"].inference(
+        host.loader.shard("train", "teacher", torch.device("cpu")).x, host.fixed
+    )
+    assert torch.equal(kept.values.dense(), TopKLogits.top(logits, 2).dense())
 
 
 def test_a_checkpoint_holds_it_as_it_is(mesh: Any, opened: Any) -> None:
@@ -93,8 +95,8 @@ def test_a_checkpoint_holds_it_as_it_is(mesh: Any, opened: Any) -> None:
     host.store._visible.clear()
     host.load(stage.name, saved)
     after = host.store.get(key).values
-    assert isinstance(after, Sparse) and after.shape == before.shape
-    assert all(torch.equal(one, other) for one, other in zip(after.apart(), before.apart(), strict=True))
+    assert isinstance(after, TopKLogits) and after.shape == before.shape
+    assert all(torch.equal(one, other) for one, other in zip(after.leaves(), before.leaves(), strict=True))
 
 
 @pytest.mark.parametrize(

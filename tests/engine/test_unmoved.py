@@ -60,18 +60,18 @@ def test_every_answer_is_the_first(how: str) -> None:
     torch.manual_seed(0)
     module, x = Moving(8, 3, how), torch.randn(6, 8)
     one, before = agent(module), sha256(module)
-    first = one.still(x, 4)[0]  # of two batches, each asked as if there were no other
-    alone = [one.still(part, 4)[0] for part in (x[:4], x[4:])]
+    first = one.inference(x, 4)[0]  # of two batches, each asked as if there were no other
+    alone = [one.inference(part, 4)[0] for part in (x[:4], x[4:])]
     assert torch.equal(torch.cat(alone), first)
-    assert torch.equal(one.still(x, 4)[0], first)
+    assert torch.equal(one.inference(x, 4)[0], first)
     assert sha256(module) == before and one.buffers.moved == "asked"
     module.train()
     one.forward(x)
     assert sha256(module) != before  # training may move what it likes
     module.eval()
     trained = sha256(module)
-    again = one.still(x, 4)[0]
-    assert torch.equal(one.still(x, 4)[0], again) and not torch.equal(again, first)
+    again = one.inference(x, 4)[0]
+    assert torch.equal(one.inference(x, 4)[0], again) and not torch.equal(again, first)
     assert sha256(module) == trained
 
 
@@ -89,7 +89,7 @@ def test_a_norm_that_stays_in_train_mode_leaves_no_trace_of_what_it_was_asked() 
     ):
         module = Restless(nn.Identity(), norm)
         one, before = agent(module), sha256(module)
-        assert torch.equal(one.still(x, 6)[0], one.still(x, 6)[0])
+        assert torch.equal(one.inference(x, 6)[0], one.inference(x, 6)[0])
         assert one.buffers.moved == "1.running_mean" and sha256(module) == before
 
 

@@ -87,11 +87,11 @@ def test_a_model_at_chance_is_named_when_the_run_is_over(tmp_path):
     mesh.flow("labels", ["good", "idle"], objective="ce")
     result = mesh.run(backend="inline", out=tmp_path)
     assert result["idle"].metrics["test"]["accuracy"] <= 0.5 < result["good"].metrics["test"]["accuracy"]
-    still, note = result.summary["notes"]
-    assert still == "idle learned nothing: none of its 40 updates changed a weight"
+    inference, note = result.summary["notes"]
+    assert inference == "idle learned nothing: none of its 40 updates changed a weight"
     assert note.startswith("at chance") and "idle" in note and "good" not in note
     assert note.endswith("are the features scaled, and is the learning rate right?")
-    assert json.loads((result.folder / "summary.json").read_text())["notes"] == [still, note]
+    assert json.loads((result.folder / "summary.json").read_text())["notes"] == [inference, note]
     assert final_table(result.summary).caption.endswith(f"note: {note}")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdmesh.graph.resources import Resources
-from kdmesh.placement.assign import WIN, Model, Problem, Rates, Task, Work, solve
+from kdmesh.placement.assign import WIN, CostModel, Model, Problem, Task, Work, solve
 
 
 def task(agent, ms, *after, sends=2560, every=None):
@@ -20,7 +20,7 @@ def made(works, agents, cpus=2, **more):
     groups = tuple((agent,) for agent in agents)
     waits = {work.stage: frozenset() for work in works}
     given = {"groups": groups, "waits": waits, "room": Resources(cpus), "threads": dict.fromkeys(agents, 1)}
-    return Problem(works=tuple(works), **{**given, "rates": Rates(crowd=1), **more})
+    return Problem(works=tuple(works), **{**given, "rates": CostModel(crowd=1), **more})
 
 
 def peers(ms, every=None, times=2000):
@@ -49,18 +49,18 @@ def test_small_peers_that_exchange_at_every_step_share_a_host():
 def test_heavy_peers_are_spread():
     answer = solve(made([peers(60)], "ab"))
     assert answer.placement == {"host0": ["a"], "host1": ["b"]}
-    rates = Rates()
+    rates = CostModel()
     assert answer.chosen.seconds == pytest.approx(2000 * (0.060 + rates.call + rates.hop) + rates.start, rel=0.02)
 
 
 def test_hosts_that_compute_at_once_take_longer_than_alone():
-    alone, crowded = (Model(made([one_way(50, 50)], "ts", rates=Rates(crowd=crowd))) for crowd in (1, 1.2))
+    alone, crowded = (Model(made([one_way(50, 50)], "ts", rates=CostModel(crowd=crowd))) for crowd in (1, 1.2))
     together, apart = (0, 0), (0, 1)
     assert crowded.seconds(together) == alone.seconds(together)
     extra = 0.2 * 2000 * 0.050
     assert crowded.seconds(apart) == pytest.approx(alone.seconds(apart) + extra)
     assert solve(made([peers(60, every=35)], "ab", all_threads=2)).placement == {"host0": ["a"], "host1": ["b"]}
-    assert solve(made([peers(60, every=35)], "ab", all_threads=2, rates=Rates(crowd=1.2))).chosen.all
+    assert solve(made([peers(60, every=35)], "ab", all_threads=2, rates=CostModel(crowd=1.2))).chosen.all
 
 
 def test_heavy_peers_stay_together_where_all_threads_are_as_fast():
@@ -95,7 +95,7 @@ def test_stages_with_a_path_between_them_gain_nothing_from_a_host_of_their_own()
 
 def test_a_short_run_is_not_worth_a_process():
     assert solve(made([peers(60, times=20)], "ab")).chosen.hosts == 1
-    assert solve(made([peers(60, times=20)], "ab", rates=Rates(start=0))).chosen.hosts == 2
+    assert solve(made([peers(60, times=20)], "ab", rates=CostModel(start=0))).chosen.hosts == 2
 
 
 def test_publications_of_several_sources_are_made_at_the_same_time():
@@ -154,7 +154,7 @@ def test_every_answer_places_each_agent_once_whole_and_never_worse_than_together
 
 @given(problems())
 def test_a_run_is_never_shorter_than_its_longest_host(problem):
-    model = Model(replace(problem, rates=Rates(start=0)))
+    model = Model(replace(problem, rates=CostModel(start=0)))
     homes = tuple(number % problem.room.cpus for number in range(len(problem.groups)))
     loads: dict[int, float] = {}
     for load, home in zip(problem.loads, homes, strict=True):

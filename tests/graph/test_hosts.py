@@ -125,4 +125,4 @@ def test_a_private_shard_is_its_agent_s_own_even_on_one_host(plan):
 def test_a_consensus_is_judged_beside_its_first_reader(plan):
     flows = [{"from": ["a", "b"], "to": "m"}, kl("m", "c")]
     made = plan(mesh({"a": {}, "b": {}, "c": {}}, flows, "spread", consensus={"m": "mean"}))
-    assert made.judge("m") == made.host_of["c"]
+    assert made.evaluator("m") == made.host_of["c"]

@@ -25,9 +25,9 @@ def test_answers_do_not_depend_on_how_many_are_asked() -> None:
     torch.manual_seed(0)
     one = agent(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12)))
     x = torch.randn(40, 8)
-    whole, _ = one.still(x, 16)
-    assert torch.equal(whole[:16], one.still(x[:16], 16)[0])
-    assert torch.equal(whole[32:], one.still(x[32:], 16)[0])
+    whole, _ = one.inference(x, 16)
+    assert torch.equal(whole[:16], one.inference(x[:16], 16)[0])
+    assert torch.equal(whole[32:], one.inference(x[32:], 16)[0])
     assert not whole.requires_grad
     assert one.forwards == 3 + 1 + 1
 
@@ -36,7 +36,7 @@ def test_an_answer_is_given_in_eval_mode_and_the_mode_comes_back() -> None:
     one = agent(nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5)))
     one.module.train()
     x = torch.randn(4, 8)
-    assert torch.equal(one.still(x, 4)[0], one.still(x, 4)[0])
+    assert torch.equal(one.inference(x, 4)[0], one.inference(x, 4)[0])
     assert one.module.training
 
 
@@ -49,7 +49,7 @@ def test_taps_capture_named_layers_only_while_asked() -> None:
     assert torch.equal(module[2](values["mid"]), logits)
     assert one.forward(x)[1] == {}
     assert not module[1]._forward_hooks
-    _, stilled = one.still(x, 4, ("mid",))
+    _, stilled = one.inference(x, 4, ("mid",))
     assert stilled["mid"].shape == (5, 6)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from kdmesh.hosts.classes import labels
-from kdmesh.hosts.metrics import agreement, churn, guesses, measure
+from kdmesh.hosts.metrics import agreement, churn, measure, predictions
 from kdmesh.metrics import ECE, Accuracy, Loss, own_classes
 
 
@@ -47,7 +47,7 @@ def test_some_classes_are_measured_as_all_are_where_the_rest_cannot_be_the_answe
     assert found["ece"] == pytest.approx(full["ece"])
     assert found["loss"] == pytest.approx(F.cross_entropy(whole[known], y[known]).item() if known.any() else 0.0)
     assert quality(logits.softmax(1), y, probs=True, classes=classes) == pytest.approx(found)
-    assert torch.equal(guesses(logits, lambda scores: scores.argmax(1), classes), whole.argmax(1))
+    assert torch.equal(predictions(logits, lambda scores: scores.argmax(1), classes), whole.argmax(1))
 
 
 def test_labels_of_some_classes() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.ahead import Ahead
 from kdmesh.hosts.local_weights import LocalWeights
-from kdmesh.hosts.ragged import still
+from kdmesh.hosts.ragged import inference
 from kdmesh.spec import TrainSpec
 from kdmesh.streams.tokens import Encoded, Row, Tokens
 
@@ -46,7 +46,7 @@ def test_several_steps_together_are_equal_to_one_after_the_other(lengths: list[i
     batches = list(at.split(size))
     ahead = Ahead(agent, x, 16, (), lambda step: batches[step : step + 3])
     for step, batch in enumerate(batches):
-        expected, _ = still(agent, x.batch(batch), 16, ())
+        expected, _ = inference(agent, x.batch(batch), 16, ())
         logits, _ = ahead(step)
         assert torch.equal(logits, expected)
         assert len(logits) == int(x.counts[batch].sum())

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kdmesh
-from kdmesh.hosts.step import Frame
+from kdmesh.hosts.step import StepContext
 from kdmesh.hosts.terms import softened
 from kdmesh.objectives import CrossEntropy, ForwardKL
 from kdmesh.signals import Signal
@@ -23,7 +23,7 @@ def logits(seed: int, **fields: Any) -> Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 3.7])
 @pytest.mark.parametrize("kind", [ForwardKL, CrossEntropy])
 def test_the_distribution_gives_the_loss_and_gradient_of_the_logits(kind: Any, temperature: float) -> None:
-    objective, frame, signal = kind(temperature=temperature), Frame(0), Signal(logits(0))
+    objective, frame, signal = kind(temperature=temperature), StepContext(0), Signal(logits(0))
     assert objective.distribution == temperature
     found = []
     for target in (signal, softened(frame, signal, logits(1), temperature)):
@@ -34,13 +34,13 @@ def test_the_distribution_gives_the_loss_and_gradient_of_the_logits(kind: Any, t
 
 
 def test_it_is_made_once_for_each_temperature_and_step() -> None:
-    frame, signal, own = Frame(0), Signal(logits(0)), logits(1)
+    frame, signal, own = StepContext(0), Signal(logits(0)), logits(1)
     first = softened(frame, signal, own, 2.0)
     assert first.form == "probs" and signal.form == "logits"
     assert softened(frame, signal, own, 2.0) is first
     assert softened(frame, signal, own, 3.0) is not first
     assert softened(frame, Signal(signal.value), own, 2.0) is not first
-    assert softened(Frame(1), signal, own, 2.0) is not first
+    assert softened(StepContext(1), signal, own, 2.0) is not first
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_it_is_made_once_for_each_temperature_and_step() -> None:
     ids=["gradient", "weights", "precision", "halves"],
 )
 def test_what_an_objective_first_changes_stays_as_it_is(signal: Signal, own: Tensor) -> None:
-    assert softened(Frame(0), signal, own, 2.0) is signal
+    assert softened(StepContext(0), signal, own, 2.0) is signal
 
 
 class Softmaxes(TorchDispatchMode):

@@ -20,7 +20,7 @@ from kdmesh.engine.request import Request
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -55,7 +55,7 @@ def activation(x):
 @pytest.fixture
 def hosts(ray_session):
     plan = make_plan(parse(PEERS), registry())
-    ray_session.backend.open(Blueprint(plan, {}, examine(plan).shapes), Source())
+    ray_session.backend.open(HostConfig(plan, {}, examine(plan).shapes), Source())
     return ray_session.backend
 
 
@@ -82,7 +82,7 @@ def test_an_error_reaches_whoever_waits_for_what_it_should_have_made(hosts):
 def test_actors_are_kept_for_the_next_run(hosts, ray_session):
     before = set(hosts._names)
     plan = make_plan(parse({**PEERS, "placement": "together"}), registry())
-    hosts.open(Blueprint(plan, {}, {}), Source())
+    hosts.open(HostConfig(plan, {}, {}), Source())
     assert set(hosts._names) <= before
 
 
@@ -108,7 +108,7 @@ def test_a_lost_host_is_named():
     plan = make_plan(parse({**PEERS, "placement": {"left": ["a"], "right": ["b"]}}), registry())
     backend = RayBackend()
     try:
-        backend.open(Blueprint(plan, {}, {}), Source())
+        backend.open(HostConfig(plan, {}, {}), Source())
         backend.get([backend.call("left", "describe")])
         kill(backend._hosts["right"])
         with pytest.raises(RunFailed, match="right was lost") as caught:

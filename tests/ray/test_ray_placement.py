@@ -16,7 +16,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.resources import Resources
 from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.placement import settle
 from kdmesh.placement.timing import Pace
 from kdmesh.plugins import registry
@@ -60,7 +60,7 @@ def test_what_auto_measures_changes_no_bit():
 
 def opened(session, placement):
     plan = make_plan(parse({**PEERS, "placement": placement}), registry())
-    session.backend.open(Blueprint(plan, {}, examine(plan).shapes), Source())
+    session.backend.open(HostConfig(plan, {}, examine(plan).shapes), Source())
     return session.backend
 
 

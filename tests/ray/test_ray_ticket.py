@@ -10,7 +10,7 @@ from kdmesh.engine.check import examine
 from kdmesh.errors import HostLost
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -28,7 +28,7 @@ PEERS = {
 @pytest.fixture
 def hosts(ray_session):
     plan = make_plan(parse(PEERS), registry())
-    ray_session.backend.open(Blueprint(plan, {}, examine(plan).shapes), Source())
+    ray_session.backend.open(HostConfig(plan, {}, examine(plan).shapes), Source())
     return ray_session.backend
 
 
@@ -75,9 +75,9 @@ def test_behind_the_input_of_a_lost_host_the_loss_is_the_first_cause(hosts):
 
 
 def test_an_actor_that_died_since_the_run_before_is_not_used_again(hosts):
-    blueprint, source = hosts._opened
+    config, source = hosts._opened
     gone, stays = hosts._hosts["host0"], hosts._hosts["host1"]
     kill(gone)
-    hosts.open(blueprint, source)
+    hosts.open(config, source)
     assert stays in hosts._hosts.values() and gone not in hosts._hosts.values()
     assert hosts.get([hosts.call("host0", "evaluate", "a", "test")])[0]["accuracy"] >= 0

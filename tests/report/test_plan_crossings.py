@@ -19,7 +19,7 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import Registry
 from kdmesh.report.plan_text import plan_json, plan_text
 from kdmesh.signals.crossing import crosses_hidden, fewest
-from kdmesh.signals.lazy import Projected
+from kdmesh.signals.lazy import FactoredLogits
 from kdmesh.spec import MeshSpec
 
 OFFERED = Registry([builtin])
@@ -58,7 +58,7 @@ def test_the_plan_chooses_as_the_values_do() -> None:
     for batch, width, words in ((8, 512, 32_000), (1, 512, 600), (4, 512, 32_000), (1, 64, 300)):
         found, text = row(llama(width, words), batch=batch, refresh="step")
         assert found["rows"] == batch * 128 and found["hidden"] == width and found["outputs"] == words
-        value = Projected(torch.empty(found["rows"], width), torch.empty(words, width))
+        value = FactoredLogits(torch.empty(found["rows"], width), torch.empty(words, width))
         assert found["sends"] == ("hidden" if value.compact else "logits")
         assert f"t to s, up to {batch * 128:,} tokens a step: " in text
         assert f"from {fewest(width, words):,} tokens on" in text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from kdmesh.signals import lazy
-from kdmesh.signals.lazy import Combined, Lazy, Projected, blocks, dense
+from kdmesh.signals.lazy import FactoredLogits, Lazy, MixedLogits, blocks, dense
 
 
 def projected(rows=7, columns=11, width=4, bias=True, seed=0):
@@ -20,7 +20,7 @@ def projected(rows=7, columns=11, width=4, bias=True, seed=0):
         torch.randn(*shape, generator=generator, dtype=torch.float64)
         for shape in ((rows, width), (columns, width), (columns,))
     )
-    return Projected(hidden, weight, shift if bias else None)
+    return FactoredLogits(hidden, weight, shift if bias else None)
 
 
 def mixture(*sources, weights=None):
@@ -28,7 +28,7 @@ def mixture(*sources, weights=None):
         stacked = torch.stack([chunk.double() for chunk in chunks]).softmax(-1)
         return stacked.mean(0) if weights is None else (stacked * weights[:, where, None]).sum(0)
 
-    return Combined(sources, make)
+    return MixedLogits(sources, make)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -46,7 +46,7 @@ def test_rows_are_those_of_the_linear_layer(bias):
 def test_it_is_made_once_and_with_a_gradient_where_one_is_wanted():
     value = projected()
     value.weight.requires_grad_()
-    value = Projected(value.hidden, value.weight, value.bias)
+    value = FactoredLogits(value.hidden, value.weight, value.bias)
     with torch.no_grad():
         assert not value.dense().requires_grad
     made = value.dense()
@@ -59,7 +59,7 @@ def test_it_is_made_once_and_with_a_gradient_where_one_is_wanted():
 def test_sources_of_unequal_precision_are_combined_in_the_higher(monkeypatch):
     monkeypatch.setattr(lazy, "BLOCK", 20)
     value = projected()
-    low = Projected(value.hidden.float(), value.weight.float())
+    low = FactoredLogits(value.hidden.float(), value.weight.float())
     for sources in ((low, torch.ones(7, 11, dtype=torch.float64)), (low, value), (value, low)):
         combined = mixture(*sources)
         assert combined.dtype == torch.float64
@@ -101,7 +101,7 @@ def test_combined_rows_do_not_depend_on_how_they_are_cut(monkeypatch, block):
 
 def test_a_narrowed_layer_passes_its_gradient_to_the_whole():
     value = projected()
-    value = Projected(value.hidden, value.weight.requires_grad_(), value.bias.requires_grad_())
+    value = FactoredLogits(value.hidden, value.weight.requires_grad_(), value.bias.requires_grad_())
     narrow = value.narrow(5)
     assert narrow.requires_grad and narrow.whole[0] is value.weight and narrow.take(torch.tensor([1])).shape == (1, 5)
     narrow.dense().sum().backward()
@@ -110,10 +110,10 @@ def test_a_narrowed_layer_passes_its_gradient_to_the_whole():
 
 def test_requires_grad_is_known_of_every_part():
     parts = [projected().hidden, projected().weight, projected().bias]
-    assert not Projected(*parts).requires_grad
+    assert not FactoredLogits(*parts).requires_grad
     for number in range(3):
         taught = [part.clone().requires_grad_(at == number) for at, part in enumerate(parts)]
-        value = Projected(*taught)
+        value = FactoredLogits(*taught)
         assert value.requires_grad and mixture(projected(), value).requires_grad
         assert not mixture(projected(), value).detach().requires_grad
 
@@ -125,8 +125,8 @@ def test_sources_of_unequal_shapes_are_refused():
 
 def test_it_survives_pickling_without_what_was_made():
     value = projected().narrow(6)
-    again = pickle.loads(pickle.dumps(value))
-    assert torch.equal(again.dense(), value.dense())
+    rebuild = pickle.loads(pickle.dumps(value))
+    assert torch.equal(rebuild.dense(), value.dense())
     value.dense()
     assert pickle.loads(pickle.dumps(value))._dense is None
 
@@ -140,7 +140,7 @@ def test_moving_to_where_it_is_changes_nothing():
 def test_the_parts_that_are_alive_while_rows_are_made():
     assert projected().parts == 1
     assert mixture(projected(), projected()).parts == 2  # the result takes the place of one of them
-    low = Projected(projected().hidden.float(), projected().weight.float())
+    low = FactoredLogits(projected().hidden.float(), projected().weight.float())
     assert mixture(low, torch.zeros(7, 11, dtype=torch.float64)).parts == 2  # of another precision: beside it
     assert mixture(torch.zeros(7, 11), torch.ones(7, 11)).parts == 1
     assert mixture(mixture(projected(), projected()), projected()).parts == 3

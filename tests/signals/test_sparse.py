@@ -12,8 +12,8 @@ from kdmesh.builtin.signals.top_k import TopK
 from kdmesh.errors import MeshError
 from kdmesh.hosts.packing import pack, unpack
 from kdmesh.signals import sparse
-from kdmesh.signals.lazy import Combined, Projected, apart, joined
-from kdmesh.signals.sparse import Sparse
+from kdmesh.signals.lazy import FactoredLogits, MixedLogits, joined, leaves
+from kdmesh.signals.sparse import TopKLogits
 from kdmesh.store.store import Publication
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def reference(whole, k):
 @given(columns=st.integers(1, 12), k=st.integers(1, 12), rows=st.integers(0, 5), seed=st.integers(0, 99))
 def test_rows_are_distributions_with_a_flat_tail(columns, k, rows, seed):
     k, whole = min(k, columns), logits(rows, columns, seed)
-    value = Sparse.top(whole, k)
+    value = TopKLogits.top(whole, k)
     assert value.shape == whole.shape and value.values.shape == (rows, k) and value.index.dtype == torch.int32
     made = value.dense()
     torch.testing.assert_close(made.exp(), reference(whole, k))
@@ -61,12 +61,12 @@ def test_what_a_source_rules_out_gets_no_mass(columns, k, narrow, share, seed):
     mask[torch.arange(4), torch.arange(4) % narrow] = False  # a row says something, also of the first columns
     mask[3] = False
     whole.masked_fill_(mask, -torch.inf)
-    value, left = Sparse.top(whole, k), torch.arange(4) % 3
+    value, left = TopKLogits.top(whole, k), torch.arange(4) % 3
     made = value.dense()
     torch.testing.assert_close(made.exp(), reference(whole, k))
     assert torch.equal(made.isneginf(), mask) and (value.ruled_out is None) == (not mask.any())
     torch.testing.assert_close(value.narrow(narrow).dense(), made[:, :narrow].log_softmax(1))
-    plain = Sparse.top(logits(2, columns), k)
+    plain = TopKLogits.top(logits(2, columns), k)
     for parts in ([value, plain], [plain, value], [plain, plain]):
         assert torch.equal(joined(parts).dense(), torch.cat([part.dense() for part in parts]))
     back, _ = unpack({0: pack((value.take(left), {}))}, CPU)[0]
@@ -85,7 +85,7 @@ def test_what_a_source_rules_out_gets_no_mass(columns, k, narrow, share, seed):
 def test_a_row_that_rules_out_all_says_nothing_and_is_nan():
     """As its softmax is."""
     whole = logits(2, 9).index_fill_(0, torch.tensor([1]), -torch.inf)
-    made = Sparse.top(whole, 2).dense()
+    made = TopKLogits.top(whole, 2).dense()
     assert made[0].isfinite().all() and made.softmax(1)[1].isnan().all()
 
 
@@ -93,16 +93,16 @@ def test_a_row_that_rules_out_all_says_nothing_and_is_nan():
 @given(columns=st.integers(2, 12), k=st.integers(1, 12), narrow=st.integers(1, 12), seed=st.integers(0, 99))
 def test_narrowed_columns_are_renormalised_with_the_tails_share(columns, k, narrow, seed):
     k, narrow = min(k, columns), min(narrow, columns)
-    value = Sparse.top(logits(4, columns, seed), k)
+    value = TopKLogits.top(logits(4, columns, seed), k)
     sides = value.narrow(narrow)
     assert sides.shape == (4, narrow)
     torch.testing.assert_close(sides.dense(), value.dense()[:, :narrow].log_softmax(1))
-    again = sides.narrow(max(1, narrow - 1))
-    torch.testing.assert_close(again.dense(), value.dense()[:, : max(1, narrow - 1)].log_softmax(1))
+    rebuild = sides.narrow(max(1, narrow - 1))
+    torch.testing.assert_close(rebuild.dense(), value.dense()[:, : max(1, narrow - 1)].log_softmax(1))
 
 
 def test_rows_are_taken_joined_and_made_into_memory():
-    value = Sparse.top(logits(7, 9), 3)
+    value = TopKLogits.top(logits(7, 9), 3)
     whole, out = value.dense(), torch.empty(3, 9, dtype=torch.float64)
     assert value.rows(2, 5, out) is out and torch.equal(out, whole[2:5])
     index = torch.tensor([4, 0, 4])
@@ -114,25 +114,25 @@ def test_rows_are_taken_joined_and_made_into_memory():
 def test_large_logits_are_read_some_rows_at_a_time(monkeypatch):
     draw = torch.Generator().manual_seed(1)
     hidden, weight = (torch.randn(n, 4, dtype=torch.float64, generator=draw) for n in (7, 11))
-    value, asked = Projected(hidden, weight, None), []
-    inner = Projected.rows
+    value, asked = FactoredLogits(hidden, weight, None), []
+    inner = FactoredLogits.rows
 
     def rows(self, start, stop, out=None):
         asked.append((start, stop))
         return inner(self, start, stop, out)
 
-    monkeypatch.setattr(Projected, "rows", rows)
+    monkeypatch.setattr(FactoredLogits, "rows", rows)
     monkeypatch.setattr(sparse, "LARGE", 25)
     found = TopK(4)(value)
     assert asked == [(0, 2), (2, 4), (4, 6), (6, 7)]
-    torch.testing.assert_close(found.dense(), Sparse.top(hidden @ weight.T, 4).dense())
+    torch.testing.assert_close(found.dense(), TopKLogits.top(hidden @ weight.T, 4).dense())
 
 
 def test_a_tiny_tail_stays_finite_and_half_precision_is_raised():
-    value = Sparse.top(torch.tensor([[90.0, 0.0, -20.0]]), 1)
+    value = TopKLogits.top(torch.tensor([[90.0, 0.0, -20.0]]), 1)
     assert value.values.tolist() == [[0.0]] and value.tail.item() == pytest.approx(-90)
     assert value.dense().isfinite().all()
-    assert Sparse.top(torch.ones(2, 4, dtype=torch.bfloat16), 2).dtype == torch.float32
+    assert TopKLogits.top(torch.ones(2, 4, dtype=torch.bfloat16), 2).dtype == torch.float32
 
 
 def test_more_columns_than_there_are_is_refused():
@@ -141,18 +141,18 @@ def test_more_columns_than_there_are_is_refused():
 
 
 def test_it_crosses_and_is_kept_as_it_is():
-    value, plain = Sparse.top(logits(6, 50).float(), 3), torch.ones(6, 2)
+    value, plain = TopKLogits.top(logits(6, 50).float(), 3), torch.ones(6, 2)
     for name, (first, named) in {"": (value, {}), "x@y": (plain, {"x@y": value, "z": plain})}.items():
         packed = pack((first, named))
         found, more = unpack({0: packed}, CPU)[0]
         back = more[name] if name else found
-        assert isinstance(back, Sparse) and back.shape == value.shape and back.dtype == value.dtype
-        assert all(torch.equal(a, b) for a, b in zip(apart(back), apart(value), strict=True))
+        assert isinstance(back, TopKLogits) and back.shape == value.shape and back.dtype == value.dtype
+        assert all(torch.equal(a, b) for a, b in zip(leaves(back), leaves(value), strict=True))
         assert all(torch.equal(a, b) for a, b in zip(more.values(), named.values(), strict=True) if a is not back)
     assert sum(array.size for _, array, _ in pack((value, {}))) == 6 * (2 * 3 + 1) + 1
     starts = torch.tensor([0, 2, 2, 6])
-    again = Publication.of(dict(Publication(value, None, 1, starts).tensors()))
-    rows, _ = again.at(torch.tensor([2, 0]), CPU)
+    rebuild = Publication.of(dict(Publication(value, None, 1, starts).tensors()))
+    rows, _ = rebuild.at(torch.tensor([2, 0]), CPU)
     assert torch.equal(rows.dense(), value.dense()[[2, 3, 4, 5, 0, 1]])
 
 
@@ -160,14 +160,16 @@ def test_it_crosses_and_is_kept_as_it_is():
 def test_a_loss_in_chunks_is_that_of_the_dense_target(monkeypatch, source):
     draw = torch.Generator().manual_seed(2)
     hidden, weight = (torch.randn(n, 4, dtype=torch.float64, generator=draw) for n in (7, 11))
-    target = Sparse.top(logits(7, 11, 3), 4)
+    target = TopKLogits.top(logits(7, 11, 3), 4)
     if source == "combined":
-        target = Combined([target, Sparse.top(logits(7, 11, 4), 2)], lambda chunks, where: (chunks[0] + chunks[1]) / 2)
+        target = MixedLogits(
+            [target, TopKLogits.top(logits(7, 11, 4), 2)], lambda chunks, where: (chunks[0] + chunks[1]) / 2
+        )
     found = []
     for large, wanted in ((10, target), (2**24, target.dense())):
         monkeypatch.setattr("kdmesh.builtin.objectives._chunked.LARGE", large)
         leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
-        loss = ForwardKL(temperature=2.0)(Projected(*leaves), wanted)
+        loss = ForwardKL(temperature=2.0)(FactoredLogits(*leaves), wanted)
         found.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)

@@ -8,7 +8,7 @@ from small_texts import LABELS, TEXTS, architecture, batch, bpe, encoded, model
 
 from kdmesh.errors import MeshError
 from kdmesh.hosts.taps import Taps
-from kdmesh.signals.lazy import Projected, dense
+from kdmesh.signals.lazy import FactoredLogits, dense
 
 LM = "language_modelling"
 TAGS = "token_classification"
@@ -65,7 +65,7 @@ def test_hidden_rows_times_the_head_are_the_logits(kind):
     with torch.no_grad():
         value = made(x)
         plain = made.net(input_ids=x.ids, attention_mask=x.mask.long()).logits.flatten(0, 1)[x.units]
-    assert isinstance(value, Projected) and value.weight is made.net.get_output_embeddings().weight
+    assert isinstance(value, FactoredLogits) and value.weight is made.net.get_output_embeddings().weight
     torch.testing.assert_close(dense(value), plain, atol=1e-6, rtol=1e-5)  # a product of other rows
     assert made.rows("") == "units"
     assert made.rows("hidden.0") == "tokens" and made.rows("pooled.0") == "samples"
@@ -121,7 +121,7 @@ def test_a_language_model_that_sees_what_it_predicts_is_refused():
     with pytest.raises(MeshError, match="bert sees the tokens that it is to predict"):
         model(LM, config=architecture("bert"))
     made = model(LM, config=architecture("bert", is_decoder=True))
-    assert isinstance(made(batch(task=LM)), Projected)
+    assert isinstance(made(batch(task=LM)), FactoredLogits)
 
 
 @pytest.mark.parametrize(("kind", "task"), [("bert", "classification"), ("llama", LM), ("roberta", TAGS)])

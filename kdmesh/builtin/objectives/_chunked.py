@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdmesh.builtin.objectives._gathered import gatherer
 from kdmesh.signals.crossing import LARGE
-from kdmesh.signals.lazy import Lazy, Projected, blocks, dense
+from kdmesh.signals.lazy import FactoredLogits, Lazy, blocks, dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def lazily(
             facts = {name: None if value is None else value[spoken] for name, value in facts.items()}
     if not len(student):
         return objective.forward(dense(student), dense(target), form=form, weights=None, **facts)
-    leaves = (student.hidden, *student.whole) if isinstance(student, Projected) else (student,)
+    leaves = (student.hidden, *student.whole) if isinstance(student, FactoredLogits) else (student,)
     wanted = [torch.is_grad_enabled() and isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
     compute = _Pass(objective, student, target, form, factors, facts, wanted)
     loss: Tensor = _Known.apply(compute, *leaves)
@@ -76,7 +76,7 @@ def lazily(
 def _in_chunks(student: Tensor | Lazy, target: Tensor | Lazy, weights: Tensor | None) -> bool:
     """Whether the signals are large, and gradients pass only where chunks can gather them."""
     through = target.requires_grad or (weights is not None and weights.requires_grad)
-    apart = student.requires_grad and not isinstance(student, Tensor | Projected)
+    apart = student.requires_grad and not isinstance(student, Tensor | FactoredLogits)
     return student.shape.numel() > LARGE and not through and not apart
 
 

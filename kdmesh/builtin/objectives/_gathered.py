@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import Lazy, Projected
+from kdmesh.signals.lazy import FactoredLogits, Lazy
 
 
 def gatherer(student: Tensor | Lazy, wanted: list[bool], most: int, dtype: torch.dtype) -> _Logits | _Chunks:
     """What makes a student's rows, at most ``most`` at a time, and gathers gradients where they are wanted."""
     if isinstance(student, Tensor):
         return _Logits(student, wanted[0], most, dtype)
-    return _Layer(student, wanted, most, dtype) if isinstance(student, Projected) else _Chunks(student, most, dtype)
+    return (
+        _Layer(student, wanted, most, dtype) if isinstance(student, FactoredLogits) else _Chunks(student, most, dtype)
+    )
 
 
 class _Logits:
@@ -61,7 +63,7 @@ class _Chunks:
 class _Layer(_Chunks):
     """Hidden rows and a layer. The layer's gradient adds up over chunks, in at least float32."""
 
-    def __init__(self, student: Projected, wanted: list[bool], most: int, dtype: torch.dtype) -> None:
+    def __init__(self, student: FactoredLogits, wanted: list[bool], most: int, dtype: torch.dtype) -> None:
         super().__init__(student, most, dtype)
         self.hidden, self.weight = student.hidden.detach(), student.weight.detach()
         self.of_hidden = torch.empty_like(self.hidden) if wanted[0] else None

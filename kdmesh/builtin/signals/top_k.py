@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
-from kdmesh.signals.sparse import Sparse
+from kdmesh.signals.sparse import TopKLogits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ class TopK:
     def __init__(self, k: int) -> None:
         self.k = k
 
-    def __call__(self, value: Tensor | Lazy) -> Sparse:
+    def __call__(self, value: Tensor | Lazy) -> TopKLogits:
         """Return the columns, from large logits some rows at a time.
 
         Raises MeshError where there are fewer than k columns.
@@ -35,4 +35,4 @@ class TopK:
                 f"the signal top_k asks for the likeliest {self.k} of {value.shape[1]} outputs",
                 instead=f"k: {value.shape[1]}, or less",
             )
-        return Sparse.top(value, self.k)
+        return TopKLogits.top(value, self.k)

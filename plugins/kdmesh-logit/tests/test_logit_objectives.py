@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kdmesh.objectives import ForwardKL
-from kdmesh.signals.sparse import Sparse
+from kdmesh.signals.sparse import TopKLogits
 
 from kdmesh_logit.dist import DIST
 from kdmesh_logit.dkd import DKD
@@ -220,7 +220,7 @@ def test_dist_of_every_mask_is_its_definition(masked, top):
         student[:, 2] = target[:, 2] = -torch.inf
     if masked == "a row":
         target[0] = -torch.inf
-    target = Sparse.top(target, 2).dense() if top else target
+    target = TopKLogits.top(target, 2).dense() if top else target
     leaf = student.clone().requires_grad_()
     q, p = (leaf / 2).softmax(-1), (target / 2).softmax(-1)
     wanted = 4 * (2 * pearson_loss(q, p).mean() + 2 * pearson_loss(q.T, p.T).mean())
