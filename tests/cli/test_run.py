@@ -134,4 +134,4 @@ def test_a_folder_that_cannot_be_written_is_wrong_input(run, tmp_path):
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     code, _, said, _ = run(MESH, "--out", str(tmp_path / "taken"))
     assert code == 2
-    assert "--out: cannot write the run's folder" in said and "Traceback" not in said
+    assert "--out: is a file, not a folder" in said and "Traceback" not in said

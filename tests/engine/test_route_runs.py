@@ -17,6 +17,7 @@ from kdmesh.engine.request import Request
 from kdmesh.engine.run import Run
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts import rules
 from kdmesh.hosts.source import Source
 from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
@@ -79,7 +80,7 @@ def test_what_the_student_hears_is_the_specialist_of_each_sample(rows: Path) -> 
     Run(plan, found, backend, Events()).execute()
     host = backend.hosts[plan.host_of["s"]]
     shard = host.loader.shard("transfer", "s", torch.device("cpu"))
-    heard = host.stored_consensus("c", "s", shard).value
+    heard = rules.stored(host, "c", "s", shard).value
     values = found.table.columns["domain"]
     for name, domain in (("a", "art"), ("l", "law")):
         at = torch.tensor([values[row] == domain for row in shard.ids.tolist()])
