@@ -48,6 +48,7 @@ class Agent:
         self.device = torch.device(weights.settings.device)
         self.forwards = 0
         self.buffers = weights.buffers
+        self._kept = bool(weights.buffers)  # whether there is anything that an answer must leave as it was
         self._taps: dict[tuple[str, ...], Taps] = {}
         self._bf16 = weights.settings.precision == "bf16"
 
@@ -95,7 +96,9 @@ class Agent:
 
     def _forward(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         self.forwards += 1
-        if not self.buffers:
+        if not self._kept:
+            if not names and self.exit is None:
+                return output(self.module(x)), {}
             return self._compute(x, names, others)
         if self.module.training:
             self.buffers.forget()

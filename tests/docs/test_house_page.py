@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("<!-- house: end -->")[2]
 
 
-@pytest.mark.parametrize("room", ["engine", "agents", "graph", "backends", "contracts"])
+@pytest.mark.parametrize("room", ["engine", "placement", "checks", "hosts", "graph", "backends", "contracts"])
 def test_every_module_of_a_large_room_stands_on_the_page(room: str) -> None:
     about = PAGE.partition(f"\n- `{room}/`")[2].partition("\n- `")[0]
     there = {path.stem for path in (ROOT / "kdmesh" / room).glob("*.py") if not path.stem.startswith("_")}
