@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class Answers:
     """Some rows of a model's answers and their labels. What several metrics need is computed once.
 
-    ``scores``: logits ``[N, C]``, with ``probs`` probabilities, or, of a task whose labels are values, values
-    ``[N, T]``. ``labels``: ``[N]`` int64 of classes, or values ``[N, T]``. ``classes``: what the columns stand for
-    where they are not all classes, one number a column. ``characters``: how many characters of text the rows are about;
-    None where the task asks nothing of units. ``total``: how many classes the data have; by default as many as there
-    are columns.
+    ``scores``: logits ``[N, C]``, with ``probs`` probabilities, or, of a task whose labels are values, values ``[N,
+    T]``, or, of lists, scores of candidates ``[N, L]``. ``labels``: ``[N]`` int64 of classes, or values ``[N, T]``, or
+    how relevant candidates are ``[N, L]``, below 0 where there is none. ``classes``: what the columns stand for where
+    they are not all classes, one number a column. ``characters``: how many characters of text the rows are about; None
+    where the task asks nothing of units. ``total``: how many classes the data have; by default as many as there are
+    columns.
     """
 
     def __init__(

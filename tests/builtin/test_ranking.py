@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from itertools import pairwise, permutations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 import kdmesh
 from kdmesh.builtin.datasets.digit_lists import digit_lists
 from kdmesh.builtin.datasets.digits import digits
+from kdmesh.builtin.datasets.lists import lists as lists_of
 from kdmesh.builtin.models.bi_encoder import BiEncoder
 from kdmesh.builtin.models.cross_encoder import CrossEncoder
 from kdmesh.builtin.objectives.in_batch import InBatch
@@ -29,6 +31,7 @@ from kdmesh.plugins import registry
 from kdmesh.spec import MeshSpec
 from kdmesh.streams.order import epoch_order
 from kdmesh.streams.table import Table
+from kdmesh.tasks import probabilistic
 
 BI, CROSS = {"bi_encoder": {"hidden": [8], "embedding": 4}}, {"cross_encoder": {"hidden": [8]}}
 ENSEMBLE = {"teachers": ["a", "b"], "student": "s", "objective": "margin_mse"}
@@ -255,6 +258,10 @@ def test_lists_that_do_not_hold_together_are_refused(change, what):
         examine(plan, table=spoiled(change))
 
 
+def test_what_tables_say_of_probabilities_is_not_said_of_ranks():
+    assert probabilistic("classification") and not probabilistic("ranking")
+
+
 def test_a_model_of_lists_reads_nothing_else():
     with pytest.raises(kdmesh.MeshError, match="reads a query and its candidates") as error:
         examine(planned(task="classification", data="digits", agents={"a": {"model": BI}}))
@@ -355,3 +362,53 @@ def test_a_model_that_prefers_nothing_is_at_chance():
     mesh.agent("flat", Flat())
     (note,) = (n for n in mesh.run(backend="inline").summary["notes"] if n.startswith("at chance"))
     assert "no better on test than a random order" in note
+
+
+def written(folder, rows, name="some.jsonl"):
+    (folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(folder / name)
+
+
+def test_lists_of_files_are_padded_vectors_with_labels(tmp_path):
+    rows = [
+        {"query": [1, 2], "positives": [[3, 4]], "negatives": [[5, 6], [7, 8]], "domain": "x"},
+        {"query": [0, 1], "positives": [], "negatives": [[2, 2]], "domain": "y"},
+    ]
+    rated = [{"query": [9, 9], "candidates": [[1, 0], [0, 2]], "labels": [0, 2.5], "domain": "x"}]
+    table = lists_of(written(tmp_path, rows), test_path=written(tmp_path, rated, "test.jsonl"))
+    assert table.x[:, 0].tolist() == [[1, 2], [0, 1], [9, 9]]
+    first = dict(zip(map(tuple, table.x[0, 1:].tolist()), table.y[0].tolist(), strict=True))
+    assert first == {(3, 4): 1, (5, 6): 0, (7, 8): 0}, "in an order of its own"
+    assert table.x[1:, 1:].tolist() == [[[2, 2], [0, 0], [0, 0]], [[1, 0], [0, 2], [0, 0]]]
+    assert table.y[1:].tolist() == [[0, -1, -1], [0, 2.5, -1]]
+    assert {name: part.tolist() for name, part in table.official.items()} == {"test": [2]}
+    assert table.columns == {"domain": ["x", "y", "x"]}
+
+
+def test_texts_are_counts_of_their_words_whatever_case_and_marks(tmp_path):
+    candidates = {"candidates": ["what IS it", "is it what", "it"], "labels": [1, 0, 0]}
+    rows = [{"query": "What is it?", **candidates}] * 2
+    one, two = lists_of(written(tmp_path, rows)).x[0], lists_of(written(tmp_path, rows), ngrams=2).x[0]
+    assert torch.equal(one[0], one[1]) and torch.equal(one[0], one[2]) and not torch.equal(one[0], one[3])
+    assert torch.equal(two[0], two[1]) and not torch.equal(two[0], two[2])
+    torch.testing.assert_close(one.norm(dim=1), torch.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"query": "a", "positives": ["b"]}, "fields query, positives"),
+        ({"query": "a", "positives": "b", "negatives": []}, "'positives', line 1: 'b' is no list"),
+        ({"query": "a", "positives": [], "negatives": []}, "'positives', line 1: a query without a candidate"),
+        ({"query": "a", "candidates": ["b", "c"], "labels": [1]}, "'labels', line 1: 1 labels for 2 candidates"),
+        ({"query": "a", "candidates": ["b"], "labels": [-1]}, "'labels', line 1: -1 says not how relevant"),
+        ({"query": "a", "candidates": ["?!"], "labels": [1]}, "'candidates', line 1: '\\?!' has no word"),
+        ({"query": "a", "candidates": [[1]], "labels": [1]}, "line 1: \\[1\\] is no text"),
+        ({"query": [1, 2], "candidates": [[1]], "labels": [1]}, "line 1: \\[1\\] are not 2 numbers"),
+        ({"query": [1, 2], "candidates": [[0, 0]], "labels": [1]}, "line 1: \\[0, 0\\] is not finite, or all zeros"),
+    ],
+)
+def test_a_line_that_is_no_list_is_named(tmp_path, row, what):
+    with pytest.raises(kdmesh.MeshError, match=what) as error:
+        lists_of(written(tmp_path, [row]))
+    assert error.value.where == "data.dataset.lists.path"

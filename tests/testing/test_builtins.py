@@ -120,7 +120,16 @@ def text_file(folder):
     return {"path": str(folder / "some.txt"), "characters": 40}
 
 
-FILES = {"idx": idx, "arrays": arrays, "csv": csv, "jsonl": jsonl, "text": text, "text_file": text_file}
+def lists(folder):
+    rows = [
+        {"query": "What is it ?", "positives": ["It is a mesh."], "negatives": ["Who ?", "Rome"], "city": "Bern"},
+        {"query": "Who ?", "positives": ["Anyone"], "negatives": ["a mesh"], "city": "Rome"},
+    ]
+    (folder / "some.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return {"path": str(folder / "some.jsonl"), "test_path": str(folder / "some.jsonl"), "ngrams": 2}
+
+
+FILES = {"idx": idx, "arrays": arrays, "csv": csv, "jsonl": jsonl, "lists": lists, "text": text, "text_file": text_file}
 
 
 def contract(kind, offer):

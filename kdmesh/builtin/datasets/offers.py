@@ -112,6 +112,20 @@ class DigitListsConfig(Config):
         return self
 
 
+class ListsConfig(Config):
+    """Queries with candidates, a JSON object per line.
+
+    `{"query": ..., "positives": [...], "negatives": [...]}`, negatives mined or not, or `{"query": ..., "candidates":
+    [...], "labels": [...]}` with labels of 0 and above: texts everywhere, or vectors of one length.
+    """
+
+    path: str = Field(description=".jsonl file, plain or .gz")
+    validation_path: str | None = Field(None, description="file with the official validation split")
+    test_path: str | None = Field(None, description="file with the official test split")
+    dimensions: int = Field(256, ge=8, le=65536, description="texts: columns that their words are counted in, by hash")
+    ngrams: int = Field(1, ge=1, le=4, description="texts: runs of up to so many words are counted, too")
+
+
 class TextFileConfig(Config):
     """One text, cut into samples for a language model."""
 
@@ -146,6 +160,13 @@ DATASETS = [
     DatasetOffer("arrays", "kdmesh.builtin.datasets.arrays:arrays", ArraysConfig, "arrays of .npz or .safetensors"),
     DatasetOffer("csv", "kdmesh.builtin.datasets.csv_file:csv_file", RowsConfig, "a CSV file with a header row"),
     DatasetOffer("jsonl", "kdmesh.builtin.datasets.jsonl_file:jsonl_file", RowsConfig, "JSON objects, one per line"),
+    DatasetOffer(
+        "lists",
+        "kdmesh.builtin.datasets.lists:lists",
+        ListsConfig,
+        "queries with candidates to rank, of JSONL: vectors, or texts as hashed counts of their words",
+        "Weinberger et al., Feature Hashing for Large Scale Multitask Learning, 2009",
+    ),
     DatasetOffer(
         "text",
         "kdmesh.builtin.datasets.text:text",
