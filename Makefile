@@ -1,8 +1,8 @@
 # make demo   install and run the council      make test   install and run the tests
 # make slow   the tests that take minutes
 # make lint   style, types and layers          make bench, make claims, make chaos   measure: see docs/
-# make trec DATA=folder, make shakespeare DATA=folder   measure on real text: the top of benchmarks/trec.py and
-#   benchmarks/shakespeare.py says what to put into the folder, and where it is from
+# make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
+#   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow lint bench claims trec shakespeare chaos docs clean
+.PHONY: demo test slow lint bench claims trec ranking shakespeare chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -38,6 +38,10 @@ claims: $(RUN_READY)
 trec: $(RUN_READY)
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python benchmarks/trec.py $(DATA)
+
+ranking: $(RUN_READY)
+	$(PIP) --editable '.[bench]'
+	$(BIN)/python benchmarks/ranking.py $(DATA)
 
 shakespeare: $(RUN_READY)
 	$(BIN)/python benchmarks/shakespeare.py $(DATA)

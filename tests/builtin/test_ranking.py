@@ -412,3 +412,18 @@ def test_a_line_that_is_no_list_is_named(tmp_path, row, what):
     with pytest.raises(kdmesh.MeshError, match=what) as error:
         lists_of(written(tmp_path, [row]))
     assert error.value.where == "data.dataset.lists.path"
+
+
+def test_lists_of_private_shards_are_the_same_together_and_apart():
+    """Two agents on lists of their own: what a host does not hold is blank, and nothing depends on it."""
+    streams = {"own": {"of": "train", "shards": {"by": "iid", "of": ["a", "b"]}, "private": True}}
+    found = []
+    for placement in ("together", "spread"):
+        mesh = kdmesh.Mesh(
+            task="ranking", data=lists(), streams=streams, placement=placement, train={"epochs": 2},
+            agents={"a": {"model": BI}, "b": {"model": CROSS}},
+            flows=[{"from": "labels", "to": name, "stream": "own", "objective": "info_nce"} for name in "ab"],
+        )  # fmt: skip
+        agents = mesh.run(backend="inline").summary["agents"]
+        found.append({name: one["weights_sha256"] for name, one in agents.items()})
+    assert found[0] == found[1]
