@@ -5,16 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.private import MEASURED
 from kdmesh.plugins import registry
 from kdmesh.spec import DEFAULT_TASK
 
 if TYPE_CHECKING:
+    from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan
     from kdmesh.streams.table import Table
 
 KIND = {True: "texts", False: "numbers"}
 CLASSES = ("classes",)
 NUMBERS = ("values", "relevance")  # kinds of labels [N, T] float32: the task itself looks further
+
+
+def measured(plan: Plan, found: Checked) -> None:
+    """Raise MeshError for `metrics` of a mesh that measures nothing: no labels, or no samples are held out."""
+    if not plan.spec.metrics:
+        return
+    if plan.task.source == "table" and found.table.y is None:
+        raise MeshError("these data have no labels to measure by", where="metrics", instead="leave `metrics` out")
+    if not any(name in found.streams and len(found.streams[name].rows) for name in MEASURED):
+        instead = "data.test: 0.2, or leave `metrics` out"
+        raise MeshError("no samples are held out to measure on", where="metrics", instead=instead)
 
 
 def refuse(plan: Plan, table: Table) -> None:

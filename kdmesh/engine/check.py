@@ -76,6 +76,7 @@ def examine(
     table, streams = Source(table).load(plan)
     found = Checked(table, streams, Preprocessor(plan, table, registry(), None, texts.learnable(streams)))
     labels.refuse(plan, found.table)
+    labels.measured(plan, found)
     texts.read(plan, found)
     _streams(plan, found)
     private.prove(plan, found)

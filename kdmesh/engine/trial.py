@@ -60,12 +60,15 @@ def rehearse(plan: Plan, found: Checked) -> None:
     Where a small batch does not work, the true one decides: an objective may want more rows than these.
     """
     if len(plan.edges) > FLOWS:
+        found.notes.append(f"not tried on random outputs: {len(plan.edges):,} flows, and {FLOWS:,} at most are tried")
         return
     rows = _rows(plan, found)
+    if rows is None:
+        found.notes.append(f"not tried on random outputs: {TEXTS} texts make more than {WIDE:,} logits")
+        return
     with _undisturbed(plan.spec.seed):
         try:
-            if rows is not None:
-                _run(_small(plan, rows), found, rows)
+            _run(_small(plan, rows), found, rows)
         except Exception:
             try:
                 _run(_small(plan, None), found, None)

@@ -53,6 +53,13 @@ def metrics_of(spec: MeshSpec, registry: Registry) -> list[MetricRef]:
                 where=where,
                 instead="leave it out",
             )
+        if "characters" in offer.needs and task.rows != "units":
+            raise MeshError(
+                f"the metric {ref.name!r} counts the characters of what tokens are predicted, and task {task.name} "
+                "predicts none: it would never be reported",
+                where=where,
+                instead="leave it out, or a task of tokens, such as language_modelling",
+            )
         found[ref.name] = ref
     return list(found.values())
 

@@ -10,6 +10,8 @@ from sklearn import metrics as known
 from torch.nn import functional as F
 
 import kdmesh
+from kdmesh.engine.check import examine
+from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.metrics import UNDEFINED, measure
 from kdmesh.metrics import (
@@ -139,3 +141,25 @@ def test_class_weights_of_wide_lazy_logits_are_those_of_made_ones():
     loss = CrossEntropy(class_weights=[1.0, 2.5, 0.5])
     lazy, made = FactoredLogits(hidden, layer, None), hidden @ layer.T
     assert loss(lazy, y, form="labels").item() == pytest.approx(loss(made, y, form="labels").item(), abs=1e-12)
+
+
+def asking(metric, data, splits=None):
+    mesh = kdmesh.Mesh(data=data, splits=splits or {}, metrics=[metric], train={"epochs": 1})
+    mesh.agent("s", {"mlp": {"hidden": [8]}})
+    mesh.flow("labels", "s", objective="ce")
+    return mesh
+
+
+def checked(made):
+    return examine(made.plan(), made._modules, made.table)
+
+
+def test_a_metric_that_these_data_cannot_have_is_refused():
+    with pytest.raises(MeshError, match=r"counts the characters .* it would never be reported") as error:
+        asking("bits_per_character", "digits").plan()
+    assert error.value.where == "metrics.0"
+    x = torch.randn(60, 4)
+    checked(asking("macro_f1", kdmesh.data((x, x.argmax(1)))))
+    with pytest.raises(MeshError, match="no samples are held out to measure on") as error:
+        checked(asking("macro_f1", kdmesh.data((x, x.argmax(1))), {"test": 0, "validation": 0}))
+    assert error.value.where == "metrics"

@@ -253,3 +253,12 @@ def test_a_bundled_file_is_tried_once_and_small(name: str, tries: list[int | Non
     found = examine(make_plan(read_mesh(bundled()[name]), registry()))
     assert len(tries) == 1 and tries[0] is not None
     assert not [note for note in found.notes if "random" in note]
+
+
+def test_a_mesh_of_too_many_flows_is_not_tried_and_says_so(
+    mesh: Any, tries: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "FLOWS", 2)
+    found = check(pair(mesh, objective="kl"))
+    assert tries == []
+    assert "not tried on random outputs: 3 flows, and 2 at most are tried" in found.notes

@@ -57,3 +57,12 @@ def test_a_mesh_of_texts_is_tried_once_and_small(name: str, tmp_path: Path, monk
     found = examine(make_plan(spec, registry()))
     assert made == [trial.TEXTS]
     assert not [note for note in found.notes if "random" in note]
+
+
+def test_texts_of_too_many_logits_are_not_tried_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "WIDE", 100)
+    monkeypatch.setattr(trial, "_run", lambda *given: pytest.fail("it is tried"))
+    found = examine(make_plan(parse(modelled(write(tmp_path))), registry()))
+    assert "not tried on random outputs: 3 texts make more than 100 logits" in found.notes
