@@ -77,10 +77,15 @@ def nearest(name: str, known: Iterable[str], noun: str, several: bool = False) -
     ``several``: `party[*]` may stand for all of `party[0]`, `party[1]` ...
     """
     known = sorted(known)
+    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return f"{meant(name, known, several)}{noun}: {listed or 'none'}"
+
+
+def meant(name: str, known: Iterable[str], several: bool = False) -> str:
+    """``did you mean 'mean'? `` of the known name that is closest, "" where none is close; see :func:`nearest`."""
+    known = sorted(known)
     groups = {f"{one.rpartition('[')[0]}[*]" for one in known if one.endswith("]")} if several else set()
     folded = {one.casefold(): one for one in (known if not groups else [one for one in known if one[-1] != "]"])}
     folded |= {word: group for group in groups for word in (group.casefold(), group.casefold().removesuffix("[*]"))}
     close = [folded[one] for one in get_close_matches(name.casefold(), folded, n=1)]
-    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}{noun}: {listed or 'none'}"
+    return f"did you mean {close[0]!r}? " if close else ""

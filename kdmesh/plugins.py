@@ -166,6 +166,8 @@ class Registry:
             plugin = source.load()
             self.manager.register(plugin, name=f"{record}: {record.name}")
             self.manager.check_pending()  # turns a misspelt hook into an error
+            if not self.manager.get_hookcallers(plugin):
+                raise BadOffer(_hookless(plugin))
             problems = self._claims(plugin, record.claims)
             problems += filter(None, (fault(kind, offer) for (kind, _), offer in record.claims.items()))
             if problems:
@@ -323,6 +325,13 @@ class Registry:
         if text not in self._said:
             self._said.add(text)
             print(f"kdmesh: warning: {text}", file=sys.stderr)
+
+
+def _hookless(plugin: Any) -> str:
+    """Say what a plugin without any hook lacks."""
+    hooks = [name for name in dir(hookspecs) if name.startswith("kdmesh_") and callable(getattr(plugin, name, None))]
+    lack = f"{hooks[0]} is not marked" if hooks else "it has no function marked"
+    return f"{lack} @kdmesh.hookimpl, so that it offers nothing"
 
 
 def fault(kind: str, offer: Any) -> str:

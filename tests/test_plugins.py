@@ -256,3 +256,21 @@ def test_a_file_in_another_encoding_is_read_as_it_declares_or_is_broken_alone(tm
     (broken,) = [record for record in found.records if record.name.endswith("d_plugin")]
     assert broken.status == "broken" and "cannot be read" in broken.error and "utf-8" in broken.error
     assert "pipe_plugin" not in {record.name for record in found.records}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def kdmesh_consensus():\n    return []\n", "kdmesh_consensus is not marked @kdmesh.hookimpl"),
+        ("chosen = 4\n", "it has no function marked @kdmesh.hookimpl"),
+    ],
+)
+def test_a_file_without_a_hook_is_named(tmp_path, monkeypatch, capsys, text, said):
+    monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "mute_plugin", None)
+    del sys.modules["mute_plugin"]
+    (tmp_path / "mute_plugin.py").write_text(text)
+    (record,) = [record for record in registry().records if record.name == "mute_plugin"]
+    assert record.status == "broken" and said in record.error
+    registry().warn()
+    assert said in capsys.readouterr().err

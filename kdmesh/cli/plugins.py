@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def execute_show(args: argparse.Namespace) -> int:
     """Print all there is to know about one offer, without importing its code."""
-    from kdmesh.errors import MeshError
+    from kdmesh.errors import MeshError, meant
     from kdmesh.offers import Offer
     from kdmesh.plugins import registry
 
@@ -74,7 +74,8 @@ def execute_show(args: argparse.Namespace) -> int:
         claimed = [kind for kind in kinds if any((kind, args.name) in record.claims for record in found.records)]
         if claimed or len(kinds) == 1:
             found.find((claimed or kinds)[0], args.name)  # says which plugin fails to provide it, or what there is
-        raise MeshError(f"nothing is called {args.name!r}", where="plugins show", instead="see `kdmesh plugins`")
+        hint = meant(args.name, [name for kind in kinds for name in found.names(kind)])
+        raise MeshError(f"nothing is called {args.name!r}", where="plugins show", instead=f"{hint}see `kdmesh plugins`")
     if len(having) > 1:
         kind = f"--kind {' or --kind '.join(having)}"
         raise MeshError(f"{args.name!r} is of {len(having)} kinds", where="plugins show", instead=kind)
