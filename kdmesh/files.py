@@ -13,9 +13,11 @@ import os
 import re
 import secrets
 import stat
+import sysconfig
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from traceback import extract_tb
 from typing import IO, TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
@@ -48,6 +50,9 @@ REMEDIES = {
     errno.ESTALE: "mount this disk again",
 }
 """What to do about a file that cannot be written."""
+_RIGHTS = (errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what only writing meets
+_INSTALLED = tuple({*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))})
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that know no syncing of folders
 
 
@@ -63,10 +68,16 @@ def aside(path: Path) -> Iterator[Path]:
         _sync(draft)
         draft.replace(path)
         _sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and _of(error) in (None, str(draft), str(path), str(path.parent)):
+            raise NotWritten(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+class NotWritten(OSError):
+    """A file could not be written; ``filename`` is its own name, not that of its draft."""
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -134,15 +145,43 @@ def reason(error: BaseException) -> str:
     return f"{os.fsdecode(error.filename)}: {why}" if isinstance(error.filename, str | bytes | os.PathLike) else why
 
 
-def remedy(error: BaseException) -> str:
-    """What to do about an error of the system while a file is written; nothing for one of another kind.
+def remedy(error: BaseException, writes: bool = True) -> str:
+    """What to do about an error of the system while a file is written, or read; nothing for one of another kind."""
+    number = _number(error)
+    return "give the right to it" if not writes and number in _RIGHTS else REMEDIES.get(number, "")
 
-    Libraries that write in other languages tell of the number in words: `(os error 28)`.
+
+def writing(error: BaseException) -> bool:
+    """Whether an error of the system came as something was written: of :func:`aside`, or of a kind that only writing
+    meets, or of a library in another language that says so.
     """
+    if isinstance(error, OSError):
+        return isinstance(error, NotWritten) or error.errno in _FULL
+    return _number(error) in _FULL or re.search(r"(?<!de)serializ", str(error)) is not None
+
+
+def place(error: BaseException) -> str:
+    """Where in the code an error came up, but for these helpers and what is installed: `in load (checkpoint.py, 9)`."""
+    frames = extract_tb(error.__traceback__)
+    ours = str(Path(__file__).parent)
+    own = [
+        one
+        for one in frames
+        if one.filename != __file__ and (one.filename.startswith(ours) or not one.filename.startswith(_INSTALLED))
+    ] or frames
+    return f"in {own[-1].name} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "on the way"
+
+
+def _number(error: BaseException) -> int:
+    """An error's number, 0 without one. Libraries in other languages tell of it in words: `(os error 28)`."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
-        number = int(found[1])
-    return REMEDIES.get(number or 0, "")
+    found = re.search(r"\(os error (\d+)\)", str(error)) if number is None else None
+    return int(found[1]) if found else number or 0
+
+
+def _of(error: OSError) -> str | None:
+    name = error.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None
 
 
 def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:

@@ -68,8 +68,8 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def _has(self, host: str, token: str) -> bool:
-        with suppress(OSError):
-            return (self.root / f"{TOKEN}-{host}").read_text(encoding="utf-8") == token
+        with suppress(OSError, UnicodeDecodeError):
+            return read(self.root / f"{TOKEN}-{host}", most=len(token)) == token
         return False
 
     def place(self, host: str, folder: Path) -> str | None:

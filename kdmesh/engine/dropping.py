@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
+from kdmesh.files import read as read_text
 from kdmesh.files import write_json
 from kdmesh.graph.reach import closure
 
@@ -25,10 +26,10 @@ def read(root: Path) -> list[Drop]:
     """What a run has dropped so far, oldest first. MeshError where the file is none of ours."""
     path = root / FILE
     try:
-        drops: list[Drop] = json.loads(path.read_text(encoding="utf-8"))["drops"] if path.exists() else []
+        drops: list[Drop] = json.loads(read_text(path))["drops"] if path.exists() else []
         if not all(isinstance(drop[key], kind) for drop in drops for key, kind in (("agents", list), ("known", dict))):
             raise ValueError("its drops name no agents")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         said = f"{type(error).__name__}: {error}"
         instead = "put it back as it was, or begin a new run"
         raise MeshError(f"what this run dropped cannot be read: {said}", file=str(path), instead=instead) from None

@@ -14,7 +14,7 @@ Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
 - ``stage_finished`` stage, reason, seconds
 - ``host_lost`` host, error
 - ``dropped`` agents, at {stage: checkpoint}: who the run goes on without, and from where
-- ``note`` text
+- ``note`` text, checked: whether it was known before the run
 - ``stage_finished_before`` stage: of a run that goes on, a stage with nothing left to do
 - ``run_failed`` error, interrupted: whether somebody asked for it
 - ``run_finished`` seconds, folder

@@ -22,7 +22,7 @@ from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import reason, remedy, write
+from kdmesh.files import place, reason, remedy, write, writing
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.source import Source, digest
@@ -109,7 +109,7 @@ def _train(
     started, extra = time.perf_counter(), None
     tell_placed(ready.placed, events, folder)
     for text in checked.notes:
-        events.emit("note", text=text)
+        events.emit("note", text=text, checked=True)
     with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
         events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
         root = folder.root if folder else None
@@ -229,8 +229,10 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
     advice = request.advice.format(str(request.within or folder.root))
     if not isinstance(error, Exception):  # an interruption
         return (AtOnce if isinstance(error, AtOnce) else KeyboardInterrupt)(f"go on with: {advice}")
-    if not isinstance(error, MeshError) and (mend := remedy(error)):  # training is not at fault, nor is kdmesh
-        error = RunFailed(f"a file of the run could not be written: {reason(error)}", instead=f"{mend}, then: {advice}")
+    if not isinstance(error, MeshError) and (mend := remedy(error, writes := writing(error))):
+        # training is not at fault, nor is kdmesh
+        doing = "a file of the run could not be written" if writes else f"the run broke {place(error)}"
+        error = RunFailed(f"{doing}: {reason(error)}", instead=f"{mend}, then: {advice}")
     elif not isinstance(error, MeshError):
         path = folder.root / "error.txt"
         said = next(iter(str(error).splitlines()), "")

@@ -29,6 +29,7 @@ class Progress:
         self.events.listeners += listeners
         self._start, self._shift = monotonic(), 0.0
         self._done: set[str] = set()
+        self._known: set[str] = set()  # notes of the check: of mesh and data, so mostly alike in every part
 
     def begin(self, part: str) -> None:
         """A part begins."""
@@ -49,7 +50,11 @@ class Progress:
         self.events.emit("note", text=text)
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Take an event of the part that runs."""
+        """Take an event of the part that runs; what another part's check has said already is not told again."""
+        if event.get("event") == "note" and event.get("checked"):
+            if event["text"] in self._known:
+                return
+            self._known.add(event["text"])
         self.events.tell({**event, "t": event["t"] + self._shift})
 
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
-from kdmesh.files import inside, sha256, write_json
+from kdmesh.files import inside, read, sha256, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,12 +28,12 @@ def keep(root: Path, names: Iterable[str], anew: bool = False) -> None:
 def told(root: Path) -> dict[str, str]:
     """The sums that a folder has; none where they cannot be read."""
     try:
-        return parsed((root / SUMS).read_bytes())
-    except OSError:
+        return parsed(read(root / SUMS))
+    except (OSError, UnicodeDecodeError):
         return {}
 
 
-def parsed(content: bytes) -> dict[str, str]:
+def parsed(content: bytes | str) -> dict[str, str]:
     """The sums in a file of them; none where it is damaged."""
     try:
         found = json.loads(content)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kdmesh.errors import RunFailed
-from kdmesh.files import aside, reason, remedy, write
+from kdmesh.files import aside, opened, read, reason, remedy, write
 from kdmesh.graph.reach import readers
 from kdmesh.hosts.export import Part
 from kdmesh.hosts.packing import pack
@@ -102,7 +102,9 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     """Put back what :func:`save` wrote to a folder, or handed over. The stage's optimisers must have been made."""
     first, second = part_names(host.name)
     if isinstance(given, str):
-        tensors, text = load_file(Path(given) / first), (Path(given) / second).read_text(encoding="utf-8")
+        with opened(Path(given) / first):  # refuses what is no file, as a named pipe, which would be waited for
+            tensors = load_file(Path(given) / first)
+        text = read(Path(given) / second)
     else:
         content, text = given[first], str(given[second], "utf-8")  # type: ignore[arg-type]
         tensors = safetensors.torch.load(content)  # type: ignore[arg-type]

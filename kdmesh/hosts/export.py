@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, write, write_json
+from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, read, write, write_json
 from kdmesh.hosts.loading import loadable
 from kdmesh.hosts.metrics import scalars
 from kdmesh.hosts.modules import origin
@@ -39,10 +39,10 @@ def sees(name: str, folder: str, token: str) -> bool:
     """
     root = Path(folder)
     try:
-        if (root / TOKEN).read_text(encoding="utf-8") != token:
+        if read(root / TOKEN, most=len(token)) != token:
             return False
         (root / f"{TOKEN}-{name}").write_text(token, encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return False
     return True
 

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kdmesh.files import read
+
 SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier_scale")
 """Settings by which architectures change logits after the last layer, so that hidden rows do not tell them."""
 
 SCALED = ("gemma2", "gemma3n", "gemma3n_text", "cohere", "cohere2", "granite", "granitemoe")
 """Those that do so by default. What a model really does is asked of itself (`probes.is_projection`) in `check`."""
+
+MOST = 1 << 24
+"""Bytes of a config.json: the longest list some tens of thousands of labels."""
 
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # what architectures call it
 
@@ -23,8 +28,8 @@ def sizes(config: Any) -> tuple[int | None, int | None]:
     settings: dict[str, Any] = {}
     if config.path is not None:
         try:
-            found = json.loads((Path(config.path).expanduser() / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = json.loads(read(Path(config.path).expanduser() / "config.json", most=MOST))
+        except (OSError, ValueError, RecursionError):
             found = None  # said when the model is built
         settings = found if isinstance(found, dict) else {}
     settings = settings | config.config

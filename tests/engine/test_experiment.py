@@ -411,3 +411,16 @@ def test_controls_of_agents_with_settings_of_their_own(tmp_path: Path, peers: bo
         mesh.flow("c", ["s", "p"], objective="kl")
     controls = mesh.run(backend="inline", out=tmp_path, controls=True).summary["controls"]
     assert {"test", "validation"} <= set(controls["s"]["best_teacher"]), controls
+
+
+def test_what_the_check_finds_in_the_data_is_told_once_not_by_every_part(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    rows = "".join(f"{i % 7},{i % 5},word{i},{i % 2}\n" for i in range(120))
+    (tmp_path / "data.csv").write_text(f"x,y,name,label\n{rows}")
+    mesh = MESH.replace("digits, train: 60", "{csv: {path: data.csv}}, train: 40")
+    (tmp_path / "mesh.yaml").write_text(mesh)
+    code, _, said = command("run", "mesh.yaml", "--backend", "inline", "--seeds", "2")
+    assert code == 0 and said.count("columns that are left out") == 1
+    logs = [tmp_path.joinpath(*next(tmp_path.glob("runs/*/*")).parts, "seeds", seed, "events.jsonl") for seed in "01"]
+    assert ["columns that are left out" in log.read_text() for log in logs] == [True, True]

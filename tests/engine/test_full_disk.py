@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,11 +14,15 @@ import pytest
 from kdmesh import files
 from kdmesh.cli import main
 from kdmesh.engine import events, experiment
+from kdmesh.engine.folder import Folder
+from kdmesh.engine.launch import told
+from kdmesh.engine.request import Request
 from kdmesh.files import remedy
+from kdmesh.spec.read import parse
+from kdmesh.spec.yaml12 import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 MESH = """\
 name: m
@@ -101,7 +107,7 @@ def goes_on(home: Path, disk: Disk, at: str, capsys: pytest.CaptureFixture[str],
     said = capsys.readouterr().err
     assert code == 1, at
     assert "No space left on device" in said and "make room" in said, at
-    for odd in ("Traceback", "Errno", "OSError", "the run broke", "mesh.yaml"):
+    for odd in ("Traceback", "Errno", "OSError", "the run broke", str(home / "mesh.yaml")):
         assert odd not in said, (at, said)
     disk.full_at = ""
     if "then run again" in said:
@@ -183,3 +189,36 @@ def test_of_two_resumes_at_once_one_makes_the_rest_and_the_other_says_that_it_is
 )
 def test_what_to_do_about_a_disk_is_said(error: Exception, said: str) -> None:
     assert said in remedy(error) and bool(said) == bool(remedy(error))
+
+
+def raised(work: Callable[[], Any]) -> Exception:
+    with pytest.raises(OSError) as caught:
+        work()
+    return caught.value
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_what_could_not_be_read_is_not_called_unwritten(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, folder = Request(parse(load(MESH))), Folder.make(tmp_path / "run")
+    opened = Path.open
+
+    def refused(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name in ("weights", "summary.json") or path.name.endswith(files.DRAFT):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    (tmp_path / "weights").touch()
+    read = str(told(raised(lambda: files.sha256(tmp_path / "weights")), request, folder))
+    assert "written" not in read and "give the right to write" not in read
+    assert "the run broke in refused (test_full_disk.py, line " in read and f"{tmp_path / 'weights'}: " in read
+    wrote = str(told(raised(lambda: files.write(tmp_path / "figures", "x")), request, folder))
+    assert f"a file of the run could not be written: {tmp_path / 'figures'}: " in wrote
+
+
+def test_who_writes_is_told_by_the_kind_of_error() -> None:
+    said = {"Error while serializing: x (os error 13)": True, "Error while deserializing: x (os error 13)": False}
+    assert {text: files.writing(ValueError(text)) for text in said} == said
+    assert files.writing(OSError(errno.ENOSPC, "x", "y")) and not files.writing(OSError(errno.EACCES, "x", "y"))
