@@ -21,6 +21,8 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 ADAPTER_CONFIG = "adapter_config.json"
 PATIENCE = 5  # seconds for the hub's first answer
 MANY = 10_000  # layers, experts, labels ... of a configuration
+MANY_NAMES = 100_000  # added tokens, names of labels: models of speech add 65,536
+GROWTH = 100  # times that a tokenizer may make a text longer: what is in use replaces a character by one or two
 READ_WHOLE = (".json", ".jinja", ".txt", ".model", ".md")
 """How the files end that libraries read whole, into memory."""
 
@@ -71,12 +73,40 @@ def small(folder: Path, where: str) -> None:
             what = f"holds more than {MOST >> 20} MiB"
         if what not in ("file", "folder"):
             raise MeshError(f"{file} {what}", where=where, instead="a complete copy of the folder")
-    try:
-        settings = json.loads(read(folder / "config.json"))
-    except (OSError, ValueError, RecursionError):
-        return  # said by whoever needs it
-    if isinstance(settings, dict):
-        few_parts(settings, where)
+    for name, look in (("config.json", few_parts), ("tokenizer.json", plain_tokenizer)):
+        try:
+            settings = json.loads(read(folder / name))
+        except (OSError, ValueError, RecursionError):
+            continue  # said by whoever needs it
+        if isinstance(settings, dict):
+            look(settings, where)
+
+
+def plain_tokenizer(settings: dict[str, Any], where: str) -> None:
+    """Refuse a tokenizer.json of absurdly many added tokens, or by whose replacements a text grows beyond measure."""
+    added = settings.get("added_tokens")
+    if isinstance(added, list) and len(added) > MANY_NAMES:
+        raise MeshError(f"it adds {len(added):,} tokens", where=where, instead=f"at most {MANY_NAMES:,}")
+    for part in ("normalizer", "decoder"):
+        if (grows := _growth(settings.get(part))) > GROWTH:
+            said = f"the {part} of its tokenizer.json makes a text {grows:,.0f} times as long"
+            raise MeshError(said, where=where, instead=f"replacements that make it at most {GROWTH} times as long")
+
+
+def _growth(part: Any) -> float:
+    """How many times longer a text can become by a normalizer's replacements, one after the other."""
+    if not isinstance(part, dict):
+        return 1
+    own: float = 1
+    if part.get("type") == "Replace" and isinstance(content := part.get("content"), str):
+        pattern = part.get("pattern")
+        found = pattern.get("String") if isinstance(pattern, dict) else None
+        length = len(found) if isinstance(found, str) else 0  # a regular expression may match nothing, anywhere
+        own = max(1, len(content) / length if length else len(content))
+    for inner in ("normalizers", "decoders"):
+        for one in part.get(inner) or () if isinstance(part.get(inner), list) else ():
+            own = min(own * _growth(one), 1e300)
+    return own
 
 
 @contextmanager
@@ -235,6 +265,9 @@ def few_parts(settings: dict[str, Any], where: str) -> None:
     """Refuse absurd numbers of layers, experts, labels ...: configurations make lists as long as these are high."""
     for name, value in settings.items():
         if isinstance(value, dict):
+            if len(value) > MANY_NAMES:
+                what = f"{name} has {len(value):,} entries"
+                raise MeshError(what, where=f"{where}.{name}", instead=f"at most {MANY_NAMES:,}")
             few_parts(value, f"{where}.{name}")
         elif isinstance(value, int | float) and _PARTS.search(name) and value > MANY:
             raise MeshError(f"{name} is {value:,}", where=f"{where}.{name}", instead=f"at most {MANY:,}")
@@ -279,7 +312,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         try:
-            names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+            names = set(json.loads(read(folder / INDEX, most=MOST))["weight_map"].values())
             return [inside(folder, name) for name in sorted(names)]
         except Exception as error:  # it may be any JSON, or none
             reason = f"{type(error).__name__}: {error.what if isinstance(error, MeshError) else error}"
@@ -304,7 +337,7 @@ def _check_file(file: Path, where: str) -> None:
 def licence_of(path: str) -> str | None:
     """The licence that a local folder's model card states, if it states one."""
     try:
-        card = Path(path, "README.md").expanduser().read_text(encoding="utf-8")
+        card = read(Path(path, "README.md").expanduser(), most=MOST)
     except (OSError, UnicodeDecodeError):
         return None
     front = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)

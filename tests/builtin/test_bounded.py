@@ -98,3 +98,46 @@ def test_frozen_weights_need_less_than_those_that_train(monkeypatch):
     mesh._fields["agents"]["t"]["update"] = "grad"
     with pytest.raises(MeshError, match=r": t 0\.0 \(103,002 parameters, 0\.0; gradients"):
         examine(mesh.plan(), {}, mesh.table)
+
+
+def test_a_file_that_unpacks_as_no_data_do_is_given_up_whatever_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "SMALL", 2**20)
+    for name, kind in (("csv", "csv"), ("jsonl", "jsonl"), ("text", "csv")):
+        path = tmp_path / f"bomb.{kind}.gz"
+        with gzip.open(path, "wb") as file:
+            file.write(b"0" * (16 * 2**20))
+        with pytest.raises(MeshError, match="unpacks to more than 500 times its size") as error:
+            OFFERS[name].make({"path": str(path)})
+        assert error.value.where == f"data.dataset.{name}.path"
+
+
+def test_the_emptiest_table_is_read(tmp_path, monkeypatch):
+    """Zeros alone, with a label: the most that data can be packed."""
+    monkeypatch.setattr(_files, "SMALL", 2**16)
+    row = ",".join("0" * 100)
+    with gzip.open(tmp_path / "zeros.csv.gz", "wt") as file:
+        file.write(
+            ",".join(f"f{i}" for i in range(100)) + ",label\n" + "".join(f"{row},{i % 2}\n" for i in range(3000))
+        )
+    assert len(OFFERS["csv"].make({"path": str(tmp_path / "zeros.csv.gz"), "features": ["f0"]})) == 3000
+
+
+def test_tables_of_more_cells_than_fit_are_refused(tmp_path, small):
+    (tmp_path / "a.csv").write_text("x,label\n" + "1,0\n" * 20_000)
+    (tmp_path / "a.jsonl").write_text('{"x": 1, "label": 0}\n' * 20_000)
+    for name in ("csv", "jsonl"):
+        with pytest.raises(MeshError, match=r"at least 32,770 cells.*this machine takes 32,768"):
+            OFFERS[name].make({"path": str(tmp_path / f"a.{name}")})
+
+
+def test_a_parquet_file_of_a_value_that_all_rows_repeat_is_refused_before_it_fills_memory(tmp_path, small):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    offer = OFFERS["text"]
+    parquet.write_table(arrow.table({"text": ["x" * 2**10] * 8192, "label": [0] * 8192}), tmp_path / "long.parquet")
+    assert (tmp_path / "long.parquet").stat().st_size < 2**16
+    with pytest.raises(MeshError, match=r"long\.parquet holds [\d,]+ bytes.*this machine takes 1,048,576"):
+        offer.make({"path": str(tmp_path / "long.parquet"), "label": "label"})
+    parquet.write_table(arrow.table({"text": ["x"] * 20_000, "label": [0] * 20_000}), tmp_path / "many.parquet")
+    with pytest.raises(MeshError, match="at least 40,000 cells"):
+        offer.make({"path": str(tmp_path / "many.parquet"), "label": "label"})

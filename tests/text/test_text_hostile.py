@@ -51,6 +51,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> dict[str, Pa
     return found
 
 
+def tokenizer(**fields: Any) -> Harm:
+    return sets("tokenizer.json", **fields)
+
+
+def grown(times: int) -> dict[str, Any]:
+    """Replacements that write 1,000 characters between any two, one after the other."""
+    one = {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 1000}
+    return {"type": "Sequence", "normalizers": [one, {"type": "Sequence", "normalizers": [one] * (times - 1)}]}
+
+
 def sets(file: str, **fields: Any) -> Harm:
     def write(folder: Path) -> None:
         path = folder / file
@@ -157,6 +167,26 @@ CASES: dict[str, tuple[str, list[Harm], str]] = {
         f"a {file} of gigabytes": ("language", [large(file)], "holds more than")
         for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "README.md")
     },
+    "a normaliser that never ends": (
+        "language",
+        [tokenizer(normalizer=grown(4))],
+        "the normalizer of its tokenizer.json makes a text 1,000,000,000,000 times as long",
+    ),
+    "a decoder that never ends": (
+        "language",
+        [tokenizer(decoder={"type": "Replace", "pattern": {"Regex": "a*"}, "content": "x" * 101})],
+        "the decoder of its tokenizer.json makes a text 101 times as long",
+    ),
+    "added tokens without end": (
+        "language",
+        [tokenizer(added_tokens=[{"id": i, "content": f"t{i}", "special": False} for i in range(200_000)])],
+        "it adds 200,000 tokens",
+    ),
+    "names of labels without end": (
+        "prefix",
+        [sets("config.json", id2label={str(i): f"l{i}" for i in range(200_000)})],
+        "id2label has 200,000 entries",
+    ),
     "a template of gigabytes": ("language", [large("chat_template.jinja")], "holds more than"),
     **{
         f"a {file} from a pipe": ("language", [pipe(file)], "is a named pipe")

@@ -14,6 +14,7 @@ from small_texts import TEXTS, HfConfig, bpe
 from kdmesh.errors import MeshError
 from kdmesh.text import tokenizers
 from kdmesh.text.settings import TokenizerConfig
+from kdmesh.text.source import plain_tokenizer
 
 BPE, CHARACTERS = TokenizerConfig(bpe={"vocabulary": 300}), TokenizerConfig(characters={})
 ELSEWHERE = """
@@ -110,3 +111,13 @@ def test_what_cannot_be_read_or_made_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(MeshError, match="cannot be read"):
         tokenizers.load(str(tmp_path), list)
+
+
+def test_replacements_in_use_are_none_that_grow_a_text_beyond_measure() -> None:
+    marks = [
+        {"type": "Prepend", "prepend": "\u2581"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        {"type": "Replace", "pattern": {"String": "``"}, "content": '"'},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+    ]
+    plain_tokenizer({"normalizer": {"type": "Sequence", "normalizers": 20 * marks}, "added_tokens": [{}] * 65_536}, "")

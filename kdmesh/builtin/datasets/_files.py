@@ -9,6 +9,12 @@ from pathlib import Path
 from kdmesh.errors import MeshError
 from kdmesh.streams.room import memory
 
+PACKED = 500
+"""How many times more a .gz file may hold than it has: of tables, even of zeros alone, most have less than a tenth."""
+
+SMALL = 2**28  # bytes up to which a file is unpacked, whatever it is packed from
+CELL = 64  # bytes of memory that a cell takes while a table is read, whatever is in it
+
 
 def room() -> int:
     """Bytes that one file may hold, unpacked: a quarter of this machine's memory, since it becomes much more there."""
@@ -33,6 +39,22 @@ def refuse_large(path: Path, size: int, where: str) -> None:
             f"this machine takes {room():,} of a file",
             where=where,
             instead="a smaller file, or a machine with more memory",
+        )
+
+
+def most_cells() -> int:
+    """How many cells of a table this machine has room for."""
+    return memory() // 2 // CELL
+
+
+def refuse_cells(path: Path, cells: int, most: int, where: str) -> None:
+    """Refuse a table of more cells than :func:`most_cells`: packed, any number of them is a small file."""
+    if cells > most:
+        raise MeshError(
+            f"{path} holds at least {cells:,} cells, and data are read into memory: this machine takes {most:,} of a "
+            "file",
+            where=where,
+            instead="fewer rows or columns, or a machine with more memory",
         )
 
 
@@ -62,6 +84,12 @@ def _unpacked(path: Path, where: str) -> bytes:
             pieces.append(piece)
             size += len(piece)
             refuse_large(path, size, where)
+            if size > max(SMALL, PACKED * path.stat().st_size):
+                raise MeshError(
+                    f"{path} unpacks to more than {PACKED} times its size, as no data do",
+                    where=where,
+                    instead="the file as it was packed",
+                )
     return b"".join(pieces)
 
 

@@ -7,10 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kdmesh.builtin.datasets._files import refuse_large, regular
+from kdmesh.builtin.datasets._files import most_cells, refuse_cells, refuse_large, regular
 from kdmesh.builtin.datasets._rows import Rows, cell, number_of
 from kdmesh.errors import MeshError, nearest
 
+AT_ONCE = 4096  # rows
 PARTS = ("train", "validation", "test")
 
 
@@ -19,11 +20,16 @@ def read_parquet(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
     parquet = _library("pyarrow.parquet", "parquet", where)
     regular(path, where)
     try:
-        described = parquet.read_metadata(path)
-        groups = [described.row_group(number) for number in range(described.num_row_groups)]
-        refuse_large(path, sum(group.total_byte_size for group in groups), where)
-        table = parquet.read_table(path)
-        names, found = table.column_names, table.to_pylist()
+        with parquet.ParquetFile(path) as file:
+            described, names = file.metadata, file.schema_arrow.names
+            groups = [described.row_group(number) for number in range(described.num_row_groups)]
+            refuse_large(path, sum(group.total_byte_size for group in groups), where)
+            refuse_cells(path, described.num_rows * len(names), most_cells(), where)
+            found, size = list[dict[str, Any]](), 0
+            for batch in file.iter_batches(AT_ONCE):  # a value is packed once, however many rows repeat it
+                size += batch.nbytes
+                refuse_large(path, size, where)
+                found += batch.to_pylist()
     except MeshError:
         raise
     except Exception as error:  # of pyarrow: ArrowInvalid, OSError, UnicodeDecodeError

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from kdmesh.builtin.datasets._files import read_text
+from kdmesh.builtin.datasets._files import most_cells, read_text, refuse_cells
 from kdmesh.builtin.datasets._rows import Rows, table_of
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
@@ -31,6 +31,7 @@ def read_csv(path: Path, where: str) -> Rows:
     csv.field_size_limit(LONGEST)
     reader = csv.reader(io.StringIO(read_text(path, where), newline=""), strict=True)
     lines: list[int] = []
+    most = most_cells()
     cells: list[dict[str, str]] = []
     try:
         columns = next(reader, [])
@@ -45,6 +46,7 @@ def read_csv(path: Path, where: str) -> Rows:
                 what = f"{path}, line {line}: {len(row)} cells for {len(columns)} columns"
                 raise MeshError(what, where=where, instead="one cell per column")
             lines.append(line)
+            refuse_cells(path, len(lines) * len(columns), most, where)
             cells.append(dict(zip(columns, row, strict=True)))
     except csv.Error as error:
         raise MeshError(f"{path}, line {reader.line_num}: {error}", where=where, instead="well-formed CSV") from None

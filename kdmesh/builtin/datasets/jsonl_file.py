@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from kdmesh.builtin.datasets._files import read_text
+from kdmesh.builtin.datasets._files import most_cells, read_text, refuse_cells
 from kdmesh.builtin.datasets._rows import Rows, cell, number_of, table_of
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
@@ -28,6 +28,7 @@ def jsonl_file(
 def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
     """Return a file's rows, columns in ``raw`` as JSON has them; a MeshError names the line that is no such object."""
     lines: list[int] = []
+    most = most_cells()
     cells: list[dict[str, Any]] = []
     for number, line in enumerate(read_text(path, where).split("\n"), 1):
         if not line.strip():
@@ -45,6 +46,7 @@ def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
             what = f"{path}, line {number}: keys differ from the first row: {odd}"
             raise MeshError(what, where=where, instead="the same keys in every row")
         lines.append(number)
+        refuse_cells(path, len(lines) * len(row), most, where)
         cells.append({key: value if key in raw else cell(value) for key, value in row.items()})
     if not cells:
         raise MeshError(f"{path}: only blank lines", where=where, instead="at least one row")
