@@ -205,13 +205,21 @@ def _by_values(seen: dict[str, Any], table: Table, streams: Mapping[str, Stream]
         if not count:
             continue
         found = round(count * size / whole)
-        share = _twins(table) * min(taught.count / len(table), 1.0)
+        share = _met(_twins(table), taught.count / len(table))
         chance = _by_chance(count, whole - int(own.sum()), share)
         leak = Leak(name, found, size, few=chance or found <= TENTH * size**0.5)
         if not leak.few:
             return leak
         few = few or leak
     return few
+
+
+def _met(share: float, draws: float) -> float:
+    """The share of samples that other data repeat by chance: ``share`` in a draw as large as the table, of ``draws``.
+
+    More draws miss a sample only if each of them does.
+    """
+    return share * draws if draws <= 1 or share >= 1 else 1 - (1 - share) ** draws
 
 
 def _by_chance(count: int, left: int, share: float) -> bool:
