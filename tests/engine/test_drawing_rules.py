@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from kdmesh.backends import Session
+from kdmesh.backends.inline import InlineBackend
 from kdmesh.consensus import Rule
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.hosts import rules
 from kdmesh.hosts.consensus import fingerprint
 from kdmesh.offers import ConsensusOffer
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import MixedLogits
+from kdmesh.spec.read import parse
+
+FILE = """
+import kdmesh
+from kdmesh.offers import ConsensusOffer
+
+
+@kdmesh.hookimpl
+def kdmesh_consensus():
+    return [ConsensusOffer("noisy_file", "noisy_file:made")]
+
+
+def made():
+    import torch
+    from kdmesh.consensus import Rule
+
+    class Noisy(Rule):
+        def forward(self, values, **given):
+            drawn = torch.rand(values.shape[:2], device=values.device)[..., None]
+            return (values * drawn).sum(0) / drawn.sum(0)
+
+    return Noisy()
+"""
+"""The same rule as a plugin of one file, which travels to other processes."""
 
 FROZEN = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
 
@@ -32,12 +62,12 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry()._offers["consensus"], offer.name, offer)
 
 
-def made(mesh: Any, refresh: str, placement: str = "together") -> Any:
+def made(mesh: Any, refresh: str, placement: str = "together", rule: str = "noisy") -> Any:
     """Frozen and trained sources of a drawing rule, and of one upon it; a peer with dropout draws in between."""
     agents = {"a": FROZEN, "b": FROZEN, "p": {"model": {"mlp": {"hidden": [8], "dropout": 0.5}}}, "s": {}, "r": {}}
     one = mesh(agents, train={"steps": 4}, placement=placement)
-    one.consensus("c", "noisy")
-    one.consensus("d", "noisy")
+    one.consensus("c", rule)
+    one.consensus("d", rule)
     one.flow(["a", "b"], "c", refresh=refresh)
     one.flow("c", "d")
     one.flow("b", "d", refresh=refresh)
@@ -79,3 +109,58 @@ def test_a_fingerprint_is_of_every_bit() -> None:
     prints = {fingerprint(one), fingerprint(other), fingerprint(one, None), fingerprint(None, one), fingerprint()}
     rows = MixedLogits([one, other], lambda chunks, where: chunks[0])
     assert len(prints | {fingerprint(rows), fingerprint(rows.take(torch.tensor([1])))}) == 7
+
+
+def told(summary: dict[str, Any]) -> dict[str, Any]:
+    agents = {name: (one["weights_sha256"], one["metrics"]) for name, one in summary["agents"].items()}
+    return {"agents": agents, "consensus": {name: one["metrics"] for name, one in summary["consensus"].items()}}
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("refresh", ["once", "step"])
+def test_the_same_however_often_it_breaks_off(
+    mesh: Any, refresh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, inner = made(mesh, refresh), InlineBackend.call
+
+    def run(last: int, **more: Any) -> tuple[Any, int]:
+        calls = 0
+
+        def call(self: Any, *args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise Killed
+            return inner(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(InlineBackend, "call", call)
+            request = Request(parse(one._fields), "inline", table=one.table, checkpoint_seconds=0, **more)
+            return run_once(request)[0], calls
+
+    whole, calls = run(0, out=tmp_path / "whole")
+    broken = 0
+    for last in (calls // 3, 2 * calls // 3):
+        with suppress(KeyboardInterrupt):
+            run(last, out=tmp_path / str(last))
+        (folder,) = (tmp_path / str(last)).glob("*/*")
+        broken += not (folder / "summary.json").exists()
+        torch.manual_seed(last)
+        assert told(run(0, resume=folder)[0]) == told(whole), last
+    assert broken == 2
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("refresh", ["once", "step"])
+def test_the_same_on_ray(mesh: Any, refresh: str, ray_session: Session, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "noisy_file.py").write_text(FILE)
+    monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path))
+    found = []
+    for session in (Session("inline"), ray_session):
+        for placement in ("together", "spread"):
+            one = made(mesh, refresh, placement, rule="noisy_file")
+            found.append(told(run_once(Request(parse(one._fields), table=one.table), session=session)[0]))
+    assert found[1:] == found[:1] * 3
