@@ -64,12 +64,19 @@ def lists(
     y = torch.full((len(every), longest), -1.0)
     at = 0
     official: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}  # of each text, which may stand in many lists
     for name, part in entries.items():
         official[name] = torch.arange(at, at + len(part))
         for row, entry in enumerate(part):
             for place, item in enumerate((entry.query, *entry.candidates)):
                 field = QUERY if not place else "candidates"
-                x[at, place] = _vector(files[name], row, field, item, isinstance(every[0].query, list), width, ngrams)
+                if isinstance(item, str) and item in counts:
+                    x[at, place] = counts[item]
+                    continue
+                made = _vector(files[name], row, field, item, isinstance(every[0].query, list), width, ngrams)
+                if isinstance(item, str):
+                    counts[item] = made
+                x[at, place] = made
             y[at, : len(entry.labels)] = torch.tensor(entry.labels)
             at += 1
     texts = {name: rows.columns for name, rows in files.items()}
@@ -148,11 +155,13 @@ def _vector(rows: Rows, row: int, field: str, item: Any, numbers: bool, width: i
 def hashed(text: str, dimensions: int, ngrams: int = 1) -> Tensor:
     """Counts ``[dimensions]`` of a text's words and runs of up to ``ngrams`` words, of length 1; zeros without any."""
     words = WORD.findall(text.lower())
-    found = torch.zeros(dimensions)
-    for size in range(1, ngrams + 1):
-        for start in range(len(words) - size + 1):
-            run = " ".join(words[start : start + size]).encode()
-            found[int.from_bytes(blake2b(run, digest_size=8).digest(), "big") % dimensions] += 1
+    runs = [
+        " ".join(words[start : start + size]).encode()
+        for size in range(1, ngrams + 1)
+        for start in range(len(words) - size + 1)
+    ]
+    columns = [int.from_bytes(blake2b(run, digest_size=8).digest(), "big") % dimensions for run in runs]
+    found = torch.bincount(torch.tensor(columns, dtype=torch.int64), minlength=dimensions).float()
     return found / found.norm().clamp_min(1)
 
 
