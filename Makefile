@@ -1,6 +1,6 @@
 # make demo   install and run the council      make test   install and run the tests
 # make slow   the tests that take minutes
-# make lint   style, types and layers          make bench, make claims, make chaos   measure: see docs/
+# make lint   style, types and layers          make bench, claims, task-claims, chaos   measure: see docs/
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 SHELL := bash
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow lint bench claims trec ranking shakespeare chaos docs clean
+.PHONY: demo test slow lint bench claims task-claims trec ranking shakespeare chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -34,6 +34,9 @@ bench: $(RUN_READY)
 
 claims: $(RUN_READY)
 	$(BIN)/python benchmarks/digits_claims.py
+
+task-claims: $(RUN_READY)
+	$(BIN)/python benchmarks/task_claims.py
 
 trec: $(RUN_READY)
 	$(PIP) --editable '.[bench]'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdmesh.builtin.metrics.accuracy import Accuracy
 from kdmesh.builtin.metrics.auroc import AUROC
+from kdmesh.builtin.metrics.average_precision import MeanAveragePrecision
 from kdmesh.builtin.metrics.balanced_accuracy import BalancedAccuracy
 from kdmesh.builtin.metrics.bits_per_character import BitsPerCharacter
 from kdmesh.builtin.metrics.confusion_matrix import ConfusionMatrix
@@ -11,6 +12,7 @@ from kdmesh.builtin.metrics.ece import ECE
 from kdmesh.builtin.metrics.loss import Loss
 from kdmesh.builtin.metrics.macro_f1 import MacroF1
 from kdmesh.builtin.metrics.mae import MeanAbsoluteError
+from kdmesh.builtin.metrics.micro_f1 import MicroF1
 from kdmesh.builtin.metrics.mrr import MRR
 from kdmesh.builtin.metrics.mse import MeanSquaredError
 from kdmesh.builtin.metrics.ndcg import NDCG
@@ -33,8 +35,10 @@ __all__ = [
     "Loss",
     "MacroF1",
     "MeanAbsoluteError",
+    "MeanAveragePrecision",
     "MeanSquaredError",
     "Metric",
+    "MicroF1",
     "PerClassAccuracy",
     "RecallAtK",
     "own_classes",

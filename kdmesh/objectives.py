@@ -9,6 +9,8 @@ from kdmesh.builtin.objectives.aligned import Aligned
 from kdmesh.builtin.objectives.attention_kl import AttentionKL
 from kdmesh.builtin.objectives.attention_mse import AttentionMSE
 from kdmesh.builtin.objectives.attention_transfer import AttentionTransfer
+from kdmesh.builtin.objectives.binary_cross_entropy import BinaryCrossEntropy
+from kdmesh.builtin.objectives.binary_kl import BinaryKL
 from kdmesh.builtin.objectives.cross_entropy import CrossEntropy
 from kdmesh.builtin.objectives.forward_kl import ForwardKL
 from kdmesh.builtin.objectives.hint import Hint
@@ -33,6 +35,8 @@ __all__ = [
     "AttentionKL",
     "AttentionMSE",
     "AttentionTransfer",
+    "BinaryCrossEntropy",
+    "BinaryKL",
     "CrossEntropy",
     "ForwardKL",
     "Hint",

@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 API = 1
+PROBABILITIES = ("probs", "marginals")
+"""Spaces and forms of probabilities: of classes, which sum to 1, and of labels, each on its own."""
 
 
 class Config(BaseModel):
@@ -61,7 +63,10 @@ class ObjectiveOffer(Offer):
     """A loss. ``reads``: the signal it compares; ``forms``: which target forms it accepts.
 
     ``labels``: with form `labels`, or where it ``needs`` them, the kinds that it reads: `classes`, ``[B]`` int64,
-    `values`, ``[B, T]`` float32, or `relevance`, ``[B, L]`` float32.
+    `values`, ``[B, T]`` float32, `relevance`, ``[B, L]`` float32, or `indicators`, ``[B, K]`` int64 of 0 and 1.
+
+    ``forms``: beside `labels`, `hidden` and `logits`, `probs` (a distribution over classes, ``softmax(z / T)``) and
+    `marginals` (a probability for each label, ``sigmoid(z / T)``).
 
     ``needs``: what else of the batch it is called with, as keywords of these names: ``labels`` (refused on
     unlabelled streams), ``ids [B]`` (int64, the samples' stable ids, for a memory of its own). Between agents that read
@@ -73,8 +78,8 @@ class ObjectiveOffer(Offer):
 
     kind: ClassVar[str] = "objectives"
     reads: str = "logits"  # logits | hidden
-    forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, labels, hidden
-    labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance
+    forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, marginals, labels, hidden
+    labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     tempered: bool = False  # has a `temperature` that its target must share
     needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
 
@@ -83,8 +88,9 @@ class ObjectiveOffer(Offer):
 class ConsensusOffer(Offer):
     """A rule that combines several signals into one.
 
-    ``answers``: the kinds of answers that it can combine, scores of `classes`, plain `values`, or scores of `relevance`
-    (those of candidates that there are not are ``-inf``). ``needs_labels``: it is given the labels of the batch;
+    ``answers``: the kinds of answers that it can combine, scores of `classes`, plain `values`, scores of `relevance`
+    (those of candidates that there are not are ``-inf``) or of `indicators`. ``spaces``: in which it combines;
+    `marginals` are probabilities of labels, each on its own. ``needs_labels``: it is given the labels of the batch;
     ``stateful``, ``trained``: it has buffers, or weights, that change, so that one host owns it. ``partial``: its
     sources may know different classes; a class that a source does not know has the logit ``-inf``. ``needs_column``:
     the setting that names a column of the data; ``setup`` then gets ``columns``, the column's different values as text,
@@ -92,11 +98,11 @@ class ConsensusOffer(Offer):
     """
 
     kind: ClassVar[str] = "consensus"
-    answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance
+    answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     needs_labels: bool = False
     stateful: bool = False
     trained: bool = False
-    spaces: tuple[str, ...] = ("probs", "logits")  # of: probs, logits, loss, gradient
+    spaces: tuple[str, ...] = ("probs", "logits")  # of: probs, marginals, logits, loss, gradient
     inputs: bool = False  # is informed by flows `as: input`, whose signals it does not combine
     partial: bool = False
     needs_column: str = ""
@@ -153,23 +159,25 @@ class TaskOffer(Offer):
 
     ``data``: what samples may be, `numbers` and `texts`. ``rows``: what a row of a model's answers is for, `samples`,
     or `units` of these (words, tokens). ``labels``: what a label is, `classes` (int64, ``0 .. C-1``), `values`
-    (float32, one or several) or `relevance` (float32, of each candidate of a query; below 0 where there is none).
-    ``source``: where labels are read, `table` (the label column or columns of the data set, its ``y``), `spans` (of
-    texts) or `tokens` (the texts' own). ``outputs``: how many a row of answers has, as many as ``Task.outputs`` says of
-    the `labels`, or as many as the model's own `vocabulary`. ``head``: the kind of model of transformers, `sequence`
-    (an answer for a text), `token` (for a word) or `causal` (the next token); "": none.
+    (float32, one or several), `relevance` (float32, of each candidate of a query; below 0 where there is none) or
+    `indicators` (int64, 0 or 1, several). ``source``: where labels are read, `table` (the label column or columns of
+    the data set, its ``y``), `spans` (of texts) or `tokens` (the texts' own). ``outputs``: how many a row of answers
+    has, as many as ``Task.outputs`` says of the `labels`, or as many as the model's own `vocabulary`. ``head``: the
+    kind of model of transformers, `sequence` (an answer for a text), `token` (for a word) or `causal` (the next token);
+    "": none.
 
-    ``objective``: the loss of labels where a flow names none; those settings of the task that this loss has too are
-    its settings. ``metrics``: what every run reports, in this order;
-    ``primary``: the one of them by which models are compared. ``watched``: those that early stopping may watch, the
-    first by default. ``spaces``: what a consensus may combine, of `probs`, `logits` (answers as they are), `loss` and
-    `gradient`. ``decides``: answers are discrete, so that agreement of sources, churn and `until` are defined.
+    ``objective``: the loss of labels where a flow names none; those settings of the task that this loss has too are its
+    settings. ``metrics``: what every run reports, in this order; ``primary``: the one of them by which models are
+    compared. ``watched``: those that early stopping may watch, the first by default. ``spaces``: what a consensus may
+    combine, of `probs` (of classes), `marginals` (probabilities of labels, each on its own), `logits` (answers as they
+    are), `loss` and `gradient`; objectives that compare the first or the second need it here. ``decides``: answers are
+    discrete, so that agreement of sources, churn and `until` are defined.
     """
 
     kind: ClassVar[str] = "tasks"
     data: tuple[str, ...] = ("numbers",)
     rows: str = "samples"  # samples | units
-    labels: str = "classes"  # classes | values | relevance
+    labels: str = "classes"  # classes | values | relevance | indicators
     source: str = "table"  # table | spans | tokens
     outputs: str = "labels"  # labels | vocabulary
     head: str = ""  # sequence | token | causal

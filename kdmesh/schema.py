@@ -36,6 +36,8 @@ def json_schema(offered: Registry | None = None) -> Schema:
         key = _key(refs[cls])
         offers = offered.offers(cls.kind) if cls.kind else None
         defs[key] = {"title": key, "description": cls.__doc__ or "", "anyOf": _choices(cls.kind, offers, refs)}
+        if cls.kind == "metrics":
+            _by(defs[key]["anyOf"][-1]["properties"], defs)
     mesh = defs.pop(_key(refs[MeshSpec]))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **mesh, "$defs": defs}
 
@@ -81,6 +83,14 @@ def _choices(kind: str, offers: list[Offer] | None, refs: dict[type[BaseModel], 
         names.append({"type": "string", "pattern": ":", "description": "import path, `package.module:Thing`"})
         table["patternProperties"] = {":": free}
     return [*names, table]
+
+
+def _by(properties: Schema, defs: Schema) -> None:
+    """Let every metric have `by` beside its own settings."""
+    column = {"type": "string", "minLength": 1, "description": "a column of the data by whose values it is told"}
+    for known in properties.values():
+        own = defs[_key(known["anyOf"][0])]
+        known["anyOf"][0] = {**own, "properties": {**own.get("properties", {}), "by": column}}
 
 
 def _key(ref: Schema) -> str:

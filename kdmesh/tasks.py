@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdmesh.contracts.task import Chance, Task, most_frequent
+from kdmesh.offers import PROBABILITIES
 from kdmesh.plugins import registry
 from kdmesh.spec.base import DEFAULT_TASK
 
@@ -70,7 +71,14 @@ def figure(offer: MetricOffer) -> Figure:
 def definitions(names: Iterable[str]) -> dict[str, str]:
     """What the figures of a run mean: the metrics of these names, as their offers say, and the others."""
     known = registry().names("metrics")
-    return {name: registry().find("metrics", name).summary for name in names if name in known} | MEANING
+    found: dict[str, str] = {}
+    for name in names:
+        plain = max((one for one in known if name == one or name.startswith(f"{one}_by_")), key=len, default="")
+        if plain:
+            column = name[len(f"{plain}_by_") :]
+            summary = registry().find("metrics", plain).summary
+            found[name] = summary + (f"; by the values of column {column!r}" if column else "")
+    return found | MEANING
 
 
 def metric(name: str) -> Figure:
@@ -85,9 +93,9 @@ def recorded(figures: Mapping[str, object]) -> Figure:
 
 
 def probabilistic(task: str | None) -> bool:
-    """Whether a task's answers are scores of classes, which have probabilities."""
+    """Whether a task's answers are scores of classes or of labels, which have probabilities."""
     offer: TaskOffer = registry().find("tasks", task or DEFAULT_TASK, "task")
-    return offer.labels == "classes" and "probs" in offer.spaces
+    return offer.labels in ("classes", "indicators") and not {*PROBABILITIES}.isdisjoint(offer.spaces)
 
 
 def primary(task: str | None) -> Figure:

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.streams.table import Table
 
+SHAPES = {
+    "classes": "a column `label`; y [N] of whole numbers",
+    "values": "columns `values`; y [N, T] of float",
+    "relevance": "y [N, L] of float, and x [N, 1 + L, ...]",
+    "indicators": "columns `indicators`; y [N, K] of whole numbers, 0 and 1",
+}
+"""How a data set has labels of each kind."""
 KIND = {True: "texts", False: "numbers"}
-CLASSES = ("classes",)
-NUMBERS = ("values", "relevance")  # kinds of labels [N, T] float32: the task itself looks further
 
 
 def measured(plan: Plan, found: Checked) -> None:
@@ -41,13 +46,13 @@ def refuse(plan: Plan, table: Table) -> None:
             instead=f"a data set of {wanted}, or task: {DEFAULT_TASK}",
         )
     if task.source == "table" and table.y is not None:
-        given = NUMBERS if table.y.is_floating_point() else CLASSES
+        given = (table.kind, "relevance") if table.kind == "values" else (table.kind,)  # the task itself looks further
         if task.labels not in given:
             fit = [offer.name for offer in registry().offers("tasks") if offer.labels in given and own in offer.data]
             raise MeshError(
                 f"`task: {task.name}` learns {task.labels}, and the labels of these data are {given[0]}",
                 where="task",
-                instead=f"task: {' or '.join(fit)}, or another label column",
+                instead=f"task: {' or '.join(fit)}, or labels that are {task.labels}: {SHAPES[task.labels]}",
             )
     for name, agent in plan.spec.agents.items():
         if agent.labels is not None and task.labels != "classes":

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Answers:
     """Some rows of a model's answers and their labels. What several metrics need is computed once.
 
     ``scores``: logits ``[N, C]``, with ``probs`` probabilities, or, of a task whose labels are values, values ``[N,
-    T]``, or, of lists, scores of candidates ``[N, L]``. ``labels``: ``[N]`` int64 of classes, or values ``[N, T]``, or
-    how relevant candidates are ``[N, L]``, below 0 where there is none. ``classes``: what the columns stand for where
-    they are not all classes, one number a column. ``characters``: how many characters of text the rows are about; None
-    where the task asks nothing of units. ``total``: how many classes the data have; by default as many as there are
-    columns.
+    T]``, or, of lists, scores of candidates ``[N, L]``. ``labels``: ``[N]`` int64 of classes, values ``[N, T]``,
+    indicators ``[N, K]`` int64, or how relevant candidates are ``[N, L]``, below 0 where there is none. ``classes``:
+    what the columns stand for where they are not all classes, one number a column. ``characters``: how many characters
+    of text the rows are about; None where the task asks nothing of units. ``total``: how many classes the data have; by
+    default as many as there are columns. ``columns``: of columns of the data by which something is measured, the number
+    of each row's value, ``[N]`` int64, -1 for none.
     """
 
     def __init__(
@@ -32,23 +33,42 @@ class Answers:
         classes: Sequence[int] | None = None,
         characters: int | None = None,
         total: int | None = None,
+        columns: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.scores = scores.float() if scores.element_size() < 4 else scores  # of models in half precision
-        self.labels, self.classes, self.characters, self._probs = labels, classes, characters, probs
+        self.labels, self.classes, self.characters, self.probs = labels, classes, characters, probs
         self.total = scores.shape[1] if total is None else total
+        self.columns: Mapping[str, Tensor] = columns or {}
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def only(self, rows: Tensor) -> Answers:
+        """Those of some rows, ``[N]`` bool; of how many characters these are about nothing is known."""
+        columns = {name: numbers[rows] for name, numbers in self.columns.items()}
+        return Answers(
+            self.scores[rows],
+            self.labels[rows],
+            probs=self.probs,
+            classes=self.classes,
+            total=self.total,
+            columns=columns,
+        )
+
     @cached_property
     def p(self) -> Tensor:
         """Probabilities ``[N, C]``."""
-        return self.scores if self._probs else self.scores.softmax(1)
+        return self.scores if self.probs else self.scores.softmax(1)
+
+    @cached_property
+    def marginals(self) -> Tensor:
+        """The probability of each label on its own ``[N, K]``, where labels are indicators."""
+        return self.scores if self.probs else self.scores.sigmoid()
 
     @cached_property
     def log_p(self) -> Tensor:
         """Their logarithms, finite also for probabilities of 0 that were given as such."""
-        if self._probs:
+        if self.probs:
             return self.p.clamp_min(torch.finfo(self.p.dtype).tiny).log()
         return self.scores.log_softmax(1)
 

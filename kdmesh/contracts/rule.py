@@ -11,9 +11,10 @@ class Rule(nn.Module):
 
     ``forward(values, *, logits, labels=None, present=None) -> [B, C]``
 
-    - ``values [M, B, C]``: what is combined, in the consensus' space: ``softmax(z / T)`` in space `probs`, raw logits
-      in space `logits`. In space `probs` the result is a distribution (non-negative, sums to 1); whoever owns a rule
-      sets ``rule.space``, which decides whether the result is normalised, and ``rule.temperature``, the T.
+    - ``values [M, B, C]``: what is combined, in the consensus' space: ``softmax(z / T)`` in space `probs`,
+      ``sigmoid(z / T)`` in space `marginals` (of labels, each on its own), raw logits in space `logits`. In space
+      `probs` the result is a distribution (non-negative, sums to 1); whoever owns a rule sets ``rule.space``, which
+      decides whether the result is normalised, and ``rule.temperature``, the T.
     - ``logits [M, B, C]``: the sources' raw logits, for rules that weigh by them (entropy, confidence), at T = 1. For
       rules whose offer says ``partial``, classes that a source does not know have ``-inf`` there.
     - ``labels [B]`` int64, for rules whose offer says ``needs_labels``; else None.

@@ -56,8 +56,9 @@ class Task:
     def refuse(self, table: Table) -> None:
         """Raise MeshError for a data set whose labels are not this task's.
 
-        Called once with the whole table, before anything is trained. ``table.y``: labels ``[N]`` int64 of classes or
-        ``[N, T]`` float32 of values or relevance, None where the data set has no column of labels.
+        Called once with the whole table, before anything is trained. ``table.y``: labels ``[N]`` int64 of classes,
+        ``[N, T]`` float32 of values or relevance, ``[N, K]`` int64 of indicators, 0 or 1; None where the data set has
+        no column of labels.
         """
 
     def outputs(self, table: Table) -> int:

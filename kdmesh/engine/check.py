@@ -15,7 +15,7 @@ from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
 from kdmesh.engine.inputs import given
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.tokens import Tokens
 
 NUMBERS = 2**24  # values that are made up of an output that has none
+MOST_VALUES = 1000  # of a column by which a metric is told
 SHOWN = 50  # columns that are written out
 EXIT = ""  # the tap of the layer that gives an agent's outputs
 
@@ -51,9 +52,12 @@ def check(plan: Plan) -> list[str]:
     table = found.table
     kind = "texts" if found.reading.texts else f"samples of shape {tuple(table.shape)}"
     classes = f", {table.classes} classes" if table.classes else ""
+    if table.y is not None and table.y.dim() == 2:
+        classes = f", {table.y.shape[1]} {table.kind}"
     lines = [f"data: {len(table)} {kind}{classes}; licence: {table.licence}"]
     if table.labels:
-        lines.append(f"classes: {', '.join(table.labels[:SHOWN])}{', ...' if len(table.labels) > SHOWN else ''}")
+        more = ", ..." if len(table.labels) > SHOWN else ""
+        lines.append(f"{table.kind or 'classes'}: {', '.join(table.labels[:SHOWN])}{more}")
     if table.features:
         lines.append(f"features: {', '.join(table.features[:SHOWN])}{', ...' if len(table.features) > SHOWN else ''}")
     for name, stream in found.streams.items():
@@ -77,6 +81,7 @@ def examine(
     found = Checked(table, streams, Preprocessor(plan, table, registry(), None, texts.learnable(streams)))
     labels.refuse(plan, found.table)
     labels.measured(plan, found)
+    _told_by(plan, found.table)
     texts.read(plan, found)
     _streams(plan, found)
     private.prove(plan, found)
@@ -359,6 +364,19 @@ def _set_at(plan: Plan, owner: str, field: str) -> str:
     """The section of the file that sets a training setting of some weights."""
     own = plan.spec.agents[owner].train
     return "train" if getattr(own, field) is None else f"agents.{owner}.train"
+
+
+def _told_by(plan: Plan, table: Table) -> None:
+    """Columns by whose values metrics are told are there, and have values that samples share."""
+    for number, ref in enumerate(plan.spec.metrics):
+        where = f"metrics.{number}.{ref.name}.by"
+        if ref.by and ref.by not in table.columns:
+            instead = nearest(ref.by, table.columns, "columns of words") if table.columns else "data with such a column"
+            raise MeshError(f"the data have no column {ref.by!r}", where=where, instead=instead)
+        count = len(set(table.columns[ref.by])) if ref.by else 0
+        if count > MOST_VALUES:
+            what = f"column {ref.by!r} has {count} different values, more than {MOST_VALUES}"
+            raise MeshError(what, where=where, instead="a column whose values many samples share")
 
 
 def _measured(plan: Plan, found: Checked) -> None:

@@ -48,7 +48,9 @@ def summarise(
     return {
         "name": plan.spec.name,
         "task": plan.task.name,
-        "reported": [ref.name for ref in plan.spec.metrics if registry().find("metrics", ref.name).scalar],
+        "reported": [
+            ref.name for ref in plan.spec.metrics if not ref.by and registry().find("metrics", ref.name).scalar
+        ],
         "seed": plan.spec.seed,
         "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "backend": run.backend.name,

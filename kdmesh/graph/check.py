@@ -9,16 +9,18 @@ from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.nodes import ConsensusNode, labelled
 from kdmesh.graph.sources import below
 from kdmesh.graph.task import task_of
+from kdmesh.offers import PROBABILITIES
 from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.stages import Units
-    from kdmesh.offers import TaskOffer
+    from kdmesh.offers import ObjectiveOffer, TaskOffer
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
 Classes = tuple[int, ...] | None  # what an agent's outputs stand for; None: every class of the data
+OF = {"probs": "classes, which sum to 1", "marginals": "labels, each on its own"}  # probabilities by their space
 TRAINS = "name an agent that trains by gradient, or write `update: frozen`"
 
 
@@ -133,20 +135,30 @@ def _answers(edge: Edge, task: TaskOffer, registry: Registry) -> None:
             where=f"{edge.where}.objective",
             instead=f"{task.objective}, the loss of this task",
         )
-    if "probs" not in task.spaces:
-        if offer is not None and offer.reads == "logits" and "probs" in offer.forms:
+    for space in PROBABILITIES:
+        if space in task.spaces:
+            continue
+        if offer is not None and offer.reads == "logits" and space in offer.forms:
+            fit = [one.name for one in registry.offers("objectives") if _compares(one, task)]
             raise MeshError(
-                f"objective {offer.name!r} compares probabilities, and answers of task {task.name} are {task.labels}",
-                where=f"{edge.where}.objective",
-                instead=f"{task.objective}, or another one that compares answers as they are",
-            )
-        if edge.form == "probs" and edge.made is not None:
-            raise MeshError(
-                f"the signal {edge.made.name!r} is made of probabilities, and answers of task {task.name} are "
+                f"objective {offer.name!r} compares probabilities of {OF[space]}, and answers of task {task.name} are "
                 f"{task.labels}",
+                where=f"{edge.where}.objective",
+                instead=f"one that compares such answers: {', '.join(fit)}",
+            )
+        if edge.form == space and edge.made is not None:
+            raise MeshError(
+                f"the signal {edge.made.name!r} is made of probabilities of {OF[space]}, and answers of task "
+                f"{task.name} are {task.labels}",
                 where=f"{edge.where}.signal",
                 instead="leave it out",
             )
+
+
+def _compares(offer: ObjectiveOffer, task: TaskOffer) -> bool:
+    """Whether an objective compares two answers of a task."""
+    odd = [space for space in PROBABILITIES if space in offer.forms and space not in task.spaces]
+    return offer.reads == "logits" and "logits" in offer.forms and not offer.needs and not odd
 
 
 def gradients(spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[str, ConsensusNode]) -> None:

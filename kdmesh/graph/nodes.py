@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.task import task_of
+from kdmesh.offers import PROBABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,8 +135,9 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
         )
     spaces = [space for space in offer.spaces if space in task.spaces]
     if not node.space:
-        plain = not all("probs" in reader.forms for reader in offers) or any(other.space != "probs" for other in outer)
-        wanted = "logits" if plain else "probs"
+        best = next((space for space in PROBABILITIES if space in task.spaces), "logits")
+        plain = not all(best in reader.forms for reader in offers) or any(other.space != best for other in outer)
+        wanted = "logits" if plain else best
         node.space = next((space for space in (wanted, *spaces) if space in spaces), "")
     if node.space not in spaces:
         raise MeshError(
@@ -172,7 +174,7 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
                 where=edge.where,
                 instead="a flow from one teacher, or an objective on outputs (kl, mse ...)",
             )
-        edge.form = node.space if node.space in ("probs", "logits") else "logits"
+        edge.form = node.space if node.space in (*PROBABILITIES, "logits") else "logits"
         if edge.form not in reader.forms:
             raise MeshError(
                 f"objective {reader.name!r} does not read {edge.form}, which consensus {node.name!r} gives",
@@ -198,16 +200,16 @@ def _named(node: ConsensusNode, registry: Registry, where: str) -> None:
 def _temperature(
     node: ConsensusNode, outer: list[ConsensusNode], readers: list[Edge], offers: list[Any], where: str
 ) -> None:
-    """A `probs` consensus is formed at its readers' temperature; nothing is re-tempered, so they must agree."""
+    """Probabilities are combined at the temperature of their readers; nothing is re-tempered, so they must agree."""
     wanted = {
         edge.objective.config.get("temperature", reader.config.model_fields["temperature"].default): edge
         for edge, reader in zip(readers, offers, strict=True)
         if edge.objective is not None and reader.tempered
     }
-    wanted.update((other.temperature, node.readers[0]) for other in outer if other.space == "probs")
-    if node.space == "probs" and node.temperature:
+    wanted.update((other.temperature, node.readers[0]) for other in outer if other.space in PROBABILITIES)
+    if node.space in PROBABILITIES and node.temperature:
         wanted.setdefault(node.temperature, readers[0] if readers else node.inputs[0])
-    if node.space == "probs" and len(wanted) > 1:
+    if node.space in PROBABILITIES and len(wanted) > 1:
         raise MeshError(
             f"readers of one consensus want different temperatures: {', '.join(str(t) for t in sorted(wanted))}",
             where=where,

@@ -35,10 +35,17 @@ def metrics_of(spec: MeshSpec, registry: Registry) -> list[MetricRef]:
     found = {name: MetricRef(name=name) for name in task.metrics}
     for number, ref in enumerate(spec.metrics):
         where = f"metrics.{number}"
-        registry.check("metrics", ref.name, ref.config, where)
-        if ref.name in {other.name for other in spec.metrics[:number]}:
-            raise MeshError(f"the metric {ref.name!r} stands here twice", where=where, instead="each metric once")
+        registry.check("metrics", ref.name, ref.settings, where)
+        if ref.key in {other.key for other in spec.metrics[:number]}:
+            raise MeshError(f"the metric {ref.key!r} stands here twice", where=where, instead="each metric once")
         offer = registry.find("metrics", ref.name)
+        if ref.by and (not offer.scalar or "characters" in offer.needs):
+            raise MeshError(
+                f"the metric {ref.name!r} is not measured by a column: it is "
+                + ("no single number" if not offer.scalar else "of whole texts"),
+                where=f"{where}.{ref.name}.by",
+                instead="leave `by` out, or another metric",
+            )
         if task.labels not in offer.labels:
             fit = [other.name for other in registry.offers("metrics") if task.labels in other.labels]
             raise MeshError(
@@ -60,7 +67,7 @@ def metrics_of(spec: MeshSpec, registry: Registry) -> list[MetricRef]:
                 where=where,
                 instead="leave it out, or a task of tokens, such as language_modelling",
             )
-        found[ref.name] = ref
+        found[ref.key] = ref
     return list(found.values())
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from kdmesh.contracts.metric import own_classes
 from kdmesh.hosts import guard
 from kdmesh.imports import import_path
+from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
 from kdmesh.signals.lazy import Lazy, MixedLogits, dense, leaves, narrowed
@@ -119,7 +120,7 @@ class Consensus:
     def _now(self, logits: Tensor, facts: dict[str, Any]) -> Tensor:
         """Apply the rule to logits ``[M, B, C]``."""
         node = self.node
-        values = (logits / node.temperature).softmax(-1) if node.space == "probs" else logits
+        values = probabilities(logits, node.space, node.temperature)
         value: Tensor = self.rule.forward(values, logits=logits, **facts)
         if not self.sound or not isinstance(value, Tensor):
             guard.refuse_values(value, values.shape[1:])
@@ -192,9 +193,9 @@ class Consensus:
 
     def _logits(self, signal: Signal) -> Tensor | Lazy:
         """A member's logits; of another consensus' probabilities those that give them at this temperature."""
-        if signal.form != "probs":
+        if signal.form not in PROBABILITIES:
             return narrowed(signal.value, self.width) if self.prefix else signal.value
-        return sharpened(signal.value, self.node.temperature)
+        return sharpened(signal.value, self.node.temperature, signal.form)
 
     def table(self, reader: str | None, version: int, make: Callable[[], Signal | None]) -> Signal | None:
         """The consensus on a whole stream, kept until a publication changes it."""
@@ -218,11 +219,20 @@ def fingerprint(*values: Tensor | Lazy | None) -> str:
     return digest.hexdigest()
 
 
-def sharpened(probs: Tensor | Lazy, temperature: float) -> Tensor | Lazy:
+def probabilities(logits: Tensor, space: str, temperature: float) -> Tensor:
+    """What is combined of logits ``[M, B, C]``: their probabilities at a temperature, or in other spaces themselves."""
+    if space == "probs":
+        return (logits / temperature).softmax(-1)
+    return (logits / temperature).sigmoid() if space == "marginals" else logits
+
+
+def sharpened(probs: Tensor | Lazy, temperature: float, form: str) -> Tensor | Lazy:
     """The logits that give such probabilities at a temperature."""
 
     def log(values: Tensor) -> Tensor:
-        return values.clamp_min(torch.finfo(values.dtype).tiny).log() * temperature
+        tiny = torch.finfo(values.dtype).tiny
+        logs = values.clamp_min(tiny).log()
+        return (logs if form == "probs" else logs - (1 - values).clamp_min(tiny).log()) * temperature
 
     return MixedLogits([probs], lambda chunks, where: log(chunks[0])) if isinstance(probs, Lazy) else log(probs)
 
@@ -245,7 +255,8 @@ def _spread(value: Tensor | None, edge: Edge, width: int) -> Tensor | None:
 def refuse_improper(
     value: Any, shape: torch.Size, space: str, weights: Tensor | None, ruled_out: Tensor | None = None
 ) -> None:
-    """Raise ValueError for what is no signal ``[B, C]``, is not finite, or, in space `probs`, no distribution.
+    """Raise ValueError for what is no signal ``[B, C]``, is not finite, in space `probs` no distribution, in
+    space `marginals` no probabilities.
 
     Samples of weight 0 may hold anything, and logits that a source has as ``-inf`` (``ruled_out [B, C]``) the same.
     """
@@ -256,6 +267,8 @@ def refuse_improper(
     rows = whole if weights is None else whole[weights != 0]
     if not rows.isfinite().all():
         raise ValueError(f"it gave {int((~rows.isfinite()).sum())} values that are not finite")
+    if space == "marginals" and rows.numel() and not 0 <= rows.min().item() <= rows.max().item() <= 1:
+        raise ValueError(f"it gave no probabilities: values are {rows.min().item():.4g} to {rows.max().item():.4g}")
     if space == "probs" and rows.numel():
         low, off = rows.min().item(), (rows.sum(-1) - 1).abs().max().item()
         if low < 0 or off > 1e-3:

@@ -145,6 +145,13 @@ def refuse_table(table: Any) -> None:
             raise ValueError(f"its y is not finite in row {int((~y.isfinite().all(1)).nonzero()[0])}")
         if count:
             raise ValueError(f"its y are values, and it has {count} classes")
+    elif isinstance(y, Tensor) and y.dim() > 1:
+        if y.dtype != torch.int64 or y.dim() != 2 or len(y) != len(x) or not y.shape[1]:
+            raise ValueError(f"its y is {told(y)}, not indicators [{len(x)}, K] of torch.int64")
+        if bool((odd := ((y != 0) & (y != 1)).any(1)).any()):
+            raise ValueError(f"its y is not 0 or 1 in row {int(odd.nonzero()[0])}")
+        if count:
+            raise ValueError(f"its y are indicators, and it has {count} classes")
     elif y is not None:
         if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
             raise ValueError(f"its y is {told(y)}, not a label of torch.int64 for each of {len(x)} samples")
@@ -152,8 +159,9 @@ def refuse_table(table: Any) -> None:
             raise ValueError(
                 f"its labels are {int(y.min())} to {int(y.max())}, not 0 to {count - 1} as of {count} classes"
             )
-    if table.labels and len(table.labels) != count and not table.is_text:
-        raise ValueError(f"it names {len(table.labels)} labels for {count} classes")
+    columns = y.shape[1] if isinstance(y, Tensor) and y.dim() == 2 else count
+    if table.labels and len(table.labels) != columns and not table.is_text:
+        raise ValueError(f"it names {len(table.labels)} labels for {columns} {table.kind or 'classes'}")
     for name, rows in table.official.items():
         if name not in OFFICIAL:
             raise ValueError(f"it has an official split {name!r}; there are {', '.join(OFFICIAL)}")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.graph.reach import speaker
-from kdmesh.hosts import guard, metrics, oddities, rules
+from kdmesh.hosts import guard, metrics, oddities, rules, side_inputs
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
+from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
 from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
@@ -55,12 +56,13 @@ def _figures(
     classes: Sequence[int] | None,
     probs: bool = False,
 ) -> dict[str, Any]:
-    """What the mesh's metrics say of answers on a lane."""
+    """What the mesh's metrics say of answers on a shard."""
+    names = {ref.key: ref.name for ref in host.plan.metrics}
 
-    def blame(name: str, error: Exception) -> None:
-        host.registry.blame("metrics", name, error, f"on {shard.stream.name}", "metrics")
+    def blame(key: str, error: Exception) -> None:
+        host.registry.blame("metrics", names[key], error, f"on {shard.stream.name}", "metrics")
 
-    fresh = metrics.made(host.plan, host.registry, shard.characters)
+    fresh = metrics.made(host.plan, host.registry, shard.characters, host.values)
     return metrics.measure(
         fresh,
         answers,
@@ -69,6 +71,9 @@ def _figures(
         characters=shard.characters,
         classes=classes,
         total=host.plan.answers.outputs(host.table) if host.plan.task.outputs == "labels" else None,
+        columns={
+            ref.by: side_inputs.numbers(host, ref.by, shard).to(truth.device) for ref in host.plan.metrics if ref.by
+        },
         blame=blame,
     )
 
@@ -92,9 +97,9 @@ def evaluate_consensus(
     signal = _combined(host, name, sent, truth, shard)
     if signal is not None and truth is not None:
         answers: Tensor | Lazy = signal.value
-        probs, softened = signal.form == "probs", consensus.node.temperature
+        probs, softened = signal.form in PROBABILITIES, consensus.node.temperature
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
-            answers, probs = sharpened(answers, softened), False
+            answers, probs = sharpened(answers, softened, signal.form), False
         found["quality"] = _figures(host, answers, truth, shard, consensus.node.labels, probs)
     spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
     agents = host.plan.spec.agents

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from kdmesh.contracts.metric import Answers
+from kdmesh.hosts.by_column import ByColumn
 from kdmesh.signals.crossing import LARGE
 
 if TYPE_CHECKING:
@@ -15,20 +17,29 @@ if TYPE_CHECKING:
 
     from kdmesh.contracts.metric import Metric
     from kdmesh.graph.plan import Plan
+    from kdmesh.offers import MetricOffer
     from kdmesh.plugins import Registry
     from kdmesh.signals.lazy import Lazy
 
 UNDEFINED = "undefined"  # among figures: which metrics are not defined on these labels, and why
 
 
-def made(plan: Plan, registry: Registry, characters: int | None) -> dict[str, Metric]:
-    """The metrics of a mesh, fresh, by name; without those that need what is not there."""
-    offers = {ref.name: registry.find("metrics", ref.name) for ref in plan.metrics}
-    return {
-        ref.name: offers[ref.name].make(ref.config)
-        for ref in plan.metrics
-        if characters or "characters" not in offers[ref.name].needs
-    }
+def made(
+    plan: Plan, registry: Registry, characters: int | None, values: Mapping[str, Sequence[str]]
+) -> dict[str, Metric]:
+    """The metrics of a mesh, fresh, by key; without those that need what is not there.
+
+    ``values``: of columns by which some are measured, all that are in the data.
+    """
+    found: dict[str, Metric] = {}
+    for ref in plan.metrics:
+        offer: MetricOffer = registry.find("metrics", ref.name)
+        make = partial(offer.make, ref.settings)
+        if ref.by:
+            found[ref.key] = ByColumn(ref.name, ref.by, values[ref.by], make, offer.higher)
+        elif characters or "characters" not in offer.needs:
+            found[ref.key] = make()
+    return found
 
 
 @torch.no_grad()
@@ -41,11 +52,12 @@ def measure(
     characters: int | None = None,
     classes: Sequence[int] | None = None,
     total: int | None = None,
+    columns: Mapping[str, Tensor] | None = None,
     blame: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, Any]:
     """The figures of answers on a labelled stream, by metric, in the order of ``metrics``, which start fresh.
 
-    ``scores [N, ...]``, ``y [N, ...]``, ``probs``, ``classes``, ``total``: see
+    ``scores [N, ...]``, ``y [N, ...]``, ``probs``, ``classes``, ``total``, ``columns``: see
     :class:`kdmesh.contracts.metric.Answers`; ``characters``: how many the N answers are about. Rows that are not made
     yet are made a chunk at a time. A metric that is not defined on these labels is left out, and its reason stands
     under ``undefined``. ``blame``: what to do with a metric that raises, by name; by default it is raised.
@@ -59,7 +71,8 @@ def measure(
             part = scores if isinstance(scores, Tensor) else scores.rows(start, min(start + step, len(y)))
             about = None if characters is None else characters if start == 0 else 0
             truth = y[start : start + len(part)]
-            rows = Answers(part, truth, probs=probs, classes=classes, characters=about, total=total)
+            by = {name: numbers[start : start + len(part)] for name, numbers in (columns or {}).items()}
+            rows = Answers(part, truth, probs=probs, classes=classes, characters=about, total=total, columns=by)
             for last, metric in metrics.items():  # noqa: B007  for the message
                 metric.update(rows)
         for name, metric in metrics.items():

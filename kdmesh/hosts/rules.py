@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-import torch
-
 from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.consensus import fingerprint
 from kdmesh.signals import Signal
@@ -25,17 +23,9 @@ if TYPE_CHECKING:
 
 
 def numbers(host: HostState, node: ConsensusNode, shard: ShardView) -> Tensor:
-    """The number of each sample's value in the column that a rule reads, among :func:`side_inputs.columns`.
-
-    ``[n]`` int64, -1 for none; where the task asks per token, one for each unit of the sample. Kept once made.
-    """
-    key = (node.name, id(shard))
-    if key not in host.numbers:
-        values = {value: number for number, value in enumerate(side_inputs.columns(host, node))}
-        column = host.table.columns[node.column]
-        found = torch.tensor([values.get(column[row], -1) for row in shard.ids.tolist()], device=shard.device)
-        host.numbers[key] = found if shard.counts is None else torch.repeat_interleave(found, shard.counts)
-    return host.numbers[key]
+    """The number of each sample's value in the column that a rule reads, see :func:`side_inputs.numbers`."""
+    side_inputs.columns(host, node)
+    return side_inputs.numbers(host, node.column, shard)
 
 
 def blame(host: HostState, name: str, error: Exception, when: str) -> NoReturn:

@@ -47,9 +47,24 @@ def of_batch(needs: tuple[str, ...], shard: ShardView, batch: Batch, theirs: Bat
 
 
 def distinct(plan: Plan, table: Table) -> dict[str, list[str]]:
-    """The different values of each column that a rule reads, sorted, in the data of all hosts."""
-    names = {node.column for node in plan.consensus.values() if node.column in table.columns}
+    """The different values of each column that a rule or a metric reads, sorted, in the data of all hosts."""
+    asked = [node.column for node in plan.consensus.values()] + [ref.by for ref in plan.metrics]
+    names = dict.fromkeys(name for name in asked if name in table.columns)
     return {name: sorted(set(table.columns[name]) - {""}) for name in names}
+
+
+def numbers(host: HostState, column: str, shard: ShardView) -> Tensor:
+    """The number of each sample's value in a column of the data, among those of :func:`distinct`.
+
+    ``[n]`` int64, -1 for none; where the task asks per token, one for each unit of the sample. Kept once made.
+    """
+    key = (column, id(shard))
+    if key not in host.numbers:
+        known = {value: number for number, value in enumerate(host.values[column])}
+        values = host.table.columns[column]
+        found = torch.tensor([known.get(values[row], -1) for row in shard.ids.tolist()], device=shard.device)
+        host.numbers[key] = found if shard.counts is None else torch.repeat_interleave(found, shard.counts)
+    return host.numbers[key]
 
 
 def columns(host: HostState, node: ConsensusNode) -> list[str]:

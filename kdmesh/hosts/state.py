@@ -36,7 +36,7 @@ class HostConfig:
     name "" of outputs that are not one per class. ``strict``: what a consensus gives is checked. ``tokenizers``: of
     agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
     ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
-    rules read, all there are in the data.
+    rules and metrics read, all there are in the data.
     """
 
     plan: Plan
@@ -75,7 +75,7 @@ class HostState:
         self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)
         self.loader = Loader(self.reading, self.streams, self.seed)
         self.store = Store()
-        self.values: dict[str, list[str]] = config.values  # of columns that rules read, also in samples elsewhere
+        self.values: dict[str, list[str]] = config.values  # of columns that are read, also in samples elsewhere
         self.weights: dict[str, Weights] = {}  # by owner
         self.agents: dict[str, Agent] = {}
         self.snapshots: dict[str, Agent] = {}
@@ -88,7 +88,7 @@ class HostState:
         self.predictions: dict[str, Tensor] = {}
         self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
-        self.numbers: dict[tuple[str, int], Tensor] = {}  # of a column's values, by consensus and lane
+        self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and lane
         self._threads = 0
 
     @property

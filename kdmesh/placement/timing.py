@@ -155,7 +155,7 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
     marks.append(_now(clone))
     clone.weights.zero()
     made = dense(logits).float()
-    loss = mse_loss(made, y) if y.is_floating_point() else cross_entropy(made, y)
+    loss = cross_entropy(made, y) if y.dim() == 1 else mse_loss(made, y.to(made.dtype))
     loss.item()  # a run reads its losses too
     loss.backward()
     marks.append(_now(clone))

@@ -149,6 +149,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")
     notes += [] if by.higher else [f"{by.title}: lower is better"]
+    notes += _by_columns({**consensus, **agents})
     lists = dict.fromkeys(key for node in [*consensus.values(), *agents.values()] for key in _lists(node))
     notes += [f"{', '.join(lists)}: lists, for every agent in results.json"] if lists else []
     notes += _marked(summary)
@@ -156,6 +157,18 @@ def final_table(summary: dict[str, Any]) -> Grid:
     if summary.get("data_seed"):
         title += f", data seed {summary['data_seed']}"
     return Grid(title, columns, rows, "\n".join(notes))
+
+
+def _by_columns(nodes: dict[str, Any]) -> list[str]:
+    """What metrics by the values of a column of the data say on test, a line for each."""
+    found: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for figures in ((node.get("metrics") or {}).get("test") or {}).values():
+            if isinstance(figures, dict) and "worst_value" in figures:
+                title = f"{metric(figures['metric']).title} by {figures['column']}"
+                worst = f"{figures['worst']:.4f} ({figures['worst_value']})"
+                found.setdefault(title, []).append(f"{name} worst {worst}, mean {figures['average']:.4f}")
+    return [f"test {title}: {'; '.join(parts)}" for title, parts in found.items()]
 
 
 def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
@@ -103,9 +103,33 @@ class TaskRef(Named):
 
 
 class MetricRef(Named):
-    """A metric with its settings."""
+    """A metric with its settings; ``by``, which any may have, names a column of the data by whose values it is told."""
 
     kind: ClassVar[str] = "metrics"
+
+    @model_validator(mode="after")
+    def _column(self) -> Self:
+        if "by" in self.config and not (isinstance(self.by, str) and self.by):
+            raise ValueError(
+                f"`by` of metric {self.name!r} names a column of the data: {{{self.name}: {{by: COLUMN}}}}"
+            )
+        return self
+
+    @property
+    def by(self) -> str:
+        """The column of the data by whose values it is measured; "": it is not."""
+        column: str = self.config.get("by", "")
+        return column
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its offer knows."""
+        return {name: value for name, value in self.config.items() if name != "by"}
+
+    @property
+    def key(self) -> str:
+        """The name of its figure."""
+        return f"{self.name}_by_{self.by}" if self.by else self.name
 
 
 class AdamWArguments(BaseModel):

@@ -46,8 +46,8 @@ class ConsensusSpec(Strict):
     """A node that combines signals. Settings of the rule may stand beside ``rule`` or inside it."""
 
     rule: RuleRef = Field(description="mean, median, vote ... or an offered rule")
-    space: Literal["probs", "logits", "loss", "gradient"] | None = Field(
-        None, description="what is combined; by default what its readers' objective compares, probs if it can"
+    space: Literal["probs", "marginals", "logits", "loss", "gradient"] | None = Field(
+        None, description="what is combined; by default what its readers' objective compares, probabilities if it can"
     )
     temperature: Temperature | None = Field(None, description="softmax temperature; by default its readers'")
     include_self: bool = Field(True, description="false: leave-one-out for a target that is also a source")

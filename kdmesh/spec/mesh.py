@@ -36,12 +36,14 @@ class MeshSpec(Strict):
     description: str = Field("", description="one line: what this mesh shows")
     task: TaskRef = Field(
         default_factory=lambda: TaskRef(name=DEFAULT_TASK),
-        description="what the models learn: classification (a class of a sample), regression (values of a sample), "
-        "ranking (the order of a query's candidates), token_classification (a tag of a word), language_modelling "
-        "(the next token), or an offered name",
+        description="what the models learn: classification (a class of a sample), multi_label (several labels of a "
+        "sample), regression (values of a sample), ranking (the order of a query's candidates), token_classification "
+        "(a tag of a word), language_modelling (the next token), or an offered name",
     )
     metrics: list[MetricRef] = Field(
-        default_factory=list, description="metrics that the run reports beside those of its task"
+        default_factory=list,
+        description="metrics that the run reports beside those of its task; {NAME: {by: COLUMN}}: by the values of a "
+        "column of the data",
     )
     seed: int = Field(0, ge=0, description="run seed: initial weights, order, augmentation, dropout, sampling")
     data: DataSpec | None = Field(None, description="data set and splits")

@@ -1,4 +1,4 @@
-"""Checks that every source of data passes: finite float32 features, labels within ``0 .. classes - 1``."""
+"""Checks that every source of data passes: finite float32 features, and labels of one of three kinds."""
 
 from __future__ import annotations
 
@@ -36,6 +36,40 @@ def features(x: Tensor, name: str, where: str) -> Tensor:
     return x.contiguous()
 
 
+def targets(y: Tensor, rows: int, classes: int | None, name: str, where: str) -> tuple[Tensor, int]:
+    """Return labels of any kind as a table has them, and the number of classes, 0 where they are none.
+
+    ``[N]``: classes, see :func:`labels`. ``[N, T]`` of floating point: T values, as float32. ``[N, K]`` of whole
+    numbers or bool: K indicators, 0 or 1, as int64.
+    """
+    if y.dim() != 2 or y.is_complex():
+        return labels(y, rows, classes, name, where)
+    kind = "values" if y.is_floating_point() else "indicators"
+    if not y.shape[1]:
+        raise MeshError(f"{name}: labels of shape {list(y.shape)}", where=where, instead="at least one column")
+    if len(y) != rows:
+        raise MeshError(f"{name}: {len(y)} labels for {rows} rows", where=where, instead="one row of labels per row")
+    if classes:
+        raise MeshError(
+            f"{name}: {kind} of shape {list(y.shape)}, and {classes} classes",
+            where=where,
+            instead=f"no `classes`, or one whole number per row: [N], not {list(y.shape)}",
+        )
+    if kind == "values":
+        y = y.float()
+        bad, what, instead = ~y.isfinite(), "is not finite in float32", "finite numbers"
+    else:
+        bad, what = (y != 0) & (y != 1), "is neither 0 nor 1"
+        instead = (
+            "indicators 0 and 1; for values, numbers of floating point; for classes, one whole number per row: [N]"
+        )
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        what = f"{name}, row {row}: label {column} is {y[row, column].item():g}, which {what}"
+        raise MeshError(what, where=where, instead=instead)
+    return (y if kind == "values" else y.to(torch.int64)).contiguous(), 0
+
+
 def labels(
     y: Tensor, rows: int, classes: int | None, name: str, where: str, at: Callable[[int], str] = "row {}".format
 ) -> tuple[Tensor, int]:
@@ -48,7 +82,9 @@ def labels(
     """
     if y.dim() != 1 or y.is_complex():
         raise MeshError(
-            f"{name}: labels of shape {list(y.shape)}", where=where, instead="one whole number per row: [N]"
+            f"{name}: labels of shape {list(y.shape)}",
+            where=where,
+            instead="classes [N], values [N, T] or indicators [N, K]",
         )
     if len(y) != rows:
         raise MeshError(f"{name}: {len(y)} labels for {rows} rows", where=where, instead="one label per row")
@@ -62,7 +98,10 @@ def labels(
         if bad.any():
             row = int(bad.nonzero()[0])
             raise MeshError(
-                f"{name}, {at(row)}: label {y[row].item():g} {what}", where=where, instead="labels 0 .. classes - 1"
+                f"{name}, {at(row)}: label {y[row].item():g} {what}",
+                where=where,
+                instead="labels 0 .. classes - 1"
+                + ("; values to learn have a second axis: [N, 1]" if y.is_floating_point() else ""),
             )
     y = y.to(torch.int64)
     found = int(y.max()) + 1

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.streams.checks import as_tensor, features, labels
+from kdmesh.streams.checks import as_tensor, features, targets
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import concatenate
 
@@ -21,10 +21,11 @@ AGAIN = 16  # items that are read twice, to see whether they stay the same
 def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: int | None = None) -> Table:
     """Return a table of a tensor pair ``(x, y)``, a `TensorDataset`, or any data set with length and index.
 
-    Items are ``x`` or ``(x, y)``. Another data set is read once, in order; some of its items are read again, and where
-    they differ the table is marked as not deterministic, with a note. Values become float32 unscaled. ``classes`` is by
-    default as many as the data set names in `classes`, else the largest label + 1, and must be given for unlabelled
-    data. Streams without index are refused.
+    Items are ``x`` or ``(x, y)``; ``y`` is a class, T values or K indicators (see
+    :func:`kdmesh.streams.checks.targets`). Another data set is read once, in order; some of its items are read again,
+    and where they differ the table is marked as not deterministic, with a note. Values become float32 unscaled.
+    ``classes`` is by default as many as the data set names in `classes`, else the largest label + 1, and must be given
+    for unlabelled data. Streams without index are refused.
     """
     if isinstance(dataset, Table):
         return dataset if classes is None else _build(dataset.x, dataset.y, classes, dataset)
@@ -44,7 +45,7 @@ def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: i
     again = {i: _item(dataset, i) for i in range(0, len(items), -(-len(items) // AGAIN))}
     x = _stack([item[0] for item in items], "x")
     y = None if items[0][1] is None else _stack([item[1] for item in items], "y")
-    names = [] if y is None else class_names(dataset)
+    names = [] if y is None or y.dim() > 1 else class_names(dataset)
     if y is not None and names and int(y.max()) >= len(names):
         names = []  # they name something else
     table = _build(x, y, (len(names) or None) if classes is None else classes)
@@ -81,7 +82,7 @@ def join(train: Table, validation: Table | None = None, test: Table | None = Non
             raise MeshError(f"{name} has splits of its own ({', '.join(part.official)})", where=f"data.{name}")
         if part.shape != train.shape:
             raise MeshError(f"samples of {list(part.shape)}; train has {list(train.shape)}", where=f"data.{name}")
-        if (part.y is None) != (train.y is None) or bool(part.labels) != bool(train.labels):
+        if not _alike(part, train):
             raise MeshError("its labels are not those of train", where=f"data.{name}", instead="labels as in train")
         tables[name] = _renamed(part, train.labels, f"data.{name}")
     ends = torch.tensor([len(part) for part in tables.values()]).cumsum(0).tolist()
@@ -99,6 +100,15 @@ def join(train: Table, validation: Table | None = None, test: Table | None = Non
         deterministic=all(part.deterministic for part in tables.values()),
         notes=list(dict.fromkeys(note for part in tables.values() for note in part.notes)),
     )
+
+
+def _alike(part: Table, train: Table) -> bool:
+    """Whether labels are of one kind and number; names of values or indicators are the same, in one order."""
+    if part.kind != train.kind or bool(part.labels) != bool(train.labels):
+        return False
+    if train.y is None or part.y is None or train.y.dim() == 1:
+        return True
+    return part.y.shape[1] == train.y.shape[1] and part.labels == train.labels
 
 
 def _renamed(part: Table, names: list[str], where: str) -> Table:
@@ -132,7 +142,7 @@ def _build(x: Any, y: Any, classes: int | None, base: Table | None = None) -> Ta
             )
         count = classes
     else:
-        y, count = labels(as_tensor(y, "y", WHERE), len(x), classes, "y", WHERE)
+        y, count = targets(as_tensor(y, "y", WHERE), len(x), classes, "y", WHERE)
     return replace(base, x=x, y=y, classes=count) if base else Table(x, y, count, source="torch")
 
 

@@ -23,10 +23,10 @@ FEW = 2.0  # samples a class below which classes look like ids
 
 
 def remarks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
-    """What is left out, values that are not scaled, and classes that are odd."""
+    """What is left out, values that are not scaled, and labels that are odd."""
     why = [f"{name} ({reason})" for name, reason in table.left_out.items() if reason != NOT_ASKED]
     left = [f"columns that are left out: {_some(why)}"] if why else []
-    return [*left, *table.notes, *_unscaled(table), *_classes(table, streams)]
+    return [*left, *table.notes, *_unscaled(table), *_classes(table, streams), *_same(table, streams)]
 
 
 def leaks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
@@ -93,6 +93,16 @@ def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:
             lost = [names[number] if names else number for number in lost]
             found.append(f"classes without a training sample: {_some(lost)}")
     return found
+
+
+def _same(table: Table, streams: Mapping[str, Stream]) -> list[str]:
+    """Labels that hold of every training sample, or of none: there is nothing to learn about them."""
+    if table.kind != "indicators" or table.y is None or "train" not in streams:
+        return []
+    learned = table.y[streams["train"].rows]
+    same = (learned == learned[:1]).all(0).nonzero().flatten().tolist() if len(learned) else []
+    said = _some([table.labels[column] if table.labels else column for column in same])
+    return [f"labels that are the same in every training sample: {said}"] if same else []
 
 
 def _some(names: Sequence[str | int]) -> str:

@@ -27,9 +27,10 @@ class Table:
 
     ``x``: ``[N, ...]`` float32 (images as ``[N, channels, height, width]``, vectors as ``[N, features]``), or texts;
     ``y``: ``[N]`` int64 in ``0 .. classes - 1``, ``[N, T]`` float32 where labels are T values, or how relevant each
-    candidate of a list is (x is then ``[N, 1 + T, ...]``, see :mod:`kdmesh.builtin.tasks.ranking`), or None for
-    unlabelled data and for texts whose targets are their own tokens or spans; ``classes`` is 0 where nothing is
-    classified; ``official`` maps split names (`test`, perhaps `train`, `validation`) to row numbers; ``columns`` maps a
+    candidate of a list is (x is then ``[N, 1 + T, ...]``, see :mod:`kdmesh.builtin.tasks.ranking`), ``[N, K]`` int64 of
+    0 and 1 where K labels hold or not (indicators), or None for unlabelled data and for texts whose targets are their
+    own tokens or spans; ``classes`` is 0 where there are no classes; ``labels`` names these, or the values or
+    indicators; ``official`` maps split names (`test`, perhaps `train`, `validation`) to row numbers; ``columns`` maps a
     column's name to one value per row (for shards by column). A reader of named columns says in ``features`` which of
     them x has, in order, and in ``left_out`` why it lacks others; one that scales says so in ``divided_by``, for
     whoever uses a saved model on the source's own values.
@@ -40,7 +41,7 @@ class Table:
     classes: int
     official: dict[str, Tensor] = field(default_factory=dict)
     columns: dict[str, list[str]] = field(default_factory=dict)
-    labels: list[str] = field(default_factory=list)  # names of the classes, where the source has them
+    labels: list[str] = field(default_factory=list)  # names of classes, values or indicators, where they have names
     licence: str = "not stated"
     source: str = ""
     deterministic: bool = True  # false: reading a row twice gave two values; here stands one of them
@@ -57,7 +58,14 @@ class Table:
     @property
     def strata(self) -> Tensor | None:
         """The class of each sample ``[N]`` int64, None where labels are no classes: what samples are divided by."""
-        return None if self.y is None or self.y.is_floating_point() else self.y
+        return self.y if self.kind == "classes" else None
+
+    @property
+    def kind(self) -> str:
+        """What labels are, by the shape and type of ``y``: `classes`, `values` or `indicators`; "" without labels."""
+        if self.y is None:
+            return ""
+        return "values" if self.y.is_floating_point() else "classes" if self.y.dim() == 1 else "indicators"
 
     @property
     def is_text(self) -> bool:

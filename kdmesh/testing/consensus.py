@@ -59,6 +59,8 @@ class ConsensusContract(Contract):
 
     def values(self, rule: nn.Module, logits: Tensor) -> Tensor:
         """What is combined, in the rule's space."""
+        if rule.space == "marginals":
+            return logits.sigmoid()
         return logits.softmax(-1) if rule.space == "probs" else logits.clone()
 
     def call(
@@ -83,11 +85,16 @@ class ConsensusContract(Contract):
         return value
 
     def refuse_malformed(self, space: str, value: Tensor, shape: tuple[int, ...], rows: Tensor | None = None) -> None:
-        """Assert shape, finite values and, in all spaces but `logits`, that they are shares of 1 where ``rows`` is."""
+        """Assert shape, finite values, probabilities in `marginals`, shares of 1 in all others but `logits`.
+
+        ``rows``: where.
+        """
         kept = value if rows is None else value[..., rows] if space in ("loss", "gradient") else value[rows]
         assert value.shape == shape, f"space {space}: the shape is {tuple(value.shape)}, not {shape}"
         assert value.isfinite().all(), f"space {space}: not all values are finite"
-        if space != "logits":
+        if space == "marginals":
+            assert ((kept >= 0) & (kept <= 1)).all(), f"space {space}: {kept.min().item()} to {kept.max().item()}"
+        elif space != "logits":
             total = kept.sum(0 if space in ("loss", "gradient") else -1)
             assert (kept >= 0).all(), f"space {space}: {kept.min().item()} is below 0"
             assert torch.allclose(total, torch.ones_like(total), atol=1e-5), f"space {space}: sums are {total.tolist()}"

@@ -48,15 +48,18 @@ class DatasetContract(Contract):
     def test_labels_are_in_range(self, table: Table) -> None:
         """Int64 labels ``[N]`` in ``0 .. classes - 1``, or none; class names, if any, one per class.
 
-        Or finite values ``[N, T]`` of float32, and no class.
+        Or finite values ``[N, T]`` of float32, or indicators ``[N, K]`` of int64, 0 and 1, and no class.
 
         Texts that nothing classifies have 0 classes.
         """
-        if table.y is not None and table.y.is_floating_point():
-            assert table.classes == 0 and not table.labels, "values have no classes"
-            assert table.y.dtype == torch.float32 and table.y.dim() == 2, f"y is {table.y.dtype} {tuple(table.y.shape)}"
+        if table.y is not None and table.kind != "classes":
+            assert table.classes == 0, f"{table.kind} have no classes"
+            wanted = torch.float32 if table.kind == "values" else torch.int64
+            assert table.y.dtype == wanted and table.y.dim() == 2, f"y is {table.y.dtype} {tuple(table.y.shape)}"
             assert len(table.y) == len(table) and table.y.shape[1], f"{tuple(table.y.shape)} for {len(table)} samples"
+            assert len(table.labels) in (0, table.y.shape[1]), f"{len(table.labels)} names of {table.y.shape[1]}"
             assert table.y.isfinite().all(), "y is not finite everywhere"
+            assert table.kind == "values" or ((table.y == 0) | (table.y == 1)).all(), "y is not 0 or 1 everywhere"
             return
         assert table.classes >= (0 if table.is_text and table.y is None else 1)
         assert len(table.labels) in (0, table.classes), f"{len(table.labels)} names for {table.classes} classes"

@@ -44,6 +44,9 @@ class MetricContract(Contract):
             grades = torch.randint(-1, 3, (ROWS, self.columns), generator=drawn).double()  # below 0: no candidate
             grades[:, 0] = grades[:, 0].abs()
             found.append((scores.masked_fill(grades < 0, -torch.inf), grades, about))
+        if "indicators" in offer.labels:
+            labels = torch.randint(2, (ROWS, self.columns), generator=drawn)
+            found += [(scores, labels, about), (scores.sigmoid(), labels, {**about, "probs": True})]
         return found
 
     def seen(self, offer: MetricOffer, settings: dict[str, Any], *parts: Answers) -> Metric:
@@ -65,9 +68,11 @@ class MetricContract(Contract):
 
     def test_direction_and_range_fit(self, offer: MetricOffer) -> None:
         """Labels of a kind that there is, and a range that is one."""
-        assert set(offer.labels) <= {"classes", "values", "relevance"} and offer.labels, f"labels {offer.labels}"
+        kinds = {"classes", "values", "relevance", "indicators"}
+        assert set(offer.labels) <= kinds and offer.labels, f"labels {offer.labels}"
         assert set(offer.needs) <= {"characters", "classes"}, f"needs {offer.needs}"
-        assert offer.lowest is None or offer.highest is None or offer.lowest < offer.highest
+        if offer.lowest is not None and offer.highest is not None:
+            assert offer.lowest < offer.highest, f"from {offer.lowest} to {offer.highest} is no range"
 
     def test_figure_is_in_its_range(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
         """A float within the bounds, of an offer that is `scalar`; else lists of numbers, or of None."""
@@ -116,8 +121,9 @@ class MetricContract(Contract):
         if self.best is None:
             return
         for _, labels, about in self.kinds(offer):
-            right = labels if labels.is_floating_point() else torch.eye(self.columns, dtype=torch.float64)[labels]
-            right = right if about.get("probs") or labels.is_floating_point() else 1e3 * right
+            right = torch.eye(self.columns, dtype=torch.float64)[labels] if labels.dim() == 1 else labels.double()
+            certain = 1e3 * (right if labels.dim() == 1 else 2 * right - 1)
+            right = right if about.get("probs") or labels.is_floating_point() else certain
             value = self.seen(offer, settings, *self.parts(right, labels, about)).compute()
             assert abs(value - self.best) <= self.tolerance, f"right answers give {value}, not {self.best}"
             end = offer.highest if offer.higher else offer.lowest

@@ -118,7 +118,15 @@ class ObjectiveContract(Contract):
             return student, torch.randint(own[0], (BATCH,), generator=made)
         if form == "labels" and "relevance" in offer.labels:
             return student, self.labels(offer, torch.arange(BATCH))
-        return student, (target / temperature).softmax(-1) if form == "probs" else target
+        if form == "labels" and "indicators" in offer.labels:
+            return student, torch.randint(2, (BATCH, *own), generator=made)
+        return student, self.formed(target, form, temperature)
+
+    def formed(self, logits: Tensor, form: str, temperature: float) -> Tensor:
+        """Logits as a target in a form."""
+        if form == "probs":
+            return (logits / temperature).softmax(-1)
+        return (logits / temperature).sigmoid() if form == "marginals" else logits
 
     def test_loss_is_a_finite_scalar(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
         """In float32, and in float32 too where the student is bfloat16; also for signals fifty times as large."""
@@ -185,7 +193,7 @@ class ObjectiveContract(Contract):
             if form == "labels":
                 continue
             student, target = self.sides(offer, form, temperature)
-            same = (student / temperature).softmax(-1) if form == "probs" else student.clone()
+            same = self.formed(student, form, temperature).clone()
             value, other = loss(student, same, form).item(), loss(student, target, form).item()
             assert abs(value) < 1e-9, f"form {form}: the loss between equals is {value}"
             assert other > 1e-9, f"form {form}: the loss between others is {other}"

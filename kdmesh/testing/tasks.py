@@ -18,6 +18,12 @@ from kdmesh.streams.table import Table
 from kdmesh.testing.base import Contract
 
 ROWS = 120
+SPACES = ("probs", "marginals", "logits", "loss", "gradient")
+PROBABLE = {
+    "probs": ("classes", "relevance"),
+    "marginals": ("indicators",),
+}  # of which labels there are probabilities, by their space
+COMPARED = {"probs": "kl", "marginals": "binary_kl"}  # by which objective
 
 
 class TaskContract(Contract):
@@ -39,7 +45,7 @@ class TaskContract(Contract):
         return made
 
     def table(self, offer: TaskOffer) -> Table:
-        """Samples ``[N, 6]`` with labels of the offer's kind: one of three classes, or two values.
+        """Samples ``[N, 6]`` with labels of the offer's kind: one of three classes, two values or three indicators.
 
         Of `relevance`, lists ``[N, 1 + 3, 6]``: the candidate whose first number is the largest is relevant.
         """
@@ -50,6 +56,8 @@ class TaskContract(Contract):
             return Table(x, (x[:, 1:, 0] == x[:, 1:, 0].amax(1, keepdim=True)).float(), classes=0)
         if offer.labels == "values":
             return Table(x, (x @ directions)[:, :2].contiguous(), classes=0)
+        if offer.labels == "indicators":
+            return Table(x, (x @ directions > 0).long(), classes=0)
         return Table(x, (x @ directions).argmax(1), classes=3)
 
     def metric(self, name: str) -> Any:
@@ -60,7 +68,7 @@ class TaskContract(Contract):
         """Each trait has a value that there is."""
         for trait, known in (
             ("rows", ("samples", "units")),
-            ("labels", ("classes", "values", "relevance")),
+            ("labels", ("classes", "values", "relevance", "indicators")),
             ("source", ("table", "spans", "tokens")),
             ("outputs", ("labels", "vocabulary")),
             ("head", ("", "sequence", "token", "causal")),
@@ -68,8 +76,9 @@ class TaskContract(Contract):
             assert getattr(offer, trait) in known, f"{trait} {getattr(offer, trait)!r} is none of {', '.join(known)}"
         assert offer.data and set(offer.data) <= {"numbers", "texts"}, f"data {offer.data}"
         assert bool(offer.head) == ("texts" in offer.data), "a `head` is for texts, and texts need one"
-        assert offer.spaces and set(offer.spaces) <= {"probs", "logits", "loss", "gradient"}, f"spaces {offer.spaces}"
-        assert offer.labels != "values" or "probs" not in offer.spaces, "values have no probabilities"
+        assert offer.spaces and set(offer.spaces) <= {*SPACES}, f"spaces {offer.spaces}"
+        odd = [space for space, labels in PROBABLE.items() if space in offer.spaces and offer.labels not in labels]
+        assert not odd, f"labels that are {offer.labels} have no {', '.join(odd)}"
 
     def test_metrics_fit(self, offer: TaskOffer) -> None:
         """Every metric is defined for the labels; the primary and the watched ones are reported."""
@@ -103,8 +112,9 @@ class TaskContract(Contract):
         if chance is not None:
             assert chance.metric in offer.metrics, f"{chance.metric} is not reported"
             metric = self.metric(chance.metric)
-            assert metric.lowest is None or chance.value >= metric.lowest
-            assert metric.highest is None or chance.value <= metric.highest
+            said = f"chance is {chance.value}, and {chance.metric} goes from {metric.lowest} to {metric.highest}"
+            assert metric.lowest is None or chance.value >= metric.lowest, said
+            assert metric.highest is None or chance.value <= metric.highest, said
 
     def test_a_small_mesh_learns_it(self, offer: TaskOffer, task: Task, settings: dict[str, Any]) -> None:
         """Two teachers and a student of numbers: every metric is reported, and the student has beaten chance."""
@@ -114,7 +124,7 @@ class TaskContract(Contract):
         task.refuse(table)
         assert task.outputs(table) > 0, "a model without an output"
         mlp = {"model": {"mlp": {"hidden": [16]}}}
-        objective = "kl" if "probs" in offer.spaces else "mse"
+        objective = next((objective for space, objective in COMPARED.items() if space in offer.spaces), "mse")
         fields = {
             "task": {offer.name: settings},
             "data": {"dataset": "python:given"},

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import kdmesh
 from kdmesh.engine.check import examine
-from kdmesh.graph.plan import make_plan
+from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.metrics import UNDEFINED, measure
 from kdmesh.hosts.modules import build
 from kdmesh.metrics import R2, Answers, MeanAbsoluteError, MeanSquaredError

@@ -88,7 +88,7 @@ def test_classes_may_be_more_than_are_seen_and_unlabelled_data_need_them():
         ((X, Y[:5]), "5 labels for 6 rows"),
         ((X, Y - 1), "row 0: label -1 is negative"),
         ((X, Y + 0.5), "row 0: label 0.5 is no whole number"),
-        ((X, torch.nn.functional.one_hot(Y)), r"labels of shape \[6, 3\]"),
+        ((X, torch.nn.functional.one_hot(Y)[None]), r"labels of shape \[1, 6, 3\]"),
         ((X, Y * 10**9), "looks like an id"),
         ((X.where(X != 9, float("nan")), Y), "x, row 2: a value is not finite"),
         ((X[:, 0], Y), "where features were expected"),

@@ -37,6 +37,8 @@ def x(n, *shape, seed=0):
         (Table(x(20) * 5e4, torch.arange(20) % 2, 2, features=["a", "income", "b"]), "not scaled: a .*, income"),
         (Table(x(20, 1, 4, 4).abs() * 255, torch.arange(20) % 2, 2), "not scaled: the samples"),
         (Table(x(20), torch.arange(20) % 2, 2, left_out={"city": "text"}), r"left out: city \(text\)"),
+        (Table(x(20), torch.tensor([[0, 1, 0], [0, 0, 1]] * 10), 0), "the same in every training sample: 0$"),
+        (Table(x(20), torch.tensor([[1, 1], [1, 0]] * 10), 0, labels=["red", "new"]), "training sample: red$"),
     ],
 )
 def test_odd_data_are_said(table, what):

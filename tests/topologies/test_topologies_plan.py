@@ -23,6 +23,7 @@ GENERATIONS = {
     "ensemble-then-mutual": [2, 1, 1],
     "hint": [1, 1],
     "mean-teacher": [1],
+    "multi-label": [3, 1],
     "parties": [1],
     "previous-batch": [1],
     "previous-epoch": [1],
@@ -33,7 +34,7 @@ GENERATIONS = {
     "specialists": [3, 1],
     "stale-codistillation": [1],
 }
-OTHER_DATA = {"ranking": "digit_lists", "regression": "diabetes"}
+OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
 each = pytest.mark.parametrize("name", FILES)
 
 

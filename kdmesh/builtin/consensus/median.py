@@ -16,8 +16,8 @@ from kdmesh.contracts.rule import Rule
 class Median(Rule):
     """The median of the present sources for each class, the mean of the two middle ones if they are even in number.
 
-    In space `probs` it is divided by its sum (uniform if every median is 0); in space `logits` it stays as it is.
-    Exactly invariant to the order of sources. Gradients go to the middle values.
+    In space `probs` it is divided by its sum (uniform if every median is 0); in `logits` and `marginals` it stays as it
+    is. Exactly invariant to the order of sources. Gradients go to the middle values.
     """
 
     def forward(

@@ -54,9 +54,10 @@ class RouteConfig(Config):
 
 
 ROOM = "kdmesh.builtin.consensus"
-WEIGHTS = ("probs", "logits", "loss")  # rules that give a weight per source
-VALUES = ("probs", "logits")
-ANY = ("classes", "values", "relevance")  # what is combined may be answers about
+WEIGHTS = ("probs", "marginals", "logits", "loss")  # rules that give a weight per source
+CLASSES = ("probs", "logits", "loss")  # the same, of rules that ask how sure sources are of classes
+VALUES = ("probs", "marginals", "logits")
+ANY = ("classes", "values", "indicators", "relevance")  # what is combined may be answers about
 SCORES = ("classes", "relevance")  # of which a softmax makes probabilities
 YIN = "Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, 2018"
 CONSENSUS = [
@@ -81,7 +82,7 @@ CONSENSUS = [
         f"{ROOM}.entropy:Entropy",
         summary="certain sources have more say, per sample",
         paper="Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020",
-        spaces=WEIGHTS,
+        spaces=CLASSES,
         answers=SCORES,
     ),
     ConsensusOffer(
@@ -90,7 +91,7 @@ CONSENSUS = [
         summary="sources that are right by the label have more say, per sample (CA-MKD)",
         paper="Zhang et al., Confidence-Aware Multi-Teacher Knowledge Distillation, 2022",
         needs_labels=True,
-        spaces=WEIGHTS,
+        spaces=CLASSES,
     ),
     ConsensusOffer(
         "lowest_ce",
@@ -98,7 +99,7 @@ CONSENSUS = [
         summary="the source that is most right by the label, per sample",
         paper="Guo et al., Online Knowledge Distillation via Collaborative Learning, 2020",
         needs_labels=True,
-        spaces=WEIGHTS,
+        spaces=CLASSES,
     ),
     ConsensusOffer(
         "vote",
@@ -147,7 +148,7 @@ CONSENSUS = [
         "concat",
         f"{ROOM}.concat:Concat",
         summary="sources that know different classes, side by side: softmax of the joined logits",
-        spaces=VALUES,
+        spaces=("probs", "logits"),
         partial=True,
     ),
     ConsensusOffer(

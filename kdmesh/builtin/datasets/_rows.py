@@ -87,32 +87,45 @@ class Rows:
         return [str(cells[column]) for cells in self.cells]
 
 
-def table_of(train: Rows, test: Rows | None, label: str, features: Sequence[str] | None, classes: int | None) -> Table:
+def table_of(
+    train: Rows,
+    test: Rows | None,
+    label: str | None,
+    features: Sequence[str] | None,
+    classes: int | None,
+    values: list[str] | None = None,
+    indicators: list[str] | None = None,
+) -> Table:
     """Return a table of features ``[N, F]``, the rows of ``test`` as official test split.
 
     Features are the columns named, in that order, else every numeric one but the label: those in which at least half
     of the cells are numbers, and then all must be. Columns that are neither numeric nor the label are kept as
     ``columns``, and the table says what was left out and why. Labels are whole numbers from 0 where at least half are
-    numbers, else class names, numbered in sorted order. What ``test`` holds beyond the classes of ``train`` is refused.
+    numbers, else class names, numbered in sorted order; or, where they are named, columns of ``values``, or of
+    ``indicators`` (1 and 0, or true and false). What ``test`` holds beyond the classes of ``train`` is refused.
     """
     parts = [train] if test is None else [train, test]
-    has_columns(train, label, *(features or ()))
+    learned = values or indicators or [label or "label"]
+    has_columns(train, *learned, *(features or ()))
     if test is not None and set(test.columns) != set(train.columns):
         odd = sorted(set(test.columns) ^ set(train.columns))
         raise MeshError(f"{test.path}: columns differ from {train.path}: {', '.join(odd)}", where=test.where)
-    numeric = [name for name in train.columns if name != label and train.is_numeric(name)]
+    others = [name for name in train.columns if name not in learned]
+    numeric = [name for name in others if train.is_numeric(name)]
     chosen = list(features) if features is not None else numeric
-    others = [name for name in train.columns if name != label]
     numbers, used = set(numeric), set(chosen)
-    if label in used or len(used) < len(chosen) or not chosen:
+    if used & {*learned} or len(used) < len(chosen) or not chosen:
         why = "; ".join(f"{name}: {train.why_not(name)}" for name in others[:5] if name not in numbers)
         raise MeshError(
             f"{train.path}: features {chosen}" + (f" ({why})" if why and not chosen else ""),
             where=train.where,
-            instead=f"numeric columns, each once, without {label!r}",
+            instead=f"numeric columns, each once, without {', '.join(map(repr, learned))}",
         )
     x = torch.cat([torch.tensor([part.numbers(name) for name in chosen], dtype=torch.float32).T for part in parts])
-    y, count, names = labels_of(parts, label, classes)
+    if values or indicators:
+        y, count, names = (values_of(parts, learned) if values else indicators_of(parts, learned)), 0, learned
+    else:
+        y, count, names = labels_of(parts, learned[0], classes)
     texts = [name for name in others if name not in numbers and name not in used]
     left_out = {name: NOT_ASKED if features is not None else train.why_not(name) for name in others if name not in used}
     counting = _counting(x[: len(train.cells)], chosen)
@@ -189,6 +202,31 @@ def labels_of(
                 )
             ids.append(number[name])
     return torch.tensor(ids), classes or len(names), names
+
+
+def values_of(parts: list[Rows], columns: list[str]) -> Tensor:
+    """Values ``[N, T]`` float32."""
+    instead = "a number in every row; leave rows without one out"
+    found = [torch.tensor([part.numbers(name, instead) for name in columns], dtype=torch.float32).T for part in parts]
+    return torch.cat(found).contiguous()
+
+
+def indicators_of(parts: list[Rows], columns: list[str]) -> Tensor:
+    """Indicators ``[N, K]`` int64, 0 or 1."""
+
+    def holds(part: Rows, column: str, row: int, raw: Any) -> int:
+        word = str(raw).strip().lower()
+        number = float(word == "true") if word in ("true", "false") else part.number(raw)
+        if number not in (0, 1):
+            what = f"{part.at(row, column)}: {raw!r} is neither 1 nor 0"
+            raise MeshError(what, where=part.where, instead="1 or 0, or true or false, in every row")
+        return int(number)
+
+    found = [
+        [[holds(part, name, row, cells[name]) for name in columns] for row, cells in enumerate(part.cells)]
+        for part in parts
+    ]
+    return torch.tensor([row for rows in found for row in rows], dtype=torch.int64)
 
 
 def cell(value: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdmesh.builtin.datasets._files import refuse_large, regular
 from kdmesh.errors import MeshError, nearest
-from kdmesh.streams.checks import features, labels
+from kdmesh.streams.checks import features, targets
 from kdmesh.streams.from_torch import join
 from kdmesh.streams.table import Table
 
@@ -22,8 +22,9 @@ KEYS = [f"{name}{ending}" for ending in PARTS.values() for name in ("x", "y")]
 
 
 def arrays(path: str, classes: int | None = None) -> Table:
-    """Return ``x [N, ...]`` (unscaled, as float32) and ``y [N]``; ``x_validation`` and ``x_test`` with their labels
-    become official splits. Without ``y`` the data are unlabelled, and ``classes`` must be given.
+    """Return ``x [N, ...]`` (unscaled, as float32) and ``y``: classes ``[N]``, values ``[N, T]`` or indicators ``[N,
+    K]``; ``x_validation`` and ``x_test`` with their labels become official splits. Without ``y`` the data are
+    unlabelled, and ``classes`` must be given.
     """
     file = Path(path)
     readers = {".npz": _npz, ".safetensors": _safetensors}
@@ -57,7 +58,7 @@ def _table(file: Path, found: dict[str, Tensor], ending: str, classes: int | Non
     if "y" not in found:
         assert classes is not None
         return Table(x, None, classes, source=str(file))
-    y, count = labels(found[f"y{ending}"], len(x), classes, f"{file}: y{ending}", WHERE)
+    y, count = targets(found[f"y{ending}"], len(x), classes or None, f"{file}: y{ending}", WHERE)
     return Table(x, y, count, source=str(file))
 
 

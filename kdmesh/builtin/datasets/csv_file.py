@@ -16,14 +16,17 @@ LONGEST = 2**31 - 1  # characters of a cell: as many as every platform's library
 
 def csv_file(
     path: str,
-    label: str = "label",
+    label: str | None = None,
     features: list[str] | None = None,
     test_path: str | None = None,
     classes: int | None = None,
+    values: list[str] | None = None,
+    indicators: list[str] | None = None,
 ) -> Table:
     """Return features ``[N, F]`` and labels of a CSV file, plain or .gz; ``test_path`` is the official test split."""
     test = None if test_path is None else read_csv(Path(test_path), "data.dataset.csv.test_path")
-    return table_of(read_csv(Path(path), "data.dataset.csv.path"), test, label, features, classes)
+    train = read_csv(Path(path), "data.dataset.csv.path")
+    return table_of(train, test, label, features, classes, values, indicators)
 
 
 def read_csv(path: Path, where: str) -> Rows:

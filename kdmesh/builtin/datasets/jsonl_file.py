@@ -15,14 +15,17 @@ from kdmesh.streams.table import Table
 
 def jsonl_file(
     path: str,
-    label: str = "label",
+    label: str | None = None,
     features: list[str] | None = None,
     test_path: str | None = None,
     classes: int | None = None,
+    values: list[str] | None = None,
+    indicators: list[str] | None = None,
 ) -> Table:
     """Return features ``[N, F]`` and labels of a JSON-lines file, plain or .gz; ``test_path`` is the official test."""
     test = None if test_path is None else read_jsonl(Path(test_path), "data.dataset.jsonl.test_path")
-    return table_of(read_jsonl(Path(path), "data.dataset.jsonl.path"), test, label, features, classes)
+    train = read_jsonl(Path(path), "data.dataset.jsonl.path")
+    return table_of(train, test, label, features, classes, values, indicators)
 
 
 def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:

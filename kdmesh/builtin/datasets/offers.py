@@ -17,7 +17,10 @@ class IdxConfig(Config):
 
 
 class ArraysConfig(Config):
-    """Arrays x and y; perhaps x_validation, y_validation, x_test, y_test."""
+    """Arrays x and y; perhaps x_validation, y_validation, x_test, y_test.
+
+    Labels are classes [N], values [N, T] of floating point, or indicators [N, K], 0 and 1.
+    """
 
     path: str = Field(description=".npz or .safetensors file")
     classes: int | None = Field(None, ge=1, description="number of classes; by default the largest label + 1")
@@ -27,10 +30,29 @@ class RowsConfig(Config):
     """A file with one sample per row and named columns."""
 
     path: str = Field(description="the file, plain or .gz")
-    label: str = Field("label", description="column with the label: a whole number from 0, or a class name")
+    label: str | None = Field(
+        None, description="column with the label: a whole number from 0, or a class name; by default `label`"
+    )
+    values: list[str] | None = Field(
+        None, min_length=1, description="columns with values to learn (task: regression), instead of `label`"
+    )
+    indicators: list[str] | None = Field(
+        None, min_length=1, description="columns with labels that hold or not, 1 or 0 (task: multi_label), instead"
+    )
     features: list[str] | None = Field(None, min_length=1, description="feature columns; by default all numeric ones")
     test_path: str | None = Field(None, description="file with the official test split, same columns")
     classes: int | None = Field(None, ge=1, description="number of classes; by default as many as path has")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        for columns, others in (("values", ("label", "indicators", "classes")), ("indicators", ("label", "classes"))):
+            named = getattr(self, columns)
+            for other in others if named else ():
+                if getattr(self, other) is not None:
+                    raise ValueError(f"`{columns}` and `{other}` do not go together")
+            if named and len(set(named)) < len(named):
+                raise ValueError(f"`{columns}` names a column twice")
+        return self
 
 
 class TextConfig(Config):
@@ -146,6 +168,11 @@ DATASETS = [
         "kdmesh.builtin.datasets.digits:digits",
         summary="1,797 handwritten digits of 8x8 pixels, from scikit-learn",
         paper="Alpaydin & Kaynak, Cascading classifiers, Kybernetika 1998",
+    ),
+    DatasetOffer(
+        "digit_attributes",
+        "kdmesh.builtin.datasets.digit_attributes:digit_attributes",
+        summary="the digits with five labels made from their classes: even, above four, prime ...",
     ),
     DatasetOffer(
         "digit_lists",

@@ -9,7 +9,10 @@ from kdmesh.contracts.metric import Answers, Metric
 
 
 class Counts(Metric):
-    """For each of K classes: rows of it, answers with it, and right answers, each ``[K]`` int64 on the CPU."""
+    """For each of K classes or labels: rows of it, answers with it, and right answers, each ``[K]`` int64 on the CPU.
+
+    Of labels each on its own (indicators) those are answered whose probability is above 0.5.
+    """
 
     parts = ("rows", "answered", "right")
 
@@ -20,6 +23,12 @@ class Counts(Metric):
     def update(self, answers: Answers) -> None:
         """Count."""
         size, labels = answers.total, answers.labels
+        if labels.dim() > 1:
+            held, said = labels > 0, answers.marginals > 0.5
+            self.rows = self.rows + held.sum(0).cpu()
+            self.answered = self.answered + said.sum(0).cpu()
+            self.right = self.right + (held & said).sum(0).cpu()
+            return
         self.rows = self.rows + torch.bincount(labels, minlength=size).cpu()
         self.answered = self.answered + torch.bincount(answers.guess, minlength=size).cpu()
         self.right = self.right + torch.bincount(labels[answers.hit], minlength=size).cpu()

@@ -19,8 +19,18 @@ def nats(answers: Answers) -> tuple[float, int]:
     return functional.nll_loss(log_p, column, reduction="sum").item(), len(column)
 
 
+def binary_nats(answers: Answers) -> tuple[float, int]:
+    """The negative log-likelihood of labels that are each on its own, summed, and the number of rows."""
+    y = answers.labels.to(answers.scores.dtype)
+    loss = functional.binary_cross_entropy if answers.probs else functional.binary_cross_entropy_with_logits
+    return loss(answers.scores, y, reduction="sum").item(), len(y)
+
+
 class Loss(Metric):
-    """``- sum_i log p_i(y_i) / N`` over the rows whose class has a column, 0 if there are none; from 0 up."""
+    """``- sum_i log p_i(y_i) / N`` over the rows whose class has a column, 0 if there are none; from 0 up.
+
+    Where a row has several labels, ``p_i(y_i)`` is the product of their probabilities.
+    """
 
     parts = ("nats", "rows")
 
@@ -29,7 +39,7 @@ class Loss(Metric):
 
     def update(self, answers: Answers) -> None:
         """Sum nats."""
-        more, rows = nats(answers)
+        more, rows = nats(answers) if answers.labels.dim() == 1 else binary_nats(answers)
         self.nats += more
         self.rows += rows
 

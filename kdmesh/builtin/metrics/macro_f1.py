@@ -10,7 +10,10 @@ from kdmesh.builtin.metrics._counts import Counts
 
 
 class MacroF1(Counts):
-    """``mean_c 2 right_c / (rows_c + answered_c)`` over the classes that have rows or answers, from 0 to 1."""
+    """``mean_c 2 right_c / (rows_c + answered_c)`` over the classes, or labels, that have rows or answers, from 0 to 1.
+
+    A label is answered where its probability is above 0.5.
+    """
 
     def compute(self) -> float | None:
         """The mean; None without a row."""

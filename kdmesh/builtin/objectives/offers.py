@@ -56,6 +56,19 @@ class DistanceConfig(Config):
     per_element: bool = Field(False, description="average over classes too, instead of summing over them")
 
 
+class BinaryCrossEntropyConfig(Config):
+    """Settings of `bce`."""
+
+    per_element: bool = Field(False, description="average over labels too, instead of summing over them")
+
+
+class BinaryKLConfig(Config):
+    """Settings of `binary_kl`."""
+
+    temperature: Temperature = Field(1.0, description="temperature T of both sides: sigmoid(z / T)")
+    t2_scale: bool = Field(True, description="multiply by T², so that gradients keep their size at any temperature")
+
+
 class UniversalConfig(Config):
     """Settings of `uld`."""
 
@@ -160,6 +173,23 @@ OBJECTIVES = [
         "Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019",
         forms=("logits", "labels"),
         labels=("values",),
+    ),
+    ObjectiveOffer(
+        "bce",
+        f"{ROOM}.binary_cross_entropy:BinaryCrossEntropy",
+        BinaryCrossEntropyConfig,
+        "binary cross-entropy of labels that hold or not, each on its own",
+        forms=("labels",),
+        labels=("indicators",),
+    ),
+    ObjectiveOffer(
+        "binary_kl",
+        f"{ROOM}.binary_kl:BinaryKL",
+        BinaryKLConfig,
+        "forward KL label by label, from target to student",
+        "Yang et al., Multi-Label Knowledge Distillation, 2023",
+        forms=("logits", "marginals"),
+        tempered=True,
     ),
     ObjectiveOffer(
         "hint",
