@@ -140,6 +140,33 @@ def test_no_tensor_is_as_large_as_the_logits(objective, form):
     assert own._dense is None
 
 
+def test_one_signal_of_several_flows_has_the_gradients_of_all():
+    """A student's rows under labels and two divergences, of which two read one target; weights and factors differ."""
+    own, parts = student(200)
+    wanted, plain = target("logits", ForwardKL(), 200)
+    wanted = wanted.detach()  # made anew, without what the test has made of it
+    labels = plain.argmax(-1)
+    weights = torch.tensor([1.0, 0.0, 0.5, 2.0], dtype=torch.float64).repeat(50)
+    flows = [
+        (0.2, CrossEntropy(0.1), "labels", None),
+        (0.3, ForwardKL(temperature=2), "logits", weights),
+        (0.5, JSD(beta=0.3), "logits", None),
+    ]
+
+    def summed(mine, other):
+        losses = [
+            factor * objective.forward(mine, labels if form == "labels" else other, form=form, weights=weight)
+            for factor, objective, form, weight in flows
+        ]
+        total = torch.stack(losses).sum()
+        return total.detach(), torch.autograd.grad(total, parts)
+
+    with Largest() as seen:
+        found = summed(own, wanted)
+    assert seen.size < 200 * WORDS / 2
+    same(found, summed(F.linear(*parts), plain))
+
+
 @each_case
 @pytest.mark.parametrize("weighted", [False, True])
 def test_equals_the_dense_loss_in_value_and_gradients(objective, form, weighted):
