@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from kdmesh.backends import Session
+from kdmesh.contracts.events import Event, StageFinished, StageStarted
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -112,8 +113,8 @@ def seconds(session: Session, spec: MeshSpec, data: Table) -> float:
     """Wall seconds from the start of the first stage to the end of the last."""
     marks: list[float] = []
 
-    def listen(event: dict) -> None:
-        if event["event"] in ("stage_started", "stage_finished"):
+    def listen(event: Event) -> None:
+        if isinstance(event, StageStarted | StageFinished):
             marks.append(time.perf_counter())
 
     run_once(Request(spec, table=data, listeners=(listen,)), session=session)

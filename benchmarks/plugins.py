@@ -95,7 +95,7 @@ def folder(path: Path, count: int, body: str) -> str:
 def whole(mesh: dict, modules: dict, table: object) -> tuple[float, int]:
     """Wall seconds of a run, and how often an observer is called in it."""
     events: list[str] = []
-    listen = (lambda event: events.append(event["event"]),)
+    listen = (lambda event: events.append(event.kind),)
     start = time.perf_counter()
     run_once(Request(parse(mesh), "inline", modules=modules, table=table, listeners=listen))
     return time.perf_counter() - start, sum(event in HOOKS for event in events)

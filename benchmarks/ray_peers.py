@@ -12,6 +12,7 @@ import statistics
 import torch
 
 from kdmesh.backends import Session
+from kdmesh.contracts.events import Event, StageFinished
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
@@ -39,9 +40,9 @@ def seconds(session: Session, threads: int, placement: str, table: Table) -> flo
     """Wall seconds of the stage."""
     found: list[float] = []
 
-    def listen(event: dict) -> None:
-        if event["event"] == "stage_finished":
-            found.append(event["seconds"])
+    def listen(event: Event) -> None:
+        if isinstance(event, StageFinished):
+            found.append(event.seconds)
 
     request = Request(parse(mesh(threads, placement)), table=table, listeners=(listen,))
     run_once(request, session=session)

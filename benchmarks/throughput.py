@@ -27,6 +27,7 @@ import time
 import loops
 import torch
 
+from kdmesh.contracts.events import Event, StageFinished, StageStarted
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.hosts.memory import keep_memory
@@ -151,8 +152,8 @@ def seconds(mesh: dict, modules: dict, table: Table, refresh: str) -> float:
     """The time of the mesh's one stage, from its start to its end."""
     found: list[float] = []
 
-    def listen(event: dict) -> None:
-        if event["event"] in ("stage_started", "stage_finished"):
+    def listen(event: Event) -> None:
+        if isinstance(event, StageStarted | StageFinished):
             found.append(time.process_time())
 
     flows = [{**flow, "refresh": refresh} if flow.get("refresh") else flow for flow in mesh["flows"]]

@@ -1,4 +1,4 @@
-"""Write docs/plugins/reference.md and docs/mesh-file.md from the code: ``python docs/generate.py``."""
+"""Write docs/plugins/reference.md, docs/mesh-file.md and docs/events.md from the code: ``python docs/generate.py``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from kdmesh import hookspecs, offers
 from kdmesh.builtin import plugin as builtin
 from kdmesh.consensus import Rule
+from kdmesh.contracts.events import KINDS as EVENTS
+from kdmesh.contracts.events import SCHEMA, Event
 from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
 from kdmesh.plugins import KINDS, Registry
@@ -528,7 +530,62 @@ HEADINGS: dict[type[Strict], str] = {
     Until: "`program.N.until`",
     HostSpec: "`placement.HOST`",
 }
-PAGES = {TARGET: reference, TARGET.parents[1] / "mesh-file.md": mesh_page}
+EVENTS_HEAD = f"""\
+<!-- Written by `python docs/generate.py` from the code: change that. -->
+
+# The events of a run
+
+A run writes what happens to `events.jsonl` in its folder: one JSON object per line, in UTF-8, flushed at once. With
+several seeds or controls each part has its own, and so has the whole. Every line has `event`, the kind, and `t`; the
+other fields are those of its kind, below. Numbers that are not finite are `null`. A run that is resumed continues its
+file, and `t` begins at 0 again.
+
+The first line that a process writes also has `schema`, the version of this page: {SCHEMA}. It rises when a kind or a
+field goes away or changes its meaning. Kinds and fields may be added without that: a reader passes over what it does
+not know.
+"""
+
+
+def events_page() -> str:
+    """The page about a run's events: every kind and its fields."""
+    text = EVENTS_HEAD + f"\n{table(('every line', 'type', ''), event_rows(Event))}"
+    for kind in EVENTS.values():
+        rows = [row for row in event_rows(kind) if row[0] != "`t`"]
+        about = prose(kind).partition("\nAttributes:")[0].strip()
+        text += f"\n## {kind.kind}\n\n{about}\n\n{table(('field', 'type', ''), rows)}"
+    return text
+
+
+def event_rows(kind: type[Event]) -> list[tuple[str, ...]]:
+    """A row for each field of an event: its name, its type in JSON, what it is."""
+    about: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        listed = textwrap.dedent(prose(base).partition("\nAttributes:\n")[2])
+        about |= dict(re.findall(r"^(\w+): (.*(?:\n +.*)*)$", listed, re.MULTILINE))
+    return [(f"`{one.name}`", JSON[one.type], re.sub(r"\s+", " ", about[one.name])) for one in fields(kind)]
+
+
+JSON = {
+    "str": "text",
+    "str | None": "text or null",
+    "int": "integer",
+    "int | None": "integer or null",
+    "float": "number",
+    "bool": "true or false",
+    "list[str]": "list of text",
+    "Hosts": "object of lists of text",
+    "list[StageSize]": "list of objects",
+    "Mapping[str, float | None]": "object of numbers or null",
+    "dict[str, str | None]": "object of text or null",
+    "dict[str, Any]": "object",
+}
+"""How the type of an event's field is said."""
+
+PAGES = {
+    TARGET: reference,
+    TARGET.parents[1] / "mesh-file.md": mesh_page,
+    TARGET.parents[1] / "events.md": events_page,
+}
 """Every written page, and who writes it."""
 
 

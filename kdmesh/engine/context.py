@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.contracts.events import Evaluated, Note
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.engine.roles import roles
@@ -93,15 +94,14 @@ class RunContext:
         """Tell of one evaluation."""
         if metrics:
             self.measured.setdefault(agent, {})[stream] = metrics
-            figures = scalars(metrics)
-            self.events.emit("evaluated", stage=stage, agent=agent, stream=stream, epoch=epoch, metrics=figures)
+            self.events.emit(Evaluated(stage, agent, stream, epoch, scalars(metrics)))
 
     def tell_odd(self, found: Iterable[Oddity]) -> None:
         """Say once what is odd about answers, unless the check has said it."""
         for oddity in found:
             if oddity not in self.odd and (oddity[2] != SOFTENED or oddity[0] not in self.checked.softmaxes):
                 self.odd.add(oddity)
-                self.events.emit("note", text=notes.on_answers(oddity))
+                self.events.emit(Note(notes.on_answers(oddity)))
 
     def evaluate_consensus(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus, formed anew on a stream from all its sources."""

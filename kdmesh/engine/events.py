@@ -1,25 +1,6 @@
-"""What happens in a run, told once: to ``events.jsonl`` and to whoever listens (the live display, observer hooks).
+"""The log of a run: each event goes to ``events.jsonl`` and to listeners (the live display, observer hooks).
 
-Kinds and fields, beside ``event`` and ``t``, the seconds since the start:
-
-- ``placed`` hosts {host: [agents]}, lines: the arithmetic of `placement: auto` or `threads: auto`
-- ``hosts_opening`` backend, hosts {host: [agents]}
-- ``run_started`` name, seed, backend, hosts {host: [agents]}, stages [{stage, agents, steps}]
-- ``run_resumed`` the same, of a run that goes on
-- ``stage_started`` stage, agents, steps
-- ``stage_resumed`` the same, from a checkpoint
-- ``progress`` stage, done, steps, losses {agent: loss}; told to listeners, not written
-- ``evaluated`` stage, agent, stream, epoch, metrics {accuracy, loss, ece}
-- ``round_finished`` stage, round, rounds, metrics {agreement, churn, consensus, gain, accuracy}
-- ``stage_finished`` stage, reason, seconds
-- ``host_lost`` host, error
-- ``dropped`` agents, at {stage: checkpoint}: who the run goes on without, and from where
-- ``note`` text, checked: whether it was known before the run
-- ``stage_finished_before`` stage: of a run that goes on, a stage with nothing left to do
-- ``run_failed`` error, interrupted: whether somebody asked for it
-- ``run_finished`` seconds, folder
-- ``part_started`` part, number, parts, behind, ahead: of a run with several seeds or controls, the one that begins, and
-  the steps of the others, before and after it
+Their kinds and fields are classes of :mod:`kdmesh.contracts.events`.
 """
 
 from __future__ import annotations
@@ -28,16 +9,29 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kdmesh.contracts.events import (
+    SCHEMA,
+    Evaluated,
+    Event,
+    Note,
+    Progress,
+    RoundFinished,
+    StageFinished,
+    StageResumed,
+    read,
+)
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import LONE, lock, plain, remedy, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
 LOG = "events.jsonl"  # in a run's folder
-Listener = Callable[[dict[str, Any]], None]
+Listener = Callable[[Event], None]
 
 
 class Events:
@@ -53,6 +47,7 @@ class Events:
         self.listeners: list[Listener] = []
         self._start = monotonic()
         self._file = None
+        self._fresh = True  # nothing was written yet: the first line has the schema
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8", errors=LONE)
@@ -64,19 +59,23 @@ class Events:
                     instead="wait until it has ended, or end it",
                 )
             if cut := _close_last_line(path):
-                self.emit("note", text=f"the log had been cut within its last line, which was: {cut}")
+                self.emit(Note(f"the log had been cut within its last line, which was: {cut}"))
 
-    def emit(self, kind: str, /, **fields: Any) -> None:
-        """Write an event, unless it is `progress`, and tell the listeners.
+    def emit(self, event: Event) -> None:
+        """Set an event's time, write it, unless it is `progress`, and tell the listeners.
 
-        Numbers that are not finite become null, arrays become lists, their scalars numbers, and paths become text.
+        They are given what a reader of the file gets: numbers that are not finite become None, arrays become lists,
+        their scalars numbers, and paths become text.
         """
-        event = {"event": kind, "t": round(monotonic() - self._start, 3), **plain(fields)}
-        if self._file is not None and kind != "progress":
-            self._write(to_json(event) + "\n")
-        self.tell(event)
+        record: dict[str, Any] = plain({**event.record(), "t": round(monotonic() - self._start, 3)})
+        if self._file is not None and not isinstance(event, Progress):
+            self._write(to_json({"schema": SCHEMA, **record} if self._fresh else record) + "\n")
+            self._fresh = False
+        told = read(record)
+        assert told is not None
+        self.tell(told)
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def tell(self, event: Event) -> None:
         """Tell the listeners of an event, which another log may have written."""
         for listener in tuple(self.listeners):
             try:
@@ -123,18 +122,27 @@ class Events:
         if listener in self.listeners:
             self.listeners.remove(listener)
             name = getattr(listener, "__qualname__", type(listener).__name__)
-            self.emit("note", text=f"the listener {name} failed and is removed: {type(error).__name__}: {error}")
+            self.emit(Note(f"the listener {name} failed and is removed: {type(error).__name__}: {error}"))
+
+
+def read_log(path: Path) -> Iterator[Event]:
+    """The events in a log, in order; none where there is no file.
+
+    A line that was cut, or that this version does not know, is passed over.
+    """
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            if (event := read(json.loads(line))) is not None:
+                yield event
 
 
 def progressed(path: Path) -> set[str]:
-    """The stages that have got on since they began, by a log; each had a checkpoint before that."""
-    found = set()
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with suppress(ValueError, AttributeError):
-            event = json.loads(line)
-            if event.get("event") in ("stage_resumed", "evaluated", "round_finished", "stage_finished"):
-                found.add(str(event.get("stage")))
-    return found
+    """The stages of which a log tells more than that they began; each had written a checkpoint before that."""
+    return {
+        event.stage
+        for event in read_log(path)
+        if isinstance(event, StageResumed | Evaluated | RoundFinished | StageFinished)
+    }
 
 
 def _close_last_line(path: Path) -> str:

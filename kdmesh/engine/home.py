@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.contracts.events import RoundFinished
 from kdmesh.engine.context import StageRecord
 from kdmesh.engine.position import Position
 
@@ -40,7 +41,7 @@ class StageHome:
     def recorded(self, record: dict[str, Any]) -> None:
         """Keep a round for the summary, and tell of it."""
         self.record.records.append(record)
-        self.run.events.emit("round_finished", **record)
+        self.run.events.emit(RoundFinished(**record))
 
     @property
     def due(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
+from kdmesh.contracts import events as kinds
 from kdmesh.engine import dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
@@ -91,7 +92,7 @@ def run_once(
             except BaseException as error:
                 interrupted = not isinstance(error, Exception)
                 with suppress(RunFailed):  # the log may be what could not be written
-                    events.emit("run_failed", error=str(error) or type(error).__name__, interrupted=interrupted)
+                    events.emit(kinds.RunFailed(str(error) or type(error).__name__, interrupted))
                 raise
     except BaseException as error:
         if (as_told := told(error, request, ready.folder)) is error:
@@ -109,9 +110,9 @@ def _train(
     started, extra = time.perf_counter(), None
     tell_placed(ready.placed, events, folder)
     for text in checked.notes:
-        events.emit("note", text=text, checked=True)
+        events.emit(kinds.Note(text, checked=True))
     with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
-        events.emit("hosts_opening", backend=session.name, hosts=plan.hosts)
+        events.emit(kinds.HostsOpening(str(session.name), plan.hosts))
         root = folder.root if folder else None
         run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds)
         run.open(*_blueprint(request, plan, checked))
@@ -130,14 +131,14 @@ def _train(
         summary = run.execute(collect, ready.goes_on)
         registry().observe("kdmesh_run_finished", run=told_of, summary=summary)
         seconds = round(time.perf_counter() - started, 3)
-        events.emit("run_finished", seconds=seconds, folder=str(root) if root else None)
+        events.emit(kinds.RunFinished(seconds, str(root) if root else None))
     return summary, folder, extra
 
 
 def tell_placed(placed: Placed, events: Events, folder: Folder | None) -> None:
     """Tell where agents live and why, and keep the arithmetic with the run."""
     if placed.lines:
-        events.emit("placed", hosts=placed.plan.hosts, lines=placed.lines)
+        events.emit(kinds.Placed(placed.plan.hosts, placed.lines))
         if folder is not None and placed.facts:
             folder.json("placement.json", placed.facts)
 

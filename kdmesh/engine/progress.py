@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdmesh.checks.budget import stage_steps
+from kdmesh.contracts.events import Note, PartStarted
 from kdmesh.engine.events import Events
 from kdmesh.engine.roles import TAUGHT, roles, teachers_of
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kdmesh.checks.checked import Checked
+    from kdmesh.contracts.events import Event
     from kdmesh.engine.events import Listener
     from kdmesh.graph.plan import Plan
 
@@ -39,7 +42,7 @@ class Progress:
             behind = sum(self.sizes[name] for name in self._done)
             ahead = sum(self.sizes.values()) - behind - self.sizes.get(part, 0)
             number = names.index(part) + 1 if part in names else 0
-            self.events.emit("part_started", part=part, number=number, parts=len(names), behind=behind, ahead=ahead)
+            self.events.emit(PartStarted(part, number, len(names), behind, ahead))
 
     def done(self, part: str) -> None:
         """Nothing is left to do for a part."""
@@ -47,15 +50,15 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Say something about the whole."""
-        self.events.emit("note", text=text)
+        self.events.emit(Note(text))
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Take an event of the part that runs; what another part's check has said already is not told again."""
-        if event.get("event") == "note" and event.get("checked"):
-            if event["text"] in self._known:
+        if isinstance(event, Note) and event.checked:
+            if event.text in self._known:
                 return
-            self._known.add(event["text"])
-        self.events.tell({**event, "t": event["t"] + self._shift})
+            self._known.add(event.text)
+        self.events.tell(replace(event, t=event.t + self._shift))
 
 
 def sizes(plan: Plan, checked: Checked, seeds: list[int], controls: bool) -> dict[str, int]:

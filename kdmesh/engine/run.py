@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import stage_steps
+from kdmesh.contracts import events as kinds
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.context import RunContext
 from kdmesh.engine.events import LOG, progressed
@@ -53,14 +54,12 @@ class Run(RunContext):
         """
         start = time.perf_counter()
         steps = {stage.name: stage_steps(self.plan, self.checked, stage) for stage in self.plan.stages}
-        self.events.emit(
-            "run_resumed" if resume else "run_started",
-            name=self.plan.spec.name,
-            seed=self.plan.spec.seed,
-            backend=self.backend.name,
-            hosts=self.plan.hosts,
-            stages=[{"stage": s.name, "agents": s.agents, "steps": steps[s.name]} for s in self.plan.stages],
-        )
+        begins = kinds.RunResumed if resume else kinds.RunStarted
+        stages: list[kinds.StageSize] = [
+            {"stage": one.name, "agents": one.agents, "steps": steps[one.name]} for one in self.plan.stages
+        ]
+        mesh = self.plan.spec
+        self.events.emit(begins(mesh.name, mesh.seed, self.backend.name, self.plan.hosts, stages))
         back = resume
         while True:
             try:
@@ -85,7 +84,7 @@ class Run(RunContext):
         nothing gets done any more.
         """
         while True:
-            self.events.emit("host_lost", host=lost.host, error=lost.what)
+            self.events.emit(kinds.HostLost(lost.host, lost.what))
             self.losses += 1
             if self.checkpoints is None or self.losses > TRIES:
                 raise lost
@@ -111,14 +110,14 @@ class Run(RunContext):
             left = [stage for stage in self.plan.stages if stage.name not in over]
             agents, names = self.plan.hosts[host], ", ".join(self.plan.hosts[host])
             if why := dropping.obstacle(self.plan, agents, left):
-                self.events.emit("note", text=f"not dropped but restarted: {names}; {why}")
+                self.events.emit(kinds.Note(f"not dropped but restarted: {names}; {why}"))
                 continue
             at = {stage.name: folder.name if (folder := folders[stage.name]) else None for stage in left}
             known = {name: self.measured.get(name, {}) for name in agents}
             self.drops.append({"agents": agents, "at": at, "known": known})
             if self.folder is not None:
                 dropping.write(self.folder, self.drops)
-            self.events.emit("dropped", agents=agents, at=at)
+            self.events.emit(kinds.Dropped(agents, at))
             self.plan = self.plan.without(agents)
             self.host_of = self.plan.host_of
 
@@ -140,7 +139,7 @@ class Run(RunContext):
             self.odd.update((agent, stream, kind) for agent, stream, kind in state.get("odd", ()))
             if state["finished"]:
                 self._done.add(stage.name)
-                self.events.emit("stage_finished_before", stage=stage.name)
+                self.events.emit(kinds.StageFinishedBefore(stage.name))
                 part = self.checkpoints.part
                 yield [self.backend.call(host, "load", stage.name, part(host, folder)) for host in hosts]
                 yield [self.backend.call(host, "end", stage.name) for host in hosts]
@@ -159,10 +158,10 @@ class Run(RunContext):
             raise MeshError(
                 what, file=str(self.folder or ""), instead="put the checkpoints back, or say --from-start to resume"
             )
-        self.events.emit("note", text=f"the stage {stage.name!r} begins from the start: it has no sound checkpoint")
+        self.events.emit(kinds.Note(f"the stage {stage.name!r} begins from the start: it has no sound checkpoint"))
 
     def _passed(self, folder: Path, why: str) -> None:
-        self.events.emit("note", text=f"the checkpoint {folder} is passed over: {why}")
+        self.events.emit(kinds.Note(f"the checkpoint {folder} is passed over: {why}"))
 
     # -- scheduling ------------------------------------------------------------------------------------------------
 
@@ -230,7 +229,7 @@ class Run(RunContext):
         self.tell_odd([(name, "", SOFTENED) for name, facts in described.items() if facts["softened"]])
         self.tell_odd([(name, facts["put_back"], MOVED) for name, facts in described.items() if facts["put_back"]])
         for text in notes.learned_nothing(described, self.plan.owner):
-            self.events.emit("note", text=text)
+            self.events.emit(kinds.Note(text))
         return summarise(self, agents, consensus, described)
 
     def _finish(self, generator: Generator[list[Any], Any, Any]) -> Any:

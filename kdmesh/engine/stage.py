@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import planned_updates
+from kdmesh.contracts.events import StageFinished, StageResumed, StageStarted
 from kdmesh.engine.checkpoint import HOSTS
 from kdmesh.engine.home import StageHome
 from kdmesh.engine.rounds import Rounds
@@ -41,8 +42,8 @@ class StageRun(StageHome):
         """Run the stage."""
         run, stage, start = self.run, self.stage, time.perf_counter()
         call = run.backend.call
-        kind = "stage_started" if self.resume is None else "stage_resumed"
-        run.events.emit(kind, stage=stage.name, agents=stage.agents, steps=self.teaching.total)
+        begins = StageStarted if self.resume is None else StageResumed
+        run.events.emit(begins(stage.name, stage.agents, self.teaching.total))
         updates = planned_updates(run.plan, run.checked, stage)
         yield [call(host, "start", stage.name, updates) for host in self.hosts]
         if self.resume is not None:
@@ -67,7 +68,7 @@ class StageRun(StageHome):
             for agent, values in zip(stage.agents, found, strict=True):
                 run.evaluated(stage.name, agent, "validation", None, values)
         seconds = round(time.perf_counter() - start, 3)
-        run.events.emit("stage_finished", stage=stage.name, reason=self.record.reason or "spent", seconds=seconds)
+        run.events.emit(StageFinished(stage.name, self.record.reason or "spent", seconds))
 
     def _lines(self, lines: list[Line]) -> Generator[list[Any], Any, None]:
         for index in range(self.position.enter(0), len(lines)):

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import epoch_steps, lesson_steps
+from kdmesh.contracts.events import Note, Progress
 from kdmesh.graph.fragments import cut, homes, whole
 from kdmesh.tasks import metric
 
@@ -169,9 +170,7 @@ class Teaching:
             self.run.tell_odd(report.odd)
         self.done += steps
         self._count_saved(lesson, steps)
-        self.run.events.emit(
-            "progress", stage=self.stage.name, done=self.done, steps=self.total, losses=dict(self.losses)
-        )
+        self.run.events.emit(Progress(self.stage.name, self.done, self.total, dict(self.losses)))
 
     def _count_saved(self, lesson: Lesson, steps: int) -> None:
         """Count the forwards that the store spared: one per step and stored source, however many read it."""
@@ -220,9 +219,7 @@ class Teaching:
             if self.stale_for[agent] >= stopping.patience:
                 self.stopped.add(agent)
                 yield [self.run.call(agent, "restore_best", agent)]  # it serves the others with its best weights
-                self.run.events.emit(
-                    "note", text=f"{agent} stops early after epoch {epoch}: validation no longer improves"
-                )
+                self.run.events.emit(Note(f"{agent} stops early after epoch {epoch}: validation no longer improves"))
 
     def _close(self) -> Generator[list[Any], Any, None]:
         """Agents with early stopping leave a lesson with their best weights."""

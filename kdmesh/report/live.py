@@ -1,22 +1,34 @@
 """What a run shows while it goes on: bars on a terminal, plain lines in a pipe.
 
-Both listen to a run's events, whose kinds and fields stand in ``kdmesh/engine/events.py``. A field that is missing or
-null is left out of the text, and names are never read as markup.
+Both listen to a run's events (``kdmesh/contracts/events.py``). A figure that is null is left out of the text, and names
+are never read as markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Drawn
 from rich.table import Column
 from rich.text import Text
 
+from kdmesh.contracts.events import (
+    Evaluated,
+    Event,
+    Note,
+    PartStarted,
+    Progress,
+    RunStarted,
+    StageFinished,
+    StageFinishedBefore,
+    StageStarted,
+)
 from kdmesh.errors import printable
-from kdmesh.report.words import Event, clock, losses_text, say
+from kdmesh.report.words import clock, losses_text, say
 
 EVERY = 5.0  # seconds between two lines of progress in a pipe
 SHOWN = 4  # running stages that such a line names
@@ -28,7 +40,7 @@ def listener(stream: IO[str], quiet: bool = False) -> Callable[[Event], None]:
     ``Events.close`` closes it, which gives the terminal back.
     """
     if quiet:
-        return lambda event: _print(stream, say(event)) if event.get("event") == "note" else None
+        return lambda event: _print(stream, say(event)) if isinstance(event, Note) else None
     console = Console(file=stream)
     return Bars(console) if stream.isatty() and console.is_interactive else Lines(stream)
 
@@ -59,7 +71,7 @@ class Stage:
 
     pace: Pace = field(default_factory=Pace)
     running: bool = False
-    losses: dict[str, float | None] = field(default_factory=dict)
+    losses: Mapping[str, float | None] = field(default_factory=dict)
     held: dict[tuple[str, str], Event] = field(default_factory=dict)  # last evaluation per agent and stream
 
 
@@ -73,45 +85,47 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         """Show one event. Evaluations wait for the end of their stage, which says the last of each."""
-        kind, now, name = event.get("event"), event.get("t") or 0.0, str(event.get("stage") or "")
-        if kind == "part_started":
-            self.stages = {}
-            self.behind, self.ahead = event.get("behind") or 0, event.get("ahead") or 0
-            self.parts = event.get("parts") or 1
-        if kind in ("run_started", "run_resumed"):
-            for row in event.get("stages") or []:
-                self._stage(str(row.get("stage") or "")).pace.total = row.get("steps")
-        if kind in ("stage_started", "stage_resumed"):
-            stage = self._stage(name)
-            stage.running, stage.pace.total = True, event.get("steps") or stage.pace.total
-        elif kind == "stage_finished_before":
-            stage = self._stage(name)
-            stage.pace.done = stage.pace.total or 0
-        elif kind == "progress":
-            self._advance(self._stage(name), now, event)
-            self.progress(name, now)
-        elif kind == "evaluated" and self._stage(name).running:
-            self._stage(name).held[str(event.get("agent")), str(event.get("stream"))] = event
-            return
-        elif kind == "stage_finished":
-            stage = self._stage(name)
-            for evaluation in stage.held.values():
-                self.line(say(evaluation))
-            stage.running, stage.held = False, {}
-            stage.pace.total = stage.pace.done  # it may have stopped early: nothing is left of it
-            self.finished(name)
+        match event:
+            case PartStarted():
+                self.stages, self.behind, self.ahead, self.parts = {}, event.behind, event.ahead, event.parts
+            case RunStarted():
+                for row in event.stages:
+                    self._stage(row["stage"]).pace.total = row["steps"]
+            case StageStarted():
+                stage = self._stage(event.stage)
+                stage.running, stage.pace.total = True, event.steps or stage.pace.total
+            case StageFinishedBefore():
+                stage = self._stage(event.stage)
+                stage.pace.done = stage.pace.total or 0
+            case Progress():
+                self._advance(event)
+                self.progress(event.stage, event.t)
+            case Evaluated() if self._stage(event.stage).running:
+                self._stage(event.stage).held[event.agent, event.stream] = event
+                return
+            case StageFinished():
+                self._close(event.stage)
         self.line(say(event))
 
     def _stage(self, name: str) -> Stage:
         return self.stages.setdefault(name, Stage())
 
-    def _advance(self, stage: Stage, now: float, event: Event) -> None:
-        stage.running, stage.losses = True, event.get("losses") or {}
-        stage.pace.total = event.get("steps") or stage.pace.total
-        stage.pace.report(now, event.get("done") or 0)
+    def _advance(self, event: Progress) -> None:
+        stage = self._stage(event.stage)
+        stage.running, stage.losses = True, event.losses
+        stage.pace.total = event.steps or stage.pace.total
+        stage.pace.report(event.t, event.done)
         paces = [each.pace for each in self.stages.values()]
         self.overall.total = self.behind + self.ahead + sum(pace.total or pace.done for pace in paces)
-        self.overall.report(now, self.behind + sum(pace.done for pace in paces))
+        self.overall.report(event.t, self.behind + sum(pace.done for pace in paces))
+
+    def _close(self, name: str) -> None:
+        stage = self._stage(name)
+        for evaluation in stage.held.values():
+            self.line(say(evaluation))
+        stage.running, stage.held = False, {}
+        stage.pace.total = stage.pace.done  # it may have stopped early: nothing is left of it
+        self.finished(name)
 
     def line(self, text: str) -> None:
         """Say a line, unless it is empty."""
@@ -161,7 +175,7 @@ class Bars(Display):
             TextColumn(cell, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")) for cell in cells
         ]
         # Drawn when an event says something new: no thread of its own beside the training.
-        self._bars = Progress(texts[0], BarColumn(20), *texts[1:], console=console, transient=True, auto_refresh=False)
+        self._bars = Drawn(texts[0], BarColumn(20), *texts[1:], console=console, transient=True, auto_refresh=False)
         self._tasks: dict[str, TaskID] = {}
 
     def line(self, text: str) -> None:
@@ -188,7 +202,7 @@ class Bars(Display):
         """Take all bars away and give the terminal back; a later progress draws them anew."""
         self._bars.stop()
 
-    def _move(self, key: str, name: str, pace: Pace, now: float, losses: dict[str, float | None]) -> None:
+    def _move(self, key: str, name: str, pace: Pace, now: float, losses: Mapping[str, float | None]) -> None:
         if key not in self._tasks:
             self._tasks[key] = self._bars.add_task(name, total=pace.total, steps="", left="", losses="")
         left, text = "".join(_left(pace, now)), losses_text(losses)

@@ -1,66 +1,91 @@
-"""Events of a run as lines of text (kinds and fields: ``kdmesh/engine/events.py``)."""
+"""Events of a run as lines of text (kinds and fields: ``kdmesh/contracts/events.py``)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from kdmesh.contracts.events import (
+    Dropped,
+    Evaluated,
+    Event,
+    HostLost,
+    HostsOpening,
+    Note,
+    PartStarted,
+    Placed,
+    RoundFinished,
+    RunFailed,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    StageFinished,
+    StageFinishedBefore,
+    StageResumed,
+    StageStarted,
+)
 from kdmesh.tasks import recorded
 
-Event = dict[str, Any]
 SHOWN = 4  # losses that one line names
 
 
 def say(event: Event) -> str:
-    """Return an event as one line of text, empty for what is not worth one."""
-    stage, metrics = f"stage {event.get('stage', '?')}", event.get("metrics") or {}
-    match event.get("event"):
-        case "part_started":
-            return f"{event.get('part', '?')} ({event.get('number', '?')} of {event.get('parts', '?')})"
-        case "hosts_opening":
-            return f"opening {_count(len(event.get('hosts') or {}), 'host')} on {event.get('backend', '?')}"
-        case "placed":
-            return "\n".join(map(str, event.get("lines") or []))
-        case "run_started" | "run_resumed":
-            hosts, stages = event.get("hosts") or {}, event.get("stages") or []
-            where = f"on {event['backend']}" if event.get("backend") else ""
-            sizes = f"{_count(len(stages), 'stage')}, {_count(sum(row.get('steps') or 0 for row in stages), 'step')}"
-            who = f"{_count(sum(map(len, hosts.values())), 'agent')} on {_count(len(hosts), 'host')}"
-            again = ", going on" if event["event"] == "run_resumed" else ""
-            return f"{event.get('name', 'mesh')}, seed {event.get('seed', '?')} {where}{again}: {who}, {sizes}"
-        case "host_lost":
-            return f"{event.get('error', 'a host was lost')}; its hosts are built anew from the last checkpoints"
-        case "dropped":
-            return f"going on without {', '.join(map(str, event.get('agents') or []))}"
-        case "stage_started" | "stage_resumed":
-            steps = f", {event['steps']:,} steps" if event.get("steps") else ""
-            how = "goes on" if event["event"] == "stage_resumed" else "started"
-            return f"{stage} {how}: {', '.join(map(str, event.get('agents') or []))}{steps}"
-        case "evaluated":
-            scores = _scores(metrics)
-            inside = f"{stage}, " if event.get("stage") else ""
-            return f"{inside}{event.get('agent', '?')} on {event.get('stream', '?')}: {scores}"
-        case "round_finished":
-            gains = [gain for gain in (metrics.get("gain") or {}).values() if gain is not None]
-            consensus = {
-                f"consensus {name}": recorded(metrics).of(values)
-                for name, values in (metrics.get("consensus") or {}).items()
-            }
-            scores = _scores({"agreement": metrics.get("agreement"), "churn": metrics.get("churn"), **consensus})
-            gain = f", mean gain {fmean(gains):+.4f}" if gains else ""
-            return f"{stage}, round {event.get('round', '?')}/{event.get('rounds', '?')}: {scores}{gain}"
-        case "stage_finished":
-            return f"{stage} finished in {clock(event.get('seconds'))}: {event.get('reason', 'done')}"
-        case "note":
-            return f"note: {event.get('text', '')}"
-        case "stage_finished_before":
-            return f"{stage} had finished"
-        case "run_failed":
-            return "" if event.get("interrupted") else f"failed: {event.get('error', '')}"
-        case "run_finished":
-            folder = f": {event['folder']}" if event.get("folder") else ""
-            return f"finished in {clock(event.get('seconds'))}{folder}"
+    """Return an event as one line of text, or several; empty for what is not worth one."""
+    match event:
+        case PartStarted():
+            return f"{event.part} ({event.number} of {event.parts})"
+        case HostsOpening():
+            return f"opening {_count(len(event.hosts), 'host')} on {event.backend}"
+        case Placed():
+            return "\n".join(event.lines)
+        case RunStarted():
+            return _run_begins(event)
+        case HostLost():
+            return f"{event.error}; its hosts are built anew from the last checkpoints"
+        case Dropped():
+            return f"going on without {', '.join(event.agents)}"
+        case StageStarted():
+            steps = f", {event.steps:,} steps" if event.steps else ""
+            how = "goes on" if isinstance(event, StageResumed) else "started"
+            return f"stage {event.stage} {how}: {', '.join(event.agents)}{steps}"
+        case Evaluated():
+            inside = f"stage {event.stage}, " if event.stage else ""
+            return f"{inside}{event.agent} on {event.stream}: {_scores(event.metrics)}"
+        case RoundFinished():
+            return f"stage {event.stage}, round {event.round}/{event.rounds}: {_round(event.metrics)}"
+        case StageFinished():
+            return f"stage {event.stage} finished in {clock(event.seconds)}: {event.reason}"
+        case Note():
+            return f"note: {event.text}"
+        case StageFinishedBefore():
+            return f"stage {event.stage} had finished"
+        case RunFailed():
+            return "" if event.interrupted else f"failed: {event.error}"
+        case RunFinished():
+            folder = f": {event.folder}" if event.folder else ""
+            return f"finished in {clock(event.seconds)}{folder}"
     return ""
+
+
+def _run_begins(event: RunStarted) -> str:
+    """The first line of a run: what trains, where, and how long."""
+    again = ", going on" if isinstance(event, RunResumed) else ""
+    agents = _count(sum(map(len, event.hosts.values())), "agent")
+    stages = _count(len(event.stages), "stage")
+    steps = _count(sum(row["steps"] for row in event.stages), "step")
+    where = f"on {event.backend}{again}"
+    return f"{event.name}, seed {event.seed} {where}: {agents} on {_count(len(event.hosts), 'host')}, {stages}, {steps}"
+
+
+def _round(metrics: dict[str, Any]) -> str:
+    """What was measured in a round, on one line."""
+    gains = [gain for gain in (metrics.get("gain") or {}).values() if gain is not None]
+    consensus = {
+        f"consensus {name}": recorded(metrics).of(values) for name, values in (metrics.get("consensus") or {}).items()
+    }
+    scores = _scores({"agreement": metrics.get("agreement"), "churn": metrics.get("churn"), **consensus})
+    return scores + (f", mean gain {fmean(gains):+.4f}" if gains else "")
 
 
 def clock(seconds: float | None) -> str:
@@ -72,13 +97,13 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def losses_text(losses: dict[str, float | None]) -> str:
+def losses_text(losses: Mapping[str, float | None]) -> str:
     """Return the losses by agent in one short text, the first few by name."""
     known = [f"{name} {value:.3g}" for name, value in losses.items() if value is not None]
     return f"loss {' '.join(known[:SHOWN])}{' ...' if len(known) > SHOWN else ''}" if known else ""
 
 
-def _scores(values: dict[str, float | None]) -> str:
+def _scores(values: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float | int))
 
 

@@ -106,7 +106,7 @@ def hosts(
     with mortal(session, home):
         for number, point in enumerate(points):
             events: Counter[str] = Counter()
-            listen = (lambda event, events=events: events.update([event["event"]]),)
+            listen = (lambda event, events=events: events.update([event.kind]),)
             with deaths(session, home, str(number), (point,)) as planned:
                 request = Request(mesh(point.topology), checkpoint_seconds=0.5, listeners=listen)
                 try:

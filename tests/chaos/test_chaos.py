@@ -17,6 +17,7 @@ from left import holders
 from points import KINDS, VICTIMS, Counts, Deaths, Point, deaths, mortal
 from schedule import SHARES, Call, Unbroken, draw, mesh, outcome
 
+from kdmesh.contracts.events import Dropped
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.graph.fragment import Fragment
@@ -51,7 +52,7 @@ def test_hosts_that_die_change_no_bit(dying: tuple[Point, ...], home: Path, ray_
     spec = mesh(dying[0].topology)
     expected = outcome(run_once(Request(spec, "inline"))[0])
     events: Counter[str] = Counter()
-    listen = (lambda event: events.update([event["event"]]),)
+    listen = (lambda event: events.update([event.kind]),)
     with deaths(ray_session, home, spec.name, dying) as planned:
         request = Request(spec, checkpoint_seconds=0.5, listeners=listen)
         summary, _, _ = run_once(request, session=ray_session)
@@ -73,7 +74,7 @@ def test_a_teacher_that_is_dropped_leaves_the_others_as_if_it_had_never_been(
         request = Request(spec, out=tmp_path / "runs", listeners=(told.append,))
         summary, folder, _ = run_once(request, session=ray_session)
     assert planned.happened() == ["publish"]
-    assert [event["agents"] for event in told if event["event"] == "dropped"] == [["t2"]]
+    assert [event.agents for event in told if isinstance(event, Dropped)] == [["t2"]]
     assert folder is not None and (folder.root / "drops.json").exists()
     agents = summary["agents"]
     assert agents["t2"]["dropped"] and agents["t2"]["weights_sha256"] is None

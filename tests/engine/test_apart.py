@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kdmesh.contracts.events import Progress
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -23,7 +24,7 @@ SPEC = parse(
 
 
 def interrupt(event):
-    if event["event"] == "progress" and event["done"] >= 6:
+    if isinstance(event, Progress) and event.done >= 6:
         raise KeyboardInterrupt
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kdmesh.contracts.events import Note, Progress
 from kdmesh.engine.checkpoint import HOSTS, MANIFEST, STATE, Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.launch import run_once
@@ -159,7 +160,7 @@ def interrupted(out: Path) -> Path:
     """The folder of a run that was stopped in its second stage."""
 
     def stop(event):
-        if event["event"] == "progress" and event["stage"] == "s":
+        if isinstance(event, Progress) and event.stage == "s":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -187,7 +188,7 @@ def test_to_begin_a_stage_again_needs_consent_and_is_said(tmp_path, damage):
     told = []
     summary, _, _ = run_once(Request(parse(SPEC), "inline", resume=folder, from_start=True, listeners=(told.append,)))
     assert shas(summary) == expected
-    notes = [event["text"] for event in told if event["event"] == "note"]
+    notes = [event.text for event in told if isinstance(event, Note)]
     assert "the stage 't' begins from the start: it has no sound checkpoint" in notes
 
 

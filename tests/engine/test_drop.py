@@ -14,6 +14,7 @@ import pytest
 
 from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
+from kdmesh.contracts.events import Event
 from kdmesh.engine import dropping, teach
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -102,7 +103,7 @@ class Outcome:
     """What a run on mortal hosts left behind."""
 
     def __init__(self, spec: MeshSpec, out: Path, *deaths: Death, resume: Path | None = None, **more: Any) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         session = Session("inline")
         backend = session._backend = Mortal(*deaths)
         backend.silent = more.get("silent", [])
@@ -114,7 +115,7 @@ class Outcome:
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         """The events of a kind."""
-        return [event for event in self.events if event["event"] == kind]
+        return [event for event in self.events if event.kind == kind]
 
     @property
     def weights(self) -> dict[str, str]:
@@ -199,7 +200,7 @@ def test_what_a_checkpoint_still_holds_of_a_dropped_agent_is_not_heard(tmp_path:
 def test_all_hosts_that_do_not_answer_are_dropped(tmp_path: Path) -> None:
     spec = live()
     run = Outcome(spec, tmp_path / "run", ("b", "run", 2), silent=[host(spec, "c"), host(spec, "b")])
-    assert [event["agents"] for event in run.told("dropped")] == [["b"], ["c"]]
+    assert [event.agents for event in run.told("dropped")] == [["b"], ["c"]]
     assert set(run.weights) == {"a", "s"}
 
 
@@ -213,7 +214,7 @@ def test_all_hosts_that_do_not_answer_are_dropped(tmp_path: Path) -> None:
 )
 def test_who_is_needed_is_restarted_and_changes_no_bit(spec: MeshSpec, death: Death, why: str, tmp_path: Path) -> None:
     run = Outcome(spec, tmp_path / "run", death)
-    assert [event["text"] for event in run.told("note")] == [f"not dropped but restarted: b; {why}"]
+    assert [event.text for event in run.told("note")] == [f"not dropped but restarted: b; {why}"]
     assert not run.told("dropped") and not (run.root / "drops.json").exists()
     assert run.weights == Outcome(spec, tmp_path / "whole").weights
 

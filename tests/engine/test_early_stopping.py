@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdmesh.contracts.events import Evaluated, Event, StageFinished
 from kdmesh.errors import MeshError
 
 WILD = {"epochs": 30, "optimizer": {"sgd": {"lr": 30.0}}, "early_stopping": {"patience": 2}}
@@ -17,15 +18,16 @@ def test_it_stops_and_restores_the_best_weights(mesh: Any, opened: Any) -> None:
     made = mesh(["s"], train=WILD)
     made.flow("labels", "s", objective="ce")
     run, hosts = opened(made)
-    told: list[dict[str, Any]] = []
+    told: list[Event] = []
     run.events.listeners.append(told.append)
     summary = run.execute()
-    losses = [event["metrics"]["loss"] for event in told if event["event"] == "evaluated" and event["epoch"]]
+    measured = [event for event in told if isinstance(event, Evaluated) and event.epoch]
+    losses = [event.metrics["loss"] for event in measured]
     best = min(losses)
     assert len(losses) == losses.index(best) + 1 + 2 < 30
     assert summary["agents"]["s"]["metrics"]["validation"]["loss"] == pytest.approx(best)
-    assert {event["stream"] for event in told if event["event"] == "evaluated" and event["epoch"]} == {"validation"}
-    assert next(event for event in told if event["event"] == "stage_finished")["reason"] == "stopped early"
+    assert {event.stream for event in measured} == {"validation"}
+    assert next(event for event in told if isinstance(event, StageFinished)).reason == "stopped early"
     validation = hosts["host0"].loader.shard("validation", "s", torch.device("cpu"))
     with torch.no_grad():
         logits = hosts["host0"].agents["s"].module(validation.x)
@@ -36,10 +38,10 @@ def test_test_data_are_read_once_at_the_end(mesh: Any, opened: Any) -> None:
     made = mesh(["s"], train=WILD)
     made.flow("labels", "s", objective="ce")
     run, _ = opened(made)
-    told: list[dict[str, Any]] = []
+    told: list[Event] = []
     run.events.listeners.append(told.append)
     run.execute()
-    kinds = [(event["event"], event.get("stream")) for event in told]
+    kinds = [(event.kind, getattr(event, "stream", None)) for event in told]
     assert kinds.count(("evaluated", "test")) == 1
     assert kinds.index(("evaluated", "test")) > kinds.index(("stage_finished", None))
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import kdmesh
+from kdmesh.contracts.events import Note, Progress
 from kdmesh.engine.inputs import inputs
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -46,7 +47,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def stop(event):
-        if event["event"] == "progress":
+        if isinstance(event, Progress):
             raise KeyboardInterrupt
 
     request = Request(
@@ -132,8 +133,8 @@ def test_other_versions_are_noted(run):
     path.write_text(json.dumps(told))
     heard = []
     run_once(replace(run, listeners=(heard.append,)))
-    assert "imports beside_nets:Net (agents.own.model)" in [event.get("text") for event in heard]
-    notes = [event["text"] for event in heard if event["event"] == "note"]
+    assert "imports beside_nets:Net (agents.own.model)" in [getattr(event, "text", None) for event in heard]
+    notes = [event.text for event in heard if isinstance(event, Note)]
     assert notes[-1:] == [f"torch was 1.0, is {torch.__version__}: weights may differ in their last bits"]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import kdmesh
+from kdmesh.contracts.events import Event, RoundFinished
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 
@@ -64,8 +65,8 @@ def test_the_object_store_holds_the_last_round_only(ray_session: Any, monkeypatc
             published.append(made.binary())
         return made
 
-    def listen(event: dict[str, Any]) -> None:
-        if event["event"] == "round_finished":
+    def listen(event: Event) -> None:
+        if isinstance(event, RoundFinished):
             here = held()
             live.append([number for number, name in enumerate(published) if name in here])
 

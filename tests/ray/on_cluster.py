@@ -111,8 +111,8 @@ def main(folder: Path) -> None:
         events = []
 
         def listen(event):
-            events.append(event["event"])
-            if event["event"] == "progress" and event["done"] > 100 and len(cluster.worker_nodes) == len(nodes):
+            events.append(event.kind)
+            if event.kind == "progress" and event.done > 100 and len(cluster.worker_nodes) == len(nodes):
                 node = next(node for node in nodes if node.node_id in homes())
                 cluster.remove_node(node, allow_graceful=False)
                 while node.node_id in homes():  # its workers outlive it a little, and might finish

@@ -103,8 +103,8 @@ def main(folder: Path) -> None:
         return {actor["Address"]["NodeID"] for actor in actors().values() if actor["State"] == "ALIVE"}
 
     def listen(event):
-        events.append(event["event"])
-        if event["event"] == "progress" and event["done"] > 60 and not pulled:
+        events.append(event.kind)
+        if event.kind == "progress" and event.done > 60 and not pulled:
             there = {alive()[node] for node in homes()}
             machine = next(machine for machine in others if machine.address in there)
             pulled.append(machine.address)

@@ -9,6 +9,7 @@ import sys
 import pytest
 from commands import PATIENCE
 
+from kdmesh.contracts.events import Placed, RunStarted
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -34,7 +35,7 @@ HEAD = "node:__internal_head__"  # a resource that every cluster has one of
 
 
 def shas(backend, seen, **fields):
-    listeners = (lambda event: seen.append(event) if event["event"] in ("placed", "run_started") else None,)
+    listeners = (lambda event: seen.append(event) if isinstance(event, Placed | RunStarted) else None,)
     summary, _, _ = run_once(Request(parse({**PEERS, **fields}), backend, listeners=listeners))
     return {name: facts["weights_sha256"] for name, facts in summary["agents"].items()}
 
@@ -48,14 +49,14 @@ def test_auto_gives_the_weights_of_inline_wherever_it_places(monkeypatch, second
     seen = []
     found = shas("ray", seen)
     placed, started = seen
-    assert len(placed["hosts"]) == hosts and placed["hosts"] == started["hosts"]
+    assert len(placed.hosts) == hosts and placed.hosts == started.hosts
     assert found == shas("inline", [])
 
 
 def test_what_auto_measures_changes_no_bit():
     seen = []
     assert shas("ray", seen) == shas("inline", [])
-    assert settle.machine().cpus == 1 or "chosen: together" in seen[0]["lines"][-1]
+    assert settle.machine().cpus == 1 or "chosen: together" in seen[0].lines[-1]
 
 
 def opened(session, placement):

@@ -66,7 +66,7 @@ def test_unlike_vocabulary_sizes_need_a_rule(texts: Path) -> None:
     error = refused(mesh)
     assert "320" in error.what and "vocabulary: prefix" in error.instead
     said: list[str] = []
-    listen = (lambda event: said.append(event.get("text", "")),)
+    listen = (lambda event: said.append(getattr(event, "text", "")),)
     request = Request(parse({**mesh, "text": {"vocabulary": "prefix"}}), "inline", listeners=listen)
     summary, _, _ = run_once(request)
     assert any("the first 300 of 320 outputs, renormalised" in text for text in said)

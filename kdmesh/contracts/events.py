@@ -1,0 +1,297 @@
+"""The events of a run: a class for each kind, as they are told to listeners and written to ``events.jsonl``.
+
+The file has one JSON object per line: ``event`` (the kind), ``t`` and the fields of that kind. The first line that a
+process writes also has ``schema``, the number `SCHEMA`. docs/events.md is generated from these classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, TypedDict
+
+SCHEMA = 1
+"""Rises when a kind or a field goes away or changes its meaning; not when one is added."""
+
+Hosts = dict[str, list[str]]  # the agents of each host
+
+KINDS: dict[str, type[Event]] = {}
+"""The class of each kind."""
+
+
+class StageSize(TypedDict):
+    """A stage as `run_started` lists it: its name, its agents, and its steps in all."""
+
+    stage: str
+    agents: list[str]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """What every event has.
+
+    Attributes:
+        t: seconds since the log was opened by this process, to the millisecond.
+    """
+
+    kind: ClassVar[str]
+
+    t: float = field(default=0.0, kw_only=True)
+
+    def __init_subclass__(cls, kind: str) -> None:
+        cls.kind = kind
+        KINDS[kind] = cls
+
+    def record(self) -> dict[str, Any]:
+        """The event as a line of the file holds it: the kind, ``t``, then the other fields."""
+        return {"event": self.kind, **{one.name: getattr(self, one.name) for one in fields(self)}}
+
+
+def read(record: object) -> Event | None:
+    """The event that a line of the file holds.
+
+    Fields that this version does not know are left out, so that logs of later versions can be read. None where the
+    kind is not known, or a field is missing.
+    """
+    if not isinstance(record, Mapping) or (kind := KINDS.get(str(record.get("event")))) is None:
+        return None
+    known = fields(kind)
+    if any(one.default is MISSING and one.name not in record for one in known):
+        return None
+    return kind(**{one.name: record[one.name] for one in known if one.name in record})
+
+
+@dataclass(frozen=True)
+class PartStarted(Event, kind="part_started"):
+    """A seed or a control begins, in a command that trains several.
+
+    Attributes:
+        part: its name, as `seed 0`.
+        number: its place among the parts, from 1.
+        parts: how many parts there are.
+        behind: steps of the parts before it.
+        ahead: steps of the parts after it.
+    """
+
+    part: str
+    number: int
+    parts: int
+    behind: int
+    ahead: int
+
+
+@dataclass(frozen=True)
+class Placed(Event, kind="placed"):
+    """`placement: auto` or `threads: auto` is settled.
+
+    Attributes:
+        hosts: the agents of each host.
+        lines: the arithmetic, in lines of text.
+    """
+
+    hosts: Hosts
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class HostsOpening(Event, kind="hosts_opening"):
+    """The hosts are about to be built.
+
+    Attributes:
+        backend: `inline` or `ray`.
+        hosts: the agents of each host.
+    """
+
+    backend: str
+    hosts: Hosts
+
+
+@dataclass(frozen=True)
+class RunStarted(Event, kind="run_started"):
+    """Every host is built, and training begins.
+
+    Attributes:
+        name: of the mesh.
+        seed: the run seed.
+        backend: `inline` or `ray`.
+        hosts: the agents of each host.
+        stages: per stage its name (`stage`), `agents` and `steps`.
+    """
+
+    name: str
+    seed: int
+    backend: str
+    hosts: Hosts
+    stages: list[StageSize]
+
+
+@dataclass(frozen=True)
+class RunResumed(RunStarted, kind="run_resumed"):
+    """As `run_started`, of a run that continues from its checkpoints."""
+
+
+@dataclass(frozen=True)
+class StageStarted(Event, kind="stage_started"):
+    """A stage begins.
+
+    Attributes:
+        stage: its name.
+        agents: those that it trains, or that compute in it.
+        steps: how many steps it has in all.
+    """
+
+    stage: str
+    agents: list[str]
+    steps: int
+
+
+@dataclass(frozen=True)
+class StageResumed(StageStarted, kind="stage_resumed"):
+    """As `stage_started`, of a stage that continues from a checkpoint."""
+
+
+@dataclass(frozen=True)
+class StageFinishedBefore(Event, kind="stage_finished_before"):
+    """In a resumed run: a stage that has nothing left to do.
+
+    Attributes:
+        stage: its name.
+    """
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class Progress(Event, kind="progress"):
+    """Steps were done. Listeners are told; the file does not have it.
+
+    Attributes:
+        stage: its name.
+        done: steps done so far.
+        steps: how many steps it has in all.
+        losses: the latest loss of each agent; null where it is not finite.
+    """
+
+    stage: str
+    done: int
+    steps: int
+    losses: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Evaluated(Event, kind="evaluated"):
+    """An agent was measured.
+
+    Attributes:
+        stage: the stage in which it was measured.
+        agent: its name.
+        stream: the samples it was measured on.
+        epoch: after which epoch; null at the end of the stage.
+        metrics: the metrics of the task and of the mesh, by name, as docs/plugins/reference.md explains.
+    """
+
+    stage: str
+    agent: str
+    stream: str
+    epoch: int | None
+    metrics: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class RoundFinished(Event, kind="round_finished"):
+    """One repetition of a stage's program is over.
+
+    Attributes:
+        stage: its name.
+        round: its number, from 1.
+        rounds: how many there are at most.
+        metrics: `agreement` of the agents and `churn` since the round before (shares of the samples, or null);
+            `consensus` (metrics of each consensus); the task's primary metric under its name, and `gain` since before
+            the first round, both by agent.
+    """
+
+    stage: str
+    round: int
+    rounds: int
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageFinished(Event, kind="stage_finished"):
+    """A stage is over.
+
+    Attributes:
+        stage: its name.
+        reason: `spent` (its budget), `stopped early`, `agreed` or `patience`.
+        seconds: how long it took in this process.
+    """
+
+    stage: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class HostLost(Event, kind="host_lost"):
+    """A host's process ended, was killed, ran out of memory, or stopped answering.
+
+    Attributes:
+        host: its name.
+        error: what happened.
+    """
+
+    host: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Dropped(Event, kind="dropped"):
+    """The run continues without agents whose host was lost.
+
+    Attributes:
+        agents: their names.
+        at: per stage that is not over, the checkpoint it continues from; null where it begins.
+    """
+
+    agents: list[str]
+    at: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Note(Event, kind="note"):
+    """Something worth knowing about the mesh or its run.
+
+    Attributes:
+        text: one or several sentences.
+        checked: whether it was known before the run.
+    """
+
+    text: str
+    checked: bool = False
+
+
+@dataclass(frozen=True)
+class RunFailed(Event, kind="run_failed"):
+    """The run ended with an error, or was interrupted.
+
+    Attributes:
+        error: the message.
+        interrupted: whether somebody asked for it.
+    """
+
+    error: str
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class RunFinished(Event, kind="run_finished"):
+    """The run is over, and its summary is written.
+
+    Attributes:
+        seconds: how long it took in this process.
+        folder: where its files are; null if it writes none.
+    """
+
+    seconds: float
+    folder: str | None
