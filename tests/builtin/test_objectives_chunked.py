@@ -399,3 +399,27 @@ def test_an_objective_that_knows_nothing_of_lazy_signals_is_given_tensors():
     wanted, plain = target("logits", None)
     expected = results(Relating(), F.linear(*parts), plain, parts, "logits")
     same(results(Relating(), own, wanted, parts, "logits"), expected, rtol=0, atol=0)
+
+
+class Doubled:
+    """Other elements, from beside the objectives."""
+
+    def elements(self, log_q, target, form):
+        return 2 * super().elements(log_q, target, form)
+
+
+def test_a_closed_form_holds_for_the_elements_that_it_was_written_for():
+    renamed = type("Renamed", (ForwardKL,), {})
+    mixed = type("Mixed", (Doubled, ForwardKL), {})
+    faster = type("Faster", (ForwardKL,), {"slope": lambda self, rows: super(ForwardKL, self).slope(rows)})
+    assert [kind.closed_form for kind in (Squares, ForwardKL, Bent, renamed, mixed, faster)] == [
+        False, True, False, True, False, True,
+    ]  # fmt: skip
+
+
+def test_a_slope_with_elements_of_its_own_says_whether_it_is_used():
+    own = {"elements": Squares.elements, "slope": ForwardKL.slope}
+    with pytest.raises(TypeError, match="write `closed_form = True`"):
+        type("Unsaid", (Tempered,), own)
+    assert type("Said", (Tempered,), {**own, "closed_form": True}).closed_form
+    assert not type("Left", (Tempered,), {**own, "closed_form": False}).closed_form

@@ -26,13 +26,25 @@ class Tempered(Objective):
     distribution: the loss is NaN. Where ``unbounded``, the loss is infinite if the target gives mass to a class that
     the student rules out so (its gradient is then that of the plain expression); a run stops at such a loss.
 
-    A subclass writes :meth:`elements`, and :meth:`slope` to be fast over a large vocabulary. Targets in form `probs`
-    are at T already and used as they are.
+    A subclass writes :meth:`elements`; to be fast over a large vocabulary it also writes :meth:`slope` and sets
+    ``closed_form = True``. Targets in form `probs` are at T already and used as they are.
     """
 
     forms: ClassVar[tuple[str, ...]] = ("logits", "probs")
     unbounded: bool = False
     """Whether a log q of -inf counts where p > 0. If not, :meth:`elements` and :meth:`slope` get finite numbers."""
+
+    closed_form: ClassVar[bool] = False
+    """Whether :meth:`slope` gives the gradient of :meth:`elements`. A subclass with other elements begins at False."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "closed_form" in vars(cls):
+            return
+        if {"slope", "elements"} <= vars(cls).keys():
+            raise TypeError(f"{cls.__name__} has a slope: write `closed_form = True`, or False to leave it to autograd")
+        base = next(kind for kind in cls.__mro__[1:] if issubclass(kind, Tempered))
+        cls.closed_form = base.closed_form and cls.elements is base.elements
 
     def __init__(self, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__()
@@ -77,19 +89,13 @@ class Tempered(Objective):
     def descend(
         self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
     ) -> Tensor:
-        """As :meth:`Objective.descend`, in place, by :meth:`slope` where there is one."""
-        if not self._closed():
+        """As :meth:`Objective.descend`, in place, by :meth:`slope` where ``closed_form`` says that there is one."""
+        if not self.closed_form:
             return super().descend(logits, target, form, factors, spare, **facts)
         rows = Rows.of(logits, target, form, self.temperature, spare, finite=not self.unbounded)
         losses = self.slope(rows)
         torch.mul(rows.q, factors[:, None] * (self.scale / self.temperature), out=logits)
         return torch.dot(losses, factors) * self.scale
-
-    @classmethod
-    def _closed(cls) -> bool:
-        """Whether there is a :meth:`slope`, and of these :meth:`elements`."""
-        owner = next(kind for kind in cls.__mro__ if {"slope", "elements"} & vars(kind).keys())
-        return "slope" in vars(owner) and owner is not Tempered
 
 
 def batchmean(elements: Tensor, weights: Tensor | None) -> Tensor:

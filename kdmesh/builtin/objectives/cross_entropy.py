@@ -40,6 +40,8 @@ class CrossEntropy(Tempered):
     logit of -inf.
     """
 
+    closed_form = True
+
     unbounded = True
     forms: ClassVar[tuple[str, ...]] = ("labels", "probs", "logits")
 

@@ -25,6 +25,8 @@ class ForwardKL(Tempered):
     Infinite where the target gives mass to a class with a student's logit of -inf.
     """
 
+    closed_form = True
+
     unbounded = True
 
     def __init__(self, temperature: float = 1.0, t2_scale: bool = True) -> None:

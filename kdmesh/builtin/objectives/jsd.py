@@ -29,6 +29,8 @@ class JSD(Tempered):
     Finite whatever classes either side rules out; the ends are as :class:`ForwardKL` and :class:`ReverseKL`.
     """
 
+    closed_form = True
+
     def __init__(self, beta: float = 0.5, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__(temperature, t2_scale)
         self.beta, self.unbounded = beta, beta == 0

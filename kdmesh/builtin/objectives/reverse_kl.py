@@ -21,6 +21,8 @@ class ReverseKL(Tempered):
     masks exclude classes that a student's softmax gives some mass.
     """
 
+    closed_form = True
+
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``q (log q - log p)``."""
         return log_q.exp() * (log_q - log_probs(target, form, self.temperature))

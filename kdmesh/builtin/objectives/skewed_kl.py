@@ -26,6 +26,8 @@ class SkewedKL(Tempered):
     changes no gradient. Finite whatever classes the student rules out, but with α = 0.
     """
 
+    closed_form = True
+
     def __init__(self, skew: float = 0.1, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__(temperature, t2_scale)
         self.skew, self.unbounded = skew, skew == 0

@@ -24,6 +24,8 @@ class SkewedReverseKL(Tempered):
     α is ``skew``, 0.1 in the paper; 0 is the reverse KL. Finite whatever classes either side rules out.
     """
 
+    closed_form = True
+
     def __init__(self, skew: float = 0.1, temperature: float = 1.0, t2_scale: bool = True) -> None:
         super().__init__(temperature, t2_scale)
         self.skew = skew

@@ -16,6 +16,8 @@ from kdmesh.builtin.objectives._slopes import Rows, through_softmax
 class TotalVariation(Tempered):
     """``T² ½ sum_c |p_c - q_c|``, target p, student q; batchmean. Between 0 and 1 before the scale."""
 
+    closed_form = True
+
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``|p - q| / 2``."""
         return (probs(target, form, self.temperature) - log_q.exp()).abs() / 2
