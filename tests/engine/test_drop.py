@@ -135,8 +135,8 @@ def test_a_finished_teacher_is_dropped_logged_and_left_out_of_what_is_measured(t
     run = Outcome(ensemble(), tmp_path / "run", (best, "publish", 1))
     (said,) = run.told("dropped")
     (logged,) = json.loads((run.root / "drops.json").read_text())["drops"]
-    assert said["agents"] == logged["agents"] == [best]
-    assert said["at"] == logged["at"] == {"s": None}, "the student's stage had no checkpoint yet"
+    assert said.agents == logged["agents"] == [best]
+    assert said.at == logged["at"] == {"s": None}, "the student's stage had no checkpoint yet"
     assert run.agents[best]["dropped"] and "test" not in run.agents[best]["metrics"]
     assert run.agents[best]["metrics"]["validation"] == whole.agents[best]["metrics"]["validation"]
     assert {name for name in run.weights if run.weights[name] == whole.weights[name]} == {*TEACHERS} - {best}
@@ -179,7 +179,7 @@ def test_one_log_and_the_same_checkpoints_give_equal_bits(spec: Any, tmp_path: P
         resumed = Outcome(mesh, tmp_path, resume=copy)
         assert resumed.weights == first.weights
         assert resumed.agents["b"]["dropped"] and resumed.agents["b"]["metrics"] == first.agents["b"]["metrics"]
-        assert not any("b" in agents for agents in resumed.told("hosts_opening")[0]["hosts"].values())
+        assert not any("b" in agents for agents in resumed.told("hosts_opening")[0].hosts.values())
 
 
 def test_what_a_checkpoint_still_holds_of_a_dropped_agent_is_not_heard(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_a_checkpoint_still_holds_of_a_dropped_agent_is_not_heard(tmp_path:
     apart = parse({**fields, "placement": {"one": ["a"], "two": ["b"], "three": ["s"]}})
     death = ("a", "publish", 4)  # at the fourth, the student's stage has begun
     runs = [Outcome(spec, tmp_path / str(len(spec.dump()["placement"])), death) for spec in (beside, apart)]
-    assert [run.told("dropped")[0]["at"] for run in runs] == [{"s": None}] * 2
+    assert [run.told("dropped")[0].at for run in runs] == [{"s": None}] * 2
     assert runs[0].weights == runs[1].weights
 
 
@@ -233,7 +233,7 @@ def test_the_last_one_is_not_dropped_and_the_others_are(tmp_path: Path) -> None:
     everyone = list(planned(spec).hosts)
     run = Outcome(spec, tmp_path, ("b", "describe", 1), silent=everyone)
     assert set(run.weights) == {"s"}
-    assert run.told("note")[-1]["text"].endswith("nobody would be left")
+    assert run.told("note")[-1].text.endswith("nobody would be left")
     assert run.summary["consensus"]["mean"]["metrics"]["test"] == {}
 
 
