@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.resources import Resources
+    from kdmesh.hosts.remote import Method
     from kdmesh.hosts.source import Source
     from kdmesh.hosts.state import HostConfig
 
@@ -32,8 +33,11 @@ class Backend(ABC):
         """Build every host of the plan; those of the run before are given up."""
 
     @abstractmethod
-    def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
-        """Submit a call; returns a handle, or a list of handles where the method returns several ``results``."""
+    def call(self, host: str, method: Method, *args: Any, results: int = 1) -> Any:
+        """Submit a call of a method of :class:`~kdmesh.hosts.remote.RemoteHost`, which may take handles as arguments.
+
+        Returns a handle, or a list of handles where the method returns a tuple of several ``results``.
+        """
 
     @abstractmethod
     def get(self, handles: Sequence[Any]) -> list[Any]:

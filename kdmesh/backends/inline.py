@@ -12,6 +12,7 @@ from kdmesh.plugins import registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kdmesh.hosts.remote import Method
     from kdmesh.hosts.source import Source
 
 
@@ -28,7 +29,7 @@ class InlineBackend(Backend):
         table, streams = source.load(config.plan)
         self.hosts = {name: Host(name, config, table, streams, registry()) for name in config.plan.hosts}
 
-    def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
+    def call(self, host: str, method: Method, *args: Any, results: int = 1) -> Any:
         """Run the call."""
         value = getattr(self.hosts[host], method)(*(arg.value if isinstance(arg, Done) else arg for arg in args))
         return Done(value) if results == 1 else [Done(part) for part in value]

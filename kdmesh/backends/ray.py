@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.remote import Method
     from kdmesh.hosts.source import Source
     from kdmesh.hosts.state import HostConfig
 
@@ -174,7 +175,7 @@ class RayBackend(Backend):
             self._taken[actor] = bundle
         return actor
 
-    def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
+    def call(self, host: str, method: Method, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
         sent, handles = envelope.call(self._tickets.take(host), method, args, results, ray.ObjectRef)
         take = self._hosts[host].take

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdmesh.engine.events import Events
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.hosts.guard import Oddity
+    from kdmesh.hosts.remote import Method
 
 
 @dataclass
@@ -68,7 +69,7 @@ class RunContext:
         self.measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
         self.losses = 0  # of hosts, since a checkpoint was written
 
-    def call(self, agent: str, method: str, *args: Any) -> Any:
+    def call(self, agent: str, method: Method, *args: Any) -> Any:
         """Call a method of an agent's host."""
         return self.backend.call(self.host_of[agent], method, *args)
 

@@ -15,6 +15,7 @@ from kdmesh.hosts.step import Report, StepContext, settled
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
     from kdmesh.hosts.preprocessing import Preprocessor
+    from kdmesh.hosts.remote import RemoteHost
     from kdmesh.plugins import Registry
     from kdmesh.store import Key
     from kdmesh.streams.stream import Stream
@@ -194,3 +195,7 @@ class Host(HostState):
     def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> export.Export:
         """Write, or hand over, an agent's folder, and compare what is read back: safetensors, config and a card."""
         return export.save_agent(self, agent, folder, card)
+
+
+if TYPE_CHECKING:
+    _meets: type[RemoteHost] = Host  # checked here: arguments and results of every call of the engine

@@ -1,0 +1,108 @@
+"""What the engine calls on a host: names, arguments and results, which :class:`~kdmesh.hosts.host.Host` has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from kdmesh.graph.fragment import Fragment
+    from kdmesh.hosts.export import Export, Part
+    from kdmesh.hosts.guard import Oddity
+    from kdmesh.hosts.packing import Bundle
+    from kdmesh.hosts.step import Report
+    from kdmesh.store import Key
+
+Method = Literal[
+    "start",
+    "begin",
+    "end",
+    "run",
+    "publish",
+    "passed",
+    "commit",
+    "receive",
+    "recall",
+    "export_state",
+    "take_snapshot",
+    "evaluate",
+    "evaluate_consensus",
+    "keep_best",
+    "restore_best",
+    "describe",
+    "sees",
+    "save",
+    "load",
+    "save_agent",
+]
+"""The name of a method of :class:`RemoteHost`."""
+
+
+class RemoteHost(Protocol):
+    """The methods of a host that a backend calls, one at a time, in the order of the calls.
+
+    Arguments and results travel between processes: plain values, tensors, and dataclasses of these.
+    """
+
+    def start(self, stage: str, updates: dict[str, int]) -> None:
+        """Make the optimisers of a stage's weights, each for so many planned updates."""
+
+    def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
+        """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Phase`."""
+
+    def end(self, stage: str) -> None:
+        """The stage is over: its weights answer in eval mode from here on."""
+
+    def run(self, segment: Fragment, *imports: Bundle) -> tuple[Bundle, Report]:
+        """Run the ops of a segment; returns what other hosts need of it, and how it went."""
+
+    def publish(
+        self, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False, stage: str = ""
+    ) -> dict[Key, Any]:
+        """What readers want of an agent, of a full evaluation pass over a stream."""
+
+    def passed(self, agent: str, stream: str) -> int:
+        """How many forwards an agent's last publication on a stream took."""
+
+    def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
+        """Make an agent's recorded values visible, and return them for readers elsewhere."""
+
+    def receive(self, *published: dict[Key, Any]) -> list[Oddity]:
+        """Store what was published, here or elsewhere; returns what is odd about it."""
+
+    def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
+        """What an agent published and this host reads, as it was published."""
+
+    def export_state(self, agent: str) -> dict[str, Any]:
+        """An agent's weights as they are now."""
+
+    def take_snapshot(self, agent: str, state: dict[str, Any]) -> None:
+        """Keep an agent's old weights, to be forwarded live."""
+
+    def evaluate(self, agent: str, stream: str) -> dict[str, Any]:
+        """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
+
+    def evaluate_consensus(
+        self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]
+    ) -> dict[str, Any]:
+        """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
+
+    def keep_best(self, agent: str, value: float) -> bool:
+        """Early stopping: remember the weights if this validation value (larger is better) is the best so far."""
+
+    def restore_best(self, agent: str) -> None:
+        """Put back the best weights."""
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
+
+    def sees(self, folder: str, token: str) -> bool:
+        """Whether a folder here is the driver's."""
+
+    def save(self, stage: str, folder: str | None) -> Part:
+        """Write, or hand over, this host's part of a stage's checkpoint; returns the files."""
+
+    def load(self, stage: str, given: str | Part) -> None:
+        """Put back this host's part of a stage's checkpoint."""
+
+    def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> Export:
+        """Write, or hand over, an agent's folder, and compare what is read back: safetensors, config and a card."""
