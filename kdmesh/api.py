@@ -32,6 +32,7 @@ from kdmesh.tasks import primary
 
 if TYPE_CHECKING:
     from kdmesh.engine.run import Run
+    from kdmesh.hosts.written import Writer
 
 
 GROWING: dict[str, type[dict[str, Any]] | type[list[Any]]] = {
@@ -110,6 +111,7 @@ class Mesh:
         elif data is not None:
             self._fields["data"] = data
         self._modules: dict[str, nn.Module] = {}
+        self._writers: dict[str, Writer] = {}
 
     @classmethod
     def read(cls, source: str | Path, *overrides: str, data: Any = None) -> Mesh:
@@ -155,6 +157,13 @@ class Mesh:
         """Draw a flow by hand."""
         self._fields["flows"].append({"from": source, "to": target, **fields})
 
+    def writer(self, stream: str, writer: Writer) -> None:
+        """Give what writes a stream with `generated_by`: an object with ``write(step, agent)``, which is copied.
+
+        See :mod:`kdmesh.hosts.written` for what it gives and when it is asked.
+        """
+        self._writers[stream] = writer
+
     def _new(self, section: str, name: Any) -> None:
         """Refuse a name that is no text, or that another has."""
         if not isinstance(name, str):
@@ -166,7 +175,7 @@ class Mesh:
         """Plan the mesh without running it."""
         registry().warn()
         plan = make_plan(parse(self._fields), registry())
-        refuse_unrun(plan, registry())
+        refuse_unrun(plan, registry(), self._writers)
         return plan
 
     def run(
@@ -223,6 +232,7 @@ class Mesh:
             collect=place,
             modules=dict(self._modules),
             table=self.table,
+            writers=dict(self._writers),
             strict_signals=strict_signals,
             resume=Path(resume) if resume is not None else None,
             from_start=from_start,

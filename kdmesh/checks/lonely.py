@@ -54,7 +54,9 @@ def refuse(plan: Plan, found: Checked, agent: str, said: dict[int, str]) -> None
     ``said``: the error of the model for batches of 2 and of 1 samples, as :func:`complaints` returns it.
     """
     for stream in _forwards(plan, agent) if said else ():
-        size, settings = found.size(stream, agent), plan.train(agent)
+        settings, own = plan.train(agent), plan.spec.streams.get(stream)
+        written = own is not None and own.generated_by is not None  # in batches of one size
+        size = settings.batch_size if written else found.size(stream, agent)
         full = max(1, min(settings.batch_size, size))
         rest = 0 if settings.drop_last else size % full
         where = f"agents.{agent}.model"
@@ -83,5 +85,5 @@ def _forwards(plan: Plan, agent: str) -> Iterator[str]:
     for stage in plan.stages:
         for lesson in stage.lessons.values():
             for op in lesson.ops:
-                if op.kind != "u" and op.node == agent and (op.mode or usual) == "train":
+                if op.kind in ("f", "f+") and op.node == agent and (op.mode or usual) == "train":
                     yield op.stream

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.rehearsal import Kind
+    from kdmesh.hosts.written import Writer
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
@@ -70,15 +71,23 @@ def check(plan: Plan) -> list[str]:
 
 
 def examine(
-    plan: Plan, modules: dict[str, nn.Module] | None = None, table: Table | None = None, here: bool = True
+    plan: Plan,
+    modules: dict[str, nn.Module] | None = None,
+    table: Table | None = None,
+    here: bool = True,
+    writers: dict[str, Writer] | None = None,
 ) -> Checked:
     """Load the data, build every model without memory, and refuse what cannot run.
 
     ``here``: the hosts are on this machine, whose memory must do; a cluster that is joined knows its own.
+    ``writers``: by stream that an agent writes, what writes it.
     """
-    refuse_unrun(plan, registry())
+    refuse_unrun(plan, registry(), writers)
     table, streams = Source(table).load(plan)
     found = Checked(table, streams, Preprocessor(plan, table, registry(), None, texts.learnable(streams)))
+    if writers and found.reading.texts:
+        what = "streams of texts that an agent writes are not run by this version"
+        raise MeshError(what, where=f"streams.{next(iter(writers))}", instead="a stream `of` a split")
     labels.refuse(plan, found.table)
     labels.measured(plan, found)
     _told_by(plan, found.table)
@@ -137,7 +146,8 @@ def _streams(plan: Plan, found: Checked) -> None:
         for lesson in stage.lessons.values():
             for edge in lesson.edges:
                 size, batch = found.size(edge.stream, edge.target), plan.train(edge.target).batch_size
-                if batch > size:
+                own = plan.spec.streams.get(edge.stream)
+                if batch > size and (own is None or own.generated_by is None):
                     small[edge.stream, size, batch].append(edge.target)
     for (stream, size, batch), agents in small.items():
         names = ", ".join(dict.fromkeys(agents))

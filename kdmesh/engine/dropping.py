@@ -50,6 +50,8 @@ def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
         if trains := [agent for agent in agents if agent in stage.agents]:
             return f"{trains[0]} still trains"
         for lesson in stage.lessons.values():
+            if writes := [op for op in lesson.ops if op.kind == "gen" and op.node in agents]:
+                return f"{writes[0].node} writes stream {writes[0].stream!r}"
             heard: dict[str, set[str]] = defaultdict(set)
             lost: dict[str, Edge] = {}
             for edge in closure(lesson.edges, plan.consensus):

@@ -59,7 +59,7 @@ def prepare(request: Request, session: Session) -> Prepared:
     if request.resume is not None:
         request = replace(request, spec=as_begun(request.spec, request.resume))
     plan = make_plan(request.spec, registry())
-    checked = examine(plan, request.modules, request.table, here=request.ray_address is None)
+    checked = examine(plan, request.modules, request.table, here=request.ray_address is None, writers=request.writers)
     here = choose_backend(plan, checked, request.modules, session, request.ray_address)
     placed = settle(plan, checked, request.modules, session)
     request = replace(request, spec=threaded(request.spec, placed.threads))
@@ -156,6 +156,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConf
         checked.left_out,
         checked.learned,
         distinct(plan, checked.table),
+        request.writers,
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

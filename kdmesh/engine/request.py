@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from kdmesh.engine.collect import Place
     from kdmesh.engine.events import Listener
+    from kdmesh.hosts.written import Writer
     from kdmesh.spec import MeshSpec
     from kdmesh.streams.table import Table
 
@@ -34,6 +35,7 @@ class Request:
     beside: list[str] = field(default_factory=list)  # folders with code that the file names
     modules: dict[str, nn.Module] = field(default_factory=dict)
     table: Table | None = None
+    writers: dict[str, Writer] = field(default_factory=dict)  # by stream that an agent writes
     listeners: tuple[Listener, ...] = ()
     strict_signals: bool = False  # what a consensus gives is checked
     resume: Path | None = None  # the folder of the run that goes on
@@ -50,5 +52,8 @@ class Request:
         """Refuse what Python or a command line gave and nobody can mean."""
         seconds(self.checkpoint_seconds, "checkpoint_seconds")
         seconds(self.progress_timeout, "progress_timeout")
+        if self.controls and self.writers:
+            what = "controls train students without the agents that write their streams"
+            raise MeshError(what, where="controls", instead="controls: False")
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds <= SEEDS:
             raise MeshError(f"{self.seeds!r} seeds", where="seeds", instead=f"a whole number from 1 to {SEEDS:,}")

@@ -24,6 +24,7 @@ from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.standing import Given, StandIn
 from kdmesh.hosts.state import HostConfig
 from kdmesh.hosts.terms import BrokenLoss
+from kdmesh.hosts.written import Rows
 from kdmesh.plugins import registry
 from kdmesh.streams.stream import without
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.program import Train
+    from kdmesh.hosts.written import Writer
     from kdmesh.streams.stream import Stream
 
 HOST = "trial"
@@ -166,6 +168,13 @@ def _stand_ins(plan: Plan, found: Checked) -> dict[str, Any]:
     }
 
 
+def _writers(plan: Plan, found: Checked) -> dict[str, Writer]:
+    """For every stream that an agent writes, samples of the one that it is `of`: what writes it needs the model."""
+    sizes = {edge.stream: plan.train(edge.target).batch_size for edge in plan.edges if edge.target in plan.owner}
+    made = [name for name, stream in plan.spec.streams.items() if stream.generated_by is not None and name in sizes]
+    return {name: Rows(found.table, found.streams[name], sizes[name]) for name in made}
+
+
 def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     """Two steps of every lesson, a checkpoint of every stage, and every consensus measured."""
     streams = found.streams if rows is None else _streams(found, rows)
@@ -175,6 +184,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         found.shapes,
         left_out=found.left_out if rows is None else None,
         values=distinct(plan, found.table),
+        writers=_writers(plan, found),
     )
     backend = _Here()
     host = Host(HOST, config, found.table, streams, registry(), found.reading)

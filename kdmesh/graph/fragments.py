@@ -70,7 +70,7 @@ def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[F
                 assert ops is not None
                 ops.append(op)
                 made[op, host] = ends[host] = segment
-                if crossing[op] - {host} and host == home[op][0] and op.kind in ("f", "f+"):
+                if crossing[op] - {host} and host == home[op][0] and op.kind != "u":
                     segment.exports.setdefault(step, []).append(op)
         for segment in ends.values():
             assert isinstance(segment.complete, set)
@@ -81,8 +81,8 @@ def cut(plan: Plan, stage: str, lesson: Lesson, first: int, last: int) -> list[F
 
 
 def _sources(op: Op, lesson: Lesson) -> list[Op]:
-    """The forwards whose values an op reads (an update's order after other updates needs no value)."""
-    return [before for before in lesson.after[op] if before.kind in ("f", "f+")] + [
+    """What an op reads: forwards, written streams (an update's order after other updates needs no value)."""
+    return [before for before in lesson.after[op] if before.kind != "u"] + [
         before for before in lesson.after[op] if before.kind == "u" and op.kind != "f+"
     ]
 

@@ -63,7 +63,7 @@ def labelled(spec: MeshSpec, stream: str) -> bool:
     if stream == "transfer":
         return False
     own = spec.streams.get(stream)
-    return True if own is None else own.labels and own.generated_by is None and labelled(spec, own.of)
+    return True if own is None else own.labels and labelled(spec, own.of)
 
 
 def consensus_nodes(

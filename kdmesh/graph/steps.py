@@ -105,13 +105,13 @@ class _Drawing:
         self.arrows[before, after] = None
 
     def forward(self, agent: str, stream: str, mode: str = "") -> Op:
-        """Add the forward of an agent on a stream, after the samples' generation where they are made at every step."""
+        """Add the forward of an agent on a stream, after the samples are written where an agent writes them."""
         op = Op("f", agent, stream, mode)
         if op not in self.ops:
             self.ops[op] = None
             made = self.spec.streams.get(stream)
-            if made is not None and made.generated_by and made.refresh in (None, "step"):
-                self.arrow(Op("gen", made.generated_by), op)
+            if made is not None and made.generated_by:
+                self.arrow(Op("gen", made.generated_by, stream), op)
         return op
 
     def publication(self, edge: Edge) -> Op:

@@ -6,13 +6,16 @@ is as good as a short one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.program import Repeat
+from kdmesh.graph.written import refuse_written
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import BaseModel
 
     from kdmesh.graph.edges import Edge
@@ -32,13 +35,17 @@ OWN = ("weights", "seed", "init_of")
 """Where an agent's weights begin."""
 
 
-def refuse_unrun(plan: Plan, registry: Registry) -> None:
-    """Raise MeshError for the first thing in a mesh that no run would do, or that would do nothing."""
+def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | None = None) -> None:
+    """Raise MeshError for the first thing in a mesh that no run would do, or that would do nothing.
+
+    ``writers``: by stream that an agent generates, what Python gave to write it.
+    """
     _text(plan)
     for number, item in enumerate(plan.spec.program):
         _until(plan, item, f"program.{number}")
     for name, stream in plan.spec.streams.items():
-        _stream(stream, f"streams.{name}")
+        _stream(stream, f"streams.{name}", name in (writers or {}))
+    refuse_written(plan, writers or {})
     for name, agent in plan.spec.agents.items():
         _agent(plan, name, agent, f"agents.{name}")
     for edge in plan.edges:
@@ -89,8 +96,8 @@ def _text(plan: Plan) -> None:
         raise MeshError(what, where=f"text.{field}", instead=OUT)
 
 
-def _stream(stream: StreamSpec, where: str) -> None:
-    for key in ("generated_by", "prompts", "refresh"):
+def _stream(stream: StreamSpec, where: str, written: bool) -> None:
+    for key in ("prompts",) if written else ("generated_by", "prompts", "refresh"):
         if getattr(stream, key) is not None:
             raise MeshError(
                 f"a stream that an agent generates {LATER}",

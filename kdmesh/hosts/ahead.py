@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.ragged import Answers, answers, rows_of
 from kdmesh.streams.tokens import Encoded, padded_length
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.inputs import Inputs
-    from kdmesh.hosts.loader import ShardView
+    from kdmesh.hosts.loader import BatchSource
     from kdmesh.hosts.ragged import Value
 
 STEPS = 16  # that an agent which does not change answers together; as many more may fill up its shapes
 TOKENS = 2**13  # of these steps: what is remembered of them stays small
 
 
-def answers_ahead(inputs: Inputs, agent: Agent, shard: ShardView, names: tuple[str, ...]) -> Ahead | None:
+def answers_ahead(inputs: Inputs, agent: Agent, shard: BatchSource, names: tuple[str, ...]) -> Ahead | None:
     """What answers for several steps of a lesson at once; None where the agent may change, or sees no texts as such.
 
     Nor where it makes wide logits, or a signal of such: those of several steps would fill memory.
@@ -33,7 +34,7 @@ def answers_ahead(inputs: Inputs, agent: Agent, shard: ShardView, names: tuple[s
     moves = plan.owner[agent.name] in plan.trainable or agent.weights.ema is not None
     made = not getattr(agent.module, "projects", False) or not all(map(agent.layer, names))
     wide = made and plan.task.outputs == "vocabulary"
-    if moves or wide or agent.view is not None or not isinstance(shard.x, Encoded):
+    if moves or wide or agent.view is not None or not isinstance(shard, ShardView) or not isinstance(shard.x, Encoded):
         return None
     size, drop, last = inputs.settings.batch_size, inputs.settings.drop_last, max(inputs.ends.values())
 

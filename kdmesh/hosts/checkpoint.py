@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from kdmesh.errors import RunFailed
 from kdmesh.files import aside, opened, read, reason, remedy, write
 from kdmesh.graph.reach import readers
+from kdmesh.hosts import written
 from kdmesh.hosts.export import Part
 from kdmesh.hosts.packing import pack
 from kdmesh.hosts.publish import take_snapshot
@@ -47,6 +48,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
         tensors["/".join(quote(str(part), PLAIN) for part in name)] = tensor.detach().cpu().clone().contiguous()
 
     plan = host.plan.stage(stage)
+    streams = {stream for lesson in plan.lessons.values() for stream in lesson.streams}
     for name in plan.weights:
         if name in host.weights:
             facts["weights"][name] = _weights(host.weights[name], keep)
@@ -57,9 +59,12 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     for kind, name, module in _modules(host, stage):
         for key, value in module.state_dict().items():
             keep(value, kind, name, key)
+    for stream, writer in host.writers.items():
+        for key, value in written.state(stream, writer).items() if stream in streams else ():
+            keep(value, "writer", stream, key)
     for hidden, table in host.store.tables():
         for about, publication in table.items():
-            if about.source in plan.agents:
+            if about.source in plan.agents or (about.kind == written.KIND and about.stream in streams):
                 for name, value in publication.tensors():
                     keep(value, "store", hidden, *about, name)
     for agent, snapshot in host.snapshots.items():
@@ -118,6 +123,9 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     for kind, name, module in _modules(host, stage):
         state = {key[1]: value for key, value in found.get(kind, {}).items() if key[0] == str(name)}
         module.load_state_dict(state)
+    for stream in {name[0] for name in found.get("writer", {})}:
+        state = {key[1]: value for key, value in found["writer"].items() if key[0] == stream}
+        host.writers[stream].load_state_dict(state)  # type: ignore[attr-defined]  # it has one: see written.state
     for name, value in facts["best"].items():
         host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
     host.made[stage] = dict(facts["forwards"])
@@ -128,6 +136,8 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     for (*about, name), value in found.get("store", {}).items():
         kept.setdefault(tuple(about), {})[name] = value.to(device)
     for (hidden, *key), parts in kept.items():
+        if Key(*key).kind == written.KIND:  # is read as it is: in memory of its own, aligned as what a writer gives is,
+            parts = {name: value.clone() for name, value in parts.items()}  # or sums differ in their last bit
         host.store.restore(hidden, Key(*key), Publication.of(parts))
     for agent in {name[0] for name in found.get("snapshot", {})}:
         state = {key[1]: value for key, value in found["snapshot"].items() if key[0] == agent}

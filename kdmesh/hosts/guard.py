@@ -172,6 +172,36 @@ def refuse_table(table: Any) -> None:
             raise ValueError(f"its column {name!r} has {len(values)} values for {len(x)} samples")
 
 
+def refuse_written(given: Any, size: int, table: Table, labelled: bool) -> None:
+    """Raise ValueError for what is no batch of ``size`` samples like those of a table, with labels and ids."""
+    if not isinstance(given, tuple) or len(given) != 3:
+        raise ValueError(f"it gave {told(given)}, not a tuple of x, y and ids")
+    x, y, ids = given
+    shape = (size, *table.shape)
+    if not isinstance(x, Tensor) or tuple(x.shape) != shape or x.dtype != torch.float32:
+        raise ValueError(f"its x is {told(x)}, not samples {list(shape)} of torch.float32")
+    if x.device.type == "cpu" and not x.isfinite().all():  # elsewhere to ask makes a GPU wait
+        raise ValueError("its x is not finite")
+    if not isinstance(ids, Tensor) or ids.shape != (size,) or ids.dtype != torch.int64:
+        raise ValueError(f"its ids are {told(ids)}, not one of torch.int64 for each of {size} samples")
+    if not labelled:
+        if y is not None:
+            raise ValueError("it gave labels, and the stream has none: `labels: false`, or `of` one without")
+        return
+    if table.y is None:
+        return
+    wanted = (size, *table.y.shape[1:])
+    if not isinstance(y, Tensor) or tuple(y.shape) != wanted or y.dtype != table.y.dtype:
+        raise ValueError(f"its y is {told(y)}, not labels {list(wanted)} of {table.y.dtype}; or say `labels: false`")
+    if (
+        table.classes
+        and y.dim() == 1
+        and y.device.type == "cpu"
+        and not 0 <= int(y.min()) <= int(y.max()) < table.classes
+    ):
+        raise ValueError(f"its labels are {int(y.min())} to {int(y.max())}, not 0 to {table.classes - 1}")
+
+
 def refuse_view(value: Any, x: Tensor) -> None:
     """Raise ValueError for what is no augmented ``x``: of its shape, type and device."""
     same = isinstance(value, Tensor) and (value.shape, value.dtype, value.device) == (x.shape, x.dtype, x.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import RunFailed
-from kdmesh.hosts import build, checkpoint, export, guard, measure, publish, side_inputs
+from kdmesh.hosts import build, checkpoint, export, guard, measure, publish, side_inputs, writing
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, pack, unpack
 from kdmesh.hosts.phase import Phase
@@ -40,6 +40,7 @@ class Host(HostState):
         names, plan = self.plan.hosts[name], self.plan
         self.weights = {owner: build.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
         self.agents = {agent: build.agent(self, agent, self.weights[plan.owner[agent]]) for agent in names}
+        self.writers = writing.writers(self)
         self.consensus = build.consensus(self)
         self.objectives = {
             edge.id: build.objective(self, edge) for edge in plan.edges if edge.target in self.agents and edge.objective
@@ -97,6 +98,8 @@ class Host(HostState):
                 frame = lesson.frames[step] = StepContext(step)
             for op, value in arrived.pop(step, ()):
                 frame.values[op] = value
+                if op.kind == "gen":
+                    writing.keep(self, op, step, value)
             if ops is None:
                 for call in everything:
                     call(frame)

@@ -10,7 +10,9 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts import build, rules, side_inputs
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.classes import labels as known_labels
+from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.step import settled
+from kdmesh.hosts.written import Written
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import Lazy
 from kdmesh.store import Key
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Lesson
     from kdmesh.hosts.consensus import Consensus
-    from kdmesh.hosts.loader import Batch, ShardView
+    from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.state import HostState
     from kdmesh.hosts.step import StepContext
 
@@ -47,13 +49,20 @@ class Inputs:
         self.taps = build.taps(host, plan.edges)
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[StepContext], Signal | None]] = {}
+        self._written: dict[tuple[str, str], Written] = {}  # by stream and device
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
-    def shard(self, agent: str, stream: str) -> ShardView:
+    def shard(self, agent: str, stream: str) -> BatchSource:
         """The agent's lane on a stream, on the agent's device."""
-        return self.host.loader.shard(stream, agent, self.host.agents[agent].device)
+        device, spec = self.host.agents[agent].device, self.host.plan.spec.streams.get(stream)
+        if spec is None or spec.generated_by is None:
+            return self.host.loader.shard(stream, agent, device)
+        key = (stream, str(device))
+        if key not in self._written:
+            self._written[key] = Written(self.host.store, self.host.streams[stream], spec.generated_by, device)
+        return self._written[key]
 
-    def batch(self, frame: StepContext, shard: ShardView) -> Batch | None:
+    def batch(self, frame: StepContext, shard: BatchSource) -> Batch | None:
         """The batch of this step, cut once for all agents that share the lane."""
         key = id(shard)
         if key not in frame.batches:
@@ -62,7 +71,7 @@ class Inputs:
             )
         return frame.batches[key]
 
-    def spoken(self, node: ConsensusNode, reader: str) -> ShardView:
+    def spoken(self, node: ConsensusNode, reader: str) -> BatchSource:
         """The lane whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
         shard, who = self.shard(reader, node.stream), speaker(node.name, self.host.plan.consensus)
         if not shard.units or self.host.reading.key(who) == self.host.reading.key(reader):
@@ -90,10 +99,10 @@ class Inputs:
         """The numbers of the values that a rule reads, for an agent's batch."""
         shard = self.spoken(node, agent)
         batch = self.batch(frame, shard)
-        assert batch is not None
+        assert batch is not None and isinstance(shard, ShardView)  # what is written has no columns
         return rules.numbers(self.host, node, shard)[shard.rows(batch.at)]
 
-    def position(self, step: int, shard: ShardView) -> int:
+    def position(self, step: int, shard: BatchSource) -> int:
         """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
         return step + self.shifts.get(shard.owner, 0)
 
@@ -214,7 +223,7 @@ class Inputs:
                 )
             except Exception as error:
                 rules.blame(self.host, name, error, f"at step {frame.step}")
-        elif batch is not None:
+        elif batch is not None and isinstance(shard, ShardView):
             whole = rules.stored(self.host, name, reader, shard)
             if whole is not None:
                 rows = shard.rows(batch.at)
@@ -243,7 +252,7 @@ class Inputs:
         return self._members[key]
 
 
-def base(shard: ShardView) -> str:
+def base(shard: BatchSource) -> str:
     """The stream whose rows a lane has."""
     return shard.stream.base or shard.stream.name
 

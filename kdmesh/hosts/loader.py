@@ -1,8 +1,9 @@
-"""Batches, derived from step numbers: no batch ever travels."""
+"""Batches: derived from step numbers, so that none travels (:class:`ShardView`), or written by an agent's host
+(:class:`kdmesh.hosts.written.Written`)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ AGAIN = 2**20
 
 
 class Batch(NamedTuple):
-    """``x [B, ...]``, ``y [B]`` or None, positions in the stream ``[B]``, sample ids ``[B]``, and the epoch.
+    """``x [B, ...]``, ``y [B]`` or None, positions in the stream ``[B]``, and the epoch.
 
     Of texts ``x`` are tokens, and where the task asks for an answer per token, there is a ``y`` for each.
     """
@@ -30,8 +31,31 @@ class Batch(NamedTuple):
     x: Any
     y: Tensor | None
     at: Tensor
-    ids: Tensor
     epoch: int
+
+
+class BatchSource(Protocol):
+    """A stream as the ops of a step read it. ``units``: whether a sample has an answer per token rather than one."""
+
+    stream: Stream
+    device: torch.device
+    units: bool
+
+    @property
+    def owner(self) -> str:
+        """The agent whose shard it is, "" where the stream is not divided."""
+
+    def count(self, step: int, size: int, drop_last: bool) -> int:
+        """How many answers the batch of a step asks for, known before the batch is."""
+
+    def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
+        """The batch of a step; None where it has none."""
+
+    def rows(self, at: Tensor) -> Tensor:
+        """Where the answers for the samples at positions ``at`` stand among those for all."""
+
+    def samples(self, at: Tensor) -> Tensor:
+        """The stable ids of positions."""
 
 
 class ShardView:
@@ -102,9 +126,9 @@ class ShardView:
         if isinstance(self.x, Encoded):
             tokens = self.x.batch(at)
             known = self.y if self.y is None else tokens.targets if self.units else self.y[at]
-            return Batch(tokens, known, at, at, again)
+            return Batch(tokens, known, at, again)
         y = None if self.y is None else torch.index_select(self.y, 0, at)
-        return Batch(torch.index_select(self.x, 0, at), y, at, at, again)
+        return Batch(torch.index_select(self.x, 0, at), y, at, again)
 
     def ahead(self, step: int, size: int, drop_last: bool, most: int) -> list[Tensor]:
         """The positions of the batches of a step and, within its epoch, of those that follow: at most so many."""

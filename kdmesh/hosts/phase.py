@@ -9,8 +9,11 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts import guard, oddities
 from kdmesh.hosts.forward import forward_op
 from kdmesh.hosts.inputs import Inputs
+from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.step import settled
 from kdmesh.hosts.update import Update
+from kdmesh.hosts.writing import write_op
+from kdmesh.hosts.written import PARTS
 from kdmesh.signals.lazy import dense
 from kdmesh.store import Key
 
@@ -53,6 +56,8 @@ class Phase:
         """The call of an op, or None where it is not this host's."""
         if op.kind == "u":
             return self.update.compile(op)
+        if op.kind == "gen":
+            return write_op(self.inputs, op)
         if op.node in self.host.agents:
             return forward_op(self.inputs, self.recorded, op)
         if op.node in self.host.plan.consensus:
@@ -71,7 +76,9 @@ class Phase:
         return None
 
     def sent(self, op: Op) -> set[str]:
-        """What of a forward other hosts read: nothing else leaves this one."""
+        """What of a forward, or of a written stream, other hosts read: nothing else leaves this one."""
+        if op.kind == "gen":
+            return PARTS
         if op not in self._sent:
             nodes, here = self.host.plan.consensus, self.host.agents
 
@@ -95,6 +102,7 @@ class Phase:
         for key, value in frame.kept.items():
             if isinstance(key, Key):
                 shard = self.inputs.shard(key.source, key.stream)
+                assert isinstance(shard, ShardView)  # nothing is recorded of what is written
                 batch = self.inputs.batch(frame, shard)
                 at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
                 if batch is not None:
@@ -113,7 +121,7 @@ class Phase:
 
     def odd(self, frame: StepContext) -> list[guard.Oddity]:
         """What is odd about the answers in a step that is over."""
-        answers = {(op.node, op.stream): settled(value)[0] for op, value in frame.values.items()}
+        answers = {(op.node, op.stream): settled(value)[0] for op, value in frame.values.items() if op.kind != "gen"}
         answers |= {(key[0], key[1]): value[0] for key, value in frame.kept.items()}
         dead = [(*key, guard.DEAD) for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]
         agents = {agent: value for (agent, _), value in answers.items()}

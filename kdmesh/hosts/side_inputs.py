@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
-    from kdmesh.hosts.loader import Batch, ShardView
+    from kdmesh.hosts.loader import Batch, BatchSource, ShardView
     from kdmesh.hosts.state import HostState
     from kdmesh.streams.table import Table
 
@@ -32,7 +32,9 @@ def of_stream(host: HostState, edge: Edge) -> dict[str, Any]:
     return found
 
 
-def of_batch(needs: tuple[str, ...], shard: ShardView, batch: Batch, theirs: Batch | None) -> dict[str, Tensor | None]:
+def of_batch(
+    needs: tuple[str, ...], shard: BatchSource, batch: Batch, theirs: Batch | None
+) -> dict[str, Tensor | None]:
     """What an objective is called with: of the reader's batch, and, between unlike tokens, of the source's."""
     found: dict[str, Tensor | None] = {}
     if "ids" in needs:

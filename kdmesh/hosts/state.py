@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.preprocessing import Files
     from kdmesh.hosts.weights import Weights
+    from kdmesh.hosts.written import Writer
     from kdmesh.plugins import Registry
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
@@ -36,7 +37,7 @@ class HostConfig:
     name "" of outputs that are not one per class. ``strict``: what a consensus gives is checked. ``tokenizers``: of
     agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
     ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
-    rules and metrics read, all there are in the data.
+    rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
     """
 
     plan: Plan
@@ -47,6 +48,7 @@ class HostConfig:
     left_out: Tensor | None = None
     learned: dict[str, list[Any]] = field(default_factory=dict)
     values: dict[str, list[str]] = field(default_factory=dict)
+    writers: dict[str, Writer] = field(default_factory=dict)
 
 
 class HostState:
@@ -73,8 +75,9 @@ class HostState:
         self.streams = without(streams, config.left_out)
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
         self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)
-        self.loader = Loader(self.reading, self.streams, self.seed)
         self.store = Store()
+        self.loader = Loader(self.reading, self.streams, self.seed)
+        self.writers: dict[str, Writer] = {}  # of agents here, by stream
         self.values: dict[str, list[str]] = config.values  # of columns that are read, also in samples elsewhere
         self.weights: dict[str, Weights] = {}  # by owner
         self.agents: dict[str, Agent] = {}

@@ -80,7 +80,10 @@ def _tasks(plan: Plan, found: Checked, lesson: Lesson, paces: Timings) -> list[T
             seconds = tuple(0.0 if again else pace.forward for pace in (few, every))
         else:
             seconds = (few.inference, every.inference)
-        sends = 0 if op.kind == "u" else _bytes(plan, found, op.node, op.stream, plan.train(op.node).batch_size)
+        if op.kind == "gen":  # samples, and a forward's time: what a writer takes is not measured
+            sends = plan.train(op.node).batch_size * FLOAT * found.table.shape.numel()
+        else:
+            sends = 0 if op.kind == "u" else _bytes(plan, found, op.node, op.stream, plan.train(op.node).batch_size)
         stands[op] = (len(tasks),)
         tasks.append(Task(op.node, (seconds[0], seconds[1]), after, sends))
     return tasks

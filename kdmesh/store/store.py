@@ -22,7 +22,7 @@ class Key(NamedTuple):
     source: str
     stream: str
     what: str = ""
-    kind: str = "publish"  # publish | recorded
+    kind: str = "publish"  # publish | recorded | written
 
 
 @dataclass
@@ -98,6 +98,10 @@ class Store:
         """Replace what is visible under a key."""
         self.version += 1
         self._visible[key] = Publication(values, present, self.version, starts)
+
+    def keep(self, key: Key, values: Tensor) -> None:
+        """Replace what is visible under a key from which nothing is derived: ``version`` stays."""
+        self._visible[key] = Publication(values, None, self.version)
 
     def get(self, key: Key) -> Publication | None:
         """What is visible under a key; None before the first publication."""

@@ -69,7 +69,7 @@ class Start:
 
     def __init__(self, made: kdmesh.Mesh) -> None:
         self.plan = made.plan()
-        self.found = examine(self.plan, made._modules, made.table)
+        self.found = examine(self.plan, made._modules, made.table, writers=made._writers)
         table, rows = self.found.table, self.found.streams["train"].rows
         assert table.y is not None
         self.x, self.y, self.size = table.x[rows], table.y[rows], self.plan.spec.train.batch_size

@@ -106,8 +106,8 @@ REFUSED = {
         "flows.0.stream",
         "a labelled stream",
     ),
-    "labels of generated samples": (
-        mesh({**LABELS, "stream": "made"}, streams={"made": {"generated_by": "a"}}),
+    "labels of generated samples that have none": (
+        mesh({**LABELS, "stream": "made"}, streams={"made": {"generated_by": "a", "labels": False}}),
         "stream 'made' has no labels to learn from",
         "flows.0.stream",
         "a labelled stream",

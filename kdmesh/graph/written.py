@@ -1,0 +1,88 @@
+"""Streams that an agent's host writes while a mesh trains: what they can be, and what can be read on them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan
+    from kdmesh.spec import StreamSpec
+
+PERIOD = re.compile(r"step|epoch|[1-9]\d* steps")
+
+
+def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
+    """Raise MeshError for a writer of no stream, and for what has no meaning on a stream that has one."""
+    made = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
+    for name, writer in writers.items():
+        where = f"streams.{name}"
+        if name not in made:
+            instead = nearest(name, made, "streams with `generated_by`")
+            raise MeshError("there is a writer for what no agent generates", where=where, instead=instead)
+        if not callable(getattr(writer, "write", None)):
+            instead = "an object with write(step, agent), which gives x, y and ids"
+            raise MeshError(
+                f"its writer is a {type(writer).__name__}, which writes nothing", where=where, instead=instead
+            )
+        _stream(plan.spec.streams[name], where)
+    for name, stream in plan.spec.streams.items():
+        if stream.of in writers:
+            raise MeshError(
+                f"stream {stream.of!r} is written batch by batch and cannot be taken from",
+                where=f"streams.{name}.of",
+                instead="a split, or a stream of one",
+            )
+    for edge in plan.edges:
+        if edge.stream in writers:
+            _read(plan, edge)
+    for node in plan.consensus.values():
+        if node.stream in writers and node.column:
+            raise MeshError(
+                f"stream {node.stream!r} is written and has no columns",
+                where=f"consensus.{node.name}.rule.{node.rule.name}.column",
+                instead="a rule that reads none",
+            )
+    for name in writers:
+        stages = [s.name for s in plan.stages if any(name in lesson.streams for lesson in s.lessons.values())]
+        if len(stages) > 1:
+            raise MeshError(
+                f"it is read in several stages, {' and '.join(stages)}, which would each want their own",
+                where=f"streams.{name}",
+                instead="a stream for each",
+            )
+
+
+def _stream(stream: StreamSpec, where: str) -> None:
+    if stream.refresh is not None and not PERIOD.fullmatch(stream.refresh):
+        raise MeshError(
+            f"{stream.refresh!r} is no period of a written stream",
+            where=f"{where}.refresh",
+            instead="step, epoch, or `10 steps`",
+        )
+    for field, value in (("shards", stream.shards), ("replay", stream.replay), ("private", stream.private)):
+        if value:
+            raise MeshError(
+                f"`{field}` has no meaning on a written stream", where=f"{where}.{field}", instead="leave it out"
+            )
+
+
+def _read(plan: Plan, edge: Edge) -> None:
+    """What is said on a written stream is said of its present batch alone."""
+    if edge.source in plan.spec.agents and not edge.live and edge.stale != "snapshot":
+        raise MeshError(
+            f"stream {edge.stream!r} is written while the mesh trains, so that {edge.source} cannot publish on it",
+            where=f"{edge.where}.refresh",
+            instead="refresh: step, or stale: snapshot",
+        )
+    if edge.needs:
+        raise MeshError(
+            f"the objective of {edge} needs {', '.join(edge.needs)} of a whole stream, and {edge.stream!r} is written",
+            where=f"{edge.where}.objective",
+            instead="an objective without these, or another stream",
+        )

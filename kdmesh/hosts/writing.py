@@ -1,0 +1,101 @@
+"""How an agent's host writes a stream, and where what was written goes: see :mod:`kdmesh.hosts.written`."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.errors import RunFailed
+from kdmesh.hosts import guard
+from kdmesh.hosts.written import IDS, KIND, STEP, X, Y
+from kdmesh.store import Key
+from kdmesh.streams.order import steps_per_epoch
+from kdmesh.streams.seeds import at_step, mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from kdmesh.graph.steps import Op
+    from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.state import HostState
+    from kdmesh.hosts.step import StepContext
+    from kdmesh.hosts.written import Writer
+
+
+def writers(host: HostState) -> dict[str, Writer]:
+    """The writers of a host's agents, by stream: copies, so that no run moves what Python gave."""
+    streams = host.plan.spec.streams
+    return {
+        name: deepcopy(writer)
+        for name, writer in host.config.writers.items()
+        if name in streams and streams[name].generated_by in host.agents
+    }
+
+
+def keep(host: HostState, op: Op, step: int, value: tuple[Tensor, dict[str, Any]]) -> None:
+    """Put what was written for a step, here or elsewhere, in the host's store."""
+    parts = {X: value[0], **value[1], STEP: torch.tensor(step)}
+    for part, tensor in parts.items():
+        if tensor is not None:
+            host.store.keep(Key(op.node, op.stream, part, KIND), tensor)
+
+
+def period(inputs: Inputs, stream: str) -> int:
+    """Steps after which a stream is written anew: a number of updates of its agent's weights, or a lesson's epoch."""
+    plan, spec = inputs.host.plan, inputs.host.plan.spec.streams[stream]
+    assert spec.generated_by is not None
+    refresh = spec.refresh or "step"
+    if refresh == "step":
+        return 1
+    if refresh != "epoch":
+        return int(refresh.split()[0]) * plan.train(spec.generated_by).accumulate
+    first, settings = inputs.host.streams[inputs.plan.streams[0]], inputs.settings
+    sizes = [len(rows) for rows in (first.shards or {"": first.rows}).values()]
+    return max(steps_per_epoch(size, settings.batch_size, settings.drop_last) for size in sizes)
+
+
+def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
+    """Write a stream where its period begins; None where the agent lives elsewhere."""
+    host = inputs.host
+    if op.node not in host.agents:
+        return None
+    agent, writer, every = host.agents[op.node], host.writers[op.stream], period(inputs, op.stream)
+    seed, first = mix(host.seed, KIND, op.stream, inputs.plan.name), inputs.first
+    labelled, size = host.streams[op.stream].labelled, inputs.settings.batch_size
+    threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)
+
+    def write(frame: StepContext) -> None:
+        late = (frame.step - first) % every
+        if late:
+            known = host.store.get(stamp)
+            if known is None or int(known.values) != frame.step - late:  # type: ignore[arg-type]  # a tensor
+                what = f"what {op.node} wrote at step {frame.step - late} is not there at step {frame.step}"
+                raise RunFailed(what, where=f"streams.{op.stream}")
+            return
+        host.threads(threads)
+        training = agent.module.training
+        agent.module.eval()
+        try:
+            with guard.seeded(at_step(seed, frame.step)), torch.no_grad():
+                given = writer.write(frame.step, agent)
+            guard.refuse_written(given, size, host.table, labelled)
+        except Exception as error:
+            said = str(error) if isinstance(error, ValueError) else f"it raised {type(error).__name__}: {error}"
+            raise RunFailed(
+                f"the writer of this stream, a {type(writer).__name__}, at step {frame.step}: {said}",
+                where=f"streams.{op.stream}",
+                instead="x, y, ids: a batch of samples, their labels (None where hidden), and ids",
+            ) from error
+        finally:
+            if training:
+                agent.weights.train()
+        x, y, ids = (None if part is None else part.detach().clone() for part in given)
+        assert x is not None
+        value = frame.values[op] = x, {Y: y, IDS: ids}
+        keep(host, op, frame.step, value)
+
+    return write
