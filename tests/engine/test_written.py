@@ -10,6 +10,7 @@ import pytest
 import torch
 from near import SIZE, Near, frozen, mesh
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import kdmesh
 from kdmesh.backends.inline import InlineBackend
@@ -136,10 +137,10 @@ def test_it_teaches_as_a_plain_loop_does(table: Table, start: Callable[[kdmesh.M
     loop = start(made)
     result = made.run(backend="inline")
     model = loop.modules["c"].train()
-    descent = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    descent = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
     for x, y, _ in Noted.wrote.values():
         descent.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()
+        cross_entropy(model(x), y).backward()
         descent.step()
     assert len(Noted.wrote) == 12
     for name, value in result["c"].module.state_dict().items():

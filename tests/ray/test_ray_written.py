@@ -29,7 +29,7 @@ class Pixels(Near):
         return x.view(-1, 1, 8, 8), y, ids
 
 
-@pytest.mark.parametrize("refresh", ["step", "5 steps"])
+@pytest.mark.parametrize("refresh", [pytest.param("step", marks=pytest.mark.slow), "5 steps"])
 def test_two_hosts_on_ray_give_the_bits_of_one(refresh, ray_session, tmp_path, monkeypatch):
     monkeypatch.setattr(teach, "WINDOW", 2)
     writers = {"made": Pixels()}
