@@ -108,7 +108,7 @@ def test_a_run_reports_what_its_mesh_asks_for(tmp_path):
     rows = (result.folder / "results.csv").read_text()
     assert "macro_f1" in rows and "confusion_matrix" not in rows
     shown = "\n".join(final_table(result.summary).lines(200))
-    assert "balanced" in shown and "confusion" not in shown
+    assert "balanced" in shown and "confusion_matrix: lists, for every agent in results.json" in shown
 
 
 def test_class_weights_and_label_smoothing_of_the_task_are_those_of_the_loss_of_labels():
@@ -131,7 +131,7 @@ def test_class_weights_and_label_smoothing_of_the_task_are_those_of_the_loss_of_
 def test_class_weights_that_are_not_one_a_class_are_refused():
     mesh = kdmesh.Mesh(task={"classification": {"class_weights": [1.0, 2.0]}}, data="digits", train={"epochs": 1})
     mesh.agent("a", "mlp")
-    with pytest.raises(kdmesh.MeshError, match="2 class weights for 10 classes"):
+    with pytest.raises(kdmesh.MeshError, match="2 weights for 10 classes"):
         mesh.run(backend="inline")
 
 

@@ -111,7 +111,7 @@ class Rows(lazy.Lazy):
     def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         return self.values[start:stop] if out is None else out.copy_(self.values[start:stop])
 
-    def apart(self) -> tuple[Tensor, ...]:
+    def leaves(self) -> tuple[Tensor, ...]:
         return (self.values,)
 
     def of(self, *rows: Tensor) -> Rows:

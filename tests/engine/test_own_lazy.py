@@ -25,7 +25,7 @@ class Halved(Lazy):
         made = self.base[start:stop] / 2
         return made if out is None else out.copy_(made)
 
-    def apart(self) -> tuple[Tensor, ...]:
+    def leaves(self) -> tuple[Tensor, ...]:
         return (self.base,)
 
     def of(self, *rows: Tensor) -> Halved:

@@ -12,9 +12,12 @@ from torch import Tensor
 from kdmesh.builtin.objectives._base import batchmean, refuse_form
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept
 from kdmesh.builtin.objectives.info_nce import relevance
+from kdmesh.builtin.objectives.offers import ListConfig
 from kdmesh.contracts.objective import Objective
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(ListConfig)
 class InBatch(Objective):
     """Scores of B queries and the ``B * L`` candidates of the batch, ``s_ij = <q_i, d_j> / T``, from embeddings.
 
@@ -28,7 +31,7 @@ class InBatch(Objective):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        self.temperature = temperature
+        self._temperature = temperature
 
     def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
         """Embeddings of a query and its candidates, as many on both sides."""
@@ -52,13 +55,13 @@ class InBatch(Objective):
         log_p, log_q = (
             torch.where(there, scores.masked_fill(~there, -torch.inf).log_softmax(1), 0) for scores in (theirs, own)
         )
-        return batchmean(log_p.exp() * (log_p - log_q), weights) * self.temperature**2
+        return batchmean(log_p.exp() * (log_p - log_q), weights) * self._temperature**2
 
     def _scores(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """Scores ``[B, B * L]``, and which candidates there are, of the same shape."""
         embedded = embedded.flatten(2)
         candidates = embedded[:, 1:].flatten(0, 1)
-        scores = embedded[:, 0] @ candidates.T / self.temperature
+        scores = embedded[:, 0] @ candidates.T / self._temperature
         return scores, (candidates != 0).any(1).expand_as(scores)
 
 

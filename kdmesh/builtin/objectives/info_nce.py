@@ -12,9 +12,12 @@ from torch import Tensor
 
 from kdmesh.builtin.objectives._base import batchmean, refuse_form
 from kdmesh.builtin.objectives._numerics import comparable
+from kdmesh.builtin.objectives.offers import ListConfig
 from kdmesh.contracts.objective import Objective
+from kdmesh.spec.settings import checked_by
 
 
+@checked_by(ListConfig)
 class InfoNCE(Objective):
     """``-sum_j g_j / (sum_k g_k) log softmax(s / T)_j`` over the candidates j of a list, in nats; batchmean.
 
@@ -24,7 +27,7 @@ class InfoNCE(Objective):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        self.temperature = temperature
+        self._temperature = temperature
 
     def forward(
         self, student: Tensor, target: Tensor, *, form: str = "labels", weights: Tensor | None = None
@@ -32,7 +35,7 @@ class InfoNCE(Objective):
         """Compare scores ``[B, L]`` with labels ``[B, L]``, how relevant; below 0: no candidate."""
         refuse_form(self, form, ("labels",))
         student, target = comparable(student, target, weights)
-        return batchmean(relevance(student / self.temperature, target, target >= 0), weights)
+        return batchmean(relevance(student / self._temperature, target, target >= 0), weights)
 
 
 def relevance(scores: Tensor, gains: Tensor, there: Tensor) -> Tensor:
