@@ -264,7 +264,7 @@ def test_a_full_disk_is_told_with_what_stands_and_how_to_go_on(
         inner(path, content)
 
     with monkeypatch.context() as patch:
-        for module in ("files", "engine.folder", "engine.launch", "agents.saving"):
+        for module in ("files", "engine.folder", "engine.launch", "hosts.export"):
             patch.setattr(f"kdmesh.{module}.write", write)
         code, _, said = command("run", "mesh.yaml", "--out", "runs", "--backend", "inline")
     (root,) = tmp_path.glob("runs/*/*")

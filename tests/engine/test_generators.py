@@ -19,10 +19,17 @@ SETTINGS: dict[str, Any] = {
     "top_k": {"k": 2},
     "hf": None,  # of texts
     "branched": None,
+    "bi_encoder": None,  # of lists
+    "cross_encoder": None,
 }
 RULES = [name for name in registry().names("consensus") if name not in ("attention", "gate")]
 READS = {name: registry().find("objectives", name) for name in registry().names("objectives")}
-LOSSES = [n for n, o in READS.items() if o.reads == "logits" and not {"spans"} & set(o.needs)]
+LOSSES = [
+    name
+    for name, offer in READS.items()
+    if offer.reads == "logits" and "logits" in offer.forms and "spans" not in offer.needs
+    if "labels" not in offer.needs or "classes" in offer.labels
+]
 HIDDEN = {"hint": "mlp", "rkd": "mlp", "sp": "mlp", "crd": "mlp", "attention": "cnn"}  # by a model with such layers
 MODELS = [name for name in registry().names("models") if SETTINGS.get(name, {}) is not None]
 
