@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +188,9 @@ def _held(auto: Any, settings: PreTrainedConfig, path: str, trusted: bool, how: 
     """Refuse settings of a model with more parameters than a folder's weights have bytes, before it takes memory."""
     files = weight_files(Path(path))
     with torch.device("meta"):
-        net = _fresh(auto, settings, trusted, {**how, "dtype": torch.float32})
+        net = _fresh(
+            auto, deepcopy(settings), trusted, {**how, "dtype": torch.float32}
+        )  # a model writes its type there
     count, size = sum(one.numel() for one in net.parameters()), sum(file.stat().st_size for file in files)
     if count > size:
         raise MeshError(
