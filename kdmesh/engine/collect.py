@@ -43,7 +43,7 @@ class Place:
     """A folder behind a URL. Every file system fails in its own ways: whatever it raises is told as ours."""
 
     def __init__(self, url: str, instead: str = ACCESS) -> None:
-        """MeshError for a scheme that nobody knows, or whose package is missing: fsspec says which."""
+        """MeshError for a URL scheme that fsspec does not know, or whose package is missing."""
         from fsspec.core import url_to_fs
 
         self.url, self._instead = url, instead

@@ -98,14 +98,14 @@ class RunContext:
             self.events.emit(Evaluated(stage, agent, stream, epoch, scalars(metrics)))
 
     def tell_odd(self, found: Iterable[Oddity]) -> None:
-        """Say once what is odd about answers, unless the check has said it."""
+        """Report each oddity of outputs once, unless the check has reported it."""
         for oddity in found:
             if oddity not in self.odd and (oddity[2] != SOFTENED or oddity[0] not in self.checked.softmaxes):
                 self.odd.add(oddity)
                 self.events.emit(Note(notes.on_answers(oddity)))
 
     def evaluate_consensus(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
-        """Measure a consensus, formed anew on a stream from all its sources."""
+        """Measure a consensus on a stream, computed from fresh publications of all its sources."""
         said = {source: whats for source, whats in sources(self.plan, name).items() if source in self.host_of}
         handles = [self.supply.publication(source, stream, whats) for source, whats in said.items()]
         (found,) = yield [

@@ -130,7 +130,7 @@ def _mesh(
 
 
 def _left(node: ConsensusSpec, name: str, agents: dict[str, AgentSpec], flows: list[FlowSpec]) -> ConsensusSpec:
-    """A consensus of who is left: nobody is left out of it who is no source."""
+    """A consensus of the sources that are left; `include_self: false` goes where none of these learns."""
     sources = {flow.from_[0] for flow in flows if flow.to[0] == name}
     learners = {agent for agent, spec in agents.items() if spec.update != "frozen"}
     return node if node.include_self or sources & learners else node.model_copy(update={"include_self": True})

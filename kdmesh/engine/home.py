@@ -33,7 +33,7 @@ class StageHome:
         self.written = time.monotonic()
 
     def publish(self, handles: list[Any]) -> Generator[list[Any], Any, None]:
-        """Wait for publications, and tell what is odd about them."""
+        """Wait for publications, and report oddities in them."""
         for found in (yield handles):
             if isinstance(found, list):  # of a host that read some
                 self.run.tell_odd(found)

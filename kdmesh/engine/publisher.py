@@ -1,4 +1,4 @@
-"""Publications: what is not live is made anew at its period, and goes to every host that reads it."""
+"""Publications: signals that are not live are computed once a period and sent to every host that reads them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Publisher:
         return True
 
     def due(self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None) -> list[Any]:
-        """At the end of a period: the stage's own sources with this refresh publish anew."""
+        """At the end of a period: publish the stage's own sources with this refresh again."""
         own = [o for o in self.outlets(stage) if o.refresh == refresh and o.source in stage.agents]
         named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
         return self._send(named, again=True, stage=stage.name)

@@ -49,7 +49,7 @@ class Request:
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
 
     def __post_init__(self) -> None:
-        """Refuse what Python or a command line gave and nobody can mean."""
+        """Refuse invalid values that Python or a command line gave."""
         seconds(self.checkpoint_seconds, "checkpoint_seconds")
         seconds(self.progress_timeout, "progress_timeout")
         if self.controls and self.writers:

@@ -41,7 +41,7 @@ class Run(RunContext):
     _done: set[str] = field(default_factory=set, init=False)
 
     def open(self, config: HostConfig, source: Source) -> None:
-        """Build every host, and anew where one is lost meanwhile."""
+        """Build every host; where one is lost meanwhile, build all again."""
         try:
             self.backend.open(config, source)
         except HostLost as lost:
@@ -148,7 +148,7 @@ class Run(RunContext):
         self.stages[stage.stage.name], self.records[stage.stage.name] = stage, stage.record
 
     def _from_start(self, stage: Stage) -> None:
-        """Say that a stage's work is done anew, which needs consent. Nothing to say where none was kept yet."""
+        """Tell that a stage starts over, which needs consent; not where it had no checkpoint yet."""
         assert self.checkpoints is not None
         log = None if self.folder is None else self.folder / LOG
         if not self.checkpoints.had(stage.name) and (log is None or stage.name not in progressed(log)):

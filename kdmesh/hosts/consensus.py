@@ -50,7 +50,7 @@ class Consensus:
         return other
 
     def variant(self, reader: str | None) -> str | None:
-        """For whom it differs: the reader, under leave-one-out or a per-target rule, its own or nested; else nobody."""
+        """The reader, where it has a version of its own (leave-one-out or per-target, here or nested); else None."""
         node = self.node
         leaves = (
             node.per_target
@@ -62,7 +62,7 @@ class Consensus:
     def gather(
         self, reader: str | None, fetch: Callable[[Edge], Signal | None]
     ) -> tuple[list[Signal | None], Tensor | None] | None:
-        """Fetch the members' signals and who is present ``[M, B]`` (None for all); None where nobody has published.
+        """Fetch the members' signals and which are present ``[M, B]`` (None for all); None where none has published.
 
         Under leave-one-out a reader's own signal counts as absent.
         """
@@ -89,7 +89,7 @@ class Consensus:
         column: Tensor | None = None,
         seed: int | None = None,
     ) -> Signal | None:
-        """Combine what the members say about a batch; samples nobody speaks of get weight 0.
+        """Combine the members' outputs for a batch; samples that no member has an output for get weight 0.
 
         ``seed``: of what the rule draws for rows that are made later; who calls has seeded what it draws now.
 
@@ -148,7 +148,7 @@ class Consensus:
         return MixedLogits(known, make)
 
     def _own(self, facts: dict[str, Any], members: int) -> dict[str, Any]:
-        """Labels by the columns of members that all know the same classes; nobody speaks about samples of others."""
+        """Labels as columns of members that all know the same classes; samples of other classes have none."""
         labels, present, classes = facts.get("labels"), facts["present"], self.node.labels
         if labels is None or classes is None:
             return facts

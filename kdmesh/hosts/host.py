@@ -138,7 +138,7 @@ class Host(HostState):
         return publish.commit(self, agent, stream, what)
 
     def receive(self, *published: dict[Key, Any]) -> list[guard.Oddity]:
-        """Store what was published, here or elsewhere; returns what is odd about it."""
+        """Store publications of this and other hosts; returns the oddities found in them."""
         return publish.receive(self, *published)
 
     def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:

@@ -34,7 +34,7 @@ CONVERT = (
 
 
 def origin(plan: Plan, agent: str, path: tuple[str, ...] = ()) -> str:
-    """The agent with whose initial weights this one starts: itself, or whom it starts like, or follows."""
+    """The agent whose initial weights this one starts with: its own, that of `init_of`, or the source of its EMA."""
     if agent in path:
         circle = " -> ".join([*path[path.index(agent) :], agent])
         raise MeshError(

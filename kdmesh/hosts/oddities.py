@@ -1,4 +1,4 @@
-"""What is odd about answers: they hold numbers that are not finite, or look like probabilities."""
+"""Oddities of outputs: they hold numbers that are not finite, or look like probabilities."""
 
 from __future__ import annotations
 

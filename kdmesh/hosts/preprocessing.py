@@ -55,7 +55,7 @@ class Preprocessor:
         return self._here
 
     def model(self, agent: str) -> ModelRef | None:
-        """The model of an agent's weights: their own, or that of whom they follow."""
+        """The model of an agent's weights: their own, or that of the weights whose EMA they are."""
         spec = self.plan.spec.agents[self.plan.owner[agent]]
         if spec.model is None and spec.ema is not None:
             return self.model(spec.ema.of)

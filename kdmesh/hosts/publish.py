@@ -43,7 +43,7 @@ def commit(host: HostState, agent: str, stream: str, what: str) -> dict[Key, Any
 
 
 def receive(host: HostState, *published: dict[Key, Any]) -> list[guard.Oddity]:
-    """Store what was published, here or elsewhere, one after the other; returns what is odd about it."""
+    """Store publications of this and other hosts, one after the other; returns the oddities found in them."""
     odd: dict[guard.Oddity, None] = {}
     for key, packed in (item for part in published for item in part.items()):
         values, more = next(iter(unpack({0: packed}, host.device).values()))

@@ -67,7 +67,7 @@ class RemoteHost(Protocol):
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
 
     def receive(self, *published: dict[Key, Any]) -> list[Oddity]:
-        """Store what was published, here or elsewhere; returns what is odd about it."""
+        """Store publications of this and other hosts; returns the oddities found in them."""
 
     def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
         """What an agent published and this host reads, as it was published."""

@@ -35,7 +35,7 @@ def blame(host: HostState, name: str, error: Exception, when: str) -> NoReturn:
 
 
 def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal | None:
-    """A consensus whose inputs are all stored, formed once on the whole stream; None where nobody has published."""
+    """A consensus whose inputs are all stored, formed once on the whole stream; None where no source has published."""
     consensus = host.consensus[name]
 
     def fetch(edge: Edge) -> Signal | None:

@@ -1,4 +1,4 @@
-"""The scaling that a data set's reader did, done again for whoever uses a saved model on the source's own values."""
+"""The scaling of a data set's reader as part of a saved model, so that it takes values of the source as they are."""
 
 from __future__ import annotations
 

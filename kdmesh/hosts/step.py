@@ -30,7 +30,7 @@ class StepContext:
 
 
 class Report(NamedTuple):
-    """Of the steps that a host ran: mean losses by weights, and what is odd about answers in some of them."""
+    """A host's report on its steps: mean losses by weights, and the oddities of outputs in some of them."""
 
     losses: dict[str, float]
     odd: list[Oddity]
