@@ -28,7 +28,7 @@ LOSSES = [
     name
     for name, offer in READS.items()
     if offer.reads == "logits" and "logits" in offer.forms and "spans" not in offer.needs
-    if "labels" not in offer.needs or "classes" in offer.labels
+    if "marginals" not in offer.forms and ("labels" not in offer.needs or "classes" in offer.labels)
 ]
 HIDDEN = {"hint": "mlp", "rkd": "mlp", "sp": "mlp", "crd": "mlp", "attention": "cnn"}  # by a model with such layers
 MODELS = [name for name in registry().names("models") if SETTINGS.get(name, {}) is not None]
