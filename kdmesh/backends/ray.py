@@ -74,6 +74,7 @@ class RayBackend(Backend):
         self._bundles: list[tuple[Need, PlacementGroup, int]] = []  # reserved, and nothing runs there
         self._taken: dict[Any, tuple[Need, PlacementGroup, int]] = {}  # by actor
         self._owned = False
+        self._carried: dict[str, Any] = {}  # the plugins that the workers were started with
         self._mark = new_mark()
         self._guard: Popen[bytes] | None = None
         self._folder: str | None = None
@@ -94,6 +95,9 @@ class RayBackend(Backend):
             start_ray(self.address, cpus=cpus, folder=self._folder)
         self.lost()  # an actor may have died since the run before
         _fits(needs)
+        if (plugins := carried()) != self._carried:
+            self._end_workers()  # they know no plugin file that was added since
+            self._carried = plugins
         self._reserve(needs)
         send_along(config.modules.values())
         idle = {need: list(workers) for need, workers in self._workers.items()}
@@ -169,7 +173,7 @@ class RayBackend(Backend):
         options |= {"max_restarts": 0, "max_task_retries": 0}
         options["enable_task_events"] = False  # the control store would keep one of every call, for a dashboard
         paths = [path or os.getcwd() for path in sys.path]
-        actor = ray.remote(worker.Worker).options(**options).remote(paths, carried())
+        actor = ray.remote(worker.Worker).options(**options).remote(paths, self._carried)
         self._workers[need].append(actor)
         if bundle is not None:
             self._taken[actor] = bundle
@@ -279,6 +283,14 @@ class RayBackend(Backend):
         except RayError:
             return False
         return True
+
+    def _end_workers(self) -> None:
+        """End every actor, and give back what was reserved for them."""
+        workers = [actor for group in self._workers.values() for actor in group]
+        self._workers.clear()
+        for actor in workers:
+            ray.kill(actor)
+        self._release()
 
     def close(self) -> None:
         """Shut down the Ray that was started here, or leave the cluster; on a Ray found running only the actors end."""

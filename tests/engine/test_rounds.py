@@ -92,7 +92,7 @@ def test_owners_of_unequal_shards_visit_their_own_samples_evenly(mesh: Any, open
         def noting(*args: Any, _name: str = name, _cut: Any = cut) -> Any:
             batch = _cut(*args)
             if _name in host._lessons["a"].inputs.ends and host._lessons["a"].plan.name == "own":
-                seen[_name] += batch.ids.tolist()
+                seen[_name] += batch.at.tolist()
             return batch
 
         shard.batch = noting

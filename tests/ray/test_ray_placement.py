@@ -88,7 +88,7 @@ NODES = """
 import sys
 import ray
 from ray.cluster_utils import Cluster
-from kdmesh.hosts.state import Blueprint
+from kdmesh.hosts.state import HostConfig
 from kdmesh.hosts.source import Source
 from kdmesh.backends import make_backend
 from kdmesh.engine.check import examine
@@ -105,7 +105,7 @@ try:
     room = backend.room()
     print("room", room.cpus, room.node_cpus)
     plan = make_plan(parse({**mesh, "placement": "spread"}), registry())
-    backend.open(Blueprint(plan, {}, examine(plan).shapes), Source())
+    backend.open(HostConfig(plan, {}, examine(plan).shapes), Source())
     where = [actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
              for actor in backend._hosts.values()]
     print("nodes", len(set(ray.get(where))))
@@ -115,7 +115,7 @@ try:
     for threads, placement in ((2, "together"), (2, "spread")):
         plan = make_plan(parse({**mesh, "placement": placement, "train": {"threads": threads}}), registry())
         try:
-            backend.open(Blueprint(plan, {}, {}), Source())
+            backend.open(HostConfig(plan, {}, {}), Source())
         except MeshError as error:
             print("refused", error.what)
 finally:
