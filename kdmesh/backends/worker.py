@@ -80,7 +80,7 @@ class Worker:
         return envelope.result(made) if results == 1 else tuple(map(envelope.result, made))
 
     def call(self, ticket: tuple[int, int], method: str, *args: Any) -> Any:
-        """Call a method of the host, if this is its next call: see `ticket.py`."""
+        """Call a method of the host, if this is its next call: see `sequence.py`."""
         with self.gate.admit(ticket):
             return getattr(self.host, method)(*args)
 

@@ -1,11 +1,14 @@
 """The seam around a set of weights: whatever reads, moves or writes them asks this, wherever they are.
 
 :class:`kdmesh.hosts.local_weights.LocalWeights`, the only form now, has them in the host's own process. Weights that
-are spread over several processes are to be other forms, made in ``building.weights``; nothing else would change:
+are spread over several processes are to be other forms, made in ``build.weights``:
 
 - data parallel (DDP): ``start`` wraps the module, ``backward`` reduces gradients, all ranks hold the whole state;
 - sharded (FSDP2): ``start`` shards the module in place, ``step`` clips by the norm over all shards, ``state`` and
   ``whole`` gather, ``load`` and ``resume`` scatter, ``sha256`` is that of the gathered state.
+
+One thing beside the form is open: weights between which gradients pass are updated together, from one ``backward`` of
+the first (``update.py``). Spread ones must not be, and nothing refuses that yet.
 
 A forward is a call of ``module``, so that layers can be hooked; hooks and buffers are the form's own business beyond.
 `tests/hosts/test_weights_seam.py` trains meshes with a form whose module computes in another process.
