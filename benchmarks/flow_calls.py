@@ -1,4 +1,4 @@
-"""What a step and a crossing cost beside the computing: small peers apart, and segments that do nothing."""
+"""What a step and a crossing cost beside the computing: small peers apart, and fragments that do nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def costs(inline: Session, ray: Session, runs: int, scale: float) -> Iterator[tu
     found = flow.interleaved(ways, runs)
     step = {name: statistics.median(times) / steps * 1000 for name, times in found.items()}
     yield "a step of two small MLPs that teach each other, inline", step["each other, inline"]
-    yield "the same apart: two segments and two crossings a step, side by side", step["each other, apart"]
+    yield "the same apart: two fragments and two crossings a step, side by side", step["each other, apart"]
     half = step["each other, inline"] / 2
     yield "a step costs so much more apart, over the half of it that a host computes", step["each other, apart"] - half
     yield "a step of a small teacher and a student, inline", step["one way, inline"]
@@ -45,7 +45,7 @@ def costs(inline: Session, ray: Session, runs: int, scale: float) -> Iterator[tu
 
 
 def empty(ray: Session, mesh: dict, data: Any, calls: int, runs: int) -> Iterator[tuple[str, float]]:
-    """Calls of `run` with a segment that has no ops, on two hosts."""
+    """Calls of `run` with a fragment that has no ops, on two hosts."""
     plan = make_plan(flow.placed(mesh, "spread"), registry())
     found = examine(plan, None, data)
     backend, (stage,) = ray.backend, plan.stages
@@ -67,11 +67,11 @@ def empty(ray: Session, mesh: dict, data: Any, calls: int, runs: int) -> Iterato
             bundle, report = idle(backend, hosts[number % 2], stage.name, *([] if bundle is None else [bundle]))
         backend.get([report])
         chain.append((time.perf_counter() - start) / calls)
-    yield "an empty segment, submitted by the driver", statistics.median(submit[1:]) * 1000
-    yield "an empty segment that waits for nobody, done, both hosts at work", statistics.median(alone[1:]) * 1000
-    yield "an empty segment that waits for one on the other host: a crossing", statistics.median(chain[1:]) * 1000
+    yield "an empty fragment, submitted by the driver", statistics.median(submit[1:]) * 1000
+    yield "an empty fragment that waits for nobody, done, both hosts at work", statistics.median(alone[1:]) * 1000
+    yield "an empty fragment that waits for one on the other host: a crossing", statistics.median(chain[1:]) * 1000
 
 
 def idle(backend: Any, host: str, stage: str, *needs: Any) -> Any:
-    """Submit a segment without ops."""
+    """Submit a fragment without ops."""
     return backend.call(host, "run", Fragment(host, stage, 0), *needs, results=2)

@@ -58,13 +58,13 @@ def live(kind: str, work: Work, hosts: int, costs: Costs, count: int) -> Generat
 
 
 def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
-    """A round: a lesson of their own, a publication to every host, the digest, a checkpoint. It ends with a mark.
+    """A round: a phase of their own, a publication to every host, the digest, a checkpoint. It ends with a mark.
 
     A checkpoint holds what every host heard of all others, and the driver sums it. From one phase to the next, the
     driver turns.
     """
     turn = "turn", work.alone["turn"] + work.more_of("turn", hosts)
-    yield from lesson("own", work, hosts, costs, steps, 0)
+    yield from phase("own", work, hosts, costs, steps, 0)
     yield turn
     spoken, size = Group(), steps * SENDS
     yield from [Call(host, work.of("publish", host, 1), done=spoken) for host in range(hosts)]
@@ -78,7 +78,7 @@ def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
     yield judged
     yield [judged]
     yield turn
-    yield from lesson("digest", work, hosts, costs, steps, 2)
+    yield from phase("digest", work, hosts, costs, steps, 2)
     yield turn
     saved = [Call(host, work.of("save", host, 3), combine=work.more_of("save", hosts)) for host in range(hosts)]
     yield from saved
@@ -87,8 +87,8 @@ def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
     yield None
 
 
-def lesson(key: str, work: Work, hosts: int, costs: Costs, steps: int, turn: int) -> Generator:
-    """A lesson in which nothing crosses, in windows."""
+def phase(key: str, work: Work, hosts: int, costs: Costs, steps: int, turn: int) -> Generator:
+    """A phase in which nothing crosses, in windows."""
     begun = [Call(host, work.alone["begin"]) for host in range(hosts)]
     yield from begun
     yield begun

@@ -21,9 +21,9 @@ def cuts(repeats: int) -> tuple[float, float]:
     for mesh, ops, edges in ((flow.taught(23, 16), 26, 23), (flow.peers(24, 16), 48, 24 * 23)):
         plan = make_plan(flow.placed(mesh, "spread"), registry())
         stage = plan.stages[0]
-        lesson = main(plan, stage.name)
+        phase = main(plan, stage.name)
         taken = statistics.median(
-            clocked(lambda plan=plan, name=stage.name, lesson=lesson: cut(plan, name, lesson, 0, 16))
+            clocked(lambda plan=plan, name=stage.name, phase=phase: cut(plan, name, phase, 0, 16))
             for _ in range(repeats)
         )
         found.append((ops, edges, taken / 16))
@@ -33,9 +33,9 @@ def cuts(repeats: int) -> tuple[float, float]:
 
 
 def main(plan: Plan, stage: str | None = None) -> Any:
-    """The only lesson of a plan's stage."""
-    (lesson,) = (plan.stage(stage) if stage else plan.stages[0]).lessons.values()
-    return lesson
+    """The only phase of a plan's stage."""
+    (phase,) = (plan.stage(stage) if stage else plan.stages[0]).phases.values()
+    return phase
 
 
 def clocked(work: Callable[[], Any]) -> float:

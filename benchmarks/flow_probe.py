@@ -49,7 +49,7 @@ class Probe:
     def run(self, sent: bytes, *arrived: Any) -> tuple[Any, Any]:
         """Compute for so many seconds, and give a value of so many bytes; what is large is unpacked.
 
-        What is small is unpacked by a segment itself, whose time is measured with it.
+        What is small is unpacked by a fragment itself, whose time is measured with it.
         """
         _, _, (_, size, seconds, *imports), _ = envelope.opened(sent, arrived)
         for bundle in imports if size > envelope.SMALL else ():
@@ -77,11 +77,11 @@ class Actors:
         self.get, self.kill, self.handle, make = ray.get, ray.kill, ray.ObjectRef, ray.remote(Probe)
         self.actors = [make.options(num_cpus=1).remote(sys.path) for _ in range(4)]
         plan = make_plan(flow.placed(flow.pair(16, flow.MLP), "spread"), registry())
-        self.segment = cut(plan, plan.stages[0].name, main(plan), 0, 16)[0]
+        self.fragment = cut(plan, plan.stages[0].name, main(plan), 0, 16)[0]
 
     def call(self, number: int, size: int, *needs: Any, seconds: float = 0.0) -> list[Any]:
         """Submit a call to one of them, in turn."""
-        sent, handles = envelope.call((1, 1), "run", [self.segment, size, seconds, *needs], 2, self.handle)
+        sent, handles = envelope.call((1, 1), "run", [self.fragment, size, seconds, *needs], 2, self.handle)
         return self.actors[number].run.options(num_returns=2).remote(sent, *handles)
 
     def spent(self, work: Any) -> list[float]:

@@ -28,7 +28,7 @@ HOSTS = 2, 3, 4
 STRATEGIES = "ensemble", "mutual", "rounds"
 KINDS = {"cnn": flow.CNN, "mlp": flow.MLP}
 WINDOWS = {"cnn": 3, "mlp": 20}
-BATCH, ROUND = 16, 32  # samples; steps of a lesson of a round
+BATCH, ROUND = 16, 32  # samples; steps of a phase of a round
 ROUNDS = {"cnn": 3, "mlp": 5}  # old checkpoints are removed from the second round on
 COMPUTES = "main", "first", "between", "last", "own", "digest", "publish"  # forwards and updates
 REST = 0.002  # seconds that a host waits before a call, here as on Ray: its caches are cold then
@@ -41,7 +41,7 @@ class Timed(InlineBackend):
     def __init__(self) -> None:
         super().__init__()
         self.taken: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._lesson, self._since, self._inside, self._called = "", 0.0, 0.0, [""]
+        self._phase, self._since, self._inside, self._called = "", 0.0, 0.0, [""]
 
     def call(self, host: str, method: str, *args: Any, results: int = 1) -> Any:
         """Run the call."""
@@ -57,7 +57,7 @@ class Timed(InlineBackend):
 
     def get(self, handles: Sequence[Any]) -> list[Any]:
         """Note what the driver did since the last time: after a checkpoint's parts, it completes it; where it submits
-        segments it has cut a window, which is measured elsewhere.
+        fragments it has cut a window, which is measured elsewhere.
         """
         before, *called = self._called
         if called and "run" not in called:
@@ -67,17 +67,17 @@ class Timed(InlineBackend):
         return super().get(handles)
 
     def _what(self, method: str, args: tuple[Any, ...]) -> str:
-        """A call in a word. Of segments: a window of a lesson in which nothing comes, by the lesson's name; the first
+        """A call in a word. Of fragments: a window of a phase in which nothing comes, by the phase's name; the first
         forward of a window; what stands between two exchanges; what comes after the last one.
         """
         if method == "begin":
-            self._lesson = args[1]
+            self._phase = args[1]
         if method != "run":
             return method
-        segment, *imports = args
+        fragment, *imports = args
         if imports:
-            return "between" if segment.exports else "last"
-        return self._lesson if segment.steps[0][0] in segment.complete else "first"
+            return "between" if fragment.exports else "last"
+        return self._phase if fragment.steps[0][0] in fragment.complete else "first"
 
 
 def drawn(kind: str, family: str, hosts: int) -> dict:

@@ -159,7 +159,7 @@ def same_calls() -> str:
     for draw, mesh, hosts in ((ensemble, flow.taught(3, BATCH), 4), (mutual, flow.peers(4, BATCH), 4)):
         plan = make_plan(flow.placed(mesh, "spread"), registry())
         names = list(plan.hosts)
-        (stage,) = (stage for stage in plan.stages if stage.lessons)
+        (stage,) = (stage for stage in plan.stages if stage.phases)
         found = [(names.index(s.host), len(s.needs)) for s in cut(plan, stage.name, only(plan, stage.name), 0, 16)]
         if sorted(found) != sorted(shape(draw(Work(defaultdict(float), {}), hosts))):
             return f"MISS: the calls of {draw.__name__} are not the engine's"

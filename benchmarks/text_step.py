@@ -218,8 +218,8 @@ class Mesh:
 
     def __call__(self, first: int, last: int) -> list[float]:
         """Some steps; returns each learner's mean loss."""
-        (segment,) = whole(self.host.name, self.stage, first, last)
-        losses = self.host.run(segment)[1].losses
+        (fragment,) = whole(self.host.name, self.stage, first, last)
+        losses = self.host.run(fragment)[1].losses
         return [losses[name] for name in self.learners]
 
     def hand(self, case: Case) -> Hand:

@@ -198,7 +198,7 @@ class Mesh:
         ``seeds``: how many, from the mesh's seed on (1). ``controls``: train each student also alone, and by the best
         teacher only (False). ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution.
         ``resume``: the folder of this mesh's interrupted run, which goes on as it was begun; ``from_start``: also where
-        no checkpoint of a stage is sound. ``checkpoint_seconds``: age at which a checkpoint is written within a lesson.
+        no checkpoint of a stage is sound. ``checkpoint_seconds``: age at which a checkpoint is written within a phase.
         ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never. Raises RunFailed, once
         all others are made, where a seed or a control failed. Notes, as of a model at chance, are printed to stderr;
         they stand in the result's ``summary["notes"]`` too.

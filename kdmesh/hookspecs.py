@@ -200,7 +200,7 @@ def kdmesh_run_started(run: RunInfo) -> None:
 
 @hookspec
 def kdmesh_stage_started(run: RunInfo, stage: str) -> None:
-    """Observe a stage, by its name, as its first lesson begins.
+    """Observe a stage, by its name, as its first phase begins.
 
     Example::
 

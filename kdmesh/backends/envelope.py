@@ -1,7 +1,7 @@
 """Calls and results as bytes: one small pickle each, in place of several objects that Ray serialises one by one.
 
 Ray takes bytes as they are. Anything else goes through its Python serialiser, argument by argument, which takes longer
-than the call itself: a call with its ticket, method and segment was measured to take the driver 250 µs of CPU time so
+than the call itself: a call with its ticket, method and fragment was measured to take the driver 250 µs of CPU time so
 and 140 µs as bytes, and its host 520 and 360. Large arrays stay objects: Ray shares these between processes without a
 copy.
 """

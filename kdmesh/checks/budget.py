@@ -1,4 +1,4 @@
-"""How long things last: steps of a lesson, updates of weights, and where a stretch must end."""
+"""How long things last: steps of a phase, updates of weights, and where a chunk of steps must end."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def epoch_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
-    """Steps in an epoch of a lesson for each of the weights it teaches: of their own shard, if the stream is sharded.
+    """Steps in an epoch of a phase for each of the weights it teaches: of their own shard, if the stream is sharded.
 
-    The lesson's first stream defines the epoch.
+    The phase's first stream defines the epoch.
     """
-    lesson = stage.lessons[line.key]
-    stream = lesson.streams[0]
+    phase = stage.phases[line.key]
+    stream = phase.streams[0]
     steps: dict[str, int] = {}
-    for edge in lesson.edges:
+    for edge in phase.edges:
         owner, train = plan.owner[edge.target], plan.train(edge.target)
         if edge.as_ == "target" and owner in plan.trainable:
             shards = found.streams[stream].shards
@@ -29,7 +29,7 @@ def epoch_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[s
     return steps
 
 
-def lesson_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
+def phase_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
     """The budget in steps of each of the weights that a line teaches."""
     out = {}
     for owner, steps in epoch_steps(plan, found, stage, line).items():
@@ -44,7 +44,7 @@ def lesson_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[
 
 
 def planned_updates(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
-    """Optimiser updates of each of a stage's weights over the whole program; a lesson's last one may be partial.
+    """Optimiser updates of each of a stage's weights over the whole program; a phase's last one may be partial.
 
     A trained consensus is updated with those who read it.
     """
@@ -54,7 +54,7 @@ def planned_updates(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
             if isinstance(line, Repeat):
                 walk(line.body, times * line.times)
             elif isinstance(line, Train):
-                steps = lesson_steps(plan, found, stage, line)
+                steps = phase_steps(plan, found, stage, line)
                 updates = {owner: -(-count // plan.train(owner).accumulate) for owner, count in steps.items()}
                 for name in (name for name in stage.weights if name in plan.consensus):
                     readers = (plan.owner.get(edge.target, "") for edge in plan.consensus[name].readers)
@@ -78,7 +78,7 @@ def whole_epochs(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
         for line in lines:
             if isinstance(line, Repeat):
                 walk(line.body)
-            elif isinstance(line, Train) and (steps := lesson_steps(plan, found, stage, line)):
+            elif isinstance(line, Train) and (steps := phase_steps(plan, found, stage, line)):
                 epoch = max(epoch_steps(plan, found, stage, line).values())
                 for owner in steps:
                     most[owner] = max(most.get(owner, 0), max(steps.values()) // epoch)
@@ -88,13 +88,13 @@ def whole_epochs(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:
 
 
 def stage_steps(plan: Plan, found: Checked, stage: Stage) -> int:
-    """Steps of a whole stage: in each lesson the longest budget counts. For progress and its ETA."""
+    """Steps of a whole stage: in each phase the longest budget counts. For progress and its ETA."""
 
     def walk(lines: list[Train | Publish | Repeat]) -> int:
         return sum(
             walk(line.body) * line.times
             if isinstance(line, Repeat)
-            else max(lesson_steps(plan, found, stage, line).values(), default=0)
+            else max(phase_steps(plan, found, stage, line).values(), default=0)
             if isinstance(line, Train)
             else 0
             for line in lines

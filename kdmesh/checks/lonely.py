@@ -83,7 +83,7 @@ def _forwards(plan: Plan, agent: str) -> Iterator[str]:
     ema = plan.spec.agents[owner].ema or spec.ema
     usual = "train" if owner in plan.trainable and (ema is None or ema.mode == "train") else "eval"
     for stage in plan.stages:
-        for lesson in stage.lessons.values():
-            for op in lesson.ops:
+        for phase in stage.phases.values():
+            for op in phase.ops:
                 if op.kind in ("f", "f+") and op.node == agent and (op.mode or usual) == "train":
                     yield op.stream

@@ -152,8 +152,8 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
     lines: dict[tuple[str, str], str] = {}
     for edge in plan.edges:
         width = found.widths.get(edge.source, 0)  # 0: of a model that does more to its logits than to project
-        few = found.numbers.get((edge.source, edge.what))
-        if plan.task.outputs != "vocabulary" or edge.source not in plan.spec.agents or (edge.what and few is None):
+        few = found.numbers.get((edge.source, edge.output))
+        if plan.task.outputs != "vocabulary" or edge.source not in plan.spec.agents or (edge.output and few is None):
             continue
         kinds = found.shapes[edge.source, ""][0]
         rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
@@ -162,8 +162,8 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
         apart, whole = size * width + kinds * width, size * kinds
         when = "a step" if edge.live else f"each publication ({edge.refresh})"
         if few is not None:
-            lines[edge.source, edge.stream + edge.what] = (
-                f"{edge.source} sends {edge.what}: {size:,} tokens {when}, {size * few:,} numbers in place of "
+            lines[edge.source, edge.stream + edge.output] = (
+                f"{edge.source} sends {edge.output}: {size:,} tokens {when}, {size * few:,} numbers in place of "
                 + (f"{apart:,} (hidden rows and the layer that maps them) or " if width else "")
                 + f"{whole:,} (logits)"
             )

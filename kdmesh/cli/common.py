@@ -60,7 +60,7 @@ def add_backend(command: argparse.ArgumentParser, default: str) -> None:
         metavar="S",
         type=seconds,
         default=60.0,
-        help="age at which a checkpoint is written within a lesson (default: %(default)g)",
+        help="age in seconds at which a checkpoint is written during training (default: %(default)g)",
     )
     command.add_argument(
         "--progress-timeout",

@@ -1,1 +1,1 @@
-"""The engine: stages, programs, stretches, and what is written of them."""
+"""The engine: stages, programs, chunks of steps, and what is written of them."""

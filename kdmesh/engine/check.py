@@ -143,8 +143,8 @@ def _streams(plan: Plan, found: Checked) -> None:
             )
     small: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     for stage in plan.stages:
-        for lesson in stage.lessons.values():
-            for edge in lesson.edges:
+        for phase in stage.phases.values():
+            for edge in phase.edges:
                 size, batch = found.size(edge.stream, edge.target), plan.train(edge.target).batch_size
                 own = plan.spec.streams.get(edge.stream)
                 if batch > size and (own is None or own.generated_by is None):
@@ -156,7 +156,7 @@ def _streams(plan: Plan, found: Checked) -> None:
 
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
-    taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.made is not None}
+    taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.derived is not None}
     known: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
     gives: dict[str, Given] = {}
@@ -234,11 +234,11 @@ def _complaints(
 def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch.Tensor, found: Checked) -> None:
     """Make each signal that an agent sends and does not simply have, of two samples, and note its shape."""
     for edge in plan.edges:
-        if edge.source == agent and edge.made is not None:
-            offer = registry().find("signals", edge.made.name)
+        if edge.source == agent and edge.derived is not None:
+            offer = registry().find("signals", edge.derived.name)
             value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
             try:
-                make = offer.make(edge.made.config)
+                make = offer.make(edge.derived.config)
                 value = value if offer.lazy else _numbers(dense(value))
                 if not edge.detach and (offer.lazy or not _differentiable(make, value)):
                     raise MeshError(
@@ -249,9 +249,9 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                 rows = len(value)
                 value = make(value if offer.lazy else value.clone())
                 guard.refuse_signal(value, rows, None)
-                found.shapes[agent, edge.what] = value.shape[1:]
+                found.shapes[agent, edge.output] = value.shape[1:]
                 if isinstance(value, Lazy):
-                    found.numbers[agent, edge.what] = sum(part[:1].numel() for part in leaves(value))
+                    found.numbers[agent, edge.output] = sum(part[:1].numel() for part in leaves(value))
             except MeshError as error:
                 error.where = error.where or f"{edge.where}.signal"
                 raise

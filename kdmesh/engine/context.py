@@ -46,7 +46,7 @@ class RunContext:
     """One seed of one mesh on one backend.
 
     ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
-    two stretches. To set ``pausing`` asks every stage to write a checkpoint and stand still.
+    two chunks of steps. To set ``pausing`` asks every stage to write a checkpoint and stand still.
     """
 
     plan: Plan
@@ -59,7 +59,7 @@ class RunContext:
 
     def __post_init__(self) -> None:
         self.seed = self.plan.spec.seed
-        self.supply = Publisher(self.plan, self.backend)
+        self.publisher = Publisher(self.plan, self.backend)
         self.roles = roles(self.plan)
         self.host_of = self.plan.host_of
         self.pausing = False
@@ -76,7 +76,7 @@ class RunContext:
     def hosts(self, stage: Stage) -> list[str]:
         """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
         own = [self.host_of[agent] for agent in stage.agents if agent in self.host_of]
-        working = [homes(self.plan, lesson).values() for lesson in stage.lessons.values()]
+        working = [homes(self.plan, phase).values() for phase in stage.phases.values()]
         return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
 
     def saved(self, agent: str) -> int:
@@ -106,8 +106,8 @@ class RunContext:
 
     def evaluate_consensus(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
         """Measure a consensus on a stream, computed from fresh publications of all its sources."""
-        said = {source: whats for source, whats in sources(self.plan, name).items() if source in self.host_of}
-        handles = [self.supply.publication(source, stream, whats) for source, whats in said.items()]
+        said = {source: outputs for source, outputs in sources(self.plan, name).items() if source in self.host_of}
+        handles = [self.publisher.publication(source, stream, outputs) for source, outputs in said.items()]
         (found,) = yield [
             self.backend.call(self.plan.evaluator(name), "evaluate_consensus", name, stream, [], *handles)
         ]

@@ -49,12 +49,12 @@ def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
     for stage in left:
         if trains := [agent for agent in agents if agent in stage.agents]:
             return f"{trains[0]} still trains"
-        for lesson in stage.lessons.values():
-            if writes := [op for op in lesson.ops if op.kind == "gen" and op.node in agents]:
+        for phase in stage.phases.values():
+            if writes := [op for op in phase.ops if op.kind == "gen" and op.node in agents]:
                 return f"{writes[0].node} writes stream {writes[0].stream!r}"
             heard: dict[str, set[str]] = defaultdict(set)
             lost: dict[str, Edge] = {}
-            for edge in closure(lesson.edges, plan.consensus):
+            for edge in closure(phase.edges, plan.consensus):
                 heard[edge.target].update({edge.source} - gone if edge.as_ == "target" else ())
                 if edge.source in gone:
                     lost[edge.target] = edge

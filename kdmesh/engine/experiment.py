@@ -108,7 +108,7 @@ class Experiment:
 
     def _attempt(self, part: str, make: Callable[[], Any]) -> Any:
         """Make a part. None where it failed, and the others may not: where there are any, and hosts and disk work."""
-        if self.stopping.asked:  # in the part before, which had no stretch left to pause after
+        if self.stopping.asked:  # in the part before, which had no steps left to pause after
             raise KeyboardInterrupt
         try:
             return make()

@@ -1,4 +1,4 @@
-"""A stage as its lessons and rounds know it: where it stands, and what it does between two stretches."""
+"""A stage as its phases and rounds know it: where it stands, and what it does between two chunks of steps."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class StageHome:
         """Whether it is time to write: the run is asked to pause, or the last checkpoint is old."""
         return self.run.pausing or time.monotonic() - self.written > self.run.checkpoint_seconds
 
-    def breathe(self) -> Generator[list[Any], Any, None]:
-        """Between two stretches: write a checkpoint where it is time; Paused where the run is asked to pause."""
+    def checkpoint_if_due(self) -> Generator[list[Any], Any, None]:
+        """Between two chunks of steps: write a checkpoint if one is due; raise Paused if the run is asked to pause."""
         if self.due:
             yield from self.checkpoint()
             if self.run.pausing:

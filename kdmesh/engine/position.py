@@ -1,4 +1,4 @@
-"""Where a stage stands: numbers from the program's lines down to the step of a lesson."""
+"""Where a stage stands: numbers from the program's lines down to the step of a phase."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Subscription:
-    """What readers keep of one source: on which stream, what (see `Edge.what`), and the hosts that read it."""
+    """What readers keep of one source: on which stream, what (see `Edge.output`), and the hosts that read it."""
 
     source: str
     stream: str
     stale: str
     refresh: str
-    whats: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
     consensus: set[str] = field(default_factory=set)
 
@@ -41,27 +41,27 @@ class Publisher:
         self._counted: dict[tuple[str, str], set[str]] = {}  # as `_final`, also before the run was taken up again
         self._final: dict[tuple[str, str], set[str]] = {}  # what `latest` holds of a source that has finished
         self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, what, host) of those
-        self._outlets = {stage.name: self._find(stage) for stage in plan.stages}
+        self._subscriptions = {stage.name: self._find(stage) for stage in plan.stages}
 
-    def outlets(self, stage: Stage) -> list[Subscription]:
+    def subscriptions(self, stage: Stage) -> list[Subscription]:
         """What a stage's readers keep."""
-        return self._outlets[stage.name]
+        return self._subscriptions[stage.name]
 
     def _find(self, stage: Stage) -> list[Subscription]:
         found: dict[tuple[str, str, str, str], Subscription] = {}
-        edges: dict[int, Edge] = {edge.id: edge for lesson in stage.lessons.values() for edge in lesson.edges}
+        edges: dict[int, Edge] = {edge.id: edge for phase in stage.phases.values() for edge in phase.edges}
         for edge in edges.values():
             for stored, through in behind(edge, self.plan.consensus) if edge.target in self.host_of else ():
                 if stored.live or stored.source not in self.host_of:
                     continue
                 key = (stored.source, self.base(stored.stream), str(stored.stale), str(stored.refresh))
-                outlet = found.setdefault(key, Subscription(*key))
+                subscription = found.setdefault(key, Subscription(*key))
                 host = self.host_of[edge.target]
-                if host not in outlet.hosts:
-                    outlet.hosts.append(host)
-                if stored.what not in outlet.whats:
-                    outlet.whats.append(stored.what)
-                outlet.consensus.update(through)
+                if host not in subscription.hosts:
+                    subscription.hosts.append(host)
+                if stored.output not in subscription.outputs:
+                    subscription.outputs.append(stored.output)
+                subscription.consensus.update(through)
         return list(found.values())
 
     def base(self, stream: str) -> str:
@@ -76,12 +76,12 @@ class Publisher:
 
     def remember(self, stage: Stage) -> None:
         """After a checkpoint was read: what :meth:`once` made for the stage is not made for the first time again."""
-        for outlet in self._before(stage):
-            if outlet.stale == "publish":
-                self._first((outlet.source, outlet.stream), set(outlet.whats))
+        for subscription in self._before(stage):
+            if subscription.stale == "publish":
+                self._first((subscription.source, subscription.stream), set(subscription.outputs))
 
     def _before(self, stage: Stage) -> list[Subscription]:
-        return [o for o in self.outlets(stage) if o.refresh == "once" or o.source not in stage.agents]
+        return [o for o in self.subscriptions(stage) if o.refresh == "once" or o.source not in stage.agents]
 
     def _first(self, key: tuple[str, str], wanted: set[str]) -> bool:
         if wanted <= self._counted.get(key, set()):
@@ -91,64 +91,73 @@ class Publisher:
 
     def due(self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None) -> list[Any]:
         """At the end of a period: publish the stage's own sources with this refresh again."""
-        own = [o for o in self.outlets(stage) if o.refresh == refresh and o.source in stage.agents]
+        own = [o for o in self.subscriptions(stage) if o.refresh == refresh and o.source in stage.agents]
         named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
         return self._send(named, again=True, stage=stage.name)
 
     def published_of(self, stage: Stage) -> list[tuple[str, str]]:
         """What of a stage's outlets was published so far: (agent, stream)."""
-        keys = dict.fromkeys((outlet.source, outlet.stream) for outlet in self.outlets(stage))
+        keys = dict.fromkeys((subscription.source, subscription.stream) for subscription in self.subscriptions(stage))
         return [key for key in keys if key in self.published]
 
     def recall(self, stage: Stage, published: list[Any]) -> None:
         """After a checkpoint was read: the last publications of the stage's own sources, from who reads them."""
-        for outlet in self.outlets(stage):
-            known = [outlet.source, outlet.stream] in published
-            if known and outlet.stale == "publish" and outlet.source in stage.agents:
-                about = (outlet.source, outlet.stream, tuple(outlet.whats))
-                self.latest[outlet.source, outlet.stream] = self.backend.call(outlet.hosts[0], "recall", *about)
+        for subscription in self.subscriptions(stage):
+            known = [subscription.source, subscription.stream] in published
+            if known and subscription.stale == "publish" and subscription.source in stage.agents:
+                about = (subscription.source, subscription.stream, tuple(subscription.outputs))
+                self.latest[subscription.source, subscription.stream] = self.backend.call(
+                    subscription.hosts[0], "recall", *about
+                )
 
-    def publication(self, agent: str, stream: str, whats: Iterable[str]) -> Any:
+    def publication(self, agent: str, stream: str, outputs: Iterable[str]) -> Any:
         """A handle of what an agent says on a stream as it is now, for measuring."""
-        return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(whats), True)
+        return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(outputs), True)
 
-    def _send(self, outlets: list[Subscription], again: bool, stage: str = "") -> list[Any]:
+    def _send(self, subscriptions: list[Subscription], again: bool, stage: str = "") -> list[Any]:
         """All publish, and then all read: a host that waits for another's publication would not make its own."""
         call, handles = self.backend.call, []
         mail: dict[str, list[Any]] = {}  # by host
-        for outlet, (hosts, made) in [(outlet, self._made(outlet, again, stage)) for outlet in outlets]:
-            if outlet.stale == "snapshot":
-                handles += [call(host, "take_snapshot", outlet.source, *made) for host in hosts]
+        for subscription, (hosts, made) in [
+            (subscription, self._made(subscription, again, stage)) for subscription in subscriptions
+        ]:
+            if subscription.stale == "snapshot":
+                handles += [call(host, "take_snapshot", subscription.source, *made) for host in hosts]
                 continue
-            if outlet.stale == "recorded":
+            if subscription.stale == "recorded":
                 handles += made
             for host in hosts:
                 mail.setdefault(host, []).extend(made)
         return handles + [call(host, "receive", *parts) for host, parts in mail.items()]
 
-    def _made(self, outlet: Subscription, again: bool, stage: str) -> tuple[list[str], list[Any]]:
+    def _made(self, subscription: Subscription, again: bool, stage: str) -> tuple[list[str], list[Any]]:
         """The hosts that lack what is published, and its handles."""
-        home, call = self.host_of[outlet.source], self.backend.call
-        own = self.plan.spec.streams.get(outlet.stream)
-        if own is not None and own.private and outlet.hosts != [home]:
-            raise RunFailed(f"signals made on the private stream {outlet.stream!r} would leave {home}")
-        if outlet.stale == "snapshot":
-            return outlet.hosts, [call(home, "export_state", outlet.source)]
-        if outlet.stale == "recorded":
-            away = [host for host in outlet.hosts if host != home]
-            return away, [call(home, "commit", outlet.source, outlet.stream, what) for what in outlet.whats]
-        key, wanted = (outlet.source, outlet.stream), set(outlet.whats)
+        home, call = self.host_of[subscription.source], self.backend.call
+        own = self.plan.spec.streams.get(subscription.stream)
+        if own is not None and own.private and subscription.hosts != [home]:
+            raise RunFailed(f"signals made on the private stream {subscription.stream!r} would leave {home}")
+        if subscription.stale == "snapshot":
+            return subscription.hosts, [call(home, "export_state", subscription.source)]
+        if subscription.stale == "recorded":
+            away = [host for host in subscription.hosts if host != home]
+            return away, [
+                call(home, "commit", subscription.source, subscription.stream, output)
+                for output in subscription.outputs
+            ]
+        key, wanted = (subscription.source, subscription.stream), set(subscription.outputs)
         if fresh := again or not wanted <= self._final.get(key, set()):
-            self.latest[key] = call(home, "publish", *key, tuple(outlet.whats), False, stage)
+            self.latest[key] = call(home, "publish", *key, tuple(subscription.outputs), False, stage)
             self.published.add(key)
             if not again and self._first(key, wanted):
                 self.first.append(key)
         if again:
-            return outlet.hosts, [self.latest[key]]
+            return subscription.hosts, [self.latest[key]]
         if fresh:
             self._final[key] = wanted
-        lacking = [host for host in outlet.hosts if any((*key, what, host) not in self._sent for what in wanted)]
-        self._sent.update((*key, what, host) for what in self._final[key] for host in lacking)
+        lacking = [
+            host for host in subscription.hosts if any((*key, output, host) not in self._sent for output in wanted)
+        ]
+        self._sent.update((*key, output, host) for output in self._final[key] for host in lacking)
         return lacking, [self.latest[key]]
 
 
@@ -157,5 +166,5 @@ def sources(plan: Plan, consensus: str) -> dict[str, dict[str, None]]:
     out: dict[str, dict[str, None]] = {}
     for into in plan.consensus[consensus].inputs:
         for edge, _ in behind(into, plan.consensus):
-            out.setdefault(edge.source, {})[edge.what] = None
+            out.setdefault(edge.source, {})[edge.output] = None
     return out

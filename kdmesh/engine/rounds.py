@@ -40,7 +40,7 @@ class Rounds:
             if to not in (None, name) or not set(agents) & set(members):
                 continue
             own = [source for source in members if source in self.stage.agents]
-            latest = self.run.supply.latest
+            latest = self.run.publisher.latest
             handles = [latest[source, node.stream] for source in members if (source, node.stream) in latest]
             host = self.run.plan.evaluator(name)
             (self.heard[name],) = yield [

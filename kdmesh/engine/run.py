@@ -124,7 +124,7 @@ class Run(RunContext):
     def _restore(self, steps: dict[str, int]) -> Generator[list[Any], Any, None]:
         """Take every stage back to its last sound checkpoint; the hosts are new."""
         assert self.checkpoints is not None
-        self.supply = Publisher(self.plan, self.backend)
+        self.publisher = Publisher(self.plan, self.backend)
         self.stages, self.records, self._done = {}, {}, set()
         for stage in self.plan.stages:
             hosts = self.hosts(stage)
@@ -134,8 +134,8 @@ class Run(RunContext):
                 continue
             state = self.checkpoints.state(folder)
             self._add(StageRun(self, stage, steps[stage.name], (folder, state)))
-            self.supply.published.update((source, stream) for source, stream in state["published"])
-            self.supply.remember(stage)
+            self.publisher.published.update((source, stream) for source, stream in state["published"])
+            self.publisher.remember(stage)
             self.odd.update((agent, stream, kind) for agent, stream, kind in state.get("odd", ()))
             if state["finished"]:
                 self._done.add(stage.name)

@@ -50,8 +50,8 @@ class StageRun(StageHome):
             assert run.checkpoints is not None
             part, folder = run.checkpoints.part, self.resume[0]
             yield [call(host, "load", stage.name, part(host, folder)) for host in self.hosts]
-        sent = run.supply.once(stage)
-        first = run.supply.first if self.resume is None else []
+        sent = run.publisher.once(stage)
+        first = run.publisher.first if self.resume is None else []
         yield from self.publish(sent)
         sizes = yield [run.call(agent, "passed", agent, stream) for agent, stream in first]
         for (agent, _), size in zip(first, sizes, strict=True):
@@ -59,7 +59,7 @@ class StageRun(StageHome):
         if self.resume is None:
             yield from self.checkpoint()
         else:
-            run.supply.recall(stage, self.resume[1]["published"])
+            run.publisher.recall(stage, self.resume[1]["published"])
         yield from self._lines(stage.program.body)
         yield [call(host, "end", stage.name) for host in self.hosts]
         yield from self.checkpoint(finished=True)
@@ -75,9 +75,9 @@ class StageRun(StageHome):
             self.position.at(index)
             line = lines[index]
             if isinstance(line, Train):
-                yield from self.teaching.lesson(line)
+                yield from self.teaching.phase(line)
             elif isinstance(line, Publish):
-                yield from self.publish(self.run.supply.due(self.stage, "round", line.agents, line.to))
+                yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to))
                 if self._rounds:
                     yield from self._rounds[-1].published(line.agents, line.to)
             else:
@@ -116,7 +116,7 @@ class StageRun(StageHome):
                 "teaching": self.teaching.state(),
                 "rounds": [rounds.state() for rounds in self._rounds],
                 **asdict(self.record),
-                "published": self.run.supply.published_of(self.stage),
+                "published": self.run.publisher.published_of(self.stage),
                 "odd": sorted(self.run.odd),
             }
             checkpoints.complete(self.stage.name, folder, checkpoints.collect(folder, files), state)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets the running stretch end and a checkpoint be written, the second ends at once."""
+"""Ctrl-C and SIGTERM: the first ends the run after the running steps and a checkpoint, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stopping:
     def __init__(self, finished: bool = False) -> None:
         self.finished = finished
         self.run: Run | None = None
-        self.asked = False  # a signal asked to pause, whether or not the run had still a stretch to pause after
+        self.asked = False  # a signal asked to pause, whether or not the run still had steps to pause after
 
     def __call__(self, number: int, _: Any) -> None:
         """Handle a signal."""
@@ -38,7 +38,9 @@ class Stopping:
         if self.run is None or self.run.pausing or self.run.folder is None:
             raise AtOnce
         self.run.pausing = self.asked = True
-        print("\nkdmesh: stopping after the running stretch; again: at once", file=sys.stderr, flush=True)
+        print(
+            "\nkdmesh: stopping after the steps now running; a second signal stops at once", file=sys.stderr, flush=True
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Run a lesson: cut it at every boundary, submit stretches, publish and evaluate where a period ends."""
+"""Run a phase: cut it at every boundary, submit chunks of steps, publish and evaluate where a period ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.checks.budget import epoch_steps, lesson_steps
+from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.contracts.events import Note, Progress
 from kdmesh.graph.fragments import cut, homes, whole
 from kdmesh.tasks import metric
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from kdmesh.engine.home import StageHome
     from kdmesh.engine.publisher import Subscription
     from kdmesh.graph.program import Train
-    from kdmesh.graph.steps import Lesson
+    from kdmesh.graph.steps import Phase
     from kdmesh.hosts.step import Report
 
 WINDOW = 16  # steps submitted together where hosts exchange live
 AHEAD = 2  # windows in flight: bounds memory and lets a teacher run ahead
-SECONDS = 0.5  # length of a stretch on one host, so that progress is seen and a signal is heeded
+SECONDS = 0.5  # length of a chunk on one host, so that progress is shown and a signal is obeyed
 
 
 class Teaching:
-    """Runs the lessons of one stage. Generators yield handles and are sent their values, so stages run side by side."""
+    """Runs the phases of one stage. Generators yield handles and are sent their values, so stages run side by side."""
 
     def __init__(self, home: StageHome, total: int, known: dict[str, Any] | None = None) -> None:
         """``known``: the :meth:`state` to go on from."""
@@ -34,8 +34,8 @@ class Teaching:
         self.plan, self.backend = self.run.plan, self.run.backend
         known = known or {}
         self.cursor: dict[str, int] = known.get("cursor", {})
-        self.visited = {(key, name): steps for key, name, steps in known.get("visited", ())}  # by lesson and weights
-        self.budget: dict[str, int] | None = known.get("budget")  # of the lesson under way, by weights
+        self.visited = {(key, name): steps for key, name, steps in known.get("visited", ())}  # by phase and weights
+        self.budget: dict[str, int] | None = known.get("budget")  # of the phase under way, by weights
         self.done: int = known.get("done", 0)
         self.stopped = set(known.get("stopped", ()))  # weights that early stopping ended
         self.stale_for: dict[str, int] = known.get("stale_for", {})
@@ -54,11 +54,11 @@ class Teaching:
             "losses": self.losses,
         }
 
-    def lesson(self, line: Train) -> Generator[list[Any], Any, None]:
+    def phase(self, line: Train) -> Generator[list[Any], Any, None]:
         """Train one line of the program."""
-        lesson = self.stage.lessons[line.key]
+        phase = self.stage.phases[line.key]
         if self.budget is None:
-            planned = lesson_steps(self.plan, self.run.checked, self.stage, line)
+            planned = phase_steps(self.plan, self.run.checked, self.stage, line)
             self.budget = {owner: steps for owner, steps in planned.items() if owner not in self.stopped}
         budget = self.budget
         total = max(budget.values(), default=0)
@@ -73,14 +73,14 @@ class Teaching:
             if now != active:
                 ends = {name: first + budget.get(name, total) for name in now}
                 shifts = {name: self.visited.get((line.key, name), 0) - first for name in budget}
-                yield self._begin(lesson, line.key, ends, first, shifts)
+                yield self._begin(phase, line.key, ends, first, shifts)
                 active = now
             end = min([until, *((offset // period + 1) * period for period in periods)])
-            yield from self._steps(lesson, first, first + offset, first + end)
+            yield from self._steps(phase, first, first + offset, first + end)
             offset = end
             yield from self._boundary(offset, epoch)
             self.home.position.at(offset)
-            yield from self.home.breathe()
+            yield from self.home.checkpoint_if_due()
         yield from self._close()
         self.home.position.leave()
         self.cursor[line.key] = first + total
@@ -104,52 +104,56 @@ class Teaching:
             follow |= more
         return frozenset(own | follow | {name for name in self.stage.weights if name in self.plan.consensus})
 
-    def _begin(self, lesson: Lesson, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> list[Any]:
-        hosts = {host for names in homes(self.plan, lesson).values() for host in names}
+    def _begin(self, phase: Phase, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> list[Any]:
+        hosts = {host for names in homes(self.plan, phase).values() for host in names}
         return [self.backend.call(host, "begin", self.stage.name, key, ends, first, shifts) for host in sorted(hosts)]
 
     def _periods(self, epoch: int) -> list[int]:
-        """Periods in steps at which stretches must end: epochs, if something happens then, and those of `N steps`."""
-        outlets = self.run.supply.outlets(self.stage)
-        periods = [self._period(outlet) for outlet in outlets if outlet.refresh.endswith(" steps")]
-        if any(outlet.refresh == "epoch" for outlet in outlets) or any(map(self._evaluates, self.stage.agents)):
+        """Periods in steps at which chunks must end: epochs, if something happens then, and those of `N steps`."""
+        subscriptions = self.run.publisher.subscriptions(self.stage)
+        periods = [
+            self._period(subscription) for subscription in subscriptions if subscription.refresh.endswith(" steps")
+        ]
+        if any(subscription.refresh == "epoch" for subscription in subscriptions) or any(
+            map(self._evaluates, self.stage.agents)
+        ):
             periods.append(epoch)
         return periods
 
-    def _steps(self, lesson: Lesson, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
-        """Submit steps ``first .. last - 1``: on one host in stretches, between hosts in a bounded window.
+    def _steps(self, phase: Phase, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
+        """Submit steps ``first .. last - 1``: on one host in chunks, between hosts in a bounded window.
 
-        ``zero``: the lesson's first step, from which its position counts.
+        ``zero``: the phase's first step, from which its position counts.
         """
-        hosts = list(dict.fromkeys(host for names in homes(self.plan, lesson).values() for host in names))
+        hosts = list(dict.fromkeys(host for names in homes(self.plan, phase).values() for host in names))
         if len(hosts) == 1:
-            yield from self._alone(lesson, hosts[0], zero, first, last)
+            yield from self._alone(phase, hosts[0], zero, first, last)
         else:
-            yield from self._between(lesson, zero, first, last)
+            yield from self._between(phase, zero, first, last)
 
-    def _alone(self, lesson: Lesson, host: str, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
+    def _alone(self, phase: Phase, host: str, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
         while first < last:
-            pace = self._pace.get(lesson.name)
+            pace = self._pace.get(phase.name)
             end = min(last, first + (4 if pace is None else max(1, int(SECONDS / max(pace, 1e-5)))))
             start = time.perf_counter()
-            segment = whole(host, self.stage.name, first, end)[0]
-            _, report = self.backend.call(host, "run", segment, results=2)
-            self._note(lesson, (yield [report]), end - first)
-            self._pace[lesson.name] = (time.perf_counter() - start) / (end - first)
+            fragment = whole(host, self.stage.name, first, end)[0]
+            _, report = self.backend.call(host, "run", fragment, results=2)
+            self._note(phase, (yield [report]), end - first)
+            self._pace[phase.name] = (time.perf_counter() - start) / (end - first)
             first = end
             if first < last:  # at the last step the period's end comes first
                 self.home.position.at(first - zero)
-                yield from self.home.breathe()
+                yield from self.home.checkpoint_if_due()
 
-    def _between(self, lesson: Lesson, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
+    def _between(self, phase: Phase, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
         flight: deque[tuple[list[Any], int]] = deque()
         while first < last:
             end = min(last, first + WINDOW)
             exports: list[Any] = []
             reports: list[Any] = []
-            for segment in cut(self.plan, self.stage.name, lesson, first, end):
-                needs = [exports[number] for number in segment.needs]
-                bundle, report = self.backend.call(segment.host, "run", segment, *needs, results=2)
+            for fragment in cut(self.plan, self.stage.name, phase, first, end):
+                needs = [exports[number] for number in fragment.needs]
+                bundle, report = self.backend.call(fragment.host, "run", fragment, *needs, results=2)
                 exports.append(bundle)
                 reports.append(report)
             flight.append((reports, end - first))
@@ -157,41 +161,43 @@ class Teaching:
             stop = first < last and self.home.due
             while len(flight) > (0 if stop else AHEAD):
                 reports, steps = flight.popleft()
-                self._note(lesson, (yield reports), steps)
+                self._note(phase, (yield reports), steps)
             if stop:
                 self.home.position.at(first - zero)
-                yield from self.home.breathe()
+                yield from self.home.checkpoint_if_due()
         for reports, steps in flight:
-            self._note(lesson, (yield reports), steps)
+            self._note(phase, (yield reports), steps)
 
-    def _note(self, lesson: Lesson, reports: list[Report], steps: int) -> None:
+    def _note(self, phase: Phase, reports: list[Report], steps: int) -> None:
         for report in reports:
             self.losses.update(report.losses)
             self.run.tell_odd(report.odd)
         self.done += steps
-        self._count_saved(lesson, steps)
+        self._count_saved(phase, steps)
         self.run.events.emit(Progress(self.stage.name, self.done, self.total, dict(self.losses)))
 
-    def _count_saved(self, lesson: Lesson, steps: int) -> None:
+    def _count_saved(self, phase: Phase, steps: int) -> None:
         """Count the forwards that the store spared: one per step and stored source, however many read it."""
-        active = {edge.source for edge in lesson.edges} | {edge.stream for edge in lesson.edges}
-        for outlet in self.run.supply.outlets(self.stage):
-            if outlet.stale != "snapshot" and (outlet.source in active or outlet.consensus & active):
-                self.home.record.saved[outlet.source] = self.home.record.saved.get(outlet.source, 0) + steps
+        active = {edge.source for edge in phase.edges} | {edge.stream for edge in phase.edges}
+        for subscription in self.run.publisher.subscriptions(self.stage):
+            if subscription.stale != "snapshot" and (subscription.source in active or subscription.consensus & active):
+                self.home.record.saved[subscription.source] = self.home.record.saved.get(subscription.source, 0) + steps
 
     # -- what happens where a period ends --------------------------------------------------------------------------
 
     def _boundary(self, offset: int, epoch: int) -> Generator[list[Any], Any, None]:
         if offset % epoch == 0:
-            yield from self.home.publish(self.run.supply.due(self.stage, "epoch"))
+            yield from self.home.publish(self.run.publisher.due(self.stage, "epoch"))
             yield from self._evaluate(offset // epoch)
-        for outlet in self.run.supply.outlets(self.stage):
-            if outlet.refresh.endswith(" steps") and offset % self._period(outlet) == 0:
-                yield from self.home.publish(self.run.supply.due(self.stage, outlet.refresh, [outlet.source]))
+        for subscription in self.run.publisher.subscriptions(self.stage):
+            if subscription.refresh.endswith(" steps") and offset % self._period(subscription) == 0:
+                yield from self.home.publish(
+                    self.run.publisher.due(self.stage, subscription.refresh, [subscription.source])
+                )
 
-    def _period(self, outlet: Subscription) -> int:
+    def _period(self, subscription: Subscription) -> int:
         """Micro-batches of so many updates of the source's weights."""
-        return int(outlet.refresh.split()[0]) * self.plan.train(outlet.source).accumulate
+        return int(subscription.refresh.split()[0]) * self.plan.train(subscription.source).accumulate
 
     def _evaluates(self, agent: str) -> bool:
         train = self.plan.train(agent)
@@ -222,7 +228,7 @@ class Teaching:
                 self.run.events.emit(Note(f"{agent} stops early after epoch {epoch}: validation no longer improves"))
 
     def _close(self) -> Generator[list[Any], Any, None]:
-        """Agents with early stopping leave a lesson with their best weights."""
+        """Agents with early stopping leave a phase with their best weights."""
         yield [
             self.run.call(agent, "restore_best", agent)
             for agent in self.stage.agents

@@ -1,6 +1,6 @@
 """Run a mesh for two steps on stand-ins for its models: what objectives, rules, views and signals refuse is known then.
 
-The hosts' own code runs, in one host: publications, lessons, updates, measuring, and a checkpoint that stays in memory.
+The hosts' own code runs, in one host: publications, phases, updates, measuring, and a checkpoint that stays in memory.
 Everything is made for this and thrown away; the generators of torch, numpy and Python stand where they stood.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.backends.inline import Done, InlineBackend
-from kdmesh.checks.budget import lesson_steps, planned_updates
+from kdmesh.checks.budget import phase_steps, planned_updates
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.fragments import whole
@@ -176,7 +176,7 @@ def _writers(plan: Plan, found: Checked) -> dict[str, Writer]:
 
 
 def _run(plan: Plan, found: Checked, rows: int | None) -> None:
-    """Two steps of every lesson, a checkpoint of every stage, and every consensus measured."""
+    """Two steps of every phase, a checkpoint of every stage, and every consensus measured."""
     streams = found.streams if rows is None else _streams(found, rows)
     config = HostConfig(
         plan,
@@ -189,12 +189,12 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     backend = _Here()
     host = Host(HOST, config, found.table, streams, registry(), found.reading)
     backend.hosts = {HOST: host}
-    supply = Publisher(plan, backend)
+    publisher = Publisher(plan, backend)
     for stage in plan.stages:
         host.start(stage.name, planned_updates(plan, found, stage))
-        supply.once(stage)
+        publisher.once(stage)
         for line in stage.program.trains():
-            _lesson(plan, found, stage, line, host, supply)
+            _phase(plan, found, stage, line, host, publisher)
         host.end(stage.name)
         try:
             host.load(stage.name, host.save(stage.name, None))
@@ -213,17 +213,17 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         for name in plan.consensus:
             said = sources(plan, name).items()
             host.evaluate_consensus(
-                name, stream, [], *(supply.publication(source, stream, whats).value for source, whats in said)
+                name, stream, [], *(publisher.publication(source, stream, outputs).value for source, outputs in said)
             )
     for agent in host.agents.values():
         measure.reports(host, agent)
 
 
-def _lesson(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, supply: Publisher) -> None:
+def _phase(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, publisher: Publisher) -> None:
     """Two steps of a line of a stage's program, after each of which everyone publishes who ever does."""
     agents, consensus = plan.spec.agents, plan.consensus
     moved = [name for name in stage.weights if name in consensus or agents[name].ema is not None]
-    host.begin(stage.name, line.key, dict.fromkeys([*lesson_steps(plan, found, stage, line), *moved], STEPS), 0, {})
+    host.begin(stage.name, line.key, dict.fromkeys([*phase_steps(plan, found, stage, line), *moved], STEPS), 0, {})
     for step in range(STEPS):
         for node in host.consensus.values():
             node.sound = False  # what it gives is looked at every time, so that no objective is blamed for it
@@ -233,5 +233,5 @@ def _lesson(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, s
             text = f"tried on random outputs, {error.what.partition(';')[0]}"
             found.notes += [text] if text not in found.notes else []
             return
-        for refresh in dict.fromkeys(outlet.refresh for outlet in supply.outlets(stage)):
-            supply.due(stage, refresh)
+        for refresh in dict.fromkeys(subscription.refresh for subscription in publisher.subscriptions(stage)):
+            publisher.due(stage, refresh)

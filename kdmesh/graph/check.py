@@ -105,7 +105,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
         _answers(edge, task, registry)
         if "spans" in edge.needs and edge.objective and task.source != "tokens":
             raise MeshError(
-                f"objective {edge.objective.name!r} compares stretches of text, and this mesh models none",
+                f"objective {edge.objective.name!r} compares spans of text, and this mesh models no text",
                 where=f"{edge.where}.objective",
                 instead="an objective on classes (kl ...), or task: language_modelling",
             )
@@ -146,9 +146,9 @@ def _answers(edge: Edge, task: TaskOffer, registry: Registry) -> None:
                 where=f"{edge.where}.objective",
                 instead=f"one that compares such answers: {', '.join(fit)}",
             )
-        if edge.form == space and edge.made is not None:
+        if edge.form == space and edge.derived is not None:
             raise MeshError(
-                f"the signal {edge.made.name!r} is made of probabilities of {OF[space]}, and answers of task "
+                f"the signal {edge.derived.name!r} is made of probabilities of {OF[space]}, and answers of task "
                 f"{task.name} are {task.labels}",
                 where=f"{edge.where}.signal",
                 instead="leave it out",
@@ -302,9 +302,9 @@ def _shared(edge: Edge, source: Classes, target: Classes, maps: bool) -> Classes
     return source if columns is None else tuple(columns[number] for number in source)
 
 
-def lessons(stage: Stage, edges: list[Edge]) -> None:
-    """Every lesson that a flow into a stage names is one of its program's, and every lesson has flows."""
-    names = {line.lesson for line in stage.program.trains()}
+def phases(stage: Stage, edges: list[Edge]) -> None:
+    """Every phase that a flow into a stage names is one of its program's, and every phase has flows."""
+    names = {line.phase for line in stage.program.trains()}
     for edge in edges:
         if edge.lesson is not None and edge.lesson not in names:
             raise MeshError(
@@ -312,12 +312,12 @@ def lessons(stage: Stage, edges: list[Edge]) -> None:
                 where=f"{edge.where}.lesson",
                 instead=nearest(edge.lesson, names, "lessons of this stage's program"),
             )
-    for key, lesson in stage.lessons.items():
-        if not lesson.edges:
+    for key, phase in stage.phases.items():
+        if not phase.edges:
             raise MeshError(
                 f"no flow is active in lesson {key!r} of the stage of {stage.name!r}",
                 where="program",
-                instead=f"add `lesson: {lesson.name}` to a flow that ends in this stage, or remove the line",
+                instead=f"add `lesson: {phase.name}` to a flow that ends in this stage, or remove the line",
             )
 
 

@@ -47,7 +47,7 @@ class Edge:
     tap: TapRef | None
     needs: tuple[str, ...] = ()  # what the objective is given beside its target: labels, ids ...
     reads: str = "logits"  # what of its own the target compares it with: logits, hidden
-    made: SignalRef | None = None  # the signal, where it is none of `PLAIN`
+    derived: SignalRef | None = None  # the signal, where it is none of `PLAIN`
     classes: tuple[int, ...] | None = None
 
     @property
@@ -56,13 +56,13 @@ class Edge:
         return self.refresh == "step" and self.stale is None
 
     @property
-    def what(self) -> str:
-        """What of its source's forward it carries: "" for logits, a tap, or what is made: `votes`, `x{"k": 8}@mid`."""
+    def output(self) -> str:
+        """Which output of its source it carries: "" for logits, else a tap or a derived signal (`x{"k": 8}@mid`)."""
         tap = "" if self.tap is None else self.tap.of
-        if self.made is None:
+        if self.derived is None:
             return tap if self.signal == "hidden" else ""
-        settings = json.dumps(self.made.config, sort_keys=True) if self.made.config else ""
-        return self.made.name + settings + (f"@{tap}" if tap else "")
+        settings = json.dumps(self.derived.config, sort_keys=True) if self.derived.config else ""
+        return self.derived.name + settings + (f"@{tap}" if tap else "")
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target}"
@@ -195,7 +195,7 @@ def _edge(
         tap=tap,
         needs=() if offer is None else offer.needs,
         reads=reads,
-        made=None if kind is None else flow.signal,
+        derived=None if kind is None else flow.signal,
     )
 
 

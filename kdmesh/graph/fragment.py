@@ -1,4 +1,4 @@
-"""A segment: ops of one host between two exchanges. The engine cuts them, hosts run them."""
+"""A fragment: ops of one host between two exchanges. The engine cuts steps into them, hosts run them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fragment:
-    """``needs``: the numbers of the segments whose exports it reads; ``complete``: the steps that end in it."""
+    """``needs``: the numbers of the fragments whose exports it reads; ``complete``: the steps that end in it."""
 
     host: str
     stage: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.task import Task
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
-    from kdmesh.graph.steps import Lesson
+    from kdmesh.graph.steps import Phase
     from kdmesh.offers import TaskOffer
 
 
@@ -33,7 +33,7 @@ class Stage:
     generation: int
     waits: set[str]
     program: Program
-    lessons: dict[str, Lesson] = field(default_factory=dict)  # by Train.key
+    phases: dict[str, Phase] = field(default_factory=dict)  # by Train.key
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Plan:
         plain = {name: SignalRef(name=name) for name in PLAIN}
         flows = [
             FlowSpec(
-                **{"from": edge.source, "to": edge.target, "as": edge.as_}, signal=edge.made or plain[edge.signal],
+                **{"from": edge.source, "to": edge.target, "as": edge.as_}, signal=edge.derived or plain[edge.signal],
                 tap=edge.tap, stream=edge.stream, objective=edge.objective, weight=edge.weight, refresh=edge.refresh,
                 stale=edge.stale, sees=edge.sees, detach=edge.detach, mode=edge.mode, lesson=edge.lesson,
             )

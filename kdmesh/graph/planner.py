@@ -84,9 +84,11 @@ def _stages(
             active = [
                 edge
                 for edge in edges_of[name]
-                if (edge.lesson is None or edge.lesson == line.lesson) and found.owner[edge.target] in only
+                if (edge.lesson is None or edge.lesson == line.phase) and found.owner[edge.target] in only
             ]
             train = only | {unit for unit in units if unit not in found.owner or plan.spec.agents[unit].ema}
-            stage.lessons[line.key] = steps.lesson(line.lesson, plan.spec, active, found, plan.consensus, train, rank)
-        check.lessons(stage, edges_of[name])
+            stage.phases[line.key] = steps.build_phase(
+                line.phase, plan.spec, active, found, plan.consensus, train, rank
+            )
+        check.phases(stage, edges_of[name])
         plan.stages.append(stage)

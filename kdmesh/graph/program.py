@@ -1,4 +1,4 @@
-"""Programs: what each stage does, in order. A stage without one trains a single lesson."""
+"""Programs: what each stage does, in order. A stage without one trains a single phase."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAIN = "main"
 
 @dataclass(slots=True)
 class Train:
-    """Train a lesson for so many epochs or steps (None: each agent's own budget)."""
+    """Train a phase for so many epochs or steps (None: each agent's own budget)."""
 
-    lesson: str
+    phase: str
     agents: list[str] | None = None  # only these; None: all of the stage
     epochs: int | None = None
     steps: int | None = None
 
     @property
     def key(self) -> str:
-        """The name of the step this line runs: the lesson's, and who trains, where not all do."""
-        return self.lesson if self.agents is None else f"{self.lesson}:{'+'.join(self.agents)}"
+        """The name of the step this line runs: the phase's, and who trains, where not all do."""
+        return self.phase if self.agents is None else f"{self.phase}:{'+'.join(self.agents)}"
 
 
 @dataclass(slots=True)

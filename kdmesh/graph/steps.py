@@ -1,4 +1,4 @@
-"""The step of a lesson, unrolled into a DAG: forwards, combinations, updates.
+"""The step of a phase, unrolled into a DAG: forwards, combinations, updates.
 
 `as: target` is forward to update, `input` forward to forward, `weights` update to update; `sees: after` forwards the
 source again after its update. The topological order is the inline loop and the order of submission to Ray.
@@ -36,31 +36,31 @@ class Op(NamedTuple):
 
 
 @dataclass
-class Lesson:
+class Phase:
     """The flows that are active together, their streams (the first defines the epoch), and the step they make."""
 
     name: str
     edges: list[Edge]
     streams: list[str]
     ops: list[Op] = field(default_factory=list)
-    waves: list[list[Op]] = field(default_factory=list)
+    levels: list[list[Op]] = field(default_factory=list)
     after: dict[Op, list[Op]] = field(default_factory=dict)
 
     def labels(self) -> list[list[str]]:
-        """The step's waves as short names, sorted within a wave."""
+        """The step's levels as short names, sorted within a level."""
         streams: dict[str, set[str]] = {}
         for op in self.ops:
             if op.kind in ("f", "f+"):
                 streams.setdefault(op.node, set()).add(op.stream)
         several = {node for node, names in streams.items() if len(names) > 1}
-        return [sorted(op.label(several) for op in wave) for wave in self.waves]
+        return [sorted(op.label(several) for op in level) for level in self.levels]
 
     def text(self) -> str:
-        """The step in one line: waves of ops, separated by bars."""
-        return " | ".join(" ".join(wave) for wave in self.labels())
+        """The step in one line: levels of ops, separated by bars."""
+        return " | ".join(" ".join(level) for level in self.labels())
 
 
-def lesson(
+def build_phase(
     name: str,
     spec: MeshSpec,
     active: list[Edge],
@@ -68,17 +68,17 @@ def lesson(
     consensus: dict[str, ConsensusNode],
     train: set[str],
     rank: dict[str, int],
-) -> Lesson:
-    """Build the step of one lesson.
+) -> Phase:
+    """Build the step of one phase.
 
-    ``active``: the edges that end at agents in this lesson; ``train``: the units that are updated in it; ``rank``: the
+    ``active``: the edges that end at agents in this phase; ``train``: the units that are updated in it; ``rank``: the
     declared order of agents and consensus nodes.
     """
     drawn = _Drawing(spec, found, consensus, train)
     for edge in active:
         drawn.edge(edge)
     drawn.updates(active)
-    made = Lesson(name, active, list(dict.fromkeys(edge.stream for edge in active)))
+    made = Phase(name, active, list(dict.fromkeys(edge.stream for edge in active)))
     _order(drawn.dag(), made, rank)
     return made
 
@@ -193,12 +193,12 @@ class _Drawing:
                 self.arrow(Op("f", edge.target, edge.stream), own)
 
 
-def _order(dag: nx.DiGraph, made: Lesson, rank: dict[str, int]) -> None:
-    """Sort the step into waves, declared order within a wave; a cycle is shown with its path."""
+def _order(dag: nx.DiGraph, made: Phase, rank: dict[str, int]) -> None:
+    """Sort the step into levels, declared order within a level; a cycle is shown with its path."""
     try:
-        made.waves = [
-            sorted(wave, key=lambda op: (rank[op.node], op.kind, op.stream, op.mode))
-            for wave in nx.topological_generations(dag)
+        made.levels = [
+            sorted(level, key=lambda op: (rank[op.node], op.kind, op.stream, op.mode))
+            for level in nx.topological_generations(dag)
         ]
     except nx.NetworkXUnfeasible:
         names = [f"{a.kind}.{a.node}" for a, *_ in nx.find_cycle(dag)]
@@ -207,5 +207,5 @@ def _order(dag: nx.DiGraph, made: Lesson, rank: dict[str, int]) -> None:
             where="flows",
             instead="give one of these flows `sees: before`, or a refresh longer than a step",
         ) from None
-    made.ops = [op for wave in made.waves for op in wave]
+    made.ops = [op for level in made.levels for op in level]
     made.after = {op: list(dag.predecessors(op)) for op in made.ops}

@@ -160,7 +160,7 @@ def _ends(plan: Plan, edge: Edge) -> None:
     if not to_agent and edge.lesson is not None:
         raise MeshError(
             "a flow into a consensus belongs to every lesson that reads the consensus",
-            where=f"{edge.where}.lesson",
+            where=f"{edge.where}.phase",
             instead="`lesson` on the flow from the consensus",
         )
     for field, value, usual in (("mode", edge.mode, "auto"), ("sees", edge.sees, "before")):
@@ -174,7 +174,7 @@ def _ends(plan: Plan, edge: Edge) -> None:
 
 def _carried(edge: Edge, registry: Registry) -> None:
     """What a flow carries, and which layer it names."""
-    made = registry.find("signals", edge.made.name) if edge.made is not None else None
+    made = registry.find("signals", edge.derived.name) if edge.derived is not None else None
     if edge.tap is not None and "hidden" not in (edge.signal, edge.reads, made.reads if made else ""):
         raise MeshError(
             f"{edge} carries and compares outputs, so that its layers say nothing",
@@ -185,7 +185,7 @@ def _carried(edge: Edge, registry: Registry) -> None:
 
 def _published(plan: Plan, edge: Edge) -> None:
     """When and how an agent's signal is published, and what has to be known for it."""
-    if "hidden" in (edge.reads, edge.form) and edge.made is None and edge.tap is None:
+    if "hidden" in (edge.reads, edge.form) and edge.derived is None and edge.tap is None:
         raise MeshError(
             f"{edge} carries a hidden signal and needs to know the layers",
             where=f"{edge.where}.tap",

@@ -49,7 +49,7 @@ def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
                 instead="a rule that reads none",
             )
     for name in writers:
-        stages = [s.name for s in plan.stages if any(name in lesson.streams for lesson in s.lessons.values())]
+        stages = [s.name for s in plan.stages if any(name in phase.streams for phase in s.phases.values())]
         if len(stages) > 1:
             raise MeshError(
                 f"it is read in several stages, {' and '.join(stages)}, which would each want their own",

@@ -26,7 +26,7 @@ TOKENS = 2**13  # of these steps: what is remembered of them stays small
 
 
 def answers_ahead(inputs: Inputs, agent: Agent, shard: BatchSource, names: tuple[str, ...]) -> Ahead | None:
-    """What answers for several steps of a lesson at once; None where the agent may change, or sees no texts as such.
+    """What answers for several steps of a phase at once; None where the agent may change, or sees no texts as such.
 
     Nor where it makes wide logits, or a signal of such: those of several steps would fill memory.
     """

@@ -59,9 +59,9 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
     if spec.view.augment:
         seen = View([view(host, name, number) for number in range(len(spec.view.augment))], spec.view.draws)
     makes = {
-        edge.what: signal(host, edge, weights.module)
+        edge.output: signal(host, edge, weights.module)
         for edge in host.plan.edges
-        if edge.made is not None and edge.source == name
+        if edge.derived is not None and edge.source == name
     }
     return Agent(name, weights, seen, spec.taps, makes, spec.exit)
 
@@ -127,9 +127,9 @@ def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
 
     Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
     """
-    assert edge.made is not None
-    offer, strict = host.registry.find("signals", edge.made.name), host.config.strict
-    make, shape = offer.make(edge.made.config), host.config.shapes.get((edge.source, edge.what))
+    assert edge.derived is not None
+    offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
+    make, shape = offer.make(edge.derived.config), host.config.shapes.get((edge.source, edge.output))
     ours = offer.factory.startswith(guard.OURS)
 
     def made(value: Tensor | Lazy) -> Tensor | Lazy:
@@ -140,7 +140,7 @@ def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
                 return result
             given = value.clone() if isinstance(value, Tensor) else value
             step = torch.initial_seed() if module.training else 0
-            with guard.seeded(mix(host.seed, "signal", edge.source, edge.what, step), strict=strict):
+            with guard.seeded(mix(host.seed, "signal", edge.source, edge.output, step), strict=strict):
                 result = make(given)
             guard.refuse_signal(result, len(value), shape)
             guard.refuse_changed(given, value, strict)
@@ -177,7 +177,7 @@ def _shapes(host: HostState, edge: Edge) -> tuple[torch.Size, torch.Size]:
 
 def sent(host: HostState, edge: Edge) -> torch.Size:
     """The shape, without the batch axis, of what an agent sends on an edge."""
-    return host.config.shapes[edge.source, edge.what] if edge.what else outputs(host, edge.source)
+    return host.config.shapes[edge.source, edge.output] if edge.output else outputs(host, edge.source)
 
 
 def outputs(host: HostState, agent: str) -> torch.Size:
@@ -269,6 +269,6 @@ def taps(host: HostState, edges: list[Edge]) -> dict[tuple[str, str], tuple[str,
         if edge.reads == "hidden" and edge.tap is not None:
             found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
     for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
-        if edge.what and edge.source in host.plan.owner:
-            found.setdefault((edge.source, edge.stream), {})[edge.what] = None
+        if edge.output and edge.source in host.plan.owner:
+            found.setdefault((edge.source, edge.stream), {})[edge.output] = None
     return {key: tuple(names) for key, names in found.items()}

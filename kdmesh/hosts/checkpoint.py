@@ -48,7 +48,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
         tensors["/".join(quote(str(part), PLAIN) for part in name)] = tensor.detach().cpu().clone().contiguous()
 
     plan = host.plan.stage(stage)
-    streams = {stream for lesson in plan.lessons.values() for stream in lesson.streams}
+    streams = {stream for phase in plan.phases.values() for stream in phase.streams}
     for name in plan.weights:
         if name in host.weights:
             facts["weights"][name] = _weights(host.weights[name], keep)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def trains(inputs: Inputs, agent: str) -> bool:
-    """Whether gradient descent moves this agent's weights in this lesson."""
+    """Whether gradient descent moves this agent's weights in this phase."""
     host = inputs.host
     owner = host.plan.owner[agent]
     return owner in inputs.ends and host.weights[owner].ema is None
@@ -62,7 +62,7 @@ def _is_heard(inputs: Inputs, op: Op) -> bool:
     """Whether others read a forward's outputs within the step."""
     host = inputs.host
     edges = [*inputs.plan.edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)]
-    return any(e.live and (e.source, e.stream, e.what) == (op.node, op.stream, "") for e in edges)
+    return any(e.live and (e.source, e.stream, e.output) == (op.node, op.stream, "") for e in edges)
 
 
 def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepContext], None] | None:
@@ -80,7 +80,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     seed = mix(host.seed, op.node, op.kind, op.stream, inputs.plan.name)
     fixed, device, see, module = host.fixed, agent.device, agent.see, agent.module
     keys = [
-        (exit, Key(exit.node, exit.stream, edge.what, "recorded"))
+        (exit, Key(exit.node, exit.stream, edge.output, "recorded"))
         for exit in exits
         for edge in recorded
         if edge.source == exit.node and exit == Op("f", exit.node, base(inputs.shard(exit.node, edge.stream)))

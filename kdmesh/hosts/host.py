@@ -8,7 +8,7 @@ from kdmesh.errors import RunFailed
 from kdmesh.hosts import build, checkpoint, export, guard, measure, publish, side_inputs, writing
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, pack, unpack
-from kdmesh.hosts.phase import Phase
+from kdmesh.hosts.phase import CompiledPhase
 from kdmesh.hosts.state import HostConfig, HostState
 from kdmesh.hosts.step import Report, StepContext, settled
 
@@ -48,7 +48,7 @@ class Host(HostState):
         self.weights |= build.trained_rules(self)
         if any(name in plan.trainable and weights.ema is None for name, weights in self.weights.items()):
             load_optimizers()
-        self._lessons: dict[str, Phase] = {}  # by stage: stages without a path between them take turns here
+        self._phases: dict[str, CompiledPhase] = {}  # by stage: stages without a path between them take turns here
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -65,37 +65,37 @@ class Host(HostState):
                 self.weights[name].start(updates.get(name, 1), extra)
 
     def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
-        """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Phase`."""
+        """Compile a phase that began at step ``first``, for the weights in ``ends``. See :class:`CompiledPhase`."""
         plan = self.plan.stage(stage)
-        lesson = self._lessons[stage] = Phase(self, plan, plan.lessons[key], ends, first, shifts)
-        self.answering[stage] = lesson.answered
+        phase = self._phases[stage] = CompiledPhase(self, plan, plan.phases[key], ends, first, shifts)
+        self.answering[stage] = phase.answered
         if (known := self.answered.pop(stage, None)) is not None:
-            lesson.restore(known)
+            phase.restore(known)
 
     def end(self, stage: str) -> None:
         """The stage is over: its weights answer in eval mode from here on."""
-        self._lessons.pop(stage, None)
+        self._phases.pop(stage, None)
         self.answering.pop(stage, None)
         for name in self.plan.stage(stage).weights:
             if name in self.weights:
                 self.weights[name].train(False)
 
-    def run(self, segment: Fragment, *imports: Bundle) -> tuple[Bundle, Report]:
-        """Run the ops of a segment; returns what other hosts need of it, and how it went."""
+    def run(self, fragment: Fragment, *imports: Bundle) -> tuple[Bundle, Report]:
+        """Run the ops of a fragment; returns what other hosts need of it, and how it went."""
         before = {name: one.forwards for name, one in self.agents.items()}
-        lesson = self._lessons[segment.stage]
+        phase = self._phases[fragment.stage]
         device = self.device
         arrived: dict[int, list[tuple[Any, Any]]] = {}
         for bundle in imports:
             for (step, op), value in unpack(bundle, device).items():
                 arrived.setdefault(step, []).append((op, value))
         exports: Bundle = {}
-        everything = list(lesson.ops.values())
+        everything = list(phase.ops.values())
         odd: dict[guard.Oddity, None] = {}
-        for step, ops in segment.work():
-            frame = lesson.frames.get(step)
+        for step, ops in fragment.work():
+            frame = phase.frames.get(step)
             if frame is None:
-                frame = lesson.frames[step] = StepContext(step)
+                frame = phase.frames[step] = StepContext(step)
             for op, value in arrived.pop(step, ()):
                 frame.values[op] = value
                 if op.kind == "gen":
@@ -105,45 +105,45 @@ class Host(HostState):
                     call(frame)
             else:
                 for op in ops:
-                    if op in lesson.ops:
-                        lesson.ops[op](frame)
-            for op in segment.exports.get(step, ()):
+                    if op in phase.ops:
+                        phase.ops[op](frame)
+            for op in fragment.exports.get(step, ()):
                 if self.streams[op.stream].private:
                     raise RunFailed(f"a signal made on the private stream {op.stream!r} would leave {self.name}")
                 if op in frame.values:
-                    exports[step, op] = pack(settled(frame.values[op]), lesson.sent(op))
-            if step in segment.complete:
-                lesson.finish(frame)
-                del lesson.frames[step]
-                if lesson.looks(step):
-                    odd.update(dict.fromkeys(lesson.odd(frame)))
+                    exports[step, op] = pack(settled(frame.values[op]), phase.sent(op))
+            if step in fragment.complete:
+                phase.finish(frame)
+                del phase.frames[step]
+                if phase.looks(step):
+                    odd.update(dict.fromkeys(phase.odd(frame)))
         for name, one in self.agents.items():
-            self.count(segment.stage, name, one.forwards - before[name])
-        return exports, Report(lesson.update.report(), list(odd))
+            self.count(fragment.stage, name, one.forwards - before[name])
+        return exports, Report(phase.update.report(), list(odd))
 
     # -- publishing: see publish.py --------------------------------------------------------------------------------
 
     def publish(
-        self, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False, stage: str = ""
+        self, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
     ) -> dict[Key, Any]:
         """What readers want of an agent, of a full evaluation pass over a stream."""
-        return publish.publish(self, agent, stream, whats, measure, stage)
+        return publish.publish(self, agent, stream, outputs, measure, stage)
 
     def passed(self, agent: str, stream: str) -> int:
         """How many forwards an agent's last publication on a stream took."""
         return self.passes[agent, stream]
 
-    def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
+    def commit(self, agent: str, stream: str, output: str) -> dict[Key, Any]:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
-        return publish.commit(self, agent, stream, what)
+        return publish.commit(self, agent, stream, output)
 
     def receive(self, *published: dict[Key, Any]) -> list[guard.Oddity]:
         """Store publications of this and other hosts; returns the oddities found in them."""
         return publish.receive(self, *published)
 
-    def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
+    def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> dict[Key, Any]:
         """What an agent published and this host reads, as it was published."""
-        return publish.recall(self, agent, stream, whats)
+        return publish.recall(self, agent, stream, outputs)
 
     def export_state(self, agent: str) -> dict[str, Any]:
         """An agent's weights as they are now."""

@@ -1,4 +1,4 @@
-"""What the ops of one lesson on one host read: batches of lanes, signals of sources, consensus."""
+"""What the ops of one phase on one host read: batches of lanes, signals of sources, consensus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Stage
-    from kdmesh.graph.steps import Lesson
+    from kdmesh.graph.steps import Phase
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.state import HostState
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class Inputs:
-    """One lesson on one host, and what its ops read.
+    """One phase on one host, and what its ops read.
 
-    ``ends``: the weights that train, and the step before which each one's budget ends; ``first``: the lesson's first
+    ``ends``: the weights that train, and the step before which each one's budget ends; ``first``: the phase's first
     step; ``shifts``: by weights, how far the steps on a shard of their own lag behind, where shards differ in size.
     """
 
     def __init__(
-        self, host: HostState, stage: Stage, plan: Lesson, ends: dict[str, int], first: int, shifts: dict[str, int]
+        self, host: HostState, stage: Stage, plan: Phase, ends: dict[str, int], first: int, shifts: dict[str, int]
     ) -> None:
         self.host, self.stage, self.plan, self.ends, self.first = host, stage, plan, ends, first
         self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
@@ -107,7 +107,7 @@ class Inputs:
         return step + self.shifts.get(shard.owner, 0)
 
     def epoch(self, frame: StepContext, agent: str) -> int:
-        """The epoch of the lesson's first stream for an agent: of its own shard, if it has one."""
+        """The epoch of the phase's first stream for an agent: of its own shard, if it has one."""
         stream = self.host.streams[self.plan.streams[0]]
         step, member = frame.step, agent
         if stream.shards is not None:
@@ -146,8 +146,8 @@ class Inputs:
         asked = usual._replace(mode=edge.mode)  # is drawn only where it differs from the usual one
         op = asked if asked in self.plan.ops else usual
         assert op in self.plan.ops, f"the step has no {op.label(set())} for {edge}"
-        what, detach, device, form = edge.what, edge.detach, self.host.agents[reader].device, edge.form
-        key = (op, what, detach, str(device))
+        output, detach, device, form = edge.output, edge.detach, self.host.agents[reader].device, edge.form
+        key = (op, output, detach, str(device))
         source = self.host.agents.get(edge.source)
         moves = source is None or source.device != device
 
@@ -157,7 +157,7 @@ class Inputs:
                 value = frame.values.get(op)
                 if value is None:
                     return None
-                tensor: Any = value[1][what] if what else (settled(value)[0] if detach else value[0])
+                tensor: Any = value[1][output] if output else (settled(value)[0] if detach else value[0])
                 if detach:
                     tensor = tensor.detach()
                 signal = frame.signals[key] = Signal(tensor.to(device) if moves else tensor, form)
@@ -166,7 +166,7 @@ class Inputs:
         return live
 
     def _snapshot(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
-        shard, what, reading = self.shard(reader, edge.stream), edge.what, self.host.reading
+        shard, output, reading = self.shard(reader, edge.stream), edge.output, self.host.reading
         device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
         if reading.key(edge.source) != reading.key(reader):
             shard = self.host.loader.shard(
@@ -182,14 +182,14 @@ class Inputs:
                 x = old.see(batch.x, shard.samples(batch.at), batch.epoch)
                 frame.kept[key] = old.inference(x.to(old.device), self.host.fixed, names)
             logits, taps = frame.kept[key]
-            return Signal((taps[what] if what else logits).to(device), edge.form)
+            return Signal((taps[output] if output else logits).to(device), edge.form)
 
         return snapshot
 
     def _stored(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
-        shard, what, store = self.shard(reader, edge.stream), edge.what, self.host.store
+        shard, output, store = self.shard(reader, edge.stream), edge.output, self.host.store
         kind = "recorded" if edge.stale == "recorded" else "publish"
-        key = Key(edge.source, base(shard), what, kind)
+        key = Key(edge.source, base(shard), output, kind)
         form, device = edge.form, self.host.agents[reader].device
 
         def stored(frame: StepContext) -> Signal | None:

@@ -90,7 +90,7 @@ def evaluate_consensus(
     device = host.device
     sent: dict[tuple[str, str], Tensor | Lazy] = {}
     for part in published:
-        sent.update({(key.source, key.what): value[0] for key, value in unpack(part, device).items()})
+        sent.update({(key.source, key.output): value[0] for key, value in unpack(part, device).items()})
     shard = host.loader.shard(stream, _owner(host, consensus.node.members[0].source, stream), device)
     truth = shard.truth
     found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
@@ -101,7 +101,7 @@ def evaluate_consensus(
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
             answers, probs = sharpened(answers, softened, signal.form), False
         found["quality"] = _figures(host, answers, truth, shard, consensus.node.labels, probs)
-    spoken = {edge.source: sent.get((edge.source, edge.what)) for edge in consensus.node.members}
+    spoken = {edge.source: sent.get((edge.source, edge.output)) for edge in consensus.node.members}
     agents = host.plan.spec.agents
     decided = [
         metrics.predictions(value, host.plan.answers.decide, agents[source].labels)
@@ -132,7 +132,7 @@ def _combined(
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
             return _combined(host, edge.source, sent, truth, shard)
-        value = sent.get((edge.source, edge.what))
+        value = sent.get((edge.source, edge.output))
         return None if value is None else Signal(value, edge.form)
 
     try:

@@ -1,4 +1,4 @@
-"""A lesson compiled for one host: the step's ops as plain calls, in the planner's order. This is the hot loop."""
+"""A phase compiled for one host: the step's ops as plain calls, in the planner's order. This is the hot loop."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kdmesh.graph.plan import Stage
-    from kdmesh.graph.steps import Lesson
+    from kdmesh.graph.steps import Phase
     from kdmesh.hosts.state import HostState
     from kdmesh.hosts.step import StepContext
 
 LOOK = 64  # steps of which the answers in one are looked at
 
 
-class Phase:
+class CompiledPhase:
     """One step's ops on this host. For ``ends``, ``first`` and ``shifts`` see :class:`Inputs`."""
 
     def __init__(
-        self, host: HostState, stage: Stage, plan: Lesson, ends: dict[str, int], first: int, shifts: dict[str, int]
+        self, host: HostState, stage: Stage, plan: Phase, ends: dict[str, int], first: int, shifts: dict[str, int]
     ) -> None:
         self.host, self.plan = host, plan
         self.inputs = Inputs(host, stage, plan, ends, first, shifts)
@@ -84,15 +84,15 @@ class Phase:
 
             edges = [*self.plan.edges, *(edge for node in nodes.values() for edge in node.inputs)]
             mine = [edge for edge in edges if (edge.source, edge.stream) == (op.node, op.stream)]
-            self._sent[op] = {e.what for e in mine if not here.keys() >= {*readers(e.target, nodes)}}
+            self._sent[op] = {e.output for e in mine if not here.keys() >= {*readers(e.target, nodes)}}
         return self._sent[op]
 
     def answered(self) -> dict[str, Any]:
-        """What frozen agents have answered ahead of steps, as JSON holds it, and of which lesson."""
+        """What frozen agents have answered ahead of steps, as JSON holds it, and of which phase."""
         return {"of": self._same, "ops": [[*op, ahead.state()] for op, ahead in self.inputs.ahead.items()]}
 
     def restore(self, known: dict[str, Any]) -> None:
-        """Have it answered again, if it is of this lesson: then as many forwards follow as in an unbroken run."""
+        """Have it answered again, if it is of this phase: then as many forwards follow as in an unbroken run."""
         if known["of"] == self._same:
             for *op, state in known["ops"]:
                 self.inputs.ahead[Op(*op)].restore(state)
@@ -106,8 +106,8 @@ class Phase:
                 batch = self.inputs.batch(frame, shard)
                 at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
                 if batch is not None:
-                    tensor = dense(value[1][key.what] if key.what else settled(value)[0]).detach()
-                    starts = self.host.agents[key.source].starts(shard.x, key.what)
+                    tensor = dense(value[1][key.output] if key.output else settled(value)[0]).detach()
+                    starts = self.host.agents[key.source].starts(shard.x, key.output)
                     self.host.store.record(key, len(shard), batch.at, tensor, at_once, starts)
 
     def looks(self, step: int) -> bool:

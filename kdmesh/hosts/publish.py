@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def publish(
-    host: HostState, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False, stage: str = ""
+    host: HostState, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
 ) -> dict[Key, Any]:
     """A full evaluation pass of an agent over a stream, in fixed-size padded batches: what readers want of it.
 
@@ -26,18 +26,18 @@ def publish(
     shard = host.loader.shard(stream, agent, one.device)
     host.threads(one.weights.settings.threads)
     made = one.forwards
-    names = tuple(what for what in whats if what)
+    names = tuple(output for output in outputs if output)
     logits, values = one.inference(shard.x if measure else one.see(shard.x, shard.ids, 0), host.fixed, names)
     host.passes[agent, stream] = one.forwards - made
     if stage:
         host.count(stage, agent, one.forwards - made)
-    found = {Key(agent, stream, what): values[what] if what else logits for what in whats}
-    return {key: pack((value, {"starts": one.starts(shard.x, key.what)})) for key, value in found.items()}
+    found = {Key(agent, stream, output): values[output] if output else logits for output in outputs}
+    return {key: pack((value, {"starts": one.starts(shard.x, key.output)})) for key, value in found.items()}
 
 
-def commit(host: HostState, agent: str, stream: str, what: str) -> dict[Key, Any]:
+def commit(host: HostState, agent: str, stream: str, output: str) -> dict[Key, Any]:
     """Make an agent's recorded values visible, and return them for readers elsewhere."""
-    key = Key(agent, stream, what, "recorded")
+    key = Key(agent, stream, output, "recorded")
     publication = host.store.commit(key)
     return {} if publication is None else {key: _packed(publication)}
 
@@ -50,14 +50,14 @@ def receive(host: HostState, *published: dict[Key, Any]) -> list[guard.Oddity]:
         host.store.put(key, values, more.get("present"), more.get("starts"))
         if guard.is_dead(values):
             odd[key.source, key.stream, guard.DEAD] = None
-        if not key.what and oddities.softened(host, key.source, values):
+        if not key.output and oddities.softened(host, key.source, values):
             odd[key.source, "", guard.SOFTENED] = None
     return list(odd)
 
 
-def recall(host: HostState, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
+def recall(host: HostState, agent: str, stream: str, outputs: tuple[str, ...]) -> dict[Key, Any]:
     """What an agent published and this host reads, as it was published."""
-    found = {key: host.store.get(key) for key in (Key(agent, stream, what) for what in whats)}
+    found = {key: host.store.get(key) for key in (Key(agent, stream, output) for output in outputs)}
     return {key: _packed(one) for key, one in found.items() if one is not None}
 
 

@@ -47,29 +47,29 @@ class RemoteHost(Protocol):
         """Make the optimisers of a stage's weights, each for so many planned updates."""
 
     def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
-        """Compile a lesson that began at step ``first``, for the weights in ``ends``. See :class:`Phase`."""
+        """Compile a phase that began at step ``first``, for the weights in ``ends``. See :class:`CompiledPhase`."""
 
     def end(self, stage: str) -> None:
         """The stage is over: its weights answer in eval mode from here on."""
 
-    def run(self, segment: Fragment, *imports: Bundle) -> tuple[Bundle, Report]:
-        """Run the ops of a segment; returns what other hosts need of it, and how it went."""
+    def run(self, fragment: Fragment, *imports: Bundle) -> tuple[Bundle, Report]:
+        """Run the ops of a fragment; returns what other hosts need of it, and how it went."""
 
     def publish(
-        self, agent: str, stream: str, whats: tuple[str, ...], measure: bool = False, stage: str = ""
+        self, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
     ) -> dict[Key, Any]:
         """What readers want of an agent, of a full evaluation pass over a stream."""
 
     def passed(self, agent: str, stream: str) -> int:
         """How many forwards an agent's last publication on a stream took."""
 
-    def commit(self, agent: str, stream: str, what: str) -> dict[Key, Any]:
+    def commit(self, agent: str, stream: str, output: str) -> dict[Key, Any]:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
 
     def receive(self, *published: dict[Key, Any]) -> list[Oddity]:
         """Store publications of this and other hosts; returns the oddities found in them."""
 
-    def recall(self, agent: str, stream: str, whats: tuple[str, ...]) -> dict[Key, Any]:
+    def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> dict[Key, Any]:
         """What an agent published and this host reads, as it was published."""
 
     def export_state(self, agent: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal 
             return stored(host, edge.source, reader, shard)
         if edge.source in host.dropped:
             return None
-        publication = host.store.get(Key(edge.source, shard.stream.base or shard.stream.name, edge.what))
+        publication = host.store.get(Key(edge.source, shard.stream.base or shard.stream.name, edge.output))
         return None if publication is None else Signal(publication.values.to(shard.device), edge.form)
 
     def make() -> Signal | None:

@@ -87,7 +87,7 @@ class HostState:
         self.made: dict[str, dict[str, int]] = {}  # forwards for a stage that has agents here, by stage and agent
         self.passes: dict[tuple[str, str], int] = {}  # forwards of the last publication, by agent and stream
         self.answering: dict[str, Callable[[], dict[str, Any]]] = {}  # by stage, what is answered ahead of its steps
-        self.answered: dict[str, dict[str, Any]] = {}  # the same, of the lesson that a stage goes on with
+        self.answered: dict[str, dict[str, Any]] = {}  # the same, of the phase that a stage goes on with
         self.predictions: dict[str, Tensor] = {}
         self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}

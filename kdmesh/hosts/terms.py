@@ -79,7 +79,7 @@ class Term:
         self.inputs.host.registry.blame("objectives", self.edge.objective.name, error, doing, where)
 
     def weight(self, frame: StepContext) -> float:
-        """The flow's weight in this epoch of its lesson."""
+        """The flow's weight in this epoch of its phase."""
         if self.factor is not None:
             return self.factor
         assert isinstance(self.edge.weight, Ramp)
@@ -116,7 +116,7 @@ def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict
     for edge in edges:
         temperature = getattr(objectives.get(edge.id), "distribution", None)
         if temperature is not None and edge.live and edge.form == edge.reads == "logits":
-            source = (edge.source, edge.stream, edge.what, edge.detach, edge.mode, edge.sees)
+            source = (edge.source, edge.stream, edge.output, edge.detach, edge.mode, edge.sees)
             readers.setdefault((*source, temperature), []).append(edge.id)
     return {flow: key[-1] for key, flows in readers.items() if len(flows) > 1 for flow in flows}
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Update:
-    """Compiles the `u` ops of one lesson on one host."""
+    """Compiles the `u` ops of one phase on one host."""
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs, self.host = inputs, inputs.host

@@ -45,7 +45,7 @@ def keep(host: HostState, op: Op, step: int, value: tuple[Tensor, dict[str, Any]
 
 
 def period(inputs: Inputs, stream: str) -> int:
-    """Steps after which a stream is written anew: a number of updates of its agent's weights, or a lesson's epoch."""
+    """Steps after which a stream is written anew: a number of updates of its agent's weights, or a phase's epoch."""
     plan, spec = inputs.host.plan, inputs.host.plan.spec.streams[stream]
     assert spec.generated_by is not None
     refresh = spec.refresh or "step"

@@ -1,7 +1,7 @@
 """Written streams: what an agent's host produces for a step, where a batch is not derived from the step's number.
 
 A writer is a Python object: ``write(step, agent)`` gives ``x [B, ...]``, ``y [B, ...]`` or None where the stream hides
-its labels, and ``ids [B]`` (int64), for a batch of the lesson's size. It is called on the agent's host where a period
+its labels, and ``ids [B]`` (int64), for a batch of the phase's size. It is called on the agent's host where a period
 of the stream begins, before that step's forwards, without gradient, with the agent in eval mode and with the default
 generators seeded by mesh, stream and step. What it gives stands in the store of every host that reads the stream until
 the next; checkpoints hold it, and the writer's own state where it has ``state_dict`` and ``load_state_dict`` (tensors

@@ -1,6 +1,6 @@
 """Which host holds which agents, so that a run takes the least time: a model of the run, and a search over it.
 
-A run is *works*: the step of a lesson, so many times, or a publication, each a DAG of *tasks* on agents' hosts. Where
+A run is *works*: the step of a phase, so many times, or a publication, each a DAG of *tasks* on agents' hosts. Where
 hosts wait for each other within a step, each crossing costs a hop; where values go one way only, windows of steps are
 pipelined and the slower side counts. Stages with no path between them run at the same time on different hosts.
 """
@@ -255,7 +255,7 @@ class Model:
         return max(end.values()) / steps
 
     def starts(self, hosts: int) -> Iterable[Homes]:
-        """Longest first onto the least busy host: every group alone, and those of one stage's lesson as one."""
+        """Longest first onto the least busy host: every group alone, and those of one stage's phase as one."""
         groups = range(len(self.problem.groups))
         whole = nx.utils.UnionFind(groups)
         for work, met in zip(self.problem.works, self._groups, strict=True):

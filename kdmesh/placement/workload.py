@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.checks.budget import epoch_steps, lesson_steps
+from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.graph import hosts
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.graph.reach import behind
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan, Stage
-    from kdmesh.graph.steps import Lesson, Op
+    from kdmesh.graph.steps import Op, Phase
     from kdmesh.placement.timing import Timings
 
 
@@ -30,7 +30,7 @@ def problem(
     published: set[tuple[str, str]] = set()
     works: list[Work] = []
     for stage in plan.stages:
-        works += [*_publications(plan, found, stage, paces, published), *_lessons(plan, found, stage, paces)]
+        works += [*_publications(plan, found, stage, paces, published), *_phases(plan, found, stage, paces)]
     on_gpu = frozenset(agent for agent in plan.spec.agents if plan.train(agent).device == "cuda")
     waits = {stage.name: frozenset(stage.waits) for stage in plan.stages}
     return Problem(
@@ -49,28 +49,28 @@ def _lines(lines: list[Train | Publish | Repeat], times: int = 1) -> Iterator[tu
             yield line, times
 
 
-def _lessons(plan: Plan, found: Checked, stage: Stage, paces: Timings) -> Iterator[Work]:
+def _phases(plan: Plan, found: Checked, stage: Stage, paces: Timings) -> Iterator[Work]:
     for line, times in _lines(stage.program.body):
-        steps = max(lesson_steps(plan, found, stage, line).values(), default=0)
+        steps = max(phase_steps(plan, found, stage, line).values(), default=0)
         if steps:
-            yield Work(stage.name, steps * times, tuple(_tasks(plan, found, stage.lessons[line.key], paces)))
+            yield Work(stage.name, steps * times, tuple(_tasks(plan, found, stage.phases[line.key], paces)))
 
 
-def _tasks(plan: Plan, found: Checked, lesson: Lesson, paces: Timings) -> list[Task]:
+def _tasks(plan: Plan, found: Checked, phase: Phase, paces: Timings) -> list[Task]:
     """The ops that cost something. A consensus runs beside its readers: they wait for its inputs themselves."""
     tasks: list[Task] = []
     stands: dict[Op, tuple[int, ...]] = {}  # the tasks that an op stands for
     shared: set[tuple[str, str]] = set()
-    taught = {plan.owner[edge.target] for edge in lesson.edges if edge.as_ == "target"}
-    for op in lesson.ops:
-        after = tuple(sorted({task for before in lesson.after[op] for task in stands[before]}))
+    taught = {plan.owner[edge.target] for edge in phase.edges if edge.as_ == "target"}
+    for op in phase.ops:
+        after = tuple(sorted({task for before in phase.after[op] for task in stands[before]}))
         if op.node not in plan.owner:
             stands[op] = after
             continue
         few, every = paces[op.node]
         learns = plan.owner[op.node] in taught and trains(plan, op.node)
         if op.kind == "u":
-            own = [b for b in lesson.after[op] if b.kind == "f" and plan.owner.get(b.node) == op.node]
+            own = [b for b in phase.after[op] if b.kind == "f" and plan.owner.get(b.node) == op.node]
             rate = 1 / plan.train(op.node).accumulate
             seconds = tuple(len(own) * pace.backward + rate * pace.update for pace in (few, every))
         elif learns and op.kind == "f" and op.mode != "eval":
@@ -92,8 +92,8 @@ def _tasks(plan: Plan, found: Checked, lesson: Lesson, paces: Timings) -> list[T
 def _bytes(plan: Plan, found: Checked, agent: str, stream: str, samples: int) -> int:
     """Bytes of what others read of an agent's forward."""
     classes = plan.answers.outputs(found.table) if (labels := plan.spec.agents[agent].labels) is None else len(labels)
-    whats = {edge.what for edge in plan.edges if edge.source == agent and edge.stream == stream}
-    return sum(samples * FLOAT * (found.shapes[agent, what].numel() if what else classes) for what in whats)
+    outputs = {edge.output for edge in plan.edges if edge.source == agent and edge.stream == stream}
+    return sum(samples * FLOAT * (found.shapes[agent, what].numel() if what else classes) for what in outputs)
 
 
 def _publications(
@@ -101,8 +101,8 @@ def _publications(
 ) -> Iterator[Work]:
     """What sources publish for a stage, in all that have the same period; a finished source publishes once."""
     read: dict[str, dict[tuple[str, str], dict[str, None]]] = {}  # refresh -> (source, stream) -> readers
-    for lesson in stage.lessons.values():
-        for edge in lesson.edges:
+    for phase in stage.phases.values():
+        for edge in phase.edges:
             for stored, _ in behind(edge, plan.consensus):
                 if stored.source in plan.spec.agents and not stored.live and stored.stale == "publish":
                     readers = read.setdefault(stored.refresh or "once", {})
@@ -130,7 +130,7 @@ def _times(plan: Plan, found: Checked, stage: Stage, refresh: str) -> int:
         return sum(line.times for line in stage.program.body if isinstance(line, Repeat)) or 1
     times = 0
     for line, repeated in _lines(stage.program.body):
-        steps = max(lesson_steps(plan, found, stage, line).values(), default=0) * repeated
+        steps = max(phase_steps(plan, found, stage, line).values(), default=0) * repeated
         every = int(refresh.split()[0]) if refresh.endswith(" steps") else 0
         times += steps // (every or max(epoch_steps(plan, found, stage, line).values(), default=1))
     return max(1, times)

@@ -35,9 +35,9 @@ def crossings(plan: Plan, offered: Registry) -> list[Row]:
         width, outputs = known
         most = max((plan.train(name).batch_size for name in readers(edge.target, plan.consensus)), default=0)
         row = found.setdefault(
-            (edge.source, edge.what, edge.stream if edge.live else f"{edge.stream} {edge.refresh}"),
+            (edge.source, edge.output, edge.stream if edge.live else f"{edge.stream} {edge.refresh}"),
             {"from": edge.source, "to": [], "stream": edge.stream, "refresh": edge.refresh, "live": edge.live,
-             "made": edge.what or None, "hidden": width, "outputs": outputs, "samples": 0,
+             "made": edge.output or None, "hidden": width, "outputs": outputs, "samples": 0,
              "length": plan.spec.text.max_length},
         )  # fmt: skip
         row["to"] += [edge.target] if edge.target not in row["to"] else []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan, Stage
-    from kdmesh.graph.steps import Lesson
+    from kdmesh.graph.steps import Phase
     from kdmesh.plugins import Registry
 
 Row = dict[str, Any]
@@ -103,8 +103,8 @@ def _budget(plan: Plan, agent: str) -> str:
     """How long an agent's weights train, by their stage's program: ``10 epochs``, ``8 x (1 + 2) epochs``."""
     stage, owner, train = plan.stage_of(agent), plan.owner[agent], plan.train(agent)
     own = (train.steps, "step") if train.steps is not None else (train.epochs, "epoch")
-    lessons = stage.lessons if stage is not None else {}
-    taught = {key for key, one in lessons.items() if any(plan.owner.get(edge.target) == owner for edge in one.edges)}
+    phases = stage.phases if stage is not None else {}
+    taught = {key for key, one in phases.items() if any(plan.owner.get(edge.target) == owner for edge in one.edges)}
 
     def walk(lines: list[Train | Publish | Repeat]) -> list[tuple[str, str]]:
         """Numbers, or terms of them, each with its unit; "" for a term that names units itself."""
@@ -164,16 +164,16 @@ def _stage(stage: Stage) -> Row:
         "agents": stage.agents,
         "waits": sorted(stage.waits),
         "program": _words(stage.program.body),
-        "lessons": {key: _lesson(lesson) for key, lesson in stage.lessons.items()},
+        "lessons": {key: _phase(phase) for key, phase in stage.phases.items()},
     }
 
 
-def _lesson(lesson: Lesson) -> Row:
+def _phase(phase: Phase) -> Row:
     return {
-        "streams": lesson.streams,
-        "flows": [edge.id for edge in lesson.edges],
-        "step": lesson.text(),
-        "waves": lesson.labels(),
+        "streams": phase.streams,
+        "flows": [edge.id for edge in phase.edges],
+        "step": phase.text(),
+        "waves": phase.labels(),
     }
 
 
@@ -191,7 +191,7 @@ def _words(lines: Iterable[Train | Publish | Repeat], indent: str = "") -> list[
             length = [count(n, unit) for n, unit in ((line.epochs, "epoch"), (line.steps, "step")) if n is not None]
             only = "" if line.agents is None else f", only {listed(line.agents)}"
             budget = " or ".join(length) or "each agent's own budget"
-            out.append(f"{indent}train lesson {line.lesson}{only}, for {budget}")
+            out.append(f"{indent}train lesson {line.phase}{only}, for {budget}")
     return out
 
 

@@ -153,8 +153,8 @@ def _stages(stages: list[Row]) -> list[str]:
         several = len(stage["weights"]) > 1
         lines.append(f"{stage['name']}: {listed(stage['weights'], 80)} train together" if several else stage["name"])
         lines += [f"  {line}" for line in stage["program"]]
-        for key, lesson in stage["lessons"].items():
-            lines.append(f"  step of {key}, on {', '.join(lesson['streams'])}: {lesson['step']}")
+        for key, phase in stage["lessons"].items():
+            lines.append(f"  step of {key}, on {', '.join(phase['streams'])}: {phase['step']}")
     return lines
 
 

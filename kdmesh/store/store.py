@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Key(NamedTuple):
-    """Who made it, on which stream, what (`""` for logits, else a tap's name), and how it is kept."""
+    """The source, the stream, which of the source's outputs (see `Edge.output`), and how it is kept."""
 
     source: str
     stream: str
-    what: str = ""
+    output: str = ""
     kind: str = "publish"  # publish | recorded | written
 
 

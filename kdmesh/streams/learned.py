@@ -250,7 +250,7 @@ def _twins(table: Table) -> float:
 
 
 def _runs(rows: Tensor) -> list[list[int]]:
-    """Rows as ``[first, end]`` of every stretch without a gap, ascending."""
+    """Rows as ``[first, end]`` of every range without a gap, ascending."""
     rows = rows.to(torch.int64).sort().values
     if not len(rows):
         return []

@@ -48,7 +48,7 @@ def alike(order: Tensor, sizes: Tensor, batch_size: int, drop_last: bool, seed: 
 def steps_per_epoch(n: int, batch_size: int, drop_last: bool) -> int:
     """Return how many batches ``n`` samples make; with ``drop_last`` only full ones count.
 
-    An epoch without a batch is refused: a lesson over it would never end.
+    An epoch without a batch is refused: a phase over it would never end.
     """
     steps = n // batch_size if drop_last else -(-n // batch_size)
     if steps == 0:

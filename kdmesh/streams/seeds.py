@@ -25,5 +25,5 @@ def mix(*parts: int | str) -> int:
 
 
 def at_step(seed: int, step: int) -> int:
-    """The seed of a step, from that of a lesson; cheaper than :func:`mix`."""
+    """The seed of a step, from that of a phase; cheaper than :func:`mix`."""
     return (seed ^ (step * STRIDE)) & MASK

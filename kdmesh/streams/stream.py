@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Stream:
-    """Rows of the table (ascending int64) that a lesson or a flow runs over.
+    """Rows of the table (ascending int64) that a phase or a flow runs over.
 
     ``shards`` maps an agent to its own part of ``rows``; ``labelled`` says whether labels may be read here; what is
     made on a ``private`` stream stays on its agent's host; a ``replay`` stream repeats the previous batch of ``base``.

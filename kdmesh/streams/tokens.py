@@ -130,7 +130,7 @@ class Encoded:
         return ranges(self._store.unit_starts[self._rows], self.counts)
 
     def endings(self) -> Tensor:
-        """The last target of every stretch of learned tokens that stand one after the other, ``[n]`` int64."""
+        """The last target of every run of consecutive learned tokens, ``[n]`` int64."""
         at, rows = self._store.units[self._units()], torch.repeat_interleave(torch.arange(len(self)), self.counts.cpu())
         last = torch.ones(len(at), dtype=torch.bool, device=at.device)
         rows = rows.to(at.device)

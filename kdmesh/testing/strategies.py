@@ -107,7 +107,7 @@ def points() -> Table:
 def shown(plan: Plan) -> tuple[Any, ...]:
     """What two equal plans have in common: the resolved mesh, and every stage's steps."""
     stages = [
-        (stage.name, stage.weights, stage.generation, {key: lesson.text() for key, lesson in stage.lessons.items()})
+        (stage.name, stage.weights, stage.generation, {key: phase.text() for key, phase in stage.phases.items()})
         for stage in plan.stages
     ]
     return plan.resolved().dump(), stages, plan.hosts

@@ -40,8 +40,8 @@ def test_a_call_comes_out_as_it_went_in(given, results):
 
 
 def test_a_segment_is_sent_whole():
-    segment = Fragment("host0", "stage a", 2, [(4, None)], complete=range(4, 5))
-    assert envelope.opened(envelope.call((1, 1), "run", [segment], 2, Handle)[0], [])[2] == [segment]
+    fragment = Fragment("host0", "stage a", 2, [(4, None)], complete=range(4, 5))
+    assert envelope.opened(envelope.call((1, 1), "run", [fragment], 2, Handle)[0], [])[2] == [fragment]
 
 
 @given(plain)

@@ -46,7 +46,7 @@ def stages(planned):
 
 
 def step(planned):
-    return [lesson.text() for lesson in planned.stages[-1].lessons.values()]
+    return [phase.text() for phase in planned.stages[-1].phases.values()]
 
 
 # -- ensemble ----------------------------------------------------------------------------------------------------------

@@ -64,8 +64,8 @@ class Counts:
         self._begun: set[str] = set()
 
     def note(self, host: str, method: str, args: tuple[Any, ...]) -> dict[str, int]:
-        """Count a call; returns its number by kind. How many stretches a lone host makes, and how many checkpoints are
-        written between two, is a matter of speed: a queue counts the first stretch of a lesson, and no checkpoints.
+        """Count a call; returns its number by kind. How many chunks a lone host runs, and how many checkpoints are
+        written between two, is a matter of speed: a queue counts the first chunk of a phase, and no checkpoints.
         """
         if method in UNCOUNTED:
             return {}

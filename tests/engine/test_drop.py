@@ -124,7 +124,7 @@ class Outcome:
 
 
 @pytest.fixture(autouse=True)
-def stretches_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def chunks_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls, and so deaths, come at the same steps however fast the machine is."""
     monkeypatch.setattr(teach, "SECONDS", 1e9)
 
@@ -249,11 +249,11 @@ def test_a_student_left_with_labels_loses_a_flow_and_goes_on() -> None:
 
 def test_no_segment_computes_or_waits_for_a_dropped_agent() -> None:
     plan = planned(live()).without(["b"])
-    (lesson,) = plan.stage("s").lessons.values()
-    segments = cut(plan, "s", lesson, 0, 4)
-    ops = {op.node for segment in segments for _, part in segment.steps for op in part or ()}
+    (phase,) = plan.stage("s").phases.values()
+    fragments = cut(plan, "s", phase, 0, 4)
+    ops = {op.node for fragment in fragments for _, part in fragment.steps for op in part or ()}
     assert ops == {"a", "c", "mean", "s"}
-    assert {segment.host for segment in segments} == set(plan.hosts)
+    assert {fragment.host for fragment in fragments} == set(plan.hosts)
 
 
 def test_a_log_that_is_no_log_is_refused(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_broken_off_anywhere_it_ends_with_the_table_of_the_unbroken_one(command:
     assert code == 2 and "this run has finished" in said
 
 
-def test_a_signal_in_the_last_stretch_of_a_part_begins_no_other(
+def test_a_signal_in_the_last_chunk_of_a_part_begins_no_other(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kdmesh.hosts.host import Host

@@ -58,11 +58,11 @@ def look(opened: Any, made: kdmesh.Mesh) -> None:
             assert states() == before, f"evaluating {agent} moves a generator"
         for edge in host.plan.edges:
             if edge.source in host.agents:
-                host.publish(edge.source, "train", (edge.what,))
+                host.publish(edge.source, "train", (edge.output,))
                 assert states() == before, f"publishing {edge} moves a generator"
         for name in host.consensus:
             published = [
-                host.publish(edge.source, "validation", (edge.what,)) for edge in host.plan.consensus[name].inputs
+                host.publish(edge.source, "validation", (edge.output,)) for edge in host.plan.consensus[name].inputs
             ]
             host.evaluate_consensus(name, "validation", [], *published)
             assert states() == before, f"judging {name} moves a generator"

@@ -204,16 +204,16 @@ def test_a_run_that_broke_off_goes_on_to_equal_bits(mesh, monkeypatch):
     assert kdmesh_of("run", str(mesh), *RUN, "--out", "whole") == 0
     from kdmesh.engine.teach import Teaching
 
-    told, calls = Teaching.lesson, []
+    told, calls = Teaching.phase, []
 
-    def lesson(self, line):
+    def phase(self, line):
         calls.append(line)
         if len(calls) == 3:
             raise Killed
         return told(self, line)
 
     with monkeypatch.context() as broken:
-        broken.setattr(Teaching, "lesson", lesson)
+        broken.setattr(Teaching, "phase", phase)
         assert kdmesh_of("run", str(mesh), *RUN, "--out", "broken") != 0
     (whole,), (folder,) = Path("whole/stages").iterdir(), Path("broken/stages").iterdir()
     assert not (folder / "summary.json").exists()

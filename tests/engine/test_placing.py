@@ -144,18 +144,16 @@ def test_the_works_of_a_mesh_are_its_steps_and_publications(mesh: Any) -> None:
     found = examine(plan, {}, made.table)
     paces = dict.fromkeys("tsp", (SLOW, SLOW))
     problem = workload.problem(plan, found, paces, TWO, dict.fromkeys("tsp", 1), None)
-    published, lesson = problem.works
+    published, phase = problem.works
     assert not published.pipelined and published.times == 1
     assert published.tasks[0].seconds[0] == pytest.approx(3 * SLOW.inference)  # 90 samples in batches of 32
     assert published.tasks[0].sends == 90 * 3 * 4
-    assert lesson.times == 2 * 3
-    forward, update = (
-        {task.agent: task for task in lesson.tasks if bool(task.after) is late} for late in (False, True)
-    )
+    assert phase.times == 2 * 3
+    forward, update = ({task.agent: task for task in phase.tasks if bool(task.after) is late} for late in (False, True))
     assert (forward["t"].seconds[0], forward["s"].seconds[0]) == (SLOW.inference, SLOW.forward)
     assert update["s"].seconds[0] == pytest.approx(SLOW.backward + SLOW.update)
     assert (forward["p"].sends, forward["s"].sends) == (32 * 3 * 4, 0)
-    assert {lesson.tasks[number].agent for number in update["s"].after} == {"s", "t", "p"}  # the consensus is beside it
+    assert {phase.tasks[number].agent for number in update["s"].after} == {"s", "t", "p"}  # the consensus is beside it
 
 
 def test_memory_counts_gradients_and_what_the_optimiser_keeps(mesh: Any) -> None:

@@ -170,8 +170,8 @@ def test_recorded_logits_and_layers_are_both_kept(mesh: Any, opened: Any) -> Non
     run, hosts = opened(made)
     run.execute()
     store = hosts["host0"].store
-    kept = {key.what: publication for key, publication in store._visible.items() if key.kind == "recorded"}
-    assert {what: tuple(publication.values.shape) for what, publication in kept.items()} == {
+    kept = {key.output: publication for key, publication in store._visible.items() if key.kind == "recorded"}
+    assert {output: tuple(publication.values.shape) for output, publication in kept.items()} == {
         "": (90, 3),
         "layers.0": (90, 8),
     }

@@ -91,7 +91,7 @@ def test_owners_of_unequal_shards_visit_their_own_samples_evenly(mesh: Any, open
 
         def noting(*args: Any, _name: str = name, _cut: Any = cut) -> Any:
             batch = _cut(*args)
-            if _name in host._lessons["a"].inputs.ends and host._lessons["a"].plan.name == "own":
+            if _name in host._phases["a"].inputs.ends and host._phases["a"].plan.name == "own":
                 seen[_name] += batch.at.tolist()
             return batch
 
@@ -127,7 +127,7 @@ def test_streams_of_different_length_keep_their_own_epochs(mesh: Any, opened: An
     batches = [shard.batch(step, 32, False) for step in range(9)]
     assert [len(batch.at) for batch in batches if batch] == [32, 8] * 4 + [32]
     assert [batch.epoch for batch in batches if batch] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
-    assert run.supply.latest.keys() == {("t", "short")}
+    assert run.publisher.latest.keys() == {("t", "short")}
 
 
 def test_everyone_publishes_before_anyone_reads(mesh: Any, opened: Any) -> None:

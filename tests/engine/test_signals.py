@@ -99,11 +99,11 @@ def test_a_signal_has_settings_and_is_what_its_readers_see(mesh: Any, opened: An
     made = mesh({**FROZEN, "s": {}}, train={"steps": 1})
     made.flow("teacher", "s", objective="mse", signal={"sharp": {"by": 3.0}}, refresh="once")
     (edge,) = made.plan().edges
-    assert (edge.what, edge.form) == ('sharp{"by": 3.0}', "logits")
+    assert (edge.output, edge.form) == ('sharp{"by": 3.0}', "logits")
     run, hosts = opened(made)
     run.execute()
     host = hosts["host0"]
-    kept = host.store.get(Key("teacher", "train", edge.what))
+    kept = host.store.get(Key("teacher", "train", edge.output))
     assert host.store.get(Key("teacher", "train")) is None  # the logits themselves are not kept
     logits, _ = host.agents["teacher"].inference(
         host.loader.shard("train", "teacher", torch.device("cpu")).x, host.fixed
@@ -119,8 +119,8 @@ def test_only_what_others_read_leaves_a_host(mesh: Any, opened: Any) -> None:
     sent: list[Any] = []
     inner = hosts["here"].run
 
-    def spy(segment: Any, *imports: Any) -> Any:
-        exports, report = inner(segment, *imports)
+    def spy(fragment: Any, *imports: Any) -> Any:
+        exports, report = inner(fragment, *imports)
         sent.extend(exports.values())
         return exports, report
 

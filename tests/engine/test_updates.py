@@ -44,7 +44,7 @@ def test_shares_of_a_window_sum_to_one(mesh: Any, opened: Any) -> None:
     host = hosts["host0"]
     host.start("s", {"s": 5})
     host.begin("s", "main", {"s": 9}, 0, {})
-    update = host._lessons["s"].update
+    update = host._phases["s"].update
     labels, replay = (update._share(term, 2, 9) for term in update._terms([host.weights["s"]]))
     assert [labels(step) for step in range(4)] == [0.5, 0.5, 26 / 58, 32 / 58]
     assert labels(8) == 1.0
@@ -196,7 +196,7 @@ def test_weights_that_only_one_of_two_views_learns(mesh: Any) -> None:
     made.flow("clean", "a", objective="kl", refresh="step")
     plan = made.plan()
     assert [stage.agents for stage in plan.stages] == [["a", "clean"]]
-    assert Op("f", "clean", "train") in plan.stages[0].lessons["main"].ops
+    assert Op("f", "clean", "train") in plan.stages[0].phases["main"].ops
     summary = made.run(backend="inline").summary
     assert [summary["agents"][name]["forwards"]["made"] for name in ("a", "clean")] == [9, 9]
 

@@ -33,7 +33,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def stretches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def chunks_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step on one host, after every second one between hosts."""
     monkeypatch.setattr(teach, "SECONDS", 0.0)
     monkeypatch.setattr(teach, "WINDOW", 2)
@@ -41,7 +41,7 @@ def stretches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many stretches were run, and before which one to break off."""
+    """How many chunks were run, and before which one to break off."""
     known = {"made": 0, "last": 0}
     inner = InlineBackend.call
 

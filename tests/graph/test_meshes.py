@@ -34,7 +34,7 @@ def test_stages_and_steps_are_as_expected(plan, mesh, expect):
     made = plan(mesh)
     assert stages_of(made) == expect["stages"]
     step = expect["step"] if isinstance(expect["step"], dict) else {"main": expect["step"]}
-    assert {key: lesson.text() for key, lesson in made.stages[-1].lessons.items()} == step
+    assert {key: phase.text() for key, phase in made.stages[-1].phases.items()} == step
 
 
 @named([mesh for mesh in MESHES if "refused" in mesh["expect"]])
@@ -68,9 +68,9 @@ def test_the_plan_tells_its_stages_steps_and_choices(plan, offered, mesh, expect
     assert max(map(len, text.splitlines())) <= 80
     assert len(data["flows"]) == len(made.edges)
     for stage, told in zip(made.stages, data["stages"], strict=True):
-        for key, lesson in stage.lessons.items():
-            assert told["lessons"][key]["step"] == lesson.text()
-            assert " ".join(lesson.text().split()) in " ".join(text.split())
+        for key, phase in stage.phases.items():
+            assert told["lessons"][key]["step"] == phase.text()
+            assert " ".join(phase.text().split()) in " ".join(text.split())
     assert [choice["flow"] for choice in data["choices"]["flows"]] == [edge.id for edge in made.edges]
 
 

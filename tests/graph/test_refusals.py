@@ -166,9 +166,9 @@ REFUSED = {
         "agents.a.labels",
         "one class for each output",
     ),
-    "stretches of no text": (
+    "spans of no text": (
         mesh(LABELS, {"from": "a", "to": "b", "objective": "uld"}),
-        "objective 'uld' compares stretches of text, and this mesh models none",
+        "objective 'uld' compares spans of text, and this mesh models no text",
         "flows.1.objective",
         "task: language_modelling",
     ),

@@ -85,14 +85,14 @@ def test_stages_hold_what_they_promise(plan, mesh):
 @given(meshes())
 def test_steps_run_in_an_order_that_dependencies_allow(plan, mesh):
     made = tried(plan, mesh)
-    for lesson in [lesson for stage in made.stages for lesson in stage.lessons.values()] if made else ():
-        position = {op: number for number, op in enumerate(lesson.ops)}
-        assert len(position) == len(lesson.ops) == sum(map(len, lesson.waves))
-        for op, before in lesson.after.items():
+    for phase in [phase for stage in made.stages for phase in stage.phases.values()] if made else ():
+        position = {op: number for number, op in enumerate(phase.ops)}
+        assert len(position) == len(phase.ops) == sum(map(len, phase.levels))
+        for op, before in phase.after.items():
             assert all(position[earlier] < position[op] for earlier in before)
-        for edge in lesson.edges:
-            forward = next(op for op in lesson.ops if op[:3] == ("f", edge.target, edge.stream))
-            update = next(op for op in lesson.ops if op[:2] == ("u", made.owner[edge.target]))
+        for edge in phase.edges:
+            forward = next(op for op in phase.ops if op[:3] == ("f", edge.target, edge.stream))
+            update = next(op for op in phase.ops if op[:2] == ("u", made.owner[edge.target]))
             assert position[forward] < position[update]
 
 
@@ -159,7 +159,7 @@ def test_a_frozen_teacher_is_in_no_stage_and_may_be_live(plan):
         }
     )
     assert [stage.weights for stage in made.stages] == [["s"]] and made.stage_of("t") is None
-    assert made.stages[0].lessons["main"].text() == "f.s f.t | u.s"
+    assert made.stages[0].phases["main"].text() == "f.s f.t | u.s"
 
 
 def test_weights_are_shared_through_any_number_of_agents(plan):

@@ -8,9 +8,9 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.steps import Op
 
 
-def step(plan, agents, flows, lesson="main", **more):
+def step(plan, agents, flows, phase="main", **more):
     """The step of the last stage."""
-    return plan({"agents": agents, "flows": flows, **more}).stages[-1].lessons[lesson]
+    return plan({"agents": agents, "flows": flows, **more}).stages[-1].phases[phase]
 
 
 def labels(*names, **more):
@@ -91,7 +91,7 @@ def test_only_a_lesson_s_own_flows_are_in_its_step(plan):
     flows = [labels("s", lesson="own"), kl("t", "s", stream="public", lesson="digest")]
     program = [{"of": ["s"], "do": [{"lesson": "own"}, {"lesson": "digest", "steps": 3}]}]
     mesh = {"agents": {"t": {"update": "frozen"}, "s": {}}, "flows": flows, "program": program}
-    own, digest = plan(mesh).stages[0].lessons.values()
+    own, digest = plan(mesh).stages[0].phases.values()
     assert (own.streams, digest.streams) == (["train"], ["public"])
     assert [edge.source for edge in own.edges] == ["labels"] and [edge.source for edge in digest.edges] == ["t"]
 
@@ -99,7 +99,7 @@ def test_only_a_lesson_s_own_flows_are_in_its_step(plan):
 def test_a_line_that_trains_a_part_updates_only_that(plan):
     program = [{"of": ["a", "b"], "do": [{"train": ["a"]}, {"train": ["b"]}]}]
     mesh = {"agents": {"a": {}, "b": {}}, "flows": [kl("a", "b"), kl("b", "a")], "program": program}
-    assert [made.text() for made in plan(mesh).stages[0].lessons.values()] == ["f.a f.b | u.a", "f.a f.b | u.b"]
+    assert [made.text() for made in plan(mesh).stages[0].phases.values()] == ["f.a f.b | u.a", "f.a f.b | u.b"]
 
 
 @pytest.mark.parametrize(

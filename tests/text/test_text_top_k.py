@@ -94,8 +94,8 @@ def test_fewer_bytes_cross(texts: Path, refresh: str, monkeypatch: pytest.Monkey
             count(packed)
         return exports, losses
 
-    def spied_publish(host: Host, agent: str, stream: str, whats: tuple[str, ...], *more: Any) -> Any:
-        found = publish(host, agent, stream, whats, *more)
+    def spied_publish(host: Host, agent: str, stream: str, outputs: tuple[str, ...], *more: Any) -> Any:
+        found = publish(host, agent, stream, outputs, *more)
         for packed in found.values():
             count([part for part in packed if part[0] != "starts"])
         return found

@@ -40,7 +40,7 @@ each = pytest.mark.parametrize("name", FILES)
 
 def shape(plan):
     return [
-        (s.name, s.generation, s.weights, s.waits, s.program, {k: v.text() for k, v in s.lessons.items()})
+        (s.name, s.generation, s.weights, s.waits, s.program, {k: v.text() for k, v in s.phases.items()})
         for s in plan.stages
     ]
 

@@ -1,4 +1,4 @@
-"""Aligned spans: what two language models with different tokenizers say about the same stretches of a text.
+"""Aligned spans: what two language models with different tokenizers predict for the same pieces of a text.
 
 No paper of its own: spans by character offsets are common practice between tokenizers, as in Boizard et al., "Towards
 Cross-Tokenizer Distillation", 2024, for generated texts. Others merge the logits within a span; here only events that

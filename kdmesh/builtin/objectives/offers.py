@@ -267,7 +267,7 @@ OBJECTIVES = [
         "span",
         f"{ROOM}.aligned:Aligned",
         TemperedConfig,
-        "different tokenizers, by what they say about the same stretches of text",
+        "different tokenizers, by the probabilities that they give the same spans of text",
         tempered=True,
         needs=("spans", "labels", "tokens"),
     ),
