@@ -7,6 +7,7 @@ from kdmesh.builtin.consensus.concat import Concat
 from kdmesh.builtin.consensus.confidence import Confidence
 from kdmesh.builtin.consensus.entropy import Entropy
 from kdmesh.builtin.consensus.geometric_median import GeometricMedian
+from kdmesh.builtin.consensus.inverse_variance import InverseVariance
 from kdmesh.builtin.consensus.lowest_ce import LowestCE
 from kdmesh.builtin.consensus.mean import Mean
 from kdmesh.builtin.consensus.median import Median
@@ -23,6 +24,7 @@ __all__ = [
     "Confidence",
     "Entropy",
     "GeometricMedian",
+    "InverseVariance",
     "LowestCE",
     "Mean",
     "Median",

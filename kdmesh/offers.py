@@ -94,7 +94,9 @@ class ConsensusOffer(Offer):
     ``stateful``, ``trained``: it has buffers, or weights, that change, so that one host owns it. ``partial``: its
     sources may know different classes; a class that a source does not know has the logit ``-inf``. ``needs_column``:
     the setting that names a column of the data; ``setup`` then gets ``columns``, the column's different values as text,
-    and each call ``column [B]``, int64, their numbers (-1: none).
+    and each call ``column [B]``, int64, their numbers (-1: none). ``needs_errors``: each call gets ``errors [M, T]``,
+    float64, the mean squared error of each source's answers on `validation`, by value, as it was when the source last
+    published; infinite for one that has not. Its sources are agents whose answers are `values`, and they publish.
     """
 
     kind: ClassVar[str] = "consensus"
@@ -106,6 +108,7 @@ class ConsensusOffer(Offer):
     inputs: bool = False  # is informed by flows `as: input`, whose signals it does not combine
     partial: bool = False
     needs_column: str = ""
+    needs_errors: bool = False
 
 
 @dataclass(frozen=True)

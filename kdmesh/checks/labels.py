@@ -35,6 +35,20 @@ def measured(plan: Plan, found: Checked) -> None:
         raise MeshError("no samples are held out to measure on", where="metrics", instead=instead)
 
 
+def judged(plan: Plan, found: Checked) -> None:
+    """Raise MeshError where a rule asks for errors on validation and none can be measured; mark what it chose by."""
+    for name, node in plan.consensus.items():
+        if node.needs_errors:
+            if "validation" not in found.streams or found.table.y is None:
+                raise MeshError(
+                    f"rule {node.rule.name!r} weighs its sources by their errors on validation, and there is no such "
+                    "split",
+                    where="data.validation",
+                    instead="validation: 0.1, or another rule",
+                )
+            found.mark(f"{name} weighs its sources by their errors on validation, so that its figures there flatter it")
+
+
 def refuse(plan: Plan, table: Table) -> None:
     """Raise MeshError for samples or labels of a kind that the task does not read."""
     task, own = plan.task, KIND[table.is_text]

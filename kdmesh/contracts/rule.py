@@ -18,6 +18,8 @@ class Rule(nn.Module):
     - ``logits [M, B, C]``: the sources' raw logits, for rules that weigh by them (entropy, confidence), at T = 1. For
       rules whose offer says ``partial``, classes that a source does not know have ``-inf`` there.
     - ``labels [B]`` int64, for rules whose offer says ``needs_labels``; else None.
+    - ``errors [M, T]`` float64, a further keyword for rules whose offer says ``needs_errors``: the mean squared error
+      of each source on validation, by value; infinite for a source of which none is known.
     - ``present [M, B]`` bool or None: which sources answered. Absent ones have no say, whatever their values; the rest
       is renormalised. Where no source is present the row is anything finite (the engine gives it weight 0).
 

@@ -90,6 +90,7 @@ def examine(
         raise MeshError(what, where=f"streams.{next(iter(writers))}", instead="a stream `of` a split")
     labels.refuse(plan, found.table)
     labels.measured(plan, found)
+    labels.judged(plan, found)
     _told_by(plan, found.table)
     texts.read(plan, found)
     _streams(plan, found)

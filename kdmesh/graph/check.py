@@ -189,6 +189,27 @@ def gradients(spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[s
             )
 
 
+def errors(spec: MeshSpec, consensus: dict[str, ConsensusNode], registry: Registry) -> None:
+    """Refuse sources of whose answers no error on validation goes along, where a rule asks for it."""
+    task = task_of(spec, registry)
+    for node in consensus.values():
+        for edge in node.members if node.needs_errors else ():
+            reason, instead = "", "another rule"
+            if task.labels != "values":
+                reason = f"answers of task {task.name} are {task.labels}, and not values, which have squared errors"
+            elif edge.source in consensus:
+                reason = f"{edge.source} is a consensus, and errors are those of agents"
+            elif edge.output:
+                reason = f"{edge.source} sends something else than its answers"
+                instead = "signal: logits, or another rule"
+            elif edge.stale != "publish":
+                reason = f"{edge.source} publishes nothing, and its errors are measured when it does"
+                instead = "refresh: epoch, without `stale`, or another rule"
+            if reason:
+                what = f"rule {node.rule.name!r} weighs its sources by their errors on validation: {reason}"
+                raise MeshError(what, where=edge.where, instead=instead)
+
+
 def _circle(spec: MeshSpec) -> None:
     """Every stream ends at a split."""
     for name in spec.streams:

@@ -23,6 +23,7 @@ class ConsensusNode:
 
     ``partial``: its members may know different classes. ``labels``: the classes that its own columns stand for, None
     for all; each member's edge says in ``classes`` which of them it knows. ``column``: of the data, for its rule.
+    ``needs_errors``: its rule is given the members' errors on validation.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ConsensusNode:
     partial: bool = False
     labels: tuple[int, ...] | None = None
     column: str = ""
+    needs_errors: bool = False
     inputs: list[Edge] = field(default_factory=list)
     readers: list[Edge] = field(default_factory=list)
 
@@ -89,6 +91,7 @@ def consensus_nodes(
             stream="train",
             partial=offer.partial,
             column=getattr(config, offer.needs_column) if offer.needs_column else "",
+            needs_errors=offer.needs_errors,
         )
     for edge in edges:
         if edge.target in found:

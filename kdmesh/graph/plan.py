@@ -90,6 +90,12 @@ class Plan:
         ends = [edge.target for edge in node.readers] + [edge.source for edge in node.inputs]
         return next((host_of[end] for end in ends if end in host_of), "")
 
+    def judged(self, agent: str) -> bool:
+        """Whether some consensus of this agent's answers asks for its errors on validation."""
+        return any(
+            edge.source == agent for node in self.consensus.values() if node.needs_errors for edge in node.members
+        )
+
     def stage_of(self, agent: str) -> Stage | None:
         """The stage in which an agent's weights train; None for frozen ones."""
         return next((stage for stage in self.stages if self.owner[agent] in stage.weights), None)

@@ -46,6 +46,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     found = stages.units(long, trained)
     check.followed(long, found)
     stages.default_refresh(long, edges, found, stages.structure(long, edges, found))
+    check.errors(long, consensus, registry)
     check.gradients(long, edges, found, consensus)
     stage_of = stages.bind(long, edges, found, trained)
     generation, waits = stages.generations(long, edges, found, stage_of)

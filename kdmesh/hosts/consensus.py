@@ -88,12 +88,14 @@ class Consensus:
         labels: Tensor | None,
         column: Tensor | None = None,
         seed: int | None = None,
+        errors: Tensor | None = None,
     ) -> Signal | None:
         """Combine the members' outputs for a batch; samples that no member has an output for get weight 0.
 
         ``seed``: of what the rule draws for rows that are made later; who calls has seeded what it draws now.
 
-        ``column [B]``: the numbers of the values in the data's column that the rule reads, if it reads one.
+        ``column [B]``: the numbers of the values in the data's column that the rule reads, if it reads one. ``errors
+        [M, T]``: those of the members on validation, if the rule asks.
         """
         gathered = self.gather(reader, fetch)
         if gathered is None:
@@ -107,7 +109,7 @@ class Consensus:
         if self.node.column:
             facts["column"] = column
         more: dict[str, Any] = {"target": reader} if self.node.per_target else {}
-        more |= self.given(fetch)
+        more |= self.given(fetch) | ({"errors": errors} if self.node.needs_errors else {})
         value: Tensor | Lazy
         alike = not more and all(edge.classes is None for edge in self.node.members)
         if alike and any(signal is not None and isinstance(signal.value, Lazy) for signal in signals):

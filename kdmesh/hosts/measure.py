@@ -13,6 +13,7 @@ from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
 from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
+from kdmesh.signals.lazy import dense
 from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
 
@@ -46,6 +47,17 @@ def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
     one.forwards = made  # measuring is not teaching
     oddities.softened(host, one.name, logits)
     return _figures(host, logits, truth, shard, host.plan.spec.agents[one.name].labels)
+
+
+@torch.no_grad()
+def squared_errors(host: HostState, one: Agent) -> Tensor:
+    """An agent's mean squared error on validation, by value, ``[T]`` float64; what a rule may be given."""
+    shard = host.loader.shard("validation", one.name, one.device)
+    assert shard.truth is not None  # the check saw to it
+    made = one.forwards
+    answers, _ = one.inference(shard.x, host.fixed)
+    one.forwards = made  # measuring is not teaching
+    return (dense(answers).double() - shard.truth.double()).square().mean(0)
 
 
 def _figures(
@@ -89,12 +101,15 @@ def evaluate_consensus(
     consensus = host.consensus[name]
     device = host.device
     sent: dict[tuple[str, str], Tensor | Lazy] = {}
+    judged: dict[str, Tensor] = {}
     for part in published:
-        sent.update({(key.source, key.output): value[0] for key, value in unpack(part, device).items()})
+        for key, (value, more) in unpack(part, device).items():
+            sent[key.source, key.output] = value
+            judged |= {key.source: more["errors"]} if "errors" in more else {}
     shard = host.loader.shard(stream, _owner(host, consensus.node.members[0].source, stream), device)
     truth = shard.truth
     found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
-    signal = _combined(host, name, sent, truth, shard)
+    signal = _combined(host, name, sent, judged, truth, shard)
     if signal is not None and truth is not None:
         answers: Tensor | Lazy = signal.value
         probs, softened = signal.form in PROBABILITIES, consensus.node.temperature
@@ -119,8 +134,14 @@ def evaluate_consensus(
 
 
 def _combined(
-    host: HostState, name: str, sent: dict[tuple[str, str], Tensor | Lazy], truth: Tensor | None, shard: ShardView
+    host: HostState,
+    name: str,
+    sent: dict[tuple[str, str], Tensor | Lazy],
+    judged: dict[str, Tensor],
+    truth: Tensor | None,
+    shard: ShardView,
 ) -> Signal | None:
+    """A consensus of what agents ``sent``, by agent and what; ``judged``: their errors on validation, where known."""
     consensus = host.consensus[name]
     if (
         consensus.node.space == "gradient"
@@ -131,14 +152,16 @@ def _combined(
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return _combined(host, edge.source, sent, truth, shard)
+            return _combined(host, edge.source, sent, judged, truth, shard)
         value = sent.get((edge.source, edge.output))
         return None if value is None else Signal(value, edge.form)
 
     try:
         with torch.no_grad(), guard.seeded(mix(host.seed, "evaluate_consensus", name, shard.stream.name)):
             column = rules.numbers(host, consensus.node, shard) if consensus.node.column else None
-            return consensus.eval_copy().combine(None, fetch, truth, column)
+            return consensus.eval_copy().combine(
+                None, fetch, truth, column, errors=rules.errors(consensus.node, judged)
+            )
     except Exception as error:
         rules.blame(host, name, error, "for its measurement")
 

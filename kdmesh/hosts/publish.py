@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.hosts import build, guard, oddities
+from kdmesh.hosts import build, guard, measure, oddities
 from kdmesh.hosts.packing import pack, unpack
 from kdmesh.store import Key
 
@@ -16,23 +16,28 @@ if TYPE_CHECKING:
 
 
 def publish(
-    host: HostState, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
+    host: HostState, agent: str, stream: str, outputs: tuple[str, ...], measuring: bool = False, stage: str = ""
 ) -> dict[Key, Any]:
     """A full evaluation pass of an agent over a stream, in fixed-size padded batches: what readers want of it.
 
-    To ``measure`` is not to teach: the pass is on the samples as they are. ``stage``: to whose count it goes.
+    ``measuring`` is not teaching: the pass is on the samples as they are. ``stage``: to whose count it goes. For rules
+    that ask, the agent's errors on validation go along.
     """
     one = host.agents[agent]
     shard = host.loader.shard(stream, agent, one.device)
     host.threads(one.weights.settings.threads)
     made = one.forwards
     names = tuple(output for output in outputs if output)
-    logits, values = one.inference(shard.x if measure else one.see(shard.x, shard.ids, 0), host.fixed, names)
+    logits, values = one.inference(shard.x if measuring else one.see(shard.x, shard.ids, 0), host.fixed, names)
     host.passes[agent, stream] = one.forwards - made
     if stage:
         host.count(stage, agent, one.forwards - made)
     found = {Key(agent, stream, output): values[output] if output else logits for output in outputs}
-    return {key: pack((value, {"starts": one.starts(shard.x, key.output)})) for key, value in found.items()}
+    errors = measure.squared_errors(host, one) if host.plan.judged(agent) else None
+    return {
+        key: pack((value, {"starts": one.starts(shard.x, key.output), "errors": errors}))
+        for key, value in found.items()
+    }
 
 
 def commit(host: HostState, agent: str, stream: str, output: str) -> dict[Key, Any]:
@@ -47,7 +52,7 @@ def receive(host: HostState, *published: dict[Key, Any]) -> list[guard.Oddity]:
     odd: dict[guard.Oddity, None] = {}
     for key, packed in (item for part in published for item in part.items()):
         values, more = next(iter(unpack({0: packed}, host.device).values()))
-        host.store.put(key, values, more.get("present"), more.get("starts"))
+        host.store.put(key, values, more.get("present"), more.get("starts"), more.get("errors"))
         if guard.is_dead(values):
             odd[key.source, key.stream, guard.DEAD] = None
         if not key.output and oddities.softened(host, key.source, values):
@@ -75,4 +80,4 @@ def take_snapshot(host: HostState, agent: str, state: dict[str, Any]) -> None:
 
 
 def _packed(one: Publication) -> Any:
-    return pack((one.values, {"present": one.present, "starts": one.starts}))
+    return pack((one.values, {"present": one.present, "starts": one.starts, "errors": one.errors}))

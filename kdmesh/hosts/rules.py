@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
+import torch
+
 from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.consensus import fingerprint
 from kdmesh.signals import Signal
@@ -11,7 +13,7 @@ from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -26,6 +28,23 @@ def numbers(host: HostState, node: ConsensusNode, shard: ShardView) -> Tensor:
     """The number of each sample's value in the column that a rule reads, see :func:`side_inputs.numbers`."""
     side_inputs.columns(host, node)
     return side_inputs.numbers(host, node.column, shard)
+
+
+def errors(node: ConsensusNode, known: Mapping[str, Tensor]) -> Tensor | None:
+    """The members' errors on validation ``[M, T]``, infinite where none are ``known``; None for a rule without."""
+    if not node.needs_errors or not known:
+        return None
+    absent = torch.full_like(next(iter(known.values())), torch.inf)
+    return torch.stack([known.get(edge.source, absent) for edge in node.members])
+
+
+def published(host: HostState, node: ConsensusNode) -> dict[str, Tensor]:
+    """The errors that the members of a consensus last published, by member, for :func:`errors`."""
+    if not node.needs_errors:
+        return {}
+    stream = host.streams[node.stream].base or node.stream
+    found = {edge.source: host.store.get(Key(edge.source, stream, edge.output)) for edge in node.members}
+    return {name: one.errors for name, one in found.items() if one is not None and one.errors is not None}
 
 
 def blame(host: HostState, name: str, error: Exception, when: str) -> NoReturn:
@@ -50,11 +69,12 @@ def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal 
         try:
             node = consensus.node
             column = numbers(host, node, shard) if node.column else None
+            judged = errors(node, published(host, node))
             if not consensus.draws:
-                return consensus.combine(reader, fetch, shard.y, column)
+                return consensus.combine(reader, fetch, shard.y, column, errors=judged)
             seed = _seed(host, consensus, reader, fetch, shard)
             with guard.seeded(seed):
-                return consensus.combine(reader, fetch, shard.y, column, seed)
+                return consensus.combine(reader, fetch, shard.y, column, seed, judged)
         except Exception as error:
             blame(host, name, error, f"the stream {shard.stream.name!r}")
 

@@ -163,6 +163,8 @@ class SpreadTerm(Term):
             facts["labels"] = self.inputs.labels(frame, node, reader)
         if node.column:
             facts["column"] = self.inputs.column(frame, reader, node)
+        if node.needs_errors:
+            facts["errors"] = rules.errors(node, rules.published(self.inputs.host, node))
         if node.space == "gradient":
             own = dense(own)
             facts["gradients"] = self._gradients(frame, own, self.consensus.stack(signals), present)

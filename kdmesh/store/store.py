@@ -30,13 +30,14 @@ class Publication:
     """``values [n, ...]`` for the n samples of a stream, in the stream's order; ``present [n]`` bool, None for all.
 
     ``starts [n + 1]``: where each sample's rows begin, if a sample has as many as it has tokens; ``present`` is then of
-    rows too.
+    rows too. ``errors [T]``: the mean squared errors of the source on validation as it published, where a rule asks.
     """
 
     values: Tensor | Lazy
     present: Tensor | None
     version: int
     starts: Tensor | None = None
+    errors: Tensor | None = None
 
     def rows(self, positions: Tensor) -> Tensor:
         """The rows of samples at ``positions [B]``, one sample's after the other's."""
@@ -73,6 +74,8 @@ class Publication:
             yield "present", self.present
         if self.starts is not None:
             yield "starts", self.starts
+        if self.errors is not None:
+            yield "errors", self.errors
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Publication:
@@ -83,7 +86,7 @@ class Publication:
         elif "index" in tensors:
             index, tail, ruled_out = tensors["index"], tensors["tail"], tensors.get("ruled_out")
             values = TopKLogits(values, index, tail, int(tensors["columns"]), ruled_out)
-        return cls(values, tensors.get("present"), 0, tensors.get("starts"))
+        return cls(values, tensors.get("present"), 0, tensors.get("starts"), tensors.get("errors"))
 
 
 class Store:
@@ -94,10 +97,17 @@ class Store:
         self._visible: dict[Key, Publication] = {}
         self._recording: dict[Key, Publication] = {}
 
-    def put(self, key: Key, values: Tensor | Lazy, present: Tensor | None = None, starts: Tensor | None = None) -> None:
+    def put(
+        self,
+        key: Key,
+        values: Tensor | Lazy,
+        present: Tensor | None = None,
+        starts: Tensor | None = None,
+        errors: Tensor | None = None,
+    ) -> None:
         """Replace what is visible under a key."""
         self.version += 1
-        self._visible[key] = Publication(values, present, self.version, starts)
+        self._visible[key] = Publication(values, present, self.version, starts, errors)
 
     def keep(self, key: Key, values: Tensor) -> None:
         """Replace what is visible under a key from which nothing is derived: ``version`` stays."""

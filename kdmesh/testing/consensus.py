@@ -71,6 +71,9 @@ class ConsensusContract(Contract):
         more: dict[str, Any] = {"labels": torch.arange(BATCH) % self.classes} if offer.needs_labels else {}
         if offer.needs_column:
             more["column"] = torch.arange(BATCH) % len(self.columns)
+        if offer.needs_errors:
+            errors = logits.detach().double().square().mean(1)
+            more["errors"] = torch.where(errors.isfinite(), errors, torch.inf)  # of one that is absent nothing is known
         if offer.inputs:
             drawn = torch.Generator().manual_seed(7)
             more["inputs"] = [torch.randn(BATCH, *shape, generator=drawn) for shape in self.inputs]

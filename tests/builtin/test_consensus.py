@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kdmesh.builtin.consensus.offers import CONSENSUS
-from kdmesh.consensus import Confidence, Entropy, LowestCE, Mean, Rule, Weighted, weighted_sum
+from kdmesh.consensus import Confidence, Entropy, InverseVariance, LowestCE, Mean, Rule, Weighted, weighted_sum
 from kdmesh.errors import MeshError
 
 OFFERS = {offer.name: offer for offer in CONSENSUS if not offer.needs_column}  # that: test_consensus_partial.py
@@ -182,6 +182,28 @@ def test_confidence_ignores_a_source_that_excludes_the_right_class():
     logits = torch.tensor([[[float("-inf"), 0.0]], [[3.0, 0.0]], [[3.0, 0.0]]])
     weights = Confidence().weights(logits, labels=torch.tensor([0]))
     torch.testing.assert_close(weights, torch.tensor([[0.0], [0.5], [0.5]]))
+
+
+def test_inverse_variance_formula():
+    """``sum_m v_m / e_m / sum_k 1 / e_k`` over who is present, for each value."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
+    errors = torch.rand(3, 2, generator=generator, dtype=torch.float64) * 100
+    present = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]], dtype=torch.bool)
+    precision = present[:, :, None] / errors[:, None]
+    expected = (values * precision).sum(0) / precision.sum(0).clamp(min=1e-300)
+    found = InverseVariance()(values, logits=values, present=present, errors=errors)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+
+
+def test_inverse_variance_where_errors_are_none_infinite_or_not_known():
+    values = torch.tensor([[[1.0, 1.0, 1.0, 1.0]], [[3.0, 3.0, 3.0, 3.0]]])
+    errors = torch.tensor([[0.0, torch.inf, torch.nan, 0.0], [1.0, 1.0, torch.inf, 0.0]], dtype=torch.float64)
+    found = InverseVariance()(values, logits=values, errors=errors)
+    assert found.tolist() == [[1.0, 3.0, 2.0, 2.0]]
+    assert InverseVariance()(values, logits=values).tolist() == [[2.0] * 4]  # in a loop that measures none
+    broken = torch.tensor([[[torch.nan]], [[3.0]]])
+    assert InverseVariance()(broken, logits=broken, errors=errors[:, 1:2]).item() == 3.0
 
 
 def test_lowest_ce_takes_the_best_and_the_first_of_equals():

@@ -105,10 +105,10 @@ def test_rounds_that_end_by_agreement_need_answers_that_can_agree():
         examine(planned(agents=agents, flows=flows, program=program))
 
 
-@pytest.mark.parametrize("rule", ["mean", "median"])
+@pytest.mark.parametrize("rule", ["mean", "median", "inverse_variance"])
 @pytest.mark.parametrize("targets", [1, 2])
 def test_an_ensemble_is_a_plain_loop_bit_for_bit(rule, targets):
-    """Two teachers learn values by MSE; their mean, or median of two, teaches a student beside the labels."""
+    """Two teachers learn values by MSE; their mean, weighted or not, or median teaches a student beside the labels."""
     table = registry().find("datasets", "diabetes").make({})
     y = torch.cat([table.y, table.x[:, :1] * 0.5 - table.y], 1)[:, :targets].contiguous()
     table = Table(table.x, y, classes=0)
@@ -138,13 +138,20 @@ def test_an_ensemble_is_a_plain_loop_bit_for_bit(rule, targets):
             optimizer.step()
 
     @torch.no_grad()
-    def answers(teacher):
+    def answers(teacher, x=x):
         teacher.eval()
         missing = -len(x) % SIZE
         padded = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
         return torch.cat([teacher(part) for part in padded.split(SIZE)])[: len(x)]
 
-    target = (answers(modules["a"]) + answers(modules["b"])) / 2
+    one, other = answers(modules["a"]), answers(modules["b"])
+    target = (one + other) / 2
+    if rule == "inverse_variance":
+        held = found.streams["validation"].rows
+        errors = [((answers(modules[n], table.x[held]).double() - table.y[held]) ** 2).mean(0) for n in "ab"]
+        least = torch.minimum(*errors)
+        shares = [(least / error) / (least / errors[0] + least / errors[1]) for error in errors]
+        target = one * shares[0].float() + other * shares[1].float()
     optimizer = make(modules["s"].parameters())
     for at in batches:
         optimizer.zero_grad()

@@ -78,6 +78,15 @@ CONSENSUS = [
         answers=ANY,
     ),
     ConsensusOffer(
+        "inverse_variance",
+        f"{ROOM}.inverse_variance:InverseVariance",
+        summary="sources that err less on validation have more say, by value",
+        paper="Bates and Granger, The Combination of Forecasts, 1969",
+        spaces=("logits",),
+        answers=("values",),
+        needs_errors=True,
+    ),
+    ConsensusOffer(
         "entropy",
         f"{ROOM}.entropy:Entropy",
         summary="certain sources have more say, per sample",
