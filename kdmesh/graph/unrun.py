@@ -160,7 +160,7 @@ def _ends(plan: Plan, edge: Edge) -> None:
     if not to_agent and edge.lesson is not None:
         raise MeshError(
             "a flow into a consensus belongs to every lesson that reads the consensus",
-            where=f"{edge.where}.phase",
+            where=f"{edge.where}.lesson",
             instead="`lesson` on the flow from the consensus",
         )
     for field, value, usual in (("mode", edge.mode, "auto"), ("sees", edge.sees, "before")):
