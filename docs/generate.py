@@ -58,6 +58,7 @@ PUBLIC = {
     "kdmesh.strategies": "`Strategy`, `Canvas`, and what to draw with; imports no torch",
     "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
+    "kdmesh.signals.lazy": "`Lazy`, for signals that are made when they are asked for, and `dense`, which makes one",
     "kdmesh.streams.table": "`Table`, which a data set returns",
     "kdmesh.testing": "the [contracts](testing.md), for your tests",
 }

@@ -117,12 +117,15 @@ class SignalOffer(Offer):
 
     ``reads``: what it is made of, ``logits`` or ``hidden`` (the layer that the flow's `tap` names); ``form``: what its
     reader sees. ``lazy``: it takes logits that are not made yet as well, and may give such; no gradient passes it.
+    ``codec``: an import string of the class that it gives, a :class:`kdmesh.signals.lazy.Lazy` with ``pack`` and
+    ``restore``: between hosts and in checkpoints it then is what ``pack`` names. Without one it is made whole there.
     """
 
     kind: ClassVar[str] = "signals"
     reads: str = "logits"  # logits | hidden
     form: str = "probs"  # logits | probs | hidden
     lazy: bool = False
+    codec: str = ""
 
 
 @dataclass(frozen=True)

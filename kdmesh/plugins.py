@@ -345,6 +345,11 @@ def fault(kind: str, offer: Any) -> str:
         return f"{named} needs plugin API {offer.api}, and this kdmesh has {API}: upgrade kdmesh"
     if not isinstance(offer.factory, str) or not FACTORY.fullmatch(offer.factory):
         return f"{named} has the factory {offer.factory!r}, which is not 'module:attribute'"
+    if codec := getattr(offer, "codec", ""):
+        if not isinstance(codec, str) or not FACTORY.fullmatch(codec):
+            return f"{named} has the codec {codec!r}, which is not 'module:Class'"
+        if not offer.lazy:  # type: ignore[attr-defined]  # a signal's
+            return f"{named} has a codec, which is of what a lazy signal gives, and it is not lazy"
     config = offer.config
     if (
         not isinstance(config, type)

@@ -251,7 +251,7 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                 value = make(value if offer.lazy else value.clone())
                 guard.refuse_signal(value, rows, None)
                 found.shapes[agent, edge.output] = value.shape[1:]
-                if isinstance(value, Lazy):
+                if isinstance(value, Lazy) and value.pack() is not None:
                     found.numbers[agent, edge.output] = sum(part[:1].numel() for part in leaves(value))
             except MeshError as error:
                 error.where = error.where or f"{edge.where}.signal"

@@ -1,8 +1,8 @@
 """Checkpoints: each host writes its part, the manifest comes last, and the one before stays until then.
 
 A host that does not see the driver's folder hands its part over, and the driver writes it. The manifest says whose the
-checkpoint is (run, seed, stage, number) and has the sum of every file; what is read back is compared with both first:
-one that is cut short, was changed, or is another's is passed over.
+checkpoint is (run, seed, stage, number), how its parts are laid out, and the sum of every file; what is read back is
+compared with these first: one that is cut short, was changed, or is another's is passed over.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STATE = "stage.json"
+LAYOUT = 2  # of the hosts' parts; 1 did not name the kinds of signals
 HOSTS = "hosts"  # the folder of the hosts' parts: no host's name can collide with ours
 
 
@@ -38,7 +39,7 @@ class Checkpoints:
 
     def __init__(self, root: Path, run: str = "", seed: int = 0, from_start: bool = False) -> None:
         self.root = root.resolve()  # a worker may stand elsewhere
-        self.owner = {"run": run, "seed": seed}
+        self.owner = {"run": run, "seed": seed, "layout": LAYOUT}
         self.from_start = from_start
         self.apart: set[str] = set()  # hosts that do not see this folder
         self.hosts: set[str] = set()  # all that there were

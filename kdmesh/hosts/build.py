@@ -16,6 +16,7 @@ from kdmesh.hosts.consensus import Consensus
 from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.hosts.modules import build, load_weights, origin, plain_module
 from kdmesh.hosts.weights import Weights
+from kdmesh.signals import codecs
 from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.views import View
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.graph.plan import Plan
     from kdmesh.hosts.state import HostState
+    from kdmesh.plugins import Registry
 
 
 def weights(host: HostState, owner: str) -> Weights:
@@ -122,6 +125,20 @@ def view(host: HostState, agent: str, number: int) -> Any:
     return guarded
 
 
+def codecs_of(plan: Plan, registry: Registry) -> None:
+    """Put the codecs of the plan's signals into the table: whoever reads a signal restores it, wherever it lives."""
+    for edge in plan.edges:
+        if edge.derived is not None and (offer := registry.find("signals", edge.derived.name)).codec:
+            try:
+                codecs.add(offer.codec, f"{edge.where}.signal")
+            except MeshError:
+                raise
+            except Exception as error:
+                registry.blame(
+                    "signals", offer.name, error, f"to import its codec {offer.codec}", f"{edge.where}.signal"
+                )
+
+
 def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
     """How a signal is made, and of which layer; one that is not ours is guarded as views are.
 
@@ -130,9 +147,10 @@ def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
     assert edge.derived is not None
     offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
     make, shape = offer.make(edge.derived.config), host.config.shapes.get((edge.source, edge.output))
-    ours = offer.factory.startswith(guard.OURS)
+    ours, seen = offer.factory.startswith(guard.OURS), False
 
     def made(value: Tensor | Lazy) -> Tensor | Lazy:
+        nonlocal seen
         value = value if offer.lazy else dense(value)
         try:
             if ours:
@@ -144,6 +162,9 @@ def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
                 result = make(given)
             guard.refuse_signal(result, len(value), shape)
             guard.refuse_changed(given, value, strict)
+            if not seen:
+                guard.refuse_codec(result)
+                seen = True
         except Exception as error:
             host.registry.blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
         return result

@@ -65,8 +65,8 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     for hidden, table in host.store.tables():
         for about, publication in table.items():
             if about.source in plan.agents or (about.kind == written.KIND and about.stream in streams):
-                for name, value in publication.tensors():
-                    keep(value, "store", hidden, *about, name)
+                for kind, name, value in publication.tensors():
+                    keep(value, "store", hidden, *about, kind, name)
     for agent, snapshot in host.snapshots.items():
         if agent in plan.agents:
             for key, value in snapshot.weights.state().items():
@@ -132,9 +132,9 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     if "ahead" in facts:
         host.answered[stage] = facts["ahead"]
     device = host.device
-    kept: dict[tuple[str, ...], dict[str, Tensor]] = {}
-    for (*about, name), value in found.get("store", {}).items():
-        kept.setdefault(tuple(about), {})[name] = value.to(device)
+    kept: dict[tuple[str, ...], dict[tuple[str, str], Tensor]] = {}
+    for (*about, kind, name), value in found.get("store", {}).items():
+        kept.setdefault(tuple(about), {})[kind, name] = value.to(device)
     for (hidden, *key), parts in kept.items():
         if Key(*key).kind == written.KIND:  # is read as it is: in memory of its own, aligned as what a writer gives is,
             parts = {name: value.clone() for name, value in parts.items()}  # or sums differ in their last bit

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdmesh.signals import codecs
 from kdmesh.signals.lazy import Lazy, leaves
 from kdmesh.streams.splits import OFFICIAL
 from kdmesh.streams.table import Table
@@ -118,6 +119,22 @@ def refuse_signal(value: Any, rows: int, shape: Sequence[int] | None) -> None:
         raise ValueError(f"it gave {told(value)}, not a tensor with {rows} rows, one for each that it is given")
     if shape is not None and tuple(value.shape[1:]) != tuple(shape):
         raise ValueError(f"it gave {told(value)}, and rows of shape {tuple(shape)} in the check")
+
+
+def refuse_codec(value: Any) -> None:
+    """Raise ValueError for a lazy signal that says what it is packed as, and is not restored from that."""
+    if not isinstance(value, Lazy) or (parts := value.pack()) is None:
+        return
+    if not isinstance(parts, dict) or not all(isinstance(part, Tensor) for part in parts.values()):
+        raise ValueError(f"its pack gave {told(parts)}, not tensors by name")
+    if type(value) not in codecs.KINDS.values():
+        known = f"{type(value).__module__}:{type(value).__qualname__}"
+        raise ValueError(
+            f"it gave a {type(value).__name__}, which is packed, and its offer does not say codec={known!r}"
+        )
+    back = codecs.restore(*codecs.pack(value))
+    if type(back) is not type(value) or (back.shape, back.dtype) != (value.shape, value.dtype):
+        raise ValueError(f"it gave {told(value)}, and what its codec restores is {told(back)}")
 
 
 def refuse_changed(given: Any, kept: Any, strict: bool) -> None:

@@ -38,6 +38,7 @@ class Host(HostState):
         super().__init__(name, config, table, streams, registry, reading)
         self.values = self.values or side_inputs.distinct(self.plan, table)
         names, plan = self.plan.hosts[name], self.plan
+        build.codecs_of(plan, registry)
         self.weights = {owner: build.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
         self.agents = {agent: build.agent(self, agent, self.weights[plan.owner[agent]]) for agent in names}
         self.writers = writing.writers(self)

@@ -14,7 +14,7 @@ from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.step import settled
 from kdmesh.hosts.written import Written
 from kdmesh.signals import Signal
-from kdmesh.signals.lazy import Lazy
+from kdmesh.signals.lazy import taken
 from kdmesh.store import Key
 from kdmesh.streams.order import steps_per_epoch
 from kdmesh.streams.seeds import at_step, mix
@@ -228,7 +228,7 @@ class Inputs:
             if whole is not None:
                 rows = shard.rows(batch.at)
                 weights = None if whole.weights is None else whole.weights[rows]
-                value = whole.value.take(rows) if isinstance(whole.value, Lazy) else whole.value[rows]
+                value = taken(whole.value, rows)
                 signal = Signal(value, whole.form, weights)
         frame.combined[key] = signal
         return signal

@@ -11,63 +11,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import FactoredLogits, Lazy
-from kdmesh.signals.sparse import TopKLogits
+from kdmesh.signals import codecs
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container
 
-Packed = list[tuple[str, Any, str]]
+    from kdmesh.signals.lazy import Lazy
+
+Packed = list[tuple[str, str, list[tuple[str, Any, str]]]]
+"""By name: the kind that a value crosses as, and each part's name, array and type."""
 Bundle = dict[Any, Packed]
 VALUE = ""
-WEIGHT, BIAS = "#weight", "#bias"  # of the layer that makes logits of hidden rows, where these cross instead
-INDEX, TAIL, COLUMNS, RULED_OUT = "#index", "#tail", "#columns", "#ruled out"  # behind the name of top-k logits
 
 
 def pack(value: tuple[Tensor | Lazy, dict[str, Any]], only: Container[str] | None = None) -> Packed:
     """Turn ``(logits, named)`` into arrays; what is None, or not among ``only`` ("": the logits), stays away."""
-    named = [(VALUE, value[0]), *value[1].items()]
-    return [
-        (part, _array(tensor), str(tensor.dtype))
-        for name, whole in named
-        if whole is not None and (only is None or name in only)
-        for part, tensor in _parts(name, whole)
-    ]
-
-
-def _parts(name: str, value: Tensor | Lazy) -> Iterator[tuple[str, Tensor]]:
-    """A tensor as it is; logits that are not made yet in the form that is smaller."""
-    if isinstance(value, FactoredLogits) and value.compact:
-        yield name, value.hidden
-        settled = value.settled()  # what is handed over here is not copied at once
-        yield WEIGHT, settled.weight
-        if settled.bias is not None:
-            yield BIAS, settled.bias
-    elif isinstance(value, TopKLogits):
-        yield name, value.values
-        yield name + INDEX, value.index
-        yield name + TAIL, value.tail
-        yield name + COLUMNS, torch.tensor(value.shape[1])
-        if value.ruled_out is not None:
-            yield name + RULED_OUT, value.ruled_out
-    else:
-        yield name, value.dense() if isinstance(value, Lazy) else value
+    packed: Packed = []
+    for name, whole in ((VALUE, value[0]), *value[1].items()):
+        if whole is not None and (only is None or name in only):
+            kind, parts = codecs.pack(whole)
+            packed.append((name, kind, [(part, _array(tensor), str(tensor.dtype)) for part, tensor in parts.items()]))
+    return packed
 
 
 def unpack(bundle: Bundle, device: torch.device) -> dict[Any, Any]:
     """Turn a bundle back into private tensors on a device: ``(logits or None, named)`` by key."""
     out: dict[Any, Any] = {}
     for key, packed in bundle.items():
-        values: dict[str, Any] = {name: _tensor(array, dtype, device) for name, array, dtype in packed}
-        for name in [name.removesuffix(INDEX) for name in values if name.endswith(INDEX)]:
-            index, tail, columns = (values.pop(name + part) for part in (INDEX, TAIL, COLUMNS))
-            ruled_out = values.pop(name + RULED_OUT, None)
-            values[name] = TopKLogits(values[name], index, tail, int(columns), ruled_out)
-        value: Any
-        value, weight, bias = values.pop(VALUE, None), values.pop(WEIGHT, None), values.pop(BIAS, None)
-        if weight is not None and value is not None:
-            value = FactoredLogits(value, weight, bias)
-        out[key] = (value, values)
+        values: dict[str, Any] = {
+            name: codecs.restore(kind, {part: _tensor(array, dtype, device) for part, array, dtype in parts})
+            for name, kind, parts in packed
+        }
+        out[key] = (values.pop(VALUE, None), values)
     return out
 
 

@@ -71,6 +71,18 @@ class Lazy:
         """Its rows and those of others of its kind, one after the other."""
         return self.of(*(torch.cat(parts) for parts in zip(*map(leaves, (self, *others)), strict=True)))
 
+    def pack(self) -> dict[str, Tensor] | None:
+        """The tensors that it crosses between hosts as, and is kept as, by name; None: it is made whole.
+
+        Nobody may change them afterwards: what belongs to a model is copied. See :mod:`kdmesh.signals.codecs`.
+        """
+        return None
+
+    @classmethod
+    def restore(cls, parts: dict[str, Tensor]) -> Lazy:
+        """The same of such tensors."""
+        raise NotImplementedError(f"{cls.__name__} must be made of what it is packed as")
+
     def narrow(self, vocabulary: int) -> Lazy:
         """The first so many columns."""
         raise NotImplementedError(f"{type(self).__name__} must narrow its columns")
@@ -109,6 +121,19 @@ class FactoredLogits(Lazy):
     def compact(self) -> bool:
         """Whether hidden rows and the layer cross between hosts, rather than logits."""
         return crosses_hidden(len(self.hidden), self.hidden.shape[1], len(self.weight))
+
+    def pack(self) -> dict[str, Tensor] | None:
+        """Hidden rows and the layer, where these are less than logits."""
+        if not self.compact:
+            return None
+        plain = self.settled()
+        parts = {"hidden": plain.hidden, "weight": plain.weight}
+        return parts if plain.bias is None else {**parts, "bias": plain.bias}
+
+    @classmethod
+    def restore(cls, parts: dict[str, Tensor]) -> FactoredLogits:
+        """Of hidden rows and the layer."""
+        return cls(parts["hidden"], parts["weight"], parts.get("bias"))
 
     def settled(self) -> FactoredLogits:
         """The same, detached, with a layer of its own: the model's may be updated before these rows are made."""
@@ -221,21 +246,14 @@ class MixedLogits(Lazy):
         """The rows at ``index`` of every source."""
         known = index if self.index is None else self.index[index]
         return MixedLogits(
-            [value[index] if isinstance(value, Tensor) else value.take(index) for value in self.sources],
+            [taken(value, index) for value in self.sources],
             self.make,
             known,
         )
 
     def narrow(self, vocabulary: int) -> MixedLogits:
         """The first so many columns of every source, before they are combined."""
-        return MixedLogits(
-            [
-                value[:, :vocabulary] if isinstance(value, Tensor) else value.narrow(vocabulary)
-                for value in self.sources
-            ],
-            self.make,
-            self.index,
-        )
+        return MixedLogits([narrowed(value, vocabulary) for value in self.sources], self.make, self.index)
 
     def detach(self) -> MixedLogits:
         """The same of detached sources."""
@@ -250,6 +268,11 @@ class MixedLogits(Lazy):
 def dense(value: Tensor | Lazy) -> Tensor:
     """A tensor, whatever it was."""
     return value.dense() if isinstance(value, Lazy) else value
+
+
+def taken(value: Tensor | Lazy, index: Tensor) -> Tensor | Lazy:
+    """The rows at ``index`` (int64)."""
+    return value.take(index) if isinstance(value, Lazy) else value[index]
 
 
 def leaves(value: Tensor | Lazy) -> tuple[Tensor, ...]:

@@ -76,6 +76,17 @@ class TopKLogits(Lazy):
                 )  # those that are named say so themselves
         return cls(values, index, tail, columns, ruled_out, narrowed=False)
 
+    def pack(self) -> dict[str, Tensor]:
+        """What it is given, and how many columns there are."""
+        parts = {"values": self.values, "index": self.index, "tail": self.tail, "columns": torch.tensor(self.shape[1])}
+        return parts if self.ruled_out is None else {**parts, "ruled_out": self.ruled_out}
+
+    @classmethod
+    def restore(cls, parts: dict[str, Tensor]) -> TopKLogits:
+        """Of what it was given."""
+        values, index, tail, columns = (parts[name] for name in ("values", "index", "tail", "columns"))
+        return cls(values, index, tail, int(columns), parts.get("ruled_out"))
+
     def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Rows of log-probabilities over all columns."""
         values, index, rest = self.values[start:stop], self.index[start:stop], self._rest(slice(start, stop))

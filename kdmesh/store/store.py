@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kdmesh.signals.lazy import FactoredLogits, Lazy
-from kdmesh.signals.sparse import TopKLogits
+from kdmesh.signals import codecs
+from kdmesh.signals.lazy import taken
 from kdmesh.streams.tokens import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from kdmesh.signals.lazy import Lazy
 
 
 class Key(NamedTuple):
@@ -50,43 +52,27 @@ class Publication:
         """The rows of a batch on a device, and which of them have a value."""
         rows = self.rows(positions)
         present = None if self.present is None else self.present[rows].to(device)
-        values = self.values.take(rows) if isinstance(self.values, Lazy) else self.values[rows]
-        return values.to(device), present
+        return taken(self.values, rows).to(device), present
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Everything it is made of, by name, for a checkpoint; :meth:`of` puts it together again."""
-        if isinstance(self.values, FactoredLogits):
-            yield "values", self.values.hidden
-            yield "weight", self.values.weight
-            if self.values.bias is not None:
-                yield "bias", self.values.bias
-        elif isinstance(self.values, TopKLogits):
-            yield "values", self.values.values
-            yield "index", self.values.index
-            yield "tail", self.values.tail
-            yield "columns", torch.tensor(self.values.shape[1])
-            if self.values.ruled_out is not None:
-                yield "ruled_out", self.values.ruled_out
-        else:
-            assert isinstance(self.values, Tensor)
-            yield "values", self.values
+    def tensors(self) -> Iterator[tuple[str, str, Tensor]]:
+        """Everything it is made of, for a checkpoint: the kind of signal, "" beside it, a part's name, and a tensor."""
+        kind, parts = codecs.pack(self.values)
+        for name, tensor in parts.items():
+            yield kind, name, tensor
         if self.present is not None:
-            yield "present", self.present
+            yield "", "present", self.present
         if self.starts is not None:
-            yield "starts", self.starts
+            yield "", "starts", self.starts
         if self.errors is not None:
-            yield "errors", self.errors
+            yield "", "errors", self.errors
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> Publication:
-        """What :meth:`tensors` took apart."""
-        values: Any = tensors["values"]
-        if "weight" in tensors:
-            values = FactoredLogits(tensors["values"], tensors["weight"], tensors.get("bias"))
-        elif "index" in tensors:
-            index, tail, ruled_out = tensors["index"], tensors["tail"], tensors.get("ruled_out")
-            values = TopKLogits(values, index, tail, int(tensors["columns"]), ruled_out)
-        return cls(values, tensors.get("present"), 0, tensors.get("starts"), tensors.get("errors"))
+    def of(cls, tensors: dict[tuple[str, str], Tensor]) -> Publication:
+        """What :meth:`tensors` took apart, by kind and name."""
+        (kind,) = {kind for kind, _ in tensors if kind}
+        values = codecs.restore(kind, {name: tensor for (of, name), tensor in tensors.items() if of})
+        present, starts, errors = (tensors.get(("", name)) for name in ("present", "starts", "errors"))
+        return cls(values, present, 0, starts, errors)
 
 
 class Store:

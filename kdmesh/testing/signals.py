@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdmesh.hosts import guard
 from kdmesh.offers import SignalOffer
+from kdmesh.signals import codecs
 from kdmesh.signals.lazy import dense
 from kdmesh.testing.base import Contract
 
@@ -55,6 +56,18 @@ class SignalContract(Contract):
         value = self.given()
         self.call(offer, settings, value)
         assert torch.equal(value, self.given()), "it changes what it is given in place"
+
+    def test_packed_it_is_the_same(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
+        """What crosses between hosts and stands in a checkpoint is, restored, the same to the bit."""
+        if offer.codec:
+            codecs.add(offer.codec)
+        value = self.call(offer, settings, self.given())
+        try:
+            guard.refuse_codec(value)
+        except ValueError as error:
+            raise AssertionError(str(error)) from None
+        back = codecs.restore(*codecs.pack(value))
+        assert torch.equal(dense(back), dense(value)), "restored, it gives other rows"
 
     def test_draws_are_declared(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
         """Unless ``drawn``, it reads no default generator of torch, numpy or Python."""

@@ -63,8 +63,9 @@ def test_an_unknown_layer_is_refused_with_the_nearest() -> None:
 def test_what_crosses_arrives_equal_and_private(dtype: torch.dtype) -> None:
     value = torch.tensor([[1.0, 0.0], [2.0, 3.0]]).to(dtype)
     packed = pack((value, {"tap": value[0], "none": None}))
-    assert all(isinstance(array, np.ndarray) for _, array, _ in packed)
-    for _, array, _ in packed:
+    arrays = [array for _, _, parts in packed for _, array, _ in parts]
+    assert len(arrays) == 2 and all(isinstance(array, np.ndarray) for array in arrays)
+    for array in arrays:
         array.flags.writeable = False  # as Ray hands it over
     ((logits, taps),) = unpack({"key": packed}, CPU).values()
     assert logits.dtype == dtype and torch.equal(logits, value) and set(taps) == {"tap"}

@@ -9,9 +9,50 @@ from kdmesh.cli import main
 pytestmark = pytest.mark.ray
 
 PLUGIN = '''
+import torch
+
 from kdmesh import hookimpl
 from kdmesh.consensus import Mean
-from kdmesh.offers import ConsensusOffer
+from kdmesh.offers import ConsensusOffer, SignalOffer
+from kdmesh.signals.lazy import Lazy, dense
+
+
+class Eighths(Lazy):
+    """Logits in steps of an eighth, one byte each."""
+
+    def __init__(self, eighths):
+        self.eighths = eighths
+        super().__init__(eighths.shape, torch.float32, eighths.device, False)
+
+    def rows(self, start, stop, out=None):
+        made = self.eighths[start:stop].float() / 8
+        return made if out is None else out.copy_(made)
+
+    def leaves(self):
+        return (self.eighths,)
+
+    def of(self, *rows):
+        return Eighths(*rows)
+
+    def narrow(self, vocabulary):
+        return Eighths(self.eighths[:, :vocabulary])
+
+    def detach(self):
+        return self
+
+    def to(self, device):
+        return Eighths(self.eighths.to(device))
+
+    def pack(self):
+        return {"eighths": self.eighths}
+
+    @classmethod
+    def restore(cls, parts):
+        return cls(parts["eighths"])
+
+
+def coarse():
+    return lambda value: Eighths((dense(value) * 8).clamp(-127, 127).round().to(torch.int8))
 
 
 class Loudest(Mean):
@@ -22,6 +63,12 @@ class Loudest(Mean):
 
 
 @hookimpl
+def kdmesh_signals():
+    here = f"{__name__}:Eighths"
+    return [SignalOffer("coarse", f"{__name__}:coarse", form="logits", lazy=True, codec=here)]
+
+
+@hookimpl
 def kdmesh_consensus():
     return [ConsensusOffer("loudest", f"{__name__}:Loudest", summary="the most certain source", spaces=("probs",))]
 '''
@@ -29,8 +76,11 @@ MESH = """
 name: loud
 data: digits
 agents: {a: {model: mlp}, b: {model: mlp}, s: {model: mlp}}
-connect: [{ensemble: {teachers: [a, b], student: s, consensus: loudest}}]
-train: {epochs: 1}
+connect: [{ensemble: {teachers: [a, b], student: s, consensus: loudest, refresh: epoch}}]
+flows:
+  - {from: a, to: s, signal: coarse, objective: kl, refresh: epoch}
+  - {from: b, to: s, signal: coarse, objective: mse, refresh: step}
+train: {epochs: 2}
 placement: spread
 """
 

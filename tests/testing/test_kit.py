@@ -16,6 +16,7 @@ from kdmesh import testing
 from kdmesh.consensus import Rule
 from kdmesh.objectives import Objective, batchmean
 from kdmesh.offers import ConsensusOffer, ObjectiveOffer, SignalOffer, StrategyOffer, ViewOffer
+from kdmesh.signals import lazy
 from kdmesh.testing import ConsensusContract, ObjectiveContract, SignalContract, StrategyContract, ViewContract
 
 pytest_plugins = ["pytester"]
@@ -269,9 +270,26 @@ class Rough:
         return value
 
 
+class Whole(lazy.Lazy):
+    """Says what it is packed as, and no offer says so."""
+
+    def __init__(self, value):
+        self.value = value
+        super().__init__(value.shape, value.dtype, value.device, False)
+
+    def pack(self):
+        return {"value": self.value}
+
+
+class Later:
+    def __call__(self, value):
+        return Whole(value)
+
+
 @pytest.mark.parametrize(
     ("broken", "check", "said"),
     [
+        (Later, "test_packed_it_is_the_same", "does not say codec='.*:Whole'"),
         (Halving, "test_input_is_not_changed", "in place"),
         (Noisy, "test_draws_are_declared", "global generator"),
         (Nothing, "test_gives_a_row_for_each", "it gave nothing"),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdmesh.builtin.objectives._gathered import gatherer
 from kdmesh.signals.crossing import LARGE
-from kdmesh.signals.lazy import FactoredLogits, Lazy, blocks, dense
+from kdmesh.signals.lazy import FactoredLogits, Lazy, blocks, dense, taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def lazily(
         factors *= weights.detach().to(dtype)
         spoken = weights.nonzero().squeeze(1)
         if len(spoken) < len(student):  # silent samples are left out: nobody sees a NaN of theirs
-            student, target, factors = _take(student, spoken), _take(target, spoken), factors[spoken]
+            student, target, factors = taken(student, spoken), taken(target, spoken), factors[spoken]
             facts = {name: None if value is None else value[spoken] for name, value in facts.items()}
     if not len(student):
         return objective.forward(dense(student), dense(target), form=form, weights=None, **facts)
@@ -78,10 +78,6 @@ def _in_chunks(student: Tensor | Lazy, target: Tensor | Lazy, weights: Tensor | 
     through = target.requires_grad or (weights is not None and weights.requires_grad)
     apart = student.requires_grad and not isinstance(student, Tensor | FactoredLogits)
     return student.shape.numel() > LARGE and not through and not apart
-
-
-def _take(value: Tensor | Lazy, index: Tensor) -> Any:
-    return value[index] if isinstance(value, Tensor) else value.take(index)
 
 
 class _Pass:
