@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.contracts.events import Evaluated, Note
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.publisher import Publisher, sources
-from kdmesh.engine.roles import roles
 from kdmesh.graph.fragments import homes
+from kdmesh.graph.roles import roles
 from kdmesh.hosts.guard import SOFTENED
 from kdmesh.hosts.metrics import scalars
 

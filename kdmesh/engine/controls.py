@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.engine.roles import teachers_of
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.roles import teachers_of
 from kdmesh.graph.task import label_objective
 from kdmesh.graph.unrun import LEARNING
 from kdmesh.hosts.modules import origin, seed_of

@@ -18,11 +18,11 @@ from kdmesh.engine.launch import prepare, run_once, tell_placed, told
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
 from kdmesh.engine.resume import asked, refuse_finished
-from kdmesh.engine.roles import TAUGHT
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.files import remedy
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.roles import TAUGHT
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdmesh.checks.budget import stage_steps
 from kdmesh.contracts.events import Note, PartStarted
 from kdmesh.engine.events import Events
-from kdmesh.engine.roles import TAUGHT, roles, teachers_of
+from kdmesh.graph.roles import TAUGHT, roles, teachers_of
 
 if TYPE_CHECKING:
     from pathlib import Path

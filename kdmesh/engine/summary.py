@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.engine import notes
-from kdmesh.engine.roles import TAUGHT, teachers_of
+from kdmesh.graph.roles import TAUGHT, teachers_of
 from kdmesh.plugins import registry
 from kdmesh.tasks import primary
 

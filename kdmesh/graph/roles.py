@@ -1,0 +1,54 @@
+"""What each agent is in a mesh, read off its flows: teacher, student, peer, assistant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.graph.reach import sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kdmesh.graph.plan import Plan
+
+TAUGHT = ("student", "assistant", "peer")  # roles of agents that are compared with themselves without teachers
+
+
+def teachers_of(plan: Plan, agent: str) -> list[str]:
+    """The agents whose signals reach an agent, also through consensus nodes; itself left out."""
+    return _teachers(plan, [agent])[agent]
+
+
+def roles(plan: Plan) -> dict[str, str]:
+    """What each agent is in this mesh: roles are read off the flows."""
+    taught_by = _teachers(plan, plan.spec.agents)
+    readers: dict[str, list[str]] = {name: [] for name in taught_by}
+    for name, teachers in taught_by.items():
+        for other in teachers:
+            readers[other].append(name)
+    of_weights = {weights: stage.name for stage in plan.stages for weights in stage.weights}
+    stage = {name: of_weights.get(owner) for name, owner in plan.owner.items()}
+    itself = {edge.source for edge in plan.edges if edge.source == edge.target}
+    found: dict[str, str] = {}
+    for name, teachers in taught_by.items():
+        inside = [other for other in teachers if stage[name] is not None and stage[other] == stage[name]]
+        if plan.spec.agents[name].ema is not None:
+            found[name] = "average"
+        elif not teachers:
+            found[name] = "teacher" if readers[name] else "student" if name in itself else "alone"
+        elif any(plan.spec.agents[other].ema is None for other in inside):
+            found[name] = "student" if len(inside) < len(teachers) else "peer"
+        else:
+            later = any(stage[other] != stage[name] for other in readers[name])
+            found[name] = "assistant" if later else "student"
+    return found
+
+
+def _teachers(plan: Plan, agents: Iterable[str]) -> dict[str, list[str]]:
+    """Each agent's teachers, in declared order; the flows, of which there may be 100,000, are read once."""
+    found: dict[str, set[str]] = {name: set() for name in agents}
+    for edge in plan.edges:
+        if edge.as_ == "target" and edge.target in found:
+            through = edge.source in plan.consensus
+            found[edge.target].update(sources(edge, plan.consensus) if through else (edge.source,))
+    return {name: [one for one in plan.spec.agents if one in own and one != name] for name, own in found.items()}
