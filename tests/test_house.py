@@ -124,8 +124,13 @@ def tasks_named(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", KDMESH, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nobody_asks_for_a_task_by_name(path):
-    """What depends on the task asks its offer; one name alone stands for a mesh that names none."""
+    """What depends on the task asks its offer; one name alone stands for a mesh that names none.
+
+    Transformers calls one kind of model by a word that is the name of a task, too.
+    """
     source = path.read_text(encoding="utf-8")
+    if path == ROOT / "kdmesh" / "text" / "heads.py":
+        source = source.replace('\nVALUES = "regression"', "")
     if path == ROOT / "kdmesh" / "spec" / "base.py":
         source = source.replace(f'\nDEFAULT_TASK = "{DEFAULT_TASK}"\n', "")
     assert tasks_named(source) == []

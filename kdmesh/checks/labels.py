@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from kdmesh.errors import MeshError
 from kdmesh.graph.private import MEASURED
+from kdmesh.hosts.metrics import UNDEFINED, measure
 from kdmesh.plugins import registry
 from kdmesh.spec import DEFAULT_TASK
+from kdmesh.streams.stream import without
 
 if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
@@ -47,6 +51,22 @@ def judged(plan: Plan, found: Checked) -> None:
                     instead="validation: 0.1, or another rule",
                 )
             found.mark(f"{name} weighs its sources by their errors on validation, so that its figures there flatter it")
+
+
+def watched(plan: Plan, found: Checked, key: str, where: str) -> None:
+    """Raise MeshError for a metric that early stopping watches and that is not defined on the labels of validation."""
+    if found.table.y is None or plan.task.source != "table":
+        return
+    rows = without(found.streams, found.left_out)["validation"].rows
+    some = {ref.key: registry().find("metrics", ref.name).make(ref.settings) for ref in plan.metrics if ref.key == key}
+    figures = measure(some, torch.zeros(len(rows), plan.answers.outputs(found.table)), found.table.y[rows])
+    if key not in figures:
+        reason = figures.get(UNDEFINED, {}).get(key, "of these labels there is no figure")
+        raise MeshError(
+            f"{key} is not defined on validation: {reason}",
+            where=where,
+            instead="more validation samples, or one of: " + ", ".join(n for n in plan.task.watched if n != key),
+        )
 
 
 def refuse(plan: Plan, table: Table) -> None:

@@ -427,6 +427,9 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
     if evaluates and "validation" not in found.streams:
         what = "early stopping" if train.early_stopping is not None else "`evaluate_every`"
         raise MeshError(f"{what} needs a validation split", where="data.validation", instead="validation: 0.1")
+    if train.early_stopping is not None and train.early_stopping.metric is not None:
+        where = f"{_set_at(plan, owner, 'early_stopping')}.early_stopping.metric"
+        labels.watched(plan, found, train.early_stopping.metric, where)
     path = plan.spec.agents[origin(plan, owner)].weights
     if path is not None:
         module = build(plan, owner, found.reading, registry(), modules, "cpu")

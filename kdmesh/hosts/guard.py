@@ -177,7 +177,7 @@ def refuse_table(table: Any) -> None:
                 f"its labels are {int(y.min())} to {int(y.max())}, not 0 to {count - 1} as of {count} classes"
             )
     columns = y.shape[1] if isinstance(y, Tensor) and y.dim() == 2 else count
-    if table.labels and len(table.labels) != columns and not table.is_text:
+    if table.labels and len(table.labels) != columns and not (table.is_text and y is None):
         raise ValueError(f"it names {len(table.labels)} labels for {columns} {table.kind or 'classes'}")
     for name, rows in table.official.items():
         if name not in OFFICIAL:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.text.heads import CAUSAL, head_of
+from kdmesh.text.heads import CAUSAL, SINGLE, head_of, problem_of
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
 from kdmesh.text.probes import is_causal, unmasked
@@ -56,8 +56,8 @@ def build(
 ) -> TextModel:
     """Return the model; what is not read is drawn from torch's default generator.
 
-    ``task``: classification, token_classification or language_modelling; ``vocabulary``: how many tokens its tokenizer
-    has, ``pad`` and ``separator`` two of them; ``labels``: the names of the classes. The rest is
+    ``task``: the name of one whose models are of transformers; ``vocabulary``: how many tokens its tokenizer has,
+    ``pad`` and ``separator`` two of them; ``classes``: how many outputs, ``labels``: their names. The rest is
     :class:`~kdmesh.text.settings.HfConfig`. With `meta` as default device, it has no weights. ``whole``: a
     folder that we wrote, whose weights are all there and all used; ``dtype`` may then be `auto`, as they were saved.
     Raises MeshError with paths that start at ``model.hf``.
@@ -76,6 +76,7 @@ def build(
         if nameless(settings) or path is None:
             settings.num_labels = classes
         _pad(settings, pad)
+        _problem(settings, task)
     _fits(settings, vocabulary, max_length, path)
     how = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "attn_implementation": attention}
     drawn = None
@@ -219,6 +220,21 @@ def _pad(settings: PreTrainedConfig, pad: int | None) -> None:
             where="model.hf.tokenizer",
             instead="the tokenizer that belongs to the model, or model.hf.pad_token: the token of that number",
         )
+
+
+def _problem(settings: Any, task: str) -> None:
+    """Write down what the outputs are, as transformers reads it; refuse a model that says they are something else."""
+    own, wanted = settings.problem_type, problem_of(task)
+    if wanted is None:
+        return
+    if own not in (None, wanted):
+        raise MeshError(
+            f"the model is one of {own}, and task {task} is {wanted}",
+            where="model.hf.config.problem_type",
+            instead=f"a model of {wanted}, or config: {{problem_type: {wanted}}}, which reads its outputs as such",
+        )
+    if wanted != SINGLE:  # what transformers takes a model of several outputs for that says nothing
+        settings.problem_type = wanted
 
 
 def _fits(settings: PreTrainedConfig, vocabulary: int, max_length: int | None, path: str | None) -> None:

@@ -1,4 +1,7 @@
-"""What transformers, its hub and peft call the kinds of model that answer for a text, a word, or the next token."""
+"""What transformers, its hub and peft call the kinds of model that answer for a text, a word, or the next token.
+
+A model that answers for a text says in its configuration, as `problem_type`, what its answers are.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,26 @@ CAUSAL = Head(
     "CAUSAL_LM",
     "print(tokenizer.decode(logits[0, -1].argmax()))",
 )
+SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
+VALUES = "regression"  # a word of transformers, as the two above are
+PROBLEMS = {"classes": SINGLE, "indicators": SEVERAL, "values": VALUES}
+"""A model's `problem_type`, by the kind of labels that it learns."""
+
+USAGE = {
+    SEVERAL: "print([name for i, name in model.config.id2label.items() if logits[0, i] > 0])",
+    VALUES: "print({name: float(logits[0, i]) for i, name in model.config.id2label.items()})",
+}
+"""How to print answers that are not those of :data:`SEQUENCE`, by `problem_type`."""
+
 HEADS = {head.name: head for head in (SEQUENCE, TOKEN, CAUSAL)}
 
 
 def head_of(task: str) -> Head:
     """The kind of model that a task needs, by its offer; MeshError for a task that is not offered."""
     return HEADS[registry().find("tasks", task, "task").head]
+
+
+def problem_of(task: str) -> str | None:
+    """What transformers calls what a task asks of a text; None where it has no name for it."""
+    offer = registry().find("tasks", task, "task")
+    return PROBLEMS.get(offer.labels) if offer.head == SEQUENCE.name else None

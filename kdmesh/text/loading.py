@@ -56,7 +56,7 @@ def read_model(
         raise MeshError(
             f"{path} has {key} of shape {tuple(stored)}, where this model has {tuple(own)}",
             where=PATH,
-            instead="weights of this architecture and of as many classes",
+            instead="weights of this architecture and with as many outputs",
         )
     new = head and not whole
     missing = {key for key in info["missing_keys"] if not (new and is_new_head(model, key, info["missing_keys"]))}
@@ -107,6 +107,12 @@ def order_of(config: PreTrainedConfig, labels: list[str] | None, label_map: dict
             )
     if labels is None or (nameless(config) and not label_map):
         return None
+    if not labels:
+        raise MeshError(
+            f"the checkpoint's labels are {', '.join(own)}; the data's are numbers without names",
+            where="model.hf.path",
+            instead=f"names for them, in their order: data.dataset.text.labels: [{', '.join(own)}]",
+        )
     mapped = [label_map.get(name, name) for name in own]
     if sorted(mapped) != sorted(labels):
         raise MeshError(
@@ -128,9 +134,9 @@ def names(config: PreTrainedConfig) -> list[str]:
 
 
 def name_labels(config: PreTrainedConfig, labels: list[str] | None, classes: int) -> None:
-    """Let a classifier have these classes by these names."""
+    """Let a model have so many outputs, by these names."""
     config.num_labels = classes
-    if labels is not None:
+    if labels:
         config.id2label = dict(enumerate(labels))
         config.label2id = {name: number for number, name in enumerate(labels)}
 

@@ -189,6 +189,42 @@ def test_classes_are_numbers_or_in_the_order_of_their_names(tmp_path):
     refused("line 2: label 1 is beyond the 1 classes", path=numbers, label="label", classes=1)
 
 
+LABELLED = [
+    {"text": "what ?", "funny": 1, "short": 0, "stars": 4.5, "city": "Bern"},
+    {"text": "who ?", "funny": 0, "short": 0, "stars": 1, "city": "Rome"},
+]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_columns_of_labels_are_values_or_indicators_in_the_order_they_are_named(tmp_path, name):
+    path, test = put(tmp_path, name, LABELLED), put(tmp_path, f"test-{name}", LABELLED[:1])
+    table = read(path=path, test_path=test, indicators=["short", "funny"])
+    assert (table.kind, table.y.tolist(), table.classes) == ("indicators", [[0, 1], [0, 0], [0, 1]], 0)
+    assert table.labels == ["short", "funny"] and list(table.columns) == ["stars", "city"]
+    assert table.official["test"].tolist() == [2]
+    table = read(path=path, values=["stars"])
+    assert (table.kind, table.y.tolist(), table.labels) == ("values", [[4.5], [1.0]], ["stars"])
+
+
+def test_a_saved_folder_has_indicators_too(tmp_path):
+    rows = [{**row, "funny": bool(row["funny"])} for row in LABELLED]
+    assert read(path=save(tmp_path / "set", rows), indicators=["funny"]).y.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"values": ["star"]}, "no column 'star'"),
+        ({"values": ["stars", "city"]}, "column 'city', line .: 'Bern' is no finite number; 2 of the 2 cells"),
+        ({"indicators": ["funny", "stars"]}, "column 'stars', line .: '?4.5'? is neither 1 nor 0"),
+        ({"indicators": ["city"]}, "column 'city', line .: 'Bern' is neither 1 nor 0"),
+    ],
+)
+def test_columns_that_are_no_such_labels_are_refused(tmp_path, name, config, what):
+    refused(what, path=put(tmp_path, name, LABELLED), **config)
+
+
 def test_parts_share_the_columns_that_all_have(tmp_path):
     test = put(tmp_path, "t.jsonl", [{"text": "a", "kind": "HUM", "more": 1}])
     table = read(path=put(tmp_path, "a.csv", ROWS), test_path=test, label="kind")
@@ -379,6 +415,12 @@ def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch, name, ext
         ({"path": "a.csv", "text": "a", "pair": "a"}, "one column has two meanings"),
         ({"path": "a.csv", "pair": "text"}, "one column has two meanings"),
         ({"path": "a.csv", "splits": {"dev": "a"}}, "splits"),
+        ({"path": "a.csv", "values": ["v"], "label": "l"}, "`values` and `label`"),
+        ({"path": "a.csv", "values": ["v"], "indicators": ["i"]}, "`values` and `indicators`"),
+        ({"path": "a.csv", "indicators": ["i"], "labels": ["i"]}, "`indicators` and `labels`"),
+        ({"path": "a.csv", "indicators": ["i"], "prompt": "p"}, "`prompt` and `indicators`"),
+        ({"path": "a.csv", "indicators": ["i", "i"]}, "one column has two meanings"),
+        ({"path": "a.csv", "values": ["text"]}, "one column has two meanings"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(config, what):

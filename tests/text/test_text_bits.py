@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from text_meshes import bert, classified, gpt, llama, modelled
+from text_meshes import bert, classified, gpt, labelled, llama, modelled
 
 from kdmesh.backends import Session
 from kdmesh.engine.launch import run_once
@@ -43,7 +43,12 @@ def peers(path: Path) -> dict[str, Any]:
     )
 
 
-MESHES = {"classified": classified, "modelled": modelled, "rounds": rounds, "peers": peers}
+def several(path: Path) -> dict[str, Any]:
+    """Several labels a text, and a mean of teachers label by label."""
+    return labelled(path.parent, "multi_label", train={"epochs": 1, "batch_size": 8})
+
+
+MESHES = {"classified": classified, "modelled": modelled, "rounds": rounds, "peers": peers, "several": several}
 
 
 @pytest.mark.ray

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from small_texts import LABELS, SHAPES, HfConfig, architecture, batch, bpe, model, save
@@ -119,7 +121,38 @@ def test_labels_without_names_are_taken_in_their_order(tmp_path):
     error = refused(
         r"classifier.bias of shape \(3,\), where this model has \(2,\)", ".path", labels=["a", "b"], path=tmp_path
     )
-    assert "as many classes" in error.instead
+    assert "as many outputs" in error.instead
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_outputs_of_any_kind_are_matched_by_name(tmp_path, task):
+    net = save(tmp_path, task, labels=["HUM", "animal", "NUM"]).eval()
+    made = model(task, path=tmp_path, label_map={"HUM": "person", "NUM": "number"}).eval()
+    x = batch()
+    with torch.no_grad():
+        told = net(input_ids=x.ids, attention_mask=x.mask.long()).logits
+        assert torch.equal(made(x), told[:, [1, 2, 0]])
+    refused("labels are HUM, animal, NUM; the data's are animal, number", ".label_map", task, path=tmp_path)
+
+
+def test_names_of_a_checkpoint_and_numbers_of_the_data_are_not_matched(tmp_path):
+    save(tmp_path)
+    error = refused("labels are animal, number, person; the data's are numbers", ".path", path=tmp_path, labels=[])
+    assert "labels: [animal, number, person]" in error.instead
+
+
+def test_a_model_says_what_its_outputs_are_and_is_not_taken_for_another(tmp_path):
+    assert model().net.config.problem_type is None  # which transformers takes for one class of several
+    for task, other in (("multi_label", "regression"), ("regression", "multi_label")):
+        kind = {"multi_label": "multi_label_classification"}.get(task, task)
+        net = save(tmp_path / task, task)
+        assert net.config.problem_type == kind
+        for wrong in (other, "classification"):
+            error = refused(f"is one of {kind}, and task {wrong}", ".config.problem_type", wrong, path=tmp_path / task)
+            settings = yaml.safe_load(re.search(r"\{problem_type: .*?\}", error.instead)[0])
+            made = model(wrong, path=tmp_path / task, config=settings)
+            assert made.net.config.problem_type == settings["problem_type"] != kind
+            assert torch.equal(made.net.classifier.weight, net.classifier.weight)
 
 
 # -- damage --

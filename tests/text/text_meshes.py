@@ -87,6 +87,28 @@ def classified(path: Path, **more: Any) -> dict[str, Any]:
     }
 
 
+def labelled(folder: Path, task: str, **more: Any) -> dict[str, Any]:
+    """Two teachers and a student of texts with two labels each, that hold or not, or that are values."""
+    several = task == "multi_label"
+    names = ["animal", "colour"] if several else ["words", "characters"]
+    lines = []
+    for row in rows(90):
+        facts: list[Any] = [row["label"] == name for name in names]
+        if not several:
+            facts = [len(row["text"].split()), len(row["text"]) / 10]
+        lines.append({"text": row["text"], "domain": row["label"], **dict(zip(names, facts, strict=True))})
+    path = folder / f"{task}.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    objective: Any = {"binary_kl": {"temperature": 2}} if several else "mse"
+    return {
+        **classified(path),
+        "task": task,
+        "data": {"dataset": {"text": {"path": str(path), "indicators" if several else "values": names}}},
+        "connect": [{"ensemble": {"teachers": ["t1", "t2"], "student": "s", "objective": objective, "labels": 0.5}}],
+        **more,
+    }
+
+
 def modelled(path: Path, **more: Any) -> dict[str, Any]:
     """Two causal teachers with one tokenizer and a student that hears their mixture."""
     kl = {"kl": {"temperature": 2}}

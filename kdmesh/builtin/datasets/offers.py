@@ -58,7 +58,8 @@ class RowsConfig(Config):
 class TextConfig(Config):
     """Texts in named columns: of files, of a folder that `save_to_disk` made, or of the Hugging Face hub.
 
-    With `label` they are classified, with `spans` their words are tagged, else a language model learns them.
+    With `label` they are classified, with `values` or `indicators` a model learns these, with `spans` their words are
+    tagged, else a language model learns them.
     """
 
     path: str | None = Field(
@@ -85,6 +86,12 @@ class TextConfig(Config):
     )
     spans: str | None = Field(None, description="column with {start, end, label}: words to tag; end is exclusive")
     label: str | None = Field(None, description="column with the class: a whole number from 0, or a name")
+    values: list[str] | None = Field(
+        None, min_length=1, description="columns with values to learn (task: regression), instead of `label`"
+    )
+    indicators: list[str] | None = Field(
+        None, min_length=1, description="columns with labels that hold or not, 1 or 0 (task: multi_label), instead"
+    )
     labels: list[str] | None = Field(
         None, min_length=1, description="names of the classes, or tags, in order; by default those found, sorted"
     )
@@ -103,6 +110,7 @@ class TextConfig(Config):
             raise ValueError("`tools` goes with `messages`")
         default = set() if given & {"text", "messages"} else {"text"}
         columns = [*default, *(getattr(self, name) for name in COLUMNS if name in given)]
+        columns += [*(self.values or ()), *(self.indicators or ())]
         if len(set(columns)) < len(columns):
             raise ValueError("one column has two meanings")
         return self
@@ -113,9 +121,11 @@ UNLIKE = {
     "hub": {"validation_path", "test_path"},
     "path": {"name", "revision"},
     "splits": {"validation_path", "test_path"},
-    "messages": {"text", "pair", "prompt", "spans", "label", "labels", "classes"},
-    "prompt": {"pair", "spans", "label", "labels", "classes"},
-    "spans": {"pair", "label", "classes"},
+    "messages": {"text", "pair", "prompt", "spans", "label", "labels", "classes", "values", "indicators"},
+    "prompt": {"pair", "spans", "label", "labels", "classes", "values", "indicators"},
+    "spans": {"pair", "label", "classes", "values", "indicators"},
+    "values": {"label", "labels", "classes", "indicators"},
+    "indicators": {"label", "labels", "classes"},
     "labels": {"classes"},
 }
 """Settings of a text that contradict each other."""
@@ -198,7 +208,7 @@ DATASETS = [
         "text",
         "kdmesh.builtin.datasets.text:text",
         TextConfig,
-        "texts of CSV, JSONL, Parquet or Hugging Face data sets: to classify, to tag, or to learn as language",
+        "texts of CSV, JSONL, Parquet or Hugging Face data sets: with labels, to tag, or to learn as language",
     ),
     DatasetOffer(
         "text_file", "kdmesh.builtin.datasets.text_file:text_file", TextFileConfig, "a plain text, cut into samples"

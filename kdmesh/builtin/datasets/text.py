@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 
 from kdmesh.builtin.datasets._parquet import class_names, official, read_folder, read_hub, read_parquet, rows_of
-from kdmesh.builtin.datasets._rows import Rows, cell, has_columns, labels_of
+from kdmesh.builtin.datasets._rows import Rows, cell, has_columns, indicators_of, labels_of, values_of
 from kdmesh.builtin.datasets._samples import Columns, samples_of
 from kdmesh.builtin.datasets.csv_file import read_csv
 from kdmesh.builtin.datasets.jsonl_file import read_jsonl
@@ -37,18 +37,21 @@ def text(
     tools: str | None = None,
     spans: str | None = None,
     label: str | None = None,
+    values: list[str] | None = None,
+    indicators: list[str] | None = None,
     labels: list[str] | None = None,
     classes: int | None = None,
     licence: str | None = None,
 ) -> Table:
-    """Return texts, with classes (``label``), tags (``spans``), or neither: then a language model's own tokens are
-    what is learned, after the ``prompt`` or as the assistant's turns of ``messages``.
+    """Return texts, with classes (``label``), ``values``, ``indicators``, tags (``spans``), or neither: then a language
+    model's own tokens are what is learned, after the ``prompt`` or as the assistant's turns of ``messages``.
 
     Every column that makes no sample is kept as a column, where all parts have it; a column `tools` beside `messages`
     is what the assistant may call.
     """
     columns = Columns("text" if text is None and messages is None else text, pair, prompt, messages, spans, tools)
     raw = columns.names()
+    learned = values or indicators or ([label] if label is not None else [])
     declared = None
     files = {"validation_path": validation_path, "test_path": test_path}
     if path is not None and not Path(path).is_dir():
@@ -73,16 +76,18 @@ def text(
     if messages is not None and tools is None and all("tools" in rows.columns for rows in parts.values()):
         columns = replace(columns, tools="tools")
     for rows in parts.values():
-        has_columns(rows, *columns.names(), *([label] if label else []))
+        has_columns(rows, *columns.names(), *learned)
     samples = Texts([sample for rows in parts.values() for sample in samples_of(rows, columns)])
     every = list(parts.values())
     y, count, names = None, classes or 0, labels or []
     if label is not None:
         y, count, names = labels_of(every, label, classes, labels or declared)
+    elif values or indicators:
+        y, names = (values_of(every, learned) if values else indicators_of(every, learned)), learned
     elif spans is not None:
         names = _tags(every, samples, labels, spans)
         count = len(names)
-    taken = {*columns.names(), label}
+    taken = {*columns.names(), *learned}
     shared = [key for key in every[0].columns if key not in taken and all(key in rows.columns for rows in every)]
     return Table(
         samples,

@@ -26,9 +26,8 @@ class MultiLabel(Task):
     def refuse(self, table: Table) -> None:
         """There must be labels to learn."""
         if table.y is None:
-            raise MeshError(
-                "these data have no labels to learn", where="data.dataset", instead="a data set with labels"
-            )
+            instead = "indicators: [COLUMN, ...], or another data set with labels"
+            raise MeshError("these data have no labels to learn", where="data.dataset", instead=instead)
 
     def outputs(self, table: Table) -> int:
         """An output per label."""

@@ -26,9 +26,8 @@ class Regression(Task):
     def refuse(self, table: Table) -> None:
         """There must be values to learn."""
         if table.y is None:
-            raise MeshError(
-                "these data have no values to learn", where="data.dataset", instead="a data set with labels"
-            )
+            instead = "values: [COLUMN, ...], or another data set with values"
+            raise MeshError("these data have no values to learn", where="data.dataset", instead=instead)
 
     def outputs(self, table: Table) -> int:
         """An output per value."""
