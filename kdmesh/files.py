@@ -219,6 +219,23 @@ def lock(file: IO[Any]) -> bool:
     return True
 
 
+def locked(path: Path) -> bool:
+    """Whether a process has locked the file there; not where there is none, or no locks are known.
+
+    Nothing is written. To see it the lock is shared for a moment: who is refused it then should ask once more.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    with suppress(OSError), opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON that any reader takes: numbers that are not finite are null. Other kinds of values as :func:`plain` says."""
     return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)

@@ -11,12 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from kdmesh.engine.lock import LOCK
-from kdmesh.engine.sums import SUMS, parsed
+from kdmesh.contracts.run_files import LOCK, RESULTS, SUMS
+from kdmesh.engine.sums import parsed
 from kdmesh.errors import MeshError, RunFailed
 
 HERE = Path("runs")  # where the folder is meanwhile
-RESULTS = "results.json"  # the table of everything; it comes last
 ACCESS = "the package and the rights that this file system needs, or another place"
 
 

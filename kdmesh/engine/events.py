@@ -5,7 +5,6 @@ Their kinds and fields are classes of :mod:`kdmesh.contracts.events`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -24,13 +23,12 @@ from kdmesh.contracts.events import (
 )
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import LONE, lock, plain, remedy, to_json
+from kdmesh.report.run_folder import Log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
-LOG = "events.jsonl"  # in a run's folder
 Listener = Callable[[Event], None]
 
 
@@ -125,22 +123,11 @@ class Events:
             self.emit(Note(f"the listener {name} failed and is removed: {type(error).__name__}: {error}"))
 
 
-def read_log(path: Path) -> Iterator[Event]:
-    """The events in a log, in order; none where there is no file.
-
-    A line that was cut, or that this version does not know, is passed over.
-    """
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            if (event := read(json.loads(line))) is not None:
-                yield event
-
-
 def progressed(path: Path) -> set[str]:
     """The stages of which a log tells more than that they began; each had written a checkpoint before that."""
     return {
         event.stage
-        for event in read_log(path)
+        for event in Log.read(path).events
         if isinstance(event, StageResumed | Evaluated | RoundFinished | StageFinished)
     }
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.texts import reports
+from kdmesh.contracts.run_files import CHECKPOINTS, FORMAT, GIVEN, LOG, MANIFEST, RESOLVED, SUMMARY, SUMS
 from kdmesh.engine import sums
 from kdmesh.engine.collect import fresh
-from kdmesh.engine.events import LOG
 from kdmesh.engine.inputs import code, inputs, plugins
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import inside, read_json, reason, sha256, write, write_all, write_json
@@ -29,8 +29,6 @@ PACKAGES = (
     "kdmesh", "torch", "transformers", "tokenizers", "peft", "ray", "networkx", "pydantic", "numpy", "scikit-learn",
     "safetensors",
 )  # fmt: skip
-SUMMARY = "summary.json"
-GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
 IDENTITY = "run"  # the manifest's field of a name that no other run has
 
 
@@ -71,7 +69,7 @@ class Folder:
     @property
     def checkpoints(self) -> Path:
         """The checkpoints' folder."""
-        return self.root / "checkpoints"
+        return self.root / CHECKPOINTS
 
     def asked(self, plan: Plan, checked: Checked, source: str | None, begun: dict[str, Any]) -> None:
         """Write the file as given, the long form with every default, and the manifest with how it was ``begun``."""
@@ -79,9 +77,9 @@ class Folder:
             write(self.root / GIVEN, source)
         resolved = plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
         write(self.root / RESOLVED, dump(resolved))
-        known = {IDENTITY: secrets.token_hex(8), **manifest(plan, checked), "begun": begun}
+        known = {"format": FORMAT, IDENTITY: secrets.token_hex(8), **manifest(plan, checked), "begun": begun}
         known["file"] = sha256(self.root / GIVEN) if source is not None else None
-        self.json("manifest.json", known)
+        self.json(MANIFEST, known)
 
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""
@@ -119,7 +117,7 @@ class Folder:
     def made(self) -> tuple[dict[str, Any] | None, str]:
         """The summary of a part of a run if it stands whole; else None, and what lacks, if the part was ever made."""
         summary = read_json(self.root / SUMMARY)
-        if summary is None and not (self.root / sums.SUMS).exists():
+        if summary is None and not (self.root / SUMS).exists():
             return None, ""
         why = sums.fault(self.root, [SUMMARY])
         return (None, why) if why else (summary, "")

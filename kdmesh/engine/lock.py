@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
+from kdmesh.contracts.run_files import LOCK
 from kdmesh.errors import MeshError
 from kdmesh.files import lock, read_json, to_json
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOCK = ".lock"  # says who is at work; what counts is that it is locked
+TRIES, PAUSE = 3, 0.01  # seconds
 
 
 @contextmanager
@@ -48,11 +49,16 @@ def held(root: Path) -> Iterator[None]:
 
 def _locked(path: Path) -> IO[str] | None:
     """The lock's file, opened and locked; None where another process has it."""
+    refused = 0
     while True:
         file = path.open("a", encoding="utf-8")
         if not lock(file):
             file.close()
-            return None
+            refused += 1
+            if refused == TRIES:
+                return None
+            time.sleep(PAUSE)  # somebody may only be looking whether it is held
+            continue
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

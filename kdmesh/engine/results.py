@@ -6,8 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.contracts.run_files import RESULTS, SHEET, SUMS
 from kdmesh.engine import sums
-from kdmesh.engine.collect import RESULTS
 from kdmesh.report.paired import over_seeds
 from kdmesh.tasks import definitions, primary
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from kdmesh.engine.folder import Folder
 
-SHEET = "results.csv"
 COLUMNS = ("seed", "trained", "node", "role", "split", "metric", "value")
 
 
@@ -52,8 +51,8 @@ def keep(folder: Folder, results: dict[str, Any]) -> None:
     csv.writer(sheet, lineterminator="\n").writerows([COLUMNS, *_rows(results)])
     folder.text(SHEET, sheet.getvalue())
     folder.json(RESULTS, results)
-    parts = [path.relative_to(folder.root).as_posix() for path in folder.root.glob(f"**/{sums.SUMS}")]
-    sums.keep(folder.root, [SHEET, RESULTS, *(name for name in sorted(parts) if name != sums.SUMS)])
+    parts = [path.relative_to(folder.root).as_posix() for path in folder.root.glob(f"**/{SUMS}")]
+    sums.keep(folder.root, [SHEET, RESULTS, *(name for name in sorted(parts) if name != SUMS)])
 
 
 def _run(summary: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine.collect import RESULTS, complete
-from kdmesh.engine.folder import GIVEN, RESOLVED, SUMMARY, manifest
+from kdmesh.contracts.run_files import GIVEN, MANIFEST, RESOLVED, RESULTS, SHEET, SUMMARY, refuse_newer
+from kdmesh.engine.collect import complete
+from kdmesh.engine.folder import manifest
 from kdmesh.engine.inputs import code
-from kdmesh.engine.results import SHEET
 from kdmesh.engine.sums import fault
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at, link_outside, read, read_json, sha256, to_json
@@ -73,10 +73,11 @@ def finished(root: Path, how: dict[str, Any]) -> bool:
 def asked(root: Path) -> dict[str, Any]:
     """What the run's manifest says."""
     try:
-        found: dict[str, Any] = json.loads(read(root / "manifest.json"))
+        found: dict[str, Any] = json.loads(read(root / MANIFEST))
         lacks = [part for part in PARTS if not isinstance(found.get(part), dict)] if isinstance(found, dict) else PARTS
         if lacks:
             raise ValueError(f"its manifest.json tells of no {lacks[0]}")
+        refuse_newer(found, root)
         how = found["begun"]
         wrong = [key for key, kind in BEGUN.items() if not isinstance(how.get(key), kind)]
         wrong += [key for key, kind in MAYBE.items() if key in how and not isinstance(how[key], kind)]
@@ -94,7 +95,7 @@ def asked(root: Path) -> dict[str, Any]:
 
 def begun(root: Path) -> dict[str, Any]:
     """How a run was begun, by its manifest; nothing where there is none yet."""
-    how = (read_json(root / "manifest.json") or {}).get("begun")
+    how = (read_json(root / MANIFEST) or {}).get("begun")
     return how if isinstance(how, dict) else {}
 
 
@@ -128,7 +129,7 @@ def refuse_edits(root: Path) -> None:
         raise MeshError(
             f"{link.relative_to(root)} links outside of this folder", file=str(root), instead="a copy of it"
         )
-    mesh = parse(known["mesh"], file=str(root / "manifest.json"))
+    mesh = parse(known["mesh"], file=str(root / MANIFEST))
     changed = _edited(root / GIVEN, known.get("file"))
     given = root / RESOLVED
     if given.exists():

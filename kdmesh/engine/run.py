@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import stage_steps
 from kdmesh.contracts import events as kinds
+from kdmesh.contracts.run_files import LOG
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.context import RunContext
-from kdmesh.engine.events import LOG, progressed
+from kdmesh.engine.events import progressed
 from kdmesh.engine.home import Paused
 from kdmesh.engine.publisher import Publisher
 from kdmesh.engine.stage import StageRun

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from kdmesh.contracts.run_files import SUMS
 from kdmesh.errors import MeshError
 from kdmesh.files import inside, read, sha256, write_json
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-SUMS = "sums.json"
 FIELD = "sha256"
 
 

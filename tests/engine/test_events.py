@@ -23,9 +23,10 @@ from kdmesh.contracts.events import (
     StageStarted,
 )
 from kdmesh.contracts.events import read as event_of
-from kdmesh.engine.events import Events, progressed, read_log
+from kdmesh.engine.events import Events, progressed
 from kdmesh.errors import RunFailed
 from kdmesh.files import plain
+from kdmesh.report.run_folder import Log
 
 
 def read(path: Path) -> list[dict]:
@@ -226,7 +227,7 @@ def test_a_log_with_lines_of_a_later_version_tells_which_stages_have_got_on(tmp_
     lines = [json.dumps({"schema": SCHEMA + 1, "event": "paused", "stage": "d"})]
     lines += [json.dumps({**event.record(), "by": "later"}) for event in told]
     path.write_text("\n".join([*lines, "[]", "3", '{"event": "stage_fin']), encoding="utf-8")
-    assert list(read_log(path)) == told
+    assert list(Log.read(path).events) == told
     assert progressed(path) == {"b", "c"} and progressed(tmp_path / "none") == set()
 
 
@@ -236,5 +237,5 @@ def test_every_line_of_a_run_is_an_event_with_exactly_its_fields(mesh, tmp_path)
     run = made.run(backend="inline", out=tmp_path)
     lines = read(run.folder / "events.jsonl")
     assert lines[0].pop("schema") == SCHEMA
-    assert [event.record() for event in read_log(run.folder / "events.jsonl")] == lines
+    assert [event.record() for event in Log.read(run.folder / "events.jsonl").events] == lines
     assert {"run_started", "stage_started", "evaluated", "run_finished"} <= {line["event"] for line in lines}

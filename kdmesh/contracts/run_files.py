@@ -1,0 +1,37 @@
+"""The files of a run's folder by name: shared by the engine, which writes them, and by whatever reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = 1
+"""The manifest's ``format``. Rises when a file goes away or changes its meaning; not when one is added."""
+
+MANIFEST = "manifest.json"  # what was asked: a folder without it is no run's
+GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
+LOG = "events.jsonl"
+LOCK = ".lock"  # says who is at work; what counts is that it is locked
+SUMMARY = "summary.json"
+RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
+SUMS = "sums.json"
+CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders
+
+
+def refuse_newer(manifest: Mapping[str, Any], root: Path) -> int:
+    """The format of a run, by its manifest. MeshError for one that a later version of kdmesh wrote."""
+    found = manifest.get("format", 1)  # runs before there was a number have the same files
+    if isinstance(found, int) and found <= FORMAT:
+        return found
+    packages = manifest.get("packages")
+    by = packages.get("kdmesh", "?") if isinstance(packages, dict) else "?"
+    raise MeshError(
+        f"this run was written by kdmesh {by}, in format {found!r}; this version reads up to format {FORMAT}",
+        file=str(root),
+        instead="the version of kdmesh that wrote it, or a later one",
+    )

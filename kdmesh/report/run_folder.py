@@ -1,0 +1,347 @@
+"""A run's folder as data: what was asked, how it stands, what happened, what came out. Only reads; imports no torch.
+
+Whatever shows runs begins here: :func:`read` for one folder, :func:`find` for those below another. A folder may be of a
+run that goes on, was killed, or was written by another version: what is not there is None or empty, and what cannot be
+read is said in ``remarks``. Text in it is as it was found: escape it where it is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdmesh.contracts.events import SCHEMA, Event, RunFailed, RunFinished, StageStarted
+from kdmesh.contracts.events import read as event_of
+from kdmesh.contracts.run_files import CONTROLS, LOCK, LOG, MANIFEST, RESULTS, SEEDS, SUMMARY, refuse_newer
+from kdmesh.errors import MeshError
+from kdmesh.files import found_at, locked, read_json
+from kdmesh.files import read as text_of
+
+RUNNING, PAUSED, INTERRUPTED = "running", "paused", "interrupted"
+FAILED, FINISHED, INCOMPLETE = "failed", "finished", "incomplete"
+STATUSES = {
+    RUNNING: "a process is at work on it",
+    PAUSED: "it was asked to stop, and can be resumed",
+    INTERRUPTED: "its process ended without a word, as after a kill, and it can be resumed",
+    FAILED: "it, or a part of it, ended with an error",
+    FINISHED: "everything that was asked for is there",
+    INCOMPLETE: "it never began to train",
+}
+"""What a run's ``status`` says."""
+WHICH = ("alone", "best_teacher")  # controls; their folders are called `<student>-alone`, `<student>-best-teacher`
+STAMP = "%Y%m%d-%H%M%S"  # how the name of a run's folder begins
+HOW = "a run's folder: runs/<name>/<time>"
+TAIL = 64 * 1024  # bytes at a log's end in which its last line is looked for
+
+
+@dataclass(frozen=True)
+class Log:
+    """The events of one folder, in order.
+
+    Attributes:
+        events: those that this version knows.
+        schema: the highest version of the schema that a line names; None if none does.
+        cut: whether the last line is not whole: it is being written, or the process was killed.
+        unknown: how many lines there are of each kind that this version does not know; under ``""`` those that are no
+            event at all.
+    """
+
+    events: tuple[Event, ...] = ()
+    schema: int | None = None
+    cut: bool = False
+    unknown: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Log:
+        """The log in a file; an empty one where there is no file."""
+        try:
+            content = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            return cls()
+        return cls.of(content)
+
+    @classmethod
+    def of(cls, content: bytes) -> Log:
+        """The log in the bytes of a file."""
+        events: list[Event] = []
+        unknown: Counter[str] = Counter()
+        schema: int | None = None
+        lines = content.split(b"\n")
+        rest = lines.pop()
+        for line in filter(None, lines):
+            record = _record(line)
+            said = record.get("schema")
+            if isinstance(said, int):
+                schema = max(schema or 0, said)
+            event = event_of(record)
+            if event is not None:
+                events.append(event)
+            else:
+                unknown[str(record.get("event", ""))] += 1
+        return cls(tuple(events), schema, bool(rest), dict(unknown))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the events should know, a sentence each."""
+        said = []
+        if self.schema is not None and self.schema != SCHEMA:
+            age = "a newer" if self.schema > SCHEMA else "an older"
+            said.append(f"its events are of {age} version of kdmesh: schema {self.schema}, here {SCHEMA}")
+        if kinds := [f"{kind} ({count})" for kind, count in self.unknown.items() if kind]:
+            said.append(f"events of kinds that are not known here are left out: {', '.join(kinds)}")
+        if broken := self.unknown.get(""):
+            said.append(f"{broken} {'line' if broken == 1 else 'lines'} of {LOG} could not be read")
+        return said
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run, or a part of one: a seed or a control, which has a folder like it.
+
+    Attributes:
+        path: the folder.
+        name: of the mesh.
+        status: a key of `STATUSES`, when it was read.
+        error: why it failed, in the words of the run; else nothing.
+        format: of the folder's files; `kdmesh.contracts.run_files.FORMAT` is the latest that can be read.
+        begun: when the run was begun, in seconds since the epoch.
+        seed_numbers: the run seeds that were asked for.
+        manifest: versions, hashes, the mesh and what was asked, as in ``manifest.json``.
+        summary: ``summary.json``, of one seed; None until it has been measured.
+        results: ``results.json``, of the whole; None until everything was made.
+        seeds: the folders of several seeds that were begun; empty for a run of one seed, which is that seed's folder.
+        controls: by student and which control (of `WHICH`), the folders of this seed's controls.
+    """
+
+    path: Path
+    name: str
+    status: str
+    error: str
+    format: int
+    begun: float
+    seed_numbers: tuple[int, ...]
+    manifest: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
+    results: Mapping[str, Any] | None
+    seeds: Mapping[int, RunFolder]
+    controls: Mapping[tuple[str, str], RunFolder]
+
+    @cached_property
+    def log(self) -> Log:
+        """The events of this folder alone, read when they are first asked for."""
+        return Log.read(self.path / LOG)
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes by file or folder right in it, links not followed."""
+        return {entry.name: _size(entry) for entry in _entries(self.path)}
+
+    @property
+    def size(self) -> int:
+        """Bytes of everything in it."""
+        return sum(self.sizes.values())
+
+    @property
+    def runs(self) -> Mapping[int, RunFolder]:
+        """The folder of every seed that was begun, this one if it is that of its only seed."""
+        return self.seeds if len(self.seed_numbers) > 1 else {self.seed_numbers[0]: self}
+
+    @property
+    def summaries(self) -> list[Mapping[str, Any]]:
+        """The summaries of all seeds that have one, in the order of the seeds."""
+        return [one.summary for one in self.runs.values() if one.summary is not None]
+
+    @property
+    def parts(self) -> list[tuple[str, RunFolder]]:
+        """Every folder with a log that was begun, with its name: the whole's own first, then seeds with controls."""
+        found = [("", self)] if len(self.seed_numbers) > 1 else []
+        for seed, one in self.runs.items():
+            found.append((f"seed {seed}", one))
+            for (student, which), control in one.controls.items():
+                by = "alone" if which == "alone" else "by the best teacher only"
+                found.append((f"seed {seed}, {student} {by}", control))
+        return found
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader should know of how it was read, a sentence each."""
+        return list(dict.fromkeys(said for _, part in self.parts for said in part.log.remarks))
+
+
+def read(path: str | Path) -> RunFolder:
+    """Read the folder of a run, or of a seed or control.
+
+    MeshError for what is no run's folder, and for a run that a later version wrote.
+    """
+    return _read(Path(path), None)
+
+
+def find(parent: str | Path) -> list[Path]:
+    """The folders of runs in a folder, as ``runs/<name>/<time>``, newest first; it may be a run's folder itself.
+
+    Links that lead out of it are not followed.
+    """
+    parent = Path(parent)
+    home = parent.resolve()
+    found, levels = [], [parent]
+    for _ in range(3):
+        deeper = []
+        for folder in levels:
+            if (folder / MANIFEST).is_file():
+                found.append(folder)
+                continue
+            inner = (Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+            deeper += [one for one in inner if not one.is_symlink() or one.resolve().is_relative_to(home)]
+        levels = deeper
+    return sorted(found, key=lambda one: (_begun(one), str(one)), reverse=True)
+
+
+def _read(root: Path, held: bool | None) -> RunFolder:
+    """``held``: whether a process is at work on the run that this is a part of; None for a whole."""
+    manifest = _manifest(root)
+    how = manifest.get("begun")
+    how = how if isinstance(how, dict) else {}
+    if held is None:
+        held = locked(root / LOCK) or _held_within(root, how.get("within"))
+    count, seed = how.get("seeds", 1), manifest.get("seed", 0)
+    if not isinstance(count, int) or not isinstance(seed, int):
+        raise _no_run(root, f"its {MANIFEST} has no seed")
+    summary, results = read_json(root / SUMMARY), read_json(root / RESULTS)
+    seeds = {}
+    if count > 1:
+        below = {number: root / SEEDS / str(number) for number in range(seed, seed + count)}
+        seeds = {number: _read(part, held) for number, part in below.items() if (part / MANIFEST).is_file()}
+    controls = {key: _read(part, held) for key, part in _controls(root)} if count == 1 else {}
+    whole = "seeds" in how and "within" not in how
+    status, error = _status(root, held, whole, summary, results)
+    return RunFolder(
+        root, manifest["mesh"].get("name", ""), status, error, refuse_newer(manifest, root), _begun(root),
+        tuple(range(seed, seed + max(count, 1))), manifest, summary, results, seeds, controls,
+    )  # fmt: skip
+
+
+def _manifest(root: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(text_of(root / MANIFEST))
+    except OSError:
+        raise _no_run(root, f"it has no {MANIFEST}") from None
+    except (ValueError, RecursionError):
+        raise _no_run(root, f"its {MANIFEST} is damaged") from None
+    if isinstance(found, dict):
+        refuse_newer(found, root)
+        mesh = found.get("mesh")
+        if isinstance(mesh, dict) and isinstance(mesh.get("name", ""), str):
+            return found
+    raise _no_run(root, f"its {MANIFEST} tells of no mesh")
+
+
+def _no_run(root: Path, why: str) -> MeshError:
+    if (what := found_at(root)) != "folder":
+        return MeshError(
+            "is a file, not a run's folder" if what == "file" else what, file=str(root) or "''", instead=HOW
+        )
+    runs = find(root)
+    return MeshError(f"is no run's folder: {why}", file=str(root), instead=str(runs[0]) if runs else HOW)
+
+
+def _controls(root: Path) -> Iterator[tuple[tuple[str, str], Path]]:
+    """The folders of a seed's controls that were begun, in the order in which they were."""
+    folders = [Path(entry.path) for entry in _entries(root / CONTROLS) if (Path(entry.path) / MANIFEST).is_file()]
+    for folder in sorted(folders, key=lambda one: ((one / MANIFEST).stat().st_mtime_ns, one.name)):
+        for which in WHICH:
+            ending = f"-{which.replace('_', '-')}"
+            if folder.name.endswith(ending):
+                yield (folder.name.removesuffix(ending), which), folder
+
+
+def _status(
+    root: Path, held: bool, whole: bool, summary: dict[str, Any] | None, results: dict[str, Any] | None
+) -> tuple[str, str]:
+    """How a folder stands, and why it failed. ``whole``: it gets a table of results at its end."""
+    logs = _logs(root) if whole else [root / LOG]
+    last = next(filter(None, map(_last, logs)), None)
+    if whole and held:
+        return RUNNING, ""
+    if whole and results is not None:
+        failed = results.get("failed")
+        told = [f"{part}: {why}" for part, why in failed.items()] if isinstance(failed, dict) else []
+        return (FAILED, "\n".join(told)) if told else (FINISHED, "")
+    if not whole and summary is not None and (isinstance(last, RunFinished) or not held):
+        return FINISHED, ""
+    if isinstance(last, RunFailed):
+        return (PAUSED, "") if last.interrupted else (FAILED, last.error)
+    if held:
+        return RUNNING, ""
+    trained = any(isinstance(event, StageStarted) for log in logs for event in Log.read(log).events)
+    return (INTERRUPTED if trained else INCOMPLETE), ""
+
+
+def _held_within(root: Path, within: object) -> bool:
+    """Whether a process is at work on the run that a folder is a part of, if it is one."""
+    return isinstance(within, str) and locked(Path(os.path.normpath(root / within)) / LOCK)
+
+
+def _logs(root: Path) -> list[Path]:
+    """The logs of a run and of all its parts, the one that was written last first."""
+    times: list[tuple[int, int, Path]] = []
+    for at in ("", f"{SEEDS}/*/", f"{CONTROLS}/*/", f"{SEEDS}/*/{CONTROLS}/*/"):
+        for path in root.glob(at + LOG):
+            with suppress(OSError):
+                times.append((path.stat().st_mtime_ns, len(path.parts), path))
+    return [path for *_, path in sorted(times, reverse=True)]
+
+
+def _last(log: Path) -> Event | None:
+    """The last event of a log that is known, read from its end."""
+    with suppress(OSError), log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL))
+        for line in reversed(file.read().split(b"\n")[:-1]):
+            if (event := event_of(_record(line))) is not None:
+                return event
+    return None
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """The object that a line holds; an empty one where it holds none."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(line)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _begun(root: Path) -> float:
+    """When a run was begun: its folder is called so; else when its manifest was written."""
+    with suppress(ValueError, OverflowError):
+        return time.mktime(time.strptime(root.name[:15], STAMP))
+    with suppress(OSError):
+        return (root / MANIFEST).stat().st_mtime
+    return 0.0
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder has, by name; nothing where it is none, or may not be read."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """Bytes of a file, or of all files in a folder; those of a link are its own."""
+    try:
+        if not entry.is_dir(follow_symlinks=False):
+            return entry.stat(follow_symlinks=False).st_size
+    except OSError:  # gone meanwhile
+        return 0
+    return sum(map(_size, _entries(Path(entry.path))))
