@@ -29,6 +29,14 @@ def one_torch_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_wait_for_disks():
+    """Nothing is synced in this process: no test cuts the power. Processes of commands and of chaos do sync."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        yield
+
+
 @contextmanager
 def short_folder():
     """For the temporary files of a Ray of the tests' own: its path is short, since sockets are in it."""

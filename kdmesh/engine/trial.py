@@ -170,9 +170,10 @@ def _stand_ins(plan: Plan, found: Checked) -> dict[str, Any]:
 
 def _writers(plan: Plan, found: Checked) -> dict[str, Writer]:
     """For every stream that an agent writes, samples of the one that it is `of`: what writes it needs the model."""
-    sizes = {edge.stream: plan.train(edge.target).batch_size for edge in plan.edges if edge.target in plan.owner}
-    made = [name for name, stream in plan.spec.streams.items() if stream.generated_by is not None and name in sizes]
-    return {name: Rows(found.table, found.streams[name], sizes[name]) for name in made}
+    made = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
+    readers = [edge for edge in plan.edges if edge.stream in made and edge.target in plan.owner]
+    sizes = {edge.stream: plan.train(edge.target).batch_size for edge in readers}
+    return {name: Rows(found.table, found.streams[name], size) for name, size in sizes.items()}
 
 
 def _run(plan: Plan, found: Checked, rows: int | None) -> None:

@@ -76,9 +76,14 @@ class Plan:
         """By private stream that is not divided: the agents that see its samples."""
         return private.users(self.spec, self.edges, self.consensus)
 
+    @cached_property
+    def _settings(self) -> dict[str, TrainSpec]:
+        """The training settings of all weights, by their owner."""
+        return {name: self.spec.agents[name].train.over(self.spec.train) for name in dict.fromkeys(self.owner.values())}
+
     def train(self, agent: str) -> TrainSpec:
         """The training settings of an agent's weights."""
-        return self.spec.agents[self.owner[agent]].train.over(self.spec.train)
+        return self._settings[self.owner[agent]]
 
     def stage(self, name: str) -> Stage:
         """A stage by its name."""

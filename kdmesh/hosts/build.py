@@ -84,11 +84,11 @@ def objective(host: HostState, edge: Edge) -> Any:
     assert edge.objective is not None
     _refuse_labels(host, edge)
     offer = host.registry.find("objectives", edge.objective.name)
-    seed = mix(host.seed, "objective", edge.source, edge.target, edge.id)
+    seed, ours = mix(host.seed, "objective", edge.source, edge.target, edge.id), offer.factory.startswith(guard.OURS)
     try:
-        with guard.seeded(seed):
+        with guard.seeded(seed, ours=ours):
             made = offer.make(edge.objective.config)
-        with guard.seeded(seed):
+        with guard.seeded(seed, ours=ours):
             made.setup(*_shapes(host, edge), **side_inputs.of_stream(host, edge))
         return made.to(host.plan.train(edge.target).device)
     except MeshError as error:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kdmesh.builtin.datasets import digits
 from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.errors import MeshError
 
@@ -32,6 +33,17 @@ def test_digits():
     assert torch.equal(table.x * 16, (table.x * 16).round())
     assert torch.bincount(table.y).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert not table.official
+
+
+def test_digits_are_those_of_scikit_learn_whether_its_file_is_found_or_not(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    pixels, target = load_digits(return_X_y=True)
+    for file in (digits.FILE, "datasets/elsewhere"):
+        monkeypatch.setattr(digits, "FILE", file)
+        table = read("digits")
+        assert torch.equal(table.x.flatten(1) * 16, torch.from_numpy(pixels).float()), file
+        assert torch.equal(table.y, torch.from_numpy(target)) and table.y.dtype == torch.int64, file
 
 
 # IDX

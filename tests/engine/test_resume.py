@@ -57,7 +57,8 @@ def mesh(name: str, placement: str) -> MeshSpec:
     """A bundled topology on few samples, or the mesh with a bit of everything."""
     fields = MIXED if name == "mixed" else shortened(read_mesh(name).dump())
     data = {"dataset": "digits"} if isinstance(fields["data"], str) else dict(fields["data"])
-    few = {} if name == "parties" else {"train": 192}  # its classes are shared out among the parties
+    few = {"validation": 60, "test": 60}
+    few |= {} if name == "parties" else {"train": 192}  # its classes are shared out among the parties
     return parse({**fields, "data": {**few, **data}, "placement": placement})
 
 
@@ -88,21 +89,27 @@ def run(spec: MeshSpec, monkeypatch: pytest.MonkeyPatch, last: int | None = None
     return summary, calls
 
 
-@pytest.mark.parametrize("placement", ["together", "spread"])
-@pytest.mark.parametrize("name", ["mixed", *sorted(bundled())])
+BREAKS = [  # of each mesh, together and spread, the fifth of its calls at which it breaks off: in turn one of two
+    pytest.param(name, placement, fifth, marks=[pytest.mark.slow] if (number + later) % 2 else [])
+    for number, name in enumerate(("mixed", *sorted(bundled())))
+    for placement, fifths in (("together", (1, 3)), ("spread", (4, 2)))
+    for later, fifth in enumerate(fifths)
+]
+
+
+@pytest.mark.parametrize(("name", "placement", "fifth"), BREAKS)
 def test_a_run_broken_off_anywhere_goes_on_to_equal_bits(
-    name: str, placement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, placement: str, fifth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = mesh(name, placement)
     summary, calls = run(spec, monkeypatch, out=tmp_path / "whole")
-    for number in [calls * part // 5 for part in ((1, 3) if placement == "together" else (2, 4))]:
-        with pytest.raises(KeyboardInterrupt):
-            run(spec, monkeypatch, number, out=tmp_path / str(number))
-        (folder,) = (tmp_path / str(number)).glob("*/*")
-        with suppress(KeyboardInterrupt):  # and once more, a little later, if it is not done by then
-            run(spec, monkeypatch, 12, resume=folder)
-        again, _ = run(spec, monkeypatch, resume=folder)
-        assert outcome(again) == outcome(summary)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, monkeypatch, calls * fifth // 5, out=tmp_path / "broken")
+    (folder,) = (tmp_path / "broken").glob("*/*")
+    with suppress(KeyboardInterrupt):  # and once more, a little later, if it is not done by then
+        run(spec, monkeypatch, 12, resume=folder)
+    again, _ = run(spec, monkeypatch, resume=folder)
+    assert outcome(again) == outcome(summary)
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(

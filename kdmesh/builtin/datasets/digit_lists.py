@@ -5,6 +5,8 @@ Nothing was collected as a ranking: an image is relevant to another exactly if b
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,23 @@ def digit_lists(candidates: int = 8, relevant: int = 1) -> Table:
     """
     source = digits()
     assert source.y is not None
-    images, digit = source.tensor.flatten(1), source.y
+    rows, y, parts = _drawn(candidates, relevant)
+    return Table(
+        source.tensor.flatten(1)[rows],
+        y.clone(),
+        classes=0,
+        official={name: pool.sort().values for name, pool in parts.items()},
+        licence=source.licence,
+        source=f"{source.source}, paired: the same digit is relevant",
+        divided_by=source.divided_by,
+    )
+
+
+@lru_cache(maxsize=4)  # a run reads its data twice, and to draw takes a third of a second
+def _drawn(candidates: int, relevant: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Rows of the images in every list, ``[N, 1 + L]``, which are relevant, ``[N, L]``, and the rows of each split."""
+    digit = digits().y
+    assert digit is not None
     drawn = torch.Generator().manual_seed(SEED)
     order = torch.randperm(len(digit), generator=drawn)
     sizes = [round(share * len(digit)) for share in SHARES.values()]
@@ -39,15 +57,7 @@ def digit_lists(candidates: int = 8, relevant: int = 1) -> Table:
             rows[query, 0] = query
             rows[query, 1:] = torch.cat([right, wrong])[mixed]
             y[query] = (mixed < relevant).float()
-    return Table(
-        images[rows],
-        y,
-        classes=0,
-        official={name: pool.sort().values for name, pool in parts.items()},
-        licence=source.licence,
-        source=f"{source.source}, paired: the same digit is relevant",
-        divided_by=source.divided_by,
-    )
+    return rows, y, parts
 
 
 def _some(pool: Tensor, count: int, drawn: torch.Generator) -> Tensor:
