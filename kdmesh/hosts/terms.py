@@ -10,10 +10,12 @@ from torch import Tensor
 
 from kdmesh.errors import RunFailed
 from kdmesh.hosts import build, guard, rules
+from kdmesh.hosts.agent import reseed
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
 from kdmesh.signals.lazy import Lazy, dense, narrowed
 from kdmesh.spec import Ramp
+from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +51,11 @@ class Term:
         self.columns = build.columns(inputs.host, edge)
         self.temperature = temperature
         self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
+        assert edge.objective is not None
+        host, offer = inputs.host, inputs.host.registry.find("objectives", edge.objective.name)
+        self._seed, self._device = None, host.agents[edge.target].device
+        if not offer.factory.startswith(guard.OURS):  # random numbers, perhaps: ours draw none
+            self._seed = mix(host.seed, "loss", edge.source, edge.target, edge.id, inputs.plan.name)
 
     def given(self, frame: StepContext, source: str = "") -> dict[str, Tensor | None]:
         """What else of the batch the objective is called with, about a source: by default the flow's."""
@@ -65,8 +72,15 @@ class Term:
         value = signal.value if signal.form == "labels" else narrowed(signal.value, self.columns)
         return narrowed(own, self.columns), Signal(value, signal.form, signal.weights)
 
-    def compute(self, own: Any, target: Any, form: str, weights: Tensor | None, given: dict[str, Any]) -> Tensor:
-        """The objective's loss, checked: what is wrong with one is wrong with the first."""
+    def compute(
+        self, frame: StepContext, own: Any, target: Any, form: str, weights: Tensor | None, given: dict[str, Any]
+    ) -> Tensor:
+        """The objective's loss, checked: what is wrong with one is wrong with the first.
+
+        What it draws is seeded by flow and step, whatever else was computed on this host.
+        """
+        if self._seed is not None:
+            reseed(at_step(self._seed, frame.step), self._device)
         loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
         if not self.sound or not isinstance(loss, Tensor):
             self.sound = guard.refuse_loss(loss, own)
@@ -99,7 +113,7 @@ class Term:
             return None  # a batch in which nothing is asked
         if self.temperature is not None and isinstance(own, Tensor):
             signal = softened(frame, signal, own, self.temperature)
-        loss = self.compute(own, signal.value, signal.form, signal.weights, self.given(frame))
+        loss = self.compute(frame, own, signal.value, signal.form, signal.weights, self.given(frame))
         weight = self.factor if self.factor is not None else self.weight(frame)
         return loss if weight == 1.0 else weight * loss
 
@@ -182,7 +196,7 @@ class SpreadTerm(Term):
             self.seen = mine, theirs = mine, _beside(mine, theirs)
             rows = theirs.value if "spans" in self.edge.needs else mine
             every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows
-            loss = self.compute(mine, theirs.value, "logits", every, self.given(frame, edge.source))
+            loss = self.compute(frame, mine, theirs.value, "logits", every, self.given(frame, edge.source))
             loss = loss if every is not None else loss * weight[0]
             total = loss if total is None else total + loss
         factor = self.weight(frame)
@@ -194,7 +208,7 @@ class SpreadTerm(Term):
         for index, value in enumerate(stacked):
             leaf = own.detach().requires_grad_()
             weights = None if present is None else present[index].to(own.dtype)
-            loss = self.compute(leaf, value, "logits", weights, self.given(frame))
+            loss = self.compute(frame, leaf, value, "logits", weights, self.given(frame))
             rows.append(torch.autograd.grad(loss, leaf)[0])
         return torch.stack(rows)
 

@@ -1,4 +1,4 @@
-"""A rule that draws random numbers draws the same wherever and whenever it is asked about the same."""
+"""A rule or an objective that draws random numbers draws the same wherever and whenever it is asked about the same."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.hosts import rules
 from kdmesh.hosts.consensus import fingerprint
-from kdmesh.offers import ConsensusOffer
+from kdmesh.objectives import Objective
+from kdmesh.offers import ConsensusOffer, ObjectiveOffer
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import MixedLogits
 from kdmesh.spec.read import parse
 
 FILE = """
 import kdmesh
-from kdmesh.offers import ConsensusOffer
+from kdmesh.offers import ConsensusOffer, ObjectiveOffer
 
 
 @kdmesh.hookimpl
 def kdmesh_consensus():
     return [ConsensusOffer("noisy_file", "noisy_file:made")]
+
+
+@kdmesh.hookimpl
+def kdmesh_objectives():
+    return [ObjectiveOffer("jitter_file", "noisy_file:jitter")]
 
 
 def made():
@@ -42,8 +48,19 @@ def made():
             return (values * drawn).sum(0) / drawn.sum(0)
 
     return Noisy()
+
+
+def jitter():
+    import torch
+    from kdmesh.objectives import Objective
+
+    class Jitter(Objective):
+        def forward(self, student, target, *, form="logits", weights=None):
+            return (student - target + torch.rand_like(target)).square().mean()
+
+    return Jitter()
 """
-"""The same rule as a plugin of one file, which travels to other processes."""
+"""The same two as a plugin of one file, which travels to other processes."""
 
 FROZEN = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
 
@@ -56,14 +73,27 @@ class Noisy(Rule):
         return (values * drawn).sum(0) / drawn.sum(0)
 
 
+class Jitter(Objective):
+    """The squared distance to what is said, give or take a random number."""
+
+    def forward(
+        self, student: Tensor, target: Tensor, *, form: str = "logits", weights: Tensor | None = None
+    ) -> Tensor:
+        return (student - target + torch.rand_like(target)).square().mean()
+
+
 @pytest.fixture(autouse=True)
 def offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    offer = ConsensusOffer("noisy", f"{__name__}:Noisy")
-    monkeypatch.setitem(registry()._offers["consensus"], offer.name, offer)
+    for offer in (ConsensusOffer("noisy", f"{__name__}:Noisy"), ObjectiveOffer("jitter", f"{__name__}:Jitter")):
+        monkeypatch.setitem(registry()._offers[offer.kind], offer.name, offer)
 
 
-def made(mesh: Any, refresh: str, placement: str = "together", rule: str = "noisy") -> Any:
-    """Frozen and trained sources of a drawing rule, and of one upon it; a peer with dropout draws in between."""
+def made(mesh: Any, refresh: str, placement: str = "together", more: str = "") -> Any:
+    """Frozen and trained sources of a drawing rule, and of one upon it; a peer with dropout draws in between.
+
+    Two losses that draw reach ``s``, one of them ``p`` too, which lives elsewhere if agents are spread.
+    """
+    rule, jitter = f"noisy{more}", f"jitter{more}"
     agents = {"a": FROZEN, "b": FROZEN, "p": {"model": {"mlp": {"hidden": [8], "dropout": 0.5}}}, "s": {}, "r": {}}
     one = mesh(agents, train={"steps": 4}, placement=placement)
     one.consensus("c", rule)
@@ -72,7 +102,9 @@ def made(mesh: Any, refresh: str, placement: str = "together", rule: str = "nois
     one.flow("c", "d")
     one.flow("b", "d", refresh=refresh)
     one.flow("labels", ["p", "s", "r"], objective="ce")
-    one.flow("p", "s", objective="kl", refresh="step")
+    one.flow("p", "s", objective=jitter, refresh="step")
+    one.flow("s", "p", objective=jitter, refresh="step")
+    one.flow("r", ["p", "s"], objective=jitter, refresh="step")
     one.flow(["c", "d"], ["s", "r"], objective="kl")
     return one
 
@@ -160,6 +192,6 @@ def test_the_same_on_ray(mesh: Any, ray_session: Session, tmp_path: Path, monkey
     for refresh in ("once", "step"):
         found = []
         for session, placement in ((Session("inline"), "together"), (ray_session, "spread")):
-            one = made(mesh, refresh, placement, rule="noisy_file")
+            one = made(mesh, refresh, placement, more="_file")
             found.append(told(run_once(Request(parse(one._fields), table=one.table), session=session)[0]))
         assert found[0] == found[1], refresh

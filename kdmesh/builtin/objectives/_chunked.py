@@ -60,7 +60,7 @@ def lazily(
     factors = torch.full((len(student),), 1 / len(student), dtype=dtype, device=student.device)
     if weights is not None:
         factors *= weights.detach().to(dtype)
-        spoken = weights.nonzero().squeeze(1)
+        spoken = weights.nonzero().squeeze(1)  # a GPU waits for how many there are
         if len(spoken) < len(student):  # silent samples are left out: nobody sees a NaN of theirs
             student, target, factors = taken(student, spoken), taken(target, spoken), factors[spoken]
             facts = {name: None if value is None else value[spoken] for name, value in facts.items()}

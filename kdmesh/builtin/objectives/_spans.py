@@ -19,12 +19,15 @@ PIECE = 2**22  # elements of the larger side that are worked on at once
 
 
 def spans_of(spans: Tensor | None, source_spans: Tensor | None, rows: int, source_rows: int) -> tuple[Tensor, Tensor]:
-    """Both sides' spans, one per row; ValueError otherwise."""
+    """Both sides' spans, one per row, on a CPU; ValueError otherwise.
+
+    How many rows are paired depends on the spans: a GPU would wait at every step of finding out, and so waits once.
+    """
     if spans is None or source_spans is None:
         raise ValueError("rows of different tokenizers are compared by `spans` and `source_spans`, which are missing")
     if (len(spans), len(source_spans)) != (rows, source_rows):
         raise ValueError(f"{len(spans)} and {len(source_spans)} spans for {rows} and {source_rows} rows")
-    return spans, source_spans
+    return spans.cpu(), source_spans.cpu()
 
 
 def paired(spans: Tensor, source_spans: Tensor) -> tuple[Tensor, Tensor]:

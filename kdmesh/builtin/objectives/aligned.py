@@ -92,35 +92,36 @@ class Aligned(Counted, Objective):
         refuse_form(self, form, ("logits", "probs"))
         spans, source_spans = spans_of(spans, source_spans, len(student), len(target))
         assert labels is not None and source_labels is not None, "spans are compared by the true tokens"
-        own, other, count = grouped(spans, source_spans)
+        device = student.device
+        own, other, count = grouped(spans, source_spans)  # on a CPU, as all that tells how many rows there are
         size, source_size = own.bincount(minlength=count), other.bincount(minlength=count)
-        factors = torch.ones(count, dtype=torch.promote_types(student.dtype, torch.float32), device=own.device)
+        factors = torch.ones(count, dtype=torch.promote_types(student.dtype, torch.float32), device=device)
         if weights is not None:
-            factors.scatter_reduce_(0, other, weights.to(factors.dtype), "amin", include_self=False)
-        both = (size > 0) & (source_size > 0) & (factors != 0)
+            factors.scatter_reduce_(0, other.to(device), weights.to(factors.dtype), "amin", include_self=False)
+        both = (size > 0) & (source_size > 0) & (factors.cpu() != 0)
 
         alone = ((size == 1) & (source_size == 1) & both)[own].nonzero().squeeze(1)
-        theirs = torch.empty(count, dtype=torch.int64, device=own.device)
-        theirs[other] = torch.arange(len(other), device=own.device)
+        theirs = torch.empty(count, dtype=torch.int64)
+        theirs[other] = torch.arange(len(other))
         mate = theirs[own[alone]]
         same = (spans[alone] == source_spans[mate]).all(1)
         if len(self.translation):
-            same &= self.translation[labels[alone]] == source_labels[mate]
+            same &= (self.translation[labels[alone.to(device)]] == source_labels[mate.to(device)]).cpu()
         else:
             same &= False
-        i, j = alone[same], mate[same]
+        group, text = own[alone[same]], both.scatter(0, own[alone[same]], False)
+        i, j = alone[same].to(device), mate[same].to(device)
 
         def tokens(at: Tensor) -> Tensor:
             log_q = tempered(picked(student, i[at]), self.temperature).log_softmax(-1)
             return self._divergence(log_q, log_probs(picked(target, j[at]).to(log_q.dtype), form, self.temperature))
 
-        by_token = compared(tokens, len(i), max(student.shape[1], target.shape[1]), own.device) * factors[own[i]]
-        text = both.scatter(0, own[i], False)
+        by_token = compared(tokens, len(i), max(student.shape[1], target.shape[1]), device) * factors[group.to(device)]
         said, wanted = (
             self._texts(values, kind, ids, group, text)
             for values, kind, ids, group in ((student, "logits", labels, own), (target, form, source_labels, other))
         )
-        by_text = _two_events(wanted.to(said.dtype), said) * factors[text]
+        by_text = _two_events(wanted.to(said.dtype), said) * factors[text.nonzero().squeeze(1).to(device)]
         self.count(len(student), int(size[both].sum()), len(i))
         return (by_token.sum() + by_text.sum()) * (self.scale / max(len(student), 1))
 
@@ -138,7 +139,8 @@ class Aligned(Counted, Objective):
 
     def _texts(self, values: Tensor | Lazy, form: str, labels: Tensor, group: Tensor, text: Tensor) -> Tensor:
         """The log-probability of each span's text: the sum of its true tokens', -inf where one is ruled out."""
-        at = text[group].nonzero().squeeze(1)
+        at, of = text[group].nonzero().squeeze(1), text.cumsum(0) - 1
+        number, at = of[group[at]].to(labels.device), at.to(labels.device)
 
         def true(pairs: Tensor) -> Tensor:
             rows = picked(values, at[pairs])
@@ -146,7 +148,7 @@ class Aligned(Counted, Objective):
             return said.gather(-1, labels[at[pairs], None])[:, 0]
 
         said = compared(true, len(at), values.shape[1], at.device)
-        return said.new_zeros(len(text)).index_add(0, group[at], said)[text]
+        return said.new_zeros(int(text.sum())).index_add(0, number, said)
 
 
 def _two_events(wanted: Tensor, said: Tensor) -> Tensor:

@@ -46,9 +46,10 @@ class Universal(Counted, Objective):
     ) -> Tensor:
         """Compare logits ``[N, V]`` with logits or probabilities ``[M, W]``, by ``spans [N, 3]``, ``[M, 3]``."""
         refuse_form(self, form, ("logits", "probs"))
-        own, other = paired(*spans_of(spans, source_spans, len(student), len(target)))
+        pairs = paired(*spans_of(spans, source_spans, len(student), len(target)))
+        own, other = (rows.to(student.device) for rows in pairs)
         if weights is not None:
-            spoken = weights[other] != 0
+            spoken = weights[other] != 0  # to leave rows out makes a GPU wait: how many are left is their number
             own, other = own[spoken], other[spoken]
         self.count(len(student), len(own))
 

@@ -32,12 +32,19 @@ class AEKD(Rule):
         """Return ``[M, B]``, the same for every sample; needs ``gradients [M, B, C]`` (space `gradient`)."""
         here = present_of(logits, present)
         gradients = torch.where(here[..., None], given["gradients"], 0.0).double().sum(1)
-        shares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
-        known = here.any(1)
-        if known.any():
-            shares[known] = self._solve(gradients[known] @ gradients[known].T)
+        shares = self._shares(gradients.cpu(), here.any(1).cpu()).to(logits.device)
         weights = shares.to(logits.dtype)[:, None] * here
         return weights / weights.sum(0).clamp_min(torch.finfo(weights.dtype).tiny)
+
+    def _shares(self, gradients: Tensor, known: Tensor) -> Tensor:
+        """The coefficients ``[M]`` of teachers, of which those that are not ``known`` have 0.
+
+        On a CPU, wherever the logits are: a GPU waits once for the copy, and not at every step of the descent.
+        """
+        shares = torch.zeros(len(known), dtype=gradients.dtype)
+        if known.any():
+            shares[known] = self._solve(gradients[known] @ gradients[known].T)
+        return shares
 
     def _solve(self, gram: Tensor) -> Tensor:
         """The coefficients ``[M]`` of a Gram matrix ``[M, M]``."""
