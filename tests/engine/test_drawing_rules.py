@@ -88,7 +88,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(registry()._offers[offer.kind], offer.name, offer)
 
 
-def made(mesh: Any, refresh: str, placement: str = "together", more: str = "") -> Any:
+def made(mesh: Any, refresh: str, placement: Any = "together", more: str = "") -> Any:
     """Frozen and trained sources of a drawing rule, and of one upon it; a peer with dropout draws in between.
 
     Two losses that draw reach ``s``, one of them ``p`` too, which lives elsewhere if agents are spread.
@@ -191,7 +191,8 @@ def test_the_same_on_ray(mesh: Any, ray_session: Session, tmp_path: Path, monkey
     monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path))
     for refresh in ("once", "step"):
         found = []
-        for session, placement in ((Session("inline"), "together"), (ray_session, "spread")):
+        two = {"one": ["a", "p", "r"], "two": ["b", "s"]}
+        for session, placement in ((Session("inline"), "together"), (ray_session, two)):
             one = made(mesh, refresh, placement, more="_file")
             found.append(told(run_once(Request(parse(one._fields), table=one.table), session=session)[0]))
         assert found[0] == found[1], refresh
