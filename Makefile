@@ -18,7 +18,7 @@ demo: $(RUN_READY)
 
 test: $(DEV_READY)
 	for folder in plugins/*/; do $(BIN)/python -m pytest --quiet $$folder || exit 1; done
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 slow: $(DEV_READY)
 	$(BIN)/python -m pytest -n 2 -m slow

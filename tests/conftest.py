@@ -22,6 +22,12 @@ for name, value in SETTINGS.items():  # also for the clusters that tests start
 HOSTS = 6  # the most that a test on the shared Ray opens at a time
 
 
+def pytest_collection_modifyitems(items):
+    """Of several processes (`--dist loadgroup`) one has a file's tests; and one has all that need the shared Ray."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread():
     import torch

@@ -112,30 +112,43 @@ def test_show_of_an_unknown_name_says_so(capsys):
     assert "did you mean 'kl'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_new_writes_a_package_whose_offer_is_found_and_whose_mesh_plans(kind, tmp_path, monkeypatch):
+PLANS = """
+import os, sys
+from importlib import import_module
+from kdmesh.cli import main
+
+homes = sys.argv[1:]
+for home in homes:
+    os.chdir(home)
+    assert main(["plan", "mesh.yaml"]) == 0, home
+assert not {"torch", "ray"} & set(sys.modules)
+for home in homes:
+    import_module(os.path.basename(home).replace("-", "_")).OFFER.load()
+"""
+
+
+def test_new_writes_packages_whose_offers_are_found_and_whose_meshes_plan(tmp_path, monkeypatch):
+    """A package of each kind, all installed; one process plans their meshes, and has imported no torch by then."""
     monkeypatch.chdir(tmp_path)
-    assert main(["plugins", "new", f"kdmesh-new-{kind}", "--kind", kind]) == 0
-    home = tmp_path / f"kdmesh-new-{kind}"
-    assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()} == {
-        "README.md",
-        "mesh.yaml",
-        "pyproject.toml",
-        f"kdmesh_new_{kind}/__init__.py",
-        f"kdmesh_new_{kind}/{kind}.py",
-        f"tests/test_new_{kind}.py",
-    }
-    module = f"kdmesh_new_{kind}"
-    info = home / f"{module}-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kdmesh-new-{kind}\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(f"[kdmesh]\nnew_{kind} = {module}\n")
-    code = (
-        "import sys; from kdmesh.cli import main; done = main(['plan', 'mesh.yaml']);"
-        f"assert not {{'torch', 'ray'}} & set(sys.modules); from {module} import OFFER; OFFER.load(); sys.exit(done)"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]), "KDMESH_STRICT_PLUGINS": "1"}
-    subprocess.run([sys.executable, "-c", code], cwd=home, env=env, check=True, capture_output=True)
+    homes = [tmp_path / f"kdmesh-new-{kind}" for kind in KINDS]
+    for kind, home in zip(KINDS, homes, strict=True):
+        assert main(["plugins", "new", home.name, "--kind", kind]) == 0
+        assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()} == {
+            "README.md",
+            "mesh.yaml",
+            "pyproject.toml",
+            f"kdmesh_new_{kind}/__init__.py",
+            f"kdmesh_new_{kind}/{kind}.py",
+            f"tests/test_new_{kind}.py",
+        }
+        info = home / f"kdmesh_new_{kind}-0.1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kdmesh-new-{kind}\nVersion: 0.1\n")
+        (info / "entry_points.txt").write_text(f"[kdmesh]\nnew_{kind} = kdmesh_new_{kind}\n")
+    paths = os.pathsep.join(map(str, [ROOT, *homes]))
+    env = {**os.environ, "PYTHONPATH": paths, "KDMESH_STRICT_PLUGINS": "1"}
+    done = subprocess.run([sys.executable, "-c", PLANS, *map(str, homes)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_new_refuses_an_existing_folder_and_leaves_it_alone(tmp_path, monkeypatch, capsys):

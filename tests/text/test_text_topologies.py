@@ -21,14 +21,14 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sentences of ten classes, as many as the bundled meshes' digits have."""
+    """Sentences of ten classes, which the bundled meshes' digits have."""
     draw, path = random.Random(0), tmp_path_factory.mktemp("numbers") / "numbers.jsonl"
     rows = [
         {
             "text": " ".join([draw.choice(["a", "the", "some"]), WORDS[n % 10], draw.choice(["of", "to", "in"])]),
             "y": n % 10,
         }
-        for n in range(400)
+        for n in range(240)
     ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
