@@ -82,6 +82,32 @@ def small(folder: Path, where: str) -> None:
             look(settings, where)
 
 
+@functools.cache  # a hub id is read several times in a run
+def small_on_hub(path: str, revision: str | None, where: str, offline: bool = False) -> None:
+    """The same of a hub id: refused before it is fetched by what the hub says of sizes, and before it is read.
+
+    ``offline``: look through what was fetched before.
+    """
+    from huggingface_hub import model_info, snapshot_download
+
+    names = None
+    if not offline:
+        files = model_info(path, revision=revision, files_metadata=True).siblings or []
+        read_whole = [file for file in files if file.rfilename.endswith(READ_WHOLE) and _is_read(file.rfilename)]
+        names = [file.rfilename for file in read_whole]
+        for file in read_whole:
+            if (file.size or 0) > MOST:
+                said = f"{file.rfilename} of {path} holds more than {MOST >> 20} MiB"
+                raise MeshError(said, where=where, instead="another hub id")
+    home = snapshot_download(path, revision=revision, allow_patterns=names, local_files_only=offline)
+    small(Path(home), where)
+
+
+def _is_read(name: str) -> bool:
+    """Whether a file of a hub id is one that :func:`small` looks at in a folder."""
+    return "/" not in name or name.startswith("additional_chat_templates/")
+
+
 def plain_tokenizer(settings: dict[str, Any], where: str) -> None:
     """Refuse a tokenizer.json of absurdly many added tokens, or by whose replacements a text grows beyond measure."""
     added = settings.get("added_tokens")
@@ -225,6 +251,8 @@ def read_config(path: str, revision: str | None, trusted: bool, changes: dict[st
     more: dict[str, Any] = reach(path, revision, where) | ({} if revision is None else {"revision": revision})
     few_parts(changes, "model.hf.config")
     with quiet(), fetched(path, where, "a config.json of a model that transformers knows"):
+        if folder is None:
+            small_on_hub(path, revision, where, bool(more.get("local_files_only")))
         few_parts(PreTrainedConfig.get_config_dict(path, **more)[0], where)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, **more)
     known_settings(config, changes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError
 from kdmesh.spec.base import DEFAULT_TASK
 from kdmesh.text.heads import CAUSAL, head_of
-from kdmesh.text.source import fetched, local, quiet, reach, read_config, small
+from kdmesh.text.source import fetched, local, quiet, reach, read_config, small, small_on_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +92,8 @@ def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTr
         small(folder, WHERE)
     more: dict[str, Any] = reach(path, revision, WHERE) | ({} if revision is None else {"revision": revision})
     with quiet(), fetched(path, WHERE, "a folder with tokenizer.json, or {bpe: {vocabulary: 512}}"):
+        if folder is None:
+            small_on_hub(path, revision, WHERE, bool(more.get("local_files_only")))
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **more)
     return _fast(tokenizer, path)
 

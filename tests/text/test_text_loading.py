@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import types
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from small_texts import LABELS, SHAPES, HfConfig, architecture, batch, bpe, mode
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from kdmesh.errors import MeshError
-from kdmesh.text import tokenizers
+from kdmesh.text import source, tokenizers
 
 LM, TAGS = "language_modelling", "token_classification"
 
@@ -172,6 +173,67 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
     with pytest.raises(MeshError, match="could not be fetched from https://") as error:
         tokenizers.read("some/model")
     assert error.value.where == "model.hf.tokenizer"
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The folder of the one commit of some/model that was fetched before, whole and small."""
+    from huggingface_hub import constants
+
+    home = tmp_path / "models--some--model"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    save(home / "snapshots" / "abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    source.small_on_hub.cache_clear()
+    yield home / "snapshots" / "abc"
+    source.small_on_hub.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("tokenizer.json", {"added_tokens": [{}] * 100_001}, "it adds 100,001 tokens"),
+        (
+            "tokenizer.json",
+            {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x" * 101}},
+            "the normalizer of its tokenizer.json makes a text 101 times as long",
+        ),
+        ("config.json", {"num_hidden_layers": 10_001}, "num_hidden_layers is 10,001"),
+        ("vocab.txt", None, "holds more than 256 MiB"),
+    ],
+)
+def test_what_a_hub_gave_is_bounded_as_a_folder_is(kept, name, change, said):
+    """Both as a tokenizer and as a model, and as a folder of one's own."""
+    assert tokenizers.read("some/model").get_vocab() == bpe().get_vocab()
+    source.small_on_hub.cache_clear()
+    path = kept / name
+    if change is None:
+        with path.open("wb") as file:
+            file.truncate(source.MOST + 1)
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for one in ("some/model", str(kept)):
+        with pytest.raises(MeshError, match=said) as error:
+            tokenizers.read(one)
+        below = ".num_hidden_layers" if name == "config.json" else ""
+        assert error.value.where == f"model.hf.tokenizer{below}"
+        refused(said, f".path{below}", path=one)
+
+
+def test_a_file_on_a_hub_that_is_too_large_is_not_fetched(monkeypatch):
+    files = [types.SimpleNamespace(rfilename=name, size=size) for name, size in SIZES.items()]
+    monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: types.SimpleNamespace(siblings=files))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("it is fetched"))
+    monkeypatch.setattr(source, "reach", lambda *_: {})
+    with pytest.raises(MeshError, match=r"vocab\.json of big/model holds more than 256 MiB") as error:
+        tokenizers.read("big/model")
+    assert error.value.where == "model.hf.tokenizer"
+    refused(r"vocab\.json of big/model holds more", ".path", path="big/model")
+
+
+SIZES = {"config.json": 400, "model.safetensors": 2**33, "onnx/vocab.json": 2**40, "vocab.json": 2**28 + 1}
 
 
 def test_only_safetensors_are_read(tmp_path):
