@@ -18,7 +18,7 @@ from kdmesh.spec.read import parse, read_mesh
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 PLAIN = ["single-teacher", "ensemble", "deep-mutual", "mean-teacher", "previous-batch", "previous-epoch"]
 PLAIN += ["hint", "dense-chain"]
-SMALL = ("data.train=100", "train.epochs=2", "train.batch_size=32")
+SMALL = ("data.train=100", "data.validation=40", "data.test=40", "train.epochs=2", "train.batch_size=32")
 
 
 def weights(spec: MeshSpec) -> dict[str, str]:

@@ -226,7 +226,8 @@ def test_a_file_on_a_hub_that_is_too_large_is_not_fetched(monkeypatch):
     files = [types.SimpleNamespace(rfilename=name, size=size) for name, size in SIZES.items()]
     monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: types.SimpleNamespace(siblings=files))
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("it is fetched"))
-    monkeypatch.setattr(source, "reach", lambda *_: {})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(source, "_unreachable", lambda *_: "")
     with pytest.raises(MeshError, match=r"vocab\.json of big/model holds more than 256 MiB") as error:
         tokenizers.read("big/model")
     assert error.value.where == "model.hf.tokenizer"
