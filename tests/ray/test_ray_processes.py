@@ -222,11 +222,6 @@ def test_a_running_cluster_is_joined_and_stays(tmp_path, rays_folder):
         address = cluster.stdout.readline().strip()
         code, said = Command(tmp_path, SHORT, "--ray-address", address, **private).end()
         assert code == 0, said
-        code, said = Command(
-            tmp_path, SHORT.replace("epochs: 1", "epochs: 1, threads: 2"), "--ray-address", address, **private
-        ).end()
-        assert code == 2, said
-        assert "placement: the hosts take 4 CPUs (host0 2, host1 2), and this Ray has 2" in said
         assert cluster.poll() is None
     finally:
         cluster.communicate("\n", timeout=PATIENCE)
