@@ -24,6 +24,7 @@ from kdmesh.hosts.modules import build
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.taps import AtExit
 from kdmesh.plugins import registry
+from kdmesh.report.drawing import formats
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, table_from
 from kdmesh.streams.learned import carry
@@ -177,6 +178,19 @@ class Mesh:
         plan = make_plan(parse(self._fields), registry())
         refuse_unrun(plan, registry(), self._writers)
         return plan
+
+    def draw(self, path: str | Path | None = None, *, format: str | None = None, graphviz: bool = False) -> str | bytes:
+        """Draw the mesh, and write it to ``path`` if one is given. Returns the text; of a PNG the bytes.
+
+        ``format``: terminal, svg, png, mermaid or dot; by default what the path's ending says, else terminal.
+        ``graphviz``: an SVG laid out by Graphviz; it and PNG need the extra `kdmesh[draw]`.
+        """
+        _a_path(path, "path", none=True)
+        form = format or ("terminal" if path is None else formats.format_of(Path(path), "path"))
+        drawing = formats.draw(self.plan(), form, graphviz=graphviz)
+        if path is not None:
+            formats.save(Path(path), drawing, "path")
+        return drawing
 
     def run(
         self,

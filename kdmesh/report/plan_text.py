@@ -65,7 +65,7 @@ def _agents(agents: Row) -> list[Row]:
         train, update = agent["train"], agent["update"]
         row = {
             "name": name,
-            "model": _setting(agent["model"]),
+            "model": setting(agent["model"]),
             "weights": "own" if agent["weights"] == name else f"of {agent['weights']}",
             "update": update
             if isinstance(update, str)
@@ -78,7 +78,7 @@ def _agents(agents: Row) -> list[Row]:
         }
         if train is not None:
             row["budget"], row["batch"] = agent["budget"], str(train["batch_size"])
-            row["optimizer"] = _setting(train["optimizer"])
+            row["optimizer"] = setting(train["optimizer"])
         rows.append(row)
     return rows
 
@@ -91,8 +91,8 @@ def _flows(data: Row, many: bool) -> list[Row]:
         also += [f"lesson {flow['lesson']}"] if flow["lesson"] else []
         also += [f"{flow['tap']['of']} to {flow['tap']['to']}"] if flow["tap"] else []
         row = {key: flow[key] for key in ("where", "from", "to", "stream", "signal")}
-        row["objective"] = _setting(flow["objective"])
-        row["weight"] = "" if not flow["objective"] else _weight(weight)
+        row["objective"] = setting(flow["objective"])
+        row["weight"] = "" if not flow["objective"] else weighted(weight)
         row["refresh"] = f"{refresh}, {flow['stale']}" if flow["stale"] and refresh != "once" else refresh
         rows.append({**row, "also": ", ".join(also)})
     return _ends(rows, data, many)
@@ -102,7 +102,7 @@ def _consensus(nodes: Row) -> list[Row]:
     return [
         {
             "name": name,
-            "rule": _setting({node["rule"]: node["settings"]}),
+            "rule": setting({node["rule"]: node["settings"]}),
             "kind": ", ".join(word for word in ("trained", "stateful", "per_target") if node[word]) or "pure",
             "stream": node["stream"],
             "inputs": listed(node["inputs"], CELL),
@@ -196,7 +196,7 @@ def _table(rows: Sequence[Row], width: int, many: bool, *own: str) -> list[str]:
     return [*lines, *([f"and {count(left, 'kind')} more"] if left > 0 else [])]
 
 
-def _setting(value: Any) -> str:
+def setting(value: Any) -> str:
     """``mlp``, or with settings ``mlp(hidden [16])``."""
     if value is None or isinstance(value, str):
         return value or ""
@@ -205,7 +205,8 @@ def _setting(value: Any) -> str:
     return f"{name}({inside})" if inside else name
 
 
-def _weight(weight: float | Row) -> str:
+def weighted(weight: float | Row) -> str:
+    """A weight, ``0.5``, or one that moves, ``0 to 1 in 20 epochs``."""
     if isinstance(weight, dict):
         return f"{weight['start']:g} to {weight['end']:g} in {count(weight['epochs'], 'epoch')}"
     return f"{weight:g}"
