@@ -11,6 +11,7 @@ from kdmesh.hosts.packing import Bundle, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
 from kdmesh.hosts.state import HostConfig, HostState
 from kdmesh.hosts.step import Report, StepContext, settled
+from kdmesh.hosts.update import refuse_spread
 
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
@@ -47,6 +48,7 @@ class Host(HostState):
             edge.id: build.objective(self, edge) for edge in plan.edges if edge.target in self.agents and edge.objective
         }
         self.weights |= build.trained_rules(self)
+        refuse_spread(self)
         if any(name in plan.trainable and weights.ema is None for name, weights in self.weights.items()):
             load_optimizers()
         self._phases: dict[str, CompiledPhase] = {}  # by stage: stages without a path between them take turns here

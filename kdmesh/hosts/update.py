@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
+from kdmesh.errors import MeshError
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
 from kdmesh.hosts.terms import SpreadTerm, Term, refuse_broken, shared_targets
@@ -18,9 +19,56 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kdmesh.graph.plan import Plan
     from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.state import HostState
     from kdmesh.hosts.step import StepContext
     from kdmesh.hosts.weights import Weights
+
+
+def joint(plan: Plan, edges: list[Edge], here: list[str]) -> dict[str, tuple[str, ...]]:
+    """Which weights update from one backward over ``edges``, by each name of ``here``; in that order within a group."""
+    union = nx.utils.UnionFind(here)
+    through: dict[str, list[str]] = {}
+    for edge in plan.edges:
+        source = plan.owner.get(edge.source, edge.source)
+        if not edge.detach and edge.target in plan.consensus:
+            through.setdefault(edge.target, []).append(source)
+    for edge in edges:
+        target = plan.owner.get(edge.target, edge.target)
+        source = plan.owner.get(edge.source, edge.source)
+        joined = {target}
+        if edge.source in plan.consensus:
+            if plan.consensus[edge.source].trained:
+                joined.add(source)
+            if not edge.detach:
+                joined.update(through.get(edge.source, ()))
+        elif not edge.detach:
+            joined.add(source)
+        joined &= set(here)
+        if len(joined) > 1:
+            union.union(*joined)
+    groups: dict[str, list[str]] = {}
+    for name in here:
+        groups.setdefault(union[name], []).append(name)
+    return {name: tuple(group) for group in groups.values() for name in group}
+
+
+def refuse_spread(host: HostState) -> None:
+    """MeshError where spread weights would be updated together with others, in any phase; asked as a host is built."""
+    spread = {name for name, weights in host.weights.items() if weights.spread}
+    for stage in host.plan.stages if spread else ():
+        for phase in stage.phases.values():
+            moved = {op.node for op in phase.ops if op.kind == "u"}
+            here = [name for name in host.weights if name in moved]
+            for name, group in joint(host.plan, phase.edges, here).items():
+                if name in spread and len(group) > 1:
+                    raise MeshError(
+                        f"gradients pass between {' and '.join(group)}, which are therefore updated together, and the "
+                        f"weights of {name} are not all in one process",
+                        where=f"agents.{name}",
+                        instead="detach: true on the flows between them, and no trained consensus",
+                    )
 
 
 class Update:
@@ -30,36 +78,8 @@ class Update:
         self.inputs, self.host = inputs, inputs.host
         self._softens = shared_targets(inputs.plan.edges, self.host.objectives)
         self.losses: dict[str, list[float]] = {}  # weights -> [sum of losses, steps] since the last report
-        self._groups = self._joined()
-
-    def _joined(self) -> dict[str, tuple[str, ...]]:
-        """The weights that update from one backward, by each of their names; declared order within a group."""
-        plan = self.host.plan
-        here = [name for name in self.host.weights if name in self.inputs.ends]
-        union = nx.utils.UnionFind(here)
-        through: dict[str, list[str]] = {}
-        for edge in plan.edges:
-            source = plan.owner.get(edge.source, edge.source)
-            if not edge.detach and edge.target in plan.consensus:
-                through.setdefault(edge.target, []).append(source)
-        for edge in self.inputs.plan.edges:
-            target = plan.owner.get(edge.target, edge.target)
-            source = plan.owner.get(edge.source, edge.source)
-            joined = {target}
-            if edge.source in plan.consensus:
-                if plan.consensus[edge.source].trained:
-                    joined.add(source)
-                if not edge.detach:
-                    joined.update(through.get(edge.source, ()))
-            elif not edge.detach:
-                joined.add(source)
-            joined &= set(here)
-            if len(joined) > 1:
-                union.union(*joined)
-        groups: dict[str, list[str]] = {}
-        for name in here:
-            groups.setdefault(union[name], []).append(name)
-        return {name: tuple(group) for group in groups.values() for name in group}
+        here = [name for name in self.host.weights if name in inputs.ends]
+        self._groups = joint(self.host.plan, inputs.plan.edges, here)
 
     def compile(self, op: Op) -> Callable[[StepContext], None] | None:
         """The call of one update; within a joint group the last op does it for all."""

@@ -7,8 +7,8 @@ are spread over several processes are to be other forms, made in ``build.weights
 - sharded (FSDP2): ``start`` shards the module in place, ``step`` clips by the norm over all shards, ``state`` and
   ``whole`` gather, ``load`` and ``resume`` scatter, ``sha256`` is that of the gathered state.
 
-One thing beside the form is open: weights between which gradients pass are updated together, from one ``backward`` of
-the first (``update.py``). Spread ones must not be, and nothing refuses that yet.
+Such a form says that it is ``spread``. Weights between which gradients pass are updated together, from one ``backward``
+of the first (``update.py``), which no such form can take part in: hosts refuse it as they are built.
 
 A forward is a call of ``module``, so that layers can be hooked; hooks and buffers are the form's own business beyond.
 `tests/hosts/test_weights_seam.py` trains meshes with a form whose module computes in another process.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +35,7 @@ class Weights(ABC):
     """A set of weights and how it changes. One step: ``zero``, ``backward``, and ``step`` where an accumulation ends.
 
     Attributes:
+        spread: whether they are not, or not all, in the host's process.
         name: the owner's name.
         module: computes; ``module(x)`` is a forward, with gradients where autograd is on.
         settings: of its training.
@@ -45,6 +46,7 @@ class Weights(ABC):
         pending: whether gradients are accumulating for the next update.
     """
 
+    spread: ClassVar[bool] = False
     name: str
     module: nn.Module
     settings: TrainSpec

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import kdmesh
 from kdmesh.engine.run import Run
+from kdmesh.errors import MeshError
 from kdmesh.hosts import build
 from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.hosts.unmoved import Buffers
@@ -114,6 +115,7 @@ class Proxy(nn.Module):
 class Remote(Weights):
     """Every call goes to the other process."""
 
+    spread = True
     home: Elsewhere
 
     def __init__(self, name: str, module: nn.Module, settings: Any, ema: Any = None) -> None:
@@ -243,3 +245,25 @@ def test_weights_in_another_process_go_on_from_a_checkpoint(
             mesh().run(backend="inline", out=tmp_path, checkpoint_seconds=0)
     (folder,) = (tmp_path / "seam").iterdir()
     assert outcome(mesh().run(backend="inline", resume=folder)) == local
+
+
+@pytest.mark.parametrize("through", ["", "c"], ids=["directly", "through a consensus"])
+def test_weights_that_are_spread_are_not_updated_together_with_others(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Elsewhere, tmp_path: Path, through: str
+) -> None:
+    x, y = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    made = kdmesh.Mesh(data=kdmesh.data((x, y), test=(x, y)), train={"epochs": 1, "batch_size": 12})
+    for name in ("a", "b", "s"):
+        made.agent(name, {"mlp": {"hidden": [8]}})
+    made.flow("labels", ["a", "b", "s"], objective="ce")
+    if through:
+        made.consensus("c", "mean", space="logits")
+        made.flow(["a", "b"], "c", refresh="step", detach=False)
+    made.flow(through or "a", "s", objective="mse", detach=False)
+    made.plan()
+    monkeypatch.setattr(Remote, "home", elsewhere, raising=False)
+    monkeypatch.setattr(build, "LocalWeights", Remote)
+    said = "which are therefore updated together, and the weights of a are not all in one process"
+    with pytest.raises(MeshError, match=said) as error:
+        made.run(backend="inline", out=tmp_path)
+    assert error.value.where == "agents.a" and "detach: true" in str(error.value) and not any(tmp_path.iterdir())
