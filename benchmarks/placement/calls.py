@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import flow_mesh as flow
-
+from benchmarks.placement import meshes as flow
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
 from kdmesh.graph.fragment import Fragment

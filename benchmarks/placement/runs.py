@@ -7,10 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import flow_mesh as flow
-from flow_probe import whole
-from flow_work import BATCH, HOSTS, KINDS, ROUND, STRATEGIES, drawn
-
+from benchmarks.placement import meshes as flow
+from benchmarks.placement.probe import whole
+from benchmarks.placement.work import BATCH, HOSTS, KINDS, ROUND, STRATEGIES, drawn
 from kdmesh.backends import Session
 
 LENGTHS = {"cnn": 48, "mlp": 256}  # steps of a short run

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from flow_time import Cores, Server
+from benchmarks.placement.clock import Cores, Server
 
 INLINE = 100 * 1024  # bytes up to which Ray hands a result over through the driver's process
 BUSY = 0.0, 0.001, 0.004, 0.016  # seconds of computing, of which each probed call takes one of these
@@ -22,7 +22,7 @@ Wakes = tuple[tuple[float, ...], ...]  # by hosts (2, 3, 4), then by BUSY
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds, as measured by flow_probe.py; ``network``: bytes a second into or out of a machine, infinite on one."""
+    """Seconds, as measured by probe.py; ``network``: bytes a second into or out of a machine, infinite on one."""
 
     submit: float  # the driver's Python, a call
     submit_arg: float  # and for each reference among its arguments

@@ -2,7 +2,7 @@
 
 The same mesh three ways, interleaved, in one process that keeps its Ray; wall seconds of the one stage, medians of
 seven. The spread run must be at least 1.6 times one inline thread; beside it stands its ratio to all threads. Run:
-``python benchmarks/ray_peers.py``. It needs two idle cores to say anything.
+``python -m benchmarks.placement peers``. It needs two idle cores to say anything.
 """
 
 from __future__ import annotations
@@ -74,7 +74,3 @@ def main() -> None:
     to_all = statistics.median(a / b for a, b in zip(every, spread, strict=True))
     print(f"two actors against one inline thread: {to_one:.2f} (floor {FLOOR}){'' if to_one >= FLOOR else '  MISS'}")
     print(f"two actors against all inline threads: {to_all:.2f}")
-
-
-if __name__ == "__main__":
-    main()

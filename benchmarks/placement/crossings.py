@@ -6,9 +6,9 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import flow_mesh as flow
 import numpy as np
 
+from benchmarks.placement import meshes as flow
 from kdmesh.backends.inline import Done, InlineBackend
 from kdmesh.spec import MeshSpec
 from kdmesh.streams.table import Table

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import flow_mesh as flow
 import torch
-from flow_driver import clocked, cuts, main
-from flow_sim import BUSY
-from flow_work import BATCH, HOSTS, calls, together
 
+from benchmarks.placement import meshes as flow
+from benchmarks.placement.driver import clocked, cuts, main
+from benchmarks.placement.sim import BUSY
+from benchmarks.placement.work import BATCH, HOSTS, calls, together
 from kdmesh.backends import Session, envelope
 from kdmesh.graph.fragments import cut
 from kdmesh.graph.planner import make_plan
@@ -58,7 +58,7 @@ class Probe:
         return envelope.result({0: pack((torch.zeros(size // 4), {}))}), envelope.result({"loss": 0.0})
 
     def work(self, kind: str, family: str, hosts: int) -> dict[str, list[float]]:
-        """What the calls of a mesh compute: see `flow_work.py`."""
+        """What the calls of a mesh compute: see `work.py`."""
         torch.set_num_threads(1)
         return calls(kind, family, hosts)
 

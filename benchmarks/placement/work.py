@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import flow_mesh as flow
-
+from benchmarks.placement import meshes as flow
 from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.launch import run_once

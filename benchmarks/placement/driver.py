@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import flow_mesh as flow
-
+from benchmarks.placement import meshes as flow
 from kdmesh.graph.fragments import cut
 from kdmesh.graph.plan import Plan
 from kdmesh.graph.planner import make_plan

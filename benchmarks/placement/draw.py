@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 
-import flow_mesh as flow
-from flow_sim import Call, Costs, Group, all_of
-from flow_work import BATCH, Work
-
+from benchmarks.placement import meshes as flow
+from benchmarks.placement.sim import Call, Costs, Group, all_of
+from benchmarks.placement.work import BATCH, Work
 from kdmesh.engine.teach import AHEAD, WINDOW
 
 SENDS = BATCH * flow.CLASSES * 4  # bytes of a batch's logits

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from flow_probe import ARGS, BIG, FEW, MANY, SMALL
-from flow_sim import BUSY, Call, Costs, Group, Mesh, Wakes
-from flow_work import HOSTS
+from benchmarks.placement.probe import ARGS, BIG, FEW, MANY, SMALL
+from benchmarks.placement.sim import BUSY, Call, Costs, Group, Mesh, Wakes
+from benchmarks.placement.work import HOSTS
 
 
 def fit(probed: Callable[[Any], Any], cores: int) -> Costs:

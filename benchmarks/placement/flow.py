@@ -7,7 +7,7 @@ times, five times on two hosts. The 95% interval of a median is that of its rank
 that time, inline runs have none. `auto` is compared with the faster inline way and may be 3% behind it, 5% for the
 small peers, which it must co-host; behind all threads it may never be more than 3%. Bytes are counted as the run passes
 them from host to host: those of the arrays, and as pickled. It needs two idle cores to say anything.
-Run: ``python benchmarks/ray_flow.py [--quick] [--runs N] [CASE ...]``.
+Run: ``python -m benchmarks.placement flow [--quick] [--runs N] [CASE ...]``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import flow_mesh as flow
 import torch
-from flow_bytes import Counting, rows
-from flow_calls import costs
 
+from benchmarks.placement import meshes as flow
+from benchmarks.placement.calls import costs
+from benchmarks.placement.crossings import Counting, rows
 from kdmesh.backends import Session
 
 EVERY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -140,7 +140,3 @@ def counted(spec: Any, data: Any) -> Counting:
     session._backend = backend = Counting()
     flow.seconds(session, spec, data)
     return backend
-
-
-if __name__ == "__main__":
-    main()

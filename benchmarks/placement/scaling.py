@@ -4,7 +4,8 @@ Costs are measured on this machine: an actor's call, a crossing by its bytes, wh
 every call computes with all cores busy. Runs on Ray are predicted that took no part in this, and measured in turn with
 it: what a step more takes, or a round more. On so few cores more hosts share them, and the simulation shares them, too.
 Last, every host gets a core of its own and a network of 10 Gbit/s, which is an assumption.
-Run: ``python benchmarks/scaling.py [--turns N] [--write]``; ``--write`` puts what it prints into docs/scaling.md.
+Run: ``python -m benchmarks.placement scaling [--turns N] [--write]``; ``--write`` puts what it prints into
+docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import flow_mesh as flow
 import torch
-from flow_draw import ensemble, live, mutual, rounds, shape
-from flow_driver import main as only
-from flow_fit import fit
-from flow_probe import Actors
-from flow_runs import Case, Runs
-from flow_sim import BUSY, Costs, Mesh
-from flow_work import BATCH, KINDS, ROUND, STRATEGIES, Work, work
-from flow_work import HOSTS as PROVEN
 from scipy import stats
 
+from benchmarks.placement import meshes as flow
+from benchmarks.placement.draw import ensemble, live, mutual, rounds, shape
+from benchmarks.placement.driver import main as only
+from benchmarks.placement.fit import fit
+from benchmarks.placement.probe import Actors
+from benchmarks.placement.runs import Case, Runs
+from benchmarks.placement.sim import BUSY, Costs, Mesh
+from benchmarks.placement.work import BATCH, KINDS, ROUND, STRATEGIES, Work, work
+from benchmarks.placement.work import HOSTS as PROVEN
 from kdmesh.backends import Session
 from kdmesh.engine.teach import AHEAD, WINDOW
 from kdmesh.graph.fragments import cut
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 
-PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
-BEGIN, END = "<!-- written by benchmarks/scaling.py -->", "<!-- the end of what it writes -->"
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+BEGIN, END = "<!-- written by benchmarks/placement/scaling.py -->", "<!-- the end of what it writes -->"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 HOSTS = tuple(2**n for n in range(3, 11))
 NETWORK = 1.25e9  # bytes a second, each way: 10 Gbit/s, not measured
@@ -242,7 +243,3 @@ def main() -> None:
         page.append(line)
     if asked.write:
         write("\n".join(page))
-
-
-if __name__ == "__main__":
-    main()
