@@ -38,6 +38,7 @@ class Checked:
     outputs: dict[str, Given] = field(default_factory=dict)  # what each agent gives
     layers: dict[tuple[str, str], Given] = field(default_factory=dict)  # and its layers that are read, by (agent, tap)
     given: dict[str, str] = field(default_factory=dict)  # the sums of the weights of modules from Python
+    writers: dict[str, str] = field(default_factory=dict)  # the classes of writers from Python, by stream
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
     marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
     softmaxes: set[str] = field(default_factory=set)  # agents whose models end in one, as was noted

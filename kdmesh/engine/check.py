@@ -114,6 +114,7 @@ def examine(
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]
     found.given = given(modules or {})
+    found.writers = {name: f"{type(one).__module__}:{type(one).__qualname__}" for name, one in (writers or {}).items()}
     return found
 
 

@@ -191,5 +191,6 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
         "code": code(plan.spec),
         "plugins": plugins(plan.spec),
         "given": checked.given,
+        "writers": checked.writers,
         "mesh": plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True),
     }

@@ -87,6 +87,27 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(
             assert 0 < calls["made"] < whole
 
 
+class Other(Near):
+    """Writes as the other does."""
+
+
+def test_a_run_goes_on_with_the_writer_that_it_was_begun_with(
+    table: Table, tmp_path: Path, calls: dict[str, int]
+) -> None:
+    calls["last"] = 3
+    with pytest.raises(KeyboardInterrupt):
+        run(table, "step", "together", out=tmp_path)
+    calls.update(made=0, last=0)
+    (folder,) = tmp_path.glob("*/*")
+    with pytest.raises(MeshError, match=r"writers\.made: was 'near:Near', is '.*:Other'(?s:.*)put it back"):
+        run(table, "step", "together", Other(), resume=folder)
+    request = Request(parse(mesh("step", "together", DATA)), "inline", table=table, resume=folder)
+    with pytest.raises(MeshError, match=r"streams\.made"):
+        run_once(request)
+    assert calls["made"] == 0
+    assert run(table, "step", "together", Near(), resume=folder) == run(table, "step", "together")
+
+
 def test_a_period_says_how_often_it_is_written(table: Table) -> None:
     shas = {run(table, refresh, "together")["c"][0] for refresh in ("step", "5 steps", "6 steps", "epoch")}
     assert len(shas) == 3  # an epoch has six steps
