@@ -100,6 +100,19 @@ What a plugin may use and what it can add. [Begin here](tutorial.md); [test it l
 Nothing else of kdmesh, and no name that begins with an underscore: these stay as they are for one plugin API version.
 
 """
+LEAVING = """\
+
+## What goes away
+
+Nothing that this page names goes away at once. A name, argument or attribute that will go keeps working for at least
+one minor version; using it is a `DeprecationWarning`, which says what to use in its place and in which version it is
+gone, and so does the changelog. What is new comes beside the old: a field of an offer last and with a default, a hook's
+argument by name. Only an offer that asks for another `api` than a kdmesh has is refused, with that reason.
+
+| deprecated | in its place | gone in |
+| --- | --- | --- |
+| `RunInfo.plan`, the planner's object | `RunInfo.mesh`, the long form | 0.3 |
+"""
 
 
 def kind_of(hook: Any) -> str:
@@ -203,6 +216,7 @@ def default(field: Any) -> str:
 def reference() -> str:
     """The whole page."""
     text = HEAD + table(("module", "what is in it"), [(f"`{module}`", about) for module, about in PUBLIC.items()])
+    text += LEAVING
     for title, about in ABOUT.items():
         text += f"\n## {title}\n\n{about}\n"
         text += "".join(f"\n{hook_section(hook)}" for hook in hooks() if kind_of(hook) == title)

@@ -79,9 +79,9 @@ class ObjectiveOffer(Offer):
     kind: ClassVar[str] = "objectives"
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, marginals, labels, hidden
-    labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     tempered: bool = False  # has a `temperature` that its target must share
     needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
+    labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,6 @@ class ConsensusOffer(Offer):
     """
 
     kind: ClassVar[str] = "consensus"
-    answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     needs_labels: bool = False
     stateful: bool = False
     trained: bool = False
@@ -108,6 +107,7 @@ class ConsensusOffer(Offer):
     inputs: bool = False  # is informed by flows `as: input`, whose signals it does not combine
     partial: bool = False
     needs_column: str = ""
+    answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     needs_errors: bool = False
 
 

@@ -35,6 +35,7 @@ class RunInfo:
 
     @property
     def plan(self) -> Any:
-        """The planner's own object, which plugins written before 0.2 may read. Deprecated: use ``mesh``."""
-        warnings.warn("RunInfo.plan goes away: read RunInfo.mesh, the long form", DeprecationWarning, stacklevel=2)
+        """The planner's own object, which plugins of old may read. Deprecated, and gone in 0.3: use ``mesh``."""
+        what = "RunInfo.plan goes away in kdmesh 0.3: read RunInfo.mesh, the long form"
+        warnings.warn(what, DeprecationWarning, stacklevel=2)
         return self._plan
