@@ -9,37 +9,25 @@ from kdmesh.hosts import build, checkpoint, export, guard, measure, publish, sid
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
-from kdmesh.hosts.state import HostConfig, HostState
+from kdmesh.hosts.state import HostState
 from kdmesh.hosts.step import Report, StepContext, settled
 from kdmesh.hosts.update import refuse_spread
 
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
-    from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.hosts.remote import RemoteHost
-    from kdmesh.plugins import Registry
     from kdmesh.store import Key
-    from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
 
 class Host(HostState):
     """What a backend calls, one method at a time, in order; the work is in the modules beside this one."""
 
-    def __init__(
-        self,
-        name: str,
-        config: HostConfig,
-        table: Table,
-        streams: dict[str, Stream],
-        registry: Registry,
-        reading: Preprocessor | None = None,
-    ) -> None:
-        """``reading``: of the whole table, where it was read before."""
-        super().__init__(name, config, table, streams, registry, reading)
-        self.values = self.values or side_inputs.distinct(self.plan, table)
-        names, plan = self.plan.hosts[name], self.plan
-        build.codecs_of(plan, registry)
+    def assemble(self, table: Table) -> None:
+        """Build agents, rules and objectives of the plan and the data."""
+        names, plan = self.plan.hosts[self.name], self.plan
+        self.values = self.values or side_inputs.distinct(plan, table)
+        build.codecs_of(plan, self.registry)
         self.weights = {owner: build.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
         self.agents = {agent: build.agent(self, agent, self.weights[plan.owner[agent]]) for agent in names}
         self.writers = writing.writers(self)

@@ -54,7 +54,7 @@ class HostConfig:
 class HostState:
     """Agents, their weights, streams and store, on one host.
 
-    What is built of it, its agents, rules and objectives, is put in by :class:`kdmesh.hosts.host.Host`.
+    What is built of it, its agents, rules and objectives, :class:`kdmesh.hosts.host.Host` puts in as it is made.
     """
 
     def __init__(
@@ -93,6 +93,10 @@ class HostState:
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
         self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and lane
         self._threads = 0
+        self.assemble(table)
+
+    def assemble(self, table: Table) -> None:
+        """Put in what is built of this; ``table``: with the samples of all hosts."""
 
     @property
     def device(self) -> torch.device:
