@@ -11,7 +11,7 @@ from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
 from kdmesh.hosts.step import SETTLED
-from kdmesh.signals.lazy import FactoredLogits
+from kdmesh.signals.lazy import Lazy
 from kdmesh.store import Key
 from kdmesh.streams.seeds import at_step, mix
 
@@ -113,7 +113,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
                 value = compute(x)
             else:  # a flow asks for `mode: train` of weights that do not train
                 value = agent.in_train_mode(lambda: compute(x), keep)
-        if heard and not others and isinstance(value[0], FactoredLogits):
+        if heard and not others and isinstance(value[0], Lazy):
             value[1][SETTLED] = value[0].settled()  # who reads it later must not see weights that moved on
         if others:
             frame.values.update(zip(exits, value, strict=True))  # type: ignore[arg-type]  # as many as exits

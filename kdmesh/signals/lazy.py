@@ -91,6 +91,10 @@ class Lazy:
         """The same, through which no gradient passes."""
         raise NotImplementedError(f"{type(self).__name__} must detach what it is made of")
 
+    def settled(self) -> Lazy:
+        """The same, detached, of nothing that its model's update changes: what others read later in the step."""
+        return self.detach()
+
     def to(self, device: torch.device | str) -> Lazy:
         """The same on a device."""
         raise NotImplementedError(f"{type(self).__name__} must move what it is made of")
