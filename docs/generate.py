@@ -22,6 +22,7 @@ from kdmesh.contracts.events import SCHEMA, Event
 from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
 from kdmesh.plugins import KINDS, Registry
+from kdmesh.signals.lazy import Lazy
 from kdmesh.spec import (
     AgentSpec,
     ConsensusSpec,
@@ -75,6 +76,7 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "What a strategy draws on": (Canvas, ""),
     "Objectives": (Objective, "kdmesh.objectives"),
     "Consensus rules": (Rule, "kdmesh.consensus"),
+    "Signals that are made later": (Lazy, ""),
     "Tasks": (Task, "kdmesh.tasks"),
     "Metrics": (Metric, ""),
     "What a metric sees": (Answers, ""),

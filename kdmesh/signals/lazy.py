@@ -22,7 +22,12 @@ BLOCK = 2**18  # elements: what is worked on at a time stays in a core's cache
 
 
 class Lazy:
-    """Rows ``[N, V]`` of logits or probabilities. The base knows its size; a subclass makes the rows."""
+    """Rows ``[N, V]`` of logits or probabilities. The base knows its size; a subclass makes the rows.
+
+    It calls ``super().__init__(shape, dtype, device, requires_grad)``, and writes ``rows``, ``leaves``, ``of``,
+    ``narrow``, ``detach`` and ``to``. Where it is to cross between hosts and be kept as it is, not made, it also writes
+    ``pack`` and the class method ``restore(parts)``, and its offer names it as ``codec``.
+    """
 
     shape: torch.Size
     dtype: torch.dtype
@@ -64,7 +69,7 @@ class Lazy:
         raise NotImplementedError(f"{type(self).__name__} must name its tensors")
 
     def of(self, *rows: Tensor) -> Lazy:
-        """The same with other rows of the tensors of :meth:`apart`."""
+        """The same with other rows of the tensors of :meth:`leaves`."""
         raise NotImplementedError(f"{type(self).__name__} must take other tensors")
 
     def joined(self, others: Sequence[Lazy]) -> Lazy:
