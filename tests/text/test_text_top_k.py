@@ -86,7 +86,7 @@ def test_fewer_bytes_cross(texts: Path, refresh: str, monkeypatch: pytest.Monkey
     run, publish = Host.run, Host.publish
 
     def count(packed: Any) -> None:
-        sent.extend(array.nbytes for _, array, _ in packed)
+        sent.extend(array.nbytes for _, _, parts in packed for _, array, _ in parts)
 
     def spied_run(host: Host, *given: Any) -> Any:
         exports, losses = run(host, *given)
