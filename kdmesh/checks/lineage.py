@@ -65,6 +65,7 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
 def _tell(found: Checked, owner: str, where: str, one: Record, leak: Leak, data: DataSpec) -> None:
     """Refuse weights that have learned samples of a held-out split; mark it of so few that figures cannot show them."""
     said = f"{leak.count:,} of the {leak.whole:,} {leak.split} samples"
+    said += " (their queries)" if found.table.lists and not leak.moved else ""
     named = one["source"] or one["dataset"]
     if leak.moved:
         raise MeshError(

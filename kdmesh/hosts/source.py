@@ -53,6 +53,8 @@ class Source:
                     where="data.dataset",
                     instead="the same files on every node",
                 )
+            if plan.task.labels == "relevance" and not table.lists:
+                table = replace(table, lists=True)
             streams = self.streams or resolve(table, data, spec.streams)
         except MeshError:
             raise

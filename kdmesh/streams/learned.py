@@ -239,10 +239,11 @@ def _twins(table: Table) -> float:
     """
     often = table.keys.unique(return_counts=True)[1]
     share = 2 * int((often == 2).sum()) / max(int((often == 1).sum()), 1)
-    if isinstance(table.x, Texts):
+    x = table.identity
+    if isinstance(x, Texts):
         return share
     possible = 1.0
-    for column in table.x.reshape(len(table), -1).unbind(1):
+    for column in x.reshape(len(table), -1).unbind(1):
         possible *= max(len(column.unique()), 1)
         if possible > len(table) ** 2:  # no two draws would meet
             return share

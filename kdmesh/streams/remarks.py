@@ -34,7 +34,7 @@ def leaks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
     held = [name for name in ("test", "validation") if name in streams]
     if not held:
         return []
-    keys = table.keys
+    keys, alike = table.keys, "the query" if table.lists else "the values"
     found = []
     for name in held:
         learned = torch.cat([keys[streams[part].rows] for part in HELD_OUT[name] if part in streams])
@@ -43,10 +43,10 @@ def leaks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
         most = f": {name} figures are of what was learned" if count > COPIED * len(own) else ""
         if count == len(own):
             file = "; is its file that of train?" if name in table.official else ""
-            found.append(f"every {name} sample has the values of one that teaches{most}{file}")
+            found.append(f"every {name} sample has {alike} of one that teaches{most}{file}")
         elif count:
-            found.append(f"{count} of the {len(own)} {name} samples have the values of one that teaches{most}")
-    if len(keys) > 1 and bool((keys == keys[0]).all()):
+            found.append(f"{count} of the {len(own)} {name} samples have {alike} of one that teaches{most}")
+    if len(keys) > 1 and not table.lists and bool((keys == keys[0]).all()):
         found.append(f"all {len(keys)} samples are alike: there is nothing to tell classes by")
     return found
 

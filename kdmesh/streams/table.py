@@ -49,6 +49,7 @@ class Table:
     left_out: dict[str, str] = field(default_factory=dict)  # columns of the source that x lacks, and why
     divided_by: float = 1.0  # what the source's own values were divided by to give x
     notes: list[str] = field(default_factory=list)  # what whoever trains on this should hear
+    lists: bool = False  # a sample is a query, ``x[:, 0]``, with its candidates: set where a task ranks
 
     @property
     def shape(self) -> torch.Size:
@@ -105,10 +106,15 @@ class Table:
             "y_sha256": None if self.y is None else _sha256(self.y),
         }
 
+    @property
+    def identity(self) -> Tensor | Texts:
+        """By what a sample is known again: all of it; of a list its query, which may stand in another list later."""
+        return self.tensor[:, 0] if self.lists else self.x
+
     @cached_property
     def keys(self) -> Tensor:
         """What each sample is, ``[N]`` int64, see :func:`kdmesh.streams.contents.keys`."""
-        return keys(self.x)
+        return keys(self.identity)
 
     def __len__(self) -> int:
         return len(self.x)

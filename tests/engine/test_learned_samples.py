@@ -338,3 +338,39 @@ def test_data_that_stand_for_a_part_of_what_was_learned_repeat_more_of_it_by_cha
     assert sum(not one.few for one in found) <= 1
     copied = leak_of(before, some(first, slice(0, 300)))
     assert copied is not None and not copied.few
+
+
+def lists(queries: torch.Tensor, seed: int):
+    """A list of four candidates for each query, of which the one that is most like it is relevant."""
+    candidates = torch.randn(len(queries), 4, 8, generator=torch.Generator().manual_seed(seed))
+    best = (candidates * queries[:, None]).sum(2).argmax(1)
+    return torch.cat([queries[:, None], candidates], 1), torch.nn.functional.one_hot(best, 4).float()
+
+
+def ranked(*parts, **teacher) -> kdmesh.Mesh:
+    made = kdmesh.Mesh(data=kdmesh.data(*parts), task="ranking", splits={"validation": 0}, train=TRAIN)
+    made.agent("t", {"bi_encoder": {"hidden": [8]}}, **teacher)
+    made.agent("s", {"bi_encoder": {"hidden": [8]}})
+    made.connect("ensemble", teachers="t", student="s", objective="kl")
+    return made
+
+
+def test_a_query_is_known_again_among_other_candidates(tmp_path):
+    known, new = points(60)[0], points(60, seed=5)[0]
+    learned = lists(known, 1)
+    result = ranked(learned, None, lists(new, 2)).run(backend="inline", out=tmp_path)
+    weights = {"update": "frozen", "weights": str(result.folder / "agents" / "t" / "model.safetensors")}
+    fresh = points(80, seed=6)[0]
+    count, split, error = refused(
+        ranked(lists(fresh, 3), None, lists(torch.cat([known[:30], fresh[60:]]), 4), **weights)
+    )
+    assert (count, split) == (30, "test") and "samples (their queries) were used" in error.what
+    candidates = learned[0][:, 1:]
+    moved = torch.cat([new[:, None], candidates], 1), learned[1]  # of candidates nothing is recorded
+    assert marks(ranked(lists(fresh, 3), None, moved, **weights)) == []
+
+
+def test_queries_that_stand_in_two_splits_are_told():
+    known = points(60)[0]
+    (text,) = marks(ranked(lists(known, 1), None, lists(known[:20], 2)))
+    assert text.startswith("every test sample has the query of one that teaches: test figures are of what was learned")
