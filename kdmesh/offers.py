@@ -169,8 +169,8 @@ class TaskOffer(Offer):
     `indicators` (int64, 0 or 1, several). ``source``: where labels are read, `table` (the label column or columns of
     the data set, its ``y``), `spans` (of texts) or `tokens` (the texts' own). ``outputs``: how many a row of answers
     has, as many as ``Task.outputs`` says of the `labels`, or as many as the model's own `vocabulary`. ``head``: the
-    kind of model of transformers, `sequence` (an answer for a text), `token` (for a word) or `causal` (the next token);
-    "": none.
+    kind of model of transformers, `sequence` (an answer for a text), `token` (for a word), `causal` (the next token) or
+    `candidates` (a score for each of a query's candidates); "": none.
 
     ``objective``: the loss of labels where a flow names none; those settings of the task that this loss has too are its
     settings. ``metrics``: what every run reports, in this order; ``primary``: the one of them by which models are
@@ -186,7 +186,7 @@ class TaskOffer(Offer):
     labels: str = "classes"  # classes | values | relevance | indicators
     source: str = "table"  # table | spans | tokens
     outputs: str = "labels"  # labels | vocabulary
-    head: str = ""  # sequence | token | causal
+    head: str = ""  # sequence | token | causal | candidates
     objective: str = "ce"
     metrics: tuple[str, ...] = ("accuracy", "loss", "ece")
     primary: str = "accuracy"

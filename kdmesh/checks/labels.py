@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHAPES = {
     "classes": "a column `label`; y [N] of whole numbers",
     "values": "columns `values`; y [N, T] of float",
-    "relevance": "y [N, L] of float, and x [N, 1 + L, ...]",
+    "relevance": "columns `query`, `candidates` and `relevance` of texts; y [N, L] of float, and x [N, 1 + L, ...]",
     "indicators": "columns `indicators`; y [N, K] of whole numbers, 0 and 1",
 }
 """How a data set has labels of each kind."""

@@ -9,7 +9,7 @@ import torch
 
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.ragged import Answers, answers, rows_of
-from kdmesh.streams.tokens import Encoded, padded_length
+from kdmesh.streams.tokens import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,8 @@ class Ahead:
         self, agent: Agent, x: Encoded, fixed: int, names: tuple[str, ...], batches: Callable[[int], list[Tensor]]
     ) -> None:
         self._agent, self._x, self._names, self._batches = agent, x, names, batches
-        self._rows, self._lengths, self._widths = rows_of(x, fixed), x.lengths.cpu(), padded_length(x.lengths).cpu()
+        self._rows, self._lengths = rows_of(x, fixed), x.lengths.cpu()
+        self._shapes = x.shapes.cpu().unique(dim=0, return_inverse=True)[1]  # a number for each
         self._steps: dict[int, list[int]] = {}  # positions of the steps that are answered
         self._places: dict[int, int] = {}  # of positions among the answers
         self._answers: Answers | None = None
@@ -108,11 +109,11 @@ class Ahead:
 
     def _filled(self, now: list[int], later: list[int]) -> list[int]:
         """The samples of the window, and so many of later ones as stand in shapes that are forwarded anyway."""
-        chosen, widths = list(now), self._widths[now].tolist()
-        room = {width: -number % self._rows for width, number in Counter(widths).items()}
-        for at, width in zip(later, self._widths[later].tolist(), strict=True):
-            if room.get(width, 0):
-                room[width] -= 1
+        chosen, shapes = list(now), self._shapes[now].tolist()
+        room = {shape: -number % self._rows for shape, number in Counter(shapes).items()}
+        for at, shape in zip(later, self._shapes[later].tolist(), strict=True):
+            if room.get(shape, 0):
+                room[shape] -= 1
                 chosen.append(at)
         return chosen
 

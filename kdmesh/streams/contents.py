@@ -27,7 +27,7 @@ def keys(x: Tensor | Texts) -> Tensor:
 
     Others share one by a chance of 2**-64. A sample of numbers is its float32 values in order, whatever its shape; of
     values that are all ``k / 255``, as images often are, the whole numbers ``k``. A text is its words: text, pair,
-    prompt, turns and tools. What is to be learned of it, a label or spans, does not count.
+    prompt, turns and tools; of a list, its query alone. What is to be learned of it, a label or spans, does not count.
     """
     if isinstance(x, Texts):
         fields = ([one.text, one.pair, one.prompt, one.messages, one.tools] for one in x)

@@ -27,7 +27,7 @@ class Table:
 
     ``x``: ``[N, ...]`` float32 (images as ``[N, channels, height, width]``, vectors as ``[N, features]``), or texts;
     ``y``: ``[N]`` int64 in ``0 .. classes - 1``, ``[N, T]`` float32 where labels are T values, or how relevant each
-    candidate of a list is (x is then ``[N, 1 + T, ...]``, see :mod:`kdmesh.builtin.tasks.ranking`), ``[N, K]`` int64 of
+    candidate is (x: ``[N, 1 + T, ...]`` or texts; see :mod:`kdmesh.builtin.tasks.ranking`), ``[N, K]`` int64 of
     0 and 1 where K labels hold or not (indicators), or None for unlabelled data and for texts whose targets are their
     own tokens or spans; ``classes`` is 0 where there are no classes; ``labels`` names these, or the values or
     indicators; ``official`` maps split names (`test`, perhaps `train`, `validation`) to row numbers; ``columns`` maps a
@@ -49,7 +49,7 @@ class Table:
     left_out: dict[str, str] = field(default_factory=dict)  # columns of the source that x lacks, and why
     divided_by: float = 1.0  # what the source's own values were divided by to give x
     notes: list[str] = field(default_factory=list)  # what whoever trains on this should hear
-    lists: bool = False  # a sample is a query, ``x[:, 0]``, with its candidates: set where a task ranks
+    lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
 
     @property
     def shape(self) -> torch.Size:
@@ -109,7 +109,7 @@ class Table:
     @property
     def identity(self) -> Tensor | Texts:
         """By what a sample is known again: all of it; of a list its query, which may stand in another list later."""
-        return self.tensor[:, 0] if self.lists else self.x
+        return self.tensor[:, 0] if self.lists and not self.is_text else self.x  # of texts, keys leave candidates out
 
     @cached_property
     def keys(self) -> Tensor:

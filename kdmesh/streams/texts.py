@@ -28,13 +28,14 @@ class Unreadable(MeshError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One text, before any tokenizer: what is classified, or what a language model learns.
+    """One text, before any tokenizer: what is classified, ranked by, or what a language model learns.
 
     ``text`` is classified, or modelled (the completion, if there is a prompt); ``pair`` a second text, for classifying
-    pairs; ``prompt`` stands before the text and is not learned; ``messages`` are (role, content) turns, of which the
-    assistant's are learned, perhaps with a third item, see :data:`Turn`; ``tools``: what the assistant may call, as
-    JSON; ``spans`` name parts of the text for token classification: (start, end exclusive, tag). ``at`` says where the
-    sample came from, for errors only: ``train.jsonl, line 7``; ``fault``: why nobody can read it, if nobody can.
+    pairs; ``candidates`` are ranked, and ``text`` then is the query; ``prompt`` stands before the text and is not
+    learned; ``messages`` are (role, content) turns, of which the assistant's are learned, perhaps with a third item,
+    see :data:`Turn`; ``tools``: what the assistant may call, as JSON; ``spans`` name parts of the text for token
+    classification: (start, end exclusive, tag). ``at`` says where the sample came from, for errors only:
+    ``train.jsonl, line 7``; ``fault``: why nobody can read it, if nobody can.
     """
 
     text: str = ""
@@ -45,6 +46,7 @@ class Sample:
     at: str = ""
     tools: str | None = None
     fault: str = ""
+    candidates: tuple[str, ...] | None = None
 
 
 def turn_of(turn: Turn) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class Texts:
         found = []
         for one in self._samples:
             turns = [turn[1] for turn in one.messages or () if turn[0] == LEARNED]
-            found.append("\n".join(part for part in (*turns, one.text, one.pair) if part))
+            found.append("\n".join(part for part in (*turns, one.text, one.pair, *(one.candidates or ())) if part))
         return found
 
     def read(self) -> list[str]:
@@ -97,7 +99,8 @@ class Texts:
         found = []
         for one in self._samples:
             turns = [turn[1] for turn in one.messages or ()]
-            found.append("\n".join(part for part in (*turns, (one.prompt or "") + one.text, one.pair) if part))
+            parts = (*turns, (one.prompt or "") + one.text, one.pair, *(one.candidates or ()))
+            found.append("\n".join(part for part in parts if part))
         return found
 
     def sizes(self) -> Tensor:
@@ -108,6 +111,7 @@ class Texts:
                 + len(one.pair or "")
                 + len(one.prompt or "")
                 + sum(len(part) for turn in one.messages or () for part in turn[1:])
+                + sum(map(len, one.candidates or ()))
                 for one in self._samples
             ],
             dtype=torch.int64,
@@ -124,6 +128,7 @@ class Texts:
         for sample in self._samples:
             fields: list[Any] = [sample.text, sample.pair, sample.prompt, sample.messages, sample.spans]
             fields += [] if sample.tools is None else [sample.tools]
+            fields += [] if sample.candidates is None else [sample.candidates]
             found.update(json.dumps(fields).encode() + b"\n")
         return found.digest()
 

@@ -26,18 +26,20 @@ class Row:
 
     ``units``: the positions whose output answers for something that has a loss: for a language model the position
     before each learned token, for tags each word's first token, for a class of the whole sample none. ``targets``: the
-    answer, for each unit; ``spans``: the characters that it is about, from start to end.
+    answer, for each unit; ``spans``: the characters that it is about, from start to end. ``texts``: how many tokens
+    each text of it has, where a model reads several one by one: a query's candidates.
     """
 
     ids: list[int]
     units: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
+    texts: list[int] | None = None
 
 
 @dataclass
 class Tokens:
-    """A batch of B samples in R rows of L tokens; ``R < B`` where samples are packed.
+    """A batch of B samples in R rows of L tokens; ``R < B`` where samples are packed, ``R > B`` where they are lists.
 
     ``positions`` (packed only) restart at every sample, and a model that is given them keeps samples apart; the mask
     is then for reading, not for the model.
@@ -53,6 +55,7 @@ class Tokens:
     lengths: Tensor  # [B] int64: tokens of each sample
     spans: Tensor  # [N, 3] int64: the sample's number in the batch, start and end in characters
     encoded: Encoded  # the samples that the batch was cut from
+    texts: Tensor | None = None  # [B] int64: rows of each sample, one after the other, where they are lists
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -150,7 +153,7 @@ class Encoded:
 
     def whole(self) -> Tokens:
         """All samples, a row each, padded to the longest."""
-        return self._cut(*self._padded(int(self.lengths.max())))
+        return self._cut(*self._padded(int(self._texts()[1].max())))
 
     def parts(self, size: int) -> Iterator[tuple[Tensor, Tokens]]:
         """Batches of a shape that depends on each sample alone: positions ``[k]``, and ``size >= k`` rows of tokens.
@@ -158,16 +161,35 @@ class Encoded:
         A matrix product's rows may change with its shape; here equal samples always stand in equal shapes, in whatever
         company they were asked for. Rows beyond the k positions repeat the last sample.
         """
-        widths = padded_length(self.lengths)
-        for width in widths.unique().tolist():
-            for at in (widths == width).nonzero().flatten().split(size):
+        shapes = self.shapes
+        for shape in shapes.unique(dim=0):
+            for at in (shapes == shape).all(1).nonzero().flatten().split(size):
                 full = torch.cat([at, at[-1:].expand(size - len(at))]) if len(at) < size else at
                 chosen = self.select(full)
-                yield at, chosen._cut(*chosen._padded(width))
+                yield at, chosen._cut(*chosen._padded(int(shape[0])))
+
+    @property
+    def shapes(self) -> Tensor:
+        """The shape that each sample stands in alone, ``[n, 2]`` int64: how wide its rows are, and how many."""
+        if self._store.text_starts is None:
+            return torch.stack([padded_length(self.lengths), torch.ones_like(self.lengths)], 1)
+        counts, lengths = self._texts()
+        longest = torch.zeros_like(counts)
+        longest.scatter_reduce_(0, torch.repeat_interleave(counts), lengths, "amax")
+        return torch.stack([padded_length(longest), counts], 1)
+
+    def _texts(self) -> tuple[Tensor, Tensor]:
+        """Rows of each sample, ``[n]`` int64, and tokens of each row, ``[R]`` int64, one sample's after the other's."""
+        starts = self._store.text_starts
+        if starts is None:
+            return torch.ones_like(self.lengths), self.lengths
+        counts = starts[self._rows + 1] - starts[self._rows]
+        return counts, self._store.texts[ranges(starts[self._rows], counts)]
 
     def _padded(self, width: int) -> tuple[Tensor, int, int]:
-        """Where each sample begins, how many rows there are, and how long they are."""
-        return torch.arange(len(self), device=self._rows.device) * width, len(self), width
+        """Where each row's tokens begin, how many rows there are, and how long they are."""
+        rows = len(self._texts()[1])
+        return torch.arange(rows, device=self._rows.device) * width, rows, width
 
     def _packed(self) -> tuple[Tensor, int, int]:
         """The same with samples put into the first row that has room for them."""
@@ -187,7 +209,8 @@ class Encoded:
     def _cut(self, begins: Tensor, rows: int, width: int, packed: bool = False) -> Tokens:
         store, device = self._store, self._rows.device
         lengths, counts = self.lengths, self.counts
-        tokens = ranges(begins, lengths)
+        texts, widths = self._texts()
+        tokens = ranges(begins, widths)
         ids = torch.full((rows * width,), self.pad, dtype=torch.int64, device=device)
         ids[tokens] = store.ids[ranges(store.starts[self._rows], lengths)].long()
         mask = torch.zeros(rows * width, dtype=torch.bool, device=device)
@@ -210,6 +233,7 @@ class Encoded:
             lengths=lengths,
             spans=torch.cat([sample[:, None], store.spans[units]], 1),
             encoded=self,
+            texts=None if store.text_starts is None else texts,
         )
 
 
@@ -223,9 +247,13 @@ class _Store:
     targets: Tensor  # [units] int64
     spans: Tensor  # [units, 2] int64
     unit_starts: Tensor
+    texts: Tensor  # [texts] int64: tokens of each text of a list
+    text_starts: Tensor | None  # None: a sample is one text
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> _Store:
+        listed = any(row.texts is not None for row in rows)
+        texts = [row.texts or [len(row.ids)] for row in rows] if listed else []
         return cls(
             ids=torch.tensor(list(chain.from_iterable(row.ids for row in rows)), dtype=torch.int32),
             starts=_starts([len(row.ids) for row in rows]),
@@ -233,12 +261,15 @@ class _Store:
             targets=torch.tensor(list(chain.from_iterable(row.targets for row in rows)), dtype=torch.int64),
             spans=torch.tensor(list(chain.from_iterable(row.spans for row in rows)), dtype=torch.int64).view(-1, 2),
             unit_starts=_starts([len(row.units) for row in rows]),
+            texts=torch.tensor(list(chain.from_iterable(texts)), dtype=torch.int64),
+            text_starts=_starts([len(of_row) for of_row in texts]) if texts else None,
         )
 
     def to(self, device: torch.device) -> _Store:
         if self.ids.device == device:
             return self
-        return _Store(**{name: value.to(device) for name, value in vars(self).items()})
+        moved: dict[str, Any] = {n: value if value is None else value.to(device) for n, value in vars(self).items()}
+        return _Store(**moved)
 
 
 def _starts(counts: list[int]) -> Tensor:

@@ -71,7 +71,7 @@ class TaskContract(Contract):
             ("labels", ("classes", "values", "relevance", "indicators")),
             ("source", ("table", "spans", "tokens")),
             ("outputs", ("labels", "vocabulary")),
-            ("head", ("", "sequence", "token", "causal")),
+            ("head", ("", "sequence", "token", "causal", "candidates")),
         ):
             assert getattr(offer, trait) in known, f"{trait} {getattr(offer, trait)!r} is none of {', '.join(known)}"
         assert offer.data and set(offer.data) <= {"numbers", "texts"}, f"data {offer.data}"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.text.heads import CAUSAL, SINGLE, head_of, problem_of
+from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SINGLE, Head, head_of, problem_of
+from kdmesh.text.lists import ListModel
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
-from kdmesh.text.probes import is_causal, unmasked
+from kdmesh.text.probes import is_causal, sees_later, unmasked
 from kdmesh.text.source import (
     attention_exists,
     folder_of,
@@ -27,7 +29,7 @@ from kdmesh.text.source import (
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from kdmesh.text.settings import LoraSettings, PrefixSettings, TokenizerConfig
+    from kdmesh.text.settings import BiEncoderSettings, LoraSettings, PrefixSettings, TokenizerConfig
 
 
 def build(
@@ -46,6 +48,7 @@ def build(
     layers: list[int] | None = None,
     lora: LoraSettings | None = None,
     prefix: PrefixSettings | None = None,
+    bi_encoder: BiEncoderSettings | None = None,
     gradient_checkpointing: bool = False,
     attention: str = "sdpa",
     dtype: str = "float32",
@@ -62,7 +65,8 @@ def build(
     folder that we wrote, whose weights are all there and all used; ``dtype`` may then be `auto`, as they were saved.
     Raises MeshError with paths that start at ``model.hf``.
     """
-    causal = head_of(task) == CAUSAL
+    head = head_of(task, bi_encoder is not None)
+    causal = head == CAUSAL
     del tokenizer, pad_token  # said their part when the samples were encoded
     meta, trusted, changes = torch.get_default_device().type == "meta", trust_remote_code is not None, config or {}
     if path is None:
@@ -70,13 +74,12 @@ def build(
         order = None
     else:
         settings = read_config(path, revision, trusted, changes)
-        order = None if causal else order_of(settings, labels, label_map or {})
-    auto = _auto(task, settings, trusted)
+        order = None if causal or head in LISTS else order_of(settings, labels, label_map or {})
+    auto = _auto(head, task, settings, trusted)
+    if head in LISTS and label_map:
+        raise MeshError("scores have no labels", where="model.hf.label_map", instead="leave it out")
     if not causal:
-        if nameless(settings) or path is None:
-            settings.num_labels = classes
-        _pad(settings, pad)
-        _problem(settings, task)
+        _answers(settings, head, task, classes, path is None, pad)
     _fits(settings, vocabulary, max_length, path)
     how = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "attn_implementation": attention}
     drawn = None
@@ -93,18 +96,17 @@ def build(
             reorder(net, order)
         if layers is not None:
             net = keep_layers(net, layers, how)
-    if causal:
-        unmasked(net)
-    if not causal:
-        name_labels(net.config, labels, classes)
-    elif not meta and not is_causal(net):
-        raise MeshError(
-            f"{settings.model_type} sees the tokens that it is to predict",
-            where="model.hf.path" if path is not None else "model.hf.config",
-            instead="config: {is_decoder: true}, or a decoder such as gpt2 or llama",
-        )
-    made = _dressed(net.train(), task, classes, max_length, separator, path, lora, prefix, gradient_checkpointing)
-    made.drawn = [name for name, _ in made.net.named_parameters()] if drawn is None else drawn
+    if head == BI:
+        _embeds(net, bi_encoder, meta)
+    elif causal:
+        _models_language(net, "model.hf.path" if path is not None else "model.hf.config", meta)
+    else:
+        name_labels(net.config, None if head == CROSS else labels, 1 if head == CROSS else classes)
+    made = _dressed(
+        net.train(), head, task, classes, max_length, separator, path, lora, prefix, bi_encoder, gradient_checkpointing
+    )
+    drawn = [name for name, _ in made.net.named_parameters()] if drawn is None else drawn
+    made.drawn = [name for name in drawn if head != BI or path is None or not _pools(name)]  # no pooler is asked
     if path is not None and not meta and not trusted:
         made.source = folder_of(path, revision)
     if made.adapted is not None:
@@ -112,8 +114,39 @@ def build(
     return made
 
 
+def _models_language(net: Any, where: str, meta: bool) -> None:
+    """Refuse a model that sees what it is to predict."""
+    unmasked(net)
+    if not meta and not is_causal(net):
+        raise MeshError(
+            f"{net.config.model_type} sees the tokens that it is to predict",
+            where=where,
+            instead="config: {is_decoder: true}, or a decoder such as gpt2 or llama",
+        )
+
+
+def _embeds(net: Any, how: BiEncoderSettings | None, meta: bool) -> None:
+    """Leave out of training what no embedding comes by; refuse a model that gives no embedding of a text."""
+    for name, parameter in net.named_parameters():
+        if _pools(name):
+            parameter.requires_grad_(False)
+    where = "model.hf.bi_encoder"
+    if net.config.is_encoder_decoder:
+        what = f"{net.config.model_type} reads a text with one part and writes with another"
+        raise MeshError(what, where=where, instead="an encoder: bert, roberta ..., or a decoder alone")
+    if how is not None and how.pooling == "cls" and not meta and not sees_later(net):
+        what = f"{net.config.model_type} has seen nothing else at the first token"
+        raise MeshError(what, where=f"{where}.pooling", instead="mean")
+
+
+def _pools(name: str) -> bool:
+    """Whether a parameter is of the layer that some encoders put behind their first token."""
+    return "pooler" in name.split(".")
+
+
 def _dressed(
     net: Any,
+    head: Head,
     task: str,
     classes: int,
     max_length: int | None,
@@ -121,6 +154,7 @@ def _dressed(
     path: str | None,
     lora: LoraSettings | None,
     prefix: PrefixSettings | None,
+    bi_encoder: BiEncoderSettings | None,
     gradient_checkpointing: bool,
 ) -> TextModel:
     """The module around the network, with its adapters."""
@@ -142,8 +176,9 @@ def _dressed(
         from kdmesh.text.peft import adapt
 
         adapted = "prefix" if lora is None else "lora"
-        net = adapt(net, task, lora, prefix, base)
-    return TextModel(
+        net = adapt(net, head.adapter, lora, prefix, base)
+    make: Any = partial(ListModel, bi_encoder=bi_encoder) if head in LISTS else TextModel
+    made: TextModel = make(
         net,
         task,
         classes,
@@ -154,13 +189,14 @@ def _dressed(
         licence=licence,
         adapted=adapted,
     )
+    return made
 
 
-def _auto(task: str, settings: PreTrainedConfig, trusted: bool) -> Any:
+def _auto(head: Head, task: str, settings: PreTrainedConfig, trusted: bool) -> Any:
     """The class of transformers that makes models for a task."""
     import transformers
 
-    auto = getattr(transformers, head_of(task).auto)
+    auto = getattr(transformers, head.auto)
     known: Any = auto._model_mapping
     if type(settings) not in known and not trusted:
         raise MeshError(
@@ -207,6 +243,14 @@ def _filled(task: str, vocabulary: int, pad: int | None) -> dict[str, Any]:
     if head_of(task) != CAUSAL:  # a language model may pad with a token that it must learn
         own["pad_token_id"] = pad
     return own
+
+
+def _answers(settings: PreTrainedConfig, head: Head, task: str, classes: int, new: bool, pad: int | None) -> None:
+    """How many outputs a model has that is none of language, what they are, and where its inputs end."""
+    if head != BI and (new or nameless(settings) or head == CROSS):
+        settings.num_labels = 1 if head == CROSS else classes
+    _pad(settings, pad)
+    _problem(settings, task)
 
 
 def _pad(settings: PreTrainedConfig, pad: int | None) -> None:

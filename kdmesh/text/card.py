@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.text.heads import USAGE
 from kdmesh.text.peft import ADAPTER
 
 if TYPE_CHECKING:
@@ -93,8 +92,7 @@ def _usage(name: str, model: Exported) -> list[str]:
     ]
     if adapted:
         lines.append(f'model = PeftModel.from_pretrained(model, "{name}/{ADAPTER}").eval()')
-    usage = USAGE.get(model.net.config.problem_type, model.head.usage)
-    lines += ['logits = model(**tokenizer("A text.", return_tensors="pt")).logits', usage, "```"]
+    lines += [*model.usage(), "```"]
     if adapted:
         lines += ["", f"It was tuned by a prefix, in `{ADAPTER}/`: without it, this is the model that it started from."]
     elif model.adapted == "lora":

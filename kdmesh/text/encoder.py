@@ -14,7 +14,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable
 from kdmesh.streams.tokens import Encoded, Row
 from kdmesh.text import pieces
-from kdmesh.text.heads import CAUSAL, SEQUENCE, TOKEN, head_of
+from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SEQUENCE, TOKEN, head_of
 from kdmesh.text.template import Chat, Template, given
 from kdmesh.text.tokenizers import dumps, separator
 
@@ -63,7 +63,8 @@ class Report:
 class Encoder:
     """One agent's way from texts to tokens.
 
-    ``task``: `classification`, `token_classification` or `language_modelling`; ``over``: what happens to samples of
+    ``task``: the name of one that texts are read for; ``embeds``: the model reads a query and its candidates each
+    alone, and not in pairs; ``over``: what happens to samples of
     more than ``max_length`` tokens: `truncate`, `drop` or `refuse`; ``tags``: the tags of token classification, `O`
     among them; ``pack``: samples share rows of ``max_length`` tokens.
 
@@ -84,9 +85,10 @@ class Encoder:
         tags: Sequence[str] = (),
         agent: str = "",
         pack: bool = False,
+        embeds: bool = False,
     ) -> None:
         self.tokenizer: Any = tokenizer
-        self.task, self.head, self.tags = task, head_of(task), list(tags)
+        self.task, self.head, self.tags = task, head_of(task, embeds), list(tags)
         self.max_length, self.over, self.pack = max_length, over, pack
         self.where = f"agents.{agent}" if agent else "agents"
         self.notes: list[str] = []  # what was chosen that no file says
@@ -95,11 +97,14 @@ class Encoder:
             SEQUENCE: self._classified,
             TOKEN: self._tagged,
             CAUSAL: self._modelled,
+            CROSS: self._listed,
+            BI: self._listed,
         }[self.head]
         self.vocabulary = len(tokenizer)
         self.pad = self._pad()
         self._separator = separator(tokenizer)
-        special = self.tokenizer.num_special_tokens_to_add() if self.head != CAUSAL else 1
+        paired = self.head == CROSS
+        special = self.tokenizer.num_special_tokens_to_add(pair=paired) if self.head != CAUSAL else 1
         if max_length <= special:
             self._refuse(
                 f"max_length {max_length} leaves no room beside {special} special tokens", "a larger text.max_length"
@@ -156,7 +161,7 @@ class Encoder:
                 report.unknown += row.ids.count(unknown)
                 if cut:
                     (report.dropped if self.over == "drop" else report.truncated).append(len(rows))
-                if not row.units and self.head != SEQUENCE and not (cut and self.over == "drop"):
+                if not row.units and self.head.per == "units" and not (cut and self.over == "drop"):
                     report.empty.append(len(rows))
                 report.characters += sum(end - begin for begin, end in row.spans)
                 rows.append(row)
@@ -181,7 +186,7 @@ class Encoder:
             self._refuse_sample(sample, "text", "it is not here", "samples of this agent")
         if sample.fault:
             raise Unreadable(sample.fault, where=self.where, instead="a sample that can be read, or a file without it")
-        for name in ("text", "pair", "prompt", "messages"):
+        for name in ("text", "pair", "prompt", "messages", "candidates"):
             value = getattr(sample, name)
             try:
                 (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
@@ -190,11 +195,44 @@ class Encoder:
         return sample
 
     def _classified(self, samples: list[Sample], report: Report) -> Iterator[Made]:
-        for made in self._with_specials(samples, report, "prompt", "messages"):
+        for made in self._with_specials(samples, report, "prompt", "messages", "candidates"):
             yield made if isinstance(made, Unreadable) else (Row(made[0]), made[2])
 
+    def texts(self, sample: Sample) -> list[Sample]:
+        """The texts of a sample that a model reads one by one: one, or those of a query and its candidates."""
+        if self.head not in LISTS:
+            return [sample]
+        at, query = sample.at or "a sample", sample.text
+        each = [(candidate, f"{at}, candidate {number}") for number, candidate in enumerate(sample.candidates or ())]
+        if self.head == CROSS:
+            return [Sample(query, candidate, at=place) for candidate, place in each]
+        return [Sample(query, at=f"{at}, query"), *(Sample(candidate, at=place) for candidate, place in each)]
+
+    def _listed(self, samples: list[Sample], report: Report) -> Iterator[Made]:
+        """A row for a whole list; it is cut, or cannot be read, where any text of it is or cannot."""
+        given = self._each(samples, self._list)
+        texts = [[] if isinstance(one, Unreadable) else self.texts(one) for one in given]
+        encoded = self._with_specials([text for own in texts for text in own], report)
+        for one, own in zip(given, texts, strict=True):
+            made = [next(encoded) for _ in own]
+            unread = next((part for part in (one, *made) if isinstance(part, Unreadable)), None)
+            if unread is not None:
+                yield unread
+                continue
+            parts = [part for part in made if not isinstance(part, Unreadable)]
+            ids = [number for part in parts for number in part[0]]
+            yield Row(ids, texts=[len(part[0]) for part in parts]), any(part[2] for part in parts)
+
+    def _list(self, sample: Sample) -> Sample:
+        """The sample, if it is a query with candidates."""
+        self._readable(sample)
+        if not sample.candidates:
+            self._refuse_sample(sample, "candidates", "no candidate to score", "one or more for each query")
+        self._reads_all(sample, "pair", "prompt", "messages", "spans")
+        return sample
+
     def _tagged(self, samples: list[Sample], report: Report) -> Iterator[Made]:
-        encoded = self._with_specials(samples, report, "pair", "prompt", "messages")
+        encoded = self._with_specials(samples, report, "pair", "prompt", "messages", "candidates")
         for sample, made in zip(samples, encoded, strict=True):
             if isinstance(made, Unreadable):
                 yield made
@@ -229,7 +267,7 @@ class Encoder:
         if sample.messages is not None:
             assert self._template is not None
             return self._template.write(sample)
-        for name in ("pair", "spans"):
+        for name in ("pair", "spans", "candidates"):
             if getattr(sample, name) is not None:
                 self._refuse_sample(sample, name, "a language model reads none", "data without it, or another task")
         if not sample.text:
@@ -359,11 +397,14 @@ class Encoder:
             )
         return length > self.max_length
 
-    def _needs_text(self, sample: Sample, *unread: str) -> None:
+    def _reads_all(self, sample: Sample, *unread: str) -> None:
         for name in unread:
             if getattr(sample, name) is not None:
                 what = f"the task {self.task} reads none"
-                self._refuse_sample(sample, name, what, "data without it, or task: language_modelling")
+                self._refuse_sample(sample, name, what, "data without it, or another task")
+
+    def _needs_text(self, sample: Sample, *unread: str) -> None:
+        self._reads_all(sample, *unread)
         for name in ("text", "pair"):
             value = getattr(sample, name)
             if value is not None and not value.strip():

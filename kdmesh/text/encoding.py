@@ -30,7 +30,10 @@ def encoder(
         raise MeshError("packed samples are for language modelling", where="text.pack", instead="pack: false")
     tokenizer = tokenizers.loads(files) if files is not None else tokenizers.for_model(config, texts, task)
     said = tokenizers.pad(tokenizer, config, task)
+    embeds = config.bi_encoder is not None
     limit = text.max_length if config.max_length is None else min(config.max_length, text.max_length)
-    made = Encoder(tokenizer, task, max_length=limit, over=text.over, tags=tags, agent=agent, pack=text.pack)
+    made = Encoder(
+        tokenizer, task, max_length=limit, over=text.over, tags=tags, agent=agent, pack=text.pack, embeds=embeds
+    )
     made.notes += [said] if said else []
     return made

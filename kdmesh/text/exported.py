@@ -27,5 +27,11 @@ class Exported(Protocol):
     def types(self, x: Tokens) -> Tensor:
         """Which of two texts each token is of."""
 
+    def answers(self, x: Tokens, values: Tensor) -> Tensor:
+        """The answers in what the net gives of tokens."""
+
+    def usage(self) -> list[str]:
+        """A program's lines that ask a `model` with its `tokenizer`."""
+
     def __call__(self, x: Tokens) -> Any:
         """The logits of tokens."""

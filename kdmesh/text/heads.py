@@ -5,22 +5,25 @@ A model that answers for a text says in its configuration, as `problem_type`, wh
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from kdmesh.errors import MeshError
 from kdmesh.plugins import registry
 
 
 class Head(NamedTuple):
     """A kind of model. ``auto``: its class of transformers; ``pipeline``: the hub's name of what it is for.
 
-    ``adapter``: peft's name of it; ``usage``: how to print an answer of a model of this kind, from its ``logits``.
+    ``adapter``: peft's name of it; ``usage``: how to print an answer of a model of this kind, from its ``logits``;
+    ``per``: what it has an answer for.
     """
 
     name: str
     auto: str
     pipeline: str
     adapter: str
-    usage: str
+    usage: str = ""
+    per: Literal["samples", "units"] = "samples"
 
 
 SEQUENCE = Head(
@@ -36,6 +39,7 @@ TOKEN = Head(
     "token-classification",
     "TOKEN_CLS",
     "print([model.config.id2label[i] for i in logits[0].argmax(-1).tolist()])",
+    "units",
 )
 CAUSAL = Head(
     "causal",
@@ -43,7 +47,13 @@ CAUSAL = Head(
     "text-generation",
     "CAUSAL_LM",
     "print(tokenizer.decode(logits[0, -1].argmax()))",
+    "units",
 )
+CROSS = Head("cross_encoder", "AutoModelForSequenceClassification", "text-ranking", "SEQ_CLS")
+BI = Head("bi_encoder", "AutoModel", "sentence-similarity", "FEATURE_EXTRACTION")
+LISTS = (CROSS, BI)
+"""Those that score the candidates of a query: both together, or by an embedding of each."""
+
 SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
 VALUES = "regression"  # a word of transformers, as the two above are
 PROBLEMS = {"classes": SINGLE, "indicators": SEVERAL, "values": VALUES}
@@ -58,9 +68,18 @@ USAGE = {
 HEADS = {head.name: head for head in (SEQUENCE, TOKEN, CAUSAL)}
 
 
-def head_of(task: str) -> Head:
-    """The kind of model that a task needs, by its offer; MeshError for a task that is not offered."""
-    return HEADS[registry().find("tasks", task, "task").head]
+def head_of(task: str, embeds: bool = False) -> Head:
+    """The kind of model that a task needs, by its offer; MeshError for a task that is not offered.
+
+    ``embeds``: whether the model is to score candidates by embeddings; MeshError for a task without candidates.
+    """
+    name = registry().find("tasks", task, "task").head
+    if name == "candidates":
+        return BI if embeds else CROSS
+    if embeds:
+        instead = "leave it out, or a task that ranks candidates"
+        raise MeshError(f"task {task} compares no embeddings", where="model.hf.bi_encoder", instead=instead)
+    return HEADS[name]
 
 
 def problem_of(task: str) -> str | None:

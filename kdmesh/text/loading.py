@@ -92,7 +92,8 @@ def is_new_head(model: PreTrainedModel, key: str, missing: Sequence[str]) -> boo
     """Whether a parameter that a checkpoint lacks belongs to a layer of a head that it lacks altogether."""
     prefix, layer = f"{model.base_model_prefix}.", key.rpartition(".")[0]
     whole = all(name in missing for name in model.state_dict() if name.rpartition(".")[0] == layer)
-    return whole and (not key.startswith(prefix) or "pooler" in key.split("."))
+    beside = model.base_model is not model and not key.startswith(prefix)  # a model without head is its own base
+    return whole and (beside or "pooler" in key.split("."))
 
 
 def order_of(config: PreTrainedConfig, labels: list[str] | None, label_map: dict[str, str]) -> list[int] | None:

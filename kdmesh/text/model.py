@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import FactoredLogits
 from kdmesh.streams.tokens import starts_of
-from kdmesh.text.heads import CAUSAL, SEQUENCE, head_of
+from kdmesh.text.heads import CAUSAL, USAGE, head_of
 from kdmesh.text.probes import is_projection, keeps_apart, takes_types
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class TextModel(nn.Module):
         """What a layer's value has rows of; "": the outputs."""
         kind = path.partition(".")[0]
         if not path:
-            return "samples" if self.head == SEQUENCE else "units"
+            return self.head.per
         if kind not in PROBES:
             raise MeshError(
                 f"no layer {path!r} to tap in a model of transformers",
@@ -97,7 +97,16 @@ class TextModel(nn.Module):
             more["token_type_ids"] = self.types(x)
         out = self.net(input_ids=x.ids, attention_mask=x.mask.long(), **more)
         self._probe(x, out)
-        return out.logits if self.head == SEQUENCE else out.logits.flatten(0, 1)[x.units]
+        return self.answers(x, out[0])
+
+    def answers(self, x: Tokens, values: Tensor) -> Tensor:
+        """The answers in what the net gives: logits of samples ``[B, C]``, or those of units in ``[B, L, C]``."""
+        return values if self.head.per == "samples" else values.flatten(0, 1)[x.units]
+
+    def usage(self) -> list[str]:
+        """A program's lines that ask a `model` with its `tokenizer`."""
+        usage = USAGE.get(self.net.config.problem_type or "", self.head.usage)
+        return ['logits = model(**tokenizer("A text.", return_tensors="pt")).logits', usage]
 
     def _language(self, x: Tokens, more: dict[str, Any]) -> Tensor | FactoredLogits:
         """No mask: padding stands on the right, where no output that counts can see it."""
@@ -165,8 +174,9 @@ class TextModel(nn.Module):
         """``[R, heads, L, L]`` to ``[T, max_length]``: each token's own sample, from its first token on."""
         length, width = x.ids.shape[1], self.max_length or 0
         attention = attention[..., -length:].mean(1)  # without a prefix, which stands before
-        begins = torch.repeat_interleave(x.tokens[starts_of(x.lengths)[:-1]] % length, x.lengths)
-        sizes = torch.repeat_interleave(x.lengths, x.lengths)
+        own = x.lengths if x.texts is None else x.mask.sum(1)  # of a list each text by itself
+        begins = torch.repeat_interleave(x.tokens[starts_of(own)[:-1]] % length, own)
+        sizes = torch.repeat_interleave(own, own)
         step = torch.arange(width, device=x.tokens.device)
         at = (begins[:, None] + step).clamp(max=length - 1)
         maps = attention.flatten(0, 1)[x.tokens].gather(1, at)
@@ -186,7 +196,7 @@ class TextModel(nn.Module):
             if not self.projects:
                 return like.new_empty(len(x.units), head.weight.shape[0])
             return FactoredLogits(like.new_empty(len(x.units), head.weight.shape[1]), head.weight, head.bias)
-        return like.new_empty(len(x) if self.head == SEQUENCE else len(x.units), self.classes)
+        return like.new_empty(len(x) if self.head.per == "samples" else len(x.units), self.classes)
 
     def export(
         self,

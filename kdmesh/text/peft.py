@@ -14,7 +14,6 @@ from torch import nn
 
 from kdmesh.errors import MeshError
 from kdmesh.files import read, reason
-from kdmesh.text.heads import head_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +31,12 @@ ADAPTER = "adapter"
 
 
 def adapt(
-    net: PreTrainedModel, task: str, lora: LoraSettings | None, prefix: PrefixSettings | None, base: str
+    net: PreTrainedModel, kind: str, lora: LoraSettings | None, prefix: PrefixSettings | None, base: str
 ) -> PeftModel:
-    """Wrap a model: its adapters train, and of a classifier the head. ``base``: what the adapter's card calls it."""
+    """Wrap a model: its adapters train, and of a classifier the head.
+
+    ``kind``: what peft calls a model of this kind; ``base``: what the adapter's card calls the model.
+    """
     where = "model.hf.lora" if lora is not None else "model.hf.prefix"
     try:
         import peft
@@ -44,7 +46,7 @@ def adapt(
     kinds: Any = peft
     if lora is not None:
         config = kinds.LoraConfig(
-            task_type=head_of(task).adapter,
+            task_type=kind,
             r=lora.rank,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
@@ -52,7 +54,7 @@ def adapt(
         )
     else:
         assert prefix is not None
-        config = peft.PrefixTuningConfig(task_type=head_of(task).adapter, num_virtual_tokens=prefix.length)
+        config = peft.PrefixTuningConfig(task_type=kind, num_virtual_tokens=prefix.length)
     try:
         with calm():
             adapted = peft.get_peft_model(net, config)

@@ -29,12 +29,17 @@ def inference(net: nn.Module) -> Iterator[None]:
 
 def is_causal(net: Any) -> bool:
     """Whether no output of a language model sees the tokens that it is to predict."""
+    return not sees_later(net, use_cache=False)
+
+
+def sees_later(net: Any, **more: Any) -> bool:
+    """Whether what a network gives of a token depends on tokens after it."""
     ids = _some(net)
     other = ids.clone()
     other[:, LENGTH // 2 :] = ids[:, LENGTH // 2 :].flip(1)
     with inference(net):
-        one, two = (net(input_ids=x, use_cache=False).logits for x in (ids, other))
-    return torch.equal(one[:, : LENGTH // 2], two[:, : LENGTH // 2])
+        one, two = (net(input_ids=x, **more)[0] for x in (ids, other))
+    return not torch.equal(one[:, : LENGTH // 2], two[:, : LENGTH // 2])
 
 
 def is_projection(net: Any) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdmesh.signals.compare import Comparison
 from kdmesh.signals.lazy import dense
-from kdmesh.text.heads import CAUSAL, SEQUENCE
+from kdmesh.text.heads import CAUSAL
 from kdmesh.text.peft import with_prefix
 from kdmesh.text.probes import inference, takes_types
 from kdmesh.text.source import quiet
@@ -37,9 +37,9 @@ def compare(model: Exported, root: Path, encoder: Encoder, samples: Texts, encod
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(root)
     x = encoded.whole()
-    for number, sample in enumerate(samples):
-        own = x.ids[number, : int(x.lengths[number])].tolist()
-        if problem := _tokens_differ(tokenizer, sample, own, _prompt(x, number), encoder):
+    for number, text in enumerate(text for sample in samples for text in encoder.texts(sample)):
+        own = x.ids[number, : int(x.mask[number].sum())].tolist()
+        if problem := _tokens_differ(tokenizer, text, own, _prompt(x, number), encoder):
             found.problem, found.difference = problem, None
             return found
     found.file = "adapter" if model.adapted == "prefix" else "model.safetensors"
@@ -50,9 +50,9 @@ def compare(model: Exported, root: Path, encoder: Encoder, samples: Texts, encod
     if takes_types(model.net) and model.separator is not None and model.head != CAUSAL:
         inputs["token_type_ids"] = model.types(x)
     with quiet(), inference(model.net), inference(theirs):
-        one, two, measured = model.net(**inputs).logits, theirs(**inputs).logits, dense(model(x))
-    answers = two if model.head == SEQUENCE else two.flatten(0, 1)[x.units]
-    if model.head != SEQUENCE:
+        one, two, measured = model.net(**inputs)[0], theirs(**inputs)[0], dense(model(x))
+    answers = model.answers(x, two)
+    if one.dim() > 2:
         one, two = one.flatten(0, 1)[x.tokens], two.flatten(0, 1)[x.tokens]
     found.add(one, two, loose=model.adapted == "lora")
     found.add(measured, answers)
@@ -73,7 +73,7 @@ def _prompt(x: Tokens, number: int) -> int:
     """How many of a sample's tokens stand before the first that is learned."""
     width = x.ids.shape[1]
     mine = x.units[(x.units // width) == number] % width
-    return int(mine[0]) + 1 if len(mine) else int(x.lengths[number])
+    return int(mine[0]) + 1 if len(mine) else int(x.mask[number].sum())
 
 
 def _tokens_differ(tokenizer: Any, sample: Sample, own: list[int], prompt: int, encoder: Encoder) -> str:

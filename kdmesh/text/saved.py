@@ -11,8 +11,9 @@ from kdmesh.signals.lazy import dense
 from kdmesh.streams.texts import Sample, Texts
 from kdmesh.text.build import build
 from kdmesh.text.encoder import Encoder
-from kdmesh.text.heads import CAUSAL, TOKEN, head_of
+from kdmesh.text.heads import CAUSAL, LISTS, TOKEN, head_of
 from kdmesh.text.peft import with_prefix
+from kdmesh.text.settings import BiEncoderSettings
 from kdmesh.text.tokenizers import read
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ AS_READ = ("dtype", "config", "layers", "label_map")
 class Saved(nn.Module):
     """A model and its tokenizer. ``model.net`` is the model of transformers, ``tokenizer`` its tokenizer."""
 
-    def __init__(self, model: nn.Module, encoder: Encoder) -> None:
+    def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__()
         self.model, self.encoder = model, encoder
         self.tokenizer = encoder.tokenizer
@@ -38,13 +39,17 @@ class Saved(nn.Module):
     def forward(self, texts: str | Sequence[str | Sample]) -> Tensor:
         """Return logits: ``[B, C]`` of classes, or a row per unit, one text's after the other's; no text, no row.
 
-        Units are words to tag, or the tokens that a language model is to predict.
+        Units are words to tag, or the tokens that a language model is to predict. Of queries, samples with
+        ``candidates``, it returns scores ``[B, L]``, L those of the longest list; ``-inf`` where one is shorter.
         """
         every = [texts] if isinstance(texts, str) else texts
         tagged = () if self.encoder.head == TOKEN else None
         samples = [one if isinstance(one, Sample) else Sample(one, spans=tagged) for one in every]
-        none = not samples
-        encoded, _ = self.encoder.encode(Texts(samples or [Sample("a", spans=tagged)]))
+        none, listed = not samples, self.encoder.head in LISTS
+        samples = samples or [Sample("a", spans=tagged, candidates=("a",) if listed else None)]
+        encoded, _ = self.encoder.encode(Texts(samples))
+        if listed:
+            self.model.classes = max(len(one.candidates or ()) for one in samples)
         logits = dense(self.model(encoded.whole().to(next(self.model.parameters()).device)))
         return logits[:0] if none else logits
 
@@ -68,7 +73,9 @@ def load_saved(root: Path, config: dict[str, Any], source: Path | None = None) -
         raise MeshError(what, file=str(root), where="classes", instead=f"at most {CLASSES:,}")
     tokenizer = read(str(root))
     limit = own.get("max_length") or config["max_length"]
-    encoder = Encoder(tokenizer, task, max_length=limit, tags=labels or ())
+    told = own.get("bi_encoder")
+    embeds = None if told is None else BiEncoderSettings.model_validate(told)
+    encoder = Encoder(tokenizer, task, max_length=limit, tags=labels or (), embeds=embeds is not None)
     model: Any = build(
         task=task,
         classes=config["classes"],
@@ -76,6 +83,7 @@ def load_saved(root: Path, config: dict[str, Any], source: Path | None = None) -
         path=str(source or root),
         attention=own.get("attention", "sdpa"),
         max_length=limit,
+        bi_encoder=embeds,
         **(
             {"dtype": "auto", "whole": True} if source is None else {name: own[name] for name in AS_READ if name in own}
         ),

@@ -49,6 +49,16 @@ class PrefixSettings(Config):
     length: int = Field(10, ge=1, description="how many")
 
 
+class BiEncoderSettings(Config):
+    """One encoder embeds a query and its candidates, each alone; a score compares two embeddings."""
+
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="what of a text's hidden states is its embedding: their mean, or the first token's"
+    )
+    similarity: Literal["dot", "cosine"] = Field("dot", description="what of two embeddings is the score")
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor of the score; of cosines 10 and more")
+
+
 class HfConfig(Config):
     """A model of transformers."""
 
@@ -68,6 +78,9 @@ class HfConfig(Config):
     )
     lora: LoraSettings | None = Field(None, description="train low-rank updates only; needs kdmesh[peft]")
     prefix: PrefixSettings | None = Field(None, description="train a prefix only; needs kdmesh[peft]")
+    bi_encoder: BiEncoderSettings | None = Field(
+        None, description="candidates to rank are scored by embeddings; without it, each is read with its query"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute in the backward pass instead of remembering")
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="eager computes maps that `attention.i` can tap")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
@@ -95,6 +108,8 @@ class HfConfig(Config):
             )
         if self.lora is not None and self.prefix is not None:
             raise ValueError("write `lora` or `prefix`, not both")
+        if self.bi_encoder is not None and self.prefix is not None:
+            raise ValueError("no prefix is tuned for embeddings: write `lora`, or train the whole model")
         if self.prefix is not None and self.gradient_checkpointing:
             raise ValueError("a prefix is a cache, which gradient_checkpointing does without; leave one of them out")
         return self

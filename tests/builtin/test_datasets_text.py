@@ -426,3 +426,75 @@ def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch, name, ext
 def test_settings_that_contradict_each_other_are_refused(config, what):
     with pytest.raises(ValidationError, match=what):
         OFFERS["text"].config.model_validate(config)
+
+
+# candidates to rank
+
+LISTS = [
+    {"q": "who", "c": ["a man", "a mesh"], "r": [1, 0], "topic": "x"},
+    {"q": "where", "c": ["Bern"], "r": [2.5], "topic": "y"},
+]
+RATED = {"query": "q", "candidates": "c", "relevance": "r"}
+TRIPLETS = {"query": "q", "positive": "p", "negative": "n"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_query_has_candidates_and_how_relevant_each_is(tmp_path, name):
+    rows = (
+        LISTS if name != "a.csv" else [{**one, "c": json.dumps(one["c"]), "r": json.dumps(one["r"])} for one in LISTS]
+    )
+    table = read(path=put(tmp_path, name, rows), **RATED)
+    assert [(one.text, one.candidates) for one in table.texts] == [("who", ("a man", "a mesh")), ("where", ("Bern",))]
+    assert table.y.tolist() == [[1, 0], [2.5, -1]] and table.kind == "values" and not table.classes
+    assert table.columns == {"topic": ["x", "y"]}
+
+
+def test_positives_and_negatives_are_mixed_and_some_queries_have_none(tmp_path):
+    rows = [{"q": str(n), "p": "yes", "n": ["no", "never"] if n % 2 else None} for n in range(12)]
+    table = read(path=put(tmp_path, "a.jsonl", rows), **TRIPLETS)
+    places = set()
+    for sample, labels in zip(table.texts, table.y.tolist(), strict=True):
+        assert [label for label in labels if label >= 0] == [float(one == "yes") for one in sample.candidates]
+        assert sorted(sample.candidates) == (["never", "no", "yes"] if int(sample.text) % 2 else ["yes"])
+        places.add(sample.candidates.index("yes"))
+    assert len(places) > 1, "a place in the list tells nothing"
+
+
+@pytest.mark.parametrize(
+    ("row", "what", "columns"),
+    [
+        ({"q": "", "c": ["a"], "r": [1]}, "column 'q', line 1: an empty text", RATED),
+        ({"q": None, "c": ["a"], "r": [1]}, "column 'q', line 1: an empty text", RATED),
+        ({"q": "a", "c": {"d": "b"}, "r": [1]}, "column 'c', line 1: {'d': 'b'} is no list", RATED),
+        ({"q": "a", "c": "b", "r": [1]}, "column 'c', line 1: no JSON", RATED),
+        ({"q": "a", "c": [], "r": []}, "column 'c', line 1: a query without a candidate", RATED),
+        ({"q": "a", "c": ["b", 3], "r": [1, 0]}, "column 'c', line 1: 3 is no text", RATED),
+        ({"q": "a", "c": ["b", " "], "r": [1, 0]}, "column 'c', line 1: an empty text", RATED),
+        ({"q": "a", "c": ["b"], "r": [1, 0]}, "column 'r', line 1: 2 values for 1 candidates", RATED),
+        ({"q": "a", "c": ["b"], "r": 1}, "column 'r', line 1: 1 is no list", RATED),
+        ({"q": "a", "c": ["b", "c"], "r": [1, -1]}, "column 'r', line 1: -1 says not how relevant", RATED),
+        ({"q": "a", "c": ["b"], "r": [True]}, "column 'r', line 1: True says not how relevant", RATED),
+        ({"q": "a", "c": ["b"]}, "no column 'r'", RATED),
+        ({"q": "a", "p": "", "n": []}, "column 'p', line 1: a query without a candidate", TRIPLETS),
+        ({"q": "a", "p": 4, "n": "b"}, "column 'p', line 1: 4 is no text", TRIPLETS),
+    ],
+)
+def test_what_is_no_list_is_refused_with_its_place(tmp_path, row, what, columns):
+    refused(re.escape(what), path=put(tmp_path, "a.jsonl", [row]), **columns)
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"query": "q"}, "`query` goes with `candidates` and `relevance`"),
+        ({"query": "q", "candidates": "c"}, "`query` goes with"),
+        ({"query": "q", "positive": "p", "relevance": "r"}, "`query` goes with"),
+        ({"candidates": "c", "relevance": "r"}, "`candidates` goes with `query`"),
+        ({**RATED, "label": "l"}, "`query` and `label` do not go together"),
+        ({**RATED, "text": "t"}, "`query` and `text` do not go together"),
+        ({**RATED, "relevance": "c"}, "one column has two meanings"),
+    ],
+)
+def test_settings_of_lists_that_contradict_each_other_are_refused(config, what):
+    with pytest.raises(ValidationError, match=re.escape(what)):
+        OFFERS["text"].config.model_validate({"path": "x.jsonl", **config})

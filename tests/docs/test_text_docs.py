@@ -20,7 +20,7 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 4
+    assert len(found) == 6
     for block in found:
         base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student")}}
         mesh = parse({**base, **block})
@@ -35,7 +35,7 @@ def test_every_block_of_the_page_is_valid() -> None:
 def test_every_data_set_of_the_page_is_offered() -> None:
     page = (ROOT / "docs" / "text.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+: \{.*?\})` \|", page, re.MULTILINE)
-    assert len(rows) == 7
+    assert len(rows) == 9
     for row in rows:
         ((name, config),) = yaml.safe_load(row).items()
         registry().check("datasets", name, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,37 @@ def several(path: Path) -> dict[str, Any]:
     return labelled(path.parent, "multi_label", train={"epochs": 1, "batch_size": 8})
 
 
-MESHES = {"classified": classified, "modelled": modelled, "rounds": rounds, "peers": peers, "several": several}
+def ranked(path: Path) -> dict[str, Any]:
+    """Two cross-encoders of unlike tokenizers and a bi-encoder that hears their mean, on the lists of each text."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")]
+    lists = path.with_name("lists.jsonl")
+    lists.write_text(
+        "\n".join(
+            json.dumps({"query": one["text"], "positive": two["text"], "negative": [three["text"]] * (1 + at % 2)})
+            for at, (one, two, three) in enumerate(zip(rows, rows[3:], rows[4:], strict=False))
+        ),
+        encoding="utf-8",
+    )
+    columns = {name: name for name in ("query", "positive", "negative")}
+    ensemble = {"teachers": ["t1", "t2"], "student": "s", "objective": "margin_mse", "labels": 0.5}
+    models = {"t1": bert(24), "t2": gpt(16, 1, None), "s": bert(8, bi_encoder={"similarity": "cosine", "scale": 5})}
+    return {
+        **classified(path),
+        "task": "ranking",
+        "data": {"dataset": {"text": {"path": str(lists), **columns}}},
+        "agents": {name: {"model": model} for name, model in models.items()},
+        "connect": [{"ensemble": ensemble}],
+    }
+
+
+MESHES = {
+    "classified": classified,
+    "modelled": modelled,
+    "rounds": rounds,
+    "peers": peers,
+    "several": several,
+    "ranked": ranked,
+}
 
 
 @pytest.mark.ray

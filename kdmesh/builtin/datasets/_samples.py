@@ -22,10 +22,11 @@ class Columns:
     messages: str | None = None
     spans: str | None = None
     tools: str | None = None
+    query: str | None = None
 
     def names(self) -> list[str]:
         """The columns that there must be."""
-        found = (self.text, self.pair, self.prompt, self.messages, self.spans, self.tools)
+        found = (self.text, self.pair, self.prompt, self.messages, self.spans, self.tools, self.query)
         return [name for name in found if name is not None]
 
 
@@ -38,7 +39,8 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
     name = getattr(rows.path, "name", rows.path)
     first: MeshError | None = None
     for row, cells in enumerate(rows.cells):
-        text = "" if columns.text is None else _text(rows, row, columns.text)
+        told = columns.text or columns.query
+        text = "" if told is None else _text(rows, row, told)
         pair = None if columns.pair is None else _text(rows, row, columns.pair)
         prompt = None if columns.prompt is None else _text(rows, row, columns.prompt, empty=True)
         spans = None if columns.spans is None else _spans(rows, row, columns.spans, cells[columns.spans], text)
@@ -55,42 +57,43 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
 
 
 def _text(rows: Rows, row: int, column: str, empty: bool = False) -> str:
-    return _checked(rows, row, column, rows.cells[row][column], empty)
+    return text_of(rows, row, column, rows.cells[row][column], empty)
 
 
-def _checked(rows: Rows, row: int, column: str, value: Any, empty: bool = False) -> str:
+def text_of(rows: Rows, row: int, column: str, value: Any, empty: bool = False) -> str:
+    """A text in a cell, perhaps one of several; MeshError where it is none, or an empty one that may not be."""
     value = "" if value is None else value
     if not isinstance(value, str):
-        _refuse(rows, row, column, f"{_short(value)} is no text", "text in every row")
+        refuse_cell(rows, row, column, f"{shown(value)} is no text", "text in every row")
     if not empty and not value.strip():
-        _refuse(rows, row, column, "an empty text", "text in every row, or a file without this row")
+        refuse_cell(rows, row, column, "an empty text", "text in every row, or a file without this row")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         found = f"character {error.start} is half of a surrogate pair"
-        _refuse(rows, row, column, found, "well-formed Unicode")
+        refuse_cell(rows, row, column, found, "well-formed Unicode")
     return value
 
 
 def _messages(rows: Rows, row: int, column: str) -> tuple[Turn, ...]:
     """A conversation's turns, with all that they hold: what of it is written is for a chat template to say."""
     turns: list[Turn] = []
-    for turn in _list(rows, row, column, "[{role: user, content: ...}, {role: assistant, content: ...}]"):
+    for turn in list_of(rows, row, column, "[{role: user, content: ...}, {role: assistant, content: ...}]"):
         if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-            _refuse(rows, row, column, f"{_short(turn)} is no turn", "an object with `role` and `content`")
+            refuse_cell(rows, row, column, f"{shown(turn)} is no turn", "an object with `role` and `content`")
         more = {key: value for key, value in turn.items() if key not in ("role", "content") and value is not None}
         content = _joined(turn.get("content"))
         if content is None and not more:
-            _refuse(rows, row, column, f"{_short(turn)} is no turn", "an object with `role` and `content`")
+            refuse_cell(rows, row, column, f"{shown(turn)} is no turn", "an object with `role` and `content`")
         more |= {"content": None} if content is None else {}
         for call in _calls(rows, row, column, more):
             if not isinstance(call, dict) or not isinstance(_function(call).get("name"), str):
                 instead = "tool_calls: [{function: {name: ..., arguments: {...}}}]"
-                _refuse(rows, row, column, f"{_short(call)} is no call of a tool", instead)
-        words = _checked(rows, row, column, content, empty=turn["role"] != LEARNED or bool(more))
+                refuse_cell(rows, row, column, f"{shown(call)} is no call of a tool", instead)
+        words = text_of(rows, row, column, content, empty=turn["role"] != LEARNED or bool(more))
         turns.append((turn["role"], words, json.dumps(more)) if more else (turn["role"], words))
     if all(turn[0] != LEARNED for turn in turns):
-        _refuse(rows, row, column, f"no turn of role {LEARNED!r}", "at least one: its words are learned")
+        refuse_cell(rows, row, column, f"no turn of role {LEARNED!r}", "at least one: its words are learned")
     return tuple(turns)
 
 
@@ -108,7 +111,7 @@ def _joined(content: Any) -> Any:
 def _calls(rows: Rows, row: int, column: str, more: dict[str, Any]) -> list[Any]:
     calls = more.get("tool_calls") or []
     if not isinstance(calls, list):
-        _refuse(rows, row, column, f"{_short(calls)} is no list", "tool_calls: [{function: {name: ...}}]")
+        refuse_cell(rows, row, column, f"{shown(calls)} is no list", "tool_calls: [{function: {name: ...}}]")
     return calls
 
 
@@ -122,50 +125,52 @@ def _tools(rows: Rows, row: int, column: str) -> str | None:
     """What the assistant may call, as JSON; None for an empty cell."""
     if rows.cells[row][column] in (None, "", []):
         return None
-    tools = _list(rows, row, column, "[{type: function, function: {name: ..., parameters: {...}}}]")
+    tools = list_of(rows, row, column, "[{type: function, function: {name: ..., parameters: {...}}}]")
     for tool in tools:
         if not isinstance(tool, dict):
-            _refuse(rows, row, column, f"{_short(tool)} is no tool", "a JSON schema for each: an object")
+            refuse_cell(rows, row, column, f"{shown(tool)} is no tool", "a JSON schema for each: an object")
     return json.dumps(tools) if tools else None
 
 
 def _spans(rows: Rows, row: int, column: str, value: Any, text: str) -> tuple[tuple[int, int, str], ...]:
     instead = "[{start: 0, end: 4, label: NAME}]: characters of the text, end exclusive"
     found = []
-    for span in _list(rows, row, column, instead):
+    for span in list_of(rows, row, column, instead):
         parts = [span.get(key) for key in ("start", "end", "label")] if isinstance(span, dict) else span
         match parts:
             case [int(start), int(end), str(label)] if 0 <= start < end <= len(text) and label:
                 found.append((start, end, label))
             case _:
-                what = f"{_short(span)} is no span of a text of {len(text)} characters"
-                _refuse(rows, row, column, what, instead)
+                what = f"{shown(span)} is no span of a text of {len(text)} characters"
+                refuse_cell(rows, row, column, what, instead)
     found.sort()
     for one, two in pairwise(found):
         if two[0] < one[1]:
-            _refuse(rows, row, column, f"spans {one} and {two} overlap", "a character in at most one span")
+            refuse_cell(rows, row, column, f"spans {one} and {two} overlap", "a character in at most one span")
     return tuple(found)
 
 
-def _list(rows: Rows, row: int, column: str, instead: str) -> list[Any]:
+def list_of(rows: Rows, row: int, column: str, instead: str) -> list[Any]:
     """A cell's list: as it is, from JSON text, or from a table's object of lists."""
     value = rows.cells[row][column]
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            _refuse(rows, row, column, f"no JSON ({error})", instead)
+            refuse_cell(rows, row, column, f"no JSON ({error})", instead)
     if isinstance(value, dict) and value and all(isinstance(part, list) for part in value.values()):
         value = [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=False)]
     if not isinstance(value, list):
-        _refuse(rows, row, column, f"{_short(value)} is no list", instead)
+        refuse_cell(rows, row, column, f"{shown(value)} is no list", instead)
     return value
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _refuse(rows: Rows, row: int, column: str, what: str, instead: str) -> Any:
+def refuse_cell(rows: Rows, row: int, column: str, what: str, instead: str) -> Any:
+    """Raise the MeshError of a cell."""
     raise MeshError(f"{rows.at(row, column)}: {what}", where=rows.where, instead=instead)

@@ -10,13 +10,15 @@ import re
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from kdmesh.builtin.datasets._candidates import mixed, relevance
 from kdmesh.builtin.datasets._files import room
-from kdmesh.builtin.datasets._rows import LARGEST, Rows, number_of
+from kdmesh.builtin.datasets._rows import Rows, number_of
+from kdmesh.builtin.datasets._samples import shown
 from kdmesh.builtin.datasets.jsonl_file import read_jsonl
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
@@ -111,12 +113,9 @@ def _entry(rows: Rows, row: int) -> Entry:
         raise MeshError(f"{rows.path}, {rows.line(row)}: fields {', '.join(cells)}", where=rows.where, instead=FORM)
     for field in fields:
         if not isinstance(cells[field], list):
-            _refuse(rows, row, field, f"{_short(cells[field])} is no list", FORM)
+            _refuse(rows, row, field, f"{shown(cells[field])} is no list", FORM)
     if fields == (POSITIVES, NEGATIVES):
-        right, wrong = cells[POSITIVES], cells[NEGATIVES]
-        every = [*((one, 1.0) for one in right), *((one, 0.0) for one in wrong)]
-        mixed = [every[at] for at in torch.randperm(len(every), generator=torch.Generator().manual_seed(row)).tolist()]
-        entry = Entry(cells[QUERY], [one for one, _ in mixed], [label for _, label in mixed])
+        entry = Entry(cells[QUERY], *mixed(cells[POSITIVES], cells[NEGATIVES], row))
     else:
         entry = Entry(cells[QUERY], cells[CANDIDATES], [_label(rows, row, label) for label in cells[LABELS]])
     if len(entry.candidates) != len(entry.labels):
@@ -128,27 +127,28 @@ def _entry(rows: Rows, row: int) -> Entry:
 
 
 def _label(rows: Rows, row: int, label: Any) -> float:
-    if isinstance(label, bool) or not isinstance(label, int | float) or not 0 <= label <= LARGEST:
-        _refuse(rows, row, LABELS, f"{_short(label)} says not how relevant", "0, or a number above 0 for what is")
-    return float(label)
+    found = relevance(label)
+    if found is None:
+        _refuse(rows, row, LABELS, f"{shown(label)} says not how relevant", "0, or a number above 0 for what is")
+    return found
 
 
 def _vector(rows: Rows, row: int, field: str, item: Any, numbers: bool, width: int, ngrams: int) -> Tensor:
     """One text's or one vector's values ``[D]``, not all 0: a candidate of zeros is none."""
     if not numbers:
         if not isinstance(item, str):
-            _refuse(rows, row, field, f"{_short(item)} is no text, as the first query is", "texts, or vectors, alone")
+            _refuse(rows, row, field, f"{shown(item)} is no text, as the first query is", "texts, or vectors, alone")
         counted = hashed(item, width, ngrams)
         if not counted.any():
-            _refuse(rows, row, field, f"{_short(item)} has no word", "a text with a letter or a digit")
+            _refuse(rows, row, field, f"{shown(item)} has no word", "a text with a letter or a digit")
         return counted
     fine = isinstance(item, list) and len(item) == width
     found = [None if isinstance(one, bool) else number_of(one) for one in item] if fine else [None]
     if None in found:
-        _refuse(rows, row, field, f"{_short(item)} are not {width} numbers, as the first query has", "equal vectors")
+        _refuse(rows, row, field, f"{shown(item)} are not {width} numbers, as the first query has", "equal vectors")
     values = torch.tensor(found, dtype=torch.float32)
     if not values.isfinite().all() or not values.any():
-        _refuse(rows, row, field, f"{_short(item)} is not finite, or all zeros", "finite numbers, not all of them 0")
+        _refuse(rows, row, field, f"{shown(item)} is not finite, or all zeros", "finite numbers, not all of them 0")
     return values
 
 
@@ -165,10 +165,5 @@ def hashed(text: str, dimensions: int, ngrams: int = 1) -> Tensor:
     return found / found.norm().clamp_min(1)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _refuse(rows: Rows, row: int, field: str, what: str, instead: str) -> None:
+def _refuse(rows: Rows, row: int, field: str, what: str, instead: str) -> NoReturn:
     raise MeshError(f"{rows.path}, {field!r}, {rows.line(row)}: {what}", where=rows.where, instead=instead)

@@ -58,8 +58,8 @@ class RowsConfig(Config):
 class TextConfig(Config):
     """Texts in named columns: of files, of a folder that `save_to_disk` made, or of the Hugging Face hub.
 
-    With `label` they are classified, with `values` or `indicators` a model learns these, with `spans` their words are
-    tagged, else a language model learns them.
+    With `label` they are classified, with `values` or `indicators` a model learns these, with `query` candidates are
+    ranked, with `spans` words are tagged, else a language model learns them.
     """
 
     path: str | None = Field(
@@ -85,6 +85,17 @@ class TextConfig(Config):
         None, description="messages: column with what the assistant may call, as JSON schemas; by default `tools`"
     )
     spans: str | None = Field(None, description="column with {start, end, label}: words to tag; end is exclusive")
+    query: str | None = Field(None, description="column with the query whose candidates are ranked, instead of `text`")
+    candidates: str | None = Field(None, description="query: column with a list of texts, its candidates")
+    relevance: str | None = Field(
+        None, description="candidates: column with a list of numbers, how relevant each of them is; 0: not at all"
+    )
+    positive: str | None = Field(
+        None, description="query: column with a relevant text, or a list of them, instead of `candidates`"
+    )
+    negative: str | None = Field(
+        None, description="positive: column with a text that is not relevant, or a list; may be empty"
+    )
     label: str | None = Field(None, description="column with the class: a whole number from 0, or a name")
     values: list[str] | None = Field(
         None, min_length=1, description="columns with values to learn (task: regression), instead of `label`"
@@ -108,7 +119,12 @@ class TextConfig(Config):
                 raise ValueError(f"`{name}` and `{odd[0]}` do not go together")
         if "tools" in given and "messages" not in given:
             raise ValueError("`tools` goes with `messages`")
-        default = set() if given & {"text", "messages"} else {"text"}
+        own = {one for one in LISTS if one in given}
+        if "query" in given and own not in ({"candidates", "relevance"}, {"positive", "negative"}):
+            raise ValueError("`query` goes with `candidates` and `relevance`, or with `positive` and `negative`")
+        if own and "query" not in given:
+            raise ValueError(f"`{min(own)}` goes with `query`")
+        default = set() if given & {"text", "messages", "query"} else {"text"}
         columns = [*default, *(getattr(self, name) for name in COLUMNS if name in given)]
         columns += [*(self.values or ()), *(self.indicators or ())]
         if len(set(columns)) < len(columns):
@@ -116,12 +132,14 @@ class TextConfig(Config):
         return self
 
 
-COLUMNS = ("text", "pair", "prompt", "messages", "tools", "spans", "label")
+LISTS = ("candidates", "relevance", "positive", "negative")
+COLUMNS = ("text", "pair", "prompt", "messages", "tools", "spans", "query", *LISTS, "label")
 UNLIKE = {
     "hub": {"validation_path", "test_path"},
     "path": {"name", "revision"},
     "splits": {"validation_path", "test_path"},
     "messages": {"text", "pair", "prompt", "spans", "label", "labels", "classes", "values", "indicators"},
+    "query": {"text", "pair", "prompt", "messages", "spans", "label", "labels", "classes", "values", "indicators"},
     "prompt": {"pair", "spans", "label", "labels", "classes", "values", "indicators"},
     "spans": {"pair", "label", "classes", "values", "indicators"},
     "values": {"label", "labels", "classes", "indicators"},
@@ -208,7 +226,7 @@ DATASETS = [
         "text",
         "kdmesh.builtin.datasets.text:text",
         TextConfig,
-        "texts of CSV, JSONL, Parquet or Hugging Face data sets: with labels, to tag, or to learn as language",
+        "texts of CSV, JSONL, Parquet or Hugging Face data sets: with labels, to rank or tag, or to learn as language",
     ),
     DatasetOffer(
         "text_file", "kdmesh.builtin.datasets.text_file:text_file", TextFileConfig, "a plain text, cut into samples"

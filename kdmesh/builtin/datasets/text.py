@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import torch
 
+from kdmesh.builtin.datasets._candidates import Candidates, lists_of, relevance_of
 from kdmesh.builtin.datasets._parquet import class_names, official, read_folder, read_hub, read_parquet, rows_of
 from kdmesh.builtin.datasets._rows import Rows, cell, has_columns, indicators_of, labels_of, values_of
 from kdmesh.builtin.datasets._samples import Columns, samples_of
@@ -36,6 +37,11 @@ def text(
     messages: str | None = None,
     tools: str | None = None,
     spans: str | None = None,
+    query: str | None = None,
+    candidates: str | None = None,
+    relevance: str | None = None,
+    positive: str | None = None,
+    negative: str | None = None,
     label: str | None = None,
     values: list[str] | None = None,
     indicators: list[str] | None = None,
@@ -44,28 +50,24 @@ def text(
     licence: str | None = None,
 ) -> Table:
     """Return texts, with classes (``label``), ``values``, ``indicators``, tags (``spans``), or neither: then a language
-    model's own tokens are what is learned, after the ``prompt`` or as the assistant's turns of ``messages``.
+    model's own tokens are what is learned, after the ``prompt`` or as the assistant's turns of ``messages``. With
+    ``query`` samples are lists to rank: ``candidates`` with the ``relevance`` of each, or ``positive`` and ``negative``
+    ones.
 
     Every column that makes no sample is kept as a column, where all parts have it; a column `tools` beside `messages`
     is what the assistant may call.
     """
-    columns = Columns("text" if text is None and messages is None else text, pair, prompt, messages, spans, tools)
-    raw = columns.names()
+    plain = text is None and messages is None and query is None
+    columns = Columns("text" if plain else text, pair, prompt, messages, spans, tools, query)
+    listed = Candidates(candidates, relevance, positive, negative)
+    raw = [*columns.names(), *listed.names()]
     learned = values or indicators or ([label] if label is not None else [])
-    declared = None
+    declared, source = None, path or hub or ""
     files = {"validation_path": validation_path, "test_path": test_path}
     if path is not None and not Path(path).is_dir():
-        if splits is not None:
-            _refuse(f"{path} is one file", "splits", "validation_path and test_path, or a folder with splits")
-        parts = {
-            "train" if key == "path" else key.removesuffix("_path"): _read(Path(file), f"{WHERE}.{key}", raw)
-            for key, file in {"path": path, **files}.items()
-            if file is not None
-        }
-        source = path
+        parts = _files({"path": path, **files}, splits, raw)
     else:
         where = f"{WHERE}.{'path' if hub is None else 'hub'}"
-        source = path or hub or ""
         for key in (key for key, file in files.items() if file is not None):
             _refuse(f"{source} has splits of its own", key, "splits: {test: NAME}")
         known = read_folder(Path(source), where) if hub is None else read_hub(hub, name, revision, where)
@@ -76,7 +78,7 @@ def text(
     if messages is not None and tools is None and all("tools" in rows.columns for rows in parts.values()):
         columns = replace(columns, tools="tools")
     for rows in parts.values():
-        has_columns(rows, *columns.names(), *learned)
+        has_columns(rows, *columns.names(), *listed.names(), *learned)
     samples = Texts([sample for rows in parts.values() for sample in samples_of(rows, columns)])
     every = list(parts.values())
     y, count, names = None, classes or 0, labels or []
@@ -84,17 +86,18 @@ def text(
         y, count, names = labels_of(every, label, classes, labels or declared)
     elif values or indicators:
         y, names = (values_of(every, learned) if values else indicators_of(every, learned)), learned
+    elif query is not None:
+        samples, y = _ranked(every, samples, listed)
     elif spans is not None:
         names = _tags(every, samples, labels, spans)
         count = len(names)
-    taken = {*columns.names(), *learned}
-    shared = [key for key in every[0].columns if key not in taken and all(key in rows.columns for rows in every)]
+    taken = {*raw, *columns.names(), *learned}
     return Table(
         samples,
         y,
         count,
         official=_official(parts),
-        columns={key: [str(cell(cells[key])) for rows in every for cells in rows.cells] for key in shared},
+        columns=_kept(every, taken),
         labels=names,
         licence=licence or "not stated",
         source=source,
@@ -103,6 +106,17 @@ def text(
 
 def _refuse(what: str, key: str, instead: str) -> NoReturn:
     raise MeshError(what, where=f"{WHERE}.{key}", instead=instead)
+
+
+def _files(files: dict[str, str | None], splits: dict[str, str] | None, raw: list[str]) -> dict[str, Rows]:
+    """The rows of each part, by its name; ``files``: by the setting that names each."""
+    if splits is not None:
+        _refuse(f"{files['path']} is one file", "splits", "validation_path and test_path, or a folder with splits")
+    return {
+        "train" if key == "path" else key.removesuffix("_path"): _read(Path(file), f"{WHERE}.{key}", raw)
+        for key, file in files.items()
+        if file is not None
+    }
 
 
 def _read(path: Path, where: str, raw: list[str]) -> Rows:
@@ -129,6 +143,19 @@ def _official(parts: dict[str, Rows]) -> dict[str, torch.Tensor]:
     return {
         part: torch.arange(end - len(rows.cells), end) for (part, rows), end in zip(parts.items(), ends, strict=True)
     }
+
+
+def _kept(parts: list[Rows], taken: set[str]) -> dict[str, list[str]]:
+    """The columns that all parts have, as text, without those that are ``taken``."""
+    shared = [key for key in parts[0].columns if key not in taken and all(key in rows.columns for rows in parts)]
+    return {key: [str(cell(cells[key])) for rows in parts for cells in rows.cells] for key in shared}
+
+
+def _ranked(parts: list[Rows], samples: Texts, columns: Candidates) -> tuple[Texts, torch.Tensor]:
+    """The samples with their candidates, and how relevant each of these is, ``[N, L]``."""
+    lists = [one for rows in parts for one in lists_of(rows, columns)]
+    made = Texts([replace(one, candidates=tuple(own)) for one, (own, _) in zip(samples, lists, strict=True)])
+    return made, relevance_of(lists, parts[0])
 
 
 def _tags(parts: list[Rows], samples: Texts, labels: list[str] | None, column: str) -> list[str]:
