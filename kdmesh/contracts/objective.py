@@ -33,10 +33,14 @@ class Objective(nn.Module):
     The softmax of a source that several flows read is then computed once for all of them.
     """
 
+    asks_labels = False
+    """Whether :meth:`setup` of a flow from labels is given them all, though the offer needs none beside the target."""
+
     def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
         """Build trainable adapters for these shapes (without the batch axis). Called once, before training, seeded.
 
-        ``facts``: what the offer ``needs``, of the whole stream: ``labels [N]``, ``ids [N]``.
+        ``facts``: what the offer ``needs``, of the whole stream: ``labels [N]``, ``ids [N]``; ``labels [N]`` also where
+        ``asks_labels`` and these are classes of the data, as the student's columns count them.
         """
 
     def forward(

@@ -34,9 +34,9 @@ def one_for_all(labels: Tensor, words: str) -> Chance | None:
     return None if count < 2 else Chance("balanced_accuracy", 1 / count, words)
 
 
-def refuse_weights(weights: list[float] | None, table: Table, task: str) -> None:
-    """Raise MeshError unless there is one of the task's ``class_weights`` for each class of the table."""
-    if weights is not None and table.classes and len(weights) != table.classes:
+def refuse_weights(weights: list[float] | str | None, table: Table, task: str) -> None:
+    """Raise MeshError where the task's ``class_weights`` are a list without one for each class of the table."""
+    if isinstance(weights, list) and table.classes and len(weights) != table.classes:
         names = table.labels or [str(number) for number in range(table.classes)]
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise MeshError(

@@ -59,6 +59,7 @@ def _run(summary: dict[str, Any]) -> dict[str, Any]:
     """What a seed's summary says of results."""
     agents = {
         name: {key: facts.get(key) for key in ("role", "best_teacher", "metrics", "weights_sha256", "updates")}
+        | ({"objectives": facts["objectives"]} if "objectives" in facts else {})
         for name, facts in summary["agents"].items()
     }
     same = {key: summary.get(key) for key in ("seed", "best_teacher", "rounds", "controls")}

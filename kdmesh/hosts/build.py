@@ -89,7 +89,7 @@ def objective(host: HostState, edge: Edge) -> Any:
         with guard.seeded(seed, ours=ours):
             made = offer.make(edge.objective.config)
         with guard.seeded(seed, ours=ours):
-            made.setup(*_shapes(host, edge), **side_inputs.of_stream(host, edge))
+            made.setup(*_shapes(host, edge), **side_inputs.of_stream(host, edge, getattr(made, "asks_labels", False)))
         return made.to(host.plan.train(edge.target).device)
     except MeshError as error:
         error.where = error.where or edge.where

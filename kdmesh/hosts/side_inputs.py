@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kdmesh.contracts.metric import own_classes
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.edges import LABELS
 from kdmesh.graph.reach import speaker
 
 if TYPE_CHECKING:
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
 
 
-def of_stream(host: HostState, edge: Edge) -> dict[str, Any]:
-    """What an objective's `setup` gets, of the whole stream."""
+def of_stream(host: HostState, edge: Edge, asks_labels: bool = False) -> dict[str, Any]:
+    """What an objective's `setup` gets, of the whole stream; ``asks_labels``: on a flow from labels, these too."""
     if not edge.needs:
-        return {}
+        return {"labels": _classes(host, edge)} if asks_labels and edge.source == LABELS else {}
     shard = host.loader.shard(edge.stream, edge.target, torch.device(host.plan.train(edge.target).device))
     known: dict[str, Any] = {"ids": shard.ids, "labels": shard.y}
     found = {name: known[name] for name in edge.needs if name in known}
@@ -30,6 +32,22 @@ def of_stream(host: HostState, edge: Edge) -> dict[str, Any]:
         found["tokens"] = host.reading.encoder(edge.target).words()
         found["source_tokens"] = host.reading.encoder(speaker(edge.source, host.plan.consensus)).words()
     return found
+
+
+def _classes(host: HostState, edge: Edge) -> Tensor | None:
+    """The classes that a flow from labels teaches, ``[n]`` int64, as its reader's columns count them.
+
+    None where labels are no classes of the data, or are not there yet.
+    """
+    plan, written = host.plan, host.plan.spec.streams.get(edge.stream)
+    if plan.task.labels != "classes" or plan.task.outputs != "labels" or (written and written.generated_by):
+        return None
+    y = host.loader.shard(edge.stream, edge.target, torch.device(plan.train(edge.target).device)).y
+    classes = plan.spec.agents[edge.target].labels
+    if y is None or classes is None:
+        return y
+    columns, known = own_classes(y, classes)
+    return columns[known]
 
 
 def of_batch(

@@ -54,8 +54,10 @@ class ObjectiveContract(Contract):
         setup = getattr(made, "setup", None)
         if callable(setup):
             words: dict[str, Any] = {}
+            if getattr(made, "asks_labels", False) and "labels" not in offer.needs:
+                words["labels"] = self.labels(offer, torch.arange(BATCH))
             if "tokens" in offer.needs:
-                words = {"tokens": _words(student[0]), "source_tokens": _words(target[0])}
+                words |= {"tokens": _words(student[0]), "source_tokens": _words(target[0])}
             setup(torch.Size(student), torch.Size(target), **self.beside(offer, torch.arange(BATCH)), **words)
         return made
 

@@ -1,14 +1,20 @@
 """Class weights: refused where they fit no class, and judged by what they ask for."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch.nn import functional as F
 
 import kdmesh
 from kdmesh.builtin.tasks.classification import Classification
 from kdmesh.builtin.tasks.token_classification import TokenClassification
 from kdmesh.cli import main
-from kdmesh.engine.check import check
+from kdmesh.engine.check import check, examine
 from kdmesh.errors import MeshError
+from kdmesh.objectives import CrossEntropy
 
 Y = (torch.arange(20) % 10 == 0).long()  # one in ten
 
@@ -89,3 +95,67 @@ def test_a_flow_by_hand_that_does_not_have_the_tasks_settings_is_named():
     assert found.startswith("note: task.classification.label_smoothing says nothing to labels -> s, ")
     assert "`objective: {ce: {label_smoothing: 0.1}}`" in found
     assert not notes({"ce": {"label_smoothing": 0.2}})
+
+
+def skewed(count: int = 240):
+    """Three classes, of which the first has most samples and the last few."""
+    y = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 2]).repeat(count // 10)
+    return kdmesh.data((torch.randn(count, 3, generator=torch.Generator().manual_seed(0)) + y[:, None], y))
+
+
+def learned(weights, folder=None, **fields):
+    """A run of one model that learns from such labels."""
+    mesh = kdmesh.Mesh(
+        data=skewed(),
+        task={"classification": {"class_weights": weights}},
+        train={"epochs": 2, "batch_size": 32},
+        agents={"s": {"model": {"mlp": {"hidden": [4]}}, **fields}},
+        connect=[],
+    )
+    return mesh, mesh.run(backend="inline", out=folder)
+
+
+@pytest.mark.parametrize(("fields", "classes"), [({}, [0, 1, 2]), ({"labels": [2, 0]}, [2, 0])])
+def test_balanced_weights_are_those_of_scikit_learn_on_what_is_learned_and_are_recorded(tmp_path, fields, classes):
+    mesh, result = learned("balanced", tmp_path, **fields)
+    found = examine(mesh.plan(), table=skewed())
+    y = found.table.y[found.streams["train"].rows].numpy()
+    assert len(y) < 240  # the rest is held out
+    y = y[[label in classes for label in y]]
+    wanted = compute_class_weight("balanced", classes=np.array(classes), y=y)
+    told = {f"class_weight_{column}": pytest.approx(float(w), rel=1e-6) for column, w in enumerate(wanted)}
+    (run,) = json.loads((result.folder / "results.json").read_text(encoding="utf-8"))["runs"]
+    assert run["agents"]["s"]["objectives"] == {"labels -> s": told}
+    numbers = list(run["agents"]["s"]["objectives"]["labels -> s"].values())
+    _, same = learned(None, **fields) if fields else learned(numbers)
+    sha = [one.summary["agents"]["s"]["weights_sha256"] for one in (result, same)]
+    assert (sha[0] == sha[1]) == (not fields)
+
+
+def test_a_class_without_a_sample_counts_nothing():
+    loss = CrossEntropy(class_weights="balanced")
+    loss.setup(torch.Size([3]), torch.Size([]), labels=torch.tensor([0, 0, 0, 2]))
+    assert loss.report() == {"class_weight_0": pytest.approx(2 / 3), "class_weight_1": 0.0, "class_weight_2": 2.0}
+    s = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    own = F.cross_entropy(s, torch.tensor([0, 2, 2, 0]), reduction="none")
+    torch.testing.assert_close(
+        loss(s, torch.tensor([0, 2, 2, 0]), form="labels"), (own @ torch.tensor([2 / 3, 2, 2, 2 / 3])) / 4
+    )
+    with pytest.raises(MeshError, match="were not counted"):
+        CrossEntropy(class_weights="balanced")(s, torch.tensor([0, 2, 2, 0]), form="labels")
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "what"),
+    [
+        ({"task": {"regression": {"class_weights": "balanced"}}}, "task.regression", "class_weights"),
+        ({"task": {"multi_label": {"class_weights": "balanced"}}}, "task.multi_label", "class_weights"),
+        ({"task": {"classification": {"class_weights": "even"}}}, "task.classification.class_weights", "even"),
+        ({"flows": [{"from": "t", "to": "s", "objective": {"ce": {"class_weights": "balanced"}}}]}, "flows.0", "none"),
+    ],
+)
+def test_balanced_weights_of_no_classes_are_refused(fields, where, what):
+    mesh = {"agents": {name: {"model": {"mlp": {"hidden": [4]}}} for name in "ts"}, **fields}
+    with pytest.raises(MeshError, match=what) as error:
+        examine(kdmesh.Mesh(data="digits", train={"epochs": 1}, **mesh).plan())
+    assert error.value.where.startswith(where) and error.value.instead

@@ -16,7 +16,7 @@ from kdmesh.builtin.objectives._base import Tempered, batchmean
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
 from kdmesh.builtin.objectives._slopes import Rows, expected, soften
-from kdmesh.builtin.objectives.offers import CrossEntropyConfig
+from kdmesh.builtin.objectives.offers import BALANCED, CrossEntropyConfig
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec.settings import checked_by
@@ -30,8 +30,10 @@ class CrossEntropy(Tempered):
     """Cross-entropy in nats, batchmean.
 
     - `labels`: ``F.cross_entropy(s, y, label_smoothing=label_smoothing)``, at T = 1 and unscaled whatever the
-      temperature. With ``class_weights`` c a sample counts as much as its class: ``sum_i c[y_i] l_i / B``. Labels lie
-      in ``[0, C)``; any other label of a sample whose weight is not 0 is an error of torch.
+      temperature. With ``class_weights`` c a sample counts as much as its class: ``sum_i c[y_i] l_i / B``; `balanced`
+      ones are ``n / (K n_c)`` of the n labels that :meth:`setup` is given, n_c of them of class c, one of K with any
+      (King and Zeng, "Logistic Regression in Rare Events Data", 2001, as scikit-learn counts them). Labels lie in ``[0,
+      C)``; any other label of a sample whose weight is not 0 is an error of torch.
     - `logits`: ``F.cross_entropy(s / T, softmax(t / T)) * T**2``; `probs`: the same with the target as given. It is the
       forward KL plus the target's entropy, so both train a student alike. Smoothing and class weights do
       not apply.
@@ -50,20 +52,32 @@ class CrossEntropy(Tempered):
         label_smoothing: float = 0.0,
         temperature: float = 1.0,
         t2_scale: bool = True,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | str | None = None,
     ) -> None:
         super().__init__(temperature, t2_scale)
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
         self._plain: CrossEntropy | None = None
         self._by_class: Tensor
+        self.asks_labels = class_weights == BALANCED
         if class_weights is not None:
             self._plain = CrossEntropy(label_smoothing)
-            self.register_buffer("_by_class", torch.tensor(class_weights), persistent=False)
+            given = class_weights if isinstance(class_weights, list) else []
+            self.register_buffer("_by_class", torch.tensor(given), persistent=False)
         self.distribution = temperature
 
-    def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
-        """There is a class weight for each column."""
-        if self.class_weights is not None and len(self.class_weights) != student[0]:
+    def setup(
+        self, student: torch.Size, target: torch.Size, labels: Tensor | None = None, **facts: Tensor | None
+    ) -> None:
+        """There is a class weight for each column; balanced ones are counted, 0 for a class without a sample."""
+        if self.asks_labels:
+            if labels is None:
+                raise MeshError(
+                    "balanced class weights are counted from the classes of a stream, and here are none to count",
+                    instead="`class_weights` with one number per class, or leave it out",
+                )
+            counts = labels.bincount(minlength=student[0]).double()
+            self._by_class = (len(labels) / (counts > 0).sum() / counts).where(counts > 0, 0).float()
+        elif self.class_weights is not None and len(self.class_weights) != student[0]:
             raise MeshError(
                 f"{len(self.class_weights)} class weights for {student[0]} classes",
                 instead="`class_weights` with one number per class, in the order that `kdmesh check` prints",
@@ -76,6 +90,8 @@ class CrossEntropy(Tempered):
         if form != "labels":
             return super().forward(student, target, form=form, weights=weights)
         if self._plain is not None and isinstance(target, Tensor):
+            if not len(self._by_class):
+                raise MeshError("balanced class weights were not counted", instead="setup(..., labels=...) beforehand")
             own = self._by_class[target]
             weights = own if weights is None else own * weights
             return self._plain.forward(student, target, form=form, weights=weights)
@@ -91,6 +107,10 @@ class CrossEntropy(Tempered):
             reduction="mean" if weights is None else "none",
         )
         return losses if weights is None else batchmean(losses, weights)
+
+    def report(self) -> dict[str, float]:
+        """The class weights that were counted, by the number of the class."""
+        return {f"class_weight_{c}": w for c, w in enumerate(self._by_class.tolist())} if self.asks_labels else {}
 
     def elements(self, log_q: Tensor, target: Tensor, form: str) -> Tensor:
         """``-p log q``."""

@@ -17,9 +17,13 @@ def _heard(weights: list[float]) -> list[float]:
     return weights
 
 
-ClassWeights = Annotated[
-    list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_heard)
-]
+BALANCED: Literal["balanced"] = "balanced"
+"""Class weights ``n / (K n_c)`` for n samples that are learned, n_c of them of class c, one of K that have samples."""
+
+ClassWeights = (
+    Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_heard)]
+    | Literal["balanced"]
+)
 
 
 class TemperedConfig(Config):
@@ -34,7 +38,9 @@ class CrossEntropyConfig(TemperedConfig):
 
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label spread evenly over all classes")
     class_weights: ClassWeights | None = Field(
-        None, description="labels: how much a sample counts, by its class, in the order that `check` prints"
+        None,
+        description="labels: how much a sample counts, by its class, in the order that `check` prints; or balanced: "
+        "the inverse of its share of what is learned",
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Classification(Task):
     """Labels ``[N]`` int64 in ``0 .. C-1``, one of C logits a class. Chance: to answer the most frequent class."""
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
+    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | str | None = None) -> None:
         """Both settings are those of the loss of labels, which has them from the mesh."""
         self.class_weights = class_weights
 

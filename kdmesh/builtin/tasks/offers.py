@@ -13,7 +13,9 @@ class ClassesConfig(Config):
 
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label spread evenly over all classes")
     class_weights: ClassWeights | None = Field(
-        None, description="how much a sample counts, by its class, in the order that `check` prints"
+        None,
+        description="how much a sample counts, by its class, in the order that `check` prints; or balanced: the "
+        "inverse of its share of what is learned",
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class TokenClassification(Task):
     """A unit is a word: labels ``[units]`` int64, one of the data set's tags, `O` (no tag) first."""
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | None = None) -> None:
+    def __init__(self, label_smoothing: float = 0.0, class_weights: list[float] | str | None = None) -> None:
         """Both settings are those of the loss of labels, which has them from the mesh."""
         self.class_weights = class_weights
 
