@@ -6,6 +6,7 @@ import platform
 import secrets
 import sys
 import time
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,21 +160,22 @@ class Folder:
         print(f"kdmesh: {said}", file=sys.stderr, flush=True)
 
 
+@cache  # to read it takes a millisecond a package, and a run of many seeds writes many manifests
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
     """Versions, seed, hashes and licences: what is needed to trust or repeat the run."""
-
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
     table = checked.table
     return {
         "seed": plan.spec.seed,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": versions,
+        "packages": {name: _version(name) for name in PACKAGES},
         "data": {
             "source": table.source,
             "licence": table.licence,
