@@ -89,11 +89,10 @@ def run(spec: MeshSpec, monkeypatch: pytest.MonkeyPatch, last: int | None = None
     return summary, calls
 
 
-BREAKS = [  # of each mesh, together and spread, the fifth of its calls at which it breaks off: in turn one of two
-    pytest.param(name, placement, fifth, marks=[pytest.mark.slow] if (number + later) % 2 else [])
+BREAKS = [  # where agents are, and the fifth of a run's calls at which it breaks off: in turn one of four a mesh
+    pytest.param(name, placement, fifth, marks=[pytest.mark.slow] if (number + turn) % (4 if number else 2) else [])
     for number, name in enumerate(("mixed", *sorted(bundled())))
-    for placement, fifths in (("together", (1, 3)), ("spread", (4, 2)))
-    for later, fifth in enumerate(fifths)
+    for turn, (placement, fifth) in enumerate((("together", 1), ("spread", 2), ("spread", 4), ("together", 3)))
 ]
 
 
