@@ -560,6 +560,12 @@ file, and `t` begins at 0 again.
 The first line that a process writes also has `schema`, the version of this page: {SCHEMA}. It rises when a kind or a
 field goes away or changes its meaning. Kinds and fields may be added without that: a reader passes over what it does
 not know.
+
+How far a run is, which the log does not have, stands in `progress.json` of the whole while it goes on: `part`, the
+latest `part_started`, or null; and `stages`, the latest `progress` of each stage that goes on. It is replaced at most
+twice a second, for at most a 200th of the run's time, and goes away with the run's process unless that is killed:
+whether a run goes on is told by the lock on its `.lock`. `kdmesh watch` shows both, `kdmesh.report.run_folder` reads a
+whole folder.
 """
 
 

@@ -33,19 +33,4 @@ def show(out: IO[str], outcome: Outcome) -> None:
     """Print the tables, and where the folder is."""
     from kdmesh.report import tables
 
-    summaries = list(outcome.summaries.values())
-    if len(summaries) > 1:
-        tables.show(out, tables.seeds_table(outcome.table["over_seeds"]))
-    else:
-        for summary in summaries:
-            parts = [tables.rounds_table(summary["rounds"])] if summary["rounds"] else []
-            tables.show(out, *parts, tables.final_table(summary))
-    verdicts = outcome.table.get("over_seeds", {}).get("verdicts")
-    if verdicts:
-        tables.show(out, tables.verdict_table(outcome.table["over_seeds"]))
-    elif len(summaries) > 1:
-        print("no verdict: --controls trains what the students are to be compared with", file=out)
-    seconds = sum(summary["wall_s"] for summary in summaries)
-    without = " without controls" if outcome.table.get("controls") else ""
-    print(f"{outcome.place}  (training and tests{without}: {seconds:.1f} s)", file=out)
-    out.flush()  # what is left, to end Ray, takes seconds
+    tables.results(out, list(outcome.summaries.values()), outcome.table, outcome.place)

@@ -17,10 +17,21 @@ MANIFEST = "manifest.json"  # what was asked: a folder without it is no run's
 GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
 LOG = "events.jsonl"
 LOCK = ".lock"  # says who is at work; what counts is that it is locked
+PROGRESS = "progress.json"  # how far it is, while it goes on
 SUMMARY = "summary.json"
 RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
 SUMS = "sums.json"
 CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders
+
+
+def seed_name(seed: int) -> str:
+    """How a seed is called where it is told of."""
+    return f"seed {seed}"
+
+
+def control_name(seed: int, student: str, which: str) -> str:
+    """How a control is called where it is told of."""
+    return f"seed {seed}, {student} {'alone' if which == 'alone' else 'by the best teacher only'}"
 
 
 def refuse_newer(manifest: Mapping[str, Any], root: Path) -> int:

@@ -12,11 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends import Session
+from kdmesh.contracts.run_files import control_name, seed_name
 from kdmesh.engine import controls, results
 from kdmesh.engine.folder import Folder
 from kdmesh.engine.launch import prepare, run_once, tell_placed, told
 from kdmesh.engine.lock import held
-from kdmesh.engine.progress import Progress, control_name, seed_name, sizes
+from kdmesh.engine.progress import Progress, sizes
 from kdmesh.engine.resume import asked, refuse_finished
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import HostLost, MeshError, RunFailed
@@ -92,7 +93,8 @@ class Experiment:
         request = self.request
         parts = sizes(start.plan, start.checked, self.seeds, request.controls)
         log = start.folder.events if start.folder is not None and len(self.seeds) > 1 else None
-        self.progress = Progress(request.listeners, parts, log)
+        root = start.folder.root if start.folder is not None else None
+        self.progress = Progress(request.listeners, parts, log, root)
         with closing(self.progress.events):
             if len(self.seeds) > 1:
                 tell_placed(start.placed, self.progress.events, start.folder)

@@ -41,6 +41,11 @@ def listener(stream: IO[str], quiet: bool = False) -> Callable[[Event], None]:
     """
     if quiet:
         return lambda event: _print(stream, say(event)) if isinstance(event, Note) else None
+    return display(stream)
+
+
+def display(stream: IO[str]) -> Display:
+    """Return a display of bars, or of lines where the stream is no terminal that can draw them."""
     console = Console(file=stream)
     return Bars(console) if stream.isatty() and console.is_interactive else Lines(stream)
 

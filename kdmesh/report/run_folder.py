@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +20,18 @@ from typing import Any
 
 from kdmesh.contracts.events import SCHEMA, Event, RunFailed, RunFinished, StageStarted
 from kdmesh.contracts.events import read as event_of
-from kdmesh.contracts.run_files import CONTROLS, LOCK, LOG, MANIFEST, RESULTS, SEEDS, SUMMARY, refuse_newer
+from kdmesh.contracts.run_files import (
+    CONTROLS,
+    LOCK,
+    LOG,
+    MANIFEST,
+    RESULTS,
+    SEEDS,
+    SUMMARY,
+    control_name,
+    refuse_newer,
+    seed_name,
+)
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at, locked, read_json
 from kdmesh.files import read as text_of
@@ -36,7 +47,8 @@ STATUSES = {
     INCOMPLETE: "it never began to train",
 }
 """What a run's ``status`` says."""
-WHICH = ("alone", "best_teacher")  # controls; their folders are called `<student>-alone`, `<student>-best-teacher`
+ALSO = {"alone": "alone", "best_teacher": "best teacher only"}
+"""Controls, and how a table calls them; their folders are called ``<student>-alone``, ``<student>-best-teacher``."""
 STAMP = "%Y%m%d-%H%M%S"  # how the name of a run's folder begins
 HOW = "a run's folder: runs/<name>/<time>"
 TAIL = 64 * 1024  # bytes at a log's end in which its last line is looked for
@@ -118,7 +130,7 @@ class RunFolder:
         summary: ``summary.json``, of one seed; None until it has been measured.
         results: ``results.json``, of the whole; None until everything was made.
         seeds: the folders of several seeds that were begun; empty for a run of one seed, which is that seed's folder.
-        controls: by student and which control (of `WHICH`), the folders of this seed's controls.
+        controls: by student and which control (of `ALSO`), the folders of this seed's controls.
     """
 
     path: Path
@@ -128,9 +140,9 @@ class RunFolder:
     format: int
     begun: float
     seed_numbers: tuple[int, ...]
-    manifest: Mapping[str, Any]
-    summary: Mapping[str, Any] | None
-    results: Mapping[str, Any] | None
+    manifest: dict[str, Any]
+    summary: dict[str, Any] | None
+    results: dict[str, Any] | None
     seeds: Mapping[int, RunFolder]
     controls: Mapping[tuple[str, str], RunFolder]
 
@@ -155,7 +167,7 @@ class RunFolder:
         return self.seeds if len(self.seed_numbers) > 1 else {self.seed_numbers[0]: self}
 
     @property
-    def summaries(self) -> list[Mapping[str, Any]]:
+    def summaries(self) -> list[dict[str, Any]]:
         """The summaries of all seeds that have one, in the order of the seeds."""
         return [one.summary for one in self.runs.values() if one.summary is not None]
 
@@ -164,11 +176,17 @@ class RunFolder:
         """Every folder with a log that was begun, with its name: the whole's own first, then seeds with controls."""
         found = [("", self)] if len(self.seed_numbers) > 1 else []
         for seed, one in self.runs.items():
-            found.append((f"seed {seed}", one))
-            for (student, which), control in one.controls.items():
-                by = "alone" if which == "alone" else "by the best teacher only"
-                found.append((f"seed {seed}, {student} {by}", control))
+            found.append((seed_name(seed), one))
+            found += [(control_name(seed, *which), control) for which, control in one.controls.items()]
         return found
+
+    @property
+    def whole(self) -> Path | None:
+        """The folder of the run that this is a part of, if it is one and that is there."""
+        how = self.manifest.get("begun")
+        within = how.get("within") if isinstance(how, dict) else None
+        whole = Path(os.path.normpath(self.path / within)) if isinstance(within, str) else None
+        return whole if whole is not None and (whole / MANIFEST).is_file() else None
 
     @property
     def remarks(self) -> list[str]:
@@ -176,12 +194,23 @@ class RunFolder:
         return list(dict.fromkeys(said for _, part in self.parts for said in part.log.remarks))
 
 
-def read(path: str | Path) -> RunFolder:
+def read(path: str | Path, held: bool | None = None) -> RunFolder:
     """Read the folder of a run, or of a seed or control.
 
-    MeshError for what is no run's folder, and for a run that a later version wrote.
+    ``held``: whether a process is at work on it, for who knows; None: its lock says so. MeshError for what is no run's
+    folder, and for a run that a later version wrote.
     """
-    return _read(Path(path), None)
+    return _read(Path(path), held)
+
+
+def part_folders(root: Path, seeds: Sequence[int]) -> dict[str, Path]:
+    """The folders of `RunFolder.parts` by name, of the run in ``root`` with these seeds; none of them is read."""
+    found = {"": root} if len(seeds) > 1 else {}
+    for seed in seeds:
+        at = root / SEEDS / str(seed) if len(seeds) > 1 else root
+        if (at / MANIFEST).is_file():
+            found |= {seed_name(seed): at, **{control_name(seed, *key): path for key, path in _controls(at)}}
+    return found
 
 
 def find(parent: str | Path) -> list[Path]:
@@ -198,8 +227,8 @@ def find(parent: str | Path) -> list[Path]:
             if (folder / MANIFEST).is_file():
                 found.append(folder)
                 continue
-            inner = (Path(entry.path) for entry in _entries(folder) if entry.is_dir())
-            deeper += [one for one in inner if not one.is_symlink() or one.resolve().is_relative_to(home)]
+            inner = (Path(entry.path) for entry in _entries(folder))  # a path that is a circle of links is no folder
+            deeper += [one for one in inner if one.is_dir() and one.resolve().is_relative_to(home)]
         levels = deeper
     return sorted(found, key=lambda one: (_begun(one), str(one)), reverse=True)
 
@@ -256,7 +285,7 @@ def _controls(root: Path) -> Iterator[tuple[tuple[str, str], Path]]:
     """The folders of a seed's controls that were begun, in the order in which they were."""
     folders = [Path(entry.path) for entry in _entries(root / CONTROLS) if (Path(entry.path) / MANIFEST).is_file()]
     for folder in sorted(folders, key=lambda one: ((one / MANIFEST).stat().st_mtime_ns, one.name)):
-        for which in WHICH:
+        for which in ALSO:
             ending = f"-{which.replace('_', '-')}"
             if folder.name.endswith(ending):
                 yield (folder.name.removesuffix(ending), which), folder
@@ -328,6 +357,15 @@ def _begun(root: Path) -> float:
     return 0.0
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; a link is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(map(_size, _entries(path)))
+    with suppress(OSError):
+        return path.lstat().st_size
+    return 0
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder has, by name; nothing where it is none, or may not be read."""
     try:
@@ -338,10 +376,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _size(entry: os.DirEntry[str]) -> int:
-    """Bytes of a file, or of all files in a folder; those of a link are its own."""
-    try:
-        if not entry.is_dir(follow_symlinks=False):
-            return entry.stat(follow_symlinks=False).st_size
-    except OSError:  # gone meanwhile
-        return 0
-    return sum(map(_size, _entries(Path(entry.path))))
+    """As `size_of`, with what the folder's listing knows."""
+    with suppress(OSError):  # gone meanwhile
+        if entry.is_dir(follow_symlinks=False):
+            return sum(map(_size, _entries(Path(entry.path))))
+        return entry.stat(follow_symlinks=False).st_size
+    return 0

@@ -2,101 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import fmean
 from typing import IO, Any
 
-from rich.cells import cell_len
-
-from kdmesh.report import layout
+from kdmesh.report.grid import KEPT, Column, Grid, show
 from kdmesh.report.paired import ACCURACY, on_test
+from kdmesh.report.run_folder import ALSO
 from kdmesh.tasks import Figure, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
-FOLDED = 16  # cells that a column of text keeps before other columns make room
-KEPT = -1  # for `spare`: names the row, in every part of its table
 AT_ONE = "Figures of probabilities (loss, ece, bits a character) are at temperature 1, of a consensus too."
 BEST = (
     "Best teacher: of the student's own teachers the best by validation, seed by seed; its control is the student "
     "taught by that one only."
 )
-ALSO = {"alone": "alone", "best_teacher": "best teacher only"}  # controls, and how a table calls them
 
 
-@dataclass(frozen=True)
-class Column:
-    """A heading, how a row's value is written, and how soon it moves below where space is short: the largest first."""
-
-    heading: str
-    key: str
-    write: Callable[[Any], str] = str
-    spare: int = 0
-
-    @property
-    def text(self) -> bool:
-        """Whether it is aligned to the left, and may fold."""
-        return self.write is str
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table without the columns that have no value; what does not fit stands below, in parts of its own."""
-
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Row]
-    caption: str = ""
-
-    def lines(self, width: int, rule: str = "─") -> list[str]:
-        """The table in lines of at most ``width`` cells; none if there are no rows."""
-        columns = [column for column in self.columns if any(row.get(column.key) is not None for row in self.rows)]
-        if not columns:
-            return []
-        parts: list[str] = []
-        while columns:
-            fit = self._fitting(columns, width)
-            parts += [*([""] if parts else []), *self._part(fit, width, rule)]
-            left = [column for column in columns if column not in fit]
-            columns = [column for column in columns if column.spare == KEPT or column in left] if left else []
-        return [*layout.wrap(self.title, width), *parts, *(layout.wrap(self.caption, width) if self.caption else [])]
-
-    def _fitting(self, columns: Sequence[Column], width: int) -> list[Column]:
-        """As many columns as fit, and at least one beside those that name the row."""
-        fit = list(columns)
-        while len(movable := [column for column in fit if column.spare != KEPT]) > 1:
-            if sum(map(self._least, fit)) + layout.GAP * (len(fit) - 1) <= width:
-                break
-            fit.remove(max(reversed(movable), key=lambda column: column.spare))
-        return fit
-
-    def _least(self, column: Column) -> int:
-        """The cells that a column needs."""
-        cells = [
-            column.heading,
-            *(column.write(row[column.key]) for row in self.rows if row.get(column.key) is not None),
-        ]
-        widest = max(cell_len(line) for cell in cells for line in cell.split("\n"))
-        return min(widest, FOLDED) if column.text else widest
-
-    def _part(self, columns: Sequence[Column], width: int, rule: str) -> list[str]:
-        """Lines of some columns; a row that has nothing in them is left out."""
-        own = [column for column in columns if column.spare != KEPT] or columns
-        rows = [[column.heading for column in columns]]
-        for row in self.rows:
-            if any(row.get(column.key) is not None for column in own):
-                values = [(column, row.get(column.key)) for column in columns]
-                rows.append(["" if value is None else column.write(value) for column, value in values])
-        right = {number for number, column in enumerate(columns) if not column.text}
-        return layout.table(rows, width, right, 1, rule)
-
-
-def show(file: IO[str], *tables: Grid, width: int | None = None) -> None:
-    """Print tables, as wide as the terminal or as is told, an empty line after each."""
-    rule = "─" if (getattr(file, "encoding", None) or "utf-8").lower().startswith("utf") else "-"
-    for table in tables:
-        lines = table.lines(width or layout.room(file), rule)
-        file.writelines(f"{line}\n" for line in [*lines, *([""] if lines and table is not tables[-1] else [])])
+def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> None:
+    """Print what a run ends with: the tables of its summaries and of its ``results.json``, and where it is."""
+    if len(summaries) > 1:
+        show(file, seeds_table(table["over_seeds"]))
+    else:
+        for summary in summaries:
+            parts = [rounds_table(summary["rounds"])] if summary["rounds"] else []
+            show(file, *parts, final_table(summary))
+    verdicts = table.get("over_seeds", {}).get("verdicts")
+    if verdicts:
+        show(file, verdict_table(table["over_seeds"]))
+    elif len(summaries) > 1:
+        print("no verdict: --controls trains what the students are to be compared with", file=file)
+    seconds = sum(summary["wall_s"] for summary in summaries)
+    without = " without controls" if table.get("controls") else ""
+    print(f"{place}  (training and tests{without}: {seconds:.1f} s)", file=file)
+    file.flush()  # what is left, to end Ray, takes seconds
 
 
 def final_table(summary: dict[str, Any]) -> Grid:

@@ -19,6 +19,7 @@ COMMANDS = {
     "check": ["check"],
     "run": ["run"],
     "resume": ["resume"],
+    "watch": ["watch"],
     "run --out": ["run", "single-teacher", "--set", "train.steps=1", "--backend", "inline", "--out"],
     "plugins --plugins-dir": ["plugins", "--plugins-dir"],
     "plan --plugins-dir": ["plan", "single-teacher", "--plugins-dir"],

@@ -14,7 +14,7 @@ from kdmesh.contracts.events import SCHEMA, Evaluated, RunFailed, RunFinished
 from kdmesh.contracts.run_files import FORMAT
 from kdmesh.errors import MeshError
 from kdmesh.files import locked
-from kdmesh.report.run_folder import Log, find, read
+from kdmesh.report.run_folder import Log, find, part_folders, read
 
 
 def change(path: Path, **fields: object) -> None:
@@ -43,6 +43,7 @@ def test_seeds_and_controls_are_folders_like_it(made):
     assert {part.status for _, part in run.parts} == {"finished"}
     assert [name for name, _ in run.parts][:3] == ["", "seed 0", "seed 0, s alone"]
     assert [name for name, _ in run.parts][-1] == "seed 1, s by the best teacher only"
+    assert part_folders(folder, (0, 1)) == {name: part.path for name, part in run.parts}
     assert read(controls["s", "alone"].path) == controls["s", "alone"]
 
 
@@ -176,6 +177,7 @@ def test_runs_are_found_below_a_folder_newest_first(runs, tmp_path):
     (tmp_path / "elsewhere" / "m" / "20200101-000000").mkdir(parents=True)
     (tmp_path / "elsewhere" / "m" / "20200101-000000" / "manifest.json").write_text("{}")
     (runs.root / "out").symlink_to(tmp_path / "elsewhere")
+    (runs.root / "circle").symlink_to("circle")
     assert find(runs.root) == [later, runs["several"]] and find(later) == [later]
     assert find(runs.root / "small") == [later] and find(tmp_path / "none") == []
 

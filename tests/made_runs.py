@@ -1,4 +1,4 @@
-"""Folders of real runs, made once; tests that change one do it in a copy."""
+"""Folders of real runs, made once, as fixtures; tests that change one do it in a copy."""
 
 from __future__ import annotations
 
