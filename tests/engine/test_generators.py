@@ -79,22 +79,28 @@ def images(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def taught(mesh: Callable[..., kdmesh.Mesh]) -> Callable[..., kdmesh.Mesh]:
     """Two teachers and a student of small images."""
 
-    def make(model: Any = None, **more: Any) -> kdmesh.Mesh:
+    def make(model: Any = None, task: str = "classification", **more: Any) -> kdmesh.Mesh:
         model = model or {"mlp": {"hidden": [4]}}
-        data = kdmesh.data(images(0), images(1), images(2), classes=3)
+        parts = [images(seed) for seed in range(3)]
+        if task == "regression":
+            parts = [(x, y[:, None].float()) for x, y in parts]
+        data = kdmesh.data(*parts, classes=3 if task == "classification" else None)
         data.columns["kind"] = ["x", "y"] * 60
-        return mesh({name: {"model": model, **more} for name in ("t1", "t2", "s")}, data=data, train={"batch_size": 8})
+        agents = {name: {"model": model, **more} for name in ("t1", "t2", "s")}
+        return mesh(agents, data=data, task=task, train={"batch_size": 8})
 
     return make
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rules(opened: Any, taught: Any, rule: str) -> None:
-    made = taught()
+    offer = registry().find("consensus", rule)
+    classes = "classes" in offer.answers
+    made = taught(task="classification" if classes else "regression")
     made.consensus("c", ref(rule))
     made.flow(["t1", "t2"], "c")
-    made.flow("labels", ["t1", "t2", "s"], objective="ce")
-    made.flow("c", "s", objective="mse" if "logits" in registry().find("consensus", rule).spaces else "kl")
+    made.flow("labels", ["t1", "t2", "s"], objective="ce" if classes else "mse")
+    made.flow("c", "s", objective="mse" if "logits" in offer.spaces else "kl")
     look(opened, made)
 
 
