@@ -54,7 +54,8 @@ def check(plan: Plan) -> list[str]:
     kind = "texts" if found.reading.texts else f"samples of shape {tuple(table.shape)}"
     classes = f", {table.classes} classes" if table.classes else ""
     if table.y is not None and table.y.dim() == 2:
-        classes = f", {table.y.shape[1]} {table.kind}"
+        count = table.y.shape[1]
+        classes = f", lists of up to {count} candidates" if table.lists else f", {count} {table.kind}"
     lines = [f"data: {len(table)} {kind}{classes}; licence: {table.licence}"]
     if table.labels:
         more = ", ..." if len(table.labels) > SHOWN else ""

@@ -15,7 +15,7 @@ from text_meshes import FILL, WORDS, bert, gpt
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import kdmesh
-from kdmesh.engine.check import examine
+from kdmesh.engine.check import check, examine
 from kdmesh.hosts.modules import build
 from kdmesh.plugins import registry
 from kdmesh.streams.order import epoch_order
@@ -318,6 +318,14 @@ def test_scores_depend_on_no_other_list(lists):
                     assert torch.equal(model(tokens)[: len(at)], whole[torch.tensor(rows_)[at]])
             plain = model(every.batch(torch.arange(20)))
         torch.testing.assert_close(plain, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_check_says_how_long_lists_are(lists):
+    mesh = mesh_of(lists)
+    mesh.agent("s", BI)
+    lines = check(mesh.plan())
+    assert lines[0].startswith("data: 44 texts, lists of up to 4 candidates; licence")
+    assert any(line.startswith("agent s reads 44 texts") for line in lines)
 
 
 def test_texts_of_a_list_stand_one_after_the_other():
