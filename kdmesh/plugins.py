@@ -304,7 +304,7 @@ class Registry:
                 return answer
         return None
 
-    def blame(self, kind: str, name: str, error: Exception, doing: str, where: str) -> NoReturn:
+    def attribute_error(self, kind: str, name: str, error: Exception, doing: str, where: str) -> NoReturn:
         """Raise RunFailed, which says whose code raised ``error`` and what it was ``doing``; MeshError as it is."""
         if isinstance(error, MeshError):
             raise error

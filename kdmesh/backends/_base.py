@@ -24,7 +24,7 @@ class Backend(ABC):
 
     name: str
 
-    def room(self) -> Resources | None:
+    def resources(self) -> Resources | None:
         """What hosts may take of a cluster; None: what this machine has."""
         return None
 

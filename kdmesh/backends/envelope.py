@@ -1,7 +1,7 @@
 """Calls and results as bytes: one small pickle each, in place of several objects that Ray serialises one by one.
 
 Ray takes bytes as they are. Anything else goes through its Python serialiser, argument by argument, which takes longer
-than the call itself: a call with its ticket, method and fragment was measured to take the driver 250 µs of CPU time so
+than the call itself: a call with its number, method and fragment was measured to take the driver 250 µs of CPU time so
 and 140 µs as bytes, and its host 520 and 360. Large arrays stay objects: Ray shares these between processes without a
 copy.
 """
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 SMALL = 64 * 1024  # bytes
 
 
-def call(ticket: Any, method: str, args: Sequence[Any], results: int, handle: type) -> tuple[bytes, list[Any]]:
-    """A call as a parcel, and what travels beside it: handles among its arguments, of type ``handle``, and files."""
+def call(number: Any, method: str, args: Sequence[Any], results: int, handle: type) -> tuple[bytes, list[Any]]:
+    """A call as bytes, and what travels beside it: arguments that are files or handles (of type ``handle``)."""
     places = [place for place, arg in enumerate(args) if isinstance(arg, handle) or _files(arg)]
     plain, beside = list(args), [args[place] for place in places]
     for place in places:
         plain[place] = None
-    return pickle.dumps((ticket, method, plain, places, results), protocol=5), beside
+    return pickle.dumps((number, method, plain, places, results), protocol=5), beside
 
 
-def opened(parcel: bytes, arrived: Sequence[Any]) -> tuple[Any, str, list[Any], int]:
-    """The ticket, method, arguments and number of results of a call; ``arrived``: what came beside it."""
-    ticket, method, args, places, results = pickle.loads(parcel)
+def opened(packed: bytes, arrived: Sequence[Any]) -> tuple[Any, str, list[Any], int]:
+    """The sequence number, method, arguments and number of results of a call; ``arrived``: what came beside it."""
+    number, method, args, places, results = pickle.loads(packed)
     for place, one in zip(places, arrived, strict=True):
         args[place] = value(one)
-    return ticket, method, args, results
+    return number, method, args, results
 
 
 def result(value: Any) -> Any:

@@ -17,11 +17,11 @@ NEEDED = 64 * 2**20  # free bytes: the logs of a long run. Objects are in shared
 USUAL = ("/tmp", "/var/tmp", "/dev/shm")  # where the folders that the environment names are not fit
 
 
-def new_room() -> str:
+def new_folder_for_ray() -> str:
     """Make a folder that only this user can enter. Ray's own is to be its `r`: Ray opens that one to everybody.
 
     It is made where RAY_TMPDIR or TMPDIR says, or in a usual place where their paths are too long for sockets, or where
-    there is no room. Raises RunFailed, with what is wrong with each place and what to set, where none is fit.
+    the disk is full. Raises RunFailed, with what is wrong with each place and what to set, where none is fit.
     """
     refused: dict[str, str] = {}
     for parent in dict.fromkeys(os.path.abspath(one) for one in (*_named(), *USUAL)):
@@ -41,13 +41,13 @@ def new_room() -> str:
     )
 
 
-def inner(room: str) -> str:
-    """The folder in a room that Ray is given."""
-    return os.path.join(room, "r")
+def inner(outer: str) -> str:
+    """The folder inside it that Ray is given."""
+    return os.path.join(outer, "r")
 
 
 def longest() -> int:
-    """How many bytes the path of the folder may have that a room is made in."""
+    """The most bytes that the path of the parent folder may have."""
     return SOCKET - len(INSIDE.format(pid=os.getpid()))
 
 
@@ -60,7 +60,7 @@ def _named() -> list[str]:
 
 
 def _unfit(parent: str) -> str:
-    """Why a folder cannot hold a room; nothing if it can, as far as can be told without making one."""
+    """Why a folder cannot be the parent; empty if it can, as far as this is known without trying."""
     if (size := len(os.fsencode(parent))) > longest():
         return f"its path has {size} characters, and sockets in it leave room for {longest()}"
     free = shutil.disk_usage(parent).free

@@ -26,10 +26,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from kdmesh.backends import envelope, worker
 from kdmesh.backends._base import Backend
 from kdmesh.backends.code import own_code
-from kdmesh.backends.folders import inner, new_room
+from kdmesh.backends.folders import inner, new_folder_for_ray
 from kdmesh.backends.needs import Need, listed, needs_of
 from kdmesh.backends.processes import guard, marked, new_mark, sweep
-from kdmesh.backends.sequence import Missing, Tickets
+from kdmesh.backends.sequence import Missing, Sequencer
 from kdmesh.backends.starting import SETTINGS, undisturbed
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.resources import Resources
@@ -65,7 +65,7 @@ class RayBackend(Backend):
         """``progress_timeout``: seconds without any awaited result after which hosts count as lost; 0: never."""
         self.address, self.patience = address, progress_timeout or None
         self._last: dict[str, Any] = {}  # host -> the handle of its newest call
-        self._tickets = Tickets()
+        self._sequencer = Sequencer()
         self._opened: tuple[HostConfig, Source] | None = None
         self._hosts: dict[str, Any] = {}
         self._names: dict[str, str] = {}  # actor id -> host
@@ -89,8 +89,8 @@ class RayBackend(Backend):
             self.close()  # without a raylet Ray ends this process at its next call; or it was started for a smaller run
         self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
         if self._owned and self._guard is None and self.address is None:  # to join a cluster starts nothing
-            room = new_room()
-            self._guard, self._folder = guard(self._mark, room), inner(room)
+            folder = new_folder_for_ray()
+            self._guard, self._folder = guard(self._mark, folder), inner(folder)
         with marked(self._mark):
             start_ray(self.address, cpus=cpus, folder=self._folder)
         self.lost()  # an actor may have died since the run before
@@ -104,7 +104,7 @@ class RayBackend(Backend):
         self._hosts = {name: idle[need].pop() if idle.get(need) else self._start(*need) for name, need in needs.items()}
         self._names = {actor._actor_id.hex(): name for name, actor in self._hosts.items()}
         shared, data = ray.put(config), ray.put(source) if source.streams is None else None
-        met, number = self._meet(), self._tickets.renew()
+        met, number = self._meet(), self._sequencer.renew()
         opened = [
             actor.open.remote(name, number, shared, data or ray.put(source.of(name, config.plan)))
             for name, actor in self._hosts.items()
@@ -124,7 +124,7 @@ class RayBackend(Backend):
         versions = {name: found for name in ("kdmesh", "torch") if (found := worker.installed(name))}
         return [actor.meet.remote(os.getcwd(), code, versions) for actor in self._hosts.values()]
 
-    def room(self) -> Resources | None:
+    def resources(self) -> Resources | None:
         """What the cluster that is joined has, and its largest node; None on the embedded Ray."""
         if self.address is None:
             return None
@@ -181,7 +181,7 @@ class RayBackend(Backend):
 
     def call(self, host: str, method: Method, *args: Any, results: int = 1) -> Any:
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
-        sent, handles = envelope.call(self._tickets.take(host), method, args, results, ray.ObjectRef)
+        sent, handles = envelope.call(self._sequencer.take(host), method, args, results, ray.ObjectRef)
         take = self._hosts[host].take
         made = (take if results == 1 else take.options(num_returns=results)).remote(sent, *handles)
         self._last[host] = made if results == 1 else made[-1]

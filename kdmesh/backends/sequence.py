@@ -1,7 +1,7 @@
-"""Tickets: every queued call says of which incarnation of its host it is, and which number it has there.
+"""Sequence numbers: every queued call carries the incarnation of its host and its own number there.
 
 A host takes only its next call. So an update is never applied behind one that is missing: a call whose input failed is
-not made, its number stays the next, and all that were queued behind it are refused. A call that raised closes the gate
+not made, its number stays the next, and all that were queued behind it are refused. A call that raised closes the fence
 as well. A host that is opened anew has another incarnation, and refuses what was queued for the one before.
 """
 
@@ -16,7 +16,7 @@ from kdmesh.errors import RunFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Ticket = tuple[int, int]  # incarnation, number of the call on its host: from 1
+SequenceNumber = tuple[int, int]  # incarnation, number of the call on its host: from 1
 
 
 class Refused(RunFailed):
@@ -27,8 +27,8 @@ class Missing(Refused):
     """A call came and the one before it did not, or had no input. Why, the host does not know."""
 
 
-class Tickets:
-    """What the driver numbers calls by."""
+class Sequencer:
+    """Numbers the calls of the driver."""
 
     def __init__(self) -> None:
         self.incarnation = 0
@@ -40,14 +40,14 @@ class Tickets:
         self._taken.clear()
         return self.incarnation
 
-    def take(self, host: str) -> Ticket:
-        """The ticket of the next call of a host."""
+    def take(self, host: str) -> SequenceNumber:
+        """The sequence number of the next call of a host."""
         self._taken[host] += 1
         return self.incarnation, self._taken[host]
 
 
-class Gate:
-    """What a host lets calls in by, for one incarnation of it."""
+class Fence:
+    """Admits the calls of one incarnation of a host in their order, and refuses any other."""
 
     def __init__(self, host: str, incarnation: int) -> None:
         self.host, self.incarnation = host, incarnation
@@ -55,9 +55,9 @@ class Gate:
         self.cause: BaseException | None = None
 
     @contextmanager
-    def admit(self, ticket: Ticket) -> Iterator[None]:
+    def admit(self, sequence_number: SequenceNumber) -> Iterator[None]:
         """Make a call inside. Raises the first cause where a call failed before, Refused where another one is next."""
-        incarnation, number = ticket
+        incarnation, number = sequence_number
         if incarnation != self.incarnation:
             what = f"a call of incarnation {incarnation}: this is incarnation {self.incarnation}"
             raise Refused(f"{self.host} refuses {what}", where=f"placement.{self.host}")

@@ -31,7 +31,7 @@ class Worker:
         sys.path[:] = dict.fromkeys([*paths, *sys.path])
         self._plugins: dict[str, Any] | None = plugins
         self.host: Any = None
-        self.gate: Any = None
+        self.fence: Any = None
 
     def meet(self, folder: str, code: dict[str, tuple[str, str, bool]], versions: dict[str, str]) -> str:
         """Stand where the driver stands, and have its code and plugins; returns why this node cannot take part."""
@@ -53,13 +53,13 @@ class Worker:
 
     def open(self, name: str, incarnation: int, config: HostConfig, source: Source) -> None:
         """Build the host; the one before is given up first. An error a user can mend says on which node it is."""
-        from kdmesh.backends.sequence import Gate
+        from kdmesh.backends.sequence import Fence
         from kdmesh.errors import MeshError
         from kdmesh.hosts.host import Host
         from kdmesh.hosts.memory import keep_memory
         from kdmesh.plugins import registry
 
-        self.host, self.gate = None, Gate(name, incarnation)
+        self.host, self.fence = None, Fence(name, incarnation)
         keep_memory()
         try:
             table, streams = source.load(config.plan)
@@ -72,22 +72,22 @@ class Worker:
         """Answer, after all calls that came before."""
 
     def take(self, sent: bytes, *arrived: Any) -> Any:
-        """Make the call that a parcel holds; results are parcels, too: see `envelope.py`."""
+        """Make the call that an envelope holds; returns results as envelopes: see `envelope.py`."""
         from kdmesh.backends import envelope
 
-        ticket, method, args, results = envelope.opened(sent, arrived)
-        made = self.call(ticket, method, *args)
+        number, method, args, results = envelope.opened(sent, arrived)
+        made = self.call(number, method, *args)
         return envelope.result(made) if results == 1 else tuple(map(envelope.result, made))
 
-    def call(self, ticket: tuple[int, int], method: str, *args: Any) -> Any:
+    def call(self, number: tuple[int, int], method: str, *args: Any) -> Any:
         """Call a method of the host, if this is its next call: see `sequence.py`."""
-        with self.gate.admit(ticket):
+        with self.fence.admit(number):
             return getattr(self.host, method)(*args)
 
     def cause(self) -> None:
-        """Raise what closed the gate, if a call of this host did."""
-        if self.gate.cause is not None:
-            raise self.gate.cause
+        """Raise what closed the fence, if a call of this host did."""
+        if self.fence.cause is not None:
+            raise self.fence.cause
 
 
 class Sent(MetaPathFinder, InspectLoader):

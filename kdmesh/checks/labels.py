@@ -96,4 +96,4 @@ def refuse(plan: Plan, table: Table) -> None:
     try:
         plan.answers.refuse(table)
     except Exception as error:
-        registry().blame("tasks", task.name, error, "as it looked at the labels", "task")
+        registry().attribute_error("tasks", task.name, error, "as it looked at the labels", "task")

@@ -58,7 +58,7 @@ def _say(text: str) -> None:
     if sys.stderr.isatty():
         from kdmesh.report import layout
 
-        text = "\n".join(layout.wrap(text, layout.room(sys.stderr), "    "))
+        text = "\n".join(layout.wrap(text, layout.terminal_width(sys.stderr), "    "))
     print(text, file=sys.stderr)
 
 

@@ -26,6 +26,6 @@ def execute(args: argparse.Namespace) -> int:
     allow_code(plan.spec, args)
     from kdmesh.engine.check import check  # imports torch: only for a mesh that can be planned
 
-    width = layout.room()
+    width = layout.terminal_width()
     print("\n".join(part for line in check(plan) for part in layout.wrap(line, width, "  ")))
     return 0

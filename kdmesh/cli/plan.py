@@ -34,5 +34,5 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.report import layout
     from kdmesh.report.plan_text import plan_json, plan_text
 
-    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan, width=layout.room()))
+    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan, width=layout.terminal_width()))
     return 0

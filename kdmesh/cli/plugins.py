@@ -55,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     else:
         told = [[row["kind"], row["name"], row["dist"], f"{row['summary']}\n{row['paper']}".strip()] for row in rows]
         faults = [f"{one.status}: {one.name} of {one}{f' ({one.error})' if one.error else ''}" for one in records]
-        lines = [part for fault in faults for part in layout.wrap(fault, layout.room(), "  ")]
+        lines = [part for fault in faults for part in layout.wrap(fault, layout.terminal_width(), "  ")]
         print("\n\n".join(filter(None, (_table(told), "\n".join(lines)))))
     return int(args.strict and any(record.error for record in found.records))
 
@@ -88,7 +88,7 @@ def execute_show(args: argparse.Namespace) -> int:
     traits = {trait.name: getattr(offer, trait.name) for trait in fields(offer)[len(fields(Offer)) :]}
     facts = {"from": f"{row['dist']} {row['version']}".strip(), "code": offer.factory, "paper": offer.paper}
     facts |= {name.replace("_", " "): _plain(value) for name, value in traits.items()}
-    print("\n".join(layout.wrap(f"{offer.name} ({having[0]}): {offer.summary}", layout.room())) + "\n")
+    print("\n".join(layout.wrap(f"{offer.name} ({having[0]}): {offer.summary}", layout.terminal_width())) + "\n")
     print(_table([(name, fact) for name, fact in facts.items() if fact]))
     settings = [
         (name, _type(about), _default(name, about, schema), about.get("description", ""))
@@ -99,7 +99,7 @@ def execute_show(args: argparse.Namespace) -> int:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(layout.table(rows, layout.room()))
+    return "\n".join(layout.table(rows, layout.terminal_width()))
 
 
 def _kinds(args: argparse.Namespace) -> tuple[str, ...]:

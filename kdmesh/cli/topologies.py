@@ -28,5 +28,5 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([{"name": name, "description": text} for name, text in about.items()], indent=2))
     else:
-        print("\n".join(layout.table(list(about.items()), layout.room())))
+        print("\n".join(layout.table(list(about.items()), layout.terminal_width())))
     return 0

@@ -53,7 +53,7 @@ class Objective(nn.Module):
         """Figures about what was compared so far, by name (a coverage, say); what they count lives in buffers."""
         return {}
 
-    def descend(
+    def loss_and_gradient(
         self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
     ) -> Tensor:
         """Return ``sum_i factors_i l_i`` of a few rows and leave its gradient in ``logits [r, V]``, by autograd.

@@ -259,7 +259,7 @@ def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch
                 error.where = error.where or f"{edge.where}.signal"
                 raise
             except Exception as error:
-                registry().blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
+                registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
 
 
 def _numbers(value: torch.Tensor) -> torch.Tensor:

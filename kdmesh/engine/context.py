@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.contracts.events import Evaluated, Note
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.publisher import Publisher, sources
-from kdmesh.graph.fragments import homes
+from kdmesh.graph.fragments import hosts_of_ops
 from kdmesh.graph.roles import roles
 from kdmesh.hosts.guard import SOFTENED
 from kdmesh.hosts.metrics import scalars
@@ -76,7 +76,7 @@ class RunContext:
     def hosts(self, stage: Stage) -> list[str]:
         """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
         own = [self.host_of[agent] for agent in stage.agents if agent in self.host_of]
-        working = [homes(self.plan, phase).values() for phase in stage.phases.values()]
+        working = [hosts_of_ops(self.plan, phase).values() for phase in stage.phases.values()]
         return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
 
     def saved(self, agent: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.contracts.events import Note, Progress
-from kdmesh.graph.fragments import cut, homes, whole
+from kdmesh.graph.fragments import cut, hosts_of_ops, whole
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Teaching:
         return frozenset(own | follow | {name for name in self.stage.weights if name in self.plan.consensus})
 
     def _begin(self, phase: Phase, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> list[Any]:
-        hosts = {host for names in homes(self.plan, phase).values() for host in names}
+        hosts = {host for names in hosts_of_ops(self.plan, phase).values() for host in names}
         return [self.backend.call(host, "begin", self.stage.name, key, ends, first, shifts) for host in sorted(hosts)]
 
     def _periods(self, epoch: int) -> list[int]:
@@ -125,7 +125,7 @@ class Teaching:
 
         ``zero``: the phase's first step, from which its position counts.
         """
-        hosts = list(dict.fromkeys(host for names in homes(self.plan, phase).values() for host in names))
+        hosts = list(dict.fromkeys(host for names in hosts_of_ops(self.plan, phase).values() for host in names))
         if len(hosts) == 1:
             yield from self._alone(phase, hosts[0], zero, first, last)
         else:

@@ -227,7 +227,7 @@ def _phase(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, pu
     host.begin(stage.name, line.key, dict.fromkeys([*phase_steps(plan, found, stage, line), *moved], STEPS), 0, {})
     for step in range(STEPS):
         for node in host.consensus.values():
-            node.sound = False  # what it gives is looked at every time, so that no objective is blamed for it
+            node.sound = False  # what it gives is looked at every time, so that no objective is named as the cause
         try:
             host.run(whole(HOST, stage.name, step, step + 1)[0])
         except BrokenLoss as error:

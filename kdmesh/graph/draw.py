@@ -37,7 +37,7 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
         try:
             offer.make(ref.config).draw(canvas)
         except Exception as error:
-            registry.blame("strategies", ref.name, error, "as it drew", canvas.where)
+            registry.attribute_error("strategies", ref.name, error, "as it drew", canvas.where)
         refuse([*canvas.agents, *canvas.consensuses], canvas.where)
         refuse(canvas.streams, canvas.where)
         _check_drawn(canvas, registry, nodes, flows)

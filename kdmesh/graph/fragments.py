@@ -22,7 +22,7 @@ def whole(host: str, stage: str, first: int, last: int) -> list[Fragment]:
     return [Fragment(host, stage, 0, [(step, None) for step in range(first, last)], complete=range(first, last))]
 
 
-def homes(plan: Plan, phase: Phase) -> dict[Op, list[str]]:
+def hosts_of_ops(plan: Plan, phase: Phase) -> dict[Op, list[str]]:
     """The hosts that run each op: an agent's or weights' own; a consensus runs beside each who reads it, also through
     another consensus; a dropped agent's ops run nowhere.
     """
@@ -43,7 +43,7 @@ def homes(plan: Plan, phase: Phase) -> dict[Op, list[str]]:
 
 def cut(plan: Plan, stage: str, phase: Phase, first: int, last: int) -> list[Fragment]:
     """Unroll steps ``first .. last - 1`` and cut them into fragments, in an order in which they may be submitted."""
-    home = homes(plan, phase)
+    home = hosts_of_ops(plan, phase)
     lost = {op for op, names in home.items() if not names}
     hosts = list(dict.fromkeys(host for names in home.values() for host in names))
     if len(hosts) == 1:

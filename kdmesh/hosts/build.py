@@ -97,7 +97,7 @@ def objective(host: HostState, edge: Edge) -> Any:
     except Exception as error:
         if isinstance(error, ValueError) and edge.reads == "hidden" and edge.tap is not None:
             raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
-        host.registry.blame("objectives", offer.name, error, f"to be set up on the flow {edge}", edge.where)
+        host.registry.attribute_error("objectives", offer.name, error, f"to be set up on the flow {edge}", edge.where)
 
 
 def view(host: HostState, agent: str, number: int) -> Any:
@@ -107,7 +107,7 @@ def view(host: HostState, agent: str, number: int) -> Any:
     try:
         call, strict = offer.make(ref.config, seed), host.config.strict
     except Exception as error:
-        host.registry.blame("views", ref.name, error, f"to be made for {agent}", where)
+        host.registry.attribute_error("views", ref.name, error, f"to be made for {agent}", where)
     if offer.factory.startswith(guard.OURS):
         return call
 
@@ -119,7 +119,7 @@ def view(host: HostState, agent: str, number: int) -> Any:
             guard.refuse_view(value, x)
             guard.refuse_changed(given, x, strict)
         except Exception as error:
-            host.registry.blame("views", ref.name, error, f"to augment samples of {agent}", where)
+            host.registry.attribute_error("views", ref.name, error, f"to augment samples of {agent}", where)
         return value
 
     return guarded
@@ -134,7 +134,7 @@ def codecs_of(plan: Plan, registry: Registry) -> None:
             except MeshError:
                 raise
             except Exception as error:
-                registry.blame(
+                registry.attribute_error(
                     "signals", offer.name, error, f"to import its codec {offer.codec}", f"{edge.where}.signal"
                 )
 
@@ -166,7 +166,7 @@ def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
                 guard.refuse_codec(result)
                 seen = True
         except Exception as error:
-            host.registry.blame("signals", offer.name, error, f"on the flow {edge}", edge.where)
+            host.registry.attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
         return result
 
     return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
@@ -247,7 +247,7 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
         try:
             made = Consensus(node, config.model_dump(), host.config.strict)
         except Exception as error:
-            host.registry.blame("consensus", node.rule.name, error, "to be made", where)
+            host.registry.attribute_error("consensus", node.rule.name, error, "to be made", where)
         return _set_up(host, node, made)
 
 
@@ -266,7 +266,7 @@ def _set_up(host: HostState, node: ConsensusNode, made: Consensus) -> Consensus:
         error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
         raise
     except Exception as error:
-        host.registry.blame("consensus", node.rule.name, error, "to be set up", where)
+        host.registry.attribute_error("consensus", node.rule.name, error, "to be set up", where)
     return made
 
 

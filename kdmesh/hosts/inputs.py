@@ -11,7 +11,7 @@ from kdmesh.hosts import build, rules, side_inputs
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.classes import labels as known_labels
 from kdmesh.hosts.loader import ShardView
-from kdmesh.hosts.step import settled
+from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.written import Written
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import taken
@@ -62,14 +62,14 @@ class Inputs:
             self._written[key] = Written(self.host.store, self.host.streams[stream], spec.generated_by, device)
         return self._written[key]
 
-    def batch(self, frame: StepContext, shard: BatchSource) -> Batch | None:
+    def batch(self, context: StepContext, shard: BatchSource) -> Batch | None:
         """The batch of this step, cut once for all agents that share the lane."""
         key = id(shard)
-        if key not in frame.batches:
-            frame.batches[key] = shard.batch(
-                self.position(frame.step, shard), self.settings.batch_size, self.settings.drop_last
+        if key not in context.batches:
+            context.batches[key] = shard.batch(
+                self.position(context.step, shard), self.settings.batch_size, self.settings.drop_last
             )
-        return frame.batches[key]
+        return context.batches[key]
 
     def spoken(self, node: ConsensusNode, reader: str) -> BatchSource:
         """The lane whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
@@ -78,27 +78,27 @@ class Inputs:
             return shard
         return self.host.loader.shard(node.stream, who, shard.device)
 
-    def labels(self, frame: StepContext, node: ConsensusNode, reader: str) -> Tensor | None:
+    def labels(self, context: StepContext, node: ConsensusNode, reader: str) -> Tensor | None:
         """The labels of what a consensus says of a reader's batch."""
-        batch = self.batch(frame, self.spoken(node, reader))
+        batch = self.batch(context, self.spoken(node, reader))
         return None if batch is None else batch.y
 
     def facts(
-        self, frame: StepContext, agent: str, stream: str, needs: tuple[str, ...], source: str
+        self, context: StepContext, agent: str, stream: str, needs: tuple[str, ...], source: str
     ) -> dict[str, Tensor | None]:
         """What an objective needs beside the signals; see side_inputs.py."""
         shard = self.shard(agent, stream)
-        batch, theirs = self.batch(frame, shard), None
+        batch, theirs = self.batch(context, shard), None
         assert batch is not None
         if "spans" in needs:
             who = speaker(source, self.host.plan.consensus)
-            theirs = self.batch(frame, self.host.loader.shard(stream, who, shard.device))
+            theirs = self.batch(context, self.host.loader.shard(stream, who, shard.device))
         return side_inputs.of_batch(needs, shard, batch, theirs)
 
-    def column(self, frame: StepContext, agent: str, node: ConsensusNode) -> Tensor:
+    def column(self, context: StepContext, agent: str, node: ConsensusNode) -> Tensor:
         """The numbers of the values that a rule reads, for an agent's batch."""
         shard = self.spoken(node, agent)
-        batch = self.batch(frame, shard)
+        batch = self.batch(context, shard)
         assert batch is not None and isinstance(shard, ShardView)  # what is written has no columns
         return rules.numbers(self.host, node, shard)[shard.rows(batch.at)]
 
@@ -106,10 +106,10 @@ class Inputs:
         """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
         return step + self.shifts.get(shard.owner, 0)
 
-    def epoch(self, frame: StepContext, agent: str) -> int:
+    def epoch(self, context: StepContext, agent: str) -> int:
         """The epoch of the phase's first stream for an agent: of its own shard, if it has one."""
         stream = self.host.streams[self.plan.streams[0]]
-        step, member = frame.step, agent
+        step, member = context.step, agent
         if stream.shards is not None:
             member = agent if agent in stream.shards else next(iter(stream.shards))
             step += self.shifts.get(member, 0)
@@ -121,20 +121,20 @@ class Inputs:
     def fetcher(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
         """How the reader gets this edge's signal for its batch; nothing comes of a source that was dropped."""
         if edge.source in self.host.dropped:
-            return lambda frame: None
+            return lambda context: None
         if edge.source == LABELS:
             shard, classes = self.shard(reader, edge.stream), self.host.plan.spec.agents[reader].labels
 
-            def labels(frame: StepContext) -> Signal | None:
-                batch = self.batch(frame, shard)
+            def labels(context: StepContext) -> Signal | None:
+                batch = self.batch(context, shard)
                 return None if batch is None or batch.y is None else known_labels(batch.y, classes)
 
             return labels
         if edge.source in self.host.plan.consensus:
             name = edge.source
             if not edge.detach:
-                return lambda frame: self.consensus(frame, name, reader)
-            return lambda frame: _detached(self.consensus(frame, name, reader))
+                return lambda context: self.consensus(context, name, reader)
+            return lambda context: _detached(self.consensus(context, name, reader))
         if edge.live:
             return self._live(edge, reader)
         if edge.stale == "snapshot":
@@ -151,16 +151,16 @@ class Inputs:
         source = self.host.agents.get(edge.source)
         moves = source is None or source.device != device
 
-        def live(frame: StepContext) -> Signal | None:
-            signal = frame.signals.get(key)  # made once for all readers
+        def live(context: StepContext) -> Signal | None:
+            signal = context.signals.get(key)  # made once for all readers
             if signal is None:
-                value = frame.values.get(op)
+                value = context.values.get(op)
                 if value is None:
                     return None
-                tensor: Any = value[1][output] if output else (settled(value)[0] if detach else value[0])
+                tensor: Any = value[1][output] if output else (frozen_copy(value)[0] if detach else value[0])
                 if detach:
                     tensor = tensor.detach()
-                signal = frame.signals[key] = Signal(tensor.to(device) if moves else tensor, form)
+                signal = context.signals[key] = Signal(tensor.to(device) if moves else tensor, form)
             return signal
 
         return live
@@ -173,15 +173,15 @@ class Inputs:
                 edge.stream, edge.source, device
             )  # the same samples in the source's own tokens
 
-        def snapshot(frame: StepContext) -> Signal | None:
-            old, batch = self.host.snapshots.get(edge.source), self.batch(frame, shard)
+        def snapshot(context: StepContext) -> Signal | None:
+            old, batch = self.host.snapshots.get(edge.source), self.batch(context, shard)
             if old is None or batch is None:
                 return None
             key = (edge.source, edge.stream)
-            if key not in frame.kept:
+            if key not in context.kept:
                 x = old.see(batch.x, shard.samples(batch.at), batch.epoch)
-                frame.kept[key] = old.inference(x.to(old.device), self.host.fixed, names)
-            logits, taps = frame.kept[key]
+                context.kept[key] = old.inference(x.to(old.device), self.host.fixed, names)
+            logits, taps = context.kept[key]
             return Signal((taps[output] if output else logits).to(device), edge.form)
 
         return snapshot
@@ -192,8 +192,8 @@ class Inputs:
         key = Key(edge.source, base(shard), output, kind)
         form, device = edge.form, self.host.agents[reader].device
 
-        def stored(frame: StepContext) -> Signal | None:
-            publication, batch = store.get(key), self.batch(frame, shard)
+        def stored(context: StepContext) -> Signal | None:
+            publication, batch = store.get(key), self.batch(context, shard)
             if publication is None or batch is None:
                 return None
             values, present = publication.at(batch.at, device)
@@ -203,26 +203,26 @@ class Inputs:
 
         return stored
 
-    def consensus(self, frame: StepContext, name: str, reader: str) -> Signal | None:
+    def consensus(self, context: StepContext, name: str, reader: str) -> Signal | None:
         """A consensus for a reader's batch: combined live, or read from the table where all its inputs are stored."""
         consensus = self.host.consensus[name]
         key = (name, consensus.variant(reader))
-        if key in frame.combined:
-            return frame.combined[key]
+        if key in context.combined:
+            return context.combined[key]
         shard = self.spoken(consensus.node, reader)
-        batch = self.batch(frame, shard)
+        batch = self.batch(context, shard)
         signal: Signal | None = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
             try:
-                column = self.column(frame, reader, consensus.node) if consensus.node.column else None
+                column = self.column(context, reader, consensus.node) if consensus.node.column else None
                 if consensus.nested and consensus.draws:  # these draw first, wherever they are asked for
-                    consensus.gather(reader, lambda edge: self._member(edge, reader)(frame))
-                seed = self.draw(frame, consensus, reader)
+                    consensus.gather(reader, lambda edge: self._member(edge, reader)(context))
+                seed = self.draw(context, consensus, reader)
                 signal = consensus.combine(
-                    reader, lambda edge: self._member(edge, reader)(frame), batch.y, column, seed
+                    reader, lambda edge: self._member(edge, reader)(context), batch.y, column, seed
                 )
             except Exception as error:
-                rules.blame(self.host, name, error, f"at step {frame.step}")
+                rules.attribute_error(self.host, name, error, f"at step {context.step}")
         elif batch is not None and isinstance(shard, ShardView):
             whole = rules.stored(self.host, name, reader, shard)
             if whole is not None:
@@ -230,10 +230,10 @@ class Inputs:
                 weights = None if whole.weights is None else whole.weights[rows]
                 value = taken(whole.value, rows)
                 signal = Signal(value, whole.form, weights)
-        frame.combined[key] = signal
+        context.combined[key] = signal
         return signal
 
-    def draw(self, frame: StepContext, consensus: Consensus, reader: str) -> int | None:
+    def draw(self, context: StepContext, consensus: Consensus, reader: str) -> int | None:
         """Seed what a rule draws in this step, whatever else was computed on this host; None if it draws nothing."""
         if not consensus.draws:
             return None
@@ -241,7 +241,7 @@ class Inputs:
         if (consensus.node.name, key) not in self._seeds:
             name, stream = consensus.node.name, consensus.node.stream
             self._seeds[name, key] = mix(self.host.seed, "combine", name, stream, key or "", self.plan.name)
-        seed = at_step(self._seeds[consensus.node.name, key], frame.step)
+        seed = at_step(self._seeds[consensus.node.name, key], context.step)
         reseed(seed, self.host.agents[reader].device)
         return seed
 

@@ -71,8 +71,8 @@ def _figures(
     """What the mesh's metrics say of answers on a shard."""
     names = {ref.key: ref.name for ref in host.plan.metrics}
 
-    def blame(key: str, error: Exception) -> None:
-        host.registry.blame("metrics", names[key], error, f"on {shard.stream.name}", "metrics")
+    def on_error(key: str, error: Exception) -> None:
+        host.registry.attribute_error("metrics", names[key], error, f"on {shard.stream.name}", "metrics")
 
     fresh = metrics.made(host.plan, host.registry, shard.characters, host.values)
     return metrics.measure(
@@ -86,7 +86,7 @@ def _figures(
         columns={
             ref.by: side_inputs.numbers(host, ref.by, shard).to(truth.device) for ref in host.plan.metrics if ref.by
         },
-        blame=blame,
+        on_error=on_error,
     )
 
 
@@ -163,7 +163,7 @@ def _combined(
                 None, fetch, truth, column, errors=rules.errors(consensus.node, judged)
             )
     except Exception as error:
-        rules.blame(host, name, error, "for its measurement")
+        rules.attribute_error(host, name, error, "for its measurement")
 
 
 def _owner(host: HostState, source: str, stream: str) -> str:
@@ -218,7 +218,9 @@ def _report(host: HostState, edge: Edge) -> dict[str, float]:
             if not isinstance(name, str) or not isinstance(value, int | float):
                 raise TypeError(f"it gave {guard.told(value)} as {name!r}, not a number by its name")
     except Exception as error:
-        host.registry.blame("objectives", edge.objective.name, error, f"to report on the flow {edge}", edge.where)
+        host.registry.attribute_error(
+            "objectives", edge.objective.name, error, f"to report on the flow {edge}", edge.where
+        )
     return said
 
 

@@ -53,14 +53,14 @@ def measure(
     classes: Sequence[int] | None = None,
     total: int | None = None,
     columns: Mapping[str, Tensor] | None = None,
-    blame: Callable[[str, Exception], None] | None = None,
+    on_error: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, Any]:
     """The figures of answers on a labelled stream, by metric, in the order of ``metrics``, which start fresh.
 
     ``scores [N, ...]``, ``y [N, ...]``, ``probs``, ``classes``, ``total``, ``columns``: see
     :class:`kdmesh.contracts.metric.Answers`; ``characters``: how many the N answers are about. Rows that are not made
     yet are made a chunk at a time. A metric that is not defined on these labels is left out, and its reason stands
-    under ``undefined``. ``blame``: what to do with a metric that raises, by name; by default it is raised.
+    under ``undefined``. ``on_error``: what to do with a metric that raises, by name; by default it is raised.
     """
     step = len(y) if isinstance(scores, Tensor) else max(1, LARGE // scores.shape[1])
     found: dict[str, Any] = {}
@@ -83,8 +83,8 @@ def measure(
             else:
                 reasons[name] = metric.undefined()
     except Exception as error:
-        if blame is not None:
-            blame(last, error)
+        if on_error is not None:
+            on_error(last, error)
         raise
     reasons = {name: reason for name, reason in reasons.items() if reason}
     return {**found, **({UNDEFINED: reasons} if reasons else {})}

@@ -10,7 +10,7 @@ from kdmesh.hosts import guard, oddities
 from kdmesh.hosts.forward import forward_op
 from kdmesh.hosts.inputs import Inputs
 from kdmesh.hosts.loader import ShardView
-from kdmesh.hosts.step import settled
+from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.update import Update
 from kdmesh.hosts.writing import write_op
 from kdmesh.hosts.written import PARTS
@@ -47,7 +47,7 @@ class CompiledPhase:
             call = self._compile(op)
             if call is not None:
                 self.ops[op] = call
-        self.frames: dict[int, StepContext] = {}  # steps begun but not complete
+        self.contexts: dict[int, StepContext] = {}  # steps begun but not complete
         for name in stage.weights:
             if name in host.weights:
                 host.weights[name].train(name in ends and host.weights[name].ema is None)
@@ -68,9 +68,9 @@ class CompiledPhase:
 
             consensus = self.inputs.consensus
 
-            def combine(frame: StepContext) -> None:
+            def combine(context: StepContext) -> None:
                 for reader in readers:
-                    consensus(frame, node.name, reader)
+                    consensus(context, node.name, reader)
 
             return combine
         return None
@@ -97,16 +97,16 @@ class CompiledPhase:
             for *op, state in known["ops"]:
                 self.inputs.ahead[Op(*op)].restore(state)
 
-    def finish(self, frame: StepContext) -> None:
+    def finish(self, context: StepContext) -> None:
         """After a step's last op: note what recorded flows will read later."""
-        for key, value in frame.kept.items():
+        for key, value in context.kept.items():
             if isinstance(key, Key):
                 shard = self.inputs.shard(key.source, key.stream)
                 assert isinstance(shard, ShardView)  # nothing is recorded of what is written
-                batch = self.inputs.batch(frame, shard)
+                batch = self.inputs.batch(context, shard)
                 at_once = any(e.source == key.source and e.refresh == "step" for e in self.recorded)
                 if batch is not None:
-                    tensor = dense(value[1][key.output] if key.output else settled(value)[0]).detach()
+                    tensor = dense(value[1][key.output] if key.output else frozen_copy(value)[0]).detach()
                     starts = self.host.agents[key.source].starts(shard.x, key.output)
                     self.host.store.record(key, len(shard), batch.at, tensor, at_once, starts)
 
@@ -119,10 +119,12 @@ class CompiledPhase:
         count = step + 1 - self.inputs.first
         return count % LOOK == 0 or step + 1 in self._last or (count < LOOK and count & (count - 1) == 0)
 
-    def odd(self, frame: StepContext) -> list[guard.Oddity]:
+    def odd(self, context: StepContext) -> list[guard.Oddity]:
         """What is odd about the answers in a step that is over."""
-        answers = {(op.node, op.stream): settled(value)[0] for op, value in frame.values.items() if op.kind != "gen"}
-        answers |= {(key[0], key[1]): value[0] for key, value in frame.kept.items()}
+        answers = {
+            (op.node, op.stream): frozen_copy(value)[0] for op, value in context.values.items() if op.kind != "gen"
+        }
+        answers |= {(key[0], key[1]): value[0] for key, value in context.kept.items()}
         dead = [(*key, guard.DEAD) for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]
         agents = {agent: value for (agent, _), value in answers.items()}
         soft = [

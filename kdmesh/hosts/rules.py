@@ -47,10 +47,10 @@ def published(host: HostState, node: ConsensusNode) -> dict[str, Tensor]:
     return {name: one.errors for name, one in found.items() if one is not None and one.errors is not None}
 
 
-def blame(host: HostState, name: str, error: Exception, when: str) -> NoReturn:
+def attribute_error(host: HostState, name: str, error: Exception, when: str) -> NoReturn:
     """Raise, with whose rule it is, what a consensus raised."""
     rule = host.plan.consensus[name].rule.name
-    host.registry.blame("consensus", rule, error, f"to combine {when}", f"consensus.{name}")
+    host.registry.attribute_error("consensus", rule, error, f"to combine {when}", f"consensus.{name}")
 
 
 def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal | None:
@@ -76,7 +76,7 @@ def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal 
             with guard.seeded(seed):
                 return consensus.combine(reader, fetch, shard.y, column, seed, judged)
         except Exception as error:
-            blame(host, name, error, f"the stream {shard.stream.name!r}")
+            attribute_error(host, name, error, f"the stream {shard.stream.name!r}")
 
     return consensus.table(reader, host.store.version, make)
 

@@ -83,7 +83,7 @@ class Source:
             table: Table = offer.make(data.dataset.config)
             guard.refuse_table(table)
         except Exception as error:
-            registry().blame("datasets", offer.name, error, "to give a table", "data.dataset")
+            registry().attribute_error("datasets", offer.name, error, "to give a table", "data.dataset")
         return table
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.ragged import Value
     from kdmesh.signals import Signal
 
-SETTLED = "#settled"  # among what a forward gave: its logits as they are before anyone is updated
+FROZEN = "#frozen"  # among what a forward gave: its logits as they are before anyone is updated
 
 
 class StepContext:
@@ -36,6 +36,6 @@ class Report(NamedTuple):
     odd: list[Oddity]
 
 
-def settled(value: Value) -> Value:
+def frozen_copy(value: Value) -> Value:
     """What a forward gave, with logits as they were before anyone was updated: for who reads them later."""
-    return value[1].get(SETTLED, value[0]), value[1]
+    return value[1].get(FROZEN, value[0]), value[1]

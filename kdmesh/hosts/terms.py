@@ -57,11 +57,11 @@ class Term:
         if not offer.factory.startswith(guard.OURS):  # random numbers, perhaps: ours draw none
             self._seed = mix(host.seed, "loss", edge.source, edge.target, edge.id, inputs.plan.name)
 
-    def given(self, frame: StepContext, source: str = "") -> dict[str, Tensor | None]:
+    def given(self, context: StepContext, source: str = "") -> dict[str, Tensor | None]:
         """What else of the batch the objective is called with, about a source: by default the flow's."""
         edge = self.edge
         return (
-            self.inputs.facts(frame, edge.target, edge.stream, edge.needs, source or edge.source) if edge.needs else {}
+            self.inputs.facts(context, edge.target, edge.stream, edge.needs, source or edge.source) if edge.needs else {}
         )
 
     def _shared(self, own: Any, signal: Signal) -> tuple[Any, Signal]:
@@ -73,38 +73,38 @@ class Term:
         return narrowed(own, self.columns), Signal(value, signal.form, signal.weights)
 
     def compute(
-        self, frame: StepContext, own: Any, target: Any, form: str, weights: Tensor | None, given: dict[str, Any]
+        self, context: StepContext, own: Any, target: Any, form: str, weights: Tensor | None, given: dict[str, Any]
     ) -> Tensor:
         """The objective's loss, checked: what is wrong with one is wrong with the first.
 
         What it draws is seeded by flow and step, whatever else was computed on this host.
         """
         if self._seed is not None:
-            reseed(at_step(self._seed, frame.step), self._device)
+            reseed(at_step(self._seed, context.step), self._device)
         loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
         if not self.sound or not isinstance(loss, Tensor):
             self.sound = guard.refuse_loss(loss, own)
         return loss
 
-    def blame(self, error: Exception, step: int) -> NoReturn:
+    def attribute_error(self, error: Exception, step: int) -> NoReturn:
         """Raise, with whose objective it is, what it raised."""
         assert self.edge.objective is not None
         doing, where = f"to compute at step {step} on the flow {self.edge}", self.edge.where
-        self.inputs.host.registry.blame("objectives", self.edge.objective.name, error, doing, where)
+        self.inputs.host.registry.attribute_error("objectives", self.edge.objective.name, error, doing, where)
 
-    def weight(self, frame: StepContext) -> float:
+    def weight(self, context: StepContext) -> float:
         """The flow's weight in this epoch of its phase."""
         if self.factor is not None:
             return self.factor
         assert isinstance(self.edge.weight, Ramp)
-        return self.edge.weight.at(self.inputs.epoch(frame, self.edge.target))
+        return self.edge.weight.at(self.inputs.epoch(context, self.edge.target))
 
-    def __call__(self, frame: StepContext) -> Tensor | None:
+    def __call__(self, context: StepContext) -> Tensor | None:
         """The weighted loss, a scalar."""
-        signal = self.fetch(frame)
+        signal = self.fetch(context)
         if signal is None:
             return None
-        own = self.own(frame)
+        own = self.own(context)
         if self.columns is not None:
             own, signal = self._shared(own, signal)
         signal = _beside(own, signal)
@@ -112,9 +112,9 @@ class Term:
         if not len(own):
             return None  # a batch in which nothing is asked
         if self.temperature is not None and isinstance(own, Tensor):
-            signal = softened(frame, signal, own, self.temperature)
-        loss = self.compute(frame, own, signal.value, signal.form, signal.weights, self.given(frame))
-        weight = self.factor if self.factor is not None else self.weight(frame)
+            signal = softened(context, signal, own, self.temperature)
+        loss = self.compute(context, own, signal.value, signal.form, signal.weights, self.given(context))
+        weight = self.factor if self.factor is not None else self.weight(context)
         return loss if weight == 1.0 else weight * loss
 
 
@@ -135,7 +135,7 @@ def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict
     return {flow: key[-1] for key, flows in readers.items() if len(flows) > 1 for flow in flows}
 
 
-def softened(frame: StepContext, signal: Signal, own: Tensor, temperature: float) -> Signal:
+def softened(context: StepContext, signal: Signal, own: Tensor, temperature: float) -> Signal:
     """The signal's distribution in place of its logits, computed once for all who read it; itself if it differs.
 
     It would where a gradient passes, where samples abstain, or where the objective first changes the precision.
@@ -145,10 +145,10 @@ def softened(frame: StepContext, signal: Signal, own: Tensor, temperature: float
         return signal  # logits that are not made yet
     if value.requires_grad or signal.weights is not None or value.dtype != own.dtype or own.dtype.itemsize < 4:
         return signal
-    known = frame.softened.get((id(signal), temperature))
+    known = context.softened.get((id(signal), temperature))
     if known is None:
         probs = (value if temperature == 1.0 else value / temperature).softmax(-1)
-        known = frame.softened[id(signal), temperature] = signal, Signal(probs, "probs")  # keeps the id from reuse
+        known = context.softened[id(signal), temperature] = signal, Signal(probs, "probs")  # keeps the id from reuse
     return known[1]
 
 
@@ -162,32 +162,32 @@ class SpreadTerm(Term):
         self.consensus = consensus
         self.members = {e.id: inputs.fetcher(e, edge.target) for e in consensus.node.inputs}
 
-    def __call__(self, frame: StepContext) -> Tensor | None:
+    def __call__(self, context: StepContext) -> Tensor | None:
         """``weight * sum_m loss(own, member m, weights=coefficient_m)``, members in declared order."""
         reader = self.edge.target
-        gathered = self.consensus.gather(reader, lambda edge: self.members[edge.id](frame))
+        gathered = self.consensus.gather(reader, lambda edge: self.members[edge.id](context))
         if gathered is None:
             return None
         signals, present = gathered
-        own, node = self.own(frame), self.consensus.node
+        own, node = self.own(context), self.consensus.node
         if not len(own):
             return None
         facts: dict[str, Any] = {"present": present}
         if node.needs_labels:
-            facts["labels"] = self.inputs.labels(frame, node, reader)
+            facts["labels"] = self.inputs.labels(context, node, reader)
         if node.column:
-            facts["column"] = self.inputs.column(frame, reader, node)
+            facts["column"] = self.inputs.column(context, reader, node)
         if node.needs_errors:
             facts["errors"] = rules.errors(node, rules.published(self.inputs.host, node))
         if node.space == "gradient":
             own = dense(own)
-            facts["gradients"] = self._gradients(frame, own, self.consensus.stack(signals), present)
-        facts |= self.consensus.given(lambda edge: self.members[edge.id](frame))
-        self.inputs.draw(frame, self.consensus, reader)
+            facts["gradients"] = self._gradients(context, own, self.consensus.stack(signals), present)
+        facts |= self.consensus.given(lambda edge: self.members[edge.id](context))
+        self.inputs.draw(context, self.consensus, reader)
         try:
             weights = self.consensus.weigh(signals, facts)
         except Exception as error:
-            rules.blame(self.inputs.host, node.name, error, f"at step {frame.step}")
+            rules.attribute_error(self.inputs.host, node.name, error, f"at step {context.step}")
         total: Tensor | None = None
         for edge, signal, weight in zip(node.members, signals, weights, strict=True):
             if signal is None:
@@ -196,19 +196,19 @@ class SpreadTerm(Term):
             self.seen = mine, theirs = mine, _beside(mine, theirs)
             rows = theirs.value if "spans" in self.edge.needs else mine
             every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows
-            loss = self.compute(frame, mine, theirs.value, "logits", every, self.given(frame, edge.source))
+            loss = self.compute(context, mine, theirs.value, "logits", every, self.given(context, edge.source))
             loss = loss if every is not None else loss * weight[0]
             total = loss if total is None else total + loss
-        factor = self.weight(frame)
+        factor = self.weight(context)
         return total if total is None or factor == 1.0 else factor * total
 
-    def _gradients(self, frame: StepContext, own: Tensor, stacked: Tensor, present: Tensor | None) -> Tensor:
+    def _gradients(self, context: StepContext, own: Tensor, stacked: Tensor, present: Tensor | None) -> Tensor:
         """Each member's gradient of its loss at the own logits, ``[M, B, C]``."""
         rows = []
         for index, value in enumerate(stacked):
             leaf = own.detach().requires_grad_()
             weights = None if present is None else present[index].to(own.dtype)
-            loss = self.compute(frame, leaf, value, "logits", weights, self.given(frame))
+            loss = self.compute(context, leaf, value, "logits", weights, self.given(context))
             rows.append(torch.autograd.grad(loss, leaf)[0])
         return torch.stack(rows)
 

@@ -88,12 +88,12 @@ class Update:
         weights = self.host.weights[op.node]
         if weights.ema is not None:
             leader = self.host.weights[self.host.plan.owner[weights.ema.of]]
-            return lambda frame: weights.follow(leader) if leader.updates != weights.updates else None
+            return lambda context: weights.follow(leader) if leader.updates != weights.updates else None
         group = self._groups[op.node]
         order = [other.node for other in self.inputs.plan.ops if other.kind == "u" and other.node in group]
         if order[-1] != op.node:
             return None
-        return self._descend([self.host.weights[name] for name in group])
+        return self._step([self.host.weights[name] for name in group])
 
     def _terms(self, group: list[Weights]) -> list[Term]:
         names = {weights.name for weights in group}
@@ -107,8 +107,8 @@ class Update:
     def _term(self, edge: Edge) -> Term:
         own, what = Op("f", edge.target, edge.stream), edge.tap.to if edge.reads == "hidden" and edge.tap else ""
 
-        def value(frame: StepContext) -> Tensor:
-            logits, taps = frame.values[own]
+        def value(context: StepContext) -> Tensor:
+            logits, taps = context.values[own]
             return taps[what] if what else logits
 
         objective = self.host.objectives[edge.id]
@@ -117,7 +117,7 @@ class Update:
             return SpreadTerm(edge, objective, value, self.inputs, consensus)
         return Term(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
-    def _descend(self, group: list[Weights]) -> Callable[[StepContext], None]:
+    def _step(self, group: list[Weights]) -> Callable[[StepContext], None]:
         """One gradient step over the sum of the group's terms, in declared order."""
         terms = self._terms(group)
         settings = group[0].settings
@@ -128,37 +128,37 @@ class Update:
         first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
         shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
 
-        def descend(frame: StepContext) -> None:
+        def loss_and_gradient(context: StepContext) -> None:
             self.host.threads(threads)
             total: Tensor | None = None
             parts: list[tuple[Term, Tensor]] = []
             for index, term in enumerate(terms):
                 try:
-                    loss = term(frame)
+                    loss = term(context)
                 except Exception as error:
-                    term.blame(error, frame.step)
+                    term.attribute_error(error, context.step)
                 if loss is None:
                     continue
                 if shares is not None:
-                    loss = loss * shares[index](frame.step)
+                    loss = loss * shares[index](context.step)
                 parts.append((term, loss))
                 total = loss if total is None else total + loss
             for weights in group:
                 weights.zero()
             if total is not None:
-                if check_now or frame.step % 50 == 0 or frame.step == last - 1:  # reading it makes a GPU wait
+                if check_now or context.step % 50 == 0 or context.step == last - 1:  # reading it makes a GPU wait
                     value = total.item()
                     if value - value != 0:  # NaN or infinite
-                        refuse_broken(parts, frame.step)
+                        refuse_broken(parts, context.step)
                     tally[0] += value
                     tally[1] += 1
                 if total.requires_grad:
                     backward(total)
-            if (frame.step - first) % accumulate == accumulate - 1 or frame.step == last - 1:
+            if (context.step - first) % accumulate == accumulate - 1 or context.step == last - 1:
                 for weights in group:
                     weights.step()
 
-        return descend
+        return loss_and_gradient
 
     def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""

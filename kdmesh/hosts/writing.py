@@ -68,25 +68,25 @@ def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     labelled, size = host.streams[op.stream].labelled, inputs.settings.batch_size
     threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)
 
-    def write(frame: StepContext) -> None:
-        late = (frame.step - first) % every
+    def write(context: StepContext) -> None:
+        late = (context.step - first) % every
         if late:
             known = host.store.get(stamp)
-            if known is None or int(known.values) != frame.step - late:  # type: ignore[arg-type]  # a tensor
-                what = f"what {op.node} wrote at step {frame.step - late} is not there at step {frame.step}"
+            if known is None or int(known.values) != context.step - late:  # type: ignore[arg-type]  # a tensor
+                what = f"what {op.node} wrote at step {context.step - late} is not there at step {context.step}"
                 raise RunFailed(what, where=f"streams.{op.stream}")
             return
         host.threads(threads)
         training = agent.module.training
         agent.module.eval()
         try:
-            with guard.seeded(at_step(seed, frame.step)), torch.no_grad():
-                given = writer.write(frame.step, agent)
+            with guard.seeded(at_step(seed, context.step)), torch.no_grad():
+                given = writer.write(context.step, agent)
             guard.refuse_written(given, size, host.table, labelled)
         except Exception as error:
             said = str(error) if isinstance(error, ValueError) else f"it raised {type(error).__name__}: {error}"
             raise RunFailed(
-                f"the writer of this stream, a {type(writer).__name__}, at step {frame.step}: {said}",
+                f"the writer of this stream, a {type(writer).__name__}, at step {context.step}: {said}",
                 where=f"streams.{op.stream}",
                 instead="x, y, ids: a batch of samples, their labels (None where hidden), and ids",
             ) from error
@@ -95,7 +95,7 @@ def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
                 agent.weights.train()
         x, y, ids = (None if part is None else part.detach().clone() for part in given)
         assert x is not None
-        value = frame.values[op] = x, {Y: y, IDS: ids}
-        keep(host, op, frame.step, value)
+        value = context.values[op] = x, {Y: y, IDS: ids}
+        keep(host, op, context.step, value)
 
     return write

@@ -1,6 +1,6 @@
 """Which host holds which agents, so that a run takes the least time: a model of the run, and a search over it.
 
-A run is *works*: the step of a phase, so many times, or a publication, each a DAG of *tasks* on agents' hosts. Where
+A run is a *workload*: steps of phases, each so many times, and publications, as DAGs of *tasks* on agents' hosts. Where
 hosts wait for each other within a step, each crossing costs a hop; where values go one way only, windows of steps are
 pipelined and the slower side counts. Stages with no path between them run at the same time on different hosts.
 """
@@ -66,15 +66,15 @@ class Problem:
     """
 
     groups: tuple[tuple[str, ...], ...]
-    works: tuple[Work, ...]
+    workload: tuple[Work, ...]
     waits: Mapping[str, frozenset[str]]
-    room: Resources
+    resources: Resources
     threads: Mapping[str, int]
     all_threads: int | None = None
     memory: tuple[float, ...] = ()
     process: float = 0.0
     on_gpu: frozenset[str] = frozenset()
-    rates: CostModel = CostModel()
+    costs: CostModel = CostModel()
 
     @cached_property
     def group_of(self) -> dict[str, int]:
@@ -85,27 +85,27 @@ class Problem:
     def loads(self) -> list[float]:
         """Seconds that each group computes in the whole run, with few threads."""
         loads = [0.0] * len(self.groups)
-        for work in self.works:
+        for work in self.workload:
             for task in work.tasks:
                 loads[self.group_of[task.agent]] += work.times * task.seconds[0]
         return loads
 
 
-Homes = tuple[int, ...]  # the host of every group
+Assignment = tuple[int, ...]  # the host of every group
 
 
 @dataclass(frozen=True)
 class Option:
     """One way to place everyone: the host of every group, with few threads or with all, and the seconds of the run."""
 
-    homes: Homes
+    assignment: Assignment
     all: bool
     seconds: float
 
     @property
     def hosts(self) -> int:
         """How many hosts it takes."""
-        return len(set(self.homes))
+        return len(set(self.assignment))
 
 
 @dataclass
@@ -128,8 +128,8 @@ def solve(problem: Problem) -> Answer | None:
     if len(options) > 1 and options[1].seconds < options[0].seconds * (1 - THREADS_WIN):
         together = options[1]
     spreads = []
-    for hosts in range(2, min(len(problem.groups), problem.room.cpus) + 1):
-        found = [model.refined(homes, hosts) for homes in model.starts(hosts)]
+    for hosts in range(2, min(len(problem.groups), problem.resources.cpus) + 1):
+        found = [model.refined(assignment, hosts) for assignment in model.starts(hosts)]
         spreads += [min(found, key=lambda option: option.seconds)] if found else []
     options += spreads
     best = min(spreads, key=lambda option: (option.seconds, option.hosts), default=None)
@@ -137,14 +137,14 @@ def solve(problem: Problem) -> Answer | None:
         best = together
     if best is None:
         return None
-    return Answer(best, options, placement(problem, best.homes))
+    return Answer(best, options, placement(problem, best.assignment))
 
 
-def placement(problem: Problem, homes: Homes) -> dict[str, list[str]]:
+def placement(problem: Problem, assignment: Assignment) -> dict[str, list[str]]:
     """The agents of every host, hosts numbered in the order in which they are met."""
-    met = {home: number for number, home in enumerate(dict.fromkeys(homes))}
+    met = {home: number for number, home in enumerate(dict.fromkeys(assignment))}
     out: dict[str, list[str]] = {f"host{number}": [] for number in range(len(met))}
-    for group, home in zip(problem.groups, homes, strict=True):
+    for group, home in zip(problem.groups, assignment, strict=True):
         out[f"host{met[home]}"] += group
     return out
 
@@ -154,42 +154,42 @@ class Model:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._known: dict[tuple[int, Homes, bool, bool], tuple[float, dict[int, float]]] = {}
+        self._known: dict[tuple[int, Assignment, bool, bool], tuple[float, dict[int, float]]] = {}
         self._groups = [
-            tuple(dict.fromkeys(problem.group_of[task.agent] for task in work.tasks)) for work in problem.works
+            tuple(dict.fromkeys(problem.group_of[task.agent] for task in work.tasks)) for work in problem.workload
         ]
-        size = sum(len(work.tasks) for work in problem.works)
+        size = sum(len(work.tasks) for work in problem.workload)
         self._evaluations = min(EVALUATIONS, max(50, TASKS // max(1, size)))
 
-    def fits(self, homes: Homes, every: bool = False) -> bool:
+    def fits(self, assignment: Assignment, every: bool = False) -> bool:
         """Whether there are CPUs, GPUs and memory for it."""
-        problem, room = self.problem, self.problem.room
+        problem, resources = self.problem, self.problem.resources
         cpus: dict[int, int] = {}
         memory: dict[int, float] = {}
         gpus: set[int] = set()
-        for number, (group, home) in enumerate(zip(problem.groups, homes, strict=True)):
+        for number, (group, home) in enumerate(zip(problem.groups, assignment, strict=True)):
             widest = max(problem.threads[agent] for agent in group)
             cpus[home] = max(cpus.get(home, 0), widest, (problem.all_threads or 0) if every else 0)
             memory[home] = memory.get(home, problem.process) + (problem.memory[number] if problem.memory else 0.0)
             if problem.on_gpu & set(group):
                 gpus.add(home)
         return (
-            sum(cpus.values()) <= room.cpus
-            and max(cpus.values()) <= (room.node_cpus or room.cpus)
-            and len(gpus) <= room.gpus
-            and sum(memory.values()) <= room.memory
-            and max(memory.values()) <= room.node_memory
+            sum(cpus.values()) <= resources.cpus
+            and max(cpus.values()) <= (resources.node_cpus or resources.cpus)
+            and len(gpus) <= resources.gpus
+            and sum(memory.values()) <= resources.memory
+            and max(memory.values()) <= resources.node_memory
         )
 
-    def seconds(self, homes: Homes, every: bool = False) -> float:
+    def seconds(self, assignment: Assignment, every: bool = False) -> float:
         """The whole run: each stage starts when those it waits for are done and its hosts are free.
 
         Every host but the first takes its time to start, too.
         """
         length: dict[str, float] = dict.fromkeys(self.problem.waits, 0.0)
         busy: dict[str, dict[int, float]] = {stage: {} for stage in length}
-        for number, work in enumerate(self.problem.works):
-            once, use = self.once(number, homes, every)
+        for number, work in enumerate(self.problem.workload):
+            once, use = self.once(number, assignment, every)
             length[work.stage] += work.times * once
             for host, part in use.items():
                 busy[work.stage][host] = busy[work.stage].get(host, 0.0) + work.times * part
@@ -199,21 +199,21 @@ class Model:
             start = max([0.0, *(done[other] for other in before), *(free.get(host, 0.0) for host in busy[stage])])
             done[stage] = start + length[stage]
             free.update((host, start + part) for host, part in busy[stage].items())
-        return max([0.0, *done.values()]) + self.problem.rates.start * (len(set(homes)) - 1)
+        return max([0.0, *done.values()]) + self.problem.costs.start * (len(set(assignment)) - 1)
 
-    def once(self, number: int, homes: Homes, every: bool = False) -> tuple[float, dict[int, float]]:
+    def once(self, number: int, assignment: Assignment, every: bool = False) -> tuple[float, dict[int, float]]:
         """One time through a work: its seconds, and those in which each host is busy."""
-        key = number, tuple(homes[group] for group in self._groups[number]), every, len(set(homes)) > 1
+        key = number, tuple(assignment[group] for group in self._groups[number]), every, len(set(assignment)) > 1
         if key not in self._known:
-            work = self.problem.works[number]
-            hosts = [homes[self.problem.group_of[task.agent]] for task in work.tasks]
-            factor = self.problem.rates.crowd if key[-1] else 1.0
+            work = self.problem.workload[number]
+            hosts = [assignment[self.problem.group_of[task.agent]] for task in work.tasks]
+            factor = self.problem.costs.crowd if key[-1] else 1.0
             seconds = [factor * task.seconds[int(every)] for task in work.tasks]
             self._known[key] = self._once(work, hosts, seconds)
         return self._known[key]
 
     def _once(self, work: Work, hosts: list[int], seconds: list[float]) -> tuple[float, dict[int, float]]:
-        rates = self.problem.rates
+        costs = self.problem.costs
         busy: dict[int, float] = dict.fromkeys(hosts, 0.0)
         crossing: dict[tuple[int, int], None] = {}  # (task, the other host that reads it)
         for task, host, part in zip(work.tasks, hosts, seconds, strict=True):
@@ -221,19 +221,19 @@ class Model:
             crossing.update(((before, host), None) for before in task.after if hosts[before] != host)
         if not crossing:
             return max(busy.values(), default=0.0), busy
-        window = min(rates.window, work.times)
+        window = min(costs.window, work.times)
         for before, host in crossing:
             for end in (hosts[before], host):
-                busy[end] += work.tasks[before].sends * rates.byte
+                busy[end] += work.tasks[before].sends * costs.byte
         arrows = nx.DiGraph((hosts[before], host) for before, host in crossing)
         if work.pipelined and nx.is_directed_acyclic_graph(arrows):
-            busy = {host: part + (rates.call + rates.hop) / window for host, part in busy.items()}
+            busy = {host: part + (costs.call + costs.hop) / window for host, part in busy.items()}
             return max(busy.values()), busy
         return self._followed(work, hosts, seconds), busy
 
     def _followed(self, work: Work, hosts: list[int], seconds: list[float]) -> float:
         """Hosts that wait for each other: a step's seconds, from several in a row, cut where a value crosses."""
-        rates, steps = self.problem.rates, min(UNROLLED, work.times) if work.pipelined else 1
+        costs, steps = self.problem.costs, min(UNROLLED, work.times) if work.pipelined else 1
         level = dict.fromkeys(hosts, 0)
         cost: dict[tuple[int, int], float] = {}
         needs: dict[tuple[int, int], dict[tuple[int, int], float]] = {}
@@ -245,20 +245,20 @@ class Model:
                 here = level[host], host
                 cost[here] = cost.get(here, 0.0) + part
                 for before in abroad:
-                    needs.setdefault(here, {})[made[before]] = rates.hop + work.tasks[before].sends * rates.byte
+                    needs.setdefault(here, {})[made[before]] = costs.hop + work.tasks[before].sends * costs.byte
                 made.append(here)
         end: dict[tuple[int, int], float] = {}
         free: dict[int, float] = {}
         for here in sorted(cost):
             start = max([free.get(here[1], 0.0), *(end[other] + wait for other, wait in needs.get(here, {}).items())])
-            end[here] = free[here[1]] = start + rates.call + cost[here]
+            end[here] = free[here[1]] = start + costs.call + cost[here]
         return max(end.values()) / steps
 
-    def starts(self, hosts: int) -> Iterable[Homes]:
+    def starts(self, hosts: int) -> Iterable[Assignment]:
         """Longest first onto the least busy host: every group alone, and those of one stage's phase as one."""
         groups = range(len(self.problem.groups))
         whole = nx.utils.UnionFind(groups)
-        for work, met in zip(self.problem.works, self._groups, strict=True):
+        for work, met in zip(self.problem.workload, self._groups, strict=True):
             if work.times > 1:
                 whole.union(*met)
         apart = {group: [group] for group in groups}
@@ -266,25 +266,27 @@ class Model:
         for group in groups:
             joined.setdefault(whole[group], []).append(group)
         made = [self._longest_first(list(parts.values()), hosts) for parts in (apart, joined)]
-        return dict.fromkeys(homes for homes in made if len(set(homes)) == hosts and self.fits(homes))
+        return dict.fromkeys(
+            assignment for assignment in made if len(set(assignment)) == hosts and self.fits(assignment)
+        )
 
-    def _longest_first(self, parts: list[list[int]], hosts: int) -> Homes:
+    def _longest_first(self, parts: list[list[int]], hosts: int) -> Assignment:
         loads = self.problem.loads
-        taken, homes = [0.0] * hosts, [0] * len(loads)
+        taken, assignment = [0.0] * hosts, [0] * len(loads)
         for part in sorted(parts, key=lambda part: -sum(loads[group] for group in part)):
             home = min(range(hosts), key=lambda host: taken[host])
             for group in part:
-                homes[group] = home
+                assignment[group] = home
                 taken[home] += loads[group]
-        return tuple(homes)
+        return tuple(assignment)
 
-    def refined(self, homes: Homes, hosts: int) -> Option:
+    def refined(self, assignment: Assignment, hosts: int) -> Option:
         """Move single groups for as long as that helps."""
-        best, least, left = homes, self.seconds(homes), self._evaluations
+        best, least, left = assignment, self.seconds(assignment), self._evaluations
         improved = True
         while improved and left > 0:
             improved = False
-            for group in range(len(homes)):
+            for group in range(len(assignment)):
                 for host in range(hosts):
                     moved = (*best[:group], host, *best[group + 1 :])
                     if moved == best or left <= 0 or len(set(moved)) < hosts or not self.fits(moved):

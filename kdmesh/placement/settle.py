@@ -42,15 +42,15 @@ class Placed:
 def settle(plan: Plan, found: Checked, modules: dict[str, nn.Module], session: Session) -> Placed:
     """What a run does before it opens hosts."""
     inline = session.name == "inline"
-    room = None if inline else _room(session)
-    return resolve(plan, found, modules, room or machine(), inline)
+    resources = None if inline else _resources(session)
+    return resolve(plan, found, modules, resources or machine(), inline)
 
 
-def _room(session: Session) -> Resources | None:
+def _resources(session: Session) -> Resources | None:
     """What a backend has for a run; RunFailed where it does not even answer that."""
     backend = session.backend
     try:
-        return backend.room()
+        return backend.resources()
     except MeshError:
         raise
     except Exception as error:
@@ -84,7 +84,9 @@ def choose_backend(
     return replace(placed, lines=[f"in this process: one host is fastest{why}; --backend ray starts Ray"])
 
 
-def resolve(plan: Plan, found: Checked, modules: dict[str, nn.Module], room: Resources, inline: bool = False) -> Placed:
+def resolve(
+    plan: Plan, found: Checked, modules: dict[str, nn.Module], resources: Resources, inline: bool = False
+) -> Placed:
     """Settle hosts and threads. Inline everyone is together; elsewhere an open placement is measured.
 
     Raises MeshError where the agents need more than there is.
@@ -92,25 +94,25 @@ def resolve(plan: Plan, found: Checked, modules: dict[str, nn.Module], room: Res
     open_ = plan.spec.placement == "auto"
     asked = {agent: plan.train(agent).threads for agent in plan.spec.agents}
     few = {agent: threads or 1 for agent, threads in asked.items()}
-    every = room.node_cpus or room.cpus
+    every = resources.node_cpus or resources.cpus
     choose = AUTO in asked.values() and every > 1 and len(plan.hosts) == 1  # several hosts share the CPUs
     several = len(parts(plan.spec, plan.edges, plan.owner, plan.consensus)) > 1
-    spread = open_ and several and room.cpus > 1 and not inline
+    spread = open_ and several and resources.cpus > 1 and not inline
     if inline:  # whatever it takes is this process's own
-        room = Resources(max(room.cpus, *few.values()), gpus=len(few))
+        resources = Resources(max(resources.cpus, *few.values()), gpus=len(few))
     else:
-        _refuse_demands(plan, room)
+        _refuse_demands(plan, resources)
         if not spread:
-            _refuse_memory(plan, found, room)
+            _refuse_memory(plan, found, resources)
     if not spread and not choose:
         return Placed(_pinned(plan, plan.hosts if open_ else None, 1))
     start = perf_counter()
-    paces = _measured(plan, found, modules, few, every)
-    made = problem(plan, found, paces, room, few, every if choose else None)
+    timings = _measured(plan, found, modules, few, every)
+    made = problem(plan, found, timings, resources, few, every if choose else None)
     if not spread:  # only the number of threads is left to choose
         whole = tuple(agent for group in made.groups for agent in group)
         made = replace(made, groups=(whole,), memory=(sum(made.memory),))
-    return _solved(Measured(made, paces, every, perf_counter() - start), plan, open_)
+    return _solved(Measured(made, timings, every, perf_counter() - start), plan, open_)
 
 
 @dataclass
@@ -118,7 +120,7 @@ class Measured:
     """A problem, and the paces that it was made from in so many seconds."""
 
     problem: Problem
-    paces: Timings
+    timings: Timings
     every: int
     seconds: float
 
@@ -132,21 +134,21 @@ def _measured(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: di
     if key not in _known or modules:
         _known.clear()
         _known[key] = measure(plan, found, modules, few, every)
-    paces = dict(_known[key])
-    threads = {agent: plan.train(agent).threads for agent in paces}
+    timings = dict(_known[key])
+    threads = {agent: plan.train(agent).threads for agent in timings}
     if AUTO in threads.values():
-        paces.update((agent, (pace, pace)) for agent, (pace, _) in paces.items() if threads[agent] != AUTO)
-    return paces
+        timings.update((agent, (timing, timing)) for agent, (timing, _) in timings.items() if threads[agent] != AUTO)
+    return timings
 
 
 def _solved(measured: Measured, plan: Plan, open_: bool) -> Placed:
     """Solve, and say what was compared."""
     answer = solve(measured.problem)
     if answer is None:
-        raise _no_room(measured.problem)
+        raise _too_small(measured.problem)
     chosen = answer.chosen
     threads = measured.every if chosen.all else 1
-    cpus = measured.problem.room.cpus
+    cpus = measured.problem.resources.cpus
     pinned = _pinned(plan, settled(plan, cpus, answer.placement, registry()) if open_ else None, threads)
     facts = {
         "hosts": pinned.hosts,
@@ -155,11 +157,11 @@ def _solved(measured: Measured, plan: Plan, open_: bool) -> Placed:
         "options": [_option(option, measured.every) for option in answer.options],
         "batch_seconds": {
             agent: {"few_threads": few._asdict(), "all_threads": every._asdict()}
-            for agent, (few, every) in measured.paces.items()
+            for agent, (few, every) in measured.timings.items()
         },
         "all_threads": measured.every,
-        "rates": asdict(measured.problem.rates),
-        "room": asdict(measured.problem.room),
+        "rates": asdict(measured.problem.costs),
+        "room": asdict(measured.problem.resources),
         "groups": measured.problem.groups,
         "memory_bytes": {"process": measured.problem.process, "groups": measured.problem.memory},
     }
@@ -192,16 +194,16 @@ def threaded(spec: MeshSpec, threads: int) -> MeshSpec:
 
 def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
     """The arithmetic, as a page shows it."""
-    made, every, room = measured.problem, measured.every, measured.problem.room
+    made, every, resources = measured.problem, measured.every, measured.problem.resources
     lines = [
         f"placement: {count(len(plan.owner), 'agent')} in {count(len(made.groups), 'group')} that stay whole, "
-        f"{count(room.cpus, 'CPU')}; measured in {measured.seconds:.1f} s"
+        f"{count(resources.cpus, 'CPU')}; measured in {measured.seconds:.1f} s"
     ]
     alike: dict[tuple[Any, Any, int], list[str]] = {}
-    for agent, (few, all_) in measured.paces.items():
+    for agent, (few, all_) in measured.timings.items():
         alike.setdefault((few, all_, made.threads[agent]), []).append(agent)
     for (few, all_, threads), agents in list(alike.items())[:SHOWN]:
-        step = [_ms(sum(pace[1:]) or pace.inference) for pace in (few, all_)]
+        step = [_ms(sum(timing[1:]) or timing.inference) for timing in (few, all_)]
         parts = f"forward {_ms(few.forward)}, backward {_ms(few.backward)}, update {_ms(few.update)}"
         lines.append(
             f"  {listed(agents, 40)}: {step[0]} ms a batch with {count(threads, 'thread')} "
@@ -209,18 +211,18 @@ def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
         )
     if len(alike) > SHOWN:
         lines.append(f"  and {len(alike) - SHOWN} more kinds")
-    rates = made.rates
+    costs = made.costs
     lines.append(
-        f"  a call takes {_ms(rates.call)} ms, a wait for another host {_ms(rates.hop)} ms, "
-        f"2 MB that cross {_ms(rates.byte * 2e6)} ms, a process more {rates.start:g} s to start; "
-        f"where several hosts compute, {rates.crowd:g} times as long"
+        f"  a call takes {_ms(costs.call)} ms, a wait for another host {_ms(costs.hop)} ms, "
+        f"2 MB that cross {_ms(costs.byte * 2e6)} ms, a process more {costs.start:g} s to start; "
+        f"where several hosts compute, {costs.crowd:g} times as long"
     )
     lines += [
         f"  {_words(option, every)}: {option.seconds:.3g} s to {'start and ' * (option.hosts > 1)}train"
         for option in answer.options[:SHOWN]
     ]
     if made.all_threads is None and answer.chosen.hosts == 1 and every > 1:
-        rival = Model(made).seconds(answer.chosen.homes, True)
+        rival = Model(made).seconds(answer.chosen.assignment, True)
         if rival < answer.chosen.seconds * (1 - THREADS_WIN):
             lines.append(f"  with `train.threads: auto` it would be {rival:.3g} s, on {every} threads")
     hosts = ", ".join(f"{host} [{listed(agents, 40)}]" for host, agents in list(plan.hosts.items())[:SHOWN])
@@ -236,10 +238,10 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.3g}"
 
 
-def _refuse_demands(plan: Plan, room: Resources) -> None:
+def _refuse_demands(plan: Plan, resources: Resources) -> None:
     """Refuse hosts that ask for more CPUs or GPUs than there are."""
     given = plan.spec.placement if isinstance(plan.spec.placement, dict) else {}
-    for unit, has in (("cpus", room.cpus), ("gpus", room.gpus)):
+    for unit, has in (("cpus", resources.cpus), ("gpus", resources.gpus)):
         asked = {host: getattr(held, unit) or 0 for host, held in given.items() if isinstance(held, HostSpec)}
         if sum(asked.values()) > has:
             shown = ", ".join(f"{host} {number:g}" for host, number in asked.items())
@@ -250,23 +252,23 @@ def _refuse_demands(plan: Plan, room: Resources) -> None:
             )
 
 
-def _refuse_memory(plan: Plan, found: Checked, room: Resources) -> None:
+def _refuse_memory(plan: Plan, found: Checked, resources: Resources) -> None:
     """Refuse hosts whose processes, weights, gradients and optimisers take more memory than there is."""
     needs = [process(found) + memory(plan, found, agents) for agents in plan.hosts.values()]
-    if sum(needs) > room.memory or max(needs) > room.node_memory:
+    if sum(needs) > resources.memory or max(needs) > resources.node_memory:
         shown = ", ".join(f"{host} {need / GB:.2f}" for host, need in [*zip(plan.hosts, needs, strict=True)][:SHOWN])
         raise MeshError(
-            f"the hosts take {sum(needs) / GB:.2f} GB of memory ({shown}), and there are {room.memory / GB:.2f}",
+            f"the hosts take {sum(needs) / GB:.2f} GB of memory ({shown}), and there are {resources.memory / GB:.2f}",
             where="placement",
             instead="placement: together, smaller models, or more memory",
         )
 
 
-def _no_room(made: Problem) -> MeshError:
-    room, needs = made.room, made.process + sum(made.memory)
+def _too_small(made: Problem) -> MeshError:
+    resources, needs = made.resources, made.process + sum(made.memory)
     return MeshError(
         f"nothing fits: the agents take {needs / GB:.2f} GB on one host and {max(made.threads.values())} CPUs, "
-        f"and there are {room.memory / GB:.2f} GB, {room.cpus} CPUs and {room.gpus:g} GPUs",
+        f"and there are {resources.memory / GB:.2f} GB, {resources.cpus} CPUs and {resources.gpus:g} GPUs",
         where="placement",
         instead="smaller models, fewer threads, or a larger cluster",
     )

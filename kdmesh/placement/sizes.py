@@ -11,7 +11,7 @@ import torch
 from kdmesh.errors import MeshError
 from kdmesh.graph.resources import Resources
 from kdmesh.placement.timing import trains
-from kdmesh.streams import room
+from kdmesh.streams import host_memory
 
 if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
@@ -28,7 +28,7 @@ SHOWN = 4  # agents that a message names
 def machine() -> Resources:
     """What this machine has for a run."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Resources(cpus, torch.cuda.device_count(), float(room.memory()))
+    return Resources(cpus, torch.cuda.device_count(), float(host_memory.memory()))
 
 
 def process(found: Checked) -> float:

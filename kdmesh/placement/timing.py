@@ -33,7 +33,7 @@ REPEATS = 20  # steps in each of so many turns, at most; the median of all is ta
 TURNS = 3
 
 
-class Pace(NamedTuple):
+class Timing(NamedTuple):
     """Seconds of one batch: forward in eval mode, forward in training, backward, update."""
 
     inference: float
@@ -42,7 +42,7 @@ class Pace(NamedTuple):
     update: float = 0.0
 
 
-Timings = dict[str, tuple[Pace, Pace]]  # by agent: with its few threads, and with all
+Timings = dict[str, tuple[Timing, Timing]]  # by agent: with its few threads, and with all
 
 
 def measure(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict[str, int], every: int) -> Timings:
@@ -51,12 +51,12 @@ def measure(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict
     for agent in plan.spec.agents:
         like.setdefault(_likeness(plan, agent, modules, few[agent]), []).append(agent)
     counts = sum(len({few[agents[0]], every}) for agents in like.values())
-    paces: Timings = {}
+    timings: Timings = {}
     with _undisturbed():
         for agents in like.values():
             timed = _time(plan, found, modules, agents[0], (few[agents[0]], every), BUDGET / max(1, counts))
-            paces.update(dict.fromkeys(agents, timed))
-    return paces
+            timings.update(dict.fromkeys(agents, timed))
+    return timings
 
 
 def trains(plan: Plan, agent: str) -> bool:
@@ -88,10 +88,10 @@ def _undisturbed() -> Iterator[None]:
 
 def _time(
     plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str, counts: tuple[int, int], budget: float
-) -> tuple[Pace, Pace]:
+) -> tuple[Timing, Timing]:
     clone, x, y, ids = _clone(plan, found, modules, agent)
     learns, left = trains(plan, agent), dict.fromkeys(counts, budget)
-    taken: dict[int, list[Pace]] = {count: [] for count in counts}
+    taken: dict[int, list[Timing]] = {count: [] for count in counts}
     for count in [*taken] * TURNS:  # in turns: what else the machine does is spread evenly
         torch.set_num_threads(count)
         steps, start = 0, perf_counter()
@@ -103,8 +103,8 @@ def _time(
     return _median(few), _median(every)
 
 
-def _median(paces: list[Pace]) -> Pace:
-    return Pace(*(median(part) for part in zip(*paces, strict=True)))
+def _median(timings: list[Timing]) -> Timing:
+    return Timing(*(median(part) for part in zip(*timings, strict=True)))
 
 
 def _clone(plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str) -> tuple[Agent, Any, Tensor, Tensor]:
@@ -142,14 +142,14 @@ def _rows(plan: Plan, found: Checked, agent: str) -> Tensor:
     return torch.arange(len(found.table))
 
 
-def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
+def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Timing:
     """One forward in eval mode and, for what learns, a training step; the seconds of each part."""
     marks = [_now(clone)]
     clone.module.eval()
     clone.inference(clone.see(x, ids, 0), len(x))
     marks.append(_now(clone))
     if not learns:
-        return Pace(marks[1] - marks[0])
+        return Timing(marks[1] - marks[0])
     clone.weights.train()
     logits, _ = clone.forward(clone.see(x, ids, 0))
     marks.append(_now(clone))
@@ -161,7 +161,7 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Pace:
     marks.append(_now(clone))
     clone.weights.step()
     marks.append(_now(clone))
-    return Pace(*(after - before for before, after in pairwise(marks)))
+    return Timing(*(after - before for before, after in pairwise(marks)))
 
 
 def _now(clone: Agent) -> float:

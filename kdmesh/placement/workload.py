@@ -1,4 +1,4 @@
-"""A run as the works that its placement is solved for: steps and publications, with measured seconds and bytes."""
+"""A run as the workload that its placement is solved for: steps and publications, with measured seconds and bytes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 def problem(
-    plan: Plan, found: Checked, paces: Timings, room: Resources, threads: dict[str, int], every: int | None
+    plan: Plan, found: Checked, timings: Timings, resources: Resources, threads: dict[str, int], every: int | None
 ) -> Problem:
     """What a placement is solved for. ``threads``: of each agent; ``every``: the other choice of `threads: auto`."""
     parts = hosts.parts(plan.spec, plan.edges, plan.owner, plan.consensus)
     published: set[tuple[str, str]] = set()
-    works: list[Work] = []
+    workload: list[Work] = []
     for stage in plan.stages:
-        works += [*_publications(plan, found, stage, paces, published), *_phases(plan, found, stage, paces)]
+        workload += [*_publications(plan, found, stage, timings, published), *_phases(plan, found, stage, timings)]
     on_gpu = frozenset(agent for agent in plan.spec.agents if plan.train(agent).device == "cuda")
     waits = {stage.name: frozenset(stage.waits) for stage in plan.stages}
     return Problem(
-        groups=tuple(map(tuple, parts)), works=tuple(works), waits=waits, room=room, threads=threads,
+        groups=tuple(map(tuple, parts)), workload=tuple(workload), waits=waits, resources=resources, threads=threads,
         all_threads=every, memory=tuple(memory(plan, found, part) for part in parts), process=process(found),
-        on_gpu=on_gpu, rates=CostModel(),
+        on_gpu=on_gpu, costs=CostModel(),
     )  # fmt: skip
 
 
@@ -49,14 +49,14 @@ def _lines(lines: list[Train | Publish | Repeat], times: int = 1) -> Iterator[tu
             yield line, times
 
 
-def _phases(plan: Plan, found: Checked, stage: Stage, paces: Timings) -> Iterator[Work]:
+def _phases(plan: Plan, found: Checked, stage: Stage, timings: Timings) -> Iterator[Work]:
     for line, times in _lines(stage.program.body):
         steps = max(phase_steps(plan, found, stage, line).values(), default=0)
         if steps:
-            yield Work(stage.name, steps * times, tuple(_tasks(plan, found, stage.phases[line.key], paces)))
+            yield Work(stage.name, steps * times, tuple(_tasks(plan, found, stage.phases[line.key], timings)))
 
 
-def _tasks(plan: Plan, found: Checked, phase: Phase, paces: Timings) -> list[Task]:
+def _tasks(plan: Plan, found: Checked, phase: Phase, timings: Timings) -> list[Task]:
     """The ops that cost something. A consensus runs beside its readers: they wait for its inputs themselves."""
     tasks: list[Task] = []
     stands: dict[Op, tuple[int, ...]] = {}  # the tasks that an op stands for
@@ -67,17 +67,17 @@ def _tasks(plan: Plan, found: Checked, phase: Phase, paces: Timings) -> list[Tas
         if op.node not in plan.owner:
             stands[op] = after
             continue
-        few, every = paces[op.node]
+        few, every = timings[op.node]
         learns = plan.owner[op.node] in taught and trains(plan, op.node)
         if op.kind == "u":
             own = [b for b in phase.after[op] if b.kind == "f" and plan.owner.get(b.node) == op.node]
             rate = 1 / plan.train(op.node).accumulate
-            seconds = tuple(len(own) * pace.backward + rate * pace.update for pace in (few, every))
+            seconds = tuple(len(own) * timing.backward + rate * timing.update for timing in (few, every))
         elif learns and op.kind == "f" and op.mode != "eval":
             exit = plan.spec.agents[op.node].exit is not None
             again = exit and (plan.owner[op.node], op.stream) in shared  # exits of one network share a forward
             shared.add((plan.owner[op.node], op.stream))
-            seconds = tuple(0.0 if again else pace.forward for pace in (few, every))
+            seconds = tuple(0.0 if again else timing.forward for timing in (few, every))
         else:
             seconds = (few.inference, every.inference)
         if op.kind == "gen":  # samples, and a forward's time: what a writer takes is not measured
@@ -97,7 +97,7 @@ def _bytes(plan: Plan, found: Checked, agent: str, stream: str, samples: int) ->
 
 
 def _publications(
-    plan: Plan, found: Checked, stage: Stage, paces: Timings, published: set[tuple[str, str]]
+    plan: Plan, found: Checked, stage: Stage, timings: Timings, published: set[tuple[str, str]]
 ) -> Iterator[Work]:
     """What sources publish for a stage, in all that have the same period; a finished source publishes once."""
     read: dict[str, dict[tuple[str, str], dict[str, None]]] = {}  # refresh -> (source, stream) -> readers
@@ -114,7 +114,7 @@ def _publications(
         tasks: list[Task] = []
         for source, stream in sources:
             size, batch = found.size(stream, source), plan.train(source).batch_size
-            seconds = tuple(-(-size // batch) * pace.inference for pace in paces[source])
+            seconds = tuple(-(-size // batch) * timing.inference for timing in timings[source])
             tasks.append(Task(source, (seconds[0], seconds[1]), (), _bytes(plan, found, source, stream, size)))
         for number, ends in enumerate(sources.values()):
             tasks += [Task(reader, (0.0, 0.0), (number,)) for reader in ends]

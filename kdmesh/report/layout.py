@@ -22,7 +22,7 @@ GAP = 2  # cells between columns
 WHOLE = re.compile(r"\w*[/:]\S*[^\s:]$|.*://|.*/")  # paths, URLs and `module:Name` are not broken at a line's end
 
 
-def room(file: IO[str] | None = None) -> int:
+def terminal_width(file: IO[str] | None = None) -> int:
     """How many cells a line of this stream (by default stdout) has: as many as its terminal, elsewhere 80."""
     stream = file or sys.stdout
     try:

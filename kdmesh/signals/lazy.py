@@ -135,7 +135,7 @@ class FactoredLogits(Lazy):
         """Hidden rows and the layer, where these are less than logits."""
         if not self.compact:
             return None
-        plain = self.settled()
+        plain = self.frozen_copy()
         parts = {"hidden": plain.hidden, "weight": plain.weight}
         return parts if plain.bias is None else {**parts, "bias": plain.bias}
 
@@ -144,7 +144,7 @@ class FactoredLogits(Lazy):
         """Of hidden rows and the layer."""
         return cls(parts["hidden"], parts["weight"], parts.get("bias"))
 
-    def settled(self) -> FactoredLogits:
+    def frozen_copy(self) -> FactoredLogits:
         """The same, detached, with a layer of its own: the model's may be updated before these rows are made."""
         plain = self.detach()
         bias = None if plain.bias is None else plain.bias.clone()

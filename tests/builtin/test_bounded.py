@@ -20,7 +20,7 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.placement import sizes
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
-from kdmesh.streams import room
+from kdmesh.streams import host_memory
 
 OFFERS = {offer.name: offer for offer in DATASETS}
 READERS = {"csv": ".csv", "jsonl": ".jsonl", "text_file": ".txt", "arrays": ".npz", "text": ".csv"}
@@ -93,7 +93,7 @@ def test_frozen_weights_need_less_than_those_that_train(monkeypatch):
     mesh.agent("t", {"mlp": {"hidden": [1000]}}, update="frozen")
     mesh.agent("s", {"mlp": {"hidden": [4]}})
     mesh.connect("ensemble", teachers="t", student="s", objective="kl")
-    monkeypatch.setattr(room, "memory", lambda: sizes.PROCESS + 2**20)  # t: 103,002 weights of 4 bytes
+    monkeypatch.setattr(host_memory, "memory", lambda: sizes.PROCESS + 2**20)  # t: 103,002 weights of 4 bytes
     assert examine(mesh.plan(), {}, mesh.table)
     mesh._fields["agents"]["t"]["update"] = "grad"
     with pytest.raises(MeshError, match=r": t 0\.0 \(103,002 parameters, 0\.0; gradients"):

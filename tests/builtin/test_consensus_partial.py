@@ -50,9 +50,9 @@ def label_sets(draw):
 def test_uhc_is_where_its_criterion_is_flat(rows, seed, scale):
     logits = logits_of(rows, scale, seed=seed)
     log_q = merged(logits).log().requires_grad_()
-    (slope,) = torch.autograd.grad(criterion(log_q, logits.softmax(-1), ~logits.isinf()).sum(), log_q)
+    (gradient,) = torch.autograd.grad(criterion(log_q, logits.softmax(-1), ~logits.isinf()).sum(), log_q)
     # the criterion is convex in log q, so that a flat place is its minimum
-    assert slope.abs().max() < 1e-7
+    assert gradient.abs().max() < 1e-7
 
 
 def test_uhc_is_what_a_general_optimiser_finds():

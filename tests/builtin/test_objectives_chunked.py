@@ -32,14 +32,14 @@ WORDS, DIM = 13, 5
 
 
 class Squares(Tempered):
-    """A divergence without a slope."""
+    """A divergence without a gradient of its own."""
 
     def elements(self, log_q, target, form):
         return (log_q.exp() - (target if form == "probs" else (target / self.temperature).softmax(-1))) ** 2
 
 
 class Bent(ForwardKL):
-    """Other elements, under the slope of what it inherits from."""
+    """Other elements, under the gradient of what it inherits from."""
 
     def elements(self, log_q, target, form):
         return super().elements(log_q, target, form) + log_q.exp() ** 2
@@ -411,14 +411,14 @@ class Doubled:
 def test_a_closed_form_holds_for_the_elements_that_it_was_written_for():
     renamed = type("Renamed", (ForwardKL,), {})
     mixed = type("Mixed", (Doubled, ForwardKL), {})
-    faster = type("Faster", (ForwardKL,), {"slope": lambda self, rows: super(ForwardKL, self).slope(rows)})
+    faster = type("Faster", (ForwardKL,), {"gradient": lambda self, rows: super(ForwardKL, self).gradient(rows)})
     assert [kind.closed_form for kind in (Squares, ForwardKL, Bent, renamed, mixed, faster)] == [
         False, True, False, True, False, True,
     ]  # fmt: skip
 
 
-def test_a_slope_with_elements_of_its_own_says_whether_it_is_used():
-    own = {"elements": Squares.elements, "slope": ForwardKL.slope}
+def test_a_gradient_with_elements_of_its_own_says_whether_it_is_used():
+    own = {"elements": Squares.elements, "gradient": ForwardKL.gradient}
     with pytest.raises(TypeError, match="write `closed_form = True`"):
         type("Unsaid", (Tempered,), own)
     assert type("Said", (Tempered,), {**own, "closed_form": True}).closed_form

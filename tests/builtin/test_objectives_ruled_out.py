@@ -197,14 +197,14 @@ def test_a_factored_student_and_target(name: str, masked: str) -> None:
     theirs[2][1] = NEVER if masked != "student" else theirs[2][1]
     parts = [part.requires_grad_() for part in (hidden, weight, bias)]
     expected = defined(name, 2.0, F.linear(*parts), F.linear(*theirs), None)
-    slopes = torch.autograd.grad(expected, parts)
+    gradients = torch.autograd.grad(expected, parts)
     for chunk in (1, 10**6):  # a row at a time, and one chunk of all
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_chunked, "CHUNK", chunk)
             loss = objective(FactoredLogits(*parts), FactoredLogits(*theirs), form="logits")
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-10)
         assert loss.isinf() == (name in UNBOUNDED and masked == "student")
-        for mine, other in zip(torch.autograd.grad(loss, parts), slopes, strict=True):
+        for mine, other in zip(torch.autograd.grad(loss, parts), gradients, strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
 
 

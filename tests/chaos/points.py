@@ -146,11 +146,11 @@ class Mortal(worker.Worker):
         (self.deaths.folder / f"pids.{name}").write_text(f"{os.getpid()} {os.getppid()}")
         super().open(name, *args)
 
-    def call(self, ticket: tuple[int, int], method: str, *args: Any) -> Any:
+    def call(self, sequence_number: tuple[int, int], method: str, *args: Any) -> Any:
         """Call, and die where it is time to."""
         number = self.deaths.counts.note(self.name, method, args)
         self.die(number, title(method, args), after=False)
-        value = super().call(ticket, method, *args)
+        value = super().call(sequence_number, method, *args)
         self.die(number, title(method, args), after=True)
         return value
 

@@ -11,7 +11,7 @@ from kdmesh.engine.check import examine
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.resources import Resources
 from kdmesh.placement import settle
-from kdmesh.placement.timing import Pace
+from kdmesh.placement.timing import Timing
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -59,7 +59,9 @@ def test_several_hosts_that_are_faster_are_on_ray(monkeypatch: pytest.MonkeyPatc
     def slow(*args: Any) -> Any:
         """A thousand times as long: what a process takes to start counts no more."""
         found = paces(*args)
-        return {agent: tuple(Pace(*(1000 * part for part in pace)) for pace in both) for agent, both in found.items()}
+        return {
+            agent: tuple(Timing(*(1000 * part for part in timing)) for timing in both) for agent, both in found.items()
+        }
 
     monkeypatch.setattr(settle, "measure", slow)
     monkeypatch.setattr(settle, "_known", {})

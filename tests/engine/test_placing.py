@@ -14,13 +14,13 @@ from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
 from kdmesh.graph.resources import Resources
 from kdmesh.placement import settle, timing, workload
-from kdmesh.placement.timing import Pace, measure
+from kdmesh.placement.timing import Timing, measure
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import AUTO
 
 TWO = Resources(2)
 FROZEN = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
-SLOW = Pace(0.02, 0.02, 0.03, 0.01)
+SLOW = Timing(0.02, 0.02, 0.03, 0.01)
 
 
 def labels(made: Any, *agents: str) -> None:
@@ -42,16 +42,16 @@ def alone(mesh: Any, **fields: Any) -> Any:
     return made
 
 
-def resolved(made: Any, room: Resources = TWO, inline: bool = False) -> settle.Placed:
+def resolved(made: Any, resources: Resources = TWO, inline: bool = False) -> settle.Placed:
     plan = made.plan()
-    return settle.resolve(plan, examine(plan, made._modules, made.table), made._modules, room, inline)
+    return settle.resolve(plan, examine(plan, made._modules, made.table), made._modules, resources, inline)
 
 
 @pytest.fixture
 def paced(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let every agent take as long as a test says, with few threads and with all."""
 
-    def pace(few: Pace, every: Pace | None = None) -> None:
+    def pace(few: Timing, every: Timing | None = None) -> None:
         monkeypatch.setattr(settle, "_known", {})
         monkeypatch.setattr(settle, "measure", lambda plan, *_: dict.fromkeys(plan.spec.agents, (few, every or few)))
 
@@ -84,7 +84,7 @@ def test_agents_that_are_alike_are_timed_once_and_generators_are_left_as_they_we
 
 def test_small_peers_share_a_host_and_heavy_ones_do_not(mesh: Any, paced: Any) -> None:
     made = exchanging(mesh)
-    paced(Pace(0.0002, 0.0002, 0.0003, 0.0001))
+    paced(Timing(0.0002, 0.0002, 0.0003, 0.0001))
     assert resolved(made).plan.hosts == {"host0": ["a", "b"]}
     paced(SLOW)
     placed = resolved(made)
@@ -104,7 +104,7 @@ def test_inline_is_together_and_measures_nothing(mesh: Any, monkeypatch: pytest.
 
 @pytest.mark.parametrize("inline", [True, False])
 def test_threads_are_chosen_where_the_file_leaves_them_open(mesh: Any, paced: Any, inline: bool) -> None:
-    paced(SLOW, Pace(*(part / 1.9 for part in SLOW)))
+    paced(SLOW, Timing(*(part / 1.9 for part in SLOW)))
     made = exchanging(mesh, train={"threads": "auto"})
     placed = resolved(made, inline=inline)
     assert placed.threads == 2 and placed.plan.train("a").threads == 2 and len(placed.plan.hosts) == 1
@@ -114,7 +114,7 @@ def test_threads_are_chosen_where_the_file_leaves_them_open(mesh: Any, paced: An
 
 
 def test_threads_that_are_given_stay(mesh: Any, paced: Any) -> None:
-    paced(SLOW, Pace(*(part / 1.9 for part in SLOW)))
+    paced(SLOW, Timing(*(part / 1.9 for part in SLOW)))
     made = mesh({"a": {"train": {"threads": 3}}, "b": {}}, train={"threads": "auto", "epochs": 50})
     labels(made, "a", "b")
     plan = resolved(made, inline=True).plan  # more than there are CPUs: inline that is the user's own business
@@ -129,7 +129,7 @@ def test_hosts_that_are_given_share_the_cpus(mesh: Any) -> None:
 
 
 def test_with_one_thread_asked_for_the_rival_is_told(mesh: Any, paced: Any) -> None:
-    paced(Pace(*(part / 60 for part in SLOW)), Pace(*(part / 90 for part in SLOW)))  # too little to cross for
+    paced(Timing(*(part / 60 for part in SLOW)), Timing(*(part / 90 for part in SLOW)))  # too little to cross for
     assert any("`train.threads: auto`" in line for line in resolved(exchanging(mesh)).lines)
 
 
@@ -144,7 +144,7 @@ def test_the_works_of_a_mesh_are_its_steps_and_publications(mesh: Any) -> None:
     found = examine(plan, {}, made.table)
     paces = dict.fromkeys("tsp", (SLOW, SLOW))
     problem = workload.problem(plan, found, paces, TWO, dict.fromkeys("tsp", 1), None)
-    published, phase = problem.works
+    published, phase = problem.workload
     assert not published.pipelined and published.times == 1
     assert published.tasks[0].seconds[0] == pytest.approx(3 * SLOW.inference)  # 90 samples in batches of 32
     assert published.tasks[0].sends == 90 * 3 * 4
@@ -186,7 +186,7 @@ def test_what_needs_more_than_there_is_is_refused_with_the_numbers(mesh: Any, pa
 
 
 def test_a_run_keeps_what_was_chosen_and_its_bits_do_not_notice(mesh: Any, paced: Any, tmp_path: Any) -> None:
-    paced(SLOW, Pace(*(part / 1.9 for part in SLOW)))
+    paced(SLOW, Timing(*(part / 1.9 for part in SLOW)))
     made = exchanging(mesh, train={"threads": "auto", "epochs": 2})
     result = made.run(backend="inline", out=tmp_path)
     assert result.folder is not None

@@ -164,10 +164,10 @@ def test_exits_of_one_network_learn_from_one_forward(mesh: Any, opened: Any) -> 
     hidden = net.trunk(batch.x).relu()
     one, two = net.heads[0](hidden), net.heads[1](hidden)
     loss = F.cross_entropy(one, batch.y) + F.cross_entropy(two, batch.y) + (one - two.detach()).square().sum() / 32
-    for before, after, slope in zip(
+    for before, after, gradient in zip(
         net.parameters(), module.parameters(), torch.autograd.grad(loss, list(net.parameters())), strict=True
     ):
-        torch.testing.assert_close(before - slope, after)
+        torch.testing.assert_close(before - gradient, after)
 
 
 def test_an_agent_with_an_exit_comes_back_with_it(mesh: Any, tmp_path: Path) -> None:

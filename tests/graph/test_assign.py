@@ -16,11 +16,11 @@ def task(agent, ms, *after, sends=2560, every=None):
     return Task(agent, (ms / 1000, (ms if every is None else every) / 1000), after, sends)
 
 
-def made(works, agents, cpus=2, **more):
+def made(workload, agents, cpus=2, **more):
     groups = tuple((agent,) for agent in agents)
-    waits = {work.stage: frozenset() for work in works}
-    given = {"groups": groups, "waits": waits, "room": Resources(cpus), "threads": dict.fromkeys(agents, 1)}
-    return Problem(works=tuple(works), **{**given, "rates": CostModel(crowd=1), **more})
+    waits = {work.stage: frozenset() for work in workload}
+    given = {"groups": groups, "waits": waits, "resources": Resources(cpus), "threads": dict.fromkeys(agents, 1)}
+    return Problem(workload=tuple(workload), **{**given, "costs": CostModel(crowd=1), **more})
 
 
 def peers(ms, every=None, times=2000):
@@ -49,18 +49,18 @@ def test_small_peers_that_exchange_at_every_step_share_a_host():
 def test_heavy_peers_are_spread():
     answer = solve(made([peers(60)], "ab"))
     assert answer.placement == {"host0": ["a"], "host1": ["b"]}
-    rates = CostModel()
-    assert answer.chosen.seconds == pytest.approx(2000 * (0.060 + rates.call + rates.hop) + rates.start, rel=0.02)
+    costs = CostModel()
+    assert answer.chosen.seconds == pytest.approx(2000 * (0.060 + costs.call + costs.hop) + costs.start, rel=0.02)
 
 
 def test_hosts_that_compute_at_once_take_longer_than_alone():
-    alone, crowded = (Model(made([one_way(50, 50)], "ts", rates=CostModel(crowd=crowd))) for crowd in (1, 1.2))
+    alone, crowded = (Model(made([one_way(50, 50)], "ts", costs=CostModel(crowd=crowd))) for crowd in (1, 1.2))
     together, apart = (0, 0), (0, 1)
     assert crowded.seconds(together) == alone.seconds(together)
     extra = 0.2 * 2000 * 0.050
     assert crowded.seconds(apart) == pytest.approx(alone.seconds(apart) + extra)
     assert solve(made([peers(60, every=35)], "ab", all_threads=2)).placement == {"host0": ["a"], "host1": ["b"]}
-    assert solve(made([peers(60, every=35)], "ab", all_threads=2, rates=CostModel(crowd=1.2))).chosen.all
+    assert solve(made([peers(60, every=35)], "ab", all_threads=2, costs=CostModel(crowd=1.2))).chosen.all
 
 
 def test_heavy_peers_stay_together_where_all_threads_are_as_fast():
@@ -75,8 +75,8 @@ def test_more_threads_that_win_little_are_not_taken():
 
 
 def test_independent_heavy_teachers_are_spread_evenly():
-    works = [Work(name, 1000, (task(name, 24), task(name, 36, 0, sends=0))) for name in "abcd"]
-    answer = solve(made(works, "abcd"))
+    workload = [Work(name, 1000, (task(name, 24), task(name, 36, 0, sends=0))) for name in "abcd"]
+    answer = solve(made(workload, "abcd"))
     assert sorted(map(len, answer.placement.values())) == [2, 2]
     assert answer.chosen.seconds == pytest.approx(2 * 1000 * 0.060 + 2.5)
 
@@ -88,14 +88,14 @@ def test_a_heavy_teacher_runs_ahead_of_its_heavy_student():
 
 
 def test_stages_with_a_path_between_them_gain_nothing_from_a_host_of_their_own():
-    works = [Work(name, 1000, (task(name, 60),)) for name in "ts"]
-    answer = solve(made(works, "ts", waits={"t": frozenset(), "s": frozenset("t")}))
+    workload = [Work(name, 1000, (task(name, 60),)) for name in "ts"]
+    answer = solve(made(workload, "ts", waits={"t": frozenset(), "s": frozenset("t")}))
     assert answer.placement == {"host0": ["t", "s"]}
 
 
 def test_a_short_run_is_not_worth_a_process():
     assert solve(made([peers(60, times=20)], "ab")).chosen.hosts == 1
-    assert solve(made([peers(60, times=20)], "ab", rates=CostModel(start=0))).chosen.hosts == 2
+    assert solve(made([peers(60, times=20)], "ab", costs=CostModel(start=0))).chosen.hosts == 2
 
 
 def test_publications_of_several_sources_are_made_at_the_same_time():
@@ -108,11 +108,11 @@ def test_publications_of_several_sources_are_made_at_the_same_time():
 
 def test_what_has_no_room_is_not_placed():
     problem = made([peers(60)], "ab", memory=(3e9, 3e9), process=1e9)
-    assert solve(replace(problem, room=Resources(2, memory=7e9))).chosen.hosts == 1
-    assert solve(replace(problem, room=Resources(2, memory=6e9))) is None
-    assert solve(replace(problem, room=Resources(2, memory=9e9, node_cpus=1, node_memory=4e9))).chosen.hosts == 2
+    assert solve(replace(problem, resources=Resources(2, memory=7e9))).chosen.hosts == 1
+    assert solve(replace(problem, resources=Resources(2, memory=6e9))) is None
+    assert solve(replace(problem, resources=Resources(2, memory=9e9, node_cpus=1, node_memory=4e9))).chosen.hosts == 2
     assert solve(replace(problem, on_gpu=frozenset("ab"))) is None
-    assert solve(replace(problem, on_gpu=frozenset("ab"), room=Resources(2, gpus=1))).chosen.hosts == 1
+    assert solve(replace(problem, on_gpu=frozenset("ab"), resources=Resources(2, gpus=1))).chosen.hosts == 1
 
 
 @st.composite
@@ -122,7 +122,7 @@ def problems(draw):
         groups.append(tuple(next(names) for _ in range(size)))
     agents = [agent for group in groups for agent in group]
     stages = [f"s{number}" for number in range(draw(st.integers(1, 3)))]
-    works = []
+    workload = []
     for stage in stages:
         tasks: list[Task] = []
         for _ in range(draw(st.integers(1, 5))):
@@ -130,11 +130,11 @@ def problems(draw):
             ms = draw(st.floats(0, 100))
             every = ms * draw(st.floats(0.4, 1.2))
             tasks.append(task(draw(st.sampled_from(agents)), ms, *sorted(before), every=every))
-        works.append(Work(stage, draw(st.integers(1, 500)), tuple(tasks), draw(st.booleans())))
+        workload.append(Work(stage, draw(st.integers(1, 500)), tuple(tasks), draw(st.booleans())))
     waits = {stage: frozenset(draw(st.sets(st.sampled_from(stages[:at])))) if at else frozenset()
              for at, stage in enumerate(stages)}  # fmt: skip
     return Problem(
-        tuple(groups), tuple(works), waits, Resources(draw(st.integers(1, 4))), dict.fromkeys(agents, 1),
+        tuple(groups), tuple(workload), waits, Resources(draw(st.integers(1, 4))), dict.fromkeys(agents, 1),
         draw(st.sampled_from([None, 2])),
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def test_every_answer_places_each_agent_once_whole_and_never_worse_than_together
     assert sorted(placed) == sorted(agent for group in problem.groups for agent in group)
     for group in problem.groups:
         assert sum(set(group) <= set(agents) for agents in answer.placement.values()) == 1
-    assert len(answer.placement) == answer.chosen.hosts <= problem.room.cpus
+    assert len(answer.placement) == answer.chosen.hosts <= problem.resources.cpus
     together = [option.seconds for option in answer.options if option.hosts == 1]
     assert answer.chosen.seconds <= together[0]
     assert answer.chosen.hosts == 1 or answer.chosen.seconds < together[0] * (1 - WIN)
@@ -154,10 +154,10 @@ def test_every_answer_places_each_agent_once_whole_and_never_worse_than_together
 
 @given(problems())
 def test_a_run_is_never_shorter_than_its_longest_host(problem):
-    model = Model(replace(problem, rates=CostModel(start=0)))
-    homes = tuple(number % problem.room.cpus for number in range(len(problem.groups)))
+    model = Model(replace(problem, costs=CostModel(start=0)))
+    assignment = tuple(number % problem.resources.cpus for number in range(len(problem.groups)))
     loads: dict[int, float] = {}
-    for load, home in zip(problem.loads, homes, strict=True):
+    for load, home in zip(problem.loads, assignment, strict=True):
         loads[home] = loads.get(home, 0.0) + load
-    assert model.seconds(homes) >= max(loads.values()) - 1e-9
-    assert model.seconds((0,) * len(homes)) == pytest.approx(sum(problem.loads))
+    assert model.seconds(assignment) >= max(loads.values()) - 1e-9
+    assert model.seconds((0,) * len(assignment)) == pytest.approx(sum(problem.loads))

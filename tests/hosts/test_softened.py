@@ -23,10 +23,10 @@ def logits(seed: int, **fields: Any) -> Tensor:
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 3.7])
 @pytest.mark.parametrize("kind", [ForwardKL, CrossEntropy])
 def test_the_distribution_gives_the_loss_and_gradient_of_the_logits(kind: Any, temperature: float) -> None:
-    objective, frame, signal = kind(temperature=temperature), StepContext(0), Signal(logits(0))
+    objective, context, signal = kind(temperature=temperature), StepContext(0), Signal(logits(0))
     assert objective.distribution == temperature
     found = []
-    for target in (signal, softened(frame, signal, logits(1), temperature)):
+    for target in (signal, softened(context, signal, logits(1), temperature)):
         own = logits(1).requires_grad_()
         loss = objective(own, target.value, form=target.form)
         found.append((loss, *torch.autograd.grad(loss, own)))
@@ -34,12 +34,12 @@ def test_the_distribution_gives_the_loss_and_gradient_of_the_logits(kind: Any, t
 
 
 def test_it_is_made_once_for_each_temperature_and_step() -> None:
-    frame, signal, own = StepContext(0), Signal(logits(0)), logits(1)
-    first = softened(frame, signal, own, 2.0)
+    context, signal, own = StepContext(0), Signal(logits(0)), logits(1)
+    first = softened(context, signal, own, 2.0)
     assert first.form == "probs" and signal.form == "logits"
-    assert softened(frame, signal, own, 2.0) is first
-    assert softened(frame, signal, own, 3.0) is not first
-    assert softened(frame, Signal(signal.value), own, 2.0) is not first
+    assert softened(context, signal, own, 2.0) is first
+    assert softened(context, signal, own, 3.0) is not first
+    assert softened(context, Signal(signal.value), own, 2.0) is not first
     assert softened(StepContext(1), signal, own, 2.0) is not first
 
 

@@ -19,7 +19,7 @@ from kdmesh.graph.resources import Resources
 from kdmesh.hosts.source import Source
 from kdmesh.hosts.state import HostConfig
 from kdmesh.placement import settle
-from kdmesh.placement.timing import Pace
+from kdmesh.placement.timing import Timing
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -42,7 +42,7 @@ def shas(backend, seen, **fields):
 
 @pytest.mark.parametrize(("seconds", "hosts"), [(1e-4, 1), (10.0, 2)])
 def test_auto_gives_the_weights_of_inline_wherever_it_places(monkeypatch, seconds, hosts):
-    pace = Pace(seconds, seconds, seconds, seconds)
+    pace = Timing(seconds, seconds, seconds, seconds)
     monkeypatch.setattr(settle, "_known", {})
     monkeypatch.setattr(settle, "machine", lambda: Resources(2))
     monkeypatch.setattr(settle, "measure", lambda plan, *_: dict.fromkeys(plan.spec.agents, (pace, pace)))
@@ -102,7 +102,7 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_
 cluster.add_node(num_cpus=1)
 backend = make_backend("ray", cluster.address)
 try:
-    room = backend.room()
+    resources = backend.resources()
     print("room", room.cpus, room.node_cpus)
     plan = make_plan(parse({**mesh, "placement": "spread"}), registry())
     backend.open(HostConfig(plan, {}, examine(plan).shapes), Source())

@@ -39,14 +39,14 @@ def sha(hosts):
 def test_a_call_of_before_a_rollback_is_refused(hosts):
     before = sha(hosts)
     state = hosts.call("host0", "export_state", "a")
-    old, actor = hosts._tickets.take("host0"), hosts._hosts["host0"]
+    old, actor = hosts._sequencer.take("host0"), hosts._hosts["host0"]
     kill(hosts._hosts["host1"])
     with pytest.raises(HostLost, match="host1 was lost"):
         hosts.get([hosts.call("host1", "describe")])
     assert hosts.lost() == ["host1"]
     hosts.rebuild(hosts._opened[0].plan)
     assert hosts._hosts["host0"] is actor  # it lives, and is another incarnation now
-    incarnation = hosts._tickets.incarnation
+    incarnation = hosts._sequencer.incarnation
     with pytest.raises(Refused, match=f"of incarnation {incarnation - 1}: this is incarnation {incarnation}") as caught:
         hosts.get([actor.call.remote(old, "take_snapshot", "a", state)])
     assert not isinstance(caught.value, Missing)

@@ -64,7 +64,7 @@ def test_a_terminal_tells_how_wide_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(
             layout.os, "get_terminal_size", partial(lambda size, _: size, os.terminal_size((columns, 24)))
         )
-        assert layout.room(Terminal()) == width  # type: ignore[arg-type]
+        assert layout.terminal_width(Terminal()) == width  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("command", ["plan", "check"])

@@ -82,9 +82,9 @@ def test_what_a_source_rules_out_gets_no_mass(columns, k, narrow, share, seed):
     p, log_q = (reference(whole, k).log() / 2).softmax(1), (student / 2).log_softmax(1)
     expected = torch.where(mask, 0.0, p * (p.log() - log_q).masked_fill(mask, 0.0)).sum() * 4 / 4
     torch.testing.assert_close(loss, expected)
-    found, slope = (torch.autograd.grad(one, student)[0] for one in (loss, expected))
+    found, gradient = (torch.autograd.grad(one, student)[0] for one in (loss, expected))
     assert found.isfinite().all()
-    torch.testing.assert_close(found, slope)
+    torch.testing.assert_close(found, gradient)
 
 
 def test_a_row_that_rules_out_all_says_nothing_and_is_nan():

@@ -58,14 +58,14 @@ def _step(said: Tensor, shown: Tensor, scales: Tensor, fixed: Tensor) -> Tensor:
     """A damped Newton step ``[M, B]`` at ``scales [M, B]``; gradients pass to ``said``, as if at the optimum."""
     shares = torch.where(shown, (scales[..., None] - _spoken(scales, shown)).exp(), 0.0)
     given = torch.stack([(said * share).sum(-1) for share in shares])  # what n says where m has a share [M, M, B]
-    slope = (given - given.transpose(0, 1)).sum(1)  # sum_l (a_l w_m - p_m), without its cancellation
+    gradient = (given - given.transpose(0, 1)).sum(1)  # sum_l (a_l w_m - p_m), without its cancellation
     pull = torch.stack([(fixed.sum(0) * share * shares).sum(-1) for share in shares])
     ones = torch.eye(len(pull), dtype=pull.dtype, device=pull.device)
     pull = pull * (1 - ones[..., None])
     degree = pull.sum(1)
     root = torch.where(degree > 0, degree, 1.0).rsqrt()
     system = ones * (1 + RIDGE) - (root[:, None] * pull * root).permute(2, 0, 1)  # a graph's Laplacian, normalised
-    step = -root * torch.linalg.solve(system, (root * slope).T).T
+    step = -root * torch.linalg.solve(system, (root * gradient).T).T
     spread = (step.amax(0) - step.amin(0)).detach().clamp_min(FLOOR)
     return step * spread.log1p() / spread
 

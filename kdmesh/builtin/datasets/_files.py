@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 from kdmesh.errors import MeshError
-from kdmesh.streams.room import memory
+from kdmesh.streams.host_memory import memory
 
 PACKED = 500
 """How many times more a .gz file may hold than it has: of tables, even of zeros alone, most have less than a tenth."""
@@ -16,7 +16,7 @@ SMALL = 2**28  # bytes up to which a file is unpacked, whatever it is packed fro
 CELL = 64  # bytes of memory that a cell takes while a table is read, whatever is in it
 
 
-def room() -> int:
+def memory_limit() -> int:
     """Bytes that one file may hold, unpacked: a quarter of this machine's memory, since it becomes much more there."""
     return memory() // 4
 
@@ -33,10 +33,10 @@ def regular(path: Path, where: str) -> None:
 
 def refuse_large(path: Path, size: int, where: str) -> None:
     """Refuse a file of more bytes, unpacked, than this machine has room for."""
-    if size > room():
+    if size > memory_limit():
         raise MeshError(
             f"{path} holds {'at least ' if path.suffix == '.gz' else ''}{size:,} bytes, and data are read into memory: "
-            f"this machine takes {room():,} of a file",
+            f"this machine takes {memory_limit():,} of a file",
             where=where,
             instead="a smaller file, or a machine with more memory",
         )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._chunked import lazily
+from kdmesh.builtin.objectives._gradients import Rows
 from kdmesh.builtin.objectives._numerics import comparable, floored, possible, probs, tempered
-from kdmesh.builtin.objectives._slopes import Rows
 from kdmesh.builtin.objectives.offers import TemperedConfig
 from kdmesh.contracts.objective import Objective
 from kdmesh.signals.lazy import Lazy
@@ -26,23 +26,25 @@ class Tempered(Objective):
     distribution: the loss is NaN. Where ``unbounded``, the loss is infinite if the target gives mass to a class that
     the student rules out so (its gradient is then that of the plain expression); a run stops at such a loss.
 
-    A subclass writes :meth:`elements`; to be fast over a large vocabulary it also writes :meth:`slope` and sets
+    A subclass writes :meth:`elements`; to be fast over a large vocabulary it also writes :meth:`gradient` and sets
     ``closed_form = True``. Targets in form `probs` are at T already and used as they are.
     """
 
     forms: ClassVar[tuple[str, ...]] = ("logits", "probs")
     unbounded: bool = False
-    """Whether a log q of -inf counts where p > 0. If not, :meth:`elements` and :meth:`slope` get finite numbers."""
+    """Whether a log q of -inf counts where p > 0. If not, :meth:`elements` and :meth:`gradient` get finite numbers."""
 
     closed_form: ClassVar[bool] = False
-    """Whether :meth:`slope` gives the gradient of :meth:`elements`. A subclass with other elements begins at False."""
+    """Whether :meth:`gradient` is that of :meth:`elements`. A subclass with other elements begins at False."""
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         if "closed_form" in vars(cls):
             return
-        if {"slope", "elements"} <= vars(cls).keys():
-            raise TypeError(f"{cls.__name__} has a slope: write `closed_form = True`, or False to leave it to autograd")
+        if {"gradient", "elements"} <= vars(cls).keys():
+            raise TypeError(
+                f"{cls.__name__} has a gradient: write `closed_form = True`, or False to leave it to autograd"
+            )
         base = next(kind for kind in cls.__mro__[1:] if issubclass(kind, Tempered))
         cls.closed_form = base.closed_form and cls.elements is base.elements
 
@@ -79,21 +81,21 @@ class Tempered(Objective):
         """Return the summands ``[B, ..., C]``, given the student's log-probabilities at T."""
         raise NotImplementedError(f"{type(self).__name__} must compare distributions")
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """Return each row's loss ``[r]`` without the scale, and leave in ``rows.q`` its gradient.
 
         The gradient is that by the student's logits over T. With ``a = dl/dq`` it is ``q (a - sum_v q a)``.
         """
         raise NotImplementedError(f"{type(self).__name__} leaves its gradient to autograd")
 
-    def descend(
+    def loss_and_gradient(
         self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
     ) -> Tensor:
-        """As :meth:`Objective.descend`, in place, by :meth:`slope` where ``closed_form`` says that there is one."""
+        """As :meth:`Objective.loss_and_gradient`; in place, by :meth:`gradient`, if ``closed_form``."""
         if not self.closed_form:
-            return super().descend(logits, target, form, factors, spare, **facts)
+            return super().loss_and_gradient(logits, target, form, factors, spare, **facts)
         rows = Rows.of(logits, target, form, self.temperature, spare, finite=not self.unbounded)
-        losses = self.slope(rows)
+        losses = self.gradient(rows)
         torch.mul(rows.q, factors[:, None] * (self.scale / self.temperature), out=logits)
         return torch.dot(losses, factors) * self.scale
 

@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 CHUNK = 13 * 2**22  # elements of a chunk's buffers together: 218 MB of float32
 
 
-class Descends(Protocol):
+class HasGradient(Protocol):
     """What an objective gives for this: its loss, and one with the gradient at the student's logits, of some rows."""
 
     @property
     def forward(self) -> Callable[..., Tensor]:
         """``forward(student, target, *, form, weights, **facts)``: the loss, a scalar."""
 
-    def descend(
+    def loss_and_gradient(
         self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
     ) -> Tensor:
         """``sum_i factors_i l_i`` of a few rows, whose gradient is left in ``logits``."""
 
 
 def lazily(
-    objective: Descends,
+    objective: HasGradient,
     student: Tensor | Lazy,
     target: Tensor | Lazy,
     *,
@@ -85,7 +85,7 @@ class _Pass:
 
     def __init__(
         self,
-        objective: Descends,
+        objective: HasGradient,
         student: Tensor | Lazy,
         target: Tensor | Lazy,
         form: str,
@@ -125,7 +125,7 @@ class _Pass:
     def _block(self, at: slice, logits: Tensor, target: Tensor, spare: Tensor) -> Tensor:
         """Leave the gradient of some rows' loss in their logits."""
         given = {name: None if value is None else value[at] for name, value in self.facts.items()}
-        return self.objective.descend(logits, target, self.form, self.factors[at], spare, **given)
+        return self.objective.loss_and_gradient(logits, target, self.form, self.factors[at], spare, **given)
 
 
 class _Known(torch.autograd.Function):

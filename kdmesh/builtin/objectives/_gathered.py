@@ -29,10 +29,10 @@ class _Logits:
         """A copy of rows, to be overwritten."""
         return self.buffer[: stop - start].copy_(self.logits[start:stop])
 
-    def gather(self, start: int, stop: int, slopes: Tensor) -> None:
+    def gather(self, start: int, stop: int, gradients: Tensor) -> None:
         """Take in the gradient of rows."""
         if self.gradient is not None:
-            self.gradient[start:stop] = slopes
+            self.gradient[start:stop] = gradients
 
     def gradients(self) -> list[Tensor | None]:
         """Of the logits."""
@@ -52,7 +52,7 @@ class _Chunks:
         made = self.student.rows(start, stop, self.made[: stop - start])
         return made if self.buffer is self.made else self.buffer[: stop - start].copy_(made)
 
-    def gather(self, start: int, stop: int, slopes: Tensor) -> None:
+    def gather(self, start: int, stop: int, gradients: Tensor) -> None:
         """Nothing is wanted."""
 
     def gradients(self) -> list[Tensor | None]:
@@ -77,19 +77,19 @@ class _Layer(_Chunks):
         gradient[len(self.weight) :] = 0
         return gradient
 
-    def gather(self, start: int, stop: int, slopes: Tensor) -> None:
+    def gather(self, start: int, stop: int, gradients: Tensor) -> None:
         """Add what the gradient of rows of logits is to the rows, the layer and its bias."""
         again = float(start > 0)  # the first chunk overwrites
         if self.of_weight is not None:
             part = self.of_weight[: len(self.weight)]
-            torch.addmm(part, slopes.t(), self.hidden[start:stop].to(slopes.dtype), beta=again, out=part)
+            torch.addmm(part, gradients.t(), self.hidden[start:stop].to(gradients.dtype), beta=again, out=part)
         if self.of_bias is not None:
             part = self.of_bias[: len(self.weight)]
-            torch.add(slopes.sum(0), part, out=part) if start else torch.sum(slopes, 0, out=part)
+            torch.add(gradients.sum(0), part, out=part) if start else torch.sum(gradients, 0, out=part)
         if self.of_hidden is not None:
             if self.buffer is not self.made:  # a product in half precision
-                slopes = self.made[: stop - start].copy_(slopes)
-            torch.mm(slopes, self.weight, out=self.of_hidden[start:stop])
+                gradients = self.made[: stop - start].copy_(gradients)
+            torch.mm(gradients, self.weight, out=self.of_hidden[start:stop])
 
     def gradients(self) -> list[Tensor | None]:
         """Of the hidden rows, the whole layer and its bias, in the precision of each."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._gradients import Rows, expected
 from kdmesh.builtin.objectives._numerics import probs
-from kdmesh.builtin.objectives._slopes import Rows, expected
 
 NONE = 0  # torch's number of no reduction: what F.kl_div calls, without its bookkeeping
 
@@ -40,13 +40,13 @@ class ForwardKL(Tempered):
             return torch.xlogy(p, p.clamp_min(torch.finfo(p.dtype).tiny)) - p * log_q
         return torch.kl_div(log_q, p, reduction=NONE)
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """``q sum_v p - p``."""
-        return forward_slope(rows)
+        return forward_gradient(rows)
 
 
-def forward_slope(rows: Rows) -> Tensor:
-    """The slope of ``KL(p ‖ q)``, of an unbounded objective."""
+def forward_gradient(rows: Rows) -> Tensor:
+    """The gradient of ``KL(p ‖ q)``, of an unbounded objective."""
     losses = expected(rows.p, rows.log_p.sub_(rows.log_q))
     rows.q.mul_(rows.p.sum(-1, keepdim=True)).sub_(rows.p)
     return losses

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._gradients import Rows, dots, logarithm, through_softmax
 from kdmesh.builtin.objectives._numerics import log_probs
-from kdmesh.builtin.objectives._slopes import Rows, dots, logarithm, through_softmax
-from kdmesh.builtin.objectives.forward_kl import forward_slope
+from kdmesh.builtin.objectives.forward_kl import forward_gradient
 from kdmesh.builtin.objectives.offers import JSDConfig
 from kdmesh.spec.settings import checked_by
 
@@ -46,11 +46,11 @@ class JSD(Tempered):
         log_m = torch.logaddexp(log_q + log1p(-beta), log_p + log(beta))
         return beta * (p * (log_p - log_m)) + (1 - beta) * (q * (log_q - log_m))
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """``(1 - β) q (log q - log m - KL(q ‖ m))``: what passes through m adds up to a constant."""
         beta = self.beta
         if beta == 0:
-            return forward_slope(rows)
+            return forward_gradient(rows)
         if beta == 1:
             return through_softmax(rows.q, rows.log_q.sub_(rows.log_p))
         log_m = logarithm(torch.lerp(rows.q, rows.p, beta, out=rows.spare), out=rows.spare)

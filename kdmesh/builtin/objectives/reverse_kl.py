@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._gradients import Rows, through_softmax
 from kdmesh.builtin.objectives._numerics import log_probs
-from kdmesh.builtin.objectives._slopes import Rows, through_softmax
 
 
 class ReverseKL(Tempered):
@@ -27,6 +27,6 @@ class ReverseKL(Tempered):
         """``q (log q - log p)``."""
         return log_q.exp() * (log_q - log_probs(target, form, self.temperature))
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """``q (log q - log p - loss)``."""
         return through_softmax(rows.q, rows.log_q.sub_(rows.log_p))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._gradients import Rows, dots, through_softmax
 from kdmesh.builtin.objectives._numerics import log_probs
-from kdmesh.builtin.objectives._slopes import Rows, dots, through_softmax
-from kdmesh.builtin.objectives.forward_kl import forward_slope
+from kdmesh.builtin.objectives.forward_kl import forward_gradient
 from kdmesh.builtin.objectives.offers import SkewedConfig
 from kdmesh.spec.settings import checked_by
 
@@ -40,10 +40,10 @@ class SkewedKL(Tempered):
             return p * (log_p - log_q)
         return p * (log_p - torch.logaddexp(log_p + log(self.skew), log_q + log1p(-self.skew)))
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """``q (a - sum_v q a)`` with ``a = -(1 - α) p / m``."""
         if self.skew == 0:
-            return forward_slope(rows)
+            return forward_gradient(rows)
         m = torch.lerp(rows.q, rows.p, self.skew, out=rows.spare).clamp_min_(torch.finfo(rows.q.dtype).tiny)
         losses = dots(rows.p, rows.log_p.sub_(torch.log(m, out=rows.log_q)))
         through_softmax(rows.q, rows.p.div_(m).mul_(self.skew - 1))

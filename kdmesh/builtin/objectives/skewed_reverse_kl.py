@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._gradients import Rows, dots, through_softmax
 from kdmesh.builtin.objectives._numerics import log_probs
-from kdmesh.builtin.objectives._slopes import Rows, dots, through_softmax
 from kdmesh.builtin.objectives.offers import SkewedConfig
 from kdmesh.spec.settings import checked_by
 
@@ -37,7 +37,7 @@ class SkewedReverseKL(Tempered):
             log_m = torch.logaddexp(log_q + log(self.skew), log_m + log1p(-self.skew))
         return log_q.exp() * (log_q - log_m)
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """``q (a - sum_v q a)`` with ``a = log q - log m - α q / m``."""
         if self.skew == 0:
             return through_softmax(rows.q, rows.log_q.sub_(rows.log_p))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.objectives._base import Tempered
+from kdmesh.builtin.objectives._gradients import Rows, through_softmax
 from kdmesh.builtin.objectives._numerics import probs
-from kdmesh.builtin.objectives._slopes import Rows, through_softmax
 
 
 class TotalVariation(Tempered):
@@ -22,7 +22,7 @@ class TotalVariation(Tempered):
         """``|p - q| / 2``."""
         return (probs(target, form, self.temperature) - log_q.exp()).abs() / 2
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """``q (a - sum_v q a)`` with ``a = sign(q - p) / 2``."""
         apart = torch.sub(rows.q, rows.p, out=rows.spare)
         losses = torch.linalg.vector_norm(apart, 1, dim=-1) / 2

@@ -20,7 +20,7 @@ class Handle:
         self.value = value
 
     def __reduce__(self):
-        raise AssertionError("a handle travels beside the parcel")
+        raise AssertionError("a handle travels beside the envelope")
 
 
 plain = st.recursive(
@@ -58,12 +58,12 @@ def test_large_arrays_stay_objects_and_small_ones_keep_their_bits(numbers, small
     assert envelope.value(made)["x"][0][1].tobytes() == given["x"][0][1].tobytes()
 
 
-def test_bytes_are_never_taken_for_a_parcel():
+def test_bytes_are_never_taken_for_an_envelope():
     large = pickle.dumps("not this") * envelope.SMALL
     assert envelope.value(envelope.result(large)) == large
 
 
-def test_large_files_travel_beside_the_parcel():
+def test_large_files_travel_beside_the_envelope():
     files = {"host0.json": b"{}", "host0.safetensors": bytes(envelope.SMALL + 1)}
     sent, beside = envelope.call((1, 1), "load", ["stage a", files], 1, Handle)
     assert beside == [files] and len(sent) < 1000
