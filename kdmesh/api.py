@@ -166,7 +166,7 @@ class Mesh:
         self._writers[stream] = writer
 
     def _new(self, section: str, name: Any) -> None:
-        """Refuse a name that is no text, or that another has."""
+        """Refuse a name that is not a text, or that another has."""
         if not isinstance(name, str):
             raise MeshError(f"found {type(name).__name__}", where=section, instead="a name, then what it is")
         if name in self._fields[section]:

@@ -32,19 +32,19 @@ REFERENCE = "reference.json"  # of a frozen agent's folder, which holds no weigh
 DRAFT = ".part"  # how the name of a file ends that is not whole yet
 LONE = "backslashreplace"  # lone surrogates, which UTF-8 has no bytes for: as JSON writes them
 _UNFOUND = {
-    errno.ELOOP: "is a circle of links",
+    errno.ELOOP: "is a cycle of links",
     errno.ENOTDIR: "is below a file, not a folder",
     errno.EACCES: "cannot be reached: permission denied",
     errno.ENAMETOOLONG: "is no path: it is too long",
 }
 REMEDIES = {
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room within this user's quota",
+    errno.ENOSPC: "free disk space",
+    errno.EDQUOT: "free disk space within this user's quota",
     errno.EFBIG: "allow larger files (ulimit -f)",
     errno.EROFS: "make this disk writable",
     errno.EACCES: "give the right to write there",
     errno.EPERM: "give the right to write there",
-    errno.EIO: "see to this disk: it fails",
+    errno.EIO: "check this disk: it reports errors",
     errno.EMFILE: "allow more open files (ulimit -n)",
     errno.ENFILE: "allow more open files",
     errno.ESTALE: "mount this disk again",

@@ -312,7 +312,7 @@ class Registry:
         raise RunFailed(
             f"the {NOUNS[kind]} {name!r} of {record or 'kdmesh'} failed {doing}: {what}",
             where=where,
-            instead="another one, or tell its author" if record else "",
+            instead="another one, or report this to its author" if record else "",
         ) from error
 
     def warn(self) -> None:
@@ -331,7 +331,7 @@ def _hookless(plugin: Any) -> str:
     """Say what a plugin without any hook lacks."""
     hooks = [name for name in dir(hookspecs) if name.startswith("kdmesh_") and callable(getattr(plugin, name, None))]
     lack = f"{hooks[0]} is not marked" if hooks else "it has no function marked"
-    return f"{lack} @kdmesh.hookimpl, so that it offers nothing"
+    return f"{lack} @kdmesh.hookimpl, so it offers nothing"
 
 
 def fault(kind: str, offer: Any) -> str:
@@ -392,7 +392,7 @@ def _files(folder: str) -> list[PluginFile]:
     if _received or not folder:
         return _received
     if not Path(folder).is_dir():
-        raise MeshError(f"{folder!r} is no folder", where="--plugins-dir", instead="a folder of single-file plugins")
+        raise MeshError(f"{folder!r} is not a folder", where="--plugins-dir", instead="a folder of single-file plugins")
     paths = sorted(Path(folder).resolve().glob("[!_]*.py"))
     return [PluginFile(path.stem, str(path), _source(path)) for path in paths if path.is_file()]
 

@@ -87,7 +87,7 @@ def _choices(kind: str, offers: list[Offer] | None, refs: dict[type[BaseModel], 
 
 def _by(properties: Schema, defs: Schema) -> None:
     """Let every metric have `by` beside its own settings."""
-    column = {"type": "string", "minLength": 1, "description": "a column of the data by whose values it is told"}
+    column = {"type": "string", "minLength": 1, "description": "a column of the data by whose values it is measured"}
     for known in properties.values():
         own = defs[_key(known["anyOf"][0])]
         known["anyOf"][0] = {**own, "properties": {**own.get("properties", {}), "by": column}}

@@ -225,7 +225,7 @@ def test_a_file_does_not_take_the_place_of_a_module(tmp_path):
 
 def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(MeshError, match="is no folder"):
+    with pytest.raises(MeshError, match="is not a folder"):
         registry()
 
 

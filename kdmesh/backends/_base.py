@@ -53,7 +53,7 @@ class Backend(ABC):
 
     def rebuild(self, plan: Plan) -> None:
         """After :class:`HostLost`: give all hosts up, and build those of a plan as `open` did. May raise it again."""
-        raise NotImplementedError(f"{self.name} loses no host")
+        raise NotImplementedError(f"the backend {self.name} cannot lose a host")
 
     @abstractmethod
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What hosts take of a cluster, in Ray's units."""
+"""What hosts need of a cluster, by Ray's names of resources."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class Need(NamedTuple):
-    """What a host takes of the cluster."""
+    """What a host needs of the cluster."""
 
     cpus: float
     gpus: float
     resources: tuple[tuple[str, float], ...] = ()
 
-    def units(self) -> dict[str, float]:
+    def amounts(self) -> dict[str, float]:
         """The same in Ray's names, without what is zero."""
-        units = {"CPU": float(self.cpus), "GPU": float(self.gpus), **dict(self.resources)}
-        return {unit: number for unit, number in units.items() if number}
+        amounts = {"CPU": float(self.cpus), "GPU": float(self.gpus), **dict(self.resources)}
+        return {resource: number for resource, number in amounts.items() if number}
 
 
 def needs_of(plan: Plan) -> dict[str, Need]:
@@ -43,6 +43,6 @@ def _need(plan: Plan, agents: list[str]) -> Need:
     return Need(*own, tuple(sorted(asked.resources.items())))
 
 
-def listed(needs: dict[str, Need], unit: str = "CPU") -> str:
-    """How much of a unit each host takes, in words."""
-    return ", ".join(f"{name} {need.units().get(unit, 0.0):g}" for name, need in needs.items())
+def listed(needs: dict[str, Need], resource: str = "CPU") -> str:
+    """How much of a resource each host needs, in words."""
+    return ", ".join(f"{name} {need.amounts().get(resource, 0.0):g}" for name, need in needs.items())

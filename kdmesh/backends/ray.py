@@ -131,7 +131,9 @@ class RayBackend(Backend):
         self._owned = self._owned or not ray.is_initialized()
         start_ray(self.address)
         whole, nodes = ray.cluster_resources(), _nodes()
-        largest = {unit: max((node.get(unit, 0.0) for node in nodes), default=0.0) for unit in ("CPU", "memory")}
+        largest = {
+            resource: max((node.get(resource, 0.0) for node in nodes), default=0.0) for resource in ("CPU", "memory")
+        }
         cpus, gpus = max(1, int(whole.get("CPU", 1))), whole.get("GPU", 0.0)
         return Resources(cpus, gpus, whole.get("memory", math.inf), max(1, int(largest["CPU"])), largest["memory"])
 
@@ -144,12 +146,12 @@ class RayBackend(Backend):
         new = list((Counter(needs.values()) - have).elements())
         if not new or len(_nodes()) < 2:
             return
-        group = placement_group([need.units() for need in new], strategy="PACK")
+        group = placement_group([need.amounts() for need in new], strategy="PACK")
         self._groups.append(group)
         if not group.wait(STARTING):
             self._release()
             raise MeshError(
-                f"no place was free within {STARTING:g} s for hosts that take {listed(needs)}",
+                f"the cluster had no free resources within {STARTING:g} s for hosts that need {listed(needs)}",
                 where="placement",
                 instead="fewer hosts, or a cluster that is less busy",
             )
@@ -271,7 +273,7 @@ class RayBackend(Backend):
             raise
         except MeshError as error:  # the input was right when the run began
             raise RunFailed(
-                f"what was lost has no place any more: {error.what}",
+                f"the lost hosts cannot be placed again: {error.what}",
                 where=error.where,
                 instead="`kdmesh resume` and the run's folder, on a cluster that has it",
             ) from None
@@ -409,15 +411,15 @@ def _same_cluster(address: str | None) -> None:
 def _fits(needs: dict[str, Need]) -> None:
     """Refuse hosts that would wait for ever: for all of the cluster, or for one node of it."""
     there, nodes = ray.cluster_resources(), _nodes()
-    units = dict.fromkeys(unit for need in needs.values() for unit in need.units())
-    for unit in units:
-        taken = {name: need.units().get(unit, 0.0) for name, need in needs.items()}
-        wanted, found = sum(taken.values()), there.get(unit, 0.0)
+    amounts = dict.fromkeys(resource for need in needs.values() for resource in need.amounts())
+    for resource in amounts:
+        taken = {name: need.amounts().get(resource, 0.0) for name, need in needs.items()}
+        wanted, found = sum(taken.values()), there.get(resource, 0.0)
         name, most = max(taken.items(), key=lambda item: item[1])
-        largest = max((node.get(unit, 0.0) for node in nodes), default=found)
-        what = f"{unit}s" if unit in ("CPU", "GPU") else f"of {unit!r}"
+        largest = max((node.get(resource, 0.0) for node in nodes), default=found)
+        what = f"{resource}s" if resource in ("CPU", "GPU") else f"of {resource!r}"
         if wanted > found or most > largest:
-            said = f"the hosts take {wanted:g} {what} ({listed(needs, unit)}), and this Ray has {found:g}"
+            said = f"the hosts take {wanted:g} {what} ({listed(needs, resource)}), and this Ray has {found:g}"
             raise MeshError(
                 said if wanted > found else f"{name} takes {most:g} {what}, and the largest node has {largest:g}",
                 where="placement",

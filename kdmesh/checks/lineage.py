@@ -70,7 +70,7 @@ def _tell(found: Checked, owner: str, where: str, one: Record, leak: Leak, data:
     if leak.moved:
         raise MeshError(
             f"these weights were trained on the same data, split in another way (data seed "
-            f"{one['splits'].get('seed')}; here {data.seed}): {said} may have taught them",
+            f"{one['splits'].get('seed')}; here {data.seed}): {said} may be among their training samples",
             where=where,
             instead=f"{changes(one, found.table, data)}, as when they were trained; or train them on this split",
         )

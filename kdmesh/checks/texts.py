@@ -201,7 +201,7 @@ def compare(plan: Plan, found: Checked) -> None:
             if "spans" in edge.needs and found.reading.key(first[0]) != found.reading.key(edge.target):
                 raise MeshError(
                     f"{edge.target} has other tokens than the sources of {node.name}, and a rule cannot compare the "
-                    "gradients at its tokens with what they say of theirs",
+                    "gradients at its tokens with their outputs at other tokens",
                     where=edge.where,
                     instead="space: loss, probs or logits on the consensus",
                 )
@@ -235,7 +235,7 @@ def _same_tokens(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge, 
         )
     raise MeshError(
         f"{source} and {target} cut texts into different tokens, and "
-        + ("this flow compares" if target == edge.target else f"{edge.target} combines what they say")
+        + ("this flow compares" if target == edge.target else f"{edge.target} combines their outputs")
         + " token by token",
         where=edge.where,
         instead=f"agents with one tokenizer and limit, or {instead}",

@@ -33,12 +33,12 @@ def tell(plan: Plan, found: Checked, owner: str, drawn: Sequence[str] | None, co
     if drawn is not None and 0 < len(drawn) < count:
         more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
         raise MeshError(
-            f"{owner} is frozen, and its checkpoint has no {drawn[0]}{more}: drawn at random, they would never train",
+            f"{owner} is frozen, and its checkpoint has no {drawn[0]}{more}: they would be random and never trained",
             where=f"agents.{owner}.update",
             instead="update: grad, which trains them, or a checkpoint of a model that was trained for this task",
         )
     if drawn is None or drawn:
         found.notes.append(
-            f"{owner} is frozen and its weights are drawn at random: nobody has trained it. For one that was trained, "
+            f"{owner} is frozen and its weights are random: it was never trained. To load trained weights, "
             f"write agents.{owner}.weights{'' if drawn is None else ', or a model with `path`'}"
         )

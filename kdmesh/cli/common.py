@@ -80,7 +80,7 @@ def seconds(text: str) -> float:
     try:
         refuse(number, "")
     except MeshError as error:
-        raise argparse.ArgumentTypeError(f"{text} is no number of {error.instead}") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a number of {error.instead}") from None
     return number
 
 

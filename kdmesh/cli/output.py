@@ -102,5 +102,5 @@ def printed(out: Steady, code: int, work: bool) -> int:
     what = out.failed.strerror or str(out.failed)
     print(f"kdmesh: the output could not be written: {what}", file=sys.stderr)
     if work:
-        print("kdmesh: the run has finished all the same: its folder has every figure", file=sys.stderr)
+        print("kdmesh: the run has still finished: all results are in its folder", file=sys.stderr)
     return 0 if work else 1

@@ -75,7 +75,11 @@ def execute_show(args: argparse.Namespace) -> int:
         if claimed or len(kinds) == 1:
             found.find((claimed or kinds)[0], args.name)  # says which plugin fails to provide it, or what there is
         hint = meant(args.name, [name for kind in kinds for name in found.names(kind)])
-        raise MeshError(f"nothing is called {args.name!r}", where="plugins show", instead=f"{hint}see `kdmesh plugins`")
+        raise MeshError(
+            f"nothing is offered under the name {args.name!r}",
+            where="plugins show",
+            instead=f"{hint}see `kdmesh plugins`",
+        )
     if len(having) > 1:
         kind = f"--kind {' or --kind '.join(having)}"
         raise MeshError(f"{args.name!r} is of {len(having)} kinds", where="plugins show", instead=kind)

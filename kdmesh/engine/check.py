@@ -110,7 +110,7 @@ def examine(
     lineage.trace(plan, found, modules or {})
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
-    found.notes += [*notes.unheard_epochs(plan), *notes.unheard_task(plan), *remarks(found.table, found.streams)]
+    found.notes += [*notes.unused_epochs(plan), *notes.unused_task_settings(plan), *remarks(found.table, found.streams)]
     for text in leaks(found.table, found.streams):
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]
@@ -140,7 +140,7 @@ def _streams(plan: Plan, found: Checked) -> None:
                 )
         if edge.source in plan.spec.agents and edge.source != edge.target and found.streams[edge.stream].shards:
             raise MeshError(
-                f"agents see different samples of {edge.stream!r}: {edge} would compare what does not belong together",
+                f"agents see different samples of {edge.stream!r}: {edge} would compare outputs for different samples",
                 where=f"{edge.where}.stream",
                 instead="a stream that is not divided into shards",
             )
@@ -406,11 +406,12 @@ def _measured(plan: Plan, found: Checked) -> None:
         text = f"every {every} epochs" if every > 1 else "at the end of an epoch"
         if len(never) == len(epochs):
             raise MeshError(
-                f"`{field}` never acts: it is measured {text}, and at most {max(epochs.values())} whole epochs are run",
+                f"`{field}` has no effect: it is measured {text}, and at most {max(epochs.values())} whole epochs "
+                "are run",
                 where=f"{section}.{field}",
                 instead="a smaller `evaluate_every`, more `epochs`, or leave it out",
             )
-        found.notes += [f"{owner}: `{field}` never acts, with {epochs[owner]} whole epochs" for owner in never]
+        found.notes += [f"{owner}: `{field}` has no effect, with {epochs[owner]} whole epochs" for owner in never]
 
 
 def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dict[str, nn.Module]) -> None:

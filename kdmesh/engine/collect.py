@@ -49,12 +49,12 @@ class Place:
         try:
             password = urlsplit(url).password
             if not url.partition("://")[0] or "\0" in url:
-                raise ValueError("this is no URL")
+                raise ValueError("this is not a URL")
         except ValueError as error:  # no URL at all
             raise self._refused(error) from None
         if password is not None:
             raise MeshError(
-                "a password in a URL would stand in the run's files",
+                "a password in a URL would be written to the run's files",
                 instead="the settings or the environment that this file system reads",
             )
         try:
@@ -101,7 +101,7 @@ class Place:
         try:
             names = self._names()
             if "manifest.json" not in names:
-                raise MeshError("this is no run's folder", file=self.url, instead="<URL>/<name>/<time>")
+                raise MeshError("this is not a run's folder", file=self.url, instead="<URL>/<name>/<time>")
             if self._finished(names):
                 raise MeshError("this run has finished", file=self.url, instead="kdmesh run, for another one")
             if odd := [name for name in names if ".." in PurePosixPath(name).parts]:

@@ -50,10 +50,10 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
     stage = plan.stage_of(student)
     kept = {best, student}
     flows = [flow for flow in plan.resolved().flows if flow.to[0] in {student, *spec.consensus}]
-    heard = kept | {LABELS} | set(spec.consensus)
-    while any(flow.from_[0] not in heard for flow in flows):
-        flows = [flow for flow in flows if flow.from_[0] in heard]
-        heard = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
+    sources = kept | {LABELS} | set(spec.consensus)
+    while any(flow.from_[0] not in sources for flow in flows):
+        flows = [flow for flow in flows if flow.from_[0] in sources]
+        sources = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
     learned = _again(plan, best, saved) if plan.owner[best] in plan.trainable else {}
     teacher = _frozen(plan, best, **learned)
     mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]

@@ -45,17 +45,17 @@ def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
     """Why a run cannot go on without these agents through the stages that are left; nothing if it can."""
     gone = plan.dropped | set(agents)
     if not plan.without(agents).hosts:
-        return "nobody would be left"
+        return "no agent would be left"
     for stage in left:
         if trains := [agent for agent in agents if agent in stage.agents]:
             return f"{trains[0]} still trains"
         for phase in stage.phases.values():
             if writes := [op for op in phase.ops if op.kind == "gen" and op.node in agents]:
                 return f"{writes[0].node} writes stream {writes[0].stream!r}"
-            heard: dict[str, set[str]] = defaultdict(set)
+            teachers: dict[str, set[str]] = defaultdict(set)
             lost: dict[str, Edge] = {}
             for edge in closure(phase.edges, plan.consensus):
-                heard[edge.target].update({edge.source} - gone if edge.as_ == "target" else ())
+                teachers[edge.target].update({edge.source} - gone if edge.as_ == "target" else ())
                 if edge.source in gone:
                     lost[edge.target] = edge
                     if edge.as_ != "target":
@@ -63,6 +63,6 @@ def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
             for target in lost:
                 node = plan.consensus.get(target)
                 apart = {target} if node is None else set() if node.include_self else {e.target for e in node.readers}
-                if not heard[target] or any(not heard[target] - {reader} for reader in apart):
-                    return f"nobody else teaches {target}"
+                if not teachers[target] or any(not teachers[target] - {reader} for reader in apart):
+                    return f"{target} would have no teacher left"
     return ""

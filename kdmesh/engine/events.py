@@ -52,9 +52,9 @@ class Events:
             if not lock(self._file):
                 self._shut()
                 raise MeshError(
-                    "another process is at work on this run",
+                    "another process is using this run's folder",
                     file=str(path.parent),
-                    instead="wait until it has ended, or end it",
+                    instead="wait until it ends, or stop it",
                 )
             if cut := _close_last_line(path):
                 self.emit(Note(f"the log had been cut within its last line, which was: {cut}"))
@@ -93,7 +93,7 @@ class Events:
             raise RunFailed(
                 f"the log of events could not be written: {error.strerror}",
                 file=name,
-                instead=remedy(error) or "make room, or give rights",
+                instead=remedy(error) or "free disk space, or give the right to write there",
             ) from error
 
     def _shut(self) -> None:

@@ -238,7 +238,7 @@ class Experiment:
                 failure = failure or error
             if failed and failure is not None:
                 advice = self.request.advice.format(str(folder.root))
-                failure.add_note(f"everything else stands in {folder.root}; to try again what failed: {advice}")
+                failure.add_note(f"everything else is in {folder.root}; to try again what failed: {advice}")
         return failure
 
     def _stopped(self, error: BaseException) -> None:

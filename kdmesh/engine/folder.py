@@ -124,7 +124,7 @@ class Folder:
         return (None, why) if why else (summary, "")
 
     def unlike(self, summary: dict[str, Any]) -> RunFailed | None:
-        """What to raise, at the very end, if a folder is not what was measured: which, by how much, and what stands."""
+        """What to raise at the very end where a saved folder does not match its agent: which, and by how much."""
         proofs = {name: facts.get("export", {}) for name, facts in summary["agents"].items()}
         wrong = {name: proof for name, proof in proofs.items() if proof.get("problem")}
         if not wrong:
@@ -134,7 +134,7 @@ class Folder:
             for name, proof in wrong.items()
         )
         return RunFailed(
-            f"what was saved of {', '.join(wrong)} is not what was measured: {said}",
+            f"what was saved of {', '.join(wrong)} does not match the agent that was measured: {said}",
             file=str(self.root),
             instead="the training is done: summary.json has its figures, checkpoints/ its weights as they were, "
             "and every other folder of agents/ is right",

@@ -202,7 +202,7 @@ def _folder(request: Request, plan: Plan, checked: Checked, session: Session) ->
         raise RunFailed(
             f"the run's folder could not be written: {reason(error)}",
             file=str(folder.root),
-            instead=f"{remedy(error) or 'make room'}, then run again",
+            instead=f"{remedy(error) or 'free disk space'}, then run again",
         ) from error
     return folder, False
 
@@ -233,7 +233,7 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
         return (AtOnce if isinstance(error, AtOnce) else KeyboardInterrupt)(f"go on with: {advice}")
     if not isinstance(error, MeshError) and (mend := remedy(error, writes := writing(error))):
         # training is not at fault, nor is kdmesh
-        doing = "a file of the run could not be written" if writes else f"the run broke {place(error)}"
+        doing = "a file of the run could not be written" if writes else f"the run failed {place(error)}"
         error = RunFailed(f"{doing}: {reason(error)}", instead=f"{mend}, then: {advice}")
     elif not isinstance(error, MeshError):
         path = folder.root / "error.txt"
@@ -243,7 +243,7 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
             write(path, "".join(traceback.format_exception(error)))
         except OSError as full:
             instead = f"{path} could not be written: {reason(full)}"
-        error = RunFailed(f"the run broke: {type(error).__name__}: {said}", instead=instead)
+        error = RunFailed(f"the run failed: {type(error).__name__}: {said}", instead=instead)
     if isinstance(error, RunFailed) and not getattr(error, "__notes__", None):
-        error.add_note(f"what was learned stands in {request.within or folder.root}; go on with: {advice}")
+        error.add_note(f"what was learned is in {request.within or folder.root}; go on with: {advice}")
     return error

@@ -31,9 +31,9 @@ def held(root: Path) -> Iterator[None]:
         ) from None
     if file is None:
         raise MeshError(
-            f"another process is at work on this run: {_holder(path)}",
+            f"another process is using this run's folder: {_holder(path)}",
             file=str(root),
-            instead="wait until it has ended, or end it",
+            instead="wait until it ends, or stop it",
         )
     with file:
         with suppress(OSError):  # on a full disk it is held all the same

@@ -25,44 +25,44 @@ ADVICE = "leave the softmax out of the model, or take its input by `exit`"
 
 
 def ends_in_softmax(agent: str) -> str:
-    """What `check` says of a model whose last operation is a softmax."""
+    """The note on a model whose last operation is a softmax."""
     return (
-        f"{agent}: the model ends in a softmax, and whoever reads it applies another one: its answers are softened "
+        f"{agent}: the model ends in a softmax, and every reader applies another one: its outputs are softened "
         f"twice; {ADVICE}"
     )
 
 
-def unheard_epochs(plan: Plan) -> list[str]:
+def unused_epochs(plan: Plan) -> list[str]:
     """Where a length is given in epochs and in steps, of which steps count."""
     usual = type(plan.spec.train).model_fields["epochs"].default
     given = {"train": plan.spec.train} | {f"agents.{name}.train": one.train for name, one in plan.spec.agents.items()}
     return [
-        f"{where}: `steps: {train.steps}` counts, and `epochs: {train.epochs}` says nothing"
+        f"{where}: `steps: {train.steps}` takes precedence, and `epochs: {train.epochs}` has no effect"
         for where, train in given.items()
         if train.steps is not None and train.epochs not in (None, usual)
     ]
 
 
-def unheard_task(plan: Plan) -> list[str]:
-    """Settings of the task's loss that a flow of labels does not have: who writes its objective by hand says it all."""
+def unused_task_settings(plan: Plan) -> list[str]:
+    """Settings of the task's loss that a flow of labels lacks, because its objective is written in the flow."""
     told = label_objective(plan.spec, registry())
     found = []
     for key, value in told.config.items():
-        deaf = [
+        lacking = [
             str(edge)
             for edge in plan.edges
             if edge.source == LABELS and edge.objective is not None and key not in edge.objective.config and value
         ]
-        if deaf:
+        if lacking:
             found.append(
-                f"task.{plan.spec.task.name}.{key} says nothing to {', '.join(deaf)}, whose objective is written in "
+                f"task.{plan.spec.task.name}.{key} has no effect on {', '.join(lacking)}, whose objective is in "
                 f"the flow: write it there too, `objective: {{{told.name}: {{{key}: {value}}}}}`"
             )
     return found
 
 
 def taught_by_validation(plan: Plan, found: Checked) -> list[str]:
-    """Say which samples of validation teach. MeshError where they would also end somebody's training early."""
+    """Say which samples of validation teach. MeshError where they would also decide early stopping."""
     if "validation" not in found.streams:
         return []
     rows, texts = found.streams["validation"].rows, []
@@ -87,18 +87,18 @@ def taught_by_validation(plan: Plan, found: Checked) -> list[str]:
 
 
 def on_answers(oddity: Oddity) -> str:
-    """What is said of an agent's answers."""
+    """The note on an oddity of an agent's outputs."""
     agent, stream, kind = oddity
     if kind == DEAD:
-        return f"{agent} is a dead source: what it says on {stream!r} holds NaN or infinite numbers"
+        return f"{agent} is a dead source: its outputs on {stream!r} contain NaN or infinite numbers"
     if kind == MOVED:
         return (
             f"{agent}: its buffer {stream!r} moves in eval mode; it is put back after each answer, so that no figure, "
             "signal or file depends on how often the agent was asked"
         )
     return (
-        f"{agent}: its answers look like probabilities, not logits: they are within [0, 1] and sum to 1, and whoever "
-        f"reads them, its own loss and calibration too, applies a softmax to them; {ADVICE}, or give their logarithm"
+        f"{agent}: its answers look like probabilities, not logits: they are within [0, 1] and sum to 1, and every "
+        f"reader, its own loss and calibration too, applies a softmax to them; {ADVICE}, or give their logarithm"
     )
 
 

@@ -87,9 +87,9 @@ def asked(root: Path) -> dict[str, Any]:
         what = found_at(root)
         why = f"it has no manifest.json ({error.strerror})" if what == "folder" else f"it {what}"
         why = "it is a file" if what == "file" else why
-        raise MeshError(f"this is no run's folder: {why}", file=str(root), instead="runs/<name>/<time>") from None
+        raise MeshError(f"this is not a run's folder: {why}", file=str(root), instead="runs/<name>/<time>") from None
     except (ValueError, RecursionError) as error:
-        raise MeshError(f"this is no run's folder: {error}", file=str(root), instead="runs/<name>/<time>") from None
+        raise MeshError(f"this is not a run's folder: {error}", file=str(root), instead="runs/<name>/<time>") from None
     return found
 
 

@@ -33,7 +33,11 @@ class Stopping:
         """Handle a signal."""
         if self.finished:
             self.finished = False
-            print("\nkdmesh: the run has finished, and is being closed; again: at once", file=sys.stderr, flush=True)
+            print(
+                "\nkdmesh: the run has finished and is closing; a second signal stops at once",
+                file=sys.stderr,
+                flush=True,
+            )
             return
         if self.run is None or self.run.pausing or self.run.folder is None:
             raise AtOnce

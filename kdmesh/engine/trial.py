@@ -62,11 +62,11 @@ def rehearse(plan: Plan, found: Checked) -> None:
     Where a small batch does not work, the true one decides: an objective may want more rows than these.
     """
     if len(plan.edges) > FLOWS:
-        found.notes.append(f"not tried on random outputs: {len(plan.edges):,} flows, and {FLOWS:,} at most are tried")
+        found.notes.append(f"no trial on random outputs: {len(plan.edges):,} flows, and {FLOWS:,} at most are tried")
         return
     rows = _rows(plan, found)
     if rows is None:
-        found.notes.append(f"not tried on random outputs: {TEXTS} texts make more than {WIDE:,} logits")
+        found.notes.append(f"no trial on random outputs: {TEXTS} texts make more than {WIDE:,} logits")
         return
     with _undisturbed(plan.spec.seed):
         try:
@@ -83,7 +83,7 @@ def rehearse(plan: Plan, found: Checked) -> None:
                 raise
             except Exception as error:
                 said = next(iter(str(error).splitlines()), "")
-                found.notes.append(f"two steps on random outputs broke: {type(error).__name__}: {said}")
+                found.notes.append(f"two trial steps on random outputs failed: {type(error).__name__}: {said}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
-    from kdmesh.graph.stages import Units
+    from kdmesh.graph.stages import WeightSets
     from kdmesh.offers import ObjectiveOffer, TaskOffer
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
@@ -99,7 +99,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
                 "this mesh uses the transfer split, which is empty", where="data.transfer", instead="transfer: 0.3"
             )
         if "test" in reached:
-            raise MeshError("test data teaches nobody", where=where, instead="train, or transfer")
+            raise MeshError("the test split cannot be used for training", where=where, instead="train, or transfer")
     task = task_of(spec, registry)
     for edge in edges:
         _answers(edge, task, registry)
@@ -161,7 +161,7 @@ def _compares(offer: ObjectiveOffer, task: TaskOffer) -> bool:
     return offer.reads == "logits" and "logits" in offer.forms and not offer.needs and not odd
 
 
-def gradients(spec: MeshSpec, edges: list[Edge], found: Units, consensus: dict[str, ConsensusNode]) -> None:
+def gradients(spec: MeshSpec, edges: list[Edge], found: WeightSets, consensus: dict[str, ConsensusNode]) -> None:
     """Refuse `detach: false` where no gradient can pass, so that it would do nothing."""
     for edge in edges:
         if edge.detach:
@@ -217,13 +217,13 @@ def _circle(spec: MeshSpec) -> None:
         if name in path:
             circle = " -> ".join([name, *path[: path.index(name) + 1]])
             raise MeshError(
-                f"streams are taken from each other in a circle: {circle}",
+                f"streams are derived from each other in a cycle: {circle}",
                 where=f"streams.{name}.of",
                 instead=f"one of the splits: {', '.join(SPLITS)}",
             )
 
 
-def taught(spec: MeshSpec, edges: list[Edge], found: Units) -> None:
+def taught(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> None:
     """Every agent whose weights train has something to learn from."""
     reached = {found.of(edge.target) for edge in edges if edge.as_ == "target"}
     for edge in edges:
@@ -236,8 +236,8 @@ def taught(spec: MeshSpec, edges: list[Edge], found: Units) -> None:
                 instead=f"let the flow end elsewhere, or give {edge.target} `update: grad`",
             )
     for name, agent in spec.agents.items():
-        unit = found.of(name)
-        if agent.weights_of is None and agent.update == "grad" and unit not in reached:
+        weight_set = found.of(name)
+        if agent.weights_of is None and agent.update == "grad" and weight_set not in reached:
             raise MeshError(
                 "nothing teaches this agent and no label trains it",
                 where=f"agents.{name}",
@@ -245,7 +245,7 @@ def taught(spec: MeshSpec, edges: list[Edge], found: Units) -> None:
             )
 
 
-def followed(spec: MeshSpec, found: Units) -> None:
+def followed(spec: MeshSpec, found: WeightSets) -> None:
     """Weights that follow others follow, in the end, some that are trained by gradient."""
     for name in spec.agents:
         chain = [name]
@@ -254,7 +254,7 @@ def followed(spec: MeshSpec, found: Units) -> None:
             where = f"agents.{chain[-1]}.update.ema.of"
             if leader in chain:
                 circle = " -> ".join([*chain[chain.index(leader) :], leader])
-                raise MeshError(f"weights follow each other in a circle: {circle}", where=where, instead=TRAINS)
+                raise MeshError(f"weights follow each other in a cycle: {circle}", where=where, instead=TRAINS)
             if leader not in found.trainable:
                 raise MeshError(f"{chain[-1]} follows {leader}, which is frozen", where=where, instead=TRAINS)
             chain.append(leader)
@@ -269,7 +269,7 @@ def label_spaces(spec: MeshSpec, edges: list[Edge], consensus: dict[str, Consens
         space[name] = None if agent.labels is None else tuple(agent.labels)
         if agent.labels is not None and len(set(agent.labels)) < max(len(agent.labels), 1):
             raise MeshError(
-                f"the classes {agent.labels} of {name} are none, or repeat one",
+                f"`labels` of {name} is empty, or names a class twice: {agent.labels}",
                 where=f"agents.{name}.labels",
                 instead="one class for each output, or leave `labels` out",
             )

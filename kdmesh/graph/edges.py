@@ -225,7 +225,7 @@ def _formed(streams: dict[str, str], target: str, stream: str, number: int) -> N
     """Note the stream of a consensus, which has one."""
     if streams.setdefault(target, stream) != stream:
         raise MeshError(
-            f"consensus {target!r} is fed on stream {stream!r} here and on {streams[target]!r} elsewhere",
+            f"consensus {target!r} has flows on stream {stream!r} here and on {streams[target]!r} elsewhere",
             where=f"flows.{number}.stream",
             instead="use one stream for all flows into a consensus, or two consensus nodes",
         )

@@ -23,7 +23,7 @@ def whole(host: str, stage: str, first: int, last: int) -> list[Fragment]:
 
 
 def hosts_of_ops(plan: Plan, phase: Phase) -> dict[Op, list[str]]:
-    """The hosts that run each op: an agent's or weights' own; a consensus runs beside each who reads it, also through
+    """The hosts that run each op: an agent's or weights' own; a consensus runs on the host of each reader, also through
     another consensus; a dropped agent's ops run nowhere.
     """
     host_of = plan.host_of
@@ -34,9 +34,9 @@ def hosts_of_ops(plan: Plan, phase: Phase) -> dict[Op, list[str]]:
         elif op.node not in plan.consensus:
             out[op] = []
         else:
-            heard = consensus_from(op.node, plan.consensus)
-            active = [edge.target for edge in phase.edges if edge.source in heard and edge.target in host_of]
-            readers = active or [edge.target for node in heard for edge in plan.consensus[node].readers]
+            nodes = consensus_from(op.node, plan.consensus)
+            active = [edge.target for edge in phase.edges if edge.source in nodes and edge.target in host_of]
+            readers = active or [edge.target for node in nodes for edge in plan.consensus[node].readers]
             out[op] = list(dict.fromkeys(host_of[reader] for reader in readers if reader in host_of))
     return out
 

@@ -168,7 +168,7 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
         raise MeshError(
             "this rule has weights, and no gradient reaches them: every reader keeps `detach: true`",
             where=where,
-            instead="detach: false on the flow from this consensus to whoever trains it",
+            instead="detach: false on the flow from this consensus to an agent whose loss trains it",
         )
     for edge, reader in zip(readers, offers, strict=True):
         if reader.reads != "logits":

@@ -43,7 +43,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     check.streams(long, edges, registry)
     consensus = consensus_nodes(long, edges, registry, origins)
     trained = {name for name, node in consensus.items() if node.trained}
-    found = stages.units(long, trained)
+    found = stages.weight_sets(long, trained)
     check.followed(long, found)
     stages.default_refresh(long, edges, found, stages.structure(long, edges, found))
     check.errors(long, consensus, registry)
@@ -62,14 +62,18 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
 
 
 def _stages(
-    plan: Plan, found: stages.Units, stage_of: dict[str, str], generation: dict[str, int], waits: dict[str, set[str]]
+    plan: Plan,
+    found: stages.WeightSets,
+    stage_of: dict[str, str],
+    generation: dict[str, int],
+    waits: dict[str, set[str]],
 ) -> None:
     """Assemble the stages with their programs and steps."""
-    agent_stage = {agent: stage_of[unit] for agent, unit in found.owner.items() if unit in stage_of}
+    agent_stage = {agent: stage_of[weight_set] for agent, weight_set in found.owner.items() if weight_set in stage_of}
     written = programs(plan.spec, agent_stage)
     weights: dict[str, list[str]] = {name: [] for name in generation}
-    for unit, name in stage_of.items():
-        weights[name].append(unit)
+    for weight_set, name in stage_of.items():
+        weights[name].append(weight_set)
     edges_of: dict[str, list[Edge]] = {name: [] for name in generation}
     for edge in plan.edges:
         stage_name = stage_of.get(found.of(edge.target))
@@ -77,17 +81,23 @@ def _stages(
             edges_of[stage_name].append(edge)
     rank = {name: number for number, name in enumerate([*plan.spec.agents, *plan.consensus])}
     for name in sorted(generation, key=lambda stage: (generation[stage], rank[stage])):
-        units = sorted(weights[name])
-        agents = sorted((a for unit in units for a in found.agents.get(unit, ())), key=rank.__getitem__)
-        stage = Stage(name, units, agents, generation[name], waits[name], written.get(name, Program()))
+        weight_sets = sorted(weights[name])
+        agents = sorted(
+            (a for weight_set in weight_sets for a in found.agents.get(weight_set, ())), key=rank.__getitem__
+        )
+        stage = Stage(name, weight_sets, agents, generation[name], waits[name], written.get(name, Program()))
         for line in stage.program.trains():
-            only = set(units) if line.agents is None else {found.owner[agent] for agent in line.agents}
+            only = set(weight_sets) if line.agents is None else {found.owner[agent] for agent in line.agents}
             active = [
                 edge
                 for edge in edges_of[name]
                 if (edge.lesson is None or edge.lesson == line.phase) and found.owner[edge.target] in only
             ]
-            train = only | {unit for unit in units if unit not in found.owner or plan.spec.agents[unit].ema}
+            train = only | {
+                weight_set
+                for weight_set in weight_sets
+                if weight_set not in found.owner or plan.spec.agents[weight_set].ema
+            }
             stage.phases[line.key] = steps.build_phase(
                 line.phase, plan.spec, active, found, plan.consensus, train, rank
             )

@@ -110,10 +110,10 @@ def owners_of(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, 
 def refuse(edge: Edge, agent: str, what: str, name: str) -> NoReturn:
     """Refuse an edge that shows an agent private samples of others under another name."""
     raise MeshError(
-        f"by {edge}, {agent} would see {what} that are private to others: they are samples of the private stream "
-        f"{name!r}, too",
+        f"by {edge}, {agent} would see {what} that are private to other agents: they belong to the private stream "
+        f"{name!r}",
         where=edge.where,
-        instead=f"stream: {name} for whose samples they are, or another split (transfer)",
+        instead=f"stream: {name} for the agents that own these samples, or another split (transfer)",
     )
 
 

@@ -21,29 +21,29 @@ def behind(edge: Edge, nodes: Nodes, *, members: bool = False) -> list[tuple[Edg
     An edge that leaves no consensus is itself. ``members``: only what is combined; else also what informs a rule.
     """
     found: list[Edge] = []
-    heard: dict[str, set[str]] = {}  # the nodes that a node is heard through, itself not
+    routes: dict[str, set[str]] = {}  # the nodes through which a node is read, itself not
 
     def walk(edge: Edge) -> None:
         node = nodes.get(edge.source)
         if node is None:
             found.append(edge)
             return
-        new = node.name not in heard
-        through = heard.setdefault(node.name, set())
-        through.update({edge.target} & heard.keys())
+        new = node.name not in routes
+        through = routes.setdefault(node.name, set())
+        through.update({edge.target} & routes.keys())
         if new:
             for inner in node.members if members else node.inputs:
                 walk(inner)
 
     walk(edge)
-    return [(end, _ways(end.target, heard)) for end in found]
+    return [(end, _ways(end.target, routes)) for end in found]
 
 
-def _ways(node: str, heard: Mapping[str, set[str]]) -> frozenset[str]:
-    """A consensus node, and those that it is heard through, also through each other; nothing for anyone else."""
-    ways = [node] if node in heard else []
+def _ways(node: str, routes: Mapping[str, set[str]]) -> frozenset[str]:
+    """A consensus node, and those through which it is read, also through each other; nothing for anyone else."""
+    ways = [node] if node in routes else []
     for name in ways:  # grows while it is read
-        ways += [other for other in heard[name] if other not in ways]
+        ways += [other for other in routes[name] if other not in ways]
     return frozenset(ways)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Units:
+class WeightSets:
     """What the stage graph is made of: weights (named after the agent that owns them) and trained consensus nodes."""
 
     owner: dict[str, str]  # agent -> weights
@@ -28,11 +28,11 @@ class Units:
     agents: dict[str, list[str]] = field(default_factory=dict)  # weights -> its agents
 
     def of(self, node: str) -> str:
-        """The unit of an agent or consensus node."""
+        """The weight set of an agent; a consensus node itself."""
         return self.owner.get(node, node)
 
 
-def units(spec: MeshSpec, trained: set[str]) -> Units:
+def weight_sets(spec: MeshSpec, trained: set[str]) -> WeightSets:
     """Contract agents onto weights, following `weights_of` to its end. ``trained``: consensus nodes with weights."""
     owner: dict[str, str] = {}
     for name in spec.agents:
@@ -46,17 +46,17 @@ def units(spec: MeshSpec, trained: set[str]) -> Units:
                     instead=nearest(parent, spec.agents, "name an agent of this mesh"),
                 )
             if parent in seen:
-                raise MeshError(f"weights are shared in a circle: {' -> '.join([*seen, parent])}", where=where)
+                raise MeshError(f"weights are shared in a cycle: {' -> '.join([*seen, parent])}", where=where)
             seen.append(parent)
         owner[name] = seen[-1]
-    found = Units(owner, {name for name in owner.values() if spec.agents[name].update != "frozen"} | trained)
+    found = WeightSets(owner, {name for name in owner.values() if spec.agents[name].update != "frozen"} | trained)
     for agent, weights in owner.items():
         found.agents.setdefault(weights, []).append(agent)
     return found
 
 
-def structure(spec: MeshSpec, edges: list[Edge], found: Units) -> nx.DiGraph:
-    """The weights graph: units and consensus nodes, an arrow wherever knowledge, weights or samples pass."""
+def structure(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> nx.DiGraph:
+    """The weights graph: weight sets and consensus nodes, an arrow wherever knowledge, weights or samples pass."""
     of = found.owner.get
     arrows = {(of(edge.source, edge.source), of(edge.target, edge.target)): None for edge in edges}
     for name, agent in spec.agents.items():
@@ -72,7 +72,7 @@ def structure(spec: MeshSpec, edges: list[Edge], found: Units) -> nx.DiGraph:
     return graph
 
 
-def default_refresh(spec: MeshSpec, edges: list[Edge], found: Units, graph: nx.DiGraph) -> None:
+def default_refresh(spec: MeshSpec, edges: list[Edge], found: WeightSets, graph: nx.DiGraph) -> None:
     """Fill in `refresh` on the edges that leave agents: `step` inside a strongly connected component, else `once`.
 
     Where a gradient is to pass (`detach: false`) it is `step` too: what is stored carries none.
@@ -86,10 +86,10 @@ def default_refresh(spec: MeshSpec, edges: list[Edge], found: Units, graph: nx.D
                 edge.stale = "publish"
 
 
-def bind(spec: MeshSpec, edges: list[Edge], found: Units, trained: set[str]) -> dict[str, str]:
-    """Return the stage of every trainable unit, named after the stage's first unit in declared order."""
+def bind(spec: MeshSpec, edges: list[Edge], found: WeightSets, trained: set[str]) -> dict[str, str]:
+    """Return the stage of every trainable weight set, named after the stage's first weight set in declared order."""
     union = nx.utils.UnionFind(sorted(found.trainable))
-    members: dict[str, list[str]] = defaultdict(list)  # consensus -> units that a live source binds
+    members: dict[str, list[str]] = defaultdict(list)  # consensus -> weight sets that a live source binds
     live = _live_consensus(spec, edges, found)
     for edge in edges:
         if edge.refresh == "once":
@@ -117,35 +117,35 @@ def bind(spec: MeshSpec, edges: list[Edge], found: Units, trained: set[str]) -> 
     order = {name: number for number, name in enumerate([*spec.agents, *spec.consensus])}
     first: dict[str, str] = {}
     declared = sorted(found.trainable, key=order.__getitem__)
-    return {unit: first.setdefault(union[unit], unit) for unit in declared}
+    return {weight_set: first.setdefault(union[weight_set], weight_set) for weight_set in declared}
 
 
-def _live_consensus(spec: MeshSpec, edges: list[Edge], found: Units) -> set[str]:
+def _live_consensus(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> set[str]:
     """Consensus nodes that a source which still trains reaches without waiting, also through another consensus."""
-    feeds = nx.DiGraph()
+    graph = nx.DiGraph()
     start: set[str] = set()
     for edge in edges:
         if edge.target in spec.consensus:
             if edge.source in spec.consensus:
-                feeds.add_edge(edge.source, edge.target)
+                graph.add_edge(edge.source, edge.target)
             elif edge.refresh != "once" and found.of(edge.source) in found.trainable:
                 start.add(edge.target)
     reached = set(start)
-    for name in start & set(feeds):
-        reached |= nx.descendants(feeds, name)
+    for name in start & set(graph):
+        reached |= nx.descendants(graph, name)
     return reached
 
 
-def _merge(union: nx.utils.UnionFind, members: dict[str, list[str]], found: Units, trained: set[str]) -> None:
-    """Unite what each live consensus binds; a consensus that feeds another passes its own members on."""
+def _merge(union: nx.utils.UnionFind, members: dict[str, list[str]], found: WeightSets, trained: set[str]) -> None:
+    """Unite what each live consensus binds; a consensus that graph another passes its own members on."""
 
     def trainable(name: str, path: tuple[str, ...] = ()) -> set[str]:
         out = {name} if name in trained else set()
-        for unit in members.get(name, ()):
-            if unit in found.trainable:
-                out.add(unit)
-            elif unit in members and unit not in path:
-                out |= trainable(unit, (*path, name))
+        for weight_set in members.get(name, ()):
+            if weight_set in found.trainable:
+                out.add(weight_set)
+            elif weight_set in members and weight_set not in path:
+                out |= trainable(weight_set, (*path, name))
         return out
 
     for name in members:
@@ -155,7 +155,7 @@ def _merge(union: nx.utils.UnionFind, members: dict[str, list[str]], found: Unit
 
 
 def generations(
-    spec: MeshSpec, edges: list[Edge], found: Units, stage: dict[str, str]
+    spec: MeshSpec, edges: list[Edge], found: WeightSets, stage: dict[str, str]
 ) -> tuple[dict[str, int], dict[str, set[str]]]:
     """Return each stage's generation (0 first) and the stages it waits for; `once` inside a stage is refused."""
     # Where a node's values come to be: in a stage, or, for a consensus and what is frozen, in a place of its own.
@@ -194,7 +194,7 @@ def _levels(waits: nx.DiGraph, stages: set[str]) -> tuple[dict[str, int], dict[s
     except nx.NetworkXUnfeasible:
         names = [n if isinstance(n, str) else n[1] for n, *_ in nx.find_cycle(waits)]
         raise MeshError(
-            f"stages wait for each other in a circle: {' -> '.join([*names, names[0]])}",
+            f"stages wait for each other in a cycle: {' -> '.join([*names, names[0]])}",
             where="flows",
             instead="give one of these flows a refresh other than `once`",
         ) from None

@@ -16,7 +16,7 @@ from kdmesh.errors import MeshError
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
-    from kdmesh.graph.stages import Units
+    from kdmesh.graph.stages import WeightSets
     from kdmesh.spec import MeshSpec
 
 
@@ -64,14 +64,14 @@ def build_phase(
     name: str,
     spec: MeshSpec,
     active: list[Edge],
-    found: Units,
+    found: WeightSets,
     consensus: dict[str, ConsensusNode],
     train: set[str],
     rank: dict[str, int],
 ) -> Phase:
     """Build the step of one phase.
 
-    ``active``: the edges that end at agents in this phase; ``train``: the units that are updated in it; ``rank``: the
+    ``active``: the edges that end at agents in this phase; ``train``: the weight sets updated in it; ``rank``: the
     declared order of agents and consensus nodes.
     """
     drawn = _Drawing(spec, found, consensus, train)
@@ -86,7 +86,7 @@ def build_phase(
 class _Drawing:
     """The step's DAG while it grows: ops and arrows, each once, in the order in which they were first needed."""
 
-    def __init__(self, spec: MeshSpec, found: Units, consensus: dict[str, ConsensusNode], train: set[str]) -> None:
+    def __init__(self, spec: MeshSpec, found: WeightSets, consensus: dict[str, ConsensusNode], train: set[str]) -> None:
         self.spec, self.consensus, self.train = spec, consensus, train
         self.owner = found.owner
         self.ops: dict[Op, None] = {}
@@ -116,13 +116,13 @@ class _Drawing:
 
     def publication(self, edge: Edge) -> Op:
         """The op whose value a live edge carries: the source's forward, again after its update where asked."""
-        unit = self.owner[edge.source]
-        usual = "train" if unit in self.train and self.spec.agents[edge.source].ema is None else "eval"
+        weight_set = self.owner[edge.source]
+        usual = "train" if weight_set in self.train and self.spec.agents[edge.source].ema is None else "eval"
         op = self.forward(edge.source, edge.stream, "" if edge.mode in ("auto", usual) else edge.mode)
         if edge.sees == "before":
             return op
         again = op._replace(kind="f+")
-        self.arrow(Op("u", unit), again)
+        self.arrow(Op("u", weight_set), again)
         return again
 
     def edge(self, edge: Edge) -> None:
@@ -132,14 +132,14 @@ class _Drawing:
             if key in self.seen:
                 return
             self.seen.add(key)
-        unit = self.owner[edge.target]
-        update = Op("u", unit)
+        weight_set = self.owner[edge.target]
+        update = Op("u", weight_set)
         if edge.as_ == "weights":
             if self.owner.get(edge.source) in self.train:
                 self.arrow(Op("u", self.owner[edge.source]), update)
             return
         own = self.forward(edge.target, edge.stream)
-        if edge.as_ == "target" and unit in self.train:
+        if edge.as_ == "target" and weight_set in self.train:
             self.arrow(own, update)
         goal = own if edge.as_ == "input" else update
         if edge.source in self.consensus:
@@ -177,14 +177,16 @@ class _Drawing:
         """Followers update after who they follow; a trained consensus updates with its readers."""
         taught = {self.owner[edge.target] for edge in active if edge.as_ == "target"} & self.train
         leaders = {
-            unit: self.owner[ema.of] for unit in self.train & self.owner.keys() if (ema := self.spec.agents[unit].ema)
+            weight_set: self.owner[ema.of]
+            for weight_set in self.train & self.owner.keys()
+            if (ema := self.spec.agents[weight_set].ema)
         }
-        for unit, leader in sorted(leaders.items()):
+        for weight_set, leader in sorted(leaders.items()):
             first = leader
             while first in leaders:
                 first = leaders[first]
             if first in taught:
-                self.arrow(Op("u", leader), Op("u", unit))
+                self.arrow(Op("u", leader), Op("u", weight_set))
         for edge in active:
             node = self.consensus.get(edge.source)
             if node is not None and node.trained and self.owner[edge.target] in taught:

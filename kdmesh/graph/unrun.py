@@ -57,7 +57,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         if spec.trained and not registry.find("consensus", node.rule.name).trained:
             raise MeshError(f"rule {node.rule.name!r} has no weights to train", where=f"{where}.trained", instead=OUT)
         if not spec.include_self and not _taught(plan, node) & {edge.source for edge in node.members}:
-            what = "none of its targets is a source, so that nobody is left out"
+            what = "none of its readers is one of its sources, so this has no effect"
             raise MeshError(what, where=f"{where}.include_self", instead=OUT)
 
 
@@ -109,7 +109,7 @@ def _stream(stream: StreamSpec, where: str, written: bool) -> None:
     for field, by in (("alpha", "dirichlet"), ("classes", "class"), ("column", "column")):
         if stream.shards.by != by and _set(stream.shards, field):
             raise MeshError(
-                f"`{field}` says nothing about shards `by: {stream.shards.by}`",
+                f"`{field}` has no effect on shards `by: {stream.shards.by}`",
                 where=f"{where}.shards.{field}",
                 instead=f"by: {by}, or {OUT}",
             )
@@ -124,24 +124,24 @@ def _agent(plan: Plan, name: str, agent: AgentSpec, where: str) -> None:
         raise MeshError("there are no augmentations to draw", where=f"{where}.view.draws", instead=instead)
     if agent.weights_of is not None and (field := _set(agent, *OWN, "train")):
         raise MeshError(
-            f"{name} shares the weights of {agent.weights_of}, so that its own `{field}` says nothing",
+            f"{name} shares the weights of {agent.weights_of}, so its own `{field}` has no effect",
             where=f"{where}.{field}",
             instead=f"write it at {agent.weights_of}, or {OUT}",
         )
     given = [field for field in OWN if _set(agent, field)]
     if len(given) > 1:
         raise MeshError(
-            f"its weights begin in two ways: {' and '.join(f'`{field}`' for field in given)}",
+            f"its initial weights are given twice: {' and '.join(f'`{field}`' for field in given)}",
             where=f"{where}.{given[-1]}",
             instead=f"one of: {', '.join(OWN)}",
         )
     owner = plan.spec.agents[plan.owner[name]]
     if agent.saved is not None and owner.update != "frozen":
         how = "follow those of another" if owner.ema else "train"
-        what = f"{name}'s weights {how}, so that they are in the run's folder anyway"
+        what = f"{name}'s weights {how}, so the run's folder has them anyway"
         raise MeshError(what, where=f"{where}.saved", instead=f"{OUT}; it is for agents with update: frozen")
     if agent.update == "frozen" and (field := _set(agent.train, *LEARNING)):
-        what = f"{name} is frozen, so that `{field}` says nothing"
+        what = f"{name} is frozen, so `{field}` has no effect"
         raise MeshError(what, where=f"{where}.train.{field}", instead=f"{OUT}, or update: grad")
 
 
@@ -153,7 +153,7 @@ def _ends(plan: Plan, edge: Edge) -> None:
         raise MeshError(f"`as: {edge.as_}` into {end} {LATER}", where=f"{edge.where}.as", instead="as: target")
     if not to_agent and edge.weight != 1.0:
         raise MeshError(
-            "a flow into a consensus has no loss, so that its `weight` says nothing",
+            "a flow into a consensus has no loss, so its `weight` has no effect",
             where=f"{edge.where}.weight",
             instead="a rule with weights, {weighted: {weights: [...]}}, or a weight on the flow from the consensus",
         )
@@ -177,7 +177,7 @@ def _carried(edge: Edge, registry: Registry) -> None:
     made = registry.find("signals", edge.derived.name) if edge.derived is not None else None
     if edge.tap is not None and "hidden" not in (edge.signal, edge.reads, made.reads if made else ""):
         raise MeshError(
-            f"{edge} carries and compares outputs, so that its layers say nothing",
+            f"{edge} carries and compares outputs, so its `tap` has no effect",
             where=f"{edge.where}.tap",
             instead=f"an objective that reads layers (hint ...), or {OUT}",
         )
@@ -209,7 +209,7 @@ def _published(plan: Plan, edge: Edge) -> None:
         seen = stream.of if stream is not None and stream.replay else edge.stream
         if all((other.target, other.stream) != (edge.source, seen) for other in plan.edges):
             raise MeshError(
-                f"{edge.source} learns nothing on stream {seen!r}, so that nothing is recorded of it there",
+                f"{edge.source} does not train on stream {seen!r}, so nothing of it is recorded there",
                 where=f"{edge.where}.stale",
                 instead="stale: publish",
             )

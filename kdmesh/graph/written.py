@@ -24,7 +24,7 @@ def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
         where = f"streams.{name}"
         if name not in made:
             instead = nearest(name, made, "streams with `generated_by`")
-            raise MeshError("there is a writer for what no agent generates", where=where, instead=instead)
+            raise MeshError("there is a writer for a stream that no agent generates", where=where, instead=instead)
         if not callable(getattr(writer, "write", None)):
             instead = "an object with write(step, agent), which gives x, y and ids"
             raise MeshError(
@@ -52,7 +52,7 @@ def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
         stages = [s.name for s in plan.stages if any(name in phase.streams for phase in s.phases.values())]
         if len(stages) > 1:
             raise MeshError(
-                f"it is read in several stages, {' and '.join(stages)}, which would each want their own",
+                f"it is read in several stages, {' and '.join(stages)}, which would each need a stream of their own",
                 where=f"streams.{name}",
                 instead="a stream for each",
             )
@@ -61,7 +61,7 @@ def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
 def _stream(stream: StreamSpec, where: str) -> None:
     if stream.refresh is not None and not PERIOD.fullmatch(stream.refresh):
         raise MeshError(
-            f"{stream.refresh!r} is no period of a written stream",
+            f"{stream.refresh!r} is not a period of a written stream",
             where=f"{where}.refresh",
             instead="step, epoch, or `10 steps`",
         )

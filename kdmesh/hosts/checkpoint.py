@@ -98,7 +98,8 @@ def unwritable(error: Exception, folder: Path) -> RunFailed:
     return RunFailed(
         f"a checkpoint could not be written: {reason(error)}",
         file=str(folder),
-        instead=f"{remedy(error) or 'make room or give rights'}, then: kdmesh resume {folder.parents[2]}; "
+        instead=f"{remedy(error) or 'free disk space or give the right to write there'}, then: "
+        f"kdmesh resume {folder.parents[2]}; "
         "the checkpoint before is whole",
     )
 

@@ -43,7 +43,7 @@ def seeded(seed: int, *, strict: bool = False, ours: bool = False) -> Iterator[N
         before = _states() if strict else None
         yield
         if before is not None and before != _states():
-            raise ValueError("it draws from a global generator, so that its values depend on what ran before")
+            raise ValueError("it draws from a global generator, so its values depend on what ran before")
 
 
 def _seed(seed: int) -> None:
@@ -112,7 +112,7 @@ def refuse_loss(loss: Any, own: Any) -> bool:
     if not torch.is_grad_enabled() or not own.requires_grad or loss.requires_grad:
         return True
     if loss.item() != 0:
-        raise ValueError("it gave a loss that is detached from the signal it is given, so that it trains nothing")
+        raise ValueError("it gave a loss that is detached from the signal it is given, so it trains nothing")
     return False
 
 

@@ -1,4 +1,4 @@
-"""What the ops of one phase on one host read: batches of lanes, signals of sources, consensus."""
+"""What the ops of one phase on one host read: batches of shard views, signals of sources, consensus."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Inputs:
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
     def shard(self, agent: str, stream: str) -> BatchSource:
-        """The agent's lane on a stream, on the agent's device."""
+        """The agent's shard view of a stream, on the agent's device."""
         device, spec = self.host.agents[agent].device, self.host.plan.spec.streams.get(stream)
         if spec is None or spec.generated_by is None:
             return self.host.loader.shard(stream, agent, device)
@@ -63,7 +63,7 @@ class Inputs:
         return self._written[key]
 
     def batch(self, context: StepContext, shard: BatchSource) -> Batch | None:
-        """The batch of this step, cut once for all agents that share the lane."""
+        """The batch of this step, cut once for all agents that share the shard view."""
         key = id(shard)
         if key not in context.batches:
             context.batches[key] = shard.batch(
@@ -71,8 +71,8 @@ class Inputs:
             )
         return context.batches[key]
 
-    def spoken(self, node: ConsensusNode, reader: str) -> BatchSource:
-        """The lane whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
+    def rows_of(self, node: ConsensusNode, reader: str) -> BatchSource:
+        """The view whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
         shard, who = self.shard(reader, node.stream), speaker(node.name, self.host.plan.consensus)
         if not shard.units or self.host.reading.key(who) == self.host.reading.key(reader):
             return shard
@@ -80,7 +80,7 @@ class Inputs:
 
     def labels(self, context: StepContext, node: ConsensusNode, reader: str) -> Tensor | None:
         """The labels of what a consensus says of a reader's batch."""
-        batch = self.batch(context, self.spoken(node, reader))
+        batch = self.batch(context, self.rows_of(node, reader))
         return None if batch is None else batch.y
 
     def facts(
@@ -97,13 +97,13 @@ class Inputs:
 
     def column(self, context: StepContext, agent: str, node: ConsensusNode) -> Tensor:
         """The numbers of the values that a rule reads, for an agent's batch."""
-        shard = self.spoken(node, agent)
+        shard = self.rows_of(node, agent)
         batch = self.batch(context, shard)
         assert batch is not None and isinstance(shard, ShardView)  # what is written has no columns
         return rules.numbers(self.host, node, shard)[shard.rows(batch.at)]
 
     def position(self, step: int, shard: BatchSource) -> int:
-        """The step counted on a lane: owners of shards count their own, so that each visits its samples evenly."""
+        """The step counted on a view: owners of shards count their own, so that each visits its samples evenly."""
         return step + self.shifts.get(shard.owner, 0)
 
     def epoch(self, context: StepContext, agent: str) -> int:
@@ -209,7 +209,7 @@ class Inputs:
         key = (name, consensus.variant(reader))
         if key in context.combined:
             return context.combined[key]
-        shard = self.spoken(consensus.node, reader)
+        shard = self.rows_of(consensus.node, reader)
         batch = self.batch(context, shard)
         signal: Signal | None = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
@@ -253,7 +253,7 @@ class Inputs:
 
 
 def base(shard: BatchSource) -> str:
-    """The stream whose rows a lane has."""
+    """The stream whose rows a shard view has."""
     return shard.stream.base or shard.stream.name
 
 

@@ -146,20 +146,20 @@ class ShardView:
 
 
 class Loader:
-    """Every lane of a host, made when first asked for."""
+    """Every shard view of a host, made when first asked for."""
 
     def __init__(self, reading: Preprocessor, streams: dict[str, Stream], seed: int) -> None:
         self.reading, self.streams, self.seed = reading, streams, seed
-        self._lanes: dict[tuple[str, str, str, str], ShardView] = {}
+        self._views: dict[tuple[str, str, str, str], ShardView] = {}
 
     def shard(self, stream: str, agent: str, device: torch.device) -> ShardView:
-        """The lane of an agent on a stream; agents that read alike share it unless the stream is sharded."""
+        """The shard view of an agent on a stream; agents that read alike share it unless the stream is sharded."""
         spec = self.streams[stream]
         owner = agent if spec.shards is not None else ""
         key = (stream, owner, str(device), self.reading.key(agent))
-        if key not in self._lanes:
-            self._lanes[key] = ShardView(self.reading, spec, agent, owner, self.seed, device)
-        return self._lanes[key]
+        if key not in self._views:
+            self._views[key] = ShardView(self.reading, spec, agent, owner, self.seed, device)
+        return self._views[key]
 
     def one(self, agent: str, device: torch.device) -> Tensor | Tokens:
         """One sample as an agent reads it: the first text that is here, where some are private to others."""

@@ -122,10 +122,10 @@ def _config(path: Path) -> Config:
             "folder": f"its {path.name} {error.strerror}" if path.exists() else f"it has no {path.name}",
             "file": "it is a file",
         }.get(what := found_at(path.parent), f"it {what}")
-        raise MeshError(f"this is no agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
+        raise MeshError(f"this is not an agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
     except (ValueError, RecursionError) as error:
         why = f"its {path.name} is damaged: {reason(error)}"
-        raise MeshError(f"this is no agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
+        raise MeshError(f"this is not an agent's folder: {why}", file=str(path.parent), instead=AGENT) from None
 
 
 def _ref(config: Config) -> ModelRef:

@@ -116,16 +116,16 @@ def evaluate_consensus(
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
             answers, probs = sharpened(answers, softened, signal.form), False
         found["quality"] = _figures(host, answers, truth, shard, consensus.node.labels, probs)
-    spoken = {edge.source: sent.get((edge.source, edge.output)) for edge in consensus.node.members}
+    outputs = {edge.source: sent.get((edge.source, edge.output)) for edge in consensus.node.members}
     agents = host.plan.spec.agents
     decided = [
         metrics.predictions(value, host.plan.answers.decide, agents[source].labels)
         for source in among
-        if host.plan.task.decides and (value := spoken.get(source)) is not None
+        if host.plan.task.decides and (value := outputs.get(source)) is not None
     ]
-    voices = [one for one in decided if one is not None]
-    if voices:
-        predictions = torch.stack(voices)
+    known = [one for one in decided if one is not None]
+    if known:
+        predictions = torch.stack(known)
         memory = f"{name}:{stream}"
         found["agreement"] = metrics.agreement(predictions)
         found["churn"] = metrics.churn(predictions, host.predictions.get(memory))

@@ -38,7 +38,7 @@ def origin(plan: Plan, agent: str, path: tuple[str, ...] = ()) -> str:
     if agent in path:
         circle = " -> ".join([*path[path.index(agent) :], agent])
         raise MeshError(
-            f"agents start like each other in a circle: {circle}",
+            f"agents start from each other's weights in a cycle: {circle}",
             where=f"agents.{agent}.init_of",
             instead="an agent with initial weights of its own",
         )
@@ -95,7 +95,7 @@ def build(
 
 
 def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:
-    """The classes that an agent's outputs stand for, None for all; MeshError for what is no class of the data."""
+    """The classes that an agent's outputs stand for, None for all; MeshError for what is not a class of the data."""
     labels, where = plan.spec.agents[agent].labels, f"agents.{agent}.labels"
     if labels is None:
         return None
@@ -177,7 +177,7 @@ def _from_file(read: Callable[[Path], dict[str, Tensor]], path: Path, where: str
         return read(path)
     except Exception as error:  # of safetensors, by what is wrong with the file
         if path.suffix in PICKLED or is_zipfile(path):
-            what = f"{path} is no safetensors file, and nothing else is read: a pickle can run code"
+            what = f"{path} is not a safetensors file, and nothing else is read: a pickle can run code"
             raise MeshError(what, where=where, instead=CONVERT.format(path.name, path.stem)) from None
         raise MeshError(f"cannot read weights: {error}", where=where, instead="a safetensors file") from None
 

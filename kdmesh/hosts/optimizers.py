@@ -59,7 +59,7 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSpec, where: s
         )
     if inspect.signature(kind.step).parameters["closure"].default is inspect.Parameter.empty:
         raise MeshError(
-            f"{kind.__name__} computes the loss several times in an update, and an update here is one backward",
+            f"{kind.__name__} computes the loss several times in an update: an update here is one backward pass",
             where=where,
             instead="adamw, sgd, or another optimiser of torch.optim",
         )
@@ -131,5 +131,5 @@ def warmup_of(ref: ScheduleRef, updates: int, where: str) -> int:
     if number and 0 < given < 1:
         return math.ceil(given * updates)
     if not number or not (0 <= given < math.inf) or given != int(given):
-        raise MeshError(f"no warmup of {given!r}", where=f"{where}.warmup", instead=WARMUP)
+        raise MeshError(f"{given!r} is not a warmup", where=f"{where}.warmup", instead=WARMUP)
     return int(given)

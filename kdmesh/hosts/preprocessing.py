@@ -97,7 +97,7 @@ class Preprocessor:
         """Samples of the table as an agent's tokenizer gives them; agents with equal tokenizers share the work."""
         places = self._places[rows]
         if (places < 0).any():
-            raise MeshError(f"{agent} would read samples that another agent keeps to itself", where="streams")
+            raise MeshError(f"{agent} would read private samples of another agent", where="streams")
         return self._read(agent)[0].select(places)
 
     def report(self, agent: str) -> Any:
@@ -138,7 +138,7 @@ class Preprocessor:
         texts = self.table.x if self._learned is None else self.table.x[self._learned]
         if not len(texts):
             raise MeshError(
-                "a tokenizer is made from train's texts, and all of them are private: it would tell of them",
+                "a tokenizer is made from the training texts, which are all private: its vocabulary would reveal them",
                 where="model.hf.tokenizer",
                 instead="the folder of a tokenizer",
             )

@@ -100,7 +100,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _bounded(optimizer: torch.optim.Optimizer, update: int, where: str) -> float:
-    """The rate at an update; MeshError where a setting of the optimiser is no number, or out of its bounds."""
+    """The rate at an update; MeshError where a setting of the optimiser is not a number, or out of its bounds."""
     (group,) = optimizer.param_groups
     values = [(name, value) for name in group if name != "params" for value in _numbers(group[name])]
     for name, value in values:
@@ -130,6 +130,6 @@ def _notes(settings: TrainSpec, updates: int, rates: set[float]) -> list[str]:
     if schedule is not None and schedule.config.get("warmup") and warmup_of(schedule, updates, "") >= updates > 0:
         notes.append(
             f"the warmup of {warmup_of(schedule, updates, '')} updates is as long as the training, {updates} updates: "
-            "the learning rate never reaches its height"
+            "the learning rate never reaches its full value"
         )
     return notes

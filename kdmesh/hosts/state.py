@@ -91,7 +91,7 @@ class HostState:
         self.predictions: dict[str, Tensor] = {}
         self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
-        self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and lane
+        self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and shard view
         self._threads = 0
         self.assemble(table)
 

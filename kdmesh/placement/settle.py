@@ -56,8 +56,8 @@ def _resources(session: Session) -> Resources | None:
     except Exception as error:
         said = next(iter(str(error).splitlines()), "")
         raise RunFailed(
-            f"{session.name} answers no more: {type(error).__name__}: {said}",
-            instead="the same command again: nothing of this run was begun",
+            f"{session.name} does not answer any more: {type(error).__name__}: {said}",
+            instead="run the same command again: this run had not started",
         ) from error
 
 

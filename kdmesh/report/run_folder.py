@@ -278,7 +278,7 @@ def _no_run(root: Path, why: str) -> MeshError:
             "is a file, not a run's folder" if what == "file" else what, file=str(root) or "''", instead=HOW
         )
     runs = find(root)
-    return MeshError(f"is no run's folder: {why}", file=str(root), instead=str(runs[0]) if runs else HOW)
+    return MeshError(f"is not a run's folder: {why}", file=str(root), instead=str(runs[0]) if runs else HOW)
 
 
 def _controls(root: Path) -> Iterator[tuple[tuple[str, str], Path]]:

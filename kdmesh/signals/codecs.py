@@ -28,7 +28,7 @@ def add(codec: str, where: str = "") -> None:
     kind = getattr(import_module(module), name)
     if not isinstance(kind, type) or not issubclass(kind, Lazy) or Lazy.pack is kind.pack or "restore" not in dir(kind):
         raise MeshError(
-            f"the codec {codec} is no class of signals that are packed and restored",
+            f"the codec {codec} is not a class of signals that are packed and restored",
             where=where,
             instead="a subclass of kdmesh.signals.lazy.Lazy with the methods pack and restore",
         )

@@ -103,7 +103,7 @@ class TaskRef(Named):
 
 
 class MetricRef(Named):
-    """A metric with its settings; ``by``, which any may have, names a column of the data by whose values it is told."""
+    """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by."""
 
     kind: ClassVar[str] = "metrics"
 

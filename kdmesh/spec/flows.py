@@ -104,7 +104,7 @@ class FlowSpec(Strict):
     @classmethod
     def _period(cls, value: str | None) -> str | None:
         if value is not None and not PERIOD.match(value):
-            raise ValueError(f"{value!r} is no period: write step, epoch, round, once or `10 steps`")
+            raise ValueError(f"{value!r} is not a period: write step, epoch, round, once or `10 steps`")
         return value
 
     @property

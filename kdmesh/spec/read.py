@@ -105,7 +105,7 @@ def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
 
 
 def _moved(agent: AgentSpec, folder: Path, at: Callable[[str], str]) -> AgentSpec:
-    """An agent whose files are found from ``folder``; a model's path that is no folder there may be a hub's id."""
+    """An agent whose files are found from ``folder``; a model's path that is not a folder there may be a hub's id."""
     changes: dict[str, Any] = {}
     if agent.weights is not None:
         changes["weights"] = at(agent.weights)

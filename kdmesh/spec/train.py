@@ -47,7 +47,7 @@ class TrainSpec(Strict):
 
     epochs: int = Field(20, ge=1, le=MOST, description="passes over the lesson's first stream")
     steps: int | None = Field(
-        None, ge=1, le=MOST, description="micro-batches instead of epochs, which say nothing then"
+        None, ge=1, le=MOST, description="micro-batches instead of epochs, which then have no effect"
     )
     batch_size: int = Field(64, ge=1, le=MOST, description="samples in a micro-batch")
     drop_last: bool = Field(False, description="leave out an epoch's last, smaller batch")
@@ -75,7 +75,7 @@ class TrainOverride(Strict):
 
     epochs: int | None = Field(None, ge=1, le=MOST, description="passes over the lesson's first stream")
     steps: int | None = Field(
-        None, ge=1, le=MOST, description="micro-batches instead of epochs, which say nothing then"
+        None, ge=1, le=MOST, description="micro-batches instead of epochs, which then have no effect"
     )
     batch_size: int | None = Field(None, ge=1, le=MOST, description="samples in a micro-batch")
     drop_last: bool | None = Field(None, description="leave out an epoch's last, smaller batch")

@@ -78,7 +78,7 @@ class Tokens:
 
 
 class Encoded:
-    """The samples of a stream, flat: rows of other lanes are views of the same storage.
+    """The samples of a stream, flat: rows of other shard views are views of the same storage.
 
     ``pack``: tokens that one row of a training batch may hold, where several samples share it; None: a row each.
     """

@@ -22,7 +22,7 @@ class ConsensusContract(Contract):
 
     - ``sources``: the numbers of sources it is tried with; ``(3,)`` for a rule that was made for three.
     - ``order_invariant``: the order of sources changes rounding only.
-    - ``per_target``: the rule takes ``target=``, for whom it combines.
+    - ``per_target``: the rule takes ``target=``, the agent that it combines for.
     - ``inputs``: for a rule whose offer says so, the shapes of what informs it, without the batch axis. Such a rule is
       tried with one number of ``sources``, for which it is set up.
     - ``columns``: for a rule whose offer says ``needs_column``, the column's different values.
@@ -151,7 +151,7 @@ class ConsensusContract(Contract):
                         assert reached, f"space {space}: a NaN reaches a gradient"
 
     def test_nobody_present_stays_finite(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
-        """A sample of which nobody speaks gets finite numbers, and the other samples what they are due."""
+        """A sample that no source covers gets finite numbers, and other samples are unchanged."""
         for space in offer.spaces:
             for count in self.sources:
                 present = torch.ones(count, BATCH, dtype=torch.bool)

@@ -67,7 +67,7 @@ def read_model(
         )
     if whole and info["unexpected_keys"]:
         raise MeshError(
-            f"{path} has weights for {min(info['unexpected_keys'])}, which its config.json knows nothing of",
+            f"{path} has weights for {min(info['unexpected_keys'])}, which its config.json does not describe",
             where=PATH,
             instead="a complete copy",
         )

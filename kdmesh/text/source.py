@@ -155,7 +155,7 @@ def fetched(path: str, where: str, instead: str) -> Iterator[None]:
             ) from None
         if local(path, where) is None and isinstance(error, OSError):
             raise MeshError(
-                f"{path} is no folder here, and could not be fetched from {constants.ENDPOINT}: {reason}",
+                f"{path} is not a folder here, and could not be fetched from {constants.ENDPOINT}: {reason}",
                 where=where,
                 instead="a folder made by save_pretrained, or a hub id that can be reached",
             ) from None
@@ -188,7 +188,7 @@ def reach(path: str, revision: str | None, where: str) -> dict[str, bool]:
     if any(isinstance(try_to_load_from_cache(path, name, revision=revision), str) for name in files):
         return {"local_files_only": True}
     raise MeshError(
-        f"{path} is no folder here, and could not be fetched from {constants.ENDPOINT}: {reason}",
+        f"{path} is not a folder here, and could not be fetched from {constants.ENDPOINT}: {reason}",
         where=where,
         instead="a folder made by save_pretrained, or a hub id that can be reached",
     )

@@ -23,13 +23,13 @@ def read(tmp_path, header, rows, name="csv", **config):
 @pytest.mark.parametrize(
     ("cells", "why"),
     [
-        (["Rome", "Oslo"], "'Rome' is no number"),
+        (["Rome", "Oslo"], "'Rome' is not a number"),
         (["True", "False"], "true and false, no numbers"),
-        (['"1,5"', '"2,5"'], "'1,5' is no number (a decimal point is needed)"),
+        (['"1,5"', '"2,5"'], "'1,5' is not a number (a decimal point is needed)"),
         (["", ""], "every cell is empty"),
-        (["n/a", "n/a", "3"], "'n/a' is no number, as are 8 of 12 cells"),
-        (["1_0", "2_0"], "'1_0' is no number"),
-        (["2021-01-02"], "'2021-01-02' is no number"),
+        (["n/a", "n/a", "3"], "'n/a' is not a number, as are 8 of 12 cells"),
+        (["1_0", "2_0"], "'1_0' is not a number"),
+        (["2021-01-02"], "'2021-01-02' is not a number"),
     ],
 )
 def test_a_column_that_is_left_out_says_why(tmp_path, cells, why):
@@ -42,7 +42,7 @@ def test_a_column_that_is_left_out_says_why(tmp_path, cells, why):
 @pytest.mark.parametrize("cell", ["", "old", "nan", "inf"])
 def test_a_gap_in_numbers_is_refused_wherever_it_stands(tmp_path, at, cell):
     rows = [f"{cell if i == at else i},{i},{'xy'[i % 2]}" for i in range(12)]
-    with pytest.raises(MeshError, match=f"column 'age', line {at + 2}: '{cell}' is no finite number") as error:
+    with pytest.raises(MeshError, match=f"column 'age', line {at + 2}: '{cell}' is not a finite number") as error:
         read(tmp_path, "age,b,label", rows)
     assert "`features` without this column" in error.value.instead
     assert read(tmp_path, "age,b,label", rows, features=["b"]).features == ["b"]

@@ -226,10 +226,10 @@ def test_a_second_file_is_the_official_test(tmp_path, kind):
     assert table.y.tolist() == [1, 0, 1, 0, 1]
     assert table.columns["city"] == ["Rome", "Oslo", "Rome", "Oslo", "Rome"]
     unseen = write(tmp_path, kind, [{**ROWS[0], "label": "cats"}], "unseen")
-    refused(kind, "'cats' is no class of .*\n.*did you mean 'cat'", path=path, test_path=unseen)
+    refused(kind, "'cats' is not a class of .*\n.*did you mean 'cat'", path=path, test_path=unseen)
     for empty in ("", " "):
         gap = write(tmp_path, kind, [*ROWS, {**ROWS[0], "label": empty}], "gap")
-        what = f"column 'label', line .: '{empty}' is no class.*\n.*instead: a class .* every row"
+        what = f"column 'label', line .: '{empty}' is not a class.*\n.*instead: a class .* every row"
         refused(kind, what, path=gap)
     beyond = write(tmp_path, kind, [{**ROWS[0], "size": 6}], "beyond")
     refused(kind, r"beyond\.\w+, column 'size', line .: label 6 is beyond", path=path, test_path=beyond, label="size")
@@ -241,16 +241,16 @@ def test_a_second_file_is_the_official_test(tmp_path, kind):
 @pytest.mark.parametrize(
     ("row", "config", "what"),
     [
-        ({"age": "old"}, {}, "column 'age', line {}: 'old' is no finite number"),
-        ({"age": ""}, {}, "column 'age', line {}: '' is no finite number"),
-        ({"size": 1e39}, {}, "column 'size', line {}: .* is no finite number"),
-        ({"label": ""}, {}, "column 'label', line {}: '' is no class"),
+        ({"age": "old"}, {}, "column 'age', line {}: 'old' is not a finite number"),
+        ({"age": ""}, {}, "column 'age', line {}: '' is not a finite number"),
+        ({"size": 1e39}, {}, "column 'size', line {}: .* is not a finite number"),
+        ({"label": ""}, {}, "column 'label', line {}: '' is not a class"),
         ({"size": -4}, {"label": "size"}, "column 'size', line {}: label -4 is negative"),
         ({"size": 2.5}, {"label": "size"}, "column 'size', line {}: label 2.5 is no whole number"),
         ({"size": 9}, {"label": "size", "classes": 9}, "column 'size', line {}: label 9 is beyond the 9 classes"),
         ({"size": 10**7}, {"label": "size"}, "looks like an id"),
         ({}, {"classes": 1}, "2 class names for 1 classes"),
-        ({}, {"features": ["city"]}, "column 'city', line .: 'Rome' is no finite number"),
+        ({}, {"features": ["city"]}, "column 'city', line .: 'Rome' is not a finite number"),
         ({}, {"features": ["ages"]}, "no column 'ages'\n.*did you mean 'age'"),
         ({}, {"features": ["label"]}, "features"),
         ({}, {"label": "species"}, "no column 'species'"),
@@ -275,8 +275,8 @@ def test_wrong_cells_are_refused_with_their_place(tmp_path, kind, row, config, w
         ("jsonl", b'{"a": 1, "label": 0}\n{"a": 1', "line 2: "),
         ("jsonl", b'{"a": 1, "label": 0}\n{"a": 1}', "line 2: keys differ from the first row: label"),
         ("jsonl", b"[1, 2]", "line 1: .*\n.*a JSON object"),
-        ("jsonl", b'{"a": NaN, "label": 0}', "column 'a', line 1: nan is no finite number"),
-        ("jsonl", b'{"a": 1, "label": null}', "'' is no class"),
+        ("jsonl", b'{"a": NaN, "label": 0}', "column 'a', line 1: nan is not a finite number"),
+        ("jsonl", b'{"a": 1, "label": null}', "'' is not a class"),
     ],
 )
 def test_malformed_files_are_refused(tmp_path, kind, data, what):

@@ -185,7 +185,9 @@ def test_classes_are_numbers_or_in_the_order_of_their_names(tmp_path):
     assert read(path=numbers, label="label", classes=5).classes == 5
     words = put(tmp_path, "w.csv", ROWS)
     assert read(path=words, label="kind", labels=["HUM", "DESC", "LOC"]).y.tolist() == [1, 0, 1]
-    refused("column 'kind', line 3: 'HUM' is no class of the given labels", path=words, label="kind", labels=["DESC"])
+    refused(
+        "column 'kind', line 3: 'HUM' is not a class of the given labels", path=words, label="kind", labels=["DESC"]
+    )
     refused("line 2: label 1 is beyond the 1 classes", path=numbers, label="label", classes=1)
 
 
@@ -216,7 +218,7 @@ def test_a_saved_folder_has_indicators_too(tmp_path):
     ("config", "what"),
     [
         ({"values": ["star"]}, "no column 'star'"),
-        ({"values": ["stars", "city"]}, "column 'city', line .: 'Bern' is no finite number; 2 of the 2 cells"),
+        ({"values": ["stars", "city"]}, "column 'city', line .: 'Bern' is not a finite number; 2 of the 2 cells"),
         ({"indicators": ["funny", "stars"]}, "column 'stars', line .: '?4.5'? is neither 1 nor 0"),
         ({"indicators": ["city"]}, "column 'city', line .: 'Bern' is neither 1 nor 0"),
     ],
@@ -269,13 +271,13 @@ def test_a_text_file_that_cannot_be_cut_is_refused(tmp_path):
         ({"text": ""}, "column 'text', line 2: an empty text", {}),
         ({"text": " \n"}, "column 'text', line 2: an empty text", {}),
         ({"text": None}, "column 'text', line 2: an empty text", {}),
-        ({"text": 5}, "column 'text', line 2: 5 is no text", {}),
-        ({"text": ["a"]}, r"column 'text', line 2: \['a'\] is no text", {}),
+        ({"text": 5}, "column 'text', line 2: 5 is not a text", {}),
+        ({"text": ["a"]}, r"column 'text', line 2: \['a'\] is not a text", {}),
         ({"text": "a\ud800"}, "column 'text', line 2: character 1 is half of a surrogate pair", {}),
         ({"pair": ""}, "column 'pair', line 2: an empty text", {"pair": "pair"}),
-        ({"prompt": 1}, "column 'prompt', line 2: 1 is no text", {"prompt": "prompt"}),
-        ({"kind": "LOC"}, "column 'kind', line 2: 'LOC' is no class of .*a.jsonl", {"label": "kind"}),
-        ({"kind": None}, "column 'kind', line 2: '' is no class", {"label": "kind"}),
+        ({"prompt": 1}, "column 'prompt', line 2: 1 is not a text", {"prompt": "prompt"}),
+        ({"kind": "LOC"}, "column 'kind', line 2: 'LOC' is not a class of .*a.jsonl", {"label": "kind"}),
+        ({"kind": None}, "column 'kind', line 2: '' is not a class", {"label": "kind"}),
         ({"spans": [[0, 9, "X"]]}, r"line 2: \[0, 9, 'X'\] is no span of a text of 3", {"spans": "spans"}),
         ({"spans": [[2, 2, "X"]]}, "is no span", {"spans": "spans"}),
         ({"spans": [[0, 1.5, "X"]]}, "is no span", {"spans": "spans"}),
@@ -294,20 +296,20 @@ def test_a_bad_cell_is_named_by_file_column_and_line(tmp_path, row, what, config
 
 BAD_TURNS = [
     ("hi", "no JSON"),
-    (3, "3 is no list"),
+    (3, "3 is not a list"),
     ([], "no turn of role 'assistant'"),
     (CHAT[:1], "no turn of role 'assistant'"),
-    ([{"role": "user"}], "{'role': 'user'} is no turn"),
-    ([{"role": "user", "content": None}, CHAT[1]], "{'role': 'user', 'content': None} is no turn"),
-    ([*CHAT, "hi"], "'hi' is no turn"),
+    ([{"role": "user"}], "{'role': 'user'} is not a turn"),
+    ([{"role": "user", "content": None}, CHAT[1]], "{'role': 'user', 'content': None} is not a turn"),
+    ([*CHAT, "hi"], "'hi' is not a turn"),
     ([CHAT[0], {**CHAT[1], "content": ""}], "an empty text"),
-    ([{**CHAT[0], "content": 7}, CHAT[1]], "7 is no text"),
-    ([{**CHAT[0], "content": [{"type": "image"}]}, CHAT[1]], "[{'type': 'image'}] is no text"),
+    ([{**CHAT[0], "content": 7}, CHAT[1]], "7 is not a text"),
+    ([{**CHAT[0], "content": [{"type": "image"}]}, CHAT[1]], "[{'type': 'image'}] is not a text"),
     (
         [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}],
-        "{'id': '1'} is no call of a tool",
+        "{'id': '1'} is not a tool call",
     ),
-    ([CHAT[0], {"role": "assistant", "content": None, "tool_calls": {"name": "f"}}], "{'name': 'f'} is no list"),
+    ([CHAT[0], {"role": "assistant", "content": None, "tool_calls": {"name": "f"}}], "{'name': 'f'} is not a list"),
 ]
 
 
@@ -359,8 +361,8 @@ def test_all_that_a_turn_holds_is_kept(tmp_path):
         ("a.jsonl", b"\n\n", "only blank lines"),
         ("a.jsonl", b"", "is empty"),
         ("a.parquet", b"PAR1 not so", r"a\.parquet: "),
-        ("a.txt", b"a", "is of no known kind"),
-        ("a.parquet.gz", b"a", "is of no known kind"),
+        ("a.txt", b"a", "has an unknown format"),
+        ("a.parquet.gz", b"a", "has an unknown format"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, name, data, what):

@@ -249,7 +249,7 @@ def spoiled(change):
         (lambda t: (t.x[1, 1:].zero_(), t.y[1].fill_(-1)), "sample 1 has no candidate"),
         (lambda t: t.y.clamp_(max=0), "no candidate of any sample is relevant"),
         (lambda t: setattr(t, "x", t.x[:, 1:]), "are no lists"),
-        (lambda t: setattr(t, "y", None), "do not say what is relevant"),
+        (lambda t: setattr(t, "y", None), "have no relevance labels"),
     ],
 )
 def test_lists_that_do_not_hold_together_are_refused(change, what):
@@ -398,12 +398,12 @@ def test_texts_are_counts_of_their_words_whatever_case_and_marks(tmp_path):
     ("row", "what"),
     [
         ({"query": "a", "positives": ["b"]}, "fields query, positives"),
-        ({"query": "a", "positives": "b", "negatives": []}, "'positives', line 1: 'b' is no list"),
+        ({"query": "a", "positives": "b", "negatives": []}, "'positives', line 1: 'b' is not a list"),
         ({"query": "a", "positives": [], "negatives": []}, "'positives', line 1: a query without a candidate"),
         ({"query": "a", "candidates": ["b", "c"], "labels": [1]}, "'labels', line 1: 1 labels for 2 candidates"),
-        ({"query": "a", "candidates": ["b"], "labels": [-1]}, "'labels', line 1: -1 says not how relevant"),
+        ({"query": "a", "candidates": ["b"], "labels": [-1]}, "'labels', line 1: -1 is not a relevance"),
         ({"query": "a", "candidates": ["?!"], "labels": [1]}, "'candidates', line 1: '\\?!' has no word"),
-        ({"query": "a", "candidates": [[1]], "labels": [1]}, "line 1: \\[1\\] is no text"),
+        ({"query": "a", "candidates": [[1]], "labels": [1]}, "line 1: \\[1\\] is not a text"),
         ({"query": [1, 2], "candidates": [[1]], "labels": [1]}, "line 1: \\[1\\] are not 2 numbers"),
         ({"query": [1, 2], "candidates": [[0, 0]], "labels": [1]}, "line 1: \\[0, 0\\] is not finite, or all zeros"),
     ],

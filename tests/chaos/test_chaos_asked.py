@@ -30,7 +30,7 @@ def test_how_a_command_may_end_depends_on_what_befell_it(tmp_path: Path) -> None
         ("host", 0, "x was lost"),
         ("driver", -signal.SIGKILL, ""),
         ("pause", 130, f"stopping\nkdmesh: interrupted; {on}\n"),
-        ("raylet", 1, f"kdmesh: error: a host was lost\nwhat was learned stands in {tmp_path}; {on}\n"),
+        ("raylet", 1, f"kdmesh: error: a host was lost\nwhat was learned is in {tmp_path}; {on}\n"),
     ]
     wrong = [
         ("host", 1, on),

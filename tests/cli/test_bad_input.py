@@ -173,7 +173,7 @@ CASES = {
         csv("absent.csv"), "data.dataset.csv.path", "no file", "a path from the mesh file's folder",
     ),
     "a malformed data file": (
-        csv("malformed.csv"), "data.dataset.csv.path", "column 'b', line 3: 'x' is no finite number",
+        csv("malformed.csv"), "data.dataset.csv.path", "column 'b', line 3: 'x' is not a finite number",
         "a number in every row",
     ),
     "a label out of range": (

@@ -87,7 +87,7 @@ def test_what_is_not_what_a_command_expects_is_told_plainly(
         ("file", "file"),
         ("folder", "folder"),
         ("dangling", "is a link to 'nowhere', which does not exist"),
-        ("circle", "is a circle of links"),
+        ("circle", "is a cycle of links"),
         ("pipe", "is a named pipe"),
         ("/dev/null", "is a device"),
         ("x" * 300, "is no path: it is too long"),
@@ -132,7 +132,7 @@ def test_an_error_of_the_machine_is_told_without_its_number(
 def test_notes_are_escaped_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def broken(_: object) -> int:
         error = RunFailed("the run broke")
-        error.add_note("what was learned stands in runs/x\x1b[31m")
+        error.add_note("what was learned is in runs/x\x1b[31m")
         raise error
 
     monkeypatch.setattr("kdmesh.cli.plan.execute", broken)

@@ -107,7 +107,10 @@ def test_show_tells_summary_paper_source_and_settings(capsys):
 
 def test_show_of_an_unknown_name_says_so(capsys):
     assert main(["plugins", "show", "kll"]) == 2
-    assert "nothing is called 'kll'\n  instead: did you mean 'kl'? see `kdmesh plugins`" in capsys.readouterr().err
+    assert (
+        "nothing is offered under the name 'kll'\n  instead: did you mean 'kl'? see `kdmesh plugins`"
+        in capsys.readouterr().err
+    )
     assert main(["plugins", "show", "kll", "--kind", "objectives"]) == 2
     assert "did you mean 'kl'?" in capsys.readouterr().err
 

@@ -123,7 +123,7 @@ def test_an_error_nobody_foresaw_is_told_in_a_line_and_traced_in_the_folder(run,
     (tmp_path / "beside_the_mesh.py").write_text(BESIDE, encoding="utf-8")
     code, _, said, (folder,) = run(MESH.replace("{mlp: {hidden: [8]}}", "{'beside_the_mesh:Net': {fail: true}}"))
     assert code == 1
-    assert "kdmesh: error: the run broke: ZeroDivisionError: a fault of its own\n" in said
+    assert "kdmesh: error: the run failed: ZeroDivisionError: a fault of its own\n" in said
     assert "Traceback" not in said and f"see the traceback in {folder / 'error.txt'}" in said
     text = (folder / "error.txt").read_text(encoding="utf-8")
     assert text.startswith("Traceback") and "with a second line" in text

@@ -203,7 +203,7 @@ def test_a_run_that_is_under_way_is_not_resumed_by_another_process(tmp_path):
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         before = (folder / "events.jsonl").read_bytes()
-        with pytest.raises(MeshError, match="another process is at work on this run"):
+        with pytest.raises(MeshError, match="another process is using this run's folder"):
             run_once(Request(parse(SPEC), "inline", resume=folder))
         assert (folder / "events.jsonl").read_bytes() == before
         other.kill()

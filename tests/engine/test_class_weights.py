@@ -92,7 +92,7 @@ def test_a_flow_by_hand_that_does_not_have_the_tasks_settings_is_named():
         return [note for note in check(mesh.plan()) if "label_smoothing" in note]
 
     (found,) = notes("ce")
-    assert found.startswith("note: task.classification.label_smoothing says nothing to labels -> s, ")
+    assert found.startswith("note: task.classification.label_smoothing has no effect on labels -> s, ")
     assert "`objective: {ce: {label_smoothing: 0.1}}`" in found
     assert not notes({"ce": {"label_smoothing": 0.2}})
 

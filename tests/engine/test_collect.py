@@ -186,7 +186,7 @@ def test_what_is_gone_here_goes_there(tmp_path: Path) -> None:
 
 def test_a_place_that_fails_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place.writable("memory://bucket/run")
-    with pytest.raises(MeshError, match="this is no run's folder"):
+    with pytest.raises(MeshError, match="this is not a run's folder"):
         place.fetch(tmp_path)
     monkeypatch.setattr(MemoryFileSystem, "find", lambda *_: 1 / 0)
     with pytest.raises(MeshError, match="memory://bucket/run: cannot be fetched: ZeroDivisionError"):

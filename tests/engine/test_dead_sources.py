@@ -18,7 +18,7 @@ NAN, INF = torch.nan, torch.inf
 
 
 def broken(value: float) -> nn.Module:
-    """A teacher with one weight that is no number."""
+    """A teacher with one weight that is not a number."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 3))
     with torch.no_grad():

@@ -208,8 +208,8 @@ def test_all_hosts_that_do_not_answer_are_dropped(tmp_path: Path) -> None:
     ("spec", "death", "why"),
     [
         (ensemble(), ("b", "run", 2), "b still trains"),
-        (ensemble(("b",)), ("b", "publish", 1), "nobody else teaches mean"),
-        (ensemble(("b",), labels=False), ("b", "publish", 1), "nobody else teaches mean"),
+        (ensemble(("b",)), ("b", "publish", 1), "mean would have no teacher left"),
+        (ensemble(("b",), labels=False), ("b", "publish", 1), "mean would have no teacher left"),
     ],
 )
 def test_who_is_needed_is_restarted_and_changes_no_bit(spec: MeshSpec, death: Death, why: str, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_the_last_one_is_not_dropped_and_the_others_are(tmp_path: Path) -> None:
     everyone = list(planned(spec).hosts)
     run = Outcome(spec, tmp_path, ("b", "describe", 1), silent=everyone)
     assert set(run.weights) == {"s"}
-    assert run.told("note")[-1].text.endswith("nobody would be left")
+    assert run.told("note")[-1].text.endswith("no agent would be left")
     assert run.summary["consensus"]["mean"]["metrics"]["test"] == {}
 
 
@@ -242,7 +242,7 @@ def test_a_student_left_with_labels_loses_a_flow_and_goes_on() -> None:
     assert dropping.obstacle(plan, ["a"], plan.stages) == ""
     assert dropping.obstacle(plan, ["a", "b"], plan.stages) == ""
     assert dropping.obstacle(plan.without(["b"]), ["c"], plan.stages) == ""
-    assert dropping.obstacle(plan.without(["b", "c"]), ["a"], plan.stages) == "nobody else teaches mean"
+    assert dropping.obstacle(plan.without(["b", "c"]), ["a"], plan.stages) == "mean would have no teacher left"
     assert dropping.obstacle(plan, ["s"], plan.stages) == "s still trains"
     assert dropping.obstacle(plan, TEACHERS, []) == ""
 

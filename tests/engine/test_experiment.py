@@ -162,7 +162,7 @@ def test_a_seed_that_fails_does_not_keep_the_others_from_their_table(
     (root,) = tmp_path.glob("runs/*/*")
     assert code == 1 and "seed 1 failed: " in said
     assert said.splitlines()[-1] == (
-        f"everything else stands in {root.relative_to(tmp_path)}; to try again what failed: "
+        f"everything else is in {root.relative_to(tmp_path)}; to try again what failed: "
         f"kdmesh resume {root.relative_to(tmp_path)}"
     )
     assert "2 seeds" in out
@@ -245,8 +245,8 @@ def test_a_run_from_python_goes_on_with_the_seeds_and_controls_it_was_begun_with
 @pytest.mark.parametrize(
     ("full", "last"),
     [
-        ({"mesh.yaml"}, "instead: make room, then run again"),
-        ({"manifest.json"}, "instead: make room, then run again"),
+        ({"mesh.yaml"}, "instead: free disk space, then run again"),
+        ({"manifest.json"}, "instead: free disk space, then run again"),
         ({"summary.json", "error.txt"}, "go on with: kdmesh resume {}"),
         *(({name, "error.txt"}, "go on with: kdmesh resume {}") for name in LAST),
     ],
@@ -284,7 +284,7 @@ def test_the_log_of_several_seeds_is_their_lock(command: Any, tmp_path: Path) ->
     held = Events(root / "events.jsonl")
     try:
         code, _, said = command("resume", str(root))
-        assert code == 2 and "another process is at work on this run" in said
+        assert code == 2 and "another process is using this run's folder" in said
     finally:
         held.close()
 
@@ -300,7 +300,7 @@ def test_a_run_is_held_from_its_first_part_to_its_last_file(
     control, close = Experiment._control, Experiment._close
 
     def look(root: Path, when: str) -> None:
-        with pytest.raises(MeshError, match="another process is at work on this run") as caught, held(root):
+        with pytest.raises(MeshError, match="another process is using this run's folder") as caught, held(root):
             pass  # a file that is opened anew is locked against its own process as well
         assert f"process {os.getpid()} on " in caught.value.what
         seen.append(when)
@@ -321,7 +321,7 @@ def test_a_run_is_held_from_its_first_part_to_its_last_file(
     (root / "results.csv").unlink()
     with held(root):
         code, _, said = command("resume", str(root))
-        assert code == 2 and f"at work on this run: process {os.getpid()} on " in said
+        assert code == 2 and f"using this run's folder: process {os.getpid()} on " in said
     assert command("resume", str(root))[0] == 0
 
 

@@ -106,8 +106,8 @@ def goes_on(home: Path, disk: Disk, at: str, capsys: pytest.CaptureFixture[str],
     code, root = begin(home, at.replace("/", "-").replace(":", "-"))
     said = capsys.readouterr().err
     assert code == 1, at
-    assert "No space left on device" in said and "make room" in said, at
-    for odd in ("Traceback", "Errno", "OSError", "the run broke", str(home / "mesh.yaml")):
+    assert "No space left on device" in said and "free disk space" in said, at
+    for odd in ("Traceback", "Errno", "OSError", "the run failed", str(home / "mesh.yaml")):
         assert odd not in said, (at, said)
     disk.full_at = ""
     if "then run again" in said:
@@ -179,10 +179,10 @@ def test_of_two_resumes_at_once_one_makes_the_rest_and_the_other_says_that_it_is
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "x"), "make room"),
+        (OSError(errno.ENOSPC, "x"), "free disk space"),
         (OSError(errno.EFBIG, "x"), "ulimit -f"),
         (OSError(errno.EROFS, "x"), "writable"),
-        (ValueError("No space left on device (os error 28)"), "make room"),
+        (ValueError("No space left on device (os error 28)"), "free disk space"),
         (OSError(errno.ENOENT, "x"), ""),
         (ValueError("x"), ""),
     ],
@@ -213,7 +213,7 @@ def test_what_could_not_be_read_is_not_called_unwritten(
     (tmp_path / "weights").touch()
     read = str(told(raised(lambda: files.sha256(tmp_path / "weights")), request, folder))
     assert "written" not in read and "give the right to write" not in read
-    assert "the run broke in refused (test_full_disk.py, line " in read and f"{tmp_path / 'weights'}: " in read
+    assert "the run failed in refused (test_full_disk.py, line " in read and f"{tmp_path / 'weights'}: " in read
     wrote = str(told(raised(lambda: files.write(tmp_path / "figures", "x")), request, folder))
     assert f"a file of the run could not be written: {tmp_path / 'figures'}: " in wrote
 

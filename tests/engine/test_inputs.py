@@ -115,14 +115,14 @@ def test_a_manifest_that_lacks_something_is_no_runs(run, edit, said):
     told = json.loads(path.read_text())
     edit(told)
     path.write_text(json.dumps(told))
-    with pytest.raises(MeshError, match=f"no run's folder: .*{said}"):
+    with pytest.raises(MeshError, match=f"not a run's folder: .*{said}"):
         asked(run.resume)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, "\udcff"])
 def test_a_manifest_that_is_none_is_no_runs(run, text):
     (run.resume / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(MeshError, match="no run's folder"):
+    with pytest.raises(MeshError, match="not a run's folder"):
         asked(run.resume)
 
 

@@ -151,7 +151,7 @@ def test_it_crosses_and_is_kept_as_its_codec_says_and_else_whole(mesh: Any, open
     [
         ("shorter", "what its codec restores is a tensor of shape"),
         ("nameless", r"which is packed, and its offer does not say codec='.*:Packed'"),
-        ("unlike", r"the codec .*:Halved is no class of signals that are packed(?s:.*)the methods pack and restore"),
+        ("unlike", r"the codec .*:Halved is not a class of signals that are packed(?s:.*)the methods pack and restore"),
     ],
 )
 def test_a_codec_that_is_none_is_refused_before_the_run(mesh: Any, tmp_path: Path, name: str, said: str) -> None:

@@ -56,7 +56,7 @@ def test_two_private_streams_do_not_show_one_another_s_samples():
     made = mesh({"own": {"private": True, "shards": {"of": ["a", "b"]}},
                  "mine": {"private": True, "only": [0, 1], "shards": {"of": ["c"]}}})  # fmt: skip
     made.flow("labels", "c", objective="ce", stream="mine")
-    with pytest.raises(MeshError, match="private to others") as error:
+    with pytest.raises(MeshError, match="private to other agents") as error:
         examine(made.plan(), {}, made.table)
     assert error.value.where == "flows.0"
 

@@ -261,4 +261,4 @@ def test_a_mesh_of_too_many_flows_is_not_tried_and_says_so(
     monkeypatch.setattr(trial, "FLOWS", 2)
     found = check(pair(mesh, objective="kl"))
     assert tries == []
-    assert "not tried on random outputs: 3 flows, and 2 at most are tried" in found.notes
+    assert "no trial on random outputs: 3 flows, and 2 at most are tried" in found.notes

@@ -74,7 +74,7 @@ def test_a_saved_student_knows_its_columns(tmp_path):
     folder = mesh.run(backend="inline", out=tmp_path).folder
     config = json.loads((folder / "agents" / "s" / "config.json").read_text())
     assert (config["columns"], config["labels"]) == (["age", "size"], ["no", "yes"])
-    assert config["left_out"] == {"city": "'Rome' is no number"}
+    assert config["left_out"] == {"city": "'Rome' is not a number"}
     assert str(tmp_path) not in json.dumps(config["learned_from"])
 
 

@@ -244,7 +244,7 @@ def stream(**more: Any) -> dict[str, Any]:
     [
         (flows(refresh="epoch"), "flows.1.refresh", "so that a cannot publish on it"),
         (flows(refresh="2 steps", stale="recorded"), "flows.1.refresh", "so that a cannot publish on it"),
-        (stream(refresh="round"), "streams.made.refresh", "'round' is no period of a written stream"),
+        (stream(refresh="round"), "streams.made.refresh", "'round' is not a period of a written stream"),
         (stream(shards={"of": ["b", "c"]}), "streams.made.shards", "no meaning on a written stream"),
         (stream(private=True), "streams.made.private", "no meaning on a written stream"),
     ],

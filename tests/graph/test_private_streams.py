@@ -46,13 +46,15 @@ TAUGHT = [labels(["a", "b"], "own"), kl("a", "c", "transfer")]
     ],
 )  # fmt: skip
 def test_private_samples_are_refused_by_their_split_s_name(made, streams, flow):
-    with pytest.raises(MeshError, match=r"that are private to others: they are samples of the private stream") as error:
+    with pytest.raises(
+        MeshError, match=r"that are private to other agents: they belong to the private stream"
+    ) as error:
         made(streams, labels(["a", "b"], "own"), flow, kl("a", "c", "transfer"))
     assert error.value.where == "flows.1" and error.value.instead
 
 
 def test_what_is_drawn_by_itself_is_refused_as_well(made):
-    with pytest.raises(MeshError, match="private to others") as error:
+    with pytest.raises(MeshError, match="private to other agents") as error:
         made({"own": OWN}, labels("b", "own"), kl("a", "c", "transfer"), data={"dataset": "digits", "transfer": 0.2})
     assert error.value.where == "agents.a"  # its labels come from train unless it is said
 

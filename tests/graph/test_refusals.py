@@ -71,7 +71,7 @@ REFUSED = {
     ),
     "streams in a circle": (
         mesh(LABELS, streams={"one": {"of": "two"}, "two": {"of": "one"}}),
-        "streams are taken from each other in a circle: one -> two -> one",
+        "streams are derived from each other in a cycle: one -> two -> one",
         "streams.one.of",
         "train",
     ),
@@ -93,10 +93,15 @@ REFUSED = {
         "data.transfer",
         "transfer: 0.3",
     ),
-    "test data": (mesh(kl("a", "b", stream="test")), "test data teaches nobody", "flows.0.stream", "train"),
+    "test data": (
+        mesh(kl("a", "b", stream="test")),
+        "the test split cannot be used for training",
+        "flows.0.stream",
+        "train",
+    ),
     "test data by another name": (
         mesh(kl("a", "b", stream="more"), streams={"some": {"of": "test"}, "more": {"of": "some"}}),
-        "test data teaches nobody",
+        "the test split cannot be used for training",
         "flows.0.stream",
         "train",
     ),
@@ -162,7 +167,7 @@ REFUSED = {
     ),
     "classes that repeat": (
         mesh(LABELS, agents={"a": {"labels": [0, 0]}, "b": {}}),
-        "the classes [0, 0] of a are none, or repeat one",
+        "`labels` of a is empty, or names a class twice: [0, 0]",
         "agents.a.labels",
         "one class for each output",
     ),
@@ -210,7 +215,7 @@ REFUSED = {
     ),
     "stages in a circle": (
         mesh(kl("a", "b", refresh="once"), kl("b", "a", refresh="once")),
-        "stages wait for each other in a circle: a -> b -> a",
+        "stages wait for each other in a cycle: a -> b -> a",
         "flows",
         "other than `once`",
     ),
@@ -248,7 +253,7 @@ REFUSED = {
     ),
     "two streams into a consensus": (
         mesh({"from": "a", "to": "c"}, {"from": "b", "to": "c", "stream": "transfer"}, consensus={"c": "mean"}),
-        "consensus 'c' is fed on stream 'transfer' here and on 'train' elsewhere",
+        "consensus 'c' has flows on stream 'transfer' here and on 'train' elsewhere",
         "flows.1.stream",
         "one stream",
     ),
@@ -259,7 +264,7 @@ REFUSED = {
             {"from": "c", "to": "d"},
             consensus={"c": "mean", "d": "mean"},
         ),
-        "consensus 'd' is fed on stream 'train' here and on 'transfer' elsewhere",
+        "consensus 'd' has flows on stream 'train' here and on 'transfer' elsewhere",
         "flows.2.stream",
         "one stream",
     ),
@@ -347,7 +352,7 @@ REFUSED = {
     ),
     "weights in a circle": (
         mesh(LABELS, agents={"a": {"weights_of": "b"}, "b": {"weights_of": "a"}}),
-        "weights are shared in a circle: a -> b -> a",
+        "weights are shared in a cycle: a -> b -> a",
         "agents.b.weights_of",
         "",
     ),
@@ -371,7 +376,7 @@ REFUSED = {
     ),
     "followers in a circle": (
         mesh(agents={x: {"update": {"ema": {"of": y}}} for x, y in (("a", "b"), ("b", "a"))}),
-        "weights follow each other in a circle: a -> b -> a",
+        "weights follow each other in a cycle: a -> b -> a",
         "agents.b.update.ema.of",
         "trains by gradient",
     ),

@@ -62,8 +62,12 @@ def test_stages_hold_what_they_promise(plan, mesh):
     made = tried(plan, mesh)
     if made is None:
         return
-    stage = {unit: each for each in made.stages for unit in each.weights}
-    assert sorted(stage) == sorted(made.trainable) == sorted(unit for each in made.stages for unit in each.weights)
+    stage = {weight_set: each for each in made.stages for weight_set in each.weights}
+    assert (
+        sorted(stage)
+        == sorted(made.trainable)
+        == sorted(weight_set for each in made.stages for weight_set in each.weights)
+    )
     readers = {name: [edge.target for edge in node.readers] for name, node in made.consensus.items()}
     for edge in made.edges:
         source = stage.get(made.owner.get(edge.source))

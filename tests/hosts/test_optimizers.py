@@ -268,7 +268,7 @@ def test_a_rate_of_0_and_a_warmup_without_end_are_said() -> None:
         return rehearse(kinds_of(net(False).parameters()), TrainSpec.model_validate(train), 50, ("train", "train"))
 
     assert "nothing will be learned" in said(optimizer={"sgd": {"lr": 0.0}})[0]
-    assert "never reaches its height" in said(schedule={"cosine": {"warmup": 50}})[0]
+    assert "never reaches its full value" in said(schedule={"cosine": {"warmup": 50}})[0]
     assert not said(schedule={"cosine": {"warmup": 49}})
 
 

@@ -71,7 +71,7 @@ def test_what_stands_is_said_and_the_run_goes_on(tmp_path, unbroken, service, op
         code, said = command.end()
         assert code == 0, said
         assert bits(command.summary()) == unbroken
-    else:  # there is no folder yet: nothing was begun
+    else:  # there is not a folder yet: nothing was begun
         assert opening and not list(command.out.glob("*/*")), said
 
 

@@ -139,12 +139,12 @@ def test_a_log_of_many_rounds_is_read_whole_and_its_end_is_found(runs):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"mesh": 3}', '{"mesh": {"name": 3}}'])
 def test_a_manifest_that_tells_of_no_run_is_refused(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(MeshError, match=r"is no run's folder: its manifest\.json"):
+    with pytest.raises(MeshError, match=r"is not a run's folder: its manifest\.json"):
         read(tmp_path)
 
 
 def test_what_is_no_run_s_folder_is_refused_with_what_to_give_instead(made, tmp_path):
-    with pytest.raises(MeshError, match=r"is no run's folder: it has no manifest\.json") as refused:
+    with pytest.raises(MeshError, match=r"is not a run's folder: it has no manifest\.json") as refused:
         read(tmp_path)
     assert refused.value.instead == "a run's folder: runs/<name>/<time>" and refused.value.exit_code == 2
     with pytest.raises(MeshError) as refused:

@@ -143,9 +143,9 @@ def test_changes_of_the_wrong_kind_are_refused(home: Path, texts: Path, name: st
 @pytest.mark.parametrize(
     ("folder", "more", "told"),
     [
-        ("base", {}, "checkpoint has no classifier.bias and 1 more: drawn at random"),
+        ("base", {}, "checkpoint has no classifier.bias and 1 more: they would be random"),
         ("m", {"lora": {"rank": 2}}, "has no .*lora_A"),
-        ("m", {"prefix": {"length": 2}}, "drawn at random"),
+        ("m", {"prefix": {"length": 2}}, "they would be random"),
     ],
 )
 def test_frozen_weights_that_nobody_trained_are_refused(
@@ -166,12 +166,12 @@ def test_frozen_nets_that_nobody_trained_are_noted(texts: Path, tmp_path: Path) 
         digits.agent("t", {"mlp": {}}, update=update)
         digits.agent("s", {"mlp": {}})
         digits.flow("t", "s", objective="kl")
-        assert len([note for note in examine(digits.plan()).notes if "nobody has trained it" in note]) == count
+        assert len([note for note in examine(digits.plan()).notes if "it was never trained" in note]) == count
     digits = kdmesh.Mesh(data="digits")
     digits.agent("t", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), update="frozen")
     digits.agent("s", {"mlp": {}})
     digits.flow("t", "s", objective="kl")
-    assert not [note for note in examine(digits.plan(), digits._modules).notes if "nobody" in note]
+    assert not [note for note in examine(digits.plan(), digits._modules).notes if "never trained" in note]
 
 
 def test_a_hub_that_does_not_answer_is_told_at_once(
@@ -189,7 +189,7 @@ def test_a_hub_that_does_not_answer_is_told_at_once(
         )
         asked: list[float] = []
         monkeypatch.setattr(time, "sleep", asked.append)
-        with pytest.raises(MeshError, match="nobody/nothing is no folder here, and could not be fetched") as error:
+        with pytest.raises(MeshError, match="nobody/nothing is not a folder here, and could not be fetched") as error:
             examine(mesh(texts, {"path": "nobody/nothing"}).plan())
     assert address in str(error.value) and error.value.where == "agents.t.model.hf.path"
     assert not asked  # it is not tried again and again

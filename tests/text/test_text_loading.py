@@ -169,7 +169,7 @@ def test_a_folder_that_does_not_exist(tmp_path):
 
 def test_a_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused("some/model is no folder here, and could not be fetched from https://", ".path", path="some/model")
+    refused("some/model is not a folder here, and could not be fetched from https://", ".path", path="some/model")
     with pytest.raises(MeshError, match="could not be fetched from https://") as error:
         tokenizers.read("some/model")
     assert error.value.where == "model.hf.tokenizer"

@@ -65,4 +65,4 @@ def test_texts_of_too_many_logits_are_not_tried_and_that_is_said(
     monkeypatch.setattr(trial, "WIDE", 100)
     monkeypatch.setattr(trial, "_run", lambda *given: pytest.fail("it is tried"))
     found = examine(make_plan(parse(modelled(write(tmp_path))), registry()))
-    assert "not tried on random outputs: 3 texts make more than 100 logits" in found.notes
+    assert "no trial on random outputs: 3 texts make more than 100 logits" in found.notes

@@ -1,4 +1,4 @@
-"""Mean: every source has the same say.
+"""Mean: every source has the same weight.
 
 Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, distil an ensemble by its arithmetic
 (space `probs`) or geometric (space `logits`) mean.

@@ -41,8 +41,8 @@ class RouteConfig(Config):
 
     model_config = ConfigDict(coerce_numbers_to_str=True, populate_by_name=True)
 
-    column: str = Field(description="column of the data that says where a sample belongs")
-    to: dict[str, str] = Field(min_length=1, description="the source that speaks, for each value of the column")
+    column: str = Field(description="column of the data by which samples are routed")
+    to: dict[str, str] = Field(min_length=1, description="the source for each value of the column")
     else_: str | None = Field(
         None, alias="else", description="the source for every other value, or `mean` for all alike; none: refused"
     )
@@ -64,7 +64,7 @@ CONSENSUS = [
     ConsensusOffer(
         "mean",
         f"{ROOM}.mean:Mean",
-        summary="every source has the same say",
+        summary="every source has the same weight",
         paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
         spaces=WEIGHTS,
         answers=ANY,
@@ -80,7 +80,7 @@ CONSENSUS = [
     ConsensusOffer(
         "inverse_variance",
         f"{ROOM}.inverse_variance:InverseVariance",
-        summary="sources that err less on validation have more say, by value",
+        summary="sources with smaller validation errors have larger weights, by value",
         paper="Bates and Granger, The Combination of Forecasts, 1969",
         spaces=("logits",),
         answers=("values",),
@@ -89,7 +89,7 @@ CONSENSUS = [
     ConsensusOffer(
         "entropy",
         f"{ROOM}.entropy:Entropy",
-        summary="certain sources have more say, per sample",
+        summary="certain sources have larger weights, per sample",
         paper="Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020",
         spaces=CLASSES,
         answers=SCORES,
@@ -97,7 +97,7 @@ CONSENSUS = [
     ConsensusOffer(
         "confidence",
         f"{ROOM}.confidence:Confidence",
-        summary="sources that are right by the label have more say, per sample (CA-MKD)",
+        summary="sources that are right by the label have larger weights, per sample (CA-MKD)",
         paper="Zhang et al., Confidence-Aware Multi-Teacher Knowledge Distillation, 2022",
         needs_labels=True,
         spaces=CLASSES,
@@ -148,7 +148,7 @@ CONSENSUS = [
         "route",
         f"{ROOM}.route:Route",
         RouteConfig,
-        "specialists: a column of the data says which source speaks about a sample",
+        "specialists: a column of the data chooses the source for each sample",
         spaces=WEIGHTS,
         needs_column="column",
         answers=ANY,
@@ -164,7 +164,7 @@ CONSENSUS = [
         "uhc",
         f"{ROOM}.uhc:UHC",
         UHCConfig,
-        "sources that know different classes, merged into what explains each of them best",
+        "sources that know different classes, merged into the distribution that explains each of them best",
         "Vongkulbhisal et al., Unifying Heterogeneous Classifiers with Distillation, 2019",
         spaces=("probs",),
         partial=True,

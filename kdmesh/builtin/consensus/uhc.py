@@ -56,7 +56,7 @@ class UHC(Rule):
 
 def _step(said: Tensor, shown: Tensor, scales: Tensor, fixed: Tensor) -> Tensor:
     """A damped Newton step ``[M, B]`` at ``scales [M, B]``; gradients pass to ``said``, as if at the optimum."""
-    shares = torch.where(shown, (scales[..., None] - _spoken(scales, shown)).exp(), 0.0)
+    shares = torch.where(shown, (scales[..., None] - _log_mass(scales, shown)).exp(), 0.0)
     given = torch.stack([(said * share).sum(-1) for share in shares])  # what n says where m has a share [M, M, B]
     gradient = (given - given.transpose(0, 1)).sum(1)  # sum_l (a_l w_m - p_m), without its cancellation
     pull = torch.stack([(fixed.sum(0) * share * shares).sum(-1) for share in shares])
@@ -77,14 +77,14 @@ def _mixed(said: Tensor, shown: Tensor, scales: Tensor, merged: Tensor) -> Tenso
     for _ in range(len(said).bit_length()):
         reach = (reach @ reach > 0).double()
     group = (reach @ together > 0).transpose(0, 1)  # whether a class belongs to the group of a source [M, B, C]
-    plain = said.sum(0) * (-_spoken(scales, shown)).exp()
+    plain = said.sum(0) * (-_log_mass(scales, shown)).exp()
     wanted = merged.softmax(-1)
     scales = scales + _log((group * plain).sum(-1)) - _log((group * wanted).sum(-1))
-    return said.sum(0) * (-_spoken(scales, shown)).exp()
+    return said.sum(0) * (-_log_mass(scales, shown)).exp()
 
 
-def _spoken(scales: Tensor, shown: Tensor) -> Tensor:
-    """``log sum_{m knows l} e^{s_m}`` for each class ``[B, C]``; 0 where nobody knows it."""
+def _log_mass(scales: Tensor, shown: Tensor) -> Tensor:
+    """``log sum_{m knows l} e^{s_m}`` for each class ``[B, C]``; 0 where no source knows it."""
     top = torch.where(shown, scales[..., None].detach(), -torch.inf).amax(0)
     top = torch.where(top.isfinite(), top, 0.0)
     total = torch.where(shown, (scales[..., None] - top).clamp(max=0.0).exp(), 0.0).sum(0)

@@ -55,7 +55,7 @@ class Rows:
         odd = next((value for value in filled if self.number(value) is None), filled[0])
         if {str(value).lower() for value in filled} <= {"true", "false"}:
             return "true and false, no numbers"
-        said = f"{odd if len(str(odd)) <= 20 else str(odd)[:17] + '...'!r} is no number"
+        said = f"{odd if len(str(odd)) <= 20 else str(odd)[:17] + '...'!r} is not a number"
         if isinstance(odd, str) and self.number(odd.replace(",", ".")) is not None:
             said += " (a decimal point is needed)"
         count = self._numbers(column)
@@ -64,14 +64,14 @@ class Rows:
     def numbers(
         self, column: str, instead: str = "a number in every row, or `features` without this column"
     ) -> list[float]:
-        """The column's values; a cell that is no finite number is a MeshError."""
+        """The column's values; a cell that is not a finite number is a MeshError."""
         values = []
         for row, cells in enumerate(self.cells):
             value = self.number(cells[column])
             if value is None or not abs(value) <= LARGEST:
                 odd = len(self.cells) - self._numbers(column)
                 raise MeshError(
-                    f"{self.at(row, column)}: {cells[column]!r} is no finite number"
+                    f"{self.at(row, column)}: {cells[column]!r} is not a finite number"
                     + (f"; {odd} of the {len(self.cells)} cells are none" if odd > 1 else ""),
                     where=self.where,
                     instead=instead,
@@ -189,14 +189,14 @@ def labels_of(
             if not name.strip():
                 empty = sum(not other.strip() for other in part.texts(label))
                 raise MeshError(
-                    f"{part.at(row, label)}: {name!r} is no class"
+                    f"{part.at(row, label)}: {name!r} is not a class"
                     + (f"; {empty} rows have no label" if empty > 1 else ""),
                     where=part.where,
                     instead=f"a class in column {label!r} of every row; leave rows without one out",
                 )
             if name not in number:
                 raise MeshError(
-                    f"{part.at(row, label)}: {name!r} is no class of {known}",
+                    f"{part.at(row, label)}: {name!r} is not a class of {known}",
                     where=part.where,
                     instead=nearest(name, names, "classes"),
                 )

@@ -29,7 +29,7 @@ def arrays(path: str, classes: int | None = None) -> Table:
     file = Path(path)
     readers = {".npz": _npz, ".safetensors": _safetensors}
     if file.suffix not in readers:
-        raise MeshError(f"{file} is of no known kind", where=WHERE, instead="a .npz or .safetensors file")
+        raise MeshError(f"{file} has an unknown format", where=WHERE, instead="a .npz or .safetensors file")
     regular(file, WHERE)
     found = readers[file.suffix](file)
     for key in found:

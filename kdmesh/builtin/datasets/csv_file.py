@@ -60,6 +60,6 @@ def read_csv(path: Path, where: str) -> Rows:
 
 def _number(cell: str) -> float | None:
     try:
-        return None if "_" in cell else float(cell)  # Python's own `1_0` is no number of a table
+        return None if "_" in cell else float(cell)  # Python's own `1_0` is not a number of a table
     except ValueError:
         return None

@@ -129,7 +129,7 @@ def _read(path: Path, where: str, raw: list[str]) -> Rows:
         case ".parquet" if path.suffix != ".gz":
             return read_parquet(path, where, raw)
     raise MeshError(
-        f"{path} is of no known kind",
+        f"{path} has an unknown format",
         where=where,
         instead=".csv or .jsonl (plain or .gz), .parquet, or a folder that `save_to_disk` made",
     )

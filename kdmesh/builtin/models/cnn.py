@@ -28,7 +28,7 @@ class CNN(nn.Module):
         most = min(height, breadth).bit_length() - 1
         if depth > most:
             raise MeshError(
-                f"{depth} poolings leave nothing of {height}x{breadth} pixels",
+                f"{depth} poolings leave no pixels of {height}x{breadth}",
                 where="model.cnn.depth",
                 instead=f"a depth of at most {most}" if most else "mlp: the images are too small to pool",
             )

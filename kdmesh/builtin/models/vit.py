@@ -58,7 +58,9 @@ class ViT(nn.Module):
                 instead="a divisor of height and width",
             )
         if dim % heads:
-            raise MeshError(f"{dim} is no multiple of {heads} heads", where="model.vit.dim", instead="such a multiple")
+            raise MeshError(
+                f"{dim} is not a multiple of {heads} heads", where="model.vit.dim", instead="such a multiple"
+            )
         tokens = 1 + (height // patch) * (width // patch)
         self.patches = nn.Conv2d(channels, dim, patch, stride=patch)
         self.token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)

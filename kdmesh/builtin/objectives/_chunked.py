@@ -60,10 +60,10 @@ def lazily(
     factors = torch.full((len(student),), 1 / len(student), dtype=dtype, device=student.device)
     if weights is not None:
         factors *= weights.detach().to(dtype)
-        spoken = weights.nonzero().squeeze(1)  # a GPU waits for how many there are
-        if len(spoken) < len(student):  # silent samples are left out: nobody sees a NaN of theirs
-            student, target, factors = taken(student, spoken), taken(target, spoken), factors[spoken]
-            facts = {name: None if value is None else value[spoken] for name, value in facts.items()}
+        counted = weights.nonzero().squeeze(1)  # a GPU waits for how many there are
+        if len(counted) < len(student):  # samples of weight 0 are left out: their NaNs must not spread
+            student, target, factors = taken(student, counted), taken(target, counted), factors[counted]
+            facts = {name: None if value is None else value[counted] for name, value in facts.items()}
     if not len(student):
         return objective.forward(dense(student), dense(target), form=form, weights=None, **facts)
     leaves = (student.hidden, *student.whole) if isinstance(student, FactoredLogits) else (student,)

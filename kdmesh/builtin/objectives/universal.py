@@ -49,8 +49,8 @@ class Universal(Counted, Objective):
         pairs = paired(*spans_of(spans, source_spans, len(student), len(target)))
         own, other = (rows.to(student.device) for rows in pairs)
         if weights is not None:
-            spoken = weights[other] != 0  # to leave rows out makes a GPU wait: how many are left is their number
-            own, other = own[spoken], other[spoken]
+            counted = weights[other] != 0  # to leave rows out makes a GPU wait: how many are left is their number
+            own, other = own[counted], other[counted]
         self.count(len(student), len(own))
 
         width = max(student.shape[1], target.shape[1])

@@ -58,25 +58,25 @@ def apart(canvas: Canvas, teachers: list[str], students: list[str]) -> None:
             )
 
 
-def unheard(canvas: Canvas, consensus: ConsensusSpec) -> None:
-    """Refuse a consensus other than the mean of one source, where nobody is to be combined with another."""
+def refuse_rule(canvas: Canvas, consensus: ConsensusSpec) -> None:
+    """Refuse a rule other than the default where there is one source, so that nothing is combined."""
     if consensus != MEAN:
         raise MeshError(
-            f"one source has no consensus, so that {consensus.rule.name!r} says nothing",
+            f"the consensus rule {consensus.rule.name!r} has no effect: there is one source only",
             where=f"{canvas.where}.consensus",
             instead="several sources, or leave `consensus` out",
         )
 
 
 def teaching(canvas: Canvas, weight: Weight | None, labels: LabelWeight | None) -> Weight:
-    """The weight of what teachers say: as given, else what the labels leave of 1."""
+    """The weight of the teachers' loss: as given, else 1 minus the weight of labels."""
     if weight is not None:
         return weight
     ends = [0.0] if labels is None else [labels.start, labels.end] if isinstance(labels, Ramp) else [labels]
     left = [round(1 - end, 12) for end in ends]  # 1 - 0.9 is 0.1, also in print
     if min(left) < 0 or max(left) == 0:
         raise MeshError(
-            f"labels with weight {max(ends):g} leave nothing of 1 for who teaches",
+            f"labels with weight {max(ends):g} leave no weight for the teacher (the two sum to 1)",
             where=f"{canvas.where}.labels",
             instead="labels: 0.5, or give `weight` too",
         )

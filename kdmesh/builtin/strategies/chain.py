@@ -47,14 +47,14 @@ class Chain:
         links = self._links(canvas)
         weight = _common.teaching(canvas, self.weight, self.labels)
         if all(len(link) == 1 for link in links[:-1]):
-            _common.unheard(canvas, self.consensus)
-        voices: list[str] = []
+            _common.refuse_rule(canvas, self.consensus)
+        teachers: list[str] = []
         for before, link in pairwise(links):
-            voices.append(self._voice(canvas, before))
+            teachers.append(self._teacher(canvas, before))
             canvas.labels(link, self.labels, stream=self.labels_stream)
-            for voice in voices if self.dense else voices[-1:]:
-                stream = self.stream if voice in canvas.agents else None  # a consensus has its own
-                canvas.flow(voice, link, stream=stream, objective=self.objective, weight=weight)
+            for teacher in teachers if self.dense else teachers[-1:]:
+                stream = self.stream if teacher in canvas.agents else None  # a consensus has its own
+                canvas.flow(teacher, link, stream=stream, objective=self.objective, weight=weight)
 
     def _links(self, canvas: Canvas) -> list[list[str]]:
         """The agents of each link, generations included."""
@@ -67,7 +67,7 @@ class Chain:
             links.append([self._born_again(canvas, name, generation) for name in links[len(self.agents) - 1]])
         if len(links) == 1:
             raise MeshError(
-                "a chain of one link teaches nobody",
+                "a chain needs at least two links",
                 where=f"{canvas.where}.agents",
                 instead="[teacher, assistant, student], or `generations: 3`",
             )
@@ -79,14 +79,14 @@ class Chain:
         spec = canvas.agents[name]
         if spec.weights_of is not None:
             raise MeshError(
-                f"{name!r} shares the weights of {spec.weights_of!r}, and has no model to begin anew with",
+                f"{name!r} shares the weights of {spec.weights_of!r}, and has no model for another generation",
                 where=f"{canvas.where}.generations",
                 instead=f"agents: [{spec.weights_of}]",
             )
         fresh = {"update": "grad", "weights": None, "seed": None, "init_of": None}
         return canvas.agent(f"{name}.g{generation}", spec.model_copy(update=fresh))
 
-    def _voice(self, canvas: Canvas, link: list[str]) -> str:
+    def _teacher(self, canvas: Canvas, link: list[str]) -> str:
         """The node that speaks for a link."""
         if len(link) == 1:
             return link[0]

@@ -48,13 +48,13 @@ class Ensemble:
         weight = _common.teaching(canvas, self.weight, self.labels)
         if self.tap is not None and len(teachers) > 1:
             raise MeshError(
-                "layers of several teachers have no consensus",
+                "a consensus cannot combine layers of several teachers",
                 where=f"{canvas.where}.tap",
                 instead="one `ensemble` for each teacher, with a tap of its own",
             )
         canvas.labels(students, self.labels, stream=self.labels_stream)
         if len(teachers) == 1:
-            _common.unheard(canvas, self.consensus)
+            _common.refuse_rule(canvas, self.consensus)
             canvas.flow(
                 teachers, students, tap=self.tap, stream=self.stream, objective=self.objective, weight=weight,
                 refresh=self.refresh,

@@ -63,7 +63,7 @@ class Mutual:
                     )  # fmt: skip
 
     def _through(self, canvas: Canvas, peers: list[str], consensus: ConsensusSpec) -> None:
-        """Draw one consensus; unless the file says otherwise, nobody is taught by itself."""
+        """Draw one consensus; by default without each peer's own signal (`include_self: false`)."""
         if "include_self" not in consensus.model_fields_set:
             consensus = consensus.model_copy(update={"include_self": False})
         canvas.labels(peers, self.labels, stream=self.labels_stream)
@@ -72,7 +72,7 @@ class Mutual:
         canvas.flow(node, peers, objective=self.objective, weight=self.weight)
 
     def _teachers(self, canvas: Canvas, peers: list[str]) -> dict[str, list[str]]:
-        """Who teaches each peer."""
+        """The teachers of each peer."""
         if self.graph == "all":
             return {peer: [name for name in peers if name != peer] for peer in peers}
         if self.graph == "ring":
@@ -82,14 +82,16 @@ class Mutual:
             where = f"{canvas.where}.graph.{number}"
             for name in (source, target):
                 if name not in peers:
-                    raise MeshError(f"{name!r} is no peer here", where=where, instead=nearest(name, peers, "peers"))
+                    raise MeshError(
+                        f"{name!r} is not one of the peers", where=where, instead=nearest(name, peers, "peers")
+                    )
             if source == target or (source, target) in pairs[:number]:
                 what = f"{source!r} teaches itself" if source == target else f"{source} -> {target} stands twice"
                 raise MeshError(what, where=where, instead="pairs of different peers, each once")
         alone = [name for name in peers if all(name not in pair for pair in pairs)]
         if alone:
             raise MeshError(
-                f"no pair names {alone[0]!r}", where=f"{canvas.where}.graph", instead="leave it out of `peers`"
+                f"{alone[0]!r} is in no pair", where=f"{canvas.where}.graph", instead="leave it out of `peers`"
             )
         return {peer: [name for name in peers if (name, peer) in pairs] for peer in peers}
 
@@ -100,15 +102,21 @@ class Mutual:
             return MeshError(what, where=f"{canvas.where}.{field}", instead=instead)
 
         if len(peers) < 2:
-            raise no("one peer has nobody to learn from", "peers", "two or more peers, or `self`")
+            raise no("mutual learning needs at least two peers", "peers", "two or more peers, or `self`")
         if self.graph == "ring" and len(peers) == 2:
-            raise no("a ring of two is every pair", "graph", "graph: all, or three peers")
+            raise no("a ring of two peers is the same as all pairs", "graph", "graph: all, or three peers")
         if self.consensus is not None and self.graph != "all":
             raise no(
-                "a consensus hears every peer, and has no other graph", "graph", "leave out `graph` or `consensus`"
+                "a consensus combines all peers, so `graph` has no effect", "graph", "leave out `graph` or `consensus`"
             )
         if self.order == "sequential" and (self.consensus is not None or self.refresh != "step"):
             field = "order" if self.consensus is not None else "refresh"
-            raise no("peers that see each other's update teach in pairs, at every step", field, "order: simultaneous")
+            raise no(
+                "sequential updates need flows between pairs of peers with refresh: step", field, "order: simultaneous"
+            )
         if self.stale is not None and self.refresh == "step":
-            raise no("at every step peers are live, and never stale", "stale", "refresh: epoch, or leave out `stale`")
+            raise no(
+                "`stale` has no effect with refresh: step, which reads peers live",
+                "stale",
+                "refresh: epoch, or leave out `stale`",
+            )

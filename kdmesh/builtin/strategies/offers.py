@@ -41,7 +41,7 @@ class EnsembleConfig(Config):
         None, description="layers to compare, for objectives that read hidden layers; a list is a flow for each"
     )
     labels: Labels = 0.5
-    weight: Weight | None = Field(None, description="weight of what the teachers say; by default 1 - labels")
+    weight: Weight | None = Field(None, description="weight of the teachers' loss; by default 1 - labels")
     stream: Stream = "train"
     labels_stream: LabelsStream = "train"
     refresh: Period | None = Field(
@@ -56,7 +56,7 @@ class ChainConfig(Config):
     consensus: ConsensusSpec = Field(MEAN, description="how a group's members are combined when they teach")
     objective: Objective = softened(4)
     labels: Labels = 0.5
-    weight: Weight | None = Field(None, description="weight of what one link says; by default 1 - labels")
+    weight: Weight | None = Field(None, description="weight of one teaching link's loss; by default 1 - labels")
     stream: Stream = "train"
     labels_stream: LabelsStream = "train"
     dense: bool = Field(False, description="every earlier link teaches, not only the one before")
@@ -76,7 +76,7 @@ class MutualConfig(Config):
     )
     objective: Objective = ObjectiveRef(name="kl")
     labels: Labels = 1.0
-    weight: Weight = Field(1.0, description="weight of what the peers say, shared out among a peer's teachers")
+    weight: Weight = Field(1.0, description="weight of the peers' loss, divided among a peer's teachers")
     stream: Stream = "train"
     labels_stream: LabelsStream = "train"
     refresh: str = Field("step", pattern=r"^(step|epoch|[1-9]\d* steps)$", description="how often peers publish")
@@ -99,7 +99,7 @@ class SelfConfig(Config):
     )
     objective: Objective = ObjectiveRef(name="kl")
     labels: Labels = 1.0
-    weight: Weight = Field(1.0, description="weight of what the own past says, or {start, end, epochs}")
+    weight: Weight = Field(1.0, description="weight of the loss against its own past, or {start, end, epochs}")
     stream: Stream = "train"
     labels_stream: LabelsStream = "train"
 
@@ -108,12 +108,14 @@ class RoundsConfig(Config):
     """Settings of `rounds`."""
 
     teachers: Names | None = Field(
-        None, description="none, one or many agents that learn first and speak in each round"
+        None, description="none, one or many agents that learn first and teach in each round"
     )
     student: Names | None = Field(None, description="one or many agents that refine in rounds")
     students: Names | None = Field(None, description="the same as `student`")
     consensus: ConsensusSpec = Field(MEAN, description="how all are combined: a rule, or {rule, space ...}")
-    include_self: bool = Field(True, description="false: a student's own say is left out of what it digests")
+    include_self: bool = Field(
+        True, description="false: a student's own signal is left out of the consensus it digests"
+    )
     objective: Objective = softened(4)
     labels: Labels = 1.0
     weight: Weight = Field(1.0, description="weight of the consensus in the lesson `digest`")

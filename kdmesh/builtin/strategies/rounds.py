@@ -75,16 +75,16 @@ class Rounds:
         canvas.program(ProgramItem(of=students, repeat=self.rounds, until=until, do=[*own, *digest]))
 
     def _refuse(self, canvas: Canvas, teachers: list[str], students: list[str], labelled: bool) -> None:
-        """Refuse a council in which there is nothing to hear."""
+        """Refuse a council without anything to learn from."""
         if not teachers and len(students) == 1:
             raise MeshError(
-                "one student alone has nobody to agree with",
+                "a single student without teachers has no source to learn from",
                 where=f"{canvas.where}.students",
                 instead="several students, or teachers",
             )
         if not teachers and not labelled:
             raise MeshError(
-                "without teachers and without labels nobody knows anything",
+                "there are neither teachers nor labels to learn from",
                 where=f"{canvas.where}.labels",
                 instead="labels: 1.0, or name teachers",
             )

@@ -72,13 +72,13 @@ class SelfDistillation:
         for field, value, owner in (("decay", self.decay, "ema"), ("stale", self.stale, "epoch")):
             if value is not None and self.teacher != owner:
                 raise MeshError(
-                    f"`{field}` says nothing about the teacher {self.teacher!r}",
+                    f"`{field}` has no effect with the teacher {self.teacher!r}",
                     where=f"{canvas.where}.{field}",
                     instead=f"leave it out, or `teacher: {owner}`",
                 )
         if self.teacher == "batch" and (self.labels is None or self.labels == 0 or self.labels_stream != self.stream):
             raise MeshError(
-                "the last batch is remembered while learning its labels",
+                "the last batch is recorded only where its labels are learned too",
                 where=f"{canvas.where}.teacher",
                 instead="labels on the same stream, or `teacher: ema`",
             )

@@ -181,8 +181,8 @@ def test_another_weight_of_the_distillation_leaves_the_teachers_labels_as_they_a
 @pytest.mark.parametrize(
     ("strategy", "settings", "where", "what"),
     [
-        ("one", {"branches": ["a"]}, "branches", "nobody to be gated with"),
-        ("okddip", {"peers": ["a"]}, "peers", "nobody to listen to"),
+        ("one", {"branches": ["a"]}, "branches", "at least two branches"),
+        ("okddip", {"peers": ["a"]}, "peers", "at least two peers"),
         ("okddip", {"peers": ["a", "b"], "leader": "b"}, "leader", "both peer and leader"),
         ("okddip", {"peers": ["a", "b"], "leader": "e"}, "leader", "unknown agent 'e'"),
     ],

@@ -45,7 +45,7 @@ class Okddip:
         leader = [] if self.leader is None else canvas.learners(self.leader, "leader")
         if len(peers) < 2:
             raise MeshError(
-                "one peer has nobody to listen to", where=f"{canvas.where}.peers", instead="two or more peers"
+                "OKDDip needs at least two peers", where=f"{canvas.where}.peers", instead="two or more peers"
             )
         if leader and leader[0] in peers:
             raise MeshError(

@@ -40,9 +40,7 @@ class One:
         """Draw the labels, the gate with what it reads, and what it teaches."""
         branches = canvas.learners(self.branches, "branches")
         if len(branches) < 2:
-            raise MeshError(
-                "one branch has nobody to be gated with", where=f"{canvas.where}.branches", instead="two or more"
-            )
+            raise MeshError("ONE needs at least two branches", where=f"{canvas.where}.branches", instead="two or more")
         canvas.labels(branches, self.labels, stream=self.stream)
         node = canvas.consensus("gate", {"rule": "gate", "trained": True})
         live = {"stream": self.stream, "refresh": "step", "detach": False}

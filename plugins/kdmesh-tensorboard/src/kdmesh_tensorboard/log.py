@@ -46,7 +46,7 @@ class Log:
         )
 
     def write(self, values: Mapping[str, Any], step: int) -> None:
-        """Write every number of a nested mapping under its path; what is no number is left out."""
+        """Write every number of a nested mapping under its path; what is not a number is left out."""
         for tag, value in _numbers(values):
             self._writer.add_scalar(tag, value, step)
         self._writer.flush()
