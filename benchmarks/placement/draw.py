@@ -17,10 +17,10 @@ Window = list[Call]
 
 def ensemble(work: Work, hosts: int) -> Window:
     """Frozen teachers, each on a host, and a student: a call each for a window, one more for its first forward."""
-    spoken, student = Group(), hosts - 1
-    calls = [Call(host, work.alone["main"], done=spoken) for host in range(student)]
+    published, student = Group(), hosts - 1
+    calls = [Call(host, work.alone["main"], done=published) for host in range(student)]
     combine = work.more_of("last", hosts)
-    learn = Call(student, work.alone["last"], spoken, hosts - 1, WINDOW * SENDS, combine)
+    learn = Call(student, work.alone["last"], published, hosts - 1, WINDOW * SENDS, combine)
     return [*calls, Call(student, work.alone["first"]), learn]
 
 
@@ -28,10 +28,10 @@ def mutual(work: Work, hosts: int) -> Window:
     """Peers, each on a host: between two exchanges an update and the next forward."""
     calls, before = [], None
     for turn, what in enumerate(("first", *["between"] * (WINDOW - 1), "last")):
-        spoken, args, combine = Group(), 0 if before is None else hosts - 1, work.more_of(what, hosts)
+        published, args, combine = Group(), 0 if before is None else hosts - 1, work.more_of(what, hosts)
         took = [work.of(what, host, turn) for host in range(hosts)]
-        calls += [Call(host, took[host], before, args, SENDS, combine, done=spoken) for host in range(hosts)]
-        before = spoken
+        calls += [Call(host, took[host], before, args, SENDS, combine, done=published) for host in range(hosts)]
+        before = published
     return calls
 
 
@@ -65,15 +65,18 @@ def rounds(work: Work, hosts: int, costs: Costs, steps: int) -> Generator:
     turn = "turn", work.alone["turn"] + work.more_of("turn", hosts)
     yield from phase("own", work, hosts, costs, steps, 0)
     yield turn
-    spoken, size = Group(), steps * SENDS
-    yield from [Call(host, work.of("publish", host, 1), done=spoken) for host in range(hosts)]
+    published, size = Group(), steps * SENDS
+    yield from [Call(host, work.of("publish", host, 1), done=published) for host in range(hosts)]
     heard = [
-        Call(host, work.alone["receive"], spoken, hosts, size, work.more_of("receive", hosts)) for host in range(hosts)
+        Call(host, work.alone["receive"], published, hosts, size, work.more_of("receive", hosts))
+        for host in range(hosts)
     ]
     yield from heard
     yield heard
     yield turn
-    judged = Call(0, work.alone["evaluate_consensus"], spoken, hosts, size, work.more_of("evaluate_consensus", hosts))
+    judged = Call(
+        0, work.alone["evaluate_consensus"], published, hosts, size, work.more_of("evaluate_consensus", hosts)
+    )
     yield judged
     yield [judged]
     yield turn

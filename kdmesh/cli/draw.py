@@ -88,5 +88,5 @@ def _show(plan: Plan, parameters: dict[str, int]) -> None:
     from kdmesh.report.drawing.terminal import terminal
 
     ascii = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-    text = terminal(scene(plan, parameters), layout.room(), ascii)
+    text = terminal(scene(plan, parameters), layout.terminal_width(), ascii)
     Console(file=sys.stdout).print(text, soft_wrap=True, end="")

@@ -96,7 +96,7 @@ class Publisher:
         return self._send(named, again=True, stage=stage.name)
 
     def published_of(self, stage: Stage) -> list[tuple[str, str]]:
-        """What of a stage's outlets was published so far: (agent, stream)."""
+        """Which of a stage's subscriptions were published so far: (agent, stream)."""
         keys = dict.fromkeys((subscription.source, subscription.stream) for subscription in self.subscriptions(stage))
         return [key for key in keys if key in self.published]
 

@@ -61,7 +61,9 @@ class Term:
         """What else of the batch the objective is called with, about a source: by default the flow's."""
         edge = self.edge
         return (
-            self.inputs.facts(context, edge.target, edge.stream, edge.needs, source or edge.source) if edge.needs else {}
+            self.inputs.facts(context, edge.target, edge.stream, edge.needs, source or edge.source)
+            if edge.needs
+            else {}
         )
 
     def _shared(self, own: Any, signal: Signal) -> tuple[Any, Signal]:
