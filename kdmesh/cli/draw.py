@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     path = None if args.output is None else Path(args.output)
     form = args.format or ("terminal" if path is None else formats.format_of(path))
     if form == "png" and path is None:
-        raise MeshError("a PNG is no text", where="--format png", instead="-o PATH.png")
+        raise MeshError("a PNG is not a text", where="--format png", instead="-o PATH.png")
     if args.graphviz:
         formats.refuse_layout(form, "--graphviz")
     plan, parameters = _plan(args)

@@ -131,5 +131,9 @@ def _ended(run: RunFolder) -> int | None:
 def _say(text: str) -> None:
     from kdmesh.report import layout
 
-    text = "\n".join(layout.wrap(text, layout.room(sys.stderr), "    ")) if sys.stderr.isatty() else printable(text)
+    text = (
+        "\n".join(layout.wrap(text, layout.terminal_width(sys.stderr), "    "))
+        if sys.stderr.isatty()
+        else printable(text)
+    )
     print(text, file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
-from kdmesh.hosts.step import SETTLED
+from kdmesh.hosts.step import FROZEN
 from kdmesh.signals.lazy import Lazy
 from kdmesh.store import Key
 from kdmesh.streams.seeds import at_step, mix
@@ -58,7 +58,7 @@ def _needs_grad(inputs: Inputs, op: Op) -> bool:
     )
 
 
-def _is_heard(inputs: Inputs, op: Op) -> bool:
+def _is_read(inputs: Inputs, op: Op) -> bool:
     """Whether others read a forward's outputs within the step."""
     host = inputs.host
     edges = [*inputs.plan.edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)]
@@ -86,7 +86,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
         if edge.source == exit.node and exit == Op("f", exit.node, base(inputs.shard(exit.node, edge.stream)))
     ]
     threads = agent.weights.settings.threads
-    heard = host.plan.owner[op.node] in inputs.ends and (bool(keys) or _is_heard(inputs, op))
+    read = host.plan.owner[op.node] in inputs.ends and (bool(keys) or _is_read(inputs, op))
     forward_now, threads_now, batch_of = agent.forward, host.threads, inputs.batch
     keep = not descends and ema is None  # what follows another takes its buffers from there
     ahead = None if train_mode else answers_ahead(inputs, agent, shard, names)
@@ -99,27 +99,27 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
         with torch.no_grad():
             return forward_now(x, names, others)
 
-    def forward(frame: StepContext) -> None:
-        batch = batch_of(frame, shard)
+    def forward(context: StepContext) -> None:
+        batch = batch_of(context, shard)
         if batch is None:
             return
         threads_now(threads)
         x = batch.x if agent.view is None else see(batch.x, shard.samples(batch.at), batch.epoch)
         if not train_mode:
-            value = agent.inference(x, fixed, names) if ahead is None else ahead(frame.step)
+            value = agent.inference(x, fixed, names) if ahead is None else ahead(context.step)
         else:
-            reseed(at_step(seed, frame.step), device)
+            reseed(at_step(seed, context.step), device)
             if module.training:
                 value = compute(x)
             else:  # a flow asks for `mode: train` of weights that do not train
                 value = agent.in_train_mode(lambda: compute(x), keep)
-        if heard and not others and isinstance(value[0], Lazy):
-            value[1][SETTLED] = value[0].settled()  # who reads it later must not see weights that moved on
+        if read and not others and isinstance(value[0], Lazy):
+            value[1][FROZEN] = value[0].frozen_copy()  # who reads it later must not see weights that moved on
         if others:
-            frame.values.update(zip(exits, value, strict=True))  # type: ignore[arg-type]  # as many as exits
+            context.values.update(zip(exits, value, strict=True))  # type: ignore[arg-type]  # as many as exits
         else:
-            frame.values[op] = value
+            context.values[op] = value
         for exit, key in keys:
-            frame.kept[key] = frame.values[exit]
+            context.kept[key] = context.values[exit]
 
     return forward

@@ -10,7 +10,7 @@ from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
 from kdmesh.hosts.state import HostState
-from kdmesh.hosts.step import Report, StepContext, settled
+from kdmesh.hosts.step import Report, StepContext, frozen_copy
 from kdmesh.hosts.update import refuse_spread
 
 if TYPE_CHECKING:
@@ -84,30 +84,30 @@ class Host(HostState):
         everything = list(phase.ops.values())
         odd: dict[guard.Oddity, None] = {}
         for step, ops in fragment.work():
-            frame = phase.frames.get(step)
-            if frame is None:
-                frame = phase.frames[step] = StepContext(step)
+            context = phase.contexts.get(step)
+            if context is None:
+                context = phase.contexts[step] = StepContext(step)
             for op, value in arrived.pop(step, ()):
-                frame.values[op] = value
+                context.values[op] = value
                 if op.kind == "gen":
                     writing.keep(self, op, step, value)
             if ops is None:
                 for call in everything:
-                    call(frame)
+                    call(context)
             else:
                 for op in ops:
                     if op in phase.ops:
-                        phase.ops[op](frame)
+                        phase.ops[op](context)
             for op in fragment.exports.get(step, ()):
                 if self.streams[op.stream].private:
                     raise RunFailed(f"a signal made on the private stream {op.stream!r} would leave {self.name}")
-                if op in frame.values:
-                    exports[step, op] = pack(settled(frame.values[op]), phase.sent(op))
+                if op in context.values:
+                    exports[step, op] = pack(frozen_copy(context.values[op]), phase.sent(op))
             if step in fragment.complete:
-                phase.finish(frame)
-                del phase.frames[step]
+                phase.finish(context)
+                del phase.contexts[step]
                 if phase.looks(step):
-                    odd.update(dict.fromkeys(phase.odd(frame)))
+                    odd.update(dict.fromkeys(phase.odd(context)))
         for name, one in self.agents.items():
             self.count(fragment.stage, name, one.forwards - before[name])
         return exports, Report(phase.update.report(), list(odd))

@@ -86,5 +86,5 @@ def show(file: IO[str], *tables: Grid, width: int | None = None) -> None:
     """Print tables, as wide as the terminal or as is told, an empty line after each."""
     rule = "─" if (getattr(file, "encoding", None) or "utf-8").lower().startswith("utf") else "-"
     for table in tables:
-        lines = table.lines(width or layout.room(file), rule)
+        lines = table.lines(width or layout.terminal_width(file), rule)
         file.writelines(f"{line}\n" for line in [*lines, *([""] if lines and table is not tables[-1] else [])])

@@ -227,7 +227,7 @@ def find(parent: str | Path) -> list[Path]:
             if (folder / MANIFEST).is_file():
                 found.append(folder)
                 continue
-            inner = (Path(entry.path) for entry in _entries(folder))  # a path that is a circle of links is no folder
+            inner = (Path(entry.path) for entry in _entries(folder))  # a path that is a cycle of links is not a folder
             deeper += [one for one in inner if one.is_dir() and one.resolve().is_relative_to(home)]
         levels = deeper
     return sorted(found, key=lambda one: (_begun(one), str(one)), reverse=True)

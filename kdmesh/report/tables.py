@@ -31,7 +31,7 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
     if verdicts:
         show(file, verdict_table(table["over_seeds"]))
     elif len(summaries) > 1:
-        print("no verdict: --controls trains what the students are to be compared with", file=file)
+        print("no verdict: --controls trains the controls that students are compared with", file=file)
     seconds = sum(summary["wall_s"] for summary in summaries)
     without = " without controls" if table.get("controls") else ""
     print(f"{place}  (training and tests{without}: {seconds:.1f} s)", file=file)

@@ -96,7 +96,7 @@ class Lazy:
         """The same, through which no gradient passes."""
         raise NotImplementedError(f"{type(self).__name__} must detach what it is made of")
 
-    def settled(self) -> Lazy:
+    def frozen_copy(self) -> Lazy:
         """The same, detached, of nothing that its model's update changes: what others read later in the step."""
         return self.detach()
 

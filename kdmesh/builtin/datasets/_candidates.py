@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from kdmesh.builtin.datasets._files import room
+from kdmesh.builtin.datasets._files import memory_limit
 from kdmesh.builtin.datasets._rows import LARGEST, Rows
 from kdmesh.builtin.datasets._samples import list_of, refuse_cell, shown, text_of
 from kdmesh.errors import MeshError
@@ -42,8 +42,8 @@ def lists_of(rows: Rows, columns: Candidates) -> list[tuple[list[str], list[floa
 def relevance_of(lists: Sequence[tuple[list[str], list[float]]], rows: Rows) -> Tensor:
     """How relevant each candidate is, ``[N, L]`` float32, with -1 where a list is shorter than the longest."""
     longest = max(len(candidates) for candidates, _ in lists)
-    if (size := 4 * len(lists) * longest) > room():
-        what = f"{rows.path}: lists of up to {longest} candidates would take {size:,} bytes, and there are {room():,}"
+    if (size := 4 * len(lists) * longest) > memory_limit():
+        what = f"{rows.path}: lists of up to {longest} candidates would take {size:,} bytes, of {memory_limit():,}"
         raise MeshError(what, where=rows.where, instead="shorter lists, or fewer of them")
     y = torch.full((len(lists), longest), -1.0)
     for row, (_, labels) in enumerate(lists):
@@ -76,7 +76,7 @@ def _rated(rows: Rows, row: int, candidates: str, labels: str) -> tuple[list[str
         refuse_cell(rows, row, labels, what, "how relevant each candidate is: 0, or more")
     found = [relevance(label) for label in given]
     if None in found:
-        what = f"{shown(given[found.index(None)])} says not how relevant a candidate is"
+        what = f"{shown(given[found.index(None)])} is not a relevance a candidate is"
         refuse_cell(rows, row, labels, what, "0, or a number above 0 for what is relevant")
     return texts, [label for label in found if label is not None]
 

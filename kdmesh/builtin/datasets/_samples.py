@@ -64,7 +64,7 @@ def text_of(rows: Rows, row: int, column: str, value: Any, empty: bool = False) 
     """A text in a cell, perhaps one of several; MeshError where it is none, or an empty one that may not be."""
     value = "" if value is None else value
     if not isinstance(value, str):
-        refuse_cell(rows, row, column, f"{shown(value)} is no text", "text in every row")
+        refuse_cell(rows, row, column, f"{shown(value)} is not a text", "text in every row")
     if not empty and not value.strip():
         refuse_cell(rows, row, column, "an empty text", "text in every row, or a file without this row")
     try:
@@ -80,16 +80,16 @@ def _messages(rows: Rows, row: int, column: str) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     for turn in list_of(rows, row, column, "[{role: user, content: ...}, {role: assistant, content: ...}]"):
         if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-            refuse_cell(rows, row, column, f"{shown(turn)} is no turn", "an object with `role` and `content`")
+            refuse_cell(rows, row, column, f"{shown(turn)} is not a turn", "an object with `role` and `content`")
         more = {key: value for key, value in turn.items() if key not in ("role", "content") and value is not None}
         content = _joined(turn.get("content"))
         if content is None and not more:
-            refuse_cell(rows, row, column, f"{shown(turn)} is no turn", "an object with `role` and `content`")
+            refuse_cell(rows, row, column, f"{shown(turn)} is not a turn", "an object with `role` and `content`")
         more |= {"content": None} if content is None else {}
         for call in _calls(rows, row, column, more):
             if not isinstance(call, dict) or not isinstance(_function(call).get("name"), str):
                 instead = "tool_calls: [{function: {name: ..., arguments: {...}}}]"
-                refuse_cell(rows, row, column, f"{shown(call)} is no call of a tool", instead)
+                refuse_cell(rows, row, column, f"{shown(call)} is not a tool call", instead)
         words = text_of(rows, row, column, content, empty=turn["role"] != LEARNED or bool(more))
         turns.append((turn["role"], words, json.dumps(more)) if more else (turn["role"], words))
     if all(turn[0] != LEARNED for turn in turns):
@@ -111,7 +111,7 @@ def _joined(content: Any) -> Any:
 def _calls(rows: Rows, row: int, column: str, more: dict[str, Any]) -> list[Any]:
     calls = more.get("tool_calls") or []
     if not isinstance(calls, list):
-        refuse_cell(rows, row, column, f"{shown(calls)} is no list", "tool_calls: [{function: {name: ...}}]")
+        refuse_cell(rows, row, column, f"{shown(calls)} is not a list", "tool_calls: [{function: {name: ...}}]")
     return calls
 
 
@@ -128,7 +128,7 @@ def _tools(rows: Rows, row: int, column: str) -> str | None:
     tools = list_of(rows, row, column, "[{type: function, function: {name: ..., parameters: {...}}}]")
     for tool in tools:
         if not isinstance(tool, dict):
-            refuse_cell(rows, row, column, f"{shown(tool)} is no tool", "a JSON schema for each: an object")
+            refuse_cell(rows, row, column, f"{shown(tool)} is not a tool", "a JSON schema for each: an object")
     return json.dumps(tools) if tools else None
 
 
@@ -161,7 +161,7 @@ def list_of(rows: Rows, row: int, column: str, instead: str) -> list[Any]:
     if isinstance(value, dict) and value and all(isinstance(part, list) for part in value.values()):
         value = [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=False)]
     if not isinstance(value, list):
-        refuse_cell(rows, row, column, f"{shown(value)} is no list", instead)
+        refuse_cell(rows, row, column, f"{shown(value)} is not a list", instead)
     return value
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.builtin.datasets._candidates import mixed, relevance
-from kdmesh.builtin.datasets._files import room
+from kdmesh.builtin.datasets._files import memory_limit
 from kdmesh.builtin.datasets._rows import Rows, number_of
 from kdmesh.builtin.datasets._samples import shown
 from kdmesh.builtin.datasets.jsonl_file import read_jsonl
@@ -94,17 +94,17 @@ def lists(
 
 
 def _fits(size: int, longest: int, rows: Rows) -> None:
-    if size > room():
+    if size > memory_limit():
         raise MeshError(
             f"{rows.path}: lists of up to {longest} candidates would take {size:,} bytes, and this machine takes "
-            f"{room():,}",
+            f"{memory_limit():,}",
             where=rows.where,
             instead="fewer `dimensions`, shorter lists, or fewer of them",
         )
 
 
 def _entry(rows: Rows, row: int) -> Entry:
-    """What stands on a line; MeshError where it is no list."""
+    """What stands on a line; MeshError where it is not a list."""
     cells = rows.cells[row]
     for fields in ((POSITIVES, NEGATIVES), (CANDIDATES, LABELS)):
         if all(field in cells for field in (QUERY, *fields)):
@@ -113,7 +113,7 @@ def _entry(rows: Rows, row: int) -> Entry:
         raise MeshError(f"{rows.path}, {rows.line(row)}: fields {', '.join(cells)}", where=rows.where, instead=FORM)
     for field in fields:
         if not isinstance(cells[field], list):
-            _refuse(rows, row, field, f"{shown(cells[field])} is no list", FORM)
+            _refuse(rows, row, field, f"{shown(cells[field])} is not a list", FORM)
     if fields == (POSITIVES, NEGATIVES):
         entry = Entry(cells[QUERY], *mixed(cells[POSITIVES], cells[NEGATIVES], row))
     else:
@@ -129,7 +129,7 @@ def _entry(rows: Rows, row: int) -> Entry:
 def _label(rows: Rows, row: int, label: Any) -> float:
     found = relevance(label)
     if found is None:
-        _refuse(rows, row, LABELS, f"{shown(label)} says not how relevant", "0, or a number above 0 for what is")
+        _refuse(rows, row, LABELS, f"{shown(label)} is not a relevance", "0, or a number above 0 for what is")
     return found
 
 
@@ -137,7 +137,7 @@ def _vector(rows: Rows, row: int, field: str, item: Any, numbers: bool, width: i
     """One text's or one vector's values ``[D]``, not all 0: a candidate of zeros is none."""
     if not numbers:
         if not isinstance(item, str):
-            _refuse(rows, row, field, f"{shown(item)} is no text, as the first query is", "texts, or vectors, alone")
+            _refuse(rows, row, field, f"{shown(item)} is not a text, as the first query is", "texts, or vectors, alone")
         counted = hashed(item, width, ngrams)
         if not counted.any():
             _refuse(rows, row, field, f"{shown(item)} has no word", "a text with a letter or a digit")

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import Tempered, batchmean
 from kdmesh.builtin.objectives._chunked import lazily
+from kdmesh.builtin.objectives._gradients import Rows, expected, soften
 from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
-from kdmesh.builtin.objectives._slopes import Rows, expected, soften
 from kdmesh.builtin.objectives.offers import BALANCED, CrossEntropyConfig
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy
@@ -116,18 +116,18 @@ class CrossEntropy(Tempered):
         """``-p log q``."""
         return -(probs(target, form, self.temperature) * log_q)
 
-    def slope(self, rows: Rows) -> Tensor:
+    def gradient(self, rows: Rows) -> Tensor:
         """``q sum_v p - p``."""
         losses = expected(rows.p, rows.log_q).neg_()
         rows.q.mul_(rows.p.sum(-1, keepdim=True)).sub_(rows.p)
         return losses
 
-    def descend(
+    def loss_and_gradient(
         self, logits: Tensor, target: Tensor, form: str, factors: Tensor, spare: Tensor, **facts: Tensor | None
     ) -> Tensor:
         """With labels the gradient is ``q - (1 - ε) onehot - ε / C``."""
         if form != "labels":
-            return super().descend(logits, target, form, factors, spare, **facts)
+            return super().loss_and_gradient(logits, target, form, factors, spare, **facts)
         classes, rows = logits.shape[1], torch.arange(len(target), device=target.device)
         if target.device.type == "cpu" and bool(((target < 0) | (target >= classes)).any()):  # a GPU would wait
             raise IndexError(f"labels out of bounds: they must be in [0, {classes})")

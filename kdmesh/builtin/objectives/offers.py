@@ -10,7 +10,7 @@ from kdmesh.offers import Config, ObjectiveOffer
 from kdmesh.spec import Temperature
 
 
-def _heard(weights: list[float]) -> list[float]:
+def _some_weight(weights: list[float]) -> list[float]:
     """Some class counts, or nothing would be learned."""
     if not any(weights):
         raise ValueError("every class has weight 0: nothing would be learned")
@@ -21,7 +21,9 @@ BALANCED: Literal["balanced"] = "balanced"
 """Class weights ``n / (K n_c)`` for n samples that are learned, n_c of them of class c, one of K that have samples."""
 
 ClassWeights = (
-    Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_heard)]
+    Annotated[
+        list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_some_weight)
+    ]
     | Literal["balanced"]
 )
 

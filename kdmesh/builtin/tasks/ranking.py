@@ -54,7 +54,7 @@ class Ranking(Task):
 
 def _refuse_numbers(table: Table) -> None:
     if table.y is None:
-        raise MeshError("these lists do not say what is relevant", where="data.dataset", instead=FORM)
+        raise MeshError("these lists have no relevance labels", where="data.dataset", instead=FORM)
     x, y = table.tensor, table.y
     if x.dim() < 3 or x.shape[1] != 1 + y.shape[1] or y.shape[1] < 2:
         found = f"samples of shape {list(x.shape[1:])} with {y.shape[1]} labels each are no lists"
@@ -76,7 +76,7 @@ def _refuse_texts(table: Table) -> None:
     counts = [len(sample.candidates or ()) for sample in table.texts]
     if table.y is None or not all(counts):
         what = "these texts have no candidates" if not any(counts) else f"sample {counts.index(0)} has no candidate"
-        what = "these lists do not say what is relevant" if all(counts) else what
+        what = "these lists have no relevance labels" if all(counts) else what
         raise MeshError(what, where="data.dataset", instead=TEXTS)
     if max(counts) < 2:
         raise MeshError(

@@ -89,5 +89,5 @@ def save(path: Path, drawing: str | bytes, where: str = "-o") -> None:
         what = "is a folder" if what == "folder" else what
         raise MeshError(what, file=str(path), where=where, instead="the path of a file")
     if found_at(path.parent) != "folder":
-        raise MeshError(f"there is no folder {str(path.parent)!r}", where=where, instead="a folder that is there")
+        raise MeshError(f"there is not a folder {str(path.parent)!r}", where=where, instead="a folder that is there")
     write(path, drawing)
