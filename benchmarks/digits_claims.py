@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: matrices this sma
 
 from claims import afterwards, attack, ensemble, rounds, soft_targets
 
-from kdmesh.report.paired import interval, paired
+from kdmesh.statistics import interval, paired
 
 Figures = dict[str, list[float]]
 

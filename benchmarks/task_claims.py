@@ -22,7 +22,8 @@ from time import perf_counter
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: matrices this small are fastest on one thread
 
 import kdmesh
-from kdmesh.report.paired import interval, on_test, paired, verdict
+from kdmesh.report.paired import on_test
+from kdmesh.statistics import interval, paired, verdict
 from kdmesh.tasks import primary
 
 AGAINST = {"alone": "alone", "best_teacher": "student of the best teacher only"}

@@ -23,8 +23,8 @@ import torch
 import transformers
 
 from kdmesh import Mesh
-from kdmesh.report.paired import interval, paired
 from kdmesh.spec.read import read_mesh
+from kdmesh.statistics import interval, paired
 
 Figures = dict[str, list[float]]
 Fields = dict[str, Any]

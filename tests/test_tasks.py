@@ -10,8 +10,9 @@ from kdmesh.engine.summary import best_teacher
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
-from kdmesh.report.paired import over_seeds, paired, verdict
+from kdmesh.report.paired import over_seeds
 from kdmesh.spec import MeshSpec
+from kdmesh.statistics import paired, verdict
 from kdmesh.tasks import definitions, metric, primary
 
 BITS = metric("bits_per_character")

@@ -9,48 +9,13 @@ run chose on validation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
 from typing import Any
 
+from kdmesh.statistics import ACCURACY, Difference, interval, paired, verdicts
 from kdmesh.tasks import Figure, primary
 
 Summary = dict[str, Any]
-ACCURACY = Figure("accuracy")
 CONTROLS = ("alone", "best_teacher")
-NOT_SHOWN = "no difference shown"
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and half the width of its 95% t interval (Student, 1908).
-
-    The half-width is None for one value, which says nothing about spread. No value at all is a ValueError.
-    """
-    if not values:
-        raise ValueError("an interval needs at least one value")
-    mean = fmean(values)
-    if len(values) == 1:
-        return mean, None
-    from scipy.special import stdtrit  # comes with scikit-learn; imported where it is used, for it is slow
-
-    quantile = float(stdtrit(len(values) - 1, 0.975))
-    return mean, quantile * stdev(values) / len(values) ** 0.5
-
-
-def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY) -> dict[str, Any]:
-    """Compare ``a`` with ``b``, seed by seed: {mean, half_width, wins, ties, n} of the differences a - b.
-
-    ``wins`` counts the seeds in which a is better, by the metric's direction, ``ties`` those in which both are equal.
-    Sequences of unequal length are a ValueError: they are not paired.
-    """
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    mean, half_width = interval(differences)
-    return {
-        "mean": mean,
-        "half_width": half_width,
-        "wins": sum(metric.gain(x, y) > 0 for x, y in zip(a, b, strict=True)),
-        "ties": sum(difference == 0 for difference in differences),
-        "n": len(differences),
-    }
 
 
 def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
@@ -64,7 +29,8 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     and n. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (of its own
     teachers the best by validation, seed by seed), ``consensus NAME``, and the same student's ``control alone`` and
     ``control best teacher``. What a seed lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many
-    are left. ``verdicts``: see :func:`verdict`, against each control.
+    are left. ``verdicts``: see :func:`kdmesh.statistics.verdicts`, against each control, adjusted for all
+    of them.
     """
     data_seeds = {summary.get("data_seed", 0) for summary in summaries}
     if len(data_seeds) > 1:
@@ -76,7 +42,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     reported: dict[str, dict[str, Any]] = {}
     asked = dict.fromkeys(key for summary in summaries for key in summary.get("reported") or [] if key != metric.name)
     differences: dict[str, Any] = {}
-    verdicts: list[dict[str, Any]] = []
+    compared: list[tuple[str, str, Difference]] = []
     for name, role in roles.items():
         own = [on_test(_nodes(summary).get(name), metric) for summary in summaries]
         if (estimate := _estimate(own)) is None:
@@ -94,7 +60,8 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
             if (made := _estimate([row.get(key) for row in rivals])) is not None:
                 controls.setdefault(name, {})[control] = made
             if (pair := differences[name].get(key)) is not None:
-                verdicts.append({"agent": name, "against": control, **verdict(pair, metric)})
+                compared.append((name, control, pair))
+    shown = verdicts([pair for _, _, pair in compared], metric)
     return {
         "seeds": [summary.get("seed") for summary in summaries],
         "data_seed": data_seeds.pop() if data_seeds else 0,
@@ -104,23 +71,11 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
         "controls": controls,
         "reported": reported if asked else {},
         "differences": differences,
-        "verdicts": verdicts,
+        "verdicts": [
+            {"agent": name, "against": control, **one} for (name, control, _), one in zip(compared, shown, strict=True)
+        ],
         "notes": list(dict.fromkeys(note for summary in summaries for note in summary.get("notes") or [])),
     }
-
-
-def verdict(pair: dict[str, Any], metric: Figure = ACCURACY) -> dict[str, Any]:
-    """What a :func:`paired` difference shows: {verdict, mean, low, high, n}.
-
-    ``better`` or ``worse`` where the 95% interval of the mean difference, ``low`` to ``high``, does not hold 0, else
-    ``no difference shown``. None, and no interval, for one pair.
-    """
-    mean, half = pair["mean"], pair["half_width"]
-    if half is None:
-        return {"verdict": None, "mean": mean, "low": None, "high": None, "n": pair["n"]}
-    low, high = mean - half, mean + half
-    said = NOT_SHOWN if low <= 0 <= high else "better" if (mean > 0) == metric.higher else "worse"
-    return {"verdict": said, "mean": mean, "low": low, "high": high, "n": pair["n"]}
 
 
 def on_test(record: dict[str, Any] | None, metric: Figure = ACCURACY) -> float | None:

@@ -7,8 +7,9 @@ from statistics import fmean
 from typing import IO, Any
 
 from kdmesh.report.grid import KEPT, Column, Grid, show
-from kdmesh.report.paired import ACCURACY, on_test
+from kdmesh.report.paired import on_test
 from kdmesh.report.run_folder import ALSO
+from kdmesh.statistics import ACCURACY
 from kdmesh.tasks import Figure, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
@@ -201,6 +202,10 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
     ]
     better = "higher" if by.higher else "lower"
     caption = [f"The student's test {by.title} minus its control's, paired by seed; {better} is better."]
+    if len(seeds["verdicts"]) > 1:
+        caption.append(
+            f"Verdicts are adjusted for {len(seeds['verdicts'])} comparisons (Holm); intervals are of each alone."
+        )
     if any(row["low"] is None for row in seeds["verdicts"]):
         caption.append("One seed gives no verdict: --seeds 3, or more.")
     return Grid("verdicts", columns, rows, "\n".join(caption))

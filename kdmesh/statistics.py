@@ -1,0 +1,239 @@
+"""What paired trials show: differences with intervals, effect sizes, and verdicts in words.
+
+Two things are compared by the differences of their figures, trial by trial: trials share their split, and as far as
+they can their initial weights and batches. Student, "The Probable Error of a Mean", 1908 (paired t); Schuirmann, "A
+Comparison of the Two One-Sided Tests Procedure and the Power Approach", 1987 (equal within a margin); Holm, "A Simple
+Sequentially Rejective Multiple Test Procedure", 1979 (several comparisons at once); Hedges, "Distribution Theory for
+Glass's Estimator of Effect Size", 1981; Efron, "Better Bootstrap Confidence Intervals", 1987 (over test samples).
+
+Seeds on one split measure how training varies. They say nothing of which samples the test set happens to hold:
+:func:`over_samples` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from kdmesh.tasks import Figure
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ACCURACY = Figure("accuracy")
+LEVEL = 0.05
+"""The share of differences that are called one where there is none. Intervals cover with 1 minus this."""
+POWER = 0.8
+RESAMPLES = 9999
+BETTER, WORSE, NOT_SHOWN, EQUAL = "better", "worse", "no difference shown", "equal"
+
+
+class Difference(TypedDict):
+    """Paired differences a - b of ``n`` trials.
+
+    Attributes:
+        mean: of the differences, in the metric's unit.
+        half_width: half of the 95% t interval of the mean; None for one trial, as every figure below but the counts.
+        sd: their standard deviation (n - 1).
+        p: two-sided, of a paired t test that the mean is 0.
+        effect: the mean in standard deviations, times Hedges' correction for few trials; None where sd is 0.
+        detectable: the difference that so many trials of this spread find in 8 of 10 repeats.
+        wins: trials in which a is better, by the metric's direction.
+        ties: trials in which both are equal.
+        n: how many trials.
+    """
+
+    mean: float
+    half_width: float | None
+    sd: float | None
+    p: float | None
+    effect: float | None
+    detectable: float | None
+    wins: int
+    ties: int
+    n: int
+
+
+class Verdict(TypedDict):
+    """What a difference shows.
+
+    Attributes:
+        verdict: `better`, `worse`, `no difference shown`, or `equal` (within the margin that was asked for); None for
+            one trial, which shows nothing.
+        mean: of the differences.
+        low, high: the 95% interval of the mean, not adjusted; None for one trial.
+        n: how many trials.
+        p: of no difference, adjusted by Holm for all verdicts that were asked for at once.
+        p_equal: of a difference of the margin or more, adjusted likewise; None where no margin was given.
+    """
+
+    verdict: str | None
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    p: float | None
+    p_equal: float | None
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and half the width of its 95% t interval.
+
+    The half-width is None for one value, which says nothing about spread. No value at all is a ValueError.
+    """
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    mean = fmean(values)
+    if len(values) == 1:
+        return mean, None
+    from scipy.special import stdtrit  # imported where it is used, for it is slow
+
+    quantile = float(stdtrit(len(values) - 1, 1 - LEVEL / 2))
+    return mean, quantile * stdev(values) / len(values) ** 0.5
+
+
+def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY) -> Difference:
+    """Compare ``a`` with ``b``, trial by trial.
+
+    Sequences of unequal length are a ValueError: they are not paired.
+    """
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    mean, half_width = interval(differences)
+    n, sd = len(differences), stdev(differences) if len(differences) > 1 else None
+    return {
+        "mean": mean,
+        "half_width": half_width,
+        "sd": sd,
+        "p": None if sd is None else _two_sided(mean, sd, n),
+        "effect": None if not sd else mean / sd * (1 - 3 / (4 * (n - 1) - 1)) if n > 2 else mean / sd,
+        "detectable": None if sd is None else detectable(n, sd),
+        "wins": sum(metric.gain(x, y) > 0 for x, y in zip(a, b, strict=True)),
+        "ties": sum(difference == 0 for difference in differences),
+        "n": n,
+    }
+
+
+def verdict(pair: Difference, metric: Figure = ACCURACY, equal: float | None = None) -> Verdict:
+    """What one :func:`paired` difference shows, asked for alone. ``equal``: see :func:`verdicts`."""
+    return verdicts([pair], metric, equal)[0]
+
+
+def verdicts(pairs: Sequence[Difference], metric: Figure = ACCURACY, equal: float | None = None) -> list[Verdict]:
+    """What several differences show that are asked for at once, in words; p values are adjusted for that by Holm.
+
+    ``equal``: a margin, in the metric's unit, within which a difference does not matter. Where the interval of 90%
+    lies within it (two one-sided tests), the verdict is `equal`, also for a difference that is shown not to be 0. Else
+    `better` or `worse` where p is at most 0.05, and `no difference shown` where it is not: which is not the same as
+    equal.
+    """
+    ps = holm([pair["p"] for pair in pairs])
+    equals = holm([None if equal is None else _within(pair, equal) for pair in pairs])
+    found: list[Verdict] = []
+    for pair, p, p_equal in zip(pairs, ps, equals, strict=True):
+        mean, half = pair["mean"], pair["half_width"]
+        word = None
+        if p is not None:
+            word = NOT_SHOWN
+            if p <= LEVEL:
+                word = BETTER if (mean > 0) == metric.higher else WORSE
+            if p_equal is not None and p_equal <= LEVEL:
+                word = EQUAL
+        ends = (None, None) if half is None else (mean - half, mean + half)
+        found.append(
+            {"verdict": word, "mean": mean, "low": ends[0], "high": ends[1], "n": pair["n"], "p": p, "p_equal": p_equal}
+        )
+    return found
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Adjust p values for being looked at together. Those that are None are not counted, and stay None."""
+    order = sorted((p, at) for at, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    largest = 0.0
+    for rank, (p, at) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        adjusted[at] = largest
+    return adjusted
+
+
+def power(n: int, difference: float, sd: float, level: float = LEVEL) -> float:
+    """The share of repeats in which a paired t test of ``n`` trials finds a true ``difference`` of this spread."""
+    if n < 2:
+        return 0.0
+    if sd == 0:
+        return float(difference != 0)
+    return _power(n, abs(difference) / sd, level)
+
+
+def detectable(n: int, sd: float, share: float = POWER) -> float:
+    """The true difference that a paired t test of ``n`` trials finds in this ``share`` of repeats; 0 where sd is."""
+    if n < 2:
+        return math.inf
+    return _detectable(n, share) * sd
+
+
+@cache
+def _detectable(n: int, share: float) -> float:
+    """In standard deviations."""
+    low, high = 0.0, 1.0
+    while _power(n, high, LEVEL) < share:
+        high *= 2
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _power(n, middle, LEVEL) < share else (low, middle)
+    return high
+
+
+def _power(n: int, effect: float, level: float) -> float:
+    """By averaging the normal tail over the sample variance's own quantiles: exact enough, and sound for every n."""
+    import numpy as np
+    from scipy.special import chdtri, ndtr, stdtrit
+
+    spread = np.sqrt(chdtri(n - 1, (np.arange(8192) + 0.5) / 8192) / (n - 1)) * stdtrit(n - 1, 1 - level / 2)
+    shift = effect * math.sqrt(n)
+    return float((ndtr(shift - spread) + ndtr(-shift - spread)).mean())
+
+
+def over_samples(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], seed: int = 0) -> tuple[float, float, float]:
+    """The mean difference a - b and its 95% interval over test samples (bootstrap, bias-corrected and accelerated).
+
+    ``a``, ``b`` ``[trials, samples]``: what each trial scored on each sample, whose mean over samples is the figure.
+    Trials are averaged first, samples are then drawn with replacement: the interval is of the test set's own chance,
+    for these trials.
+    """
+    import numpy as np
+
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(f"scores of shape {a.shape} and {b.shape} are not paired [trials, samples]")
+    each = (a.astype(np.float64) - b.astype(np.float64)).mean(0)
+    mean = float(each.mean())
+    if len(each) < 2 or np.ptp(each) == 0:  # every draw is alike
+        return mean, mean, mean
+    from scipy.stats import bootstrap
+
+    draws = max(1, 2**24 // len(each))  # resamples that are held at once
+    made = bootstrap((each,), np.mean, n_resamples=RESAMPLES, batch=draws, rng=np.random.default_rng(seed))
+    return mean, float(made.confidence_interval.low), float(made.confidence_interval.high)
+
+
+def _two_sided(mean: float, sd: float, n: int) -> float:
+    if sd == 0:
+        return 1.0 if mean == 0 else 0.0
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(n - 1, -abs(mean) / (sd / math.sqrt(n))))
+
+
+def _within(pair: Difference, margin: float) -> float | None:
+    """The p value of a true difference of ``margin`` or more: the larger of the two one-sided ones."""
+    mean, sd, n = pair["mean"], pair["sd"], pair["n"]
+    if sd is None:
+        return None
+    if sd == 0:
+        return 0.0 if abs(mean) < margin else 1.0
+    from scipy.special import stdtr
+
+    return float(stdtr(n - 1, -(margin - abs(mean)) / (sd / math.sqrt(n))))
