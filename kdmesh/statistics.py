@@ -38,7 +38,8 @@ class Difference(TypedDict):
         mean: of the differences, in the metric's unit.
         half_width: half of the 95% t interval of the mean; None for one trial, as every figure below but the counts.
         sd: their standard deviation (n - 1).
-        p: two-sided, of a paired t test that the mean is 0.
+        p: two-sided, of a paired t test that the mean is 0. Where all differences are one number, which happens to
+            metrics that count, there is no spread to test by: then of an exact sign test, ``2 ** (1 - n)``.
         effect: the mean in standard deviations, times Hedges' correction for few trials; None where sd is 0.
         detectable: the difference that so many trials of this spread find in 8 of 10 repeats.
         wins: trials in which a is better, by the metric's direction.
@@ -221,7 +222,7 @@ def over_samples(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], seed: int = 0
 
 def _two_sided(mean: float, sd: float, n: int) -> float:
     if sd == 0:
-        return 1.0 if mean == 0 else 0.0
+        return 1.0 if mean == 0 else 2.0 ** (1 - n)
     from scipy.special import stdtr
 
     return float(2 * stdtr(n - 1, -abs(mean) / (sd / math.sqrt(n))))
@@ -233,7 +234,7 @@ def _within(pair: Difference, margin: float) -> float | None:
     if sd is None:
         return None
     if sd == 0:
-        return 0.0 if abs(mean) < margin else 1.0
+        return 2.0**-n if abs(mean) < margin else 1.0
     from scipy.special import stdtr
 
     return float(stdtr(n - 1, -(margin - abs(mean)) / (sd / math.sqrt(n))))

@@ -51,6 +51,12 @@ def execute(args: argparse.Namespace) -> int:
         place = Place.writable(args.folder)
         folder = place.fetch()
         print(f"fetched to {folder}", file=sys.stderr)
+    from kdmesh.compare.design import DESIGN
+
+    if (folder / DESIGN).is_file():
+        from kdmesh.cli.compare import make
+
+        return make(folder, args)
     from kdmesh.engine.resume import asked, interrupted, refuse_edits
 
     begun = asked(folder)["begun"]

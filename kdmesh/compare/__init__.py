@@ -1,0 +1,1 @@
+"""Comparing meshes: contenders, paired trials made side by side, and what they show."""

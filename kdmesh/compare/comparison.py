@@ -1,0 +1,344 @@
+"""A comparison from its design to its table: checked, made trial by trial, resumed, written.
+
+In its folder stand ``compare.json`` (what was asked), ``trials/`` (an ordinary run's folder each), and at the end
+``comparison.json``, ``comparison.csv`` and, where pyarrow is installed, ``comparison.parquet``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.compare.analysis import analyse
+from kdmesh.compare.child import Order
+from kdmesh.compare.contender import Contender, counted
+from kdmesh.compare.design import DESIGN, Design, Entry, Trial, read
+from kdmesh.compare.pool import Pool
+from kdmesh.contracts.run_files import SUMMARY
+from kdmesh.engine import sums
+from kdmesh.engine.check import examine
+from kdmesh.engine.collect import fresh
+from kdmesh.engine.lock import held
+from kdmesh.engine.progress import sizes
+from kdmesh.engine.resume import begun, finished
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.files import read_json, write, write_json
+from kdmesh.graph.planner import make_plan
+from kdmesh.graph.unrun import refuse_unrun
+from kdmesh.hosts.source import digest
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.plan import Plan
+    from kdmesh.spec import MeshSpec
+
+TABLE, SHEET, COLUMNS = "comparison.json", "comparison.csv", "comparison.parquet"
+HEADS = ("contender", "agent", "data_seed", "seed", "metric", "value")
+
+
+@dataclass
+class Told:
+    """What a comparison tells while it goes on.
+
+    Attributes:
+        trials, whole: how many there are, and how many are whole.
+        done, total: steps of all trials; what was whole before counts as done.
+        running: per trial that runs, its share that is done.
+        line: something worth a line; empty where only figures moved.
+    """
+
+    trials: int
+    whole: int = 0
+    done: int = 0
+    total: int = 0
+    running: dict[str, float] = field(default_factory=dict)
+    line: str = ""
+
+
+@dataclass
+class Asked:
+    """What the command line asked for, beside contenders."""
+
+    seeds: int = 10
+    splits: int = 1
+    controls: bool = True
+    equal: float | None = None
+    against: str = "first"
+    agents: dict[str, str] = field(default_factory=dict)
+    backend: str = "inline"
+    strict_signals: bool = False
+
+
+def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[str, int]]:
+    """Check every contender, and that they can be paired; returns the design, and each one's steps of a trial.
+
+    MeshError for whatever would keep a trial from running, or its figures from being compared.
+    """
+    plans: dict[str, Plan] = {}
+    known: dict[str, Checked] = {}
+    steps: dict[str, int] = {}
+    for one in contenders:
+        plans[one.name] = plan = make_plan(one.spec, registry())
+        refuse_unrun(plan, registry())
+        known[one.name] = checked = examine(plan, {}, None)
+        steps[one.name] = sum(sizes(plan, checked, [one.spec.seed], asked.controls).values())
+    first = contenders[0]
+    _refuse_unlike(plans, known, first.name)
+    if asked.splits > 1:
+        for one in contenders:
+            for name, agent in one.spec.agents.items():
+                if agent.weights is not None:
+                    raise MeshError(
+                        f"{name} of {one.name} has weights that were trained elsewhere: on another split they have "
+                        "learned samples that are tested here",
+                        where="--splits",
+                        instead="--splits 1, or an agent that is trained in the mesh",
+                    )
+    _refuse_margin(asked.equal, plans[first.name])
+    agents = counted(plans, asked.agents)
+    entries = {
+        one.name: Entry(
+            mesh=plans[one.name].resolved().model_dump(mode="json", by_alias=True, exclude_none=True),
+            agent=agents[one.name],
+            differs=list(one.differs),
+            text=one.text,
+            beside=list(one.beside),
+        )
+        for one in contenders
+    }
+    data_seed = first.spec.data.seed if first.spec.data is not None else 0
+    made = Design.model_validate(
+        {
+            "contenders": {name: entry.model_dump() for name, entry in entries.items()},
+            "seeds": [first.spec.seed + at for at in range(asked.seeds)],
+            "data_seeds": [data_seed + at for at in range(asked.splits)],
+            "controls": asked.controls,
+            "equal": asked.equal,
+            "against": asked.against,
+            "backend": asked.backend,
+            "strict_signals": asked.strict_signals,
+        }
+    )
+    return made, steps
+
+
+def begin(out: Path, made: Design) -> Path:
+    """Make a comparison's folder: ``out/compare-<first>-<second>/<time>``."""
+    import time
+
+    names = list(made.contenders)
+    name = f"compare-{'-'.join(names[:2])}"[:60]
+    try:
+        root = fresh(out / name, time.strftime("%Y%m%d-%H%M%S"))
+    except OSError as error:
+        raise MeshError(
+            f"cannot write the comparison's folder: {error.strerror}", where="--out", instead="a writable folder"
+        ) from None
+    write_json(root / DESIGN, made.model_dump(mode="json"))
+    return root
+
+
+class Comparison:
+    """Makes what lacks of a comparison in a folder, and its table."""
+
+    def __init__(
+        self,
+        root: Path,
+        workers: int | None = None,
+        ray_address: str | None = None,
+        checkpoint_seconds: float = 60.0,
+        progress_timeout: float = 600.0,
+    ) -> None:
+        """MeshError where the folder is of no comparison. ``workers``: trials side by side; None: one per core."""
+        made = read(root)
+        if made is None:
+            raise MeshError(f"is no comparison's folder: it has no {DESIGN}", file=str(root))
+        self.root, self.design = root, made
+        self.workers = workers or max(1, cores() if made.backend == "inline" else 1)
+        self.ray_address = ray_address
+        self.checkpoint_seconds, self.progress_timeout = checkpoint_seconds, progress_timeout
+        self.failed: dict[Trial, str] = {}
+
+    def run(self, shown: Callable[[Told], None], steps: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Make every trial that is not whole, then the table, which it returns.
+
+        ``steps``: of a trial, by contender, where they are known. RunFailed, with the table written, where trials
+        failed; KeyboardInterrupt, with how to go on, where it was interrupted.
+        """
+        with held(self.root):
+            trials = list(self.design.trials())
+            size = {trial: (steps or {}).get(trial.contender, 1) for trial in trials}
+            whole = {trial for trial in trials if self.whole(trial)}
+            told = Told(len(trials), len(whole), sum(size[trial] for trial in whole), sum(size.values()))
+            if whole:
+                told.line = f"{len(whole)} of {len(trials)} trials are whole already"
+            shown(told)
+            part: dict[Trial, int] = {}
+
+            def hear(trial: Trial, what: dict[str, Any]) -> None:
+                told.line = ""
+                if "done" in what and what.get("total"):
+                    share = min(1.0, what["done"] / what["total"])
+                    part[trial], told.running[str(trial)] = round(share * size[trial]), share
+                elif "begun" in what:
+                    told.running[str(trial)] = 0.0
+                elif "ended" in what:
+                    told.running.pop(str(trial), None)
+                    part[trial] = size[trial]
+                    told.line = self._ended(trial, what)
+                    told.whole += not what["error"]
+                elif "note" in what and what["note"] not in noted:
+                    noted.add(what["note"])
+                    told.line = f"note: {what['note']}"
+                told.done = sum(size[one] for one in whole) + sum(part.values())
+                shown(told)
+
+            noted: set[str] = set()
+            lacking = [trial for trial in trials if trial not in whole]
+            try:
+                Pool(min(self.workers, max(1, len(lacking))), hear).run((trial, self.order(trial)) for trial in lacking)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"go on with: kdmesh resume {self.root}") from None
+            table = self.table()
+            self._keep(table)
+        if self.failed:
+            first = next(iter(self.failed))
+            raise RunFailed(
+                f"{len(self.failed)} of {len(trials)} trials failed; {first}: {self.failed[first]}",
+                file=str(self.root),
+                instead=f"the table is of those that are whole; to try again: kdmesh resume {self.root}",
+            )
+        return table
+
+    def whole(self, trial: Trial) -> bool:
+        """Whether a trial's folder has everything that was asked for."""
+        folder = self.root / trial.folder
+        how = begun(folder)
+        return bool(how) and finished(folder, how)
+
+    def order(self, trial: Trial) -> Order:
+        """What makes a trial."""
+        entry = self.design.contenders[trial.contender]
+        return Order(
+            mesh=self._spec(trial).model_dump(mode="json", by_alias=True, exclude_none=True),
+            at=str(self.root / trial.folder),
+            text=entry.text,
+            beside=list(entry.beside),
+            backend=self.design.backend,
+            ray_address=self.ray_address,
+            controls=self.design.controls,
+            strict_signals=self.design.strict_signals,
+            checkpoint_seconds=self.checkpoint_seconds,
+            progress_timeout=self.progress_timeout,
+            advice=f"kdmesh resume {self.root}",
+        )
+
+    def table(self) -> dict[str, Any]:
+        """The table of the trials that are whole."""
+        found: dict[Trial, dict[str, Any]] = {}
+        for trial in self.design.trials():
+            summary = read_json(self.root / trial.folder / SUMMARY) if self.whole(trial) else None
+            if summary is not None:
+                found[trial] = summary
+        return analyse(self.design, found, self.failed)
+
+    def _spec(self, trial: Trial) -> MeshSpec:
+        spec = parse(self.design.contenders[trial.contender].mesh, file=str(self.root / DESIGN))
+        changes: dict[str, Any] = {"seed": trial.seed}
+        if spec.data is not None:
+            changes["data"] = spec.data.model_copy(update={"seed": trial.data_seed})
+        return spec.model_copy(update=changes)
+
+    def _ended(self, trial: Trial, what: dict[str, Any]) -> str:
+        """The line about a trial that ended."""
+        if what["error"]:
+            self.failed[trial] = what["error"]
+            return f"{trial} failed: {what['error']}"
+        figure = analyse(self.design, {trial: read_json(self.root / trial.folder / SUMMARY) or {"agents": {}}})
+        value = figure["trials"][0]["value"]
+        return f"{trial}: {figure['metric']} {value:.4f}" if value is not None else f"{trial}: not measured"
+
+    def _keep(self, table: dict[str, Any]) -> None:
+        write_json(self.root / TABLE, table)
+        rows = list(sheet(table))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([HEADS, *rows])
+        write(self.root / SHEET, text.getvalue())
+        names = [TABLE, SHEET]
+        if find_spec("pyarrow") is not None:
+            names.append(COLUMNS)
+            _parquet(self.root / COLUMNS, rows)
+        sums.keep(self.root, names, anew=True)
+
+
+def sheet(table: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """A row for every trial: see `HEADS`."""
+    agents = {row["contender"]: row["agent"] for row in table["contenders"]}
+    return [
+        (one["contender"], agents[one["contender"]], one["data_seed"], one["seed"], table["metric"], one["value"])
+        for one in table["trials"]
+    ]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parquet(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from kdmesh.files import aside
+
+    columns = {head: [row[at] for row in rows] for at, head in enumerate(HEADS)}
+    with aside(path) as draft:
+        pq.write_table(pa.table(columns), draft)
+
+
+def _refuse_unlike(plans: Mapping[str, Plan], known: Mapping[str, Checked], first: str) -> None:
+    """Refuse contenders whose tests are not of the same samples, or not judged by the same metric."""
+    mine = known[first]
+    for name, checked in known.items():
+        if plans[name].task.name != plans[first].task.name:
+            raise MeshError(
+                f"{first} is of task {plans[first].task.name}, {name} of {plans[name].task.name}",
+                where=f"{name}: task",
+                instead="meshes of one task",
+            )
+        if name == first:
+            continue
+        same = checked.table is mine.table or digest(checked.table) == digest(mine.table)
+        if not same or not _alike(checked, mine, "test"):
+            raise MeshError(
+                f"{first} and {name} are tested on different samples: their differences would be of the data",
+                where=f"{name}: data",
+                instead=f"the data section of {first}: the same data set, data seed and size of the test part",
+            )
+
+
+def _alike(one: Checked, other: Checked, stream: str) -> bool:
+    a, b = one.streams.get(stream), other.streams.get(stream)
+    if a is None or b is None:
+        return a is b
+    return len(a.rows) == len(b.rows) and bool((a.rows == b.rows).all())
+
+
+def _refuse_margin(equal: float | None, plan: Plan) -> None:
+    """Refuse a margin that everything lies within, or nothing."""
+    if equal is None:
+        return
+    offer = registry().find("metrics", plan.task.primary, "metrics")
+    share = offer.lowest == 0 and offer.highest == 1
+    if not equal > 0 or equal == float("inf") or (share and equal >= 0.1):
+        unit = f"{offer.name} goes from 0 to 1: 0.005 is half a point" if share else f"in the unit of {offer.name}"
+        raise MeshError(f"{equal:g} is no margin", where="--equal", instead=f"a number above 0; {unit}")

@@ -1,0 +1,118 @@
+"""What a comparison was asked to be, as ``compare.json`` in its folder keeps it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdmesh.errors import MeshError
+from kdmesh.files import read_json
+from kdmesh.spec.names import Name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DESIGN = "compare.json"
+SCHEMA = 1
+
+
+class Entry(BaseModel):
+    """A contender, with what it was when the comparison began.
+
+    Attributes:
+        mesh: in the long form, every default written.
+        agent: whose figures are compared.
+        differs: what was changed against the file.
+        text: of the file.
+        beside: folders with code that the mesh names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mesh: dict[str, Any]
+    agent: Name
+    differs: list[str] = []
+    text: str | None = None
+    beside: list[str] = []
+
+
+class Trial(BaseModel):
+    """One run: a contender on a split with a seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    contender: Name
+    data_seed: int
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Its run's folder, within the comparison's."""
+        return f"trials/{self.contender}/data-{self.data_seed}-seed-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.contender}, seed {self.seed}" + (f", data seed {self.data_seed}" if self.data_seed else "")
+
+
+class Design(BaseModel):
+    """A comparison.
+
+    Attributes:
+        contenders: by name; the first is the one that others are compared with.
+        seeds: run seeds of every contender, on every split.
+        data_seeds: which splits.
+        controls: whether students are also trained alone, and by their best teacher only.
+        equal: the margin within which a difference does not matter, in the metric's unit; None: not asked.
+        against: whether all are compared with the `first`, or every one with `each` other.
+        backend: where every trial lives.
+        strict_signals: as for `run`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    contenders: dict[Name, Entry]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    data_seeds: Annotated[list[int], Field(min_length=1)]
+    controls: bool = True
+    equal: float | None = None
+    against: Literal["first", "each"] = "first"
+    backend: Literal["inline", "ray"] = "inline"
+    strict_signals: bool = False
+
+    def trials(self) -> Iterator[Trial]:
+        """Every trial, so that whatever is made first can already be compared: contenders side by side."""
+        for data_seed in self.data_seeds:
+            for seed in self.seeds:
+                for contender in self.contenders:
+                    yield Trial(contender=contender, data_seed=data_seed, seed=seed)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Who is compared with whom: the first of each pair minus the second."""
+        names = list(self.contenders)
+        if self.against == "first":
+            return [(name, names[0]) for name in names[1:]]
+        return [(later, earlier) for at, later in enumerate(names) for earlier in names[:at]]
+
+
+def read(root: Path) -> Design | None:
+    """The design of a comparison's folder; None where a folder is of none. MeshError for one that is damaged."""
+    path = root / DESIGN
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    version = found.get("version") if found is not None else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise MeshError(
+            f"this comparison is of a newer version of kdmesh (its format is {version}, known is {SCHEMA})",
+            file=str(path),
+            instead="a newer kdmesh",
+        )
+    try:
+        return Design.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MeshError(f"{where}: {first['msg']}", file=str(path), instead="put it back as it was") from None

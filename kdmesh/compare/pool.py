@@ -1,0 +1,133 @@
+"""Whole runs side by side, each in a process of its own."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kdmesh.compare.child import Order
+    from kdmesh.compare.design import Trial
+
+PATIENCE = 60.0  # seconds that a process which was told to end has left
+LINES = 30  # of what a process said to stderr, kept for its error
+
+
+@dataclass
+class Running:
+    """A process that makes a trial."""
+
+    trial: Trial
+    process: subprocess.Popen[str]
+    done: int = 0
+    total: int = 0
+    error: str = ""
+    code: int = 1
+    said: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
+
+
+class Pool:
+    """Makes trials, so many at a time.
+
+    ``told(trial, what)`` hears of each: ``{"begun": True}``, ``{"done": steps, "total": steps}``, ``{"note": text}``,
+    and at last ``{"ended": True, "error": text}``, of which an empty error says that the trial is whole.
+    """
+
+    def __init__(self, workers: int, told: Callable[[Trial, dict[str, Any]], None]) -> None:
+        self.workers, self.told = workers, told
+        self.running: dict[Trial, Running] = {}
+        self._heard: queue.Queue[tuple[Trial, dict[str, Any] | None]] = queue.Queue()
+
+    def run(self, orders: Iterable[tuple[Trial, Order]]) -> None:
+        """Make all. An interruption is handed on to every process, which writes a checkpoint; then it is raised."""
+        waiting = deque(orders)
+        try:
+            while waiting or self.running:
+                while waiting and len(self.running) < self.workers:
+                    self._begin(*waiting.popleft())
+                trial, what = self._heard.get()
+                if what is not None:
+                    self._hear(trial, what)
+                else:
+                    self._end(trial)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _begin(self, trial: Trial, order: Order) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kdmesh.compare.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # a Ctrl-C at the terminal reaches us, and we hand it on, once
+        )
+        one = self.running[trial] = Running(trial, process)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it died as it started: its end says so
+            process.stdin.write(order.line())
+            process.stdin.flush()
+        threading.Thread(target=self._listen, args=(one,), daemon=True).start()
+        threading.Thread(target=self._keep, args=(one,), daemon=True).start()
+        self.told(trial, {"begun": True})
+
+    def _listen(self, one: Running) -> None:
+        import json
+
+        assert one.process.stdout is not None
+        for line in one.process.stdout:
+            with suppress(ValueError):  # what is no report is none of ours
+                what = json.loads(line)
+                if isinstance(what, dict):
+                    self._heard.put((one.trial, what))
+        one.process.wait()
+        self._heard.put((one.trial, None))
+
+    @staticmethod
+    def _keep(one: Running) -> None:
+        assert one.process.stderr is not None
+        one.said.extend(line.rstrip() for line in one.process.stderr)
+
+    def _hear(self, trial: Trial, what: dict[str, Any]) -> None:
+        one = self.running[trial]
+        if "error" in what:
+            one.error, one.code = str(what["error"]), int(what.get("code", 1))
+            return
+        if "done" in what:
+            one.done, one.total = int(what["done"]), int(what.get("total") or 0)
+        self.told(trial, what)
+
+    def _end(self, trial: Trial) -> None:
+        one = self.running.pop(trial)
+        code = one.process.returncode
+        if code != 0 and not one.error:
+            last = next((line for line in reversed(one.said) if line.strip()), "it said nothing")
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            one.error = f"its process {how}: {last}"
+        self.told(trial, {"ended": True, "error": one.error, "code": one.code})
+
+    def _stop(self) -> None:
+        """Have every process write a checkpoint and end; a second interruption ends them at once."""
+        try:
+            for one in self.running.values():
+                with suppress(ProcessLookupError):
+                    one.process.send_signal(signal.SIGINT)
+            for one in self.running.values():
+                with suppress(subprocess.TimeoutExpired):
+                    one.process.wait(PATIENCE)
+        finally:
+            for one in self.running.values():
+                one.process.kill()
+                one.process.wait()

@@ -1,0 +1,147 @@
+"""The tables of a comparison: contenders, their differences with verdicts, and what the figures do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdmesh.report.grid import KEPT, Column, Grid
+from kdmesh.statistics import EQUAL
+from kdmesh.tasks import metric
+
+
+def compare_tables(table: Mapping[str, Any]) -> list[Grid]:
+    """Lay out a ``comparison.json``."""
+    return [_contenders(table), _differences(table), *_controls(table)]
+
+
+def words(row: Mapping[str, Any], equal: float | None) -> str:
+    """A verdict as text."""
+    verdict = row.get("verdict")
+    if verdict is None:
+        return "no verdict"
+    return f"equal within {equal:g}" if verdict == EQUAL and equal is not None else str(verdict)
+
+
+def limits(table: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of the figures, in sentences."""
+    unit, many = table["unit"], len(table["differences"])
+    by = metric(table["metric"])
+    lines = [f"{by.title} on test; {'higher' if by.higher else 'lower'} is better."]
+    if unit == "split":
+        lines.append("A difference per split, the mean over its seeds; the interval is over splits.")
+    else:
+        lines.append(
+            "Differences are paired by seed, on one split: the 95% interval is of training alone (initial weights, "
+            "order), not of which samples are tested."
+        )
+        if any("over_samples" in row for row in table["differences"]):
+            lines.append("Over samples: a bootstrap over the test samples, of these trials.")
+        else:
+            lines.append("What each test sample scored is not recorded for this metric: no interval over samples.")
+    if many > 1:
+        lines.append(f"Verdicts are adjusted for {many} comparisons (Holm); intervals are of each alone.")
+    lines.append("Found: the true difference that as many trials of this spread would find in 8 of 10 repeats.")
+    if any(row["n"] == 1 for row in table["differences"] if "n" in row):
+        lines.append(f"One {unit} gives no verdict: --seeds 10, or more.")
+    lines += [f"failed: {trial}: {error}" for trial, error in table["failed"].items()]
+    return lines
+
+
+def _contenders(table: Mapping[str, Any]) -> Grid:
+    rows = [
+        {
+            "contender": row["contender"],
+            "agent": row["agent"],
+            "mean": row.get("mean"),
+            "half": row.get("half_width"),
+            "n": row["n"],
+            "differs": ", ".join(row["differs"]) or None,
+        }
+        for row in table["contenders"]
+    ]
+    columns = [
+        Column("", "contender", spare=KEPT),
+        Column("agent", "agent"),
+        Column("mean", "mean", _figure),
+        Column("±", "half", _figure),
+        Column("trials", "n"),
+        Column("changed", "differs", spare=1),
+    ]
+    return Grid("contenders", columns, rows)
+
+
+def _differences(table: Mapping[str, Any]) -> Grid:
+    rows = []
+    for row in table["differences"]:
+        known, samples = "mean" in row, row.get("over_samples")
+        rows.append(
+            {
+                "pair": f"{row['contender']} minus {row['against']}",
+                "verdict": words(row, table["equal"]) if known else row["lacks"],
+                "mean": row.get("mean"),
+                "interval": None if row.get("low") is None else (row["low"], row["high"]),
+                "samples": None if samples is None else (samples["low"], samples["high"]),
+                "p": row.get("p"),
+                "effect": row.get("effect"),
+                "wins": f"{row['wins']}/{row['ties']}/{row['n'] - row['wins'] - row['ties']}" if known else None,
+                "found": row.get("detectable"),
+            }
+        )
+    columns = [
+        Column("", "pair", spare=KEPT),
+        Column("verdict", "verdict"),
+        Column("mean", "mean", _signed),
+        Column("95% interval", "interval", _ends),
+        Column("over samples", "samples", _ends, spare=1),
+        Column("wins/ties/\nlosses", "wins", spare=2),
+        Column("p", "p", _p, spare=2),
+        Column("effect", "effect", _effect, spare=3),
+        Column("found", "found", _figure, spare=3),
+    ]
+    return Grid("differences", columns, rows, "\n".join(limits(table)))
+
+
+def _controls(table: Mapping[str, Any]) -> list[Grid]:
+    against = {"alone": "alone", "best_teacher": "best teacher only"}
+    rows = [
+        {
+            "contender": row["contender"],
+            "against": against[made["against"]],
+            "verdict": words(made, None),
+            "mean": made["mean"],
+            "interval": None if made["low"] is None else (made["low"], made["high"]),
+            "n": made["n"],
+        }
+        for row in table["contenders"]
+        for made in row["controls"]
+    ]
+    columns = [
+        Column("", "contender", spare=KEPT),
+        Column("against the same agent", "against", spare=KEPT),
+        Column("verdict", "verdict"),
+        Column("mean", "mean", _signed),
+        Column("95% interval", "interval", _ends),
+        Column("n", "n", spare=1),
+    ]
+    return [Grid("each contender against its own controls", columns, rows)] if rows else []
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _effect(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+def _p(value: float) -> str:
+    return "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:+.4f} to {ends[1]:+.4f}"

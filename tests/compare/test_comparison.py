@@ -1,0 +1,170 @@
+"""`kdmesh compare` in processes of its own: paired trials, their folders, and what interruptions leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import PATIENCE
+
+MESH = """
+name: small
+data: {dataset: digits, train: 200}
+agents:
+  teacher: {model: {mlp: {hidden: [16]}}}
+  student: {model: {mlp: {hidden: [8]}}}
+connect: [{ensemble: {teachers: [teacher], student: student, objective: {kl: {temperature: 1}}}}]
+train: {epochs: 2, batch_size: 32, optimizer: {adamw: {lr: 0.01}}}
+"""
+HOT = "hot: connect.0.ensemble.objective.kl.temperature=8"
+ARGUMENTS = ["compare", "small.yaml", "--variant", HOT, "--seeds", "2", "--quiet"]
+
+
+def kdmesh(folder: Path, *arguments: str, **more) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "kdmesh", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, **more)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "small.yaml").write_text(MESH, encoding="utf-8")
+    done = kdmesh(folder, *ARGUMENTS)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1], done.stdout
+
+
+def table(root: Path) -> dict:
+    return json.loads((root / "comparison.json").read_text())
+
+
+def weights(root: Path) -> dict:
+    found = {}
+    for path in sorted(root.glob("trials/**/summary.json")):
+        agents = json.loads(path.read_text())["agents"].values()
+        found[str(path.parent.relative_to(root))] = [one["weights_sha256"] for one in agents]
+    return found
+
+
+def test_every_trial_is_an_ordinary_run_and_the_table_is_kept(unbroken):
+    root, said = unbroken
+    found = table(root)
+    assert [row["n"] for row in found["contenders"]] == [2, 2]
+    assert found["differences"][0]["contender"] == "hot" and found["differences"][0]["n"] == 2
+    assert {row["against"] for row in found["contenders"][0]["controls"]} == {"alone"}
+    for name in ("small", "hot"):
+        for seed in (0, 1):
+            trial = root / "trials" / name / f"data-0-seed-{seed}"
+            assert all((trial / name).is_file() for name in ("manifest.json", "results.json", "events.jsonl"))
+    with (root / "comparison.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(root / "comparison.parquet").num_rows == 4
+    assert "no difference shown" in said or "better" in said or "worse" in said
+
+
+def test_arms_share_split_weights_and_batches_where_only_a_student_is_taught_otherwise(unbroken):
+    made = weights(unbroken[0])
+    for seed in (0, 1):
+        (teacher, cold), (same, hot) = (made[f"trials/{name}/data-0-seed-{seed}"] for name in ("small", "hot"))
+        assert teacher == same and cold != hot
+    assert made["trials/small/data-0-seed-0"] != made["trials/small/data-0-seed-1"]
+
+
+def test_a_whole_comparison_is_not_made_again(unbroken):
+    root, _ = unbroken
+    before, times = table(root), {path: path.stat().st_mtime_ns for path in root.glob("trials/**/summary.json")}
+    again = kdmesh(root, "resume", str(root), "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert table(root) == before
+    assert {path: path.stat().st_mtime_ns for path in root.glob("trials/**/summary.json")} == times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("whole", [0, 2])
+def test_interrupted_anywhere_it_ends_with_the_table_of_the_unbroken_one(unbroken, tmp_path, number, whole):
+    (tmp_path / "small.yaml").write_text(MESH, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdmesh", *ARGUMENTS],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + PATIENCE
+    while len(list(tmp_path.glob("runs/*/*/trials/*/*/results.json"))) < whole or not list(
+        tmp_path.glob("runs/*/*/trials/*/*/checkpoints")
+    ):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE)
+    (root,) = tmp_path.glob("runs/*/*")
+    if number != signal.SIGKILL:
+        assert process.returncode == 130 and f"kdmesh resume {root.relative_to(tmp_path)}" in said
+    done = kdmesh(tmp_path, "resume", str(root), "--quiet")
+    while done.returncode == 2 and "another process" in done.stderr and time.monotonic() < deadline:
+        time.sleep(0.2)  # a trial whose parent was killed writes its checkpoint before it ends
+        done = kdmesh(tmp_path, "resume", str(root), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert table(root) == table(unbroken[0])
+    assert weights(root) == weights(unbroken[0])
+
+
+def test_a_trial_that_fails_does_not_keep_the_others_from_being_made(tmp_path):
+    (tmp_path / "small.yaml").write_text(MESH, encoding="utf-8")
+    done = kdmesh(
+        tmp_path, "compare", "small.yaml", "--variant", "wild: train.optimizer.sgd.lr=1e38", "--seeds", "1", "--quiet",
+        "--no-controls", "--set", "train.optimizer={sgd: {lr: 0.1}}",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 of 2 trials failed; wild, seed 0" in done.stderr and "kdmesh resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    (root,) = tmp_path.glob("runs/*/*")
+    found = table(root)
+    assert list(found["failed"]) == ["wild, seed 0"] and found["differences"][0]["lacks"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["small.yaml"], "nothing to be compared with"),
+        (["small.yaml", "regression"], "is of task classification"),
+        (["small.yaml", "--variant", "data.seed=3"], "tested on different samples"),
+        (["small.yaml", "--variant", "train.epochs=1", "--equal", "0.5"], "0.5 is no margin"),
+        (["small.yaml", "--variant", "train.epochs=1", "--equal", "-1"], "-1 is no margin"),
+        (["small.yaml", "--variant", "train.epochs=1", "--equal", "nan"], "nan is no margin"),
+        (["small.yaml", "--variant", "train.epochs=1", "--agent", "nobody"], "has no agent 'nobody'"),
+        (["small.yaml", "--variant", "agents.teacher.weights=there", "--splits", "2"], "there"),
+        (["small.yaml", "nothing.yaml"], "no such file"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_what_to_write_instead(tmp_path, monkeypatch, capsys, arguments, said):
+    from kdmesh.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(MESH, encoding="utf-8")
+    assert main(["compare", *arguments, "--seeds", "2"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_or_newer_comparison_is_named(tmp_path, capsys):
+    from kdmesh.cli import main
+
+    for text, said in (
+        ('{"version": 2}', "newer version"),
+        ('{"version": 1, "contenders": {}}', "seeds"),
+        ("{", "compare.json"),
+    ):
+        (tmp_path / "compare.json").write_text(text)
+        assert main(["resume", str(tmp_path)]) == 2
+        assert said in capsys.readouterr().err
