@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Host(HostState):
     """What a backend calls, one method at a time, in order; the work is in the modules beside this one."""
 
-    def assemble(self, table: Table) -> None:
+    def _assemble(self, table: Table) -> None:
         """Build agents, rules and objectives of the plan and the data."""
         names, plan = self.plan.hosts[self.name], self.plan
         self.values = self.values or side_inputs.distinct(plan, table)

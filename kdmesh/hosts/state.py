@@ -93,9 +93,9 @@ class HostState:
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
         self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and shard view
         self._threads = 0
-        self.assemble(table)
+        self._assemble(table)
 
-    def assemble(self, table: Table) -> None:
+    def _assemble(self, table: Table) -> None:
         """Put in what is built of this; ``table``: with the samples of all hosts."""
 
     @property
