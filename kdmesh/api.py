@@ -29,7 +29,7 @@ from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, table_from
 from kdmesh.streams.learned import carry
 from kdmesh.streams.table import Table
-from kdmesh.tasks import primary
+from kdmesh.tasks import compared
 
 if TYPE_CHECKING:
     from kdmesh.engine.run import Run
@@ -76,7 +76,7 @@ class Result:
 
     def __repr__(self) -> str:
         """The first seed's primary figure of each agent on test, and the folder."""
-        by = primary(self.summary.get("task"))
+        by = compared(self.summary)
         figures = {name: by.of(agent.metrics.get("test")) for name, agent in self.agents.items()}
         shown = ", ".join(name if value is None else f"{name} {value:.4f}" for name, value in figures.items())
         seeds = f", {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""

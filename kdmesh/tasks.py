@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.task import Chance, Task, most_frequent
 from kdmesh.offers import PROBABILITIES
@@ -19,6 +19,7 @@ __all__ = [
     "Chance",
     "Figure",
     "Task",
+    "compared",
     "definitions",
     "figure",
     "metric",
@@ -32,7 +33,7 @@ MEANING = {
     "agreement": "share of samples, or tokens, of which two sources have the same likeliest class; mean over pairs",
     "churn": "share of samples, or tokens, whose likeliest class changed since the round before; mean over sources",
     "consensus": "formed at its readers' temperature; its loss and ece are of the same answers at temperature 1",
-    "best_teacher": "of an agent's own teachers the best by the task's metric on validation; of a run: of all teachers",
+    "best_teacher": "of an agent's own teachers the best by the run's metric on validation; of a run: of all teachers",
     "half_width": "half of the 95% t interval (Student) of the mean over n seeds; of differences, paired by seed",
 }
 """What figures of a run that are no metric mean, by their keys in its files."""
@@ -98,7 +99,12 @@ def probabilistic(task: str | None) -> bool:
     return offer.labels in ("classes", "indicators") and not {*PROBABILITIES}.isdisjoint(offer.spaces)
 
 
+def compared(summary: Mapping[str, Any]) -> Figure:
+    """By which metric the agents of a run are compared, from its summary: its own, or, in one of old, its task's."""
+    return metric(summary["metric"]) if summary.get("metric") else primary(summary.get("task"))
+
+
 def primary(task: str | None) -> Figure:
-    """What a task is judged by. None: the task of a mesh that names none, as in summaries of old."""
+    """What a task is judged by, where a mesh does not say. None: classification, as in summaries of old."""
     offer: TaskOffer = registry().find("tasks", task or DEFAULT_TASK, "task")
     return metric(offer.primary)

@@ -84,9 +84,8 @@ def test_language_models_are_judged_by_bits_of_which_less_is_better():
     ],
 )
 def test_the_best_teacher_is_best_by_the_task_s_metric_on_validation(task, figures, best):
-    plan = SimpleNamespace(
-        task=registry().find("tasks", task), spec=SimpleNamespace(agents=dict.fromkeys(figures)), dropped=frozenset()
-    )
+    spec, by = SimpleNamespace(agents=dict.fromkeys(figures)), registry().find("tasks", task).primary
+    plan = SimpleNamespace(primary=by, spec=spec, dropped=frozenset())
     agents = {name: {"validation": found, "test": {"accuracy": 0.0}} for name, found in figures.items()}
     assert best_teacher(plan, agents, dict.fromkeys(figures, "teacher")) == best
 

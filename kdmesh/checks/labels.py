@@ -29,14 +29,15 @@ KIND = {True: "texts", False: "numbers"}
 
 
 def measured(plan: Plan, found: Checked) -> None:
-    """Raise MeshError for `metrics` of a mesh that measures nothing: no labels, or no samples are held out."""
-    if not plan.spec.metrics:
+    """Raise MeshError for metrics of a mesh that measures nothing: no labels, or no samples are held out."""
+    where = "metrics" if plan.spec.metrics else "primary"
+    if not plan.spec.metrics and plan.spec.primary is None:
         return
     if plan.task.source == "table" and found.table.y is None:
-        raise MeshError("these data have no labels to measure by", where="metrics", instead="leave `metrics` out")
+        raise MeshError("these data have no labels to measure by", where=where, instead=f"leave `{where}` out")
     if not any(name in found.streams and len(found.streams[name].rows) for name in MEASURED):
-        instead = "data.test: 0.2, or leave `metrics` out"
-        raise MeshError("no samples are held out to measure on", where="metrics", instead=instead)
+        instead = f"data.test: 0.2, or leave `{where}` out"
+        raise MeshError("no samples are held out to measure on", where=where, instead=instead)
 
 
 def judged(plan: Plan, found: Checked) -> None:

@@ -207,8 +207,8 @@ class RoundFinished(Event, kind="round_finished"):
         round: its number, from 1.
         rounds: how many there are at most.
         metrics: `agreement` of the agents and `churn` since the round before (shares of the samples, or null);
-            `consensus` (metrics of each consensus); the task's primary metric under its name, and `gain` since before
-            the first round, both by agent.
+            `consensus` (metrics of each consensus); the metric by which agents are compared under its name, and `gain`
+            since before the first round, both by agent.
     """
 
     stage: str

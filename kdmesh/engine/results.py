@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.contracts.run_files import RESULTS, SHEET, SUMS
 from kdmesh.engine import sums
 from kdmesh.report.paired import over_seeds
-from kdmesh.tasks import definitions, primary
+from kdmesh.tasks import compared, definitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +24,11 @@ def table(summaries: Sequence[dict[str, Any]], failed: Mapping[str, Any], contro
 
     Nothing in it depends on how often the run was interrupted, or on how long it took.
     """
-    task = summaries[0].get("task") if summaries else None
-    metric = primary(task)
+    first = summaries[0] if summaries else {}
+    metric = compared(first)
     return {
-        "name": summaries[0]["name"] if summaries else "",
-        "task": task,
+        "name": first.get("name", ""),
+        "task": first.get("task"),
         "metric": metric.name,
         "higher_is_better": metric.higher,
         "definitions": definitions(_measured(summaries)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.hosts.metrics import scalars
-from kdmesh.tasks import primary
+from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,7 +20,7 @@ class Rounds:
     def __init__(self, home: StageHome, times: int, until: Until | None, known: dict[str, Any] | None = None) -> None:
         """``known``: the :meth:`state` to go on from."""
         self.home, self.run, self.stage, self.times, self.until = home, home.run, home.stage, times, until
-        self.metric = primary(self.run.plan.task.name)
+        self.metric = metric(self.run.plan.primary)
         known = known or {}
         self.start: dict[str, float] = known.get("start", {})
         self.best: float = known.get("best", -1.0)
@@ -77,7 +77,7 @@ class Rounds:
         return "patience" if self.until.patience is not None and self.waited >= self.until.patience else ""
 
     def _measured(self) -> Generator[list[Any], Any, dict[str, float]]:
-        """The task's primary metric of every agent, on validation."""
+        """The metric by which agents are compared, of every agent, on validation."""
         if "validation" not in self.run.checked.streams:
             return {}
         agents = self.stage.agents

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.engine import notes
 from kdmesh.graph.roles import TAUGHT, teachers_of
 from kdmesh.plugins import registry
-from kdmesh.tasks import primary
+from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
     from kdmesh.engine.context import RunContext
@@ -30,7 +30,7 @@ def own_best(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str
 
 
 def _best(plan: Plan, agents: dict[str, dict[str, Any]], names: list[str]) -> str | None:
-    here, by = plan.spec.agents.keys() - plan.dropped, primary(plan.task.name)
+    here, by = plan.spec.agents.keys() - plan.dropped, metric(plan.primary)
     known = {name: by.of(agents[name].get("validation")) for name in names if name in here}
     worth = {name: by.worth(value) for name, value in known.items() if value is not None}
     return max(worth, key=worth.__getitem__, default=None)
@@ -48,6 +48,7 @@ def summarise(
     return {
         "name": plan.spec.name,
         "task": plan.task.name,
+        "metric": plan.primary,
         "reported": [
             ref.name for ref in plan.spec.metrics if not ref.by and registry().find("metrics", ref.name).scalar
         ],

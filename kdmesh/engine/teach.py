@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.contracts.events import Note, Progress
+from kdmesh.errors import RunFailed
 from kdmesh.graph.fragments import cut, hosts_of_ops, whole
+from kdmesh.hosts.metrics import UNDEFINED
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
@@ -219,6 +221,13 @@ class Teaching:
             if stopping is None or agent != self.plan.owner[agent]:
                 continue
             assert stopping.metric is not None  # settled when the mesh was drawn
+            if stopping.metric not in values:
+                raise RunFailed(
+                    f"{agent}'s early stopping watches {stopping.metric}, which is not defined on validation: "
+                    f"{values.get(UNDEFINED, {}).get(stopping.metric) or 'no figure'}",
+                    where=f"agents.{agent}.train.early_stopping.metric",
+                    instead="another metric, or other validation samples",
+                )
             value = metric(stopping.metric).worth(values[stopping.metric])
             (better,) = yield [self.run.call(agent, "keep_best", agent, value)]
             self.stale_for[agent] = 0 if better else self.stale_for.get(agent, 0) + 1

@@ -57,6 +57,11 @@ class Plan:
         return made
 
     @property
+    def primary(self) -> str:
+        """The metric by which agents are compared."""
+        return self.spec.primary or self.task.primary
+
+    @property
     def host_of(self) -> dict[str, str]:
         """The host of every agent."""
         return {agent: host for host, agents in self.hosts.items() for agent in agents}

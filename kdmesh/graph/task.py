@@ -9,7 +9,7 @@ from kdmesh.spec import AgentSpec, MeshSpec, MetricRef, ObjectiveRef
 from kdmesh.spec.train import EarlyStopping
 
 if TYPE_CHECKING:
-    from kdmesh.offers import TaskOffer
+    from kdmesh.offers import MetricOffer, TaskOffer
     from kdmesh.plugins import Registry
 
 
@@ -30,56 +30,75 @@ def label_objective(spec: MeshSpec, registry: Registry) -> ObjectiveRef:
 
 
 def metrics_of(spec: MeshSpec, registry: Registry) -> list[MetricRef]:
-    """What is measured: the task's own metrics, then those that the mesh names; MeshError for one that does not fit."""
+    """What is measured: the task's own metrics, those that the mesh names, and the one by which it compares agents.
+
+    MeshError for one that does not fit.
+    """
     task = task_of(spec, registry)
     found = {name: MetricRef(name=name) for name in task.metrics}
     for number, ref in enumerate(spec.metrics):
         where = f"metrics.{number}"
-        registry.check("metrics", ref.name, ref.settings, where)
         if ref.key in {other.key for other in spec.metrics[:number]}:
             raise MeshError(f"the metric {ref.key!r} stands here twice", where=where, instead="each metric once")
-        offer = registry.find("metrics", ref.name)
-        if ref.by and (not offer.scalar or "characters" in offer.needs):
-            raise MeshError(
-                f"the metric {ref.name!r} is not measured by a column: it is "
-                + ("no single number" if not offer.scalar else "of whole texts"),
-                where=f"{where}.{ref.name}.by",
-                instead="leave `by` out, or another metric",
-            )
-        if task.labels not in offer.labels:
-            fit = [other.name for other in registry.offers("metrics") if task.labels in other.labels]
-            raise MeshError(
-                f"the metric {ref.name!r} is of {' or '.join(offer.labels)}, and the labels of task {task.name} are "
-                f"{task.labels}",
-                where=where,
-                instead=nearest(ref.name, fit, "metrics of this task"),
-            )
-        if "classes" in offer.needs and task.outputs == "vocabulary":
-            raise MeshError(
-                f"the metric {ref.name!r} counts classes of the data, and task {task.name} has none",
-                where=where,
-                instead="leave it out",
-            )
-        if "characters" in offer.needs and task.rows != "units":
-            raise MeshError(
-                f"the metric {ref.name!r} counts the characters of what tokens are predicted, and task {task.name} "
-                "predicts none: it would never be reported",
-                where=where,
-                instead="leave it out, or a task of tokens, such as language_modelling",
-            )
+        _refuse(ref, task, registry, where)
         found[ref.key] = ref
+    if spec.primary is not None:
+        ref = found.setdefault(spec.primary, MetricRef(name=spec.primary))
+        _refuse(ref, task, registry, "primary")
+        if ref.by or not registry.find("metrics", ref.name).scalar:
+            fit = [one.name for one in registry.offers("metrics") if task.labels in one.labels and one.scalar]
+            raise MeshError(
+                f"the metric {spec.primary!r} is no single number by which agents can be compared",
+                where="primary",
+                instead=nearest(spec.primary, fit, "metrics that are one"),
+            )
     return list(found.values())
 
 
+def _refuse(ref: MetricRef, task: TaskOffer, registry: Registry, where: str) -> None:
+    """Raise MeshError for a metric whose settings are wrong, or that is not of a task's answers."""
+    registry.check("metrics", ref.name, ref.settings, where)
+    offer: MetricOffer = registry.find("metrics", ref.name)
+    if ref.by and (not offer.scalar or "characters" in offer.needs):
+        raise MeshError(
+            f"the metric {ref.name!r} is not measured by a column: it is "
+            + ("no single number" if not offer.scalar else "of whole texts"),
+            where=f"{where}.{ref.name}.by",
+            instead="leave `by` out, or another metric",
+        )
+    if task.labels not in offer.labels:
+        fit = [other.name for other in registry.offers("metrics") if task.labels in other.labels]
+        raise MeshError(
+            f"the metric {ref.name!r} is of {' or '.join(offer.labels)}, and the labels of task {task.name} are "
+            f"{task.labels}",
+            where=where,
+            instead=nearest(ref.name, fit, "metrics of this task"),
+        )
+    if "classes" in offer.needs and task.outputs == "vocabulary":
+        raise MeshError(
+            f"the metric {ref.name!r} counts classes of the data, and task {task.name} has none",
+            where=where,
+            instead="leave it out",
+        )
+    if "characters" in offer.needs and task.rows != "units":
+        raise MeshError(
+            f"the metric {ref.name!r} counts the characters of what tokens are predicted, and task {task.name} "
+            "predicts none: it would never be reported",
+            where=where,
+            instead="leave it out, or a task of tokens, such as language_modelling",
+        )
+
+
 def settled(spec: MeshSpec, registry: Registry) -> MeshSpec:
-    """The mesh with the metric that early stopping watches written out, where the task chooses it."""
+    """The mesh with the metric that early stopping watches written out, where the task or `primary` chooses it."""
     task, update = task_of(spec, registry), dict[str, Any]()
-    train = _watching(spec.train, task, registry, "train")
+    watched = task.watched if spec.primary is None else tuple(dict.fromkeys((spec.primary, *task.watched)))
+    train = _watching(spec.train, task, watched, registry, "train")
     if train is not None:
         update["train"] = train
     agents: dict[str, AgentSpec] = {}
     for name, agent in spec.agents.items():
-        own = _watching(agent.train, task, registry, f"agents.{name}.train")
+        own = _watching(agent.train, task, watched, registry, f"agents.{name}.train")
         if own is not None:
             agents[name] = agent.model_copy(update={"train": own})
     if agents:
@@ -87,19 +106,19 @@ def settled(spec: MeshSpec, registry: Registry) -> MeshSpec:
     return spec.model_copy(update=update) if update else spec
 
 
-def _watching(train: Any, task: TaskOffer, registry: Registry, where: str) -> Any:
+def _watching(train: Any, task: TaskOffer, watched: tuple[str, ...], registry: Registry, where: str) -> Any:
     """Training settings whose early stopping names its metric; None where nothing changes."""
     stopping: EarlyStopping | None = train.early_stopping
     if stopping is None:
         return None
     if stopping.metric is None:
-        made = stopping.model_copy(update={"metric": task.watched[0]})
+        made = stopping.model_copy(update={"metric": watched[0]})
         return train.model_copy(update={"early_stopping": made})
-    if stopping.metric not in task.watched:
+    if stopping.metric not in watched:
         registry.find("metrics", stopping.metric, f"{where}.early_stopping.metric")
         raise MeshError(
             f"early stopping of task {task.name} does not watch {stopping.metric!r}",
             where=f"{where}.early_stopping.metric",
-            instead=nearest(stopping.metric, task.watched, "metrics that it can watch"),
+            instead=nearest(stopping.metric, watched, "metrics that it can watch"),
         )
     return None

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kdmesh.statistics import ACCURACY, Difference, interval, paired, verdicts
-from kdmesh.tasks import Figure, primary
+from kdmesh.tasks import Figure, compared
 
 Summary = dict[str, Any]
 CONTROLS = ("alone", "best_teacher")
 
 
 def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Compare the runs of one mesh over seeds, from their ``summary.json``, by the task's primary metric.
+    """Compare the runs of one mesh over seeds, from their ``summary.json``, by the metric of the mesh.
 
     Returns ``{seeds, data_seed, metric, higher_is_better, <metric>, controls, reported, differences, verdicts,
     notes}``; runs of
@@ -35,7 +35,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     data_seeds = {summary.get("data_seed", 0) for summary in summaries}
     if len(data_seeds) > 1:
         raise ValueError(f"runs of different data seeds are not compared: {sorted(data_seeds)}")
-    metric = primary(summaries[0].get("task") if summaries else None)
+    metric = compared(summaries[0] if summaries else {})
     roles = {name: node.get("role", "agent") for summary in summaries for name, node in _nodes(summary).items()}
     figures: dict[str, Any] = {}
     controls: dict[str, Any] = {}

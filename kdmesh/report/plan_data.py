@@ -46,6 +46,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
     return {
         "name": plan.spec.name,
         "task": plan.task.name,
+        "metric": plan.primary,
         "seed": plan.spec.seed,
         "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
         "agents": _agents(plan),

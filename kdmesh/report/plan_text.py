@@ -55,7 +55,7 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
     for title, lines in pages.items():
         fit = [part for line in lines for part in layout.wrap(line, within, INDENT)]
         titled += ["\n".join([title, *(f"{INDENT}{line}".rstrip() for line in fit)])] if fit else []
-    head = f"{data['name']}: {data['task']}, seed {data['seed']}, data seed {data['data_seed']}"
+    head = f"{data['name']}: {data['task']} by {data['metric']}, seed {data['seed']}, data seed {data['data_seed']}"
     return "\n\n".join(["\n".join([*layout.wrap(head, width, INDENT), *layout.wrap(sizes, width)]), *titled])
 
 

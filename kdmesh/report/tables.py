@@ -10,7 +10,7 @@ from kdmesh.report.grid import KEPT, Column, Grid, show
 from kdmesh.report.paired import on_test
 from kdmesh.report.run_folder import ALSO
 from kdmesh.statistics import ACCURACY
-from kdmesh.tasks import Figure, metric, primary, probabilistic, recorded
+from kdmesh.tasks import Figure, compared, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
 AT_ONE = "Figures of probabilities (loss, ece, bits a character) are at temperature 1, of a consensus too."
@@ -42,13 +42,13 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
 def final_table(summary: dict[str, Any]) -> Grid:
     """Lay out a ``summary.json``: a row per consensus node, teacher and student, in this order.
 
-    Figures are of the task's primary metric. The gain in rounds counts from before any consensus was heard, and is
-    positive where that is better; the differences from the same student's controls are on test, as they are. The
-    controls' own figures follow their student. The best teacher is, of a student's own, the one chosen on validation,
-    whatever test says.
+    Figures are of the metric by which agents are compared. The gain in rounds counts from before any consensus was
+    heard, and is positive where that is better; the differences from the same student's controls are on test, as they
+    are. The controls' own figures follow their student. The best teacher is, of a student's own, the one chosen on
+    validation, whatever test says.
     """
-    by = primary(summary.get("task"))
-    others = [other for other in (ACCURACY, *map(metric, summary.get("reported") or [])) if other != by]
+    by, usual = compared(summary), primary(summary.get("task"))
+    others = [other for other in (usual, ACCURACY, *map(metric, summary.get("reported") or [])) if other != by]
     others = list(dict.fromkeys(others))
     gains: dict[str, float] = {}
     for event in summary.get("rounds") or []:
@@ -112,7 +112,7 @@ def _by_columns(nodes: dict[str, Any]) -> list[str]:
 
 
 def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
-    """Lay out ``round_finished`` events: agreement, churn and the task's primary metric, a row a round."""
+    """Lay out ``round_finished`` events: agreement, churn and the metric of the mesh, a row a round."""
     by = next((recorded(event["metrics"]) for event in rounds if event.get("metrics")), ACCURACY)
     stages = {event.get("stage") for event in rounds}
     rows, nodes = [], dict[str, None]()

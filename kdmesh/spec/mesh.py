@@ -45,6 +45,11 @@ class MeshSpec(Strict):
         description="metrics that the run reports beside those of its task; {NAME: {by: COLUMN}}: by the values of a "
         "column of the data",
     )
+    primary: str | None = Field(
+        None,
+        description="the metric by which agents are compared: best teacher, gains, controls, verdicts, early stopping "
+        "where it names none; by default the task's",
+    )
     seed: int = Field(0, ge=0, description="run seed: initial weights, order, augmentation, dropout, sampling")
     data: DataSpec | None = Field(None, description="data set and splits")
     text: TextSpec = Field(default_factory=TextSpec, description="how texts become tokens (text tasks)")

@@ -37,7 +37,9 @@ class EarlyStopping(Strict):
     """Stop an agent when its validation metric no longer improves, and keep its best weights."""
 
     metric: str | None = Field(
-        None, description="validation metric that is watched, loss or accuracy; by default the task's first, loss"
+        None,
+        description="validation metric that is watched, loss or accuracy; by default `primary`, where the mesh names "
+        "one, else the task's first, loss",
     )
     patience: int = Field(5, ge=1, le=MOST, description="evaluations without improvement before the agent stops")
 
