@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -117,23 +117,15 @@ def own_classes(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]
 class Metric:
     """A figure of answers on a stream, accumulated: :meth:`update` for some rows, at the end :meth:`compute`.
 
-    A subclass keeps what it has seen in the attributes that ``parts`` names: numbers, lists, tensors on the CPU, which
-    add up by ``+`` when two halves of a stream are merged. Memory should not grow with the rows; a metric that must
-    keep them says so.
+    A stream is cut anywhere, and the figure must not depend on where. What is kept of the rows is on the CPU, and
+    should not grow with them; a metric that must keep them all says so.
 
     Every call is without gradient. ``update`` must not change what it is given.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ()
-
     def update(self, answers: Answers) -> None:
         """See some more rows."""
         raise NotImplementedError(f"{type(self).__name__} must see answers")  # the first of two abstract methods
-
-    def merge(self, other: Any) -> None:
-        """Take over what another of this kind has seen, as if it were the rows that come next."""
-        for name in self.parts:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def compute(self) -> Any:
         """The figure of what was seen, a float; of an offer that is not ``scalar``, lists. None: not defined here."""

@@ -86,16 +86,12 @@ class MetricContract(Contract):
                 assert offer.highest is None or number <= offer.highest, f"{number} is above {offer.highest}"
 
     def test_parts_and_their_order_do_not_matter(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
-        """Row by row, in two halves that are merged, or in another order: the figure is the same but for rounding."""
+        """Row by row, in parts, or in another order: the figure is the same but for rounding."""
         for scores, labels, about in self.kinds(offer):
             whole = flat(self.seen(offer, settings, *self.parts(scores, labels, about)).compute())
             mixed = torch.randperm(ROWS, generator=torch.Generator().manual_seed(7))
-            half = self.parts(scores, labels, about, 23)
-            one, other = (self.seen(offer, settings, part) for part in half)
-            one.merge(other)
             for name, made in (
                 ("in parts", self.seen(offer, settings, *self.parts(scores, labels, about, 1, 2, 30))),
-                ("merged", one),
                 ("in another order", self.seen(offer, settings, *self.parts(scores[mixed], labels[mixed], about))),
             ):
                 found = flat(made.compute())

@@ -129,8 +129,6 @@ def of_metric(check, broken, best=None, **traits):
 class Share(Metric):
     """Right but for what a subclass breaks: the share of right answers."""
 
-    parts = ("right", "rows")
-
     def __init__(self):
         self.right, self.rows = 0, 0
 
@@ -178,10 +176,6 @@ class Batchwise(Share):
         self.rows += 1
 
 
-class Unmerged(Share):
-    parts = ("rows",)
-
-
 class Recent(Share):
     def update(self, answers):
         self.right, self.rows = int(answers.hit.sum()), len(answers)
@@ -219,7 +213,6 @@ RANGE = {"lowest": 0.0, "highest": 1.0}
         (Listing, "test_figure_is_in_its_range", {}, "it gives list, scalar True"),
         (Share, "test_figure_is_in_its_range", {"scalar": False}, "it gives float, scalar False"),
         (Batchwise, "test_parts_and_their_order_do_not_matter", {}, "in parts"),
-        (Unmerged, "test_parts_and_their_order_do_not_matter", {}, "merged"),
         (Recent, "test_parts_and_their_order_do_not_matter", {}, "in place of"),
         (Erasing, "test_input_is_not_changed", {}, "it changes what it is given"),
         (Counting, "test_right_answers_give_the_best_figure", {}, "right answers give 60"),

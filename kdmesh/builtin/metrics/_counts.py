@@ -14,8 +14,6 @@ class Counts(Metric):
     Of labels each on its own (indicators) those are answered whose probability is above 0.5.
     """
 
-    parts = ("rows", "answered", "right")
-
     def __init__(self) -> None:
         self.rows: Tensor = torch.zeros(1, dtype=torch.int64)
         self.answered, self.right = self.rows, self.rows

@@ -11,8 +11,6 @@ from kdmesh.contracts.metric import Answers, Metric
 class Errors(Metric):
     """For each of T values: summed errors ``[T]`` float64 on the CPU, and the number of rows."""
 
-    parts = ("total", "rows")
-
     def __init__(self) -> None:
         self.total: Tensor = torch.zeros(1, dtype=torch.float64)
         self.rows = 0

@@ -55,8 +55,6 @@ def shared(worth: Tensor, found: Ranks) -> Tensor:
 class PerQuery(Metric):
     """A mean over queries: their sum, and how many there are. Queries without a relevant candidate are left out."""
 
-    parts = ("total", "queries")
-
     def __init__(self) -> None:
         self.total, self.queries = 0.0, 0
 

@@ -11,8 +11,6 @@ from kdmesh.contracts.metric import Answers, Metric
 class Accuracy(Metric):
     """``sum_i [argmax p_i = y_i] / N``, from 0 to 1. Every row counts: a class without a column is never right."""
 
-    parts = ("right", "rows")
-
     def __init__(self) -> None:
         self.right, self.rows = 0.0, 0
 

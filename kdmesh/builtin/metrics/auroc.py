@@ -20,8 +20,6 @@ class AUROC(Metric):
     Not defined where a class has no row, or where the answers have no column for a class.
     """
 
-    parts = ("seen", "labels")
-
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
         self.labels: list[Tensor] = []
@@ -32,11 +30,6 @@ class AUROC(Metric):
         self.known, self.total = self.known and answers.classes is None, answers.total
         self.seen.append(answers.p.cpu())
         self.labels.append(answers.labels.cpu())
-
-    def merge(self, other: AUROC) -> None:
-        """Rows of both; where one of them lacks a column, the whole is not defined."""
-        super().merge(other)
-        self.known, self.total = self.known and other.known, max(self.total, other.total)
 
     def undefined(self) -> str:
         """Which class cannot be ranked."""

@@ -20,8 +20,6 @@ class MeanAveragePrecision(Metric):
     Not defined where no row has a label.
     """
 
-    parts = ("seen", "labels")
-
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
         self.labels: list[Tensor] = []

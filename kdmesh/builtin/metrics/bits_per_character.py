@@ -14,8 +14,6 @@ from kdmesh.contracts.metric import Answers, Metric
 class BitsPerCharacter(Metric):
     """``- sum_i log2 p_i(y_i)`` over the number of characters that the rows are about, from 0 up."""
 
-    parts = ("nats", "characters")
-
     def __init__(self) -> None:
         self.nats, self.characters = 0.0, 0
 

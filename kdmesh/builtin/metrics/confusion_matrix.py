@@ -14,8 +14,6 @@ from kdmesh.contracts.metric import Answers, Metric
 class ConfusionMatrix(Metric):
     """``[K, K]`` counts: row c has what rows of class c were taken for. Memory grows with the square of the classes."""
 
-    parts = ("counts",)
-
     def __init__(self) -> None:
         self.counts: Tensor = torch.zeros(1, 1, dtype=torch.int64)
 

@@ -15,8 +15,6 @@ BINS = 15
 class ECE(Metric):
     """``sum_b |sum_{i in b} (right_i - confidence_i)| / N`` over bins b of the confidence, from 0 to 1."""
 
-    parts = ("gaps", "rows")
-
     def __init__(self) -> None:
         self.gaps, self.rows = torch.zeros(BINS, dtype=torch.float64), 0
 

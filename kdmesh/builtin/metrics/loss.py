@@ -32,8 +32,6 @@ class Loss(Metric):
     Where a row has several labels, ``p_i(y_i)`` is the product of their probabilities.
     """
 
-    parts = ("nats", "rows")
-
     def __init__(self) -> None:
         self.nats, self.rows = 0.0, 0
 

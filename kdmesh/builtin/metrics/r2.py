@@ -35,16 +35,6 @@ class R2(Metric):
         self.second = self.second + (y - self.origin).square().sum(0)
         self.rows += len(y)
 
-    def merge(self, other: R2) -> None:
-        """The other's sums, as differences from this one's first row."""
-        if not self.rows:
-            self.origin = other.origin
-        shift = other.origin - self.origin
-        self.errors = self.errors + other.errors
-        self.second = self.second + other.second + 2 * shift * other.first + other.rows * shift.square()
-        self.first = self.first + other.first + other.rows * shift
-        self.rows += other.rows
-
     def _spread(self) -> Tensor:
         return self.second - self.first.square() / max(self.rows, 1)
 
