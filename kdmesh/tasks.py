@@ -30,8 +30,10 @@ __all__ = [
 ]
 
 MEANING = {
-    "agreement": "share of samples, or tokens, of which two sources have the same likeliest class; mean over pairs",
-    "churn": "share of samples, or tokens, whose likeliest class changed since the round before; mean over sources",
+    "agreement": "share of samples, or tokens, of which two sources have the same likeliest class, or first candidate; "
+    "of several labels a sample the share of all labels that both put on one side of 0.5; mean over pairs",
+    "churn": "share of samples, or tokens, whose likeliest class, or first candidate, changed since the round before; "
+    "of several labels a sample the share of all labels that did; mean over sources",
     "consensus": "formed at its readers' temperature; its loss and ece are of the same answers at temperature 1",
     "best_teacher": "of an agent's own teachers the best by the run's metric on validation; of a run: of all teachers",
     "half_width": "half of the 95% t interval (Student) of the mean over n seeds; of differences, paired by seed",

@@ -68,7 +68,8 @@ class Task:
     def decide(self, scores: Tensor) -> Tensor | None:
         """The answer that a row of scores stands for, so that two sources can be compared: ``[N, C]`` to ``[N]`` int64.
 
-        None where answers are not discrete; the offer's ``decides`` is then False.
+        Or to ``[N, K]``, where a row has K answers, each of which two sources give alike or not. None where answers are
+        not discrete; the offer's ``decides`` is then False.
         """
         return scores.argmax(1)
 

@@ -82,8 +82,8 @@ def _set(part: BaseModel, *names: str) -> str:
 def _until(plan: Plan, item: ProgramItem, where: str) -> None:
     """Rounds that end by agreement, of sources whose answers can agree."""
     if item.until is not None and not plan.task.decides:
-        what = f"answers of task {plan.task.name} are {plan.task.labels}, of which no two sources agree"
-        raise MeshError(what, where=f"{where}.until", instead=OUT)
+        what = f"answers of task {plan.task.name} are {plan.task.labels}, of which agreement is not defined"
+        raise MeshError(what, where=f"{where}.until", instead=f"{OUT}: the repetition then has all its rounds")
     for number, line in enumerate(item.do or ()):
         _until(plan, line, f"{where}.do.{number}")
 

@@ -98,7 +98,7 @@ def scalars(figures: Mapping[str, Any]) -> dict[str, float]:
 def predictions(
     scores: Tensor | Lazy, decide: Callable[[Tensor], Tensor | None], classes: Sequence[int] | None = None
 ) -> Tensor | None:
-    """The answer of each row, ``[N]`` int64, by the task; None where its answers are not discrete.
+    """The answer of each row, ``[N]`` or ``[N, K]`` int64, by the task; None where its answers are not discrete.
 
     ``classes``: what columns stand for, if not for themselves.
     """
@@ -112,7 +112,10 @@ def predictions(
 
 
 def agreement(predictions: Tensor) -> float:
-    """Mean share of samples on which two sources agree, over all pairs. ``guesses [M, N]`` int64; 1 for one source."""
+    """Mean share of answers that two sources give alike, over all pairs; 1 for one source.
+
+    ``predictions``: ``[M, N]`` int64, or ``[M, N, K]`` of samples with K answers each.
+    """
     count = len(predictions)
     if count < 2:
         return 1.0
@@ -124,5 +127,5 @@ def agreement(predictions: Tensor) -> float:
 
 
 def churn(predictions: Tensor, before: Tensor | None) -> float | None:
-    """Mean share of samples whose answer changed since the last round. ``[M, N]`` each; None in the first round."""
+    """Mean share of answers that changed since the last round; of one shape each; None in the first round."""
     return None if before is None else (predictions != before).double().mean().item()

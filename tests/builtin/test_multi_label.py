@@ -16,7 +16,7 @@ from kdmesh.builtin.datasets.digit_attributes import ATTRIBUTES
 from kdmesh.engine.check import check, examine
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.consensus import probabilities, sharpened
-from kdmesh.hosts.metrics import UNDEFINED, measure
+from kdmesh.hosts.metrics import UNDEFINED, agreement, churn, measure, predictions
 from kdmesh.hosts.modules import build
 from kdmesh.metrics import Loss, MacroF1, MeanAveragePrecision, MicroF1
 from kdmesh.objectives import BinaryCrossEntropy, BinaryKL
@@ -314,3 +314,33 @@ def test_labels_are_the_same_inline_and_in_parts_of_private_data():
         for placement in ("together", "spread")
     ]  # fmt: skip
     assert [one["weights_sha256"] for one in made[0].values()] == [one["weights_sha256"] for one in made[1].values()]
+
+
+def test_agreement_and_churn_are_shares_of_all_labels():
+    """Two sources agree about a label that both hold to be likelier than not, or neither."""
+    decide = registry().find("tasks", "multi_label").make({}).decide
+    scores = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(5))
+    said = torch.stack([predictions(one, decide) for one in scores])
+    assert torch.equal(said, (scores.sigmoid() > 0.5).long())
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    wanted = sum(1 - known.hamming_loss(said[i], said[j]) for i, j in pairs) / 3
+    assert agreement(said) == pytest.approx(wanted) and churn(said, said) == 0.0
+    assert churn(said, 1 - said) == 1.0 and churn(said, None) is None
+
+
+def council(**config):
+    streams = {"half": {"of": "train", "size": 200, "labels": False}}
+    mesh = kdmesh.Mesh(task="multi_label", data="digit_attributes", streams=streams, train={"batch_size": 64})
+    for name in "ab":
+        mesh.agent(name, MLP)
+    mesh.connect("rounds", students=["a", "b"], objective="binary_kl", **{"rounds": 3, "stream": "half", **config})
+    return [entry["metrics"] for entry in mesh.run(backend="inline").summary["rounds"]]
+
+
+def test_rounds_end_once_the_sources_agree_about_enough_labels():
+    free = council()
+    assert len(free) == 3 and all(0.5 < entry["agreement"] < 1 for entry in free)
+    assert free[0]["churn"] is None and 0 <= free[-1]["churn"] < 1
+    enough = free[1]["agreement"]
+    ended = next(number for number, entry in enumerate(free, 1) if entry["agreement"] >= enough)
+    assert len(council(agreement=enough)) == ended

@@ -100,7 +100,7 @@ def test_rounds_that_end_by_agreement_need_answers_that_can_agree():
     program = [{"of": ["a", "b"], "repeat": 2, "until": {"agreement": 0.9}, "do": [{"train": ["a", "b"]}]}]
     flows = [{"from": x, "to": y, "objective": "mse"} for x, y in (("a", "b"), ("b", "a"))]
     agents = {name: {"model": MLP} for name in "ab"}
-    with pytest.raises(kdmesh.MeshError, match="no two sources agree"):
+    with pytest.raises(kdmesh.MeshError, match="are values, of which agreement is not defined"):
         examine(planned(agents=agents, flows=flows, program=program))
 
 

@@ -97,8 +97,8 @@ class Rooted(Task):
     ("broken", "check", "said"),
     [
         (Undecided, "test_answers_are_decided", "decides is True"),
-        (Scoring, "test_answers_are_decided", "not a class for each row"),
-        (Pooled, "test_answers_are_decided", "not a class for each row"),
+        (Scoring, "test_answers_are_decided", "not an answer for each row"),
+        (Pooled, "test_answers_are_decided", "not an answer for each row"),
         (Confident, "test_chance_is_a_figure_of_its_metrics", "chance is 1.5, and accuracy goes from 0.0 to 1.0"),
         (Elsewhere, "test_chance_is_a_figure_of_its_metrics", "macro_f1 is not reported"),
     ],

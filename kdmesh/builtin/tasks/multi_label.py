@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from kdmesh.contracts.task import Chance, Task
 from kdmesh.errors import MeshError
 
@@ -33,8 +35,9 @@ class MultiLabel(Task):
         """An output per label."""
         return 0 if table.y is None else table.y.shape[1]
 
-    def decide(self, scores: Tensor) -> None:
-        """What holds of a sample is no single class: no two sources agree."""
+    def decide(self, scores: Tensor) -> Tensor:
+        """Which labels hold, ``[N, K]`` int64, those whose probability is above 0.5: sources agree label by label."""
+        return (scores > 0).to(torch.int64)
 
     def chance(self, labels: Tensor) -> Chance | None:
         """Mean average precision of a constant answer; None where some label holds of no sample."""

@@ -56,7 +56,6 @@ TASKS = [
         primary="mean_average_precision",
         watched=("loss", "mean_average_precision"),
         spaces=("marginals", "logits", "loss", "gradient"),
-        decides=False,
     ),
     TaskOffer(
         "ranking",

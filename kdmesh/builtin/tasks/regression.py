@@ -34,7 +34,7 @@ class Regression(Task):
         return 0 if table.y is None else table.y.shape[1]
 
     def decide(self, scores: Tensor) -> None:
-        """Values are not discrete: no two sources agree."""
+        """Values are not discrete: agreement is not defined."""
 
     def chance(self, labels: Tensor) -> Chance | None:
         """R2 of the labels' own mean; None of labels that are all the same."""
