@@ -8,16 +8,13 @@ from typing import Any
 
 import pytest
 
-import kdmesh
 from kdmesh.api import Mesh
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
+from kdmesh.checks import labels
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.report.tables import final_table, seeds_table, verdict_table
 from kdmesh.spec import MeshSpec
-from kdmesh.spec.read import parse
 
 ENSEMBLE = {"teachers": ["a", "b"], "student": "s", "objective": "kl"}
 
@@ -108,10 +105,16 @@ def test_gains_of_rounds_are_of_it(mesh: Any) -> None:
     assert last["gain"]["s"] - summary["rounds"][0]["metrics"]["gain"]["s"] == pytest.approx(gain)
 
 
-def test_early_stopping_says_why_its_metric_is_not_defined(mesh: Any, table: Any) -> None:
+def test_early_stopping_says_why_its_metric_is_not_defined(
+    mesh: Any, table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table.y[table.official["validation"]] = 0
     one = mesh(["a"], primary="auroc", train={"early_stopping": {}})
     one.flow("labels", "a", objective="ce")
+    with pytest.raises(MeshError, match="auroc is not defined on validation: class 1 has no row") as error:
+        one.run(backend="inline")
+    assert error.value.where == "train.early_stopping.metric"
+    monkeypatch.setattr(labels, "watched", lambda *given: None)  # as of labels that are not known before a model reads
     with pytest.raises(RunFailed, match="early stopping watches auroc, which is not defined on validation: ") as error:
-        run_once(Request(parse(one._fields), "inline", table=table))
-    assert error.value.where == "agents.a.train.early_stopping.metric" and isinstance(error.value, kdmesh.MeshError)
+        one.run(backend="inline")
+    assert error.value.where == "agents.a.train.early_stopping.metric"
