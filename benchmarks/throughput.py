@@ -2,9 +2,11 @@
 
 Each case runs the same work up to five ways, in turn, seven times, torch on one thread: the hand-written loop that
 indexes tensors, kdmesh inline with live teachers, kdmesh inline with its store (`once`: a frozen teacher is computed
-once), and the hand-written loop fed by a DataLoader, twice. Times are CPU seconds of the one thread, so that a busy
-machine disturbs little; rates are medians of seven, ratios the medians of the seven paired ratios. Data are random:
-only time is measured. Run: ``python benchmarks/throughput.py [--quick] [--only CASES]``.
+once), and the hand-written loop fed by a DataLoader, twice. Beside classes there are values (regression), labels, each
+on its own, and lists (ranking, a bi-encoder), eight of them a sample, by mlps of one hidden layer. Times are CPU
+seconds of the one thread, so that a busy machine disturbs little; rates are medians of seven, ratios the medians of the
+seven paired ratios. Data are random: only time is measured. Run: ``python benchmarks/throughput.py [--quick] [--only
+CASES]``.
 
 Memory: kdmesh asks the C library to keep what is freed, in its processes (`kdmesh/hosts/memory.py`), since page faults
 cost a step of large activations a tenth and more. In this process all ways have that, so that *by hand* to *kdmesh*
@@ -23,6 +25,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 import loops
 import torch
@@ -34,15 +38,32 @@ from kdmesh.hosts.memory import keep_memory
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 
-FLOORS = {"cnn": 0.97, "digits cnn": 0.97, "mlp": 0.85}
-SHAPES = {"cnn": (1, 28, 28), "digits cnn": (1, 8, 8), "mlp": (1, 8, 8)}
+FLOORS = {"cnn": 0.97, "digits cnn": 0.97, "mlp": 0.85, "values": 0.85, "labels": 0.85, "lists": 0.85}
+SHAPES = {
+    "cnn": (1, 28, 28),
+    "digits cnn": (1, 8, 8),
+    "mlp": (1, 8, 8),
+    "values": (64,),
+    "labels": (64,),
+    "lists": (64,),
+}
 MODELS = {
     "cnn": {"cnn": {"width": 32, "depth": 3}},
     "digits cnn": {"cnn": {"width": 16}},  # the one that the demo and the examples train
     "mlp": {"mlp": {"hidden": [160]}},
+    "values": {"mlp": {"hidden": [160]}},
+    "labels": {"mlp": {"hidden": [160]}},
+    "lists": {"bi_encoder": {"hidden": [160]}},
 }
-SAMPLES = {"cnn": 1024, "digits cnn": 4096, "mlp": 4096}
-EPOCHS = {"cnn": 2, "digits cnn": 2, "mlp": 4}
+SAMPLES = {"cnn": 1024, "digits cnn": 4096, "mlp": 4096, "values": 4096, "labels": 4096, "lists": 1024}
+EPOCHS = {"cnn": 2, "digits cnn": 2, "mlp": 4, "values": 4, "labels": 4, "lists": 4}
+COLUMNS = 8  # values, labels or candidates of a sample
+TASKS = {  # of the families that have no classes: the task, its loss of labels, and what compares two answers
+    "values": ("regression", "mse", "mse", "mse"),
+    "labels": ("multi_label", "bce", {"binary_kl": {"temperature": 4}}, "binary_kl"),
+    "lists": ("ranking", "info_nce", {"kl": {"temperature": 4}}, "kl"),
+}
+USUAL = ("classification", "ce", {"kl": {"temperature": 4}}, "kl")
 TRAIN = {"batch_size": 64, "optimizer": {"adamw": {"lr": 1e-3}}, "threads": 1}
 
 
@@ -72,9 +93,9 @@ def serve(family: str, case: str) -> None:
     """Run the loop fed by a DataLoader once for each line that comes, and answer with its seconds."""
     table = data(family)
     names, mesh, _ = CASES[case](family)
-    modules = loops.modules(mesh, names, table)
+    modules, loop = loops.modules(mesh, names, table), by_hand(family, case)
     for _ in sys.stdin:
-        print(loops.LOOPS[case](modules, table, EPOCHS[family], TRAIN["batch_size"], True), flush=True)
+        print(loop(modules, table, EPOCHS[family], TRAIN["batch_size"], True), flush=True)
 
 
 def row(family: str, case: str, runs: int) -> str:
@@ -82,10 +103,10 @@ def row(family: str, case: str, runs: int) -> str:
     table = data(family)
     names, mesh, live = CASES[case](family)
     modules = loops.modules(mesh, names, table)
-    hand = loops.LOOPS[case]
+    loop = by_hand(family, case)
 
-    def by_hand(loader: bool) -> float:
-        return hand(modules, table, EPOCHS[family], TRAIN["batch_size"], loader)
+    def hand(loader: bool) -> float:
+        return loop(modules, table, EPOCHS[family], TRAIN["batch_size"], loader)
 
     def inline(refresh: str) -> float:
         return seconds(mesh, modules, table, refresh)
@@ -101,9 +122,9 @@ def row(family: str, case: str, runs: int) -> str:
         return float(apart.stdout.readline())
 
     ways = {
-        "hand": lambda: by_hand(False),
+        "hand": lambda: hand(False),
         "live": lambda: inline("step"),
-        "kept": lambda: by_hand(True),
+        "kept": lambda: hand(True),
         "loader": elsewhere,
     }
     if live:
@@ -139,13 +160,25 @@ def row(family: str, case: str, runs: int) -> str:
     return f"{family + ', ' + case:28}" + "".join(f"{cell:>11}" for cell in cells) + verdict
 
 
+def by_hand(family: str, case: str) -> Callable[..., float]:
+    """The hand-written loop of a case."""
+    task = TASKS.get(family, USUAL)[0]
+    return partial(loops.LOOPS[case], losses=loops.LOSSES.get(task, loops.CLASSES))
+
+
 def data(family: str) -> Table:
     """Random samples, the same at every call."""
     torch.manual_seed(0)
-    count = SAMPLES[family]
-    return Table(
-        torch.randn(count, *SHAPES[family]), torch.randint(0, 10, (count,)), 10, {"train": torch.arange(count)}
-    )
+    count, shape = SAMPLES[family], SHAPES[family]
+    official = {"train": torch.arange(count)}
+    if family == "values":
+        return Table(torch.randn(count, *shape), torch.randn(count, COLUMNS), 0, official)
+    if family == "labels":
+        return Table(torch.randn(count, *shape), torch.randint(0, 2, (count, COLUMNS)), 0, official)
+    if family == "lists":
+        relevant = torch.eye(COLUMNS)[torch.randint(0, COLUMNS, (count,))]
+        return Table(torch.randn(count, 1 + COLUMNS, *shape), relevant, 0, official)
+    return Table(torch.randn(count, *shape), torch.randint(0, 10, (count,)), 10, official)
 
 
 def seconds(mesh: dict, modules: dict, table: Table, refresh: str) -> float:
@@ -164,8 +197,9 @@ def seconds(mesh: dict, modules: dict, table: Table, refresh: str) -> float:
 def taught(family: str, count: int) -> tuple[list[str], dict, bool]:
     """A student of one or several frozen teachers, alpha 0.5, T 4."""
     teachers = [f"t{i}" for i in range(count)]
-    flows = [{"from": "labels", "to": "s", "objective": "ce", "weight": 0.5}]
-    last = {"to": "s", "objective": {"kl": {"temperature": 4}}, "weight": 0.5}
+    _, labels, apart, _ = TASKS.get(family, USUAL)
+    flows: list[dict] = [{"from": "labels", "to": "s", "objective": labels, "weight": 0.5}]
+    last = {"to": "s", "objective": apart, "weight": 0.5}
     consensus: dict = {}
     if count == 1:
         flows.append({"from": "t0", "refresh": "step", **last})
@@ -179,11 +213,12 @@ def taught(family: str, count: int) -> tuple[list[str], dict, bool]:
 def peers(family: str, count: int) -> tuple[list[str], dict, bool]:
     """Simultaneous mutual learning, all pairs."""
     names = [f"p{i}" for i in range(count)]
+    _, labels, _, apart = TASKS.get(family, USUAL)
     flows: list[dict] = []
     for name in names:
-        flows.append({"from": "labels", "to": name, "objective": "ce"})
+        flows.append({"from": "labels", "to": name, "objective": labels})
         others = [other for other in names if other != name]
-        flows += [{"from": other, "to": name, "objective": "kl", "weight": 1 / len(others)} for other in others]
+        flows += [{"from": other, "to": name, "objective": apart, "weight": 1 / len(others)} for other in others]
     return names, mesh_of(family, {name: {} for name in names}, flows), False
 
 
@@ -191,6 +226,7 @@ def mesh_of(family: str, agents: dict, flows: list[dict]) -> dict:
     """The parts every case shares."""
     model = {"model": MODELS[family]}
     return {
+        "task": TASKS.get(family, USUAL)[0],
         "data": {"dataset": "python:given", "validation": 0, "test": 0},
         "agents": {name: {**agent, **model} for name, agent in agents.items()},
         "flows": flows,
