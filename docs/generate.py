@@ -236,6 +236,7 @@ name: council
 description: Three teachers and a student.
 task: classification
 metrics: [balanced_accuracy]
+primary: macro_f1
 seed: 0
 data: {dataset: digits}
 text: {max_length: 128}
