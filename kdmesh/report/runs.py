@@ -32,7 +32,7 @@ class Row:
         status: a key of `kdmesh.report.run_folder.STATUSES`, or ``unreadable``.
         error: why it failed, or cannot be read.
         verdicts: in words, a student and control each; of a run with one seed, or without controls, there are none.
-        metric: the task's primary one; ``students``: its mean on test over seeds, by student.
+        metric: the one of the run; ``students``: its mean on test over seeds, by student.
         seeds: how many were measured; ``asked``: how many there are to be.
         begun: in seconds since the epoch.
         size: in bytes.
