@@ -42,7 +42,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     reported: dict[str, dict[str, Any]] = {}
     asked = dict.fromkeys(key for summary in summaries for key in summary.get("reported") or [] if key != metric.name)
     differences: dict[str, Any] = {}
-    compared: list[tuple[str, str, Difference]] = []
+    judged: list[tuple[str, str, Difference]] = []
     for name, role in roles.items():
         own = [on_test(_nodes(summary).get(name), metric) for summary in summaries]
         if (estimate := _estimate(own)) is None:
@@ -60,8 +60,8 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
             if (made := _estimate([row.get(key) for row in rivals])) is not None:
                 controls.setdefault(name, {})[control] = made
             if (pair := differences[name].get(key)) is not None:
-                compared.append((name, control, pair))
-    shown = verdicts([pair for _, _, pair in compared], metric)
+                judged.append((name, control, pair))
+    shown = verdicts([pair for _, _, pair in judged], metric)
     return {
         "seeds": [summary.get("seed") for summary in summaries],
         "data_seed": data_seeds.pop() if data_seeds else 0,
@@ -72,7 +72,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
         "reported": reported if asked else {},
         "differences": differences,
         "verdicts": [
-            {"agent": name, "against": control, **one} for (name, control, _), one in zip(compared, shown, strict=True)
+            {"agent": name, "against": control, **one} for (name, control, _), one in zip(judged, shown, strict=True)
         ],
         "notes": list(dict.fromkeys(note for summary in summaries for note in summary.get("notes") or [])),
     }
