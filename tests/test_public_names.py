@@ -74,3 +74,32 @@ def test_the_plan_of_a_run_warns_and_says_when_it_is_gone() -> None:
     run = RunInfo(plan.spec, 0, "inline", None, {}, {}, plan)
     with pytest.warns(DeprecationWarning, match=r"RunInfo\.plan goes away in kdmesh 0\.3: read RunInfo\.mesh"):
         assert run.plan.spec is run.mesh
+
+
+def test_an_objective_may_still_write_its_gradient_under_the_old_name() -> None:
+    import torch
+
+    from kdmesh.objectives import ForwardKL, Objective
+
+    with pytest.warns(DeprecationWarning, match=r"Old\.descend is now called loss_and_gradient.*0\.3"):
+
+        class Old(Objective):
+            def forward(self, student, target, *, form="logits", weights=None):
+                return ((student - target).square().sum(1) * weights).sum() / len(student)
+
+            def descend(self, logits, target, form, factors, spare, **facts):
+                return super().descend(logits, target, form, factors, spare, **facts) + 1000
+
+    logits, target = torch.randn(2, 3, 4).unbind()
+    given = logits.clone()
+    loss = Old().loss_and_gradient(given, target, "logits", torch.ones(3), torch.empty(4, 3, 4))
+    torch.testing.assert_close(loss, (logits - target).square().sum() + 1000)
+    torch.testing.assert_close(given, 2 * (logits - target))
+
+    with pytest.warns(DeprecationWarning, match=r"Steep\.slope is now called gradient"):
+
+        class Steep(ForwardKL):
+            def slope(self, rows):
+                return super().gradient(rows)
+
+    assert Steep.closed_form and Steep.gradient is Steep.slope

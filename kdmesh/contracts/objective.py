@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+RENAMED = {"descend": "loss_and_gradient", "slope": "gradient"}
+"""Methods that a subclass may still write under an old name: both go away in 0.3."""
 
 
 class Objective(nn.Module):
@@ -36,6 +42,17 @@ class Objective(nn.Module):
     asks_labels = False
     """Whether :meth:`setup` of a flow from labels is given them all, though the offer needs none beside the target."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take methods under their old names, with a warning."""
+        super().__init_subclass__(**options)
+        for old, new in RENAMED.items():
+            if old in cls.__dict__:
+                said = f"{cls.__name__}.{old} is now called {new}; the old name goes away in kdmesh 0.3"
+                warnings.warn(said, DeprecationWarning, stacklevel=2)
+                setattr(cls, new, cls.__dict__[old])
+                if old == "slope" and "closed_form" not in cls.__dict__:
+                    setattr(cls, "closed_form", True)  # noqa: B010  # as it was found before there was such a flag
+
     def setup(self, student: torch.Size, target: torch.Size, **facts: Tensor | None) -> None:
         """Build trainable adapters for these shapes (without the batch axis). Called once, before training, seeded.
 
@@ -65,3 +82,7 @@ class Objective(nn.Module):
             loss = self.forward(leaf, target, form=form, weights=factors, **facts) * len(leaf)
         logits.copy_(torch.autograd.grad(loss, leaf)[0])
         return loss.detach()
+
+    def descend(self, *args: Any, **facts: Any) -> Tensor:
+        """The old name of :meth:`loss_and_gradient`, for what calls it of a base class; goes away in 0.3."""
+        return Objective.loss_and_gradient(self, *args, **facts)
