@@ -28,6 +28,12 @@ LEVEL = 0.05
 """The share of differences that are called one where there is none. Intervals cover with 1 minus this."""
 POWER = 0.8
 RESAMPLES = 9999
+ONE_NUMBER = (
+    "Where every pair differs by one and the same number there is no spread to test by, and no interval: an exact sign "
+    "test decides, which needs 6 pairs."
+)
+ROUNDING = 1e-12
+"""Of the figures: a spread of differences below this share of them is none."""
 BETTER, WORSE, NOT_SHOWN, EQUAL = "better", "worse", "no difference shown", "equal"
 
 
@@ -104,6 +110,8 @@ def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY) ->
     differences = [x - y for x, y in zip(a, b, strict=True)]
     mean, half_width = interval(differences)
     n, sd = len(differences), stdev(differences) if len(differences) > 1 else None
+    if sd is not None and sd <= ROUNDING * max(map(abs, (*a, *b))):  # one number, but for rounding
+        sd, half_width = 0.0, 0.0
     return {
         "mean": mean,
         "half_width": half_width,

@@ -107,7 +107,7 @@ def language(seed: int, student: float, alone: float, taught: float) -> dict:
 
 
 def test_seeds_and_verdicts_of_language_models_are_of_bits():
-    runs = [language(seed, 3.30 + seed / 100, 3.35 + seed / 99, 3.20 + seed / 100) for seed in range(3)]
+    runs = [language(seed, 3.30 + seed / 100, 3.35 + seed / 99, 3.20 + seed / 101) for seed in range(3)]
     found = over_seeds(runs)
     assert (found["metric"], found["higher_is_better"]) == ("bits_per_character", False)
     assert found["bits_per_character"]["s"]["mean"] == pytest.approx(3.31)
@@ -127,11 +127,12 @@ def test_seeds_and_verdicts_of_language_models_are_of_bits():
         ([0.8, 0.8, 0.83], [0.9, 0.91, 0.92], BITS, "better"),
         ([0.9, 0.8], [0.8, 0.81], metric("accuracy"), "no difference shown"),
         ([0.8, 0.8], [0.8, 0.8], metric("accuracy"), "no difference shown"),
-        ([0.9, 0.9], [0.8, 0.8], metric("accuracy"), "better"),
+        ([0.9, 0.9], [0.8, 0.8], metric("accuracy"), "no difference shown"),  # alike by chance in 1 of 2
+        ([0.9, 0.9] * 3, [0.8, 0.8] * 3, metric("accuracy"), "better"),
         ([0.9], [0.1], metric("accuracy"), None),
     ],
 )
-def test_a_verdict_is_given_where_the_interval_does_not_hold_0(a, b, by, said):
+def test_a_verdict_is_given_where_chance_is_an_unlikely_reason(a, b, by, said):
     assert verdict(paired(a, b, by), by)["verdict"] == said
 
 

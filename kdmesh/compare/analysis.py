@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.report.paired import on_test, over_seeds
 from kdmesh.statistics import Difference, interval, over_samples, paired, verdicts
-from kdmesh.tasks import primary
+from kdmesh.tasks import compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ def analyse(
     over its seeds, since seeds on one split are not independent of each other. ``scores(trial, agent)``: what each
     test sample scored ``[samples]``, None where that was not recorded.
     """
-    by = primary(next(iter(summaries.values())).get("task") if summaries else None)
+    by = compared(next(iter(summaries.values()), {}))
     values = {trial: _figure(design, trial, summary, by) for trial, summary in summaries.items()}
     rows, pairs = [], []
     for name in design.contenders:

@@ -315,6 +315,12 @@ def _refuse_unlike(plans: Mapping[str, Plan], known: Mapping[str, Checked], firs
                 where=f"{name}: task",
                 instead="meshes of one task",
             )
+        if plans[name].primary != plans[first].primary:
+            raise MeshError(
+                f"{first} is judged by {plans[first].primary}, {name} by {plans[name].primary}",
+                where=f"{name}: primary",
+                instead=f"primary: {plans[first].primary}",
+            )
         if name == first:
             continue
         same = checked.table is mine.table or digest(checked.table) == digest(mine.table)
@@ -337,7 +343,7 @@ def _refuse_margin(equal: float | None, plan: Plan) -> None:
     """Refuse a margin that everything lies within, or nothing."""
     if equal is None:
         return
-    offer = registry().find("metrics", plan.task.primary, "metrics")
+    offer = registry().find("metrics", plan.primary, "metrics")
     share = offer.lowest == 0 and offer.highest == 1
     if not equal > 0 or equal == float("inf") or (share and equal >= 0.1):
         unit = f"{offer.name} goes from 0 to 1: 0.005 is half a point" if share else f"in the unit of {offer.name}"

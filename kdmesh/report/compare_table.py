@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdmesh.report.grid import KEPT, Column, Grid
-from kdmesh.statistics import EQUAL
+from kdmesh.statistics import EQUAL, ONE_NUMBER
 from kdmesh.tasks import metric
 
 
@@ -41,6 +41,8 @@ def limits(table: Mapping[str, Any]) -> list[str]:
             lines.append("What each test sample scored is not recorded for this metric: no interval over samples.")
     if many > 1:
         lines.append(f"Verdicts are adjusted for {many} comparisons (Holm); intervals are of each alone.")
+    if any(row.get("low") is not None and row["low"] == row["high"] != 0 for row in table["differences"]):
+        lines.append(ONE_NUMBER)
     lines.append("Found: the true difference that as many trials of this spread would find in 8 of 10 repeats.")
     if any(row["n"] == 1 for row in table["differences"] if "n" in row):
         lines.append(f"One {unit} gives no verdict: --seeds 10, or more.")

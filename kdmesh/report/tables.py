@@ -9,7 +9,7 @@ from typing import IO, Any
 from kdmesh.report.grid import KEPT, Column, Grid, show
 from kdmesh.report.paired import on_test
 from kdmesh.report.run_folder import ALSO
-from kdmesh.statistics import ACCURACY
+from kdmesh.statistics import ACCURACY, ONE_NUMBER
 from kdmesh.tasks import Figure, compared, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
@@ -206,6 +206,8 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
         caption.append(
             f"Verdicts are adjusted for {len(seeds['verdicts'])} comparisons (Holm); intervals are of each alone."
         )
+    if any(row["low"] is not None and row["low"] == row["high"] != 0 for row in seeds["verdicts"]):
+        caption.append(ONE_NUMBER)
     if any(row["low"] is None for row in seeds["verdicts"]):
         caption.append("One seed gives no verdict: --seeds 3, or more.")
     return Grid("verdicts", columns, rows, "\n".join(caption))
