@@ -1,0 +1,80 @@
+"""What a page says of a folder: everything it prints is gathered here, as plain data. No torch, and no page yet."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from kdmesh.report import run_folder
+from kdmesh.report.page import course, figures, origin, verdicts
+from kdmesh.report.page.blocks import Page, Section, Words
+from kdmesh.report.page.known import Known
+from kdmesh.report.run_folder import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, PAUSED, RUNNING, RunFolder
+
+SAID = {
+    RUNNING: "It goes on: everything here is of the moment at which the page was made.",
+    PAUSED: "It was paused: kdmesh resume goes on with it.",
+    INTERRUPTED: "Its process ended without a word: kdmesh resume goes on with it.",
+    INCOMPLETE: "It never began to train.",
+}
+
+
+def page_of(folder: str | Path, held: bool | None = None) -> Page:
+    """What there is to say of a run's folder, whole or in part.
+
+    ``held``: see :func:`kdmesh.report.run_folder.read`. MeshError for what is no run's folder, and for a later version.
+    """
+    return of_run(run_folder.read(folder, held))
+
+
+def of_run(run: RunFolder) -> Page:
+    """What there is to say of a run."""
+    known = Known.of(run)
+    made = [
+        origin.topology(known), figures.results(known), course.rounds(known), course.curves(known),
+        figures.classes(known), figures.costs(known), course.timeline(known), origin.notes(known),
+        origin.manifest(known),
+    ]  # fmt: skip
+    sections: list[Section] = [one for one in made if one is not None]
+    return Page(
+        title=run.name or "a run",
+        about=_about(known),
+        warnings=_warnings(known),
+        short=verdicts.short(known),
+        general=verdicts.general(known),
+        judged=verdicts.judged(known),
+        sections=sections,
+        foot=f"Made from {run.path.name}, {time.strftime('%Y-%m-%d %H:%M')}.",
+    )
+
+
+def _about(known: Known) -> list[Words]:
+    run, mesh = known.run, known.run.manifest["mesh"]
+    found: list[Words] = []
+    if isinstance(mesh.get("description"), str) and mesh["description"]:
+        found.append([mesh["description"]])
+    asked, measured = len(run.seed_numbers), len(known.summaries)
+    seeds = f"{asked} {'seed' if asked == 1 else 'seeds'}" + (f", {measured} measured" if measured < asked else "")
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.begun)) if run.begun else "at an unknown time"
+    agents = mesh.get("agents")
+    size = f", {len(agents)} agents" if isinstance(agents, dict) else ""
+    found.append([f"{run.status.capitalize()}: {run_folder.STATUSES[run.status]}. Begun {begun}; {seeds}{size}."])
+    return found
+
+
+def _warnings(known: Known) -> list[Words]:
+    run = known.run
+    found: list[Words] = [[SAID[run.status]]] if run.status in SAID else []
+    if run.status == FAILED:
+        found += [[f"Failed: {line}"] for line in run.error.splitlines()[:20] or ["it does not say why"]]
+    found += [[text] for text in known.odd]
+    found += [[f"{text[:1].upper()}{text[1:]}."] for text in run.remarks]
+    cut = [name or "the run" for name, part in run.parts if part.log.cut and run.status != RUNNING]
+    if cut:
+        found.append([f"The last line of the events of {', '.join(cut[:5])} is cut off: it is left out."])
+    lost = len(run.seed_numbers) - len(known.summaries)
+    if known.summaries and lost:
+        found.append([f"{lost} of {len(run.seed_numbers)} seeds have no figures: everything here is of the others."])
+    if run.status == FINISHED and not known.summaries:
+        found.append(["Its summary cannot be read."])
+    return found

@@ -1,0 +1,245 @@
+"""What came out: all figures side by side, each class, and quality against what it costs."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from kdmesh.errors import MeshError
+from kdmesh.report.page.blocks import (
+    Bar,
+    Bars,
+    Block,
+    Cell,
+    Matrix,
+    Point,
+    Points,
+    Section,
+    Table,
+    Text,
+    count,
+    number,
+    plain,
+    share,
+    signed,
+)
+from kdmesh.report.page.known import Known, row, titled
+from kdmesh.report.run_folder import ALSO
+from kdmesh.tasks import metric
+
+MOST_BARS = 60
+COSTS = (
+    (("parameters",), "parameters", True),
+    (("latency_ms",), "latency, ms an answer", True),
+    (("forwards", "made"), "forwards made to teach", False),
+    (("memory_bytes",), "peak memory, bytes", True),
+    (("flops",), "FLOPs an answer", True),
+    (("energy_joules",), "energy, joules", True),
+)
+"""Costs that a summary may have: where they stand in an agent's record, what they are, and whether their axis is
+logarithmic."""
+
+
+def results(known: Known) -> Section:
+    """Every consensus, student, control and teacher on test and validation."""
+    if not known.over:
+        return Section("results", "Results", [Text(["Nothing has been measured yet."])])
+    blocks: list[Block] = [_bars(known), _table(known)]
+    if known.over.get("differences"):
+        blocks.append(_differences(known))
+    return Section("results", "Results: consensus, students, teachers", blocks)
+
+
+def _bars(known: Known) -> Bars:
+    found: list[Bar] = []
+    for name, node in known.nodes.items():
+        if (bar := _bar(name, known.figure(name), str(node.get("role")))) is not None:
+            found.append(bar)
+        for which, made in row(row(known.over.get("controls")).get(name)).items():
+            if (bar := _bar(f"{name}, {ALSO.get(which, which)}", row(made), "control")) is not None:
+                found.append(bar)
+    note = "Lines: 95% interval of the mean over seeds." if any(one.low is not None for one in found) else ""
+    if len(found) > MOST_BARS:
+        note += f" {MOST_BARS} of {len(found)} are drawn; the table has all."
+    return Bars("Consensus, students, controls and teachers", titled(known.by), found[:MOST_BARS], note)
+
+
+def _bar(name: str, figure: dict[str, Any], role: str) -> Bar | None:
+    mean, half = number(figure.get("mean")), number(figure.get("half_width"))
+    if mean is None:
+        return None
+    return Bar(name, mean, role=role) if half is None else Bar(name, mean, mean - half, mean + half, role)
+
+
+def _table(known: Known) -> Table:
+    """A row for each node; its first columns are what a summary or the means over seeds say."""
+    by, beside = known.by, _beside(known)
+    heads = ["", "role", f"test {by.title}", "± 95%", "seeds", f"validation {by.title}"]
+    heads += [f"test {name.replace('_', ' ')}" for name in beside]
+    heads += ["minus alone", "minus best teacher only", "best teacher (by validation)", "parameters", "latency ms"]
+    heads += ["forwards made", "forwards saved", "weights sha256"]
+    rows: list[list[Cell]] = []
+    for name, node in known.nodes.items():
+        figure, pairs = known.figure(name), row(row(known.over.get("differences")).get(name))
+        role = "consensus, oracle" if node.get("oracle") else str(node.get("role") or "")
+        role += ", dropped" if node.get("dropped") else ""
+        cells: list[Cell] = [name, role, share(figure.get("mean")), share(figure.get("half_width"))]
+        cells += [count(figure.get("n")), share(known.mean(name, "metrics", "validation", by.name))]
+        cells += [share(known.mean(name, "metrics", "test", other)) for other in beside]
+        cells += [signed(row(pairs.get(f"control {which}")).get("mean")) for which in ("alone", "best teacher")]
+        cells += [
+            _best_teachers(known, name),
+            count(known.mean(name, "parameters")),
+            plain(known.mean(name, "latency_ms")),
+        ]
+        cells += [count(known.mean(name, "forwards", key)) for key in ("made", "saved")]
+        sha = node.get("weights_sha256")
+        rows.append([*cells, sha[:12] if isinstance(sha, str) and len(known.summaries) == 1 else None])
+        for which, made in row(row(known.over.get("controls")).get(name)).items():
+            control = row(made)
+            figures: list[Cell] = [
+                share(control.get("mean")),
+                share(control.get("half_width")),
+                count(control.get("n")),
+            ]
+            rows.append([f"{name}, {ALSO.get(which, which)}", "control", *figures, *[None] * (len(heads) - 5)])
+    note = "Means over seeds; " if len(known.summaries) > 1 else ""
+    note += "figures of probabilities are at temperature 1. "
+    if any(node.get("oracle") for node in known.nodes.values()):
+        note += "Oracle: the rule reads the labels that it is measured on. "
+    note += f"{by.title}: {'higher' if by.higher else 'lower'} is better."
+    return Table("All figures", heads, rows, note[:1].upper() + note[1:]).without_empty()
+
+
+def _best_teachers(known: Known, name: str) -> str | None:
+    """The student's best teacher in every seed, each once."""
+    found = (row(row(one.get("agents")).get(name)).get("best_teacher") for one in known.summaries)
+    return ", ".join(dict.fromkeys(str(one) for one in found if one)) or None
+
+
+def _beside(known: Known) -> list[str]:
+    """Metrics on test that are numbers, beside the primary one."""
+    found: dict[str, None] = {}
+    for node in known.nodes.values():
+        test = row(row(node.get("metrics")).get("test"))
+        found |= {name: None for name, value in test.items() if number(value) is not None and name != known.by.name}
+    return list(found)
+
+
+def _differences(known: Known) -> Table:
+    told = {(one["agent"], one["against"]): one for one in known.over.get("verdicts") or []}
+    rows: list[list[Cell]] = []
+    for name, pairs in row(known.over.get("differences")).items():
+        for rival, pair in pairs.items():
+            which = rival.removeprefix("control ").replace(" ", "_") if rival.startswith("control ") else ""
+            one = row(told.get((name, which)))
+            mean, half = number(pair.get("mean")), number(pair.get("half_width"))
+            ends = (None, None) if mean is None or half is None else (mean - half, mean + half)
+            rows.append([
+                name, rival, one.get("verdict"), signed(mean), signed(ends[0]), signed(ends[1]), plain(one.get("p")),
+                plain(pair.get("effect")), share(pair.get("detectable")), count(pair.get("wins")),
+                count(pair.get("ties")), count(pair.get("n")),
+            ])  # fmt: skip
+    heads = ["", "minus", "verdict", "mean", "from", "to", "p", "effect", "found in 8 of 10", "wins", "ties", "seeds"]
+    note = (
+        "Paired by seed; from and to are the ends of the 95% interval of the mean; p is adjusted for all verdicts "
+        "together (Holm); effect: the mean in standard deviations of the differences; found in 8 of 10: the true "
+        "difference that so many seeds of this spread find in 8 of 10 repeats. Verdicts are on controls only: a "
+        "student and its teacher are different models."
+    )
+    return Table(
+        "Differences", heads, rows, note if len(known.summaries) > 1 else "One seed: no interval, no verdict."
+    ).without_empty()
+
+
+def classes(known: Known) -> Section | None:
+    """Metrics that are no single number: confusion, each class, each value of a column."""
+    blocks: list[Block] = []
+    lists: dict[str, dict[str, list[float | None]]] = {}
+    columns: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, node in known.nodes.items():
+        for key, value in row(row(node.get("metrics")).get("test")).items():
+            if isinstance(value, dict) and "worst_value" in value:
+                columns.setdefault(key, {})[name] = value
+            elif isinstance(value, list) and value and all(isinstance(one, list) for one in value):
+                if node.get("role") != "teacher":
+                    blocks.append(_confusion(name, key, value))
+            elif isinstance(value, list):
+                lists.setdefault(key, {})[name] = [number(one) for one in value]
+    blocks += [_by_class(key, of, known) for key, of in lists.items()]
+    blocks += [_by_column(key, of) for key, of in columns.items()]
+    if not blocks:
+        return None
+    seeds = "" if len(known.summaries) == 1 else f" Of seed {known.summaries[0].get('seed')}."
+    return Section("classes", "Class by class", [Text([f"On test.{seeds}"]), *blocks])
+
+
+def _confusion(name: str, key: str, value: list[list[Any]]) -> Matrix:
+    names = [str(number_) for number_ in range(len(value))]
+    counts = [[number(one) for one in line] for line in value]
+    return Matrix(f"{name}: {_title(key)}", names, names[: len(counts[0])], counts, "label", "answered as", digits=0)
+
+
+def _by_class(key: str, of: dict[str, list[float | None]], known: Known) -> Matrix:
+    """A row per node; for each class, its figure."""
+    size = max(map(len, of.values()))
+    rows = [[*values, *[None] * (size - len(values))] for values in of.values()]
+    return Matrix(f"{_title(key)}, class by class", list(of), [str(at) for at in range(size)], rows, "", "class")
+
+
+def _by_column(key: str, of: dict[str, dict[str, Any]]) -> Table:
+    values = list(dict.fromkeys(name for one in of.values() for name in row(one.get("values"))))
+    heads = ["", *values, "mean", "worst", "worst value"]
+    rows: list[list[Cell]] = [
+        [name, *(share(row(one.get("values")).get(value)) for value in values), share(one.get("average")),
+         share(one.get("worst")), str(one.get("worst_value"))]
+        for name, one in of.items()
+    ]  # fmt: skip
+    return Table(f"{_title(key)}", heads, rows).without_empty()
+
+
+def _title(key: str) -> str:
+    try:
+        return metric(key).title
+    except MeshError:
+        return key.replace("_", " ")
+
+
+def costs(known: Known) -> Section:
+    """Quality against each cost that is known, with what no other beats in both."""
+    blocks: list[Block] = []
+    for path, title, log in COSTS:
+        points = []
+        for name, node in known.nodes.items():
+            x, y = known.mean(name, *path), number(known.figure(name).get("mean"))
+            if x is not None and y is not None and x > 0:
+                points.append((name, x, y, str(node.get("role"))))
+        if len(points) > 1 and len({x for _, x, _, _ in points}) > 1:
+            blocks.append(_scatter(known, title, points, log))
+    lacks = [title for path, title, _ in COSTS if all(known.mean(name, *path) is None for name in known.nodes)]
+    if blocks:
+        blocks.insert(0, Text(["The line joins those that no other beats in both: the Pareto front, of test figures."]))
+    if lacks:
+        blocks.append(Text([f"Not recorded in this run: {', '.join(lacks)}."]))
+    seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
+    if seconds:
+        words = ["Training and tests took ", _s(sum(seconds)), " in all"]
+        words += [", ", _s(fmean(seconds)), " a seed on average"] if len(seconds) > 1 else []
+        blocks.append(Text([*words, "; controls are not counted."]))
+    return Section("costs", "Quality against cost", blocks)
+
+
+def _s(value: float) -> Any:
+    from kdmesh.report.page.blocks import span
+
+    return span(value) or "–"
+
+
+def _scatter(known: Known, title: str, points: list[tuple[str, float, float, str]], log: bool) -> Points:
+    worth = known.by.worth
+
+    def beaten(x: float, y: float) -> bool:
+        return any(a <= x and worth(b) >= worth(y) and (a < x or worth(b) > worth(y)) for _, a, b, _ in points)
+
+    made = [Point(name, x, y, role, not beaten(x, y)) for name, x, y, role in points]
+    return Points(f"{known.by.title} against {title}", title, f"test {known.by.title}", made, log=log)

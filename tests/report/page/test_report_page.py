@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from page_text import Read
+
+from kdmesh.cli import main
+from kdmesh.errors import MeshError
+from kdmesh.report.page.facts import page_of
+from kdmesh.report.page.html import html, save
+
+ODD = "<script>alert(1)</script>&\"'"
+
+
+def page(folder: Path) -> Read:
+    return Read(html(page_of(folder)))
+
+
+def edit(folder: Path, change) -> None:
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    change(summary)
+    path.write_text(json.dumps(summary))
+
+
+def test_every_number_of_a_summary_stands_on_the_page(runs):
+    summary = json.loads((runs["small"] / "summary.json").read_text())
+    read = page(runs["small"])
+    for kind in ("agents", "consensus"):
+        for name, node in summary[kind].items():
+            row = read.row("All figures", name)
+            assert row["test accuracy"] == node["metrics"]["test"]["accuracy"]
+            assert row["test loss"] == node["metrics"]["test"]["loss"]
+            assert row["validation accuracy"] == node["metrics"]["validation"]["accuracy"]
+            if kind == "agents":
+                assert row["parameters"] == node["parameters"] and row["latency ms"] == node["latency_ms"]
+                assert [row["forwards made"], row["forwards saved"]] == [*node["forwards"].values()]
+                assert read.row("Weights that came out", name)["sha256"] == node["weights_sha256"]
+    assert "no verdict" in "".join(read.text)
+
+
+def test_means_over_seeds_and_verdicts_stand_on_the_page(runs):
+    folder = runs["several"]
+    results = json.loads((folder / "results.json").read_text())["over_seeds"]
+    read = page(folder)
+    for name, figure in results["accuracy"].items():
+        row = read.row("All figures", name)
+        assert [row["test accuracy"], row["± 95%"], row["seeds"]] == [figure["mean"], figure["half_width"], figure["n"]]
+    pair = results["differences"]["s"]["control alone"]
+    rows = [row for row in read.tables["Differences"] if row[:2] == ["s", "control alone"]]
+    assert rows[0][2] == results["verdicts"][0]["verdict"] and rows[0][3] == pair["mean"]
+    losses = [
+        one["agents"]["s"]["metrics"]["test"]["loss"]
+        for one in json.loads((folder / "results.json").read_text())["runs"]
+    ]
+    assert read.row("All figures", "s")["test loss"] == fmean(losses)
+    assert f"{results['verdicts'][0]['verdict']}" in "".join(read.text).lower()
+
+
+def test_an_edited_summary_changes_the_page(runs):
+    folder = runs["small"]
+    edit(folder, lambda summary: summary["agents"]["s"]["metrics"]["test"].update(accuracy=0.123456789))
+    read = page(folder)
+    assert read.row("All figures", "s")["test accuracy"] == 0.123456789
+    assert "accuracy on test 0.1235" in "".join(read.text)
+
+
+def test_nothing_is_loaded_and_nothing_runs(runs):
+    for name in ("small", "several"):
+        text = html(page_of(runs[name]))
+        read = Read(text)
+        assert all(one.startswith("#") for one in read.addresses)
+        assert not read.tags & {"script", "link", "iframe", "img", "object", "embed"}
+        assert "@import" not in text and "url(" not in text.replace("url(#", "")
+        assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+        assert "default-src 'none'" in text
+
+
+def test_names_and_texts_with_html_are_escaped_everywhere(runs):
+    folder = runs["small"]
+    for file in ("summary.json", "manifest.json", "events.jsonl", "results.json"):
+        path = folder / file
+        text = path.read_text()
+        for name in ("small", "s", "c", "t1"):
+            text = text.replace(f'"{name}"', json.dumps(name + ODD))
+        path.write_text(text)
+    (folder / "mesh.yaml").write_text(f"# {ODD}\x1b[31m\n")
+    with (folder / "events.jsonl").open("a") as log:
+        log.write(json.dumps({"event": "note", "t": 9, "text": f"{ODD} \x1b[31m"}) + "\n")
+    text = html(page_of(folder))
+    assert "<script" not in text and "alert(1)" in text and "\x1b" not in text
+    assert ODD in "".join(Read(text).text)
+
+
+def test_figures_that_are_not_finite_are_none(runs):
+    folder = runs["small"]
+
+    def spoil(summary):
+        summary["agents"]["s"]["metrics"]["test"].update(accuracy=float("nan"), loss=float("inf"))
+        summary["agents"]["t1"]["metrics"]["test"]["accuracy"] = None
+        summary["rounds"] = None
+
+    edit(folder, spoil)
+    read = page(folder)
+    assert (
+        read.row("All figures", "s")["test accuracy"] == "–" and read.row("All figures", "t1")["test accuracy"] == "–"
+    )
+    assert "was not measured on test" in "".join(read.text) and "nan" not in html(page_of(folder)).lower()
+
+
+def test_a_summary_of_nonsense_leaves_a_page(runs):
+    (runs["small"] / "summary.json").write_text('{"agents": {"s": 3}, "consensus": [], "task": 7, "rounds": 1}')
+    assert "cannot be compared" in "".join(page(runs["small"]).text)
+
+
+def test_runs_that_have_not_finished(runs, at_work):
+    folder = runs.unfinished(
+        runs["small"], {"event": "run_failed", "t": 1.0, "error": "no <memory>", "interrupted": False}
+    )
+    said = "".join(page(folder).text)
+    assert "Failed: no <memory>" in said and "Nothing has been measured" in said and "failed: no <memory>" in said
+    with at_work(folder):
+        assert "It goes on" in "".join(page(folder).text)
+    runs.unfinished(folder, cut='{"event": "eval')
+    assert "cut off" in "".join(page(folder).text) and "resume goes on" in "".join(page(folder).text)
+
+
+def test_a_run_that_was_resumed_has_its_times_in_a_row(runs):
+    folder = runs["small"]
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    lost = {"event": "host_lost", "t": 9.0, "host": "inline", "error": "killed"}
+    begun = [line for line in lines if '"stage_started"' in line]
+    again = [
+        json.dumps(
+            {**next(json.loads(line) for line in lines if '"run_started"' in line), "event": "run_resumed", "t": 0.5}
+        )
+    ]
+    (folder / "events.jsonl").write_text("\n".join([*lines[:2], *begun, json.dumps(lost), *again, *lines[2:]]) + "\n")
+    read = page(folder)
+    happened = {row[2]: row[1] for row in read.tables["What happened"][1:]}
+    assert happened["host_lost"] == 9.0 and happened["run_resumed"] == 9.5
+    assert "2 failures and recoveries" in "".join(read.text) and "another process" in "".join(read.text)
+
+
+def test_a_seed_that_is_lacking_is_said(runs):
+    folder = runs["several"]
+    (folder / "seeds" / "1" / "summary.json").unlink()
+    said = "".join(page(folder).text)
+    assert "1 of 2 seeds have no figures" in said and "One seed decides nothing" in said
+
+
+def test_a_plan_that_cannot_be_made_is_said(runs):
+    path = runs["small"] / "resolved.yaml"
+    path.write_text(path.read_text().replace("mlp:", "nobody_offers_this:"))
+    assert "It is not drawn: " in "".join(page(runs["small"]).text)
+
+
+def test_the_command_writes_where_it_is_told(runs, tmp_path, capsys):
+    assert main(["report", str(runs["small"])]) == 0
+    assert capsys.readouterr().out.strip() == str(runs["small"] / "report.html")
+    assert (runs["small"] / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert main(["report", str(runs["small"]), "-o", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("at", "said"), [("nowhere/page.html", "there is no folder"), (".", "is a folder"), ("a\0b", "zero byte")]
+)
+def test_where_no_page_can_be_written(runs, tmp_path, at, said):
+    with pytest.raises(MeshError, match=said):
+        save(tmp_path / at, page_of(runs["small"]))
+
+
+def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a run's folder" in capsys.readouterr().err
+    manifest = runs["small"] / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
+    assert main(["report", str(runs["small"])]) == 2
+    assert "format 99" in capsys.readouterr().err
