@@ -237,7 +237,7 @@ class Axis:
             return marked
         first = math.ceil(self.low / step)
         digits = max(0, -math.floor(math.log10(step)))
-        found = []
+        found: list[tuple[float, str]] = []
         for at in counter(first):
             value = at * step
             if value > self.high or len(found) > 12:

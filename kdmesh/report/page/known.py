@@ -14,7 +14,7 @@ from kdmesh.errors import MeshError
 from kdmesh.report.page.blocks import number
 from kdmesh.report.paired import over_seeds
 from kdmesh.report.run_folder import RunFolder
-from kdmesh.tasks import Figure, primary
+from kdmesh.tasks import Figure, compared
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
@@ -53,13 +53,13 @@ class Known:
 
     @cached_property
     def by(self) -> Figure:
-        """The task's primary metric."""
-        task = self.summaries[0].get("task") if self.summaries else self.run.manifest["mesh"].get("task")
+        """The metric by which the run compares."""
+        mesh = self.run.manifest["mesh"]
+        said = self.summaries[0] if self.summaries else {"task": mesh.get("task"), "metric": mesh.get("primary")}
         try:
-            return primary(task if isinstance(task, str) else None)
+            return compared({key: said.get(key) for key in ("task", "metric") if isinstance(said.get(key), str)})
         except MeshError:  # of a plugin that is not installed here
-            name = self.over.get("metric")
-            return Figure(name if isinstance(name, str) else "figure")
+            return Figure("figure")
 
     @cached_property
     def plan(self) -> Plan | MeshError:
