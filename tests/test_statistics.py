@@ -70,6 +70,8 @@ def test_two_one_sided_tests_are_those_of_scipy():
         ([0.9, 0.8] * 3, [0.9, 0.8] * 3, None, 0.01, "equal"),
         ([0.75, 0.5], [0.5, 0.25], None, 0.125, "no difference shown"),  # alike by chance in 1 of 2
         ([0.75, 0.5] * 3, [0.5, 0.25] * 3, None, 0.125, "better"),
+        ([0.9, 0.8], [0.8, 0.7], None, None, "no difference shown"),  # the same, and the differences differ by rounding
+        ([0.9, 0.8], [0.899, 0.799], None, 0.01, "no difference shown"),
         ([0.9], [0.8], None, 0.01, None),
     ],
 )

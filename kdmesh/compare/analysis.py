@@ -30,19 +30,19 @@ def analyse(
 ) -> dict[str, Any]:
     """The table of a comparison, as ``comparison.json`` holds it.
 
-    Pairs are made of trials of one seed on one split. With several splits every split gives one difference, the mean
-    over its seeds, since seeds on one split are not independent of each other. ``scores(trial, agent)``: what each
+    Pairs are made of trials of one seed on one split. With several splits every split gives one difference and one
+    figure, the mean over its seeds, since seeds on one split are not independent of each other. ``scores(trial, agent)``: what each
     test sample scored ``[samples]``, None where that was not recorded.
     """
     by = compared(next(iter(summaries.values()), {}))
     values = {trial: _figure(design, trial, summary, by) for trial, summary in summaries.items()}
     rows, pairs = [], []
     for name in design.contenders:
-        own = [value for trial, value in values.items() if trial.contender == name and value is not None]
+        own = {trial: value for trial, value in values.items() if trial.contender == name and value is not None}
         agent = design.contenders[name].agent
         row: dict[str, Any] = {"contender": name, "agent": agent, "differs": design.contenders[name].differs}
         if own:
-            row["mean"], row["half_width"] = interval(own)
+            row["mean"], row["half_width"] = interval(_units(design, own))
         rows.append({**row, "n": len(own), "controls": _controls(design, name, summaries)})
     for one, other in design.pairs():
         found = _paired(design, one, other, values, by)
@@ -75,6 +75,16 @@ def analyse(
         ],
         "failed": {str(trial): error for trial, error in (failed or {}).items()},
     }
+
+
+def _units(design: Design, own: Mapping[Trial, float]) -> list[float]:
+    """What varies independently: figures of seeds on one split, else the mean over the seeds of each split."""
+    if len(design.data_seeds) == 1:
+        return list(own.values())
+    found: dict[int, list[float]] = {}
+    for trial, value in own.items():
+        found.setdefault(trial.data_seed, []).append(value)
+    return [fmean(values) for values in found.values()]
 
 
 def _figure(design: Design, trial: Trial, summary: Summary, by: Figure) -> float | None:

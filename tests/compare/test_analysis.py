@@ -7,7 +7,7 @@ from kdmesh.compare.analysis import analyse
 from kdmesh.compare.comparison import sheet
 from kdmesh.compare.design import Design, Trial
 from kdmesh.report.compare_table import compare_tables
-from kdmesh.statistics import over_samples, paired, verdicts
+from kdmesh.statistics import interval, over_samples, paired, verdicts
 
 
 def summary(value: float | None, alone: float = 0.5, seed: int = 0) -> dict:
@@ -67,6 +67,9 @@ def test_of_several_splits_each_gives_one_difference():
     assert (table["unit"], row["n"]) == ("split", 3)
     assert row["mean"] == pytest.approx(0.1)
     assert "over_samples" not in row
+    first = table["contenders"][0]
+    assert first["n"] == 6
+    assert (first["mean"], first["half_width"]) == pytest.approx(interval([0.5, 0.505, 0.51]))  # of splits, not of trials
 
 
 def test_the_interval_over_samples_is_of_the_scores_of_the_paired_trials():
