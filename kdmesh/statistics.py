@@ -4,7 +4,8 @@ Two things are compared by the differences of their figures, trial by trial: tri
 they can their initial weights and batches. Student, "The Probable Error of a Mean", 1908 (paired t); Schuirmann, "A
 Comparison of the Two One-Sided Tests Procedure and the Power Approach", 1987 (equal within a margin); Holm, "A Simple
 Sequentially Rejective Multiple Test Procedure", 1979 (several comparisons at once); Hedges, "Distribution Theory for
-Glass's Estimator of Effect Size", 1981; Efron, "Better Bootstrap Confidence Intervals", 1987 (over test samples).
+Glass's Estimator of Effect Size", 1981; Nadeau and Bengio, "Inference for the Generalization Error", 2003 (splits of
+the same samples); Efron, "Better Bootstrap Confidence Intervals", 1987 (over test samples).
 
 Seeds on one split measure how training varies. They say nothing of which samples the test set happens to hold:
 :func:`over_samples` does.
@@ -43,10 +44,12 @@ class Difference(TypedDict):
     Attributes:
         mean: of the differences, in the metric's unit.
         half_width: half of the 95% t interval of the mean; None for one trial, as every figure below but the counts.
-        sd: their standard deviation (n - 1).
+        se: the mean's standard error, ``sd * sqrt(1 / n + shared)``, see :func:`paired`.
+        sd: their standard deviation (n - 1); 0 where it is no more than rounding.
         p: two-sided, of a paired t test that the mean is 0. Where all differences are one number, which happens to
             metrics that count, there is no spread to test by: then of an exact sign test, ``2 ** (1 - n)``.
-        effect: the mean in standard deviations, times Hedges' correction for few trials; None where sd is 0.
+        effect: the mean in standard deviations, times Hedges' correction for few trials, of which there is none for
+            two; None where sd is 0.
         detectable: the difference that so many trials of this spread find in 8 of 10 repeats.
         wins: trials in which a is better, by the metric's direction.
         ties: trials in which both are equal.
@@ -55,6 +58,7 @@ class Difference(TypedDict):
 
     mean: float
     half_width: float | None
+    se: float | None
     sd: float | None
     p: float | None
     effect: float | None
@@ -86,39 +90,50 @@ class Verdict(TypedDict):
     p_equal: float | None
 
 
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
+def interval(values: Sequence[float], shared: float = 0.0) -> tuple[float, float | None]:
     """Return the mean and half the width of its 95% t interval.
 
-    The half-width is None for one value, which says nothing about spread. No value at all is a ValueError.
+    The half-width is None for one value, which says nothing about spread. No value at all is a ValueError. ``shared``:
+    see :func:`paired`.
     """
     if not values:
         raise ValueError("an interval needs at least one value")
     mean = fmean(values)
     if len(values) == 1:
         return mean, None
+    return mean, _quantile(len(values)) * stdev(values) * math.sqrt(1 / len(values) + shared)
+
+
+def _quantile(n: int) -> float:
+    """Standard errors in half of an interval of ``n`` values."""
     from scipy.special import stdtrit  # imported where it is used, for it is slow
 
-    quantile = float(stdtrit(len(values) - 1, 1 - LEVEL / 2))
-    return mean, quantile * stdev(values) / len(values) ** 0.5
+    return float(stdtrit(n - 1, 1 - LEVEL / 2))
 
 
-def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY) -> Difference:
+def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY, shared: float = 0.0) -> Difference:
     """Compare ``a`` with ``b``, trial by trial.
+
+    ``shared``: of trials on splits of the same samples, the number of test samples for each training sample; 0 where
+    trials are independent. Such splits have most of their training samples in common, so that their mean varies more
+    than ``sd ** 2 / n`` says: by ``sd ** 2 * (1 / n + shared)`` (Nadeau and Bengio).
 
     Sequences of unequal length are a ValueError: they are not paired.
     """
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    mean, half_width = interval(differences)
+    mean, half_width = interval(differences, shared)
     n, sd = len(differences), stdev(differences) if len(differences) > 1 else None
     if sd is not None and sd <= ROUNDING * max(map(abs, (*a, *b))):  # one number, but for rounding
         sd, half_width = 0.0, 0.0
+    se = None if sd is None else sd * math.sqrt(1 / n + shared)
     return {
         "mean": mean,
         "half_width": half_width,
+        "se": se,
         "sd": sd,
-        "p": None if sd is None else _two_sided(mean, sd, n),
+        "p": None if se is None else _two_sided(mean, se, n),
         "effect": None if not sd else mean / sd * (1 - 3 / (4 * (n - 1) - 1)) if n > 2 else mean / sd,
-        "detectable": None if sd is None else detectable(n, sd),
+        "detectable": None if sd is None else detectable(n, sd, shared=shared),
         "wins": sum(metric.gain(x, y) > 0 for x, y in zip(a, b, strict=True)),
         "ties": sum(difference == 0 for difference in differences),
         "n": n,
@@ -174,19 +189,22 @@ def power(n: int, difference: float, sd: float, level: float = LEVEL) -> float:
         return 0.0
     if sd == 0:
         return float(difference != 0)
-    return _power(n, abs(difference) / sd, level)
+    return _power(n, abs(difference) / sd * math.sqrt(n), level)
 
 
-def detectable(n: int, sd: float, share: float = POWER) -> float:
-    """The true difference that a paired t test of ``n`` trials finds in this ``share`` of repeats; 0 where sd is."""
+def detectable(n: int, sd: float, share: float = POWER, shared: float = 0.0) -> float:
+    """The true difference that a paired t test of ``n`` trials finds in this ``share`` of repeats; 0 where sd is.
+
+    ``shared``: see :func:`paired`.
+    """
     if n < 2:
         return math.inf
-    return _detectable(n, share) * sd
+    return _detectable(n, share) * sd * math.sqrt(1 / n + shared)
 
 
 @cache
 def _detectable(n: int, share: float) -> float:
-    """In standard deviations."""
+    """In standard errors of the mean."""
     low, high = 0.0, 1.0
     while _power(n, high, LEVEL) < share:
         high *= 2
@@ -196,13 +214,15 @@ def _detectable(n: int, share: float) -> float:
     return high
 
 
-def _power(n: int, effect: float, level: float) -> float:
-    """By averaging the normal tail over the sample variance's own quantiles: exact enough, and sound for every n."""
+def _power(n: int, shift: float, level: float) -> float:
+    """Of a true difference of ``shift`` standard errors.
+
+    By averaging the normal tail over the sample variance's own quantiles: exact enough, and sound for every n.
+    """
     import numpy as np
     from scipy.special import chdtri, ndtr, stdtrit
 
     spread = np.sqrt(chdtri(n - 1, (np.arange(8192) + 0.5) / 8192) / (n - 1)) * stdtrit(n - 1, 1 - level / 2)
-    shift = effect * math.sqrt(n)
     return float((ndtr(shift - spread) + ndtr(-shift - spread)).mean())
 
 
@@ -228,21 +248,21 @@ def over_samples(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], seed: int = 0
     return mean, float(made.confidence_interval.low), float(made.confidence_interval.high)
 
 
-def _two_sided(mean: float, sd: float, n: int) -> float:
-    if sd == 0:
+def _two_sided(mean: float, se: float, n: int) -> float:
+    if se == 0:
         return 1.0 if mean == 0 else 2.0 ** (1 - n)
     from scipy.special import stdtr
 
-    return float(2 * stdtr(n - 1, -abs(mean) / (sd / math.sqrt(n))))
+    return float(2 * stdtr(n - 1, -abs(mean) / se))
 
 
 def _within(pair: Difference, margin: float) -> float | None:
     """The p value of a true difference of ``margin`` or more: the larger of the two one-sided ones."""
-    mean, sd, n = pair["mean"], pair["sd"], pair["n"]
-    if sd is None:
+    mean, se, n = pair["mean"], pair["se"], pair["n"]
+    if se is None:
         return None
-    if sd == 0:
+    if se == 0:
         return 2.0**-n if abs(mean) < margin else 1.0
     from scipy.special import stdtr
 
-    return float(stdtr(n - 1, -(margin - abs(mean)) / (sd / math.sqrt(n))))
+    return float(stdtr(n - 1, -(margin - abs(mean)) / se))

@@ -114,6 +114,18 @@ def test_a_planted_point_is_found_as_often_as_the_power_says(n):
     assert abs(found / 400 - expected) < 4 * spread
 
 
+def test_splits_of_the_same_samples_are_corrected_for_what_they_share():
+    a, b = draws(3, shift=0.004)
+    plain, shared = paired(a, b), paired(a, b, shared=0.25)
+    wider = math.sqrt(1 + 20 * 0.25)  # Nadeau and Bengio (2003): 1 / n + test / train, in place of 1 / n
+    assert shared["half_width"] == pytest.approx(plain["half_width"] * wider)
+    assert shared["detectable"] == pytest.approx(plain["detectable"] * wider)
+    t = plain["mean"] / (plain["sd"] * math.sqrt(1 / 20 + 0.25))
+    assert shared["p"] == pytest.approx(2 * stats.t.sf(abs(t), 19))
+    near = (0.01 - abs(plain["mean"])) / (plain["sd"] * math.sqrt(1 / 20 + 0.25))
+    assert verdict(shared, equal=0.01)["p_equal"] == pytest.approx(stats.t.sf(near, 19))
+
+
 def test_what_is_called_detectable_is_found_in_eight_of_ten():
     for n in (2, 3, 5, 20, 200):
         assert power(n, detectable(n, 0.03), 0.03) == pytest.approx(0.8, abs=1e-6)

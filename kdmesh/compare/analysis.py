@@ -31,8 +31,8 @@ def analyse(
     """The table of a comparison, as ``comparison.json`` holds it.
 
     Pairs are made of trials of one seed on one split. With several splits every split gives one difference and one
-    figure, the mean over its seeds, since seeds on one split are not independent of each other. ``scores(trial, agent)``: what each
-    test sample scored ``[samples]``, None where that was not recorded.
+    figure, the mean over its seeds, since seeds on one split are not independent of each other.
+    ``scores(trial, agent)``: what each test sample scored ``[samples]``, None where that was not recorded.
     """
     by = compared(next(iter(summaries.values()), {}))
     values = {trial: _figure(design, trial, summary, by) for trial, summary in summaries.items()}
@@ -42,7 +42,7 @@ def analyse(
         agent = design.contenders[name].agent
         row: dict[str, Any] = {"contender": name, "agent": agent, "differs": design.contenders[name].differs}
         if own:
-            row["mean"], row["half_width"] = interval(_units(design, own))
+            row["mean"], row["half_width"] = interval(_units(design, own), design.shared)
         rows.append({**row, "n": len(own), "controls": _controls(design, name, summaries)})
     for one, other in design.pairs():
         found = _paired(design, one, other, values, by)
@@ -104,7 +104,7 @@ def _paired(
         else:
             a += [x for x, _ in both]
             b += [y for _, y in both]
-    return paired(a, b, by) if a else None
+    return paired(a, b, by, design.shared) if a else None
 
 
 def _blocks(

@@ -121,6 +121,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
             "contenders": {name: entry.model_dump() for name, entry in entries.items()},
             "seeds": [first.spec.seed + at for at in range(asked.seeds)],
             "data_seeds": [data_seed + at for at in range(asked.splits)],
+            "shared": _shared(known[first.name]) if asked.splits > 1 else 0.0,
             "controls": asked.controls,
             "equal": asked.equal,
             "against": asked.against,
@@ -303,6 +304,12 @@ def _parquet(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
     columns = {head: [row[at] for row in rows] for at, head in enumerate(HEADS)}
     with aside(path) as draft:
         pq.write_table(pa.table(columns), draft)
+
+
+def _shared(checked: Checked) -> float:
+    """Test samples for each one that can be learned, of one split."""
+    test = len(checked.streams["test"].rows) if "test" in checked.streams else 0
+    return test / max(len(checked.table) - test, 1)
 
 
 def _refuse_unlike(plans: Mapping[str, Plan], known: Mapping[str, Checked], first: str) -> None:

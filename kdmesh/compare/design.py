@@ -63,6 +63,7 @@ class Design(BaseModel):
         contenders: by name; the first is the one that others are compared with.
         seeds: run seeds of every contender, on every split.
         data_seeds: which splits.
+        shared: of several splits, the number of test samples for each training sample: they are of the same samples.
         controls: whether students are also trained alone, and by their best teacher only.
         equal: the margin within which a difference does not matter, in the metric's unit; None: not asked.
         against: whether all are compared with the `first`, or every one with `each` other.
@@ -76,6 +77,7 @@ class Design(BaseModel):
     contenders: dict[Name, Entry]
     seeds: Annotated[list[int], Field(min_length=1)]
     data_seeds: Annotated[list[int], Field(min_length=1)]
+    shared: Annotated[float, Field(ge=0)] = 0.0
     controls: bool = True
     equal: float | None = None
     against: Literal["first", "each"] = "first"

@@ -29,7 +29,10 @@ def limits(table: Mapping[str, Any]) -> list[str]:
     by = metric(table["metric"])
     lines = [f"{by.title} on test; {'higher' if by.higher else 'lower'} is better."]
     if unit == "split":
-        lines.append("A difference per split, the mean over its seeds; the interval is over splits.")
+        lines.append(
+            "A figure and a difference per split, the mean over its seeds; intervals are over splits, wider for the "
+            "samples that these share (Nadeau and Bengio, 2003). Controls are of the first split."
+        )
     else:
         lines.append(
             "Differences are paired by seed, on one split: the 95% interval is of training alone (initial weights, "

@@ -69,7 +69,15 @@ def test_of_several_splits_each_gives_one_difference():
     assert "over_samples" not in row
     first = table["contenders"][0]
     assert first["n"] == 6
-    assert (first["mean"], first["half_width"]) == pytest.approx(interval([0.5, 0.505, 0.51]))  # of splits, not of trials
+    assert (first["mean"], first["half_width"]) == pytest.approx(
+        interval([0.5, 0.505, 0.51])
+    )  # of splits, not of trials
+    sharing = asked.model_copy(update={"shared": 0.25})
+    corrected = analyse(sharing, made(sharing, lambda one: 0.5 + 0.1 * (one.contender == "b") * one.data_seed))
+    assert corrected["differences"][0] == {
+        **corrected["differences"][0],
+        **paired([0.5, 0.6, 0.7], [0.5] * 3, shared=0.25),
+    }
 
 
 def test_the_interval_over_samples_is_of_the_scores_of_the_paired_trials():
