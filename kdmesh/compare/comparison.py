@@ -32,10 +32,13 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.source import digest
 from kdmesh.plugins import registry
+from kdmesh.report import answers
 from kdmesh.spec.read import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
 
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan
@@ -250,7 +253,12 @@ class Comparison:
             summary = read_json(self.root / trial.folder / SUMMARY) if self.whole(trial) else None
             if summary is not None:
                 found[trial] = summary
-        return analyse(self.design, found, self.failed)
+        return analyse(self.design, found, self.failed, self._scores)
+
+    def _scores(self, trial: Trial, agent: str) -> np.ndarray[Any, Any] | None:
+        """What each test sample scored in a trial; None where that was not filed."""
+        filed = answers.read(self.root / trial.folder)
+        return None if filed is None else filed.score(agent)
 
     def _spec(self, trial: Trial) -> MeshSpec:
         spec = parse(self.design.contenders[trial.contender].mesh, file=str(self.root / DESIGN))

@@ -131,6 +131,15 @@ class Metric:
         """The figure of what was seen, a float; of an offer that is not ``scalar``, lists. None: not defined here."""
         raise NotImplementedError(f"{type(self).__name__} must compute a figure")  # the second
 
+    def each(self, answers: Answers) -> Tensor | None:
+        """What each row adds to the figure, ``[N]``, where that is a mean over rows; NaN for rows that do not count.
+
+        None, as here, of a figure that is no such mean. What was seen before plays no part. Rows are filed by it, so
+        that runs can be compared sample by sample.
+        """
+        del answers
+        return None
+
     def undefined(self) -> str:
         """Why :meth:`compute` gave None: `one class alone`. Empty where there is nothing to say."""
         return ""

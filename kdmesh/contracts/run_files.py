@@ -19,6 +19,7 @@ LOG = "events.jsonl"
 LOCK = ".lock"  # says who is at work; what counts is that it is locked
 PROGRESS = "progress.json"  # how far it is, while it goes on
 SUMMARY = "summary.json"
+ANSWERS = "answers.safetensors"  # how every test sample was answered
 RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
 SUMS = "sums.json"
 CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.texts import reports
-from kdmesh.contracts.run_files import CHECKPOINTS, FORMAT, GIVEN, LOG, MANIFEST, RESOLVED, SUMMARY, SUMS
+from kdmesh.contracts.run_files import ANSWERS, CHECKPOINTS, FORMAT, GIVEN, LOG, MANIFEST, RESOLVED, SUMMARY, SUMS
 from kdmesh.engine import sums
 from kdmesh.engine.collect import fresh
 from kdmesh.engine.inputs import code, inputs, plugins
@@ -109,6 +109,12 @@ class Folder:
             names += [f"agents/{name}/{file}" for file in export.files]
             agents[name]["export"] = export.proof
         sums.keep(self.root, names, anew=True)
+
+    def answers(self, content: bytes | None) -> None:
+        """Write how every test sample was answered, if it is kept, and keep the file's sum."""
+        if content is not None:
+            write(self.root / ANSWERS, content)
+            sums.keep(self.root, [ANSWERS])
 
     def summarise(self, summary: dict[str, Any]) -> None:
         """Write the summary, once the agents' folders are there, and keep its sum."""

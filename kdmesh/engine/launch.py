@@ -125,6 +125,7 @@ def _train(
             nonlocal extra
             if folder is not None:
                 folder.agents(run, summary)
+                folder.answers(run.answers)
                 folder.summarise(summary)
             extra = finish(run) if finish is not None else None
 

@@ -14,6 +14,7 @@ from kdmesh.checks.budget import stage_steps
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import LOG
 from kdmesh.engine import dropping, notes
+from kdmesh.engine.answers import gathered
 from kdmesh.engine.context import RunContext
 from kdmesh.engine.events import progressed
 from kdmesh.engine.home import Paused
@@ -39,6 +40,7 @@ class Run(RunContext):
     """A run's work: :meth:`open` its hosts, then :meth:`execute`, which returns the summary."""
 
     stages: dict[str, StageRun] = field(default_factory=dict, init=False)
+    answers: bytes | None = field(default=None, init=False)  # answers.safetensors, once everything is measured
     _done: set[str] = field(default_factory=set, init=False)
 
     def open(self, config: HostConfig, source: Source) -> None:
@@ -231,7 +233,9 @@ class Run(RunContext):
         self.tell_odd([(name, facts["put_back"], MOVED) for name, facts in described.items() if facts["put_back"]])
         for text in notes.learned_nothing(described, self.plan.owner):
             self.events.emit(kinds.Note(text))
-        return summarise(self, agents, consensus, described)
+        summary = summarise(self, agents, consensus, described)
+        self.answers, summary["answers"] = yield from gathered(self)
+        return summary
 
     def _finish(self, generator: Generator[list[Any], Any, Any]) -> Any:
         """Run a generator alone to its end."""

@@ -207,7 +207,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
                 where="plugins",
                 instead="an objective or rule whose state_dict holds tensors and takes them back",
             ) from error
-    stream = next((name for name in ("validation", "test") if name in found.streams), None)
+    stream = next((name for name in ("test", "validation") if name in found.streams), None)
     if stream is not None:
         for name in host.agents:
             host.evaluate(name, stream)

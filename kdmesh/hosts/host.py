@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import RunFailed
-from kdmesh.hosts import build, checkpoint, export, guard, measure, publish, side_inputs, writing
+from kdmesh.hosts import answered, build, checkpoint, export, guard, measure, publish, side_inputs, writing
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
-from kdmesh.hosts.state import HostState
+from kdmesh.hosts.state import HostState, Kept
 from kdmesh.hosts.step import Report, StepContext, frozen_copy
 from kdmesh.hosts.update import refuse_spread
 
@@ -155,6 +155,10 @@ class Host(HostState):
     ) -> dict[str, Any]:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
         return measure.evaluate_consensus(self, consensus, stream, among, published)
+
+    def answers(self) -> dict[str, Kept]:
+        """How agents and consensus nodes answered each test sample, as last measured; it is kept no longer."""
+        return answered.taken(self)
 
     def keep_best(self, agent: str, value: float) -> bool:
         """Early stopping: remember the weights if this validation value (larger is better) is the best so far."""

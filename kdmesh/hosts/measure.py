@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.graph.reach import speaker
-from kdmesh.hosts import guard, metrics, oddities, rules, side_inputs
+from kdmesh.hosts import answered, guard, metrics, oddities, rules, side_inputs
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
 from kdmesh.offers import PROBABILITIES
@@ -46,7 +46,9 @@ def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
     logits, _ = one.inference(shard.x, CHUNK)
     one.forwards = made  # measuring is not teaching
     oddities.softened(host, one.name, logits)
-    return _figures(host, logits, truth, shard, host.plan.spec.agents[one.name].labels)
+    classes = host.plan.spec.agents[one.name].labels
+    answered.keep(host, one.name, logits, truth, shard, classes)
+    return _figures(host, logits, truth, shard, classes)
 
 
 @torch.no_grad()
@@ -115,6 +117,7 @@ def evaluate_consensus(
         probs, softened = signal.form in PROBABILITIES, consensus.node.temperature
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
             answers, probs = sharpened(answers, softened, signal.form), False
+        answered.keep(host, name, answers, truth, shard, consensus.node.labels, probs)
         found["quality"] = _figures(host, answers, truth, shard, consensus.node.labels, probs)
     outputs = {edge.source: sent.get((edge.source, edge.output)) for edge in consensus.node.members}
     agents = host.plan.spec.agents

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.export import Export, Part
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.packing import Bundle
+    from kdmesh.hosts.state import Kept
     from kdmesh.hosts.step import Report
     from kdmesh.store import Key
 
@@ -26,6 +27,7 @@ Method = Literal[
     "take_snapshot",
     "evaluate",
     "evaluate_consensus",
+    "answers",
     "keep_best",
     "restore_best",
     "describe",
@@ -85,6 +87,9 @@ class RemoteHost(Protocol):
         self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]
     ) -> dict[str, Any]:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
+
+    def answers(self) -> dict[str, Kept]:
+        """How agents and consensus nodes answered each test sample, as last measured; it is kept no longer."""
 
     def keep_best(self, agent: str, value: float) -> bool:
         """Early stopping: remember the weights if this validation value (larger is better) is the best so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,7 @@ from kdmesh.streams.stream import without
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from torch import Tensor, nn
 
     from kdmesh.graph.plan import Plan
@@ -27,6 +28,19 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
+
+    Array = np.ndarray[Any, Any]
+
+
+class Kept(NamedTuple):
+    """How one agent or consensus answered each row: see :class:`kdmesh.report.answers.Answers` and `Of`."""
+
+    ids: Array
+    labels: Array
+    score: Array | None
+    decision: Array | None
+    confidence: Array | None
+    values: Array | None
 
 
 @dataclass
@@ -89,6 +103,7 @@ class HostState:
         self.answering: dict[str, Callable[[], dict[str, Any]]] = {}  # by stage, what is answered ahead of its steps
         self.answered: dict[str, dict[str, Any]] = {}  # the same, of the phase that a stage goes on with
         self.predictions: dict[str, Tensor] = {}
+        self.test: dict[str, Kept] = {}  # by agent or consensus: see answered.py
         self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
         self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and shard view

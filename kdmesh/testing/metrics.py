@@ -106,6 +106,17 @@ class MetricContract(Contract):
             self.seen(offer, settings, *self.parts(*given, about)).compute()
             assert torch.equal(given[0], scores) and torch.equal(given[1], labels), "it changes what it is given"
 
+    def test_each_row_adds_to_the_figure(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """Where ``each`` says what rows add, one number a row, their mean is the figure; NaN is of a row left out."""
+        for scores, labels, about in self.kinds(offer):
+            (whole,) = self.parts(scores, labels, about)
+            made = self.seen(offer, settings, whole)
+            found = made.each(whole)
+            if found is not None:
+                assert found.shape == (ROWS,), f"{tuple(found.shape)} in place of one number for each of {ROWS} rows"
+                mean, figure = found.double().nanmean().item(), made.compute()
+                assert abs(mean - figure) <= max(self.tolerance, 1e-6), f"their mean is {mean}, the figure {figure}"
+
     def test_half_precision_is_measured(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
         """Models compute in bfloat16 too."""
         for scores, labels, about in self.kinds(offer):

@@ -58,6 +58,8 @@ def test_every_trial_is_an_ordinary_run_and_the_table_is_kept(unbroken):
     assert [row["n"] for row in found["contenders"]] == [2, 2]
     assert found["differences"][0]["contender"] == "hot" and found["differences"][0]["n"] == 2
     assert {row["against"] for row in found["contenders"][0]["controls"]} == {"alone"}
+    over = found["differences"][0]["over_samples"]
+    assert over["trials"] == 2 and over["mean"] == pytest.approx(found["differences"][0]["mean"])
     for name in ("small", "hot"):
         for seed in (0, 1):
             trial = root / "trials" / name / f"data-0-seed-{seed}"

@@ -24,6 +24,10 @@ class Errors(Metric):
         self.total = self.total + self.error(answers.scores.double() - answers.labels.double()).sum(0).cpu()
         self.rows += len(answers)
 
+    def each(self, answers: Answers) -> Tensor:
+        """The mean error over the values of each row."""
+        return self.error(answers.scores.double() - answers.labels.double()).mean(1)
+
     def compute(self) -> float | None:
         """The mean over rows and values; None without a row."""
         return (self.total / self.rows).mean().item() if self.rows else None

@@ -64,10 +64,22 @@ class PerQuery(Metric):
 
     def update(self, answers: Answers) -> None:
         """Sum figures."""
+        figures, asked = self._figures(answers)
+        self.total += figures.sum().item()
+        self.queries += int(asked.sum())
+
+    def each(self, answers: Answers) -> Tensor:
+        """Each query's figure; NaN for one without a relevant candidate."""
+        figures, asked = self._figures(answers)
+        found = figures.new_full((len(asked),), torch.nan)
+        found[asked] = figures
+        return found
+
+    def _figures(self, answers: Answers) -> tuple[Tensor, Tensor]:
+        """The figures of the queries that count, and which these are, ``[N]`` bool."""
         found = ranks(answers)
         asked = (found.gains > 0).any(1)
-        self.total += self.figure(Ranks(*(part[asked] for part in found))).sum().item()
-        self.queries += int(asked.sum())
+        return self.figure(Ranks(*(part[asked] for part in found))), asked
 
     def compute(self) -> float | None:
         """The mean over queries; None without one."""

@@ -5,6 +5,8 @@ No paper: the share of right answers.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from kdmesh.contracts.metric import Answers, Metric
 
 
@@ -18,6 +20,10 @@ class Accuracy(Metric):
         """Count right answers."""
         self.right += answers.hit.to(answers.p.dtype).sum().item()
         self.rows += len(answers)
+
+    def each(self, answers: Answers) -> Tensor:
+        """1 for a right answer, else 0."""
+        return answers.hit.float()
 
     def compute(self) -> float | None:
         """The share of right answers."""

@@ -5,6 +5,8 @@ Good, "Rational Decisions", 1952: the logarithmic score.
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
 from torch.nn import functional
 
 from kdmesh.contracts.metric import Answers, Metric
@@ -40,6 +42,16 @@ class Loss(Metric):
         more, rows = nats(answers) if answers.labels.dim() == 1 else binary_nats(answers)
         self.nats += more
         self.rows += rows
+
+    def each(self, answers: Answers) -> Tensor:
+        """The nats of each row; NaN for one whose class has no column."""
+        if answers.labels.dim() > 1:
+            y = answers.labels.to(answers.scores.dtype)
+            loss = functional.binary_cross_entropy if answers.probs else functional.binary_cross_entropy_with_logits
+            return loss(answers.scores, y, reduction="none").sum(1)
+        column, known = answers.own
+        found = functional.nll_loss(answers.log_p, column, reduction="none")
+        return found if known is None else found.masked_fill(~known, torch.nan)
 
     def compute(self) -> float:
         """The mean."""

@@ -1,0 +1,111 @@
+"""How each test sample was answered: kept while a host measures, so that no forward is made for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.contracts.metric import Answers
+from kdmesh.hosts import metrics
+from kdmesh.hosts.state import Kept
+from kdmesh.signals.lazy import dense
+from kdmesh.tasks import probabilistic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from torch import Tensor
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.loader import ShardView
+    from kdmesh.hosts.state import HostState
+    from kdmesh.signals.lazy import Lazy
+    from kdmesh.streams.stream import Stream
+
+    Array = np.ndarray[Any, Any]
+
+STREAM = "test"
+MOST = 64 * 2**20  # bytes, of all agents together
+SMALL = torch.int32
+
+
+def withheld(plan: Plan, streams: Mapping[str, Stream]) -> str:
+    """Why nothing is kept of single test samples; empty where they are kept."""
+    if STREAM not in streams:
+        return "there is no test stream"
+    if plan.task.outputs == "vocabulary":
+        return f"the answers of task {plan.task.name} are as many as its texts have tokens"
+    rows = streams[STREAM].rows
+    for stream in streams.values():
+        if stream.private and bool(torch.isin(stream.rows, rows).any()):
+            return f"test samples are private, by stream {stream.name}: nothing of them leaves their host"
+    return too_many(12 * len(rows) * (len(plan.spec.agents) + len(plan.consensus)))
+
+
+def too_many(size: int) -> str:
+    """Why answers of so many bytes are not kept; empty where they are."""
+    return f"they would take {size / 2**20:.0f} MiB, of {MOST // 2**20} at most" if size > MOST else ""
+
+
+@torch.no_grad()
+def keep(
+    host: HostState,
+    name: str,
+    answers: Tensor | Lazy,
+    truth: Tensor,
+    shard: ShardView,
+    classes: Sequence[int] | None,
+    probs: bool = False,
+) -> None:
+    """Keep how an agent or a consensus answered the test stream; nothing of another stream, or where it is withheld.
+
+    The arguments are those of the measurement.
+    """
+    if shard.stream.name != STREAM or withheld(host.plan, host.streams):
+        return
+    plan, scores = host.plan, dense(answers)
+    total = plan.answers.outputs(host.table) if plan.task.outputs == "labels" else None
+    rows = Answers(scores, truth, probs=probs, classes=classes, total=total)
+    ids = shard.ids if shard.counts is None else shard.ids.repeat_interleave(shard.counts.cpu())
+    score = _score(host, rows)
+    confidence: Tensor | None = None
+    decided = metrics.predictions(scores, plan.answers.decide) if plan.task.decides else None
+    if decided is not None:
+        if plan.task.labels == "classes" and probabilistic(plan.task.name):
+            confidence = rows.p.gather(1, decided[:, None])[:, 0].float()
+        decided = (decided if classes is None else torch.tensor(classes, device=decided.device)[decided]).to(SMALL)
+    labels = truth if truth.is_floating_point() else truth.to(SMALL)
+    host.test[name] = Kept(
+        ids.cpu().numpy(),
+        labels.cpu().numpy(),
+        _array(None if score is None else score.float()),
+        _array(decided),
+        _array(confidence),
+        _array(scores.float() if plan.task.labels == "values" else None),
+    )
+
+
+def _array(values: Tensor | None) -> Array | None:
+    return None if values is None else values.cpu().numpy()
+
+
+def _score(host: HostState, rows: Answers) -> Tensor | None:
+    """What each row adds to the task's primary metric; None where that is no mean over rows."""
+    name = host.plan.task.primary
+    (ref,) = (ref for ref in host.plan.metrics if ref.key == name)
+    made = host.registry.find("metrics", name).make(ref.settings)
+    try:
+        score: Tensor | None = made.each(rows)
+        if score is not None and score.shape != (len(rows),):
+            raise TypeError(f"each() gave {tuple(score.shape)} for {len(rows)} rows, not one number a row")
+    except Exception as error:
+        host.registry.attribute_error("metrics", name, error, f"on {STREAM}", "metrics")
+    return score
+
+
+def taken(host: HostState) -> dict[str, Kept]:
+    """What was kept, by agent or consensus; it is kept no longer."""
+    kept, host.test = host.test, {}
+    return kept
