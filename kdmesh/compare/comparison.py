@@ -27,7 +27,7 @@ from kdmesh.engine.lock import held
 from kdmesh.engine.progress import sizes
 from kdmesh.engine.resume import begun, finished
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import read_json, write, write_json
+from kdmesh.files import read_json, to_json, write, write_json
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.source import digest
@@ -118,7 +118,8 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
         )
         for one in contenders
     }
-    data_seed = first.spec.data.seed if first.spec.data is not None else 0
+    _refuse_same(entries)
+    data_seed = _data_seed(plans[first.name])
     made = Design.model_validate(
         {
             "contenders": {name: entry.model_dump() for name, entry in entries.items()},
@@ -338,12 +339,37 @@ def _refuse_unlike(plans: Mapping[str, Plan], known: Mapping[str, Checked], firs
             )
         if name == first:
             continue
+        own, other = _data_seed(plans[name]), _data_seed(plans[first])
+        if own != other:
+            raise MeshError(
+                f"{name} has data seed {own}, {first} has {other}: trials that are paired are of one split",
+                where=f"{name}: data.seed",
+                instead=f"seed: {other}; --splits compares on several",
+            )
         same = checked.table is mine.table or digest(checked.table) == digest(mine.table)
         if not same or not _alike(checked, mine, "test"):
             raise MeshError(
                 f"{first} and {name} are tested on different samples: their differences would be of the data",
                 where=f"{name}: data",
                 instead=f"the data section of {first}: the same data set, data seed and size of the test part",
+            )
+
+
+def _data_seed(plan: Plan) -> int:
+    return plan.spec.data.seed if plan.spec.data is not None else 0
+
+
+def _refuse_same(entries: Mapping[str, Entry]) -> None:
+    """Refuse contenders that differ in nothing but what every trial is given: seeds."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, entry in entries.items():
+        given: dict[str, Any] = {"name": "", "seed": 0, "data": {**entry.mesh.get("data", {}), "seed": 0}}
+        other = seen.setdefault((entry.agent, to_json({**entry.mesh, **given})), name)
+        if other != name:
+            raise MeshError(
+                f"{other} and {name} are one mesh: seeds and splits are those of the comparison",
+                where="kdmesh compare",
+                instead="a change of something else; or kdmesh run --seeds N, for one mesh over seeds",
             )
 
 

@@ -217,9 +217,10 @@ class Inputs:
                 column = self.column(context, reader, consensus.node) if consensus.node.column else None
                 if consensus.nested and consensus.draws:  # these draw first, wherever they are asked for
                     consensus.gather(reader, lambda edge: self._member(edge, reader)(context))
-                seed = self.draw(context, consensus, reader)
+                seed, node = self.draw(context, consensus, reader), consensus.node
+                errors = rules.errors(node, rules.published(self.host, node)) if node.needs_errors else None
                 signal = consensus.combine(
-                    reader, lambda edge: self._member(edge, reader)(context), batch.y, column, seed
+                    reader, lambda edge: self._member(edge, reader)(context), batch.y, column, seed, errors
                 )
             except Exception as error:
                 rules.attribute_error(self.host, name, error, f"at step {context.step}")

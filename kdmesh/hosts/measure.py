@@ -103,15 +103,15 @@ def evaluate_consensus(
     consensus = host.consensus[name]
     device = host.device
     sent: dict[tuple[str, str], Tensor | Lazy] = {}
-    judged: dict[str, Tensor] = {}
+    errors: dict[str, Tensor] = {}
     for part in published:
         for key, (value, more) in unpack(part, device).items():
             sent[key.source, key.output] = value
-            judged |= {key.source: more["errors"]} if "errors" in more else {}
+            errors |= {key.source: more["errors"]} if "errors" in more else {}
     shard = host.loader.shard(stream, _owner(host, consensus.node.members[0].source, stream), device)
     truth = shard.truth
     found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
-    signal = _combined(host, name, sent, judged, truth, shard)
+    signal = _combined(host, name, sent, errors, truth, shard)
     if signal is not None and truth is not None:
         answers: Tensor | Lazy = signal.value
         probs, softened = signal.form in PROBABILITIES, consensus.node.temperature
@@ -140,11 +140,11 @@ def _combined(
     host: HostState,
     name: str,
     sent: dict[tuple[str, str], Tensor | Lazy],
-    judged: dict[str, Tensor],
+    errors: dict[str, Tensor],
     truth: Tensor | None,
     shard: ShardView,
 ) -> Signal | None:
-    """A consensus of what agents ``sent``, by agent and what; ``judged``: their errors on validation, where known."""
+    """A consensus of what agents ``sent``, by agent and what; ``errors``: theirs on validation, where known."""
     consensus = host.consensus[name]
     if (
         consensus.node.space == "gradient"
@@ -155,7 +155,7 @@ def _combined(
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return _combined(host, edge.source, sent, judged, truth, shard)
+            return _combined(host, edge.source, sent, errors, truth, shard)
         value = sent.get((edge.source, edge.output))
         return None if value is None else Signal(value, edge.form)
 
@@ -163,14 +163,14 @@ def _combined(
         with torch.no_grad(), guard.seeded(mix(host.seed, "evaluate_consensus", name, shard.stream.name)):
             column = rules.numbers(host, consensus.node, shard) if consensus.node.column else None
             return consensus.eval_copy().combine(
-                None, fetch, truth, column, errors=rules.errors(consensus.node, judged)
+                None, fetch, truth, column, errors=rules.errors(consensus.node, errors)
             )
     except Exception as error:
         rules.attribute_error(host, name, error, "for its measurement")
 
 
 def _owner(host: HostState, source: str, stream: str) -> str:
-    """The agent whose lane tells what the members of a consensus answer: one that reads as they do."""
+    """The agent whose shard view has the rows that the members of a consensus answer: one that reads as they do."""
     shards = host.streams[stream].shards
     if shards is not None:
         return next(name for name in shards if name in host.agents)

@@ -104,11 +104,12 @@ def predictions(
     """
     if isinstance(scores, Tensor):
         found = decide(scores)
-        return found if classes is None or found is None else torch.tensor(classes, device=found.device)[found]
-    step = max(1, LARGE // scores.shape[1])
-    parts = [decide(scores.rows(at, min(at + step, len(scores)))) for at in range(0, len(scores), step)]
-    known = [part for part in parts if part is not None]
-    return torch.cat(known) if known else None
+    else:
+        step = max(1, LARGE // scores.shape[1])
+        parts = [decide(scores.rows(at, min(at + step, len(scores)))) for at in range(0, len(scores), step)]
+        known = [part for part in parts if part is not None]
+        found = torch.cat(known) if known else None
+    return found if classes is None or found is None else torch.tensor(classes, device=found.device)[found]
 
 
 def agreement(predictions: Tensor) -> float:

@@ -78,7 +78,7 @@ def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
             return
         host.threads(threads)
         training = agent.module.training
-        agent.module.eval()
+        agent.weights.train(False)
         try:
             with guard.seeded(at_step(seed, context.step)), torch.no_grad():
                 given = writer.write(context.step, agent)

@@ -51,6 +51,7 @@ ALSO = {"alone": "alone", "best_teacher": "best teacher only"}
 """Controls, and how a table calls them; their folders are called ``<student>-alone``, ``<student>-best-teacher``."""
 STAMP = "%Y%m%d-%H%M%S"  # how the name of a run's folder begins
 HOW = "a run's folder: runs/<name>/<time>"
+MOST_SEEDS = 100_000  # of a run: more are of a damaged manifest, and each is looked for
 TAIL = 64 * 1024  # bytes at a log's end in which its last line is looked for
 
 
@@ -243,6 +244,8 @@ def _read(root: Path, held: bool | None) -> RunFolder:
     count, seed = how.get("seeds", 1), manifest.get("seed", 0)
     if not isinstance(count, int) or not isinstance(seed, int):
         raise _no_run(root, f"its {MANIFEST} has no seed")
+    if count > MOST_SEEDS:
+        raise _no_run(root, f"its {MANIFEST} tells of more than {MOST_SEEDS:,} seeds")
     summary, results = read_json(root / SUMMARY), read_json(root / RESULTS)
     seeds = {}
     if count > 1:

@@ -140,7 +140,9 @@ def test_a_trial_that_fails_does_not_keep_the_others_from_being_made(tmp_path):
     [
         (["small.yaml"], "nothing to be compared with"),
         (["small.yaml", "regression"], "is of task classification"),
-        (["small.yaml", "--variant", "data.seed=3"], "tested on different samples"),
+        (["small.yaml", "--variant", "data.seed=3"], "has data seed 3, small has 0"),
+        (["small.yaml", "--variant", "data.test=0.3"], "tested on different samples"),
+        (["small.yaml", "--variant", "seed=3"], "small and variant-1 are one mesh"),
         (["small.yaml", "--variant", "primary=loss"], "is judged by accuracy"),
         (["small.yaml", "--variant", "train.epochs=1", "--equal", "0.5"], "0.5 is no margin"),
         (["small.yaml", "--variant", "train.epochs=1", "--equal", "-1"], "-1 is no margin"),

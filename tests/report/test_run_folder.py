@@ -136,7 +136,10 @@ def test_a_log_of_many_rounds_is_read_whole_and_its_end_is_found(runs):
     assert run.status == "failed" and isinstance(run.log.events[-1], RunFailed) and len(run.log.events) > 2000
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"mesh": 3}', '{"mesh": {"name": 3}}'])
+MANY = '{"mesh": {"name": "m"}, "seed": 0, "begun": {"seeds": 1000000000000}}'
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"mesh": 3}', '{"mesh": {"name": 3}}', MANY])
 def test_a_manifest_that_tells_of_no_run_is_refused(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(MeshError, match=r"is not a run's folder: its manifest\.json"):
