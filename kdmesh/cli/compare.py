@@ -30,7 +30,9 @@ def add(commands: Any) -> None:
         "Exit code 1 where a trial failed; `kdmesh resume DIR` goes on with an interrupted comparison."
     )
     command = commands.add_parser("compare", help="compare meshes by paired trials", description=about)
-    command.add_argument("files", metavar="FILE", nargs="+", help="meshes in YAML, or names of bundled ones")
+    command.add_argument(
+        "files", metavar="FILE", nargs="+", help="meshes in YAML, names of bundled ones, or folders of finished runs"
+    )
     command.add_argument(
         "--variant",
         metavar="CHANGES",
@@ -75,9 +77,12 @@ def execute(args: argparse.Namespace) -> int:
     """Compare."""
     use_plugins_dir(args)
     from kdmesh.compare.contender import contenders
+    from kdmesh.compare.finished import are_runs
     from kdmesh.plugins import registry
 
     registry().warn()
+    if are_runs(args.files):
+        return finished(args)
     folders = [beside(file) for file in args.files]
     made = contenders(args.files, args.variant, args.overrides, folders)
     for one in made:
@@ -97,6 +102,19 @@ def execute(args: argparse.Namespace) -> int:
     planned, steps = design(made, asked)
     root = begin(Path(args.out), planned)
     return make(root, args, steps)
+
+
+def finished(args: argparse.Namespace) -> int:
+    """Show the tables of runs that are there already; nothing is trained or written."""
+    from kdmesh.compare.analysis import analyse
+    from kdmesh.compare.finished import of_runs
+
+    wrong = {"--variant": args.variant, "--set": args.overrides, "--splits": args.splits > 1}
+    if given := [name for name, value in wrong.items() if value]:
+        raise MeshError("runs are compared as they are", where=given[0], instead="mesh files, which are trained")
+    design, summaries, _ = of_runs(args.files, _agents(args.agent), args.equal, "each" if args.each else "first")
+    show(analyse(design, summaries))
+    return 0
 
 
 def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None = None) -> int:
@@ -125,14 +143,15 @@ def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None =
     return 0
 
 
-def show(table: Mapping[str, Any], root: Path) -> None:
-    """Print a comparison's tables, and where its folder is."""
+def show(table: Mapping[str, Any], root: Path | None = None) -> None:
+    """Print a comparison's tables, and where its folder is, if it has one."""
     from kdmesh.report import grid
     from kdmesh.report.compare_table import compare_tables
 
     if table.get("trials"):
         grid.show(sys.stdout, *compare_tables(table))
-    print(root)
+    if root is not None:
+        print(root)
 
 
 def _agents(given: list[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.compare.analysis import analyse
 from kdmesh.compare.child import Order
-from kdmesh.compare.contender import Contender, counted
+from kdmesh.compare.contender import Contender, counted, taught_by
 from kdmesh.compare.design import DESIGN, Design, Entry, Trial, read
 from kdmesh.compare.pool import Pool
 from kdmesh.contracts.run_files import SUMMARY
@@ -107,7 +107,8 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
                         instead="--splits 1, or an agent that is trained in the mesh",
                     )
     _refuse_margin(asked.equal, plans[first.name])
-    agents = counted(plans, asked.agents)
+    taught = {name: taught_by(plan) for name, plan in plans.items()}
+    agents = counted(taught, {name: list(plan.spec.agents) for name, plan in plans.items()}, asked.agents)
     entries = {
         one.name: Entry(
             mesh=plans[one.name].resolved().model_dump(mode="json", by_alias=True, exclude_none=True),

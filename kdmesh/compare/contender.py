@@ -83,23 +83,27 @@ def named(variant: str, otherwise: str) -> tuple[str, list[str]]:
     return name, parts
 
 
-def counted(plans: Mapping[str, Plan], asked: Mapping[str, str]) -> dict[str, str]:
+def taught_by(plan: Plan) -> list[str]:
+    """The agents of a mesh that others teach."""
+    return [agent for agent, role in roles(plan).items() if role in TAUGHT]
+
+
+def counted(
+    taught: Mapping[str, Sequence[str]], known: Mapping[str, Sequence[str]], asked: Mapping[str, str]
+) -> dict[str, str]:
     """The agent of each contender whose figures are compared.
 
-    ``asked``: by contender, or for all under ``""``. Else the one agent that is taught; or the one of its name that
-    every contender has.
+    ``taught``, ``known``: by contender, the agents that others teach, and all. ``asked``: by contender, or for all
+    under ``""``. Else the one agent that is taught; or the one of its name that every contender teaches.
     """
     found: dict[str, str] = {}
-    taught = {
-        name: [agent for agent, role in roles(plan).items() if role in TAUGHT] or list(plan.spec.agents)
-        for name, plan in plans.items()
-    }
-    if unknown := asked.keys() - plans.keys() - {""}:
+    taught = {name: own or known[name] for name, own in taught.items()}
+    if unknown := asked.keys() - known.keys() - {""}:
         raise MeshError(
-            f"{min(unknown)!r} is no contender", where="--agent", instead=f"CONTENDER=AGENT, of {', '.join(plans)}"
+            f"{min(unknown)!r} is no contender", where="--agent", instead=f"CONTENDER=AGENT, of {', '.join(known)}"
         )
     shared = [agent for agent in next(iter(taught.values())) if all(agent in own for own in taught.values())]
-    for name, plan in plans.items():
+    for name in known:
         agent = asked.get(name, asked.get(""))
         if agent is None and len(taught[name]) == 1:
             agent = taught[name][0]
@@ -111,9 +115,9 @@ def counted(plans: Mapping[str, Plan], asked: Mapping[str, str]) -> dict[str, st
                 where="--agent",
                 instead=f"--agent {name}={taught[name][0]}: the one whose figures are compared",
             )
-        if agent not in plan.spec.agents:
+        if agent not in known[name]:
             raise MeshError(
-                f"{name} has no agent {agent!r}", where="--agent", instead=f"one of {', '.join(plan.spec.agents)}"
+                f"{name} has no agent {agent!r}", where="--agent", instead=f"one of {', '.join(known[name])}"
             )
         found[name] = agent
     return found

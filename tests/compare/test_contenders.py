@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdmesh.compare.contender import contenders, counted, named
+from kdmesh.compare.contender import contenders, counted, named, taught_by
 from kdmesh.compare.design import Design
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
@@ -63,23 +63,26 @@ def test_one_mesh_is_nothing_to_compare(file):
 def plans(**files):
     from kdmesh.spec.read import read_mesh
 
-    return {name: make_plan(read_mesh(file), registry()) for name, file in files.items()}
+    made = {name: make_plan(read_mesh(file), registry()) for name, file in files.items()}
+    return {name: taught_by(plan) for name, plan in made.items()}, {
+        name: [*one.spec.agents] for name, one in made.items()
+    }
 
 
 def test_the_one_agent_that_is_taught_counts(file):
-    assert counted(plans(a=file, b="ensemble"), {}) == {"a": "student", "b": "student"}
+    assert counted(*plans(a=file, b="ensemble"), {}) == {"a": "student", "b": "student"}
 
 
 def test_of_several_that_are_taught_one_must_be_named(file):
     known = plans(a=file, b="deep-mutual")
     with pytest.raises(MeshError, match=r"(?s)b teaches 3 agents: .*--agent b="):
-        counted(known, {})
-    first = next(iter(known["b"].spec.agents))
-    assert counted(known, {"b": first}) == {"a": "student", "b": first}
+        counted(*known, {})
+    first = known[1]["b"][0]
+    assert counted(*known, {"b": first}) == {"a": "student", "b": first}
     with pytest.raises(MeshError, match="b has no agent 'student'"):
-        counted(known, {"": "student"})
+        counted(*known, {"": "student"})
     with pytest.raises(MeshError, match="'c' is no contender"):
-        counted(known, {"c": "x"})
+        counted(*known, {"c": "x"})
 
 
 def entry(agent: str = "s") -> dict:
