@@ -112,8 +112,8 @@ def finished(args: argparse.Namespace) -> int:
     wrong = {"--variant": args.variant, "--set": args.overrides, "--splits": args.splits > 1}
     if given := [name for name, value in wrong.items() if value]:
         raise MeshError("runs are compared as they are", where=given[0], instead="mesh files, which are trained")
-    design, summaries, _ = of_runs(args.files, _agents(args.agent), args.equal, "each" if args.each else "first")
-    show(analyse(design, summaries))
+    design, summaries, scores = of_runs(args.files, _agents(args.agent), args.equal, "each" if args.each else "first")
+    show(analyse(design, summaries, scores=scores))
     return 0
 
 

@@ -10,12 +10,17 @@ from kdmesh.compare.design import Design, Entry, Trial
 from kdmesh.contracts.run_files import MANIFEST
 from kdmesh.errors import MeshError
 from kdmesh.graph.roles import TAUGHT
+from kdmesh.report import answers
 from kdmesh.report.run_folder import RunFolder, read
 from kdmesh.spec.names import LENGTH, fault
 from kdmesh.tasks import compared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from kdmesh.compare.analysis import Scores
 
 Summary = dict[str, Any]
 SPLIT = ("seed", "test", "stratify", "dataset")  # fields of a mesh's data that say which samples are tested
@@ -33,8 +38,8 @@ def are_runs(paths: Sequence[str]) -> bool:
 
 def of_runs(
     paths: Sequence[str], asked: Mapping[str, str], equal: float | None = None, against: str = "first"
-) -> tuple[Design, dict[Trial, Summary], dict[Trial, Path]]:
-    """The design that finished runs amount to, their summaries and their folders.
+) -> tuple[Design, dict[Trial, Summary], Scores]:
+    """The design that finished runs amount to, their summaries, and how their test samples scored.
 
     MeshError for what is no run, a run without a summary, and runs that cannot be paired: of other tests, metrics or
     seeds.
@@ -72,7 +77,12 @@ def of_runs(
             if part.summary is not None:
                 trial = Trial(contender=name, data_seed=design.data_seeds[0], seed=seed)
                 found[trial], folders[trial] = part.summary, part.path
-    return design, found, folders
+
+    def scores(trial: Trial, agent: str) -> np.ndarray[Any, Any] | None:
+        filed = answers.read(folders[trial])
+        return None if filed is None else filed.score(agent)
+
+    return design, found, scores
 
 
 def _refuse_unlike(first: str, mine: RunFolder, name: str, other: RunFolder) -> None:
