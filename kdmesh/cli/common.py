@@ -69,6 +69,7 @@ def add_backend(command: argparse.ArgumentParser, default: str) -> None:
         default=600.0,
         help="time without a result after which a host counts as lost; 0: never (default: %(default)g)",
     )
+    command.add_argument("--no-report", action="store_true", help="write no report.html at the end")
     command.add_argument("--quiet", action="store_true", help="print only the result")
 
 

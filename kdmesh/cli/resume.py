@@ -81,6 +81,7 @@ def execute(args: argparse.Namespace) -> int:
         strict_signals=begun["strict_signals"],
         checkpoint_seconds=args.checkpoint_seconds,
         progress_timeout=args.progress_timeout,
+        report=not args.no_report,
         seeds=begun.get("seeds", 1),
         controls=begun.get("controls", False),
     )

@@ -80,6 +80,7 @@ def execute(args: argparse.Namespace) -> int:
         strict_signals=args.strict_signals,
         checkpoint_seconds=args.checkpoint_seconds,
         progress_timeout=args.progress_timeout,
+        report=not args.no_report,
         seeds=args.seeds,
         controls=args.controls,
     )

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
+from kdmesh.errors import printable
+
 if TYPE_CHECKING:
     from kdmesh.engine.experiment import Outcome
     from kdmesh.engine.request import Request
@@ -25,12 +27,14 @@ def launch(request: Request, quiet: bool) -> int:
     keep_memory()
     out = sys.stdout
     with redirect_stdout(sys.stderr):
-        Experiment(replace(request, listeners=(live.listener(sys.stderr, quiet),))).run(partial(show, out))
+        Experiment(replace(request, listeners=(live.listener(sys.stderr, quiet),))).run(partial(show, out, quiet))
     return 0
 
 
-def show(out: IO[str], outcome: Outcome) -> None:
-    """Print the tables, and where the folder is."""
+def show(out: IO[str], quiet: bool, outcome: Outcome) -> None:
+    """Print the tables, and where the folder is; to stderr, how to have its page where there is none."""
     from kdmesh.report import tables
 
     tables.results(out, list(outcome.summaries.values()), outcome.table, outcome.place)
+    if outcome.unpaged and not quiet:
+        print(printable(f"its page {outcome.unpaged}; to have it: kdmesh report {outcome.place}"), file=sys.stderr)

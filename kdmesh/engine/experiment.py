@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends import Session
@@ -25,6 +26,7 @@ from kdmesh.files import remedy
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.roles import TAUGHT
 from kdmesh.plugins import registry
+from kdmesh.report.page.at_end import write_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +45,7 @@ class Outcome:
     """What a run gave: by seed, its summary and what ``finish`` read; the table; and what failed, by part."""
 
     folder: Folder | None = None
+    unpaged: str = ""  # why there is no page of it, where one was asked for
     place: str = ""  # where the folder is, or was collected
     summaries: dict[int, Summary] = field(default_factory=dict)
     extras: dict[int, Any] = field(default_factory=dict)
@@ -65,6 +68,7 @@ class Experiment:
 
         RunFailed, after that, where a part failed, or the folder could not be collected.
         """
+        since = monotonic()
         with ExitStack() as ending, self.session:  # what is closed last is in force while the session closes
             if self.request.resume is not None:
                 asked(self.request.resume)  # only what is a run's folder
@@ -82,6 +86,7 @@ class Experiment:
                     self._stopped(error)
                     raise told(error, self.request, start.folder) from error.__cause__
             ending.enter_context(stoppable(finished=True))  # from here to the end of the session
+            self._page(monotonic() - since)
             failure = self._close()
             shown(self.outcome)
         if failure is not None:
@@ -220,6 +225,11 @@ class Experiment:
         return metrics
 
     # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _page(self, seconds: float) -> None:
+        """Write the page of a run that took so long."""
+        if self.request.report and self.outcome.folder is not None:
+            self.outcome.unpaged = write_at_end(self.outcome.folder.root, seconds)
 
     def _close(self) -> RunFailed | None:
         """Collect the folder; returns what is to be raised once everything was shown."""

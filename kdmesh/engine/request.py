@@ -46,6 +46,7 @@ class Request:
     controls: bool = False  # students are also trained alone, and by their best teacher only
     at: Path | None = None  # for a part of a run: its folder, begun or not
     within: Path | None = None  # for a part of a run: the folder of the whole
+    report: bool = True  # the page of the run is written at its end, where that costs next to nothing
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
 
     def __post_init__(self) -> None:

@@ -9,6 +9,8 @@ from page_text import Read
 
 from kdmesh.cli import main
 from kdmesh.errors import MeshError
+from kdmesh.report.page import at_end
+from kdmesh.report.page.at_end import write_at_end
 from kdmesh.report.page.facts import page_of
 from kdmesh.report.page.html import html, save
 
@@ -181,3 +183,33 @@ def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
     assert main(["report", str(runs["small"])]) == 2
     assert "format 99" in capsys.readouterr().err
+
+
+def test_a_run_writes_its_page_at_its_end_where_that_is_cheap(runs):
+    folder = runs["small"]
+    assert write_at_end(folder, 1.0) == "would take about 0.5 s, more than 2% of this run"
+    assert not (folder / "report.html").exists()
+    assert write_at_end(folder, 1000.0) == ""
+    assert "Finished: everything" in (folder / "report.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_harms_no_run(runs):
+    folder = runs["small"]
+    (folder / "report.html").mkdir()
+    assert write_at_end(folder, 1000.0).startswith("could not be written: is a folder")
+    (folder / "manifest.json").write_text("{}")
+    assert "could not be written" in write_at_end(folder, 1000.0)
+
+
+def test_a_run_says_how_to_have_a_page_or_is_asked_for_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    short = ["run", "single-teacher", "--backend", "inline", "--set", "train.steps=1"]
+    assert main(short) == 0
+    said = capsys.readouterr()
+    (folder,) = Path("runs/single-teacher").iterdir()
+    assert f"to have it: kdmesh report {folder}" in said.err and str(folder) in said.out
+    monkeypatch.setattr(at_end, "SHARE", 1000.0)
+    assert main([*short, "--quiet", "--no-report", "--out", "none"]) == 0
+    assert main([*short, "--quiet", "--out", "some"]) == 0
+    assert capsys.readouterr().err == ""
+    assert not list(Path("none").rglob("report.html")) and len(list(Path("some").rglob("report.html"))) == 1
