@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from kdmesh.report import run_folder
-from kdmesh.report.page import course, figures, origin, verdicts
+from kdmesh.report.page import answered, course, figures, origin, verdicts
 from kdmesh.report.page.blocks import Page, Section, Words
 from kdmesh.report.page.known import Known
 from kdmesh.report.run_folder import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, PAUSED, RUNNING, RunFolder
@@ -32,7 +32,8 @@ def of_run(run: RunFolder) -> Page:
     known = Known.of(run)
     made = [
         origin.topology(known), figures.results(known), course.rounds(known), course.curves(known),
-        figures.classes(known), figures.costs(known), course.timeline(known), origin.notes(known),
+        figures.classes(known), answered.section(known), figures.costs(known), course.timeline(known),
+        origin.notes(known),
         origin.manifest(known),
     ]  # fmt: skip
     sections: list[Section] = [one for one in made if one is not None]
