@@ -32,7 +32,8 @@ def analyse(
 
     Pairs are made of trials of one seed on one split. With several splits every split gives one difference and one
     figure, the mean over its seeds, since seeds on one split are not independent of each other.
-    ``scores(trial, agent)``: what each test sample scored ``[samples]``, None where that was not recorded.
+    ``scores(trial, agent)``: what each test sample scored ``[samples]``, NaN for one that does not count; None where
+    that was not recorded.
     """
     by = compared(next(iter(summaries.values()), {}))
     values = {trial: _figure(design, trial, summary, by) for trial, summary in summaries.items()}
@@ -127,7 +128,8 @@ def _samples(
 ) -> dict[str, float] | None:
     """How far the mean difference may be the test set's own chance; None where samples' scores are not recorded.
 
-    Of one split alone: another split has other test samples.
+    Of one split alone: another split has other test samples. Of a trial in which other samples count for one than for
+    the other nothing is taken.
     """
     import numpy as np
 
@@ -139,7 +141,10 @@ def _samples(
         both = {trial.contender: trial for trial in values if trial.seed == seed and trial.contender in (one, other)}
         if len(both) == 2:
             x, y = (scores(both[name], design.contenders[name].agent) for name in (one, other))
-            if x is not None and y is not None and x.shape == y.shape:
+            if x is None or y is None or x.shape != y.shape or (np.isnan(x) != np.isnan(y)).any():
+                continue
+            x, y = x[~np.isnan(x)], y[~np.isnan(y)]
+            if not mine or x.shape == mine[0].shape:
                 mine, theirs = [*mine, x], [*theirs, y]
     if not mine:
         return None

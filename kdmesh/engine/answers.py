@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.run_files import ANSWERS
 from kdmesh.hosts.answered import STREAM, too_many, withheld
-from kdmesh.tasks import primary
+from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,7 +31,7 @@ def gathered(run: RunContext) -> Generator[list[Any], Any, tuple[bytes | None, d
     arrays, left_out = _arrays(kept, names)
     if why := too_many(sum(values.nbytes for values in arrays.values())):
         return None, {"file": None, "why": why}
-    by = primary(run.plan.task.name)
+    by = metric(run.plan.primary)
     scored = any(name.endswith("/score") for name in arrays)
     said = {"file": ANSWERS, "rows": len(arrays["ids"]), "score": by.name if scored else None}
     if not scored:

@@ -24,7 +24,7 @@ class Of:
     """How one agent or consensus answered N rows; None is of what the task does not have.
 
     Attributes:
-        score: ``[N]`` float32, what each row adds to the task's primary metric, which is their mean; NaN for a row that
+        score: ``[N]`` float32, what each row adds to the run's primary metric, which is their mean; NaN for a row that
             does not count. None where the metric is no mean over rows.
         decision: ``[N]`` int32, the class that was answered, in the label space of the data.
         confidence: ``[N]`` float32, the probability of the decision at temperature 1.
@@ -45,7 +45,7 @@ class Answers:
         ids: ``[N]`` int64, the sample that a row is of, by its row in the data set.
         labels: ``[N]`` int32 of classes; ``[N, ...]`` float32 of values or relevance, int32 of indicators.
         agents, consensus: who answered, in the order of the mesh.
-        metric, higher: the task's primary metric, and whether more of it is better.
+        metric, higher: the metric by which the run compares, and whether more of it is better.
     """
 
     ids: Array
@@ -56,7 +56,7 @@ class Answers:
     higher: bool
 
     def score(self, name: str) -> Array | None:
-        """What each sample adds to the primary metric, of an agent or consensus; samples that do not count left out.
+        """What each sample adds to the primary metric, of an agent or consensus: ``[N]``, NaN where it does not count.
 
         None where there is none, or where rows are no samples.
         """
@@ -65,7 +65,7 @@ class Answers:
         one = self.agents.get(name) or self.consensus.get(name)
         if one is None or one.score is None or len(np.unique(self.ids)) < len(self.ids):
             return None
-        return one.score[~np.isnan(one.score)]
+        return one.score
 
 
 def read(folder: Path) -> Answers | None:

@@ -113,3 +113,13 @@ def test_the_sheet_has_a_row_for_every_trial():
     asked = design(seeds=2)
     rows = sheet(analyse(asked, made(asked, of)))
     assert rows[0] == ("a", "s", 0, 0, "accuracy", 0.9) and len(rows) == 4
+
+
+def test_samples_that_count_for_one_alone_give_no_interval_over_samples():
+    asked = design()
+    scores = {one: np.linspace(0, 1, 8) * of(one) for one in asked.trials()}
+    for one in asked.trials():
+        scores[one][0 if one.contender == "a" or one.seed else 1] = np.nan
+    table = analyse(asked, made(asked, of), scores=lambda trial, agent: scores[trial])
+    found = table["differences"][0]["over_samples"]
+    assert (found["trials"], found["samples"]) == (2, 7)  # seed 0 counts other samples for each

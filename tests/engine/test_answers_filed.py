@@ -62,6 +62,18 @@ def test_filed_answers_are_those_that_were_measured(council, table, tmp_path):
     assert found.agents["s"].decision.tolist() == p.argmax(1).tolist()
 
 
+@pytest.mark.parametrize(("name", "scored"), [("loss", True), ("macro_f1", False)])
+def test_scores_are_of_the_metric_by_which_the_run_compares(council, tmp_path, name, scored):
+    folder = run(council(primary=name, train={"steps": 3, "batch_size": 8}), tmp_path)
+    found, facts = read(folder), summary(folder)
+    assert found.metric == name and facts["answers"]["score"] == (name if scored else None)
+    if scored:
+        assert found.score("s").mean() == pytest.approx(facts["agents"]["s"]["metrics"]["test"][name], rel=1e-5)
+        assert not found.higher
+    else:
+        assert found.score("s") is None and "macro_f1 is no mean over samples" in facts["answers"]["why"]
+
+
 def test_hosts_file_equal_bytes_together_and_spread_and_a_lost_file_is_made_again(council, tmp_path):
     one, other = (run(council(placement=how), tmp_path / how) for how in ("together", "spread"))
     content = (one / ANSWERS).read_bytes()

@@ -24,10 +24,10 @@ def file(folder: Path, about: object = ABOUT, **arrays: np.ndarray) -> Path:
     return folder
 
 
-def test_samples_that_do_not_count_have_no_score(tmp_path):
+def test_the_score_of_samples_that_do_not_count_is_nan(tmp_path):
     assert read(tmp_path) is None
     score = np.array([0.5, np.nan, 1, 0], np.float32)
-    assert read(file(tmp_path, a__score=score)).score("a").tolist() == [0.5, 1, 0]
+    assert np.array_equal(read(file(tmp_path, a__score=score)).score("a"), score, equal_nan=True)
     assert read(file(tmp_path)).score("nobody") is None
     words = read(file(tmp_path, ids=np.array([0, 0, 1, 2])))
     assert words.score("a") is None and len(words.agents["a"].score) == 4
