@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
         raise MeshError(what, file=args.folder or "''", instead="the folder that runs were written to: runs")
     from kdmesh.files import to_json
     from kdmesh.report.grid import show
-    from kdmesh.report.run_folder import find
+    from kdmesh.report.run_folder import FINISHED, RUNNING, comparisons, find
     from kdmesh.report.runs import listed, row, spare
 
     parent = Path(args.folder)
@@ -52,10 +52,15 @@ def execute(args: argparse.Namespace) -> int:
         return clean([one for _, run in found if run is not None for one in spare(run)], args.yes, args.json)
     if args.json:
         print(to_json([one.record() for one, _ in found], 2))
-    elif found:
-        show(sys.stdout, listed([one for one, _ in found]))
     else:
-        print(f"no run in {printable(args.folder)}")
+        compared = comparisons(parent)
+        if found:
+            show(sys.stdout, listed([one for one, _ in found]))
+        elif not compared:
+            print(f"no run in {printable(args.folder)}")
+        for path, status in compared:
+            how = "" if status == RUNNING else "; its tables" if status == FINISHED else "; go on with it"
+            print(printable(f"comparison {status}{how}{': kdmesh resume' if how else ':'} {path}", breaks=False))
     return 0
 
 

@@ -71,11 +71,11 @@ def watch(root: Path, once: bool = False) -> int:
         run = read(root)
         if (code := _ended(run)) is not None:
             return code
-        if once:
-            return 130
         if run.status not in (RUNNING, said):
             said = run.status
             _say(f"{run.name}: {said}; go on with: kdmesh resume {root}")
+        if once:
+            return 130
         time.sleep(POLL)
 
 

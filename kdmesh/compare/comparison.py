@@ -19,7 +19,7 @@ from kdmesh.compare.child import Order
 from kdmesh.compare.contender import Contender, counted, taught_by
 from kdmesh.compare.design import DESIGN, Design, Entry, Trial, read
 from kdmesh.compare.pool import Pool
-from kdmesh.contracts.run_files import SUMMARY
+from kdmesh.contracts.run_files import COMPARISON, SUMMARY
 from kdmesh.engine import sums
 from kdmesh.engine.check import examine
 from kdmesh.engine.collect import fresh
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
-TABLE, SHEET, COLUMNS = "comparison.json", "comparison.csv", "comparison.parquet"
+TABLE, SHEET, COLUMNS = COMPARISON, "comparison.csv", "comparison.parquet"
 HEADS = ("contender", "agent", "data_seed", "seed", "metric", "value")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kdmesh.contracts.run_files import COMPARED, TRIALS
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
 from kdmesh.spec.names import Name
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-DESIGN = "compare.json"
+DESIGN = COMPARED
 SCHEMA = 1
 
 
@@ -50,7 +51,7 @@ class Trial(BaseModel):
     @property
     def folder(self) -> str:
         """Its run's folder, within the comparison's."""
-        return f"trials/{self.contender}/data-{self.data_seed}-seed-{self.seed}"
+        return f"{TRIALS}/{self.contender}/data-{self.data_seed}-seed-{self.seed}"
 
     def __str__(self) -> str:
         return f"{self.contender}, seed {self.seed}" + (f", data seed {self.data_seed}" if self.data_seed else "")

@@ -22,6 +22,8 @@ SUMMARY = "summary.json"
 ANSWERS = "answers.safetensors"  # how every test sample was answered
 RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
 SUMS = "sums.json"
+COMPARED, COMPARISON = "compare.json", "comparison.json"  # of a comparison: what was asked, and the table at its end
+TRIALS = "trials"  # folder of a comparison, with its runs
 CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders
 
 

@@ -21,6 +21,8 @@ from typing import Any
 from kdmesh.contracts.events import SCHEMA, Event, RunFailed, RunFinished, StageStarted
 from kdmesh.contracts.events import read as event_of
 from kdmesh.contracts.run_files import (
+    COMPARED,
+    COMPARISON,
     CONTROLS,
     LOCK,
     LOG,
@@ -28,6 +30,7 @@ from kdmesh.contracts.run_files import (
     RESULTS,
     SEEDS,
     SUMMARY,
+    TRIALS,
     control_name,
     refuse_newer,
     seed_name,
@@ -217,16 +220,31 @@ def part_folders(root: Path, seeds: Sequence[int]) -> dict[str, Path]:
 def find(parent: str | Path) -> list[Path]:
     """The folders of runs in a folder, as ``runs/<name>/<time>``, newest first; it may be a run's folder itself.
 
-    Links that lead out of it are not followed.
+    Links that lead out of it are not followed, and trials of a comparison are left out.
     """
+    return _below(parent, MANIFEST)
+
+
+def comparisons(parent: str | Path) -> list[tuple[Path, str]]:
+    """The folders of comparisons in a folder, found as `find` does, each with its status, of `STATUSES`."""
+    found = []
+    for path in _below(parent, COMPARED):
+        table = read_json(path / COMPARISON)
+        ended = INTERRUPTED if table is None else FAILED if table.get("failed") else FINISHED
+        found.append((path, RUNNING if locked(path / LOCK) else ended))
+    return found
+
+
+def _below(parent: str | Path, mark: str) -> list[Path]:
     parent = Path(parent)
     home = parent.resolve()
     found, levels = [], [parent]
     for _ in range(3):
         deeper = []
         for folder in levels:
-            if (folder / MANIFEST).is_file():
+            if (folder / mark).is_file():
                 found.append(folder)
+            if (folder / MANIFEST).is_file() or (folder / COMPARED).is_file():
                 continue
             inner = (Path(entry.path) for entry in _entries(folder))  # a path that is a cycle of links is not a folder
             deeper += [one for one in inner if one.is_dir() and one.resolve().is_relative_to(home)]
@@ -279,6 +297,12 @@ def _no_run(root: Path, why: str) -> MeshError:
     if (what := found_at(root)) != "folder":
         return MeshError(
             "is a file, not a run's folder" if what == "file" else what, file=str(root) or "''", instead=HOW
+        )
+    if (root / COMPARED).is_file():
+        return MeshError(
+            "is a comparison's folder, not a run's",
+            file=str(root),
+            instead=f"a run of it, in {root / TRIALS}; `kdmesh resume {root}` goes on with it, or shows its tables",
         )
     runs = find(root)
     return MeshError(f"is not a run's folder: {why}", file=str(root), instead=str(runs[0]) if runs else HOW)

@@ -11,7 +11,7 @@ import pytest
 
 from kdmesh.cli import main
 from kdmesh.report.grid import show
-from kdmesh.report.run_folder import read
+from kdmesh.report.run_folder import find, read
 from kdmesh.report.runs import DAY, Row, amount, listed, row, span, spare
 
 STOPPED = {"event": "run_failed", "t": 1.0, "error": "KeyboardInterrupt", "interrupted": True}
@@ -143,3 +143,26 @@ def test_an_age_counts_from_the_beginning():
         listed([Row(Path("x"), "x", status="finished", asked=1, begun=100.0)], now=100 + 2 * DAY).rows[0]["age"]
         == "2 d"
     )
+
+
+def test_comparisons_are_listed_apart_and_are_no_runs(runs, at_work, capsys):
+    folder = runs.root / "compare-a-b" / "29990101-000000"
+    folder.mkdir(parents=True)
+    (folder / "compare.json").write_text("{}")
+    runs["small"].rename(folder / "trials")
+    assert [path.name for path in find(runs.root)] == [runs["several"].name]
+
+    def said():
+        assert main(["runs", str(runs.root)]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert said() == f"comparison interrupted; go on with it: kdmesh resume {folder}"
+    with at_work(folder):
+        assert said() == f"comparison running: {folder}"
+    (folder / "comparison.json").write_text('{"failed": {"a, seed 0": "why"}}')
+    assert said() == f"comparison failed; go on with it: kdmesh resume {folder}"
+    (folder / "comparison.json").write_text('{"failed": {}}')
+    assert said() == f"comparison finished; its tables: kdmesh resume {folder}"
+    assert main(["watch", "--once", str(folder)]) == 2
+    assert "is a comparison's folder" in (err := capsys.readouterr().err) and f"kdmesh resume {folder}" in err
+    assert main(["runs", str(folder)]) == 0 and capsys.readouterr().out.startswith("comparison finished")

@@ -68,6 +68,7 @@ def test_once_tells_how_a_run_stands(runs, at_work, capsys, last, word):
     folder = runs.unfinished(runs["small"], *last)
     assert main(["watch", "--once", str(folder)]) == 130
     assert read(folder).status == word
+    assert capsys.readouterr().err == f"small: {word}; go on with: kdmesh resume {folder}\n"
     with at_work(folder):
         assert main(["watch", "--once", str(folder)]) == 0
     err = capsys.readouterr().err
