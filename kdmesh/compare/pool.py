@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.engine.stopping import terminable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -47,8 +49,9 @@ class Pool:
         self.running: dict[Trial, Running] = {}
         self._heard: queue.Queue[tuple[Trial, dict[str, Any] | None]] = queue.Queue()
 
+    @terminable()
     def run(self, orders: Iterable[tuple[Trial, Order]]) -> None:
-        """Make all. An interruption is handed on to every process, which writes a checkpoint; then it is raised."""
+        """Make all. A SIGINT or SIGTERM is handed on to every process, which writes a checkpoint; then it is raised."""
         waiting = deque(orders)
         try:
             while waiting or self.running:

@@ -48,6 +48,19 @@ class Stopping:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """Raise KeyboardInterrupt inside for a SIGTERM too. In a thread other than the main one it is left as it is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def stoppable(finished: bool = False) -> Iterator[Stopping]:
     """Handle both signals inside. In a thread other than the main one they are left as they are."""
     stopping = Stopping(finished)
