@@ -600,6 +600,7 @@ JSON = {
     "Hosts": "object of lists of text",
     "list[StageSize]": "list of objects",
     "Mapping[str, float | None]": "object of numbers or null",
+    "Mapping[str, Mapping[str, float | None]]": "object of objects of numbers or null",
     "dict[str, str | None]": "object of text or null",
     "dict[str, Any]": "object",
 }

@@ -180,6 +180,29 @@ class Progress(Event, kind="progress"):
 
 
 @dataclass(frozen=True)
+class Trained(Event, kind="trained"):
+    """What a stage's steps since the last such event had for losses: curves are made of these.
+
+    There are at most 200 of a stage, evenly spread over its steps, and one at the end of every epoch that is no shorter
+    than that. They depend on the mesh and its seed alone; a resumed run tells again of the steps that it makes again.
+
+    Attributes:
+        stage: its name.
+        step: how many of its steps are done.
+        epoch: where one ends here, its number within the phase, from 1; else null.
+        losses: per agent, the mean over steps of the sum of its flows' losses; null where it is not finite.
+        flows: per agent, the mean loss of each flow into it, weighted as it is trained with, by its name: `t -> s`,
+            with objective and stream where several go from one to the other.
+    """
+
+    stage: str
+    step: int
+    epoch: int | None
+    losses: Mapping[str, float | None]
+    flows: Mapping[str, Mapping[str, float | None]]
+
+
+@dataclass(frozen=True)
 class Evaluated(Event, kind="evaluated"):
     """An agent was measured.
 

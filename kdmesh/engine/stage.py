@@ -61,6 +61,8 @@ class StageRun(StageHome):
         else:
             run.publisher.recall(stage, self.resume[1]["published"])
         yield from self._lines(stage.program.body)
+        for point in self.teaching.curve.rest(self.teaching.done):
+            run.events.emit(point)
         yield [call(host, "end", stage.name) for host in self.hosts]
         yield from self.checkpoint(finished=True)
         if "validation" in run.checked.streams:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.contracts.events import Note, Progress
+from kdmesh.engine.curves import Curve
 from kdmesh.errors import RunFailed
 from kdmesh.graph.fragments import cut, hosts_of_ops, whole
 from kdmesh.hosts.metrics import UNDEFINED
@@ -42,6 +43,9 @@ class Teaching:
         self.stopped = set(known.get("stopped", ()))  # weights that early stopping ended
         self.stale_for: dict[str, int] = known.get("stale_for", {})
         self.losses: dict[str, float] = known.get("losses", {})
+        edges = {edge.id: edge for phase in self.stage.phases.values() for edge in phase.edges}
+        self.curve = Curve(self.stage.name, edges.values(), total, known.get("curve"))
+        self._epoch = 1  # steps of one, of the phase under way
         self._pace: dict[str, float] = {}
 
     def state(self) -> dict[str, Any]:
@@ -54,6 +58,7 @@ class Teaching:
             "stopped": sorted(self.stopped),
             "stale_for": self.stale_for,
             "losses": self.losses,
+            "curve": self.curve.state(),
         }
 
     def phase(self, line: Train) -> Generator[list[Any], Any, None]:
@@ -64,7 +69,7 @@ class Teaching:
             self.budget = {owner: steps for owner, steps in planned.items() if owner not in self.stopped}
         budget = self.budget
         total = max(budget.values(), default=0)
-        epoch = max(epoch_steps(self.plan, self.run.checked, self.stage, line).values())
+        epoch = self._epoch = max(epoch_steps(self.plan, self.run.checked, self.stage, line).values())
         first, periods = self.cursor.get(line.key, 0), self._periods(epoch)
         offset, active = self.home.position.enter(0), None
         while offset < total:
@@ -140,7 +145,7 @@ class Teaching:
             start = time.perf_counter()
             fragment = whole(host, self.stage.name, first, end)[0]
             _, report = self.backend.call(host, "run", fragment, results=2)
-            self._note(phase, (yield [report]), end - first)
+            self._note(phase, (yield [report]), zero, first, end)
             self._pace[phase.name] = (time.perf_counter() - start) / (end - first)
             first = end
             if first < last:  # at the last step the period's end comes first
@@ -148,7 +153,7 @@ class Teaching:
                 yield from self.home.checkpoint_if_due()
 
     def _between(self, phase: Phase, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
-        flight: deque[tuple[list[Any], int]] = deque()
+        flight: deque[tuple[list[Any], int, int]] = deque()
         while first < last:
             end = min(last, first + WINDOW)
             exports: list[Any] = []
@@ -158,24 +163,27 @@ class Teaching:
                 bundle, report = self.backend.call(fragment.host, "run", fragment, *needs, results=2)
                 exports.append(bundle)
                 reports.append(report)
-            flight.append((reports, end - first))
+            flight.append((reports, first, end))
             first = end
             stop = first < last and self.home.due
             while len(flight) > (0 if stop else AHEAD):
-                reports, steps = flight.popleft()
-                self._note(phase, (yield reports), steps)
+                reports, *steps = flight.popleft()
+                self._note(phase, (yield reports), zero, *steps)
             if stop:
                 self.home.position.at(first - zero)
                 yield from self.home.checkpoint_if_due()
-        for reports, steps in flight:
-            self._note(phase, (yield reports), steps)
+        for reports, *steps in flight:
+            self._note(phase, (yield reports), zero, *steps)
 
-    def _note(self, phase: Phase, reports: list[Report], steps: int) -> None:
+    def _note(self, phase: Phase, reports: list[Report], zero: int, first: int, end: int) -> None:
         for report in reports:
             self.losses.update(report.losses)
             self.run.tell_odd(report.odd)
-        self.done += steps
-        self._count_saved(phase, steps)
+        losses = [one for report in reports for one in report.flows]
+        for point in self.curve.add(losses, first, end, self.done, first - zero, self._epoch):
+            self.run.events.emit(point)
+        self.done += end - first
+        self._count_saved(phase, end - first)
         self.run.events.emit(Progress(self.stage.name, self.done, self.total, dict(self.losses)))
 
     def _count_saved(self, phase: Phase, steps: int) -> None:

@@ -110,7 +110,7 @@ class Host(HostState):
                     odd.update(dict.fromkeys(phase.odd(context)))
         for name, one in self.agents.items():
             self.count(fragment.stage, name, one.forwards - before[name])
-        return exports, Report(phase.update.report(), list(odd))
+        return exports, Report(phase.update.report(), list(odd), phase.update.told())
 
     # -- publishing: see publish.py --------------------------------------------------------------------------------
 

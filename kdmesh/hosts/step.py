@@ -29,11 +29,20 @@ class StepContext:
         self.kept: dict[tuple[str, ...], Value] = {}
 
 
+class Losses(NamedTuple):
+    """The loss of each flow in one step, weighted; None of a flow that had none."""
+
+    step: int
+    flows: tuple[int, ...]
+    values: tuple[float | None, ...]
+
+
 class Report(NamedTuple):
-    """A host's report on its steps: mean losses by weights, and the oddities of outputs in some of them."""
+    """A host's report on its steps: mean losses by weights, the oddities of outputs in some, and losses by flow."""
 
     losses: dict[str, float]
     odd: list[Oddity]
+    flows: list[Losses]
 
 
 def frozen_copy(value: Value) -> Value:

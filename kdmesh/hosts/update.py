@@ -5,19 +5,20 @@ Weights between which gradients pass (`detach: false`, a trained consensus) are 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
+import torch
+from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
+from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, refuse_broken, shared_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import Tensor
 
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.inputs import Inputs
@@ -78,6 +79,7 @@ class Update:
         self.inputs, self.host = inputs, inputs.host
         self._softens = shared_targets(inputs.plan.edges, self.host.objectives)
         self.losses: dict[str, list[float]] = {}  # weights -> [sum of losses, steps] since the last report
+        self._told: list[tuple[int, tuple[int, ...], list[Any]]] = []  # losses by flow since the last report
         here = [name for name in self.host.weights if name in inputs.ends]
         self._groups = joint(self.host.plan, inputs.plan.edges, here)
 
@@ -125,6 +127,7 @@ class Update:
         backward = group[0].backward
         check_now = all(weights.settings.device == "cpu" for weights in group)
         tally = self.losses.setdefault(name, [0.0, 0])
+        flows, told = tuple(term.edge.id for term in terms), self._told.append
         first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
         shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
 
@@ -132,19 +135,23 @@ class Update:
             self.host.threads(threads)
             total: Tensor | None = None
             parts: list[tuple[Term, Tensor]] = []
+            values: list[Any] = []
             for index, term in enumerate(terms):
                 try:
                     loss = term(context)
                 except Exception as error:
                     term.attribute_error(error, context.step)
                 if loss is None:
+                    values.append(None)
                     continue
+                values.append(loss.item() if check_now else loss.detach())  # read later: reading makes a GPU wait
                 if shares is not None:
                     loss = loss * shares[index](context.step)
                 parts.append((term, loss))
                 total = loss if total is None else total + loss
             for weights in group:
                 weights.zero()
+            told((context.step, flows, values))
             if total is not None:
                 if check_now or context.step % 50 == 0 or context.step == last - 1:  # reading it makes a GPU wait
                     value = total.item()
@@ -173,6 +180,19 @@ class Update:
             return samples(step) / sum(samples(s) for s in range(start, min(start + accumulate, last)))
 
         return share
+
+    def told(self) -> list[Losses]:
+        """Each step's losses by flow since the last report, as numbers."""
+        rows, kept = list(self._told), [value for row in self._told for value in row[2] if isinstance(value, Tensor)]
+        self._told.clear()
+        if not kept:
+            return [Losses(step, flows, tuple(values)) for step, flows, values in rows]
+        device = kept[0].device
+        numbers = iter(torch.stack([value.to(device, torch.float64) for value in kept]).tolist())
+        return [
+            Losses(step, flows, tuple(next(numbers) if isinstance(value, Tensor) else value for value in values))
+            for step, flows, values in rows
+        ]
 
     def report(self) -> dict[str, float]:
         """Mean loss of every group's first weights since the last report."""

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from kdmesh.backends.inline import InlineBackend
+from kdmesh.contracts.events import Trained
+from kdmesh.contracts.run_files import LOG
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
+from kdmesh.report.run_folder import Log
 from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import bundled, parse, read_mesh
 
@@ -109,6 +112,18 @@ def test_a_run_broken_off_anywhere_goes_on_to_equal_bits(
         run(spec, monkeypatch, 12, resume=folder)
     again, _ = run(spec, monkeypatch, resume=folder)
     assert outcome(again) == outcome(summary)
+    (whole,) = (tmp_path / "whole").glob("*/*")
+    assert curves(folder) == curves(whole) != {}
+
+
+def curves(folder: Path) -> dict[tuple[str, int], Any]:
+    """What a log tells of losses, by stage and step; of what was done twice, it tells the same."""
+    found: dict[tuple[str, int], Any] = {}
+    for event in Log.read(folder / LOG).events:
+        if isinstance(event, Trained):
+            told = (event.epoch, event.losses, event.flows)
+            assert found.setdefault((event.stage, event.step), told) == told
+    return found
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(

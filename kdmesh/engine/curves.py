@@ -1,0 +1,93 @@
+"""Curves of a stage: the mean loss of each flow between two points, which depend on step numbers alone.
+
+Hosts tell each step's losses; they are added here in the order of the steps, so that the same file and seed give the
+same curves under any placement and whatever a run was interrupted by.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.contracts.events import Trained
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.hosts.step import Losses
+
+POINTS = 200  # of a stage, beside the ends of epochs
+
+
+class Curve:
+    """Adds up the losses of one stage, and tells their means where a point is reached."""
+
+    def __init__(self, stage: str, edges: Iterable[Edge], total: int, known: dict[str, Any] | None = None) -> None:
+        """``total``: the stage's steps; ``known``: the :meth:`state` to go on from."""
+        self.stage, self.every = stage, -(-total // POINTS) or 1
+        self.edges = {edge.id: edge for edge in edges}
+        self.names = flow_names(self.edges.values())
+        known = known or {}
+        self.flows: dict[int, list[float]] = {flow: [loss, count] for flow, loss, count in known.get("flows", ())}
+        self.steps: dict[str, int] = known.get("steps", {})  # that had a loss, by agent
+
+    def state(self) -> dict[str, Any]:
+        """What was added since the last point, as JSON holds it."""
+        return {"flows": [[flow, *sums] for flow, sums in self.flows.items()], "steps": self.steps}
+
+    def add(self, losses: list[Losses], first: int, last: int, done: int, offset: int, epoch: int) -> Iterator[Trained]:
+        """Losses of steps ``first .. last - 1``, from all hosts; gives what is to be told where a point is reached.
+
+        ``done``: the stage's steps before ``first``; ``offset``: those of the phase; ``epoch``: its length in steps.
+        """
+        rows: dict[int, list[Losses]] = {}
+        for row in losses:
+            rows.setdefault(row.step, []).append(row)
+        for step in range(first, last):
+            agents = set()
+            for row in rows.get(step, ()):
+                for flow, loss in zip(row.flows, row.values, strict=True):
+                    if loss is not None:
+                        sums = self.flows.setdefault(flow, [0.0, 0])
+                        sums[0] += loss
+                        sums[1] += 1
+                        agents.add(self.edges[flow].target)
+            for agent in agents:
+                self.steps[agent] = self.steps.get(agent, 0) + 1
+            now, within = done + step - first + 1, offset + step - first + 1
+            whole = epoch >= self.every and within % epoch == 0
+            if self.flows and (whole or now % self.every == 0):
+                yield self._told(now, within // epoch if within % epoch == 0 else None)
+
+    def rest(self, done: int) -> Iterator[Trained]:
+        """At the stage's end: what no point has told."""
+        if self.flows:
+            yield self._told(done, None)
+
+    def _told(self, step: int, epoch: int | None) -> Trained:
+        flows: dict[str, dict[str, float]] = {}
+        totals: dict[str, float] = {}
+        for flow in sorted(self.flows):  # not as hosts happened to tell them
+            loss, count = self.flows[flow]
+            agent = self.edges[flow].target
+            flows.setdefault(agent, {})[self.names[flow]] = loss / count
+            totals[agent] = totals.get(agent, 0.0) + loss
+        losses = {agent: total / self.steps[agent] for agent, total in totals.items()}
+        told = Trained(self.stage, step, epoch, losses, flows)
+        self.flows, self.steps = {}, {}
+        return told
+
+
+def flow_names(edges: Iterable[Edge]) -> dict[int, str]:
+    """A name of each flow, by its id: ``t -> s``, as `plan` and messages have it; where several are between the same
+    two, with the objective, and the stream, and its number where these are the same too."""
+    names: dict[int, str] = {}
+    groups: dict[str, list[Edge]] = {}
+    for edge in edges:
+        groups.setdefault(str(edge), []).append(edge)
+    for name, group in groups.items():
+        full = [f"{name}: {edge.objective.name} on {edge.stream}" if edge.objective else name for edge in group]
+        for at, edge in enumerate(group):
+            again = full[:at].count(full[at])
+            names[edge.id] = name if len(group) == 1 else full[at] + (f" ({again + 1})" if again else "")
+    return names

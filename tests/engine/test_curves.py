@@ -1,0 +1,96 @@
+"""Curves of losses by flow: against a plain loop, under any placement, and how many points there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kdmesh.contracts.events import Trained
+from kdmesh.contracts.run_files import LOG
+from kdmesh.engine.curves import Curve, flow_names
+from kdmesh.hosts.step import Losses
+from kdmesh.hosts.update import Update
+from kdmesh.report.run_folder import Log
+
+
+def told(made: Any, out: Path) -> list[Trained]:
+    folder = Path(made.run(backend="inline", out=out).folder)
+    return [event for event in Log.read(folder / LOG).events if isinstance(event, Trained)]
+
+
+def test_losses_are_those_of_a_plain_loop(mesh, start, tmp_path):
+    made = mesh(["a"], train={"epochs": 2, "batch_size": 32}, seed=5)
+    begin = start(made)
+    module, expected = begin.modules["a"], []
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for at in begin.batches(2):
+        loss = F.cross_entropy(module(begin.x[at]), begin.y[at])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    points = told(made, tmp_path)
+    ends = [None, None, 1, None, None, 2]
+    assert [(point.step, point.epoch) for point in points] == [*enumerate(ends, 1)]
+    assert [point.losses["a"] for point in points] == pytest.approx(expected, rel=1e-6)
+    assert [point.flows["a"]["labels -> a"] for point in points] == pytest.approx(expected, rel=1e-6)
+
+
+def test_points_are_equal_together_and_spread_and_add_up(mesh, tmp_path):
+    def points(placement: str) -> list[Any]:
+        made = mesh(["a", "b", "c"], placement=placement, train={"steps": 40, "batch_size": 16})
+        made.connect("mutual", peers=["a", "b", "c"])
+        return [(one.stage, one.step, one.epoch, one.losses, one.flows) for one in told(made, tmp_path / placement)]
+
+    together = points("together")
+    assert together == points("spread") and len(together) == 40
+    *_, losses, flows = together[-1]
+    assert sorted(flows["a"]) == ["b -> a", "c -> a", "labels -> a"]
+    assert {agent: sum(own.values()) for agent, own in flows.items()} == pytest.approx(losses)
+
+
+def points_of(total: int, epoch: int) -> list[Trained]:
+    edges = [Edges(0, "labels", "a"), Edges(1, "t", "a")]
+    curve = Curve("s", edges, total)  # type: ignore[arg-type]
+    found: list[Trained] = []
+    for first in range(0, total, 7):  # as chunks happen to be cut
+        last = min(first + 7, total)
+        losses = [Losses(step, (0, 1), (1.0, None if step % 2 else 3.0)) for step in range(first, last)]
+        found += curve.add(losses, first, last, first, first, epoch)
+        curve = Curve("s", edges, total, curve.state())  # type: ignore[arg-type]  # as a checkpoint has it
+    return [*found, *curve.rest(total)]
+
+
+class Edges:
+    """What a curve asks of a flow."""
+
+    def __init__(self, number: int, source: str, target: str, stream: str = "train") -> None:
+        self.id, self.source, self.target, self.stream, self.objective = number, source, target, stream, None
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+def test_a_long_stage_has_a_bounded_number_of_points():
+    points = points_of(1000, 62)
+    assert len(points) == 200 + 16 - 3  # 3 ends of epochs meet a point
+    assert [point.step for point in points if point.epoch] == [62 * number for number in range(1, 17)]
+    assert points[0].flows == {"a": {"labels -> a": 1.0, "t -> a": 3.0}}
+    assert points[0].losses["a"] == (5 * 1.0 + 3 * 3.0) / 5  # a flow may have no loss in some steps
+    assert len(points_of(2003, 2)) == 183  # 182 points and a rest: epochs are shorter than the space between points
+
+
+def test_flows_between_the_same_two_have_names_of_their_own():
+    edges = [Edges(3, "t", "s"), Edges(4, "t", "s"), Edges(5, "u", "s")]
+    assert flow_names(edges) == {3: "t -> s", 4: "t -> s (2)", 5: "u -> s"}  # type: ignore[arg-type]
+
+
+def test_losses_that_stay_on_a_device_are_read_together():
+    update = Update.__new__(Update)
+    update._told = [(0, (1, 2), [torch.tensor(0.5), None]), (1, (1, 2), [0.25, torch.tensor(2.0)])]
+    assert update.told() == [Losses(0, (1, 2), (0.5, None)), Losses(1, (1, 2), (0.25, 2.0))]
+    assert update.told() == []
