@@ -21,7 +21,8 @@ from kdmesh.contracts.events import KINDS as EVENTS
 from kdmesh.contracts.events import SCHEMA, Event
 from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
-from kdmesh.plugins import KINDS, Registry
+from kdmesh.plugins import IN_FILES, KINDS, Registry
+from kdmesh.samplers import Choices, Range, Sampler
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec import (
     AgentSpec,
@@ -59,6 +60,7 @@ PUBLIC = {
     "kdmesh.strategies": "`Strategy`, `Canvas`, and what to draw with; imports no torch",
     "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
+    "kdmesh.samplers": "`Sampler`, `Choices` and `Range`, for `kdmesh sweep`; imports no torch",
     "kdmesh.signals.lazy": "`Lazy`, for signals that are made when they are asked for, and `dense`, which makes one",
     "kdmesh.streams.table": "`Table`, which a data set returns",
     "kdmesh.testing": "the [contracts](testing.md), for your tests",
@@ -80,6 +82,9 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "Tasks": (Task, "kdmesh.tasks"),
     "Metrics": (Metric, ""),
     "What a metric sees": (Answers, ""),
+    "Samplers": (Sampler, ""),
+    "Values that a sampler is given": (Choices, ""),
+    "A range that a sampler is given": (Range, ""),
     "Data sets": (Table, ""),
 }
 ABOUT = {
@@ -498,7 +503,7 @@ def mesh_page() -> str:
         text += f"\nAll of its fields, as they are written:\n\n```yaml\n{written}```\n"
     text += "\n## What can be named\n\nBuilt in; `kdmesh plugins` lists what plugins add.\n"
     found = Registry([builtin])
-    for kind in KINDS:
+    for kind in IN_FILES:
         text += f"\n### {kind.capitalize()}\n"
         for offer in found.offers(kind):
             paper = f" {offer.paper}." if offer.paper else ""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MetricOffer,
         ModelOffer,
         ObjectiveOffer,
+        SamplerOffer,
         SignalOffer,
         StrategyOffer,
         TaskOffer,
@@ -181,6 +182,21 @@ def kdmesh_metrics() -> list[MetricOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_metrics():
             return [MetricOffer("brier", "kdmesh_brier.metric:Brier", summary="Brier score", higher=False)]
+    """
+
+
+@hookspec
+def kdmesh_samplers() -> list[SamplerOffer]:  # type: ignore[empty-body]
+    """Offer samplers, which propose the points of a sweep.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import SamplerOffer
+
+        @kdmesh.hookimpl
+        def kdmesh_samplers():
+            return [SamplerOffer("halton", "kdmesh_halton.sampler:Halton", summary="a low-discrepancy sequence")]
     """
 
 

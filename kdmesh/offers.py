@@ -196,6 +196,18 @@ class TaskOffer(Offer):
 
 
 @dataclass(frozen=True)
+class SamplerOffer(Offer):
+    """Proposes the points of a sweep: ``factory(axes=..., count=..., seed=..., higher=..., folder=..., **config)``
+    gives a :class:`kdmesh.samplers.Sampler`.
+
+    ``adaptive``: it learns from what it is told, so that it is asked for a few points at a time.
+    """
+
+    kind: ClassVar[str] = "samplers"
+    adaptive: bool = False
+
+
+@dataclass(frozen=True)
 class MetricOffer(Offer):
     """A figure of a model's answers on a labelled stream: ``factory(**config)`` gives a :class:`kdmesh.metrics.Metric`.
 

@@ -45,8 +45,10 @@ NOUNS = {
     "signals": "kind of signal",
     "tasks": "task",
     "metrics": "metric",
+    "samplers": "sampler",
 }
 KINDS = tuple(NOUNS)
+IN_FILES = tuple(kind for kind in KINDS if kind != "samplers")  # what a mesh's file names
 IMPORTED = ("models", "datasets")  # also named by an import path, ``package.module:Thing``
 FOLDER = "KDMESH_PLUGINS_DIR"  # read where kdmesh is started; its files travel, and workers may not see it
 SWITCHES = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from kdmesh.plugins import KINDS, registry
+from kdmesh.plugins import IN_FILES, registry
 from kdmesh.spec.agents import AgentSpec
 from kdmesh.spec.base import Named
 from kdmesh.spec.data import DataSpec
@@ -27,7 +27,7 @@ def json_schema(offered: Registry | None = None) -> Schema:
     """Return the JSON Schema (draft 2020-12) of a mesh file, with what ``offered``, by default all plugins, offers."""
     offered = registry() if offered is None else offered
     named = sorted(Named.__subclasses__(), key=lambda cls: cls.__name__)
-    configs = [offer.config for kind in KINDS for offer in offered.offers(kind)]
+    configs = [offer.config for kind in IN_FILES for offer in offered.offers(kind)]
     models: dict[type[BaseModel], None] = dict.fromkeys([MeshSpec, *named, *configs])
     keys, whole = models_json_schema([(model, "validation") for model in models], schema_generator=_ShortForms)
     refs = {model: keys[model, "validation"] for model in models}

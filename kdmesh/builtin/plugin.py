@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         MetricOffer,
         ModelOffer,
         ObjectiveOffer,
+        SamplerOffer,
         SignalOffer,
         StrategyOffer,
         TaskOffer,
@@ -96,3 +97,11 @@ def kdmesh_metrics() -> list[MetricOffer]:
 def kdmesh_place_agents(measured: dict[str, list[str]] | None) -> dict[str, list[str]] | None:
     """What takes the least time, once that was measured."""
     return measured
+
+
+@hookimpl
+def kdmesh_samplers() -> list[SamplerOffer]:
+    """Built-in samplers of sweeps."""
+    from kdmesh.builtin.samplers.offers import SAMPLERS
+
+    return SAMPLERS

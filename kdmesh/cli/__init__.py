@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli import check, compare, draw, plan, plugins, report, resume, run, runs, schema, topologies, watch
+from kdmesh.cli import check, compare, draw, plan, plugins, report, resume, run, runs, schema, sweep, topologies, watch
 from kdmesh.cli.common import working_folder
 from kdmesh.cli.output import in_utf8, printed, steady
 from kdmesh.errors import MeshError, printable
@@ -14,7 +14,7 @@ from kdmesh.errors import MeshError, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (run, resume, compare, report, watch, runs, plan, draw, check, schema, topologies, plugins)
+COMMANDS = (run, resume, compare, sweep, report, watch, runs, plan, draw, check, schema, topologies, plugins)
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 
 

@@ -57,6 +57,12 @@ def execute(args: argparse.Namespace) -> int:
         from kdmesh.cli.compare import make
 
         return make(folder, args)
+    from kdmesh.sweep.design import DESIGN as SWEEP
+
+    if (folder / SWEEP).is_file():
+        from kdmesh.cli.sweep import make as sweep
+
+        return sweep(folder, args)
     from kdmesh.engine.resume import asked, interrupted, refuse_edits
 
     begun = asked(folder)["begun"]
@@ -84,5 +90,6 @@ def execute(args: argparse.Namespace) -> int:
         report=not args.no_report,
         seeds=begun.get("seeds", 1),
         controls=begun.get("controls", False),
+        tested=begun.get("tested", True),
     )
     return launch(request, args.quiet)

@@ -19,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdmesh.contracts.events import Event
+    from kdmesh.engine.events import Listener
+    from kdmesh.engine.request import Request
 
 EVERY = 0.5  # seconds between two reports
 
@@ -38,6 +40,7 @@ class Order:
     checkpoint_seconds: float
     progress_timeout: float
     advice: str
+    tested: bool = True
 
     def line(self) -> str:
         """As one line."""
@@ -85,36 +88,43 @@ def main() -> int:
     out = sys.stdout
     sys.path += [folder for folder in order.beside if folder not in sys.path]
     from kdmesh.engine.experiment import Experiment
-    from kdmesh.engine.request import Request
     from kdmesh.errors import MeshError
     from kdmesh.hosts.memory import keep_memory
-    from kdmesh.spec.read import parse
 
     keep_memory()
     report = Report(out)
     try:
         with redirect_stdout(sys.stderr):
-            request = Request(
-                parse(order.mesh),
-                order.backend,
-                order.ray_address,
-                source_text=order.text,
-                beside=order.beside,
-                at=Path(order.at),
-                listeners=(report,),
-                controls=order.controls,
-                strict_signals=order.strict_signals,
-                checkpoint_seconds=order.checkpoint_seconds,
-                progress_timeout=order.progress_timeout,
-                advice=order.advice,
-            )
-            Experiment(request).run()
+            Experiment(request(order, report)).run()
     except MeshError as error:
         report.tell(error=str(error), code=error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def request(order: Order, *listeners: Listener) -> Request:
+    """The request that an order stands for."""
+    from kdmesh.engine.request import Request
+    from kdmesh.spec.read import parse
+
+    return Request(
+        parse(order.mesh),
+        order.backend,
+        order.ray_address,
+        source_text=order.text,
+        beside=order.beside,
+        at=Path(order.at),
+        listeners=listeners,
+        controls=order.controls,
+        strict_signals=order.strict_signals,
+        checkpoint_seconds=order.checkpoint_seconds,
+        progress_timeout=order.progress_timeout,
+        advice=order.advice,
+        tested=order.tested,
+        report=order.tested,  # of a trial of a search nobody reads a page
+    )
 
 
 def _until_alone() -> None:

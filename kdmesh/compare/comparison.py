@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,16 +17,15 @@ from kdmesh.compare.analysis import analyse
 from kdmesh.compare.child import Order
 from kdmesh.compare.contender import Contender, counted, taught_by
 from kdmesh.compare.design import DESIGN, Design, Entry, Trial, read
-from kdmesh.compare.pool import Pool
-from kdmesh.contracts.run_files import COMPARISON, SUMMARY
+from kdmesh.compare.making import Maker, Told, cores
+from kdmesh.contracts.run_files import COMPARISON
 from kdmesh.engine import sums
 from kdmesh.engine.check import examine
 from kdmesh.engine.collect import fresh
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import sizes
-from kdmesh.engine.resume import begun, finished
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import read_json, to_json, write, write_json
+from kdmesh.files import to_json, write, write_json
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.source import digest
@@ -46,25 +44,6 @@ if TYPE_CHECKING:
 
 TABLE, SHEET, COLUMNS = COMPARISON, "comparison.csv", "comparison.parquet"
 HEADS = ("contender", "agent", "data_seed", "seed", "metric", "value")
-
-
-@dataclass
-class Told:
-    """What a comparison tells while it goes on.
-
-    Attributes:
-        trials, whole: how many there are, and how many are whole.
-        done, total: steps of all trials; what was whole before counts as done.
-        running: per trial that runs, its share that is done.
-        line: something worth a line; empty where only figures moved.
-    """
-
-    trials: int
-    whole: int = 0
-    done: int = 0
-    total: int = 0
-    running: dict[str, float] = field(default_factory=dict)
-    line: str = ""
 
 
 @dataclass
@@ -106,7 +85,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
                         where="--splits",
                         instead="--splits 1, or an agent that is trained in the mesh",
                     )
-    _refuse_margin(asked.equal, plans[first.name])
+    refuse_margin(asked.equal, plans[first.name])
     taught = {name: taught_by(plan) for name, plan in plans.items()}
     agents = counted(taught, {name: list(plan.spec.agents) for name, plan in plans.items()}, asked.agents)
     entries = {
@@ -183,37 +162,9 @@ class Comparison:
         with held(self.root):
             trials = list(self.design.trials())
             size = {trial: (steps or {}).get(trial.contender, 1) for trial in trials}
-            whole = {trial for trial in trials if self.whole(trial)}
-            told = Told(len(trials), len(whole), sum(size[trial] for trial in whole), sum(size.values()))
-            if whole:
-                told.line = f"{len(whole)} of {len(trials)} trials are whole already"
-            shown(told)
-            part: dict[Trial, int] = {}
-
-            def hear(trial: Trial, what: dict[str, Any]) -> None:
-                told.line = ""
-                if "done" in what and what.get("total"):
-                    share = min(1.0, what["done"] / what["total"])
-                    part[trial], told.running[str(trial)] = round(share * size[trial]), share
-                elif "begun" in what:
-                    told.running[str(trial)] = 0.0
-                elif "ended" in what:
-                    told.running.pop(str(trial), None)
-                    part[trial] = size[trial]
-                    told.line = self._ended(trial, what)
-                    told.whole += not what["error"]
-                elif "note" in what and what["note"] not in noted:
-                    noted.add(what["note"])
-                    told.line = f"note: {what['note']}"
-                told.done = sum(size[one] for one in whole) + sum(part.values())
-                shown(told)
-
-            noted: set[str] = set()
-            lacking = [trial for trial in trials if trial not in whole]
-            try:
-                Pool(min(self.workers, max(1, len(lacking))), hear).run((trial, self.order(trial)) for trial in lacking)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"go on with: kdmesh resume {self.root}") from None
+            told = Told(len(trials), total=sum(size.values()))
+            self.maker = Maker(self.root, self.workers, told, shown, size.__getitem__, self.failed)
+            self.maker.make(trials, self.order, self._said)
             table = self.table()
             self._keep(table)
         if self.failed:
@@ -224,12 +175,6 @@ class Comparison:
                 instead=f"the table is of those that are whole; to try again: kdmesh resume {self.root}",
             )
         return table
-
-    def whole(self, trial: Trial) -> bool:
-        """Whether a trial's folder has everything that was asked for."""
-        folder = self.root / trial.folder
-        how = begun(folder)
-        return bool(how) and finished(folder, how)
 
     def order(self, trial: Trial) -> Order:
         """What makes a trial."""
@@ -252,7 +197,7 @@ class Comparison:
         """The table of the trials that are whole."""
         found: dict[Trial, dict[str, Any]] = {}
         for trial in self.design.trials():
-            summary = read_json(self.root / trial.folder / SUMMARY) if self.whole(trial) else None
+            summary = self.maker.summary(trial)
             if summary is not None:
                 found[trial] = summary
         return analyse(self.design, found, self.failed, self._scores)
@@ -269,12 +214,9 @@ class Comparison:
             changes["data"] = spec.data.model_copy(update={"seed": trial.data_seed})
         return spec.model_copy(update=changes)
 
-    def _ended(self, trial: Trial, what: dict[str, Any]) -> str:
-        """The line about a trial that ended."""
-        if what["error"]:
-            self.failed[trial] = what["error"]
-            return f"{trial} failed: {what['error']}"
-        figure = analyse(self.design, {trial: read_json(self.root / trial.folder / SUMMARY) or {"agents": {}}})
+    def _said(self, trial: Trial, summary: dict[str, Any]) -> str:
+        """The line about a trial that is whole."""
+        figure = analyse(self.design, {trial: summary})
         value = figure["trials"][0]["value"]
         return f"{trial}: {figure['metric']} {value:.4f}" if value is not None else f"{trial}: not measured"
 
@@ -298,11 +240,6 @@ def sheet(table: dict[str, Any]) -> list[tuple[Any, ...]]:
         (one["contender"], agents[one["contender"]], one["data_seed"], one["seed"], table["metric"], one["value"])
         for one in table["trials"]
     ]
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parquet(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -348,7 +285,7 @@ def _refuse_unlike(plans: Mapping[str, Plan], known: Mapping[str, Checked], firs
                 instead=f"seed: {other}; --splits compares on several",
             )
         same = checked.table is mine.table or digest(checked.table) == digest(mine.table)
-        if not same or not _alike(checked, mine, "test"):
+        if not same or not alike(checked, mine, "test"):
             raise MeshError(
                 f"{first} and {name} are tested on different samples: their differences would be of the data",
                 where=f"{name}: data",
@@ -374,14 +311,15 @@ def _refuse_same(entries: Mapping[str, Entry]) -> None:
             )
 
 
-def _alike(one: Checked, other: Checked, stream: str) -> bool:
+def alike(one: Checked, other: Checked, stream: str) -> bool:
+    """Whether a stream has the same rows in both."""
     a, b = one.streams.get(stream), other.streams.get(stream)
     if a is None or b is None:
         return a is b
     return len(a.rows) == len(b.rows) and bool((a.rows == b.rows).all())
 
 
-def _refuse_margin(equal: float | None, plan: Plan) -> None:
+def refuse_margin(equal: float | None, plan: Plan) -> None:
     """Refuse a margin that everything lies within, or nothing."""
     if equal is None:
         return

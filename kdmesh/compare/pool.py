@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from kdmesh.compare.child import Order
-    from kdmesh.compare.design import Trial
 
 PATIENCE = 60.0  # seconds that a process which was told to end has left
 LINES = 30  # of what a process said to stderr, kept for its error
@@ -28,7 +27,7 @@ LINES = 30  # of what a process said to stderr, kept for its error
 class Running:
     """A process that makes a trial."""
 
-    trial: Trial
+    trial: Any
     process: subprocess.Popen[str]
     done: int = 0
     total: int = 0
@@ -44,13 +43,13 @@ class Pool:
     and at last ``{"ended": True, "error": text}``, of which an empty error says that the trial is whole.
     """
 
-    def __init__(self, workers: int, told: Callable[[Trial, dict[str, Any]], None]) -> None:
+    def __init__(self, workers: int, told: Callable[[Any, dict[str, Any]], None]) -> None:
         self.workers, self.told = workers, told
-        self.running: dict[Trial, Running] = {}
-        self._heard: queue.Queue[tuple[Trial, dict[str, Any] | None]] = queue.Queue()
+        self.running: dict[Any, Running] = {}
+        self._heard: queue.Queue[tuple[Any, dict[str, Any] | None]] = queue.Queue()
 
     @terminable()
-    def run(self, orders: Iterable[tuple[Trial, Order]]) -> None:
+    def run(self, orders: Iterable[tuple[Any, Order]]) -> None:
         """Make all. A SIGINT or SIGTERM is handed on to every process, which writes a checkpoint; then it is raised."""
         waiting = deque(orders)
         try:
@@ -66,7 +65,7 @@ class Pool:
             self._stop()
             raise
 
-    def _begin(self, trial: Trial, order: Order) -> None:
+    def _begin(self, trial: Any, order: Order) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "kdmesh.compare.child"],
             stdin=subprocess.PIPE,
@@ -103,7 +102,7 @@ class Pool:
         assert one.process.stderr is not None
         one.said.extend(line.rstrip() for line in one.process.stderr)
 
-    def _hear(self, trial: Trial, what: dict[str, Any]) -> None:
+    def _hear(self, trial: Any, what: dict[str, Any]) -> None:
         one = self.running[trial]
         if "error" in what:
             one.error, one.code = str(what["error"]), int(what.get("code", 1))
@@ -112,7 +111,7 @@ class Pool:
             one.done, one.total = int(what["done"]), int(what.get("total") or 0)
         self.told(trial, what)
 
-    def _end(self, trial: Trial) -> None:
+    def _end(self, trial: Any) -> None:
         one = self.running.pop(trial)
         code = one.process.returncode
         if code != 0 and not one.error:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def gathered(run: RunContext) -> Generator[list[Any], Any, tuple[bytes | None, dict[str, Any]]]:
     """The file's content after test was measured, None where there is none, and what the summary says of it."""
+    if not run.tested:
+        return None, {"file": None, "why": "test was not measured"}
     if why := withheld(run.plan, run.checked.streams):
         return None, {"file": None, "why": why}
     kept: dict[str, Kept] = {}

@@ -46,7 +46,8 @@ class RunContext:
     """One seed of one mesh on one backend.
 
     ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
-    two chunks of steps. To set ``pausing`` asks every stage to write a checkpoint and stand still.
+    two chunks of steps; ``tested``: whether everyone is measured on test at the end. To set ``pausing`` asks every
+    stage to write a checkpoint and stand still.
     """
 
     plan: Plan
@@ -56,6 +57,7 @@ class RunContext:
     checkpoints: Checkpoints | None = None
     folder: Path | None = None
     checkpoint_seconds: float = 60.0
+    tested: bool = True
 
     def __post_init__(self) -> None:
         self.seed = self.plan.spec.seed

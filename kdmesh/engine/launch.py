@@ -114,7 +114,7 @@ def _train(
     with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
         events.emit(kinds.HostsOpening(str(session.name), plan.hosts))
         root = folder.root if folder else None
-        run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds)
+        run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds, request.tested)
         run.open(*_blueprint(request, plan, checked))
         stopping.run = run
         told_of = info(run)
@@ -191,6 +191,7 @@ def _folder(request: Request, plan: Plan, checked: Checked, session: Session) ->
         "beside": request.beside,
         "seeds": request.seeds,
         "controls": request.controls,
+        "tested": request.tested,
     }
     if folder.place is not None:
         how["collect"] = folder.place.url

@@ -47,6 +47,7 @@ class Request:
     at: Path | None = None  # for a part of a run: its folder, begun or not
     within: Path | None = None  # for a part of a run: the folder of the whole
     report: bool = True  # the page of the run is written at its end, where that costs next to nothing
+    tested: bool = True  # whether everyone is measured on test at the end; a search must not see it
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
 
     def __post_init__(self) -> None:

@@ -208,13 +208,13 @@ class Run(RunContext):
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def _measure(self) -> Generator[list[Any], Any, dict[str, Any]]:
-        """Test and validation metrics of every agent and consensus, at the very end."""
+        """Validation and, where it is asked for, test metrics of every agent and consensus, at the very end."""
         agents: dict[str, dict[str, Any]] = {name: {} for name in self.plan.spec.agents}
         for drop in self.drops:
             agents.update(drop["known"])
         here = [name for name in agents if name in self.host_of]
         consensus: dict[str, dict[str, Any]] = {name: {"metrics": {}} for name in self.plan.consensus}
-        for stream in ("validation", "test"):
+        for stream in ("validation", "test") if self.tested else ("validation",):
             if stream not in self.checked.streams:
                 continue
             found = yield [self.call(agent, "evaluate", agent, stream) for agent in here]

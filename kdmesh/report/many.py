@@ -21,7 +21,7 @@ SHOWN = 3  # running trials that a line names
 
 
 class Far(Protocol):
-    """How far the whole is: see :class:`kdmesh.compare.comparison.Told`."""
+    """How far the whole is: see :class:`kdmesh.compare.making.Told`."""
 
     trials: int
     whole: int

@@ -1,0 +1,123 @@
+"""Trials of one command, made side by side with one progress: what comparisons and sweeps share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kdmesh.compare.pool import Pool
+from kdmesh.contracts.run_files import SUMMARY
+from kdmesh.engine.resume import begun, finished
+from kdmesh.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+    from pathlib import Path
+
+    from kdmesh.compare.child import Order
+
+    class Trial(Hashable, Protocol):
+        """A run; ``str`` of it is how it is told of, ``folder`` its place within the command's folder."""
+
+        @property
+        def folder(self) -> str:
+            """Its run's folder."""
+            ...
+
+
+@dataclass
+class Told:
+    """What a command with many trials tells while it goes on.
+
+    Attributes:
+        trials, whole: how many there are, and how many are whole.
+        done, total: steps of all trials; what was whole before counts as done.
+        running: per trial that runs, its share that is done.
+        line: something worth a line; empty where only figures moved.
+    """
+
+    trials: int
+    whole: int = 0
+    done: int = 0
+    total: int = 0
+    running: dict[str, float] = field(default_factory=dict)
+    line: str = ""
+
+
+@dataclass
+class Maker:
+    """Makes trials in a folder, and tells how far the whole is.
+
+    Attributes:
+        root: the command's folder.
+        workers: trials side by side.
+        told, shown: how far it is, and who is told.
+        size: steps of a trial.
+        failed: why a trial failed.
+    """
+
+    root: Path
+    workers: int
+    told: Told
+    shown: Callable[[Told], None]
+    size: Callable[[Any], int]
+    failed: dict[Any, str] = field(default_factory=dict)
+    _part: dict[Any, int] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
+
+    def make(
+        self, trials: Sequence[Any], order: Callable[[Any], Order], said: Callable[[Any, dict[str, Any]], str]
+    ) -> None:
+        """Make those that are not whole; ``said`` gives the words about a trial's summary.
+
+        KeyboardInterrupt, with how to go on, where it was interrupted; each trial then has a checkpoint.
+        """
+        whole = [trial for trial in trials if trial not in self._part and self.whole(trial)]
+        self._part |= {trial: self.size(trial) for trial in whole}
+        self.told.whole += len(whole)
+        self._tell(f"{len(whole)} of {len(trials)} trials are whole already" if whole else "")
+        lacking = [trial for trial in trials if trial not in self._part]
+
+        def hear(trial: Any, what: dict[str, Any]) -> None:
+            line = ""
+            if "done" in what and what.get("total"):
+                share = min(1.0, what["done"] / what["total"])
+                self._part[trial], self.told.running[str(trial)] = round(share * self.size(trial)), share
+            elif "begun" in what:
+                self.told.running[str(trial)] = 0.0
+            elif "ended" in what:
+                self.told.running.pop(str(trial), None)
+                self._part[trial] = self.size(trial)
+                line = f"{trial} failed: {what['error']}" if what["error"] else said(trial, self.summary(trial) or {})
+                self.told.whole += not what["error"]
+                if what["error"]:
+                    self.failed[trial] = what["error"]
+            elif "note" in what and what["note"] not in self._noted:
+                self._noted.add(what["note"])
+                line = f"note: {what['note']}"
+            self._tell(line)
+
+        try:
+            Pool(min(self.workers, max(1, len(lacking))), hear).run((trial, order(trial)) for trial in lacking)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"go on with: kdmesh resume {self.root}") from None
+
+    def whole(self, trial: Trial) -> bool:
+        """Whether a trial's folder has everything that was asked for."""
+        folder = self.root / trial.folder
+        how = begun(folder)
+        return bool(how) and finished(folder, how)
+
+    def summary(self, trial: Trial) -> dict[str, Any] | None:
+        """The summary of a trial that is whole; None of another."""
+        return read_json(self.root / trial.folder / SUMMARY) if self.whole(trial) else None
+
+    def _tell(self, line: str) -> None:
+        self.told.line, self.told.done = line, sum(self._part.values())
+        self.shown(self.told)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,156 @@
+"""What a sweep was asked to be, as ``sweep.json`` in its folder keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdmesh.contracts.sampler import Choices, Range
+from kdmesh.engine.request import SEEDS
+from kdmesh.errors import MeshError
+from kdmesh.files import read_json
+from kdmesh.spec.names import Name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kdmesh.contracts.sampler import Point
+
+DESIGN = "sweep.json"
+SCHEMA = 1
+MOST = 10_000  # points
+MESH, ALONE, BEST = "mesh", "alone", "best-teacher"
+
+
+class Trial(BaseModel):
+    """One run.
+
+    Attributes:
+        arm: the mesh, or which control of its agent.
+        at: the point, as JSON: of the paths that concern the arm.
+        seed: of the run.
+        part: the budget is so many times smaller than the mesh's own.
+        tested: whether it is measured on test, which no trial of the search is.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    arm: str
+    at: str
+    seed: int
+    part: int = 1
+    tested: bool = False
+
+    @property
+    def point(self) -> Point:
+        """The value of each path."""
+        found: Point = json.loads(self.at)
+        return found
+
+    @property
+    def folder(self) -> str:
+        """Its run's folder, within the sweep's."""
+        return f"trials/{self.arm}/{key(self.at)}/seed-{self.seed}{f'-part-{self.part}' if self.part > 1 else ''}"
+
+    def __str__(self) -> str:
+        less = f", 1/{self.part} of the budget" if self.part > 1 else ""
+        return f"{f'{self.arm} {words(self.point)}'.strip()}, seed {self.seed}{less}"
+
+
+class Sweep(BaseModel):
+    """A sweep.
+
+    Attributes:
+        name: of the mesh.
+        given: the file's content, with what the command line set.
+        anchor: the folder that paths in it start from.
+        text: of the file.
+        beside: folders with code that the mesh names.
+        agent: whose figure on validation decides, and is tested.
+        axes: the space.
+        sampler: who proposes points, and its settings.
+        points: how many.
+        turn: how many points are proposed before the sampler is told of them; 0: all.
+        search_seeds: how many seeds each point is trained with.
+        seed: of the mesh, from which all others are counted.
+        seeds: how many fresh ones what was chosen is trained and tested with.
+        arms: the mesh and its controls, with the paths that concern each.
+        halving: by what number of points is divided, and the budget of one multiplied, from rung to rung; 0: no rungs.
+        equal: the margin within which a difference does not matter, in the metric's unit; None: not asked.
+        backend, strict_signals: of every trial.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    name: str
+    given: dict[str, Any]
+    anchor: str
+    text: str
+    beside: list[str]
+    agent: Name
+    axes: Annotated[list[Choices | Range], Field(min_length=1)]
+    sampler: tuple[str, dict[str, Any]] = ("grid", {})
+    points: Annotated[int, Field(ge=2, le=MOST)]
+    turn: Annotated[int, Field(ge=0)] = 0
+    search_seeds: Annotated[int, Field(ge=1, le=SEEDS)] = 1
+    seed: int = 0
+    seeds: Annotated[int, Field(ge=1, le=SEEDS)] = 10
+    arms: dict[str, list[str]]
+    halving: Annotated[int, Field(ge=0)] = 0
+    equal: float | None = None
+    backend: Literal["inline", "ray"] = "inline"
+    strict_signals: bool = False
+
+    def search_seed(self, number: int) -> int:
+        """The seeds of the search, counted from 0; none of them is a fresh one."""
+        return self.seed + SEEDS + number
+
+    def fresh(self) -> list[int]:
+        """The seeds of what is tested."""
+        return [self.seed + number for number in range(self.seeds)]
+
+
+def at(point: Point) -> str:
+    """A point as JSON, alike for equal points."""
+    return json.dumps(point, sort_keys=True, ensure_ascii=False)
+
+
+def key(text: str) -> str:
+    """A short name of a point, by its JSON."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def words(point: Point) -> str:
+    """A point as it is told of: each path by its last part, or whole where two end alike."""
+    lasts = [path.rpartition(".")[2] for path in point]
+    return ", ".join(
+        f"{last if lasts.count(last) == 1 else path}={value:.4g}"
+        if isinstance(value, float)
+        else f"{last if lasts.count(last) == 1 else path}={json.dumps(value) if not isinstance(value, str) else value}"
+        for (path, value), last in zip(point.items(), lasts, strict=True)
+    )
+
+
+def read(root: Path) -> Sweep | None:
+    """The design of a sweep's folder; None where a folder is of none. MeshError for one that is damaged."""
+    path = root / DESIGN
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    version = found.get("version") if found is not None else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise MeshError(
+            f"this sweep is of a newer version of kdmesh (its format is {version}, known is {SCHEMA})",
+            file=str(path),
+            instead="a newer kdmesh",
+        )
+    try:
+        return Sweep.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MeshError(f"{where}: {first['msg']}", file=str(path), instead="put it back as it was") from None
