@@ -1,0 +1,1 @@
+"""A sampler for sweeps of kdmesh, by Optuna."""
