@@ -56,6 +56,9 @@ def execute(args: argparse.Namespace) -> int:
     if (folder / DESIGN).is_file():
         from kdmesh.cli.compare import make
 
+        for flag, given in (("--backend", args.backend), ("--from-start", args.from_start)):
+            if given:
+                raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")
         return make(folder, args)
     from kdmesh.sweep.design import DESIGN as SWEEP
 

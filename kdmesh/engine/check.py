@@ -385,7 +385,9 @@ def _told_by(plan: Plan, table: Table) -> None:
         where = f"metrics.{number}.{ref.name}.by"
         if ref.by and ref.by not in table.columns:
             instead = nearest(ref.by, table.columns, "columns of words") if table.columns else "data with such a column"
-            raise MeshError(f"the data have no column {ref.by!r}", where=where, instead=instead)
+            feature = f"column {ref.by!r} is a feature, of numbers"
+            found = feature if ref.by in table.features else f"the data have no column {ref.by!r}"
+            raise MeshError(found, where=where, instead=instead)
         count = len(set(table.columns[ref.by])) if ref.by else 0
         if count > MOST_VALUES:
             what = f"column {ref.by!r} has {count} different values, more than {MOST_VALUES}"

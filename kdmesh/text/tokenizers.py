@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError
 from kdmesh.spec.base import DEFAULT_TASK
 from kdmesh.text.heads import CAUSAL, head_of
+from kdmesh.text.settings import TokenizerConfig
 from kdmesh.text.source import fetched, local, quiet, reach, read_config, small, small_on_hub
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-    from kdmesh.text.settings import HfConfig, TokenizerConfig
+    from kdmesh.text.settings import HfConfig
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 SPECIAL = [PAD, BOS, EOS, UNKNOWN]  # ids 0 to 3
@@ -90,6 +91,9 @@ def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTr
     folder = local(path, WHERE)
     if folder is not None:
         small(folder, WHERE)
+    elif path in TokenizerConfig.model_fields:
+        said = f"{path} is not a folder here; a tokenizer that is made is written with its settings"
+        raise MeshError(said, where=WHERE, instead=f"tokenizer: {{{path}: {{}}}}")
     more: dict[str, Any] = reach(path, revision, WHERE) | ({} if revision is None else {"revision": revision})
     with quiet(), fetched(path, WHERE, "a folder with tokenizer.json, or {bpe: {vocabulary: 512}}"):
         if folder is None:

@@ -173,3 +173,12 @@ def test_a_damaged_or_newer_comparison_is_named(tmp_path, capsys):
         (tmp_path / "compare.json").write_text(text)
         assert main(["resume", str(tmp_path)]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--backend", "ray"], ["--from-start"]])
+def test_what_a_comparison_would_not_heed_is_refused(tmp_path, capsys, flags):
+    from kdmesh.cli import main
+
+    (tmp_path / "compare.json").write_text("{}")
+    assert main(["resume", str(tmp_path), *flags]) == 2
+    assert f"{flags[0]}: a comparison goes on as it was begun" in capsys.readouterr().err

@@ -137,3 +137,15 @@ def test_what_is_told_by_a_column_is_defined():
     words = definitions(["accuracy", "accuracy_by_domain", "accuracy_by_a_by_b", "no_such"])
     assert words["accuracy_by_domain"] == f"{words['accuracy']}; by the values of column 'domain'"
     assert words["accuracy_by_a_by_b"].endswith("'a_by_b'") and "no_such" not in words
+
+
+def test_a_feature_is_named_as_one(tmp_path):
+    rows = "".join(f"{number},{'ab'[number % 2]},{number % 2}\n" for number in range(40))
+    (tmp_path / "d.csv").write_text(f"size,ward,kind\n{rows}")
+    csv = {"csv": {"path": str(tmp_path / "d.csv"), "label": "kind"}}
+    made = kdmesh.Mesh(data={"dataset": csv}, metrics=[{"accuracy": {"by": "size"}}], train={"epochs": 1})
+    made.agent("a", {"mlp": {"hidden": [2]}})
+    made.flow("labels", "a", objective="ce")
+    with pytest.raises(kdmesh.MeshError, match="column 'size' is a feature, of numbers") as error:
+        made.run(backend="inline")
+    assert "ward" in error.value.instead

@@ -121,3 +121,11 @@ def test_replacements_in_use_are_none_that_grow_a_text_beyond_measure() -> None:
         {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
     ]
     plain_tokenizer({"normalizer": {"type": "Sequence", "normalizers": 20 * marks}, "added_tokens": [{}] * 65_536}, "")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "characters"])
+def test_one_to_be_made_that_is_named_alone_is_answered_with_how_to_write_it(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MeshError, match=f"{kind} is not a folder here") as error:
+        tokenizers.read(kind)
+    assert error.value.instead == f"tokenizer: {{{kind}: {{}}}}"
