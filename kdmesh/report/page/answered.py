@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.report import answers
-from kdmesh.report.page.blocks import Block, Cell, Lines, Matrix, Section, Series, Table, Text, Value, count, share
+from kdmesh.report.page.blocks import Block, Cell, Lines, Matrix, Section, Series, Table, Text, Value
 from kdmesh.report.page.known import Known
 
 if TYPE_CHECKING:
@@ -104,21 +104,24 @@ def _confusions(known: Known, found: Answers, decided: dict[str, Any]) -> list[B
 
 def _gains(known: Known, found: Answers, decided: dict[str, Any]) -> list[Block]:
     """By class, the share that each student has right, less what its best teacher has."""
-    rows: list[list[Cell]] = []
-    for name in known.students:
+    classes = [
+        at for at in range(min(MOST_CLASSES, 1 + int(found.labels.max(initial=0)))) if (found.labels == at).any()
+    ]
+    rows: dict[str, list[float | None]] = {}
+    for name in known.students[:MOST]:
         best = known.nodes[name].get("best_teacher")
-        if name not in decided or not isinstance(best, str) or best not in decided:
-            continue
-        for at in range(min(MOST_CLASSES, 1 + int(found.labels.max(initial=0)))):
-            of = found.labels == at
-            if of.any():
-                own, other = (float((decided[one][of] == at).mean()) for one in (name, best))
-                gain = Value(own - other, f"{own - other:+.4f}".replace("-", "−"))
-                rows.append([name, str(at), count(int(of.sum())), share(own), share(other), gain])
+        if name in decided and isinstance(best, str) and best in decided:
+            rows[f"{name} minus {best}"] = [
+                float((decided[name][of] == at).mean() - (decided[best][of] == at).mean())
+                for at in classes
+                for of in [found.labels == at]
+            ]
     if not rows:
         return []
-    heads = ("", "class", "samples", "right, student", "right, best teacher", "gain")
-    return [Table("Gains by class over the best teacher", heads, rows[: 10 * MOST_CLASSES])]
+    note = (
+        "The share of a class that the student has right, less that of its best teacher: one seed, few samples a class."
+    )
+    return [Matrix("Gains by class", list(rows), [str(at) for at in classes], list(rows.values()), "", "class", note)]
 
 
 def _differing(known: Known, found: Answers, decided: dict[str, Any]) -> list[Block]:

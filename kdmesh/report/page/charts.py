@@ -18,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 8.0, 38.0
 ROW = 20.0
 COLOURS = 8
 MOST_NAMED = 12  # lines that are told apart; more are drawn alike
+MOST_LABELS = 40  # points of a scatter that are all named; of more, those of the front
 CELL_NUMBERS = 12  # rows or columns of a matrix whose cells hold their numbers
 ROLES = {"consensus": "dotted", "teacher": "dashed"}
 
@@ -134,6 +135,8 @@ def _points(chart: Points) -> tuple[float, list[str]]:
         x, y = x_axis.at(one.x), y_axis.at(one.y)
         style, told = colour(roles.index(one.role)), f"{one.name}: {one.y:.5g} at {one.x:.5g}"
         parts.append(f'<circle class="dot {style}" cx="{_n(x)}" cy="{_n(y)}" r="5"><title>{xml(told)}</title></circle>')
+        if len(chart.points) > MOST_LABELS and not one.front:
+            continue
         name = _short(one.name, 18)
         wide = 6.6 * len(name)
         before = x + 9 + wide > WIDE
@@ -147,12 +150,13 @@ def _points(chart: Points) -> tuple[float, list[str]]:
 
 
 def _matrix(chart: Matrix) -> tuple[float, list[str]]:
-    names = [_short(name, 14) for name in chart.rows]
-    left = 20 + min(110.0, 6.6 * max(map(len, (chart.down, *names))))
+    names = [_short(name, 22) for name in chart.rows]
+    left = 20 + min(150.0, 6.6 * max(map(len, (chart.down, *names))))
     size = min(34.0, (WIDE - left - 4) / max(1, len(chart.columns)))
     tall = min(size, 26.0) if size > 12 else size
     known = [value for row in chart.values for value in row if value is not None]
     least, most = min([0.0, *known]), max(known, default=1.0) or 1.0
+    signed = least < 0  # what is below 0 has a colour of its own
     across = [_short(name, 10) for name in chart.columns]
     numbers = max(len(chart.rows), len(chart.columns)) <= CELL_NUMBERS
     labelled = size >= 9
@@ -171,16 +175,16 @@ def _matrix(chart: Matrix) -> tuple[float, list[str]]:
         for at, value in enumerate(row):
             if value is None:
                 continue
-            strength = (value - least) / (most - least) if most > least else 0.0
+            strength = abs(value) / max(most, -least) if signed else (value - least) / (most - least or 1.0)
             told = f"{chart.rows[down]}, {chart.columns[at]}: {value:.5g}"
-            x = left + size * at
+            x, style = left + size * at, "cell minus" if value < 0 else "cell"
             parts.append(
-                f'<rect class="cell" x="{_n(x)}" y="{_n(y)}" width="{_n(size - 1)}" height="{_n(tall - 1)}" '
+                f'<rect class="{style}" x="{_n(x)}" y="{_n(y)}" width="{_n(size - 1)}" height="{_n(tall - 1)}" '
                 f'fill-opacity="{0.04 + 0.5 * strength:.2f}"><title>{xml(told)}</title></rect>'
             )
             if numbers and size > 22:
                 text = f"{value:,.{chart.digits}f}"
-                text = text.removeprefix("0") if len(text) > 3 and text.startswith("0.") else text
+                text = text.replace("0.", ".", 1).replace("-", "−") if text.lstrip("-").startswith("0.") else text
                 parts.append(_text(x + (size - 1) / 2, y + tall / 2 + 3.5, text, "small", "middle"))
     return head + tall * len(chart.rows) + 6, parts
 
@@ -234,7 +238,9 @@ class Axis:
                 marked = [(value, _si(value)) for value in values if self.low <= math.log10(value) <= self.high]
                 if len(marked) > 2:
                     return marked
-            return marked
+            low, high = 10**self.low, 10**self.high  # so close together that they stand as on a plain axis
+            step = _round_step((high - low) / 4)
+            return [(at * step, _si(at * step)) for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
         first = math.ceil(self.low / step)
         digits = max(0, -math.floor(math.log10(step)))
         found: list[tuple[float, str]] = []
@@ -255,7 +261,7 @@ def _si(value: float) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
-    return f"{value:.2g}"
+    return f"{value:.3g}"
 
 
 def _legend(names: Sequence[tuple[str, str]], dots: bool = False) -> tuple[list[str], float]:

@@ -23,6 +23,7 @@ from kdmesh.contracts.events import (
     StageFinished,
     StageResumed,
     StageStarted,
+    Trained,
 )
 from kdmesh.report.page.blocks import Block, Lines, Section, Series, Span, Spans, Table, Text, number, plain, thinned
 from kdmesh.report.page.known import Known, row
@@ -30,6 +31,7 @@ from kdmesh.report.run_folder import RunFolder
 from kdmesh.tasks import recorded
 
 MOST_LANES = 40
+MOST_BY_FLOW = 12  # agents whose losses are drawn flow by flow
 MOST_EVENTS = 200
 
 
@@ -54,14 +56,45 @@ def curves(known: Known) -> Section:
             blocks.append(
                 lines(f"{name.replace('_', ' ')} on validation", "measurement", name.replace("_", " "), series)
             )
+    blocks += _losses(known, roles)
     if not blocks:
         said = "Agents were measured at the end of their stages only: there is no curve. Results has the figures."
         return Section("curves", "Curves", [Text([said])])
     seeds = len(known.run.runs)
     told = f"Means over {seeds} seeds; the band spans all of them. " if seeds > 1 else ""
     return Section(
-        "curves", "Curves by agent", [Text([told + "Each agent's measurements on validation, in order."]), *blocks]
+        "curves",
+        "Curves by agent",
+        [
+            Text([told + "Measurements on validation are in their order; losses are by step of the agent's stage."]),
+            *blocks,
+        ],
     )
+
+
+def _losses(known: Known, roles: dict[str, str]) -> list[Block]:
+    """The loss of each agent, and for agents with several flows, of each flow; means over seeds."""
+    whole: dict[str, dict[float, list[float]]] = {}
+    flows: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for folder in known.run.runs.values():
+        told = {(one.stage, one.step): one for one in folder.log.events if isinstance(one, Trained)}  # the last counts
+        for (_, step), event in sorted(told.items()):
+            for agent, loss in row(event.losses).items():
+                if (y := number(loss)) is not None:
+                    whole.setdefault(agent, {}).setdefault(step, []).append(y)
+            for agent, of in row(event.flows).items():
+                for flow, loss in row(of).items():
+                    if (y := number(loss)) is not None:
+                        flows.setdefault(agent, {}).setdefault(flow, {}).setdefault(step, []).append(y)
+    blocks: list[Block] = []
+    order = sorted(whole, key=lambda name: (roles.get(name) == "teacher", name))
+    if whole:
+        series = [Series(name, _spread(whole[name]), roles.get(name, "")) for name in order]
+        blocks.append(lines("Training loss", "step", "loss", series))
+    for name in [name for name in order if len(flows.get(name, {})) > 1][:MOST_BY_FLOW]:
+        series = [Series(flow, _spread(points)) for flow, points in flows[name].items()]
+        blocks.append(lines(f"{name}: loss by flow", "step", "weighted loss", series))
+    return blocks
 
 
 def _measured(folder: RunFolder) -> dict[str, dict[str, list[tuple[float, float]]]]:

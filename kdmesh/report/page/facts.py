@@ -8,6 +8,7 @@ from pathlib import Path
 from kdmesh.report import run_folder
 from kdmesh.report.page import answered, course, figures, origin, verdicts
 from kdmesh.report.page.blocks import Page, Section, Words
+from kdmesh.report.page.comparison import is_comparison, of_comparison
 from kdmesh.report.page.known import Known
 from kdmesh.report.run_folder import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, PAUSED, RUNNING, RunFolder
 
@@ -20,10 +21,12 @@ SAID = {
 
 
 def page_of(folder: str | Path, held: bool | None = None) -> Page:
-    """What there is to say of a run's folder, whole or in part.
+    """What there is to say of a run's or a comparison's folder, whole or in part.
 
     ``held``: see :func:`kdmesh.report.run_folder.read`. MeshError for what is no run's folder, and for a later version.
     """
+    if is_comparison(Path(folder)):
+        return of_comparison(Path(folder))
     return of_run(run_folder.read(folder, held))
 
 

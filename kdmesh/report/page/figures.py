@@ -25,9 +25,9 @@ from kdmesh.report.page.blocks import (
 )
 from kdmesh.report.page.known import Known, row, titled
 from kdmesh.report.run_folder import ALSO
-from kdmesh.tasks import metric
+from kdmesh.tasks import Figure, metric
 
-MOST_BARS = 60
+MOST_BARS = 40
 COSTS = (
     (("parameters",), "parameters", True),
     (("latency_ms",), "latency, ms an answer", True),
@@ -60,8 +60,9 @@ def _bars(known: Known) -> Bars:
                 found.append(bar)
     note = "Lines: 95% interval of the mean over seeds." if any(one.low is not None for one in found) else ""
     if len(found) > MOST_BARS:
-        note += f" {MOST_BARS} of {len(found)} are drawn; the table has all."
-    return Bars("Consensus, students, controls and teachers", titled(known.by), found[:MOST_BARS], note)
+        note += f" The best {MOST_BARS} of {len(found)} are drawn; the table below has all."
+        found = sorted(found, key=lambda one: known.by.worth(one.value), reverse=True)[:MOST_BARS]
+    return Bars("Consensus, students, controls and teachers", titled(known.by), found, note.strip())
 
 
 def _bar(name: str, figure: dict[str, Any], role: str) -> Bar | None:
@@ -215,7 +216,7 @@ def costs(known: Known) -> Section:
             if x is not None and y is not None and x > 0:
                 points.append((name, x, y, str(node.get("role"))))
         if len(points) > 1 and len({x for _, x, _, _ in points}) > 1:
-            blocks.append(_scatter(known, title, points, log))
+            blocks.append(scatter(known.by, title, points, log))
     lacks = [title for path, title, _ in COSTS if all(known.mean(name, *path) is None for name in known.nodes)]
     if blocks:
         blocks.insert(0, Text(["The line joins those that no other beats in both: the Pareto front, of test figures."]))
@@ -235,11 +236,12 @@ def _s(value: float) -> Any:
     return span(value) or "–"
 
 
-def _scatter(known: Known, title: str, points: list[tuple[str, float, float, str]], log: bool) -> Points:
-    worth = known.by.worth
+def scatter(by: Figure, title: str, points: list[tuple[str, float, float, str]], log: bool) -> Points:
+    """Figures against a cost; points are ``(name, cost, figure, role)``."""
+    worth = by.worth
 
     def beaten(x: float, y: float) -> bool:
         return any(a <= x and worth(b) >= worth(y) and (a < x or worth(b) > worth(y)) for _, a, b, _ in points)
 
     made = [Point(name, x, y, role, not beaten(x, y)) for name, x, y, role in points]
-    return Points(f"{known.by.title} against {title}", title, f"test {known.by.title}", made, log=log)
+    return Points(f"{by.title} against {title}", title, f"test {by.title}", made, log=log)

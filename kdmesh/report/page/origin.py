@@ -30,17 +30,17 @@ def topology(known: Known) -> Section:
         done: dict[str, StageFinished] = {
             one.stage: one for one in known.first.log.events if isinstance(one, StageFinished)
         }
-        rows: list[list[Cell]] = []
+        stages: list[list[Cell]] = []
         for stage in started.stages:
             name, agents = str(stage.get("stage")), stage.get("agents") or []
             over = done.get(name)
-            rows.append([
+            stages.append([
                 name, _several(agents), count(stage.get("steps")), span(over.seconds) if over else None,
                 over.reason if over else "not over",
             ])  # fmt: skip
         seed = f", seed {started.seed}" if len(known.run.seed_numbers) > 1 else ""
         note = "Seconds in the process that ended the stage." if known.first.log.schema else ""
-        blocks.append(Table(f"Stages{seed}", ("", "agents", "steps", "took", "ended"), rows[:MOST_ROWS], note))
+        blocks.append(Table(f"Stages{seed}", ("", "agents", "steps", "took", "ended"), stages[:MOST_ROWS], note))
         hosts: list[list[Cell]] = [[name, _several(agents)] for name, agents in row(started.hosts).items()]
         blocks.append(Table(f"Hosts: {started.backend}", ("", "agents"), hosts[:MOST_ROWS]))
     return Section("topology", "Topology, stages and placement", blocks)
@@ -56,7 +56,7 @@ def manifest(known: Known) -> Section:
     found = known.run.manifest
     data = {key: value for key, value in row(found.get("data")).items() if key != "streams"}
     blocks: list[Block] = [
-        Table("Data", ("", ""), list(_rows(data))),
+        Table("Data", ("", ""), list(rows(data))),
         Table(
             "Streams", ("", "samples"),
             [[str(name), count(size)] for name, size in row(row(found.get("data")).get("streams")).items()],
@@ -67,12 +67,12 @@ def manifest(known: Known) -> Section:
         ("code", "Code that the mesh names"),
         ("plugins", "Plugins"), ("given", "Given from Python"), ("writers", "Writers of streams"),
     ):  # fmt: skip
-        if rows := list(_rows(row(found.get(key)))):
-            blocks.append(Table(title, ("", ""), rows[:MOST_ROWS]))
+        if found_rows := list(rows(row(found.get(key)))):
+            blocks.append(Table(title, ("", ""), found_rows[:MOST_ROWS]))
     licences = _licences(found)
     blocks.append(Text(["Licences: " + ("; ".join(licences) if licences else "none is recorded") + "."]))
     machine = {key: found.get(key) for key in ("python", "platform", "run", "seed", "format")}
-    blocks.append(Table("Versions", ("", ""), list(_rows({**row(found.get("packages")), **machine}))))
+    blocks.append(Table("Versions", ("", ""), list(rows({**row(found.get("packages")), **machine}))))
     hashes: list[list[Cell]] = []
     for seed, part in known.run.runs.items():
         for name, agent in row(row(part.summary).get("agents")).items():
@@ -84,7 +84,7 @@ def manifest(known: Known) -> Section:
         blocks.append(Table("Weights that came out", ("", "seed", "sha256"), hashes[:MOST_ROWS], more))
     begun = row(found.get("begun"))
     if begun:
-        blocks.append(Table("How it was begun", ("", ""), list(_rows(begun))))
+        blocks.append(Table("How it was begun", ("", ""), list(rows(begun))))
     if (text := _given(known)) is not None:
         blocks.append(Text([text], code=True))
     return Section("manifest", "Manifest: data, hashes, licences, versions", blocks)
@@ -113,12 +113,12 @@ def _given(known: Known) -> str | None:
         return None
 
 
-def _rows(found: Any, path: str = "") -> Iterator[list[Cell]]:
+def rows(found: Any, path: str = "") -> Iterator[list[Cell]]:
     """A row for each value within, by the path that leads there."""
     for key, value in row(found).items():
         at = f"{path} {key}".strip()
         if isinstance(value, dict):
-            yield from _rows(value, at)
+            yield from rows(value, at)
         elif isinstance(value, list):
             yield [at, ", ".join(map(str, value[:20])) + (" ..." if len(value) > 20 else "")]
         elif value is not None:

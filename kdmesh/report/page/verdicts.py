@@ -17,7 +17,12 @@ NO_VERDICT = "no verdict"
 
 def judged(known: Known) -> list[Judged]:
     """A verdict for each student, of at most `MOST`; the table of all stands below."""
-    return [_student(known, name) for name in known.students[:MOST]]
+    students = known.students
+    if len(students) > MOST:
+        means = {name: number(known.figure(name).get("mean")) for name in students}
+        worth = {name: known.by.worth(mean) for name, mean in means.items() if mean is not None}
+        students = sorted(worth, key=worth.__getitem__, reverse=True)[:MOST]
+    return [_student(known, name) for name in students]
 
 
 def short(known: Known) -> Words:
@@ -51,7 +56,7 @@ def general(known: Known) -> list[Words]:
             "happens to hold. No difference shown is not the same as equal."
         ]  # fmt: skip
     if len(known.students) > MOST:
-        said.append([f"{MOST} of {len(known.students)} students have a card; all stand in Results."])
+        said.append([f"The best {MOST} of {len(known.students)} students have a card; all stand in Results."])
     return said
 
 
@@ -135,7 +140,7 @@ def _beside(known: Known, name: str) -> list[Words]:
         what = "its best teacher (chosen on validation)" if rival == "best teacher" else rival
         words: list[str | Value] = [_v(signed(mean)), f" {known.by.title} to {what}"]
         smaller = _smaller(known, name) if rival == "best teacher" else None
-        words += [", with ", smaller, " of its parameters"] if smaller is not None else []
+        words += [", with ", smaller, " parameters"] if smaller is not None else []
         found.append([*words, "."])
     return found
 
@@ -144,7 +149,9 @@ def _smaller(known: Known, name: str) -> Value | None:
     """The student's parameters as a share of its best teacher's."""
     best = known.nodes[name].get("best_teacher")
     own, other = known.mean(name, "parameters"), known.mean(str(best), "parameters")
-    return None if not own or not other else Value(own / other, f"{own / other:.1%}")
+    if not own or not other:
+        return None
+    return Value(own / other, f"{own / other:.1%} of its" if own < other else f"{own / other:.3g} times its")
 
 
 def _trust(known: Known, name: str, told: list[dict[str, Any]]) -> Words:

@@ -62,6 +62,22 @@ def test_means_over_seeds_and_verdicts_stand_on_the_page(runs):
     assert f"{results['verdicts'][0]['verdict']}" in "".join(read.text).lower()
 
 
+def test_losses_by_flow_are_those_of_the_events(runs):
+    folder = runs["small"]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    told = {one["step"]: one for one in events if one["event"] == "trained" and "s" in one["losses"]}
+    curves = {
+        block.title: block for block in next(one for one in page_of(folder).sections if one.id == "curves").blocks[1:]
+    }
+    losses = {one.name: {x: y for x, y, *_ in one.points} for one in curves["Training loss"].series}
+    assert told and losses["s"] == {step: one["losses"]["s"] for step, one in told.items()}
+    flows = {one.name: {x: y for x, y, *_ in one.points} for one in curves["s: loss by flow"].series}
+    assert flows == {
+        flow: {step: one["flows"]["s"][flow] for step, one in told.items()} for flow in told[1]["flows"]["s"]
+    }
+    assert len(flows) == 2
+
+
 def test_an_edited_summary_changes_the_page(runs):
     folder = runs["small"]
     edit(folder, lambda summary: summary["agents"]["s"]["metrics"]["test"].update(accuracy=0.123456789))

@@ -1,0 +1,255 @@
+"""What there is to say of a comparison: contenders, their paired differences and verdicts, trials and costs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from kdmesh.errors import MeshError
+from kdmesh.files import read_json
+from kdmesh.report import run_folder
+from kdmesh.report.compare_table import limits, words
+from kdmesh.report.page import origin
+from kdmesh.report.page.blocks import (
+    Bar,
+    Bars,
+    Block,
+    Cell,
+    Drawing,
+    Judged,
+    Page,
+    Section,
+    Table,
+    Text,
+    Value,
+    Words,
+    count,
+    number,
+    plain,
+    share,
+    signed,
+)
+from kdmesh.report.page.figures import COSTS, scatter
+from kdmesh.report.page.known import Known, row
+from kdmesh.report.run_folder import ALSO, FINISHED
+from kdmesh.statistics import BETTER, WORSE
+from kdmesh.tasks import Figure
+
+DESIGN, TABLE = "compare.json", "comparison.json"
+VERSION = 1  # the latest of both files that is understood
+MOST_TRIALS = 400
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder is of `kdmesh compare`."""
+    return (folder / DESIGN).is_file()
+
+
+def of_comparison(folder: Path) -> Page:
+    """What there is to say of a comparison, also of one that goes on. MeshError for one of a later version."""
+    design, table = read_json(folder / DESIGN), read_json(folder / TABLE)
+    if design is None:
+        raise MeshError(f"its {DESIGN} is damaged", file=str(folder), instead="the folder of a comparison")
+    for name, found in ((DESIGN, design), (TABLE, table or {})):
+        if (number(found.get("version", 1)) or 0) > VERSION:
+            raise MeshError(
+                f"its {name} is of version {found['version']}; this version of kdmesh reads up to {VERSION}",
+                file=str(folder),
+                instead="the version of kdmesh that wrote it, or a later one",
+            )
+    names = list(row(design.get("contenders")))
+    trials = _trials(folder, names)
+    about = _about(folder, design, trials)
+    if table is None:
+        short: Words = ["Its table is not written yet: kdmesh resume goes on with it."]
+        sections = [_trial_section(trials, {}), _asked(design)]
+        return Page(_title(names), about, [], short, [], [], sections, _foot(folder))
+    try:
+        return Page(
+            _title(names), about, [[f"Failed: {at}: {why}"] for at, why in row(table.get("failed")).items()],
+            _short(table), [[line] for line in limits(table)], [_judged(one, table) for one in table["differences"]],
+            [_results(table), *_costs(table, trials), _topologies(trials), _trial_section(trials, table),
+             _asked(design)],
+            _foot(folder),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MeshError(f"its {TABLE} is damaged: {error!r}", file=str(folder), instead="kdmesh resume DIR") from None
+
+
+def _title(names: list[str]) -> str:
+    shown = " against ".join(names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "a comparison"
+
+
+def _foot(folder: Path) -> str:
+    return f"Made from {folder.name}, {time.strftime('%Y-%m-%d %H:%M')}."
+
+
+def _trials(folder: Path, names: list[str]) -> dict[str, dict[str, Known]]:
+    """The trials of each contender that were begun, by the name of their folder."""
+    found: dict[str, dict[str, Known]] = {}
+    for name in names:
+        for at in sorted(run_folder.find(folder / "trials" / name)) if (folder / "trials" / name).is_dir() else []:
+            try:
+                found.setdefault(name, {})[at.name] = Known.of(run_folder.read(at))
+            except MeshError:
+                continue
+    return found
+
+
+def _about(folder: Path, design: dict[str, Any], trials: dict[str, dict[str, Known]]) -> list[Words]:
+    seeds, splits = design.get("seeds") or [], design.get("data_seeds") or []
+    asked = len(seeds) * max(1, len(splits)) * len(row(design.get("contenders")))
+    whole = sum(known.run.status == FINISHED for of in trials.values() for known in of.values())
+    said = f"{len(row(design.get('contenders')))} contenders, {len(seeds)} seeds, {len(splits)} "
+    said += f"{'split' if len(splits) == 1 else 'splits'}: {whole} of {asked} trials are whole."
+    return [["A comparison by paired trials."], [said]]
+
+
+def _short(table: dict[str, Any]) -> Words:
+    by = Figure(str(table["metric"]), bool(table["higher_is_better"]))
+    known = {one["contender"]: number(one.get("mean")) for one in table["contenders"]}
+    worth = {name: by.worth(mean) for name, mean in known.items() if mean is not None}
+    if not worth:
+        return ["No trial has figures yet."]
+    best = max(worth, key=worth.__getitem__)
+    said: list[str | Value] = [f"Best {by.title} on test: {best} with ", share(known[best]) or "–", ". "]
+    for one in table["differences"][:3]:
+        to = "than" if one.get("verdict") in (BETTER, WORSE) else "to"
+        said.append(f"{one['contender']}: {words(one, table['equal'])} {to} {one['against']}. ")
+    return said
+
+
+def _judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
+    """The card of one difference."""
+    verdict, metric = one.get("verdict"), str(table["metric"]).replace("_", " ")
+    unit, n = table["unit"], number(one.get("n"))
+    word = f"{words(one, table['equal'])} {'than' if verdict in (BETTER, WORSE) else 'to'} {one['against']}"
+    if (mean := signed(one.get("mean"))) is None:
+        return Judged(
+            str(one["contender"]), "no verdict", "open", [("Against", [str(one.get("lacks") or "not measured")])]
+        )
+    low, high = signed(one.get("low")), signed(one.get("high"))
+    how: list[str | Value] = [mean, f" {metric} to {one['against']}"]
+    how += [", 95% interval ", low, " to ", high] if low is not None and high is not None else []
+    how += [f", paired over {one['n']} {unit}s; better in {one['wins']}, equal in {one['ties']}"]
+    if (p := number(one.get("p"))) is not None:
+        how += ["; p ", Value(p, "below 0.001" if p < 0.001 else f"{p:.3f}")]
+    trust: list[str | Value] = []
+    if n is None or n < 2:
+        trust.append(f"One {unit} decides nothing. ")
+    if (found := share(one.get("detectable"))) is not None:
+        trust += ["A true difference below ", found, " would often be missed. "]
+    samples = row(one.get("over_samples"))
+    if samples:
+        trust += ["Over test samples the difference may lie from ", signed(samples.get("low")) or "–", " to "]
+        trust += [signed(samples.get("high")) or "–", ". "]
+    elif unit == "seed":
+        trust.append("How lucky the test set is was not measured. ")
+    said: list[tuple[str, Words]] = [("Result", [*how, "."]), ("Trust", trust)]
+    for contender in table["contenders"]:
+        if contender["contender"] == one["contender"]:
+            said += [("Controls", _control(made, metric)) for made in contender.get("controls") or []]
+    tone = "good" if verdict == BETTER else "bad" if verdict == WORSE else "open"
+    return Judged(str(one["contender"]), word, tone, said)
+
+
+def _control(made: dict[str, Any], metric: str) -> Words:
+    word = made.get("verdict") or "no verdict"
+    to = "than" if word in (BETTER, WORSE) else "to"
+    return [
+        f"{word} {to} {ALSO.get(made['against'], made['against'])}: ",
+        signed(made.get("mean")) or "–",
+        f" {metric}.",
+    ]
+
+
+def _results(table: dict[str, Any]) -> Section:
+    bars = []
+    for one in table["contenders"]:
+        mean, half = number(one.get("mean")), number(one.get("half_width"))
+        if mean is not None:
+            ends = (None, None) if half is None else (mean - half, mean + half)
+            bars.append(Bar(one["contender"], mean, ends[0], ends[1], "contender"))
+    rows: list[list[Cell]] = [
+        [one["contender"], one["agent"], share(one.get("mean")), share(one.get("half_width")), count(one["n"]),
+         ", ".join(map(str, one.get("differs") or [])) or None]
+        for one in table["contenders"]
+    ]  # fmt: skip
+    differences: list[list[Cell]] = []
+    for one in table["differences"]:
+        over = row(one.get("over_samples"))
+        differences.append([
+            one["contender"], one["against"], words(one, table["equal"]), signed(one.get("mean")),
+            signed(one.get("low")), signed(one.get("high")), signed(over.get("low")), signed(over.get("high")),
+            plain(one.get("p")), plain(one.get("effect")), share(one.get("detectable")), count(one.get("wins")),
+            count(one.get("ties")), count(one.get("n")),
+        ])  # fmt: skip
+    heads = ("", "minus", "verdict", "mean", "from", "to", "over samples, from", "to", "p", "effect",
+             "found in 8 of 10", "wins", "ties", "n")  # fmt: skip
+    metric = f"{str(table['metric']).replace('_', ' ')} on test"
+    blocks: list[Block] = [
+        Bars("Contenders", metric, bars, "Lines: 95% interval of the mean."),
+        Table("All contenders", ("", "agent", metric, "± 95%", "trials", "changed"), rows).without_empty(),
+        Table("Differences", heads, differences).without_empty(),
+    ]
+    return Section("results", "Results", blocks)
+
+
+def _costs(table: dict[str, Any], trials: dict[str, dict[str, Known]]) -> list[Section]:
+    """Each contender's figure against what its agent costs, means over trials."""
+    by = Figure(str(table["metric"]), bool(table["higher_is_better"]))
+    blocks: list[Block] = []
+    for path, title, log in COSTS:
+        points = []
+        for one in table["contenders"]:
+            costs = [known.mean(one["agent"], *path) for known in trials.get(one["contender"], {}).values()]
+            known_costs = [cost for cost in costs if cost is not None]
+            mean = number(one.get("mean"))
+            if known_costs and mean is not None and min(known_costs) > 0:
+                points.append((str(one["contender"]), sum(known_costs) / len(known_costs), mean, "contender"))
+        if len({x for _, x, _, _ in points}) > 1:
+            blocks.append(scatter(by, title, points, log))
+    return [Section("costs", "Quality against cost", blocks)] if blocks else []
+
+
+def _topologies(trials: dict[str, dict[str, Known]]) -> Section:
+    """Each contender's drawing."""
+    blocks: list[Block] = []
+    for name, of in list(trials.items())[:8]:
+        for one in origin.topology(next(iter(of.values()))).blocks[:1]:
+            blocks.append(Drawing(f"{name}: {one.title}", one.svg, one.words) if isinstance(one, Drawing) else one)
+    return Section("topology", "Topologies", blocks or [Text(["No trial has begun."])])
+
+
+def _trial_section(trials: dict[str, dict[str, Known]], table: dict[str, Any]) -> Section:
+    """A row for each trial that was begun; its own page: `kdmesh report` of its folder."""
+    figure = {
+        (str(one.get("contender")), f"data-{one.get('data_seed')}-seed-{one.get('seed')}"): one.get("value")
+        for one in table.get("trials") or []
+    }
+    rows: list[list[Cell]] = []
+    for name, of in trials.items():
+        for at, known in of.items():
+            seconds = number(known.summaries[0].get("wall_s")) if known.summaries else None
+            rows.append(
+                [name, at, known.run.status, share(figure.get((name, at))), plain(seconds), f"trials/{name}/{at}"]
+            )
+    note = "Every trial is a run's folder: kdmesh report makes its page."
+    note += f" The first {MOST_TRIALS} of {len(rows)}." if len(rows) > MOST_TRIALS else ""
+    heads = ("", "trial", "status", "figure", "seconds", "folder")
+    return Section("trials", "Trials", [Table("All trials", heads, rows[:MOST_TRIALS], note).without_empty()])
+
+
+def _asked(design: dict[str, Any]) -> Section:
+    """What was asked for, and the hashes of what came out."""
+    rows = origin.rows({key: value for key, value in design.items() if key != "contenders"})
+    changed = [
+        [name, str(row(one).get("agent")), ", ".join(map(str, row(one).get("differs") or [])) or None]
+        for name, one in row(design.get("contenders")).items()
+    ]
+    blocks: list[Block] = [
+        Table("What was asked", ("", ""), list(rows)), Table("Contenders as asked", ("", "agent", "changed"), changed)
+    ]  # fmt: skip
+    return Section("manifest", "How it was made", blocks)
