@@ -76,6 +76,10 @@ def add(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Compare."""
     use_plugins_dir(args)
+    from kdmesh.engine.collect import is_url
+
+    if is_url(args.out):
+        raise MeshError(f"found {args.out!r}", where="--out", instead="a folder: trials are made on this machine")
     from kdmesh.compare.contender import contenders
     from kdmesh.compare.finished import are_runs
     from kdmesh.plugins import registry
@@ -117,8 +121,19 @@ def finished(args: argparse.Namespace) -> int:
     return 0
 
 
+def resume(root: Path, args: argparse.Namespace) -> int:
+    """Go on with a comparison, for ``kdmesh resume``."""
+    from kdmesh.compare.design import DESIGN, read
+    from kdmesh.spec.read import parse
+
+    made = read(root)
+    for entry in made.contenders.values() if made is not None else ():
+        allow_code(parse(entry.mesh, file=str(root / DESIGN)), args)
+    return make(root, args)
+
+
 def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None = None) -> int:
-    """Make what lacks of a comparison, and show its tables; also for ``kdmesh resume``."""
+    """Make what lacks of a comparison, and show its tables."""
     from kdmesh.compare.comparison import TABLE, Comparison
     from kdmesh.errors import RunFailed
     from kdmesh.files import read_json

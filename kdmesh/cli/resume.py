@@ -54,12 +54,12 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.compare.design import DESIGN
 
     if (folder / DESIGN).is_file():
-        from kdmesh.cli.compare import make
+        from kdmesh.cli.compare import resume
 
         for flag, given in (("--backend", args.backend), ("--from-start", args.from_start)):
             if given:
                 raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")
-        return make(folder, args)
+        return resume(folder, args)
     from kdmesh.sweep.design import DESIGN as SWEEP
 
     if (folder / SWEEP).is_file():

@@ -12,10 +12,13 @@ import signal
 import sys
 import threading
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import IO, TYPE_CHECKING, Any
+
+from kdmesh.contracts.run_files import LOCK
+from kdmesh.files import locked
 
 if TYPE_CHECKING:
     from kdmesh.contracts.events import Event
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from kdmesh.engine.request import Request
 
 EVERY = 0.5  # seconds between two reports
+PATIENCE, POLL = 60.0, 0.1  # seconds that another process is waited for, and between two looks
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Order:
     progress_timeout: float
     advice: str
     tested: bool = True
+    made_of: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
         """As one line."""
@@ -95,6 +100,7 @@ def main() -> int:
     report = Report(out)
     try:
         with redirect_stdout(sys.stderr):
+            _until_free(Path(order.at))
             Experiment(request(order, report)).run()
     except MeshError as error:
         report.tell(error=str(error), code=error.exit_code)
@@ -122,9 +128,17 @@ def request(order: Order, *listeners: Listener) -> Request:
         checkpoint_seconds=order.checkpoint_seconds,
         progress_timeout=order.progress_timeout,
         advice=order.advice,
+        made_of=order.made_of,
         tested=order.tested,
         report=order.tested,  # of a trial of a search nobody reads a page
     )
+
+
+def _until_free(trial: Path) -> None:
+    """Wait while the trial of a comparison that was killed writes its last checkpoint."""
+    deadline = monotonic() + PATIENCE
+    while locked(trial / LOCK) and monotonic() < deadline:
+        sleep(POLL)
 
 
 def _until_alone() -> None:

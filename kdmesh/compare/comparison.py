@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,15 +23,17 @@ from kdmesh.contracts.run_files import COMPARISON
 from kdmesh.engine import sums
 from kdmesh.engine.check import examine
 from kdmesh.engine.collect import fresh
+from kdmesh.engine.folder import made_of
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import sizes
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import to_json, write, write_json
+from kdmesh.files import reason, remedy, sha256, to_json, write, write_json
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.source import digest
 from kdmesh.plugins import registry
 from kdmesh.report import answers
+from kdmesh.spec.code import named
 from kdmesh.spec.read import parse
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
     plans: dict[str, Plan] = {}
     known: dict[str, Checked] = {}
     steps: dict[str, int] = {}
+    _refuse_other_code(contenders)
     for one in contenders:
         plans[one.name] = plan = make_plan(one.spec, registry())
         refuse_unrun(plan, registry())
@@ -75,6 +79,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
         steps[one.name] = sum(sizes(plan, checked, [one.spec.seed], asked.controls).values())
     first = contenders[0]
     _refuse_unlike(plans, known, first.name)
+    _refuse_other_seeds(contenders)
     if asked.splits > 1:
         for one in contenders:
             for name, agent in one.spec.agents.items():
@@ -95,6 +100,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
             differs=list(one.differs),
             text=one.text,
             beside=list(one.beside),
+            made_of=json.loads(to_json(made_of(plans[one.name], known[one.name]))),
         )
         for one in contenders
     }
@@ -128,7 +134,11 @@ def begin(out: Path, made: Design) -> Path:
         raise MeshError(
             f"cannot write the comparison's folder: {error.strerror}", where="--out", instead="a writable folder"
         ) from None
-    write_json(root / DESIGN, made.model_dump(mode="json"))
+    try:
+        write_json(root / DESIGN, made.model_dump(mode="json"))
+        sums.keep(root, [DESIGN])
+    except OSError as error:
+        raise _unwritten(root, error, "compare again") from error
     return root
 
 
@@ -147,6 +157,9 @@ class Comparison:
         made = read(root)
         if made is None:
             raise MeshError(f"is no comparison's folder: it has no {DESIGN}", file=str(root))
+        if sums.told(root).get(DESIGN, (now := sha256(root / DESIGN))) != now:
+            what = "was edited since the comparison began: its trials would not be of one design"
+            raise MeshError(what, file=str(root / DESIGN), instead="put it back as it was, or begin a new comparison")
         self.root, self.design = root, made
         self.workers = workers or max(1, cores() if made.backend == "inline" else 1)
         self.ray_address = ray_address
@@ -165,8 +178,11 @@ class Comparison:
             told = Told(len(trials), total=sum(size.values()))
             self.maker = Maker(self.root, self.workers, told, shown, size.__getitem__, self.failed)
             self.maker.make(trials, self.order, self._said)
-            table = self.table()
-            self._keep(table)
+            try:
+                table = self.table()
+                self._keep(table)
+            except OSError as error:
+                raise _unwritten(self.root, error) from error
         if self.failed:
             first = next(iter(self.failed))
             raise RunFailed(
@@ -191,6 +207,7 @@ class Comparison:
             checkpoint_seconds=self.checkpoint_seconds,
             progress_timeout=self.progress_timeout,
             advice=f"kdmesh resume {self.root}",
+            made_of=entry.made_of,
         )
 
     def table(self) -> dict[str, Any]:
@@ -226,7 +243,7 @@ class Comparison:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([HEADS, *rows])
         write(self.root / SHEET, text.getvalue())
-        names = [TABLE, SHEET]
+        names = [DESIGN, TABLE, SHEET]
         if find_spec("pyarrow") is not None:
             names.append(COLUMNS)
             _parquet(self.root / COLUMNS, rows)
@@ -257,6 +274,43 @@ def _shared(checked: Checked) -> float:
     """Test samples for each one that can be learned, of one split."""
     test = len(checked.streams["test"].rows) if "test" in checked.streams else 0
     return test / max(len(checked.table) - test, 1)
+
+
+def _unwritten(root: Path, error: OSError, then: str = "") -> RunFailed:
+    return RunFailed(
+        f"a file of the comparison could not be written: {reason(error)}",
+        file=str(root),
+        instead=f"{remedy(error) or 'free disk space'}, then {then or f'kdmesh resume {root}'}",
+    )
+
+
+def _refuse_other_seeds(contenders: Sequence[Contender]) -> None:
+    """Refuse a seed that no trial would have: all have those that are counted from the first contender's."""
+    first = contenders[0]
+    for one in contenders[1:]:
+        if one.spec.seed != first.spec.seed:
+            raise MeshError(
+                f"{one.name} has seed {one.spec.seed}, {first.name} has {first.spec.seed}: trials are paired by seed",
+                where=f"{one.name}: seed",
+                instead=f"--set seed={first.spec.seed}, for all; --seeds counts from there",
+            )
+
+
+def _refuse_other_code(contenders: Sequence[Contender]) -> None:
+    """Refuse two files of one module's name: they are checked in one process, which imports one of them."""
+    found: dict[str, Path] = {}
+    for one in contenders:
+        for where, ref in named(one.spec).items():
+            module = ref.partition(":")[0].partition(".")[0]
+            for path in (Path(folder, module + end).resolve() for folder in one.beside for end in ("", ".py")):
+                if path.exists() and found.setdefault(module, path) != path:
+                    raise MeshError(
+                        f"{module} is {path} here, and {found[module]} in another mesh",
+                        where=f"{one.name}: {where}",
+                        instead="modules of different names, or one for both",
+                    )
+                if path.exists():
+                    break
 
 
 def _refuse_unlike(plans: Mapping[str, Plan], known: Mapping[str, Checked], first: str) -> None:

@@ -28,6 +28,7 @@ class Entry(BaseModel):
         differs: what was changed against the file.
         text: of the file.
         beside: folders with code that the mesh names.
+        made_of: sums of its data, code and whatever else it was made from, which every trial must have.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class Entry(BaseModel):
     differs: list[str] = []
     text: str | None = None
     beside: list[str] = []
+    made_of: dict[str, Any] = {}
 
 
 class Trial(BaseModel):

@@ -174,6 +174,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def made_of(plan: Plan, checked: Checked) -> dict[str, Any]:
+    """What runs of one mesh that are compared have alike, on any split: sums of data, weights, folders, code."""
+    table = checked.table
+    known = manifest(plan, checked)
+    data = {"source": table.source, "samples": len(table), **table.fingerprint}
+    return {"data": data, **{part: known[part] for part in ("teachers", "inputs", "code", "plugins")}}
+
+
 def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
     """Versions, seed, hashes and licences: what is needed to trust or repeat the run."""
     table = checked.table

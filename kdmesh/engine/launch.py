@@ -19,7 +19,7 @@ from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import IDENTITY, Folder
 from kdmesh.engine.observe import info, observers
-from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes
+from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes, refuse_others
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
@@ -179,6 +179,8 @@ def _folder(request: Request, plan: Plan, checked: Checked, session: Session) ->
         folder = Folder.at(at, request.collect)
         refuse_changes(folder, plan, checked, request.within)
         return folder, True
+    if request.made_of:
+        refuse_others(request.made_of, plan, checked)
     if at is not None:
         folder = Folder.make(at)
     elif request.out is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.spec.numbers import seconds
@@ -49,6 +49,7 @@ class Request:
     report: bool = True  # the page of the run is written at its end, where that costs next to nothing
     tested: bool = True  # whether everyone is measured on test at the end; a search must not see it
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
+    made_of: dict[str, Any] = field(default_factory=dict)  # what is refused unless it is as it was, of another run
 
     def __post_init__(self) -> None:
         """Refuse invalid values that Python or a command line gave."""

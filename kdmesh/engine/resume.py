@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.run_files import GIVEN, MANIFEST, RESOLVED, RESULTS, SHEET, SUMMARY, refuse_newer
 from kdmesh.engine.collect import complete
-from kdmesh.engine.folder import manifest
+from kdmesh.engine.folder import made_of, manifest
 from kdmesh.engine.inputs import code
 from kdmesh.engine.sums import fault
 from kdmesh.errors import MeshError
@@ -173,12 +173,18 @@ def refuse_changes(folder: Folder, plan: Plan, checked: Checked, within: Path | 
             checked.notes.append(f"{name} was {old}, is {versions.get(name)}: weights may differ in their last bits")
 
 
-def _refuse(changed: list[str], root: Path) -> None:
+def refuse_others(before: dict[str, Any], plan: Plan, checked: Checked) -> None:
+    """MeshError, with what differs, if a run would be made of other data, weights or code than those it belongs to."""
+    now = json.loads(to_json(made_of(plan, checked)))
+    _refuse([f"{path}: was {old!r}, is {new!r}" for path, old, new in differences(before, now)], None)
+
+
+def _refuse(changed: list[str], root: Path | None) -> None:
     if changed:
         more = [f"and {len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
         raise MeshError(
             "what this run was made of has changed:\n    " + "\n    ".join([*changed[:SHOWN], *more]),
-            file=str(root),
+            file=str(root) if root is not None else None,
             instead="put it back as it was, or begin a new run",
         )
 

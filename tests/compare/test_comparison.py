@@ -13,6 +13,13 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE
 
+from kdmesh.cli import main
+from kdmesh.compare.child import request
+from kdmesh.compare.comparison import Asked, Comparison, begin, design
+from kdmesh.compare.contender import contenders
+from kdmesh.engine.experiment import Experiment
+from kdmesh.errors import MeshError
+
 MESH = """
 name: small
 data: {dataset: digits, train: 200}
@@ -113,9 +120,6 @@ def test_interrupted_anywhere_it_ends_with_the_table_of_the_unbroken_one(unbroke
     if number != signal.SIGKILL:
         assert process.returncode == 130 and f"kdmesh resume {root.relative_to(tmp_path)}" in said
     done = kdmesh(tmp_path, "resume", str(root), "--quiet")
-    while done.returncode == 2 and "another process" in done.stderr and time.monotonic() < deadline:
-        time.sleep(0.2)  # a trial whose parent was killed writes its checkpoint before it ends
-        done = kdmesh(tmp_path, "resume", str(root), "--quiet")
     assert done.returncode == 0, done.stderr
     assert table(root) == table(unbroken[0])
     assert weights(root) == weights(unbroken[0])
@@ -144,6 +148,8 @@ def test_a_trial_that_fails_does_not_keep_the_others_from_being_made(tmp_path):
         (["small.yaml", "--variant", "data.test=0.3"], "tested on different samples"),
         (["small.yaml", "--variant", "seed=3"], "small and variant-1 are one mesh"),
         (["small.yaml", "--variant", "primary=loss"], "is judged by accuracy"),
+        (["small.yaml", "--variant", "seed=3 train.epochs=1"], "--set seed=0"),
+        (["small.yaml", "--variant", "train.epochs=1", "--out", "memory://runs"], "--out: found 'memory://runs'"),
         (["small.yaml", "--variant", "train.epochs=1", "--equal", "0.5"], "0.5 is no margin"),
         (["small.yaml", "--variant", "train.epochs=1", "--equal", "-1"], "-1 is no margin"),
         (["small.yaml", "--variant", "train.epochs=1", "--equal", "nan"], "nan is no margin"),
@@ -153,8 +159,6 @@ def test_a_trial_that_fails_does_not_keep_the_others_from_being_made(tmp_path):
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_what_to_write_instead(tmp_path, monkeypatch, capsys, arguments, said):
-    from kdmesh.cli import main
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(MESH, encoding="utf-8")
     assert main(["compare", *arguments, "--seeds", "2"]) == 2
@@ -163,8 +167,6 @@ def test_what_cannot_be_compared_is_refused_with_what_to_write_instead(tmp_path,
 
 
 def test_a_damaged_or_newer_comparison_is_named(tmp_path, capsys):
-    from kdmesh.cli import main
-
     for text, said in (
         ('{"version": 2}', "newer version"),
         ('{"version": 1, "contenders": {}}', "seeds"),
@@ -177,8 +179,57 @@ def test_a_damaged_or_newer_comparison_is_named(tmp_path, capsys):
 
 @pytest.mark.parametrize("flags", [["--backend", "ray"], ["--from-start"]])
 def test_what_a_comparison_would_not_heed_is_refused(tmp_path, capsys, flags):
-    from kdmesh.cli import main
-
     (tmp_path / "compare.json").write_text("{}")
     assert main(["resume", str(tmp_path), *flags]) == 2
     assert f"{flags[0]}: a comparison goes on as it was begun" in capsys.readouterr().err
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A comparison of two meshes of a file of data, none of whose trials has been made."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{at % 7},{at % 5},{'ab'[at % 2]}" for at in range(40)]
+    (tmp_path / "data.csv").write_text("\n".join(["x,z,y", *rows]))
+    mesh = MESH.replace("{dataset: digits, train: 200}", "{dataset: {csv: {path: data.csv, label: y}}}")
+    (tmp_path / "small.yaml").write_text(mesh, encoding="utf-8")
+    made = contenders(["small.yaml"], ["train.epochs=1"], [], [[]])
+    return begin(tmp_path / "runs", design(made, Asked(seeds=1, controls=False))[0])
+
+
+def test_a_trial_of_other_data_than_the_comparison_began_with_is_refused(begun, tmp_path):
+    comparison = Comparison(begun)
+    first, second = comparison.design.trials()
+    Experiment(request(comparison.order(first))).run()
+    data = tmp_path / "data.csv"
+    data.write_text(data.read_text().replace(",a", ",b", 3))
+    with pytest.raises(MeshError, match=r"data\.y_sha256: was"):
+        Experiment(request(comparison.order(second))).run()
+    assert (begun / first.folder / "results.json").exists() and not (begun / second.folder).exists()
+
+
+def test_a_design_that_was_edited_is_refused(begun, capsys):
+    path = begun / "compare.json"
+    path.write_text(path.read_text().replace('"epochs": 1', '"epochs": 3'))
+    assert main(["resume", str(begun)]) == 2
+    assert "was edited since the comparison began" in capsys.readouterr().err
+
+
+def test_a_comparison_of_code_goes_on_without_it_only_where_that_is_allowed(begun, capsys):
+    path = begun / "compare.json"
+    path.write_text(path.read_text().replace('"csv": {', '"mine:data": {'))
+    (begun / "sums.json").unlink()
+    assert main(["resume", str(begun), "--no-code"]) == 2
+    assert "would import mine:data" in capsys.readouterr().err
+
+
+def test_modules_of_one_name_beside_two_meshes_are_refused(tmp_path):
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.py").write_text("")
+        text = MESH.replace("{mlp: {hidden: [8]}}", "'net:Small'")
+        (tmp_path / name / f"{name}.yaml").write_text(text, encoding="utf-8")
+        made.append(str(tmp_path / name / f"{name}.yaml"))
+    both = contenders(made, [], [], [[str(Path(file).parent)] for file in made])
+    with pytest.raises(MeshError, match=r"two: agents\.student\.model: net is .* in another mesh"):
+        design(both, Asked(seeds=1))
