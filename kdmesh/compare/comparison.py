@@ -79,7 +79,6 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
         steps[one.name] = sum(sizes(plan, checked, [one.spec.seed], asked.controls).values())
     first = contenders[0]
     _refuse_unlike(plans, known, first.name)
-    _refuse_other_seeds(contenders)
     if asked.splits > 1:
         for one in contenders:
             for name, agent in one.spec.agents.items():
@@ -105,6 +104,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
         for one in contenders
     }
     _refuse_same(entries)
+    _refuse_other_seeds(contenders)
     data_seed = _data_seed(plans[first.name])
     made = Design.model_validate(
         {

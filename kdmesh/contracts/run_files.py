@@ -15,6 +15,8 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"  # what was asked: a folder without it is no run's
 GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
+PLACEMENT = "placement.json"  # what `auto` measured and chose
+FAULT = "error.txt"  # the traceback of an error that nobody foresaw
 LOG = "events.jsonl"
 LOCK = ".lock"  # says who is at work; what counts is that it is locked
 PROGRESS = "progress.json"  # how far it is, while it goes on
@@ -25,6 +27,7 @@ SUMS = "sums.json"
 COMPARED, COMPARISON = "compare.json", "comparison.json"  # of a comparison: what was asked, and the table at its end
 TRIALS = "trials"  # folder of a comparison, with its runs
 CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders
+MOST_SEEDS = 1000  # that one run trains
 
 
 def seed_name(seed: int) -> str:

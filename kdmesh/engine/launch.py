@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.contracts import events as kinds
+from kdmesh.contracts.run_files import FAULT, PLACEMENT
 from kdmesh.engine import dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
@@ -141,7 +142,7 @@ def tell_placed(placed: Placed, events: Events, folder: Folder | None) -> None:
     if placed.lines:
         events.emit(kinds.Placed(placed.plan.hosts, placed.lines))
         if folder is not None and placed.facts:
-            folder.json("placement.json", placed.facts)
+            folder.json(PLACEMENT, placed.facts)
 
 
 def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConfig, Source]:
@@ -240,7 +241,7 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
         doing = "a file of the run could not be written" if writes else f"the run failed {place(error)}"
         error = RunFailed(f"{doing}: {reason(error)}", instead=f"{mend}, then: {advice}")
     elif not isinstance(error, MeshError):
-        path = folder.root / "error.txt"
+        path = folder.root / FAULT
         said = next(iter(str(error).splitlines()), "")
         instead = f"see the traceback in {path}"
         try:

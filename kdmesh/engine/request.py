@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.contracts.run_files import MOST_SEEDS
 from kdmesh.errors import MeshError
 from kdmesh.spec.numbers import seconds
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from kdmesh.hosts.written import Writer
     from kdmesh.spec import MeshSpec
     from kdmesh.streams.table import Table
-
-SEEDS = 1000  # the most that one run trains
 
 
 @dataclass(frozen=True)
@@ -58,5 +57,5 @@ class Request:
         if self.controls and self.writers:
             what = "controls train students without the agents that write their streams"
             raise MeshError(what, where="controls", instead="controls: False")
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds <= SEEDS:
-            raise MeshError(f"{self.seeds!r} seeds", where="seeds", instead=f"a whole number from 1 to {SEEDS:,}")
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds <= MOST_SEEDS:
+            raise MeshError(f"{self.seeds!r} seeds", where="seeds", instead=f"a whole number from 1 to {MOST_SEEDS:,}")

@@ -184,7 +184,7 @@ def _refuse(changed: list[str], root: Path | None) -> None:
         more = [f"and {len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
         raise MeshError(
             "what this run was made of has changed:\n    " + "\n    ".join([*changed[:SHOWN], *more]),
-            file=str(root) if root is not None else None,
+            file=str(root) if root is not None else "",
             instead="put it back as it was, or begin a new run",
         )
 

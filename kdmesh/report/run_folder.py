@@ -27,6 +27,7 @@ from kdmesh.contracts.run_files import (
     LOCK,
     LOG,
     MANIFEST,
+    MOST_SEEDS,
     RESULTS,
     SEEDS,
     SUMMARY,
@@ -54,7 +55,6 @@ ALSO = {"alone": "alone", "best_teacher": "best teacher only"}
 """Controls, and how a table calls them; their folders are called ``<student>-alone``, ``<student>-best-teacher``."""
 STAMP = "%Y%m%d-%H%M%S"  # how the name of a run's folder begins
 HOW = "a run's folder: runs/<name>/<time>"
-MOST_SEEDS = 100_000  # of a run: more are of a damaged manifest, and each is looked for
 TAIL = 64 * 1024  # bytes at a log's end in which its last line is looked for
 
 
@@ -242,14 +242,19 @@ def _below(parent: str | Path, mark: str) -> list[Path]:
     for _ in range(3):
         deeper = []
         for folder in levels:
-            if (folder / mark).is_file():
+            if _is(folder / mark, "file"):
                 found.append(folder)
-            if (folder / MANIFEST).is_file() or (folder / COMPARED).is_file():
+            if _is(folder / MANIFEST, "file") or _is(folder / COMPARED, "file"):
                 continue
-            inner = (Path(entry.path) for entry in _entries(folder))  # a path that is a cycle of links is not a folder
-            deeper += [one for one in inner if one.is_dir() and one.resolve().is_relative_to(home)]
+            inner = (Path(entry.path) for entry in _entries(folder))
+            deeper += [one for one in inner if _is(one, "folder") and one.resolve().is_relative_to(home)]
         levels = deeper
     return sorted(found, key=lambda one: (_begun(one), str(one)), reverse=True)
+
+
+def _is(path: Path, kind: str) -> bool:
+    """Whether that stands there; not where it cannot be reached, as behind a link of another user's."""
+    return found_at(path) == kind
 
 
 def _read(root: Path, held: bool | None) -> RunFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdmesh.contracts.run_files import CHECKPOINTS
+from kdmesh.contracts.run_files import (
+    CHECKPOINTS,
+    FAULT,
+    GIVEN,
+    LOCK,
+    LOG,
+    MANIFEST,
+    PLACEMENT,
+    PROGRESS,
+    RESOLVED,
+)
 from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, inside
 from kdmesh.report.grid import KEPT, Column, Grid
 from kdmesh.report.run_folder import ALSO, FINISHED, INCOMPLETE, RUNNING, RunFolder, read, size_of
 
 DAY = 24 * 3600
+HALF = re.compile(rf"\.([0-9a-f]{{8}}|progress){re.escape(DRAFT)}")  # a file that is not whole yet
+BEGUN = frozenset({FAULT, GIVEN, LOCK, LOG, MANIFEST, PLACEMENT, PROGRESS, RESOLVED})  # all before training
 SHOWN = 3  # students, and verdicts, that a row names
 UNREADABLE = "unreadable"  # in place of a status: a run of a newer version, or a damaged one
 SPANS = (("d", DAY), ("h", 3600), ("min", 60))
@@ -179,7 +192,8 @@ def spare(run: RunFolder, now: float | None = None) -> list[Spare]:
     now = time.time() if now is None else now
     if run.status == INCOMPLETE:
         why = f"it never began to train, {span(now - run.begun)} ago"
-        return [Spare(run.path, run.path, run.size, why)] if now - run.begun > DAY else []
+        untouched = _only(run.path, BEGUN)  # what else may be there is not ours, or was trained
+        return [Spare(run.path, run.path, run.size, why)] if untouched and now - run.begun > DAY else []
     found: list[tuple[Path, str]] = []
     if run.status == FINISHED:
         folders = (part.path / CHECKPOINTS for _, part in run.parts)
@@ -202,7 +216,17 @@ def _within(root: Path, path: Path) -> bool:
 def _drafts(folder: Path) -> Iterator[Path]:
     """Files that were never given their name; links are not followed."""
     for parent, _, names in os.walk(folder):
-        yield from (Path(parent, name) for name in sorted(names) if name.startswith(".") and name.endswith(DRAFT))
+        yield from (Path(parent, name) for name in sorted(names) if HALF.fullmatch(name))
+
+
+def _only(folder: Path, known: frozenset[str]) -> bool:
+    """Whether a folder, with all in it, has no files but of these names, and drafts; no link is known."""
+    for parent, folders, names in os.walk(folder):
+        if any(os.path.islink(os.path.join(parent, name)) for name in (*folders, *names)):
+            return False
+        if any(name not in known and not HALF.fullmatch(name) for name in names):
+            return False
+    return True
 
 
 def delete(one: Spare) -> str:

@@ -226,13 +226,16 @@ def test_labels_of_classes_that_are_ruled_out(smoothing: float, way: str) -> Non
 
 
 @pytest.mark.parametrize("objective", [MSE(), MAE(), MSE(True), MAE(True)], ids=["mse", "mae", "mse each", "mae each"])
-def test_distances_between_logits_are_never_silently_finite(objective: Any) -> None:
-    """inf from one side, NaN where both rule a class out: -inf less -inf is nothing. A run stops at either."""
+def test_distances_between_logits_are_infinite_where_one_side_rules_a_class_out_and_0_where_both_do(
+    objective: Any,
+) -> None:
+    """A run stops at the one. The other is the end of a shorter list of candidates: there both say the same."""
     student, target = normal(ROWS, COLUMNS, seed=0), normal(ROWS, COLUMNS, seed=1)
     masked = [side.clone().index_fill_(1, torch.tensor([2]), NEVER) for side in (student, target)]
-    for own, other, both in ((masked[0], target, False), (student, masked[1], False), (*masked, True)):
-        for loss in (objective(own, other), lazily(objective, own, Rows(other), form="logits", weights=None)):
-            assert loss.isnan() if both else loss == math.inf
+    alike = objective(*(side.clone().index_fill_(1, torch.tensor([2]), 0) for side in (student, target)))
+    for own, other, loss in ((masked[0], target, NEVER), (student, masked[1], NEVER), (*masked, alike)):
+        for found in (objective(own, other), lazily(objective, own, Rows(other), form="logits", weights=None)):
+            torch.testing.assert_close(found, torch.as_tensor(loss, dtype=found.dtype).abs())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -331,3 +334,16 @@ def test_universal_sees_no_logarithm() -> None:
     ranked = [side.softmax(-1).sort(-1, descending=True).values for side in (student, target)]
     torch.testing.assert_close(value, (ranked[0] - ranked[1]).abs().sum().detach() / ROWS)
     assert gradient.isfinite().all() and not gradient[:, 1].any()
+
+
+@pytest.mark.parametrize("objective", [MSE(), MSE(per_element=True), MAE(), MAE(per_element=True)])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 0.5])])
+def test_columns_that_both_rule_out_are_at_no_distance(objective, weights):
+    student = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.25, -torch.inf]], requires_grad=True)
+    target = torch.tensor([[1.0, 1.0, -0.5], [0.0, 1.0, -torch.inf]])
+    loss = objective(student, target, weights=weights)
+    zeros = [torch.where(side.isfinite(), side, 0).detach() for side in (student, target)]
+    assert torch.equal(loss, objective(*zeros, weights=weights))
+    loss.backward()
+    assert student.grad.isfinite().all() and student.grad[1, 2] == 0
+    assert objective(torch.zeros(1, 2), torch.tensor([[0.0, -torch.inf]])) == torch.inf  # one side alone

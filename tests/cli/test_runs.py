@@ -21,6 +21,12 @@ def edit(path, **fields):
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
+def never_began(folder):
+    for path in folder.iterdir():
+        if path.name not in ("manifest.json", "mesh.yaml", "resolved.yaml"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def test_the_list_says_of_each_run_what_it_gave(runs, capsys):
     later = runs.root / "small" / "29990101-000000"
     runs.unfinished(runs["small"], STOPPED).rename(later)
@@ -78,7 +84,7 @@ def test_no_run_and_no_folder(tmp_path, capsys):
 
 def test_cleaning_deletes_what_it_named_and_nothing_without_yes(runs, at_work, capsys):
     old = runs.unfinished(runs["small"]).rename(runs.root / "small" / "20200101-000000")
-    (old / "events.jsonl").write_text("")  # it never began to train
+    never_began(old)
     several = runs["several"]
     (several / ".1234abcd.part").write_text("half")
     before = {*runs.root.rglob("*")}
@@ -100,9 +106,23 @@ def test_runs_that_can_be_resumed_keep_everything(runs):
     folder = runs.unfinished(runs["small"], STOPPED)
     assert read(folder).status == "paused" and spare(read(folder), now=read(folder).begun + 99 * DAY) == []
     (folder / "events.jsonl").write_text("")
+    assert spare(read(folder), now=read(folder).begun + 99 * DAY) == []  # it has checkpoints, whatever its log says
+    never_began(folder)
     young = read(folder)
     assert young.status == "incomplete" and spare(young, now=young.begun + DAY / 2) == []
     assert [one.path for one in spare(young, now=young.begun + 2 * DAY)] == [folder]
+
+
+@pytest.mark.parametrize("file", ["thesis.tex", "checkpoints/teacher/0002/weights.safetensors", ".movie.part"])
+def test_a_folder_that_looks_like_a_run_stays_with_what_no_run_that_never_began_has(runs, file):
+    folder = runs.unfinished(runs["small"], STOPPED)
+    never_began(folder)
+    (folder / ".1234abcd.part").write_text("half a file")
+    young = read(folder)
+    assert [one.path for one in spare(young, now=young.begun + 2 * DAY)] == [folder]
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text("mine")
+    assert spare(read(folder), now=young.begun + 2 * DAY) == []
 
 
 def test_cleaning_follows_no_link(runs, tmp_path, capsys):

@@ -185,6 +185,17 @@ def test_runs_are_found_below_a_folder_newest_first(runs, tmp_path):
     assert find(runs.root / "small") == [later] and find(tmp_path / "none") == []
 
 
+def test_a_manifest_of_endless_seeds_is_refused_at_once(runs):
+    change(runs["several"] / "manifest.json", begun={"seeds": 10**12})
+    with pytest.raises(MeshError, match="tells of more than 1,000 seeds"):
+        read(runs["several"])
+
+
+def test_what_cannot_be_reached_is_no_run(runs):
+    os.symlink("/proc/1/cwd", runs.root / "other")  # of another user, whom we may be too
+    assert len(find(runs.root)) == 2
+
+
 def test_it_is_read_without_torch():
     probe = "import sys, kdmesh.report.run_folder; print({'torch', 'ray', 'transformers', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kdmesh.signals.lazy import Lazy, dense
+
+Distance = Callable[..., Tensor]  # of torch's functions: student, target, and by which reduction
+Reduce = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -37,6 +41,19 @@ def comparable(student: Tensor | Lazy, target: Tensor | Lazy, weights: Tensor | 
     if target.dtype != student.dtype:
         target = target.to(student.dtype)
     return kept(student, weights), kept(target, weights)
+
+
+def distance(measure: Distance, student: Tensor, target: Tensor, reduce: Reduce, weights: Tensor | None) -> Tensor:
+    """The reduced distances of elements. Columns that both sides rule out (-inf) are equal: their distance is 0.
+
+    A list of candidates that is shorter than others ends in such columns.
+    """
+    if student.device.type == "cpu" and not torch.compiler.is_compiling():
+        loss = reduce(measure(student, target, reduction="none"), weights)
+        if math.isfinite(loss.item()):  # reading a number is cheaper than a guard, which few need
+            return loss
+    out = (student == -math.inf) & (target == -math.inf)
+    return reduce(measure(student.masked_fill(out, 0), target.masked_fill(out, 0), reduction="none"), weights)
 
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kdmesh.builtin.objectives._base import batchmean, elementmean, refuse_form
 from kdmesh.builtin.objectives._chunked import lazily
-from kdmesh.builtin.objectives._numerics import comparable
+from kdmesh.builtin.objectives._numerics import comparable, distance
 from kdmesh.builtin.objectives.offers import DistanceConfig
 from kdmesh.contracts.objective import Objective
 from kdmesh.signals.lazy import Lazy
@@ -22,6 +22,7 @@ class MAE(Objective):
     """``sum_c |s_c - t_c|``, averaged over samples: ``F.l1_loss(s, t, reduction="sum") / B``.
 
     With ``per_element`` it is averaged over classes too, ``F.l1_loss(s, t)``: C times smaller.
+    Where both sides rule a class or candidate out (``-inf``) it is 0, where one does, infinite.
     """
 
     def __init__(self, per_element: bool = False) -> None:
@@ -36,4 +37,4 @@ class MAE(Objective):
         if isinstance(student, Lazy) or isinstance(target, Lazy):
             return lazily(self, student, target, form=form, weights=weights)
         student, target = comparable(student, target, weights)
-        return self.reduce(F.l1_loss(student, target, reduction="none"), weights)
+        return distance(F.l1_loss, student, target, self.reduce, weights)
