@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kdmesh.contracts.run_files import MOST_SEEDS
 from kdmesh.contracts.sampler import Choices, Range
-from kdmesh.engine.request import SEEDS
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
 from kdmesh.spec.names import Name
@@ -96,9 +96,9 @@ class Sweep(BaseModel):
     sampler: tuple[str, dict[str, Any]] = ("grid", {})
     points: Annotated[int, Field(ge=2, le=MOST)]
     turn: Annotated[int, Field(ge=0)] = 0
-    search_seeds: Annotated[int, Field(ge=1, le=SEEDS)] = 1
+    search_seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 1
     seed: int = 0
-    seeds: Annotated[int, Field(ge=1, le=SEEDS)] = 10
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 10
     arms: dict[str, list[str]]
     halving: Annotated[int, Field(ge=0)] = 0
     equal: float | None = None
@@ -107,7 +107,7 @@ class Sweep(BaseModel):
 
     def search_seed(self, number: int) -> int:
         """The seeds of the search, counted from 0; none of them is a fresh one."""
-        return self.seed + SEEDS + number
+        return self.seed + MOST_SEEDS + number
 
     def fresh(self) -> list[int]:
         """The seeds of what is tested."""
