@@ -41,6 +41,7 @@ def difference(one: Tensor, two: Tensor) -> float:
     """The largest difference; shapes that differ, and a number beside NaN, are infinitely far."""
     if one.shape != two.shape:
         return float("inf")
+    one, two = one.cpu(), two.cpu()  # not every device has float64
     leaves = (one.double() - two.double()).abs()
     leaves[(one == two) | (one.isnan() & two.isnan())] = 0.0
     return float(leaves.nan_to_num(nan=float("inf")).max()) if leaves.numel() else 0.0
@@ -48,7 +49,7 @@ def difference(one: Tensor, two: Tensor) -> float:
 
 def rounding(values: Tensor, loose: bool = True) -> float:
     """What two ways of computing these may differ by."""
-    finite = values.double().nan_to_num(posinf=0.0, neginf=0.0).abs()
+    finite = values.cpu().double().nan_to_num(posinf=0.0, neginf=0.0).abs()
     scale = max(1.0, float(finite.max())) if values.numel() else 1.0
     if values.dtype in (torch.float32, torch.float64):
         return NEAR * scale

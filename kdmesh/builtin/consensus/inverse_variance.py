@@ -39,7 +39,9 @@ class InverseVariance(Rule):
         here = present_of(values, present)[..., None]
         if errors is None:
             errors = values.new_zeros(values.shape[0], values.shape[2])
-        known = torch.where(errors.isfinite(), errors.double(), torch.inf)[:, None].expand(values.shape)
+        wide = torch.float32 if values.device.type == "mps" else torch.float64  # mps has no float64
+        errors = errors.to(values.device, wide)
+        known = torch.where(errors.isfinite(), errors, torch.inf)[:, None].expand(values.shape)
         known = torch.where(here, known, torch.inf)
         least = known.amin(0)
         shares = torch.where(known == least, 1.0, least / known) * here  # 1 / e without dividing by 0; inf: all alike

@@ -21,12 +21,12 @@ class Errors(Metric):
 
     def update(self, answers: Answers) -> None:
         """Sum errors."""
-        self.total = self.total + self.error(answers.scores.double() - answers.labels.double()).sum(0).cpu()
+        self.total = self.total + self.error(answers.scores.cpu().double() - answers.labels.cpu().double()).sum(0)
         self.rows += len(answers)
 
     def each(self, answers: Answers) -> Tensor:
         """The mean error over the values of each row."""
-        return self.error(answers.scores.double() - answers.labels.double()).mean(1)
+        return self.error(answers.scores.cpu().double() - answers.labels.cpu().double()).mean(1)
 
     def compute(self) -> float | None:
         """The mean over rows and values; None without a row."""

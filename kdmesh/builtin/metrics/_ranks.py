@@ -33,9 +33,9 @@ def ranks(answers: Answers) -> Ranks:
 
     A score that is NaN stands behind all others.
     """
-    labels = answers.labels.double().cpu()
+    labels = answers.labels.cpu().double()
     there = labels >= 0
-    scores = answers.scores.double().cpu().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    scores = answers.scores.cpu().double().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     keys = torch.where(there, -scores, torch.nan)  # ascending, and NaN is sorted behind all
     keys, order = keys.sort(dim=1, stable=True)
     keys = torch.where(there.gather(1, order), keys, torch.inf)

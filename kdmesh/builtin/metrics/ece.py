@@ -23,7 +23,7 @@ class ECE(Metric):
         p, confidence = answers.p, answers.confidence
         bins = (confidence * BINS).long().clamp_(0, BINS - 1)
         gaps = torch.zeros(BINS, dtype=p.dtype, device=p.device)
-        self.gaps = self.gaps + gaps.index_add_(0, bins, answers.hit.to(p.dtype) - confidence).double().cpu()
+        self.gaps = self.gaps + gaps.index_add_(0, bins, answers.hit.to(p.dtype) - confidence).cpu().double()
         self.rows += len(answers)
 
     def compute(self) -> float | None:

@@ -27,10 +27,10 @@ class R2(Metric):
         """Sum squared errors, and first and second powers of the labels."""
         if not len(answers):
             return
-        y = answers.labels.double().cpu()
+        y = answers.labels.cpu().double()
         if not self.rows:
             self.origin = y[0]
-        self.errors = self.errors + (answers.scores.double().cpu() - y).square().sum(0)
+        self.errors = self.errors + (answers.scores.cpu().double() - y).square().sum(0)
         self.first = self.first + (y - self.origin).sum(0)
         self.second = self.second + (y - self.origin).square().sum(0)
         self.rows += len(y)
