@@ -102,6 +102,7 @@ def execute(args: argparse.Namespace) -> int:
         "each" if args.each else "first",
         _agents(args.agent),
         args.backend,
+        workers=args.workers,
     )
     planned, steps = design(made, asked)
     root = begin(Path(args.out), planned)
@@ -141,7 +142,7 @@ def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None =
 
     comparison = Comparison(
         root,
-        getattr(args, "workers", None),
+        None,
         args.ray_address,
         args.checkpoint_seconds,
         args.progress_timeout,

@@ -61,6 +61,7 @@ class Asked:
     agents: dict[str, str] = field(default_factory=dict)
     backend: str = "inline"
     strict_signals: bool = False
+    workers: int | None = None
 
 
 def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[str, int]]:
@@ -117,6 +118,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
             "against": asked.against,
             "backend": asked.backend,
             "strict_signals": asked.strict_signals,
+            "workers": asked.workers,
         }
     )
     return made, steps
@@ -161,7 +163,7 @@ class Comparison:
             what = "was edited since the comparison began: its trials would not be of one design"
             raise MeshError(what, file=str(root / DESIGN), instead="put it back as it was, or begin a new comparison")
         self.root, self.design = root, made
-        self.workers = workers or max(1, cores() if made.backend == "inline" else 1)
+        self.workers = workers or made.workers or max(1, cores() if made.backend == "inline" else 1)
         self.ray_address = ray_address
         self.checkpoint_seconds, self.progress_timeout = checkpoint_seconds, progress_timeout
         self.failed: dict[Trial, str] = {}

@@ -72,6 +72,7 @@ class Design(BaseModel):
         against: whether all are compared with the `first`, or every one with `each` other.
         backend: where every trial lives.
         strict_signals: as for `run`.
+        workers: how many trials are made side by side; None: one per core.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,6 +87,7 @@ class Design(BaseModel):
     against: Literal["first", "each"] = "first"
     backend: Literal["inline", "ray"] = "inline"
     strict_signals: bool = False
+    workers: Annotated[int, Field(ge=1)] | None = None
 
     def trials(self) -> Iterator[Trial]:
         """Every trial, so that whatever is made first can already be compared: contenders side by side."""

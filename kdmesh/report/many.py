@@ -109,5 +109,5 @@ class Bar(Many):
 
 def names(running: Mapping[str, float]) -> str:
     """The runs that go on, each with its share."""
-    known = [f"{name} {share:.0%}" for name, share in running.items()]
+    known = [f"{name}: {share:.0%}" for name, share in running.items()]
     return ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
