@@ -22,6 +22,7 @@ LOCK = ".lock"  # says who is at work; what counts is that it is locked
 PROGRESS = "progress.json"  # how far it is, while it goes on
 SUMMARY = "summary.json"
 ANSWERS = "answers.safetensors"  # how every test sample was answered
+COSTS = "costs.json"  # what it cost; in the summary, too
 RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
 SUMS = "sums.json"
 COMPARED, COMPARISON = "compare.json", "comparison.json"  # of a comparison: what was asked, and the table at its end

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.texts import reports
-from kdmesh.contracts.run_files import ANSWERS, CHECKPOINTS, FORMAT, GIVEN, LOG, MANIFEST, RESOLVED, SUMMARY, SUMS
+from kdmesh.contracts.run_files import (
+    ANSWERS,
+    CHECKPOINTS,
+    COSTS,
+    FORMAT,
+    GIVEN,
+    LOG,
+    MANIFEST,
+    RESOLVED,
+    SUMMARY,
+    SUMS,
+)
 from kdmesh.engine import sums
 from kdmesh.engine.collect import fresh
 from kdmesh.engine.inputs import code, inputs, plugins
@@ -117,9 +128,12 @@ class Folder:
             sums.keep(self.root, [ANSWERS])
 
     def summarise(self, summary: dict[str, Any]) -> None:
-        """Write the summary, once the agents' folders are there, and keep its sum."""
-        self.json(SUMMARY, summary)
-        sums.keep(self.root, [SUMMARY])
+        """Write the summary, once the agents' folders are there, and its costs by themselves; keep their sums."""
+        parts = {COSTS: summary.get("costs"), SUMMARY: summary}  # a part that an older version made has no costs
+        written = {name: value for name, value in parts.items() if value is not None}
+        for name, value in written.items():
+            self.json(name, value)
+        sums.keep(self.root, written)
 
     def made(self) -> tuple[dict[str, Any] | None, str]:
         """The summary of a part of a run if it stands whole; else None, and what lacks, if the part was ever made."""

@@ -17,6 +17,7 @@ from kdmesh.contracts.run_files import FAULT, PLACEMENT
 from kdmesh.engine import dropping
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
+from kdmesh.engine.costs import declared
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import IDENTITY, Folder
 from kdmesh.engine.observe import info, observers
@@ -57,6 +58,7 @@ class Prepared:
 
 def prepare(request: Request, session: Session) -> Prepared:
     """Check a request, settle where it runs, and make its folder, or find the one that goes on."""
+    declared(os.environ)
     if request.resume is not None:
         request = replace(request, spec=as_begun(request.spec, request.resume))
     plan = make_plan(request.spec, registry())

@@ -16,6 +16,7 @@ from kdmesh.contracts.run_files import LOG
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.answers import gathered
 from kdmesh.engine.context import RunContext
+from kdmesh.engine.costs import Meter, counted
 from kdmesh.engine.events import progressed
 from kdmesh.engine.home import Paused
 from kdmesh.engine.publisher import Publisher
@@ -40,11 +41,13 @@ class Run(RunContext):
     """A run's work: :meth:`open` its hosts, then :meth:`execute`, which returns the summary."""
 
     stages: dict[str, StageRun] = field(default_factory=dict, init=False)
+    meter: Meter = field(init=False)
     answers: bytes | None = field(default=None, init=False)  # answers.safetensors, once everything is measured
     _done: set[str] = field(default_factory=set, init=False)
 
     def open(self, config: HostConfig, source: Source) -> None:
         """Build every host; where one is lost meanwhile, build all again."""
+        self.meter = Meter()
         try:
             self.backend.open(config, source)
         except HostLost as lost:
@@ -235,6 +238,7 @@ class Run(RunContext):
             self.events.emit(kinds.Note(text))
         summary = summarise(self, agents, consensus, described)
         self.answers, summary["answers"] = yield from gathered(self)
+        summary["costs"] = yield from counted(self, self.meter)
         return summary
 
     def _finish(self, generator: Generator[list[Any], Any, Any]) -> Any:

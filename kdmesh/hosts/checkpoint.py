@@ -7,6 +7,7 @@ or frozen source published is published again.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -23,6 +24,7 @@ from kdmesh.hosts import written
 from kdmesh.hosts.export import Part
 from kdmesh.hosts.packing import pack
 from kdmesh.hosts.publish import take_snapshot
+from kdmesh.hosts.state import Seconds
 from kdmesh.store import Key, Publication
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     """Write a stage's state as it stands on this host; None: hand it over, to a driver that writes elsewhere."""
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"weights": {}, "forwards": host.made.get(stage, {}), "best": {}}
+    facts["seconds"] = asdict(host.seconds_of(stage))
     if stage in host.answering:
         facts["ahead"] = host.answering[stage]()
 
@@ -130,6 +133,7 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     for name, value in facts["best"].items():
         host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
     host.made[stage] = dict(facts["forwards"])
+    host.seconds[stage] = Seconds(**facts.get("seconds", {}))
     if "ahead" in facts:
         host.answered[stage] = facts["ahead"]
     device = host.device

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import RunFailed
-from kdmesh.hosts import answered, build, checkpoint, export, guard, measure, publish, side_inputs, writing
+from kdmesh.hosts import answered, build, checkpoint, costs, export, guard, measure, publish, side_inputs, writing
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
@@ -81,7 +82,8 @@ class Host(HostState):
             for (step, op), value in unpack(bundle, device).items():
                 arrived.setdefault(step, []).append((op, value))
         exports: Bundle = {}
-        everything = list(phase.ops.values())
+        everything, clock, now = list(phase.ops.values()), costs.Clock(len(phase.ops), device), time.perf_counter
+        spent = clock.spent
         odd: dict[guard.Oddity, None] = {}
         for step, ops in fragment.work():
             context = phase.contexts.get(step)
@@ -91,13 +93,12 @@ class Host(HostState):
                 context.values[op] = value
                 if op.kind == "gen":
                     writing.keep(self, op, step, value)
-            if ops is None:
-                for call in everything:
-                    call(context)
-            else:
-                for op in ops:
-                    if op in phase.ops:
-                        phase.ops[op](context)
+            at = now()
+            for number in phase.numbers(ops):
+                everything[number](context)
+                then = now()
+                spent[number] += then - at
+                at = then
             for op in fragment.exports.get(step, ()):
                 if self.streams[op.stream].private:
                     raise RunFailed(f"a signal made on the private stream {op.stream!r} would leave {self.name}")
@@ -108,6 +109,7 @@ class Host(HostState):
                 del phase.contexts[step]
                 if phase.looks(step):
                     odd.update(dict.fromkeys(phase.odd(context)))
+        phase.took(clock.stop())
         for name, one in self.agents.items():
             self.count(fragment.stage, name, one.forwards - before[name])
         return exports, Report(phase.update.report(), list(odd), phase.update.told())
@@ -177,6 +179,10 @@ class Host(HostState):
     def describe(self) -> dict[str, dict[str, Any]]:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
         return {name: measure.describe(self, agent) for name, agent in self.agents.items()}
+
+    def costs(self) -> dict[str, Any]:
+        """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""
+        return costs.told(self)
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.graph.reach import readers
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import guard, oddities
-from kdmesh.hosts.forward import forward_op
+from kdmesh.hosts.forward import forward_op, trains
 from kdmesh.hosts.inputs import Inputs
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.step import frozen_copy
@@ -18,11 +18,11 @@ from kdmesh.signals.lazy import dense
 from kdmesh.store import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Phase
-    from kdmesh.hosts.state import HostState
+    from kdmesh.hosts.state import HostState, Purpose
     from kdmesh.hosts.step import StepContext
 
 LOOK = 64  # steps of which the answers in one are looked at
@@ -34,7 +34,7 @@ class CompiledPhase:
     def __init__(
         self, host: HostState, stage: Stage, plan: Phase, ends: dict[str, int], first: int, shifts: dict[str, int]
     ) -> None:
-        self.host, self.plan = host, plan
+        self.host, self.plan, self._stage = host, plan, stage.name
         self.inputs = Inputs(host, stage, plan, ends, first, shifts)
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
         members = [edge for node in host.plan.consensus.values() for edge in node.inputs]
@@ -47,6 +47,9 @@ class CompiledPhase:
             call = self._compile(op)
             if call is not None:
                 self.ops[op] = call
+        self._all = range(len(self.ops))
+        self._numbers = {op: number for number, op in enumerate(self.ops)}
+        self._for = [self._purpose(op) for op in self.ops]
         self.contexts: dict[int, StepContext] = {}  # steps begun but not complete
         for name in stage.weights:
             if name in host.weights:
@@ -74,6 +77,24 @@ class CompiledPhase:
 
             return combine
         return None
+
+    def numbers(self, ops: Sequence[Op] | None) -> Sequence[int]:
+        """Those of this host's ops among all of them, by their places; None: all."""
+        return self._all if ops is None else [self._numbers[op] for op in ops if op in self._numbers]
+
+    def _purpose(self, op: Op) -> tuple[Purpose, tuple[str, ...]]:
+        """What an op is made for, and by which nodes: forwards of who trains here are training, others teaching."""
+        if op.kind == "u":
+            return "training", self.update.together(op.node)
+        learns = op.node in self.host.agents and trains(self.inputs, op.node)
+        return "training" if learns else "teaching", (op.node,)
+
+    def took(self, seconds: Sequence[float]) -> None:
+        """Add what ops took, in their order, to the stage's costs; an update's is shared among its weights."""
+        spent = self.host.seconds_of(self._stage)
+        for (purpose, nodes), more in zip(self._for, seconds, strict=True):
+            for node in nodes if more else ():
+                spent.add(purpose, node, more / len(nodes))
 
     def sent(self, op: Op) -> set[str]:
         """What of a forward, or of a written stream, other hosts read: nothing else leaves this one."""

@@ -31,6 +31,7 @@ Method = Literal[
     "keep_best",
     "restore_best",
     "describe",
+    "costs",
     "sees",
     "save",
     "load",
@@ -99,6 +100,9 @@ class RemoteHost(Protocol):
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
+
+    def costs(self) -> dict[str, Any]:
+        """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

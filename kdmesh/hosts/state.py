@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
@@ -29,7 +30,21 @@ if TYPE_CHECKING:
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
+    Purpose = Literal["teaching", "training"]
     Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Seconds:
+    """Seconds that nodes of one stage took on a host: forwards to teach, and forwards and updates to learn."""
+
+    teaching: dict[str, float] = field(default_factory=dict)
+    training: dict[str, float] = field(default_factory=dict)
+
+    def add(self, purpose: Purpose, node: str, seconds: float) -> None:
+        """Add what a node took."""
+        spent: dict[str, float] = getattr(self, purpose)
+        spent[node] = spent.get(node, 0.0) + seconds
 
 
 class Kept(NamedTuple):
@@ -107,6 +122,8 @@ class HostState:
         self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
         self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and shard view
+        self.seconds: dict[str, Seconds] = {}  # by stage
+        self.began = time.process_time()
         self._threads = 0
         self._assemble(table)
 
@@ -123,6 +140,10 @@ class HostState:
         if count != self._threads:
             torch.set_num_threads(count)
             self._threads = count
+
+    def seconds_of(self, stage: str) -> Seconds:
+        """What nodes took for a stage, to be added to."""
+        return self.seconds.setdefault(stage, Seconds())
 
     def count(self, stage: str, agent: str, forwards: int) -> None:
         """Add forwards that an agent made for a stage."""

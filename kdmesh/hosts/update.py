@@ -97,6 +97,10 @@ class Update:
             return None
         return self._step([self.host.weights[name] for name in group])
 
+    def together(self, name: str) -> tuple[str, ...]:
+        """The weights that an update of ``name`` moves."""
+        return self._groups.get(name, (name,))
+
     def _terms(self, group: list[Weights]) -> list[Term]:
         names = {weights.name for weights in group}
         edges = [

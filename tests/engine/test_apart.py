@@ -41,7 +41,7 @@ def test_files_that_are_handed_over_are_those_that_would_be_written(tmp_path, mo
     monkeypatch.setattr(export, "sees", lambda name, folder, token: name == "left")
     found, far, _ = run_once(Request(SPEC, "inline", out=tmp_path / "far"))
     assert shas(found) == shas(summary)
-    assert contents(far.root) == contents(near.root) and len(contents(far.root)) == 6
+    assert contents(far.root) == contents(near.root) and len(contents(far.root)) == 7
     assert not list(far.root.rglob(f"{export.TOKEN}*"))
 
 

@@ -1,0 +1,105 @@
+"""What a host's work cost: seconds by agent, memory and CPU seconds of its process, FLOPs of its models."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.hosts.state import Seconds
+
+if TYPE_CHECKING:
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.state import HostState
+
+
+class Clock:
+    """Notes how long each of some ops took, one reading of the clock an op.
+
+    A GPU works after its ops were launched. The seconds of a fragment, which ends when the GPU has done it, are then
+    shared out among its ops by how long their launches took.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.spent = [0.0] * count
+        self._gpu = device if device.type == "cuda" else None
+        self._start = time.perf_counter()
+
+    def stop(self) -> list[float]:
+        """The seconds of each op."""
+        if self._gpu is not None and (launched := sum(self.spent)):
+            torch.cuda.synchronize(self._gpu)
+            share = (time.perf_counter() - self._start) / launched
+            return [seconds * share for seconds in self.spent]
+        return self.spent
+
+
+def process(host: HostState) -> dict[str, Any]:
+    """What the process of a host has used since it began: ``cpu_s``, and at most at one time, in bytes.
+
+    ``peak_bytes``: resident, null where the system does not say; ``gpu_peak_bytes``: of tensors, of all devices.
+    """
+    gpus = sorted({agent.device.index or 0 for agent in host.agents.values() if agent.device.type == "cuda"})
+    return {
+        "node": platform.node(),
+        "process": os.getpid(),
+        "cpu_s": time.process_time() - host.began,
+        "peak_bytes": peak(),
+        "gpu_peak_bytes": {str(gpu): torch.cuda.max_memory_allocated(gpu) for gpu in gpus},
+    }
+
+
+def peak() -> int | None:
+    """The most memory that this process had resident at one time, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def told(host: HostState) -> dict[str, Any]:
+    """Of every agent here its FLOPs, of every node its seconds over all stages, and what the process used."""
+    total = Seconds()
+    for one in host.seconds.values():
+        for node, seconds in one.teaching.items():
+            total.add("teaching", node, seconds)
+        for node, seconds in one.training.items():
+            total.add("training", node, seconds)
+    used = process(host)  # before anything is forwarded to be counted
+    return {
+        "flops": {name: flops(host, agent) for name, agent in host.agents.items()},
+        "seconds": asdict(total),
+        "process": used,
+    }
+
+
+@torch.no_grad()
+def flops(host: HostState, agent: Agent) -> tuple[int | None, str]:
+    """Floating point operations of one answer to one sample, or None and why they cannot be counted.
+
+    As torch counts them: 2 for a multiplication and its addition, in matrix products, convolutions and attention;
+    nothing for the rest. Of texts the sample is the first one.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x, was = host.loader.one(agent.name, agent.device), agent.module.training
+    agent.weights.train(False)
+    agent.buffers.note()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            agent.module(x)
+        found = counter.get_total_flops()
+    except Exception as error:
+        return None, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    finally:
+        if agent.buffers.changed():
+            agent.buffers.put_back()
+        agent.weights.train(was)
+    return (found, "") if found else (None, "torch counts none of its operations")
