@@ -16,6 +16,7 @@ from kdmesh.report.page.blocks import Bars, Chart, Lines, Matrix, Points, Spans
 WIDE, HIGH = 420.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 8.0, 38.0
 ROW = 20.0
+LETTER = 7.3  # width of a letter, rather too much than too little: fonts differ
 COLOURS = 8
 MOST_NAMED = 12  # lines that are told apart; more are drawn alike
 MOST_LABELS = 40  # points of a scatter that are all named; of more, those of the front
@@ -92,7 +93,7 @@ def _lines(chart: Lines) -> tuple[float, list[str]]:
 
 def _bars(chart: Bars) -> tuple[float, list[str]]:
     names = [_short(one.name, 24) for one in chart.bars]
-    left = min(170.0, 12 + 6.6 * max(map(len, names), default=0))
+    left = min(190.0, 16 + LETTER * max(map(len, names), default=0))
     roles = list(dict.fromkeys(one.role for one in chart.bars))
     legend, top = _legend([(role, "") for role in roles], dots=True) if len(roles) > 1 else ([], TOP)
     height = top + ROW * len(chart.bars) + BOTTOM
@@ -138,7 +139,7 @@ def _points(chart: Points) -> tuple[float, list[str]]:
         if len(chart.points) > MOST_LABELS and not one.front:
             continue
         name = _short(one.name, 18)
-        wide = 6.6 * len(name)
+        wide = LETTER * len(name)
         before = x + 9 + wide > WIDE
         begin = x - 9 - wide if before else x + 9
         for shift in (4.0, -7.0, 15.0):
@@ -151,7 +152,7 @@ def _points(chart: Points) -> tuple[float, list[str]]:
 
 def _matrix(chart: Matrix) -> tuple[float, list[str]]:
     names = [_short(name, 22) for name in chart.rows]
-    left = 20 + min(150.0, 6.6 * max(map(len, (chart.down, *names))))
+    left = 20 + min(165.0, LETTER * max(map(len, (chart.down, *names))))
     size = min(34.0, (WIDE - left - 4) / max(1, len(chart.columns)))
     tall = min(size, 26.0) if size > 12 else size
     known = [value for row in chart.values for value in row if value is not None]
@@ -192,7 +193,7 @@ def _matrix(chart: Matrix) -> tuple[float, list[str]]:
 def _spans(chart: Spans) -> tuple[float, list[str]]:
     lanes = list(dict.fromkeys(one.lane for one in chart.spans))
     names = [_short(name, 22) for name in lanes]
-    left = min(150.0, 12 + 6.6 * max(map(len, names), default=0))
+    left = min(175.0, 16 + LETTER * max(map(len, names), default=0))
     height = TOP + ROW * len(lanes) + BOTTOM
     axis = Axis([0.0, *(one.end for one in chart.spans)], left, WIDE - RIGHT)
     parts = [*_ticks_below(axis, height - BOTTOM, TOP)]
@@ -270,7 +271,7 @@ def _legend(names: Sequence[tuple[str, str]], dots: bool = False) -> tuple[list[
     x, y = 4.0, 12.0
     for at, (name, role) in enumerate(names):
         short = _short(name, 40)
-        wide = 34 + 6.8 * len(short)
+        wide = 36 + LETTER * len(short)
         if x > 4.0 and x + wide > WIDE:
             x, y = 4.0, y + 17
         style = f"{colour(at)} {ROLES.get(role, '')}"
