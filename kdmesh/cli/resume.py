@@ -63,9 +63,9 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.sweep.design import DESIGN as SWEEP
 
     if (folder / SWEEP).is_file():
-        from kdmesh.cli.sweep import make as sweep
+        from kdmesh.cli.sweep import resume
 
-        return sweep(folder, args)
+        return resume(folder, args)
     from kdmesh.engine.resume import asked, interrupted, refuse_edits
 
     begun = asked(folder)["begun"]

@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
         raise MeshError(what, file=args.folder or "''", instead="the folder that runs were written to: runs")
     from kdmesh.files import to_json
     from kdmesh.report.grid import show
-    from kdmesh.report.run_folder import FINISHED, RUNNING, comparisons, find
+    from kdmesh.report.run_folder import FINISHED, RUNNING, find, of_many
     from kdmesh.report.runs import listed, row, spare
 
     parent = Path(args.folder)
@@ -53,14 +53,14 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json([one.record() for one, _ in found], 2))
     else:
-        compared = comparisons(parent)
+        many = of_many(parent)
         if found:
             show(sys.stdout, listed([one for one, _ in found]))
-        elif not compared:
+        elif not many:
             print(f"no run in {printable(args.folder)}")
-        for path, status in compared:
+        for path, what, status in many:
             how = "" if status == RUNNING else "; its tables" if status == FINISHED else "; go on with it"
-            print(printable(f"comparison {status}{how}{': kdmesh resume' if how else ':'} {path}", breaks=False))
+            print(printable(f"{what} {status}{how}{': kdmesh resume' if how else ':'} {path}", breaks=False))
     return 0
 
 

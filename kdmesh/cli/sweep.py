@@ -102,14 +102,27 @@ def execute(args: argparse.Namespace) -> int:
         args.agent,
         args.workers,
         args.backend,
+        not args.no_code,
     )
     planned, found = design(asked, _checking(args.quiet))
     root = begin(Path(args.out), planned)
     return make(root, args, found.steps)
 
 
+def resume(root: Path, args: argparse.Namespace) -> int:
+    """Go on with a sweep."""
+    from kdmesh.sweep.design import read
+
+    for flag, given in (("--backend", args.backend), ("--from-start", args.from_start)):
+        if given:
+            raise MeshError("a sweep goes on as it was begun", where=flag, instead=f"kdmesh resume {root}")
+    if (made := read(root)) is not None:
+        import_from(made.beside)
+    return make(root, args)
+
+
 def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None = None) -> int:
-    """Make what lacks of a sweep, and show its tables; also for ``kdmesh resume``."""
+    """Make what lacks of a sweep, and show its tables."""
     from kdmesh.errors import RunFailed
     from kdmesh.files import read_json
     from kdmesh.report.many import listener
@@ -117,7 +130,12 @@ def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None =
     from kdmesh.sweep.sweeping import Sweeping
 
     sweeping = Sweeping(
-        root, getattr(args, "workers", None), args.ray_address, args.checkpoint_seconds, args.progress_timeout
+        root,
+        getattr(args, "workers", None),
+        args.ray_address,
+        args.checkpoint_seconds,
+        args.progress_timeout,
+        not args.no_code,
     )
     shown = listener(sys.stderr, args.quiet)
     try:

@@ -26,7 +26,8 @@ COSTS = "costs.json"  # what it cost; in the summary, too
 RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
 SUMS = "sums.json"
 COMPARED, COMPARISON = "compare.json", "comparison.json"  # of a comparison: what was asked, and the table at its end
-TRIALS = "trials"  # folder of a comparison, with its runs
+SWEPT, SWEEP = "sweep.json", "sweep_result.json"  # of a sweep, likewise
+TRIALS = "trials"  # folder of either, with its runs
 CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders
 MOST_SEEDS = 1000  # that one run trains
 

@@ -31,6 +31,8 @@ from kdmesh.contracts.run_files import (
     RESULTS,
     SEEDS,
     SUMMARY,
+    SWEEP,
+    SWEPT,
     TRIALS,
     control_name,
     refuse_newer,
@@ -54,6 +56,8 @@ STATUSES = {
 ALSO = {"alone": "alone", "best_teacher": "best teacher only"}
 """Controls, and how a table calls them; their folders are called ``<student>-alone``, ``<student>-best-teacher``."""
 STAMP = "%Y%m%d-%H%M%S"  # how the name of a run's folder begins
+MANY = {"comparison": (COMPARED, COMPARISON), "sweep": (SWEPT, SWEEP)}
+"""What has runs in it: what was asked, and the table at its end."""
 HOW = "a run's folder: runs/<name>/<time>"
 TAIL = 64 * 1024  # bytes at a log's end in which its last line is looked for
 
@@ -220,18 +224,23 @@ def part_folders(root: Path, seeds: Sequence[int]) -> dict[str, Path]:
 def find(parent: str | Path) -> list[Path]:
     """The folders of runs in a folder, as ``runs/<name>/<time>``, newest first; it may be a run's folder itself.
 
-    Links that lead out of it are not followed, and trials of a comparison are left out.
+    Links that lead out of it are not followed, and trials of comparisons and sweeps are left out.
     """
     return _below(parent, MANIFEST)
 
 
-def comparisons(parent: str | Path) -> list[tuple[Path, str]]:
-    """The folders of comparisons in a folder, found as `find` does, each with its status, of `STATUSES`."""
+def of_many(parent: str | Path) -> list[tuple[Path, str, str]]:
+    """The folders of comparisons and sweeps in a folder, found as `find` does.
+
+    Each with what it is and its status, of `STATUSES`.
+    """
     found = []
-    for path in _below(parent, COMPARED):
-        table = read_json(path / COMPARISON)
-        ended = INTERRUPTED if table is None else FAILED if table.get("failed") else FINISHED
-        found.append((path, RUNNING if locked(path / LOCK) else ended))
+    for what, (mark, end) in MANY.items():
+        for path in _below(parent, mark):
+            table = read_json(path / end)
+            failed = table is not None and (table.get("failed") or (table.get("final") or {}).get("failed"))
+            ended = INTERRUPTED if table is None else FAILED if failed else FINISHED
+            found.append((path, what, RUNNING if locked(path / LOCK) else ended))
     return found
 
 
@@ -244,7 +253,7 @@ def _below(parent: str | Path, mark: str) -> list[Path]:
         for folder in levels:
             if _is(folder / mark, "file"):
                 found.append(folder)
-            if _is(folder / MANIFEST, "file") or _is(folder / COMPARED, "file"):
+            if any(_is(folder / one, "file") for one in (MANIFEST, *(mark for mark, _ in MANY.values()))):
                 continue
             inner = (Path(entry.path) for entry in _entries(folder))
             deeper += [one for one in inner if _is(one, "folder") and one.resolve().is_relative_to(home)]
@@ -303,9 +312,9 @@ def _no_run(root: Path, why: str) -> MeshError:
         return MeshError(
             "is a file, not a run's folder" if what == "file" else what, file=str(root) or "''", instead=HOW
         )
-    if (root / COMPARED).is_file():
+    if what := next((what for what, (mark, _) in MANY.items() if (root / mark).is_file()), ""):
         return MeshError(
-            "is a comparison's folder, not a run's",
+            f"is a {what}'s folder, not a run's",
             file=str(root),
             instead=f"a run of it, in {root / TRIALS}; `kdmesh resume {root}` goes on with it, or shows its tables",
         )

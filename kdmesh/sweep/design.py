@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kdmesh.contracts.run_files import MOST_SEEDS
+from kdmesh.contracts.run_files import MOST_SEEDS, SWEPT
 from kdmesh.contracts.sampler import Choices, Range
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
@@ -17,9 +17,10 @@ from kdmesh.spec.names import Name
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kdmesh.contracts.sampler import Point
+    from kdmesh.contracts.run_files import SWEPT
+from kdmesh.contracts.sampler import Point
 
-DESIGN = "sweep.json"
+DESIGN = SWEPT
 SCHEMA = 1
 MOST = 10_000  # points
 MESH, ALONE, BEST = "mesh", "alone", "best-teacher"

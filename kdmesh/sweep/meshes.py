@@ -14,6 +14,7 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.graph.roles import teachers_of
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
+from kdmesh.spec.code import refuse_code
 from kdmesh.spec.override import apply
 from kdmesh.spec.read import anchor, parse
 from kdmesh.sweep.budget import shortened
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 class Meshes:
     """Makes meshes of points of one file."""
 
-    def __init__(self, given: dict[str, Any], folder: str, file: str = "") -> None:
-        """``given``: the file's content; ``folder``: where its paths start from; ``file``: its name in errors."""
-        self.given, self.folder, self.file = given, Path(folder), file
+    def __init__(self, given: dict[str, Any], folder: str, file: str = "", code: bool = True) -> None:
+        """``given``: the file's content; ``folder``: where its paths start from; ``file``: its name in errors.
+
+        ``code``: they may name code; else a point that does is refused before anything is imported.
+        """
+        self.given, self.folder, self.file, self.code = given, Path(folder), file, code
         self._known: dict[str, Checked] = {}
 
     def plan(self, point: Point, seed: int | None = None, part: int = 1) -> Plan:
@@ -39,6 +43,8 @@ class Meshes:
         try:
             changes = [f"{path}={json.dumps(value)}" for path, value in point.items()]
             spec = anchor(parse(apply(self.given, changes), file=self.file), self.folder)
+            if not self.code:
+                refuse_code(spec)
             plan = make_plan(spec, registry())
             refuse_unrun(plan, registry())
         except MeshError as error:

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.contracts.run_files import SWEEP
 from kdmesh.statistics import interval, over_samples, paired, verdicts
 from kdmesh.sweep.design import MESH, key, words
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kdmesh.sweep.search import Search
     from kdmesh.tasks import Figure
 
-SHEET, TABLE = "points.csv", "sweep_result.json"
+SHEET, TABLE = "points.csv", SWEEP
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Asked:
     agent: str = ""
     workers: int | None = None
     backend: str = "inline"
+    code: bool = True  # a mesh may name code
 
 
 @dataclass
@@ -73,7 +74,7 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
     given = apply(load(text, file=asked.file), asked.overrides)
     space = axes(asked.over)
     name, config, adaptive = _sampler(asked)
-    meshes = Meshes(given, str(path.resolve().parent), asked.file)
+    meshes = Meshes(given, str(path.resolve().parent), asked.file, asked.code)
     corners = _corners(space)
     plan = meshes.plan(corners[0])
     by = metric(plan.primary)

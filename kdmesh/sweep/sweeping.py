@@ -44,8 +44,12 @@ class Sweeping:
         ray_address: str | None = None,
         checkpoint_seconds: float = 60.0,
         progress_timeout: float = 600.0,
+        code: bool = True,
     ) -> None:
-        """MeshError where the folder is of no sweep. ``workers``: trials side by side; None: one per core."""
+        """MeshError where the folder is of no sweep.
+
+        ``workers``: trials side by side; None: one per core. ``code``: the mesh may name code.
+        """
         made = read(root)
         if made is None:
             raise MeshError(f"is no sweep's folder: it has no {DESIGN}", file=str(root))
@@ -53,7 +57,7 @@ class Sweeping:
         self.workers = workers or max(1, cores() if made.backend == "inline" else 1)
         self.ray_address = ray_address
         self.checkpoint_seconds, self.progress_timeout = checkpoint_seconds, progress_timeout
-        self.meshes = Meshes(made.given, made.anchor, str(root / DESIGN))
+        self.meshes = Meshes(made.given, made.anchor, str(root / DESIGN), code)
         self.first = {axis.path: axis.ends[0] for axis in made.axes}
         plan = self.meshes.plan(self.first)
         self.task, self.metric = plan.task.name, metric(plan.primary)

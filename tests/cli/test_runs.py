@@ -186,3 +186,19 @@ def test_comparisons_are_listed_apart_and_are_no_runs(runs, at_work, capsys):
     assert main(["watch", "--once", str(folder)]) == 2
     assert "is a comparison's folder" in (err := capsys.readouterr().err) and f"kdmesh resume {folder}" in err
     assert main(["runs", str(folder)]) == 0 and capsys.readouterr().out.startswith("comparison finished")
+
+
+def test_sweeps_are_listed_apart_and_are_no_runs(runs, capsys):
+    folder = runs.root / "sweep-a" / "29990101-000000"
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text("{}")
+    runs["small"].rename(folder / "trials")
+    assert [path.name for path in find(runs.root)] == [runs["several"].name]
+    for table, said in (
+        ("", "interrupted; go on with it: "),
+        ('{"final": {"failed": {"mesh, seed 0": "why"}}}', "failed; go on with it: "),
+        ('{"final": {"failed": {}}}', "finished; its tables: "),
+    ):
+        (folder / "sweep_result.json").write_text(table)
+        assert main(["runs", str(runs.root)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"sweep {said}kdmesh resume {folder}"

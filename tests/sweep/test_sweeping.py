@@ -161,3 +161,18 @@ def test_a_damaged_or_newer_sweep_is_named(tmp_path, capsys):
         (tmp_path / "sweep.json").write_text(text)
         assert main(["resume", str(tmp_path)]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_point_that_names_code_is_refused_where_no_code_is_allowed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(MESH, encoding="utf-8")
+    (tmp_path / "ours.py").write_text("raise SystemExit('was imported')", encoding="utf-8")
+    over = "agents.student.model={mlp: {hidden: [4]}}, 'ours:Net'"
+    assert main(["sweep", "small.yaml", "--over", over, "--no-code"]) == 2
+    assert "ours:Net" in capsys.readouterr().err
+
+
+def test_what_resuming_ignores_is_refused(whole, capsys):
+    for flag in (["--backend", "ray"], ["--from-start"]):
+        assert main(["resume", str(whole[0]), *flag]) == 2
+        assert "goes on as it was begun" in capsys.readouterr().err
