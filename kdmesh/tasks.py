@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,9 @@ class Figure:
         return self.name.replace("_", " ").replace("bits per", "bits a")
 
     def of(self, figures: Mapping[str, float | None] | None) -> float | None:
-        """The value among the figures of one split, None where it was not measured."""
-        return (figures or {}).get(self.name)
+        """The value among the figures of one split; None where it was not measured, or is not finite (null in files)."""
+        value = (figures or {}).get(self.name)
+        return value if value is not None and math.isfinite(value) else None
 
     def gain(self, own: float, other: float) -> float:
         """By how much ``own`` is better than ``other``: negative where it is worse."""

@@ -124,3 +124,12 @@ def test_a_comparison_without_any_pair_is_not_made():
     first, second = (summary(seed, 0.5, 0.5, 0.5, 0.75, "t1", 0.5) for seed in (0, 1))
     del first["agents"]["s"]["metrics"], second["controls"]
     assert list(over_seeds([first, second])["differences"]["s"]) == ["best teacher", "consensus c"]
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+def test_a_figure_that_is_not_finite_is_as_one_that_was_not_measured(odd):
+    runs = [summary(seed, 0.75, 0.5, 0.875, 0.75, "t1", 0.5) for seed in range(3)]
+    runs[1]["agents"]["s"]["metrics"]["test"]["accuracy"] = odd
+    found = over_seeds(runs)
+    assert found["accuracy"]["s"]["n"] == 2
+    assert found["differences"]["s"]["control alone"]["n"] == 2
