@@ -55,7 +55,7 @@ class Figure:
         return self.name.replace("_", " ").replace("bits per", "bits a")
 
     def of(self, figures: Mapping[str, float | None] | None) -> float | None:
-        """The value among the figures of one split; None where it was not measured, or is not finite (null in files)."""
+        """The value among the figures of one split; None where it was not measured, or is not finite."""
         value = (figures or {}).get(self.name)
         return value if value is not None and math.isfinite(value) else None
 

@@ -49,15 +49,19 @@ class Stopping:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise KeyboardInterrupt inside for a SIGTERM too. In a thread other than the main one it is left as it is."""
+    """Raise KeyboardInterrupt inside for a SIGINT, also where a shell's `&` had it ignored, and for a SIGTERM.
+
+    In a thread other than the main one both are left as they are.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
