@@ -22,7 +22,10 @@ class Read(HTMLParser):
         found = dict(attrs)
         self.tags.add(tag)
         self.addresses += [found[key] or "" for key in ("href", "src", "xlink:href", "data") if key in found]
-        if tag == "caption":
+        if tag == "table":  # of a chart: it has no caption
+            self.tables.pop("", None)
+            self.tables[""] = []
+        elif tag == "caption":
             self.caption = ""
         elif tag == "tr" and self.tables:
             next(reversed(self.tables.values())).append([])
@@ -35,6 +38,7 @@ class Read(HTMLParser):
 
     def handle_endtag(self, tag):
         if tag == "caption" and self.caption is not None:
+            self.tables.pop("", None)
             self.tables[self.caption], self.caption = [], None
         while self.within and self.within.pop() != tag:
             pass

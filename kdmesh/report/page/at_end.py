@@ -10,7 +10,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import reason
 
 SHARE = 0.02  # of the run's time that its page may take
-ONCE, EACH_MB = 0.5, 0.4  # seconds that a page takes: however small, and for each MB that is read
+ONCE, EACH_MB = 1.0, 0.4  # seconds that a page takes: however small, and for each MB that is read
 
 
 def write_at_end(folder: Path, seconds: float) -> str:

@@ -32,9 +32,9 @@ COSTS = (
     (("parameters",), "parameters", True),
     (("latency_ms",), "latency, ms an answer", True),
     (("forwards", "made"), "forwards made to teach", False),
-    (("memory_bytes",), "peak memory, bytes", True),
     (("flops",), "FLOPs an answer", True),
-    (("energy_joules",), "energy, joules", True),
+    (("training_s",), "seconds of training", False),
+    (("teaching_s",), "seconds of teaching", False),
 )
 """Costs that a summary may have: where they stand in an agent's record, what they are, and whether their axis is
 logarithmic."""
@@ -222,12 +222,33 @@ def costs(known: Known) -> Section:
         blocks.insert(0, Text(["The line joins those that no other beats in both: the Pareto front, of test figures."]))
     if lacks:
         blocks.append(Text([f"Not recorded in this run: {', '.join(lacks)}."]))
+    blocks += _machine(known)
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
         words = ["Training and tests took ", _s(sum(seconds)), " in all"]
         words += [", ", _s(fmean(seconds)), " a seed on average"] if len(seconds) > 1 else []
         blocks.append(Text([*words, "; controls are not counted."]))
     return Section("costs", "Quality against cost", blocks)
+
+
+def _machine(known: Known) -> list[Block]:
+    """Memory and CPU seconds by process, energy by source, of the first seed that has them."""
+    if not known.costs:
+        return [Text(["Memory and energy were not recorded in this run."])]
+    first, blocks = known.costs[0], list[Block]()
+    energy, processes = row(first.get("energy")), first.get("processes")
+    ends = [number(one) for one in energy.get("joules") or []]
+    if len(ends) == 2 and (low := plain(ends[0])) is not None and (high := plain(ends[1])) is not None:
+        by = [f"{one.get('source')}: {one.get('about')}" for one in map(row, energy.get("by") or [])]
+        blocks.append(Text(["Energy: ", low, " to ", high, f" J ({'; '.join(by)})."]))
+    rows: list[list[Cell]] = [
+        [str(one.get("node")), ", ".join(map(str, one.get("hosts") or [])), plain(one.get("cpu_s")),
+         count(one.get("peak_bytes"))]
+        for one in map(row, processes if isinstance(processes, list) else [])
+    ]  # fmt: skip
+    if rows:
+        blocks.append(Table("Processes", ("", "hosts", "CPU seconds", "peak memory, bytes"), rows[:300]))
+    return blocks
 
 
 def _s(value: float) -> Any:

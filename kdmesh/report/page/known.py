@@ -9,8 +9,9 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.contracts.run_files import RESOLVED
+from kdmesh.contracts.run_files import COSTS, RESOLVED
 from kdmesh.errors import MeshError
+from kdmesh.files import read_json
 from kdmesh.report.page.blocks import number
 from kdmesh.report.paired import over_seeds
 from kdmesh.report.run_folder import RunFolder
@@ -78,6 +79,12 @@ class Known:
         except OSError as error:
             return MeshError(str(error))
 
+    @cached_property
+    def costs(self) -> list[Row]:
+        """What the seeds that were measured cost: their ``costs.json``."""
+        measured = [part for part in self.run.runs.values() if part.summary is not None]
+        return [_sound(found) for part in measured if (found := read_json(part.path / COSTS)) is not None]
+
     @property
     def nodes(self) -> dict[str, Row]:
         """Consensus nodes and agents by name, of the first seed that was measured, in the order in which they stand."""
@@ -97,6 +104,7 @@ class Known:
     def mean(self, name: str, *path: str) -> float | None:
         """The mean over seeds of a number in the record of an agent or consensus."""
         values = [number(at(row(summary.get(kind)).get(name), path)) for kind, summary in self._both()]
+        values += [number(at(row(costs.get("agents")).get(name), path)) for costs in self.costs]
         known = [value for value in values if value is not None]
         return fmean(known) if known else None
 

@@ -203,7 +203,7 @@ def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
 
 def test_a_run_writes_its_page_at_its_end_where_that_is_cheap(runs):
     folder = runs["small"]
-    assert write_at_end(folder, 1.0) == "would take about 0.5 s, more than 2% of this run"
+    assert write_at_end(folder, 1.0) == "would take about 1.0 s, more than 2% of this run"
     assert not (folder / "report.html").exists()
     assert write_at_end(folder, 1000.0) == ""
     assert "Finished: everything" in (folder / "report.html").read_text()
@@ -229,3 +229,13 @@ def test_a_run_says_how_to_have_a_page_or_is_asked_for_none(tmp_path, monkeypatc
     assert main([*short, "--quiet", "--out", "some"]) == 0
     assert capsys.readouterr().err == ""
     assert not list(Path("none").rglob("report.html")) and len(list(Path("some").rglob("report.html"))) == 1
+
+
+def test_what_it_cost_stands_on_the_page(runs):
+    costs = json.loads((runs["small"] / "costs.json").read_text())
+    read, page_text = page(runs["small"]), html(page_of(runs["small"]))
+    assert all(f'value="{joules!r}"' in page_text for joules in costs["energy"]["joules"])
+    rows = read.tables["Processes"][1:]
+    assert [row[2:] for row in rows] == [[one["cpu_s"], one["peak_bytes"]] for one in costs["processes"]]
+    (runs["small"] / "costs.json").unlink()
+    assert "Memory and energy were not recorded" in "".join(page(runs["small"]).text)
