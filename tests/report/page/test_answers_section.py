@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-from page_text import Read
 
 from kdmesh.report import answers
 from kdmesh.report.page.blocks import Page
@@ -25,9 +24,10 @@ def test_agreement_confusion_and_gains_are_of_the_recorded_answers(runs):
     assert agreement.values[at["s"]][at["t1"]] == (s == t1).mean() and agreement.values[at["s"]][at["s"]] == 1
     confusion = np.array(block(page, "s: confusion").values)
     assert confusion.sum() == len(labels) and np.trace(confusion) == (s == labels).sum()
-    row = next(row for row in Read(html(page)).tables["Gains by class over the best teacher"][1:] if row[0] == "s")
-    of = labels == int(row[1])
-    assert row[2] == of.sum() and row[3] == (s[of] == labels[of]).mean()
+    gains = block(page, "Gains by class")
+    best = found.agents[gains.rows[0].removeprefix("s minus ")].decision
+    of = labels == int(gains.columns[0])
+    assert gains.values[0][0] == (s[of] == labels[of]).mean() - (best[of] == labels[of]).mean()
 
 
 def test_reliability_is_the_share_right_of_each_bin(runs):
