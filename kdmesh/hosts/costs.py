@@ -18,25 +18,32 @@ if TYPE_CHECKING:
     from kdmesh.hosts.state import HostState
 
 
-class Clock:
-    """Notes how long each of some ops took, one reading of the clock an op.
+EVERY = 7  # steps of which one is timed, op by op
 
-    A GPU works after its ops were launched. The seconds of a fragment, which ends when the GPU has done it, are then
-    shared out among its ops by how long their launches took.
+
+class Clock:
+    """Shares the seconds of a fragment out among its ops, by how long each took in one step of `EVERY`.
+
+    A reading of the clock for every op of every step would be felt in small steps. Of a GPU, which works after its ops
+    were launched, it is their launches that are read; the fragment ends when the GPU has done it.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.spent = [0.0] * count
         self._gpu = device if device.type == "cuda" else None
-        self._start = time.perf_counter()
+        self._start, self._steps = time.perf_counter(), 0
+
+    def due(self) -> bool:
+        """Whether the ops of the step that begins are to be timed."""
+        self._steps += 1
+        return self._steps % EVERY == 1
 
     def stop(self) -> list[float]:
         """The seconds of each op."""
-        if self._gpu is not None and (launched := sum(self.spent)):
+        if self._gpu is not None:
             torch.cuda.synchronize(self._gpu)
-            share = (time.perf_counter() - self._start) / launched
-            return [seconds * share for seconds in self.spent]
-        return self.spent
+        share = (time.perf_counter() - self._start) / (sum(self.spent) or 1.0)
+        return [seconds * share for seconds in self.spent]
 
 
 def process(host: HostState) -> dict[str, Any]:
