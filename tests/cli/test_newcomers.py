@@ -33,7 +33,7 @@ def refused(**parts):
         ("temperature: 4", "`objective: {kl: {temperature: 4}}`"),
         ("T: 4", "`objective: {kl: {temperature: 4}}`"),
         ("alpha: 0.7", "`labels: 0.7` (weight of the students' labels"),
-        ("alpha: 0.7", "or `weight: 0.7` (weight of what the teachers say"),
+        ("alpha: 0.7", "or `weight: 0.7` (weight of"),
         ("loss: kl", "`objective: kl`"),
         ("criterion: kl", "`objective: kl`"),
         ("teacher: t1", "`teachers: t1`"),
