@@ -41,13 +41,12 @@ class Run(RunContext):
     """A run's work: :meth:`open` its hosts, then :meth:`execute`, which returns the summary."""
 
     stages: dict[str, StageRun] = field(default_factory=dict, init=False)
-    meter: Meter = field(init=False)
+    meter: Meter = field(default_factory=Meter, init=False)
     answers: bytes | None = field(default=None, init=False)  # answers.safetensors, once everything is measured
     _done: set[str] = field(default_factory=set, init=False)
 
     def open(self, config: HostConfig, source: Source) -> None:
         """Build every host; where one is lost meanwhile, build all again."""
-        self.meter = Meter()
         try:
             self.backend.open(config, source)
         except HostLost as lost:

@@ -111,7 +111,7 @@ def test_image_models_refuse_vectors_kindly(name):
     [
         ("cnn", {"depth": 4}, "a depth of at most 3"),
         ("vit", {"patch": 3}, "do not tile 8x8"),
-        ("vit", {"dim": 10}, "no multiple of 4 heads"),
+        ("vit", {"dim": 10}, "not a multiple of 4 heads"),
     ],
 )
 def test_configurations_that_do_not_fit_the_image_are_refused(name, config, what):

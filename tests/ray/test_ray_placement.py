@@ -103,7 +103,7 @@ cluster.add_node(num_cpus=1)
 backend = make_backend("ray", cluster.address)
 try:
     resources = backend.resources()
-    print("room", room.cpus, room.node_cpus)
+    print("resources", resources.cpus, resources.node_cpus)
     plan = make_plan(parse({**mesh, "placement": "spread"}), registry())
     backend.open(HostConfig(plan, {}, examine(plan).shapes), Source())
     where = [actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
@@ -137,10 +137,12 @@ def test_hosts_on_several_nodes_are_reserved_in_one_go(rays_folder):
         timeout=PATIENCE,
     )
     said = [
-        line for line in done.stdout.splitlines() if line.split()[0] in ("room", "nodes", "groups", "again", "refused")
+        line
+        for line in done.stdout.splitlines()
+        if line.split()[0] in ("resources", "nodes", "groups", "again", "refused")
     ]
     assert said == [
-        "room 2 1",
+        "resources 2 1",
         "nodes 2",
         "groups ['PACK']",
         "again 2 1",

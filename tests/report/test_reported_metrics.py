@@ -38,5 +38,5 @@ def test_the_table_says_where_lists_are():
 
 def test_the_last_line_says_what_its_time_is_of():
     out, table = io.StringIO(), {"over_seeds": {}, "controls": True}
-    shown(out, SimpleNamespace(summaries={0: summary(0, 0.5)}, table=table, place="runs/m/1"))
+    shown(out, False, SimpleNamespace(summaries={0: summary(0, 0.5)}, table=table, place="runs/m/1", unpaged=""))
     assert out.getvalue().splitlines()[-1] == "runs/m/1  (training and tests without controls: 1.5 s)"

@@ -129,7 +129,7 @@ def test_no_private_text_is_in_a_tokenizer_that_everyone_has(tmp_path):
     assert mine != make(config, found.table.x[train].read()).get_vocab()
     said = f"tokenizers are made from {len(public)} of {len(train)} training texts: the others are private"
     assert said in found.notes
-    with pytest.raises(MeshError, match="all of them are private") as error:
+    with pytest.raises(MeshError, match="which are all private") as error:
         examine(mesh_of_all(tmp_path).plan())
     assert error.value.where == "agents.a.model.hf.tokenizer"
 
