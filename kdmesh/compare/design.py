@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DESIGN = COMPARED
 SCHEMA = 1
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Entry(BaseModel):
@@ -106,19 +107,23 @@ class Design(BaseModel):
 
 def read(root: Path) -> Design | None:
     """The design of a comparison's folder; None where a folder is of none. MeshError for one that is damaged."""
-    path = root / DESIGN
+    return read_as(Design, root / DESIGN, "comparison", SCHEMA)
+
+
+def read_as(kind: type[Kind], path: Path, what: str, schema: int) -> Kind | None:
+    """The file that a folder of many trials was begun with; None where there is none. MeshError as :func:`read`."""
     if not path.is_file():
         return None
     found = read_json(path)
     version = found.get("version") if found is not None else None
-    if isinstance(version, int) and version > SCHEMA:
+    if isinstance(version, int) and version > schema:
         raise MeshError(
-            f"this comparison is of a newer version of kdmesh (its format is {version}, known is {SCHEMA})",
+            f"this {what} is of a newer version of kdmesh (its format is {version}, known is {schema})",
             file=str(path),
             instead="a newer kdmesh",
         )
     try:
-        return Design.model_validate(found)
+        return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

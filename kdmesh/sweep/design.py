@@ -6,12 +6,11 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from kdmesh.compare.design import read_as
 from kdmesh.contracts.run_files import MOST_SEEDS, SWEPT
 from kdmesh.contracts.sampler import Choices, Range
-from kdmesh.errors import MeshError
-from kdmesh.files import read_json
 from kdmesh.spec.names import Name
 
 if TYPE_CHECKING:
@@ -138,20 +137,4 @@ def words(point: Point) -> str:
 
 def read(root: Path) -> Sweep | None:
     """The design of a sweep's folder; None where a folder is of none. MeshError for one that is damaged."""
-    path = root / DESIGN
-    if not path.is_file():
-        return None
-    found = read_json(path)
-    version = found.get("version") if found is not None else None
-    if isinstance(version, int) and version > SCHEMA:
-        raise MeshError(
-            f"this sweep is of a newer version of kdmesh (its format is {version}, known is {SCHEMA})",
-            file=str(path),
-            instead="a newer kdmesh",
-        )
-    try:
-        return Sweep.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MeshError(f"{where}: {first['msg']}", file=str(path), instead="put it back as it was") from None
+    return read_as(Sweep, root / DESIGN, "sweep", SCHEMA)
