@@ -6,18 +6,14 @@ Every file is written aside in its own folder, synced and renamed, so that a kil
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
 import re
-import secrets
 import stat
-import sysconfig
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
-from traceback import extract_tb
 from typing import IO, TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
@@ -52,7 +48,6 @@ REMEDIES = {
 """What to do about a file that cannot be written."""
 _RIGHTS = (errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what only writing meets
-_INSTALLED = tuple({*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))})
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that know no syncing of folders
 
 
@@ -62,7 +57,7 @@ def aside(path: Path) -> Iterator[Path]:
 
     The content is synced before the rename, and the folder after it. Where the block raises, nothing is left behind.
     """
-    draft = path.with_name(f".{secrets.token_hex(4)}{DRAFT}")
+    draft = path.with_name(f".{os.urandom(4).hex()}{DRAFT}")
     try:
         yield draft
         _sync(draft)
@@ -162,12 +157,16 @@ def writing(error: BaseException) -> bool:
 
 def place(error: BaseException) -> str:
     """Where in the code an error came up, but for these helpers and what is installed: `in load (checkpoint.py, 9)`."""
+    import sysconfig  # needed where something failed: kept out of the way of `--help`
+    from traceback import extract_tb
+
+    installed = tuple({*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))})
     frames = extract_tb(error.__traceback__)
     ours = str(Path(__file__).parent)
     own = [
         one
         for one in frames
-        if one.filename != __file__ and (one.filename.startswith(ours) or not one.filename.startswith(_INSTALLED))
+        if one.filename != __file__ and (one.filename.startswith(ours) or not one.filename.startswith(installed))
     ] or frames
     return f"in {own[-1].name} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "on the way"
 
@@ -197,6 +196,8 @@ def write_all(root: Path, files: Mapping[str, bytes | None]) -> None:
 def sha256(path: Path) -> str:
     """The sha256 of a file, in hexadecimal digits."""
     with opened(path) as file:
+        import hashlib
+
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

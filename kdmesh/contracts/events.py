@@ -183,8 +183,9 @@ class Progress(Event, kind="progress"):
 class Trained(Event, kind="trained"):
     """What a stage's steps since the last such event had for losses: curves are made of these.
 
-    There are at most 200 of a stage, evenly spread over its steps, and one at the end of every epoch that is no shorter
-    than that. They depend on the mesh and its seed alone; a resumed run tells again of the steps that it makes again.
+    There are at most 200 of a stage, evenly spread over its steps and at least 16 apart, and one at the end of every
+    epoch where these are at most 200, too. They depend on the mesh and its seed alone; a resumed run tells again of the
+    steps that it makes again.
 
     Attributes:
         stage: its name.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.step import Losses
 
-POINTS = 200  # of a stage, beside the ends of epochs
+POINTS = 200  # of a stage at most, beside the ends of as many epochs
+APART = 16  # steps between two at least, where no epoch ends: telling one costs a small model a tenth of a step
 
 
 class Curve:
@@ -24,7 +25,7 @@ class Curve:
 
     def __init__(self, stage: str, edges: Iterable[Edge], total: int, known: dict[str, Any] | None = None) -> None:
         """``total``: the stage's steps; ``known``: the :meth:`state` to go on from."""
-        self.stage, self.every = stage, -(-total // POINTS) or 1
+        self.stage, self.total, self.every = stage, total, max(APART, -(-total // POINTS))
         self.edges = {edge.id: edge for edge in edges}
         self.names = flow_names(self.edges.values())
         known = known or {}
@@ -55,9 +56,9 @@ class Curve:
             for agent in agents:
                 self.steps[agent] = self.steps.get(agent, 0) + 1
             now, within = done + step - first + 1, offset + step - first + 1
-            whole = epoch >= self.every and within % epoch == 0
-            if self.flows and (whole or now % self.every == 0):
-                yield self._told(now, within // epoch if within % epoch == 0 else None)
+            whole = within % epoch == 0
+            if self.flows and (now % self.every == 0 or (whole and epoch * POINTS >= self.total)):
+                yield self._told(now, within // epoch if whole else None)
 
     def rest(self, done: int) -> Iterator[Trained]:
         """At the stage's end: what no point has told."""
