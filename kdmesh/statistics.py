@@ -36,6 +36,17 @@ ONE_NUMBER = (
 ROUNDING = 1e-12
 """Of the figures: a spread of differences below this share of them is none."""
 BETTER, WORSE, NOT_SHOWN, EQUAL = "better", "worse", "no difference shown", "equal"
+SAME = "equal in every pair"
+"""Where all differences are exactly 0: there is no spread to test by, and an interval of no width says nothing."""
+ALL_SAME = (
+    "Equal in every pair: the figures are the same number, trial by trial. There is no spread to test by, and the "
+    "interval has no width; other seeds, or more test samples, may still differ."
+)
+
+
+def than(verdict: str | None) -> str:
+    """What joins a verdict with whom it is against: better `than`, no difference shown `to`."""
+    return "than" if verdict in (BETTER, WORSE) else "to"
 
 
 class Difference(TypedDict):
@@ -72,8 +83,8 @@ class Verdict(TypedDict):
     """What a difference shows.
 
     Attributes:
-        verdict: `better`, `worse`, `no difference shown`, or `equal` (within the margin that was asked for); None for
-            one trial, which shows nothing.
+        verdict: `better`, `worse`, `no difference shown`, `equal` (within the margin that was asked for), or `equal in
+            every pair`, where all differences are 0; None for one trial, which shows nothing.
         mean: of the differences.
         low, high: the 95% interval of the mean, not adjusted; None for one trial.
         n: how many trials.
@@ -151,7 +162,7 @@ def verdicts(pairs: Sequence[Difference], metric: Figure = ACCURACY, equal: floa
     ``equal``: a margin, in the metric's unit, within which a difference does not matter. Where the interval of 90%
     lies within it (two one-sided tests), the verdict is `equal`, also for a difference that is shown not to be 0. Else
     `better` or `worse` where p is at most 0.05, and `no difference shown` where it is not: which is not the same as
-    equal.
+    equal; `equal in every pair` where every difference is exactly 0.
     """
     ps = holm([pair["p"] for pair in pairs])
     equals = holm([None if equal is None else _within(pair, equal) for pair in pairs])
@@ -160,7 +171,7 @@ def verdicts(pairs: Sequence[Difference], metric: Figure = ACCURACY, equal: floa
         mean, half = pair["mean"], pair["half_width"]
         word = None
         if p is not None:
-            word = NOT_SHOWN
+            word = SAME if pair["ties"] == pair["n"] else NOT_SHOWN
             if p <= LEVEL:
                 word = BETTER if (mean > 0) == metric.higher else WORSE
             if p_equal is not None and p_equal <= LEVEL:

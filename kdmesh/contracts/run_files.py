@@ -28,8 +28,17 @@ SUMS = "sums.json"
 COMPARED, COMPARISON = "compare.json", "comparison.json"  # of a comparison: what was asked, and the table at its end
 SWEPT, SWEEP = "sweep.json", "sweep_result.json"  # of a sweep, likewise
 TRIALS = "trials"  # folder of either, with its runs
+CHOSEN = "chosen.json"  # of a sweep: what each arm chose, from the moment on that its search is over
+POINT = "point.json"  # of a sweep: beside the trials of a point, its value of each path
 CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders
 MOST_SEEDS = 1000  # that one run trains
+
+
+def point_name(text: str) -> str:
+    """The folder of a point of a sweep, by its JSON: a short name of it."""
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()[:10]
 
 
 def seed_name(seed: int) -> str:

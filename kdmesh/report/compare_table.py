@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdmesh.report.grid import KEPT, Column, Grid
-from kdmesh.statistics import EQUAL, ONE_NUMBER
+from kdmesh.statistics import ALL_SAME, EQUAL, ONE_NUMBER, SAME
 from kdmesh.tasks import metric
 
 
@@ -46,6 +46,8 @@ def limits(table: Mapping[str, Any]) -> list[str]:
         lines.append(f"Verdicts are adjusted for {many} comparisons (Holm); intervals are of each alone.")
     if any(row.get("low") is not None and row["low"] == row["high"] != 0 for row in table["differences"]):
         lines.append(ONE_NUMBER)
+    if any(row.get("verdict") == SAME for row in table["differences"]):
+        lines.append(ALL_SAME)
     lines.append("Found: the true difference that as many trials of this spread would find in 8 of 10 repeats.")
     if any(row["n"] == 1 for row in table["differences"] if "n" in row):
         lines.append(f"One {unit} gives no verdict: --seeds 10, or more.")
@@ -90,7 +92,7 @@ def _differences(table: Mapping[str, Any]) -> Grid:
                 "p": row.get("p"),
                 "effect": row.get("effect"),
                 "wins": f"{row['wins']}/{row['ties']}/{row['n'] - row['wins'] - row['ties']}" if known else None,
-                "found": row.get("detectable"),
+                "found": row.get("detectable") or None,  # 0: there is no spread to tell by
             }
         )
     columns = [

@@ -237,11 +237,16 @@ def of_many(parent: str | Path) -> list[tuple[Path, str, str]]:
     found = []
     for what, (mark, end) in MANY.items():
         for path in _below(parent, mark):
-            table = read_json(path / end)
-            failed = table is not None and (table.get("failed") or (table.get("final") or {}).get("failed"))
-            ended = INTERRUPTED if table is None else FAILED if failed else FINISHED
-            found.append((path, what, RUNNING if locked(path / LOCK) else ended))
+            found.append((path, what, standing(path, read_json(path / end))))
     return found
+
+
+def standing(path: Path, table: dict[str, Any] | None) -> str:
+    """The status of a comparison or sweep, of `STATUSES`, by its table; None: it has none yet."""
+    if locked(path / LOCK):
+        return RUNNING
+    failed = table is not None and (table.get("failed") or (table.get("final") or {}).get("failed"))
+    return INTERRUPTED if table is None else FAILED if failed else FINISHED
 
 
 def _below(parent: str | Path, mark: str) -> list[Path]:

@@ -26,6 +26,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, inside
 from kdmesh.report.grid import KEPT, Column, Grid
 from kdmesh.report.run_folder import ALSO, FINISHED, INCOMPLETE, RUNNING, RunFolder, read, size_of
+from kdmesh.statistics import than
 
 DAY = 24 * 3600
 HALF = re.compile(rf"\.([0-9a-f]{{8}}|progress){re.escape(DRAFT)}")  # a file that is not whole yet
@@ -106,8 +107,7 @@ def _results(over_seeds: object) -> tuple[str, list[tuple[str, float]], list[str
 
 def _words(verdict: dict[str, Any]) -> str:
     """A verdict as a sentence without its end: `s better than alone`."""
-    to = "than" if verdict["verdict"] in ("better", "worse") else "to"
-    return f"{verdict['agent']} {verdict['verdict']} {to} {ALSO[verdict['against']]}"
+    return f"{verdict['agent']} {verdict['verdict']} {than(verdict['verdict'])} {ALSO[verdict['against']]}"
 
 
 def listed(rows: Sequence[Row], now: float | None = None) -> Grid:

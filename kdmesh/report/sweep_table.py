@@ -31,7 +31,7 @@ def _points(table: Mapping[str, Any], arm: Mapping[str, Any]) -> Grid:
             "validation": row["validation"],
             "state": None if row["validation"] is not None else f"failed {row['failed']} of {row['trials']}",
             "trials": row["trials"],
-            **{path: _value(row["values"][path]) for path in arm["paths"]},
+            **{path: written(row["values"][path]) for path in arm["paths"]},
         }
         for row in ranked[:SHOWN]
     ]
@@ -107,7 +107,8 @@ def _heads(paths: Sequence[str]) -> list[str]:
     ]
 
 
-def _value(value: Any) -> str:
+def written(value: Any) -> str:
+    """A setting as text."""
     return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 from kdmesh.report.grid import KEPT, Column, Grid, show
 from kdmesh.report.paired import on_test
 from kdmesh.report.run_folder import ALSO
-from kdmesh.statistics import ACCURACY, ONE_NUMBER
+from kdmesh.statistics import ACCURACY, ALL_SAME, ONE_NUMBER, SAME
 from kdmesh.tasks import Figure, compared, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
@@ -208,6 +208,8 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
         )
     if any(row["low"] is not None and row["low"] == row["high"] != 0 for row in seeds["verdicts"]):
         caption.append(ONE_NUMBER)
+    if any(row["verdict"] == SAME for row in seeds["verdicts"]):
+        caption.append(ALL_SAME)
     if any(row["low"] is None for row in seeds["verdicts"]):
         caption.append("One seed gives no verdict: --seeds 3, or more.")
     return Grid("verdicts", columns, rows, "\n".join(caption))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdmesh.compare.design import read_as
-from kdmesh.contracts.run_files import MOST_SEEDS, SWEPT
+from kdmesh.contracts.run_files import MOST_SEEDS, SWEPT, point_name
 from kdmesh.contracts.sampler import Choices, Range
 from kdmesh.spec.names import Name
 
@@ -53,7 +52,9 @@ class Trial(BaseModel):
     @property
     def folder(self) -> str:
         """Its run's folder, within the sweep's."""
-        return f"trials/{self.arm}/{key(self.at)}/seed-{self.seed}{f'-part-{self.part}' if self.part > 1 else ''}"
+        return (
+            f"trials/{self.arm}/{point_name(self.at)}/seed-{self.seed}{f'-part-{self.part}' if self.part > 1 else ''}"
+        )
 
     def __str__(self) -> str:
         less = f", 1/{self.part} of the budget" if self.part > 1 else ""
@@ -117,11 +118,6 @@ class Sweep(BaseModel):
 def at(point: Point) -> str:
     """A point as JSON, alike for equal points."""
     return json.dumps(point, sort_keys=True, ensure_ascii=False)
-
-
-def key(text: str) -> str:
-    """A short name of a point, by its JSON."""
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def words(point: Point) -> str:

@@ -8,9 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.contracts.run_files import SWEEP
+from kdmesh.contracts.run_files import SWEEP, point_name
 from kdmesh.statistics import interval, over_samples, paired, verdicts
-from kdmesh.sweep.design import MESH, key, words
+from kdmesh.sweep.design import MESH, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ def points(seen: Seen, chosen: Mapping[str, str]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "arm": arm,
-                    "point": key(one.at),
+                    "point": point_name(one.at),
                     "rung": one.rung,
                     "part": one.part,
                     "values": one.trials[0].point,

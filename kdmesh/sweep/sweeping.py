@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.compare.child import Order
 from kdmesh.compare.making import Maker, Told, cores
+from kdmesh.contracts.run_files import CHOSEN, POINT
 from kdmesh.engine import controls, sums
 from kdmesh.engine.lock import held
 from kdmesh.errors import MeshError, RunFailed
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-
-CHOSEN = "chosen.json"
 
 
 class Sweeping:
@@ -153,6 +152,8 @@ class Sweeping:
         """Make trials; where a teacher's run is to be there before, that first."""
         later = [trial for trial in trials if trial.arm == BEST]
         now = [trial for trial in trials if trial.arm != BEST]
+        for trial in trials:
+            self._name(trial)
         known = {trial.folder for trial in now}
         runs = [run for trial in later if (run := self._whole_run(trial)).folder not in known]
         self.maker.make([*now, *dict.fromkeys(runs)], self._order, self._said)
@@ -161,6 +162,13 @@ class Sweeping:
             if trial not in ready:
                 self.maker.failed[trial] = f"{self._whole_run(trial)}, which trains its teachers, failed"
         self.maker.make(ready, self._order, self._said)
+
+    def _name(self, trial: Trial) -> None:
+        """Say beside a point's trials which point it is: their folder has a short name of it."""
+        path = (self.root / trial.folder).parent / POINT
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, trial.point)
 
     def _whole_run(self, trial: Trial) -> Trial:
         """The run of the mesh that trains the teachers of a control."""

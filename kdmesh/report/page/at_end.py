@@ -22,8 +22,9 @@ def write_at_end(folder: Path, seconds: float) -> str:
     if (takes := estimate(folder)) > SHARE * seconds:
         return f"would take about {takes:.1f} s, more than {SHARE:.0%} of this run"
     try:
+        from kdmesh.report.page.blocks import PAGE
         from kdmesh.report.page.facts import page_of
-        from kdmesh.report.page.html import PAGE, save
+        from kdmesh.report.page.html import save
 
         save(folder / PAGE, page_of(folder, held=False))
     except MeshError as error:

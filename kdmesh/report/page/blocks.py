@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+PAGE = "report.html"  # a page in the folder that it is of
 MOST_POINTS = 6000  # of all lines of a chart together
 LEAST_EACH = 12  # of one line, however many lines there are
 TABLED = 12  # lines whose every point stands in the table below; of more it says first, least, most and last
@@ -24,7 +25,18 @@ class Value:
         return self.text
 
 
-Cell = str | Value | None
+@dataclass(frozen=True)
+class Link:
+    """Words that lead to another file, by its address from where the page lies."""
+
+    text: str
+    href: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Cell = str | Value | Link | None
 Words = Sequence[str | Value]
 """A sentence or several, with their numbers as such."""
 
@@ -195,6 +207,74 @@ class Spans:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """An axis of settings. ``marks``: its values as they are written, in order, equally far from each other; none where
+    they are numbers of a range (``log``: in which equal ratios are equally far)."""
+
+    name: str
+    marks: Sequence[str] = ()
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A point that was tried.
+
+    Attributes:
+        name: of the point.
+        at: its value on each scale, a mark or a number.
+        value: its figure; None where it failed.
+        role: of the arm that tried it.
+        fate: what became of it, in a word or some.
+        chosen: whether it was.
+        early: whether it was stopped early, so that its figure is of a smaller budget.
+    """
+
+    name: str
+    at: Sequence[str | float]
+    value: float | None
+    role: str = ""
+    fate: str = ""
+    chosen: bool = False
+    early: bool = False
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """A line for each point, across all scales to its figure ``y``; with one scale, a dot for each point."""
+
+    title: str
+    y: str
+    scales: Sequence[Scale]
+    traces: Sequence[Trace]
+    note: str = ""
+    kind = "coordinates"
+
+    @property
+    def table(self) -> Table:
+        """The same as a table."""
+        rows: list[list[Cell]] = [
+            [
+                one.name,
+                one.role,
+                *(at if isinstance(at, str) else plain(at) for at in one.at),
+                plain(one.value),
+                one.fate,
+            ]
+            for one in self.traces
+        ]
+        heads = ("point", "arm", *(scale.name for scale in self.scales), self.y, "what became of it")
+        return Table(self.title, heads, rows).without_empty()
+
+
+@dataclass(frozen=True)
+class Slice(Coordinates):
+    """A dot for each point over its one scale."""
+
+    kind = "slice"
+
+
+@dataclass(frozen=True)
 class Drawing:
     """SVG that is trusted as it stands, and what it shows in words."""
 
@@ -213,7 +293,7 @@ class Text:
     kind = "text"
 
 
-Chart = Lines | Bars | Points | Matrix | Spans
+Chart = Lines | Bars | Points | Matrix | Spans | Coordinates
 Block = Text | Table | Chart | Drawing
 
 

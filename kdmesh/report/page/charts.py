@@ -57,6 +57,8 @@ def _told(chart: Chart) -> str:
             what = f"{len(chart.rows)} rows, {len(chart.columns)} columns"
         case Spans():
             what = f"{len(chart.spans)} spans of time"
+        case _:
+            raise ValueError(f"{chart.kind} is drawn elsewhere")
     return f"{what}. The table below has the numbers."
 
 

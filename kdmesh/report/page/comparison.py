@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kdmesh.contracts.run_files import TRIALS
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
 from kdmesh.report import run_folder
@@ -18,6 +20,7 @@ from kdmesh.report.page.blocks import (
     Cell,
     Drawing,
     Judged,
+    Link,
     Page,
     Section,
     Table,
@@ -32,13 +35,22 @@ from kdmesh.report.page.blocks import (
 )
 from kdmesh.report.page.figures import COSTS, scatter
 from kdmesh.report.page.known import Known, row
-from kdmesh.report.run_folder import ALSO, FINISHED
-from kdmesh.statistics import BETTER, WORSE
+from kdmesh.report.run_folder import ALSO, FINISHED, RUNNING, standing
+from kdmesh.statistics import BETTER, SAME, WORSE, than
 from kdmesh.tasks import Figure
 
 DESIGN, TABLE = "compare.json", "comparison.json"
 VERSION = 1  # the latest of both files that is understood
 MOST_TRIALS = 400
+LINKS = "A folder that is a link leads to the trial's own page; of another, kdmesh report makes one."
+Pages = Callable[[str], str | None]
+"""The address of the page of a trial, by its folder; None where it has none."""
+
+
+def to_page(trial: str, pages: Pages) -> Cell:
+    """The folder of a trial, which leads to its page where it has one."""
+    address = pages(trial)
+    return Link(trial, address) if address is not None else trial
 
 
 def is_comparison(folder: Path) -> bool:
@@ -46,8 +58,11 @@ def is_comparison(folder: Path) -> bool:
     return (folder / DESIGN).is_file()
 
 
-def of_comparison(folder: Path) -> Page:
-    """What there is to say of a comparison, also of one that goes on. MeshError for one of a later version."""
+def of_comparison(folder: Path, pages: Pages = lambda trial: None) -> Page:
+    """What there is to say of a comparison, also of one that goes on. MeshError for one of a later version.
+
+    ``pages``: the address of the page of a trial, by its folder; None where it has none.
+    """
     design, table = read_json(folder / DESIGN), read_json(folder / TABLE)
     if design is None:
         raise MeshError(f"its {DESIGN} is damaged", file=str(folder), instead="the folder of a comparison")
@@ -62,14 +77,15 @@ def of_comparison(folder: Path) -> Page:
     trials = _trials(folder, names)
     about = _about(folder, design, trials)
     if table is None:
-        short: Words = ["Its table is not written yet: kdmesh resume goes on with it."]
-        sections = [_trial_section(trials, {}), _asked(design)]
-        return Page(_title(names), about, [], short, [], [], sections, _foot(folder))
+        ends = "it goes on" if standing(folder, None) == RUNNING else "kdmesh resume goes on with it"
+        lacks: Words = [f"Its table is not written yet: {ends}."]
+        sections = [_trial_section(trials, {}, pages), _asked(design)]
+        return Page(_title(names), about, [], lacks, [], [], sections, _foot(folder))
     try:
         return Page(
             _title(names), about, [[f"Failed: {at}: {why}"] for at, why in row(table.get("failed")).items()],
-            _short(table), [[line] for line in limits(table)], [_judged(one, table) for one in table["differences"]],
-            [_results(table), *_costs(table, trials), _topologies(trials), _trial_section(trials, table),
+            short(table), [[line] for line in limits(table)], [judged(one, table) for one in table["differences"]],
+            [results(table), *_costs(table, trials), _topologies(trials), _trial_section(trials, table, pages),
              _asked(design)],
             _foot(folder),
         )  # fmt: skip
@@ -107,7 +123,8 @@ def _about(folder: Path, design: dict[str, Any], trials: dict[str, dict[str, Kno
     return [["A comparison by paired trials."], [said]]
 
 
-def _short(table: dict[str, Any]) -> Words:
+def short(table: dict[str, Any]) -> Words:
+    """Who is ahead on test, and what each difference shows, in a sentence or two."""
     by = Figure(str(table["metric"]), bool(table["higher_is_better"]))
     known = {one["contender"]: number(one.get("mean")) for one in table["contenders"]}
     worth = {name: by.worth(mean) for name, mean in known.items() if mean is not None}
@@ -116,16 +133,16 @@ def _short(table: dict[str, Any]) -> Words:
     best = max(worth, key=worth.__getitem__)
     said: list[str | Value] = [f"Best {by.title} on test: {best} with ", share(known[best]) or "–", ". "]
     for one in table["differences"][:3]:
-        to = "than" if one.get("verdict") in (BETTER, WORSE) else "to"
-        said.append(f"{one['contender']}: {words(one, table['equal'])} {to} {one['against']}. ")
+        verdict = f"{words(one, table['equal'])} {than(one.get('verdict'))}"
+        said.append(f"{one['contender']}: {verdict} {one['against']}. ")
     return said
 
 
-def _judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
+def judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
     """The card of one difference."""
     verdict, metric = one.get("verdict"), str(table["metric"]).replace("_", " ")
     unit, n = table["unit"], number(one.get("n"))
-    word = f"{words(one, table['equal'])} {'than' if verdict in (BETTER, WORSE) else 'to'} {one['against']}"
+    word = f"{words(one, table['equal'])} {than(verdict)} {one['against']}"
     if (mean := signed(one.get("mean"))) is None:
         return Judged(
             str(one["contender"]), "no verdict", "open", [("Against", [str(one.get("lacks") or "not measured")])]
@@ -139,7 +156,9 @@ def _judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
     trust: list[str | Value] = []
     if n is None or n < 2:
         trust.append(f"One {unit} decides nothing. ")
-    if (found := share(one.get("detectable"))) is not None:
+    if verdict == SAME:
+        trust.append("All figures are the same number, pair by pair: there is no spread to judge by. ")
+    elif (found := share(one.get("detectable"))) is not None and found.value > 0:
         trust += ["A true difference below ", found, " would often be missed. "]
     samples = row(one.get("over_samples"))
     if samples:
@@ -157,15 +176,15 @@ def _judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
 
 def _control(made: dict[str, Any], metric: str) -> Words:
     word = made.get("verdict") or "no verdict"
-    to = "than" if word in (BETTER, WORSE) else "to"
     return [
-        f"{word} {to} {ALSO.get(made['against'], made['against'])}: ",
+        f"{word} {than(word)} {ALSO.get(made['against'], made['against'])}: ",
         signed(made.get("mean")) or "–",
         f" {metric}.",
     ]
 
 
-def _results(table: dict[str, Any]) -> Section:
+def results(table: dict[str, Any]) -> Section:
+    """All contenders and their differences, drawn and as tables."""
     bars = []
     for one in table["contenders"]:
         mean, half = number(one.get("mean")), number(one.get("half_width"))
@@ -186,7 +205,7 @@ def _results(table: dict[str, Any]) -> Section:
             plain(one.get("p")), plain(one.get("effect")), share(one.get("detectable")), count(one.get("wins")),
             count(one.get("ties")), count(one.get("n")),
         ])  # fmt: skip
-    heads = ("", "minus", "verdict", "mean", "from", "to", "over samples, from", "to", "p", "effect",
+    heads = ("", "minus", "verdict", "mean", "from", "to", "over samples, from", "over samples, to", "p", "effect",
              "found in 8 of 10", "wins", "ties", "n")  # fmt: skip
     metric = f"{str(table['metric']).replace('_', ' ')} on test"
     blocks: list[Block] = [
@@ -223,8 +242,8 @@ def _topologies(trials: dict[str, dict[str, Known]]) -> Section:
     return Section("topology", "Topologies", blocks or [Text(["No trial has begun."])])
 
 
-def _trial_section(trials: dict[str, dict[str, Known]], table: dict[str, Any]) -> Section:
-    """A row for each trial that was begun; its own page: `kdmesh report` of its folder."""
+def _trial_section(trials: dict[str, dict[str, Known]], table: dict[str, Any], pages: Pages) -> Section:
+    """A row for each trial that was begun, with its own page where it has one."""
     figure = {
         (str(one.get("contender")), f"data-{one.get('data_seed')}-seed-{one.get('seed')}"): one.get("value")
         for one in table.get("trials") or []
@@ -232,11 +251,12 @@ def _trial_section(trials: dict[str, dict[str, Known]], table: dict[str, Any]) -
     rows: list[list[Cell]] = []
     for name, of in trials.items():
         for at, known in of.items():
+            trial = f"{TRIALS}/{name}/{at}"
             seconds = number(known.summaries[0].get("wall_s")) if known.summaries else None
             rows.append(
-                [name, at, known.run.status, share(figure.get((name, at))), plain(seconds), f"trials/{name}/{at}"]
+                [name, at, known.run.status, share(figure.get((name, at))), plain(seconds), to_page(trial, pages)]
             )
-    note = "Every trial is a run's folder: kdmesh report makes its page."
+    note = LINKS
     note += f" The first {MOST_TRIALS} of {len(rows)}." if len(rows) > MOST_TRIALS else ""
     heads = ("", "trial", "status", "figure", "seconds", "folder")
     return Section("trials", "Trials", [Table("All trials", heads, rows[:MOST_TRIALS], note).without_empty()])

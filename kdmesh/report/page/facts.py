@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from os.path import relpath
 from pathlib import Path
+from urllib.parse import quote
 
 from kdmesh.report import run_folder
 from kdmesh.report.page import answered, course, figures, origin, verdicts
-from kdmesh.report.page.blocks import Page, Section, Words
+from kdmesh.report.page.blocks import PAGE, Page, Section, Words
 from kdmesh.report.page.comparison import is_comparison, of_comparison
 from kdmesh.report.page.known import Known
+from kdmesh.report.page.sweep import is_sweep, of_sweep
 from kdmesh.report.run_folder import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, PAUSED, RUNNING, RunFolder
 
 SAID = {
@@ -20,14 +24,25 @@ SAID = {
 }
 
 
-def page_of(folder: str | Path, held: bool | None = None) -> Page:
-    """What there is to say of a run's or a comparison's folder, whole or in part.
+def page_of(folder: str | Path, held: bool | None = None, at: str | Path | None = None) -> Page:
+    """What there is to say of a run's, a comparison's or a sweep's folder, whole or in part.
 
-    ``held``: see :func:`kdmesh.report.run_folder.read`. MeshError for what is no run's folder, and for a later version.
+    ``held``: see :func:`kdmesh.report.run_folder.read`; ``at``: the folder in which the page will lie, from which it
+    leads to the pages of trials; None: this one. MeshError for what is no run's folder, and for a later version.
     """
-    if is_comparison(Path(folder)):
-        return of_comparison(Path(folder))
+    folder = Path(folder)
+    pages = partial(_address, folder, folder if at is None else Path(at))
+    if is_comparison(folder):
+        return of_comparison(folder, pages)
+    if is_sweep(folder):
+        return of_sweep(folder, pages)
     return of_run(run_folder.read(folder, held))
+
+
+def _address(folder: Path, at: Path, trial: str) -> str | None:
+    """Where the page of a trial is, from ``at``; None where it has none."""
+    page = folder / trial / PAGE
+    return quote(Path(relpath(page, at)).as_posix()) if page.is_file() else None
 
 
 def of_run(run: RunFolder) -> Page:

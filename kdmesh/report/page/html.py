@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, printable
 from kdmesh.files import found_at, write
+from kdmesh.report.page import coordinates
 from kdmesh.report.page.charts import draw
 
 if TYPE_CHECKING:
     from kdmesh.report.page.blocks import Block, Chart, Page
 
-PAGE = "report.html"
-CHARTS = ("lines", "bars", "points", "matrix", "spans")
+CHARTS = ("lines", "bars", "points", "matrix", "spans", "coordinates", "slice")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -34,7 +34,8 @@ def html(page: Page) -> str:
     )
 
     def drawn(chart: Chart) -> Markup:
-        return Markup(draw(chart, f"chart-{next(keys)}"))
+        form = coordinates.draw if chart.kind in coordinates.KINDS else draw
+        return Markup(form(chart, f"chart-{next(keys)}"))
 
     env.filters |= {"drawn": drawn, "exact": repr, "readable": printable, "together": together}
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")

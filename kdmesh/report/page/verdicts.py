@@ -6,7 +6,7 @@ from typing import Any
 
 from kdmesh.report.page.blocks import Judged, Value, Words, count, number, share, signed, span
 from kdmesh.report.page.known import Known, row
-from kdmesh.statistics import BETTER, EQUAL, NOT_SHOWN, WORSE
+from kdmesh.statistics import BETTER, EQUAL, NOT_SHOWN, SAME, WORSE, than
 
 FEW = 5  # seeds: with fewer only large differences show
 ALONE = {"alone": "the same model trained alone", "best_teacher": "the same model taught by its best teacher only"}
@@ -63,7 +63,7 @@ def general(known: Known) -> list[Words]:
 def _counted(told: list[dict[str, Any]]) -> str:
     """How many comparisons with controls came out how."""
     found = []
-    for word in (BETTER, WORSE, EQUAL, NOT_SHOWN):
+    for word in (BETTER, WORSE, EQUAL, SAME, NOT_SHOWN):
         if number_ := sum(one["verdict"] == word for one in told):
             found.append(f"{number_} {word}")
     of = "comparison" if len(told) == 1 else "comparisons"
@@ -79,7 +79,7 @@ def _student(known: Known, name: str) -> Judged:
     told = [one for one in known.over.get("verdicts") or [] if one.get("agent") == name]
     words = {one["against"]: one.get("verdict") for one in told}
     first = next((word for word in words.values() if word), None)
-    word = NO_VERDICT if first is None else f"{first} {'to' if first == NOT_SHOWN else 'than'} {_control(words, first)}"
+    word = NO_VERDICT if first is None else f"{first} {than(first)} {_control(words, first)}"
     tone = TONES.get(first or "", "open")
     said: list[tuple[str, Words]] = [("Result", _result(known, name))]
     said += [("Against", _against(known, one)) for one in told]
@@ -121,7 +121,7 @@ def _against(known: Known, one: dict[str, Any]) -> Words:
         row(row(known.over.get("differences")).get(one["agent"])).get(f"control {one['against'].replace('_', ' ')}")
     )
     words: list[str | Value] = [
-        f"{str(one['verdict']).capitalize()} {'to' if one['verdict'] == NOT_SHOWN else 'than'} {rival}: ",
+        f"{str(one['verdict']).capitalize()} {than(one['verdict'])} {rival}: ",
         _v(signed(mean)), f" {by.title}, 95% interval ", low, " to ", high,
         f", paired over {one.get('n')} seeds; better in {pair.get('wins')} of them",
     ]  # fmt: skip
