@@ -1,6 +1,7 @@
 # make demo   install and run the council      make test   install and run the tests
 # make slow   the tests that take minutes
 # make browser AXE=axe.min.js   the page of a run in Chromium, which must be installed, with chromedriver; AXE: axe-core
+# make bundle   the JavaScript with which a page's charts are drawn, made anew: needs npm and a network
 # make lint   style, types and layers          make bench, claims, task-claims, chaos   measure: see docs/
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow browser lint bench claims task-claims trec ranking shakespeare chaos docs clean
+.PHONY: demo test slow browser bundle lint bench claims task-claims trec ranking shakespeare chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -27,6 +28,10 @@ slow: $(DEV_READY)
 browser: $(DEV_READY)
 	$(PIP) --editable '.[browser]'
 	KDMESH_AXE=$(AXE) $(BIN)/python -m pytest -m slow tests/report/page/test_in_the_browser.py
+
+bundle: $(RUN_READY)
+	$(PIP) --editable '.[bundle]'
+	$(BIN)/python docs/bundle.py
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ def draw(chart: Chart, key: str) -> str:
         [
             f'<svg class="chart" role="img" viewBox="0 0 {_n(WIDE)} {_n(height)}" '
             f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{xml(chart.title)}</title>'
-            f'<desc id="{key}-d">{xml(_told(chart))}</desc>',
+            f'<desc id="{key}-d">{xml(in_words(chart))}</desc>',
             *parts,
             "</svg>",
         ]
@@ -44,7 +44,7 @@ def colour(at: int) -> str:
     return f"c{at % COLOURS}"
 
 
-def _told(chart: Chart) -> str:
+def in_words(chart: Chart) -> str:
     """The chart in a sentence; its numbers stand in the table below it."""
     match chart:
         case Lines():
@@ -94,7 +94,7 @@ def _lines(chart: Lines) -> tuple[float, list[str]]:
 
 
 def _bars(chart: Bars) -> tuple[float, list[str]]:
-    names = [_short(one.name, 24) for one in chart.bars]
+    names = [short(one.name, 24) for one in chart.bars]
     left = min(190.0, 16 + LETTER * max(map(len, names), default=0))
     roles = list(dict.fromkeys(one.role for one in chart.bars))
     legend, top = _legend([(role, "") for role in roles], dots=True) if len(roles) > 1 else ([], TOP)
@@ -133,34 +133,45 @@ def _points(chart: Points) -> tuple[float, list[str]]:
     if len(front) > 1:
         path = " ".join(f"{_n(x_axis.at(one.x))},{_n(y_axis.at(one.y))}" for one in front)
         parts.append(f'<polyline class="front" points="{path}"/>')
-    taken: list[tuple[float, float, float]] = []
-    for one in chart.points:
+    named = placed(chart, x_axis, y_axis)
+    for at, one in enumerate(chart.points):
         x, y = x_axis.at(one.x), y_axis.at(one.y)
         style, told = colour(roles.index(one.role)), f"{one.name}: {one.y:.5g} at {one.x:.5g}"
         parts.append(f'<circle class="dot {style}" cx="{_n(x)}" cy="{_n(y)}" r="5"><title>{xml(told)}</title></circle>')
+        if at in named:
+            aside, down = named[at]
+            parts.append(_text(x + aside, y + down, short(one.name, 18), "", "end" if aside < 0 else "start"))
+    return height, parts
+
+
+def placed(chart: Points, x_axis: Axis, y_axis: Axis) -> dict[int, tuple[float, float]]:
+    """The points, by their number, whose names stand beside them without covering each other, and how far from them."""
+    taken: list[tuple[float, float, float]] = []
+    found: dict[int, tuple[float, float]] = {}
+    for at, one in enumerate(chart.points):
         if len(chart.points) > MOST_LABELS and not one.front:
             continue
-        name = _short(one.name, 18)
-        wide = LETTER * len(name)
+        x, y = x_axis.at(one.x), y_axis.at(one.y)
+        wide = LETTER * len(short(one.name, 18))
         before = x + 9 + wide > WIDE
         begin = x - 9 - wide if before else x + 9
         for shift in (4.0, -7.0, 15.0):
             if all(abs(y + shift - b) > 11 or begin > a + w or begin + wide < a for a, b, w in taken):
                 taken.append((begin, y + shift, wide))
-                parts.append(_text(x - 9 if before else x + 9, y + shift, name, "", "end" if before else "start"))
+                found[at] = (-9.0 if before else 9.0, shift)
                 break
-    return height, parts
+    return found
 
 
 def _matrix(chart: Matrix) -> tuple[float, list[str]]:
-    names = [_short(name, 22) for name in chart.rows]
+    names = [short(name, 22) for name in chart.rows]
     left = 20 + min(165.0, LETTER * max(map(len, (chart.down, *names))))
     size = min(34.0, (WIDE - left - 4) / max(1, len(chart.columns)))
     tall = min(size, 26.0) if size > 12 else size
     known = [value for row in chart.values for value in row if value is not None]
     least, most = min([0.0, *known]), max(known, default=1.0) or 1.0
     signed = least < 0  # what is below 0 has a colour of its own
-    across = [_short(name, 10) for name in chart.columns]
+    across = [short(name, 10) for name in chart.columns]
     numbers = max(len(chart.rows), len(chart.columns)) <= CELL_NUMBERS
     labelled = size >= 9
     head = 26 + (6.4 * max(map(len, across), default=0) if labelled and max(map(len, across), default=0) > 3 else 12)
@@ -194,7 +205,7 @@ def _matrix(chart: Matrix) -> tuple[float, list[str]]:
 
 def _spans(chart: Spans) -> tuple[float, list[str]]:
     lanes = list(dict.fromkeys(one.lane for one in chart.spans))
-    names = [_short(name, 22) for name in lanes]
+    names = [short(name, 22) for name in lanes]
     left = min(175.0, 16 + LETTER * max(map(len, names), default=0))
     height = TOP + ROW * len(lanes) + BOTTOM
     axis = Axis([0.0, *(one.end for one in chart.spans)], left, WIDE - RIGHT)
@@ -272,8 +283,8 @@ def _legend(names: Sequence[tuple[str, str]], dots: bool = False) -> tuple[list[
     parts: list[str] = []
     x, y = 4.0, 12.0
     for at, (name, role) in enumerate(names):
-        short = _short(name, 40)
-        wide = 36 + LETTER * len(short)
+        cut = short(name, 40)
+        wide = 36 + LETTER * len(cut)
         if x > 4.0 and x + wide > WIDE:
             x, y = 4.0, y + 17
         style = f"{colour(at)} {ROLES.get(role, '')}"
@@ -281,7 +292,7 @@ def _legend(names: Sequence[tuple[str, str]], dots: bool = False) -> tuple[list[
             parts.append(f'<circle class="dot {style}" cx="{_n(x + 10)}" cy="{_n(y - 4)}" r="5"/>')
         else:
             parts.append(f'<path class="line {style}" d="M{_n(x)} {_n(y - 4)}h20"/>')
-        parts.append(_text(x + 25, y, short))
+        parts.append(_text(x + 25, y, cut))
         x += wide
     return parts, y + 12
 
@@ -296,7 +307,7 @@ def _frame(x_axis: Axis, y_axis: Axis, x: str, y: str, height: float, top: float
     middle = (top + height - BOTTOM) / 2
     parts.append(
         f'<text class="soft" x="11" y="{_n(middle)}" text-anchor="middle" '
-        f'transform="rotate(-90 11 {_n(middle)})">{xml(_short(y, 34))}</text>'
+        f'transform="rotate(-90 11 {_n(middle)})">{xml(short(y, 34))}</text>'
     )
     return parts
 
@@ -320,7 +331,8 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
     return f'<rect class="{kind}" x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"/>'
 
 
-def _short(text: str, most: int) -> str:
+def short(text: str, most: int) -> str:
+    """The text, cut where it has more letters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

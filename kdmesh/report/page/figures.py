@@ -242,10 +242,14 @@ def _machine(known: Known) -> list[Block]:
         by = [f"{one.get('source')}: {one.get('about')}" for one in map(row, energy.get("by") or [])]
         blocks.append(Text(["Energy: ", low, " to ", high, f" J ({'; '.join(by)})."]))
     rows: list[list[Cell]] = [
-        [str(one.get("node")), ", ".join(map(str, one.get("hosts") or [])), plain(one.get("cpu_s")),
-         count(one.get("peak_bytes"))]
-        for one in map(row, processes if isinstance(processes, list) else [])
-    ]  # fmt: skip
+        [
+            f"process {at}" + (", which drove" if one.get("driver") else ""),
+            ", ".join(map(str, one.get("hosts") or [])),
+            plain(one.get("cpu_s")),
+            count(one.get("peak_bytes")),
+        ]
+        for at, one in enumerate(map(row, processes if isinstance(processes, list) else []), 1)
+    ]
     if rows:
         blocks.append(Table("Processes", ("", "hosts", "CPU seconds", "peak memory, bytes"), rows[:300]))
     return blocks

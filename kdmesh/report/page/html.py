@@ -1,8 +1,14 @@
-"""The page as HTML: one file with its style and drawings in it, which loads nothing."""
+"""The page as HTML: one file with its style and drawings in it, which loads nothing.
+
+It has two forms. The static one runs nothing. In the interactive one each chart is drawn anew from its Vega-Lite spec,
+by scripts that stand in the page itself, and which its policy names by their sums: no other script can run in it.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +16,24 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError, printable
 from kdmesh.files import found_at, write
 from kdmesh.report.page import coordinates
-from kdmesh.report.page.charts import draw
+from kdmesh.report.page.charts import draw, in_words
+from kdmesh.report.page.vega import spec
 
 if TYPE_CHECKING:
     from kdmesh.report.page.blocks import Block, Chart, Page
 
 CHARTS = ("lines", "bars", "points", "matrix", "spans", "coordinates", "slice")
 TEMPLATES = Path(__file__).parent / "templates"
+BUNDLE = Path(__file__).parent / "bundle"
 
 
-def html(page: Page) -> str:
-    """The page as one HTML text. Whatever comes from a folder is escaped."""
+def html(page: Page, interactive: bool = False) -> str:
+    """The page as one HTML text. Whatever comes from a folder is escaped.
+
+    ``interactive``: with the scripts that draw charts which answer to a pointer, about 0.9 MB.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2.utils import htmlsafe_json_dumps
     from markupsafe import Markup
 
     keys = count()
@@ -37,9 +49,28 @@ def html(page: Page) -> str:
         form = coordinates.draw if chart.kind in coordinates.KINDS else draw
         return Markup(form(chart, f"chart-{next(keys)}"))
 
+    def specified(chart: Chart) -> Markup | None:
+        made = spec(chart)
+        return None if made is None else htmlsafe_json_dumps(made, separators=(",", ":"), ensure_ascii=False)
+
+    env.filters |= {"spec": specified, "in_words": in_words}
     env.filters |= {"drawn": drawn, "exact": repr, "readable": printable, "together": together}
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return env.get_template("page.html.j2").render(page=page, style=Markup(style), charts=CHARTS)
+    texts = scripts() if interactive else []
+    given = {"interactive": interactive, "scripts": [Markup(text) for text in texts], "hashes": Markup(_sums(texts))}
+    return env.get_template("page.html.j2").render(page=page, style=Markup(style), charts=CHARTS, **given)
+
+
+def scripts() -> list[str]:
+    """What an interactive page runs: Vega with its licences, and what hands it the specs as charts come into view."""
+    licences = (BUNDLE / "LICENSES.txt").read_text(encoding="utf-8")
+    vega = (BUNDLE / "vega.js").read_text(encoding="utf-8")
+    return [f"/*!\n{licences}*/\n{vega}", (TEMPLATES / "live.js").read_text(encoding="utf-8")]
+
+
+def _sums(texts: Sequence[str]) -> str:
+    """Sources of a Content-Security-Policy that admit these scripts alone."""
+    return " ".join(f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
 
 
 def together(blocks: Sequence[Block]) -> list[list[Block]]:
@@ -47,12 +78,12 @@ def together(blocks: Sequence[Block]) -> list[list[Block]]:
     return [list(run) for _, run in groupby(blocks, key=lambda one: one.kind in CHARTS)]
 
 
-def save(path: Path, page: Page, where: str = "-o") -> None:
-    """Write the page, whole or not at all. MeshError where the path names no file that can be written."""
+def save(path: Path, page: Page, where: str = "-o", *, interactive: bool = False) -> None:
+    """Write the page, whole or not at all: see `html`. MeshError where the path names no file that can be written."""
     what = found_at(path)
     if what.startswith("is no path") or what == "folder":
         what = "is a folder" if what == "folder" else what
         raise MeshError(what, file=str(path), where=where, instead="the path of a file")
     if found_at(path.parent) != "folder":
         raise MeshError(f"there is no folder {str(path.parent)!r}", where=where, instead="a folder that is there")
-    write(path, html(page))
+    write(path, html(page, interactive))
