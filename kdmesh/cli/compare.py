@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import (
-    add_no_code,
     add_plugins_dir,
     allow_code,
     beside,
     import_from,
-    seconds,
     use_plugins_dir,
 )
 from kdmesh.cli.run import count
+from kdmesh.cli.trials import add_trials, made, refuse_url
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -55,31 +54,16 @@ def add(commands: Any) -> None:
         "--splits", metavar="N", type=count, default=1, help="splits, each with every seed (default: %(default)s)"
     )
     command.add_argument("--no-controls", action="store_true", help="do not train students alone and by one teacher")
-    command.add_argument(
-        "--equal", metavar="D", type=float, help="differences within D do not matter, in the metric's unit"
-    )
     command.add_argument("--each", action="store_true", help="compare every pair, not only with the first FILE")
-    command.add_argument("--out", metavar="DIR", default="runs", help="parent folder (default: %(default)s)")
-    command.add_argument("--workers", metavar="N", type=count, help="trials side by side (default: one per core)")
-    command.add_argument(
-        "--backend", choices=("inline", "ray"), default="inline", help="where each trial's models live"
-    )
-    command.add_argument("--ray-address", metavar="A", help="join this Ray cluster with every trial")
-    command.add_argument("--checkpoint-seconds", metavar="S", type=seconds, default=60.0, help="as for run")
-    command.add_argument("--progress-timeout", metavar="S", type=seconds, default=600.0, help="as for run")
-    command.add_argument("--quiet", action="store_true", help="print only the result")
     add_plugins_dir(command)
-    add_no_code(command)
+    add_trials(command)
     command.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Compare."""
     use_plugins_dir(args)
-    from kdmesh.engine.collect import is_url
-
-    if is_url(args.out):
-        raise MeshError(f"found {args.out!r}", where="--out", instead="a folder: trials are made on this machine")
+    refuse_url(args)
     from kdmesh.compare.contender import contenders
     from kdmesh.compare.finished import are_runs
     from kdmesh.plugins import registry
@@ -88,8 +72,8 @@ def execute(args: argparse.Namespace) -> int:
     if are_runs(args.files):
         return finished(args)
     folders = [beside(file) for file in args.files]
-    made = contenders(args.files, args.variant, args.overrides, folders)
-    for one in made:
+    given = contenders(args.files, args.variant, args.overrides, folders)
+    for one in given:
         allow_code(one.spec, args)
         import_from(one.beside)
     from kdmesh.compare.comparison import Asked, begin, design
@@ -101,10 +85,10 @@ def execute(args: argparse.Namespace) -> int:
         args.equal,
         "each" if args.each else "first",
         _agents(args.agent),
-        args.backend,
+        args.backend or "inline",
         workers=args.workers,
     )
-    planned, steps = design(made, asked)
+    planned, steps = design(given, asked)
     root = begin(Path(args.out), planned)
     return make(root, args, steps)
 
@@ -127,8 +111,8 @@ def resume(root: Path, args: argparse.Namespace) -> int:
     from kdmesh.compare.design import DESIGN, read
     from kdmesh.spec.read import parse
 
-    made = read(root)
-    for entry in made.contenders.values() if made is not None else ():
+    begun = read(root)
+    for entry in begun.contenders.values() if begun is not None else ():
         allow_code(parse(entry.mesh, file=str(root / DESIGN)), args)
     return make(root, args)
 
@@ -136,9 +120,6 @@ def resume(root: Path, args: argparse.Namespace) -> int:
 def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None = None) -> int:
     """Make what lacks of a comparison, and show its tables."""
     from kdmesh.compare.comparison import TABLE, Comparison
-    from kdmesh.errors import RunFailed
-    from kdmesh.files import read_json
-    from kdmesh.report.many import listener
 
     comparison = Comparison(
         root,
@@ -146,17 +127,9 @@ def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None =
         args.ray_address,
         args.checkpoint_seconds,
         args.progress_timeout,
+        not args.no_report,
     )
-    shown = listener(sys.stderr, args.quiet)
-    try:
-        comparison.run(shown, steps)
-    except RunFailed:
-        show(read_json(root / TABLE) or {}, root)
-        raise
-    finally:
-        shown.close()
-    show(read_json(root / TABLE) or {}, root)
-    return 0
+    return made(comparison, TABLE, args, show, steps)
 
 
 def show(table: Mapping[str, Any], root: Path | None = None) -> None:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import (
     add_mesh,
-    add_no_code,
     allow_code,
     beside,
     import_from,
-    seconds,
     use_plugins_dir,
 )
 from kdmesh.cli.run import count
+from kdmesh.cli.trials import add_trials, made, refuse_url
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -58,25 +57,14 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--agent", metavar="AGENT", default="", help="who counts; by default the one student")
     command.add_argument("--no-controls", action="store_true", help="leave out the student alone and by one teacher")
-    command.add_argument(
-        "--equal", metavar="D", type=float, help="differences within D do not matter, in the metric's unit"
-    )
-    command.add_argument("--out", metavar="DIR", default="runs", help="parent folder (default: %(default)s)")
-    command.add_argument("--workers", metavar="N", type=count, help="trials side by side (default: one per core)")
-    command.add_argument(
-        "--backend", choices=("inline", "ray"), default="inline", help="where each trial's models live"
-    )
-    command.add_argument("--ray-address", metavar="A", help="join this Ray cluster with every trial")
-    command.add_argument("--checkpoint-seconds", metavar="S", type=seconds, default=60.0, help="as for run")
-    command.add_argument("--progress-timeout", metavar="S", type=seconds, default=600.0, help="as for run")
-    command.add_argument("--quiet", action="store_true", help="print only the result")
-    add_no_code(command)
+    add_trials(command)
     command.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Search."""
     use_plugins_dir(args)
+    refuse_url(args)
     from kdmesh.plugins import registry
     from kdmesh.spec.read import read_mesh
 
@@ -101,7 +89,7 @@ def execute(args: argparse.Namespace) -> int:
         args.equal,
         args.agent,
         args.workers,
-        args.backend,
+        args.backend or "inline",
         not args.no_code,
     )
     planned, found = design(asked, _checking(args.quiet))
@@ -116,16 +104,13 @@ def resume(root: Path, args: argparse.Namespace) -> int:
     for flag, given in (("--backend", args.backend), ("--from-start", args.from_start)):
         if given:
             raise MeshError("a sweep goes on as it was begun", where=flag, instead=f"kdmesh resume {root}")
-    if (made := read(root)) is not None:
-        import_from(made.beside)
+    if (begun := read(root)) is not None:
+        import_from(begun.beside)
     return make(root, args)
 
 
 def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None = None) -> int:
     """Make what lacks of a sweep, and show its tables."""
-    from kdmesh.errors import RunFailed
-    from kdmesh.files import read_json
-    from kdmesh.report.many import listener
     from kdmesh.sweep.result import TABLE
     from kdmesh.sweep.sweeping import Sweeping
 
@@ -136,17 +121,9 @@ def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None =
         args.checkpoint_seconds,
         args.progress_timeout,
         not args.no_code,
+        not args.no_report,
     )
-    shown = listener(sys.stderr, args.quiet)
-    try:
-        table = sweeping.run(shown, steps)
-    except RunFailed:
-        show(read_json(root / TABLE) or {}, root)
-        raise
-    finally:
-        shown.close()
-    show(table, root)
-    return 0
+    return made(sweeping, TABLE, args, show, steps)
 
 
 def show(table: Mapping[str, Any], root: Path) -> None:

@@ -45,6 +45,7 @@ class Order:
     progress_timeout: float
     advice: str
     tested: bool = True
+    report: bool = True
     made_of: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
@@ -130,7 +131,7 @@ def request(order: Order, *listeners: Listener) -> Request:
         advice=order.advice,
         made_of=order.made_of,
         tested=order.tested,
-        report=order.tested,  # of a trial of a search nobody reads a page
+        report=order.report,
     )
 
 

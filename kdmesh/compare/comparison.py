@@ -154,8 +154,12 @@ class Comparison:
         ray_address: str | None = None,
         checkpoint_seconds: float = 60.0,
         progress_timeout: float = 600.0,
+        report: bool = True,
     ) -> None:
-        """MeshError where the folder is of no comparison. ``workers``: trials side by side; None: one per core."""
+        """MeshError where the folder is of no comparison.
+
+        ``workers``: trials side by side; None: one per core. ``report``: trials write their pages.
+        """
         made = read(root)
         if made is None:
             raise MeshError(f"is no comparison's folder: it has no {DESIGN}", file=str(root))
@@ -164,7 +168,7 @@ class Comparison:
             raise MeshError(what, file=str(root / DESIGN), instead="put it back as it was, or begin a new comparison")
         self.root, self.design = root, made
         self.workers = workers or made.workers or max(1, cores() if made.backend == "inline" else 1)
-        self.ray_address = ray_address
+        self.ray_address, self.report = ray_address, report
         self.checkpoint_seconds, self.progress_timeout = checkpoint_seconds, progress_timeout
         self.failed: dict[Trial, str] = {}
 
@@ -209,6 +213,7 @@ class Comparison:
             checkpoint_seconds=self.checkpoint_seconds,
             progress_timeout=self.progress_timeout,
             advice=f"kdmesh resume {self.root}",
+            report=self.report,
             made_of=entry.made_of,
         )
 

@@ -44,17 +44,19 @@ class Sweeping:
         checkpoint_seconds: float = 60.0,
         progress_timeout: float = 600.0,
         code: bool = True,
+        report: bool = True,
     ) -> None:
         """MeshError where the folder is of no sweep.
 
-        ``workers``: trials side by side; None: one per core. ``code``: the mesh may name code.
+        ``workers``: trials side by side; None: one per core. ``code``: the mesh may name code. ``report``:
+        trials that are tested write their pages; of one of the search nobody reads a page.
         """
         made = read(root)
         if made is None:
             raise MeshError(f"is no sweep's folder: it has no {DESIGN}", file=str(root))
         self.root, self.sweep = root, made
         self.workers = workers or max(1, cores() if made.backend == "inline" else 1)
-        self.ray_address = ray_address
+        self.ray_address, self.report = ray_address, report
         self.checkpoint_seconds, self.progress_timeout = checkpoint_seconds, progress_timeout
         self.meshes = Meshes(made.given, made.anchor, str(root / DESIGN), code)
         self.first = {axis.path: axis.ends[0] for axis in made.axes}
@@ -200,6 +202,7 @@ class Sweeping:
             progress_timeout=self.progress_timeout,
             advice=f"kdmesh resume {self.root}",
             tested=trial.tested,
+            report=trial.tested and self.report,
         )
 
     def _said(self, trial: Trial, summary: dict[str, Any]) -> str:

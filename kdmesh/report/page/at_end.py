@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from kdmesh.contracts.run_files import LOG, RESULTS
+from kdmesh.contracts.run_files import LOG, MANIFEST, RESULTS, TRIALS
 from kdmesh.errors import MeshError
 from kdmesh.files import reason
 
 SHARE = 0.02  # of the run's time that its page may take
-ONCE, EACH_MB = 1.0, 0.4  # seconds that a page takes: however small, and for each MB that is read
+ONCE, EACH_MB, EACH_TRIAL = 1.0, 0.4, 0.002  # seconds that a page takes: at least, a MB that is read, and a trial
 
 
 def write_at_end(folder: Path, seconds: float) -> str:
@@ -41,4 +41,5 @@ def estimate(folder: Path) -> float:
         for path in folder.glob(pattern):
             with suppress(OSError):
                 size += path.stat().st_size
-    return ONCE + EACH_MB * size / 1e6
+    trials = sum(1 for depth in ("*/*", "*/*/*") for _ in folder.glob(f"{TRIALS}/{depth}/{MANIFEST}"))
+    return ONCE + EACH_MB * size / 1e6 + EACH_TRIAL * trials
