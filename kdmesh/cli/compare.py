@@ -15,7 +15,7 @@ from kdmesh.cli.common import (
     use_plugins_dir,
 )
 from kdmesh.cli.run import count
-from kdmesh.cli.trials import add_trials, made, refuse_url
+from kdmesh.cli.trials import BEFORE, add_trials, advised, made, refuse_url
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -71,25 +71,26 @@ def execute(args: argparse.Namespace) -> int:
     registry().warn()
     if are_runs(args.files):
         return finished(args)
-    folders = [beside(file) for file in args.files]
-    given = contenders(args.files, args.variant, args.overrides, folders)
-    for one in given:
-        allow_code(one.spec, args)
-        import_from(one.beside)
-    from kdmesh.compare.comparison import Asked, begin, design
+    with advised(BEFORE):
+        folders = [beside(file) for file in args.files]
+        given = contenders(args.files, args.variant, args.overrides, folders)
+        for one in given:
+            allow_code(one.spec, args)
+            import_from(one.beside)
+        from kdmesh.compare.comparison import Asked, begin, design
 
-    asked = Asked(
-        args.seeds,
-        args.splits,
-        not args.no_controls,
-        args.equal,
-        "each" if args.each else "first",
-        _agents(args.agent),
-        args.backend or "inline",
-        workers=args.workers,
-    )
-    planned, steps = design(given, asked)
-    root = begin(Path(args.out), planned)
+        asked = Asked(
+            args.seeds,
+            args.splits,
+            not args.no_controls,
+            args.equal,
+            "each" if args.each else "first",
+            _agents(args.agent),
+            args.backend or "inline",
+            workers=args.workers,
+        )
+        planned, steps = design(given, asked)
+        root = begin(Path(args.out), planned)
     return make(root, args, steps)
 
 
@@ -119,17 +120,18 @@ def resume(root: Path, args: argparse.Namespace) -> int:
 
 def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None = None) -> int:
     """Make what lacks of a comparison, and show its tables."""
-    from kdmesh.compare.comparison import TABLE, Comparison
+    with advised(f"go on with: kdmesh resume {root}"):
+        from kdmesh.compare.comparison import TABLE, Comparison
 
-    comparison = Comparison(
-        root,
-        None,
-        args.ray_address,
-        args.checkpoint_seconds,
-        args.progress_timeout,
-        not args.no_report,
-    )
-    return made(comparison, TABLE, args, show, steps)
+        comparison = Comparison(
+            root,
+            None,
+            args.ray_address,
+            args.checkpoint_seconds,
+            args.progress_timeout,
+            not args.no_report,
+        )
+        return made(comparison, TABLE, args, show, steps)
 
 
 def show(table: Mapping[str, Any], root: Path | None = None) -> None:

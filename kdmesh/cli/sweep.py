@@ -15,7 +15,7 @@ from kdmesh.cli.common import (
     use_plugins_dir,
 )
 from kdmesh.cli.run import count
-from kdmesh.cli.trials import add_trials, made, refuse_url
+from kdmesh.cli.trials import BEFORE, add_trials, advised, made, refuse_url
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -65,35 +65,36 @@ def execute(args: argparse.Namespace) -> int:
     """Search."""
     use_plugins_dir(args)
     refuse_url(args)
-    from kdmesh.plugins import registry
-    from kdmesh.spec.read import read_mesh
+    with advised(BEFORE):
+        from kdmesh.plugins import registry
+        from kdmesh.spec.read import read_mesh
 
-    registry().warn()
-    folders = beside(args.file)
-    allow_code(read_mesh(args.file, args.overrides), args)
-    import_from(folders)
-    from kdmesh.sweep.start import Asked, begin, design
+        registry().warn()
+        folders = beside(args.file)
+        allow_code(read_mesh(args.file, args.overrides), args)
+        import_from(folders)
+        from kdmesh.sweep.start import Asked, begin, design
 
-    sampler, points = _proposing(args)
-    asked = Asked(
-        args.file,
-        args.over,
-        args.overrides,
-        folders,
-        sampler,
-        points,
-        args.search_seeds,
-        args.seeds,
-        not args.no_controls,
-        args.halving,
-        args.equal,
-        args.agent,
-        args.workers,
-        args.backend or "inline",
-        not args.no_code,
-    )
-    planned, found = design(asked, _checking(args.quiet))
-    root = begin(Path(args.out), planned)
+        sampler, points = _proposing(args)
+        asked = Asked(
+            args.file,
+            args.over,
+            args.overrides,
+            folders,
+            sampler,
+            points,
+            args.search_seeds,
+            args.seeds,
+            not args.no_controls,
+            args.halving,
+            args.equal,
+            args.agent,
+            args.workers,
+            args.backend or "inline",
+            not args.no_code,
+        )
+        planned, found = design(asked, _checking(args.quiet))
+        root = begin(Path(args.out), planned)
     return make(root, args, found.steps)
 
 
@@ -111,19 +112,20 @@ def resume(root: Path, args: argparse.Namespace) -> int:
 
 def make(root: Path, args: argparse.Namespace, steps: Mapping[str, int] | None = None) -> int:
     """Make what lacks of a sweep, and show its tables."""
-    from kdmesh.sweep.result import TABLE
-    from kdmesh.sweep.sweeping import Sweeping
+    with advised(f"go on with: kdmesh resume {root}"):
+        from kdmesh.sweep.result import TABLE
+        from kdmesh.sweep.sweeping import Sweeping
 
-    sweeping = Sweeping(
-        root,
-        getattr(args, "workers", None),
-        args.ray_address,
-        args.checkpoint_seconds,
-        args.progress_timeout,
-        not args.no_code,
-        not args.no_report,
-    )
-    return made(sweeping, TABLE, args, show, steps)
+        sweeping = Sweeping(
+            root,
+            getattr(args, "workers", None),
+            args.ray_address,
+            args.checkpoint_seconds,
+            args.progress_timeout,
+            not args.no_code,
+            not args.no_report,
+        )
+        return made(sweeping, TABLE, args, show, steps)
 
 
 def show(table: Mapping[str, Any], root: Path) -> None:

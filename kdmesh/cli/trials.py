@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +14,7 @@ from kdmesh.cli.run import count
 from kdmesh.errors import MeshError, RunFailed, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     class Work(Protocol):
         """A comparison or sweep in its folder."""
@@ -44,6 +45,23 @@ def refuse_url(args: argparse.Namespace) -> None:
 
     if is_url(args.out):
         raise MeshError(f"found {args.out!r}", where="--out", instead="a folder: trials are made on this machine")
+
+
+BEFORE = "nothing was begun: give the same command again"
+
+
+@contextmanager
+def advised(how: str) -> Iterator[None]:
+    """Take a SIGTERM as a Ctrl-C inside, and say ``how`` to go on after either, where nobody has said more."""
+    from kdmesh.engine.stopping import terminable
+
+    with terminable():
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            if stop.args:
+                raise
+            raise KeyboardInterrupt(how) from None
 
 
 def made(work: Work, table: str, args: argparse.Namespace, show: Show, steps: Mapping[str, int] | None = None) -> int:

@@ -73,10 +73,7 @@ class Maker:
 
         KeyboardInterrupt, with how to go on, where it was interrupted; each trial then has a checkpoint.
         """
-        whole = [trial for trial in trials if trial not in self._part and self.whole(trial)]
-        self._part |= {trial: self.size(trial) for trial in whole}
-        self.told.whole += len(whole)
-        self._tell(f"{len(whole)} of {len(trials)} trials are whole already" if whole else "")
+        self.count(trials)
         lacking = [trial for trial in trials if trial not in self._part]
 
         def hear(trial: Any, what: dict[str, Any]) -> None:
@@ -96,12 +93,19 @@ class Maker:
             elif "note" in what and what["note"] not in self._noted:
                 self._noted.add(what["note"])
                 line = f"note: {what['note']}"
-            self._tell(line)
+            self.tell(line)
 
         try:
             Pool(min(self.workers, max(1, len(lacking))), hear).run((trial, order(trial)) for trial in lacking)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"go on with: kdmesh resume {self.root}") from None
+
+    def count(self, trials: Sequence[Any]) -> None:
+        """Count those that are whole already."""
+        whole = [trial for trial in trials if trial not in self._part and self.whole(trial)]
+        self._part |= {trial: self.size(trial) for trial in whole}
+        self.told.whole += len(whole)
+        self.tell(f"{len(whole)} of {len(trials)} trials are whole already" if whole else "")
 
     def whole(self, trial: Trial) -> bool:
         """Whether a trial's folder has everything that was asked for."""
@@ -113,7 +117,8 @@ class Maker:
         """The summary of a trial that is whole; None of another."""
         return read_json(self.root / trial.folder / SUMMARY) if self.whole(trial) else None
 
-    def _tell(self, line: str) -> None:
+    def tell(self, line: str) -> None:
+        """Tell how far it is, with a line where something is worth one."""
         self.told.line, self.told.done = line, sum(self._part.values())
         self.shown(self.told)
 

@@ -63,6 +63,7 @@ class Sweeping:
         plan = self.meshes.plan(self.first)
         self.task, self.metric = plan.task.name, metric(plan.primary)
         self._known: dict[Trial, dict[str, Any]] = {}
+        self._beside: set[str] = set()  # folders of runs that are made for their teachers alone
 
     def run(self, shown: Callable[[Told], None], steps: Mapping[str, int] | None = None) -> dict[str, Any]:
         """Search, choose, test, and return the table, which is written.
@@ -120,8 +121,7 @@ class Sweeping:
             wanted = {arm: trials for arm, search in self.searches.items() if (trials := search.wanted())}
             if not wanted:
                 return
-            if again:
-                self._made([trial for trials in wanted.values() for trial in trials])
+            (self._made if again else self.maker.count)([trial for trials in wanted.values() for trial in trials])
             for arm in wanted:
                 self.searches[arm].take(self.figure)
 
@@ -158,6 +158,7 @@ class Sweeping:
             self._name(trial)
         known = {trial.folder for trial in now}
         runs = [run for trial in later if (run := self._whole_run(trial)).folder not in known]
+        self._expect(runs)
         self.maker.make([*now, *dict.fromkeys(runs)], self._order, self._said)
         ready = [trial for trial in later if self.maker.summary(self._whole_run(trial)) is not None]
         for trial in later:
@@ -171,6 +172,16 @@ class Sweeping:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, trial.point)
+
+    def _expect(self, runs: Sequence[Trial]) -> None:
+        """Count runs that are made for their teachers alone: no arm's search has them."""
+        tried = self.searches[MESH].tried.values() if MESH in self.searches else ()
+        known = self._beside | {trial.folder for one in tried for trial in one.trials}
+        for run in dict.fromkeys(runs):
+            if run.folder not in known:
+                self._beside.add(run.folder)
+                self.maker.told.trials += 1
+                self.maker.told.total += self.maker.size(run)
 
     def _whole_run(self, trial: Trial) -> Trial:
         """The run of the mesh that trains the teachers of a control."""

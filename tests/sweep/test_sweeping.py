@@ -11,6 +11,7 @@ from conftest import HOT, LR, MESH, begun, swept
 from kdmesh.cli import main
 from kdmesh.hosts.host import Host
 from kdmesh.report.sweep_table import sweep_tables
+from kdmesh.sweep.sweeping import Sweeping
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,13 @@ def test_the_tables_fit_and_say_how_it_was_chosen(whole, width):
     text = " ".join(" ".join(lines).split())
     for words in ("no trial of the search was measured on test", "Every arm had as many trials", "chosen"):
         assert words in text
+
+
+def test_its_progress_ends_at_the_whole_also_with_runs_for_their_teachers_alone(whole):
+    told = []
+    Sweeping(whole[0]).run(lambda far: told.append((far.whole, far.trials, far.done, far.total)))
+    made, trials, done, total = told[-1]
+    assert made == trials == len(list(whole[0].glob("trials/*/*/*/summary.json"))) and done == total
 
 
 def test_a_whole_sweep_is_not_made_again(whole, here, monkeypatch):

@@ -94,6 +94,23 @@ def test_the_journal_is_one_that_optuna_reads(tmp_path):
     assert not any(trial.state == optuna.trial.TrialState.RUNNING for trial in study.trials)
 
 
+def test_a_point_that_failed_and_is_made_again_is_told_once_more(tmp_path):
+    first = made(tmp_path)
+    points = [first.ask() for _ in range(2)]
+    first.tell(points[0], None)
+    first.tell(points[1], 0.5)
+    for _ in range(2):  # resumed twice: it is told of once
+        second = made(tmp_path)
+        assert [second.ask() for _ in range(2)] == points
+        second.tell(points[0], 0.7)
+        second.tell(points[1], 0.5)
+    trials = made_of(tmp_path).trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[2].params == trials[0].params and trials[2].value == 0.7 and trials[2].user_attrs == {"again": 0}
+    third = made(tmp_path)
+    assert [third.ask() for _ in range(2)] == points and third.ask() not in points
+
+
 def test_seeds_give_different_points(tmp_path):
     assert climb(made(tmp_path / "a"), 4) != climb(made(tmp_path / "b", seed=1), 4)
 

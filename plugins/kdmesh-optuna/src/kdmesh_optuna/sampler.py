@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "kdmesh"  # of the study
 FAIL = optuna.trial.TrialState.FAIL
+AGAIN = "again"  # attribute of a trial: the number of the failed one whose point it has, made again
 
 
 class Optuna(Sampler):
@@ -49,8 +50,11 @@ class Optuna(Sampler):
         )
         self._space = {axis.path: _distribution(axis) for axis in self.axes}
         self._numbers: list[int] = []  # of the trials in the study, in the order in which they were proposed
+        self._again: set[int] = set()  # numbers of failed ones that were made again, and then had a figure
         for trial in self._study.trials:
-            if trial.params.keys() == self._space.keys():
+            if AGAIN in trial.user_attrs:
+                self._again.add(trial.user_attrs[AGAIN])
+            elif trial.params.keys() == self._space.keys():
                 self._numbers.append(trial.number)
             elif not trial.state.is_finished():  # killed as it was proposed
                 self._study.tell(trial.number, state=FAIL)
@@ -69,10 +73,19 @@ class Optuna(Sampler):
         return self._point(trial.params)
 
     def tell(self, point: Point, value: float | None) -> None:
-        """Tell the next proposal's figure, unless the journal has it."""
+        """Tell the next proposal's figure, unless the journal has it.
+
+        A sweep that goes on makes again what failed. Optuna keeps a failed trial as it is: the figure that the point
+        has then is told as another trial, with the attribute `AGAIN`.
+        """
         number = self._numbers[self._told]
         self._told += 1
-        if self._study.get_trials(deepcopy=False)[number].state.is_finished():
+        before = self._study.get_trials(deepcopy=False)[number]
+        if before.state == FAIL and value is not None and number not in self._again:
+            self._again.add(number)
+            kept = {"params": before.params, "distributions": before.distributions}
+            self._study.add_trial(optuna.trial.create_trial(**kept, value=value, user_attrs={AGAIN: number}))
+        if before.state.is_finished():
             return
         if value is None:
             self._study.tell(number, state=FAIL)
