@@ -173,7 +173,7 @@ TRACES = [
     ids=["coordinates", "marks", "numbers", "nothing"],
 )
 def test_a_chart_of_settings_is_xml_with_a_title_a_description_and_a_table(chart):
-    root = ET.fromstring(draw(chart, "key"))
+    (root,) = ET.fromstring(f"<p>{draw(chart, 'key')}</p>").iter("svg")
     assert [root[0].tag, root[1].tag] == ["title", "desc"] and root[0].text == chart.title
     assert root.get("aria-labelledby") == f"{root[0].get('id')} {root[1].get('id')}" and root.get("role") == "img"
     assert isinstance(chart.table, Table) and len(chart.table.rows) == len(chart.traces)

@@ -39,7 +39,10 @@ def draw(chart: Chart, key: str) -> str:
             "</svg>",
         ]
     )
-    return drawn
+    if form == "chart":
+        return drawn
+    label = f"{xml(chart.title)}, a drawing"  # it may be wider than its column: keys scroll it
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{drawn}</div>'
 
 
 def _width(chart: Coordinates) -> float:

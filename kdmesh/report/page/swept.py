@@ -153,7 +153,7 @@ class Swept:
             worths, on = self._rungs[one["arm"], one["rung"]]
             own = self.by.worth(one["validation"])
             rank = 1 + sum(worth > own for worth in worths)
-            return f"stopped: rank {rank} of {len(worths)} with a figure; {on} of the best went on"
+            return f"stopped: rank {rank} of {len(worths)}, the best {on} went on"
         return ""
 
     @cached_property
