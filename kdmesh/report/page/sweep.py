@@ -125,9 +125,9 @@ def _design(swept: Swept) -> Section:
     points, search, fresh = (number(design.get(key)) or 0 for key in ("points", "search_seeds", "seeds"))
     words = (
         f"{swept.agent} of {swept.name} is searched over {len(swept.axes)} "
-        f"{'path' if len(swept.axes) == 1 else 'paths'} by the sampler {sampler}: {points:g} points for each arm, each with "
-        f"{search:g} {'seed' if search == 1 else 'seeds'}. Every arm has as many trials; one with fewer different "
-        f"points trains each with further seeds. The best mean of {by.title} on validation is chosen "
+        f"{'path' if len(swept.axes) == 1 else 'paths'} by the sampler {sampler}: {points:g} points for each arm, "
+        f"each with {search:g} {'seed' if search == 1 else 'seeds'}. Every arm has as many trials; one with fewer "
+        f"different points trains each with further seeds. The best mean of {by.title} on validation is chosen "
         f"({'higher' if by.higher else 'lower'} is better). What each arm chose is then trained with {fresh:g} fresh "
         f"seeds and tested once."
     )
