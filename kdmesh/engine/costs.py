@@ -115,7 +115,7 @@ def _read(path: Path) -> float | None:
 def gpu_joules() -> float | None:
     """What the counters of all NVIDIA GPUs here say, in joules; None without them or without nvidia-ml-py."""
     try:
-        import pynvml  # type: ignore[import-not-found]
+        import pynvml
     except ImportError:
         return None
     try:
