@@ -73,6 +73,15 @@ def add_backend(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--quiet", action="store_true", help="print only the result")
 
 
+def add_measure(command: argparse.ArgumentParser, when: str) -> None:
+    """Add ``--measure`` to a command; ``when``: in words."""
+    command.add_argument(
+        "--measure",
+        action="store_true",
+        help=f"{when} how long each agent takes to answer 1 sample and 64, in fresh processes, a few seconds each",
+    )
+
+
 def seconds(text: str) -> float:
     """Read a span of time; argparse puts this function's name into its message."""
     from kdmesh.spec.numbers import seconds as refuse

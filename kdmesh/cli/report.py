@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli.common import add_plugins_dir, use_plugins_dir
+from kdmesh.cli.common import add_measure, add_no_code, add_plugins_dir, import_from, use_plugins_dir, working_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -24,18 +26,26 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--static", action="store_true", help="without scripts: charts as plain drawings, and 0.9 MB less"
     )
+    add_measure(command, "first measure")
+    add_no_code(command)
     add_plugins_dir(command)
     command.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Write the page, and say where."""
+    """Measure, if that is asked for; write the page, and say where."""
     use_plugins_dir(args)
-    from kdmesh.report.page.blocks import PAGE
-    from kdmesh.report.page.facts import page_of
-    from kdmesh.report.page.html import save
+    from kdmesh.cli.running import measure, write_page
 
-    path = Path(args.folder) / PAGE if args.output is None else Path(args.output)
-    save(path, page_of(args.folder, at=path.parent), interactive=not args.static)
-    print(path)
-    return 0
+    root, measured = Path(args.folder), True
+    if args.measure:
+        from kdmesh.engine.resume import begun
+
+        beside = begun(root).get("beside")  # where code of the run may be
+        import_from([*(beside if isinstance(beside, list) else ()), *working_folder()])
+        out = sys.stdout
+        with redirect_stdout(sys.stderr):
+            measured = measure(out, root, quiet=False, code=not args.no_code)
+    path = None if args.output is None else Path(args.output)
+    print(write_page(root, path, interactive=not args.static))
+    return 0 if measured else 1

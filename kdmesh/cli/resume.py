@@ -9,6 +9,7 @@ from typing import Any
 
 from kdmesh.cli.common import (
     add_backend,
+    add_measure,
     add_no_code,
     add_plugins_dir,
     allow_code,
@@ -28,6 +29,7 @@ def add(commands: Any) -> None:
         "folder", metavar="DIR", help="the run's folder: runs/<name>/<time>, or the URL where it was collected"
     )
     add_backend(command, "as it was begun")
+    add_measure(command, "at the end, measure")
     command.add_argument(
         "--from-start",
         action="store_true",
@@ -56,7 +58,11 @@ def execute(args: argparse.Namespace) -> int:
     if (folder / DESIGN).is_file():
         from kdmesh.cli.compare import resume
 
-        for flag, given in (("--backend", args.backend), ("--from-start", args.from_start)):
+        for flag, given in (
+            ("--backend", args.backend),
+            ("--from-start", args.from_start),
+            ("--measure", args.measure),
+        ):
             if given:
                 raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")
         return resume(folder, args)
@@ -95,4 +101,4 @@ def execute(args: argparse.Namespace) -> int:
         controls=begun.get("controls", False),
         tested=begun.get("tested", True),
     )
-    return launch(request, args.quiet)
+    return launch(request, args.quiet, args.measure)

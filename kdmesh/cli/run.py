@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_backend, add_mesh, add_no_code, allow_code, beside, read, understood
+from kdmesh.cli.common import add_backend, add_measure, add_mesh, add_no_code, allow_code, beside, read, understood
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at
 
@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
     add_mesh(command)
     add_no_code(command)
     add_backend(command, "this process where that is fastest")
+    add_measure(command, "at the end, measure")
     command.add_argument(
         "--out",
         metavar="DIR",
@@ -84,7 +85,7 @@ def execute(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         controls=args.controls,
     )
-    return launch(request, args.quiet)
+    return launch(request, args.quiet, args.measure)
 
 
 def count(text: str) -> int:

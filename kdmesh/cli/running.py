@@ -1,4 +1,4 @@
-"""What `run` and `resume` share: they show a run while it goes on, and its tables at the end."""
+"""What `run`, `resume` and `report` share: a run is shown while it goes on, its tables at the end, and measured."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from kdmesh.errors import printable
+from kdmesh.errors import MeshError, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kdmesh.engine.experiment import Outcome
     from kdmesh.engine.request import Request
 
 
-def launch(request: Request, quiet: bool) -> int:
-    """Make everything that was asked for; returns the exit code.
+def launch(request: Request, quiet: bool, measured: bool = False) -> int:
+    """Make everything that was asked for; returns the exit code. ``measured``: agents' latencies, too, at the end.
 
     Its output is the tables alone: what models, plugins and Ray print meanwhile goes where messages do.
     """
@@ -27,8 +29,52 @@ def launch(request: Request, quiet: bool) -> int:
     keep_memory()
     out = sys.stdout
     with redirect_stdout(sys.stderr):
-        Experiment(replace(request, listeners=(live.listener(sys.stderr, quiet),))).run(partial(show, out, quiet))
+        made = Experiment(replace(request, listeners=(live.listener(sys.stderr, quiet),)))
+        outcome = made.run(partial(show, out, quiet))
+        if measured and outcome.folder is not None:
+            root = outcome.folder.root
+            try:
+                measure(out, root, quiet)
+            except MeshError as error:
+                error.add_note(f"the run itself has finished: {root}")
+                raise
+            if request.report and not outcome.unpaged:
+                write_page(root, interactive=False)
+            outcome.folder.collect()
     return 0
+
+
+def measure(out: IO[str], root: Path, quiet: bool, code: bool = True) -> bool:
+    """Measure the latencies of a finished run and print them; returns whether any agent could be measured."""
+    from kdmesh.engine import latency
+    from kdmesh.report.grid import show as print_tables
+    from kdmesh.report.latency import tables
+    from kdmesh.report.run_folder import read
+
+    def told(line: str) -> None:
+        if not quiet:
+            print(printable(f"latency of {line}"), file=sys.stderr, flush=True)
+
+    try:
+        found = latency.measure(root, told, code)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the run has finished; to measure what is left: kdmesh report {root} --measure"
+        ) from None
+    print_tables(out, *tables(found, read(root)))
+    out.flush()
+    return bool(found["agents"])
+
+
+def write_page(root: Path, path: Path | None = None, interactive: bool = True) -> Path:
+    """Write the page of a folder, by default into it; returns where it is."""
+    from kdmesh.report.page.blocks import PAGE
+    from kdmesh.report.page.facts import page_of
+    from kdmesh.report.page.html import save
+
+    path = root / PAGE if path is None else path
+    save(path, page_of(root, at=path.parent), interactive=interactive)
+    return path
 
 
 def show(out: IO[str], quiet: bool, outcome: Outcome) -> None:

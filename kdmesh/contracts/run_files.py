@@ -23,6 +23,7 @@ PROGRESS = "progress.json"  # how far it is, while it goes on
 SUMMARY = "summary.json"
 ANSWERS = "answers.safetensors"  # how every test sample was answered
 COSTS = "costs.json"  # what it cost; in the summary, too
+LATENCY = "latency.json"  # how long agents take to answer, measured in fresh processes where that is asked for
 RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
 SUMS = "sums.json"
 COMPARED, COMPARISON = "compare.json", "comparison.json"  # of a comparison: what was asked, and the table at its end

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from kdmesh.errors import MeshError
+from kdmesh.report import latency
 from kdmesh.report.page.blocks import (
     Bar,
     Bars,
@@ -17,6 +18,7 @@ from kdmesh.report.page.blocks import (
     Section,
     Table,
     Text,
+    Value,
     count,
     number,
     plain,
@@ -30,7 +32,9 @@ from kdmesh.tasks import Figure, metric
 MOST_BARS = 40
 COSTS = (
     (("parameters",), "parameters", True),
-    (("latency_ms",), "latency, ms an answer", True),
+    (("batches", "1", "p50_ms"), "median latency, ms for one sample", True),
+    (("batches", "64", "p50_ms"), "median latency, ms for 64 samples", True),
+    (("latency_ms",), "latency within the run, ms for one sample", True),
     (("forwards", "made"), "forwards made to teach", False),
     (("flops",), "FLOPs an answer", True),
     (("training_s",), "seconds of training", False),
@@ -215,20 +219,67 @@ def costs(known: Known) -> Section:
             x, y = known.mean(name, *path), number(known.figure(name).get("mean"))
             if x is not None and y is not None and x > 0:
                 points.append((name, x, y, str(node.get("role"))))
-        if len(points) > 1 and len({x for _, x, _, _ in points}) > 1:
+        spare = path == ("latency_ms",) and bool(known.latency)
+        if not spare and len(points) > 1 and len({x for _, x, _, _ in points}) > 1:
             blocks.append(scatter(known.by, title, points, log))
-    lacks = [title for path, title, _ in COSTS if all(known.mean(name, *path) is None for name in known.nodes)]
+    recorded = [(path, title) for path, title, _ in COSTS if path[0] != "batches"]
+    lacks = [title for path, title in recorded if all(known.mean(name, *path) is None for name in known.nodes)]
     if blocks:
         blocks.insert(0, Text(["The line joins those that no other beats in both: the Pareto front, of test figures."]))
     if lacks:
         blocks.append(Text([f"Not recorded in this run: {', '.join(lacks)}."]))
-    blocks += _machine(known)
+    blocks += [*_latency(known), *_machine(known)]
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
         words = ["Training and tests took ", _s(sum(seconds)), " in all"]
         words += [", ", _s(fmean(seconds)), " a seed on average"] if len(seconds) > 1 else []
         blocks.append(Text([*words, "; controls are not counted."]))
     return Section("costs", "Quality against cost", blocks)
+
+
+def _latency(known: Known) -> list[Block]:
+    """How long agents take to answer, and when students have repaid their distillation; else how to find out."""
+    found = latency.read(known.run)
+    if not found:
+        how = "latency in fresh processes, and after how many requests a student has repaid its distillation"
+        return [Text([f"Not measured: {how}. {latency.HOW} measures them."])]
+    heads = ["", *(f"batch {size}: {what}" for size in latency.SIZES for what in ("p50 ms", "p95 ms", "a second"))]
+    heads += ["calls of one sample", "threads", "device"]
+    rows: list[list[Cell]] = []
+    for name, one in row(found.get("agents")).items():
+        cells: list[Cell] = [
+            plain(latency.at(found, name, size, what)) for size in latency.SIZES for what in latency.FIGURES
+        ]
+        device = str(row(row(one).get("of")).get("device") or "")
+        rows.append(
+            [name, *cells, count(latency.at(found, name, "1", "calls")), count(row(one).get("threads")), device]
+        )
+    said = "; ".join(latency.said(found))
+    blocks: list[Block] = [Table("Latency, each agent in a fresh process", heads, rows, f"{said}.")] if rows else []
+    blocks += [] if rows else [Text([f"Latency: {said}."])]
+    return [*blocks, *_repaid(known, found)]
+
+
+def _repaid(known: Known, found: dict[str, Any]) -> list[Block]:
+    """The break-even of every student, with what is assumed."""
+    part = latency.of_seed(known.run)
+    told = {} if part is None else latency.break_even(part, found)
+    rows: list[list[Cell]] = []
+    for name, one in row(told.get("students")).items():
+        cells: list[Cell] = [name, str(one["replaces"]), *(plain(value) for value in one["seconds"].values())]
+        for batch in one["batches"].values():
+            value = number(batch["requests"])
+            word = latency.requests(batch)
+            cells += [plain(batch["saves_s"]), word if value is None else Value(value, word)]
+        rows.append([*cells, one["unit"]])
+    heads = ["", "replaces", "training, s", "teachers' forwards, s", "combining, s", "training other teachers, s"]
+    heads += ["cost, s"]
+    heads += [f"batch {size}: {what}" for size in latency.SIZES for what in ("saves s an answer", "requests")]
+    heads += ["seconds are"]
+    note = " ".join([str(told.get("assumes") or ""), *(f"{line}." for line in latency.elsewhere(told))])
+    return (
+        [Table("Break-even: requests until a student has repaid its distillation", heads, rows, note)] if rows else []
+    )
 
 
 def _machine(known: Known) -> list[Block]:
@@ -240,7 +291,9 @@ def _machine(known: Known) -> list[Block]:
     ends = [number(one) for one in energy.get("joules") or []]
     if len(ends) == 2 and (low := plain(ends[0])) is not None and (high := plain(ends[1])) is not None:
         by = [f"{one.get('source')}: {one.get('about')}" for one in map(row, energy.get("by") or [])]
-        blocks.append(Text(["Energy: ", low, " to ", high, f" J ({'; '.join(by)})."]))
+        lacks = f", without {energy['lacks']}" if energy.get("lacks") else ""
+        span = [low] if ends[0] == ends[1] else [low, " to ", high]
+        blocks.append(Text(["Energy: ", *span, f" J ({'; '.join(by)}){lacks}.", *_co2(energy)]))
     rows: list[list[Cell]] = [
         [
             f"process {at}" + (", which drove" if one.get("driver") else ""),
@@ -253,6 +306,14 @@ def _machine(known: Known) -> list[Block]:
     if rows:
         blocks.append(Table("Processes", ("", "hosts", "CPU seconds", "peak memory, bytes"), rows[:300]))
     return blocks
+
+
+def _co2(energy: dict[str, Any]) -> list[str | Value]:
+    """CO2, which is known only where an intensity was declared."""
+    grams, each = [plain(number(one)) for one in energy.get("co2_grams") or []], plain(energy.get("co2_grams_per_kwh"))
+    if len(grams) != 2 or grams[0] is None or grams[1] is None or each is None:
+        return [" CO2 is not known: no intensity was declared (KDMESH_CO2_G_PER_KWH)."]
+    return [" CO2: ", grams[0], " to ", grams[1], " g, at the declared ", each, " g a kWh."]
 
 
 def _s(value: float) -> Any:

@@ -9,7 +9,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.contracts.run_files import COSTS, RESOLVED
+from kdmesh.contracts.run_files import COSTS, LATENCY, RESOLVED
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
 from kdmesh.report.page.blocks import number
@@ -43,7 +43,7 @@ class Known:
     @classmethod
     def of(cls, run: RunFolder) -> Known:
         """Read what a folder knows."""
-        known = cls(run, [_sound(summary) for summary in run.summaries])
+        known = cls(run, [sound(summary) for summary in run.summaries])
         if not known.summaries:
             return known
         try:
@@ -83,7 +83,12 @@ class Known:
     def costs(self) -> list[Row]:
         """What the seeds that were measured cost: their ``costs.json``."""
         measured = [part for part in self.run.runs.values() if part.summary is not None]
-        return [_sound(found) for part in measured if (found := read_json(part.path / COSTS)) is not None]
+        return [sound(found) for part in measured if (found := read_json(part.path / COSTS)) is not None]
+
+    @cached_property
+    def latency(self) -> Row:
+        """What ``latency.json`` says: how long agents take to answer, where that was measured; else empty."""
+        return row(sound(read_json(self.run.path / LATENCY)))
 
     @property
     def nodes(self) -> dict[str, Row]:
@@ -102,9 +107,13 @@ class Known:
         return [name for name, node in self.nodes.items() if node.get("role") not in ("consensus", "teacher")]
 
     def mean(self, name: str, *path: str) -> float | None:
-        """The mean over seeds of a number in the record of an agent or consensus."""
+        """The mean over seeds of a number in the record of an agent or consensus.
+
+        ``("batches", "64", "p50_ms")`` and the like: of the one seed whose latency was measured.
+        """
         values = [number(at(row(summary.get(kind)).get(name), path)) for kind, summary in self._both()]
         values += [number(at(row(costs.get("agents")).get(name), path)) for costs in self.costs]
+        values.append(number(at(row(row(self.latency.get("agents")).get(name)), path)))
         known = [value for value in values if value is not None]
         return fmean(known) if known else None
 
@@ -137,12 +146,12 @@ def at(value: Any, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _sound(value: Any) -> Any:
+def sound(value: Any) -> Any:
     """The value with None in place of numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _sound(one) for key, one in value.items()}
+        return {key: sound(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_sound(one) for one in value]
+        return [sound(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

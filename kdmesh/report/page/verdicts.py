@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kdmesh.report import latency
+from kdmesh.report.latency import NEVER
 from kdmesh.report.page.blocks import Judged, Value, Words, count, number, share, signed, span
 from kdmesh.report.page.known import Known, row
 from kdmesh.statistics import BETTER, EQUAL, NOT_SHOWN, SAME, WORSE, than
@@ -189,8 +191,9 @@ def _cost(known: Known, name: str) -> Words:
              ("updates", count(known.mean(name, "updates")), " updates"))  # fmt: skip
     for _, said, unit in facts:
         words += [said, unit + ", "] if said is not None else []
-    if (latency := known.mean(name, "latency_ms")) is not None:
-        words += [Value(latency, f"{latency:.3g}"), " ms an answer, "]
+    fresh = known.mean(name, "batches", "1", "p50_ms")
+    if (each := known.mean(name, "latency_ms") if fresh is None else fresh) is not None:
+        words += [Value(each, f"{each:.3g}"), " ms an answer, "]
     teachers = [one for one in known.nodes[name].get("teachers") or [] if isinstance(one, str)]
     made = [value for one in teachers if (value := known.mean(one, "forwards", "made")) is not None]
     if made:
@@ -201,7 +204,19 @@ def _cost(known: Known, name: str) -> Words:
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
         words += ["of a run of ", _v(span(sum(seconds) / len(seconds))), " a seed"]
-    return [*words, "."] if words else ["was not recorded."]
+    return [*words, ".", *_repaid(known, name)] if words else ["was not recorded."]
+
+
+def _repaid(known: Known, name: str) -> Words:
+    """After how many requests of one sample a student has repaid its distillation, where that is known."""
+    one = row(latency.repaid(known.run).get(name))
+    batch = row(row(one.get("batches")).get(latency.SIZES[0]))
+    value = number(batch.get("requests"))
+    if value is not None:
+        requests = Value(value, latency.requests(batch))
+        return [" Repaid after ", requests, f" requests of one sample, against {one['replaces']}."]
+    never = batch.get("word") == NEVER
+    return [f" Against {one['replaces']} it never repays that: it is no faster."] if never else []
 
 
 def _over(n: Any) -> str:
