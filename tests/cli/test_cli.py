@@ -192,9 +192,11 @@ def test_run_hands_its_arguments_to_the_launcher(mesh, monkeypatch, tmp_path):
         "--set",
         "seed=3",
         "--controls",
+        "--measure",
     ]
     assert main(argv) == 0
-    ((request, quiet),) = calls
+    ((request, quiet, measured),) = calls
+    assert measured
     assert request.spec.seed == 7
     assert (request.backend, request.ray_address, request.out) == ("inline", None, tmp_path)
     assert request.source_text == mesh.read_text(encoding="utf-8")

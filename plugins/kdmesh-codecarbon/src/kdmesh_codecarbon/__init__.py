@@ -1,0 +1,1 @@
+"""Energy of a run, as codecarbon estimates it."""
