@@ -209,7 +209,7 @@ def _of_texts(saved: Any, samples: list[Sample], found: dict[str, Any]) -> Made:
     if head in LISTS:
         saved.model.classes = max(len(one.candidates or ()) for one in samples)
     lengths = encoded.lengths
-    found["tokens"] = {"mean": float(lengths.double().mean()), "most": int(lengths.max())}
+    found["tokens"] = {"average": float(lengths.double().mean()), "most": int(lengths.max())}
 
     def batch(at: list[int], device: torch.device) -> Any:
         tokens = encoded.select(torch.tensor(at)).whole().to(device)

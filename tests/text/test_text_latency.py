@@ -45,4 +45,4 @@ def test_one_answer_a_text_of_its_class_or_the_next_token(
     columns = 3 if make is text_meshes.classified else shapes[0][1][1]
     assert shapes == [(one["samples"], (1, columns)), (1, (64, columns))]
     assert columns == 3 or columns > 100
-    assert 2 < one["tokens"]["mean"] < one["tokens"]["most"] <= 48
+    assert 2 < one["tokens"]["average"] < one["tokens"]["most"] <= 48
