@@ -54,6 +54,12 @@ def serve(case: str, turns: int) -> None:
         print(turn(), flush=True)
 
 
+def lacks(tree: Path, case: str) -> bool:
+    """Whether a checkout is from before there was such a case."""
+    family = case.split(", ")[0]
+    return family != "text" and f'"{family}":' not in (tree / "benchmarks" / "throughput.py").read_text()
+
+
 def cases() -> Iterator[str]:
     """The name of every case."""
     import text_step
@@ -111,7 +117,9 @@ def main() -> None:
     print(f"one thread, {given.turns} interleaved turns, medians; CPU s of a turn, middle half of the ratios\n")
     print(f"{'case':34}{'there':>9}{'here':>9}{'ratio':>8}   quartiles")
     for case in cases():
-        if given.only in case:
+        if given.only in case and lacks(given.other, case):
+            print(f"{case:34} is not there yet")
+        elif given.only in case:
             line = row(given.other.resolve(), case, given.turns)
             missed += line.endswith("MISS")
             print(line, flush=True)
