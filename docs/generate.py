@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import textwrap
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from kdmesh import hookspecs, offers
+from kdmesh import hookspecs, offers, sections
 from kdmesh.builtin import plugin as builtin
 from kdmesh.consensus import Rule
 from kdmesh.contracts.events import KINDS as EVENTS
@@ -61,6 +62,7 @@ PUBLIC = {
     "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
     "kdmesh.samplers": "`Sampler`, `Choices` and `Range`, for `kdmesh sweep`; imports no torch",
+    "kdmesh.sections": "`Section` and its blocks, for `kdmesh_report`; imports no torch",
     "kdmesh.signals.lazy": "`Lazy`, for signals that are made when they are asked for, and `dense`, which makes one",
     "kdmesh.streams.table": "`Table`, which a data set returns",
     "kdmesh.testing": "the [contracts](testing.md), for your tests",
@@ -86,12 +88,24 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "Values that a sampler is given": (Choices, ""),
     "A range that a sampler is given": (Range, ""),
     "Data sets": (Table, ""),
+    "Sections of a page": (sections.Section, "kdmesh.sections"),
+    "What a page is of": (sections.ReportedRun, ""),
+    "A paragraph": (sections.Text, "kdmesh.sections"),
+    "A table": (sections.Table, "kdmesh.sections"),
+    "A chart of lines": (sections.Lines, "kdmesh.sections"),
+    "A line of it": (sections.Line, "kdmesh.sections"),
+    "A chart of bars": (sections.Bars, "kdmesh.sections"),
+    "A bar of it": (sections.Bar, "kdmesh.sections"),
 }
 ABOUT = {
     "Hooks that offer": "They return a list of offers. An offer has a name, so their order does not matter.",
     "Hooks that observe": (
         "They are called in the process that drives the run, and what they return is ignored. One that raises is\n"
         "named in a warning, once, and the run goes on. They must not depend on the order of plugins."
+    ),
+    "Hooks that add to a page": (
+        "Each plugin is asked alone. One that raises, or gives something else, is named on the page, which is made\n"
+        "without what it gave."
     ),
     "Hooks that are asked": "The first answer that is not None counts. The built-in one comes last.",
 }
@@ -126,6 +140,8 @@ def kind_of(hook: Any) -> str:
     """Under which heading a hook stands."""
     if hook.kdmesh_spec["firstresult"]:
         return "Hooks that are asked"
+    if hook.__name__ == "kdmesh_report":
+        return "Hooks that add to a page"
     return "Hooks that offer" if hook.__name__.removeprefix("kdmesh_") in KINDS else "Hooks that observe"
 
 
@@ -190,6 +206,8 @@ def offer_section(kind: type[offers.Offer]) -> str:
 def interface_section(title: str, kind: type, room: str) -> str:
     """One interface: its docstring, its public methods, and the functions that help to write one."""
     made = f"\n`{signature(kind)}`\n" if is_dataclass(kind) else ""
+    if room == "kdmesh.sections":
+        return f"### {title}\n\n{prose(kind)}\n\n`{block_signature(kind)}`\n"
     text = f"### {title}\n\n{prose(kind)}\n{made}{methods(kind)}"
     if room:
         module = import_module(room)
@@ -197,6 +215,19 @@ def interface_section(title: str, kind: type, room: str) -> str:
         rows = [(f"`{signature(helper)}`", prose(helper).splitlines()[0]) for helper in helpers]
         text += f"\nAlso in `{room}`:\n\n{table(('', ''), rows)}"
     return text
+
+
+def block_signature(kind: type) -> str:
+    """How a block of a page is made, its fields as they are written."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    parts = []
+    for field in body.body:
+        if isinstance(field, ast.AnnAssign):
+            plain = field.value is None or isinstance(field.value, ast.Call)
+            parts.append(f"{ast.unparse(field.target)}: {ast.unparse(field.annotation)}")
+            parts[-1] += "" if plain else f" = {ast.unparse(field.value)}"
+    return f"{kind.__name__}({', '.join(parts)})"
 
 
 def methods(kind: type) -> str:

@@ -17,6 +17,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from kdmesh.contracts.run_info import RunInfo
+    from kdmesh.contracts.sections import ReportedRun, Section
     from kdmesh.offers import (
         ConsensusOffer,
         DatasetOffer,
@@ -284,6 +285,26 @@ def kdmesh_run_finished(run: RunInfo, summary: dict[str, Any]) -> None:
         @kdmesh.hookimpl
         def kdmesh_run_finished(run, summary):
             (run.folder / "copy.json").write_text(json.dumps(summary))
+    """
+
+
+@hookspec
+def kdmesh_report(run: ReportedRun) -> list[Section] | None:
+    """Add sections to a run's page, or None: ``kdmesh report DIR`` asks each plugin that is installed where it is made.
+
+    A section is made of texts, tables, lines and bars of :mod:`kdmesh.sections`, which are checked as they are made;
+    whatever they say is escaped. It stands under the name of the plugin's distribution. The page that a run writes at
+    its own end, and pages of comparisons and sweeps, have no such sections. An error is said on the page.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.sections import Section, Table
+
+        @kdmesh.hookimpl
+        def kdmesh_report(run):
+            sizes = [[path.name, path.stat().st_size] for path in sorted(run.folder.glob("*.json"))]
+            return [Section(title="Files", blocks=[Table(title="JSON", heads=["file", "bytes"], rows=sizes)])]
     """
 
 

@@ -31,7 +31,7 @@ from kdmesh.spec.explain import explain
 from kdmesh.spec.numbers import refuse_odd_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from importlib.metadata import EntryPoint
     from types import ModuleType
 
@@ -289,6 +289,20 @@ class Registry:
                 self.manager.subset_hook_caller(hook, others)(**about)
             except Exception as error:
                 self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}")
+
+    def each(self, hook: str, about: Callable[[], dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """What each plugin answers, by the plugin's name; the exception of one that raises; none of one with None.
+
+        ``about``: makes the arguments, for each plugin anew.
+        """
+        for impl in getattr(self.manager.hook, hook).get_hookimpls():
+            others = [other for other in self.manager.get_plugins() if other is not impl.plugin]
+            try:
+                answers = self.manager.subset_hook_caller(hook, others)(**about())
+            except Exception as error:
+                yield impl.plugin_name, error
+            else:
+                yield from ((impl.plugin_name, answer) for answer in answers)
 
     def ask(self, hook: str, **about: Any) -> Any:
         """Return the first answer of the plugins, the built-in one last; RunFailed names the one that raises."""

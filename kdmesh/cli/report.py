@@ -26,6 +26,11 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--static", action="store_true", help="without scripts: charts as plain drawings, and 0.9 MB less"
     )
+    command.add_argument(
+        "--no-samples",
+        action="store_true",
+        help="without pictures and texts of the data: for a page that is handed on",
+    )
     add_measure(command, "first measure")
     add_no_code(command)
     add_plugins_dir(command)
@@ -47,5 +52,5 @@ def execute(args: argparse.Namespace) -> int:
         with redirect_stdout(sys.stderr):
             measured = measure(out, root, quiet=False, code=not args.no_code)
     path = None if args.output is None else Path(args.output)
-    print(write_page(root, path, interactive=not args.static))
+    print(write_page(root, path, interactive=not args.static, samples=not args.no_samples))
     return 0 if measured else 1

@@ -66,14 +66,17 @@ def measure(out: IO[str], root: Path, quiet: bool, code: bool = True) -> bool:
     return bool(found["agents"])
 
 
-def write_page(root: Path, path: Path | None = None, interactive: bool = True) -> Path:
-    """Write the page of a folder, by default into it; returns where it is."""
+def write_page(root: Path, path: Path | None = None, interactive: bool = True, samples: bool | None = None) -> Path:
+    """Write the page of a folder, by default into it; returns where it is.
+
+    ``samples``: with samples of the data or without, and with sections of plugins; None: neither, as a run writes it.
+    """
     from kdmesh.report.page.blocks import PAGE
     from kdmesh.report.page.facts import page_of
     from kdmesh.report.page.html import save
 
     path = root / PAGE if path is None else path
-    save(path, page_of(root, at=path.parent), interactive=interactive)
+    save(path, page_of(root, at=path.parent, whole=samples is not None, samples=bool(samples)), interactive=interactive)
     return path
 
 

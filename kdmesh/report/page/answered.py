@@ -10,6 +10,7 @@ from kdmesh.errors import MeshError
 from kdmesh.report import answers
 from kdmesh.report.page.blocks import Block, Cell, Lines, Matrix, Section, Series, Table, Text, Value
 from kdmesh.report.page.known import Known
+from kdmesh.report.page.samples import shown
 
 if TYPE_CHECKING:
     from kdmesh.report.answers import Answers, Of
@@ -21,8 +22,8 @@ MOST_SAMPLES = 30
 MOST_CLASSES = 30
 
 
-def section(known: Known) -> Section:
-    """Agreement, reliability, confusion, gains by class, and samples where teachers differ."""
+def section(known: Known, samples: bool = False) -> Section:
+    """Agreement, reliability, confusion, gains by class, and where teachers differ; ``samples``: these themselves."""
     title = "How the test samples were answered"
     folder = next((one for one in known.run.runs.values() if one.summary is not None), None)
     if folder is None:
@@ -38,7 +39,7 @@ def section(known: Known) -> Section:
     decided = _decided(known, found)
     if decided and found.labels.ndim == 1:
         blocks += [_agreement(decided), *_reliability(known, found), *_confusions(known, found, decided)]
-        blocks += _gains(known, found, decided) + _differing(known, found, decided)
+        blocks += _gains(known, found, decided) + _differing(known, found, decided, samples)
     else:
         blocks.append(Text(["Its answers are no classes: agreement, reliability and confusion are not defined."]))
     return Section("answers", title, blocks)
@@ -124,7 +125,7 @@ def _gains(known: Known, found: Answers, decided: dict[str, Any]) -> list[Block]
     return [Matrix("Gains by class", list(rows), [str(at) for at in classes], list(rows.values()), "", "class", note)]
 
 
-def _differing(known: Known, found: Answers, decided: dict[str, Any]) -> list[Block]:
+def _differing(known: Known, found: Answers, decided: dict[str, Any], samples: bool) -> list[Block]:
     """Samples on which teachers disagree most, with what each answered and what the students made of it."""
     import numpy as np
 
@@ -138,7 +139,8 @@ def _differing(known: Known, found: Answers, decided: dict[str, Any]) -> list[Bl
         "Teachers differ on ", Value(len(differ), f"{len(differ):,}"), f" of {len(found.ids):,} rows; of these ",
         *_right(found, decided, differ, [*known.students[:3], *found.consensus]), "."
     ])  # fmt: skip
-    order = differ[np.argsort(-kinds[differ], kind="stable")][:MOST_SAMPLES]
+    ordered = differ[np.argsort(-kinds[differ], kind="stable")]
+    order = ordered[:MOST_SAMPLES]
     names = [*teachers[:8], *[name for name in decided if name not in teachers][:8]]
     rows: list[list[Cell]] = []
     for at in order:
@@ -151,7 +153,10 @@ def _differing(known: Known, found: Answers, decided: dict[str, Any]) -> list[Bl
         f"{len(rows)} of {len(differ)}, those with most different answers first; ✓ is right. A sample's number is its "
     )
     note += "row in the data set."
-    return [said, Table("Where teachers differ", ("sample", "label", *names), rows, note)] if rows else [said]
+    if not rows:
+        return [said]
+    more = shown(known, found, ordered.tolist(), names) if samples else []
+    return [said, *more, Table("Where teachers differ", ("sample", "label", *names), rows, note)]
 
 
 def _right(found: Answers, decided: dict[str, Any], rows: Any, names: list[str]) -> list[str | Value]:

@@ -293,8 +293,37 @@ class Text:
     kind = "text"
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A sample with what was answered.
+
+    Attributes:
+        name: its number in the data set.
+        label: what is right.
+        picture: an address that holds it; None of a text.
+        text: its words, cut; None of a picture.
+        answers: who, in which role, what, how sure, and whether that is right.
+    """
+
+    name: str
+    label: str
+    picture: str | None
+    text: str | None
+    answers: Sequence[tuple[str, str, str, Value | None, bool]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples side by side."""
+
+    title: str
+    samples: Sequence[Sample]
+    note: str = ""
+    kind = "samples"
+
+
 Chart = Lines | Bars | Points | Matrix | Spans | Coordinates
-Block = Text | Table | Chart | Drawing
+Block = Text | Table | Chart | Drawing | Samples
 
 
 @dataclass(frozen=True)

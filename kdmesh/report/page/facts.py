@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kdmesh.report import run_folder
-from kdmesh.report.page import answered, course, figures, origin, verdicts
+from kdmesh.report.page import answered, contributed, course, figures, origin, verdicts
 from kdmesh.report.page.blocks import PAGE, Page, Section, Words
 from kdmesh.report.page.comparison import is_comparison, of_comparison
 from kdmesh.report.page.known import Known
@@ -24,11 +24,19 @@ SAID = {
 }
 
 
-def page_of(folder: str | Path, held: bool | None = None, at: str | Path | None = None) -> Page:
+def page_of(
+    folder: str | Path,
+    held: bool | None = None,
+    at: str | Path | None = None,
+    whole: bool = False,
+    samples: bool = True,
+) -> Page:
     """What there is to say of a run's, a comparison's or a sweep's folder, whole or in part.
 
     ``held``: see :func:`kdmesh.report.run_folder.read`; ``at``: the folder in which the page will lie, from which it
-    leads to the pages of trials; None: this one. MeshError for what is no run's folder, and for a later version.
+    leads to the pages of trials; None: this one. ``whole``: with what takes long or runs the code of others: sections
+    of plugins and, unless ``samples`` is false, samples of the data. MeshError for what is no run's folder, and for a
+    later version.
     """
     folder = Path(folder)
     pages = partial(_address, folder, folder if at is None else Path(at))
@@ -36,7 +44,7 @@ def page_of(folder: str | Path, held: bool | None = None, at: str | Path | None 
         return of_comparison(folder, pages)
     if is_sweep(folder):
         return of_sweep(folder, pages)
-    return of_run(run_folder.read(folder, held))
+    return of_run(run_folder.read(folder, held), whole, samples)
 
 
 def _address(folder: Path, at: Path, trial: str) -> str | None:
@@ -45,16 +53,19 @@ def _address(folder: Path, at: Path, trial: str) -> str | None:
     return quote(Path(relpath(page, at)).as_posix()) if page.is_file() else None
 
 
-def of_run(run: RunFolder) -> Page:
-    """What there is to say of a run."""
+def of_run(run: RunFolder, whole: bool = False, samples: bool = True) -> Page:
+    """What there is to say of a run; ``whole``, ``samples``: see `page_of`."""
     known = Known.of(run)
     made = [
         origin.topology(known), figures.results(known), course.rounds(known), course.curves(known),
-        figures.classes(known), answered.section(known), figures.costs(known), course.timeline(known),
-        origin.notes(known),
-        origin.manifest(known),
+        figures.classes(known), answered.section(known, whole and samples), figures.costs(known),
+        course.timeline(known), origin.notes(known), origin.manifest(known),
     ]  # fmt: skip
     sections: list[Section] = [one for one in made if one is not None]
+    if whole:
+        sections[-2:-2] = contributed.sections(known)
+    less = "" if samples else " Samples of the data are left out, as was asked."
+    less = less if whole else " Left out here: samples and sections of plugins, which kdmesh report DIR adds."
     return Page(
         title=run.name or "a run",
         about=_about(known),
@@ -63,7 +74,7 @@ def of_run(run: RunFolder) -> Page:
         general=verdicts.general(known),
         judged=verdicts.judged(known),
         sections=sections,
-        foot=f"Made from {run.path.name}, {time.strftime('%Y-%m-%d %H:%M')}.",
+        foot=f"Made from {run.path.name}, {time.strftime('%Y-%m-%d %H:%M')}.{less}",
     )
 
 

@@ -68,8 +68,9 @@ def _lines(chart: Lines) -> Spec | None:
     names = [one.name for one in chart.series]
     x: Spec = {"field": "x", "type": "quantitative", "title": chart.x, "scale": {"zero": False, "nice": False}}
     y: Spec = {"field": "y", "type": "quantitative", "title": short(chart.y, 34), "scale": {"zero": False}}
+    x["axis"] = {"labelFlush": False}
     if max(row["x"] for row in rows) - min(row["x"] for row in rows) < 8 and all(row["x"] % 1 == 0 for row in rows):
-        x["axis"] = {"tickMinStep": 1, "format": "~g"}
+        x["axis"] |= {"tickMinStep": 1, "format": "~g"}
     legend = None if many else {**_legend(names), "symbolType": "stroke", "symbolSize": 300}
     line: Spec = {"mark": {"type": "line", "strokeWidth": 1.2 if many else 2}, "encoding": {"x": x, "y": y}}
     if many:

@@ -151,3 +151,18 @@ def test_the_writer_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_page_of_a_run_says_where_its_logs_are(observed, tmp_path):
+    from kdmesh.cli import main
+
+    result = run(tmp_path)
+    assert main(["report", str(result.folder), "--static"]) == 0
+    page = (result.folder / "report.html").read_text()
+    (file,) = (result.folder / "tensorboard").iterdir()
+    assert f"tensorboard/{file.name}" in page and f"tensorboard --logdir {result.folder}" in page
+
+
+def test_the_page_of_a_run_without_logs_does_not(observed, tmp_path):
+    folder = SimpleNamespace(seeds={0: tmp_path}, folder=tmp_path)
+    assert plugin.kdmesh_report(folder) is None

@@ -51,3 +51,24 @@ def kdmesh_run_finished(run: Any, summary: dict[str, Any]) -> None:
             for stream, metrics in about["metrics"].items():
                 log.measured(name, stream, metrics)
         log.close()
+
+
+@kdmesh.hookimpl
+def kdmesh_report(run: Any) -> list[Any] | None:
+    """Say on the run's page where its logs are, and how to see them; nothing where none was written."""
+    from kdmesh.sections import Section, Table, Text
+
+    found = {
+        seed: [path for path in sorted((folder / "tensorboard").glob("*tfevents*")) if path.is_file()]
+        for seed, folder in run.seeds.items()
+    }
+    rows: list[list[Any]] = [
+        [seed, path.relative_to(run.folder).as_posix(), path.stat().st_size]
+        for seed, paths in found.items()
+        for path in paths
+    ]
+    if not rows:
+        return None
+    how = f"Scalars of every evaluation, round and stage. To see them: tensorboard --logdir {run.folder}"
+    table = Table(title="Event files", heads=["seed", "file", "bytes"], rows=rows[:1000])
+    return [Section(title="TensorBoard", blocks=[Text(words=how), table])]
