@@ -22,6 +22,7 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.modules import build
 from kdmesh.hosts.packing import unpack
+from kdmesh.hosts.remote import RemoteHost
 from kdmesh.hosts.taps import AtExit
 from kdmesh.plugins import registry
 from kdmesh.report.drawing import formats
@@ -276,7 +277,7 @@ class Mesh:
         """Fetch every agent's weights and build its module here."""
         found = {}
         for name in run.host_of:
-            (state,) = run.backend.get([run.call(name, "export_state", name)])
+            (state,) = run.backend.get([run.submit(name, RemoteHost.export_state, name)])
             module = build(run.plan, run.plan.owner[name], run.checked.reading, registry(), self._modules)
             module.load_state_dict({key: value[0] for key, value in unpack(state, torch.device("cpu")).items()})
             if (exit := run.plan.spec.agents[name].exit) is not None:

@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from kdmesh.graph.plan import Plan
     from kdmesh.graph.resources import Resources
-    from kdmesh.hosts.remote import Method
+    from kdmesh.hosts.remote import Method, RemoteHost
     from kdmesh.hosts.source import Source
     from kdmesh.hosts.state import HostConfig
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+U = TypeVar("U")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Handle(Generic[T_co]):
+    """Stands for the result of a call, of type ``T_co``, which may not be there yet.
+
+    Every backend has a class of its own for it, and only :meth:`Backend.get` reads one. The type parameter is for type
+    checkers: a handle of Ray is an ``ObjectRef`` and does not inherit from this class.
+    """
+
+
+def as_argument(handle: Handle[T]) -> T:
+    """A handle in the place of an argument of a further call, on any host: the method is called with its value.
+
+    Returns the handle itself. Its static type is that of the value, which is what the method's parameter declares.
+    """
+    return cast("T", handle)
+
+
+Work: TypeAlias = "Generator[Sequence[Handle[object]], Any, T]"
+"""A coroutine that returns a ``T``, as a generator: it yields handles and is sent their values by whoever runs it."""
+
+
+def wait(handles: Iterable[Handle[T]]) -> Work[list[T]]:
+    """``values = yield from wait(handles)`` in a :data:`Work`: the results, in the order of the handles.
+
+    Others run meanwhile. Whoever runs the work raises what a host raised.
+    """
+    values: list[T] = yield list(handles)
+    return values
 
 
 class Backend(ABC):
     """Calls on one host run one at a time, in the order in which they were submitted.
 
-    A *handle* stands for a result that may not be there yet. Handles may be passed as arguments of further calls, to
-    any host; the driver reads only small results.
+    Each is submitted with :meth:`submit` and returns a :class:`Handle`, which may be passed to further calls
+    (:func:`as_argument`); the driver reads only small results.
     """
 
     name: str
@@ -32,19 +67,35 @@ class Backend(ABC):
     def open(self, config: HostConfig, source: Source) -> None:
         """Build every host of the plan; those of the run before are given up."""
 
+    def submit(
+        self, host: str, method: Callable[Concatenate[RemoteHost, P], T], *args: P.args, **options: P.kwargs
+    ) -> Handle[T]:
+        """Submit a call, as in ``submit("host0", RemoteHost.evaluate, "small", "test")``.
+
+        Type checkers know arguments and result by the method. Arguments are given by position: TypeError otherwise.
+        """
+        return cast("Handle[T]", self.call(host, _name(method, options), *args))
+
+    def submit_pair(
+        self, host: str, method: Callable[Concatenate[RemoteHost, P], tuple[T, U]], *args: P.args, **options: P.kwargs
+    ) -> tuple[Handle[T], Handle[U]]:
+        """Submit a call of a method that returns two values, with a handle for each."""
+        first, second = self.call(host, _name(method, options), *args, results=2)
+        return first, second
+
     @abstractmethod
     def call(self, host: str, method: Method, *args: Any, results: int = 1) -> Any:
-        """Submit a call of a method of :class:`~kdmesh.hosts.remote.RemoteHost`, which may take handles as arguments.
+        """What a backend implements for :meth:`submit`: submit a call of the method of this name.
 
         Returns a handle, or a list of handles where the method returns a tuple of several ``results``.
         """
 
     @abstractmethod
-    def get(self, handles: Sequence[Any]) -> list[Any]:
+    def get(self, handles: Sequence[Handle[T]]) -> list[T]:
         """Wait for handles and return their values. Raises what the host raised."""
 
     @abstractmethod
-    def wait_any(self, handles: Sequence[Any]) -> int:
+    def wait_any(self, handles: Sequence[Handle[object]]) -> int:
         """Wait until at least one of the handles is there, and return its index (the first such one)."""
 
     def lost(self) -> list[str]:
@@ -58,3 +109,10 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give every host up. Closing twice is harmless."""
+
+
+def _name(method: Callable[..., object], options: dict[str, Any]) -> Method:
+    """The name of a method of RemoteHost. TypeError where arguments were given by keyword: calls carry positions."""
+    if options:
+        raise TypeError(f"{method.__name__}: give {', '.join(options)} by position")
+    return cast("Method", method.__name__)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from kdmesh.backends._base import Backend
+from kdmesh.backends._base import Backend, Handle, T, T_co
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.state import HostConfig
 from kdmesh.plugins import registry
@@ -34,11 +34,11 @@ class InlineBackend(Backend):
         value = getattr(self.hosts[host], method)(*(arg.value if isinstance(arg, Done) else arg for arg in args))
         return Done(value) if results == 1 else [Done(part) for part in value]
 
-    def get(self, handles: Sequence[Any]) -> list[Any]:
+    def get(self, handles: Sequence[Handle[T]]) -> list[T]:
         """Unbox."""
-        return [handle.value for handle in handles]
+        return [cast("Done[T]", handle).value for handle in handles]
 
-    def wait_any(self, handles: Sequence[Any]) -> int:
+    def wait_any(self, handles: Sequence[Handle[object]]) -> int:
         """Everything is there already."""
         return 0
 
@@ -47,10 +47,10 @@ class InlineBackend(Backend):
         self.hosts = {}
 
 
-class Done:
+class Done(Handle[T_co]):
     """A handle of a call that has run."""
 
     __slots__ = ("value",)
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: T_co) -> None:
         self.value = value

@@ -24,7 +24,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from kdmesh.backends import envelope, worker
-from kdmesh.backends._base import Backend
+from kdmesh.backends._base import Backend, Handle, T
 from kdmesh.backends.code import own_code
 from kdmesh.backends.folders import inner, new_folder_for_ray
 from kdmesh.backends.needs import Need, listed, needs_of
@@ -189,7 +189,7 @@ class RayBackend(Backend):
         self._last[host] = made if results == 1 else made[-1]
         return made
 
-    def get(self, handles: Sequence[Any]) -> list[Any]:
+    def get(self, handles: Sequence[Handle[T]]) -> list[T]:
         """Wait for results; what a host raised is raised here as it was, with the host's traceback as its cause."""
         left = list(dict.fromkeys(handles))
         while left:
@@ -240,7 +240,7 @@ class RayBackend(Backend):
         lost.host = host
         return lost
 
-    def wait_any(self, handles: Sequence[Any]) -> int:
+    def wait_any(self, handles: Sequence[Handle[object]]) -> int:
         """Wait for the first result to come."""
         ready, _ = ray.wait(list(dict.fromkeys(handles)), num_returns=1, timeout=self.patience)
         self._refuse_hung(ready)

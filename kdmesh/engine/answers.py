@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import wait
 from kdmesh.contracts.run_files import ANSWERS
 from kdmesh.hosts.answered import STREAM, too_many, withheld
+from kdmesh.hosts.remote import RemoteHost
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     import numpy as np
 
+    from kdmesh.backends._base import Work
     from kdmesh.engine.context import RunContext
     from kdmesh.hosts.state import Kept
 
 
-def gathered(run: RunContext) -> Generator[list[Any], Any, tuple[bytes | None, dict[str, Any]]]:
+def gathered(run: RunContext) -> Work[tuple[bytes | None, dict[str, Any]]]:
     """The file's content after test was measured, None where there is none, and what the summary says of it."""
     if not run.tested:
         return None, {"file": None, "why": "test was not measured"}
     if why := withheld(run.plan, run.checked.streams):
         return None, {"file": None, "why": why}
     kept: dict[str, Kept] = {}
-    for part in (yield [run.backend.call(host, "answers") for host in run.plan.hosts]):
+    for part in (yield from wait(run.backend.submit(host, RemoteHost.answers) for host in run.plan.hosts)):
         kept |= part
     names = [name for name in (*run.plan.spec.agents, *run.plan.consensus) if name in kept]
     if not names:

@@ -12,16 +12,19 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import wait
 from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, inside, read, sha256, write_all, write_json
 from kdmesh.hosts.checkpoint import part_names, unwritable
 from kdmesh.hosts.export import TOKEN, Part
+from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from kdmesh.backends._base import Backend
+    from kdmesh.backends._base import Backend, Work
+
 
 MANIFEST = "manifest.json"
 STATE = "stage.json"
@@ -53,13 +56,13 @@ class Checkpoints:
         self._number[stage] += 1
         return inside(self.root, stage, f"{self._number[stage]:04d}")
 
-    def find_apart(self, backend: Backend, hosts: Iterable[str]) -> Generator[list[Any], Any, None]:
+    def find_apart(self, backend: Backend, hosts: Iterable[str]) -> Work[None]:
         """Find the hosts that are on a machine without this folder: tokens left here must be seen both ways."""
         names, token = list(hosts), secrets.token_hex(8)
         self.hosts.update(names)
         try:
             write_all(self.root, {TOKEN: token.encode()})
-            seen = yield [backend.call(host, "sees", str(self.root), token) for host in names]
+            seen = yield from wait(backend.submit(host, RemoteHost.sees, str(self.root), token) for host in names)
             shared = [host for host, there in zip(names, seen, strict=True) if there and self._has(host, token)]
             self.apart = set(names) - set(shared)
         except OSError as error:

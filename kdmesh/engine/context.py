@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate
 
+from kdmesh.backends._base import as_argument, wait
 from kdmesh.contracts.events import Evaluated, Note
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.publisher import Publisher, sources
@@ -13,18 +14,19 @@ from kdmesh.graph.fragments import hosts_of_ops
 from kdmesh.graph.roles import roles
 from kdmesh.hosts.guard import SOFTENED
 from kdmesh.hosts.metrics import scalars
+from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from kdmesh.backends._base import Backend
+    from kdmesh.backends._base import Backend, Handle, P, T, Work
     from kdmesh.checks.checked import Checked
     from kdmesh.engine.checkpoint import Checkpoints
     from kdmesh.engine.events import Events
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.hosts.guard import Oddity
-    from kdmesh.hosts.remote import Method
+    from kdmesh.hosts.measure import ConsensusFigures
 
 
 @dataclass
@@ -71,9 +73,11 @@ class RunContext:
         self.measured: dict[str, dict[str, Any]] = {}  # agent -> its last metrics, by stream
         self.losses = 0  # of hosts, since a checkpoint was written
 
-    def call(self, agent: str, method: Method, *args: Any) -> Any:
-        """Call a method of an agent's host."""
-        return self.backend.call(self.host_of[agent], method, *args)
+    def submit(
+        self, agent: str, method: Callable[Concatenate[RemoteHost, P], T], *args: P.args, **options: P.kwargs
+    ) -> Handle[T]:
+        """Submit a call of an agent's host: see :meth:`Backend.submit`."""
+        return self.backend.submit(self.host_of[agent], method, *args, **options)
 
     def hosts(self, stage: Stage) -> list[str]:
         """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
@@ -106,11 +110,10 @@ class RunContext:
                 self.odd.add(oddity)
                 self.events.emit(Note(notes.on_answers(oddity)))
 
-    def evaluate_consensus(self, name: str, stream: str) -> Generator[list[Any], Any, dict[str, Any]]:
+    def evaluate_consensus(self, name: str, stream: str) -> Work[ConsensusFigures]:
         """Measure a consensus on a stream, computed from fresh publications of all its sources."""
-        said = {source: outputs for source, outputs in sources(self.plan, name).items() if source in self.host_of}
-        handles = [self.publisher.publication(source, stream, outputs) for source, outputs in said.items()]
-        (found,) = yield [
-            self.backend.call(self.plan.evaluator(name), "evaluate_consensus", name, stream, [], *handles)
-        ]
+        here = {source: outputs for source, outputs in sources(self.plan, name).items() if source in self.host_of}
+        handles = [self.publisher.publication(source, stream, outputs) for source, outputs in here.items()]
+        host, given = self.plan.evaluator(name), map(as_argument, handles)
+        (found,) = yield from wait([self.backend.submit(host, RemoteHost.evaluate_consensus, name, stream, [], *given)])
         return found

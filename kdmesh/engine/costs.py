@@ -12,12 +12,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import wait
 from kdmesh.errors import MeshError
 from kdmesh.hosts.costs import peak
+from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
+    from kdmesh.backends._base import Work
     from kdmesh.engine.context import RunContext
 
 WATTS = (3.0, 12.0)
@@ -133,7 +136,7 @@ def _part(source: str, about: str, low: float, high: float) -> dict[str, Any]:
     return {"source": source, "about": about, "joules": [low, high]}
 
 
-def counted(run: RunContext, meter: Meter) -> Generator[list[Any], Any, dict[str, Any]]:
+def counted(run: RunContext, meter: Meter) -> Work[dict[str, Any]]:
     """The costs of a run from when its hosts were opened, while these are still there: the summary's ``costs``."""
     agents: dict[str, dict[str, Any]] = {}
     combining: dict[str, float] = {}
@@ -141,14 +144,15 @@ def counted(run: RunContext, meter: Meter) -> Generator[list[Any], Any, dict[str
     own: dict[str, Any] = {"node": here[0], "process": here[1], "peak_bytes": peak(), "gpu_peak_bytes": {}}
     processes = {here: {**own, "cpu_s": meter.cpu(), "hosts": list[str](), "driver": True}}
     hosts = list(run.plan.hosts)
-    for host, said in zip(hosts, (yield [run.backend.call(host, "costs") for host in hosts]), strict=True):
-        process = said["process"]
+    parts = yield from wait(run.backend.submit(host, RemoteHost.costs) for host in hosts)
+    for host, part in zip(hosts, parts, strict=True):
+        process = part["process"]
         known = processes.setdefault((process["node"], process["process"]), {**process, "hosts": [], "driver": False})
         known["hosts"].append(host)
         known["gpu_peak_bytes"] |= process["gpu_peak_bytes"]
-        for name, (flops, why) in said["flops"].items():
+        for name, (flops, why) in part["flops"].items():
             agents[name] = {"flops": flops, **({"flops_why": why} if why else {}), "teaching_s": 0.0, "training_s": 0.0}
-        for purpose, nodes in said["seconds"].items():
+        for purpose, nodes in part["seconds"].items():
             for node, seconds in nodes.items():
                 if node in run.plan.consensus:
                     combining[node] = combining.get(node, 0.0) + seconds

@@ -29,6 +29,7 @@ from kdmesh.engine.collect import fresh
 from kdmesh.engine.inputs import code, inputs, plugins
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import inside, read_json, reason, sha256, write, write_all, write_json
+from kdmesh.hosts.remote import RemoteHost
 from kdmesh.spec.yaml12 import dump
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Folder:
         home, place, agents = self.root.resolve() / "agents", run.checkpoints.place, summary["agents"]
         agents = {name: facts for name, facts in agents.items() if name in run.host_of}
         saved = [
-            run.call(name, "save_agent", name, place(run.host_of[name], inside(home, name)), facts)
+            run.submit(name, RemoteHost.save_agent, name, place(run.host_of[name], inside(home, name)), facts)
             for name, facts in agents.items()
         ]
         names = []

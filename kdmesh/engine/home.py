@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import wait
 from kdmesh.contracts.events import RoundFinished
 from kdmesh.engine.context import StageRecord
 from kdmesh.engine.position import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Sequence
 
+    from kdmesh.backends._base import Handle, Work
     from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Stage
 
@@ -32,9 +34,9 @@ class StageHome:
         )
         self.written = time.monotonic()
 
-    def publish(self, handles: list[Any]) -> Generator[list[Any], Any, None]:
+    def publish(self, handles: Sequence[Handle[object]]) -> Work[None]:
         """Wait for publications, and report oddities in them."""
-        for found in (yield handles):
+        for found in (yield from wait(handles)):
             if isinstance(found, list):  # of a host that read some
                 self.run.tell_odd(found)
 
@@ -48,13 +50,13 @@ class StageHome:
         """Whether it is time to write: the run is asked to pause, or the last checkpoint is old."""
         return self.run.pausing or time.monotonic() - self.written > self.run.checkpoint_seconds
 
-    def checkpoint_if_due(self) -> Generator[list[Any], Any, None]:
+    def checkpoint_if_due(self) -> Work[None]:
         """Between two chunks of steps: write a checkpoint if one is due; raise Paused if the run is asked to pause."""
         if self.due:
             yield from self.checkpoint()
             if self.run.pausing:
                 raise Paused
 
-    def checkpoint(self, finished: bool = False) -> Generator[list[Any], Any, None]:
+    def checkpoint(self, finished: bool = False) -> Work[None]:
         """Write where the stage stands; every host writes its part."""
         raise NotImplementedError

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kdmesh.backends._base import as_argument
 from kdmesh.errors import RunFailed
 from kdmesh.graph.reach import behind
+from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kdmesh.backends._base import Backend
+    from kdmesh.backends._base import Backend, Handle
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan, Stage
+    from kdmesh.hosts.packing import Packed, Published
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Publisher:
     def __init__(self, plan: Plan, backend: Backend) -> None:
         self.plan, self.backend = plan, backend
         self.host_of = plan.host_of
-        self.latest: dict[tuple[str, str], Any] = {}  # (agent, stream) -> handle of its last publication
+        self.latest: dict[tuple[str, str], Handle[Published]] = {}  # (agent, stream) -> handle of its last publication
         self.published: set[tuple[str, str]] = set()  # (agent, stream), also before the run was taken up again
         self.first: list[tuple[str, str]] = []  # of those that finished sources made in `once`, what nobody made before
         self._counted: dict[tuple[str, str], set[str]] = {}  # as `_final`, also before the run was taken up again
@@ -69,7 +72,7 @@ class Publisher:
         spec = self.plan.spec.streams.get(stream)
         return spec.of if spec is not None and spec.replay else stream
 
-    def once(self, stage: Stage) -> list[Any]:
+    def once(self, stage: Stage) -> list[Handle[object]]:
         """Before a stage: its finished sources publish, each once per stream however many read it."""
         self.first = []
         return self._send(self._before(stage), again=False)
@@ -89,7 +92,9 @@ class Publisher:
         self._counted[key] = wanted
         return True
 
-    def due(self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None) -> list[Any]:
+    def due(
+        self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None
+    ) -> list[Handle[object]]:
         """At the end of a period: publish the stage's own sources with this refresh again."""
         own = [o for o in self.subscriptions(stage) if o.refresh == refresh and o.source in stage.agents]
         named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
@@ -100,53 +105,57 @@ class Publisher:
         keys = dict.fromkeys((subscription.source, subscription.stream) for subscription in self.subscriptions(stage))
         return [key for key in keys if key in self.published]
 
-    def recall(self, stage: Stage, published: list[Any]) -> None:
+    def recall(self, stage: Stage, published: list[list[str]]) -> None:
         """After a checkpoint was read: the last publications of the stage's own sources, from who reads them."""
         for subscription in self.subscriptions(stage):
             known = [subscription.source, subscription.stream] in published
             if known and subscription.stale == "publish" and subscription.source in stage.agents:
                 about = (subscription.source, subscription.stream, tuple(subscription.outputs))
-                self.latest[subscription.source, subscription.stream] = self.backend.call(
-                    subscription.hosts[0], "recall", *about
+                self.latest[subscription.source, subscription.stream] = self.backend.submit(
+                    subscription.hosts[0], RemoteHost.recall, *about
                 )
 
-    def publication(self, agent: str, stream: str, outputs: Iterable[str]) -> Any:
+    def publication(self, agent: str, stream: str, outputs: Iterable[str]) -> Handle[Published]:
         """A handle of what an agent says on a stream as it is now, for measuring."""
-        return self.backend.call(self.host_of[agent], "publish", agent, stream, tuple(outputs), True)
+        return self.backend.submit(self.host_of[agent], RemoteHost.publish, agent, stream, tuple(outputs), True)
 
-    def _send(self, subscriptions: list[Subscription], again: bool, stage: str = "") -> list[Any]:
+    def _send(self, subscriptions: list[Subscription], again: bool, stage: str = "") -> list[Handle[object]]:
         """All publish, and then all read: a host that waits for another's publication would not make its own."""
-        call, handles = self.backend.call, []
-        mail: dict[str, list[Any]] = {}  # by host
+        submit = self.backend.submit
+        handles: list[Handle[object]] = []
+        mail: dict[str, list[Published]] = {}  # by host
         for subscription, (hosts, made) in [
             (subscription, self._made(subscription, again, stage)) for subscription in subscriptions
         ]:
-            if subscription.stale == "snapshot":
-                handles += [call(host, "take_snapshot", subscription.source, *made) for host in hosts]
+            if not isinstance(made, list):  # its weights
+                state = as_argument(made)
+                handles += [submit(host, RemoteHost.take_snapshot, subscription.source, state) for host in hosts]
                 continue
             if subscription.stale == "recorded":
                 handles += made
             for host in hosts:
-                mail.setdefault(host, []).extend(made)
-        return handles + [call(host, "receive", *parts) for host, parts in mail.items()]
+                mail.setdefault(host, []).extend(map(as_argument, made))
+        return [*handles, *(submit(host, RemoteHost.receive, *parts) for host, parts in mail.items())]
 
-    def _made(self, subscription: Subscription, again: bool, stage: str) -> tuple[list[str], list[Any]]:
-        """The hosts that lack what is published, and its handles."""
-        home, call = self.host_of[subscription.source], self.backend.call
+    def _made(
+        self, subscription: Subscription, again: bool, stage: str
+    ) -> tuple[list[str], list[Handle[Published]] | Handle[dict[str, Packed]]]:
+        """The hosts that lack what is published, and its handles; of a snapshot, the one of the weights."""
+        home, submit = self.host_of[subscription.source], self.backend.submit
         own = self.plan.spec.streams.get(subscription.stream)
         if own is not None and own.private and subscription.hosts != [home]:
             raise RunFailed(f"signals made on the private stream {subscription.stream!r} would leave {home}")
         if subscription.stale == "snapshot":
-            return subscription.hosts, [call(home, "export_state", subscription.source)]
+            return subscription.hosts, submit(home, RemoteHost.export_state, subscription.source)
         if subscription.stale == "recorded":
             away = [host for host in subscription.hosts if host != home]
             return away, [
-                call(home, "commit", subscription.source, subscription.stream, output)
+                submit(home, RemoteHost.commit, subscription.source, subscription.stream, output)
                 for output in subscription.outputs
             ]
         key, wanted = (subscription.source, subscription.stream), set(subscription.outputs)
         if fresh := again or not wanted <= self._final.get(key, set()):
-            self.latest[key] = call(home, "publish", *key, tuple(subscription.outputs), False, stage)
+            self.latest[key] = submit(home, RemoteHost.publish, *key, tuple(subscription.outputs), False, stage)
             self.published.add(key)
             if not again and self._first(key, wanted):
                 self.first.append(key)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import as_argument, wait
 from kdmesh.hosts.metrics import scalars
+from kdmesh.hosts.remote import RemoteHost
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Mapping
 
+    from kdmesh.backends._base import Work
     from kdmesh.engine.home import StageHome
+    from kdmesh.hosts.measure import ConsensusFigures
     from kdmesh.spec import Until
 
 
@@ -25,13 +29,13 @@ class Rounds:
         self.start: dict[str, float] = known.get("start", {})
         self.best: float = known.get("best", -1.0)
         self.waited: int = known.get("waited", 0)
-        self.heard: dict[str, dict[str, Any]] = known.get("heard", {})  # by consensus, as measured when it was formed
+        self.heard: dict[str, ConsensusFigures] = known.get("heard", {})  # by consensus, as measured when it was formed
 
     def state(self) -> dict[str, Any]:
         """Where this stands, as JSON holds it."""
         return {"start": self.start, "best": self.best, "waited": self.waited, "heard": self.heard}
 
-    def published(self, agents: list[str], to: str | None) -> Generator[list[Any], Any, None]:
+    def published(self, agents: list[str], to: str | None) -> Work[None]:
         """After a publication: agreement and churn of the stage's own sources on the stream it was made on."""
         if not self.start:  # gains count from before anyone heard a consensus
             self.start = yield from self._measured()
@@ -41,22 +45,22 @@ class Rounds:
                 continue
             own = [source for source in members if source in self.stage.agents]
             latest = self.run.publisher.latest
-            handles = [latest[source, node.stream] for source in members if (source, node.stream) in latest]
+            sent = [as_argument(latest[source, node.stream]) for source in members if (source, node.stream) in latest]
             host = self.run.plan.evaluator(name)
-            (self.heard[name],) = yield [
-                self.run.backend.call(host, "evaluate_consensus", name, node.stream, own, *handles)
-            ]
+            (self.heard[name],) = yield from wait(
+                [self.run.backend.submit(host, RemoteHost.evaluate_consensus, name, node.stream, own, *sent)]
+            )
 
-    def after(self, number: int) -> Generator[list[Any], Any, str]:
+    def after(self, number: int) -> Work[str]:
         """Record the round; returns why the repetition should end, or nothing."""
         now = yield from self._measured()
         consensus: dict[str, dict[str, float]] = {}
-        for name, heard in self.heard.items():
-            consensus[name] = scalars(heard["quality"])
+        for name, figures in self.heard.items():
+            consensus[name] = scalars(figures["quality"])
             if "validation" in self.run.checked.streams:
-                judged = yield from self.run.evaluate_consensus(name, "validation")
-                consensus[name] = scalars(judged["quality"]) or consensus[name]
-        first: dict[str, Any] = next(iter(self.heard.values()), {})
+                figures = yield from self.run.evaluate_consensus(name, "validation")
+                consensus[name] = scalars(figures["quality"]) or consensus[name]
+        first: Mapping[str, Any] = next(iter(self.heard.values()), {})
         metrics = {
             "agreement": first.get("agreement"),
             "churn": first.get("churn"),
@@ -76,11 +80,11 @@ class Rounds:
         self.best = max(self.best, agreement)
         return "patience" if self.until.patience is not None and self.waited >= self.until.patience else ""
 
-    def _measured(self) -> Generator[list[Any], Any, dict[str, float]]:
+    def _measured(self) -> Work[dict[str, float]]:
         """The metric by which agents are compared, of every agent, on validation."""
         if "validation" not in self.run.checked.streams:
             return {}
         agents = self.stage.agents
-        found = yield [self.run.call(agent, "evaluate", agent, "validation") for agent in agents]
+        found = yield from wait(self.run.submit(agent, RemoteHost.evaluate, agent, "validation") for agent in agents)
         known = {agent: self.metric.of(values) for agent, values in zip(agents, found, strict=True)}
         return {agent: value for agent, value in known.items() if value is not None}

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import wait
 from kdmesh.checks.budget import stage_steps
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import LOG
@@ -24,11 +25,13 @@ from kdmesh.engine.stage import StageRun
 from kdmesh.engine.summary import summarise
 from kdmesh.errors import HostLost, MeshError
 from kdmesh.hosts.guard import MOVED, SOFTENED
+from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from kdmesh.backends._base import Handle, T, Work
     from kdmesh.graph.plan import Stage
     from kdmesh.hosts.source import Source
     from kdmesh.hosts.state import HostConfig
@@ -126,7 +129,7 @@ class Run(RunContext):
             self.plan = self.plan.without(agents)
             self.host_of = self.plan.host_of
 
-    def _restore(self, steps: dict[str, int]) -> Generator[list[Any], Any, None]:
+    def _restore(self, steps: dict[str, int]) -> Work[None]:
         """Take every stage back to its last sound checkpoint; the hosts are new."""
         assert self.checkpoints is not None
         self.publisher = Publisher(self.plan, self.backend)
@@ -146,8 +149,10 @@ class Run(RunContext):
                 self._done.add(stage.name)
                 self.events.emit(kinds.StageFinishedBefore(stage.name))
                 part = self.checkpoints.part
-                yield [self.backend.call(host, "load", stage.name, part(host, folder)) for host in hosts]
-                yield [self.backend.call(host, "end", stage.name) for host in hosts]
+                yield from wait(
+                    self.backend.submit(host, RemoteHost.load, stage.name, part(host, folder)) for host in hosts
+                )
+                yield from wait(self.backend.submit(host, RemoteHost.end, stage.name) for host in hosts)
 
     def _add(self, stage: StageRun) -> None:
         self.stages[stage.stage.name], self.records[stage.stage.name] = stage, stage.record
@@ -173,12 +178,12 @@ class Run(RunContext):
     def _schedule(self, steps: dict[str, int]) -> None:
         """Advance every stage whose handles are there; start a stage when those it waits for are done."""
         left = {stage.name: stage for stage in self.plan.stages if stage.name not in self._done}
-        active: dict[str, tuple[Generator[list[Any], Any, None], list[Any]]] = {}  # with what each waits for
+        active: dict[str, tuple[Work[None], Sequence[Handle[object]]]] = {}  # with what each waits for
 
         def advance(name: str, values: list[Any] | None) -> None:
             generator = active[name][0]
             try:
-                handles: list[Any] = []
+                handles: Sequence[Handle[object]] = []
                 while not handles:  # nothing to wait for: go on at once
                     handles = generator.send(values)
                     values = []
@@ -209,7 +214,7 @@ class Run(RunContext):
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def _measure(self) -> Generator[list[Any], Any, dict[str, Any]]:
+    def _measure(self) -> Work[dict[str, Any]]:
         """Validation and, where it is asked for, test metrics of every agent and consensus, at the very end."""
         agents: dict[str, dict[str, Any]] = {name: {} for name in self.plan.spec.agents}
         for drop in self.drops:
@@ -219,7 +224,7 @@ class Run(RunContext):
         for stream in ("validation", "test") if self.tested else ("validation",):
             if stream not in self.checked.streams:
                 continue
-            found = yield [self.call(agent, "evaluate", agent, stream) for agent in here]
+            found = yield from wait(self.submit(agent, RemoteHost.evaluate, agent, stream) for agent in here)
             for agent, values in zip(here, found, strict=True):
                 agents[agent][stream] = values
                 if stream == "test":
@@ -229,7 +234,7 @@ class Run(RunContext):
                 consensus[name]["metrics"][stream] = judged["quality"]
                 consensus[name]["oracle"] = judged["oracle"]
         described: dict[str, dict[str, Any]] = {}
-        for part in (yield [self.backend.call(host, "describe") for host in self.plan.hosts]):
+        for part in (yield from wait(self.backend.submit(host, RemoteHost.describe) for host in self.plan.hosts)):
             described.update(part)
         self.tell_odd([(name, "", SOFTENED) for name, facts in described.items() if facts["softened"]])
         self.tell_odd([(name, facts["put_back"], MOVED) for name, facts in described.items() if facts["put_back"]])
@@ -240,12 +245,12 @@ class Run(RunContext):
         summary["costs"] = yield from counted(self, self.meter)
         return summary
 
-    def _finish(self, generator: Generator[list[Any], Any, Any]) -> Any:
-        """Run a generator alone to its end."""
+    def _finish(self, work: Work[T]) -> T:
+        """Run it alone to its end."""
         values: list[Any] | None = None
         try:
             while True:
-                values = self.backend.get(generator.send(values))
+                values = self.backend.get(work.send(values))
                 if self.pausing:
                     raise KeyboardInterrupt
         except StopIteration as stop:

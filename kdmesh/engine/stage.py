@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import wait
 from kdmesh.checks.budget import planned_updates
 from kdmesh.contracts.events import StageFinished, StageResumed, StageStarted
 from kdmesh.engine.checkpoint import HOSTS
@@ -13,11 +14,12 @@ from kdmesh.engine.home import StageHome
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
 from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
+    from kdmesh.backends._base import Work
     from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Stage
 
@@ -38,22 +40,22 @@ class StageRun(StageHome):
         self._left: list[dict[str, Any]] = known.get("rounds", [])  # of the repetitions that were under way
         self.hosts = run.hosts(stage)
 
-    def execute(self) -> Generator[list[Any], Any, None]:
+    def execute(self) -> Work[None]:
         """Run the stage."""
         run, stage, start = self.run, self.stage, time.perf_counter()
-        call = run.backend.call
+        submit = run.backend.submit
         begins = StageStarted if self.resume is None else StageResumed
         run.events.emit(begins(stage.name, stage.agents, self.teaching.total))
         updates = planned_updates(run.plan, run.checked, stage)
-        yield [call(host, "start", stage.name, updates) for host in self.hosts]
+        yield from wait(submit(host, RemoteHost.start, stage.name, updates) for host in self.hosts)
         if self.resume is not None:
             assert run.checkpoints is not None
             part, folder = run.checkpoints.part, self.resume[0]
-            yield [call(host, "load", stage.name, part(host, folder)) for host in self.hosts]
+            yield from wait(submit(host, RemoteHost.load, stage.name, part(host, folder)) for host in self.hosts)
         sent = run.publisher.once(stage)
         first = run.publisher.first if self.resume is None else []
         yield from self.publish(sent)
-        sizes = yield [run.call(agent, "passed", agent, stream) for agent, stream in first]
+        sizes = yield from wait(run.submit(agent, RemoteHost.passed, agent, stream) for agent, stream in first)
         for (agent, _), size in zip(first, sizes, strict=True):
             self.record.made[agent] = self.record.made.get(agent, 0) + size
         if self.resume is None:
@@ -63,16 +65,18 @@ class StageRun(StageHome):
         yield from self._lines(stage.program.body)
         for point in self.teaching.curve.rest(self.teaching.done):
             run.events.emit(point)
-        yield [call(host, "end", stage.name) for host in self.hosts]
+        yield from wait(submit(host, RemoteHost.end, stage.name) for host in self.hosts)
         yield from self.checkpoint(finished=True)
         if "validation" in run.checked.streams:
-            found = yield [run.call(agent, "evaluate", agent, "validation") for agent in stage.agents]
+            found = yield from wait(
+                run.submit(agent, RemoteHost.evaluate, agent, "validation") for agent in stage.agents
+            )
             for agent, values in zip(stage.agents, found, strict=True):
                 run.evaluated(stage.name, agent, "validation", None, values)
         seconds = round(time.perf_counter() - start, 3)
         run.events.emit(StageFinished(stage.name, self.record.reason or "spent", seconds))
 
-    def _lines(self, lines: list[Line]) -> Generator[list[Any], Any, None]:
+    def _lines(self, lines: list[Line]) -> Work[None]:
         for index in range(self.position.enter(0), len(lines)):
             self.position.at(index)
             line = lines[index]
@@ -88,7 +92,7 @@ class StageRun(StageHome):
         if self.teaching.stopped >= {name for name in self.stage.weights if name in self.run.plan.spec.agents}:
             self.record.reason = "stopped early"
 
-    def _repeat(self, line: Repeat) -> Generator[list[Any], Any, None]:
+    def _repeat(self, line: Repeat) -> Work[None]:
         """Rounds, until they are spent or the sources agree."""
         self._rounds.append(Rounds(self, line.times, line.until, self._left.pop(0) if self._left else None))
         for number in range(self.position.enter(1), line.times + 1):
@@ -105,13 +109,15 @@ class StageRun(StageHome):
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
-    def checkpoint(self, finished: bool = False) -> Generator[list[Any], Any, None]:
+    def checkpoint(self, finished: bool = False) -> Work[None]:
         """Write where the stage stands; every host writes its part."""
         checkpoints = self.run.checkpoints
         if checkpoints is not None:
             folder = checkpoints.next(self.stage.name)
-            call, place = self.run.backend.call, checkpoints.place
-            files = yield [call(host, "save", self.stage.name, place(host, folder / HOSTS)) for host in self.hosts]
+            submit, place = self.run.backend.submit, checkpoints.place
+            parts = yield from wait(
+                submit(host, RemoteHost.save, self.stage.name, place(host, folder / HOSTS)) for host in self.hosts
+            )
             state = {
                 "finished": finished,
                 "at": self.position.path,
@@ -121,6 +127,6 @@ class StageRun(StageHome):
                 "published": self.run.publisher.published_of(self.stage),
                 "odd": sorted(self.run.odd),
             }
-            checkpoints.complete(self.stage.name, folder, checkpoints.collect(folder, files), state)
+            checkpoints.complete(self.stage.name, folder, checkpoints.collect(folder, parts), state)
             self.written = time.monotonic()
             self.run.progressed()

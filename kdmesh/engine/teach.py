@@ -6,21 +6,23 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.backends._base import as_argument, wait
 from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.contracts.events import Note, Progress
 from kdmesh.engine.curves import Curve
 from kdmesh.errors import RunFailed
 from kdmesh.graph.fragments import cut, hosts_of_ops, whole
 from kdmesh.hosts.metrics import UNDEFINED
+from kdmesh.hosts.remote import RemoteHost
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
+    from kdmesh.backends._base import Handle, Work
     from kdmesh.engine.home import StageHome
     from kdmesh.engine.publisher import Subscription
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Phase
+    from kdmesh.hosts.packing import Bundle
     from kdmesh.hosts.step import Report
 
 WINDOW = 16  # steps submitted together where hosts exchange live
@@ -61,7 +63,7 @@ class Teaching:
             "curve": self.curve.state(),
         }
 
-    def phase(self, line: Train) -> Generator[list[Any], Any, None]:
+    def phase(self, line: Train) -> Work[None]:
         """Train one line of the program."""
         phase = self.stage.phases[line.key]
         if self.budget is None:
@@ -80,7 +82,7 @@ class Teaching:
             if now != active:
                 ends = {name: first + budget.get(name, total) for name in now}
                 shifts = {name: self.visited.get((line.key, name), 0) - first for name in budget}
-                yield self._begin(phase, line.key, ends, first, shifts)
+                yield from self._begin(phase, line.key, ends, first, shifts)
                 active = now
             end = min([until, *((offset // period + 1) * period for period in periods)])
             yield from self._steps(phase, first, first + offset, first + end)
@@ -111,9 +113,10 @@ class Teaching:
             follow |= more
         return frozenset(own | follow | {name for name in self.stage.weights if name in self.plan.consensus})
 
-    def _begin(self, phase: Phase, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> list[Any]:
+    def _begin(self, phase: Phase, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> Work[None]:
         hosts = {host for names in hosts_of_ops(self.plan, phase).values() for host in names}
-        return [self.backend.call(host, "begin", self.stage.name, key, ends, first, shifts) for host in sorted(hosts)]
+        begin = (self.stage.name, key, ends, first, shifts)
+        yield from wait(self.backend.submit(host, RemoteHost.begin, *begin) for host in sorted(hosts))
 
     def _periods(self, epoch: int) -> list[int]:
         """Periods in steps at which chunks must end: epochs, if something happens then, and those of `N steps`."""
@@ -127,7 +130,7 @@ class Teaching:
             periods.append(epoch)
         return periods
 
-    def _steps(self, phase: Phase, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
+    def _steps(self, phase: Phase, zero: int, first: int, last: int) -> Work[None]:
         """Submit steps ``first .. last - 1``: on one host in chunks, between hosts in a bounded window.
 
         ``zero``: the phase's first step, from which its position counts.
@@ -138,42 +141,42 @@ class Teaching:
         else:
             yield from self._between(phase, zero, first, last)
 
-    def _alone(self, phase: Phase, host: str, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
+    def _alone(self, phase: Phase, host: str, zero: int, first: int, last: int) -> Work[None]:
         while first < last:
             pace = self._pace.get(phase.name)
             end = min(last, first + (4 if pace is None else max(1, int(SECONDS / max(pace, 1e-5)))))
             start = time.perf_counter()
             fragment = whole(host, self.stage.name, first, end)[0]
-            _, report = self.backend.call(host, "run", fragment, results=2)
-            self._note(phase, (yield [report]), zero, first, end)
+            _, report = self.backend.submit_pair(host, RemoteHost.run, fragment)
+            self._note(phase, (yield from wait([report])), zero, first, end)
             self._pace[phase.name] = (time.perf_counter() - start) / (end - first)
             first = end
             if first < last:  # at the last step the period's end comes first
                 self.home.position.at(first - zero)
                 yield from self.home.checkpoint_if_due()
 
-    def _between(self, phase: Phase, zero: int, first: int, last: int) -> Generator[list[Any], Any, None]:
-        flight: deque[tuple[list[Any], int, int]] = deque()
+    def _between(self, phase: Phase, zero: int, first: int, last: int) -> Work[None]:
+        flight: deque[tuple[list[Handle[Report]], int, int]] = deque()
         while first < last:
             end = min(last, first + WINDOW)
-            exports: list[Any] = []
-            reports: list[Any] = []
+            exports: list[Handle[Bundle]] = []
+            reports: list[Handle[Report]] = []
             for fragment in cut(self.plan, self.stage.name, phase, first, end):
-                needs = [exports[number] for number in fragment.needs]
-                bundle, report = self.backend.call(fragment.host, "run", fragment, *needs, results=2)
+                needs = [as_argument(exports[number]) for number in fragment.needs]
+                bundle, report = self.backend.submit_pair(fragment.host, RemoteHost.run, fragment, *needs)
                 exports.append(bundle)
                 reports.append(report)
             flight.append((reports, first, end))
             first = end
             stop = first < last and self.home.due
             while len(flight) > (0 if stop else AHEAD):
-                reports, *steps = flight.popleft()
-                self._note(phase, (yield reports), zero, *steps)
+                reports, start, until = flight.popleft()
+                self._note(phase, (yield from wait(reports)), zero, start, until)
             if stop:
                 self.home.position.at(first - zero)
                 yield from self.home.checkpoint_if_due()
-        for reports, *steps in flight:
-            self._note(phase, (yield reports), zero, *steps)
+        for reports, start, until in flight:
+            self._note(phase, (yield from wait(reports)), zero, start, until)
 
     def _note(self, phase: Phase, reports: list[Report], zero: int, first: int, end: int) -> None:
         for report in reports:
@@ -195,7 +198,7 @@ class Teaching:
 
     # -- what happens where a period ends --------------------------------------------------------------------------
 
-    def _boundary(self, offset: int, epoch: int) -> Generator[list[Any], Any, None]:
+    def _boundary(self, offset: int, epoch: int) -> Work[None]:
         if offset % epoch == 0:
             yield from self.home.publish(self.run.publisher.due(self.stage, "epoch"))
             yield from self._evaluate(offset // epoch)
@@ -213,7 +216,7 @@ class Teaching:
         train = self.plan.train(agent)
         return train.early_stopping is not None or train.evaluate_every is not None
 
-    def _evaluate(self, epoch: int) -> Generator[list[Any], Any, None]:
+    def _evaluate(self, epoch: int) -> Work[None]:
         """Measure on validation those whose turn it is; stop the ones that no longer improve."""
         agents = [
             name
@@ -222,7 +225,7 @@ class Teaching:
             and epoch % (self.plan.train(name).evaluate_every or 1) == 0
             and self.plan.owner[name] not in self.stopped
         ]
-        metrics = yield [self.run.call(agent, "evaluate", agent, "validation") for agent in agents]
+        metrics = yield from wait(self.run.submit(agent, RemoteHost.evaluate, agent, "validation") for agent in agents)
         for agent, values in zip(agents, metrics, strict=True):
             self.run.evaluated(self.stage.name, agent, "validation", epoch, values)
             stopping = self.plan.train(agent).early_stopping
@@ -237,17 +240,18 @@ class Teaching:
                     instead="another metric, or other validation samples",
                 )
             value = metric(stopping.metric).worth(values[stopping.metric])
-            (better,) = yield [self.run.call(agent, "keep_best", agent, value)]
+            (better,) = yield from wait([self.run.submit(agent, RemoteHost.keep_best, agent, value)])
             self.stale_for[agent] = 0 if better else self.stale_for.get(agent, 0) + 1
             if self.stale_for[agent] >= stopping.patience:
                 self.stopped.add(agent)
-                yield [self.run.call(agent, "restore_best", agent)]  # it serves the others with its best weights
+                # it serves the others with its best weights
+                yield from wait([self.run.submit(agent, RemoteHost.restore_best, agent)])
                 self.run.events.emit(Note(f"{agent} stops early after epoch {epoch}: validation no longer improves"))
 
-    def _close(self) -> Generator[list[Any], Any, None]:
+    def _close(self) -> Work[None]:
         """Agents with early stopping leave a phase with their best weights."""
-        yield [
-            self.run.call(agent, "restore_best", agent)
+        yield from wait(
+            self.run.submit(agent, RemoteHost.restore_best, agent)
             for agent in self.stage.agents
             if self.plan.train(agent).early_stopping is not None and agent == self.plan.owner[agent]
-        ]
+        )

@@ -212,10 +212,9 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         for name in host.agents:
             host.evaluate(name, stream)
         for name in plan.consensus:
-            said = sources(plan, name).items()
-            host.evaluate_consensus(
-                name, stream, [], *(publisher.publication(source, stream, outputs).value for source, outputs in said)
-            )
+            inputs = sources(plan, name).items()
+            handles = [publisher.publication(source, stream, outputs) for source, outputs in inputs]
+            host.evaluate_consensus(name, stream, [], *backend.get(handles))
     for agent in host.agents.values():
         measure.reports(host, agent)
 

@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
@@ -46,11 +46,34 @@ class Clock:
         return [seconds * share for seconds in self.spent]
 
 
-def process(host: HostState) -> dict[str, Any]:
+class ProcessCosts(TypedDict):
     """What the process of a host has used since it began: ``cpu_s``, and at most at one time, in bytes.
 
-    ``peak_bytes``: resident, null where the system does not say; ``gpu_peak_bytes``: of tensors, of all devices.
+    ``process``: its id; ``peak_bytes``: resident, None where the system does not say; ``gpu_peak_bytes``: of tensors,
+    by device.
     """
+
+    node: str
+    process: int
+    cpu_s: float
+    peak_bytes: int | None
+    gpu_peak_bytes: dict[str, int]
+
+
+class HostCosts(TypedDict):
+    """What a host's work cost.
+
+    ``flops``: by agent, of one answer to one sample, or None and why they cannot be counted; ``seconds``: by purpose
+    ("teaching", "training"), then by agent or consensus.
+    """
+
+    flops: dict[str, tuple[int | None, str]]
+    seconds: dict[str, dict[str, float]]
+    process: ProcessCosts
+
+
+def process(host: HostState) -> ProcessCosts:
+    """What the process of a host has used since it began."""
     gpus = sorted({agent.device.index or 0 for agent in host.agents.values() if agent.device.type == "cuda"})
     return {
         "node": platform.node(),
@@ -71,7 +94,7 @@ def peak() -> int | None:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def told(host: HostState) -> dict[str, Any]:
+def costs_of(host: HostState) -> HostCosts:
     """Of every agent here its FLOPs, of every node its seconds over all stages, and what the process used."""
     total = Seconds()
     for one in host.seconds.values():

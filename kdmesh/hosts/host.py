@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import RunFailed
 from kdmesh.hosts import answered, build, checkpoint, costs, export, guard, measure, publish, side_inputs, writing
 from kdmesh.hosts.optimizers import load_optimizers
-from kdmesh.hosts.packing import Bundle, pack, unpack
+from kdmesh.hosts.packing import Bundle, Packed, Published, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
 from kdmesh.hosts.state import HostState, Kept
 from kdmesh.hosts.step import Report, StepContext, frozen_copy
@@ -17,7 +17,6 @@ from kdmesh.hosts.update import refuse_spread
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
     from kdmesh.hosts.remote import RemoteHost
-    from kdmesh.store import Key
     from kdmesh.streams.table import Table
 
 
@@ -126,7 +125,7 @@ class Host(HostState):
 
     def publish(
         self, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
-    ) -> dict[Key, Any]:
+    ) -> Published:
         """What readers want of an agent, of a full evaluation pass over a stream."""
         return publish.publish(self, agent, stream, outputs, measure, stage)
 
@@ -134,23 +133,23 @@ class Host(HostState):
         """How many forwards an agent's last publication on a stream took."""
         return self.passes[agent, stream]
 
-    def commit(self, agent: str, stream: str, output: str) -> dict[Key, Any]:
+    def commit(self, agent: str, stream: str, output: str) -> Published:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
         return publish.commit(self, agent, stream, output)
 
-    def receive(self, *published: dict[Key, Any]) -> list[guard.Oddity]:
+    def receive(self, *published: Published) -> list[guard.Oddity]:
         """Store publications of this and other hosts; returns the oddities found in them."""
         return publish.receive(self, *published)
 
-    def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> dict[Key, Any]:
+    def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
         """What an agent published and this host reads, as it was published."""
         return publish.recall(self, agent, stream, outputs)
 
-    def export_state(self, agent: str) -> dict[str, Any]:
+    def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""
         return publish.export_state(self, agent)
 
-    def take_snapshot(self, agent: str, state: dict[str, Any]) -> None:
+    def take_snapshot(self, agent: str, state: dict[str, Packed]) -> None:
         """Keep an agent's old weights, to be forwarded live."""
         publish.take_snapshot(self, agent, state)
 
@@ -161,8 +160,8 @@ class Host(HostState):
         return measure.evaluate(self, self.agents[agent], stream)
 
     def evaluate_consensus(
-        self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]
-    ) -> dict[str, Any]:
+        self, consensus: str, stream: str, among: list[str], *published: Published
+    ) -> measure.ConsensusFigures:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
         return measure.evaluate_consensus(self, consensus, stream, among, published)
 
@@ -188,9 +187,9 @@ class Host(HostState):
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
         return {name: measure.describe(self, agent) for name, agent in self.agents.items()}
 
-    def costs(self) -> dict[str, Any]:
+    def costs(self) -> costs.HostCosts:
         """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""
-        return costs.told(self)
+        return costs.costs_of(self)
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 
@@ -14,7 +14,6 @@ from kdmesh.hosts.packing import unpack
 from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import dense
-from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -26,10 +25,25 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.loader import ShardView
+    from kdmesh.hosts.packing import Published
     from kdmesh.hosts.state import HostState
     from kdmesh.signals.lazy import Lazy
 
 CHUNK = 256
+
+
+class ConsensusFigures(TypedDict):
+    """What is measured of a consensus on a stream.
+
+    ``quality``: figures by metric, empty without labels or a signal; ``oracle``: whether the rule was given the true
+    labels, so that its quality is a bound and not a result; ``agreement`` and ``churn`` (None the first time): of its
+    sources' decisions, where they decide.
+    """
+
+    quality: dict[str, Any]
+    oracle: bool
+    agreement: NotRequired[float]
+    churn: NotRequired[float | None]
 
 
 def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
@@ -93,12 +107,10 @@ def _figures(
 
 
 def evaluate_consensus(
-    host: HostState, name: str, stream: str, among: list[str], published: tuple[dict[Key, Any], ...]
-) -> dict[str, Any]:
-    """Measure the full consensus (include_self does not matter here) on a stream.
-
-    Returns ``{"quality": {...} | {}, "agreement", "churn", "oracle"}``. A rule that needs labels is given the true
-    ones, and says so by ``oracle``: its figure is a bound, not a result.
+    host: HostState, name: str, stream: str, among: list[str], published: tuple[Published, ...]
+) -> ConsensusFigures:
+    """Measure the full consensus (include_self does not matter here) on a stream. A rule that needs labels is given
+    the true ones.
     """
     consensus = host.consensus[name]
     device = host.device
@@ -110,7 +122,7 @@ def evaluate_consensus(
             errors |= {key.source: more["errors"]} if "errors" in more else {}
     shard = host.loader.shard(stream, _owner(host, consensus.node.members[0].source, stream), device)
     truth = shard.truth
-    found: dict[str, Any] = {"quality": {}, "oracle": consensus.node.needs_labels}
+    found: ConsensusFigures = {"quality": {}, "oracle": consensus.node.needs_labels}
     signal = _combined(host, name, sent, errors, truth, shard)
     if signal is not None and truth is not None:
         answers: Tensor | Lazy = signal.value

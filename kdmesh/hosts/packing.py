@@ -5,22 +5,27 @@ Zero-copy torch tensors are not used: with them an in-place operation in one pro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdmesh.signals import codecs
+from kdmesh.store import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
+    from kdmesh.graph.steps import Op
     from kdmesh.signals.lazy import Lazy
 
 Packed = list[tuple[str, str, list[tuple[str, Any, str]]]]
 """By name: the kind that a value crosses as, and each part's name, array and type."""
-Bundle = dict[Any, Packed]
+Bundle: TypeAlias = "dict[tuple[int, Op], Packed]"
+"""What ops of one host give to those of another, by step and op."""
+Published = dict[Key, Packed]
+K = TypeVar("K")
 VALUE = ""
 
 
@@ -34,9 +39,9 @@ def pack(value: tuple[Tensor | Lazy, dict[str, Any]], only: Container[str] | Non
     return packed
 
 
-def unpack(bundle: Bundle, device: torch.device) -> dict[Any, Any]:
+def unpack(bundle: Mapping[K, Packed], device: torch.device) -> dict[K, Any]:
     """Turn a bundle back into private tensors on a device: ``(logits or None, named)`` by key."""
-    out: dict[Any, Any] = {}
+    out: dict[K, Any] = {}
     for key, packed in bundle.items():
         values: dict[str, Any] = {
             name: codecs.restore(kind, {part: _tensor(array, dtype, device) for part, array, dtype in parts})

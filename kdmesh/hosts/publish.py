@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from kdmesh.hosts import build, guard, measure, oddities
-from kdmesh.hosts.packing import pack, unpack
+from kdmesh.hosts.packing import Packed, Published, pack, unpack
 from kdmesh.store import Key
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def publish(
     host: HostState, agent: str, stream: str, outputs: tuple[str, ...], measuring: bool = False, stage: str = ""
-) -> dict[Key, Any]:
+) -> Published:
     """A full evaluation pass of an agent over a stream, in fixed-size padded batches: what readers want of it.
 
     ``measuring`` is not teaching: the pass is on the samples as they are. ``stage``: to whose count it goes. For rules
@@ -45,14 +45,14 @@ def publish(
     }
 
 
-def commit(host: HostState, agent: str, stream: str, output: str) -> dict[Key, Any]:
+def commit(host: HostState, agent: str, stream: str, output: str) -> Published:
     """Make an agent's recorded values visible, and return them for readers elsewhere."""
     key = Key(agent, stream, output, "recorded")
     publication = host.store.commit(key)
     return {} if publication is None else {key: _packed(publication)}
 
 
-def receive(host: HostState, *published: dict[Key, Any]) -> list[guard.Oddity]:
+def receive(host: HostState, *published: Published) -> list[guard.Oddity]:
     """Store publications of this and other hosts, one after the other; returns the oddities found in them."""
     odd: dict[guard.Oddity, None] = {}
     for key, packed in (item for part in published for item in part.items()):
@@ -65,18 +65,18 @@ def receive(host: HostState, *published: dict[Key, Any]) -> list[guard.Oddity]:
     return list(odd)
 
 
-def recall(host: HostState, agent: str, stream: str, outputs: tuple[str, ...]) -> dict[Key, Any]:
+def recall(host: HostState, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
     """What an agent published and this host reads, as it was published."""
     found = {key: host.store.get(key) for key in (Key(agent, stream, output) for output in outputs)}
     return {key: _packed(one) for key, one in found.items() if one is not None}
 
 
-def export_state(host: HostState, agent: str) -> dict[str, Any]:
+def export_state(host: HostState, agent: str) -> dict[str, Packed]:
     """An agent's weights as they are now."""
     return {name: pack((value, {})) for name, value in host.weights[host.plan.owner[agent]].state().items()}
 
 
-def take_snapshot(host: HostState, agent: str, state: dict[str, Any]) -> None:
+def take_snapshot(host: HostState, agent: str, state: dict[str, Packed]) -> None:
     """Keep an agent's old weights, to be forwarded live."""
     values = {name: value[0] for name, value in unpack(state, torch.device("cpu")).items()}
     if agent not in host.snapshots:
@@ -84,5 +84,6 @@ def take_snapshot(host: HostState, agent: str, state: dict[str, Any]) -> None:
     host.snapshots[agent].weights.load(values)
 
 
-def _packed(one: Publication) -> Any:
-    return pack((one.values, {"present": one.present, "starts": one.starts, "errors": one.errors}))
+def _packed(publication: Publication) -> Packed:
+    more = {"present": publication.present, "starts": publication.starts, "errors": publication.errors}
+    return pack((publication.values, more))

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
+    from kdmesh.hosts.costs import HostCosts
     from kdmesh.hosts.export import Export, Part
     from kdmesh.hosts.guard import Oddity
-    from kdmesh.hosts.packing import Bundle
+    from kdmesh.hosts.measure import ConsensusFigures
+    from kdmesh.hosts.packing import Bundle, Packed, Published
     from kdmesh.hosts.state import Kept
     from kdmesh.hosts.step import Report
-    from kdmesh.store import Key
 
 Method = Literal[
     "start",
@@ -43,7 +44,8 @@ Method = Literal[
 class RemoteHost(Protocol):
     """The methods of a host that a backend calls, one at a time, in the order of the calls.
 
-    Arguments and results travel between processes: plain values, tensors, and dataclasses of these.
+    Arguments and results travel between processes: plain values, tensors, and dataclasses of these. The engine names
+    a method as ``RemoteHost.evaluate``, so that type checkers know its result: see `backends/_base.py`.
     """
 
     def start(self, stage: str, updates: dict[str, int]) -> None:
@@ -60,33 +62,33 @@ class RemoteHost(Protocol):
 
     def publish(
         self, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
-    ) -> dict[Key, Any]:
+    ) -> Published:
         """What readers want of an agent, of a full evaluation pass over a stream."""
 
     def passed(self, agent: str, stream: str) -> int:
         """How many forwards an agent's last publication on a stream took."""
 
-    def commit(self, agent: str, stream: str, output: str) -> dict[Key, Any]:
+    def commit(self, agent: str, stream: str, output: str) -> Published:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
 
-    def receive(self, *published: dict[Key, Any]) -> list[Oddity]:
+    def receive(self, *published: Published) -> list[Oddity]:
         """Store publications of this and other hosts; returns the oddities found in them."""
 
-    def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> dict[Key, Any]:
+    def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
         """What an agent published and this host reads, as it was published."""
 
-    def export_state(self, agent: str) -> dict[str, Any]:
+    def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""
 
-    def take_snapshot(self, agent: str, state: dict[str, Any]) -> None:
+    def take_snapshot(self, agent: str, state: dict[str, Packed]) -> None:
         """Keep an agent's old weights, to be forwarded live."""
 
     def evaluate(self, agent: str, stream: str) -> dict[str, Any]:
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
 
     def evaluate_consensus(
-        self, consensus: str, stream: str, among: list[str], *published: dict[Key, Any]
-    ) -> dict[str, Any]:
+        self, consensus: str, stream: str, among: list[str], *published: Published
+    ) -> ConsensusFigures:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
 
     def answers(self) -> dict[str, Kept]:
@@ -101,7 +103,7 @@ class RemoteHost(Protocol):
     def describe(self) -> dict[str, dict[str, Any]]:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
 
-    def costs(self) -> dict[str, Any]:
+    def costs(self) -> HostCosts:
         """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""
 
     def sees(self, folder: str, token: str) -> bool:

@@ -9,6 +9,7 @@ from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.hosts import export
+from kdmesh.hosts.remote import RemoteHost
 from kdmesh.spec.read import parse
 
 SPEC = parse(
@@ -67,7 +68,8 @@ def test_only_a_token_tells_whose_folder_it_is(tmp_path):
 
 def test_a_host_whose_answer_the_driver_does_not_find_is_apart(tmp_path):
     class Backend:
-        def call(self, host, method, folder, token):
+        def submit(self, host, method, folder, token):
+            assert method is RemoteHost.sees
             return export.sees(host, folder if host == "here" else str(tmp_path / "copy"), token)
 
     (tmp_path / "copy").mkdir()
