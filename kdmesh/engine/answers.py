@@ -36,11 +36,11 @@ def gathered(run: RunContext) -> Work[tuple[bytes | None, dict[str, Any]]]:
         return None, {"file": None, "why": why}
     by = metric(run.plan.primary)
     scored = any(name.endswith("/score") for name in arrays)
-    said = {"file": ANSWERS, "rows": len(arrays["ids"]), "score": by.name if scored else None}
+    facts = {"file": ANSWERS, "rows": len(arrays["ids"]), "score": by.name if scored else None}
     if not scored:
-        said["why"] = f"{by.name} is no mean over samples: none has a score of its own"
+        facts["why"] = f"{by.name} is no mean over samples: none has a score of its own"
     if left_out:
-        said["left_out"] = left_out
+        facts["left_out"] = left_out
     about = {
         "format": 1,
         "task": run.plan.task.name,
@@ -50,7 +50,7 @@ def gathered(run: RunContext) -> Work[tuple[bytes | None, dict[str, Any]]]:
         "agents": [name for name in names if name in run.plan.spec.agents and name not in left_out],
         "consensus": [name for name in names if name in run.plan.consensus and name not in left_out],
     }
-    return _packed(arrays, about), said
+    return _packed(arrays, about), facts
 
 
 def _arrays(kept: dict[str, Kept], names: list[str]) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
@@ -73,7 +73,7 @@ def _packed(arrays: dict[str, np.ndarray[Any, Any]], about: dict[str, Any]) -> b
     import numpy as np
     from safetensors.numpy import save
 
-    made: bytes = save(
+    content: bytes = save(
         {name: np.ascontiguousarray(values) for name, values in arrays.items()}, {"kdmesh": json.dumps(about)}
     )
-    return made
+    return content

@@ -160,10 +160,10 @@ def _streams(plan: Plan, found: Checked) -> None:
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.derived is not None}
-    known: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
+    sizes: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
     gives: dict[str, Given] = {}
-    said: dict[str, dict[int, str]] = {}
+    complaints: dict[str, dict[int, str]] = {}
     for agent, spec in plan.spec.agents.items():
         owner = plan.owner[agent]
         written = dict(taps.get(agent, {}))
@@ -172,7 +172,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
         trains = lonely.trains(plan, agent)
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
-        if key not in known or layers or spec.ema is not None or agent in makers:
+        if key not in sizes or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)
             with _tapped(module, layers, agent, written) as values, torch.no_grad(), Softmaxes() as ends:
                 logits = _forward(module, x, agent)
@@ -191,14 +191,14 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 found.softmaxes.add(agent)
             width = logits.hidden.shape[1] if isinstance(logits, FactoredLogits) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
-            known[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
+            sizes[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
             drawn[key] = untrained.drawn_of(module)
             _made(plan, agent, values, logits, found)
-            said[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
+            complaints[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
         found.outputs[agent] = gives[key]
-        found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = known[key]
-        lonely.refuse(plan, found, agent, said[key])
+        found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = sizes[key]
+        lonely.refuse(plan, found, agent, complaints[key])
         if agent == owner and owner not in modules:
             untrained.tell(plan, found, owner, *drawn[key])
         if plan.task.outputs == "vocabulary":

@@ -135,11 +135,11 @@ class Checkpoints:
         """What is wrong with a checkpoint; nothing if it is sound."""
         try:
             inside(self.root, stage, folder.name)
-            told = self._told(folder)
+            manifest = self._manifest(folder)
             for field, expected in {**self.owner, "stage": stage, "number": int(folder.name)}.items():
-                if told.get(field) != expected:
-                    return f"it is of {field} {told.get(field)!r}, not {expected!r}"
-            sums = told["sha256"]
+                if manifest.get(field) != expected:
+                    return f"it is of {field} {manifest.get(field)!r}, not {expected!r}"
+            sums = manifest["sha256"]
             if missing := sorted(needed - sums.keys()):
                 return f"its manifest has no sum of {missing[0]}"
             for name, expected in sums.items():
@@ -152,13 +152,13 @@ class Checkpoints:
         return ""
 
     @staticmethod
-    def _told(folder: Path) -> dict[str, Any]:
+    def _manifest(folder: Path) -> dict[str, Any]:
         """What a checkpoint's manifest says. ValueError where it is none."""
-        told = json.loads(read(folder / MANIFEST))
-        sums = told.get("sha256") if isinstance(told, dict) else None
+        manifest = json.loads(read(folder / MANIFEST))
+        sums = manifest.get("sha256") if isinstance(manifest, dict) else None
         if not isinstance(sums, dict) or not sums or not all(isinstance(value, str) for value in sums.values()):
             raise ValueError("its manifest has no sums of files")
-        return dict(told)
+        return dict(manifest)
 
     def _remove(self, stage: str, folder: Path) -> None:
         """Remove an old checkpoint: what its manifest lists, or where none was written yet, what it would have been.
@@ -169,12 +169,12 @@ class Checkpoints:
         try:
             inside(self.root, stage, folder.name, HOSTS)
             if (folder / MANIFEST).exists():
-                told = self._told(folder)
-                if any(told.get(field) != value for field, value in {**self.owner, "stage": stage}.items()):
+                manifest = self._manifest(folder)
+                if any(manifest.get(field) != value for field, value in {**self.owner, "stage": stage}.items()):
                     return  # not ours
                 paths = [
                     folder / MANIFEST,
-                    *(inside(folder, name) for name in told["sha256"]),
+                    *(inside(folder, name) for name in manifest["sha256"]),
                 ]  # first it counts no more
             else:
                 parts = [name for host in self.hosts for name in part_names(host)]

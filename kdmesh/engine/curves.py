@@ -58,14 +58,14 @@ class Curve:
             now, within = done + step - first + 1, offset + step - first + 1
             whole = within % epoch == 0
             if self.flows and (now % self.every == 0 or (whole and epoch * POINTS >= self.total)):
-                yield self._told(now, within // epoch if whole else None)
+                yield self._point(now, within // epoch if whole else None)
 
     def rest(self, done: int) -> Iterator[Trained]:
         """At the stage's end: what no point has told."""
         if self.flows:
-            yield self._told(done, None)
+            yield self._point(done, None)
 
-    def _told(self, step: int, epoch: int | None) -> Trained:
+    def _point(self, step: int, epoch: int | None) -> Trained:
         flows: dict[str, dict[str, float]] = {}
         totals: dict[str, float] = {}
         for flow in sorted(self.flows):  # not as hosts happened to tell them
@@ -74,9 +74,9 @@ class Curve:
             flows.setdefault(agent, {})[self.names[flow]] = loss / count
             totals[agent] = totals.get(agent, 0.0) + loss
         losses = {agent: total / self.steps[agent] for agent, total in totals.items()}
-        told = Trained(self.stage, step, epoch, losses, flows)
+        point = Trained(self.stage, step, epoch, losses, flows)
         self.flows, self.steps = {}, {}
-        return told
+        return point
 
 
 def flow_names(edges: Iterable[Edge]) -> dict[int, str]:

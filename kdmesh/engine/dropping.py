@@ -30,9 +30,9 @@ def read(root: Path) -> list[Drop]:
         if not all(isinstance(drop[key], kind) for drop in drops for key, kind in (("agents", list), ("known", dict))):
             raise ValueError("its drops name no agents")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        said = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         instead = "put it back as it was, or begin a new run"
-        raise MeshError(f"what this run dropped cannot be read: {said}", file=str(path), instead=instead) from None
+        raise MeshError(f"what this run dropped cannot be read: {reason}", file=str(path), instead=instead) from None
     return drops
 
 

@@ -69,9 +69,9 @@ class Events:
         if self._file is not None and not isinstance(event, Progress):
             self._write(to_json({"schema": SCHEMA, **record} if self._fresh else record) + "\n")
             self._fresh = False
-        told = read(record)
-        assert told is not None
-        self.tell(told)
+        as_read = read(record)
+        assert as_read is not None
+        self.tell(as_read)
 
     def tell(self, event: Event) -> None:
         """Tell the listeners of an event, which another log may have written."""

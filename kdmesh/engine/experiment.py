@@ -104,9 +104,9 @@ class Experiment:
             if len(self.seeds) > 1:
                 tell_placed(start.placed, self.progress.events, start.folder)
             for seed in self.seeds:
-                made = self._attempt(seed_name(seed), partial(self._seed, seed, start))
-                if made is not None and request.controls:
-                    self._controls(seed, *made)
+                trained = self._attempt(seed_name(seed), partial(self._seed, seed, start))
+                if trained is not None and request.controls:
+                    self._controls(seed, *trained)
             if self.outcome.summaries:
                 summaries = list(self.outcome.summaries.values())
                 self.outcome.table = results.table(summaries, self.outcome.failed, request.controls)
@@ -189,12 +189,12 @@ class Experiment:
                 part = control_name(seed, student, which)
                 if mesh is not None:
                     at = folder.root / "controls" / f"{student}-{which.replace('_', '-')}"
-                    made = self._attempt(part, partial(self._control, part, mesh, student, at, summary))
-                    if made is not None:
+                    figures = self._attempt(part, partial(self._control, part, mesh, student, at, summary))
+                    if figures is not None:
                         taught = {"teacher": best} if which == "best_teacher" else {}
-                        found.setdefault(student, {})[which] = {**taught, **made}
-                    if made is not None and "skipped" in made:
-                        self._lacks(summary, f"{part}: no such control, for {made['skipped']}")
+                        found.setdefault(student, {})[which] = {**taught, **figures}
+                    if figures is not None and "skipped" in figures:
+                        self._lacks(summary, f"{part}: no such control, for {figures['skipped']}")
                 self.progress.done(part)
         summary["controls"] = found
         folder.summarise(summary)
@@ -207,21 +207,21 @@ class Experiment:
 
     def _control(self, part: str, mesh: MeshSpec, student: str, at: Path, whole: Summary) -> dict[str, Any]:
         """The student's figures in one control, or why there is none; its notes are added to the whole's."""
-        known = self._made(part, Folder.at(at))
-        if known is None:
+        summary = self._made(part, Folder.at(at))
+        if summary is None:
             self.progress.begin(part)
             request = self._part(self.request, mesh, at, "inline")
             modules = {name: module for name, module in request.modules.items() if name in mesh.agents}
             try:
-                known = run_once(replace(request, modules=modules, listeners=(self.progress,)))[0]
+                summary = run_once(replace(request, modules=modules, listeners=(self.progress,)))[0]
             except RunFailed:
                 raise
             except MeshError as error:  # a rule may need as many sources as it was written for
                 return {"skipped": error.what}
         which = part.partition(", ")[2]  # alike in every seed
-        said = [f"{which}: {note}" for note in known["notes"] if note not in whole["notes"]]
-        whole["notes"] += [note for note in said if note not in whole["notes"]]
-        metrics: dict[str, Any] = known["agents"][student]["metrics"]
+        notes = [f"{which}: {note}" for note in summary["notes"] if note not in whole["notes"]]
+        whole["notes"] += [note for note in notes if note not in whole["notes"]]
+        metrics: dict[str, Any] = summary["agents"][student]["metrics"]
         return metrics
 
     # -- the end ---------------------------------------------------------------------------------------------------

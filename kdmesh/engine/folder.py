@@ -150,12 +150,12 @@ class Folder:
         wrong = {name: proof for name, proof in proofs.items() if proof.get("problem")}
         if not wrong:
             return None
-        said = "; ".join(
+        problems = "; ".join(
             f"agents/{name}{'/' if proof['file'] else ''}{proof['file']}: {proof['problem']}"
             for name, proof in wrong.items()
         )
         return RunFailed(
-            f"what was saved of {', '.join(wrong)} does not match the agent that was measured: {said}",
+            f"what was saved of {', '.join(wrong)} does not match the agent that was measured: {problems}",
             file=str(self.root),
             instead="the training is done: summary.json has its figures, checkpoints/ its weights as they were, "
             "and every other folder of agents/ is right",
@@ -175,10 +175,10 @@ class Folder:
         try:
             self.place.put(self.root)
         except RunFailed as failed:
-            said = str(failed)
+            message = str(failed)
         else:
-            said = f"what there is was collected: kdmesh resume {self.place.url}"
-        print(f"kdmesh: {said}", file=sys.stderr, flush=True)
+            message = f"what there is was collected: kdmesh resume {self.place.url}"
+        print(f"kdmesh: {message}", file=sys.stderr, flush=True)
 
 
 @cache  # to read it takes a millisecond a package, and a run of many seeds writes many manifests

@@ -244,13 +244,13 @@ def told(error: BaseException, request: Request, folder: Folder | None) -> BaseE
         error = RunFailed(f"{doing}: {reason(error)}", instead=f"{mend}, then: {advice}")
     elif not isinstance(error, MeshError):
         path = folder.root / FAULT
-        said = next(iter(str(error).splitlines()), "")
+        message = next(iter(str(error).splitlines()), "")
         instead = f"see the traceback in {path}"
         try:
             write(path, "".join(traceback.format_exception(error)))
         except OSError as full:
             instead = f"{path} could not be written: {reason(full)}"
-        error = RunFailed(f"the run failed: {type(error).__name__}: {said}", instead=instead)
+        error = RunFailed(f"the run failed: {type(error).__name__}: {message}", instead=instead)
     if isinstance(error, RunFailed) and not getattr(error, "__notes__", None):
         error.add_note(f"what was learned is in {request.within or folder.root}; go on with: {advice}")
     return error

@@ -45,9 +45,9 @@ def unused_epochs(plan: Plan) -> list[str]:
 
 def unused_task_settings(plan: Plan) -> list[str]:
     """Settings of the task's loss that a flow of labels lacks, because its objective is written in the flow."""
-    told = label_objective(plan.spec, registry())
+    objective = label_objective(plan.spec, registry())
     found = []
-    for key, value in told.config.items():
+    for key, value in objective.config.items():
         lacking = [
             str(edge)
             for edge in plan.edges
@@ -56,7 +56,7 @@ def unused_task_settings(plan: Plan) -> list[str]:
         if lacking:
             found.append(
                 f"task.{plan.spec.task.name}.{key} has no effect on {', '.join(lacking)}, whose objective is in "
-                f"the flow: write it there too, `objective: {{{told.name}: {{{key}: {value}}}}}`"
+                f"the flow: write it there too, `objective: {{{objective.name}: {{{key}: {value}}}}}`"
             )
     return found
 

@@ -124,17 +124,17 @@ class Publisher:
         submit = self.backend.submit
         handles: list[Handle[object]] = []
         mail: dict[str, list[Published]] = {}  # by host
-        for subscription, (hosts, made) in [
+        for subscription, (hosts, published) in [
             (subscription, self._made(subscription, again, stage)) for subscription in subscriptions
         ]:
-            if not isinstance(made, list):  # its weights
-                state = as_argument(made)
+            if not isinstance(published, list):  # its weights
+                state = as_argument(published)
                 handles += [submit(host, RemoteHost.take_snapshot, subscription.source, state) for host in hosts]
                 continue
             if subscription.stale == "recorded":
-                handles += made
+                handles += published
             for host in hosts:
-                mail.setdefault(host, []).extend(map(as_argument, made))
+                mail.setdefault(host, []).extend(map(as_argument, published))
         return [*handles, *(submit(host, RemoteHost.receive, *parts) for host, parts in mail.items())]
 
     def _made(

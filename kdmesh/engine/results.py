@@ -73,8 +73,8 @@ def _rows(results: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
             yield from _figures(run["seed"], "mesh", name, "consensus", node["metrics"])
         for name, node in run["agents"].items():
             yield from _figures(run["seed"], "mesh", name, node["role"], node["metrics"])
-        for student, made in (run["controls"] or {}).items():
-            for which, figures in made.items():
+        for student, controls in (run["controls"] or {}).items():
+            for which, figures in controls.items():
                 yield from _figures(run["seed"], which, student, run["agents"][student]["role"], figures)
 
 

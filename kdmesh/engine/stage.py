@@ -68,10 +68,8 @@ class StageRun(StageHome):
         yield from wait(submit(host, RemoteHost.end, stage.name) for host in self.hosts)
         yield from self.checkpoint(finished=True)
         if "validation" in run.checked.streams:
-            found = yield from wait(
-                run.submit(agent, RemoteHost.evaluate, agent, "validation") for agent in stage.agents
-            )
-            for agent, values in zip(stage.agents, found, strict=True):
+            evaluations = {name: run.submit(name, RemoteHost.evaluate, name, "validation") for name in stage.agents}
+            for agent, values in zip(evaluations, (yield from wait(evaluations.values())), strict=True):
                 run.evaluated(stage.name, agent, "validation", None, values)
         seconds = round(time.perf_counter() - start, 3)
         run.events.emit(StageFinished(stage.name, self.record.reason or "spent", seconds))
@@ -114,10 +112,9 @@ class StageRun(StageHome):
         checkpoints = self.run.checkpoints
         if checkpoints is not None:
             folder = checkpoints.next(self.stage.name)
-            submit, place = self.run.backend.submit, checkpoints.place
-            parts = yield from wait(
-                submit(host, RemoteHost.save, self.stage.name, place(host, folder / HOSTS)) for host in self.hosts
-            )
+            submit, name = self.run.backend.submit, self.stage.name
+            places = {host: checkpoints.place(host, folder / HOSTS) for host in self.hosts}
+            parts = yield from wait(submit(host, RemoteHost.save, name, place) for host, place in places.items())
             state = {
                 "finished": finished,
                 "at": self.position.path,

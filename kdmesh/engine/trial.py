@@ -82,8 +82,8 @@ def rehearse(plan: Plan, found: Checked) -> None:
             except MeshError:
                 raise
             except Exception as error:
-                said = next(iter(str(error).splitlines()), "")
-                found.notes.append(f"two trial steps on random outputs failed: {type(error).__name__}: {said}")
+                message = next(iter(str(error).splitlines()), "")
+                found.notes.append(f"two trial steps on random outputs failed: {type(error).__name__}: {message}")
 
 
 @contextmanager
@@ -170,8 +170,8 @@ def _stand_ins(plan: Plan, found: Checked) -> dict[str, Any]:
 
 def _writers(plan: Plan, found: Checked) -> dict[str, Writer]:
     """For every stream that an agent writes, samples of the one that it is `of`: what writes it needs the model."""
-    made = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
-    readers = [edge for edge in plan.edges if edge.stream in made and edge.target in plan.owner]
+    generated = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
+    readers = [edge for edge in plan.edges if edge.stream in generated and edge.target in plan.owner]
     sizes = {edge.stream: plan.train(edge.target).batch_size for edge in readers}
     return {name: Rows(found.table, found.streams[name], size) for name, size in sizes.items()}
 

@@ -52,12 +52,12 @@ def cut(plan: Plan, stage: str, phase: Phase, first: int, last: int) -> list[Fra
     level = dict.fromkeys(hosts, 0)
     fragments: dict[tuple[str, int], Fragment] = {}
     for step in range(first, last):
-        made: dict[tuple[Op, str], Fragment] = {}
+        fragment_of: dict[tuple[Op, str], Fragment] = {}
         ends: dict[str, Fragment] = {}
         for op in phase.ops:
             for host in home[op]:
                 abroad = [
-                    made[before, home[before][0]]
+                    fragment_of[before, home[before][0]]
                     for before in _sources(op, phase)
                     if host not in home[before] and before not in lost
                 ]
@@ -69,7 +69,7 @@ def cut(plan: Plan, stage: str, phase: Phase, first: int, last: int) -> list[Fra
                 ops = fragment.steps[-1][1]
                 assert ops is not None
                 ops.append(op)
-                made[op, host] = ends[host] = fragment
+                fragment_of[op, host] = ends[host] = fragment
                 if crossing[op] - {host} and host == home[op][0] and op.kind != "u":
                     fragment.exports.setdefault(step, []).append(op)
         for fragment in ends.values():

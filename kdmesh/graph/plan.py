@@ -53,8 +53,8 @@ class Plan:
     @cached_property
     def answers(self) -> Task:
         """What the answers of the mesh's models mean."""
-        made: Task = self.task.make(self.spec.task.config)
-        return made
+        task: Task = self.task.make(self.spec.task.config)
+        return task
 
     @property
     def primary(self) -> str:

@@ -43,63 +43,57 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     check.streams(long, edges, registry)
     consensus = consensus_nodes(long, edges, registry, origins)
     trained = {name for name, node in consensus.items() if node.trained}
-    found = stages.weight_sets(long, trained)
-    check.followed(long, found)
-    stages.default_refresh(long, edges, found, stages.structure(long, edges, found))
+    sets = stages.weight_sets(long, trained)
+    check.followed(long, sets)
+    stages.default_refresh(long, edges, sets, stages.structure(long, edges, sets))
     check.errors(long, consensus, registry)
-    check.gradients(long, edges, found, consensus)
-    stage_of = stages.bind(long, edges, found, trained)
-    generation, waits = stages.generations(long, edges, found, stage_of)
-    check.taught(long, edges, found)
+    check.gradients(long, edges, sets, consensus)
+    stage_of = stages.bind(long, edges, sets, trained)
+    generation, waits = stages.generations(long, edges, sets, stage_of)
+    check.taught(long, edges, sets)
     check.label_spaces(long, edges, consensus)
-    long, placed = hosts.place(long, edges, found.owner, consensus, registry)
+    long, placed = hosts.place(long, edges, sets.owner, consensus, registry)
     task, metrics = task_of(long, registry), metrics_of(long, registry)
-    plan = Plan(long, edges, found.owner, consensus, [], placed, found.trainable, task, metrics)
+    plan = Plan(long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics)
     private.check_private(long, edges, plan.host_of, consensus)
-    _stages(plan, found, stage_of, generation, waits)
+    _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)
     return plan
 
 
 def _stages(
     plan: Plan,
-    found: stages.WeightSets,
+    sets: stages.WeightSets,
     stage_of: dict[str, str],
     generation: dict[str, int],
     waits: dict[str, set[str]],
 ) -> None:
     """Assemble the stages with their programs and steps."""
-    agent_stage = {agent: stage_of[weight_set] for agent, weight_set in found.owner.items() if weight_set in stage_of}
+    agent_stage = {agent: stage_of[weight_set] for agent, weight_set in sets.owner.items() if weight_set in stage_of}
     written = programs(plan.spec, agent_stage)
     weights: dict[str, list[str]] = {name: [] for name in generation}
     for weight_set, name in stage_of.items():
         weights[name].append(weight_set)
     edges_of: dict[str, list[Edge]] = {name: [] for name in generation}
     for edge in plan.edges:
-        stage_name = stage_of.get(found.of(edge.target))
+        stage_name = stage_of.get(sets.of(edge.target))
         if stage_name is not None and edge.target in plan.spec.agents:
             edges_of[stage_name].append(edge)
     rank = {name: number for number, name in enumerate([*plan.spec.agents, *plan.consensus])}
     for name in sorted(generation, key=lambda stage: (generation[stage], rank[stage])):
         weight_sets = sorted(weights[name])
         agents = sorted(
-            (a for weight_set in weight_sets for a in found.agents.get(weight_set, ())), key=rank.__getitem__
+            (a for weight_set in weight_sets for a in sets.agents.get(weight_set, ())), key=rank.__getitem__
         )
         stage = Stage(name, weight_sets, agents, generation[name], waits[name], written.get(name, Program()))
         for line in stage.program.trains():
-            only = set(weight_sets) if line.agents is None else {found.owner[agent] for agent in line.agents}
+            only = set(weight_sets) if line.agents is None else {sets.owner[agent] for agent in line.agents}
             active = [
                 edge
                 for edge in edges_of[name]
-                if (edge.lesson is None or edge.lesson == line.phase) and found.owner[edge.target] in only
+                if (edge.lesson is None or edge.lesson == line.phase) and sets.owner[edge.target] in only
             ]
-            train = only | {
-                weight_set
-                for weight_set in weight_sets
-                if weight_set not in found.owner or plan.spec.agents[weight_set].ema
-            }
-            stage.phases[line.key] = steps.build_phase(
-                line.phase, plan.spec, active, found, plan.consensus, train, rank
-            )
+            train = only | {each for each in weight_sets if each not in sets.owner or plan.spec.agents[each].ema}
+            stage.phases[line.key] = steps.build_phase(line.phase, plan.spec, active, sets, plan.consensus, train, rank)
         check.phases(stage, edges_of[name])
         plan.stages.append(stage)

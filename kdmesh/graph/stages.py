@@ -62,9 +62,11 @@ def structure(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> nx.DiGrap
     for name, agent in spec.agents.items():
         if agent.ema is not None:
             arrows[found.of(agent.ema.of), name] = None
-    made = {name: found.of(stream.generated_by) for name, stream in spec.streams.items() if stream.generated_by}
-    if made:
-        arrows.update({(made[edge.stream], found.of(edge.target)): None for edge in edges if edge.stream in made})
+    generators = {name: found.of(stream.generated_by) for name, stream in spec.streams.items() if stream.generated_by}
+    if generators:
+        arrows.update(
+            {(generators[edge.stream], found.of(edge.target)): None for edge in edges if edge.stream in generators}
+        )
     graph = nx.DiGraph()
     graph.add_nodes_from(found.agents)
     graph.add_nodes_from(spec.consensus)
@@ -106,14 +108,14 @@ def bind(spec: MeshSpec, edges: list[Edge], found: WeightSets, trained: set[str]
     for name, agent in spec.agents.items():
         if agent.ema is not None and found.of(agent.ema.of) in found.trainable:
             union.union(found.of(agent.ema.of), name)
-    made = {
+    generators = {
         name: found.of(stream.generated_by)
         for name, stream in spec.streams.items()
         if stream.generated_by and stream.refresh != "once"
     }
-    for edge in edges if made else ():
-        if edge.stream in made and {made[edge.stream], found.of(edge.target)} <= found.trainable:
-            union.union(made[edge.stream], found.of(edge.target))
+    for edge in edges if generators else ():
+        if edge.stream in generators and {generators[edge.stream], found.of(edge.target)} <= found.trainable:
+            union.union(generators[edge.stream], found.of(edge.target))
     order = {name: number for number, name in enumerate([*spec.agents, *spec.consensus])}
     first: dict[str, str] = {}
     declared = sorted(found.trainable, key=order.__getitem__)

@@ -78,9 +78,9 @@ def build_phase(
     for edge in active:
         drawn.edge(edge)
     drawn.updates(active)
-    made = Phase(name, active, list(dict.fromkeys(edge.stream for edge in active)))
-    _order(drawn.dag(), made, rank)
-    return made
+    phase = Phase(name, active, list(dict.fromkeys(edge.stream for edge in active)))
+    _order(drawn.dag(), phase, rank)
+    return phase
 
 
 class _Drawing:
@@ -109,9 +109,9 @@ class _Drawing:
         op = Op("f", agent, stream, mode)
         if op not in self.ops:
             self.ops[op] = None
-            made = self.spec.streams.get(stream)
-            if made is not None and made.generated_by:
-                self.arrow(Op("gen", made.generated_by, stream), op)
+            stream_spec = self.spec.streams.get(stream)
+            if stream_spec is not None and stream_spec.generated_by:
+                self.arrow(Op("gen", stream_spec.generated_by, stream), op)
         return op
 
     def publication(self, edge: Edge) -> Op:
@@ -195,10 +195,10 @@ class _Drawing:
                 self.arrow(Op("f", edge.target, edge.stream), own)
 
 
-def _order(dag: nx.DiGraph, made: Phase, rank: dict[str, int]) -> None:
+def _order(dag: nx.DiGraph, phase: Phase, rank: dict[str, int]) -> None:
     """Sort the step into levels, declared order within a level; a cycle is shown with its path."""
     try:
-        made.levels = [
+        phase.levels = [
             sorted(level, key=lambda op: (rank[op.node], op.kind, op.stream, op.mode))
             for level in nx.topological_generations(dag)
         ]
@@ -209,5 +209,5 @@ def _order(dag: nx.DiGraph, made: Phase, rank: dict[str, int]) -> None:
             where="flows",
             instead="give one of these flows `sees: before`, or a refresh longer than a step",
         ) from None
-    made.ops = [op for level in made.levels for op in level]
-    made.after = {op: list(dag.predecessors(op)) for op in made.ops}
+    phase.ops = [op for level in phase.levels for op in level]
+    phase.after = {op: list(dag.predecessors(op)) for op in phase.ops}

@@ -112,8 +112,8 @@ def _watching(train: Any, task: TaskOffer, watched: tuple[str, ...], registry: R
     if stopping is None:
         return None
     if stopping.metric is None:
-        made = stopping.model_copy(update={"metric": watched[0]})
-        return train.model_copy(update={"early_stopping": made})
+        named = stopping.model_copy(update={"metric": watched[0]})
+        return train.model_copy(update={"early_stopping": named})
     if stopping.metric not in watched:
         registry.find("metrics", stopping.metric, f"{where}.early_stopping.metric")
         raise MeshError(

@@ -174,8 +174,8 @@ def _ends(plan: Plan, edge: Edge) -> None:
 
 def _carried(edge: Edge, registry: Registry) -> None:
     """What a flow carries, and which layer it names."""
-    made = registry.find("signals", edge.derived.name) if edge.derived is not None else None
-    if edge.tap is not None and "hidden" not in (edge.signal, edge.reads, made.reads if made else ""):
+    offer = registry.find("signals", edge.derived.name) if edge.derived is not None else None
+    if edge.tap is not None and "hidden" not in (edge.signal, edge.reads, offer.reads if offer else ""):
         raise MeshError(
             f"{edge} carries and compares outputs, so its `tap` has no effect",
             where=f"{edge.where}.tap",

@@ -19,11 +19,11 @@ PERIOD = re.compile(r"step|epoch|[1-9]\d* steps")
 
 def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
     """Raise MeshError for a writer of no stream, and for what has no meaning on a stream that has one."""
-    made = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
+    generated = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
     for name, writer in writers.items():
         where = f"streams.{name}"
-        if name not in made:
-            instead = nearest(name, made, "streams with `generated_by`")
+        if name not in generated:
+            instead = nearest(name, generated, "streams with `generated_by`")
             raise MeshError("there is a writer for a stream that no agent generates", where=where, instead=instead)
         if not callable(getattr(writer, "write", None)):
             instead = "an object with write(step, agent), which gives x, y and ids"

@@ -89,7 +89,7 @@ class Agent:
         self.weights.train()
         value = compute()
         if keep:
-            value = [_copied(one) for one in value] if isinstance(value, list) else _copied(value)
+            value = [_copied(part) for part in value] if isinstance(value, list) else _copied(value)
             self.buffers.put_back(told=False)
         self.module.eval()
         return value
@@ -106,7 +106,7 @@ class Agent:
         self.buffers.note()
         value = self._compute(x, names, others)
         if self.buffers.changed():
-            value = [_copied(one) for one in value] if others else _copied(value)
+            value = [_copied(part) for part in value] if others else _copied(value)
             self.buffers.put_back()
         return value
 
@@ -164,15 +164,8 @@ class Agent:
                 if size < fixed:
                     part = torch.cat([part, part[-1:].expand(fixed - size, *part.shape[1:])])
                 logits, values = self.forward(part, names)
-                parts.append(
-                    (
-                        logits[:size],
-                        {
-                            name: rebuild(value, [part[:size] for part in leaves(value)])
-                            for name, value in values.items()
-                        },
-                    )
-                )
+                own = {name: rebuild(value, [leaf[:size] for leaf in leaves(value)]) for name, value in values.items()}
+                parts.append((logits[:size], own))
         if training:
             self.weights.train()
         if len(parts) == 1:
@@ -193,5 +186,5 @@ def reseed(seed: int, device: torch.device) -> None:
 def _copied(value: Value) -> Value:
     """What a forward gave, apart from the buffers that it may be a part of."""
     logits, values = value
-    own = {name: one if isinstance(one, Lazy) else one.clone() for name, one in values.items()}
+    own = {name: tensor if isinstance(tensor, Lazy) else tensor.clone() for name, tensor in values.items()}
     return logits if isinstance(logits, Lazy) else logits.clone(), own

@@ -94,9 +94,9 @@ def _array(values: Tensor | None) -> Array | None:
 def _score(host: HostState, rows: Answers) -> Tensor | None:
     """What each row adds to the metric by which the run compares; None where that is no mean over rows."""
     (ref,) = (ref for ref in host.plan.metrics if ref.key == host.plan.primary)
-    made = host.registry.find("metrics", ref.name).make(ref.settings)
+    metric = host.registry.find("metrics", ref.name).make(ref.settings)
     try:
-        score: Tensor | None = made.each(rows)
+        score: Tensor | None = metric.each(rows)
         if score is not None and score.shape != (len(rows),):
             raise TypeError(f"each() gave {tuple(score.shape)} for {len(rows)} rows, not one number a row")
     except Exception as error:

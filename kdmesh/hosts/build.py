@@ -87,10 +87,12 @@ def objective(host: HostState, edge: Edge) -> Any:
     seed, ours = mix(host.seed, "objective", edge.source, edge.target, edge.id), offer.factory.startswith(guard.OURS)
     try:
         with guard.seeded(seed, ours=ours):
-            made = offer.make(edge.objective.config)
+            objective = offer.make(edge.objective.config)
         with guard.seeded(seed, ours=ours):
-            made.setup(*_shapes(host, edge), **side_inputs.of_stream(host, edge, getattr(made, "asks_labels", False)))
-        return made.to(host.plan.train(edge.target).device)
+            objective.setup(
+                *_shapes(host, edge), **side_inputs.of_stream(host, edge, getattr(objective, "asks_labels", False))
+            )
+        return objective.to(host.plan.train(edge.target).device)
     except MeshError as error:
         error.where = error.where or edge.where
         raise
@@ -251,23 +253,23 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
         return _set_up(host, node, made)
 
 
-def _set_up(host: HostState, node: ConsensusNode, made: Consensus) -> Consensus:
+def _set_up(host: HostState, node: ConsensusNode, consensus: Consensus) -> Consensus:
     """Tell a rule of its members."""
     where = f"consensus.{node.name}"
-    made.width = host.plan.answers.outputs(host.table) if node.labels is None else len(node.labels)
+    consensus.width = host.plan.answers.outputs(host.table) if node.labels is None else len(node.labels)
     if host.plan.task.outputs == "vocabulary":
-        made.width = _width(host, node)
-        made.prefix = True
+        consensus.width = _width(host, node)
+        consensus.prefix = True
     more = {"columns": side_inputs.columns(host, node)} if node.column else {}
     given = tuple(sent(host, edge) for edge in node.given)
     try:
-        made.rule.setup(tuple(edge.source for edge in node.members), made.width, given, **more)
+        consensus.rule.setup(tuple(edge.source for edge in node.members), consensus.width, given, **more)
     except MeshError as error:
         error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
         raise
     except Exception as error:
         host.registry.attribute_error("consensus", node.rule.name, error, "to be set up", where)
-    return made
+    return consensus
 
 
 def _width(host: HostState, node: ConsensusNode) -> int:

@@ -60,8 +60,8 @@ class Host(HostState):
         plan = self.plan.stage(stage)
         phase = self._phases[stage] = CompiledPhase(self, plan, plan.phases[key], ends, first, shifts)
         self.answering[stage] = phase.answered
-        if (known := self.answered.pop(stage, None)) is not None:
-            phase.restore(known)
+        if (saved := self.answered.pop(stage, None)) is not None:
+            phase.restore(saved)
 
     def end(self, stage: str) -> None:
         """The stage is over: its weights answer in eval mode from here on."""
@@ -73,7 +73,7 @@ class Host(HostState):
 
     def run(self, fragment: Fragment, *imports: Bundle) -> tuple[Bundle, Report]:
         """Run the ops of a fragment; returns what other hosts need of it, and how it went."""
-        before = {name: one.forwards for name, one in self.agents.items()}
+        before = {name: agent.forwards for name, agent in self.agents.items()}
         phase = self._phases[fragment.stage]
         device = self.device
         arrived: dict[int, list[tuple[Any, Any]]] = {}
@@ -117,8 +117,8 @@ class Host(HostState):
                 if phase.looks(step):
                     odd.update(dict.fromkeys(phase.odd(context)))
         phase.took(clock.stop())
-        for name, one in self.agents.items():
-            self.count(fragment.stage, name, one.forwards - before[name])
+        for name, agent in self.agents.items():
+            self.count(fragment.stage, name, agent.forwards - before[name])
         return exports, Report(phase.update.report(), list(odd), phase.update.told())
 
     # -- publishing: see publish.py --------------------------------------------------------------------------------

@@ -218,9 +218,9 @@ def reports(host: HostState, agent: Agent) -> dict[str, dict[str, float]]:
     found = {}
     for edge in host.plan.edges:
         if edge.target == agent.name and edge.id in host.objectives:
-            said = _report(host, edge)
-            if said:
-                found[f"{edge.source} -> {edge.target}"] = said
+            figures = _report(host, edge)
+            if figures:
+                found[f"{edge.source} -> {edge.target}"] = figures
     return found
 
 
@@ -228,15 +228,15 @@ def _report(host: HostState, edge: Edge) -> dict[str, float]:
     """What a flow's objective says of itself, checked: it is kept as JSON."""
     assert edge.objective is not None
     try:
-        said: dict[str, float] = getattr(host.objectives[edge.id], "report", dict)()
-        for name, value in said.items():
+        figures: dict[str, float] = getattr(host.objectives[edge.id], "report", dict)()
+        for name, value in figures.items():
             if not isinstance(name, str) or not isinstance(value, int | float):
                 raise TypeError(f"it gave {guard.told(value)} as {name!r}, not a number by its name")
     except Exception as error:
         host.registry.attribute_error(
             "objectives", edge.objective.name, error, f"to report on the flow {edge}", edge.where
         )
-    return said
+    return figures
 
 
 @torch.no_grad()

@@ -112,10 +112,10 @@ class CompiledPhase:
         """What frozen agents have answered ahead of steps, as JSON holds it, and of which phase."""
         return {"of": self._same, "ops": [[*op, ahead.state()] for op, ahead in self.inputs.ahead.items()]}
 
-    def restore(self, known: dict[str, Any]) -> None:
+    def restore(self, saved: dict[str, Any]) -> None:
         """Have it answered again, if it is of this phase: then as many forwards follow as in an unbroken run."""
-        if known["of"] == self._same:
-            for *op, state in known["ops"]:
+        if saved["of"] == self._same:
+            for *op, state in saved["ops"]:
                 self.inputs.ahead[Op(*op)].restore(state)
 
     def finish(self, context: StepContext) -> None:

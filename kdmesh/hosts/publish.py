@@ -27,21 +27,21 @@ def publish(
     one = host.agents[agent]
     shard = host.loader.shard(stream, agent, one.device)
     host.threads(one.weights.settings.threads)
-    made, start = one.forwards, time.perf_counter()
+    before, start = one.forwards, time.perf_counter()
     names = tuple(output for output in outputs if output)
     logits, values = one.inference(shard.x if measuring else one.see(shard.x, shard.ids, 0), host.fixed, names)
-    host.passes[agent, stream] = one.forwards - made
+    host.passes[agent, stream] = one.forwards - before
     if stage:
-        host.count(stage, agent, one.forwards - made)
+        host.count(stage, agent, one.forwards - before)
     if not measuring:
         if one.device.type == "cuda":
             torch.cuda.synchronize(one.device)
         host.seconds_of(stage).add("teaching", agent, time.perf_counter() - start)
-    found = {Key(agent, stream, output): values[output] if output else logits for output in outputs}
+    outputs_of = {Key(agent, stream, output): values[output] if output else logits for output in outputs}
     errors = measure.squared_errors(host, one) if host.plan.judged(agent) else None
     return {
         key: pack((value, {"starts": one.starts(shard.x, key.output), "errors": errors}))
-        for key, value in found.items()
+        for key, value in outputs_of.items()
     }
 
 

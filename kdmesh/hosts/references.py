@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 def refer(root: Path, home: Path, files: Sequence[Path]) -> None:
     """Write into ``root`` which files an agent's weights are; ``home``: the folder that this will be."""
-    told = [{"path": os.path.relpath(file.resolve(), home.resolve()), "sha256": sha256(file)} for file in files]
-    write_json(root / REFERENCE, {"kdmesh": 1, "files": told})
+    records = [{"path": os.path.relpath(file.resolve(), home.resolve()), "sha256": sha256(file)} for file in files]
+    write_json(root / REFERENCE, {"kdmesh": 1, "files": records})
 
 
 def follow(root: Path, home: Path | None = None) -> list[Path]:
     """The files that a folder refers to, none where it holds its weights. MeshError where they are no longer those."""
     if not (root / REFERENCE).is_file():
         return []
-    told = json.loads(read(root / REFERENCE, most=1 << 24))["files"]
+    records = json.loads(read(root / REFERENCE, most=1 << 24))["files"]
     found = []
-    for one in told:
-        file = Path(os.path.normpath((home or root).resolve() / one["path"]))
-        if not file.is_file() or sha256(file) != one["sha256"]:
+    for record in records:
+        file = Path(os.path.normpath((home or root).resolve() / record["path"]))
+        if not file.is_file() or sha256(file) != record["sha256"]:
             raise MeshError(
                 f"this agent's weights are in {file}, which {'has changed' if file.is_file() else 'is not there'}",
                 file=str(root),

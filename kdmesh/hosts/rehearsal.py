@@ -36,16 +36,16 @@ def rehearse(parameters: Iterable[Kind], settings: TrainSpec, updates: int, at: 
     for what torch refuses, now or at a later update, and for a rate or momentum that leaves its bounds.
     """
     kinds = sorted(parameters, key=str)
-    made = [nn.Parameter(torch.zeros(shape, dtype=dtype, device=settings.device)) for shape, dtype in kinds]
-    optimizer = make_optimizer(made or [nn.Parameter(torch.zeros(2, 2))], settings, at[0])
+    weights = [nn.Parameter(torch.zeros(shape, dtype=dtype, device=settings.device)) for shape, dtype in kinds]
+    optimizer = make_optimizer(weights or [nn.Parameter(torch.zeros(2, 2))], settings, at[0])
     _bounded(optimizer, 0, f"{at[0]}.optimizer.{settings.optimizer.name}")
-    for parameter in made:
+    for parameter in weights:
         parameter.grad = torch.ones_like(parameter)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a schedule that moves without its optimiser, and of torch's own plans
         schedule = make_schedule(optimizer, settings.schedule, max(updates, 1), at[1])
         try:
-            for _ in range(2 if made else 0):
+            for _ in range(2 if weights else 0):
                 optimizer.step()
         except Exception as error:
             raise MeshError(

@@ -148,5 +148,5 @@ class HostState:
     def count(self, stage: str, agent: str, forwards: int) -> None:
         """Add forwards that an agent made for a stage."""
         if forwards:
-            made = self.made.setdefault(stage, {})
-            made[agent] = made.get(agent, 0) + forwards
+            counts = self.made.setdefault(stage, {})
+            counts[agent] = counts.get(agent, 0) + forwards

@@ -122,8 +122,8 @@ class Term:
 
 def _beside(own: Any, signal: Signal) -> Signal:
     """The signal, made where the own logits are: an objective need not know of such as are not."""
-    made = isinstance(signal.value, Lazy) and isinstance(own, Tensor) and own.numel() <= LARGE
-    return Signal(dense(signal.value), signal.form, signal.weights) if made else signal
+    materialise = isinstance(signal.value, Lazy) and isinstance(own, Tensor) and own.numel() <= LARGE
+    return Signal(dense(signal.value), signal.form, signal.weights) if materialise else signal
 
 
 def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict[int, float]:

@@ -79,7 +79,7 @@ class Update:
         self.inputs, self.host = inputs, inputs.host
         self._softens = shared_targets(inputs.plan.edges, self.host.objectives)
         self.losses: dict[str, list[float]] = {}  # weights -> [sum of losses, steps] since the last report
-        self._told: list[tuple[int, tuple[int, ...], list[Any]]] = []  # losses by flow since the last report
+        self._by_flow: list[tuple[int, tuple[int, ...], list[Any]]] = []  # losses by flow since the last report
         here = [name for name in self.host.weights if name in inputs.ends]
         self._groups = joint(self.host.plan, inputs.plan.edges, here)
 
@@ -111,11 +111,11 @@ class Update:
         return [self._term(edge) for edge in edges]
 
     def _term(self, edge: Edge) -> Term:
-        own, what = Op("f", edge.target, edge.stream), edge.tap.to if edge.reads == "hidden" and edge.tap else ""
+        own, tap = Op("f", edge.target, edge.stream), edge.tap.to if edge.reads == "hidden" and edge.tap else ""
 
         def value(context: StepContext) -> Tensor:
             logits, taps = context.values[own]
-            return taps[what] if what else logits
+            return taps[tap] if tap else logits
 
         objective = self.host.objectives[edge.id]
         consensus = self.host.consensus.get(edge.source)
@@ -131,7 +131,7 @@ class Update:
         backward = group[0].backward
         check_now = all(weights.settings.device == "cpu" for weights in group)
         tally = self.losses.setdefault(name, [0.0, 0])
-        flows, told = tuple(term.edge.id for term in terms), self._told.append
+        flows, record = tuple(term.edge.id for term in terms), self._by_flow.append
         first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
         shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
 
@@ -155,7 +155,7 @@ class Update:
                 total = loss if total is None else total + loss
             for weights in group:
                 weights.zero()
-            told((context.step, flows, values))
+            record((context.step, flows, values))
             if total is not None:
                 if check_now or context.step % 50 == 0 or context.step == last - 1:  # reading it makes a GPU wait
                     value = total.item()
@@ -187,8 +187,11 @@ class Update:
 
     def told(self) -> list[Losses]:
         """Each step's losses by flow since the last report, as numbers."""
-        rows, kept = list(self._told), [value for row in self._told for value in row[2] if isinstance(value, Tensor)]
-        self._told.clear()
+        rows, kept = (
+            list(self._by_flow),
+            [value for row in self._by_flow for value in row[2] if isinstance(value, Tensor)],
+        )
+        self._by_flow.clear()
         if not kept:
             return [Losses(step, flows, tuple(values)) for step, flows, values in rows]
         device = kept[0].device

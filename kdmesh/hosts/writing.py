@@ -71,8 +71,8 @@ def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     def write(context: StepContext) -> None:
         late = (context.step - first) % every
         if late:
-            known = host.store.get(stamp)
-            if known is None or int(known.values) != context.step - late:  # type: ignore[arg-type]  # a tensor
+            last = host.store.get(stamp)
+            if last is None or int(last.values) != context.step - late:  # type: ignore[arg-type]  # a tensor
                 what = f"what {op.node} wrote at step {context.step - late} is not there at step {context.step}"
                 raise RunFailed(what, where=f"streams.{op.stream}")
             return
@@ -81,19 +81,19 @@ def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
         agent.weights.train(False)
         try:
             with guard.seeded(at_step(seed, context.step)), torch.no_grad():
-                given = writer.write(context.step, agent)
-            guard.refuse_written(given, size, host.table, labelled)
+                written = writer.write(context.step, agent)
+            guard.refuse_written(written, size, host.table, labelled)
         except Exception as error:
-            said = str(error) if isinstance(error, ValueError) else f"it raised {type(error).__name__}: {error}"
+            problem = str(error) if isinstance(error, ValueError) else f"it raised {type(error).__name__}: {error}"
             raise RunFailed(
-                f"the writer of this stream, a {type(writer).__name__}, at step {context.step}: {said}",
+                f"the writer of this stream, a {type(writer).__name__}, at step {context.step}: {problem}",
                 where=f"streams.{op.stream}",
                 instead="x, y, ids: a batch of samples, their labels (None where hidden), and ids",
             ) from error
         finally:
             if training:
                 agent.weights.train()
-        x, y, ids = (None if part is None else part.detach().clone() for part in given)
+        x, y, ids = (None if part is None else part.detach().clone() for part in written)
         assert x is not None
         value = context.values[op] = x, {Y: y, IDS: ids}
         keep(host, op, context.step, value)

@@ -154,8 +154,10 @@ def changes(before: Record, table: Table, data: DataSpec) -> str:
     """Return the settings under which a record's splits come out again: ``data.seed: 0, data.validation: 0.1``."""
     now = record(table, data)["splits"]
     then = {key: value for key, value in before["splits"].items() if now.get(key) != value}
-    said = [f"no data.{key}" if value is None else f"data.{key}: {str(value).lower()}" for key, value in then.items()]
-    return ", ".join(said) or "the same files and labels"
+    settings = [
+        f"no data.{key}" if value is None else f"data.{key}: {str(value).lower()}" for key, value in then.items()
+    ]
+    return ", ".join(settings) or "the same files and labels"
 
 
 def _same(before: Record, table: Table) -> bool:

@@ -61,8 +61,8 @@ def _unscaled(table: Table) -> list[str]:
         return []
     names = table.features or [f"feature {number}" for number in range(flat.shape[1])]
     names = names if table.x.dim() == 2 else ["the samples"]
-    said = _some([f"{names[column]} ({low[column]:g} to {high[column]:g})" for column in wide])
-    return [f"values that are not scaled: {said}; models may learn little from them, so scale them beforehand"]
+    ranges = _some([f"{names[column]} ({low[column]:g} to {high[column]:g})" for column in wide])
+    return [f"values that are not scaled: {ranges}; models may learn little from them, so scale them beforehand"]
 
 
 def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:
@@ -101,8 +101,8 @@ def _same(table: Table, streams: Mapping[str, Stream]) -> list[str]:
         return []
     learned = table.y[streams["train"].rows]
     same = (learned == learned[:1]).all(0).nonzero().flatten().tolist() if len(learned) else []
-    said = _some([table.labels[column] if table.labels else column for column in same])
-    return [f"labels that are the same in every training sample: {said}"] if same else []
+    names = _some([table.labels[column] if table.labels else column for column in same])
+    return [f"labels that are the same in every training sample: {names}"] if same else []
 
 
 def _some(names: Sequence[str | int]) -> str:

@@ -94,6 +94,6 @@ def test_flows_between_the_same_two_have_names_of_their_own():
 
 def test_losses_that_stay_on_a_device_are_read_together():
     update = Update.__new__(Update)
-    update._told = [(0, (1, 2), [torch.tensor(0.5), None]), (1, (1, 2), [0.25, torch.tensor(2.0)])]
+    update._by_flow = [(0, (1, 2), [torch.tensor(0.5), None]), (1, (1, 2), [0.25, torch.tensor(2.0)])]
     assert update.told() == [Losses(0, (1, 2), (0.5, None)), Losses(1, (1, 2), (0.25, 2.0))]
     assert update.told() == []

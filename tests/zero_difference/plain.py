@@ -87,18 +87,18 @@ def mutual(peers: Sequence[nn.Module], data: Data, make: MakeOptimizer, *, seque
     for at in data.batches():
         x, y = data.x[at], data.y[at]
         outs = [peer(x) for peer in peers]
-        said = [out.detach() for out in outs]
+        targets = [out.detach() for out in outs]
         losses = []
         for i, out in enumerate(outs):
             loss = F.cross_entropy(out, y)
-            for j, other in enumerate(said):
+            for j, other in enumerate(targets):
                 if j != i:
                     loss = loss + share * kl(out, F.softmax(other, -1), 1.0)
             losses.append(loss)
             if sequential:
                 descend(optimizers[i], loss)
                 with torch.no_grad():
-                    said[i] = peers[i](x)
+                    targets[i] = peers[i](x)
         if not sequential:
             for optimizer, loss in zip(optimizers, losses, strict=True):
                 descend(optimizer, loss)
@@ -110,9 +110,9 @@ def mean_teacher(
     """CE, and KL at T = 1 from an average of the student's weights, which follows after each update."""
     optimizer = make(student.parameters())
     for at in data.batches():
-        said = answer(average, data.x[at], data.size)
+        target = answer(average, data.x[at], data.size)
         out = student(data.x[at])
-        descend(optimizer, F.cross_entropy(out, data.y[at]) + kl(out, F.softmax(said, -1), 1.0))
+        descend(optimizer, F.cross_entropy(out, data.y[at]) + kl(out, F.softmax(target, -1), 1.0))
         with torch.no_grad():
             for own, other in zip(average.parameters(), student.parameters(), strict=True):
                 own.mul_(decay).add_(other, alpha=1 - decay)
