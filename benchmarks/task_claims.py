@@ -6,6 +6,9 @@ its teachers that is best on validation. `data.seed` moves with the seed, so tha
 written down before the first run: the student is better than alone, and than the best teacher's, where the 95% interval
 of the difference, paired by seed, lies on the better side of 0. A miss is printed as MISS, and the exit code stays 0.
 
+The last claim is about the rule `inverse_variance`: teachers that have learned from 319, 80 and 20 patients. Its
+contenders are runs of ``kdmesh run --seeds N`` on one split, and its table is that of ``kdmesh compare``.
+
 Values: scikit-learn's diabetes, 442 patients (measured). Several labels: scikit-learn's digits with five labels that
 are made from their classes, so no new fact about the images (made).
 """
@@ -13,15 +16,19 @@ are made from their classes, so no new fact about the images (made).
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: matrices this small are fastest on one thread
 
 import kdmesh
+from kdmesh.cli import main as command
 from kdmesh.report.paired import on_test
 from kdmesh.statistics import interval, paired, verdict
 from kdmesh.tasks import primary
@@ -44,6 +51,16 @@ CLAIMS = (
     Claim("values: the student of three teachers' median has the higher R2 on diabetes", "regression"),
     Claim("several labels: the student of three teachers has the higher mean average precision", "multi-label"),
     Claim("150 samples with labels, 900 without: the same, taught on those without", "multi-label", FEW),
+)
+
+WEIGHTED = "unequal teachers of values: weights by their errors on validation teach better than any other way"
+RULE = "connect.0.ensemble.consensus"
+CONTENDERS = (  # by name: a file of benchmarks/claims, and what is changed in it
+    ("inverse-variance", "unequal_teachers.yaml", ()),
+    ("mean", "unequal_teachers.yaml", (f"{RULE}=mean",)),
+    ("median", "unequal_teachers.yaml", (f"{RULE}=median",)),
+    ("best-teacher", "diabetes_best_teacher.yaml", ()),
+    ("labels-alone", "diabetes_alone.yaml", ()),
 )
 
 
@@ -80,6 +97,23 @@ def tell(claim: Claim, seeds: int) -> None:
         )
 
 
+def unequal(seeds: int) -> None:
+    """Run every contender of the claim on unequal teachers, and print what `kdmesh compare` says of them."""
+    begun, runs = perf_counter(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, file, changes in CONTENDERS:
+            out, printed = Path(folder) / name, io.StringIO()
+            settings = [word for change in (f"name={name}", *changes) for word in ("--set", change)]
+            options = ["--backend", "inline", "--seeds", str(seeds), "--no-report", "--quiet", "--out", str(out)]
+            with redirect_stdout(printed), redirect_stderr(printed):
+                code = command(["run", str(Path(__file__).parent / "claims" / file), *settings, *options])
+            if code:
+                sys.exit(printed.getvalue())
+            runs += map(str, out.glob("*/*"))
+        print(f"\n{WEIGHTED}\n  seeds 0 .. {seeds - 1}, {perf_counter() - begun:.0f} s\n", flush=True)
+        command(["compare", *runs, "--agent", "student"])
+
+
 def main() -> int:
     """Run the claims."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,6 +124,8 @@ def main() -> int:
     for claim in CLAIMS:
         if args.only in claim.text:
             tell(claim, args.seeds)
+    if args.only in WEIGHTED:
+        unequal(args.seeds)
     return 0
 
 
