@@ -49,6 +49,13 @@ def several(path: Path) -> dict[str, Any]:
     return labelled(path.parent, "multi_label", train={"epochs": 1, "batch_size": 8})
 
 
+def valued(path: Path) -> dict[str, Any]:
+    """Values of a text, and teachers weighted by their errors on validation, which cross with what they publish."""
+    mesh = labelled(path.parent, "regression", train={"epochs": 1, "batch_size": 8})
+    mesh["connect"][0]["ensemble"]["consensus"] = "inverse_variance"
+    return mesh
+
+
 def ranked(path: Path) -> dict[str, Any]:
     """Two cross-encoders of unlike tokenizers and a bi-encoder that hears their mean, on the lists of each text."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")]
@@ -78,6 +85,7 @@ MESHES = {
     "rounds": rounds,
     "peers": peers,
     "several": several,
+    "valued": valued,
     "ranked": ranked,
 }
 

@@ -59,12 +59,13 @@ def test_a_model_learns_several_labels_and_the_folder_tells_them(tmp_path: Path)
     assert "animal" in said[0]
 
 
-def test_values_are_learned_and_a_broken_off_run_goes_on_to_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("task", TASKS)
+def test_labels_and_values_are_learned_and_a_broken_off_run_goes_on_to_the_same(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdmesh.engine.teach.SECONDS", 0.0)
     train = {"epochs": 1, "batch_size": 8}
-    spec = parse(labelled(tmp_path, "regression", metrics=[{"mae": {"by": "domain"}}], train=train))
+    spec = parse(labelled(tmp_path, task, metrics=[{METRICS[task][-1]: {"by": "domain"}}], train=train))
     noted, steps, last = Teaching._note, 0, 0
 
     class Killed(BaseException):
@@ -83,9 +84,13 @@ def test_values_are_learned_and_a_broken_off_run_goes_on_to_the_same(
 
     monkeypatch.setattr(Teaching, "_note", note)
     whole = run(out=tmp_path / "whole")
-    told = whole["s"][0]["test"]["mae_by_domain"]
-    weighed = sum(told["values"][name] * count for name, count in told["rows"].items()) / sum(told["rows"].values())
-    assert whole["s"][0]["test"]["mae"] == pytest.approx(weighed, rel=1e-5)
+    figures = whole["s"][0]["test"]
+    by_domain = figures[f"{METRICS[task][-1]}_by_domain"]
+    assert set(by_domain["rows"]) == {"animal", "colour", "number"}
+    if task == "regression":  # a mean over samples
+        values, counts = by_domain["values"], by_domain["rows"]
+        mean = sum(values[name] * count for name, count in counts.items()) / sum(counts.values())
+        assert figures["mae"] == pytest.approx(mean, rel=1e-5)
     last, steps = steps - 2, 0
     with pytest.raises(KeyboardInterrupt):
         run(out=tmp_path / "broken")
