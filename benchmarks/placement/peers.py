@@ -2,11 +2,12 @@
 
 The same mesh three ways, interleaved, in one process that keeps its Ray; wall seconds of the one stage, medians of
 seven. The spread run must be at least 1.6 times one inline thread; beside it stands its ratio to all threads. Run:
-``python -m benchmarks.placement peers``. It needs two idle cores to say anything.
+``python -m benchmarks.placement peers [--quick]``. It needs two idle cores to say anything.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 
 import torch
@@ -18,7 +19,7 @@ from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 
-FLOOR, RUNS, SAMPLES = 1.6, 7, 1024
+FLOOR, RUNS, SAMPLES, BATCH = 1.6, 7, 1024, 64
 MODEL = {"cnn": {"width": 32, "depth": 3}}
 THREADS = 2
 
@@ -32,7 +33,7 @@ def mesh(threads: int, placement: str) -> dict:
         "agents": {name: {"model": MODEL} for name in ("a", "b")},
         "flows": flows,
         "placement": placement,
-        "train": {"epochs": 1, "batch_size": 64, "threads": threads},
+        "train": {"epochs": 1, "batch_size": BATCH, "threads": threads},
     }
 
 
@@ -51,9 +52,13 @@ def seconds(session: Session, threads: int, placement: str, table: Table) -> flo
 
 def main() -> None:
     """Print the three medians and the two ratios."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="one run each, of four steps")
+    quick = options.parse_args().quick
+    runs, samples = (1, 4 * BATCH) if quick else (RUNS, SAMPLES)
     torch.manual_seed(0)
-    given = {"train": torch.arange(SAMPLES)}
-    table = Table(torch.randn(SAMPLES, 1, 28, 28), torch.randint(0, 10, (SAMPLES,)), 10, given)
+    given = {"train": torch.arange(samples)}
+    table = Table(torch.randn(samples, 1, 28, 28), torch.randint(0, 10, (samples,)), 10, given)
     with Session("inline") as inline, Session("ray") as ray:
         ways = {
             "inline, 1 thread": lambda: seconds(inline, 1, "together", table),
@@ -63,10 +68,10 @@ def main() -> None:
         for way in ways.values():
             way()
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(RUNS):
+        for _ in range(runs):
             for name, way in ways.items():
                 times[name].append(way())
-    steps = SAMPLES // 64
+    steps = samples // BATCH
     one, every, spread = (times[name] for name in ways)
     for name, values in times.items():
         print(f"{name:20} {statistics.median(values) / steps * 1000:7.1f} ms/step")
