@@ -45,7 +45,9 @@ ALL_SAME = (
 
 
 def than(verdict: str | None) -> str:
-    """What joins a verdict with whom it is against: better `than`, no difference shown `to`."""
+    """What joins a verdict with whom it is against: better `than`, no difference shown `to`, no verdict `against`."""
+    if verdict is None:
+        return "against"
     return "than" if verdict in (BETTER, WORSE) else "to"
 
 

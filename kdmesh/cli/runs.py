@@ -43,22 +43,29 @@ def execute(args: argparse.Namespace) -> int:
         raise MeshError(what, file=args.folder or "''", instead="the folder that runs were written to: runs")
     from kdmesh.files import to_json
     from kdmesh.report.grid import show
-    from kdmesh.report.run_folder import FINISHED, RUNNING, find, of_many
+    from kdmesh.report.run_folder import FINISHED, RUNNING, find, of_many, trials_of
     from kdmesh.report.runs import listed, row, spare
 
     parent = Path(args.folder)
     found = [row(path, parent) for path in find(parent)]
     if args.clean:
-        return clean([one for _, run in found if run is not None for one in spare(run)], args.yes, args.json)
+        over = [path for path, _, status in of_many(parent) if status == FINISHED]
+        trials = [row(path, parent) for root in over for path in trials_of(root)]
+        every = [run for _, run in (*found, *trials) if run is not None]
+        return clean([one for run in every for one in spare(run)], args.yes, args.json)
     if args.json:
-        print(to_json([one.record() for one, _ in found], 2))
+        runs = [{"kind": "run", **one.record()} for one, _ in found]
+        many = [
+            {"kind": what, "path": str(path), "name": path.parent.name, "status": status}
+            for path, what, status in of_many(parent)
+        ]
+        print(to_json([*runs, *many], 2))
     else:
-        many = of_many(parent)
         if found:
             show(sys.stdout, listed([one for one, _ in found]))
-        elif not many:
+        elif not of_many(parent):
             print(f"no run in {printable(args.folder)}")
-        for path, what, status in many:
+        for path, what, status in of_many(parent):
             how = "" if status == RUNNING else "; its tables" if status == FINISHED else "; go on with it"
             print(printable(f"{what} {status}{how}{': kdmesh resume' if how else ':'} {path}", breaks=False))
     return 0

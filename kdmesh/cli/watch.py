@@ -24,23 +24,27 @@ RUNS = "runs"
 def add(commands: Any) -> None:
     """Add the command."""
     about = (
-        "Show a run of another process as it goes on, and its tables at its end. Ctrl-C ends the watching alone. "
+        "Show a run, comparison or sweep of another process as it goes on, and its tables at its end. Ctrl-C ends the "
+        "watching alone. "
         "A run that was interrupted is waited for, until it is resumed. Exit codes are those of the run."
     )
     command = commands.add_parser("watch", help="show a run that goes on elsewhere", description=about)
-    command.add_argument("folder", metavar="DIR", nargs="?", help=f"the run's folder (default: the newest in {RUNS}/)")
+    command.add_argument("folder", metavar="DIR", nargs="?", help=f"its folder (default: the newest in {RUNS}/)")
     command.add_argument("--once", action="store_true", help="show how it stands, and end")
     command.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Watch."""
-    from kdmesh.report.run_folder import find
+    from kdmesh.cli import watch_trials
+    from kdmesh.report.run_folder import kind_of, newest
 
-    if args.folder is None and not (found := find(RUNS)):
+    if args.folder is None and newest(RUNS) is None:
         raise MeshError(f"there is no run in {RUNS}/ here", instead="kdmesh watch runs/<name>/<time>")
-    folder = Path(args.folder if args.folder is not None else found[0])
+    folder = Path(args.folder if args.folder is not None else newest(RUNS) or RUNS)
     try:
+        if what := kind_of(folder):
+            return watch_trials.watch(folder, what, args.once)
         return watch(folder, args.once)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{folder} was only watched: nothing of it has changed") from None

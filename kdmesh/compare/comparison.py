@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -183,12 +184,13 @@ class Comparison:
             size = {trial: (steps or {}).get(trial.contender, 1) for trial in trials}
             told = Told(len(trials), total=sum(size.values()))
             self.maker = Maker(self.root, self.workers, told, shown, size.__getitem__, self.failed)
-            self.maker.make(trials, self.order, self._said)
-            try:
-                table = self.table()
-                self._keep(table)
-            except OSError as error:
-                raise _unwritten(self.root, error) from error
+            with closing(self.maker):
+                self.maker.make(trials, self.order, self._said)
+                try:
+                    table = self.table()
+                    self._keep(table)
+                except OSError as error:
+                    raise _unwritten(self.root, error) from error
         if self.failed:
             first = next(iter(self.failed))
             raise RunFailed(
@@ -254,6 +256,8 @@ class Comparison:
         if find_spec("pyarrow") is not None:
             names.append(COLUMNS)
             _parquet(self.root / COLUMNS, rows)
+        else:
+            self.maker.tell(f"note: no {COLUMNS}, for pyarrow is not installed: pip install 'kdmesh[parquet]'")
         sums.keep(self.root, names, anew=True)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections import deque
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdmesh.compare.pool import Pool
-from kdmesh.contracts.run_files import SUMMARY
+from kdmesh.contracts.run_files import PROGRESS, SUMMARY
 from kdmesh.engine.resume import begun, finished
-from kdmesh.files import read_json
+from kdmesh.files import DRAFT, LONE, read_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
         def folder(self) -> str:
             """Its run's folder."""
             ...
+
+
+EVERY, LINES = 0.5, 50  # seconds between two writings of how far it is; lines that are kept
 
 
 @dataclass
@@ -65,6 +71,8 @@ class Maker:
     failed: dict[Any, str] = field(default_factory=dict)
     _part: dict[Any, int] = field(default_factory=dict)
     _noted: set[str] = field(default_factory=set)
+    _lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=LINES))
+    _due: float = 0.0
 
     def make(
         self, trials: Sequence[Any], order: Callable[[Any], Order], said: Callable[[Any, dict[str, Any]], str]
@@ -121,6 +129,25 @@ class Maker:
         """Tell how far it is, with a line where something is worth one."""
         self.told.line, self.told.done = line, sum(self._part.values())
         self.shown(self.told)
+        if line:
+            self._lines.append((self._lines[-1][0] + 1 if self._lines else 1, line))
+        if line or monotonic() >= self._due:
+            self._due = monotonic() + EVERY
+            with suppress(OSError):  # nobody misses it
+                self._write()
+
+    def _write(self) -> None:
+        """Keep how far it is for `kdmesh watch`: numbers, and the last lines with their numbers."""
+        how = {key: value for key, value in asdict(self.told).items() if key != "line"}
+        draft = self.root / f".progress{DRAFT}"
+        draft.write_text(to_json({"version": 1, **how, "lines": list(self._lines)}), "utf-8", LONE)
+        draft.replace(self.root / PROGRESS)
+
+    def close(self) -> None:
+        """Nothing is made any more."""
+        for name in (PROGRESS, f".progress{DRAFT}"):
+            with suppress(OSError):
+                (self.root / name).unlink(missing_ok=True)
 
 
 def cores() -> int:

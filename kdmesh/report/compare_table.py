@@ -25,7 +25,7 @@ def words(row: Mapping[str, Any], equal: float | None) -> str:
 
 def limits(table: Mapping[str, Any]) -> list[str]:
     """What a reader must know of the figures, in sentences."""
-    unit, many = table["unit"], len(table["differences"])
+    unit, many = table["unit"], sum(row.get("p") is not None for row in table["differences"])
     by = metric(table["metric"])
     lines = [f"{by.title} on test; {'higher' if by.higher else 'lower'} is better."]
     if unit == "split":
@@ -51,8 +51,12 @@ def limits(table: Mapping[str, Any]) -> list[str]:
     lines.append("Found: the true difference that as many trials of this spread would find in 8 of 10 repeats.")
     if any(row["n"] == 1 for row in table["differences"] if "n" in row):
         lines.append(f"One {unit} gives no verdict: --seeds 10, or more.")
-    lines += [f"failed: {trial}: {error}" for trial, error in table["failed"].items()]
     return lines
+
+
+def failures(table: Mapping[str, Any]) -> list[str]:
+    """Which trials failed, and why."""
+    return [f"failed: {trial}: {error}" for trial, error in table["failed"].items()]
 
 
 def _contenders(table: Mapping[str, Any]) -> Grid:
@@ -106,7 +110,7 @@ def _differences(table: Mapping[str, Any]) -> Grid:
         Column("effect", "effect", _effect, spare=3),
         Column("found", "found", _figure, spare=3),
     ]
-    return Grid("differences", columns, rows, "\n".join(limits(table)))
+    return Grid("differences", columns, rows, "\n".join([*limits(table), *failures(table)]))
 
 
 def _controls(table: Mapping[str, Any]) -> list[Grid]:

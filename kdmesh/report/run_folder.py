@@ -241,6 +241,23 @@ def of_many(parent: str | Path) -> list[tuple[Path, str, str]]:
     return found
 
 
+def trials_of(root: Path) -> list[Path]:
+    """The folders of the trials of a comparison or sweep."""
+    within = [Path(entry.path) for entry in _entries(root / TRIALS) if entry.is_dir(follow_symlinks=False)]
+    return [path for one in within for path in find(one)]
+
+
+def kind_of(folder: Path) -> str:
+    """What has runs in it that stands in a folder, a key of `MANY`; empty for another folder."""
+    return next((what for what, (mark, _) in MANY.items() if _is(folder / mark, "file")), "")
+
+
+def newest(parent: str | Path) -> Path | None:
+    """The run, comparison or sweep in a folder that was begun last; None where there is none."""
+    found = [*find(parent), *(path for path, *_ in of_many(parent))]
+    return max(found, key=lambda one: (_begun(one), str(one)), default=None)
+
+
 def standing(path: Path, table: dict[str, Any] | None) -> str:
     """The status of a comparison or sweep, of `STATUSES`, by its table; None: it has none yet."""
     if locked(path / LOCK):
@@ -317,7 +334,7 @@ def _no_run(root: Path, why: str) -> MeshError:
         return MeshError(
             "is a file, not a run's folder" if what == "file" else what, file=str(root) or "''", instead=HOW
         )
-    if what := next((what for what, (mark, _) in MANY.items() if (root / mark).is_file()), ""):
+    if what := kind_of(root):
         return MeshError(
             f"is a {what}'s folder, not a run's",
             file=str(root),

@@ -8,6 +8,7 @@ is measured on test. Once ``chosen.json`` stands, nothing is searched any more: 
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.compare.child import Order
@@ -90,16 +91,17 @@ class Sweeping:
         self.maker = Maker(
             self.root, self.workers, self._expected(sizes), shown, lambda trial: max(1, sizes[trial.arm] // trial.part)
         )
-        before = read_json(self.root / CHOSEN)
-        self._searched(again=before is None)
-        chosen = before["chosen"] if before is not None else self._choose()
-        tests = self._tests(chosen)
-        self._made(tests)
-        rows = self._write_points(chosen)
-        table = result(self._seen(), self.task, chosen, tests, rows, self.maker.failed)
-        write_json(self.root / TABLE, table)
-        sums.keep(self.root, [SHEET, TABLE], anew=True)
-        return table, tests
+        with closing(self.maker):
+            before = read_json(self.root / CHOSEN)
+            self._searched(again=before is None)
+            chosen = before["chosen"] if before is not None else self._choose()
+            tests = self._tests(chosen)
+            self._made(tests)
+            rows = self._write_points(chosen)
+            table = result(self._seen(), self.task, chosen, tests, rows, self.maker.failed)
+            write_json(self.root / TABLE, table)
+            sums.keep(self.root, [SHEET, TABLE], anew=True)
+            return table, tests
 
     # -- searching -------------------------------------------------------------------------------------------------
 

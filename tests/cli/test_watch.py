@@ -35,7 +35,7 @@ def test_a_finished_run_is_its_tables_and_stays_as_it_is(runs, capsys):
     before = contents(folder)
     assert main(["watch", str(folder)]) == 0
     out, err = capsys.readouterr()
-    assert "2 seeds" in out and "verdicts" in out and "no difference shown" in out and err == ""
+    assert "2 seeds" in out and "verdicts" in out and "equal in every pair" in out and err == ""
     assert out.splitlines()[-1].startswith(f"{folder}  (training and tests without controls: ")
     assert contents(folder) == before
 

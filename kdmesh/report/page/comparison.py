@@ -94,8 +94,12 @@ def of_comparison(folder: Path, pages: Pages = lambda trial: None) -> Page:
 
 
 def _title(names: list[str]) -> str:
-    shown = " against ".join(names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "a comparison"
+    """Whom it compares: the others against the first, with whom they are."""
+    if len(names) < 2:
+        return "a comparison"
+    first, *others = names
+    shown = others if len(others) < 4 else [*others[:2], f"{len(others) - 2} more"]
+    return f"{', '.join(shown[:-1])}{' and ' if len(shown) > 1 else ''}{shown[-1]} against {first}"
 
 
 def _foot(folder: Path) -> str:
@@ -177,7 +181,7 @@ def judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
 def _control(made: dict[str, Any], metric: str) -> Words:
     word = made.get("verdict") or "no verdict"
     return [
-        f"{word} {than(word)} {ALSO.get(made['against'], made['against'])}: ",
+        f"{word} {than(made.get('verdict'))} {ALSO.get(made['against'], made['against'])}: ",
         signed(made.get("mean")) or "–",
         f" {metric}.",
     ]

@@ -45,7 +45,7 @@ def test_contenders_and_differences_stand_on_the_page(folder):
     assert [row["mean"], row["verdict"], row["wins"]] == [pair["mean"], pair["verdict"], pair["wins"]]
     assert len(read.tables["All trials"]) == 5
     said = "".join(read.text)
-    assert f"{pair['verdict']}" in said and "paired over 2 seeds" in said and "one against other" in said
+    assert f"{pair['verdict']}" in said and "paired over 2 seeds" in said and "other against one" in said
 
 
 def test_a_comparison_that_goes_on_has_a_page(folder):
