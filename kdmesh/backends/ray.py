@@ -185,9 +185,9 @@ class RayBackend(Backend):
         """Submit a call; references among the arguments are resolved by Ray, in the actor."""
         sent, handles = envelope.call(self._sequencer.take(host), method, args, results, ray.ObjectRef)
         take = self._hosts[host].take
-        made = (take if results == 1 else take.options(num_returns=results)).remote(sent, *handles)
-        self._last[host] = made if results == 1 else made[-1]
-        return made
+        result = (take if results == 1 else take.options(num_returns=results)).remote(sent, *handles)
+        self._last[host] = result if results == 1 else result[-1]
+        return result
 
     def get(self, handles: Sequence[Handle[T]]) -> list[T]:
         """Wait for results; what a host raised is raised here as it was, with the host's traceback as its cause."""
@@ -336,9 +336,9 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
                 with _loopback():
                     ray.init(address="local", **more, **common)
             except Exception as error:
-                said = next(iter(str(error).splitlines()), "")
+                message = next(iter(str(error).splitlines()), "")
                 raise RunFailed(
-                    f"Ray did not start on this machine: {type(error).__name__}: {said}",
+                    f"Ray did not start on this machine: {type(error).__name__}: {message}",
                     where="ray",
                     instead="--backend inline; or free memory, processes, and disk where TMPDIR is, and try again",
                 ) from error
@@ -419,9 +419,9 @@ def _fits(needs: dict[str, Need]) -> None:
         largest = max((node.get(resource, 0.0) for node in nodes), default=found)
         what = f"{resource}s" if resource in ("CPU", "GPU") else f"of {resource!r}"
         if wanted > found or most > largest:
-            said = f"the hosts take {wanted:g} {what} ({listed(needs, resource)}), and this Ray has {found:g}"
+            total = f"the hosts take {wanted:g} {what} ({listed(needs, resource)}), and this Ray has {found:g}"
             raise MeshError(
-                said if wanted > found else f"{name} takes {most:g} {what}, and the largest node has {largest:g}",
+                total if wanted > found else f"{name} takes {most:g} {what}, and the largest node has {largest:g}",
                 where="placement",
                 instead="placement: together, fewer hosts, or a larger cluster",
             )

@@ -76,8 +76,8 @@ class Worker:
         from kdmesh.backends import envelope
 
         number, method, args, results = envelope.opened(sent, arrived)
-        made = self.call(number, method, *args)
-        return envelope.result(made) if results == 1 else tuple(map(envelope.result, made))
+        result = self.call(number, method, *args)
+        return envelope.result(result) if results == 1 else tuple(map(envelope.result, result))
 
     def call(self, number: tuple[int, int], method: str, *args: Any) -> Any:
         """Call a method of the host, if this is its next call: see `sequence.py`."""

@@ -64,24 +64,24 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
 
 def _tell(found: Checked, owner: str, where: str, one: Record, leak: Leak, data: DataSpec) -> None:
     """Refuse weights that have learned samples of a held-out split; mark it of so few that figures cannot show them."""
-    said = f"{leak.count:,} of the {leak.whole:,} {leak.split} samples"
-    said += " (their queries)" if found.table.lists and not leak.moved else ""
+    many = f"{leak.count:,} of the {leak.whole:,} {leak.split} samples"
+    many += " (their queries)" if found.table.lists and not leak.moved else ""
     named = one["source"] or one["dataset"]
     if leak.moved:
         raise MeshError(
             f"these weights were trained on the same data, split in another way (data seed "
-            f"{one['splits'].get('seed')}; here {data.seed}): {said} may be among their training samples",
+            f"{one['splits'].get('seed')}; here {data.seed}): {many} may be among their training samples",
             where=where,
             instead=f"{changes(one, found.table, data)}, as when they were trained; or train them on this split",
         )
     if leak.few:
         found.mark(
-            f"{said} have the values of samples that the weights of {owner} or their teachers learned from {named}: no "
+            f"{many} have the values of samples that the weights of {owner} or their teachers learned from {named}: no "
             "more than data repeat by chance, or than the figures can show"
         )
         return
     raise MeshError(
-        f"{said} were used to train these weights or their teachers, or to choose when to stop: they learned from "
+        f"{many} were used to train these weights or their teachers, or to choose when to stop: they learned from "
         f"{named}, data seed {one['splits'].get('seed')}, which has the same samples, perhaps in another order",
         where=where,
         instead=f"the {one['samples']:,} samples of {named} as they were split then, a {leak.split} file that shares "
@@ -117,8 +117,8 @@ def told(folder: Path) -> Learned:
 
 def told_by(file: Path) -> Learned:
     """What the weights in a file have learned, by its header, which stays when it is moved, or else by its folder."""
-    said = in_header(file)
-    return told(file.parent) if said is None else said
+    learned = in_header(file)
+    return told(file.parent) if learned is None else learned
 
 
 def _config(folder: Path) -> dict[str, object] | None:
@@ -148,7 +148,7 @@ def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: Da
         ema = plan.spec.agents[owner].ema
         alike = [other for other, of in plan.owner.items() if of == owner]  # what one of them learns all have learned
         before.setdefault(name, {}).update(dict.fromkeys([*alike, origin(plan, owner), *([ema.of] if ema else [])]))
-    made: dict[Parts, Record] = {}
+    records: dict[Parts, Record] = {}
     begun: dict[str, Learned] = {}
     for name, owner in plan.owner.items():
         reached = {name: None}
@@ -156,20 +156,20 @@ def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: Da
             new = [other for other in before.get(node, ()) if other not in reached]
             reached.update(dict.fromkeys(new))
             waiting += new
-        learned: Learned = [_own(plan, found, data, reached, made)] if owner in plan.trainable else []
+        learned: Learned = [_own(plan, found, data, reached, records)] if owner in plan.trainable else []
         learned += [one for node in reached if node in plan.owner for one in loaded[plan.owner[node]]]
         begun[name] = [one for number, one in enumerate(learned) if one not in learned[:number]]
     return begun
 
 
-def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], made: dict[Parts, Record]) -> Record:
+def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], records: dict[Parts, Record]) -> Record:
     """The record of the samples of this run that reach an agent or whom it hears; private ones are only counted."""
     parts: Parts = frozenset(
         (edge.stream, edge.target if edge.target in (found.streams[edge.stream].shards or ()) else "")
         for edge in plan.edges
         if edge.target in reached
     )
-    if parts not in made:  # agents that learned the same have one record
+    if parts not in records:  # agents that learned the same have one record
         taught, chose, private = (torch.zeros(len(found.table), dtype=torch.bool) for _ in range(3))
         for name, owner in parts:
             taught[found.streams[name].rows_for(owner) if owner else found.streams[name].rows] = True
@@ -182,5 +182,5 @@ def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], m
             taught[found.streams["train"].rows] = True
         hidden = int((private & (taught | chose)).sum())
         learned, used = ((part & ~private).nonzero().flatten() for part in (taught, chose))
-        made[parts] = record(found.table, data, learned, used, hidden)
-    return made[parts]
+        records[parts] = record(found.table, data, learned, used, hidden)
+    return records[parts]

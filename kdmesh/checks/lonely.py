@@ -48,29 +48,29 @@ def complaints(
     return found
 
 
-def refuse(plan: Plan, found: Checked, agent: str, said: dict[int, str]) -> None:
+def refuse(plan: Plan, found: Checked, agent: str, complaints: dict[int, str]) -> None:
     """Raise MeshError where training would give an agent a batch of a size that its model fails on.
 
     ``said``: the error of the model for batches of 2 and of 1 samples, as :func:`complaints` returns it.
     """
-    for stream in _forwards(plan, agent) if said else ():
+    for stream in _forwards(plan, agent) if complaints else ():
         settings, own = plan.train(agent), plan.spec.streams.get(stream)
         written = own is not None and own.generated_by is not None  # in batches of one size
         size = settings.batch_size if written else found.size(stream, agent)
         full = max(1, min(settings.batch_size, size))
         rest = 0 if settings.drop_last else size % full
         where = f"agents.{agent}.model"
-        if said.get(min(full, 2)):
-            more = "" if full > 1 or 2 in said else ", or batch_size: 2 and more"
+        if complaints.get(min(full, 2)):
+            more = "" if full > 1 or 2 in complaints else ", or batch_size: 2 and more"
             raise MeshError(
                 f"{agent}'s model cannot train on a batch of {'one sample' if full == 1 else 'samples'}: "
-                f"{said[min(full, 2)]}",
+                f"{complaints[min(full, 2)]}",
                 where=where,
                 instead=f"a model that can{more}",
             )
-        if rest == 1 and 1 in said:
+        if rest == 1 and 1 in complaints:
             raise MeshError(
-                f"{agent}'s model cannot train on a batch of one sample ({said[1]}), and the last batch of "
+                f"{agent}'s model cannot train on a batch of one sample ({complaints[1]}), and the last batch of "
                 f"{stream!r} is one: {size} samples in batches of {full}",
                 where=where,
                 instead=f"`drop_last: true` under `train` of the mesh or of {agent}, or another batch_size",

@@ -71,10 +71,10 @@ def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
     """By agent: samples and what became of them, the longest in tokens, and characters that are learned."""
     if not found.reading.texts:
         return {}
-    made = {}
+    report_of = {}
     for agent in plan.spec.agents:
         one = found.reading.report(agent)
-        made[agent] = {
+        report_of[agent] = {
             "samples": one.samples,
             "truncated": len(one.truncated),
             "dropped": len(one.dropped),
@@ -88,7 +88,7 @@ def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
             "characters": one.characters,
             "vocabulary": found.reading.encoder(agent).vocabulary,
         }
-    return made
+    return report_of
 
 
 def told(plan: Plan, found: Checked) -> list[str]:

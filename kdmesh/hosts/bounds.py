@@ -47,8 +47,10 @@ def bounded(where: str) -> Iterator[None]:
     except RuntimeError as error:
         if not any(word in str(error) for word in BEYOND):
             raise
-        said = next(iter(str(error).splitlines()))
-        raise MeshError(f"this model is too large: {said}", where=where, instead="fewer or narrower layers") from None
+        message = next(iter(str(error).splitlines()))
+        raise MeshError(
+            f"this model is too large: {message}", where=where, instead="fewer or narrower layers"
+        ) from None
     finally:
         for handle in handles:
             handle.remove()

@@ -41,11 +41,11 @@ def weights(host: HostState, owner: str) -> Weights:
         load_weights(module, path, f"agents.{owner}.weights")
     elif first != owner and first in given:
         module.load_state_dict(plain_module(copy.deepcopy(given[first])).state_dict())
-    made = LocalWeights(owner, module, settings, spec.ema)
+    weights = LocalWeights(owner, module, settings, spec.ema)
     if spec.ema is not None or owner not in host.plan.trainable:
         module.requires_grad_(False)
     module.eval()
-    return made
+    return weights
 
 
 def old_weights(host: HostState, owner: str) -> Weights:
@@ -72,10 +72,10 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
 def trained_rules(host: HostState) -> dict[str, Weights]:
     """A trained rule is a set of weights like any other; its readers' settings train it."""
     found: dict[str, Weights] = {}
-    for name, made in host.consensus.items():
-        if made.node.trained:
-            settings = host.plan.train(made.node.readers[0].target)
-            found[name] = LocalWeights(name, made.rule.to(settings.device), settings)
+    for name, consensus in host.consensus.items():
+        if consensus.node.trained:
+            settings = host.plan.train(consensus.node.readers[0].target)
+            found[name] = LocalWeights(name, consensus.rule.to(settings.device), settings)
     return found
 
 
@@ -231,9 +231,9 @@ def consensus(host: HostState) -> dict[str, Consensus]:
 
     def add(node: ConsensusNode) -> Consensus:
         if node.name not in found:
-            made = found[node.name] = _rule(host, node)
+            consensus = found[node.name] = _rule(host, node)
             inner = [host.plan.consensus.get(edge.source) for edge in node.members]
-            made.nested = [add(other) for other in inner if other is not None]
+            consensus.nested = [add(other) for other in inner if other is not None]
         return found[node.name]
 
     for node in host.plan.consensus.values():
@@ -247,10 +247,10 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     with guard.seeded(mix(host.seed, "consensus", node.name)):
         config, where = host.registry.check("consensus", node.rule.name, node.rule.config), f"consensus.{node.name}"
         try:
-            made = Consensus(node, config.model_dump(), host.config.strict)
+            consensus = Consensus(node, config.model_dump(), host.config.strict)
         except Exception as error:
             host.registry.attribute_error("consensus", node.rule.name, error, "to be made", where)
-        return _set_up(host, node, made)
+        return _set_up(host, node, consensus)
 
 
 def _set_up(host: HostState, node: ConsensusNode, consensus: Consensus) -> Consensus:
@@ -279,10 +279,10 @@ def _width(host: HostState, node: ConsensusNode) -> int:
 
 def _around(host: HostState, node: ConsensusNode) -> list[str]:
     """The agents whose outputs a consensus combines, and those that read it column by column."""
-    heard = [name for member in node.members for name in reach.sources(member, host.plan.consensus)]
+    sources = [name for member in node.members for name in reach.sources(member, host.plan.consensus)]
     readers = [edge.target for edge in node.readers if "spans" not in edge.needs]
     nodes = [host.plan.consensus[name] for name in readers if name in host.plan.consensus]
-    return [*heard, *(n for n in readers if n in host.plan.owner), *(a for n in nodes for a in _around(host, n))]
+    return [*sources, *(n for n in readers if n in host.plan.owner), *(a for n in nodes for a in _around(host, n))]
 
 
 def taps(host: HostState, edges: list[Edge]) -> dict[tuple[str, str], tuple[str, ...]]:

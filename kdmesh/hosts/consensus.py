@@ -139,8 +139,8 @@ class Consensus:
         known = [value for value in whole if value is not None]
 
         def make(chunks: list[Tensor], where: slice | Tensor) -> Tensor:
-            made = iter(chunks)
-            rows = [torch.zeros_like(chunks[0]) if value is None else next(made) for value in whole]
+            remaining = iter(chunks)
+            rows = [torch.zeros_like(chunks[0]) if value is None else next(remaining) for value in whole]
             here = {name: None if fact is None else fact[..., where] for name, fact in facts.items()}
             if seed is None:
                 return self._now(torch.stack(rows), here)

@@ -110,8 +110,8 @@ def _written(
             raise
         if code := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells of it
             raise OSError(int(code[1]), str(error)) from error
-        said = next(iter(str(error).splitlines()), "")
-        found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {said}")
+        message = next(iter(str(error).splitlines()), "")
+        found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {message}")
         if not files and not any((root / name).is_file() for name in (WEIGHTS, INDEX)):
             _write_weights(host, agent, state or _state(host, agent), root)
     return asdict(found)

@@ -85,8 +85,8 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
             module = (AtExit(module, config.exit) if config.exit else module).eval()
             if config.scale is not None:
                 scale(module, config.scale["divided_by"])
-        said = [in_header(file) for file in elsewhere or sorted(root.glob("*.safetensors"))]
-        records = next((one for one in said if one is not None), config.learned_from)
+        headers = [in_header(file) for file in elsewhere or sorted(root.glob("*.safetensors"))]
+        records = next((one for one in headers if one is not None), config.learned_from)
         carry(module, records)  # a mesh that it is given to looks there
         return module
 
@@ -100,9 +100,11 @@ def readable(root: Path) -> Iterator[None]:
         error.file = error.file or str(root)
         raise
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
+        message = next(iter(str(error).splitlines()), "")
         raise MeshError(
-            f"this folder is damaged: {type(error).__name__}: {said}", file=str(root), instead="a complete copy of it"
+            f"this folder is damaged: {type(error).__name__}: {message}",
+            file=str(root),
+            instead="a complete copy of it",
         ) from error
 
 
@@ -133,8 +135,8 @@ def _ref(config: Config) -> ModelRef:
     try:
         ref = ModelRef.model_validate(config.model)
     except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise MeshError(f"config.json is damaged: {said}", where="model", instead="a complete copy of it") from None
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise MeshError(f"config.json is damaged: {message}", where="model", instead="a complete copy of it") from None
     by = 1.0 if config.scale is None else config.scale.get("divided_by", math.nan)
     wrong = {
         "scale": not math.isfinite(by) or by <= 0,

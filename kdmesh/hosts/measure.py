@@ -56,9 +56,9 @@ def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
     if truth is None or not len(truth):
         return {}
     host.threads(one.weights.settings.threads)
-    made = one.forwards
+    before = one.forwards
     logits, _ = one.inference(shard.x, CHUNK)
-    one.forwards = made  # measuring is not teaching
+    one.forwards = before  # measuring is not teaching
     oddities.softened(host, one.name, logits)
     classes = host.plan.spec.agents[one.name].labels
     answered.keep(host, one.name, logits, truth, shard, classes)
@@ -70,9 +70,9 @@ def squared_errors(host: HostState, one: Agent) -> Tensor:
     """An agent's mean squared error on validation, by value, ``[T]`` float64; what a rule may be given."""
     shard = host.loader.shard("validation", one.name, one.device)
     assert shard.truth is not None  # the check saw to it
-    made = one.forwards
+    before = one.forwards
     answers, _ = one.inference(shard.x, host.fixed)
-    one.forwards = made  # measuring is not teaching
+    one.forwards = before  # measuring is not teaching
     return (dense(answers).double() - shard.truth.double()).square().mean(0)
 
 

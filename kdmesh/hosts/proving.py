@@ -41,7 +41,7 @@ def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], hom
     if own is None and (host.reading.texts or not loading.loadable(host.reading.model(agent))):
         return _files(root, state)
     found = Comparison("kdmesh.load", len(rows))
-    x, made = host.reading.samples(agent, rows).to(one.device), one.forwards
+    x, before = host.reading.samples(agent, rows).to(one.device), one.forwards
     read: Any = loading.load(root, home=home)
     module: nn.Module = (read if own is None else read.model).to(one.device)
     half = one.weights.settings.precision == "bf16"
@@ -50,7 +50,7 @@ def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], hom
         mine = dense(one.forward(x)[0])
         reseed(host.seed, one.device)
         found.add(mine, dense(output(module(x))), loose=False)
-    one.forwards = made
+    one.forwards = before
     return found
 
 

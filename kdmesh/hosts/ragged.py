@@ -96,5 +96,5 @@ def answers(agent: Forwards, x: Tokens | Encoded, rows: int, names: tuple[str, .
     if training:
         agent.weights.train()
     whole = {name: joined(found) for name, found in parts.items()}
-    made = Answers(agent, whole, {per: torch.cat(found) for per, found in counts.items()})
-    return made.of(torch.cat(places).argsort())
+    answered = Answers(agent, whole, {per: torch.cat(found) for per, found in counts.items()})
+    return answered.of(torch.cat(places).argsort())

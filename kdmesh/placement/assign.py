@@ -238,15 +238,15 @@ class Model:
         cost: dict[tuple[int, int], float] = {}
         needs: dict[tuple[int, int], dict[tuple[int, int], float]] = {}
         for _ in range(steps):
-            made: list[tuple[int, int]] = []
+            fragment_of: list[tuple[int, int]] = []
             for task, host, part in zip(work.tasks, hosts, seconds, strict=True):
                 abroad = [before for before in task.after if hosts[before] != host]
-                level[host] = max([level[host], *(made[before][0] + 1 for before in abroad)])
+                level[host] = max([level[host], *(fragment_of[before][0] + 1 for before in abroad)])
                 here = level[host], host
                 cost[here] = cost.get(here, 0.0) + part
                 for before in abroad:
-                    needs.setdefault(here, {})[made[before]] = costs.hop + work.tasks[before].sends * costs.byte
-                made.append(here)
+                    needs.setdefault(here, {})[fragment_of[before]] = costs.hop + work.tasks[before].sends * costs.byte
+                fragment_of.append(here)
         end: dict[tuple[int, int], float] = {}
         free: dict[int, float] = {}
         for here in sorted(cost):
@@ -265,9 +265,9 @@ class Model:
         joined: dict[int, list[int]] = {}
         for group in groups:
             joined.setdefault(whole[group], []).append(group)
-        made = [self._longest_first(list(parts.values()), hosts) for parts in (apart, joined)]
+        candidates = [self._longest_first(list(parts.values()), hosts) for parts in (apart, joined)]
         return dict.fromkeys(
-            assignment for assignment in made if len(set(assignment)) == hosts and self.fits(assignment)
+            assignment for assignment in candidates if len(set(assignment)) == hosts and self.fits(assignment)
         )
 
     def _longest_first(self, parts: list[list[int]], hosts: int) -> Assignment:

@@ -54,9 +54,9 @@ def _resources(session: Session) -> Resources | None:
     except MeshError:
         raise
     except Exception as error:
-        said = next(iter(str(error).splitlines()), "")
+        message = next(iter(str(error).splitlines()), "")
         raise RunFailed(
-            f"{session.name} does not answer any more: {type(error).__name__}: {said}",
+            f"{session.name} does not answer any more: {type(error).__name__}: {message}",
             instead="run the same command again: this run had not started",
         ) from error
 
@@ -194,14 +194,14 @@ def threaded(spec: MeshSpec, threads: int) -> MeshSpec:
 
 def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
     """The arithmetic, as a page shows it."""
-    made, every, resources = measured.problem, measured.every, measured.problem.resources
+    problem, every, resources = measured.problem, measured.every, measured.problem.resources
     lines = [
-        f"placement: {count(len(plan.owner), 'agent')} in {count(len(made.groups), 'group')} that stay whole, "
+        f"placement: {count(len(plan.owner), 'agent')} in {count(len(problem.groups), 'group')} that stay whole, "
         f"{count(resources.cpus, 'CPU')}; measured in {measured.seconds:.1f} s"
     ]
     alike: dict[tuple[Any, Any, int], list[str]] = {}
     for agent, (few, all_) in measured.timings.items():
-        alike.setdefault((few, all_, made.threads[agent]), []).append(agent)
+        alike.setdefault((few, all_, problem.threads[agent]), []).append(agent)
     for (few, all_, threads), agents in list(alike.items())[:SHOWN]:
         step = [_ms(sum(timing[1:]) or timing.inference) for timing in (few, all_)]
         parts = f"forward {_ms(few.forward)}, backward {_ms(few.backward)}, update {_ms(few.update)}"
@@ -211,7 +211,7 @@ def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
         )
     if len(alike) > SHOWN:
         lines.append(f"  and {len(alike) - SHOWN} more kinds")
-    costs = made.costs
+    costs = problem.costs
     lines.append(
         f"  a call takes {_ms(costs.call)} ms, a wait for another host {_ms(costs.hop)} ms, "
         f"2 MB that cross {_ms(costs.byte * 2e6)} ms, a process more {costs.start:g} s to start; "
@@ -221,8 +221,8 @@ def _lines(measured: Measured, answer: Answer, plan: Plan) -> list[str]:
         f"  {_words(option, every)}: {option.seconds:.3g} s to {'start and ' * (option.hosts > 1)}train"
         for option in answer.options[:SHOWN]
     ]
-    if made.all_threads is None and answer.chosen.hosts == 1 and every > 1:
-        rival = Model(made).seconds(answer.chosen.assignment, True)
+    if problem.all_threads is None and answer.chosen.hosts == 1 and every > 1:
+        rival = Model(problem).seconds(answer.chosen.assignment, True)
         if rival < answer.chosen.seconds * (1 - THREADS_WIN):
             lines.append(f"  with `train.threads: auto` it would be {rival:.3g} s, on {every} threads")
     hosts = ", ".join(f"{host} [{listed(agents, 40)}]" for host, agents in list(plan.hosts.items())[:SHOWN])
@@ -264,10 +264,10 @@ def _refuse_memory(plan: Plan, found: Checked, resources: Resources) -> None:
         )
 
 
-def _too_small(made: Problem) -> MeshError:
-    resources, needs = made.resources, made.process + sum(made.memory)
+def _too_small(problem: Problem) -> MeshError:
+    resources, needs = problem.resources, problem.process + sum(problem.memory)
     return MeshError(
-        f"nothing fits: the agents take {needs / GB:.2f} GB on one host and {max(made.threads.values())} CPUs, "
+        f"nothing fits: the agents take {needs / GB:.2f} GB on one host and {max(problem.threads.values())} CPUs, "
         f"and there are {resources.memory / GB:.2f} GB, {resources.cpus} CPUs and {resources.gpus:g} GPUs",
         where="placement",
         instead="smaller models, fewer threads, or a larger cluster",

@@ -98,11 +98,11 @@ def _batch(plan: Plan, found: Checked, owner: str) -> int:
 def _arithmetic(plan: Plan, found: Checked, owner: str) -> str:
     """Where an agent's bytes come from, in words."""
     whole, trained = found.held[owner]
-    said = f"{owner} {_kept(plan, found, owner) / GB:,.1f} ({found.parameters[owner]:,} parameters, {whole / GB:,.1f}"
+    text = f"{owner} {_kept(plan, found, owner) / GB:,.1f} ({found.parameters[owner]:,} parameters, {whole / GB:,.1f}"
     if trains(plan, owner):
         name = plan.train(owner).optimizer.name
         states = f", {_states(plan, owner) * trained / GB:,.1f} of {name}" if _states(plan, owner) else ""
-        said += f"; gradients {trained / GB:,.1f}{states}"
+        text += f"; gradients {trained / GB:,.1f}{states}"
     if (batch := _batch(plan, found, owner) / GB) >= 0.05:
-        said += f"; a batch {batch:,.1f}"
-    return f"{said})"
+        text += f"; a batch {batch:,.1f}"
+    return f"{text})"

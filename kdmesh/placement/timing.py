@@ -154,8 +154,8 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Timing:
     logits, _ = clone.forward(clone.see(x, ids, 0))
     marks.append(_now(clone))
     clone.weights.zero()
-    made = dense(logits).float()
-    loss = cross_entropy(made, y) if y.dim() == 1 else mse_loss(made, y.to(made.dtype))
+    outputs = dense(logits).float()
+    loss = cross_entropy(outputs, y) if y.dim() == 1 else mse_loss(outputs, y.to(outputs.dtype))
     loss.item()  # a run reads its losses too
     loss.backward()
     marks.append(_now(clone))

@@ -118,14 +118,14 @@ def _controls(table: Mapping[str, Any]) -> list[Grid]:
     rows = [
         {
             "contender": row["contender"],
-            "against": against[made["against"]],
-            "verdict": words(made, None),
-            "mean": made["mean"],
-            "interval": None if made["low"] is None else (made["low"], made["high"]),
-            "n": made["n"],
+            "against": against[control["against"]],
+            "verdict": words(control, None),
+            "mean": control["mean"],
+            "interval": None if control["low"] is None else (control["low"], control["high"]),
+            "n": control["n"],
         }
         for row in table["contenders"]
-        for made in row["controls"]
+        for control in row["controls"]
     ]
     columns = [
         Column("", "contender", spare=KEPT),

@@ -128,8 +128,8 @@ def _ends(rows: list[Row], data: Row, many: bool) -> list[Row]:
             **dict.fromkeys(data["agents"], "agents"),
             **dict.fromkeys(data["consensus"], "consensus"),
         }
-        told = [{**row, "from": kinds[row["from"]], "to": kinds[row["to"]]} for row in rows]
-        return [{key: value for key, value in row.items() if key != "where"} for row in told]
+        named = [{**row, "from": kinds[row["from"]], "to": kinds[row["to"]]} for row in rows]
+        return [{key: value for key, value in row.items() if key != "where"} for row in named]
     merged: dict[str, tuple[dict[str, None], dict[str, None], Row]] = {}
     for row in rows:
         rest = {key: value for key, value in row.items() if key not in ("where", "from", "to")}

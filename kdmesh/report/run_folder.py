@@ -98,9 +98,9 @@ class Log:
         rest = lines.pop()
         for line in filter(None, lines):
             record = _record(line)
-            said = record.get("schema")
-            if isinstance(said, int):
-                schema = max(schema or 0, said)
+            number = record.get("schema")
+            if isinstance(number, int):
+                schema = max(schema or 0, number)
             event = event_of(record)
             if event is not None:
                 events.append(event)

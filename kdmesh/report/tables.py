@@ -61,15 +61,15 @@ def final_table(summary: dict[str, Any]) -> Grid:
     agents = summary.get("agents") or {}
     chosen = {agent.get("best_teacher") for agent in agents.values()} - {None}
     for name in sorted(agents, key=lambda name: agents[name].get("role") != "teacher"):
-        row, made = _measured(name, agents[name], by), controls.get(name) or {}
+        row, own_controls = _measured(name, agents[name], by), controls.get(name) or {}
         for which in ALSO:
-            row[which] = _minus(row["test"], on_test(made.get(which), by))
+            row[which] = _minus(row["test"], on_test(own_controls.get(which), by))
         best = " *" if name in chosen else ""
         role = agents[name].get("role", "agent") + (", dropped" if agents[name].get("dropped") else best)
         rows.append({**row, "role": role, "gain": gains.get(name)})
         for which, role in ALSO.items():
-            if on_test(made.get(which), by) is not None:
-                rows.append({**_measured(f"{name},", {"metrics": made[which]}, by), "role": role})
+            if on_test(own_controls.get(which), by) is not None:
+                rows.append({**_measured(f"{name},", {"metrics": own_controls[which]}, by), "role": role})
     columns = [
         Column("", "name", spare=KEPT),
         Column("role", "role"),
