@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 PARTS = (
-    *("throughput", "placement.peers", "plugins", "placement.planner", "startup"),
+    *("throughput", "recording", "placement.peers", "plugins", "placement.planner", "startup"),
     *("placement.flow", "vocabulary", "text_step"),
 )
 
@@ -35,8 +35,10 @@ def section(part: str, note: str = "") -> str:
 
 
 def replaced(page: str, part: str, new: str) -> str:
-    """The page with another section of a part."""
+    """The page with another section of a part, at the end where it had none."""
     found = re.compile(rf"^## {part}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    if not found.search(page):
+        return f"{page}\n{new}"
     return found.sub(lambda old: new if old.end() == len(page) else f"{new}\n", page)
 
 
