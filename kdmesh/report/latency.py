@@ -21,10 +21,10 @@ SCALE = {"cpu": "CPU seconds, a second of every thread", "cuda": "GPU seconds", 
 ASSUMED = (
     "Break-even: what the student's distillation took, by the seconds that each of its answers saves against the "
     "teacher that it replaces, its best by validation. Counted are the run's seconds of training the student, of the "
-    "forwards of its teachers to teach and of combining them, and of training those teachers that the replaced one "
-    "does not need. Not counted: loading, measuring, checkpoints, teachers trained elsewhere, and what the replaced "
-    "teacher cost, which is needed either way. What a teacher did for several students counts in full for each. "
-    "Assumed: answers come at this batch size, at the median latency measured here, on a machine as busy."
+    "forwards of its teachers (peers too) to teach and of combining them, and of training those of them that the "
+    "replaced one does not need. Not counted: loading, measuring, checkpoints, teachers trained elsewhere, and what "
+    "the replaced teacher cost, which is needed either way. What a teacher did for several students counts in full "
+    "for each. Assumed: answers come at this batch size, at the median latency measured here, on a machine as busy."
 )
 
 

@@ -248,7 +248,9 @@ def _latency(known: Known) -> list[Block]:
     rows: list[list[Cell]] = []
     for name, one in row(found.get("agents")).items():
         cells: list[Cell] = [
-            plain(latency.at(found, name, size, what)) for size in latency.SIZES for what in latency.FIGURES
+            (count if what == "samples_per_s" else plain)(latency.at(found, name, size, what))
+            for size in latency.SIZES
+            for what in latency.FIGURES
         ]
         device = str(row(row(one).get("of")).get("device") or "")
         rows.append(
