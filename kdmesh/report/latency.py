@@ -17,7 +17,7 @@ SIZES = ("1", "64")
 NEVER = "never"
 HOW = "kdmesh report DIR --measure"
 """The command that measures a run which has finished."""
-SCALE = {"cpu": "CPU seconds, a second of every thread", "cuda": "GPU seconds", "mps": "GPU seconds"}
+SCALE = {"cpu": "CPU seconds (of each thread)", "cuda": "GPU seconds", "mps": "GPU seconds"}
 ASSUMED = (
     "Break-even: what the student's distillation took, by the seconds that each of its answers saves against the "
     "teacher that it replaces, its best by validation. Counted are the run's seconds of training the student, of the "

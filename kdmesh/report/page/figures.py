@@ -267,21 +267,23 @@ def _repaid(known: Known, found: dict[str, Any]) -> list[Block]:
     part = latency.of_seed(known.run)
     told = {} if part is None else latency.break_even(part, found)
     rows: list[list[Cell]] = []
-    for name, one in row(told.get("students")).items():
-        cells: list[Cell] = [name, str(one["replaces"]), *(plain(value) for value in one["seconds"].values())]
-        for batch in one["batches"].values():
-            value = number(batch["requests"])
-            word = latency.requests(batch)
-            cells += [plain(batch["saves_s"]), word if value is None else Value(value, word)]
-        rows.append([*cells, one["unit"]])
-    heads = ["", "replaces", "training, s", "teachers' forwards, s", "combining, s", "training other teachers, s"]
-    heads += ["cost, s"]
-    heads += [f"batch {size}: {what}" for size in latency.SIZES for what in ("saves s an answer", "requests")]
-    heads += ["seconds are"]
-    note = " ".join([str(told.get("assumes") or ""), *(f"{line}." for line in latency.elsewhere(told))])
-    return (
-        [Table("Break-even: requests until a student has repaid its distillation", heads, rows, note)] if rows else []
-    )
+    students = row(told.get("students"))
+    for name, one in students.items():
+        *parts, total = map(plain, one["seconds"].values())
+        batches = one["batches"].values()
+        needed: list[Cell] = [
+            word if (value := number(batch["requests"])) is None else Value(value, word)
+            for batch, word in zip(batches, map(latency.requests, batches), strict=True)
+        ]
+        rows.append([name, one["replaces"], *needed, total, *(plain(batch["saves_s"]) for batch in batches), *parts])
+    heads = ["", "replaces", *(f"batch {size}: requests" for size in latency.SIZES), "cost, s"]
+    heads += [f"batch {size}: saves s an answer" for size in latency.SIZES]
+    heads += ["training, s", "teachers' forwards, s", "combining, s", "training other teachers, s"]
+    units = " or ".join(dict.fromkeys(str(one["unit"]) for one in students.values()))
+    said = [str(told.get("assumes") or ""), f"Seconds are {units}."]
+    note = " ".join([*said, *(f"{line}." for line in latency.elsewhere(told))])
+    title = "Break-even: requests until a student has repaid its distillation"
+    return [Table(title, heads, rows, note)] if rows else []
 
 
 def _machine(known: Known) -> list[Block]:
