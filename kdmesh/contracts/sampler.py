@@ -87,4 +87,7 @@ class Sampler:
         raise NotImplementedError
 
     def tell(self, point: Point, value: float | None) -> None:
-        """Take a point's figure on validation; None where it failed. Told in the order in which points were asked."""
+        """Take a point's figure on validation, which is finite; None where it failed, or has none.
+
+        Told in the order in which points were asked, also of those that come again because no others are left.
+        """

@@ -6,6 +6,7 @@ control that some of the paths do not concern, has as many trials, and knows eac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from statistics import fmean
@@ -123,7 +124,7 @@ class Search:
 
 
 def _mean(trials: list[Trial], figures: Callable[[Trial], float | None]) -> float | None:
-    """The mean of the trials' figures; None where one has none."""
+    """The mean of the trials' figures; None where one has none that is finite."""
     values = [figures(trial) for trial in trials]
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and math.isfinite(value)]
     return fmean(known) if len(known) == len(values) else None

@@ -27,6 +27,7 @@ pytest.register_assert_rewrite(
             "metrics",
             "models",
             "objectives",
+            "samplers",
             "signals",
             "strategies",
             "tasks",
@@ -40,6 +41,7 @@ from kdmesh.testing.datasets import DatasetContract  # noqa: E402
 from kdmesh.testing.metrics import MetricContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
+from kdmesh.testing.samplers import SamplerContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
 from kdmesh.testing.strategies import StrategyContract  # noqa: E402
 from kdmesh.testing.tasks import TaskContract  # noqa: E402
@@ -51,6 +53,7 @@ __all__ = [
     "MetricContract",
     "ModelContract",
     "ObjectiveContract",
+    "SamplerContract",
     "SignalContract",
     "StrategyContract",
     "TaskContract",

@@ -24,6 +24,7 @@ CONTRACTS = {
     "views": testing.ViewContract,
     "tasks": testing.TaskContract,
     "metrics": testing.MetricContract,
+    "samplers": testing.SamplerContract,
 }
 BERT = {
     "model_type": "bert",
@@ -75,6 +76,7 @@ DECLARED = {
     ("objectives", "span"): {"config": {"temperature": 2}, **EQUAL},
     ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
     ("consensus", "route"): {"config": {"column": "domain", "to": {"x": "c"}, "else": "b"}, "sources": (3,)},
+    ("samplers", "grid"): {"ranges": False},
     ("signals", "top_k"): {"config": {"k": 2}},
     ("models", "mlp"): {"shapes": ((1, 8, 8), (12,)), "config": {"hidden": [16, 8], "dropout": 0.2}},
     ("models", "cross_encoder"): {"shapes": ((6, 1, 8, 8), (6, 12)), "config": {"hidden": [16], "dropout": 0.2}},
@@ -152,7 +154,7 @@ for kind in CONTRACTS:
 
 def test_what_is_declared_is_offered():
     assert all(name in registry().names(kind) for kind, name in DECLARED)
-    assert set(CONTRACTS) == set(KINDS) - {"samplers"}  # of sweeps: no part of a mesh, tested in tests/sweep
+    assert set(CONTRACTS) == set(KINDS)
     assert set(FILES) < set(registry().names("datasets"))
 
 

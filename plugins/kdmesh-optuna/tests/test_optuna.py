@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import optuna
 import pytest
 from kdmesh.plugins import Registry
 from kdmesh.samplers import Choices, Range
+from kdmesh.testing import SamplerContract
 
 from kdmesh_optuna import plugin
 from kdmesh_optuna.sampler import NAME, Optuna
@@ -39,6 +41,18 @@ def climb(sampler: Optuna, points: int, turn: int = 2) -> list:
             sampler.tell(point, None if point["width"] < 8 else score(point))
         found += asked
     return found
+
+
+class TestContract(SamplerContract):
+    """It keeps the contract of samplers, with few points before it learns."""
+
+    config: ClassVar = {"startup": 3}
+    module = "kdmesh_optuna.plugin"
+
+    @pytest.fixture
+    def offer(self):
+        """What is checked."""
+        return plugin.SAMPLERS[0]
 
 
 def test_it_is_offered_and_found_by_its_name(tmp_path):
