@@ -7,7 +7,8 @@ factory is called with its fields as keyword arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -66,7 +67,8 @@ class ObjectiveOffer(Offer):
     `values`, ``[B, T]`` float32, `relevance`, ``[B, L]`` float32, or `indicators`, ``[B, K]`` int64 of 0 and 1.
 
     ``forms``: beside `labels`, `hidden` and `logits`, `probs` (a distribution over classes, ``softmax(z / T)``) and
-    `marginals` (a probability for each label, ``sigmoid(z / T)``).
+    `marginals` (a probability for each label, ``sigmoid(z / T)``). ``forms_of``: settings that not every form reads,
+    and those that do; on a flow that carries another such a setting is refused.
 
     ``needs``: what else of the batch it is called with, as keywords of these names: ``labels`` (refused on
     unlabelled streams), ``ids [B]`` (int64, the samples' stable ids, for a memory of its own). Between agents that read
@@ -82,6 +84,7 @@ class ObjectiveOffer(Offer):
     tempered: bool = False  # has a `temperature` that its target must share
     needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
     labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
+    forms_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

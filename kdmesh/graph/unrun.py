@@ -52,6 +52,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         _ends(plan, edge)
         _carried(edge, registry)
         _published(plan, edge)
+    _settings(plan, registry)
     for name, node in plan.consensus.items():
         spec, where = plan.spec.consensus[name], f"consensus.{name}"
         if spec.trained and not registry.find("consensus", node.rule.name).trained:
@@ -181,6 +182,31 @@ def _carried(edge: Edge, registry: Registry) -> None:
             where=f"{edge.where}.tap",
             instead=f"an objective that reads layers (hint ...), or {OUT}",
         )
+
+
+def _settings(plan: Plan, registry: Registry) -> None:
+    """Settings of an objective that no edge of its flow has a use of: each reads targets of some forms alone."""
+    flows: dict[tuple[str, str], list[Edge]] = {}
+    texts: dict[int, str] = {}  # a flow's edges share one objective
+    for edge in plan.edges:
+        if edge.objective is not None and edge.objective.config:
+            key = id(edge.objective)
+            text = texts[key] = texts.get(key) or repr(edge.objective)
+            flows.setdefault((edge.where, text), []).append(edge)
+    for (where, _), edges in flows.items():
+        objective = edges[0].objective
+        assert objective is not None
+        offer = registry.find("objectives", objective.name)
+        config = registry.check("objectives", objective.name, objective.config, f"{where}.objective")
+        carried = dict.fromkeys(edge.form for edge in edges)
+        for field, forms in offer.forms_of.items():
+            if not carried.keys() & {*forms} and _set(config, field):
+                raise MeshError(
+                    f"`{field}` of {offer.name} is for targets that are {' or '.join(forms)}, and {edges[0]} carries "
+                    f"{' and '.join(carried)}, so it has no effect",
+                    where=f"{where}.objective.{offer.name}.{field}",
+                    instead=OUT if "labels" not in forms else f"{OUT}, or on the flow from labels",
+                )
 
 
 def _published(plan: Plan, edge: Edge) -> None:

@@ -151,7 +151,11 @@ def test_a_class_without_a_sample_counts_nothing():
         ({"task": {"regression": {"class_weights": "balanced"}}}, "task.regression", "class_weights"),
         ({"task": {"multi_label": {"class_weights": "balanced"}}}, "task.multi_label", "class_weights"),
         ({"task": {"classification": {"class_weights": "even"}}}, "task.classification.class_weights", "even"),
-        ({"flows": [{"from": "t", "to": "s", "objective": {"ce": {"class_weights": "balanced"}}}]}, "flows.0", "none"),
+        (
+            {"flows": [{"from": "t", "to": "s", "objective": {"ce": {"class_weights": "balanced"}}}]},
+            "flows.0",
+            "no effect",
+        ),
     ],
 )
 def test_balanced_weights_of_no_classes_are_refused(fields, where, what):

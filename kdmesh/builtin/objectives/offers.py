@@ -115,6 +115,10 @@ OBJECTIVES = [
         HINTON,
         forms=("labels", "probs", "logits"),
         tempered=True,
+        forms_of={
+            **dict.fromkeys(("label_smoothing", "class_weights"), ("labels",)),
+            **dict.fromkeys(("temperature", "t2_scale"), ("probs", "logits")),
+        },
     ),
     ObjectiveOffer(
         "kl",
