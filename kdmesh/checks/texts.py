@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def read(plan: Plan, found: Checked) -> None:
     """Encode every sample with every tokenizer, and leave out what some agent could not read whole, if so asked."""
     if not found.reading.texts:
+        _without(plan)
         return
     dropped: set[int] = set()
     reasons: dict[int, str] = {}
@@ -49,6 +50,17 @@ def read(plan: Plan, found: Checked) -> None:
                 instead="a larger max_length, or over: truncate",
             )
     _learns(plan, found)
+
+
+def _without(plan: Plan) -> None:
+    """Refuse settings of texts where the data have none."""
+    for name, field in type(plan.spec.text).model_fields.items():
+        if getattr(plan.spec.text, name) != field.default:
+            raise MeshError(
+                "it says how texts become tokens, and these data have none, so it has no effect",
+                where=f"text.{name}",
+                instead="leave it out, or a data set of texts: {text: {path: FILE}}",
+            )
 
 
 def _learns(plan: Plan, found: Checked) -> None:

@@ -31,6 +31,8 @@ LEARNING = (
     *("early_stopping", "evaluate_every"),
 )
 """Settings that only weights which learn have a use of."""
+STEPS = ("epochs", "steps", "optimizer", "schedule", "clip")
+"""Those of them that say how weights are moved, which a follower's are by another's."""
 OWN = ("weights", "seed", "init_of")
 """Where an agent's weights begin."""
 
@@ -43,6 +45,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     _text(plan)
     for number, item in enumerate(plan.spec.program):
         _until(plan, item, f"program.{number}")
+    _unread(plan)
     for name, stream in plan.spec.streams.items():
         _stream(stream, f"streams.{name}", name in (writers or {}))
     refuse_written(plan, writers or {})
@@ -97,6 +100,24 @@ def _text(plan: Plan) -> None:
         raise MeshError(what, where=f"text.{field}", instead=OUT)
 
 
+def _unread(plan: Plan) -> None:
+    """Streams that nothing reads, and names of layers that nothing asks for."""
+    spec = plan.spec
+    read = {edge.stream for edge in plan.edges} | {stream.of for stream in spec.streams.values()}
+    read |= {stream.prompts for stream in spec.streams.values() if stream.prompts is not None}
+    for name in spec.streams:
+        if name not in read:
+            what = f"no flow is on stream {name!r}, and no other stream takes samples from it"
+            raise MeshError(what, where=f"streams.{name}", instead=f"stream: {name} on a flow, or {OUT}")
+    asked = {(edge.source, edge.tap.of) for edge in plan.edges if edge.tap is not None}
+    asked |= {(edge.target, edge.tap.to) for edge in plan.edges if edge.tap is not None}
+    for name, agent in spec.agents.items():
+        for tap in agent.taps:
+            if (name, tap) not in asked:
+                what = f"no flow compares or carries {name}'s layer {tap!r}"
+                raise MeshError(what, where=f"agents.{name}.taps.{tap}", instead=f"tap: {tap} on a flow, or {OUT}")
+
+
 def _stream(stream: StreamSpec, where: str, written: bool) -> None:
     for key in ("prompts",) if written else ("generated_by", "prompts", "refresh"):
         if getattr(stream, key) is not None:
@@ -144,6 +165,10 @@ def _agent(plan: Plan, name: str, agent: AgentSpec, where: str) -> None:
     if agent.update == "frozen" and (field := _set(agent.train, *LEARNING)):
         what = f"{name} is frozen, so `{field}` has no effect"
         raise MeshError(what, where=f"{where}.train.{field}", instead=f"{OUT}, or update: grad")
+    if agent.ema is not None and (field := _set(agent.train, *STEPS)):
+        what = f"{name}'s weights follow those of {agent.ema.of}, so its own `{field}` has no effect"
+        instead = f"write it at {agent.ema.of}, or {OUT}"
+        raise MeshError(what, where=f"{where}.train.{field}", instead=instead)
 
 
 def _ends(plan: Plan, edge: Edge) -> None:

@@ -76,8 +76,9 @@ def build(
         settings = read_config(path, revision, trusted, changes)
         order = None if causal or head in LISTS else order_of(settings, labels, label_map or {})
     auto = _auto(head, task, settings, trusted)
-    if head in LISTS and label_map:
-        raise MeshError("scores have no labels", where="model.hf.label_map", instead="leave it out")
+    if (causal or head in LISTS) and label_map:
+        what = "the next token is no label" if causal else "scores have no labels"
+        raise MeshError(what, where="model.hf.label_map", instead="leave it out")
     if not causal:
         _answers(settings, head, task, classes, path is None, pad)
     _fits(settings, vocabulary, max_length, path)

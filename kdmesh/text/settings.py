@@ -98,6 +98,7 @@ class HfConfig(Config):
             raise ValueError("`path` says what the model is; leave out config.model_type")
         if self.path is None:
             given = [name for name in ("revision", "layers", "trust_remote_code") if getattr(self, name) is not None]
+            given += ["label_map"] if self.label_map else []
             if given:
                 raise ValueError(f"`{given[0]}` is about the model at `path`, which is not given")
             if self.tokenizer is None:

@@ -60,7 +60,13 @@ def lists(
     entries = {name: [_entry(rows, row) for row in range(len(rows.cells))] for name, rows in files.items()}
     every = [entry for part in entries.values() for entry in part]
     longest = max(len(entry.candidates) for entry in every)
-    width = len(every[0].query) if isinstance(every[0].query, list) else dimensions
+    vectors = isinstance(every[0].query, list)
+    for field, value, usual in (("dimensions", dimensions, 256), ("ngrams", ngrams, 1)):
+        if vectors and value != usual:
+            raise MeshError(
+                "words are counted so, and these are vectors", where=SETTING + field, instead="leave it out"
+            )
+    width = len(every[0].query) if vectors else dimensions
     _fits(len(every) * (1 + longest) * width * 4, longest, files["train"])
     x = torch.zeros(len(every), 1 + longest, width)
     y = torch.full((len(every), longest), -1.0)
@@ -75,7 +81,7 @@ def lists(
                 if isinstance(item, str) and item in counts:
                     x[at, place] = counts[item]
                     continue
-                made = _vector(files[name], row, field, item, isinstance(every[0].query, list), width, ngrams)
+                made = _vector(files[name], row, field, item, vectors, width, ngrams)
                 if isinstance(item, str):
                     counts[item] = made
                 x[at, place] = made

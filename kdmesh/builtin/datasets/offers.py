@@ -117,8 +117,9 @@ class TextConfig(Config):
         for name, others in UNLIKE.items():
             if name in given and (odd := sorted(given & others)):
                 raise ValueError(f"`{name}` and `{odd[0]}` do not go together")
-        if "tools" in given and "messages" not in given:
-            raise ValueError("`tools` goes with `messages`")
+        for name, others in WITH.items():
+            if name in given and not given & {*others}:
+                raise ValueError(f"`{name}` goes with {' or '.join(f'`{other}`' for other in others)}")
         own = {one for one in LISTS if one in given}
         if "query" in given and own not in ({"candidates", "relevance"}, {"positive", "negative"}):
             raise ValueError("`query` goes with `candidates` and `relevance`, or with `positive` and `negative`")
@@ -134,6 +135,8 @@ class TextConfig(Config):
 
 LISTS = ("candidates", "relevance", "positive", "negative")
 COLUMNS = ("text", "pair", "prompt", "messages", "tools", "spans", "query", *LISTS, "label")
+WITH = {"tools": ("messages",), "labels": ("label", "spans"), "classes": ("label",)}
+"""Settings of a text that are about another one, of which one must be there."""
 UNLIKE = {
     "hub": {"validation_path", "test_path"},
     "path": {"name", "revision"},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kdmesh.offers import Config, ModelOffer
 from kdmesh.text.settings import HfConfig
@@ -18,6 +18,13 @@ class MlpConfig(Config):
     hidden: list[Width] = Field([64], description="units of each hidden layer; [] is a linear classifier")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden units silenced while training")
     activation: Literal["relu", "gelu", "tanh"] = Field("relu", description="non-linearity of the hidden layers")
+
+    @model_validator(mode="after")
+    def _of_hidden_layers(self) -> Self:
+        for name in ("dropout", "activation") if not self.hidden else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` is of hidden layers, and `hidden` has none")
+        return self
 
 
 class CnnConfig(Config):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from kdmesh.builtin.strategies._common import (
     MEAN,
@@ -27,7 +27,17 @@ Links = Annotated[list[str | Members], BeforeValidator(one_or_many), Field(min_l
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
-class EnsembleConfig(Config):
+class _OfLabels(Config):
+    """What strategies with a weight of labels have in common."""
+
+    @model_validator(mode="after")
+    def _some_labels(self) -> Self:
+        if getattr(self, "labels", None) is None and getattr(self, "labels_stream", "train") != "train":
+            raise ValueError("`labels_stream` has no effect with labels: null")
+        return self
+
+
+class EnsembleConfig(_OfLabels):
     """Settings of `ensemble`."""
 
     teachers: Names = Field(description="one or many agents that teach")
@@ -49,7 +59,7 @@ class EnsembleConfig(Config):
     )
 
 
-class ChainConfig(Config):
+class ChainConfig(_OfLabels):
     """Settings of `chain`."""
 
     agents: Links = Field(description="links, first to last; a list is a group")
@@ -63,7 +73,7 @@ class ChainConfig(Config):
     generations: int | None = Field(None, ge=2, le=100, description="times that the last link trains, anew each time")
 
 
-class MutualConfig(Config):
+class MutualConfig(_OfLabels):
     """Settings of `mutual`."""
 
     peers: Names = Field(description="agents that teach each other")
@@ -85,7 +95,7 @@ class MutualConfig(Config):
     )
 
 
-class SelfConfig(Config):
+class SelfConfig(_OfLabels):
     """Settings of `self`."""
 
     student: Names | None = Field(None, description="one or many agents, each of which teaches itself")
@@ -104,7 +114,7 @@ class SelfConfig(Config):
     labels_stream: LabelsStream = "train"
 
 
-class RoundsConfig(Config):
+class RoundsConfig(_OfLabels):
     """Settings of `rounds`."""
 
     teachers: Names | None = Field(
