@@ -14,6 +14,7 @@ from kdmesh.hosts.packing import unpack
 from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import dense
+from kdmesh.signals.wide import widened
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def squared_errors(host: HostState, one: Agent) -> Tensor:
     before = one.forwards
     answers, _ = one.inference(shard.x, host.fixed)
     one.forwards = before  # measuring is not teaching
-    return (dense(answers).double() - shard.truth.double()).square().mean(0)
+    return (widened(dense(answers)) - widened(shard.truth)).square().mean(0)
 
 
 def _figures(

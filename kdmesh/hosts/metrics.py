@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +124,15 @@ def agreement(predictions: Tensor) -> float:
     total = 0.0
     for i in range(count):
         for j in range(i + 1, count):
-            total += (predictions[i] == predictions[j]).double().mean().item()
+            total += _share(predictions[i] == predictions[j])
     return total / (count * (count - 1) / 2)
 
 
 def churn(predictions: Tensor, before: Tensor | None) -> float | None:
     """Mean share of answers that changed since the last round; of one shape each; None in the first round."""
-    return None if before is None else (predictions != before).double().mean().item()
+    return None if before is None else _share(predictions != before)
+
+
+def _share(held: Tensor) -> float:
+    """The share of a mask that holds, counted: not every device has float64. NaN of none."""
+    return int(held.sum()) / held.numel() if held.numel() else math.nan

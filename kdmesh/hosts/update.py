@@ -16,6 +16,7 @@ from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, refuse_broken, shared_targets
+from kdmesh.signals.wide import wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +196,7 @@ class Update:
         if not kept:
             return [Losses(step, flows, tuple(values)) for step, flows, values in rows]
         device = kept[0].device
-        numbers = iter(torch.stack([value.to(device, torch.float64) for value in kept]).tolist())
+        numbers = iter(torch.stack([value.to(device, wide(device)) for value in kept]).tolist())
         return [
             Losses(step, flows, tuple(next(numbers) if isinstance(value, Tensor) else value for value in values))
             for step, flows, values in rows

@@ -12,6 +12,7 @@ import torch
 
 from kdmesh.builtin.consensus._base import present_of
 from kdmesh.contracts.rule import Rule
+from kdmesh.signals.wide import wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +40,7 @@ class InverseVariance(Rule):
         here = present_of(values, present)[..., None]
         if errors is None:
             errors = values.new_zeros(values.shape[0], values.shape[2])
-        wide = torch.float32 if values.device.type == "mps" else torch.float64  # mps has no float64
-        errors = errors.to(values.device, wide)
+        errors = errors.to(values.device, wide(values.device))
         known = torch.where(errors.isfinite(), errors, torch.inf)[:, None].expand(values.shape)
         known = torch.where(here, known, torch.inf)
         least = known.amin(0)

@@ -14,6 +14,7 @@ from kdmesh.builtin.consensus._base import normalised
 from kdmesh.builtin.consensus._partial import joined, known
 from kdmesh.builtin.consensus.offers import UHCConfig
 from kdmesh.contracts.rule import Rule
+from kdmesh.signals.wide import widened
 from kdmesh.spec.settings import checked_by
 
 FLOOR = 1e-30  # least probability of a class that a source knows: keeps the optimum finite
@@ -26,9 +27,9 @@ class UHC(Rule):
 
     With ``a_l = sum_m p_m(l)``, the optimum is ``q_l = a_l / sum_{m knows l} e^{s_m}``, where s, one number per source,
     minimises the convex ``sum_l a_l log sum_{m knows l} e^{s_m} - sum_m s_m``. That is found per sample by
-    ``iterations`` Newton steps in float64, each of the length ``log(1 + d) / d`` with d the spread of the step, which
-    never increases it. They start at the optimum for two sources and end, in tests, at rounding. Gradients are those of
-    the optimum, taken through one more step from there.
+    ``iterations`` Newton steps in float64, on the CPU where a device has none, each of the length ``log(1 + d) / d``
+    with d the spread of the step, which never increases it. They start at the optimum for two sources and end, in
+    tests, at rounding. Gradients are those of the optimum, taken through one more step from there.
 
     Nothing but shared classes ties the label sets together. Groups of sources that share none, not even through
     others, get the mass that `concat` gives them: with disjoint sets all of it is `concat`. A class that no present
@@ -43,15 +44,16 @@ class UHC(Rule):
         self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
     ) -> Tensor:
         """Return distributions ``[B, C]``."""
-        shown = known(logits, present)
-        said = torch.where(shown, values.double().clamp_min(FLOOR), 0.0)
+        known_here = known(logits, present)
+        merged = widened(joined(logits, known_here)) / self.temperature
+        shown = known_here.to(merged.device)
+        said = torch.where(shown, widened(values).clamp_min(FLOOR), 0.0)
         shared = torch.where(shown.sum(0) > 1, said, 0.0)  # a class of one source has no say in s
         fixed, scales = shared.detach(), _log(shared.detach().sum(-1))
         for _ in range(self.iterations):
             scales = scales + _step(fixed, shown, scales, fixed)
         scales = scales + _step(shared, shown, scales, fixed)
-        merged = joined(logits, shown).double() / self.temperature
-        return normalised(_mixed(said, shown, scales, merged)).to(values.dtype)
+        return normalised(_mixed(said, shown, scales, merged)).to(values)
 
 
 def _step(said: Tensor, shown: Tensor, scales: Tensor, fixed: Tensor) -> Tensor:
@@ -72,10 +74,10 @@ def _step(said: Tensor, shown: Tensor, scales: Tensor, fixed: Tensor) -> Tensor:
 
 def _mixed(said: Tensor, shown: Tensor, scales: Tensor, merged: Tensor) -> Tensor:
     """The classes' masses ``[B, C]``; a group of sources that share classes has the mass that ``merged`` gives it."""
-    together = shown.double().transpose(0, 1)  # [B, M, C]
-    reach = (together @ together.transpose(1, 2) > 0).double()
+    together = shown.to(said.dtype).transpose(0, 1)  # [B, M, C]
+    reach = (together @ together.transpose(1, 2) > 0).to(said.dtype)
     for _ in range(len(said).bit_length()):
-        reach = (reach @ reach > 0).double()
+        reach = (reach @ reach > 0).to(said.dtype)
     group = (reach @ together > 0).transpose(0, 1)  # whether a class belongs to the group of a source [M, B, C]
     plain = said.sum(0) * (-_log_mass(scales, shown)).exp()
     wanted = merged.softmax(-1)

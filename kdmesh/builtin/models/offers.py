@@ -23,7 +23,7 @@ class MlpConfig(Config):
     def _of_hidden_layers(self) -> Self:
         for name in ("dropout", "activation") if not self.hidden else ():
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` is of hidden layers, and `hidden` has none")
+                raise ValueError(f"`{name}` is of hidden layers, and `hidden` has none: leave it out")
         return self
 
 

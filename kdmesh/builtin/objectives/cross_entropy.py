@@ -19,6 +19,7 @@ from kdmesh.builtin.objectives._numerics import at_least_float32, kept, probs
 from kdmesh.builtin.objectives.offers import BALANCED, CrossEntropyConfig
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import Lazy
+from kdmesh.signals.wide import widened
 from kdmesh.spec.settings import checked_by
 
 # torch drops labels of -100 from numerator and denominator; here a sample without a label has weight 0 instead
@@ -75,8 +76,9 @@ class CrossEntropy(Tempered):
                     "balanced class weights are counted from the classes of a stream, and here are none to count",
                     instead="`class_weights` with one number per class, or leave it out",
                 )
-            counts = labels.bincount(minlength=student[0]).double()
-            self._by_class = (len(labels) / (counts > 0).sum() / counts).where(counts > 0, 0).float()
+            counts = widened(labels.bincount(minlength=student[0]))
+            balanced = (len(labels) / (counts > 0).sum() / counts).where(counts > 0, 0)
+            self._by_class = balanced.to(labels.device, torch.float32)
         elif self.class_weights is not None and len(self.class_weights) != student[0]:
             raise MeshError(
                 f"{len(self.class_weights)} class weights for {student[0]} classes",

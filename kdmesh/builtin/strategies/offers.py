@@ -33,7 +33,7 @@ class _OfLabels(Config):
     @model_validator(mode="after")
     def _some_labels(self) -> Self:
         if getattr(self, "labels", None) is None and getattr(self, "labels_stream", "train") != "train":
-            raise ValueError("`labels_stream` has no effect with labels: null")
+            raise ValueError("`labels_stream` has no effect with labels: null: leave it out")
         return self
 
 
