@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = None) -> MeshSpec:
     """Return the long form: no `connect`, no `count`, every flow written out. The long form itself is unchanged.
 
-    ``origins`` is filled with where in the file each drawn part comes from: `flows.3` from `connect.0.ensemble`.
+    ``origins`` is filled with where in the file each drawn part comes from: `flows.3` from `connect.0.ensemble`, and
+    `program.0.patience`, a setting by which it may be found, from `connect.0.rounds.patience`.
     """
     origins = {} if origins is None else origins
     task_of(spec, registry)
@@ -33,7 +34,8 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
         offer = registry.find("strategies", ref.name, f"connect.{number}")
         settings = registry.check("strategies", ref.name, ref.config, f"connect.{number}")
         _check_named(settings, registry, canvas.where)
-        nodes, flows = set(canvas.consensuses), len(canvas.flows)
+        nodes, flows, lines = set(canvas.consensuses), len(canvas.flows), len(canvas.programs)
+        agents, others = set(canvas.agents), set(canvas.streams)
         try:
             offer.make(ref.config).draw(canvas)
         except Exception as error:
@@ -44,6 +46,12 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
         drawn.append((canvas.where, settings, canvas.flows[flows:]))
         origins.update((f"flows.{len(spec.flows) + at}", canvas.where) for at in range(flows, len(canvas.flows)))
         origins.update((f"consensus.{node}", f"{canvas.where}.consensus") for node in canvas.consensuses.keys() - nodes)
+        made = [f"program.{at}" for at in range(lines, len(canvas.programs))]
+        made += [f"streams.{name}" for name in canvas.streams.keys() - others]
+        made += [f"agents.{name}" for name in canvas.agents.keys() - agents]
+        origins.update(dict.fromkeys(made, canvas.where))
+        for part in (*made, *(f"consensus.{node}" for node in canvas.consensuses.keys() - nodes)):
+            origins.update((f"{part}.{field}", f"{canvas.where}.{field}") for field in type(settings).model_fields)
     if spec.data is not None:
         _check_streams(canvas, drawn)
     flows = len(canvas.flows)

@@ -49,6 +49,16 @@ class Plan:
     trainable: set[str]
     task: TaskOffer
     metrics: list[MetricRef]
+    origins: dict[str, str] = field(default_factory=dict)  # where the user wrote what strategies drew, by its path
+
+    def at(self, path: str) -> str:
+        """Where in the file stands what the long form has at a path: what a strategy drew, at its setting."""
+        parts = path.split(".")
+        for size in range(len(parts), 1, -1):
+            part = ".".join(parts[:size])
+            if part in self.origins:
+                return self.origins.get(f"{part}.{parts[-1]}", self.origins[part])
+        return path
 
     @cached_property
     def answers(self) -> Task:

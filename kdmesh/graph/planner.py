@@ -54,7 +54,8 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     check.label_spaces(long, edges, consensus)
     long, placed = hosts.place(long, edges, sets.owner, consensus, registry)
     task, metrics = task_of(long, registry), metrics_of(long, registry)
-    plan = Plan(long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics)
+    drawn = {part: where for part, where in origins.items() if not part.startswith("flows.")}  # edges know theirs
+    plan = Plan(long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics, drawn)
     private.check_private(long, edges, plan.host_of, consensus)
     _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)
@@ -70,7 +71,7 @@ def _stages(
 ) -> None:
     """Assemble the stages with their programs and steps."""
     agent_stage = {agent: stage_of[weight_set] for agent, weight_set in sets.owner.items() if weight_set in stage_of}
-    written = programs(plan.spec, agent_stage)
+    written = programs(plan.spec, agent_stage, plan.at)
     weights: dict[str, list[str]] = {name: [] for name in generation}
     for weight_set, name in stage_of.items():
         weights[name].append(weight_set)

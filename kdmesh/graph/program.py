@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kdmesh.spec import MeshSpec, ProgramItem, Until
 
 MAIN = "main"
@@ -66,11 +68,14 @@ class Program:
         return list(found.values())
 
 
-def programs(spec: MeshSpec, stage_of: dict[str, str]) -> dict[str, Program]:
-    """Return the program of every stage that has one. ``stage_of``: agent -> stage."""
+def programs(spec: MeshSpec, stage_of: dict[str, str], at: Callable[[str], str] = str) -> dict[str, Program]:
+    """Return the program of every stage that has one.
+
+    ``stage_of``: agent -> stage. ``at``: where the user wrote what stands at a path.
+    """
     found: dict[str, Program] = {}
     for number, item in enumerate(spec.program):
-        where = f"program.{number}"
+        where = at(f"program.{number}")
         if not item.of:
             raise MeshError("a program names its agents", where=where, instead="{of: [agents], do: [...]}")
         _known(item.of, spec, f"{where}.of")

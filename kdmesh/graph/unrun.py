@@ -47,22 +47,28 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         _until(plan, item, f"program.{number}")
     _unread(plan)
     for name, stream in plan.spec.streams.items():
-        _stream(stream, f"streams.{name}", name in (writers or {}))
+        _stream(stream, plan.at(f"streams.{name}"), name in (writers or {}))
     refuse_written(plan, writers or {})
     for name, agent in plan.spec.agents.items():
-        _agent(plan, name, agent, f"agents.{name}")
+        _agent(plan, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:
         _ends(plan, edge)
         _carried(edge, registry)
         _published(plan, edge)
     _settings(plan, registry)
     for name, node in plan.consensus.items():
-        spec, where = plan.spec.consensus[name], f"consensus.{name}"
-        if spec.trained and not registry.find("consensus", node.rule.name).trained:
-            raise MeshError(f"rule {node.rule.name!r} has no weights to train", where=f"{where}.trained", instead=OUT)
-        if not spec.include_self and not _taught(plan, node) & {edge.source for edge in node.members}:
-            what = "none of its readers is one of its sources, so this has no effect"
-            raise MeshError(what, where=f"{where}.include_self", instead=OUT)
+        _node(plan, registry, node, f"consensus.{name}")
+
+
+def _node(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> None:
+    """Settings of a consensus that its rule, or who reads it, has no use of."""
+    spec = plan.spec.consensus[node.name]
+    if spec.trained and not registry.find("consensus", node.rule.name).trained:
+        what = f"rule {node.rule.name!r} has no weights to train"
+        raise MeshError(what, where=plan.at(f"{where}.trained"), instead=OUT)
+    if not spec.include_self and not _taught(plan, node) & {edge.source for edge in node.members}:
+        what = "none of its readers is one of its sources, so this has no effect"
+        raise MeshError(what, where=plan.at(f"{where}.include_self"), instead=OUT)
 
 
 def _taught(plan: Plan, node: ConsensusNode) -> set[str]:
@@ -87,7 +93,9 @@ def _until(plan: Plan, item: ProgramItem, where: str) -> None:
     """Rounds that end by agreement, of sources whose answers can agree."""
     if item.until is not None and not plan.task.decides:
         what = f"answers of task {plan.task.name} are {plan.task.labels}, of which agreement is not defined"
-        raise MeshError(what, where=f"{where}.until", instead=f"{OUT}: the repetition then has all its rounds")
+        field = _set(item.until, "agreement", "patience")
+        where = plan.at(f"{where}.until.{field}")
+        raise MeshError(what, where=where, instead=f"{OUT}: the repetition then has all its rounds")
     for number, line in enumerate(item.do or ()):
         _until(plan, line, f"{where}.do.{number}")
 
@@ -108,7 +116,7 @@ def _unread(plan: Plan) -> None:
     for name in spec.streams:
         if name not in read:
             what = f"no flow is on stream {name!r}, and no other stream takes samples from it"
-            raise MeshError(what, where=f"streams.{name}", instead=f"stream: {name} on a flow, or {OUT}")
+            raise MeshError(what, where=plan.at(f"streams.{name}"), instead=f"stream: {name} on a flow, or {OUT}")
     asked = {(edge.source, edge.tap.of) for edge in plan.edges if edge.tap is not None}
     asked |= {(edge.target, edge.tap.to) for edge in plan.edges if edge.tap is not None}
     for name, agent in spec.agents.items():
