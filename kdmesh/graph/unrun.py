@@ -45,7 +45,6 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     _text(plan)
     for number, item in enumerate(plan.spec.program):
         _until(plan, item, f"program.{number}")
-    _unread(plan)
     for name, stream in plan.spec.streams.items():
         _stream(stream, plan.at(f"streams.{name}"), name in (writers or {}))
     refuse_written(plan, writers or {})
@@ -58,6 +57,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     _settings(plan, registry)
     for name, node in plan.consensus.items():
         _node(plan, registry, node, f"consensus.{name}")
+    _unread(plan)
 
 
 def _node(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> None:
