@@ -110,7 +110,8 @@ def examine(
     lineage.trace(plan, found, modules or {})
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
-    found.notes += [*notes.unused_epochs(plan), *notes.unused_task_settings(plan), *remarks(found.table, found.streams)]
+    found.notes += [*notes.unused_epochs(plan), *notes.unused_task_settings(plan), *notes.unread(plan)]
+    found.notes += remarks(found.table, found.streams)
     for text in leaks(found.table, found.streams):
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]

@@ -43,6 +43,22 @@ def unused_epochs(plan: Plan) -> list[str]:
     ]
 
 
+def unread(plan: Plan) -> list[str]:
+    """Streams that no flow is on, and names of layers that none asks for. A control has such of the whole mesh."""
+    spec = plan.spec
+    read = {edge.stream for edge in plan.edges} | {stream.of for stream in spec.streams.values()}
+    read |= {stream.prompts for stream in spec.streams.values() if stream.prompts is not None}
+    found = [f"streams.{name}: no flow is on it, so it has no effect" for name in spec.streams if name not in read]
+    asked = {(edge.source, edge.tap.of) for edge in plan.edges if edge.tap is not None}
+    asked |= {(edge.target, edge.tap.to) for edge in plan.edges if edge.tap is not None}
+    return found + [
+        f"agents.{name}.taps.{tap}: no flow compares or carries this layer, so it has no effect"
+        for name, agent in spec.agents.items()
+        for tap in agent.taps
+        if (name, tap) not in asked
+    ]
+
+
 def unused_task_settings(plan: Plan) -> list[str]:
     """Settings of the task's loss that a flow of labels lacks, because its objective is written in the flow."""
     objective = label_objective(plan.spec, registry())

@@ -57,7 +57,6 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     _settings(plan, registry)
     for name, node in plan.consensus.items():
         _node(plan, registry, node, f"consensus.{name}")
-    _unread(plan)
 
 
 def _node(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> None:
@@ -106,24 +105,6 @@ def _text(plan: Plan) -> None:
     if field and plan.task.source != "tokens":
         what = f"`{field}` is for task: language_modelling, and this mesh has {plan.task.name}"
         raise MeshError(what, where=f"text.{field}", instead=OUT)
-
-
-def _unread(plan: Plan) -> None:
-    """Streams that nothing reads, and names of layers that nothing asks for."""
-    spec = plan.spec
-    read = {edge.stream for edge in plan.edges} | {stream.of for stream in spec.streams.values()}
-    read |= {stream.prompts for stream in spec.streams.values() if stream.prompts is not None}
-    for name in spec.streams:
-        if name not in read:
-            what = f"no flow is on stream {name!r}, and no other stream takes samples from it"
-            raise MeshError(what, where=plan.at(f"streams.{name}"), instead=f"stream: {name} on a flow, or {OUT}")
-    asked = {(edge.source, edge.tap.of) for edge in plan.edges if edge.tap is not None}
-    asked |= {(edge.target, edge.tap.to) for edge in plan.edges if edge.tap is not None}
-    for name, agent in spec.agents.items():
-        for tap in agent.taps:
-            if (name, tap) not in asked:
-                what = f"no flow compares or carries {name}'s layer {tap!r}"
-                raise MeshError(what, where=f"agents.{name}.taps.{tap}", instead=f"tap: {tap} on a flow, or {OUT}")
 
 
 def _stream(stream: StreamSpec, where: str, written: bool) -> None:

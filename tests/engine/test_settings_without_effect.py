@@ -88,8 +88,6 @@ def strategy(**settings):
         (with_(text={"pack": True}), "text.pack", "language_modelling"),
         (vectors(dimensions=64), "data.dataset.lists.dimensions", "these are vectors"),
         (vectors(ngrams=2), "data.dataset.lists.ngrams", "these are vectors"),
-        (with_(streams={"x": {"size": 50}}), "streams.x", "no flow is on stream 'x'"),
-        (agent("t", taps={"mid": "layers.0"}), "agents.t.taps.mid", "no flow compares or carries"),
         (agent("e", train={"epochs": 3}), "agents.e.train.epochs", "follow those of s"),
         (agent("e", train={"steps": 3}), "agents.e.train.steps", "follow those of s"),
         (agent("e", train={"optimizer": {"sgd": {"lr": 1}}}), "agents.e.train.optimizer", "follow those of s"),
@@ -134,3 +132,15 @@ def test_what_has_a_use_is_not(spec, tmp_path, monkeypatch):
     plan = make_plan(parse(spec), registry())
     examine(plan)
     examine(make_plan(parse(plan.resolved().dump()), registry()))  # every default written out, as good
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (with_(streams={"x": {"size": 50}}), "streams.x: no flow is on it"),
+        (agent("t", taps={"mid": "layers.0"}), "agents.t.taps.mid: no flow compares or carries this layer"),
+    ],
+)
+def test_what_nothing_reads_is_said(spec, said):
+    assert [note for note in examine(make_plan(parse(spec), registry())).notes if said in note]
+    assert not [note for note in examine(make_plan(parse(with_()), registry())).notes if "no flow" in note]
