@@ -117,9 +117,9 @@ class TextConfig(Config):
         for name, others in UNLIKE.items():
             if name in given and (odd := sorted(given & others)):
                 raise ValueError(f"`{name}` and `{odd[0]}` do not go together")
-        for name, others in WITH.items():
-            if name in given and not given & {*others}:
-                raise ValueError(f"`{name}` goes with {' or '.join(f'`{other}`' for other in others)}")
+        for name, owners in WITH.items():
+            if name in given and not given & {*owners}:
+                raise ValueError(f"`{name}` goes with {' or '.join(f'`{owner}`' for owner in owners)}")
         own = {one for one in LISTS if one in given}
         if "query" in given and own not in ({"candidates", "relevance"}, {"positive", "negative"}):
             raise ValueError("`query` goes with `candidates` and `relevance`, or with `positive` and `negative`")
