@@ -83,20 +83,7 @@ def build(
         _answers(settings, head, task, classes, path is None, pad)
     _fits(settings, vocabulary, max_length, path)
     how = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "attn_implementation": attention}
-    drawn = None
-    if path is not None:
-        if layers is not None:
-            keep_config(settings, layers)  # refuses numbers before weights are read
-        if whole and not meta:
-            _held(auto, settings, path, trusted, how)
-        net, drawn = read_model(auto, settings, path, revision, trusted, not causal, how, whole)
-    if path is None or meta:  # on meta, the weights were read for their names and shapes alone
-        net = _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how)
-    else:
-        if order is not None and order != sorted(order):
-            reorder(net, order)
-        if layers is not None:
-            net = keep_layers(net, layers, how)
+    net, drawn = _network(auto, settings, path, revision, trusted, how, layers, order, not causal, whole)
     if head == BI:
         _embeds(net, bi_encoder, meta)
     elif causal:
@@ -113,6 +100,37 @@ def build(
     if made.adapted is not None:
         made.drawn += [name for name, p in made.net.named_parameters() if p.requires_grad and name not in made.drawn]
     return made
+
+
+def _network(
+    auto: Any,
+    settings: PreTrainedConfig,
+    path: str | None,
+    revision: str | None,
+    trusted: bool,
+    how: dict[str, Any],
+    layers: list[int] | None,
+    order: list[int] | None,
+    answers: bool,
+    whole: bool,
+) -> tuple[Any, list[str] | None]:
+    """The network, of the layers that are kept, its outputs in an order; and which weights were not read: None, all.
+
+    ``answers``: it has a head for labels or scores, which a folder may lack.
+    """
+    meta = torch.get_default_device().type == "meta"
+    drawn = None
+    if path is not None:
+        if layers is not None:
+            keep_config(settings, layers)  # refuses numbers before weights are read
+        if whole and not meta:
+            _held(auto, settings, path, trusted, how)
+        net, drawn = read_model(auto, settings, path, revision, trusted, answers, how, whole)
+    if path is None or meta:  # on meta, the weights were read for their names and shapes alone
+        return _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how), drawn
+    if order is not None and order != sorted(order):
+        reorder(net, order)
+    return net if layers is None else keep_layers(net, layers, how), drawn
 
 
 def _models_language(net: Any, where: str, meta: bool) -> None:
