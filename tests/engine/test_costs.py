@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,6 +126,34 @@ def test_energy_of_gpus_is_read_or_said_to_lack(tmp_path, monkeypatch):
     assert found["joules"] == [50.0, 50.0] and found["lacks"] is None
     monkeypatch.setattr(costs, "gpu_joules", lambda: None)
     assert "GPUs" in Meter(tmp_path).energy([used(0.0, **{"0": 5})])["lacks"]
+
+
+class Nvml(SimpleNamespace):
+    """nvidia-ml-py of a machine with two GPUs, whose counters are in millijoules."""
+
+    NVMLError = type("NVMLError", (Exception,), {})
+
+    def __init__(self, *millijoules: int, fails: str = "") -> None:
+        def call(name: str, value: Any = None) -> Any:
+            if name == fails:
+                raise self.NVMLError(name)
+            return value
+
+        super().__init__(
+            nvmlInit=lambda: call("init"),
+            nvmlShutdown=lambda: call("shutdown"),
+            nvmlDeviceGetCount=lambda: call("count", len(millijoules)),
+            nvmlDeviceGetHandleByIndex=lambda at: call("handle", millijoules[at]),
+            nvmlDeviceGetTotalEnergyConsumption=lambda handle: call("energy", handle),
+        )
+
+
+def test_counters_of_gpus_are_millijoules_of_all_of_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(1500, 2500))
+    assert costs.gpu_joules() == 4.0
+    for one in (Nvml(), Nvml(1500, fails="init"), Nvml(1500, fails="energy"), None):
+        monkeypatch.setitem(sys.modules, "pynvml", one)
+        assert costs.gpu_joules() is None
 
 
 def test_watts_and_intensity_are_declared_by_the_environment(tmp_path, monkeypatch, mesh):

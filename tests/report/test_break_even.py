@@ -165,3 +165,11 @@ def test_the_terminal_has_both_tables_within_80_columns(part):
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and "11,750" in out.getvalue() and "Assumed:" in out.getvalue()
     assert any("others were at work" in line for line in latency.said({**found, "agents": {"s": {"load": 9.0}}}))
+
+
+def test_energy_has_its_source_and_co2_an_intensity_or_none(part):
+    assert "CO2 is not known: no intensity was declared" in "".join(Read(html(page_of(part.path))).text)
+    energy = {"joules": [36.0, 72.0], "by": [{"source": "estimate", "about": "6 CPU seconds"}], "lacks": "the GPUs"}
+    part.edit(COSTS, lambda costs: costs.update(energy={**energy, "co2_grams": [4.0, 8.0], "co2_grams_per_kwh": 400}))
+    said = "".join(Read(html(page_of(part.path))).text)
+    assert "Energy: 36 to 72 J (estimate: 6 CPU seconds), without the GPUs. CO2: 4 to 8 g, at the declared 400" in said
