@@ -67,6 +67,41 @@ def kill(actor):
     os.kill(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
 
 
+def kdmesh(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in a folder, from its beginning to its end."""
+    command = [sys.executable, "-m", "kdmesh", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def interrupt_and_resume(folder: Path, arguments: list[str], depth: str, number: int, whole: int) -> Path:
+    """A `compare` or `sweep` that gets a signal once so many trials are whole, and is resumed; its folder.
+
+    ``depth``: from its trials' folder to those of runs, as ``*/*``. That it says how to go on is asserted.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdmesh", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline, trials = time.monotonic() + PATIENCE, f"runs/*/*/trials/{depth}"
+    while len(list(folder.glob(f"{trials}/results.json"))) < whole or not list(folder.glob(f"{trials}/checkpoints")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE)
+    (root,) = folder.glob("runs/*/*")
+    if number != signal.SIGKILL:
+        assert process.returncode == 130 and f"kdmesh resume {root.relative_to(folder)}" in said
+    done = kdmesh(folder, "resume", str(root), "--quiet")
+    while done.returncode == 2 and "another process" in done.stderr and time.monotonic() < deadline:
+        time.sleep(0.2)  # a trial whose parent was killed writes its checkpoint before it ends
+        done = kdmesh(folder, "resume", str(root), "--quiet")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
 class Command:
     """`kdmesh run` in a session of its own, in another folder than the mesh; its children are known by a mark."""
 

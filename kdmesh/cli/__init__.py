@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (run, resume, compare, sweep, report, watch, runs, plan, draw, check, schema, topologies, plugins)
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
+WORK = tuple(one.execute for one in (run, resume, compare, sweep))  # they do more than to print
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         in_utf8()
     with steady() as out:
         args = parser().parse_args(argv)
-        return printed(out, _execute(args), args.execute in (run.execute, resume.execute))
+        return printed(out, _execute(args), args.execute in WORK)
 
 
 def _execute(args: argparse.Namespace) -> int:

@@ -94,6 +94,7 @@ def page(root: Path, seconds: float, quiet: bool) -> None:
     from kdmesh.report.page.blocks import PAGE
 
     lacks = write_at_end(root, seconds)
-    said = f"its page {lacks}; to have it: kdmesh report {root}" if lacks else f"its page: {root / PAGE}"
+    have = "renew" if (root / PAGE).is_file() else "have"
+    said = f"its page {lacks}; to {have} it: kdmesh report {root}" if lacks else f"its page: {root / PAGE}"
     if not quiet:
         print(printable(said), file=sys.stderr)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE
+from commands import interrupt_and_resume, kdmesh
 
 from kdmesh.cli import main
+from kdmesh.compare.analysis import analyse
 from kdmesh.compare.child import request
 from kdmesh.compare.comparison import Asked, Comparison, begin, design
 from kdmesh.compare.contender import contenders
+from kdmesh.compare.making import Maker, Told
 from kdmesh.engine.experiment import Experiment
 from kdmesh.errors import MeshError
 
@@ -31,11 +30,6 @@ train: {epochs: 2, batch_size: 32, optimizer: {adamw: {lr: 0.01}}}
 """
 HOT = "hot: connect.0.ensemble.objective.kl.temperature=8"
 ARGUMENTS = ["compare", "small.yaml", "--variant", HOT, "--seeds", "2", "--quiet"]
-
-
-def kdmesh(folder: Path, *arguments: str, **more) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "kdmesh", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
 @pytest.fixture(scope="module")
@@ -101,26 +95,7 @@ def test_a_whole_comparison_is_not_made_again(unbroken):
 @pytest.mark.parametrize("whole", [0, 2])
 def test_interrupted_anywhere_it_ends_with_the_table_of_the_unbroken_one(unbroken, tmp_path, number, whole):
     (tmp_path / "small.yaml").write_text(MESH, encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kdmesh", *ARGUMENTS],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + PATIENCE
-    while len(list(tmp_path.glob("runs/*/*/trials/*/*/results.json"))) < whole or not list(
-        tmp_path.glob("runs/*/*/trials/*/*/checkpoints")
-    ):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=PATIENCE)
-    (root,) = tmp_path.glob("runs/*/*")
-    if number != signal.SIGKILL:
-        assert process.returncode == 130 and f"kdmesh resume {root.relative_to(tmp_path)}" in said
-    done = kdmesh(tmp_path, "resume", str(root), "--quiet")
-    assert done.returncode == 0, done.stderr
+    root = interrupt_and_resume(tmp_path, ARGUMENTS, "*/*", number, whole)
     assert table(root) == table(unbroken[0])
     assert weights(root) == weights(unbroken[0])
 
@@ -205,6 +180,22 @@ def test_a_trial_of_other_data_than_the_comparison_began_with_is_refused(begun, 
     with pytest.raises(MeshError, match=r"data\.y_sha256: was"):
         Experiment(request(comparison.order(second))).run()
     assert (begun / first.folder / "results.json").exists() and not (begun / second.folder).exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_each_form_of_the_table_is_kept_or_said_to_lack(begun, monkeypatch, there):
+    if not there:
+        monkeypatch.setattr("kdmesh.compare.comparison.find_spec", lambda name: None)
+    comparison, lines = Comparison(begun), []
+    comparison.maker = Maker(begun, 1, Told(0), lambda told: lines.append(told.line), lambda trial: 1)
+    trials = {
+        trial: {"agents": {"student": {"metrics": {"test": {"accuracy": 0.5}}}}} for trial in comparison.design.trials()
+    }
+    comparison._keep(analyse(comparison.design, trials))
+    rows = list(csv.DictReader((begun / "comparison.csv").open(newline="")))
+    assert [row["value"] for row in rows] == ["0.5", "0.5"] and table(begun)["trials"][0]["value"] == 0.5
+    assert (begun / "comparison.parquet").exists() == there
+    assert [line for line in lines if "pip install 'kdmesh[parquet]'" in line] == lines and bool(lines) != there
 
 
 def test_a_design_that_was_edited_is_refused(begun, capsys):
