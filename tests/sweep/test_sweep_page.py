@@ -154,6 +154,19 @@ def test_what_cannot_be_read_is_refused(folder, name, text, words):
         page_of(folder)
 
 
+def test_names_and_values_with_html_in_them_are_shown_as_they_are(folder):
+    design, table = (json.loads((folder / name).read_text()) for name in ("sweep.json", "sweep_result.json"))
+    design["name"] = design["agent"] = "<script>\x1b[2J"
+    text = json.dumps(table).replace(RATE, "<img src=x>").replace('"mesh"', '"<b>mesh"')
+    design = json.loads(json.dumps(design).replace(RATE, "<img src=x>").replace('"mesh"', '"<b>mesh"'))
+    (folder / "sweep.json").write_text(json.dumps(design))
+    (folder / "sweep_result.json").write_text(text)
+    made = html(page_of(folder))
+    page = Read(made)
+    assert not {"script", "img", "b"} & page.tags and "\x1b" not in made
+    assert "<img src=x>" in page.tables["The space"][1][0]
+
+
 ODD = "<b>&\"'"
 TRACES = [
     Trace("p1", ["4", 0.1], 0.5, ODD, "chosen", chosen=True),

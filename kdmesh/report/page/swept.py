@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +75,7 @@ class Swept:
         self.agent, self.name = str(design.get("agent")), str(design.get("name"))
         self.arms: dict[str, list[str]] = design["arms"]
         self.axes = [row(axis) for axis in design["axes"]]
+        self._ranked: dict[str, list[Row]] = {}
         self.status = run_folder.standing(folder, self.table)
 
     @cached_property
@@ -130,7 +132,9 @@ class Swept:
             figure = number(one["validation"])
             return one["part"], figure is None, 0.0 if figure is None else -self.by.worth(figure)
 
-        return sorted((one for one in self.points if one["arm"] == arm), key=order)
+        if arm not in self._ranked:
+            self._ranked[arm] = sorted((one for one in self.points if one["arm"] == arm), key=order)
+        return self._ranked[arm]
 
     def last(self, arm: str) -> list[Row]:
         """Each point of an arm in the last rung that it reached, as `ranked`."""
@@ -152,7 +156,7 @@ class Swept:
         if self.stopped(one):
             worths, on = self._rungs[one["arm"], one["rung"]]
             own = self.by.worth(one["validation"])
-            rank = 1 + sum(worth > own for worth in worths)
+            rank = 1 + len(worths) - bisect_right(worths, own)
             return f"stopped: rank {rank} of {len(worths)}, the best {on} went on"
         return ""
 
@@ -177,9 +181,12 @@ class Swept:
         for one in self.points:
             worths, on = found.get((one["arm"], one["rung"]), ([], 0))
             figure = number(one["validation"])
-            worths += [] if figure is None else [self.by.worth(figure)]
+            if figure is not None:
+                worths.append(self.by.worth(figure))
             on += one["rung"] < self._reached[one["arm"], one["point"]]
             found[one["arm"], one["rung"]] = (worths, on)
+        for worths, _ in found.values():
+            worths.sort()
         return found
 
     def is_chosen(self, arm: str, point: str) -> bool:
