@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from kdmesh.errors import MeshError, RunFailed
     from kdmesh.hookspecs import hookimpl
 
+    __version__: str
+
 _HOMES = {
     "Mesh": "kdmesh.api",
     "Result": "kdmesh.api",
@@ -18,13 +20,25 @@ _HOMES = {
     "RunFailed": "kdmesh.errors",
     "hookimpl": "kdmesh.hookspecs",
 }
-__all__ = ["Mesh", "MeshError", "Result", "RunFailed", "data", "hookimpl", "load"]
+__all__ = ["Mesh", "MeshError", "Result", "RunFailed", "__version__", "data", "hookimpl", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `import kdmesh` alone imports neither torch nor ray."""
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'kdmesh' has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def _version() -> str:
+    """The version that is installed; `0+unknown` of a source checkout that is not."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("kdmesh")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -76,6 +76,10 @@ class ObjectiveOffer(Offer):
     the student and the M of the target are about (sample in the batch, first character, character after the last), and
     `labels` come for both, ``labels [N]`` and ``source_labels [M]``; ``tokens``: ``setup`` gets both vocabularies as
     text, ``tokens`` and ``source_tokens``, ``list[str]``.
+
+    ``reduction``: how the loss is averaged, in words for `plan`: `batchmean` (summed over classes, averaged over
+    samples), `mean over elements`, or others; "": nothing is said of it. A setting ``per_element: true`` makes
+    `mean over elements` of it.
     """
 
     kind: ClassVar[str] = "objectives"
@@ -85,6 +89,7 @@ class ObjectiveOffer(Offer):
     needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
     labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     forms_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    reduction: str = ""  # what `plan` says of it
 
 
 @dataclass(frozen=True)

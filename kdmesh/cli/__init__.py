@@ -80,10 +80,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
+        from kdmesh import __version__
 
-        try:
-            print(f"kdmesh {version('kdmesh')}")
-        except PackageNotFoundError:
-            print("kdmesh (a source checkout, not installed)")
+        print(f"kdmesh {__version__}")
         parser.exit()

@@ -88,15 +88,16 @@ class Canvas:
         limits.nodes(len(self.consensuses), self.where, "consensus nodes")
         return name
 
-    def agent(self, hint: str, spec: AgentSpec) -> str:
-        """Add an agent derived from one that was given (its EMA, its next generation) and return its name."""
+    def agent(self, hint: str, spec: AgentSpec | dict[str, Any]) -> str:
+        """Add an agent, derived from one that was given (its EMA, its next generation), and return its name."""
         name = self._free(hint, self.consensuses.keys() | self.agents.keys())
-        self.agents[name] = spec
+        self.agents[name] = AgentSpec.model_validate(spec)
         limits.nodes(len(self.agents), self.where)
         return name
 
-    def stream(self, hint: str, spec: StreamSpec) -> str:
+    def stream(self, hint: str, spec: StreamSpec | dict[str, Any]) -> str:
         """Add a stream and return its name; the same stream drawn twice is one."""
+        spec = StreamSpec.model_validate(spec)
         if self.streams.get(hint) == spec:
             return hint
         name = self._free(hint, self.streams.keys())
@@ -151,9 +152,9 @@ class Canvas:
         self._edges += limits.drawn(flow)
         limits.edges(self._edges, where)
 
-    def program(self, item: ProgramItem) -> None:
-        """Add a stage's program."""
-        self.programs.append(item)
+    def program(self, item: ProgramItem | dict[str, Any]) -> None:
+        """Add a stage's program, as in a mesh file or read from one."""
+        self.programs.append(ProgramItem.model_validate(item))
 
     def taught(self) -> set[str]:
         """Agents at which a flow ends so far."""

@@ -208,11 +208,11 @@ def _choices(plan: Plan, offered: Registry) -> list[Row]:
         elif key not in configs:
             offer = offered.find("objectives", edge.objective.name, edge.where)
             fields = offer.config.model_validate(edge.objective.config)
-            elements = offer.reads == "hidden" or getattr(fields, "per_element", False)
+            elements = offer.reduction and getattr(fields, "per_element", False)
             configs[key] = {
                 "temperature": getattr(fields, "temperature", None),
                 "t2_scale": getattr(fields, "t2_scale", None),
-                "reduction": "mean over elements" if elements else "batchmean",
+                "reduction": "mean over elements" if elements else offer.reduction or None,
             }
         node = plan.consensus.get(edge.source)
         out.append(

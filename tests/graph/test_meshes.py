@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ import pytest
 import yaml
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.canvas import Canvas
 from kdmesh.graph.planner import make_plan
+from kdmesh.plugins import registry
 from kdmesh.report.plan_text import plan_json, plan_text
+from kdmesh.spec import AgentSpec, ProgramItem, StreamSpec
+from kdmesh.spec.read import parse
 
 MESHES = [mesh for mesh in yaml.safe_load_all((Path(__file__).parent / "meshes.yaml").read_text("utf-8")) if mesh]
 PLANNED = [mesh for mesh in MESHES if "stages" in mesh["expect"]]
@@ -96,6 +101,15 @@ def test_the_choices_that_papers_leave_unsaid_are_filled_in(plan):
     assert data["choices"]["consensus"] == {"c": {"space": "probs", "temperature": 4.0, "include_self": True}}
 
 
+def test_the_reduction_of_an_objective_of_ones_own_is_what_its_offer_says(plan, monkeypatch):
+    mesh = {"agents": {"t": {}, "s": {}}, "connect": [{"ensemble": {"teachers": ["t"], "student": "s"}}]}
+    made, offer = plan(mesh), registry().find("objectives", "kl")
+    for said, expected in (("", None), ("median over samples", "median over samples")):
+        monkeypatch.setitem(registry()._offers["objectives"], "kl", replace(offer, reduction=said))
+        choices = plan_json(made)["choices"]["flows"]
+        assert [one["reduction"] for one in choices if one["objective"] == "kl"] == [expected]
+
+
 def test_a_large_mesh_is_counted_not_listed(plan):
     text = plan_text(plan({"agents": {"party": {"count": 400}, "s": {}}, "connect": [MANY]}))
     assert "401 agents, 802 flows, 1 consensus node, 401 stages, 1 host" in text
@@ -103,3 +117,14 @@ def test_a_large_mesh_is_counted_not_listed(plan):
 
 
 MANY = {"ensemble": {"teachers": "party[*]", "student": "s"}}
+
+
+def test_a_canvas_takes_what_a_file_would_say():
+    canvas = Canvas(parse({"agents": {"a": {}}}))
+    assert canvas.agent("b", {"update": "frozen"}) == "b" and canvas.agents["b"] == AgentSpec(update="frozen")
+    assert canvas.stream("few", {"of": "train", "size": 0.1}) == "few"
+    assert canvas.streams["few"] == StreamSpec(of="train", size=0.1)
+    canvas.program({"of": "a", "lesson": "main", "epochs": 2})
+    assert isinstance(canvas.programs[-1], ProgramItem)
+    with pytest.raises(ValueError, match="sise"):
+        canvas.stream("less", {"of": "train", "sise": 0.1})

@@ -119,6 +119,7 @@ OBJECTIVES = [
             **dict.fromkeys(("label_smoothing", "class_weights"), ("labels",)),
             **dict.fromkeys(("temperature", "t2_scale"), ("probs", "logits")),
         },
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "kl",
@@ -127,6 +128,7 @@ OBJECTIVES = [
         "forward KL, from target to student: covers all the target's modes",
         HINTON,
         tempered=True,
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "reverse_kl",
@@ -135,6 +137,7 @@ OBJECTIVES = [
         "reverse KL, from student to target: keeps to the target's main modes",
         "Gu et al., MiniLLM: Knowledge Distillation of Large Language Models, 2023",
         tempered=True,
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "jsd",
@@ -143,6 +146,7 @@ OBJECTIVES = [
         "generalised Jensen-Shannon divergence, in TRL's convention",
         "Agarwal et al., On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes, 2023",
         tempered=True,
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "skewed_kl",
@@ -151,6 +155,7 @@ OBJECTIVES = [
         "forward KL to a student mixed with its target: steadier gradients",
         KO,
         tempered=True,
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "skewed_reverse_kl",
@@ -159,6 +164,7 @@ OBJECTIVES = [
         "reverse KL to a target mixed with the student: steadier gradients",
         KO,
         tempered=True,
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "total_variation",
@@ -167,6 +173,7 @@ OBJECTIVES = [
         "half the absolute distance between distributions: bounded and symmetric",
         "Wen et al., f-Divergence Minimization for Sequence-Level Knowledge Distillation, 2023",
         tempered=True,
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "mse",
@@ -176,6 +183,7 @@ OBJECTIVES = [
         "Ba and Caruana, Do Deep Nets Really Need to be Deep?, 2014",
         forms=("logits", "labels"),
         labels=("values",),
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "mae",
@@ -185,6 +193,7 @@ OBJECTIVES = [
         "Li and Wang, FedMD: Heterogenous Federated Learning via Model Distillation, 2019",
         forms=("logits", "labels"),
         labels=("values",),
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "bce",
@@ -193,6 +202,7 @@ OBJECTIVES = [
         "binary cross-entropy of labels that hold or not, each on its own",
         forms=("labels",),
         labels=("indicators",),
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "binary_kl",
@@ -202,6 +212,7 @@ OBJECTIVES = [
         "Yang et al., Multi-Label Knowledge Distillation, 2023",
         forms=("logits", "marginals"),
         tempered=True,
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "hint",
@@ -211,6 +222,7 @@ OBJECTIVES = [
         "Romero et al., FitNets: Hints for Thin Deep Nets, 2014",
         reads="hidden",
         forms=("hidden",),
+        reduction="mean over elements",
     ),
     ObjectiveOffer(
         "attention",
@@ -220,6 +232,7 @@ OBJECTIVES = [
         "Zagoruyko and Komodakis, Paying More Attention to Attention, 2017",
         reads="hidden",
         forms=("hidden",),
+        reduction="mean over elements",
     ),
     ObjectiveOffer(
         "attention_mse",
@@ -228,6 +241,7 @@ OBJECTIVES = [
         paper="Jiao et al., TinyBERT: Distilling BERT for Natural Language Understanding, 2020",
         reads="hidden",
         forms=("hidden",),
+        reduction="mean over elements",
     ),
     ObjectiveOffer(
         "attention_kl",
@@ -236,6 +250,7 @@ OBJECTIVES = [
         paper="Wang et al., MiniLM: Deep Self-Attention Distillation, 2020",
         reads="hidden",
         forms=("hidden",),
+        reduction="mean over elements",
     ),
     ObjectiveOffer(
         "info_nce",
@@ -245,6 +260,7 @@ OBJECTIVES = [
         "Van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018",
         forms=("labels",),
         labels=("relevance",),
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "margin_mse",
@@ -255,6 +271,7 @@ OBJECTIVES = [
         forms=("logits",),
         labels=("relevance",),
         needs=("labels",),
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "in_batch",
@@ -265,6 +282,7 @@ OBJECTIVES = [
         reads="hidden",
         forms=("hidden", "labels"),
         labels=("relevance",),
+        reduction="mean over elements",
     ),
     ObjectiveOffer(
         "uld",
@@ -274,6 +292,7 @@ OBJECTIVES = [
         "Boizard et al., Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs, 2024",
         tempered=True,
         needs=("spans",),
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "span",
@@ -282,5 +301,6 @@ OBJECTIVES = [
         "different tokenizers, by the probabilities that they give the same spans of text",
         tempered=True,
         needs=("spans", "labels", "tokens"),
+        reduction="batchmean",
     ),
 ]

@@ -104,6 +104,7 @@ OBJECTIVES = [
         ONE,
         forms=("logits",),
         needs=("labels",),
+        reduction="batchmean",
     )
 ]
 STRATEGIES = [

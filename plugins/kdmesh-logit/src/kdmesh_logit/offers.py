@@ -52,6 +52,7 @@ OBJECTIVES = [
         "Zhao et al., Decoupled Knowledge Distillation, 2022",
         tempered=True,
         needs=("labels",),
+        reduction="batchmean",
     ),
     ObjectiveOffer(
         "dist",
@@ -68,6 +69,7 @@ OBJECTIVES = [
         "forward KL between logits of mean 0 and deviation 1",
         "Sun et al., Logit Standardization in Knowledge Distillation, 2024",
         forms=("logits",),
+        reduction="batchmean",
     ),
 ]
 CONSENSUS = [
