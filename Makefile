@@ -27,7 +27,7 @@ slow: $(DEV_READY)
 
 browser: $(DEV_READY)
 	$(PIP) --editable '.[browser]'
-	KDMESH_AXE=$(AXE) $(BIN)/python -m pytest -m slow tests/report/page/test_in_the_browser.py
+	KDMESH_AXE=$(AXE) $(BIN)/python -m pytest -m slow -s tests/report/page/test_in_the_browser.py
 
 bundle: $(RUN_READY)
 	$(PIP) --editable '.[bundle]'

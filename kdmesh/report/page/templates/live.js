@@ -15,13 +15,15 @@
   };
 
   const tip = document.createElement("div");
-  tip.className = "tip";
+  tip.id = "pointed";
   tip.hidden = true;
   document.body.append(tip);
   const tooltip = (handler, event, item, value) => {
-    tip.hidden = value == null || value === "";
+    // Each row of data says itself; of what is nearest to the pointer, the row stands one further down.
+    const row = value == null || !item ? {} : item.datum.datum || item.datum;
+    tip.hidden = !row.said;
     if (tip.hidden) return;
-    tip.textContent = String(value);
+    tip.textContent = row.said;
     const wide = document.documentElement.clientWidth;
     tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, wide - tip.offsetWidth - 4))}px`;
     const above = event.clientY + 18 + tip.offsetHeight > window.innerHeight;
@@ -43,9 +45,12 @@
     if (!window.vegaEmbed) load();
     const live = figure.querySelector(".live");
     live.hidden = false;
+    const place = document.createElement("div");  // Vega gives it a role and a name; those of the chart are live's
+    place.setAttribute("aria-hidden", "true");
+    live.replaceChildren(place);
     try {
       const spec = JSON.parse(figure.querySelector(".spec").textContent);
-      await vegaEmbed(live, spec, options);
+      await vegaEmbed(place, spec, options);
       figure.classList.add("drawn");
     } catch (error) {
       live.hidden = true;
