@@ -20,6 +20,7 @@ from kdmesh.builtin import plugin as builtin
 from kdmesh.consensus import Rule
 from kdmesh.contracts.events import KINDS as EVENTS
 from kdmesh.contracts.events import SCHEMA, Event
+from kdmesh.contracts.run_info import RunInfo
 from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
 from kdmesh.plugins import IN_FILES, KINDS, Registry
@@ -88,6 +89,7 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "Values that a sampler is given": (Choices, ""),
     "A range that a sampler is given": (Range, ""),
     "Data sets": (Table, ""),
+    "What an observer is told of a run": (RunInfo, ""),
     "Sections of a page": (sections.Section, "kdmesh.sections"),
     "What a page is of": (sections.ReportedRun, ""),
     "A paragraph": (sections.Text, "kdmesh.sections"),
@@ -100,8 +102,13 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
 ABOUT = {
     "Hooks that offer": "They return a list of offers. An offer has a name, so their order does not matter.",
     "Hooks that observe": (
-        "They are called in the process that drives the run, and what they return is ignored. One that raises is\n"
-        "named in a warning, once, and the run goes on. They must not depend on the order of plugins."
+        "They are called in the process that drives the run, and what they return is ignored. The order is: the run\n"
+        "starts; of each stage that it starts, losses, evaluations and rounds as they come, that it finishes; the\n"
+        "evaluations on test; that the run finished. It may fail at any time after its start. Stages without a path\n"
+        "between them go on side by side. Each seed and each control is a run of its own, and so is one that is\n"
+        "resumed.\n\n"
+        "One that raises is named in a warning and told no more of this run, which goes on; its log has a note of it.\n"
+        "What a plugin is given is its own copy. Plugins must not depend on their order."
     ),
     "Hooks that add to a page": (
         "Each plugin is asked alone. One that raises, or gives something else, is named on the page, which is made\n"
@@ -205,7 +212,7 @@ def offer_section(kind: type[offers.Offer]) -> str:
 
 def interface_section(title: str, kind: type, room: str) -> str:
     """One interface: its docstring, its public methods, and the functions that help to write one."""
-    made = f"\n`{signature(kind)}`\n" if is_dataclass(kind) else ""
+    made = f"\n`{signature(kind)}`\n" if is_dataclass(kind) and kind is not RunInfo else ""  # which nobody makes
     if room == "kdmesh.sections":
         return f"### {title}\n\n{prose(kind)}\n\n`{block_signature(kind)}`\n"
     text = f"### {title}\n\n{prose(kind)}\n{made}{methods(kind)}"

@@ -230,6 +230,34 @@ def kdmesh_stage_started(run: RunInfo, stage: str) -> None:
 
 
 @hookspec
+def kdmesh_trained(
+    run: RunInfo,
+    stage: str,
+    step: int,
+    epoch: int | None,
+    round: int | None,
+    losses: dict[str, float | None],
+    flows: dict[str, dict[str, float | None]],
+) -> None:
+    """Observe what the steps of a stage since the last such call had for losses: a point of every curve.
+
+    ``step``: how many steps of the stage are done; ``epoch``: where one ends here, its number within the phase, from 1;
+    ``round``: the one under way, from 1. ``losses``: per agent, the mean over steps of the sum of its flows' losses;
+    ``flows``: per agent, the mean loss of each flow into it, weighted as it is trained with, by its name, `t -> s`.
+    None stands for what is not finite. A stage has at most 200 such points beside the ends of as many epochs, which
+    depend on the mesh and its seed alone. What a run repeats after the loss of a host it tells again.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_trained(stage, step, flows):
+            print(stage, step, flows)
+    """
+
+
+@hookspec
 def kdmesh_round_finished(run: RunInfo, stage: str, round: int, metrics: dict[str, Any]) -> None:
     """Observe one turn of a stage's program with what was measured in it.
 
@@ -244,8 +272,20 @@ def kdmesh_round_finished(run: RunInfo, stage: str, round: int, metrics: dict[st
 
 
 @hookspec
-def kdmesh_agent_evaluated(run: RunInfo, agent: str, stream: str, metrics: dict[str, float]) -> None:
-    """Observe one evaluation of one agent.
+def kdmesh_agent_evaluated(
+    run: RunInfo,
+    agent: str,
+    stream: str,
+    metrics: dict[str, float | None],
+    stage: str,
+    step: int | None,
+    epoch: int | None,
+    round: int | None,
+) -> None:
+    """Observe one evaluation of one agent: after an epoch, at the end of a stage, or, on test, at the end of the run.
+
+    ``stage``: in which; "" at the end of the run. ``step``: how many of its steps are done; ``epoch``: after which one
+    of its phase; ``round``: the one under way, from 1. Each is None where there is none.
 
     Example::
 
@@ -254,6 +294,20 @@ def kdmesh_agent_evaluated(run: RunInfo, agent: str, stream: str, metrics: dict[
         @kdmesh.hookimpl
         def kdmesh_agent_evaluated(agent, stream, metrics):
             print(f"{agent} on {stream}: {metrics}")
+    """
+
+
+@hookspec
+def kdmesh_stage_finished(run: RunInfo, stage: str, reason: str, seconds: float) -> None:
+    """Observe the end of a stage: why, as `spent`, `stopped early`, `agreed` or `patience`, and how long it took.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_stage_finished(stage, reason, seconds):
+            print(f"{stage} took {seconds} s: {reason}")
     """
 
 
@@ -274,8 +328,25 @@ def kdmesh_host_lost(run: RunInfo, host: str, error: str) -> None:
 
 
 @hookspec
+def kdmesh_run_failed(run: RunInfo, error: str, interrupted: bool) -> None:
+    """Observe the end of a run that did not succeed: by an error, or since somebody ``interrupted`` it.
+
+    What is known of it stays in its folder, and `kdmesh resume` goes on with it: then ``run.resumed`` is set. Every run
+    of which `kdmesh_run_started` told ends with this or with `kdmesh_run_finished`, unless its process is killed.
+
+    Example::
+
+        import kdmesh
+
+        @kdmesh.hookimpl
+        def kdmesh_run_failed(run, error, interrupted):
+            print(f"seed {run.seed} {'was interrupted' if interrupted else 'failed'}: {error}, {interrupted}")
+    """
+
+
+@hookspec
 def kdmesh_run_finished(run: RunInfo, summary: dict[str, Any]) -> None:
-    """Observe the end of a run that succeeded.
+    """Observe the end of a run that succeeded. ``summary``: what its ``summary.json`` holds.
 
     Example::
 

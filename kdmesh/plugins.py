@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections import defaultdict
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -31,7 +32,7 @@ from kdmesh.spec.explain import explain
 from kdmesh.spec.numbers import refuse_odd_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from importlib.metadata import EntryPoint
     from types import ModuleType
 
@@ -281,14 +282,24 @@ class Registry:
         offer = self.find(kind, name)
         return next((record for record in self.records if record.claims.get((kind, name)) is offer), None)
 
-    def observe(self, hook: str, **about: Any) -> None:
-        """Call an observer hook of every plugin; one that raises is named on stderr, once, and stops nothing."""
+    def observe(self, hook: str, without: Container[str] = (), **about: Any) -> list[str]:
+        """Call an observer hook of every plugin, save those ``without``; returns the names of those that raised.
+
+        One that raises, or asks to exit, is named on stderr, once, and stops nothing. Each is given copies of what
+        can be changed, but for the run.
+        """
+        failed = []
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
+            if impl.plugin_name in without:
+                continue
             others = [other for other in self.manager.get_plugins() if other is not impl.plugin]
+            own = {name: deepcopy(value) if isinstance(value, dict) else value for name, value in about.items()}
             try:
-                self.manager.subset_hook_caller(hook, others)(**about)
-            except Exception as error:
+                self.manager.subset_hook_caller(hook, others)(**own)
+            except (Exception, SystemExit) as error:
                 self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}")
+                failed.append(impl.plugin_name)
+        return failed
 
     def each(self, hook: str, about: Callable[[], dict[str, Any]]) -> Iterator[tuple[str, Any]]:
         """What each plugin answers, by the plugin's name; the exception of one that raises; none of one with None.

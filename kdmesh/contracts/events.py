@@ -194,6 +194,7 @@ class Trained(Event, kind="trained"):
         losses: per agent, the mean over steps of the sum of its flows' losses; null where it is not finite.
         flows: per agent, the mean loss of each flow into it, weighted as it is trained with, by its name: `t -> s`,
             with objective and stream where several go from one to the other.
+        round: the round under way, from 1; null outside rounds.
     """
 
     stage: str
@@ -201,6 +202,7 @@ class Trained(Event, kind="trained"):
     epoch: int | None
     losses: Mapping[str, float | None]
     flows: Mapping[str, Mapping[str, float | None]]
+    round: int | None = None
 
 
 @dataclass(frozen=True)
@@ -208,11 +210,13 @@ class Evaluated(Event, kind="evaluated"):
     """An agent was measured.
 
     Attributes:
-        stage: the stage in which it was measured.
+        stage: the stage in which it was measured; empty at the end of the run.
         agent: its name.
         stream: the samples it was measured on.
-        epoch: after which epoch; null at the end of the stage.
+        epoch: after which epoch of its phase; null at the end of the stage, and of the run.
         metrics: the metrics of the task and of the mesh, by name, as docs/plugins/reference.md explains.
+        step: how many steps of the stage are done; null at the end of the run.
+        round: the round under way, from 1; null outside rounds.
     """
 
     stage: str
@@ -220,6 +224,8 @@ class Evaluated(Event, kind="evaluated"):
     stream: str
     epoch: int | None
     metrics: Mapping[str, float | None]
+    step: int | None = None
+    round: int | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ class RunInfo:
         folder: where its files are; None if it writes none.
         hosts: the agents of each host, as the run began.
         roles: what each agent is: `teacher`, `student`, `peer`, `assistant`, `average` or `alone`.
+        resumed: whether it goes on from what an interrupted or failed run has left in its folder.
+        part: what it is of the command that trains it: `seed 0`, or `seed 0, s alone` of a control.
+
+    Everything here is a copy: what a plugin changes in it the run does not see.
     """
 
     mesh: MeshSpec
@@ -32,6 +36,8 @@ class RunInfo:
     hosts: dict[str, list[str]]
     roles: dict[str, str]
     _plan: Any = field(repr=False)
+    resumed: bool = False
+    part: str = ""
 
     @property
     def plan(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Concatenate
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple
 
 from kdmesh.backends._base import as_argument, wait
 from kdmesh.contracts.events import Evaluated, Note
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.measure import ConsensusFigures
+
+
+class At(NamedTuple):
+    """When something was measured: steps of the stage that are done, an epoch that is over, and the round under way."""
+
+    stage: str
+    step: int | None = None
+    epoch: int | None = None
+    round: int | None = None
+
+
+RUN_END = At("")
 
 
 @dataclass
@@ -97,11 +109,11 @@ class RunContext:
         """A checkpoint was written."""
         self.losses = 0
 
-    def evaluated(self, stage: str, agent: str, stream: str, epoch: int | None, metrics: dict[str, Any]) -> None:
-        """Tell of one evaluation."""
+    def evaluated(self, agent: str, stream: str, metrics: dict[str, Any], at: At = RUN_END) -> None:
+        """Tell of one evaluation; ``at``: when, by default at the end of the run."""
         if metrics:
             self.measured.setdefault(agent, {})[stream] = metrics
-            self.events.emit(Evaluated(stage, agent, stream, epoch, scalars(metrics)))
+            self.events.emit(Evaluated(at.stage, agent, stream, at.epoch, scalars(metrics), at.step, at.round))
 
     def tell_odd(self, found: Iterable[Oddity]) -> None:
         """Report each oddity of outputs once, unless the check has reported it."""

@@ -133,7 +133,7 @@ class Experiment:
 
     def _seed(self, seed: int, start: Prepared) -> tuple[MeshSpec, Summary, Folder | None]:
         """One seed: its mesh, its summary and its folder."""
-        request = replace(self.request, listeners=(self.progress,))
+        request = replace(self.request, listeners=(self.progress,), part=seed_name(seed))
         prepared: Prepared | None = start
         if len(self.seeds) > 1:
             # The long form with what is settled: every seed has the same hosts and threads, also when it is resumed.
@@ -213,7 +213,7 @@ class Experiment:
             request = self._part(self.request, mesh, at, "inline")
             modules = {name: module for name, module in request.modules.items() if name in mesh.agents}
             try:
-                summary = run_once(replace(request, modules=modules, listeners=(self.progress,)))[0]
+                summary = run_once(replace(request, modules=modules, listeners=(self.progress,), part=part))[0]
             except RunFailed:
                 raise
             except MeshError as error:  # a rule may need as many sources as it was written for

@@ -29,6 +29,7 @@ class StageHome:
         """``known``: what a checkpoint holds of it, nothing at the start."""
         self.run, self.stage = run, stage
         self.position = Position(known.get("at", ()))
+        self.round: int | None = None  # of the innermost repetition that is under way
         self.record = StageRecord(
             **{name: known[name] for name in ("records", "saved", "made", "reason") if name in known}
         )

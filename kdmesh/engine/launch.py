@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.costs import declared
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import IDENTITY, Folder
-from kdmesh.engine.observe import info, observers
+from kdmesh.engine.observe import Observers, info
 from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes, refuse_others
 from kdmesh.engine.run import Run
 from kdmesh.engine.stopping import AtOnce, stoppable
@@ -93,9 +93,11 @@ def run_once(
             try:
                 return _train(request, ready, session, events, finish)
             except BaseException as error:
-                interrupted = not isinstance(error, Exception)
-                with suppress(RunFailed):  # the log may be what could not be written
-                    events.emit(kinds.RunFailed(str(error) or type(error).__name__, interrupted))
+                failed = kinds.RunFailed(str(error) or type(error).__name__, not isinstance(error, Exception))
+                try:
+                    events.emit(failed)
+                except RunFailed:  # the log may be what could not be written: who listens is told all the same
+                    events.tell(failed)
                 raise
     except BaseException as error:
         if (as_told := told(error, request, ready.folder)) is error:
@@ -120,9 +122,8 @@ def _train(
         run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds, request.tested)
         run.open(*_blueprint(request, plan, checked))
         stopping.run = run
-        told_of = info(run)
-        registry().observe("kdmesh_run_started", run=told_of)
-        events.listeners.append(observers(told_of))
+        observers = Observers(run, info(run, ready.goes_on, request.part))
+        observers.started()
 
         def collect(summary: dict[str, Any]) -> None:
             nonlocal extra
@@ -133,7 +134,7 @@ def _train(
             extra = finish(run) if finish is not None else None
 
         summary = run.execute(collect, ready.goes_on)
-        registry().observe("kdmesh_run_finished", run=told_of, summary=summary)
+        observers.finished(summary)
         seconds = round(time.perf_counter() - started, 3)
         events.emit(kinds.RunFinished(seconds, str(root) if root else None))
     return summary, folder, extra

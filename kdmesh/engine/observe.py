@@ -2,38 +2,85 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
-from kdmesh.contracts.events import Evaluated, HostLost, RoundFinished, StageResumed, StageStarted
+from kdmesh.contracts.events import (
+    Evaluated,
+    HostLost,
+    Note,
+    RoundFinished,
+    RunFailed,
+    StageFinished,
+    StageResumed,
+    StageStarted,
+    Trained,
+)
+from kdmesh.contracts.run_files import seed_name
 from kdmesh.contracts.run_info import RunInfo
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from kdmesh.contracts.events import Event
     from kdmesh.engine.context import RunContext
-    from kdmesh.engine.events import Listener
 
 
-def info(run: RunContext) -> RunInfo:
-    """What plugins are told of a run."""
+def info(run: RunContext, resumed: bool = False, part: str = "") -> RunInfo:
+    """What plugins are told of a run; ``part``: its name among those of one command, by default that of its seed."""
     plan = run.plan
-    return RunInfo(plan.spec, run.seed, run.backend.name, run.folder, plan.hosts, run.roles, plan)
+    mesh, hosts, roles = plan.spec.model_copy(deep=True), deepcopy(plan.hosts), dict(run.roles)
+    named = part or seed_name(run.seed)
+    return RunInfo(mesh, run.seed, run.backend.name, run.folder, hosts, roles, plan, resumed, named)
 
 
-def observers(run: RunInfo) -> Listener:
-    """A listener that tells plugins of a run; its start and its end are told by the launch."""
-    observe = registry().observe
+class Observers:
+    """Tells plugins of one run; as a listener of its events, of what these tell.
 
-    def listen(event: Event) -> None:
+    A plugin that raises is named in a warning and told no more of this run, which a note says. After :meth:`started`
+    each of the others hears in the end of one thing, that the run finished or that it failed.
+    """
+
+    def __init__(self, run: RunContext, told_of: RunInfo) -> None:
+        self._events, self._run = run.events, told_of
+        self._removed: set[str] = set()
+        self._over = False
+
+    def started(self) -> None:
+        """The run is about to train."""
+        self._tell("kdmesh_run_started")
+        self._events.listeners.append(self)
+
+    def finished(self, summary: dict[str, Any]) -> None:
+        """The run succeeded."""
+        self._over = True
+        self._tell("kdmesh_run_finished", summary=summary)
+
+    def __call__(self, event: Event) -> None:
+        """Tell of an event, if there is a hook for it."""
         match event:
             case StageStarted() if not isinstance(event, StageResumed):
-                observe("kdmesh_stage_started", run=run, stage=event.stage)
-            case HostLost():
-                observe("kdmesh_host_lost", run=run, host=event.host, error=event.error)
-            case RoundFinished():
-                observe("kdmesh_round_finished", run=run, stage=event.stage, round=event.round, metrics=event.metrics)
+                self._tell("kdmesh_stage_started", stage=event.stage)
+            case Trained():
+                self._tell("kdmesh_trained", **_fields(event, "stage", "step", "epoch", "round", "losses", "flows"))
             case Evaluated():
-                about = {"agent": event.agent, "stream": event.stream, "metrics": event.metrics}
-                observe("kdmesh_agent_evaluated", run=run, **about)
+                when = _fields(event, "stage", "step", "epoch", "round")
+                self._tell("kdmesh_agent_evaluated", **_fields(event, "agent", "stream", "metrics"), **when)
+            case RoundFinished():
+                self._tell("kdmesh_round_finished", **_fields(event, "stage", "round", "metrics"))
+            case StageFinished():
+                self._tell("kdmesh_stage_finished", **_fields(event, "stage", "reason", "seconds"))
+            case HostLost():
+                self._tell("kdmesh_host_lost", host=event.host, error=event.error)
+            case RunFailed() if not self._over:
+                self._over = True
+                self._tell("kdmesh_run_failed", error=event.error, interrupted=event.interrupted)
 
-    return listen
+    def _tell(self, hook: str, **about: Any) -> None:
+        """Call a hook of every plugin that has not failed in this run."""
+        for name in registry().observe(hook, self._removed, run=self._run, **about):
+            self._removed.add(name)
+            self._events.emit(Note(f"plugin {name} failed in {hook} and is told no more of this run"))
+
+
+def _fields(event: Event, *names: str) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in names}

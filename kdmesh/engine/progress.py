@@ -55,7 +55,7 @@ class Progress:
         self._shift = monotonic() - self._start
         if len(self.sizes) > 1:
             names = list(self.sizes)
-            behind = sum(self.sizes[name] for name in self._done)
+            behind = sum(self.sizes.get(name, 0) for name in self._done)  # a control that there is not has none
             ahead = sum(self.sizes.values()) - behind - self.sizes.get(part, 0)
             number = names.index(part) + 1 if part in names else 0
             self.events.emit(PartStarted(part, number, len(names), behind, ahead))

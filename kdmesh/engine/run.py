@@ -228,7 +228,7 @@ class Run(RunContext):
             for agent, values in zip(here, found, strict=True):
                 agents[agent][stream] = values
                 if stream == "test":
-                    self.evaluated("", agent, stream, None, values)
+                    self.evaluated(agent, stream, values)
             for name in filter(self.plan.evaluator, consensus):
                 judged = yield from self.evaluate_consensus(name, stream)
                 consensus[name]["metrics"][stream] = judged["quality"]

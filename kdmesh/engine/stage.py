@@ -10,6 +10,7 @@ from kdmesh.backends._base import wait
 from kdmesh.checks.budget import planned_updates
 from kdmesh.contracts.events import StageFinished, StageResumed, StageStarted
 from kdmesh.engine.checkpoint import HOSTS
+from kdmesh.engine.context import At
 from kdmesh.engine.home import StageHome
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
@@ -70,7 +71,7 @@ class StageRun(StageHome):
         if "validation" in run.checked.streams:
             evaluations = {name: run.submit(name, RemoteHost.evaluate, name, "validation") for name in stage.agents}
             for agent, values in zip(evaluations, (yield from wait(evaluations.values())), strict=True):
-                run.evaluated(stage.name, agent, "validation", None, values)
+                run.evaluated(agent, "validation", values, At(stage.name, self.teaching.done))
         seconds = round(time.perf_counter() - start, 3)
         run.events.emit(StageFinished(stage.name, self.record.reason or "spent", seconds))
 
@@ -93,8 +94,10 @@ class StageRun(StageHome):
     def _repeat(self, line: Repeat) -> Work[None]:
         """Rounds, until they are spent or the sources agree."""
         self._rounds.append(Rounds(self, line.times, line.until, self._left.pop(0) if self._left else None))
+        around = self.round
         for number in range(self.position.enter(1), line.times + 1):
             self.position.at(number)
+            self.round = number
             yield from self._lines(line.body)
             verdict = yield from self._rounds[-1].after(number)
             self.record.reason = verdict or "spent"
@@ -103,6 +106,7 @@ class StageRun(StageHome):
             if verdict:
                 break
         self.position.leave()
+        self.round = around
         self._rounds.pop()
 
     # -- checkpoints -----------------------------------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import as_argument, wait
 from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.contracts.events import Note, Progress
+from kdmesh.engine.context import At
 from kdmesh.engine.curves import Curve
 from kdmesh.errors import RunFailed
 from kdmesh.graph.fragments import cut, hosts_of_ops, whole
@@ -184,7 +186,7 @@ class Teaching:
             self.run.tell_odd(report.odd)
         losses = [one for report in reports for one in report.flows]
         for point in self.curve.add(losses, first, end, self.done, first - zero, self._epoch):
-            self.run.events.emit(point)
+            self.run.events.emit(replace(point, round=self.home.round))
         self.done += end - first
         self._count_saved(phase, end - first)
         self.run.events.emit(Progress(self.stage.name, self.done, self.total, dict(self.losses)))
@@ -227,7 +229,7 @@ class Teaching:
         ]
         metrics = yield from wait(self.run.submit(agent, RemoteHost.evaluate, agent, "validation") for agent in agents)
         for agent, values in zip(agents, metrics, strict=True):
-            self.run.evaluated(self.stage.name, agent, "validation", epoch, values)
+            self.run.evaluated(agent, "validation", values, At(self.stage.name, self.done, epoch, self.home.round))
             stopping = self.plan.train(agent).early_stopping
             if stopping is None or agent != self.plan.owner[agent]:
                 continue

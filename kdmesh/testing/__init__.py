@@ -27,6 +27,7 @@ pytest.register_assert_rewrite(
             "metrics",
             "models",
             "objectives",
+            "observers",
             "samplers",
             "signals",
             "strategies",
@@ -41,6 +42,7 @@ from kdmesh.testing.datasets import DatasetContract  # noqa: E402
 from kdmesh.testing.metrics import MetricContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
+from kdmesh.testing.observers import ObserverContract  # noqa: E402
 from kdmesh.testing.samplers import SamplerContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
 from kdmesh.testing.strategies import StrategyContract  # noqa: E402
@@ -53,6 +55,7 @@ __all__ = [
     "MetricContract",
     "ModelContract",
     "ObjectiveContract",
+    "ObserverContract",
     "SamplerContract",
     "SignalContract",
     "StrategyContract",

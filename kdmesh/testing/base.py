@@ -32,20 +32,14 @@ def refuse_other_draws(what: str) -> Iterator[None]:
     assert before[1] == random.getstate(), f"{what}: it draws from Python's generator, which no step seeds"
 
 
-class Contract:
-    """Base of every contract. A subclass has a fixture ``offer``, and what it declares as class attributes.
+class Checks:
+    """Base of every contract: pytest collects its subclasses, and expects the failures that these declare.
 
-    ``config``: valid settings with which the checks make the thing; override the fixture ``settings`` where they are
-    known only at run time (a path in ``tmp_path``). ``expected_failures``: a check's name to the reason why it fails;
-    one that passes nevertheless is a failure. ``module``: what the entry point names, imported without torch by a
-    check; by default the module of the configuration's class, else the factory's package.
+    ``expected_failures``: a check's name to the reason why it fails; one that passes nevertheless is a failure.
     """
 
     __test__: ClassVar[bool] = False
-    kind: ClassVar[str] = ""
-    config: ClassVar[dict[str, Any]] = {}
     expected_failures: ClassVar[dict[str, str]] = {}
-    module: ClassVar[str] = ""
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -56,6 +50,27 @@ class Contract:
                 checks = ", ".join(sorted(check for check in dir(cls) if check.startswith("test_")))
                 raise TypeError(f"{cls.__name__}.expected_failures: no check {name!r}; there are {checks}")
 
+    @pytest.fixture(autouse=True)
+    def _expected_failure(self, request: pytest.FixtureRequest) -> None:
+        """Expect what is declared to fail, strictly."""
+        reason = self.expected_failures.get(request.function.__name__)
+        if reason is not None:
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+class Contract(Checks):
+    """Base of the contracts of offers. A subclass has a fixture ``offer``, and what it declares as class attributes.
+
+    ``config``: valid settings with which the checks make the thing; override the fixture ``settings`` where they are
+    known only at run time (a path in ``tmp_path``). ``module``: what the entry point names, imported without torch by
+    a check; by default the module of the configuration's class, else the factory's package.
+    """
+
+    __test__ = False
+    kind: ClassVar[str] = ""
+    config: ClassVar[dict[str, Any]] = {}
+    module: ClassVar[str] = ""
+
     @pytest.fixture
     def offer(self) -> Offer:
         """The offer to check: every contract test gives its own."""
@@ -65,13 +80,6 @@ class Contract:
     def settings(self) -> dict[str, Any]:
         """The settings with which the thing is made."""
         return dict(self.config)
-
-    @pytest.fixture(autouse=True)
-    def _expected_failure(self, request: pytest.FixtureRequest) -> None:
-        """Expect what is declared to fail, strictly."""
-        reason = self.expected_failures.get(request.function.__name__)
-        if reason is not None:
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
     def test_offer_is_of_this_kind(self, offer: Offer) -> None:
         """The offer is what the hook of its kind returns, of an api version that this kdmesh knows."""

@@ -34,6 +34,13 @@ OBSERVED = {
     "stream": "test",
     "host": "host1",
     "error": "killed",
+    "interrupted": True,
+    "step": 64,
+    "epoch": 2,
+    "losses": {"student": 0.25},
+    "flows": {"student": {"labels -> student": 0.25}},
+    "reason": "spent",
+    "seconds": 1.5,
     "summary": {"agents": {"student": {}}},
 }
 

@@ -61,3 +61,14 @@ def test_a_disk_that_takes_it_not_ends_nothing(tmp_path):
     written(Progress("a", 1, 9, {}))
     written.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_nobody_counted_may_be_done():
+    """The control of a student with one teacher, by its best teacher, is none."""
+    told = []
+    parts = progress.Progress((told.append,), {"seed 0": 4, "seed 1": 5})
+    parts.begin("seed 0")
+    parts.done("seed 0")
+    parts.done("seed 0, s by the best teacher only")
+    parts.begin("seed 1")
+    assert [(event.part, event.behind, event.ahead) for event in told] == [("seed 0", 0, 5), ("seed 1", 4, 0)]
