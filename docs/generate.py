@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from kdmesh import hookspecs, offers, sections
 from kdmesh.builtin import plugin as builtin
-from kdmesh.consensus import Rule
+from kdmesh.consensus import Abstaining, Rule
 from kdmesh.contracts.events import KINDS as EVENTS
 from kdmesh.contracts.events import SCHEMA, Event
 from kdmesh.contracts.run_info import RunInfo
@@ -57,7 +57,7 @@ PUBLIC = {
     "kdmesh": "`hookimpl`, which marks a hook; `Mesh`, `data` and `load`, for your tests",
     "kdmesh.offers": "`Config` and the offers",
     "kdmesh.errors": "`MeshError`, for what the user can mend; `RunFailed`, for what broke",
-    "kdmesh.consensus": "`Rule`, the built-in rules, and what to write one with",
+    "kdmesh.consensus": "`Rule`, `Abstaining`, the built-in rules, and what to write one with",
     "kdmesh.objectives": "`Objective`, `Tempered`, the built-in objectives, and what to write one with",
     "kdmesh.strategies": "`Strategy`, `Canvas`, and what to draw with; imports no torch",
     "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
@@ -81,6 +81,7 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "What a strategy draws on": (Canvas, ""),
     "Objectives": (Objective, "kdmesh.objectives"),
     "Consensus rules": (Rule, "kdmesh.consensus"),
+    "Rules that may not answer": (Abstaining, ""),
     "Signals that are made later": (Lazy, ""),
     "Tasks": (Task, "kdmesh.tasks"),
     "Metrics": (Metric, ""),

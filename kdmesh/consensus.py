@@ -12,14 +12,16 @@ from kdmesh.builtin.consensus.lowest_ce import LowestCE
 from kdmesh.builtin.consensus.mean import Mean
 from kdmesh.builtin.consensus.median import Median
 from kdmesh.builtin.consensus.route import Route
+from kdmesh.builtin.consensus.threshold_vote import ThresholdVote
 from kdmesh.builtin.consensus.trimmed_mean import TrimmedMean
 from kdmesh.builtin.consensus.uhc import UHC
 from kdmesh.builtin.consensus.vote import Vote
 from kdmesh.builtin.consensus.weighted import Weighted
-from kdmesh.contracts.rule import Rule, weighted_sum
+from kdmesh.contracts.rule import Abstaining, Rule, weighted_sum
 
 __all__ = [
     "UHC",
+    "Abstaining",
     "Concat",
     "Confidence",
     "Entropy",
@@ -30,6 +32,7 @@ __all__ = [
     "Median",
     "Route",
     "Rule",
+    "ThresholdVote",
     "TrimmedMean",
     "Vote",
     "Weighted",

@@ -105,6 +105,9 @@ class ConsensusOffer(Offer):
     and each call ``column [B]``, int64, their numbers (-1: none). ``needs_errors``: each call gets ``errors [M, T]``,
     float64, the mean squared error of each source's answers on `validation`, by value, as it was when the source last
     published; infinite for one that has not. Its sources are agents whose answers are `values`, and they publish.
+    ``needs``: what else each call gets, as keywords of these names: ``ids [B]``, int64, the stable id of each row's
+    sample. ``abstains``: it may return ``(values, answered)``, with ``answered [B]`` bool, who was answered; not in
+    spaces `loss` and `gradient`.
     """
 
     kind: ClassVar[str] = "consensus"
@@ -117,6 +120,8 @@ class ConsensusOffer(Offer):
     needs_column: str = ""
     answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     needs_errors: bool = False
+    needs: tuple[str, ...] = ()  # of: ids
+    abstains: bool = False
 
 
 @dataclass(frozen=True)

@@ -377,6 +377,8 @@ def fault(kind: str, offer: Any) -> str:
             return f"{named} has the codec {codec!r}, which is not 'module:Class'"
         if not offer.lazy:  # type: ignore[attr-defined]  # a signal's
             return f"{named} has a codec, which is of what a lazy signal gives, and it is not lazy"
+    if getattr(offer, "abstains", False) and (where := {"loss", "gradient"} & set(offer.spaces)):  # type: ignore[attr-defined]  # a rule's
+        return f"{named} abstains, which it cannot do in space {' or '.join(sorted(where))}"
     config = offer.config
     if (
         not isinstance(config, type)

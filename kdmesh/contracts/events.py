@@ -237,8 +237,9 @@ class RoundFinished(Event, kind="round_finished"):
         round: its number, from 1.
         rounds: how many there are at most.
         metrics: `agreement` of the agents and `churn` since the round before (shares of the samples, or null);
-            `consensus` (metrics of each consensus); the metric by which agents are compared under its name, and `gain`
-            since before the first round, both by agent.
+            `consensus` (metrics of each consensus, of what it answered) and, of those that may abstain, `coverage`
+            (the share of the samples that each answered); the metric by which agents are compared under its name, and
+            `gain` since before the first round, both by agent.
     """
 
     stage: str

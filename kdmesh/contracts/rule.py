@@ -20,6 +20,7 @@ class Rule(nn.Module):
     - ``labels [B]`` int64, for rules whose offer says ``needs_labels``; else None.
     - ``errors [M, T]`` float64, a further keyword for rules whose offer says ``needs_errors``: the mean squared error
       of each source on validation, by value; infinite for a source of which none is known.
+    - ``ids [B]`` int64, a further keyword for rules whose offer ``needs`` them: the rows' samples, by their stable ids.
     - ``present [M, B]`` bool or None: which sources answered. Absent ones have no say, whatever their values; the rest
       is renormalised. Where no source is present the row is anything finite (the engine gives it weight 0).
 
@@ -53,6 +54,22 @@ class Rule(nn.Module):
         do not have this method and do not offer those spaces.
         """
         raise NotImplementedError(f"{type(self).__name__} is no weighted sum")  # by design: see the docstring
+
+
+class Abstaining(Rule):
+    """A rule that may leave samples without an answer; its offer says ``abstains``.
+
+    ``forward`` takes what that of a :class:`Rule` takes and returns ``(values [B, C], answered [B])``, the second bool.
+    Where that is false, ``values`` may be anything: such a row adds no loss to whoever reads it, and a consensus that
+    combines this one sees it as absent. Rows without any present source count as not answered, whatever is said of
+    them. Spaces `loss` and `gradient` are not offered.
+    """
+
+    def forward(  # type: ignore[override]  # this is what its offer declares
+        self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Combine the sources; say who was answered."""
+        raise NotImplementedError(f"{type(self).__name__} must combine its sources")  # the one abstract method
 
 
 def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:

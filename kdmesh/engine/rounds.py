@@ -55,16 +55,20 @@ class Rounds:
         """Record the round; returns why the repetition should end, or nothing."""
         now = yield from self._measured()
         consensus: dict[str, dict[str, float]] = {}
+        coverage: dict[str, float] = {}
         for name, figures in self.heard.items():
             consensus[name] = scalars(figures["quality"])
             if "validation" in self.run.checked.streams:
                 figures = yield from self.run.evaluate_consensus(name, "validation")
                 consensus[name] = scalars(figures["quality"]) or consensus[name]
+            if "answered" in figures:
+                coverage[name] = figures["answered"]["coverage"]
         first: Mapping[str, Any] = next(iter(self.heard.values()), {})
         metrics = {
             "agreement": first.get("agreement"),
             "churn": first.get("churn"),
             "consensus": consensus,
+            **({"coverage": coverage} if coverage else {}),
             self.metric.name: now,
             "gain": {agent: self.metric.gain(value, self.start.get(agent, value)) for agent, value in now.items()},
         }

@@ -233,6 +233,8 @@ class Run(RunContext):
                 judged = yield from self.evaluate_consensus(name, stream)
                 consensus[name]["metrics"][stream] = judged["quality"]
                 consensus[name]["oracle"] = judged["oracle"]
+                if "answered" in judged:
+                    consensus[name].setdefault("answered", {})[stream] = judged["answered"]
         described: dict[str, dict[str, Any]] = {}
         for part in (yield from wait(self.backend.submit(host, RemoteHost.describe) for host in self.plan.hosts)):
             described.update(part)

@@ -23,7 +23,8 @@ class ConsensusNode:
 
     ``partial``: its members may know different classes. ``labels``: the classes that its own columns stand for, None
     for all; each member's edge says in ``classes`` which of them it knows. ``column``: of the data, for its rule.
-    ``needs_errors``: its rule is given the members' errors on validation.
+    ``needs_errors``: its rule is given the members' errors on validation. ``needs``: what else of the batch.
+    ``abstains``: its rule may leave samples without an answer.
     """
 
     name: str
@@ -41,6 +42,8 @@ class ConsensusNode:
     labels: tuple[int, ...] | None = None
     column: str = ""
     needs_errors: bool = False
+    needs: tuple[str, ...] = ()
+    abstains: bool = False
     inputs: list[Edge] = field(default_factory=list)
     readers: list[Edge] = field(default_factory=list)
 
@@ -58,6 +61,11 @@ class ConsensusNode:
     def owned(self) -> bool:
         """Whether one host must own it; a pure rule runs beside each reader."""
         return self.trained or self.stateful
+
+    @property
+    def eager(self) -> bool:
+        """Whether its rule is called once for each row, as the batch is combined: it counts, or some go without."""
+        return self.stateful or self.abstains
 
 
 def labelled(spec: MeshSpec, stream: str) -> bool:
@@ -92,6 +100,8 @@ def consensus_nodes(
             partial=offer.partial,
             column=getattr(config, offer.needs_column) if offer.needs_column else "",
             needs_errors=offer.needs_errors,
+            needs=offer.needs,
+            abstains=offer.abstains,
         )
     for edge in edges:
         if edge.target in found:

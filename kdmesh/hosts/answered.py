@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
 STREAM = "test"
 MOST = 64 * 2**20  # bytes, of all agents together
 SMALL = torch.int32
+NOBODY = -1  # as a decision: none was made
+
+
+class Coverage(TypedDict):
+    """Of a consensus that may abstain: how many of how many ``rows`` it ``answered``, and ``coverage``, their share.
+
+    ``over_all``: the metric by which agents are compared over all rows, of which those without an answer count as the
+    worst that there is; left out where the metric is no mean over rows, or knows no worst.
+    """
+
+    answered: int
+    rows: int
+    coverage: float
+    over_all: NotRequired[float]
 
 
 def withheld(plan: Plan, streams: Mapping[str, Stream]) -> str:
@@ -58,16 +73,16 @@ def keep(
     shard: ShardView,
     classes: Sequence[int] | None,
     probs: bool = False,
+    who: Tensor | None = None,
 ) -> None:
     """Keep how an agent or a consensus answered the test stream; nothing of another stream, or where it is withheld.
 
-    The arguments are those of the measurement.
+    The arguments are those of the measurement; ``who [N]`` bool: the rows that it answered, None for all.
     """
     if shard.stream.name != STREAM or withheld(host.plan, host.streams):
         return
-    plan, scores = host.plan, dense(answers)
-    total = plan.answers.outputs(host.table) if plan.task.outputs == "labels" else None
-    rows = Answers(scores, truth, probs=probs, classes=classes, total=total)
+    plan, rows = host.plan, _rows(host, answers, truth, classes, probs, who)
+    scores = rows.scores
     ids = shard.ids if shard.counts is None else shard.ids.repeat_interleave(shard.counts.cpu())
     score = _score(host, rows)
     confidence: Tensor | None = None
@@ -76,6 +91,9 @@ def keep(
         if plan.task.labels == "classes" and probabilistic(plan.task.name):
             confidence = rows.p.gather(1, decided[:, None])[:, 0].float()
         decided = (decided if classes is None else torch.tensor(classes, device=decided.device)[decided]).to(SMALL)
+    if who is not None:
+        score, confidence = (_where(who, one, math.nan) for one in (score, confidence))
+        decided, scores = _where(who, decided, NOBODY), scores.masked_fill(~who[:, None], math.nan)
     labels = truth if truth.is_floating_point() else truth.to(SMALL)
     host.test[name] = Kept(
         ids.cpu().numpy(),
@@ -85,6 +103,45 @@ def keep(
         _array(confidence),
         _array(scores.float() if plan.task.labels == "values" else None),
     )
+
+
+def coverage(
+    host: HostState, answers: Tensor | Lazy, truth: Tensor, classes: Sequence[int] | None, probs: bool, who: Tensor
+) -> Coverage:
+    """How many rows were answered, ``who [N]`` bool, and the metric by which agents are compared over all of them."""
+    count, rows = int(who.sum()), len(who)
+    found: Coverage = {"answered": count, "rows": rows, "coverage": count / rows if rows else 0.0}
+    (ref,) = (ref for ref in host.plan.metrics if ref.key == host.plan.primary)
+    offer = host.registry.find("metrics", ref.name)
+    worst, score = (
+        offer.lowest if offer.higher else offer.highest,
+        _score(host, _rows(host, answers, truth, classes, probs, who)),
+    )
+    if worst is not None and score is not None:
+        counted = _where(who, score.double(), worst)[~score.isnan()]
+        if len(counted):
+            found["over_all"] = counted.mean().item()
+    return found
+
+
+def _rows(
+    host: HostState,
+    answers: Tensor | Lazy,
+    truth: Tensor,
+    classes: Sequence[int] | None,
+    probs: bool,
+    who: Tensor | None,
+) -> Answers:
+    """Answers as metrics take them; a row that was not answered, which may hold anything, says nothing."""
+    scores = dense(answers)
+    if who is not None:
+        scores = scores.masked_fill(~who[:, None], 1 / scores.shape[1])
+    total = host.plan.answers.outputs(host.table) if host.plan.task.outputs == "labels" else None
+    return Answers(scores, truth, probs=probs, classes=classes, total=total)
+
+
+def _where(who: Tensor, values: Tensor | None, otherwise: float) -> Tensor | None:
+    return None if values is None else values.masked_fill(~who, otherwise)
 
 
 def _array(values: Tensor | None) -> Array | None:

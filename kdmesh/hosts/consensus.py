@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from kdmesh.signals.lazy import Lazy, MixedLogits, dense, leaves, narrowed
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
@@ -42,6 +43,11 @@ class Consensus:
         self.width = 0  # columns of what it gives, where members know different classes
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self._tables: dict[str | None, tuple[int, Signal | None]] = {}
+
+    @property
+    def abstains(self) -> bool:
+        """Whether samples may go without an answer, also because members of its own abstain."""
+        return self.node.abstains or any(inner.abstains for inner in self.nested)
 
     def eval_copy(self) -> Consensus:
         """The same with a copy of its rule, in eval mode: what is asked of it moves no state of this one."""
@@ -85,53 +91,59 @@ class Consensus:
         self,
         reader: str | None,
         fetch: Callable[[Edge], Signal | None],
-        labels: Tensor | None,
-        column: Tensor | None = None,
+        given: Mapping[str, Any] | None = None,
         seed: int | None = None,
-        errors: Tensor | None = None,
     ) -> Signal | None:
-        """Combine the members' outputs for a batch; samples that no member has an output for get weight 0.
+        """Combine the members' outputs for a batch; samples that no member has an output for, or that the rule does
+        not answer, get weight 0.
 
-        ``seed``: of what the rule draws for rows that are made later; who calls has seeded what it draws now.
-
-        ``column [B]``: the numbers of the values in the data's column that the rule reads, if it reads one. ``errors
-        [M, T]``: those of the members on validation, if the rule asks.
+        ``given``: what the rule asks of the batch, by keyword: see :func:`kdmesh.hosts.rules.facts`. ``seed``: of what
+        it draws for rows that are made later; who calls has seeded what it draws now.
         """
         gathered = self.gather(reader, fetch)
         if gathered is None:
             return None
         signals, present = gathered
-        facts: dict[str, Any] = {"present": present}
-        if self.node.needs_labels:
-            facts["labels"] = labels
-            facts = self._own(facts, len(signals))
-            present = facts["present"]
-        if self.node.column:
-            facts["column"] = column
-        more: dict[str, Any] = {"target": reader} if self.node.per_target else {}
-        more |= self.given(fetch) | ({"errors": errors} if self.node.needs_errors else {})
+        facts = self._own({"present": present, **(given or {})}, len(signals))
+        present, node = facts["present"], self.node
+        more: dict[str, Any] = {"target": reader} if node.per_target else {}
+        more |= self.given(fetch)
         value: Tensor | Lazy
-        alike = not more and all(edge.classes is None for edge in self.node.members)
-        if alike and any(signal is not None and isinstance(signal.value, Lazy) for signal in signals):
-            value = self._later(signals, facts, seed)
+        answered: Tensor | None = None
+        alike = not more and not node.needs_errors and all(edge.classes is None for edge in node.members)
+        if not alike or not any(signal is not None and isinstance(signal.value, Lazy) for signal in signals):
+            value, answered = self._now(self.stack(signals), {**facts, **more})
+        elif node.eager:
+            value, answered = self._in_parts(signals, facts, seed)
         else:
-            value = self._now(self.stack(signals), {**facts, **more})
-        weights = None if present is None else present.any(0).to(value.dtype)
-        return Signal(value, self.node.space, weights)
+            value = self._later(signals, facts, seed)
+        rows = _both(present, answered)
+        return Signal(value, node.space, None if rows is None else rows.to(value.dtype))
 
-    def _now(self, logits: Tensor, facts: dict[str, Any]) -> Tensor:
-        """Apply the rule to logits ``[M, B, C]``."""
+    def _now(self, logits: Tensor, facts: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Apply the rule to logits ``[M, B, C]``; the values, and which rows it answered ``[B]``, None for all."""
         node = self.node
         values = probabilities(logits, node.space, node.temperature)
-        value: Tensor = self.rule.forward(values, logits=logits, **facts)
+        value, answered = guard.answers(self.rule.forward(values, logits=logits, **facts), node.abstains)
         if not self.sound or not isinstance(value, Tensor):
             guard.refuse_values(value, values.shape[1:])
             self.sound = True
         if self.strict:
-            present = facts["present"]
-            weights = None if present is None else present.any(0).to(value.dtype)
+            rows = _both(facts["present"], answered)
+            weights = None if rows is None else rows.to(value.dtype)
             refuse_improper(value, values.shape[1:], node.space, weights, values.isneginf().any(0))
-        return value
+        return value, answered
+
+    def _in_parts(
+        self, signals: list[Signal | None], facts: dict[str, Any], seed: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same of logits that are not made yet, a few rows at a time, each once."""
+        parts = []
+        for start, logits, here in self._chunks(signals, facts):
+            with nullcontext() if seed is None else guard.seeded(mix(seed, start)):
+                parts.append(self._now(logits, here))
+        full = [torch.ones(len(v), dtype=torch.bool, device=v.device) if a is None else a for v, a in parts]
+        return torch.cat([value for value, _ in parts]), torch.cat(full) if self.node.abstains else None
 
     def _later(self, signals: list[Signal | None], facts: dict[str, Any], seed: int | None) -> Lazy:
         """The same of logits that are not made yet: when rows are asked for, of these rows."""
@@ -143,9 +155,9 @@ class Consensus:
             rows = [torch.zeros_like(chunks[0]) if value is None else next(remaining) for value in whole]
             here = {name: None if fact is None else fact[..., where] for name, fact in facts.items()}
             if seed is None:
-                return self._now(torch.stack(rows), here)
+                return self._now(torch.stack(rows), here)[0]
             with guard.seeded(mix(seed, where.start if isinstance(where, slice) else fingerprint(where))):
-                return self._now(torch.stack(rows), here)
+                return self._now(torch.stack(rows), here)[0]
 
         return MixedLogits(known, make)
 
@@ -160,11 +172,22 @@ class Consensus:
 
     def weigh(self, signals: list[Signal | None], facts: dict[str, Any]) -> Tensor:
         """The rule's coefficients ``[M, B]`` of the members, a few rows at a time where logits are not made yet."""
-        facts = self._own(facts, len(signals))
+        parts = []
+        for _, logits, here in self._chunks(signals, self._own(facts, len(signals))):
+            part = self.rule.weights(logits, **here)
+            if not self.sound or not isinstance(part, Tensor):
+                guard.refuse_values(part, logits.shape[:2])
+                self.sound = True
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _chunks(
+        self, signals: list[Signal | None], facts: dict[str, Any]
+    ) -> Iterator[tuple[int, Tensor, dict[str, Any]]]:
+        """The first row, logits ``[M, n, C]`` and facts of some rows; all together where logits are made already."""
         values = [None if signal is None else self._logits(signal) for signal in signals]
         like = next(value for value in values if value is not None)
         step = max(1, LARGE // like.shape[1]) if isinstance(like, Lazy) else max(1, len(like))
-        parts = []
         for start in range(0, max(1, len(like)), step):
             stop = min(start + step, len(like))
             rows = [_rows(value, like, start, stop) for value in values]
@@ -172,12 +195,7 @@ class Consensus:
                 name: fact[..., start:stop] if isinstance(fact, Tensor) and step < len(like) else fact
                 for name, fact in facts.items()
             }
-            part = self.rule.weights(torch.stack(rows), **here)
-            if not self.sound or not isinstance(part, Tensor):
-                guard.refuse_values(part, (len(rows), stop - start))
-                self.sound = True
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            yield start, torch.stack(rows), here
 
     def given(self, fetch: Callable[[Edge], Signal | None]) -> dict[str, list[Tensor | None]]:
         """What informs the rule beside what it combines."""
@@ -206,6 +224,12 @@ class Consensus:
         if known is None or known[0] != version:
             known = self._tables[key] = (version, make())
         return known[1]
+
+
+def _both(present: Tensor | None, answered: Tensor | None) -> Tensor | None:
+    """Which rows ``[B]`` some source is present in and the rule answers; None for all."""
+    here = None if present is None else present.any(0)
+    return here if answered is None else answered if here is None else here & answered
 
 
 def fingerprint(*values: Tensor | Lazy | None) -> str:

@@ -122,6 +122,23 @@ def refuse_values(value: Any, shape: Sequence[int]) -> None:
         raise ValueError(f"it gave {told(value)}, not a tensor of shape {tuple(shape)} of floating point")
 
 
+def answers(given: Any, abstains: bool) -> tuple[Any, Tensor | None]:
+    """What a rule gave, and whom it answered ``[B]`` bool, None for everyone; ValueError where it may not abstain."""
+    if not isinstance(given, tuple):
+        return given, None
+    if not abstains:
+        raise ValueError(
+            "it gave a tuple, as a rule that says who was answered, and its offer does not say abstains=True"
+        )
+    if len(given) != 2:
+        raise ValueError(f"it gave a tuple of {len(given)}, not (values, answered)")
+    value, who = given
+    rows = len(value) if isinstance(value, Tensor) and value.dim() else 0
+    if not isinstance(who, Tensor) or who.dtype != torch.bool or who.shape != (rows,) or who.device != value.device:
+        raise ValueError(f"it gave {told(who)} as who was answered, not [{rows}] of torch.bool beside its values")
+    return value, who
+
+
 def refuse_signal(value: Any, rows: int, shape: Sequence[int] | None) -> None:
     """Raise ValueError for what is no signal of so many rows, each of a ``shape`` where it is known."""
     if not isinstance(value, Tensor | Lazy) or not value.shape or value.shape[0] != rows:

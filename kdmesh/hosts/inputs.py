@@ -78,10 +78,12 @@ class Inputs:
             return shard
         return self.host.loader.shard(node.stream, who, shard.device)
 
-    def labels(self, context: StepContext, node: ConsensusNode, reader: str) -> Tensor | None:
-        """The labels of what a consensus says of a reader's batch."""
-        batch = self.batch(context, self.rows_of(node, reader))
-        return None if batch is None else batch.y
+    def given(self, context: StepContext, node: ConsensusNode, reader: str) -> dict[str, Any]:
+        """What a rule is given of a reader's batch beside signals."""
+        shard = self.rows_of(node, reader)
+        batch = self.batch(context, shard)
+        assert batch is not None
+        return rules.facts(self.host, node, shard, batch.y, rules.published(self.host, node), batch.at)
 
     def facts(
         self, context: StepContext, agent: str, stream: str, needs: tuple[str, ...], source: str
@@ -94,13 +96,6 @@ class Inputs:
             who = speaker(source, self.host.plan.consensus)
             theirs = self.batch(context, self.host.loader.shard(stream, who, shard.device))
         return side_inputs.of_batch(needs, shard, batch, theirs)
-
-    def column(self, context: StepContext, agent: str, node: ConsensusNode) -> Tensor:
-        """The numbers of the values that a rule reads, for an agent's batch."""
-        shard = self.rows_of(node, agent)
-        batch = self.batch(context, shard)
-        assert batch is not None and isinstance(shard, ShardView)  # what is written has no columns
-        return rules.numbers(self.host, node, shard)[shard.rows(batch.at)]
 
     def position(self, step: int, shard: BatchSource) -> int:
         """The step counted on a view: owners of shards count their own, so that each visits its samples evenly."""
@@ -214,14 +209,11 @@ class Inputs:
         signal: Signal | None = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
             try:
-                column = self.column(context, reader, consensus.node) if consensus.node.column else None
+                given = self.given(context, consensus.node, reader)
                 if consensus.nested and consensus.draws:  # these draw first, wherever they are asked for
                     consensus.gather(reader, lambda edge: self._member(edge, reader)(context))
-                seed, node = self.draw(context, consensus, reader), consensus.node
-                errors = rules.errors(node, rules.published(self.host, node)) if node.needs_errors else None
-                signal = consensus.combine(
-                    reader, lambda edge: self._member(edge, reader)(context), batch.y, column, seed, errors
-                )
+                seed = self.draw(context, consensus, reader)
+                signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(context), given, seed)
             except Exception as error:
                 rules.attribute_error(self.host, name, error, f"at step {context.step}")
         elif batch is not None and isinstance(shard, ShardView):

@@ -13,7 +13,7 @@ from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
 from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
-from kdmesh.signals.lazy import dense
+from kdmesh.signals.lazy import dense, taken
 from kdmesh.signals.wide import widened
 from kdmesh.streams.seeds import mix
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.task import Chance
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.loader import ShardView
     from kdmesh.hosts.packing import Published
     from kdmesh.hosts.state import HostState
@@ -38,11 +39,12 @@ class ConsensusFigures(TypedDict):
 
     ``quality``: figures by metric, empty without labels or a signal; ``oracle``: whether the rule was given the true
     labels, so that its quality is a bound and not a result; ``agreement`` and ``churn`` (None the first time): of its
-    sources' decisions, where they decide.
+    sources' decisions, where they decide; ``answered``: where it may abstain, and then the quality is of those rows.
     """
 
     quality: dict[str, Any]
     oracle: bool
+    answered: NotRequired[answered.Coverage]
     agreement: NotRequired[float]
     churn: NotRequired[float | None]
 
@@ -84,25 +86,32 @@ def _figures(
     shard: ShardView,
     classes: Sequence[int] | None,
     probs: bool = False,
+    rows: Tensor | None = None,
 ) -> dict[str, Any]:
-    """What the mesh's metrics say of answers on a shard."""
+    """What the mesh's metrics say of answers on a shard; ``rows [N]`` bool: of these alone, nothing of none."""
+    asked = {ref.by for ref in host.plan.metrics if ref.by}
+    by = {name: side_inputs.numbers(host, name, shard).to(truth.device) for name in asked}
+    characters = shard.characters
+    if rows is not None:
+        at = rows.nonzero()[:, 0]
+        if not len(at):
+            return {}
+        answers, truth, characters = taken(answers, at), truth[at], None
+        by = {name: numbers[at] for name, numbers in by.items()}
     names = {ref.key: ref.name for ref in host.plan.metrics}
 
     def on_error(key: str, error: Exception) -> None:
         host.registry.attribute_error("metrics", names[key], error, f"on {shard.stream.name}", "metrics")
 
-    fresh = metrics.made(host.plan, host.registry, shard.characters, host.values)
     return metrics.measure(
-        fresh,
+        metrics.made(host.plan, host.registry, characters, host.values),
         answers,
         truth,
         probs=probs,
-        characters=shard.characters,
+        characters=characters,
         classes=classes,
         total=host.plan.answers.outputs(host.table) if host.plan.task.outputs == "labels" else None,
-        columns={
-            ref.by: side_inputs.numbers(host, ref.by, shard).to(truth.device) for ref in host.plan.metrics if ref.by
-        },
+        columns=by,
         on_error=on_error,
     )
 
@@ -130,8 +139,11 @@ def evaluate_consensus(
         probs, softened = signal.form in PROBABILITIES, consensus.node.temperature
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers
             answers, probs = sharpened(answers, softened, signal.form), False
-        answered.keep(host, name, answers, truth, shard, consensus.node.labels, probs)
-        found["quality"] = _figures(host, answers, truth, shard, consensus.node.labels, probs)
+        classes, rows = consensus.node.labels, _answered(consensus, signal)
+        answered.keep(host, name, answers, truth, shard, classes, probs, rows)
+        found["quality"] = _figures(host, answers, truth, shard, classes, probs, rows)
+        if rows is not None:
+            found["answered"] = answered.coverage(host, answers, truth, classes, probs, rows)
     outputs = {edge.source: sent.get((edge.source, edge.output)) for edge in consensus.node.members}
     agents = host.plan.spec.agents
     decided = [
@@ -147,6 +159,15 @@ def evaluate_consensus(
         found["churn"] = metrics.churn(predictions, host.predictions.get(memory))
         host.predictions[memory] = predictions
     return found
+
+
+def _answered(consensus: Consensus, signal: Signal) -> Tensor | None:
+    """Which rows ``[N]`` a consensus answered; None for one that always does."""
+    if not consensus.abstains:
+        return None
+    if signal.weights is None:
+        return torch.ones(len(signal.value), dtype=torch.bool, device=signal.value.device)
+    return signal.weights != 0
 
 
 def _combined(
@@ -174,10 +195,8 @@ def _combined(
 
     try:
         with torch.no_grad(), guard.seeded(mix(host.seed, "evaluate_consensus", name, shard.stream.name)):
-            column = rules.numbers(host, consensus.node, shard) if consensus.node.column else None
-            return consensus.eval_copy().combine(
-                None, fetch, truth, column, errors=rules.errors(consensus.node, errors)
-            )
+            given = rules.facts(host, consensus.node, shard, truth, errors)
+            return consensus.eval_copy().combine(None, fetch, given)
     except Exception as error:
         rules.attribute_error(host, name, error, "for its measurement")
 

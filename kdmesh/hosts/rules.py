@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.consensus import fingerprint
+from kdmesh.hosts.loader import ShardView
 from kdmesh.signals import Signal
 from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.hosts.consensus import Consensus
-    from kdmesh.hosts.loader import ShardView
+    from kdmesh.hosts.loader import BatchSource
     from kdmesh.hosts.state import HostState
 
 
@@ -28,6 +29,30 @@ def numbers(host: HostState, node: ConsensusNode, shard: ShardView) -> Tensor:
     """The number of each sample's value in the column that a rule reads, see :func:`side_inputs.numbers`."""
     side_inputs.columns(host, node)
     return side_inputs.numbers(host, node.column, shard)
+
+
+def facts(
+    host: HostState,
+    node: ConsensusNode,
+    shard: BatchSource,
+    y: Tensor | None,
+    known: Mapping[str, Tensor],
+    at: Tensor | None = None,
+) -> dict[str, Any]:
+    """What a rule is given beside signals, by keyword, about the samples of a view at positions ``at``; None: all.
+
+    ``y``: their labels; ``known``: errors on validation, by member.
+    """
+    found: dict[str, Any] = {"labels": y} if node.needs_labels else {}
+    if node.column:
+        assert isinstance(shard, ShardView)  # what is written has no columns
+        column = numbers(host, node, shard)
+        found["column"] = column if at is None else column[shard.rows(at)]
+    if "ids" in node.needs:
+        found["ids"] = side_inputs.ids(shard, at)
+    if node.needs_errors:
+        found["errors"] = errors(node, known)
+    return found
 
 
 def errors(node: ConsensusNode, known: Mapping[str, Tensor]) -> Tensor | None:
@@ -39,7 +64,7 @@ def errors(node: ConsensusNode, known: Mapping[str, Tensor]) -> Tensor | None:
 
 
 def published(host: HostState, node: ConsensusNode) -> dict[str, Tensor]:
-    """The errors that the members of a consensus last published, by member, for :func:`errors`."""
+    """The errors that the members of a consensus last published, by member, for :func:`facts`."""
     if not node.needs_errors:
         return {}
     stream = host.streams[node.stream].base or node.stream
@@ -68,13 +93,12 @@ def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal 
     def make() -> Signal | None:
         try:
             node = consensus.node
-            column = numbers(host, node, shard) if node.column else None
-            judged = errors(node, published(host, node))
+            given = facts(host, node, shard, shard.y, published(host, node))
             if not consensus.draws:
-                return consensus.combine(reader, fetch, shard.y, column, errors=judged)
+                return consensus.combine(reader, fetch, given)
             seed = _seed(host, consensus, reader, fetch, shard)
             with guard.seeded(seed):
-                return consensus.combine(reader, fetch, shard.y, column, seed, judged)
+                return consensus.combine(reader, fetch, given, seed)
         except Exception as error:
             attribute_error(host, name, error, f"the stream {shard.stream.name!r}")
 

@@ -11,12 +11,13 @@ from kdmesh.contracts.metric import own_classes
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.reach import speaker
+from kdmesh.hosts.loader import ShardView
 
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
-    from kdmesh.hosts.loader import Batch, BatchSource, ShardView
+    from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.state import HostState
     from kdmesh.streams.table import Table
 
@@ -64,6 +65,15 @@ def of_batch(
     if "labels" in needs:  # what is read is known, also where a stream hides what is to be learned
         found |= {"labels": batch.x.targets, "source_labels": theirs.x.targets}
     return found
+
+
+def ids(shard: BatchSource, at: Tensor | None = None) -> Tensor:
+    """The stable id of each row's sample, ``[B]`` int64 on the view's device: of samples ``at``, or of all."""
+    if at is not None and not shard.units:
+        return shard.samples(at).to(shard.device)
+    assert isinstance(shard, ShardView)  # what is written is read by the batch, and has a row a sample
+    every = shard.ids if shard.counts is None else shard.ids.repeat_interleave(shard.counts.cpu())
+    return (every if at is None else every[shard.rows(at).cpu()]).to(shard.device)
 
 
 def distinct(plan: Plan, table: Table) -> dict[str, list[str]]:

@@ -174,13 +174,7 @@ class SpreadTerm(Term):
         own, node = self.own(context), self.consensus.node
         if not len(own):
             return None
-        facts: dict[str, Any] = {"present": present}
-        if node.needs_labels:
-            facts["labels"] = self.inputs.labels(context, node, reader)
-        if node.column:
-            facts["column"] = self.inputs.column(context, reader, node)
-        if node.needs_errors:
-            facts["errors"] = rules.errors(node, rules.published(self.inputs.host, node))
+        facts: dict[str, Any] = {"present": present, **self.inputs.given(context, node, reader)}
         if node.space == "gradient":
             own = dense(own)
             facts["gradients"] = self._gradients(context, own, self.consensus.stack(signals), present)

@@ -26,7 +26,8 @@ class Of:
     Attributes:
         score: ``[N]`` float32, what each row adds to the run's primary metric, which is their mean; NaN for a row that
             does not count. None where the metric is no mean over rows.
-        decision: ``[N]`` int32, the class that was answered, in the label space of the data.
+        decision: ``[N]`` int32, the class that was answered, in the label space of the data; -1 where a consensus
+            abstained, and then everything else is NaN.
         confidence: ``[N]`` float32, the probability of the decision at temperature 1.
         values: ``[N, T]`` float32, the answers themselves, of a task whose labels are values.
     """

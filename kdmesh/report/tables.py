@@ -54,10 +54,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
     for event in summary.get("rounds") or []:
         gains.update((event.get("metrics") or {}).get("gain") or {})
     consensus, controls = summary.get("consensus") or {}, summary.get("controls") or {}
-    rows = [
-        {**_measured(name, node, by), "role": "consensus, oracle" if node.get("oracle") else "consensus"}
-        for name, node in consensus.items()
-    ]
+    rows = [{**_measured(name, node, by), "role": consensus_role(node)} for name, node in consensus.items()]
     agents = summary.get("agents") or {}
     chosen = {agent.get("best_teacher") for agent in agents.values()} - {None}
     for name in sorted(agents, key=lambda name: agents[name].get("role") != "teacher"):
@@ -88,6 +85,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
     notes += ["* the best by validation of a student's own teachers"] if chosen else []
     if any(node.get("oracle") for node in consensus.values()):
         notes.append("oracle: the rule reads the labels it is measured on")
+    notes += abstained(consensus, by)
     notes += [] if by.higher else [f"{by.title}: lower is better"]
     notes += _by_columns({**consensus, **agents})
     lists = dict.fromkeys(key for node in [*consensus.values(), *agents.values()] for key in _lists(node))
@@ -97,6 +95,26 @@ def final_table(summary: dict[str, Any]) -> Grid:
     if summary.get("data_seed"):
         title += f", data seed {summary['data_seed']}"
     return Grid(title, columns, rows, "\n".join(notes))
+
+
+def consensus_role(node: Row) -> str:
+    """What a consensus is called beside its figures, with what one must know to read them."""
+    return "consensus" + ", oracle" * bool(node.get("oracle")) + ", abstains" * bool(node.get("answered"))
+
+
+def abstained(consensus: dict[str, Any], by: Figure) -> list[str]:
+    """Of each consensus that may abstain, how much of test it answered, and how well; a line each."""
+    lines = []
+    for name, node in consensus.items():
+        told = (node.get("answered") or {}).get("test")
+        if not told:
+            continue
+        among, over_all = on_test(node, by), told.get("over_all")
+        line = f"{name} answers {told.get('answered')} of {told.get('rows')} on test"
+        line += f"; {by.title} among these {among:.4f}" if among is not None else ""
+        line += f", over all {over_all:.4f}, with no answer as the worst" if over_all is not None else ""
+        lines.append(line)
+    return [*lines, "abstains: its figures are of what it answers"] if lines else []
 
 
 def _by_columns(nodes: dict[str, Any]) -> list[str]:
@@ -121,6 +139,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         consensus = metrics.get("consensus") or {}
         nodes |= dict.fromkeys(consensus)
         row = {"stage": event.get("stage") if len(stages) > 1 else None, "round": event.get("round")}
+        row |= {f"coverage {name}": share for name, share in (metrics.get("coverage") or {}).items()}
         row |= {key: metrics.get(key) for key in ("agreement", "churn")}
         row |= {f"consensus {name}": by.of(values) for name, values in consensus.items()}
         row |= {key: _mean(metrics.get(key)) for key in (by.name, "gain")}
@@ -131,6 +150,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         Column("agreement", "agreement", _share),
         Column("churn", "churn", _share),
         *(Column(f"consensus {name}\n{by.title}", f"consensus {name}", _share) for name in nodes),
+        *(Column(f"consensus {name}\ncoverage", f"coverage {name}", _share, spare=1) for name in nodes),
         Column(f"mean\n{by.title}", by.name, _share),
         Column("mean\ngain", "gain", _signed),
     ]

@@ -71,6 +71,8 @@ class ConsensusContract(Contract):
         more: dict[str, Any] = {"labels": torch.arange(BATCH) % self.classes} if offer.needs_labels else {}
         if offer.needs_column:
             more["column"] = torch.arange(BATCH) % len(self.columns)
+        if "ids" in offer.needs:
+            more["ids"] = torch.arange(BATCH)
         if offer.needs_errors:
             errors = logits.detach().double().square().mean(1)
             more["errors"] = torch.where(errors.isfinite(), errors, torch.inf)  # of one that is absent nothing is known
@@ -84,8 +86,14 @@ class ConsensusContract(Contract):
             return weights
         if self.per_target:
             more["target"] = NAMES[0]
-        value: Tensor = rule(values, logits=logits, present=present, **more)
-        return value
+        value, answered = guard.answers(rule(values, logits=logits, present=present, **more), offer.abstains)
+        return value if answered is None else self.answered(rule, value, answered, present)
+
+    def answered(self, rule: nn.Module, value: Tensor, answered: Tensor, present: Tensor | None) -> Tensor:
+        """What readers see of a rule that abstains: rows without an answer are put uniform, whatever they hold."""
+        guard.refuse_values(value, (len(answered), self.classes))
+        rows = answered if present is None else answered & present.any(0)
+        return torch.where(rows[:, None], value, 0.0 if rule.space == "logits" else 1 / self.classes)
 
     def refuse_malformed(self, space: str, value: Tensor, shape: tuple[int, ...], rows: Tensor | None = None) -> None:
         """Assert shape, finite values, probabilities in `marginals`, shares of 1 in all others but `logits`.

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdmesh.consensus import GeometricMedian, Mean, Median, TrimmedMean, Vote, normalised
+from kdmesh.consensus import GeometricMedian, Mean, Median, ThresholdVote, TrimmedMean, Vote, normalised
+from kdmesh.errors import MeshError
 
 SEEDS = st.integers(0, 2**31 - 1)
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -25,6 +26,24 @@ def in_space(rule, space):
 
 def renormalised(values):
     return torch.from_numpy(values / values.sum(-1, keepdims=True))
+
+
+@few
+@given(seed=SEEDS, sources=st.integers(1, 7), votes=st.integers(1, 7))
+def test_threshold_vote_answers_as_vote_does_where_enough_agree(seed, sources, votes):
+    logits = random_logits(seed, sources)
+    present = torch.rand(sources, 3, generator=torch.Generator().manual_seed(seed)) < 0.8
+    probs = torch.where(present[..., None], logits.softmax(-1), float("nan"))
+    values, answered = ThresholdVote(votes)(probs, logits=logits, present=present)
+    assert torch.equal(values, Vote()(probs, logits=logits, present=present))
+    for row in range(3):
+        ballots = [int(logits[m, row].argmax()) for m in range(sources) if present[m, row]]
+        assert bool(answered[row]) == (max(map(ballots.count, ballots), default=0) >= votes)
+
+
+def test_threshold_vote_refuses_more_votes_than_there_are_sources():
+    with pytest.raises(MeshError, match="4 votes are asked for, and there are 3 sources"):
+        ThresholdVote(4).setup(("a", "b", "c"), 4, ())
 
 
 @few

@@ -15,6 +15,7 @@ from kdmesh.plugins import registry
 
 SETTINGS: dict[str, Any] = {
     "weighted": {"weights": [1, 2]},
+    "threshold_vote": {"votes": 2},
     "route": {"column": "kind", "to": {"x": "t1"}, "else": "t2"},
     "top_k": {"k": 2},
     "hf": None,  # of texts

@@ -89,7 +89,7 @@ def test_a_rule_that_needs_labels_is_given_those_of_its_members(mesh: Any, opene
         weights = node.weigh(signals, {"present": None, "labels": y})
         assert weights.tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     else:
-        signal = node.combine("s", lambda edge: Signal(said[edge.source], edge.form), y)
+        signal = node.combine("s", lambda edge: Signal(said[edge.source], edge.form), {"labels": y})
         assert signal.value[:2].tolist() == [[5.0, 0.0], [0.0, 7.0]]
         assert signal.weights.tolist() == [1.0, 1.0, 0.0]  # nobody knows class 1
     run.execute()

@@ -75,6 +75,7 @@ DECLARED = {
     ("objectives", "uld"): {"config": {"temperature": 2}, **EQUAL},
     ("objectives", "span"): {"config": {"temperature": 2}, **EQUAL},
     ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
+    ("consensus", "threshold_vote"): {"config": {"votes": 2}, **ANY_ORDER},
     ("consensus", "route"): {"config": {"column": "domain", "to": {"x": "c"}, "else": "b"}, "sources": (3,)},
     ("samplers", "grid"): {"ranges": False},
     ("signals", "top_k"): {"config": {"k": 2}},

@@ -17,6 +17,12 @@ class WeightedConfig(Config):
     )
 
 
+class ThresholdVoteConfig(Config):
+    """Settings of `threshold_vote`."""
+
+    votes: int = Field(ge=1, description="sources that must vote for the winner; samples with fewer have no answer")
+
+
 class TrimmedMeanConfig(Config):
     """Settings of `trimmed_mean`."""
 
@@ -117,6 +123,16 @@ CONSENSUS = [
         paper="Papernot et al., Semi-supervised Knowledge Transfer for Deep Learning from Private Training Data, 2017",
         spaces=("probs",),
         answers=SCORES,
+    ),
+    ConsensusOffer(
+        "threshold_vote",
+        f"{ROOM}.threshold_vote:ThresholdVote",
+        ThresholdVoteConfig,
+        "plurality vote that answers only where enough sources agree",
+        "Papernot et al., Scalable Private Learning with PATE, 2018",
+        spaces=("probs",),
+        answers=SCORES,
+        abstains=True,
     ),
     ConsensusOffer(
         "median",

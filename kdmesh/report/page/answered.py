@@ -69,12 +69,13 @@ def _reliability(known: Known, found: Answers) -> list[Block]:
     for name, one in _of(found).items():
         if one.confidence is None or one.decision is None or known.nodes.get(name, {}).get("role") == "teacher":
             continue
-        right, points = one.decision == found.labels, []
-        place = (one.confidence * BINS).astype("int64").clip(0, BINS - 1)
+        answered, points = one.confidence == one.confidence, []  # NaN where a consensus abstained
+        right, sure = (one.decision == found.labels)[answered], one.confidence[answered]
+        place = (sure * BINS).astype("int64").clip(0, BINS - 1)
         for at in range(BINS):
             within = place == at
             if within.sum() >= LEAST_IN_BIN:
-                points.append((float(one.confidence[within].mean()), float(right[within].mean()), None, None))
+                points.append((float(sure[within].mean()), float(right[within].mean()), None, None))
         series.append(Series(name, points, "consensus" if name in found.consensus else "student"))
     if len(series) < 2:
         return []
@@ -147,12 +148,12 @@ def _differing(known: Known, found: Answers, decided: dict[str, Any], samples: b
         cells: list[Cell] = [str(int(found.ids[at])), str(int(found.labels[at]))]
         for name in names:
             guess = int(decided[name][at])
-            cells.append(f"{guess} ✓" if guess == int(found.labels[at]) else str(guess))
+            cells.append(f"{guess} ✓" if guess == int(found.labels[at]) else "none" if guess < 0 else str(guess))
         rows.append(cells)
     note = (
         f"{len(rows)} of {len(differ)}, those with most different answers first; ✓ is right. A sample's number is its "
     )
-    note += "row in the data set."
+    note += "row in the data set; none: who abstained."
     if not rows:
         return [said]
     more = shown(known, found, ordered.tolist(), names) if samples else []

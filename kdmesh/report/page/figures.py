@@ -27,6 +27,7 @@ from kdmesh.report.page.blocks import (
 )
 from kdmesh.report.page.known import Known, row, titled
 from kdmesh.report.run_folder import ALSO
+from kdmesh.report.tables import abstained, consensus_role
 from kdmesh.tasks import Figure, metric
 
 MOST_BARS = 40
@@ -86,7 +87,7 @@ def _table(known: Known) -> Table:
     rows: list[list[Cell]] = []
     for name, node in known.nodes.items():
         figure, pairs = known.figure(name), row(row(known.over.get("differences")).get(name))
-        role = "consensus, oracle" if node.get("oracle") else str(node.get("role") or "")
+        role = str(node.get("role") or "") if node.get("role") != "consensus" else consensus_role(node)
         role += ", dropped" if node.get("dropped") else ""
         cells: list[Cell] = [name, role, share(figure.get("mean")), share(figure.get("half_width"))]
         cells += [count(figure.get("n")), share(known.mean(name, "metrics", "validation", by.name))]
@@ -112,6 +113,9 @@ def _table(known: Known) -> Table:
     note += "figures of probabilities are at temperature 1. "
     if any(node.get("oracle") for node in known.nodes.values()):
         note += "Oracle: the rule reads the labels that it is measured on. "
+    if told := abstained({name: node for name, node in known.nodes.items() if node.get("role") == "consensus"}, by):
+        note += f"Of seed {known.summaries[0].get('seed')}: " if len(known.summaries) > 1 else ""
+        note += f"{'. '.join(told)}. "
     note += f"{by.title}: {'higher' if by.higher else 'lower'} is better."
     return Table("All figures", heads, rows, note[:1].upper() + note[1:]).without_empty()
 

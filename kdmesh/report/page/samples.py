@@ -143,7 +143,9 @@ def _answer(of: Of, at: int, found: Answers, labels: Sequence[str]) -> tuple[str
 
 
 def _named(number: int, labels: Sequence[str]) -> str:
-    """A class by its number, and its name where that says more."""
+    """A class by its number, and its name where that says more; below 0 nobody was answered."""
+    if number < 0:
+        return "no answer"
     name = labels[number] if 0 <= number < len(labels) else ""
     return f"{number} ({name[:40]})" if name and name != str(number) else str(number)
 
