@@ -6,7 +6,27 @@ import torch
 from torch import Tensor, nn
 
 
-class Rule(nn.Module):
+class RuleBase(nn.Module):
+    """What every rule has, whether it may abstain or not."""
+
+    space: str = "probs"
+    temperature: float = 1.0
+
+    def setup(self, sources: tuple[str, ...], classes: int, inputs: tuple[torch.Size, ...]) -> None:
+        """Build what depends on the mesh. Called once, before training, seeded.
+
+        ``sources``: the names of the combined, in their order; ``inputs``: the shapes, without the batch axis, of what
+        flows `as: input`, for rules whose offer says ``inputs``. Such a rule is called with ``inputs=[...]``, for each
+        such flow a tensor ``[B, ...]``, or None where nothing was published. A `per_target` rule is called with
+        ``target``, the reader's name.
+        """
+
+    def report(self) -> dict[str, float]:
+        """Figures about what was asked so far, by name (queries, say); what they count lives in buffers."""
+        return {}
+
+
+class Rule(RuleBase):
     """Combine M sources into one signal.
 
     ``forward(values, *, logits, labels=None, present=None) -> [B, C]``
@@ -26,19 +46,10 @@ class Rule(nn.Module):
 
     Sources are combined in declared order by an explicit left-to-right sum, so results do not depend on placement.
     Inputs are never changed in place. State, if any, lives in buffers (`state_dict`), trained weights in parameters.
+    State moves by teaching only: what is measured is asked of a copy. A rule whose offer says ``stateful`` is called
+    once for each row that it teaches: in each step for the batch where a source answers live, else for the whole
+    stream, as its sources publish other values than before. Its readers share one.
     """
-
-    space: str = "probs"
-    temperature: float = 1.0
-
-    def setup(self, sources: tuple[str, ...], classes: int, inputs: tuple[torch.Size, ...]) -> None:
-        """Build what depends on the mesh. Called once, before training, seeded.
-
-        ``sources``: the names of the combined, in their order; ``inputs``: the shapes, without the batch axis, of what
-        flows `as: input`, for rules whose offer says ``inputs``. Such a rule is called with ``inputs=[...]``, for each
-        such flow a tensor ``[B, ...]``, or None where nothing was published. A `per_target` rule is called with
-        ``target``, the reader's name.
-        """
 
     def forward(
         self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
@@ -56,7 +67,7 @@ class Rule(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} is no weighted sum")  # by design: see the docstring
 
 
-class Abstaining(Rule):
+class Abstaining(RuleBase):
     """A rule that may leave samples without an answer; its offer says ``abstains``.
 
     ``forward`` takes what that of a :class:`Rule` takes and returns ``(values [B, C], answered [B])``, the second bool.
@@ -65,7 +76,7 @@ class Abstaining(Rule):
     them. Spaces `loss` and `gradient` are not offered.
     """
 
-    def forward(  # type: ignore[override]  # this is what its offer declares
+    def forward(
         self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Combine the sources; say who was answered."""

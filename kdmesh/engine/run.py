@@ -235,6 +235,10 @@ class Run(RunContext):
                 consensus[name]["oracle"] = judged["oracle"]
                 if "answered" in judged:
                     consensus[name].setdefault("answered", {})[stream] = judged["answered"]
+        measured = [name for name in consensus if self.plan.evaluator(name)]
+        reports = [self.backend.submit(self.plan.evaluator(name), RemoteHost.report, name) for name in measured]
+        for name, figures in zip(measured, (yield from wait(reports)), strict=True):
+            consensus[name] |= {"report": figures} if figures else {}
         described: dict[str, dict[str, Any]] = {}
         for part in (yield from wait(self.backend.submit(host, RemoteHost.describe) for host in self.plan.hosts)):
             described.update(part)

@@ -217,6 +217,8 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
             host.evaluate_consensus(name, stream, [], *backend.get(handles))
     for agent in host.agents.values():
         measure.reports(host, agent)
+    for name in host.consensus:
+        host.report(name)
 
 
 def _phase(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, publisher: Publisher) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.graph import private
+from kdmesh.graph import private, reach
 from kdmesh.spec import HostSpec
 from kdmesh.spec.names import refuse
 
@@ -47,8 +47,9 @@ def groups(
             found_groups.append((ends, f"{edge} reads values recorded at every step"))
     for node in consensus.values():
         readers = [edge.target for edge in node.readers if edge.target in spec.agents]
-        if node.owned and len(readers) > 1:
-            found_groups.append((readers, f"one host owns consensus {node.name}"))
+        behind = reach.readers(node.name, consensus)
+        if node.owned and len(behind) > 1:
+            found_groups.append((behind, f"one host owns consensus {node.name}"))
         through = [edge.source for edge in node.inputs if not edge.detach and edge.source in spec.agents]
         if through and any(not edge.detach for edge in node.readers):
             found_groups.append(([*through, *readers], f"gradients pass through consensus {node.name}"))

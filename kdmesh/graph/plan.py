@@ -11,6 +11,7 @@ import networkx as nx
 from kdmesh.graph import private
 from kdmesh.graph.edges import LABELS, PLAIN
 from kdmesh.graph.program import Program
+from kdmesh.graph.reach import readers
 from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec
 
 if TYPE_CHECKING:
@@ -105,9 +106,11 @@ class Plan:
         return next(stage for stage in self.stages if stage.name == name)
 
     def evaluator(self, consensus: str) -> str:
-        """The host that measures a consensus: its first reader's, else its first source's; "" if all were dropped."""
+        """The host that measures a consensus: its first reader's, also through another consensus, else its first
+        source's; "" if all were dropped.
+        """
         node, host_of = self.consensus[consensus], self.host_of
-        ends = [edge.target for edge in node.readers] + [edge.source for edge in node.inputs]
+        ends = readers(consensus, self.consensus) + [edge.source for edge in node.inputs]
         return next((host_of[end] for end in ends if end in host_of), "")
 
     def judged(self, agent: str) -> bool:

@@ -12,6 +12,7 @@ from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.nodes import consensus_nodes
 from kdmesh.graph.plan import Plan, Stage
 from kdmesh.graph.program import Program, programs
+from kdmesh.graph.reach import readers
 from kdmesh.graph.task import metrics_of, task_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     check.errors(long, consensus, registry)
     check.gradients(long, edges, sets, consensus)
     stage_of = stages.bind(long, edges, sets, trained)
-    generation, waits = stages.generations(long, edges, sets, stage_of)
+    stateful = [readers(name, consensus) for name, node in consensus.items() if node.stateful]
+    generation, waits = stages.generations(long, edges, sets, stage_of, stateful)
     check.taught(long, edges, sets)
     check.label_spaces(long, edges, consensus)
     long, placed = hosts.place(long, edges, sets.owner, consensus, registry)

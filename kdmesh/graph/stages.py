@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -16,6 +17,8 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kdmesh.spec import MeshSpec
 
 
@@ -157,9 +160,17 @@ def _merge(union: nx.utils.UnionFind, members: dict[str, list[str]], found: Weig
 
 
 def generations(
-    spec: MeshSpec, edges: list[Edge], found: WeightSets, stage: dict[str, str]
+    spec: MeshSpec,
+    edges: list[Edge],
+    found: WeightSets,
+    stage: dict[str, str],
+    shared: Iterable[list[str]] = (),
 ) -> tuple[dict[str, int], dict[str, set[str]]]:
-    """Return each stage's generation (0 first) and the stages it waits for; `once` inside a stage is refused."""
+    """Return each stage's generation (0 first) and the stages it waits for; `once` inside a stage is refused.
+
+    ``shared``: agents that read one consensus with a state. Their stages take turns, in declared order where nothing
+    else orders them: what it has counted must not depend on who is faster.
+    """
     # Where a node's values come to be: in a stage, or, for a consensus and what is frozen, in a place of its own.
     home: dict[str, object] = {
         name: stage.get(found.of(name), ("outside", name)) for name in (*spec.agents, *spec.consensus)
@@ -186,6 +197,11 @@ def generations(
     waits = nx.DiGraph()
     waits.add_nodes_from(dict.fromkeys(stage.values()))
     waits.add_edges_from(arrows)
+    for agents in shared:
+        turns = [home[name] for name in spec.agents if name in agents and found.of(name) in stage]
+        for first, second in combinations(dict.fromkeys(turns), 2):
+            if not nx.has_path(waits, first, second) and not nx.has_path(waits, second, first):
+                waits.add_edge(first, second)
     return _levels(waits, set(stage.values()))
 
 

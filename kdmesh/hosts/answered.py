@@ -11,6 +11,7 @@ from kdmesh.contracts.metric import Answers
 from kdmesh.hosts import metrics
 from kdmesh.hosts.state import Kept
 from kdmesh.signals.lazy import dense
+from kdmesh.signals.wide import widened
 from kdmesh.tasks import probabilistic
 
 if TYPE_CHECKING:
@@ -113,12 +114,10 @@ def coverage(
     found: Coverage = {"answered": count, "rows": rows, "coverage": count / rows if rows else 0.0}
     (ref,) = (ref for ref in host.plan.metrics if ref.key == host.plan.primary)
     offer = host.registry.find("metrics", ref.name)
-    worst, score = (
-        offer.lowest if offer.higher else offer.highest,
-        _score(host, _rows(host, answers, truth, classes, probs, who)),
-    )
+    worst = offer.lowest if offer.higher else offer.highest
+    score = _score(host, _rows(host, answers, truth, classes, probs, who))
     if worst is not None and score is not None:
-        counted = _where(who, score.double(), worst)[~score.isnan()]
+        counted = widened(score).masked_fill(~who, worst)[~score.isnan()]
         if len(counted):
             found["over_all"] = counted.mean().item()
     return found

@@ -21,10 +21,12 @@ from kdmesh.errors import RunFailed
 from kdmesh.files import aside, opened, read, reason, remedy, write
 from kdmesh.graph.reach import readers
 from kdmesh.hosts import written
+from kdmesh.hosts.consensus import Table
 from kdmesh.hosts.export import Part
 from kdmesh.hosts.packing import pack
 from kdmesh.hosts.publish import take_snapshot
 from kdmesh.hosts.state import Seconds
+from kdmesh.signals import Signal
 from kdmesh.store import Key, Publication
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     for kind, name, module in _modules(host, stage):
         for key, value in module.state_dict().items():
             keep(value, kind, name, key)
+    facts["tables"] = list(_tables(host, stage, keep))
     for stream, writer in host.writers.items():
         for key, value in written.state(stream, writer).items() if stream in streams else ():
             keep(value, "writer", stream, key)
@@ -127,6 +130,10 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     for kind, name, module in _modules(host, stage):
         state = {key[1]: value for key, value in found.get(kind, {}).items() if key[0] == str(name)}
         module.load_state_dict(state)
+    for number, (name, variant, mark, form) in enumerate(facts.get("tables", ())):
+        said = {key[1]: value.to(host.device) for key, value in found.get("table", {}).items() if key[0] == str(number)}
+        signal = Signal(said["value"], form, said.get("weights")) if said else None
+        host.consensus[name].tables[variant] = Table(-1, mark, signal)  # no version: what it is of is looked at
     for stream in {name[0] for name in found.get("writer", {})}:
         state = {key[1]: value for key, value in found["writer"].items() if key[0] == stream}
         host.writers[stream].load_state_dict(state)  # type: ignore[attr-defined]  # it has one: see written.state
@@ -177,6 +184,19 @@ def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]
     for name, consensus in host.consensus.items():
         if _reads(host, stage, name) and consensus.rule.state_dict() and name not in host.weights:
             yield "consensus", name, consensus.rule
+
+
+def _tables(host: HostState, stage: str, keep: Any) -> Iterator[list[str | None]]:
+    """What rules that keep count have said of whole streams: asked again, they would count it twice."""
+    number = 0
+    for name, consensus in host.consensus.items():
+        for variant, table in consensus.tables.items() if consensus.node.stateful and _reads(host, stage, name) else ():
+            if table.signal is not None:
+                keep(table.signal.value, "table", number, "value")
+                if table.signal.weights is not None:
+                    keep(table.signal.weights, "table", number, "weights")
+            yield [name, variant, table.mark, table.signal.form if table.signal is not None else ""]
+            number += 1
 
 
 def _reads(host: HostState, stage: str, consensus: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import nullcontext
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
 
 
+class Table(NamedTuple):
+    """A consensus on a whole stream at a version of the store; ``mark``: of what it was combined of, if it counts."""
+
+    version: int
+    mark: str
+    signal: Signal | None
+
+
 class Consensus:
     """One rule, built once per host. ``combine`` is the only place where signals of several sources meet.
 
@@ -42,7 +50,7 @@ class Consensus:
         self.prefix = False  # whether members may have more columns than are compared, which stand first
         self.width = 0  # columns of what it gives, where members know different classes
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
-        self._tables: dict[str | None, tuple[int, Signal | None]] = {}
+        self.tables: dict[str | None, Table] = {}  # by variant
 
     @property
     def abstains(self) -> bool:
@@ -217,13 +225,26 @@ class Consensus:
             return narrowed(signal.value, self.width) if self.prefix else signal.value
         return sharpened(signal.value, self.node.temperature, signal.form)
 
-    def table(self, reader: str | None, version: int, make: Callable[[], Signal | None]) -> Signal | None:
-        """The consensus on a whole stream, kept until a publication changes it."""
+    def table(
+        self,
+        reader: str | None,
+        version: int,
+        make: Callable[[], Signal | None],
+        mark: Callable[[], str] | None = None,
+    ) -> Signal | None:
+        """The consensus on a whole stream, kept until a publication changes it.
+
+        ``mark``: of what is combined, for a rule that keeps count: it is asked again where that has changed alone, so
+        that a run that is taken up again, where all is published anew, asks it as often as an unbroken one.
+        """
         key = self.variant(reader)
-        known = self._tables.get(key)
-        if known is None or known[0] != version:
-            known = self._tables[key] = (version, make())
-        return known[1]
+        known = self.tables.get(key)
+        if known is not None and known.version == version:
+            return known.signal
+        of = "" if mark is None else mark()
+        same = known is not None and mark is not None and known.mark == of
+        found = self.tables[key] = Table(version, of, known.signal if known is not None and same else make())
+        return found.signal
 
 
 def _both(present: Tensor | None, answered: Tensor | None) -> Tensor | None:

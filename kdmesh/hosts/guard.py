@@ -139,6 +139,17 @@ def answers(given: Any, abstains: bool) -> tuple[Any, Tensor | None]:
     return value, who
 
 
+def report(of: Any) -> dict[str, float]:
+    """What an objective or a rule says of itself, kept as JSON; TypeError where these are not numbers by name."""
+    figures: Any = getattr(of, "report", dict)()
+    if not isinstance(figures, dict):
+        raise TypeError(f"it gave {told(figures)}, not numbers by name")
+    for name, value in figures.items():
+        if not isinstance(name, str) or not isinstance(value, int | float):
+            raise TypeError(f"it gave {told(value)} as {name!r}, not a number by its name")
+    return figures
+
+
 def refuse_signal(value: Any, rows: int, shape: Sequence[int] | None) -> None:
     """Raise ValueError for what is no signal of so many rows, each of a ``shape`` where it is known."""
     if not isinstance(value, Tensor | Lazy) or not value.shape or value.shape[0] != rows:

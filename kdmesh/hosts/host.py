@@ -6,7 +6,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import RunFailed
-from kdmesh.hosts import answered, build, checkpoint, costs, export, guard, measure, publish, side_inputs, writing
+from kdmesh.hosts import (
+    answered,
+    build,
+    checkpoint,
+    costs,
+    export,
+    guard,
+    measure,
+    publish,
+    rules,
+    side_inputs,
+    writing,
+)
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, Packed, Published, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
@@ -164,6 +176,10 @@ class Host(HostState):
     ) -> measure.ConsensusFigures:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
         return measure.evaluate_consensus(self, consensus, stream, among, published)
+
+    def report(self, consensus: str) -> dict[str, float]:
+        """What the rule of a consensus says of itself."""
+        return rules.report(self, consensus)
 
     def answers(self) -> dict[str, Kept]:
         """How agents and consensus nodes answered each test sample, as last measured; it is kept no longer."""

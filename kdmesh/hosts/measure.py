@@ -245,18 +245,14 @@ def reports(host: HostState, agent: Agent) -> dict[str, dict[str, float]]:
 
 
 def _report(host: HostState, edge: Edge) -> dict[str, float]:
-    """What a flow's objective says of itself, checked: it is kept as JSON."""
+    """What a flow's objective says of itself."""
     assert edge.objective is not None
     try:
-        figures: dict[str, float] = getattr(host.objectives[edge.id], "report", dict)()
-        for name, value in figures.items():
-            if not isinstance(name, str) or not isinstance(value, int | float):
-                raise TypeError(f"it gave {guard.told(value)} as {name!r}, not a number by its name")
+        return guard.report(host.objectives[edge.id])
     except Exception as error:
         host.registry.attribute_error(
             "objectives", edge.objective.name, error, f"to report on the flow {edge}", edge.where
         )
-    return figures
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ Method = Literal[
     "take_snapshot",
     "evaluate",
     "evaluate_consensus",
+    "report",
     "answers",
     "keep_best",
     "restore_best",
@@ -90,6 +91,9 @@ class RemoteHost(Protocol):
         self, consensus: str, stream: str, among: list[str], *published: Published
     ) -> ConsensusFigures:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
+
+    def report(self, consensus: str) -> dict[str, float]:
+        """What the rule of a consensus says of itself."""
 
     def answers(self) -> dict[str, Kept]:
         """How agents and consensus nodes answered each test sample, as last measured; it is kept no longer."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.loader import BatchSource
     from kdmesh.hosts.state import HostState
+    from kdmesh.signals.lazy import Lazy
 
 
 def numbers(host: HostState, node: ConsensusNode, shard: ShardView) -> Tensor:
@@ -78,6 +79,15 @@ def attribute_error(host: HostState, name: str, error: Exception, when: str) -> 
     host.registry.attribute_error("consensus", rule, error, f"to combine {when}", f"consensus.{name}")
 
 
+def report(host: HostState, name: str) -> dict[str, float]:
+    """What the rule of a consensus says of itself."""
+    try:
+        return guard.report(host.consensus[name].rule)
+    except Exception as error:
+        rule = host.plan.consensus[name].rule.name
+        host.registry.attribute_error("consensus", rule, error, "to report", f"consensus.{name}")
+
+
 def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal | None:
     """A consensus whose inputs are all stored, formed once on the whole stream; None where no source has published."""
     consensus = host.consensus[name]
@@ -102,7 +112,17 @@ def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal 
         except Exception as error:
             attribute_error(host, name, error, f"the stream {shard.stream.name!r}")
 
-    return consensus.table(reader, host.store.version, make)
+    def mark() -> str:
+        gathered = consensus.gather(reader, fetch)
+        informs = [None if signal is None else signal.value for signal in map(fetch, consensus.node.given)]
+        present = None if gathered is None else gathered[1]
+        return fingerprint(*_values(gathered), present, *informs)
+
+    return consensus.table(reader, host.store.version, make, mark if consensus.node.stateful else None)
+
+
+def _values(gathered: tuple[list[Signal | None], Tensor | None] | None) -> list[Tensor | Lazy | None]:
+    return [] if gathered is None else [None if signal is None else signal.value for signal in gathered[0]]
 
 
 def _seed(
@@ -110,7 +130,6 @@ def _seed(
 ) -> int:
     """Of what a rule draws as it combines what is stored: by what that is, so that every host and every run that
     forms the same table, whenever it does, draws the same."""
-    gathered = consensus.gather(reader, fetch)
-    values = [] if gathered is None else [None if signal is None else signal.value for signal in gathered[0]]
+    values = _values(consensus.gather(reader, fetch))
     name, stream = consensus.node.name, shard.stream.base or shard.stream.name
     return mix(host.seed, "combine", name, stream, consensus.variant(reader) or "", fingerprint(*values))

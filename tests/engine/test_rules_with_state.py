@@ -1,0 +1,210 @@
+"""Rules that count what they are asked: by teaching alone, and as often in a run that was broken off as in others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kdmesh
+from kdmesh.backends.inline import InlineBackend
+from kdmesh.consensus import Rule
+from kdmesh.errors import HostLost, RunFailed
+from kdmesh.offers import Config, ConsensusOffer
+from kdmesh.plugins import PluginRecord, registry
+
+FROZEN = {"update": "frozen", "model": {"mlp": {"hidden": [8]}}}
+
+
+class Budget(Config):
+    """How it answers."""
+
+    budget: int = 60
+    what: str = ""
+
+
+class Queries(Rule):
+    """As PATE's: a vote with noise, of whom it says no more once so many samples were asked about.
+
+    Its queries are numbered: the noise of one depends on its number and on the sample's id alone.
+    """
+
+    def __init__(self, budget: int, what: str) -> None:
+        super().__init__()
+        self.budget, self.what = budget, what
+        self.register_buffer("asked", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("about", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, values: Tensor, *, ids: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+        number = self.asked + torch.arange(len(ids))
+        noise = ((number[:, None] * 7919 + ids[:, None] * 104729 + torch.arange(values.shape[-1])) % 13) / 13.0
+        self.asked += len(ids)
+        self.about += ids.sum()
+        votes = torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1]).sum(0) + noise
+        return torch.nn.functional.one_hot(votes.argmax(-1), votes.shape[-1]).to(values), number < self.budget
+
+    def report(self) -> Any:
+        if self.what:
+            return {"list": [1], "text": {"asked": "many"}, "key": {1: 2.0}}[self.what]
+        return {"queries": int(self.asked), "ids": int(self.about)}
+
+
+class Learned(Rule):
+    """A weighted mean whose weights are learned, and a running mean of what was said."""
+
+    def setup(self, sources: tuple[str, ...], classes: int, inputs: Any) -> None:
+        self.scores = nn.Parameter(torch.zeros(len(sources)))
+        self.register_buffer("seen", torch.zeros(classes))
+
+    def forward(self, values: Tensor, **given: Any) -> Tensor:
+        mixed = (values * self.scores.softmax(0)[:, None, None]).sum(0)
+        self.seen.mul_(0.9).add_(mixed.detach().mean(0), alpha=0.1)
+        mixed = mixed + 0.1 * self.seen
+        return mixed / mixed.sum(-1, keepdim=True)
+
+    def report(self) -> dict[str, float]:
+        return {"first": float(self.seen[0])}
+
+
+@pytest.fixture(autouse=True)
+def offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both, of a plugin of version 2."""
+    record = PluginRecord("odd", "kdmesh-odd", "2")
+    for offer in (
+        ConsensusOffer("queries", f"{__name__}:Queries", Budget, stateful=True, abstains=True, needs=("ids",)),
+        ConsensusOffer("learned", f"{__name__}:Learned", stateful=True, trained=True, spaces=("probs",)),
+    ):
+        monkeypatch.setitem(registry()._offers["consensus"], offer.name, offer)
+        record.claims["consensus", offer.name] = offer
+    monkeypatch.setattr(registry(), "records", [*registry().records, record])
+
+
+def stored(mesh: Any, **fields: Any) -> kdmesh.Mesh:
+    """Asked once about the whole stream."""
+    made: kdmesh.Mesh = mesh({"t1": FROZEN, "t2": FROZEN, "s": {}, "z": {}}, seed=4, **fields)
+    made.consensus("c", "queries")
+    made.flow(["t1", "t2"], "c")
+    made.flow("c", ["s", "z"], objective="kl")
+    return made
+
+
+def live(mesh: Any, **fields: Any) -> kdmesh.Mesh:
+    """Asked in each step, of peers that change."""
+    made: kdmesh.Mesh = mesh(["a", "b", "s"], seed=4, **fields)
+    made.flow("labels", ["a", "b"], objective="ce")
+    made.consensus("c", {"queries": {"budget": 150}})
+    made.flow(["a", "b"], "c", refresh="step")
+    made.flow("c", "s", objective="kl")
+    return made
+
+
+def rounds(mesh: Any, **fields: Any) -> kdmesh.Mesh:
+    """Asked once a round."""
+    made: kdmesh.Mesh = mesh(
+        ["a", "b"], streams={"half": {"of": "train", "size": 40, "labels": False}}, seed=3, **fields
+    )
+    made.connect("rounds", students=["a", "b"], rounds=3, stream="half", consensus={"queries": {"budget": 100}})
+    return made
+
+
+def through(mesh: Any, **fields: Any) -> kdmesh.Mesh:
+    """Trained by its reader, with a buffer beside; another consensus reads it too."""
+    made: kdmesh.Mesh = mesh(["a", "b", "s"], seed=4, **fields)
+    made.flow("labels", ["a", "b"], objective="ce")
+    made.consensus("c", "learned")
+    made.flow(["a", "b"], "c", refresh="step")
+    made.flow("c", "s", objective="kl", detach=False)
+    return made
+
+
+MESHES = {"stored": (stored, 90), "live": (live, 270), "rounds": (rounds, 120), "through": (through, None)}
+every = pytest.mark.parametrize("name", MESHES)
+
+
+def outcome(summary: dict[str, Any]) -> Any:
+    """What must be equal: weights, and what rules say of themselves."""
+    nodes = {name: node["report"] for name, node in summary["consensus"].items()}
+    return {name: agent["weights_sha256"] for name, agent in summary["agents"].items()}, nodes
+
+
+@every
+def test_state_moves_by_teaching_alone(mesh: Any, name: str) -> None:
+    make, queries = MESHES[name]
+    plain = make(mesh).run(backend="inline").summary
+    (node,) = plain["consensus"]
+    if queries is not None:
+        assert plain["consensus"][node]["report"]["queries"] == queries
+    often = make(mesh, train={"evaluate_every": 1}).run(backend="inline").summary
+    assert outcome(often) == outcome(plain)
+
+
+@every
+def test_a_run_that_was_broken_off_ends_as_an_unbroken_one(
+    mesh: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, _ = MESHES[name]
+    expected = outcome(make(mesh).run(backend="inline").summary)
+    call, open_ = InlineBackend.call, InlineBackend.open
+    calls, last, given = 0, 0, []
+
+    def mortal(self: Any, host: str, method: Any, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            error = HostLost(f"{host} was lost")
+            error.host = host
+            raise error
+        return call(self, host, method, *args, **options)
+
+    def opened(self: Any, *args: Any) -> None:
+        given[:] = args
+        open_(self, *args)
+
+    monkeypatch.setattr(InlineBackend, "call", mortal)
+    monkeypatch.setattr(InlineBackend, "open", opened)
+    monkeypatch.setattr(InlineBackend, "lost", lambda self: [], raising=False)
+    monkeypatch.setattr(InlineBackend, "rebuild", lambda self, plan: open_(self, *given))
+    make(mesh).run(backend="inline", out=tmp_path / "whole", checkpoint_seconds=0)
+    every = calls
+    for part in range(1, 6):
+        calls, last = 0, every * part // 6
+        found = make(mesh).run(backend="inline", out=tmp_path / str(part), checkpoint_seconds=0)
+        assert calls > every and outcome(found.summary) == expected, last
+
+
+@pytest.mark.parametrize("name", ["stored", "live", "rounds"])
+def test_placement_changes_nothing(mesh: Any, name: str) -> None:
+    make, _ = MESHES[name]
+    assert outcome(make(mesh, placement="spread").run(backend="inline").summary) == outcome(
+        make(mesh).run(backend="inline").summary
+    )
+
+
+def test_stages_that_share_a_state_take_turns(mesh: Any) -> None:
+    waits = {stage.name: stage.waits for stage in stored(mesh).plan().stages}
+    assert waits == {"s": set(), "z": {"s"}}
+
+
+def test_a_nested_rule_with_a_state_has_one_host(mesh: Any) -> None:
+    made = mesh({"t1": FROZEN, "t2": FROZEN, "s": {}, "z": {}}, placement="spread")
+    made.consensus("c", "queries")
+    made.consensus("outer", "mean")
+    made.flow(["t1", "t2"], "c")
+    made.flow(["c", "t1"], "outer")
+    made.flow("outer", ["s", "z"], objective="kl")
+    plan = made.plan()
+    assert plan.host_of["s"] == plan.host_of["z"] == plan.evaluator("c") == plan.evaluator("outer")
+    assert made.run(backend="inline").summary["consensus"]["c"]["report"]["queries"] == 90
+
+
+@pytest.mark.parametrize("what", ["list", "text", "key"])
+def test_a_report_that_is_none_is_named(mesh: Any, what: str) -> None:
+    made = mesh({"t1": FROZEN, "t2": FROZEN, "s": {}})
+    made.consensus("c", {"queries": {"what": what}})
+    made.flow(["t1", "t2"], "c")
+    made.flow("c", "s", objective="kl")
+    with pytest.raises(RunFailed, match=r"rule 'queries' of kdmesh-odd 2 failed to report: TypeError: it gave"):
+        made.run(backend="inline")
