@@ -6,6 +6,7 @@ same curves under any placement and whatever a run was interrupted by.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.events import Trained
@@ -29,7 +30,9 @@ class Curve:
         self.edges = {edge.id: edge for edge in edges}
         self.names = flow_names(self.edges.values())
         known = known or {}
-        self.flows: dict[int, list[float]] = {flow: [loss, count] for flow, loss, count in known.get("flows", ())}
+        self.flows: dict[int, list[float]] = {  # JSON has no number for a sum that is not finite: None
+            flow: [math.nan if loss is None else loss, count] for flow, loss, count in known.get("flows", ())
+        }
         self.steps: dict[str, int] = known.get("steps", {})  # that had a loss, by agent
 
     def state(self) -> dict[str, Any]:

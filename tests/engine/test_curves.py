@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 from kdmesh.contracts.events import Trained
 from kdmesh.contracts.run_files import LOG
 from kdmesh.engine.curves import Curve, flow_names
+from kdmesh.files import to_json
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.update import Update
 from kdmesh.report.run_folder import Log
@@ -85,6 +88,16 @@ def test_a_long_stage_has_a_bounded_number_of_points():
     assert len(points_of(4000, 630)) == 200 + 6 - 3
     assert len(points_of(2003, 2)) == 126  # 125 points and a rest: there are too many epochs to tell of each end
     assert [point.step for point in points_of(12, 3)] == [3, 6, 9, 12]  # short epochs, few of them
+
+
+def test_a_loss_that_is_not_finite_survives_a_checkpoint():
+    edges = [Edges(0, "labels", "a")]
+    curve = Curve("s", edges, 3)  # type: ignore[arg-type]
+    assert not [*curve.add([Losses(0, (0,), (math.inf,))], 0, 1, 0, 0, 3)]
+    kept = json.loads(to_json(curve.state()))
+    again = Curve("s", edges, 3, kept)  # type: ignore[arg-type]
+    (point,) = again.add([Losses(1, (0,), (1.0,)), Losses(2, (0,), (1.0,))], 1, 3, 1, 1, 3)
+    assert kept["flows"] == [[0, None, 1]] and math.isnan(point.losses["a"])
 
 
 def test_flows_between_the_same_two_have_names_of_their_own():

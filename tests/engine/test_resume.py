@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.contracts.events import Trained
 from kdmesh.contracts.run_files import LOG
+from kdmesh.engine import teach
+from kdmesh.engine.home import StageHome
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
@@ -74,8 +78,13 @@ def outcome(summary: dict[str, Any]) -> dict[str, Any]:
     return {"agents": agents, "rounds": summary["rounds"], "consensus": summary["consensus"]}
 
 
-def run(spec: MeshSpec, monkeypatch: pytest.MonkeyPatch, last: int | None = None, **more: Any) -> tuple[Any, int]:
-    """Run, and break off at the host's call of number ``last``; the summary and the number of calls."""
+def run(
+    spec: MeshSpec, monkeypatch: pytest.MonkeyPatch, last: int | None = None, pace: float | None = 1e9, **more: Any
+) -> tuple[Any, int]:
+    """Run, and break off at the host's call of number ``last``; the summary and the number of calls.
+
+    ``pace``: seconds that a chunk may take, so many that there are as many calls on a busy machine as on an idle one.
+    """
     calls = 0
     inner = InlineBackend.call
 
@@ -88,6 +97,7 @@ def run(spec: MeshSpec, monkeypatch: pytest.MonkeyPatch, last: int | None = None
 
     with monkeypatch.context() as patch:
         patch.setattr(InlineBackend, "call", call)
+        patch.setattr(teach, "SECONDS", teach.SECONDS if pace is None else pace)
         summary, _, _ = run_once(Request(spec, "inline", checkpoint_seconds=0, **more))
     return summary, calls
 
@@ -124,6 +134,49 @@ def curves(folder: Path) -> dict[tuple[str, int], Any]:
             told = (event.epoch, event.losses, event.flows)
             assert found.setdefault((event.stage, event.step), told) == told
     return found
+
+
+CUT = {  # two that exchange live, in windows; then one alone, in chunks
+    "name": "cut",
+    "data": {"dataset": "digits", "train": 100, "validation": 40, "test": 40},
+    "agents": {name: {"model": {"mlp": {"hidden": [8]}}} for name in ("p", "q", "s")},
+    "flows": [
+        {"from": "labels", "to": ["p", "q", "s"], "objective": "ce"},
+        {"from": "p", "to": "q", "objective": "kl"},
+        {"from": "q", "to": "p", "objective": "kl"},
+        {"from": "p", "to": "s", "objective": "mse", "refresh": "once"},
+    ],
+    "train": {"steps": 42, "batch_size": 32, "optimizer": {"adamw": {"lr": 0.01}}},
+}
+
+
+@pytest.mark.parametrize("placement", ["spread", "together"])
+def test_losses_are_told_alike_however_steps_are_cut_and_wherever_it_breaks_off(
+    placement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, draw = parse({**CUT, "placement": placement}), Random(placement)
+    run_once(Request(spec, "inline", out=tmp_path))
+    (folder,) = (tmp_path / "cut").iterdir()
+    whole = curves(folder)
+    assert {step for _, step in whole} >= {4, 16, 32, 42} and len({stage for stage, _ in whole}) > 1
+    times = iter(lambda: draw.choice([0.01, 0.1, 1.0, 5.0]), None)
+    clock = SimpleNamespace(perf_counter=lambda: next(times))
+    monkeypatch.setattr(teach, "time", clock)  # a pace at random: chunks of 1 to hundreds of steps
+    monkeypatch.setattr(StageHome, "due", property(lambda self: draw.random() < 0.3))
+    broken = 0
+    for turn in range(3):
+        monkeypatch.setattr(teach, "WINDOW", draw.randint(1, 9))
+        monkeypatch.setattr(teach, "AHEAD", draw.randint(0, 3))
+        where: dict[str, Path] = {"out": tmp_path / str(turn)}
+        for last in (draw.randint(10, 40), draw.randint(10, 40), None):
+            try:
+                run(spec, monkeypatch, last, pace=None, **where)
+            except KeyboardInterrupt:
+                broken += 1
+            (folder,) = (tmp_path / str(turn)).glob("*/*")
+            where = {"resume": folder}
+        assert curves(folder) == whole
+    assert broken > 2
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
