@@ -83,7 +83,8 @@ def without_curves() -> Iterator[None]:
 
     def init(self: Update, *given: Any, **more: Any) -> None:
         made(self, *given, **more)
-        self._told = Nowhere()
+        assert self._by_flow == []  # what its steps append to; another name would turn nothing off
+        self._by_flow = Nowhere()
 
     hosts = patch.object(Update, "__init__", init), patch.object(Update, "told", lambda self: [])
     driver = patch.object(Curve, "add", nothing), patch.object(Curve, "rest", nothing)
