@@ -14,7 +14,7 @@ Seeds on one split measure how training varies. They say nothing of which sample
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -36,6 +36,8 @@ ONE_NUMBER = (
 ROUNDING = 1e-12
 """Of the figures: a spread of differences below this share of them is none."""
 BETTER, WORSE, NOT_SHOWN, EQUAL = "better", "worse", "no difference shown", "equal"
+NO_VERDICT = "no verdict"
+"""What stands in place of a verdict that is None."""
 SAME = "equal in every pair"
 """Where all differences are exactly 0: there is no spread to test by, and an interval of no width says nothing."""
 ALL_SAME = (
@@ -259,6 +261,49 @@ def over_samples(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], seed: int = 0
     draws = max(1, 2**24 // len(each))  # resamples that are held at once
     made = bootstrap((each,), np.mean, n_resamples=RESAMPLES, batch=draws, rng=np.random.default_rng(seed))
     return mean, float(made.confidence_interval.low), float(made.confidence_interval.high)
+
+
+class OverSamples(TypedDict):
+    """How far a mean difference may be the test set's own chance: see :func:`over_paired_samples`.
+
+    Attributes:
+        mean: of the differences over samples and trials.
+        low, high: its 95% interval over samples.
+        samples: how many count.
+        trials: of how many pairs.
+    """
+
+    mean: float
+    low: float
+    high: float
+    samples: int
+    trials: int
+
+
+def over_paired_samples(
+    pairs: Iterable[tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]],
+) -> OverSamples | None:
+    """The interval of :func:`over_samples` from what each sample scored in each pair of trials; None where it has none.
+
+    ``pairs``: scores ``[samples]``, NaN for a sample that does not count; None where they were not recorded. A pair in
+    which other samples count for one than for the other, or than in the pairs before, is left out.
+    """
+    import numpy as np
+
+    counts: np.ndarray[Any, Any] | None = None
+    mine, theirs = [], []
+    for x, y in pairs:
+        if x is None or y is None:
+            continue
+        own = ~np.isnan(x)
+        if own.any() and np.array_equal(own, ~np.isnan(y)) and (counts is None or np.array_equal(own, counts)):
+            counts = own
+            mine.append(x[own])
+            theirs.append(y[own])
+    if not mine:
+        return None
+    mean, low, high = over_samples(np.stack(mine), np.stack(theirs))
+    return {"mean": mean, "low": low, "high": high, "samples": len(mine[0]), "trials": len(mine)}
 
 
 def _two_sided(mean: float, se: float, n: int) -> float:

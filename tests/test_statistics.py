@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdmesh.statistics import detectable, holm, over_samples, paired, power, verdict, verdicts
+from kdmesh.statistics import detectable, holm, over_paired_samples, over_samples, paired, power, verdict, verdicts
 from kdmesh.tasks import Figure
 
 LOSS = Figure("loss", higher=False)
@@ -164,6 +164,16 @@ def test_the_interval_over_samples_is_repeatable_and_refuses_what_is_not_paired(
     assert over_samples(b, b) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="not paired"):
         over_samples(a, b[:, :4])
+
+
+def test_of_paired_trials_only_samples_that_count_for_both_are_drawn():
+    nan = math.nan
+    a, b = np.array([1.0, 0.0, 1.0, nan]), np.array([0.0, 0.0, 1.0, nan])
+    alone, other = np.array([1.0, nan, 1.0, 1.0]), np.array([1.0, 1.0, 1.0])
+    found = over_paired_samples([(a, b), (a, alone), (a, None), (a, other), (other, other), (b, a)])
+    assert found == {**found, "samples": 3, "trials": 2} and found["mean"] == 0
+    assert over_paired_samples([(a, b)])["mean"] == pytest.approx(1 / 3)
+    assert over_paired_samples([(a, alone), (None, b), (a * nan, a * nan)]) is None
 
 
 def test_statistics_wait_with_scipy_until_they_are_asked():

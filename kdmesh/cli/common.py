@@ -73,6 +73,13 @@ def add_backend(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--quiet", action="store_true", help="print only the result")
 
 
+def add_strict_signals(command: argparse.ArgumentParser) -> None:
+    """Add ``--strict-signals`` to a command that trains."""
+    command.add_argument(
+        "--strict-signals", action="store_true", help="stop at a consensus of NaN, wrong shape, or no distribution"
+    )
+
+
 def add_measure(command: argparse.ArgumentParser, when: str) -> None:
     """Add ``--measure`` to a command; ``when``: in words."""
     command.add_argument(

@@ -14,12 +14,14 @@ from kdmesh.cli.common import (
     import_from,
     use_plugins_dir,
 )
-from kdmesh.cli.run import count
-from kdmesh.cli.trials import BEFORE, add_trials, advised, made, refuse_url
+from kdmesh.cli.run import seeds
+from kdmesh.cli.trials import BEFORE, OUT, add_trials, advised, made, refuse_url
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+SEEDS = 10  # where nobody says how many
 
 
 def add(commands: Any) -> None:
@@ -49,9 +51,9 @@ def add(commands: Any) -> None:
         default=[],
         help="whose figures are compared; by default the one student (repeatable)",
     )
-    command.add_argument("--seeds", metavar="N", type=count, default=10, help="run seeds (default: %(default)s)")
+    command.add_argument("--seeds", metavar="N", type=seeds, default=SEEDS, help="run seeds (default: %(default)s)")
     command.add_argument(
-        "--splits", metavar="N", type=count, default=1, help="splits, each with every seed (default: %(default)s)"
+        "--splits", metavar="N", type=seeds, default=1, help="splits, each with every seed (default: %(default)s)"
     )
     command.add_argument("--no-controls", action="store_true", help="do not train students alone and by one teacher")
     command.add_argument("--each", action="store_true", help="compare every pair, not only with the first FILE")
@@ -87,7 +89,8 @@ def execute(args: argparse.Namespace) -> int:
             "each" if args.each else "first",
             _agents(args.agent),
             args.backend or "inline",
-            workers=args.workers,
+            args.strict_signals,
+            args.workers,
         )
         planned, steps = design(given, asked)
         root = begin(Path(args.out), planned)
@@ -95,11 +98,25 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def finished(args: argparse.Namespace) -> int:
-    """Show the tables of runs that are there already; nothing is trained or written."""
+    """Show the tables of runs that are there already; nothing is trained or written.
+
+    MeshError for an argument that is about trials.
+    """
     from kdmesh.compare.analysis import analyse
     from kdmesh.compare.finished import of_runs
 
-    wrong = {"--variant": args.variant, "--set": args.overrides, "--splits": args.splits > 1}
+    wrong = {
+        "--variant": args.variant,
+        "--set": args.overrides,
+        "--splits": args.splits > 1,
+        "--seeds": args.seeds != SEEDS,
+        "--no-controls": args.no_controls,
+        "--strict-signals": args.strict_signals,
+        "--workers": args.workers,
+        "--backend": args.backend,
+        "--ray-address": args.ray_address,
+        "--out": args.out != OUT,
+    }
     if given := [name for name, value in wrong.items() if value]:
         raise MeshError("runs are compared as they are", where=given[0], instead="mesh files, which are trained")
     design, summaries, scores = of_runs(args.files, _agents(args.agent), args.equal, "each" if args.each else "first")

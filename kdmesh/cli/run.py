@@ -6,7 +6,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_backend, add_measure, add_mesh, add_no_code, allow_code, beside, read, understood
+from kdmesh.cli.common import (
+    add_backend,
+    add_measure,
+    add_mesh,
+    add_no_code,
+    add_strict_signals,
+    allow_code,
+    beside,
+    read,
+    understood,
+)
+from kdmesh.contracts.run_files import MOST_SEEDS
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at
 
@@ -33,18 +44,14 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--seeds",
         metavar="N",
-        type=count,
+        type=seeds,
         default=1,
         help="train with so many run seeds, on one split (default: %(default)s)",
     )
     command.add_argument(
         "--controls", action="store_true", help="also train students alone, and by the best teacher only"
     )
-    command.add_argument(
-        "--strict-signals",
-        action="store_true",
-        help="stop at a consensus of NaN, wrong shape, or no distribution",
-    )
+    add_strict_signals(command)
     command.set_defaults(execute=execute)
 
 
@@ -86,6 +93,13 @@ def execute(args: argparse.Namespace) -> int:
         controls=args.controls,
     )
     return launch(request, args.quiet, args.measure)
+
+
+def seeds(text: str) -> int:
+    """Read a number of seeds: as :func:`count`, and no more than a command trains."""
+    if (number := count(text)) > MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{number:,} is more than {MOST_SEEDS:,}")
+    return number
 
 
 def count(text: str) -> int:

@@ -14,7 +14,7 @@ from kdmesh.cli.common import (
     import_from,
     use_plugins_dir,
 )
-from kdmesh.cli.run import count
+from kdmesh.cli.run import count, seeds
 from kdmesh.cli.trials import BEFORE, add_trials, advised, made, refuse_url
 from kdmesh.errors import MeshError
 
@@ -50,10 +50,10 @@ def add(commands: Any) -> None:
         help="train all points briefly, one in N of them N times as long, and so on (default: 3)",
     )
     command.add_argument(
-        "--search-seeds", metavar="N", type=count, default=1, help="seeds of each point (default: %(default)s)"
+        "--search-seeds", metavar="N", type=seeds, default=1, help="seeds of each point (default: %(default)s)"
     )
     command.add_argument(
-        "--seeds", metavar="N", type=count, default=10, help="fresh seeds of what is tested (default: %(default)s)"
+        "--seeds", metavar="N", type=seeds, default=10, help="fresh seeds of what is tested (default: %(default)s)"
     )
     command.add_argument("--agent", metavar="AGENT", default="", help="who counts; by default the one student")
     command.add_argument("--no-controls", action="store_true", help="leave out the student alone and by one teacher")
@@ -92,6 +92,7 @@ def execute(args: argparse.Namespace) -> int:
             args.workers,
             args.backend or "inline",
             not args.no_code,
+            args.strict_signals,
         )
         planned, found = design(asked, _checking(args.quiet))
         root = begin(Path(args.out), planned)

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kdmesh.cli.common import add_backend, add_no_code
+from kdmesh.cli.common import add_backend, add_no_code, add_strict_signals
 from kdmesh.cli.run import count
 from kdmesh.errors import MeshError, RunFailed, printable
 
@@ -28,15 +28,19 @@ if TYPE_CHECKING:
     Show = Callable[[Mapping[str, Any], Path], None]
 
 
+OUT = "runs"  # where folders are made unless `--out` says
+
+
 def add_trials(command: argparse.ArgumentParser) -> None:
     """Add how trials are judged and made, and where."""
     command.add_argument(
         "--equal", metavar="D", type=float, help="differences within D do not matter, in the metric's unit"
     )
-    command.add_argument("--out", metavar="DIR", default="runs", help="parent folder (default: %(default)s)")
+    command.add_argument("--out", metavar="DIR", default=OUT, help="parent folder (default: %(default)s)")
     command.add_argument("--workers", metavar="N", type=count, help="trials side by side (default: one per core)")
     add_backend(command, "in the trial's own process")
     add_no_code(command)
+    add_strict_signals(command)
 
 
 def refuse_url(args: argparse.Namespace) -> None:

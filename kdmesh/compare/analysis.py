@@ -6,11 +6,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.report.paired import on_test, over_seeds
-from kdmesh.statistics import Difference, interval, over_samples, paired, verdicts
+from kdmesh.statistics import Difference, OverSamples, interval, over_paired_samples, paired, verdicts
 from kdmesh.tasks import compared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     import numpy as np
 
@@ -125,31 +125,22 @@ def _blocks(
 
 def _samples(
     design: Design, one: str, other: str, values: Mapping[Trial, float | None], scores: Scores
-) -> dict[str, float] | None:
+) -> OverSamples | None:
     """How far the mean difference may be the test set's own chance; None where samples' scores are not recorded.
 
-    Of one split alone: another split has other test samples. Of a trial in which other samples count for one than for
-    the other nothing is taken.
+    Of one split alone: another split has other test samples.
     """
-    import numpy as np
-
     if len(design.data_seeds) > 1:
         return None
-    mine: Sequence[Any] = []
-    theirs: Sequence[Any] = []
-    for seed in design.seeds:
-        both = {trial.contender: trial for trial in values if trial.seed == seed and trial.contender in (one, other)}
-        if len(both) == 2:
-            x, y = (scores(both[name], design.contenders[name].agent) for name in (one, other))
-            if x is None or y is None or x.shape != y.shape or (np.isnan(x) != np.isnan(y)).any():
-                continue
-            x, y = x[~np.isnan(x)], y[~np.isnan(y)]
-            if not mine or x.shape == mine[0].shape:
-                mine, theirs = [*mine, x], [*theirs, y]
-    if not mine:
-        return None
-    mean, low, high = over_samples(np.stack(mine), np.stack(theirs))
-    return {"mean": mean, "low": low, "high": high, "samples": len(mine[0]), "trials": len(mine)}
+    found: dict[int, dict[str, Trial]] = {}
+    for trial in values:
+        if trial.contender in (one, other):
+            found.setdefault(trial.seed, {})[trial.contender] = trial
+    return over_paired_samples(
+        (scores(both[one], design.contenders[one].agent), scores(both[other], design.contenders[other].agent))
+        for both in found.values()
+        if len(both) == 2
+    )
 
 
 def _controls(design: Design, name: str, summaries: Mapping[Trial, Summary]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.compare import making
 from kdmesh.compare.analysis import analyse
 from kdmesh.compare.child import Order
 from kdmesh.compare.contender import Contender, counted, taught_by
@@ -23,12 +24,11 @@ from kdmesh.compare.making import Maker, Told, cores
 from kdmesh.contracts.run_files import COMPARISON
 from kdmesh.engine import sums
 from kdmesh.engine.check import examine
-from kdmesh.engine.collect import fresh
 from kdmesh.engine.folder import made_of
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import sizes
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.files import reason, remedy, sha256, to_json, write, write_json
+from kdmesh.files import to_json, write, write_json
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.source import digest
@@ -127,22 +127,8 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
 
 def begin(out: Path, made: Design) -> Path:
     """Make a comparison's folder: ``out/compare-<first>-<second>/<time>``."""
-    import time
-
-    names = list(made.contenders)
-    name = f"compare-{'-'.join(names[:2])}"[:60]
-    try:
-        root = fresh(out / name, time.strftime("%Y%m%d-%H%M%S"))
-    except OSError as error:
-        raise MeshError(
-            f"cannot write the comparison's folder: {error.strerror}", where="--out", instead="a writable folder"
-        ) from None
-    try:
-        write_json(root / DESIGN, made.model_dump(mode="json"))
-        sums.keep(root, [DESIGN])
-    except OSError as error:
-        raise _unwritten(root, error, "compare again") from error
-    return root
+    name = f"compare-{'-'.join(list(made.contenders)[:2])}"
+    return making.begin(out, name, "comparison", DESIGN, made.model_dump(mode="json"))
 
 
 class Comparison:
@@ -164,9 +150,7 @@ class Comparison:
         made = read(root)
         if made is None:
             raise MeshError(f"is no comparison's folder: it has no {DESIGN}", file=str(root))
-        if sums.told(root).get(DESIGN, (now := sha256(root / DESIGN))) != now:
-            what = "was edited since the comparison began: its trials would not be of one design"
-            raise MeshError(what, file=str(root / DESIGN), instead="put it back as it was, or begin a new comparison")
+        making.refuse_edited(root, DESIGN, "comparison")
         self.root, self.design = root, made
         self.workers = workers or made.workers or max(1, cores() if made.backend == "inline" else 1)
         self.ray_address, self.report = ray_address, report
@@ -190,7 +174,7 @@ class Comparison:
                     table = self.table()
                     self._keep(table)
                 except OSError as error:
-                    raise _unwritten(self.root, error) from error
+                    raise making.unwritten(self.root, error, "comparison") from error
         if self.failed:
             first = next(iter(self.failed))
             raise RunFailed(
@@ -285,14 +269,6 @@ def _shared(checked: Checked) -> float:
     """Test samples for each one that can be learned, of one split."""
     test = len(checked.streams["test"].rows) if "test" in checked.streams else 0
     return test / max(len(checked.table) - test, 1)
-
-
-def _unwritten(root: Path, error: OSError, then: str = "") -> RunFailed:
-    return RunFailed(
-        f"a file of the comparison could not be written: {reason(error)}",
-        file=str(root),
-        instead=f"{remedy(error) or 'free disk space'}, then {then or f'kdmesh resume {root}'}",
-    )
 
 
 def _refuse_other_seeds(contenders: Sequence[Contender]) -> None:

@@ -6,13 +6,16 @@ import os
 from collections import deque
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from time import monotonic
+from time import monotonic, strftime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdmesh.compare.pool import Pool
 from kdmesh.contracts.run_files import PROGRESS, SUMMARY
+from kdmesh.engine import sums
+from kdmesh.engine.collect import fresh
 from kdmesh.engine.resume import begun, finished
-from kdmesh.files import DRAFT, LONE, read_json, to_json
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.files import DRAFT, LONE, read_json, reason, remedy, sha256, to_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -148,6 +151,47 @@ class Maker:
         for name in (PROGRESS, f".progress{DRAFT}"):
             with suppress(OSError):
                 (self.root / name).unlink(missing_ok=True)
+
+
+def begin(out: Path, name: str, what: str, file: str, design: dict[str, Any]) -> Path:
+    """Make the folder of a command with many trials, ``out/<name>/<time>``, with its design in ``file``.
+
+    ``what``: a word for it in errors: MeshError where the folder cannot be made, RunFailed where the disk is full.
+    """
+    try:
+        root = fresh(out / name[:60], strftime("%Y%m%d-%H%M%S"))
+    except OSError as error:
+        raise MeshError(
+            f"cannot write the {what}'s folder: {error.strerror}", where="--out", instead="a writable folder"
+        ) from None
+    try:
+        write_json(root / file, design)
+        sums.keep(root, [file])
+    except OSError as error:
+        raise unwritten(root, error, what, f"{what} again") from error
+    return root
+
+
+def unwritten(root: Path, error: OSError, what: str, then: str = "") -> RunFailed:
+    """What to say where a file of such a folder could not be written, and what to do ``then``: by default resume."""
+    return RunFailed(
+        f"a file of the {what} could not be written: {reason(error)}",
+        file=str(root),
+        instead=f"{remedy(error) or 'free disk space'}, then {then or f'kdmesh resume {root}'}",
+    )
+
+
+def refuse_edited(root: Path, file: str, what: str) -> None:
+    """MeshError where the design in ``file`` is not the one that the command began with.
+
+    One of a version that kept no sum of it is taken as it is.
+    """
+    if sums.told(root).get(file, (now := sha256(root / file))) != now:
+        raise MeshError(
+            f"was edited since the {what} began: its trials would not be of one design",
+            file=str(root / file),
+            instead=f"put it back as it was, or begin a new {what}",
+        )
 
 
 def cores() -> int:

@@ -174,8 +174,12 @@ def refuse_changes(folder: Folder, plan: Plan, checked: Checked, within: Path | 
 
 
 def refuse_others(before: dict[str, Any], plan: Plan, checked: Checked) -> None:
-    """MeshError, with what differs, if a run would be made of other data, weights or code than those it belongs to."""
-    now = json.loads(to_json(made_of(plan, checked)))
+    """MeshError, with what differs, if a run would be made of other data, weights or code than those it belongs to.
+
+    ``before``: the parts of :func:`made_of` that are compared.
+    """
+    known = json.loads(to_json(made_of(plan, checked)))
+    now = {part: known[part] for part in before}
     _refuse([f"{path}: was {old!r}, is {new!r}" for path, old, new in differences(before, now)], None)
 
 

@@ -9,14 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdmesh.compare.design import read_as
 from kdmesh.contracts.run_files import MOST_SEEDS, SWEPT, point_name
-from kdmesh.contracts.sampler import Choices, Range
+from kdmesh.contracts.sampler import Choices, Point, Range
+from kdmesh.report.sweep_table import written
 from kdmesh.spec.names import Name
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from kdmesh.contracts.run_files import SWEPT
-from kdmesh.contracts.sampler import Point
 
 DESIGN = SWEPT
 SCHEMA = 1
@@ -82,6 +80,7 @@ class Sweep(BaseModel):
         halving: by what number of points is divided, and the budget of one multiplied, from rung to rung; 0: no rungs.
         equal: the margin within which a difference does not matter, in the metric's unit; None: not asked.
         backend, strict_signals: of every trial.
+        made_of: sums of the data and of the code that points name, which every trial must have.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,6 +104,7 @@ class Sweep(BaseModel):
     equal: float | None = None
     backend: Literal["inline", "ray"] = "inline"
     strict_signals: bool = False
+    made_of: dict[str, Any] = {}
 
     def search_seed(self, number: int) -> int:
         """The seeds of the search, counted from 0; none of them is a fresh one."""
@@ -124,9 +124,7 @@ def words(point: Point) -> str:
     """A point as it is told of: each path by its last part, or whole where two end alike."""
     lasts = [path.rpartition(".")[2] for path in point]
     return ", ".join(
-        f"{last if lasts.count(last) == 1 else path}={value:.4g}"
-        if isinstance(value, float)
-        else f"{last if lasts.count(last) == 1 else path}={json.dumps(value) if not isinstance(value, str) else value}"
+        f"{last if lasts.count(last) == 1 else path}={written(value)}"
         for (path, value), last in zip(point.items(), lasts, strict=True)
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.run_files import SWEEP, point_name
-from kdmesh.statistics import interval, over_samples, paired, verdicts
+from kdmesh.statistics import interval, over_paired_samples, paired, verdicts
 from kdmesh.sweep.design import MESH, words
 
 if TYPE_CHECKING:
@@ -179,15 +179,8 @@ def _final(
 
 def _samples(seen: Seen, arm: str, tests: Sequence[Trial]) -> dict[str, Any]:
     """How far the mean difference may be the test set's own chance; nothing where samples' scores were not filed."""
-    import numpy as np
-
-    pairs = []
-    for seed in seen.sweep.fresh():
-        both = {trial.arm: seen.scores(trial) for trial in tests if trial.seed == seed and trial.arm in (MESH, arm)}
-        mine, theirs = both.get(MESH), both.get(arm)
-        if mine is not None and theirs is not None and mine.shape == theirs.shape:
-            pairs.append((mine, theirs))
-    if not pairs:
-        return {}
-    mean, low, high = over_samples(np.stack([mine for mine, _ in pairs]), np.stack([theirs for _, theirs in pairs]))
-    return {"over_samples": {"mean": mean, "low": low, "high": high, "samples": len(pairs[0][0]), "trials": len(pairs)}}
+    of: dict[int, dict[str, Trial]] = {}
+    for trial in tests:
+        of.setdefault(trial.seed, {})[trial.arm] = trial
+    found = over_paired_samples((seen.scores(both[MESH]), seen.scores(both[arm])) for both in of.values())
+    return {} if found is None else {"over_samples": found}

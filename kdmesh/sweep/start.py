@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import stage_steps
+from kdmesh.compare import making
 from kdmesh.compare.comparison import alike, refuse_margin
 from kdmesh.compare.contender import counted, taught_by
 from kdmesh.compare.making import cores
-from kdmesh.engine.collect import fresh
+from kdmesh.engine.folder import made_of
+from kdmesh.engine.inputs import code
 from kdmesh.errors import MeshError
-from kdmesh.files import to_json, write_json
+from kdmesh.files import to_json
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import digest
 from kdmesh.plugins import registry
@@ -54,6 +57,7 @@ class Asked:
     workers: int | None = None
     backend: str = "inline"
     code: bool = True  # a mesh may name code
+    strict_signals: bool = False
 
 
 @dataclass
@@ -116,22 +120,23 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
         halving=asked.halving,
         equal=asked.equal,
         backend=asked.backend,
+        strict_signals=asked.strict_signals,
+        made_of={"data": json.loads(to_json(made_of(plan, checked)["data"])), "code": _code(meshes, corners)},
     )
     return made, found
 
 
+def _code(meshes: Meshes, points: Sequence[Point]) -> dict[str, str]:
+    """The sums of all code that meshes name."""
+    found: dict[str, str] = {}
+    for point in points:
+        found |= code(meshes.plan(point).spec)
+    return found
+
+
 def begin(out: Path, made: Sweep) -> Path:
     """Make a sweep's folder: ``out/sweep-<name>/<time>``."""
-    import time
-
-    try:
-        root = fresh(out / f"sweep-{made.name}"[:60], time.strftime("%Y%m%d-%H%M%S"))
-    except OSError as error:
-        raise MeshError(
-            f"cannot write the sweep's folder: {error.strerror}", where="--out", instead="a writable folder"
-        ) from None
-    write_json(root / DESIGN, made.model_dump(mode="json"))
-    return root
+    return making.begin(out, f"sweep-{made.name}", "sweep", DESIGN, made.model_dump(mode="json"))
 
 
 def _sampler(asked: Asked) -> tuple[str, dict[str, Any], bool]:

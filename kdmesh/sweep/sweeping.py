@@ -12,9 +12,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.compare.child import Order
-from kdmesh.compare.making import Maker, Told, cores
+from kdmesh.compare.making import Maker, Told, cores, refuse_edited
 from kdmesh.contracts.run_files import CHOSEN, POINT
 from kdmesh.engine import controls, sums
+from kdmesh.engine.inputs import code
 from kdmesh.engine.lock import held
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import read_json, write, write_json
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+
+    from kdmesh.spec import MeshSpec
 
 
 class Sweeping:
@@ -55,6 +58,7 @@ class Sweeping:
         made = read(root)
         if made is None:
             raise MeshError(f"is no sweep's folder: it has no {DESIGN}", file=str(root))
+        refuse_edited(root, DESIGN, "sweep")
         self.root, self.sweep = root, made
         self.workers = workers or max(1, cores() if made.backend == "inline" else 1)
         self.ray_address, self.report = ray_address, report
@@ -100,7 +104,7 @@ class Sweeping:
             rows = self._write_points(chosen)
             table = result(self._seen(), self.task, chosen, tests, rows, self.maker.failed)
             write_json(self.root / TABLE, table)
-            sums.keep(self.root, [SHEET, TABLE], anew=True)
+            sums.keep(self.root, [DESIGN, SHEET, TABLE], anew=True)
             return table, tests
 
     # -- searching -------------------------------------------------------------------------------------------------
@@ -216,7 +220,16 @@ class Sweeping:
             advice=f"kdmesh resume {self.root}",
             tested=trial.tested,
             report=trial.tested and self.report,
+            made_of=self._made_of(spec),
         )
+
+    def _made_of(self, spec: MeshSpec) -> dict[str, Any]:
+        """The data and code that a trial must have: those that the sweep began with."""
+        found = {part: of for part, of in self.sweep.made_of.items() if part != "code"}
+        known = self.sweep.made_of.get("code")
+        if known and (named := code(spec)).keys() <= known.keys():  # of a long list of values only the ends are known
+            found["code"] = {name: known[name] for name in named}
+        return found
 
     def _said(self, trial: Trial, summary: dict[str, Any]) -> str:
         value = self.figure(trial)

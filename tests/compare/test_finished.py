@@ -69,5 +69,17 @@ def test_a_run_beside_a_mesh_and_one_without_a_summary_are_refused(tmp_path, cap
     Path(two, "summary.json").unlink()
     assert main(["compare", one, two]) == 2
     assert "has no summary yet" in capsys.readouterr().err
-    assert main(["compare", one, one, "--variant", "train.epochs=1"]) == 2
-    assert "runs are compared as they are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--variant", "train.epochs=1"], ["--set", "train.epochs=1"], ["--splits", "2"], ["--seeds", "2"],
+        ["--no-controls"], ["--strict-signals"], ["--workers", "2"], ["--backend", "ray"], ["--ray-address", "auto"],
+        ["--out", "elsewhere"],
+    ],
+)  # fmt: skip
+def test_what_is_about_trials_is_refused_of_runs(tmp_path, capsys, flags):
+    one, two = run(tmp_path / "a", {0: 0.9}), run(tmp_path / "b", {0: 0.8})
+    assert main(["compare", one, two, *flags]) == 2
+    assert f"{flags[0]}: runs are compared as they are" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 from conftest import HOT, LR, MESH, begun, swept
 
 from kdmesh.cli import main
+from kdmesh.errors import MeshError
 from kdmesh.hosts.host import Host
 from kdmesh.report.sweep_table import sweep_tables
 from kdmesh.sweep.sweeping import Sweeping
@@ -162,6 +163,39 @@ def test_what_cannot_be_swept_is_refused_before_anything_trains(tmp_path, monkey
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_design_that_was_edited_is_refused(here, tmp_path, capsys):
+    path = begun(tmp_path, f"{LR}=0.01,0.03", seeds=1) / "sweep.json"
+    path.write_text(path.read_text().replace("0.03", "0.1"))
+    assert main(["resume", str(path.parent)]) == 2
+    assert "was edited since the sweep began" in capsys.readouterr().err
+
+
+def test_trials_of_other_data_than_the_sweep_began_with_are_refused(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data.csv"
+    data.write_text("\n".join(["x,z,y", *(f"{at % 7},{at % 5},{'ab'[at % 2]}" for at in range(40))]))
+    mesh = MESH.replace("{dataset: digits, train: 100}", "{dataset: {csv: {path: data.csv, label: y}}}")
+    root = begun(tmp_path, f"{LR}=0.01,0.03", mesh=mesh, seeds=1, controls=False)
+    data.write_text(data.read_text().replace(",a", ",b", 3))
+    with pytest.raises(MeshError, match=r"(?s)every point failed.*data\.y_sha256: was"):
+        swept(root)
+
+
+def test_trials_are_as_strict_with_signals_as_the_sweep(here, tmp_path):
+    sweeping = Sweeping(begun(tmp_path, f"{LR}=0.01,0.03", seeds=1, controls=False, strict_signals=True))
+    (trial,) = sweeping._tests({"mesh": json.dumps({LR: 0.01})})
+    assert sweeping._order(trial).strict_signals
+
+
+@pytest.mark.parametrize(
+    "command", [["sweep", "ensemble", "--over", f"{LR}=0.01,0.03"], ["compare", "ensemble", "council"]]
+)
+def test_no_more_seeds_than_a_run_has(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, "--seeds", "1001"])
+    assert "1,001 is more than 1,000" in capsys.readouterr().err
 
 
 def test_a_damaged_or_newer_sweep_is_named(tmp_path, capsys):
