@@ -132,6 +132,16 @@ def found_at(path: str | Path) -> str:
     return "is a named pipe" if stat.S_ISFIFO(mode) else "is a socket" if stat.S_ISSOCK(mode) else "is a device"
 
 
+def refuse_path(path: Path, where: str) -> None:
+    """MeshError where no file can be written to a path that ``where``, an option say, names."""
+    what = found_at(path)
+    if what.startswith("is no path") or what == "folder":
+        what = "is a folder" if what == "folder" else what
+        raise MeshError(what, file=str(path), where=where, instead="the path of a file")
+    if found_at(path.parent) != "folder":
+        raise MeshError(f"there is no folder {str(path.parent)!r}", where=where, instead="a folder that is there")
+
+
 def reason(error: BaseException) -> str:
     """What an error says, without its number: of the system, the file and why."""
     if not isinstance(error, OSError) or error.errno is None:

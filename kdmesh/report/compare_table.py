@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdmesh.report.grid import KEPT, Column, Grid
-from kdmesh.statistics import ALL_SAME, EQUAL, ONE_NUMBER, SAME
+from kdmesh.report.grid import KEPT, Column, Grid, figure, interval, signed
+from kdmesh.report.run_folder import ALSO
+from kdmesh.statistics import ALL_SAME, EQUAL, NO_VERDICT, ONE_NUMBER, SAME
 from kdmesh.tasks import metric
 
 
@@ -19,7 +20,7 @@ def words(row: Mapping[str, Any], equal: float | None) -> str:
     """A verdict as text."""
     verdict = row.get("verdict")
     if verdict is None:
-        return "no verdict"
+        return NO_VERDICT
     return f"equal within {equal:g}" if verdict == EQUAL and equal is not None else str(verdict)
 
 
@@ -74,8 +75,8 @@ def _contenders(table: Mapping[str, Any]) -> Grid:
     columns = [
         Column("", "contender", spare=KEPT),
         Column("agent", "agent"),
-        Column("mean", "mean", _figure),
-        Column("±", "half", _figure),
+        Column("mean", "mean", figure),
+        Column("±", "half", figure),
         Column("trials", "n"),
         Column("changed", "differs", spare=1),
     ]
@@ -102,23 +103,22 @@ def _differences(table: Mapping[str, Any]) -> Grid:
     columns = [
         Column("", "pair", spare=KEPT),
         Column("verdict", "verdict"),
-        Column("mean", "mean", _signed),
-        Column("95% interval", "interval", _ends),
-        Column("over samples", "samples", _ends, spare=1),
+        Column("mean", "mean", signed),
+        Column("95% interval", "interval", interval),
+        Column("over samples", "samples", interval, spare=1),
         Column("wins/ties/\nlosses", "wins", spare=2),
         Column("p", "p", _p, spare=2),
         Column("effect", "effect", _effect, spare=3),
-        Column("found", "found", _figure, spare=3),
+        Column("found", "found", figure, spare=3),
     ]
     return Grid("differences", columns, rows, "\n".join([*limits(table), *failures(table)]))
 
 
 def _controls(table: Mapping[str, Any]) -> list[Grid]:
-    against = {"alone": "alone", "best_teacher": "best teacher only"}
     rows = [
         {
             "contender": row["contender"],
-            "against": against[control["against"]],
+            "against": ALSO[control["against"]],
             "verdict": words(control, None),
             "mean": control["mean"],
             "interval": None if control["low"] is None else (control["low"], control["high"]),
@@ -131,19 +131,11 @@ def _controls(table: Mapping[str, Any]) -> list[Grid]:
         Column("", "contender", spare=KEPT),
         Column("against the same agent", "against", spare=KEPT),
         Column("verdict", "verdict"),
-        Column("mean", "mean", _signed),
-        Column("95% interval", "interval", _ends),
+        Column("mean", "mean", signed),
+        Column("95% interval", "interval", interval),
         Column("n", "n", spare=1),
     ]
     return [Grid("each contender against its own controls", columns, rows)] if rows else []
-
-
-def _figure(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}"
 
 
 def _effect(value: float) -> str:
@@ -152,7 +144,3 @@ def _effect(value: float) -> str:
 
 def _p(value: float) -> str:
     return "<.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _ends(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:+.4f} to {ends[1]:+.4f}"

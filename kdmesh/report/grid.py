@@ -82,6 +82,21 @@ class Grid:
         return layout.table(rows, width, right, 1, rule)
 
 
+def figure(value: float) -> str:
+    """A figure to four digits after the point."""
+    return f"{value:.4f}"
+
+
+def signed(value: float) -> str:
+    """A difference, with its sign."""
+    return f"{value:+.4f}"
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """Where a difference may lie."""
+    return f"{signed(ends[0])} to {signed(ends[1])}"
+
+
 def show(file: IO[str], *tables: Grid, width: int | None = None) -> None:
     """Print tables, as wide as the terminal or as is told, an empty line after each."""
     rule = "─" if (getattr(file, "encoding", None) or "utf-8").lower().startswith("utf") else "-"

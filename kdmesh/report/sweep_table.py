@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdmesh.report.compare_table import compare_tables
-from kdmesh.report.grid import KEPT, Column, Grid
+from kdmesh.report.grid import KEPT, Column, Grid, figure
 from kdmesh.tasks import metric
 
 SHOWN = 10  # points of an arm
@@ -40,7 +40,7 @@ def _points(table: Mapping[str, Any], arm: Mapping[str, Any]) -> Grid:
     spare = KEPT if len(heads) < 3 else 0  # where there are few, they name the row
     columns = [
         *(Column(head, path, spare=spare) for head, path in zip(heads, arm["paths"], strict=True)),
-        Column(f"validation\n{by.title}", "validation", _figure),
+        Column(f"validation\n{by.title}", "validation", figure),
         Column("", "chosen"),
         Column("", "state", spare=1),
         Column("trials", "trials", spare=2),
@@ -67,7 +67,7 @@ def _arms(table: Mapping[str, Any]) -> Grid:
         Column("trials", "trials"),
         Column("failed", "failed", spare=1),
         Column(f"updates of\n{table['agent']}", "updates", lambda count: f"{count:,}"),
-        Column("chosen, on\nvalidation", "validation", _figure, spare=1),
+        Column("chosen, on\nvalidation", "validation", figure, spare=1),
     ]
     return Grid("what was searched", columns, rows, "\n".join(remarks(table)))
 
@@ -110,7 +110,3 @@ def _heads(paths: Sequence[str]) -> list[str]:
 def written(value: Any) -> str:
     """A setting as text."""
     return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-
-
-def _figure(value: float) -> str:
-    return f"{value:.4f}"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import IO, Any
 
-from kdmesh.report.grid import KEPT, Column, Grid, show
+from kdmesh.report.grid import KEPT, Column, Grid, figure, interval, show, signed
 from kdmesh.report.paired import on_test
 from kdmesh.report.run_folder import ALSO
-from kdmesh.statistics import ACCURACY, ALL_SAME, ONE_NUMBER, SAME
+from kdmesh.statistics import ACCURACY, ALL_SAME, NO_VERDICT, ONE_NUMBER, SAME
 from kdmesh.tasks import Figure, compared, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
@@ -71,12 +71,12 @@ def final_table(summary: dict[str, Any]) -> Grid:
         Column("", "name", spare=KEPT),
         Column("role", "role"),
         Column("parameters", "parameters", _count, spare=2),
-        Column(f"test\n{by.title}", "test", _share),
-        Column(f"validation\n{by.title}", "validation", _share, spare=1),
-        *(Column(f"test\n{other.title}", f"test {other.name}", _share, spare=2) for other in others),
-        Column("gain in\nrounds", "gain", _signed, spare=1),
-        Column("minus\nalone", "alone", _signed),
-        Column("minus best\nteacher only", "best_teacher", _signed),
+        Column(f"test\n{by.title}", "test", figure),
+        Column(f"validation\n{by.title}", "validation", figure, spare=1),
+        *(Column(f"test\n{other.title}", f"test {other.name}", figure, spare=2) for other in others),
+        Column("gain in\nrounds", "gain", signed, spare=1),
+        Column("minus\nalone", "alone", signed),
+        Column("minus best\nteacher only", "best_teacher", signed),
         Column("latency\nms", "latency_ms", _number, spare=3),
         Column("forwards\nmade", "made", _count, spare=4),
         Column("forwards\nsaved", "saved", _count, spare=4),
@@ -147,12 +147,12 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
     columns = [
         Column("round", "round", _count, spare=KEPT),
         Column("stage", "stage", spare=1),
-        Column("agreement", "agreement", _share),
-        Column("churn", "churn", _share),
-        *(Column(f"consensus {name}\n{by.title}", f"consensus {name}", _share) for name in nodes),
-        *(Column(f"consensus {name}\ncoverage", f"coverage {name}", _share, spare=1) for name in nodes),
-        Column(f"mean\n{by.title}", by.name, _share),
-        Column("mean\ngain", "gain", _signed),
+        Column("agreement", "agreement", figure),
+        Column("churn", "churn", figure),
+        *(Column(f"consensus {name}\n{by.title}", f"consensus {name}", figure) for name in nodes),
+        *(Column(f"consensus {name}\ncoverage", f"coverage {name}", figure, spare=1) for name in nodes),
+        Column(f"mean\n{by.title}", by.name, figure),
+        Column("mean\ngain", "gain", signed),
     ]
     return Grid("rounds", columns, rows)
 
@@ -178,7 +178,7 @@ def seeds_table(seeds: dict[str, Any]) -> Grid:
         Column("", "name", spare=KEPT),
         Column("", "what", spare=KEPT),
         Column("mean", "mean"),
-        Column("±", "half_width", _share),
+        Column("±", "half_width", figure),
         Column("wins", "wins", _count),
         Column("ties", "ties", _count, spare=1),
         Column("seeds", "n", _count, spare=1),
@@ -205,7 +205,7 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
         {
             "agent": row["agent"],
             "against": ALSO[row["against"]],
-            "verdict": row["verdict"] or "no verdict",
+            "verdict": row["verdict"] or NO_VERDICT,
             "mean": row["mean"],
             "interval": None if row["low"] is None else (row["low"], row["high"]),
             "n": row["n"],
@@ -216,8 +216,8 @@ def verdict_table(seeds: dict[str, Any]) -> Grid:
         Column("", "agent", spare=KEPT),
         Column("against", "against", spare=KEPT),
         Column("verdict", "verdict"),
-        Column("mean", "mean", _signed),
-        Column("95% interval", "interval", _interval),
+        Column("mean", "mean", signed),
+        Column("95% interval", "interval", interval),
         Column("n", "n", _count),
     ]
     better = "higher" if by.higher else "lower"
@@ -267,18 +267,6 @@ def _minus(own: float | None, other: float | None) -> float | None:
 def _mean(values: dict[str, float | None] | None) -> float | None:
     known = [value for value in (values or {}).values() if value is not None]
     return fmean(known) if known else None
-
-
-def _share(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}"
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{ends[0]:+.4f} to {ends[1]:+.4f}"
 
 
 def _number(value: float) -> str:

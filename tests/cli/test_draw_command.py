@@ -88,7 +88,7 @@ def test_a_run_has_sizes(run, capsys):
         (["ring", "-o", "x"], "has no ending"),
         (["ring", "--format", "png"], "-o PATH.png"),
         (["ring", "--graphviz"], "--graphviz: Graphviz lays out pictures"),
-        (["ring", "-o", "/nowhere/x.svg"], "there is not a folder '/nowhere'"),
+        (["ring", "-o", "/nowhere/x.svg"], "there is no folder '/nowhere'"),
         (["ring", "-o", "/", "--format", "svg"], "is a folder"),
         ([str(Path(__file__).parent)], "is not a run's folder"),
         (["rong"], "did you mean 'ring'"),

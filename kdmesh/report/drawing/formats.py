@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
-from kdmesh.files import found_at, write
+from kdmesh.files import refuse_path, write
 from kdmesh.report.drawing.scene import scene
 from kdmesh.report.layout import PIPE
 
@@ -84,10 +84,5 @@ def draw(
 
 def save(path: Path, drawing: str | bytes, where: str = "-o") -> None:
     """Write a drawing to a file. Raises MeshError where the path names none."""
-    what = found_at(path)
-    if what.startswith("is no path") or what == "folder":
-        what = "is a folder" if what == "folder" else what
-        raise MeshError(what, file=str(path), where=where, instead="the path of a file")
-    if found_at(path.parent) != "folder":
-        raise MeshError(f"there is not a folder {str(path.parent)!r}", where=where, instead="a folder that is there")
+    refuse_path(path, where)
     write(path, drawing)

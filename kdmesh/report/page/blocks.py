@@ -391,6 +391,17 @@ def signed(value: Any) -> Value | None:
     return None if (known := number(value)) is None else Value(known, f"{known:+.4f}".replace("-", "−"))
 
 
+def probability(value: Any) -> Value | None:
+    """A p value in words that end a sentence: its digits, or that it is below what they can say."""
+    known = number(value)
+    return None if known is None else Value(known, "below 0.001" if known < 0.001 else f"{known:.3f}")
+
+
+def given(value: Value | None) -> str | Value:
+    """The number, or a dash where there is none."""
+    return "–" if value is None else value
+
+
 def count(value: Any) -> Value | None:
     """A whole number with its thousands set apart."""
     return None if (known := number(value)) is None else Value(known, f"{round(known):,}")

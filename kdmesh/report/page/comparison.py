@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kdmesh.contracts.run_files import COMPARED as DESIGN
+from kdmesh.contracts.run_files import COMPARISON as TABLE
 from kdmesh.contracts.run_files import TRIALS
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
@@ -30,16 +32,16 @@ from kdmesh.report.page.blocks import (
     count,
     number,
     plain,
+    probability,
     share,
     signed,
 )
 from kdmesh.report.page.figures import COSTS, scatter
 from kdmesh.report.page.known import Known, row
 from kdmesh.report.run_folder import ALSO, FINISHED, RUNNING, standing
-from kdmesh.statistics import BETTER, SAME, WORSE, than
+from kdmesh.statistics import BETTER, NO_VERDICT, SAME, WORSE, than
 from kdmesh.tasks import Figure
 
-DESIGN, TABLE = "compare.json", "comparison.json"
 VERSION = 1  # the latest of both files that is understood
 MOST_TRIALS = 400
 LINKS = "A folder that is a link leads to the trial's own page; of another, kdmesh report makes one."
@@ -110,7 +112,7 @@ def _trials(folder: Path, names: list[str]) -> dict[str, dict[str, Known]]:
     """The trials of each contender that were begun, by the name of their folder."""
     found: dict[str, dict[str, Known]] = {}
     for name in names:
-        for at in sorted(run_folder.find(folder / "trials" / name)) if (folder / "trials" / name).is_dir() else []:
+        for at in sorted(run_folder.find(folder / TRIALS / name)):
             try:
                 found.setdefault(name, {})[at.name] = Known.of(run_folder.read(at))
             except MeshError:
@@ -149,14 +151,14 @@ def judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
     word = f"{words(one, table['equal'])} {than(verdict)} {one['against']}"
     if (mean := signed(one.get("mean"))) is None:
         return Judged(
-            str(one["contender"]), "no verdict", "open", [("Against", [str(one.get("lacks") or "not measured")])]
+            str(one["contender"]), NO_VERDICT, "open", [("Against", [str(one.get("lacks") or "not measured")])]
         )
     low, high = signed(one.get("low")), signed(one.get("high"))
     how: list[str | Value] = [mean, f" {metric} to {one['against']}"]
     how += [", 95% interval ", low, " to ", high] if low is not None and high is not None else []
     how += [f", paired over {one['n']} {unit}s; better in {one['wins']}, equal in {one['ties']}"]
-    if (p := number(one.get("p"))) is not None:
-        how += ["; p ", Value(p, "below 0.001" if p < 0.001 else f"{p:.3f}")]
+    if (p := probability(one.get("p"))) is not None:
+        how += ["; p ", p]
     trust: list[str | Value] = []
     if n is None or n < 2:
         trust.append(f"One {unit} decides nothing. ")
@@ -179,7 +181,7 @@ def judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
 
 
 def _control(made: dict[str, Any], metric: str) -> Words:
-    word = made.get("verdict") or "no verdict"
+    word = made.get("verdict") or NO_VERDICT
     return [
         f"{word} {than(made.get('verdict'))} {ALSO.get(made['against'], made['against'])}: ",
         signed(made.get("mean")) or "–",

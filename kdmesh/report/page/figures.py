@@ -20,10 +20,12 @@ from kdmesh.report.page.blocks import (
     Text,
     Value,
     count,
+    given,
     number,
     plain,
     share,
     signed,
+    span,
 )
 from kdmesh.report.page.known import Known, row, titled
 from kdmesh.report.run_folder import ALSO
@@ -235,8 +237,8 @@ def costs(known: Known) -> Section:
     blocks += [*_latency(known), *_machine(known)]
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
-        words = ["Training and tests took ", _s(sum(seconds)), " in all"]
-        words += [", ", _s(fmean(seconds)), " a seed on average"] if len(seconds) > 1 else []
+        words = ["Training and tests took ", given(span(sum(seconds))), " in all"]
+        words += [", ", given(span(fmean(seconds))), " a seed on average"] if len(seconds) > 1 else []
         blocks.append(Text([*words, "; controls are not counted."]))
     return Section("costs", "Quality against cost", blocks)
 
@@ -300,8 +302,8 @@ def _machine(known: Known) -> list[Block]:
     if len(ends) == 2 and (low := plain(ends[0])) is not None and (high := plain(ends[1])) is not None:
         by = [f"{one.get('source')}: {one.get('about')}" for one in map(row, energy.get("by") or [])]
         lacks = f", without {energy['lacks']}" if energy.get("lacks") else ""
-        span = [low] if ends[0] == ends[1] else [low, " to ", high]
-        blocks.append(Text(["Energy: ", *span, f" J ({'; '.join(by)}){lacks}.", *_co2(energy)]))
+        joules = [low] if ends[0] == ends[1] else [low, " to ", high]
+        blocks.append(Text(["Energy: ", *joules, f" J ({'; '.join(by)}){lacks}.", *_co2(energy)]))
     rows: list[list[Cell]] = [
         [
             f"process {at}" + (", which drove" if one.get("driver") else ""),
@@ -322,12 +324,6 @@ def _co2(energy: dict[str, Any]) -> list[str | Value]:
     if len(grams) != 2 or grams[0] is None or grams[1] is None or each is None:
         return [" CO2 is not known: no intensity was declared (KDMESH_CO2_G_PER_KWH)."]
     return [" CO2: ", grams[0], " to ", grams[1], " g, at the declared ", each, " g a kWh."]
-
-
-def _s(value: float) -> Any:
-    from kdmesh.report.page.blocks import span
-
-    return span(value) or "–"
 
 
 def scatter(by: Figure, title: str, points: list[tuple[str, float, float, str]], log: bool) -> Points:

@@ -13,8 +13,8 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmesh.errors import MeshError, printable
-from kdmesh.files import found_at, write
+from kdmesh.errors import printable
+from kdmesh.files import refuse_path, write
 from kdmesh.report.page import coordinates
 from kdmesh.report.page.charts import draw, in_words
 from kdmesh.report.page.vega import spec
@@ -80,10 +80,5 @@ def together(blocks: Sequence[Block]) -> list[list[Block]]:
 
 def save(path: Path, page: Page, where: str = "-o", *, interactive: bool = False) -> None:
     """Write the page, whole or not at all: see `html`. MeshError where the path names no file that can be written."""
-    what = found_at(path)
-    if what.startswith("is no path") or what == "folder":
-        what = "is a folder" if what == "folder" else what
-        raise MeshError(what, file=str(path), where=where, instead="the path of a file")
-    if found_at(path.parent) != "folder":
-        raise MeshError(f"there is no folder {str(path.parent)!r}", where=where, instead="a folder that is there")
+    refuse_path(path, where)
     write(path, html(page, interactive))

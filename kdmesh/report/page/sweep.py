@@ -26,6 +26,7 @@ from kdmesh.report.page.blocks import (
     Value,
     Words,
     count,
+    given,
     number,
     share,
     span,
@@ -114,7 +115,7 @@ def _short(swept: Swept) -> Words:
     for arm in swept.arms:
         best = next((one for one in swept.ranked(arm) if one["validation"] is not None), None)
         if best is not None:
-            said += [f"Best of {arm} so far, on validation: ", _v(share(best["validation"])), f" at {_at(best)}. "]
+            said += [f"Best of {arm} so far, on validation: ", given(share(best["validation"])), f" at {_at(best)}. "]
     return [*said, "Nothing is chosen yet, and nothing was tested."] if said else ["Nothing has been measured yet."]
 
 
@@ -348,7 +349,3 @@ def _values(axis: dict[str, Any]) -> str:
         return ", ".join(map(written, axis["values"]))
     log = ", equal ratios equally likely" if axis.get("log") else ""
     return f"{written(axis.get('low'))} to {written(axis.get('high'))}{log}"
-
-
-def _v(value: Value | None) -> str | Value:
-    return "–" if value is None else value

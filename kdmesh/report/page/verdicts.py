@@ -6,15 +6,15 @@ from typing import Any
 
 from kdmesh.report import latency
 from kdmesh.report.latency import NEVER
-from kdmesh.report.page.blocks import Judged, Value, Words, count, number, share, signed, span
+from kdmesh.report.page.blocks import Judged, Value, Words, count, given, number, probability, share, signed, span
 from kdmesh.report.page.known import Known, row
-from kdmesh.statistics import BETTER, EQUAL, NOT_SHOWN, SAME, WORSE, than
+from kdmesh.statistics import BETTER, EQUAL, NO_VERDICT, NOT_SHOWN, SAME, WORSE, than
 
 FEW = 5  # seeds: with fewer only large differences show
 ALONE = {"alone": "the same model trained alone", "best_teacher": "the same model taught by its best teacher only"}
+CONTROLS = {"alone": "alone", "best_teacher": "its best teacher only"}  # the same in few words
 TONES = {BETTER: "good", WORSE: "bad"}
 MOST = 12  # students with a card of their own
-NO_VERDICT = "no verdict"
 
 
 def judged(known: Known) -> list[Judged]:
@@ -36,11 +36,11 @@ def short(known: Known) -> Words:
     if best is None:
         return ["Nothing has been measured on test yet."]
     words: list[str | Value] = [f"Best {by.title} on test: {best} ({known.nodes[best].get('role')}) with "]
-    words += [_v(share(ranked[best])), _over(figures[best].get("n"))]
+    words += [given(share(ranked[best])), _over(figures[best].get("n"))]
     students = {name: value for name in known.students if (value := ranked.get(name)) is not None}
     first = _best(known, students)
     if first is not None and first != best:
-        words += [f" Best student: {first} with ", _v(share(students[first])), "."]
+        words += [f" Best student: {first} with ", given(share(students[first])), "."]
     told = [one for one in known.over.get("verdicts") or [] if one.get("verdict")]
     if told:
         words.append(" " + _counted(told))
@@ -79,10 +79,12 @@ def _best(known: Known, values: dict[str, float]) -> str | None:
 
 def _student(known: Known, name: str) -> Judged:
     told = [one for one in known.over.get("verdicts") or [] if one.get("agent") == name]
-    words = {one["against"]: one.get("verdict") for one in told}
-    first = next((word for word in words.values() if word), None)
-    word = NO_VERDICT if first is None else f"{first} {than(first)} {_control(words, first)}"
-    tone = TONES.get(first or "", "open")
+    shown: dict[str, list[str]] = {}
+    for one in told:
+        if one.get("verdict"):
+            shown.setdefault(one["verdict"], []).append(CONTROLS.get(one["against"], str(one["against"])))
+    word = "; ".join(f"{verdict} {than(verdict)} {' and '.join(of)}" for verdict, of in shown.items()) or NO_VERDICT
+    tone = TONES.get(next(iter(shown)), "open") if len(shown) == 1 else "open"
     said: list[tuple[str, Words]] = [("Result", _result(known, name))]
     said += [("Against", _against(known, one)) for one in told]
     said += [("Beside", beside) for beside in _beside(known, name)]
@@ -90,19 +92,11 @@ def _student(known: Known, name: str) -> Judged:
     return Judged(name, word, tone, said)
 
 
-def _control(words: dict[str, Any], first: str) -> str:
-    """Which controls a word is of."""
-    of = [
-        {"alone": "alone", "best_teacher": "its best teacher only"}[key] for key, word in words.items() if word == first
-    ]
-    return " and ".join(of)
-
-
 def _result(known: Known, name: str) -> Words:
     one = known.figure(name)
     if not one:
         return ["was not measured on test."]
-    words: list[str | Value] = [f"{known.by.title} on test ", _v(share(one.get("mean")))]
+    words: list[str | Value] = [f"{known.by.title} on test ", given(share(one.get("mean")))]
     half = share(one.get("half_width"))
     if half is not None:
         words += [" ± ", half, f" (95% interval of the mean over {one.get('n')} seeds)."]
@@ -118,17 +112,17 @@ def _against(known: Known, one: dict[str, Any]) -> Words:
         return [f"{rival}: not measured."]
     low, high = signed(one.get("low")), signed(one.get("high"))
     if low is None or high is None:
-        return [_v(signed(mean)), f" {by.title} to {rival}, one seed: no verdict."]
+        return [given(signed(mean)), f" {by.title} to {rival}, one seed: no verdict."]
     pair = row(
         row(row(known.over.get("differences")).get(one["agent"])).get(f"control {one['against'].replace('_', ' ')}")
     )
     words: list[str | Value] = [
         f"{str(one['verdict']).capitalize()} {than(one['verdict'])} {rival}: ",
-        _v(signed(mean)), f" {by.title}, 95% interval ", low, " to ", high,
+        given(signed(mean)), f" {by.title}, 95% interval ", low, " to ", high,
         f", paired over {one.get('n')} seeds; better in {pair.get('wins')} of them",
     ]  # fmt: skip
-    if (p := number(one.get("p"))) is not None:
-        words += ["; p ", Value(p, "below 0.001" if p < 0.001 else f"{p:.3f}")]
+    if (p := probability(one.get("p"))) is not None:
+        words += ["; p ", p]
     return [*words, "."]
 
 
@@ -140,7 +134,7 @@ def _beside(known: Known, name: str) -> list[Words]:
         if rival.startswith("control ") or (mean := number(row(pair).get("mean"))) is None:
             continue
         what = "its best teacher (chosen on validation)" if rival == "best teacher" else rival
-        words: list[str | Value] = [_v(signed(mean)), f" {known.by.title} to {what}"]
+        words: list[str | Value] = [given(signed(mean)), f" {known.by.title} to {what}"]
         smaller = _smaller(known, name) if rival == "best teacher" else None
         words += [", with ", smaller, " parameters"] if smaller is not None else []
         found.append([*words, "."])
@@ -172,7 +166,7 @@ def _trust(known: Known, name: str, told: list[dict[str, Any]]) -> Words:
         if found and one.get("verdict") == NOT_SHOWN:
             words += [
                 f"Against {'alone' if one['against'] == 'alone' else 'best teacher only'}, a true difference below ",
-                _v(share(found)), " would often be missed. ",
+                given(share(found)), " would often be missed. ",
             ]  # fmt: skip
     if notes := known.over.get("notes"):
         words.append(
@@ -187,10 +181,9 @@ def _trust(known: Known, name: str, told: list[dict[str, Any]]) -> Words:
 
 def _cost(known: Known, name: str) -> Words:
     words: list[str | Value] = []
-    facts = (("parameters", count(known.mean(name, "parameters")), " parameters"),
-             ("updates", count(known.mean(name, "updates")), " updates"))  # fmt: skip
-    for _, said, unit in facts:
-        words += [said, unit + ", "] if said is not None else []
+    for what in ("parameters", "updates"):
+        if (said := count(known.mean(name, what))) is not None:
+            words += [said, f" {what}, "]
     fresh = known.mean(name, "batches", "1", "p50_ms")
     if (each := known.mean(name, "latency_ms") if fresh is None else fresh) is not None:
         words += [Value(each, f"{each:.3g}"), " ms an answer, "]
@@ -198,12 +191,12 @@ def _cost(known: Known, name: str) -> Words:
     made = [value for one in teachers if (value := known.mean(one, "forwards", "made")) is not None]
     if made:
         words += [
-            _v(count(sum(made))),
+            given(count(sum(made))),
             f" forwards of {len(teachers)} {'teacher' if len(teachers) == 1 else 'teachers'}, ",
         ]
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
-        words += ["of a run of ", _v(span(sum(seconds) / len(seconds))), " a seed"]
+        words += ["of a run of ", given(span(sum(seconds) / len(seconds))), " a seed"]
     return [*words, ".", *_repaid(known, name)] if words else ["was not recorded."]
 
 
@@ -222,7 +215,3 @@ def _repaid(known: Known, name: str) -> Words:
 def _over(n: Any) -> str:
     known = number(n)
     return " (one seed)." if known is None or known < 2 else f" (mean of {int(known)} seeds)."
-
-
-def _v(value: Value | None) -> str | Value:
-    return "–" if value is None else value

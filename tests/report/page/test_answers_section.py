@@ -39,6 +39,16 @@ def test_reliability_is_the_share_right_of_each_bin(runs):
     assert points
 
 
+def test_answers_without_a_confidence_are_in_no_bin(runs, monkeypatch):
+    found = answers.read(runs["small"])
+    whole = block(page_of(runs["small"]), "Reliability")
+    found.agents["s"].confidence[:] = np.nan
+    monkeypatch.setattr(answers, "read", lambda folder: found)
+    chart = block(page_of(runs["small"]), "Reliability")
+    assert [one.points for one in chart.series if one.name == "s"] == [[]]
+    assert [one for one in chart.series if one.name != "s"] == [one for one in whole.series if one.name != "s"]
+
+
 def test_samples_where_teachers_differ(runs):
     found, page = answers.read(runs["small"]), page_of(runs["small"])
     differ = found.agents["t1"].decision != found.agents["t2"].decision

@@ -13,6 +13,9 @@ from kdmesh.report.page import at_end
 from kdmesh.report.page.at_end import write_at_end
 from kdmesh.report.page.facts import page_of
 from kdmesh.report.page.html import html, save
+from kdmesh.report.page.known import Known
+from kdmesh.report.page.verdicts import judged
+from kdmesh.report.run_folder import read as read_folder
 
 ODD = "<script>alert(1)</script>&\"'"
 
@@ -60,6 +63,23 @@ def test_means_over_seeds_and_verdicts_stand_on_the_page(runs):
     ]
     assert read.row("All figures", "s")["test loss"] == fmean(losses)
     assert f"{results['verdicts'][0]['verdict']}" in "".join(read.text).lower()
+
+
+def test_a_card_says_what_is_shown_against_each_control(runs):
+    known = Known.of(read_folder(runs["several"]))
+    alone, best = known.over["verdicts"]
+    assert [alone["against"], best["against"]] == ["alone", "best_teacher"]
+    words = {}
+    for told in (("better", "better"), ("better", "no difference shown"), ("worse", "better"), (None, None)):
+        alone["verdict"], best["verdict"] = told
+        (card,) = judged(known)
+        words[told] = (card.word, card.tone)
+    assert list(words.values()) == [
+        ("better than alone and its best teacher only", "good"),
+        ("better than alone; no difference shown to its best teacher only", "open"),
+        ("worse than alone; better than its best teacher only", "open"),
+        ("no verdict", "open"),
+    ]
 
 
 def test_losses_by_flow_are_those_of_the_events(runs):
