@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.run_info import RunInfo
     from kdmesh.contracts.sections import ReportedRun, Section
     from kdmesh.offers import (
+        CommandOffer,
         ConsensusOffer,
         DatasetOffer,
         MetricOffer,
@@ -198,6 +199,24 @@ def kdmesh_samplers() -> list[SamplerOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_samplers():
             return [SamplerOffer("halton", "kdmesh_halton.sampler:Halton", summary="a low-discrepancy sequence")]
+    """
+
+
+@hookspec
+def kdmesh_commands() -> list[CommandOffer]:  # type: ignore[empty-body]
+    """Offer commands, `kdmesh NAME ...`; kdmesh's own names are taken.
+
+    Plugins are read where the first word of a command line is none of kdmesh's own, so that these stay as fast as
+    they are; `kdmesh plugins --kind commands` lists all.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import CommandOffer
+
+        @kdmesh.hookimpl
+        def kdmesh_commands():
+            return [CommandOffer("export-onnx", "kdmesh_onnx.command:add", summary="write an agent as ONNX")]
     """
 
 

@@ -19,6 +19,31 @@ PROBABILITIES = ("probs", "marginals")
 """Spaces and forms of probabilities: of classes, which sum to 1, and of labels, each on its own."""
 
 
+LABELS = ("classes", "values", "relevance", "indicators")
+SPACES = ("probs", "marginals", "logits", "loss", "gradient")
+KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "objectives": {
+        "reads": ("logits", "hidden"),
+        "forms": ("logits", *PROBABILITIES, "labels", "hidden"),
+        "needs": ("labels", "ids", "spans", "tokens"),
+        "labels": LABELS,
+    },
+    "consensus": {"spaces": SPACES, "answers": LABELS},
+    "signals": {"reads": ("logits", "hidden"), "form": ("logits", *PROBABILITIES, "hidden")},
+    "tasks": {
+        "data": ("numbers", "texts"),
+        "rows": ("samples", "units"),
+        "labels": LABELS,
+        "source": ("table", "spans", "tokens"),
+        "outputs": ("labels", "vocabulary"),
+        "head": ("", "sequence", "token", "causal", "candidates"),
+        "spaces": SPACES,
+    },
+    "metrics": {"labels": LABELS, "needs": ("characters", "classes")},
+}
+"""What a trait of an offer may name, by kind."""
+
+
 class Config(BaseModel):
     """Base of every offered configuration: unknown keys are refused, values do not change."""
 
@@ -218,6 +243,20 @@ class SamplerOffer(Offer):
 
     kind: ClassVar[str] = "samplers"
     adaptive: bool = False
+
+
+@dataclass(frozen=True)
+class CommandOffer(Offer):
+    """A command of the command line: ``factory`` is ``add(commands)``, which adds one parser of the offer's name.
+
+    ``commands`` is what argparse's ``add_subparsers`` gives. As kdmesh's own commands do, ``add`` calls
+    ``commands.add_parser(name, ...)`` and, on that, ``set_defaults(execute=...)``: ``execute(args)`` returns the exit
+    code, prints its result to stdout, and raises MeshError for what the user can mend. Neither is loaded before the
+    command is asked for, and ``add`` imports what is heavy inside ``execute``. A command has no settings but its own
+    options: no ``config``.
+    """
+
+    kind: ClassVar[str] = "commands"
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ import re
 import sys
 from collections import defaultdict
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import decode_source, find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from traceback import extract_tb
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pluggy
@@ -26,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 
 from kdmesh import hookspecs
 from kdmesh.errors import MeshError, RunFailed, nearest
-from kdmesh.offers import API, Offer
+from kdmesh.offers import API, KNOWN, Offer
 from kdmesh.spec import offered
 from kdmesh.spec.explain import explain
 from kdmesh.spec.numbers import refuse_odd_values
@@ -47,9 +48,16 @@ NOUNS = {
     "tasks": "task",
     "metrics": "metric",
     "samplers": "sampler",
+    "commands": "command",
 }
 KINDS = tuple(NOUNS)
-IN_FILES = tuple(kind for kind in KINDS if kind != "samplers")  # what a mesh's file names
+IN_FILES = tuple(kind for kind in KINDS if kind not in ("samplers", "commands"))  # what a mesh's file names
+COMMANDS = (
+    "run", "resume", "compare", "sweep", "report", "watch", "runs", "plan", "draw", "check", "schema", "topologies",
+    "plugins",
+)  # fmt: skip
+"""Of kdmesh's own, which no plugin takes."""
+HEAVY = ("torch", "ray", "transformers")  # what takes seconds to import, and no listing needs
 IMPORTED = ("models", "datasets")  # also named by an import path, ``package.module:Thing``
 FOLDER = "KDMESH_PLUGINS_DIR"  # read where kdmesh is started; its files travel, and workers may not see it
 SWITCHES = (
@@ -70,6 +78,9 @@ class BadOffer(Exception):
 class PluginRecord:
     """What became of one plugin. ``error`` says why it is broken or shadowed; ``claims``: the names it offers.
 
+    ``remark``: what is not as it should be of one that is used nevertheless. ``module``: what its entry point names, or
+    its file.
+
     ``status``: `ok`; `disabled` by a switch, never imported; `broken`, none of it is used; `shadowed`, some name it
     offers is taken, the rest is used.
     """
@@ -80,6 +91,8 @@ class PluginRecord:
     status: str = "ok"
     error: str = ""
     claims: dict[tuple[str, str], Offer] = field(default_factory=dict)
+    remark: str = ""
+    module: str = ""
 
     def __str__(self) -> str:
         return f"{self.dist} {self.version}".strip()
@@ -155,23 +168,25 @@ class Registry:
     def _load(self, source: EntryPoint | PluginFile, allowed: set[str] | None, blocked: set[str]) -> None:
         """Load one plugin, alone."""
         if isinstance(source, PluginFile):
-            record = PluginRecord(source.name, source.path, "")
+            record = PluginRecord(source.name, source.path, "", module=source.path)
         else:
-            dist = source.dist
-            record = PluginRecord(source.name, dist.name if dist else "?", dist.version if dist else "?")
+            dist, module = source.dist, source.module
+            record = PluginRecord(source.name, dist.name if dist else "?", dist.version if dist else "?", module=module)
         self.records.append(record)
         names = {_plain(record.name), _plain(record.dist)}
         if names & blocked or (allowed is not None and not names & allowed):
             record.status = "disabled"
             return
-        plugin = None
+        plugin, before = None, [name for name in HEAVY if name in sys.modules]
         try:
             plugin = source.load()
+            if heavy := [name for name in HEAVY if name in sys.modules and name not in before]:
+                record.remark = too_heavy(heavy)
             self.manager.register(plugin, name=f"{record}: {record.name}")
             self.manager.check_pending()  # turns a misspelt hook into an error
             if not self.manager.get_hookcallers(plugin):
                 raise BadOffer(_hookless(plugin))
-            problems = self._claims(plugin, record.claims)
+            problems = [*_unmarked(plugin), *self._claims(plugin, record.claims)]
             problems += filter(None, (fault(kind, offer) for (kind, _), offer in record.claims.items()))
             if problems:
                 raise BadOffer("; ".join(problems))
@@ -186,9 +201,16 @@ class Registry:
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         problems = []
         for kind in KINDS:
-            for offers in self.manager.subset_hook_caller(f"kdmesh_{kind}", others)():
+            hook = f"kdmesh_{kind}"
+            if not any(impl.plugin is plugin for impl in getattr(self.manager.hook, hook).get_hookimpls()):
+                continue
+            try:
+                answers = self.manager.subset_hook_caller(hook, others)() or [None]  # pluggy leaves a None out
+            except Exception as error:
+                raise BadOffer(f"{hook} failed: {type(error).__name__}: {error}") from error
+            for offers in answers:
                 if not isinstance(offers, list | tuple):
-                    raise BadOffer(f"kdmesh_{kind} returns {type(offers).__name__}, not a list of offers")
+                    raise BadOffer(f"{hook} returns {_named(offers)}, not a list of offers")
                 for offer in offers:
                     key = kind, str(getattr(offer, "name", ""))
                     if key in claims:
@@ -217,12 +239,12 @@ class Registry:
             for record in records:
                 others = [str(other) for other in records if other is not record]
                 what = f"offers the {NOUNS[kind]} {name!r}"
-                if name in self._offers[kind]:
+                if name in self._offers[kind] or (kind == "commands" and name in COMMANDS):
                     record.refuse("shadowed", f"{what}, which is built in: the built-in one is used")
                 elif others:
                     record.refuse("shadowed", f"{what}, and so does {', '.join(others)}: none of them can be named")
         for (kind, name), records in owners.items():
-            if len(records) == 1:
+            if len(records) == 1 and not (kind == "commands" and name in COMMANDS):
                 self._offers[kind].setdefault(name, records[0].claims[kind, name])
         self._offers = {kind: dict(sorted(found.items())) for kind, found in self._offers.items()}
 
@@ -347,6 +369,8 @@ class Registry:
         for record in self.records:
             if record.error:
                 self._say(f"plugin {record.name!r} of {record} is {record.status}: {record.error}")
+            if record.remark:
+                self._say(f"plugin {record.name!r} of {record}: {record.remark}")
 
     def _say(self, text: str) -> None:
         if text not in self._said:
@@ -361,6 +385,50 @@ def _hookless(plugin: Any) -> str:
     return f"{lack} @kdmesh.hookimpl, so it offers nothing"
 
 
+def _unmarked(plugin: Any) -> list[str]:
+    """Functions of a module that are called as hooks are and are none: they would be silently left out."""
+    hooks = [name for name in dir(hookspecs) if name.startswith("kdmesh_")]
+    lone = [
+        name
+        for name, thing in getattr(plugin, "__dict__", {}).items()
+        if name.startswith("kdmesh_") and isinstance(thing, FunctionType) and not hasattr(thing, "kdmesh_impl")
+    ]
+    return [
+        f"{name} is not marked @kdmesh.hookimpl"
+        if name in hooks
+        else f"{name} is no hook, and hooks alone begin with kdmesh_: {nearest(name, hooks, 'hooks')}"
+        for name in lone
+    ]
+
+
+def _named(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def too_heavy(names: Iterable[str]) -> str:
+    """What to say of a module that imports packages which take seconds to import."""
+    what = ", ".join(names)
+    return f"its module imports {what}, for which every listing and plan then waits: import it inside the factory"
+
+
+def heavy_imports(module: str) -> list[str]:
+    """Which packages that take seconds an interpreter of its own has imported after a plugin's module, or file.
+
+    It takes as long as the import. Nothing where the import fails, of which loading tells.
+    """
+    import json
+    import subprocess
+
+    load = "runpy.run_path(sys.argv[1])" if module.endswith(".py") else "importlib.import_module(sys.argv[1])"
+    probe = (
+        f"import importlib, json, runpy, sys\nsys.path[:] = json.loads(sys.argv[2])\n{load}\n"
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", probe, module, json.dumps([*filter(None, sys.path)])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.splitlines()[-1].split() if done.returncode == 0 and done.stdout else []
+
+
 def fault(kind: str, offer: Any) -> str:
     """Say what is wrong with one offer of a kind; empty if nothing."""
     if not isinstance(offer, Offer) or offer.kind != kind:
@@ -368,7 +436,9 @@ def fault(kind: str, offer: Any) -> str:
     named = f"the {NOUNS[kind]} {offer.name!r}"
     if not isinstance(offer.name, str) or not re.fullmatch(r"[\w.-]+", offer.name):
         return f"{named} needs a name of letters, digits, '_', '-' and '.'"
-    if not isinstance(offer.api, int) or offer.api > API:
+    if not isinstance(offer.api, int) or isinstance(offer.api, bool) or offer.api < 1:
+        return f"{named} says api={offer.api!r}, which is no plugin API: this kdmesh has {API}"
+    if offer.api > API:
         return f"{named} needs plugin API {offer.api}, and this kdmesh has {API}: upgrade kdmesh"
     if not isinstance(offer.factory, str) or not FACTORY.fullmatch(offer.factory):
         return f"{named} has the factory {offer.factory!r}, which is not 'module:attribute'"
@@ -386,7 +456,29 @@ def fault(kind: str, offer: Any) -> str:
         or config.model_config.get("extra") != "forbid"
     ):
         return f"{named} has a config that is no pydantic model with extra='forbid', such as kdmesh.offers.Config"
-    return ""
+    if kind == "commands" and config.model_fields:
+        return f"{named} has a config, and commands have options of their own: leave it out"
+    return next((f"{named} has {what}" for what in _unknown(kind, offer)), "")
+
+
+def _unknown(kind: str, offer: Any) -> Iterator[str]:
+    """What the traits of an offer name that there is not, in words."""
+    for trait, known in KNOWN.get(kind, {}).items():
+        value = getattr(offer, trait)
+        several = isinstance(next(one for one in fields(offer) if one.name == trait).default, tuple)
+        if several and not isinstance(value, list | tuple):
+            yield f"{trait}={value!r}, which is no tuple of names: ({value!r},)"
+            continue
+        for name in value if several else (value,):
+            if name not in known:
+                yield f"{trait} with {name!r}, which there is not: {nearest(str(name), known, trait)}"
+    settings = offer.config.model_fields
+    for setting, forms in getattr(offer, "forms_of", {}).items():
+        if setting not in settings:
+            yield f"forms_of with {setting!r}, which is none of its settings: {nearest(setting, settings, 'settings')}"
+        yield from (f"forms_of with the form {form!r}, not one of its forms" for form in {*forms} - {*offer.forms})
+    if (column := getattr(offer, "needs_column", "")) and column not in settings:
+        yield f"needs_column={column!r}, which is none of its settings: {nearest(column, settings, 'settings')}"
 
 
 BUILT_IN = ("kdmesh.builtin.plugin",)

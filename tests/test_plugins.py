@@ -14,8 +14,18 @@ from kdmesh import hookspecs
 from kdmesh import plugins as loading
 from kdmesh.builtin import plugin as builtin
 from kdmesh.errors import MeshError
-from kdmesh.offers import API, Config, ConsensusOffer, Offer
-from kdmesh.plugins import KINDS, PluginFile, Registry, carried, fault, receive, registry
+from kdmesh.offers import (
+    API,
+    CommandOffer,
+    Config,
+    ConsensusOffer,
+    MetricOffer,
+    ObjectiveOffer,
+    Offer,
+    SignalOffer,
+    TaskOffer,
+)
+from kdmesh.plugins import KINDS, PluginFile, Registry, carried, fault, heavy_imports, receive, registry
 
 OFFERING = """
 import kdmesh
@@ -168,6 +178,12 @@ def test_an_observer_that_raises_is_named_once_and_the_others_go_on(install, cap
     )
 
 
+class Margin(Config):
+    """One setting."""
+
+    margin: float = 1.0
+
+
 class Loose(Config, extra="ignore"):
     """Settings that let a misspelt one pass."""
 
@@ -182,11 +198,95 @@ class Loose(Config, extra="ignore"):
         (ConsensusOffer("a", "b:c", dict), "extra='forbid'"),
         (ConsensusOffer("a", "b.c"), "'module:attribute'"),
         (ConsensusOffer("a", "b:c", api=API + 1), "upgrade kdmesh"),
+        (ConsensusOffer("a", "b:c", api=0), f"says api=0, which is no plugin API: this kdmesh has {API}"),
+        (ConsensusOffer("a", "b:c", api=True), "says api=True"),
+        (ConsensusOffer("a", "b:c", api="1"), "says api='1'"),
+        (ConsensusOffer("a", "b:c", spaces=("probs", "logit")), "spaces with 'logit', which there is not: did you"),
+        (ConsensusOffer("a", "b:c", answers=("ranks",)), "answers with 'ranks'"),
+        (ConsensusOffer("a", "b:c", spaces="probs"), "spaces='probs', which is no tuple of names: ('probs',)"),
+        (ConsensusOffer("a", "b:c", needs_column="column"), "needs_column='column', which is none of its settings"),
         (ConsensusOffer("a", "b.c:d"), ""),
     ],
 )
 def test_a_fault_of_an_offer_is_said(offer, part):
     assert part in fault("consensus", offer) and bool(part) == bool(fault("consensus", offer))
+
+
+@pytest.mark.parametrize(
+    ("offer", "part"),
+    [
+        (ObjectiveOffer("a", "b:c", forms=("logits", "prob")), "the objective 'a' has forms with 'prob'"),
+        (ObjectiveOffer("a", "b:c", needs=("label",)), "needs with 'label', which there is not: did you mean 'labels'"),
+        (ObjectiveOffer("a", "b:c", needs=("step",)), "needs with 'step'"),
+        (ObjectiveOffer("a", "b:c", needs="ids"), "needs='ids', which is no tuple"),
+        (ObjectiveOffer("a", "b:c", reads="layer"), "reads with 'layer'"),
+        (ObjectiveOffer("a", "b:c", labels=("class",)), "labels with 'class'"),
+        (ObjectiveOffer("a", "b:c", forms_of={"margin": ("logits",)}), "forms_of with 'margin', which is none of its"),
+        (
+            ObjectiveOffer("a", "b:c", Margin, forms_of={"margin": ("hidden",)}),
+            "forms_of with the form 'hidden', not one",
+        ),
+        (ObjectiveOffer("a", "b:c", Margin, forms_of={"margin": ("probs",)}), ""),
+        (SignalOffer("a", "b:c", form="labels"), "the kind of signal 'a' has form with 'labels'"),
+        (SignalOffer("a", "b:c", reads="taps"), "reads with 'taps'"),
+        (TaskOffer("a", "b:c", rows="words"), "the task 'a' has rows with 'words'"),
+        (TaskOffer("a", "b:c", head="decoder"), "head with 'decoder'"),
+        (MetricOffer("a", "b:c", needs=("ids",)), "the metric 'a' has needs with 'ids'"),
+        (CommandOffer("a", "b:c", Margin), "the command 'a' has a config, and commands have options of their own"),
+        (CommandOffer("a", "b:c"), ""),
+    ],
+)
+def test_a_trait_names_what_there_is(offer, part):
+    assert part in fault(offer.kind, offer) and bool(part) == bool(fault(offer.kind, offer))
+
+
+MARK = "@kdmesh.hookimpl\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MARK + "def kdmesh_consensus():\n    pass\n", "kdmesh_consensus returns None, not a list of offers"),
+        (MARK + "def kdmesh_models():\n    return {}\n", "kdmesh_models returns dict, not a list of offers"),
+        (MARK + "def kdmesh_views():\n    yield\n", "kdmesh_views returns generator, not a list of offers"),
+        (MARK + "def kdmesh_tasks():\n    return 1 / 0\n", "kdmesh_tasks failed: ZeroDivisionError: division by zero"),
+        (
+            MARK + "def kdmesh_views():\n    return []\n\ndef kdmesh_models():\n    return []\n",
+            "kdmesh_models is not marked @kdmesh.hookimpl",
+        ),
+        (
+            MARK + "def kdmesh_views():\n    return []\n\ndef kdmesh_veiws():\n    return []\n",
+            "kdmesh_veiws is no hook, and hooks alone begin with kdmesh_: did you mean 'kdmesh_views'?",
+        ),
+    ],
+)
+def test_a_hook_that_would_silently_offer_nothing_is_broken_and_named(install, text, said):
+    (record,) = Registry([builtin], install({"kdmesh_odd": f"import kdmesh\n\n{text}"})).records
+    assert (record.status, str(record)) == ("broken", "kdmesh-odd 1.2") and said in record.error
+
+
+def test_a_module_that_imports_torch_is_used_and_named(install, monkeypatch, capsys):
+    """As where nothing has imported torch yet: the plugin's module does."""
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    source = "import sys\nsys.modules['ray'] = sys\n" + GOOD["kdmesh_good"]
+    entries = install({"kdmesh_heavy": source.replace("kdmesh_good", "kdmesh_heavy").replace("loudest", "heaviest")})
+    found = Registry([builtin], entries)
+    (record,) = found.records
+    assert record.status == "ok" and record.error == "" and found.find("consensus", "heaviest")
+    found.warn()
+    said = (
+        "plugin 'kdmesh_heavy' of kdmesh-heavy 1.2: its module imports ray, for which every listing and plan then waits"
+    )
+    assert said in capsys.readouterr().err
+
+
+def test_what_a_module_imports_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "torch.py").write_text("")  # in place of the true one, which takes seconds
+    (tmp_path / "kdmesh_heavy.py").write_text("import torch\n")
+    (tmp_path / "kdmesh_light.py").write_text("chosen = 4\n")
+    assert heavy_imports("kdmesh_heavy") == heavy_imports(str(tmp_path / "kdmesh_heavy.py")) == ["torch"]
+    assert heavy_imports("kdmesh_light") == heavy_imports("kdmesh_nowhere") == []
 
 
 def test_the_built_ins_have_no_fault():

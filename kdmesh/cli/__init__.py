@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli import check, compare, draw, plan, plugins, report, resume, run, runs, schema, sweep, topologies, watch
+from kdmesh.cli import (
+    check,
+    compare,
+    draw,
+    offered,
+    plan,
+    plugins,
+    report,
+    resume,
+    run,
+    runs,
+    schema,
+    sweep,
+    topologies,
+    watch,
+)
 from kdmesh.cli.common import working_folder
 from kdmesh.cli.output import in_utf8, printed, steady
 from kdmesh.errors import MeshError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from kdmesh.offers import CommandOffer
 
 COMMANDS = (run, resume, compare, sweep, report, watch, runs, plan, draw, check, schema, topologies, plugins)
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
@@ -27,20 +45,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         in_utf8()
+    words = sys.argv[1:] if argv is None else list(argv)
     with steady() as out:
-        args = parser().parse_args(argv)
-        return printed(out, _execute(args), args.execute in WORK)
+        top, commands = _parsers()
+        asked: list[CommandOffer] = []
+
+        def add() -> int:
+            asked.extend(filter(None, [offered.asked(words, commands)]))
+            return 0
+
+        if code := _caught(add):
+            return printed(out, code, False)
+        args = top.parse_args(words)
+        execute = partial(offered.run, asked[0]) if asked else args.execute
+        code = _caught(partial(_execute, execute, args), getattr(args, "file", ""))
+        return printed(out, code, execute in WORK)
 
 
-def _execute(args: argparse.Namespace) -> int:
-    """Run the command; an error becomes a line on stderr and an exit code."""
+def _execute(execute: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run the command."""
+    if not working_folder():  # torch ends a process there
+        raise MeshError("the working folder is gone", instead="cd to a folder that is there")
+    return int(execute(args))
+
+
+def _caught(call: Callable[[], int], file: str = "") -> int:
+    """The exit code of a call; an error becomes a line on stderr and one. ``file``: that of the mesh, if there is."""
     try:
-        if not working_folder():  # torch ends a process there
-            raise MeshError("the working folder is gone", instead="cd to a folder that is there")
-        return int(args.execute(args))
+        return call()
     except MeshError as error:
         if error.where and not error.file:
-            error.file = getattr(args, "file", "")
+            error.file = file
         _say("\n".join([f"kdmesh: error: {error}", *map(printable, getattr(error, "__notes__", ()))]))
         return error.exit_code
     except KeyboardInterrupt as stop:
@@ -63,14 +98,18 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    top = argparse.ArgumentParser(prog="kdmesh", description="A graph of models; knowledge flows along its edges.")
+def _parsers() -> tuple[argparse.ArgumentParser, Any]:
+    """The parser of all of kdmesh's own commands, and what more are added to."""
+    top = argparse.ArgumentParser(
+        prog="kdmesh",
+        description="A graph of models; knowledge flows along its edges.",
+        epilog="Plugins may add commands: kdmesh plugins --kind commands",
+    )
     top.add_argument("--version", action=_Version, help="print the version and exit")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)
-    return top
+    return top, commands
 
 
 class _Version(argparse.Action):

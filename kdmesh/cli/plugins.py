@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ def add(commands: Any) -> None:
     """Add the command."""
     about = "List what can be named in a mesh, from strategies to signals, and plugins with a problem."
     command = commands.add_parser("plugins", help="list what can be named in a mesh", description=about)
-    kinds = "only strategies, objectives, consensus, models, datasets, views, signals, tasks or metrics"
+    kinds = (
+        "only strategies, objectives, consensus, models, datasets, views, signals, tasks, metrics, samplers or commands"
+    )
     command.add_argument("--kind", metavar="KIND", help=kinds)
     command.add_argument("--all", action="store_true", help="also every plugin, disabled ones too, with its status")
     command.add_argument("--strict", action="store_true", help="exit with 1 if a plugin is broken or shadowed")
@@ -46,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     use_plugins_dir(args)
     found = registry()
     rows = [_row(offer, found.origin(offer.kind, offer.name)) for kind in _kinds(args) for offer in found.offers(kind)]
-    records = [record for record in found.records if args.all or (record.error and args.kind is None)]
+    records = [one for one in found.records if args.all or ((one.error or one.remark) and args.kind is None)]
     if args.requirements:
         installed = {f"{record.dist}=={record.version}" for record in found.records if record.version not in ("", "?")}
         print("".join(f"{line}\n" for line in sorted(installed)), end="")
@@ -54,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
         print(json.dumps([*rows, *map(_problem, records)], indent=2))
     else:
         told = [[row["kind"], row["name"], row["dist"], f"{row['summary']}\n{row['paper']}".strip()] for row in rows]
-        faults = [f"{one.status}: {one.name} of {one}{f' ({one.error})' if one.error else ''}" for one in records]
+        faults = [f"{one.status}: {one.name} of {one}{_why(one)}" for one in records]
         lines = [part for fault in faults for part in layout.wrap(fault, layout.terminal_width(), "  ")]
         print("\n\n".join(filter(None, (_table(told), "\n".join(lines)))))
     return int(args.strict and any(record.error for record in found.records))
@@ -64,7 +67,7 @@ def execute_show(args: argparse.Namespace) -> int:
     """Print all there is to know about one offer, without importing its code."""
     from kdmesh.errors import MeshError, meant
     from kdmesh.offers import Offer
-    from kdmesh.plugins import registry
+    from kdmesh.plugins import heavy_imports, registry, too_heavy
 
     use_plugins_dir(args)
     found = registry()
@@ -98,6 +101,9 @@ def execute_show(args: argparse.Namespace) -> int:
         (name, _type(about), _default(name, about, schema), about.get("description", ""))
         for name, about in schema.get("properties", {}).items()
     ]
+    origin = found.origin(having[0], args.name)
+    if origin is not None and (heavy := heavy_imports(origin.module)):
+        print(f"kdmesh: warning: plugin {origin.name!r} of {origin}: {too_heavy(heavy)}", file=sys.stderr)
     print("\n" + (_table([("setting", "type", "default", ""), *settings]) if settings else "It has no settings."))
     return 0
 
@@ -126,7 +132,14 @@ def _row(offer: Any, origin: PluginRecord | None) -> dict[str, str]:
 
 
 def _problem(record: PluginRecord) -> dict[str, str]:
-    return {"kind": "plugin"} | {name: getattr(record, name) for name in ("name", "dist", "version", "status", "error")}
+    told = ("name", "dist", "version", "status", "error", "remark")
+    return {"kind": "plugin"} | {name: getattr(record, name) for name in told}
+
+
+def _why(record: PluginRecord) -> str:
+    """What is wrong with a plugin, in brackets."""
+    said = "; ".join(filter(None, (record.error, record.remark)))
+    return f" ({said})" if said else ""
 
 
 def _plain(value: Any) -> str:

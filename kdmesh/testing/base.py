@@ -15,8 +15,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from kdmesh.offers import API, Config, Offer
-
-HEAVY = ("torch", "ray", "transformers")
+from kdmesh.plugins import HEAVY
 
 
 @contextmanager
