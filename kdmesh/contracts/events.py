@@ -240,12 +240,15 @@ class RoundFinished(Event, kind="round_finished"):
             `consensus` (metrics of each consensus, of what it answered) and, of those that may abstain, `coverage`
             (the share of the samples that each answered); the metric by which agents are compared under its name, and
             `gain` since before the first round, both by agent.
+        within: in a program of several repetitions which one it is, by lines from 0: `2`, or, of one in another, its
+            line and the turn of that before its own, as `1.3.0` in the third turn of line 1; else empty.
     """
 
     stage: str
     round: int
     rounds: int
     metrics: dict[str, Any]
+    within: str = ""
 
 
 @dataclass(frozen=True)

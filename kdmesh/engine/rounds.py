@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 class Rounds:
     """The record of one repetition, and whether it should end."""
 
-    def __init__(self, home: StageHome, times: int, until: Until | None, known: dict[str, Any] | None = None) -> None:
-        """``known``: the :meth:`state` to go on from."""
+    def __init__(
+        self, home: StageHome, times: int, until: Until | None, known: dict[str, Any] | None = None, within: str = ""
+    ) -> None:
+        """``known``: the :meth:`state` to go on from; ``within``: which repetition this is, among several."""
+        self.within = within
         self.home, self.run, self.stage, self.times, self.until = home, home.run, home.stage, times, until
         self.metric = metric(self.run.plan.primary)
         known = known or {}
@@ -72,7 +75,10 @@ class Rounds:
             self.metric.name: now,
             "gain": {agent: self.metric.gain(value, self.start.get(agent, value)) for agent, value in now.items()},
         }
-        self.home.recorded({"stage": self.stage.name, "round": number, "rounds": self.times, "metrics": metrics})
+        which = {"within": self.within} if self.within else {}
+        self.home.recorded(
+            {"stage": self.stage.name, "round": number, "rounds": self.times, "metrics": metrics, **which}
+        )
         return self._verdict(first.get("agreement"))
 
     def _verdict(self, agreement: float | None) -> str:

@@ -83,19 +83,33 @@ class StageRun(StageHome):
                 yield from self.teaching.phase(line)
             elif isinstance(line, Publish):
                 yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to))
-                if self._rounds:
-                    yield from self._rounds[-1].published(line.agents, line.to)
+                yield from self._heard(line)
             else:
                 yield from self._repeat(line)
         self.position.leave()
         if self.teaching.stopped >= {name for name in self.stage.weights if name in self.run.plan.spec.agents}:
             self.record.reason = "stopped early"
 
+    def _heard(self, line: Publish) -> Work[None]:
+        """Have the innermost repetition look at a publication, and tell those around it what it saw."""
+        if self._rounds:
+            yield from self._rounds[-1].published(line.agents, line.to)
+        for outer in self._rounds[:-1]:
+            outer.start = outer.start or self._rounds[-1].start
+            outer.heard |= self._rounds[-1].heard
+
     def _repeat(self, line: Repeat) -> Work[None]:
         """Rounds, until they are spent or the sources agree."""
-        self._rounds.append(Rounds(self, line.times, line.until, self._left.pop(0) if self._left else None))
+        within = ".".join(map(str, self.position.path)) if self.stage.program.several else ""
+        first = self.position.enter(1)
+        if not line.rounds:
+            yield from self._lines(line.body)
+            self.position.leave()
+            return
+        known = self._left.pop(0) if self._left else None
+        self._rounds.append(Rounds(self, line.times, line.until, known, within))
         around = self.round
-        for number in range(self.position.enter(1), line.times + 1):
+        for number in range(first, line.times + 1):
             self.position.at(number)
             self.round = number
             yield from self._lines(line.body)

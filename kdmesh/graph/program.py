@@ -46,12 +46,26 @@ class Repeat:
     body: list[Train | Publish | Repeat]
     until: Until | None = None
 
+    @property
+    def rounds(self) -> bool:
+        """Whether its turns are recorded: one turn around other repetitions only groups lines."""
+        return self.times > 1 or self.until is not None or not any(isinstance(line, Repeat) for line in self.body)
+
 
 @dataclass(slots=True)
 class Program:
     """The lines of one stage."""
 
     body: list[Train | Publish | Repeat] = field(default_factory=lambda: [Train(MAIN)])
+
+    @property
+    def several(self) -> bool:
+        """Whether several repetitions are recorded, one after the other or one in another."""
+
+        def count(lines: list[Train | Publish | Repeat]) -> int:
+            return sum(line.rounds + count(line.body) for line in lines if isinstance(line, Repeat))
+
+        return count(self.body) > 1
 
     def trains(self) -> list[Train]:
         """Every training line, once per key, in order."""
@@ -69,7 +83,7 @@ class Program:
 
 
 def programs(spec: MeshSpec, stage_of: dict[str, str], at: Callable[[str], str] = str) -> dict[str, Program]:
-    """Return the program of every stage that has one.
+    """Return the program of every stage that has one; those that are for one stage follow one another.
 
     ``stage_of``: agent -> stage. ``at``: where the user wrote what stands at a path.
     """
@@ -87,12 +101,10 @@ def programs(spec: MeshSpec, stage_of: dict[str, str], at: Callable[[str], str] 
                 instead="write one program for each stage, or connect these agents",
             )
         stage = str(stages.pop())
-        if stage in found:
-            raise MeshError(f"the stage of {item.of[0]!r} already has a program", where=where)
         body = _lines(item.do or [item.model_copy(update={"of": None})], spec, where)
         if item.repeat or item.until:
             body = [Repeat(item.repeat or 1, body, item.until)]
-        found[stage] = Program(body)
+        found.setdefault(stage, Program([])).body.extend(body)
     return found
 
 

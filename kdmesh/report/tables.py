@@ -139,6 +139,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         consensus = metrics.get("consensus") or {}
         nodes |= dict.fromkeys(consensus)
         row = {"stage": event.get("stage") if len(stages) > 1 else None, "round": event.get("round")}
+        row["within"] = event.get("within") or None
         row |= {f"coverage {name}": share for name, share in (metrics.get("coverage") or {}).items()}
         row |= {key: metrics.get(key) for key in ("agreement", "churn")}
         row |= {f"consensus {name}": by.of(values) for name, values in consensus.items()}
@@ -146,6 +147,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         rows.append(row)
     columns = [
         Column("round", "round", _count, spare=KEPT),
+        Column("in line", "within", spare=1),
         Column("stage", "stage", spare=1),
         Column("agreement", "agreement", figure),
         Column("churn", "churn", figure),

@@ -19,7 +19,9 @@ class Until(Strict):
 class ProgramItem(Strict):
     """One line of a program: a lesson, a publication, a part of the stage to train, or a repetition of lines."""
 
-    of: list[str] | None = Field(None, description="outermost line: the agents of the stage this program is for")
+    of: list[str] | None = Field(
+        None, description="outermost line: agents of the stage that it is for; several of one stage follow one another"
+    )
     lesson: str | None = Field(None, description="train the flows that carry this lesson's name")
     train: list[str] | None = Field(None, description="train only these agents")
     publish: list[str] | None = Field(None, description="these agents publish anew")

@@ -320,12 +320,6 @@ REFUSED = {
         "program.0.of",
         "one program for each stage",
     ),
-    "two programs of a stage": (
-        mesh(*PEERS, program=[{"of": name, "do": [{"lesson": "main"}]} for name in ("a", "b")]),
-        "the stage of 'b' already has a program",
-        "program.1",
-        "",
-    ),
     "a program of nobody": (
         mesh(LABELS, program=[{"lesson": "main"}]),
         "a program names its agents",

@@ -141,9 +141,13 @@ def rounds(known: Known) -> Section | None:
     found: dict[str, dict[str, dict[float, list[float]]]] = {"agreement": {}, "figures": {}}
     by = known.by
     stages: set[str] = set()
+    several = False
     for folder in known.run.runs.values():
-        for event in _rounds(folder):
-            metrics, x = row(event.metrics), float(event.round)
+        told = _rounds(folder)
+        follow = any(event.within for event in told)
+        several |= follow
+        for place, event in enumerate(told, 1):
+            metrics, x = row(event.metrics), float(place if follow else event.round)
             stages.add(event.stage)
             by = recorded(metrics) if metrics else by
             pairs = [("agreement", name, metrics.get(name)) for name in ("agreement", "churn")]
@@ -173,6 +177,8 @@ def rounds(known: Known) -> Section | None:
     )
     if len(known.run.runs) > 1:
         said += f"Means over {len(known.run.runs)} seeds; the band spans all of them. "
+    if several:
+        said += "There are several repetitions: their rounds stand one after the other, as they ended. "
     if len(stages) > 1:
         said += f"Rounds of {len(stages)} stages are laid over each other. "
     return Section("rounds", "Rounds", [Text([said.strip()]), *blocks])
@@ -180,7 +186,7 @@ def rounds(known: Known) -> Section | None:
 
 def _rounds(folder: RunFolder) -> list[RoundFinished]:
     """The rounds of a seed, each once: a resumed run may tell of one again, and the last word counts."""
-    found = {(one.stage, one.round): one for one in folder.log.events if isinstance(one, RoundFinished)}
+    found = {(one.stage, one.within, one.round): one for one in folder.log.events if isinstance(one, RoundFinished)}
     return list(found.values())
 
 
