@@ -98,8 +98,8 @@ class Texts:
         """Return all that is read of each sample, prompts and every turn too: what a tokenizer is made from."""
         found = []
         for one in self._samples:
-            turns = [turn[1] for turn in one.messages or ()]
-            parts = (*turns, (one.prompt or "") + one.text, one.pair, *(one.candidates or ()))
+            turns = [part for turn in one.messages or () for part in turn[1:]]
+            parts = (one.tools, *turns, (one.prompt or "") + one.text, one.pair, *(one.candidates or ()))
             found.append("\n".join(part for part in parts if part))
         return found
 

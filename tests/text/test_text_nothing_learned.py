@@ -60,8 +60,10 @@ def test_unknown_tokens_are_counted_and_said(tmp_path: Path) -> None:
 
 def test_all_that_is_read_has_prompts_and_every_turn() -> None:
     turns = (("user", "hello"), ("assistant", "good"))
-    texts = Texts([Sample("a", prompt="long "), Sample("a", pair="bc"), Sample(messages=turns)])
-    assert texts.read() == ["long a", "a\nbc", "hello\ngood"]
+    called = (("user", "hi"), ("assistant", "", '{"tool_calls": []}'))
+    every = [Sample("a", prompt="long "), Sample("a", pair="bc"), Sample(messages=turns)]
+    texts = Texts([*every, Sample(messages=called, tools="[1]")])
+    assert texts.read() == ["long a", "a\nbc", "hello\ngood", '[1]\nhi\n{"tool_calls": []}']
 
 
 @pytest.mark.parametrize("lr", [0.0, 1e-3])
