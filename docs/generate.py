@@ -129,6 +129,31 @@ What a plugin may use and what it can add. [Begin here](tutorial.md); [test it l
 Nothing else of kdmesh, and no name that begins with an underscore: these stay as they are for one plugin API version.
 
 """
+SETTINGS = """\
+
+## Paths in settings
+
+A setting that is a `pathlib.Path` by its type, or one of pydantic's that is (`FilePath`, `DirectoryPath`, `NewPath`),
+may be relative in a mesh's file: it then starts from the folder of that file, wherever kdmesh is started, and the
+factory gets it absolute. This holds for offers of every kind, and within lists, mappings, and settings in settings.
+Where the type also allows a text (`str | Path`), and for settings that Python gave, it stays as it is written; so does
+what has a scheme, `s3://...`. `FilePath` and `DirectoryPath` are refused, by the name of the setting, where nothing is
+there.
+
+```python
+from pathlib import Path
+
+from kdmesh.offers import Config
+from pydantic import FilePath
+
+
+class Prior(Config):
+    file: FilePath
+    more: list[Path] = []
+```
+
+Of data sets, `path`, `validation_path`, `test_path` and `folder` start there too if they are texts.
+"""
 LEAVING = """\
 
 ## What goes away
@@ -262,7 +287,7 @@ def default(field: Any) -> str:
 def reference() -> str:
     """The whole page."""
     text = HEAD + table(("module", "what is in it"), [(f"`{module}`", about) for module, about in PUBLIC.items()])
-    text += LEAVING
+    text += SETTINGS + LEAVING
     for title, about in ABOUT.items():
         text += f"\n## {title}\n\n{about}\n"
         text += "".join(f"\n{hook_section(hook)}" for hook in hooks() if kind_of(hook) == title)

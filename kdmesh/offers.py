@@ -192,7 +192,14 @@ class DatasetOffer(Offer):
 
 @dataclass(frozen=True)
 class ViewOffer(Offer):
-    """An augmentation, called as ``view(x, ids, epoch)`` with a seed of its own."""
+    """An augmentation: ``factory(seed, **config)`` gives ``view(x [B, ...], ids [B], draw) -> [B, ...]``.
+
+    ``seed``: its own, for each agent and each place in an agent's list. ``x``: samples, which may be changed; what
+    comes back has their shape and type. ``ids``: int64, the samples' stable ids; ``draw``: the epoch, or, where the
+    agent says `draws: N`, what is left of it by N. A sample is to look the same for the same seed, id and draw,
+    whatever its batch is; what is drawn from torch's, numpy's or Python's own generator is seeded by seed and draw, but
+    does depend on the batch.
+    """
 
     kind: ClassVar[str] = "views"
 

@@ -16,7 +16,7 @@ from kdmesh.files import sha256
 from kdmesh.imports import sources
 from kdmesh.plugins import KINDS, carried, registry
 from kdmesh.spec import Named
-from kdmesh.spec.read import MODEL_PATHS
+from kdmesh.spec.paths import MODEL_PATHS
 from kdmesh.text.source import PICKLED, commit
 
 if TYPE_CHECKING:

@@ -14,20 +14,13 @@ from kdmesh.spec.explain import explain
 from kdmesh.spec.mesh import MeshSpec
 from kdmesh.spec.numbers import refuse_odd_values
 from kdmesh.spec.override import apply
+from kdmesh.spec.paths import anchor
 from kdmesh.spec.yaml12 import BYTES, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from kdmesh.spec.agents import AgentSpec
+    from collections.abc import Sequence
 
 __all__ = ["anchor", "bundled", "explain", "locate", "parse", "read_mesh", "read_text"]
-
-PATHS = ("path", "validation_path", "test_path", "folder")
-"""Settings of a data set that name a file or folder."""
-
-MODEL_PATHS = ("path", "tokenizer", "trust_remote_code")
-"""Settings of a model that may name a folder."""
 
 
 def read_mesh(source: str | Path, overrides: Sequence[str] = ()) -> MeshSpec:
@@ -85,39 +78,6 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise MeshError("is not UTF-8 text", where=f"line {line}", file=str(path)) from None
-
-
-def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
-    """Return the mesh with relative paths of data and weights resolved against ``folder``."""
-
-    def at(value: str) -> str:
-        return value if "://" in value else str(folder / value)
-
-    changes: dict[str, Any] = {}
-    if mesh.data is not None:
-        dataset = mesh.data.dataset
-        config = {n: at(v) if n in PATHS and isinstance(v, str) else v for n, v in dataset.config.items()}
-        changes["data"] = mesh.data.model_copy(update={"dataset": dataset.model_copy(update={"config": config})})
-    moved = {name: _moved(agent, folder, at) for name, agent in mesh.agents.items()}
-    if any(moved[name] is not agent for name, agent in mesh.agents.items()):
-        changes["agents"] = moved
-    return mesh.model_copy(update=changes)
-
-
-def _moved(agent: AgentSpec, folder: Path, at: Callable[[str], str]) -> AgentSpec:
-    """An agent whose files are found from ``folder``; a model's path that is not a folder there may be a hub's id."""
-    changes: dict[str, Any] = {}
-    if agent.weights is not None:
-        changes["weights"] = at(agent.weights)
-    if agent.model is not None and not agent.model.is_import:
-        found = {
-            key: str(folder / value)
-            for key in MODEL_PATHS
-            if isinstance(value := agent.model.config.get(key), str) and (folder / value).is_dir()
-        }
-        if found:
-            changes["model"] = agent.model.model_copy(update={"config": {**agent.model.config, **found}})
-    return agent.model_copy(update=changes) if changes else agent
 
 
 def _mapping(data: Any, file: str) -> dict[str, Any]:
