@@ -21,6 +21,7 @@ from kdmesh.consensus import Abstaining, Rule
 from kdmesh.contracts.events import KINDS as EVENTS
 from kdmesh.contracts.events import SCHEMA, Event
 from kdmesh.contracts.run_info import RunInfo
+from kdmesh.gates import Gate
 from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
 from kdmesh.plugins import IN_FILES, KINDS, Registry
@@ -57,6 +58,7 @@ PUBLIC = {
     "kdmesh": "`hookimpl`, which marks a hook; `Mesh`, `data` and `load`, for your tests",
     "kdmesh.offers": "`Config` and the offers",
     "kdmesh.errors": "`MeshError`, for what the user can mend; `RunFailed`, for what broke",
+    "kdmesh.gates": "`Gate` and the built-in gates",
     "kdmesh.consensus": "`Rule`, `Abstaining`, the built-in rules, and what to write one with",
     "kdmesh.objectives": "`Objective`, `Tempered`, the built-in objectives, and what to write one with",
     "kdmesh.strategies": "`Strategy`, `Canvas`, and what to draw with; imports no torch",
@@ -82,6 +84,7 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "Objectives": (Objective, "kdmesh.objectives"),
     "Consensus rules": (Rule, "kdmesh.consensus"),
     "Rules that may not answer": (Abstaining, ""),
+    "Gates": (Gate, ""),
     "Signals that are made later": (Lazy, ""),
     "Tasks": (Task, "kdmesh.tasks"),
     "Metrics": (Metric, ""),
@@ -361,6 +364,7 @@ train: {epochs: 5}
 seed: 7
 init_of: null
 labels: [0, 1, 2]
+gate: {gap: {of: s}}
 on_loss: drop
 count: 3
 """,
@@ -425,6 +429,7 @@ sees: before
 detach: true
 mode: auto
 lesson: digest
+gate: {small_loss: {of: b, forget: 0.2}}
 """,
     Ramp: """\
 start: 0

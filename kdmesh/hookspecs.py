@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CommandOffer,
         ConsensusOffer,
         DatasetOffer,
+        GateOffer,
         MetricOffer,
         ModelOffer,
         ObjectiveOffer,
@@ -85,6 +86,24 @@ def kdmesh_consensus() -> list[ConsensusOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_consensus():
             return [ConsensusOffer("max", "kdmesh_max.consensus:Max", summary="largest logit", spaces=("logits",))]
+    """
+
+
+@hookspec
+def kdmesh_gates() -> list[GateOffer]:  # type: ignore[empty-body]
+    """Offer gates, which say in each step whether a flow adds its loss, or an agent is updated.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, GateOffer
+
+        class Late(Config):
+            epoch: int = 5
+
+        @kdmesh.hookimpl
+        def kdmesh_gates():
+            return [GateOffer("late", "kdmesh_late.gate:Late", Late, "shut before an epoch", needs=("epoch",))]
     """
 
 

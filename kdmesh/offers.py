@@ -20,15 +20,24 @@ PROBABILITIES = ("probs", "marginals")
 
 
 LABELS = ("classes", "values", "relevance", "indicators")
+NOW = ("step", "epoch", "round")
+"""Facts that are plain numbers, and say how far the training is."""
 SPACES = ("probs", "marginals", "logits", "loss", "gradient")
 KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "objectives": {
         "reads": ("logits", "hidden"),
         "forms": ("logits", *PROBABILITIES, "labels", "hidden"),
-        "needs": ("labels", "ids", "spans", "tokens"),
+        "needs": ("labels", "ids", "spans", "tokens", *NOW),
         "labels": LABELS,
     },
-    "consensus": {"spaces": SPACES, "answers": LABELS},
+    "consensus": {"spaces": SPACES, "answers": LABELS, "needs": ("ids",)},
+    "gates": {
+        "needs": (
+            *("student", "other", "signal", "confidence", "losses", "labels", "ids", *NOW),
+            *("metrics", "agreement"),
+        ),
+        "answers": LABELS,
+    },
     "signals": {"reads": ("logits", "hidden"), "form": ("logits", *PROBABILITIES, "hidden")},
     "tasks": {
         "data": ("numbers", "texts"),
@@ -100,7 +109,8 @@ class ObjectiveOffer(Offer):
     texts each in their own tokens, ``spans``: then ``spans [N, 3]`` and ``source_spans [M, 3]`` say what the N rows of
     the student and the M of the target are about (sample in the batch, first character, character after the last), and
     `labels` come for both, ``labels [N]`` and ``source_labels [M]``; ``tokens``: ``setup`` gets both vocabularies as
-    text, ``tokens`` and ``source_tokens``, ``list[str]``.
+    text, ``tokens`` and ``source_tokens``, ``list[str]``. Plain numbers: ``step``, the batches of this lesson before
+    this one, over all rounds; ``epoch``, of the lesson, from 0; ``round``, from 1, refused outside rounds.
 
     ``reduction``: how the loss is averaged, in words for `plan`: `batchmean` (summed over classes, averaged over
     samples), `mean over elements`, or others; "": nothing is said of it. A setting ``per_element: true`` makes
@@ -111,7 +121,7 @@ class ObjectiveOffer(Offer):
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, marginals, labels, hidden
     tempered: bool = False  # has a `temperature` that its target must share
-    needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens
+    needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens, step, epoch, round
     labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     forms_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     reduction: str = ""  # what `plan` says of it
@@ -147,6 +157,29 @@ class ConsensusOffer(Offer):
     needs_errors: bool = False
     needs: tuple[str, ...] = ()  # of: ids
     abstains: bool = False
+
+
+@dataclass(frozen=True)
+class GateOffer(Offer):
+    """Says in each step whether a flow adds its loss, or an agent is updated: ``factory(**config)`` gives a
+    :class:`kdmesh.gates.Gate`.
+
+    ``needs``: what it is called with, as keywords of these names. Of the step's batch, without gradient: ``student [B,
+    C]``, the agent's own logits; ``other [B, C]``, those of the agent that the mesh names with `of`; ``signal``, what
+    the flow carries; ``confidence [B]``, the largest probability in each row of that; ``losses [B]``, the flow's
+    objective for each row, of the own signal, or of the logits of the agent that `of` names; ``labels``, ``ids [B]``.
+    Of the training: ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`); ``metrics``, the
+    agent's figures on validation as last measured, by name, empty before; ``agreement``, that of the sources in the
+    last publication of the rounds, None before. ``signal``, ``confidence`` and ``losses`` are of a flow.
+
+    ``rows``: it gives factors ``[B]`` in place of a bool, so that it stands on flows alone. ``answers``: the kinds of
+    answers that it can judge (see :class:`ConsensusOffer`).
+    """
+
+    kind: ClassVar[str] = "gates"
+    needs: tuple[str, ...] = ()
+    rows: bool = False
+    answers: tuple[str, ...] = ("classes", "values", "relevance", "indicators")
 
 
 @dataclass(frozen=True)

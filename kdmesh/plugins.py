@@ -41,6 +41,7 @@ NOUNS = {
     "strategies": "strategy",
     "objectives": "objective",
     "consensus": "consensus rule",
+    "gates": "gate",
     "models": "model",
     "datasets": "data set",
     "views": "view",

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
 
 Schema = dict[str, Any]
+BESIDE = {
+    "metrics": ("by", "a column of the data by whose values it is measured"),
+    "gates": ("of", "an agent whose logits it reads beside the own"),
+}
+"""Settings that every offer of a kind may have, whatever its own are."""
 
 
 def json_schema(offered: Registry | None = None) -> Schema:
@@ -36,8 +41,8 @@ def json_schema(offered: Registry | None = None) -> Schema:
         key = _key(refs[cls])
         offers = offered.offers(cls.kind) if cls.kind else None
         defs[key] = {"title": key, "description": cls.__doc__ or "", "anyOf": _choices(cls.kind, offers, refs)}
-        if cls.kind == "metrics":
-            _by(defs[key]["anyOf"][-1]["properties"], defs)
+        if cls.kind in BESIDE:
+            _beside(defs[key]["anyOf"][-1]["properties"], defs, *BESIDE[cls.kind])
     mesh = defs.pop(_key(refs[MeshSpec]))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **mesh, "$defs": defs}
 
@@ -85,12 +90,12 @@ def _choices(kind: str, offers: list[Offer] | None, refs: dict[type[BaseModel], 
     return [*names, table]
 
 
-def _by(properties: Schema, defs: Schema) -> None:
-    """Let every metric have `by` beside its own settings."""
-    column = {"type": "string", "minLength": 1, "description": "a column of the data by whose values it is measured"}
+def _beside(properties: Schema, defs: Schema, name: str, about: str) -> None:
+    """Let every offer of a kind have a setting beside its own."""
+    more = {"type": "string", "minLength": 1, "description": about}
     for known in properties.values():
         own = defs[_key(known["anyOf"][0])]
-        known["anyOf"][0] = {**own, "properties": {**own.get("properties", {}), "by": column}}
+        known["anyOf"][0] = {**own, "properties": {**own.get("properties", {}), name: more}}
 
 
 def _key(ref: Schema) -> str:

@@ -26,7 +26,7 @@ ENGINE = [path for path in MODULES if path.relative_to(ROOT).parts[1] in ("engin
 KDMESH = [path for path in MODULES if path.is_relative_to(ROOT / "kdmesh") and path.parent.name != "tasks"]
 METHODS = [
     (kind, offer)
-    for kind in ("strategies", "objectives", "consensus", "metrics", "tasks")
+    for kind in ("strategies", "objectives", "consensus", "gates", "metrics", "tasks")
     for offer in registry().offers(kind)
     if offer.factory.startswith("kdmesh.")  # built in; a plugin's own tests look after the rest
 ]
@@ -36,6 +36,7 @@ PLAIN = {"attention", "chain", "confidence", "entropy", "hint", "mean", "median"
 PLAIN |= {"self", "vote", "weighted"}
 # Words that the engine has a use of its own for, even as literals.
 OWN = {
+    "confidence": "a fact that a gate may need",
     "attention": "a kind of signal, beside logits and hidden",
     "rounds": "a field of events and summaries",
 }

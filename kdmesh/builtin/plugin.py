@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kdmesh.offers import (
         ConsensusOffer,
         DatasetOffer,
+        GateOffer,
         MetricOffer,
         ModelOffer,
         ObjectiveOffer,
@@ -43,6 +44,14 @@ def kdmesh_consensus() -> list[ConsensusOffer]:
     from kdmesh.builtin.consensus.offers import CONSENSUS
 
     return CONSENSUS
+
+
+@hookimpl
+def kdmesh_gates() -> list[GateOffer]:
+    """Built-in gates."""
+    from kdmesh.builtin.gates.offers import GATES
+
+    return GATES
 
 
 @hookimpl

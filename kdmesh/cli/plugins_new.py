@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
-KINDS = ("strategy", "objective", "consensus", "model", "dataset", "task", "metric", "sampler", "observer")
+KINDS = ("strategy", "objective", "consensus", "model", "dataset", "task", "metric", "sampler", "gate", "observer")
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 

@@ -17,6 +17,7 @@ from kdmesh.engine import notes, trial
 from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.gates import gates
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard
 from kdmesh.hosts.modes import held
@@ -433,6 +434,11 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
     if evaluates and "validation" not in found.streams:
         what = "early stopping" if train.early_stopping is not None else "`evaluate_every`"
         raise MeshError(f"{what} needs a validation split", where="data.validation", instead="validation: 0.1")
+    if "validation" not in found.streams:
+        for gate, agent, _, where in gates(plan):
+            if plan.owner[agent] == owner and "metrics" in registry().find("gates", gate.name).needs:
+                what = f"gate {gate.name!r} reads metrics of {agent} on validation, and there is none"
+                raise MeshError(what, where=where, instead="data: {validation: 0.1}")
     if train.early_stopping is not None and train.early_stopping.metric is not None:
         where = f"{_set_at(plan, owner, 'early_stopping')}.early_stopping.metric"
         labels.watched(plan, found, train.early_stopping.metric, where)

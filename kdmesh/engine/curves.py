@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.events import Trained
+from kdmesh.graph.edges import flow_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -80,18 +81,3 @@ class Curve:
         point = Trained(self.stage, step, epoch, losses, flows)
         self.flows, self.steps = {}, {}
         return point
-
-
-def flow_names(edges: Iterable[Edge]) -> dict[int, str]:
-    """A name of each flow, by its id: ``t -> s``, as `plan` and messages have it; where several are between the same
-    two, with the objective, and the stream, and its number where these are the same too."""
-    names: dict[int, str] = {}
-    groups: dict[str, list[Edge]] = {}
-    for edge in edges:
-        groups.setdefault(str(edge), []).append(edge)
-    for name, group in groups.items():
-        full = [f"{name}: {edge.objective.name} on {edge.stream}" if edge.objective else name for edge in group]
-        for at, edge in enumerate(group):
-            again = full[:at].count(full[at])
-            names[edge.id] = name if len(group) == 1 else full[at] + (f" ({again + 1})" if again else "")
-    return names

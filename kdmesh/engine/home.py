@@ -9,6 +9,7 @@ from kdmesh.backends._base import wait
 from kdmesh.contracts.events import RoundFinished
 from kdmesh.engine.context import StageRecord
 from kdmesh.engine.position import Position
+from kdmesh.hosts.step import ALONE, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,11 @@ class StageHome:
             **{name: known[name] for name in ("records", "saved", "made", "reason") if name in known}
         )
         self.written = time.monotonic()
+
+    @property
+    def turn(self) -> Turn:
+        """Where in its rounds it is."""
+        return ALONE
 
     def publish(self, handles: Sequence[Handle[object]]) -> Work[None]:
         """Wait for publications, and report oddities in them."""

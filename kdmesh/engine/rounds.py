@@ -34,6 +34,12 @@ class Rounds:
         self.waited: int = known.get("waited", 0)
         self.heard: dict[str, ConsensusFigures] = known.get("heard", {})  # by consensus, as measured when it was formed
 
+    @property
+    def agreement(self) -> float | None:
+        """That of the sources as they were last published; None before."""
+        first: Mapping[str, Any] = next(iter(self.heard.values()), {})
+        return first.get("agreement")
+
     def state(self) -> dict[str, Any]:
         """Where this stands, as JSON holds it."""
         return {"start": self.start, "best": self.best, "waited": self.waited, "heard": self.heard}

@@ -16,6 +16,7 @@ from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.hosts.remote import RemoteHost
+from kdmesh.hosts.step import ALONE, Turn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,11 @@ class StageRun(StageHome):
                 run.evaluated(agent, "validation", values, At(stage.name, self.teaching.done))
         seconds = round(time.perf_counter() - start, 3)
         run.events.emit(StageFinished(stage.name, self.record.reason or "spent", seconds))
+
+    @property
+    def turn(self) -> Turn:
+        """Where in the innermost of its rounds it is."""
+        return Turn(self.round, self._rounds[-1].agreement) if self._rounds else ALONE
 
     def _lines(self, lines: list[Line]) -> Work[None]:
         for index in range(self.position.enter(0), len(lines)):

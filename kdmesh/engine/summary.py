@@ -67,6 +67,7 @@ def summarise(
                 "updates": described[name]["updates"],
                 "forwards": {"made": _made(run, name, described), "saved": _spared(run, name)},
                 **({"objectives": described[name]["reports"]} if described[name]["reports"] else {}),
+                **({"gates": described[name]["gates"]} if described[name]["gates"] else {}),
                 **({"learned": False} if described[name]["moved"] is False else {}),
                 **({"dropped": True} if name in plan.dropped else {}),
             }

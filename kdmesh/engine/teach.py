@@ -47,7 +47,7 @@ class Teaching:
         self.stopped = set(known.get("stopped", ()))  # weights that early stopping ended
         self.stale_for: dict[str, int] = known.get("stale_for", {})
         self.losses: dict[str, float] = known.get("losses", {})
-        edges = {edge.id: edge for phase in self.stage.phases.values() for edge in phase.edges}
+        edges = {edge.id: edge for phase in self.stage.phases.values() for edge in phase.edges if edge.objective}
         self.curve = Curve(self.stage.name, edges.values(), total, known.get("curve"))
         self._epoch = 1  # steps of one, of the phase under way
         self._pace: dict[str, float] = {}
@@ -117,7 +117,7 @@ class Teaching:
 
     def _begin(self, phase: Phase, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> Work[None]:
         hosts = {host for names in hosts_of_ops(self.plan, phase).values() for host in names}
-        begin = (self.stage.name, key, ends, first, shifts)
+        begin = (self.stage.name, key, ends, first, shifts, self.home.turn)
         yield from wait(self.backend.submit(host, RemoteHost.begin, *begin) for host in sorted(hosts))
 
     def _periods(self, epoch: int) -> list[int]:

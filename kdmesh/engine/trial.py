@@ -23,6 +23,7 @@ from kdmesh.hosts.host import Host
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.standing import Given, StandIn
 from kdmesh.hosts.state import HostConfig
+from kdmesh.hosts.step import Turn
 from kdmesh.hosts.terms import BrokenLoss
 from kdmesh.hosts.written import Rows
 from kdmesh.plugins import registry
@@ -225,7 +226,8 @@ def _phase(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, pu
     """Two steps of a line of a stage's program, after each of which everyone publishes who ever does."""
     agents, consensus = plan.spec.agents, plan.consensus
     moved = [name for name in stage.weights if name in consensus or agents[name].ema is not None]
-    host.begin(stage.name, line.key, dict.fromkeys([*phase_steps(plan, found, stage, line), *moved], STEPS), 0, {})
+    ends = dict.fromkeys([*phase_steps(plan, found, stage, line), *moved], STEPS)
+    host.begin(stage.name, line.key, ends, 0, {}, Turn(1))
     for step in range(STEPS):
         for node in host.consensus.values():
             node.sound = False  # what it gives is looked at every time, so that no objective is named as the cause

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from kdmesh.offers import ObjectiveOffer, SignalOffer
     from kdmesh.plugins import Registry
-    from kdmesh.spec import FlowSpec, MeshSpec, ObjectiveRef, Ramp, SignalRef, TapRef
+    from kdmesh.spec import FlowSpec, GateRef, MeshSpec, ObjectiveRef, Ramp, SignalRef, TapRef
 
 LABELS = "labels"
 PLAIN = ("logits", "hidden")  # signals that are read off the model as they are
@@ -49,6 +49,8 @@ class Edge:
     reads: str = "logits"  # what of its own the target compares it with: logits, hidden
     derived: SignalRef | None = None  # the signal, where it is none of `PLAIN`
     classes: tuple[int, ...] | None = None
+    gate: GateRef | None = None
+    gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
 
     @property
     def live(self) -> bool:
@@ -196,6 +198,7 @@ def _edge(
         needs=() if offer is None else offer.needs,
         reads=reads,
         derived=None if kind is None else flow.signal,
+        gate=flow.gate,
     )
 
 
@@ -229,3 +232,18 @@ def _formed(streams: dict[str, str], target: str, stream: str, number: int) -> N
             where=f"flows.{number}.stream",
             instead="use one stream for all flows into a consensus, or two consensus nodes",
         )
+
+
+def flow_names(edges: Iterable[Edge]) -> dict[int, str]:
+    """A name of each flow, by its id: ``t -> s``, as `plan` and messages have it; where several are between the same
+    two, with the objective, and the stream, and its number where these are the same too."""
+    names: dict[int, str] = {}
+    groups: dict[str, list[Edge]] = {}
+    for edge in edges:
+        groups.setdefault(str(edge), []).append(edge)
+    for name, group in groups.items():
+        full = [f"{name}: {edge.objective.name} on {edge.stream}" if edge.objective else name for edge in group]
+        for at, edge in enumerate(group):
+            again = full[:at].count(full[at])
+            names[edge.id] = name if len(group) == 1 else full[at] + (f" ({again + 1})" if again else "")
+    return names

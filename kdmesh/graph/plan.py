@@ -141,8 +141,10 @@ class Plan:
                 **{"from": edge.source, "to": edge.target, "as": edge.as_}, signal=edge.derived or plain[edge.signal],
                 tap=edge.tap, stream=edge.stream, objective=edge.objective, weight=edge.weight, refresh=edge.refresh,
                 stale=edge.stale, sees=edge.sees, detach=edge.detach, mode=edge.mode, lesson=edge.lesson,
+                gate=edge.gate,
             )
             for edge in self.edges
+            if edge.as_ != "gate"
         ]  # fmt: skip
         nodes = {
             name: node.model_copy(

@@ -6,7 +6,7 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdmesh.graph import check, hosts, private, stages, steps
+from kdmesh.graph import check, gates, hosts, private, stages, steps
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.nodes import consensus_nodes
@@ -40,6 +40,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     origins: dict[str, str] = {}
     long = draw(spec, registry, origins)
     edges = resolve(long, registry, origins)
+    edges += gates.informants(long, edges, registry)
     check.agents(long, registry)
     check.streams(long, edges, registry)
     consensus = consensus_nodes(long, edges, registry, origins)
@@ -61,6 +62,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     private.check_private(long, edges, plan.host_of, consensus)
     _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)
+    gates.check(plan, registry)
     return plan
 
 

@@ -163,6 +163,8 @@ def _agent(plan: Plan, name: str, agent: AgentSpec, where: str) -> None:
 def _ends(plan: Plan, edge: Edge) -> None:
     """How a flow is used, by what it leaves and where it ends."""
     to_agent, from_agent = edge.target in plan.spec.agents, edge.source in plan.spec.agents
+    if edge.as_ == "gate":
+        return
     if edge.as_ != "target" and (to_agent or edge.as_ == "weights"):
         end = "an agent" if to_agent else "a consensus"
         raise MeshError(f"`as: {edge.as_}` into {end} {LATER}", where=f"{edge.where}.as", instead="as: target")

@@ -25,7 +25,7 @@ from kdmesh.hosts.consensus import Table
 from kdmesh.hosts.export import Part
 from kdmesh.hosts.packing import pack
 from kdmesh.hosts.publish import take_snapshot
-from kdmesh.hosts.state import Seconds
+from kdmesh.hosts.state import Seconds, Tally
 from kdmesh.signals import Signal
 from kdmesh.store import Key, Publication
 
@@ -45,6 +45,8 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"weights": {}, "forwards": host.made.get(stage, {}), "best": {}}
     facts["seconds"] = asdict(host.seconds_of(stage))
+    facts["gated"] = {key: asdict(host.gated[key]) for key, _, _ in _gates(host, stage) if key in host.gated}
+    facts["figures"] = {agent: host.figures[agent] for agent in host.plan.stage(stage).agents if agent in host.figures}
     if stage in host.answering:
         facts["ahead"] = host.answering[stage]()
 
@@ -141,6 +143,8 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
         host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
     host.made[stage] = dict(facts["forwards"])
     host.seconds[stage] = Seconds(**facts.get("seconds", {}))
+    host.gated.update((key, Tally(**tally)) for key, tally in facts.get("gated", {}).items())
+    host.figures.update(facts.get("figures", {}))
     if "ahead" in facts:
         host.answered[stage] = facts["ahead"]
     device = host.device
@@ -176,11 +180,14 @@ def _restore(weights: Weights, facts: dict[str, Any], found: dict[str, dict[tupl
 
 
 def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]]:
-    """Objectives and rules with a state that belong to a stage."""
+    """Objectives, gates and rules with a state that belong to a stage."""
     agents = host.plan.stage(stage).agents
     for edge in host.plan.edges:
         if edge.id in host.objectives and edge.target in agents and host.objectives[edge.id].state_dict():
             yield "objective", edge.id, host.objectives[edge.id]
+    for key, kind, gate in _gates(host, stage):
+        if gate.state_dict():
+            yield kind, key, gate
     for name, consensus in host.consensus.items():
         if _reads(host, stage, name) and consensus.rule.state_dict() and name not in host.weights:
             yield "consensus", name, consensus.rule
@@ -197,6 +204,17 @@ def _tables(host: HostState, stage: str, keep: Any) -> Iterator[list[str | None]
                     keep(table.signal.weights, "table", number, "weights")
             yield [name, variant, table.mark, table.signal.form if table.signal is not None else ""]
             number += 1
+
+
+def _gates(host: HostState, stage: str) -> Iterator[tuple[str, str, nn.Module]]:
+    """The gates of a stage: of its agents' updates and of flows into them."""
+    agents, flows = host.plan.stage(stage).agents, {edge.id: edge for edge in host.plan.edges if edge.gate is not None}
+    for key, gate in host.gates.items():
+        if isinstance(key, int):
+            if flows[key].target in agents:
+                yield str(key), "gate of a flow", gate
+        elif key in agents:
+            yield key, "gate of an update", gate
 
 
 def _reads(host: HostState, stage: str, consensus: str) -> bool:

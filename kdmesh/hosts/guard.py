@@ -180,6 +180,25 @@ def refuse_changed(given: Any, kept: Any, strict: bool) -> None:
         raise ValueError("it changes what it is given in place")
 
 
+def refuse_decision(answer: Any) -> bool:
+    """What a gate said, as a bool; ValueError for what is none."""
+    if isinstance(answer, Tensor) and answer.numel() == 1 and answer.dtype == torch.bool:
+        return bool(answer)
+    if not isinstance(answer, bool | np.bool_):
+        raise ValueError(f"it gave {told(answer)}, not a bool")
+    return bool(answer)
+
+
+def refuse_factors(answer: Any, rows: int) -> Tensor:
+    """What a gate gave for so many rows; ValueError for what is no finite factor of 0 or more for each."""
+    if not isinstance(answer, Tensor) or answer.shape != (rows,) or not answer.is_floating_point():
+        raise ValueError(f"it gave {told(answer)}, not factors [{rows}] of floating point, one for each row")
+    low, high = (float(end) for end in answer.aminmax()) if rows else (0.0, 0.0)
+    if not 0 <= low <= high < float("inf"):
+        raise ValueError(f"it gave factors from {low:.4g} to {high:.4g}, which must be finite and 0 or more")
+    return answer
+
+
 def refuse_table(table: Any) -> None:
     """Raise ValueError for what is no table: see :class:`kdmesh.streams.table.Table` for what each field holds."""
     if not isinstance(table, Table):

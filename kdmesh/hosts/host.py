@@ -12,6 +12,7 @@ from kdmesh.hosts import (
     checkpoint,
     costs,
     export,
+    gates,
     guard,
     measure,
     publish,
@@ -23,7 +24,7 @@ from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, Packed, Published, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
 from kdmesh.hosts.state import HostState, Kept
-from kdmesh.hosts.step import Report, StepContext, frozen_copy
+from kdmesh.hosts.step import ALONE, Report, StepContext, Turn, frozen_copy
 from kdmesh.hosts.update import refuse_spread
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Host(HostState):
         self.objectives = {
             edge.id: build.objective(self, edge) for edge in plan.edges if edge.target in self.agents and edge.objective
         }
+        self.gates = gates.make(self)
+        self.watched = gates.watched(self)
         self.weights |= build.trained_rules(self)
         refuse_spread(self)
         if any(name in plan.trainable and weights.ema is None for name, weights in self.weights.items()):
@@ -67,10 +70,12 @@ class Host(HostState):
                 ]
                 self.weights[name].start(updates.get(name, 1), extra)
 
-    def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
+    def begin(
+        self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int], turn: Turn = ALONE
+    ) -> None:
         """Compile a phase that began at step ``first``, for the weights in ``ends``. See :class:`CompiledPhase`."""
         plan = self.plan.stage(stage)
-        phase = self._phases[stage] = CompiledPhase(self, plan, plan.phases[key], ends, first, shifts)
+        phase = self._phases[stage] = CompiledPhase(self, plan, plan.phases[key], ends, first, shifts, turn)
         self.answering[stage] = phase.answered
         if (saved := self.answered.pop(stage, None)) is not None:
             phase.restore(saved)

@@ -13,6 +13,7 @@ from kdmesh.hosts.classes import labels as known_labels
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.written import Written
+from kdmesh.offers import NOW
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import taken
 from kdmesh.store import Key
@@ -22,28 +23,34 @@ from kdmesh.streams.seeds import at_step, mix
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Phase
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.state import HostState
-    from kdmesh.hosts.step import StepContext
+    from kdmesh.hosts.step import StepContext, Turn
 
 
 class Inputs:
     """One phase on one host, and what its ops read.
 
     ``ends``: the weights that train, and the step before which each one's budget ends; ``first``: the phase's first
-    step; ``shifts``: by weights, how far the steps on a shard of their own lag behind, where shards differ in size.
+    step; ``shifts``: by weights, how far the steps on a shard of their own lag behind, where shards differ in size;
+    ``turn``: where in its rounds it is.
     """
 
     def __init__(
-        self, host: HostState, stage: Stage, plan: Phase, ends: dict[str, int], first: int, shifts: dict[str, int]
+        self,
+        host: HostState,
+        stage: Stage,
+        plan: Phase,
+        ends: dict[str, int],
+        first: int,
+        shifts: dict[str, int],
+        turn: Turn,
     ) -> None:
-        self.host, self.stage, self.plan, self.ends, self.first = host, stage, plan, ends, first
+        self.host, self.stage, self.plan, self.ends, self.first, self.turn = host, stage, plan, ends, first, turn
         self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
         self.taps = build.taps(host, plan.edges)
@@ -87,7 +94,7 @@ class Inputs:
 
     def facts(
         self, context: StepContext, agent: str, stream: str, needs: tuple[str, ...], source: str
-    ) -> dict[str, Tensor | None]:
+    ) -> dict[str, Any]:
         """What an objective needs beside the signals; see side_inputs.py."""
         shard = self.shard(agent, stream)
         batch, theirs = self.batch(context, shard), None
@@ -95,7 +102,15 @@ class Inputs:
         if "spans" in needs:
             who = speaker(source, self.host.plan.consensus)
             theirs = self.batch(context, self.host.loader.shard(stream, who, shard.device))
-        return side_inputs.of_batch(needs, shard, batch, theirs)
+        found: dict[str, Any] = side_inputs.of_batch(needs, shard, batch, theirs)
+        found.update((name, self.now(context, agent, name)) for name in NOW if name in needs)
+        return found
+
+    def now(self, context: StepContext, agent: str, name: str) -> int | None:
+        """How far the training of an agent is: the step or epoch of its phase, from 0, or the round, from 1."""
+        if name == "round":
+            return self.turn.round
+        return context.step if name == "step" else self.epoch(context, agent)
 
     def position(self, step: int, shard: BatchSource) -> int:
         """The step counted on a view: owners of shards count their own, so that each visits its samples evenly."""

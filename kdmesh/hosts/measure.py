@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import torch
 
 from kdmesh.graph.reach import speaker
-from kdmesh.hosts import answered, guard, metrics, oddities, rules, side_inputs
+from kdmesh.hosts import answered, gates, guard, metrics, oddities, rules, side_inputs
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
 from kdmesh.offers import PROBABILITIES
@@ -65,7 +65,10 @@ def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
     oddities.softened(host, one.name, logits)
     classes = host.plan.spec.agents[one.name].labels
     answered.keep(host, one.name, logits, truth, shard, classes)
-    return _figures(host, logits, truth, shard, classes)
+    figures = _figures(host, logits, truth, shard, classes)
+    if stream == "validation" and one.name in host.watched:
+        host.figures[one.name] = metrics.scalars(figures)
+    return figures
 
 
 @torch.no_grad()
@@ -219,6 +222,7 @@ def describe(host: HostState, agent: Agent) -> dict[str, Any]:
         "updates": agent.weights.updates,
         "moved": agent.weights.moved,
         "reports": reports(host, agent),
+        "gates": gates.told(host, agent.name),
         "softened": oddities.softened(host, agent.name, None),
         "put_back": agent.buffers.moved,
         "chance": chance(host, agent),

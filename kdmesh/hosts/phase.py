@@ -23,19 +23,26 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Phase
     from kdmesh.hosts.state import HostState, Purpose
-    from kdmesh.hosts.step import StepContext
+    from kdmesh.hosts.step import StepContext, Turn
 
 LOOK = 64  # steps of which the answers in one are looked at
 
 
 class CompiledPhase:
-    """One step's ops on this host. For ``ends``, ``first`` and ``shifts`` see :class:`Inputs`."""
+    """One step's ops on this host. For ``ends``, ``first``, ``shifts`` and ``turn`` see :class:`Inputs`."""
 
     def __init__(
-        self, host: HostState, stage: Stage, plan: Phase, ends: dict[str, int], first: int, shifts: dict[str, int]
+        self,
+        host: HostState,
+        stage: Stage,
+        plan: Phase,
+        ends: dict[str, int],
+        first: int,
+        shifts: dict[str, int],
+        turn: Turn,
     ) -> None:
         self.host, self.plan, self._stage = host, plan, stage.name
-        self.inputs = Inputs(host, stage, plan, ends, first, shifts)
+        self.inputs = Inputs(host, stage, plan, ends, first, shifts, turn)
         self.recorded = [edge for edge in host.plan.edges if edge.stale == "recorded" and edge.source in host.agents]
         members = [edge for node in host.plan.consensus.values() for edge in node.inputs]
         self.sources = {edge.source for edge in (*plan.edges, *members)}

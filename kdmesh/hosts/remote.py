@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from kdmesh.hosts.step import ALONE
+
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
     from kdmesh.hosts.costs import HostCosts
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.measure import ConsensusFigures
     from kdmesh.hosts.packing import Bundle, Packed, Published
     from kdmesh.hosts.state import Kept
-    from kdmesh.hosts.step import Report
+    from kdmesh.hosts.step import Report, Turn
 
 Method = Literal[
     "start",
@@ -52,7 +54,9 @@ class RemoteHost(Protocol):
     def start(self, stage: str, updates: dict[str, int]) -> None:
         """Make the optimisers of a stage's weights, each for so many planned updates."""
 
-    def begin(self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int]) -> None:
+    def begin(
+        self, stage: str, key: str, ends: dict[str, int], first: int, shifts: dict[str, int], turn: Turn = ALONE
+    ) -> None:
         """Compile a phase that began at step ``first``, for the weights in ``ends``. See :class:`CompiledPhase`."""
 
     def end(self, stage: str) -> None:

@@ -47,6 +47,15 @@ class Seconds:
         spent[node] = spent.get(node, 0.0) + seconds
 
 
+@dataclass
+class Tally:
+    """How a gate decided so far: steps in which it was ``asked``, in which it ``shut``, and shares of rows ``kept``."""
+
+    asked: int = 0
+    shut: int = 0
+    kept: float = 0.0
+
+
 class Kept(NamedTuple):
     """How one agent or consensus answered each row: see :class:`kdmesh.report.answers.Answers` and `Of`."""
 
@@ -113,6 +122,10 @@ class HostState:
         self.snapshots: dict[str, Agent] = {}
         self.consensus: dict[str, Consensus] = {}
         self.objectives: dict[int, Any] = {}  # by flow
+        self.gates: dict[int | str, Any] = {}  # by flow, or by the agent whose update it is for
+        self.gated: dict[str, Tally] = {}  # by the same, how each decided
+        self.watched: set[str] = set()  # agents here whose figures on validation a gate is given
+        self.figures: dict[str, dict[str, float]] = {}  # by agent, those that were last measured
         self.made: dict[str, dict[str, int]] = {}  # forwards for a stage that has agents here, by stage and agent
         self.passes: dict[tuple[str, str], int] = {}  # forwards of the last publication, by agent and stream
         self.answering: dict[str, Callable[[], dict[str, Any]]] = {}  # by stage, what is answered ahead of its steps

@@ -29,6 +29,17 @@ class StepContext:
         self.kept: dict[tuple[str, ...], Value] = {}
 
 
+class Turn(NamedTuple):
+    """Where in its rounds a phase begins: the round, from 1, and the agreement at the last publication; None: none."""
+
+    round: int | None = None
+    agreement: float | None = None
+
+
+ALONE = Turn()
+"""Of a phase that is in no rounds."""
+
+
 class Losses(NamedTuple):
     """The loss of each flow in one step, weighted; None of a flow that had none."""
 

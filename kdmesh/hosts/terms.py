@@ -109,7 +109,7 @@ class Term:
         own = self.own(context)
         if self.columns is not None:
             own, signal = self._shared(own, signal)
-        signal = _beside(own, signal)
+        signal = beside(own, signal)
         self.seen = (own, signal)
         if not len(own):
             return None  # a batch in which nothing is asked
@@ -120,7 +120,7 @@ class Term:
         return loss if weight == 1.0 else weight * loss
 
 
-def _beside(own: Any, signal: Signal) -> Signal:
+def beside(own: Any, signal: Signal) -> Signal:
     """The signal, made where the own logits are: an objective need not know of such as are not."""
     materialise = isinstance(signal.value, Lazy) and isinstance(own, Tensor) and own.numel() <= LARGE
     return Signal(dense(signal.value), signal.form, signal.weights) if materialise else signal
@@ -189,7 +189,7 @@ class SpreadTerm(Term):
             if signal is None:
                 continue
             mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
-            self.seen = mine, theirs = mine, _beside(mine, theirs)
+            self.seen = mine, theirs = mine, beside(mine, theirs)
             rows = theirs.value if "spans" in self.edge.needs else mine
             every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows
             loss = self.compute(context, mine, theirs.value, "logits", every, self.given(context, edge.source))

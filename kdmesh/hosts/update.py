@@ -14,6 +14,7 @@ from torch import Tensor
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
+from kdmesh.hosts.gates import GatedTerm, gated
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, refuse_broken, shared_targets
 from kdmesh.signals.wide import wide
@@ -122,7 +123,8 @@ class Update:
         consensus = self.host.consensus.get(edge.source)
         if consensus is not None and consensus.node.space in ("loss", "gradient"):
             return SpreadTerm(edge, objective, value, self.inputs, consensus)
-        return Term(edge, objective, value, self.inputs, self._softens.get(edge.id))
+        kind = Term if edge.gate is None else GatedTerm
+        return kind(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
     def _step(self, group: list[Weights]) -> Callable[[StepContext], None]:
         """One gradient step over the sum of the group's terms, in declared order."""
@@ -170,7 +172,14 @@ class Update:
                 for weights in group:
                     weights.step()
 
-        return loss_and_gradient
+        def skipped(context: StepContext) -> None:
+            record((context.step, flows, [None] * len(flows)))
+            if (context.step - first) % accumulate == accumulate - 1 or context.step == last - 1:
+                for weights in group:
+                    if weights.pending:  # by an earlier batch of this accumulation
+                        weights.step()
+
+        return gated(self.inputs, group, terms, loss_and_gradient, skipped)
 
     def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""

@@ -94,6 +94,7 @@ def _agents(plan: Plan) -> Row:
             "view": agent.view.model_dump(mode="json", exclude_defaults=True),
             "host": host_of[name],
             "on_loss": agent.on_loss,
+            "gate": None if agent.gate is None else agent.gate.model_dump(mode="json"),
             "train": settings[key] if plan.owner[name] in plan.trainable else None,
             "budget": _budget(plan, name) if plan.owner[name] in plan.trainable else None,
         }
@@ -153,6 +154,7 @@ def _flow(edge: Edge) -> Row:
         "detach": edge.detach,
         "mode": edge.mode,
         "lesson": edge.lesson,
+        "gate": None if edge.gate is None else edge.gate.model_dump(mode="json"),
         "tap": None if edge.tap is None else edge.tap.model_dump(),
     }
 

@@ -70,6 +70,7 @@ def _agents(agents: Row) -> list[Row]:
             "update": update
             if isinstance(update, str)
             else f"ema of {update['ema']['of']}, {update['ema']['decay']:g}",
+            "gate": setting(agent["gate"]),
             "budget": "",
             "batch": "",
             "optimizer": "",
@@ -88,6 +89,7 @@ def _flows(data: Row, many: bool) -> list[Row]:
     for flow in data["flows"]:
         weight, refresh = flow["weight"], flow["refresh"] or ""
         also = [f"{key} {flow[key]}" for key, usual in (("as", "target"), ("sees", "before")) if flow[key] != usual]
+        also += [f"gate {setting(flow['gate'])}"] if flow["gate"] else []
         also += [f"lesson {flow['lesson']}"] if flow["lesson"] else []
         also += [f"{flow['tap']['of']} to {flow['tap']['to']}"] if flow["tap"] else []
         row = {key: flow[key] for key in ("where", "from", "to", "stream", "signal")}

@@ -3,6 +3,7 @@
 from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
 from kdmesh.spec.base import (
     DEFAULT_TASK,
+    GateRef,
     MetricRef,
     ModelRef,
     Named,
@@ -27,6 +28,7 @@ __all__ = [
     "DataSpec",
     "EmaSpec",
     "FlowSpec",
+    "GateRef",
     "HostSpec",
     "MeshSpec",
     "MetricRef",

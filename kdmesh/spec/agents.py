@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from kdmesh.spec.base import MOST, ModelRef, Strict, ViewRef
+from kdmesh.spec.base import MOST, GateRef, ModelRef, Strict, ViewRef
 from kdmesh.spec.train import TrainOverride
 
 
@@ -43,6 +43,7 @@ class AgentSpec(Strict):
     weights_of: str | None = Field(None, description="share the weights of this agent")
     weights: str | None = Field(None, description="safetensors file with initial weights")
     update: Literal["grad", "frozen"] | EmaUpdate = Field("grad", description="grad, frozen or {ema: {of: agent}}")
+    gate: GateRef | None = Field(None, description="says in each step whether the weights are updated at all")
     saved: Literal["reference", "copy"] | None = Field(
         None,
         description="what the run's folder holds of frozen weights that were read from files: a reference, by path and "

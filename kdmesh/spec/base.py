@@ -102,6 +102,29 @@ class TaskRef(Named):
     kind: ClassVar[str] = "tasks"
 
 
+class GateRef(Named):
+    """A gate with its settings; ``of``, which any may have, names an agent whose logits it reads beside the own."""
+
+    kind: ClassVar[str] = "gates"
+
+    @model_validator(mode="after")
+    def _agent(self) -> Self:
+        if "of" in self.config and not (isinstance(self.of, str) and self.of):
+            raise ValueError(f"`of` of gate {self.name!r} names an agent: {{{self.name}: {{of: AGENT}}}}")
+        return self
+
+    @property
+    def of(self) -> str:
+        """The agent that it looks at beside the own; "": none."""
+        agent: str = self.config.get("of", "")
+        return agent
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its offer knows."""
+        return {name: value for name, value in self.config.items() if name != "of"}
+
+
 class MetricRef(Named):
     """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kdmesh.spec.base import MOST, ObjectiveRef, RuleRef, SignalRef, Strict
+from kdmesh.spec.base import MOST, GateRef, ObjectiveRef, RuleRef, SignalRef, Strict
 
 PERIOD = re.compile(r"^(step|epoch|round|once|[1-9]\d* steps)$")
 
@@ -84,6 +84,9 @@ class FlowSpec(Strict):
     stream: str | None = Field(None, description="stream; by default the source consensus' one, else train")
     objective: ObjectiveRef | None = Field(None, description="the loss this flow adds to its target's training")
     weight: float | Ramp = Field(1.0, description="factor of the objective, or {start, end, epochs}")
+    gate: GateRef | None = Field(
+        None, description="says in each step whether the flow adds its loss, or how much of it for each row"
+    )
     refresh: str | None = Field(None, description="step, N steps, epoch, round or once: how often it is published anew")
     stale: Literal["publish", "snapshot", "recorded"] | None = Field(
         None, description="what a period longer than a step reads: a full pass, old weights run live, values as trained"

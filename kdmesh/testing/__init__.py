@@ -24,6 +24,7 @@ pytest.register_assert_rewrite(
             "base",
             "consensus",
             "datasets",
+            "gates",
             "metrics",
             "models",
             "objectives",
@@ -39,6 +40,7 @@ pytest.register_assert_rewrite(
 
 from kdmesh.testing.consensus import ConsensusContract  # noqa: E402  pytest rewrites the asserts of what comes next
 from kdmesh.testing.datasets import DatasetContract  # noqa: E402
+from kdmesh.testing.gates import GateContract  # noqa: E402
 from kdmesh.testing.metrics import MetricContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
@@ -52,6 +54,7 @@ from kdmesh.testing.views import ViewContract  # noqa: E402
 __all__ = [
     "ConsensusContract",
     "DatasetContract",
+    "GateContract",
     "MetricContract",
     "ModelContract",
     "ObjectiveContract",

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from kdmesh.contracts.events import Trained
 from kdmesh.contracts.run_files import LOG
-from kdmesh.engine.curves import Curve, flow_names
+from kdmesh.engine.curves import Curve
 from kdmesh.files import to_json
+from kdmesh.graph.edges import flow_names
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.update import Update
 from kdmesh.report.run_folder import Log

@@ -25,6 +25,7 @@ CONTRACTS = {
     "tasks": testing.TaskContract,
     "metrics": testing.MetricContract,
     "samplers": testing.SamplerContract,
+    "gates": testing.GateContract,
 }
 BERT = {
     "model_type": "bert",

@@ -116,3 +116,48 @@ def mean_teacher(
         with torch.no_grad():
             for own, other in zip(average.parameters(), student.parameters(), strict=True):
                 own.mul_(decay).add_(other, alpha=1 - decay)
+
+
+def switched(
+    teacher: nn.Module, student: nn.Module, data: Data, make: MakeOptimizer, *, temperature: float = 1.0
+) -> int:
+    """SwitOKD (Qian et al., 2022): mutual learning of two, whose teacher rests while its student is too far behind.
+
+    Returns how many updates of the teacher were left out.
+    """
+    optimizers, rests = [make(teacher.parameters()), make(student.parameters())], 0
+    for at in data.batches():
+        x, y = data.x[at], data.y[at]
+        outs = [teacher(x), student(x)]
+        p_t, p_s = (F.softmax(out.detach() / temperature, -1) for out in outs)
+        truth = F.one_hot(y, p_t.shape[-1]).to(p_t.dtype)
+        gap, own, theirs = ((p - q).abs().sum(-1).mean() for p, q in ((p_s, p_t), (p_t, truth), (p_s, truth)))
+        threshold = theirs - torch.exp(-own / (own + theirs)) * own
+        targets = [F.softmax(out.detach(), -1) for out in reversed(outs)]
+        losses = [F.cross_entropy(out, y) + kl(out, target, 1.0) for out, target in zip(outs, targets, strict=True)]
+        if gap > threshold and own < theirs:
+            rests += 1
+        else:
+            descend(optimizers[0], losses[0])
+        descend(optimizers[1], losses[1])
+    return rests
+
+
+def co_teaching(
+    pair: Sequence[nn.Module], data: Data, make: MakeOptimizer, *, forget: float = 0.2, epochs: int = 10
+) -> None:
+    """Co-teaching (Han et al., 2018): each learns from the rows whose loss is small for the other one."""
+    optimizers = [make(one.parameters()) for one in pair]
+    for epoch, order in enumerate(data.orders):
+        rate = 1 - forget * min(epoch / epochs, 1)
+        for at in order.split(data.size):
+            outs, y, size = [one(data.x[at]) for one in pair], data.y[at], len(at)
+            each = [F.cross_entropy(out, y, reduction="none") for out in outs]
+            kept = max(1, int(rate * size))
+            losses = []
+            for own, other in (each, each[::-1]):
+                factors = torch.zeros(size)
+                factors[other.detach().argsort(stable=True)[:kept]] = size / kept
+                losses.append((own * factors).sum() / size)
+            for optimizer, loss in zip(optimizers, losses, strict=True):
+                descend(optimizer, loss)

@@ -31,7 +31,15 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], plain.MakeOptimizer]] = {
 class Both:
     """One mesh, run by kdmesh; and its agents' initial modules and data, for a plain loop."""
 
-    def __init__(self, optimizer: str, models: dict[str, Any], strategy: str, **fields: Any) -> None:
+    def __init__(
+        self,
+        optimizer: str,
+        models: dict[str, Any],
+        strategy: str,
+        *,
+        gates: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:
         config, self.make = OPTIMIZERS[optimizer]
         self.mesh = kdmesh.Mesh(
             data={"dataset": "digits", "train": 150},  # 64, 64 and 22 samples a batch
@@ -39,8 +47,9 @@ class Both:
             train={"epochs": EPOCHS, "batch_size": SIZE, "optimizer": config},
         )
         for name, model in models.items():
-            self.mesh.agent(name, model)
-        self.mesh.connect(strategy, **fields)
+            self.mesh.agent(name, model, **({"gate": gates[name]} if gates else {}))
+        if strategy:
+            self.mesh.connect(strategy, **fields)
         plan = self.mesh.plan()
         found = examine(plan)
         table, rows = found.table, found.streams["train"].rows
@@ -138,6 +147,31 @@ def test_mean_teacher(optimizer: str, model: dict[str, Any]) -> None:
     both = Both(optimizer, {"s": model}, "self", student="s", teacher="ema", decay=0.9)
     plain.mean_teacher(both.modules["s"], both.modules["s.ema"], both.data, both.make, decay=0.9)
     assert both.difference() == 0.0
+
+
+def test_a_teacher_that_rests(optimizer: str) -> None:
+    gates = {"t": {"gap": {"of": "s", "temperature": 0.1}}, "s": None}
+    both = Both(optimizer, {"t": LARGE, "s": MLP}, "mutual", gates=gates, peers=["t", "s"])
+    rests = plain.switched(both.modules["t"], both.modules["s"], both.data, both.make, temperature=0.1)
+    assert 0 < rests < 3 * EPOCHS, "or nothing is compared"
+    assert both.difference() == 0.0
+
+
+@pytest.mark.parametrize("forget", [0.5, 0.2])
+def test_co_teaching(optimizer: str, forget: float) -> None:
+    both = Both(optimizer, {"a": MLP, "b": CNN}, "")
+    for name, other in (("a", "b"), ("b", "a")):
+        gate = {"small_loss": {"of": other, "forget": forget, "epochs": 2}}
+        both.mesh.flow("labels", name, objective="ce", gate=gate)
+    plain.co_teaching([both.modules["a"], both.modules["b"]], both.data, both.make, forget=forget, epochs=2)
+    assert both.difference() == 0.0
+
+
+def test_rows_of_its_own_choice_are_others() -> None:
+    both = Both("adamw", {"a": MLP, "b": CNN}, "")
+    both.mesh.flow("labels", ["a", "b"], objective="ce", gate={"small_loss": {"forget": 0.5, "epochs": 2}})
+    plain.co_teaching([both.modules["a"], both.modules["b"]], both.data, both.make, forget=0.5, epochs=2)
+    assert both.difference() > 1e-4
 
 
 def test_the_plain_loops_import_nothing_of_kdmesh() -> None:

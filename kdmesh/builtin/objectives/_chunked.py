@@ -20,7 +20,7 @@ from kdmesh.signals.lazy import FactoredLogits, Lazy, blocks, dense, taken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Facts = dict[str, Tensor | None]
+    Facts = dict[str, Any]
 
 CHUNK = 13 * 2**22  # elements of a chunk's buffers together: 218 MB of float32
 
@@ -45,7 +45,7 @@ def lazily(
     *,
     form: str,
     weights: Tensor | None,
-    **facts: Tensor | None,
+    **facts: Any,
 ) -> Tensor:
     """Compare signals of which at least one is lazy, by an objective whose samples do not depend on each other.
 
@@ -63,7 +63,7 @@ def lazily(
         counted = weights.nonzero().squeeze(1)  # a GPU waits for how many there are
         if len(counted) < len(student):  # samples of weight 0 are left out: their NaNs must not spread
             student, target, factors = taken(student, counted), taken(target, counted), factors[counted]
-            facts = {name: None if value is None else value[counted] for name, value in facts.items()}
+            facts = {name: _some(value, counted) for name, value in facts.items()}
     if not len(student):
         return objective.forward(dense(student), dense(target), form=form, weights=None, **facts)
     leaves = (student.hidden, *student.whole) if isinstance(student, FactoredLogits) else (student,)
@@ -71,6 +71,11 @@ def lazily(
     compute = _Pass(objective, student, target, form, factors, facts, wanted)
     loss: Tensor = _Known.apply(compute, *leaves)
     return loss
+
+
+def _some(fact: Any, rows: slice | Tensor) -> Any:
+    """Some rows of a fact about each; plain numbers are about all."""
+    return fact[rows] if isinstance(fact, Tensor) else fact
 
 
 def _in_chunks(student: Tensor | Lazy, target: Tensor | Lazy, weights: Tensor | None) -> bool:
@@ -124,7 +129,7 @@ class _Pass:
 
     def _block(self, at: slice, logits: Tensor, target: Tensor, spare: Tensor) -> Tensor:
         """Leave the gradient of some rows' loss in their logits."""
-        given = {name: None if value is None else value[at] for name, value in self.facts.items()}
+        given = {name: _some(value, at) for name, value in self.facts.items()}
         return self.objective.loss_and_gradient(logits, target, self.form, self.factors[at], spare, **given)
 
 

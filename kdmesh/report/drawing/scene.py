@@ -173,7 +173,7 @@ def _flows(
             how = words.spread(pairs, members[source], members[target])
             crosses = ", ".join(part for part in (carried, words.seen(edges)) if part)
             lines = tuple(printable(part, breaks=False) for part in (loss, crosses, how) if part)
-            kind = "follows" if as_ == "weights" else as_
+            kind = {"weights": "follows", "gate": "input"}.get(as_, as_)  # a gate is informed, as a rule is
             arrows.append(Arrow(source, target, kind, lines, private=secret))
     return arrows
 

@@ -59,6 +59,7 @@ def agents(plan: Plan, parameters: Mapping[str, int]) -> dict[str, Facts]:
             "view": f"sees {', '.join(setting(v.model_dump(mode='json')) for v in agent.view.augment)}"
             if agent.view.augment
             else "",
+            "gate": f"gate {setting(agent.gate.model_dump(mode='json'))}" if agent.gate is not None else "",
             "training": ", ".join(setting({key: value}) if isinstance(value, dict) else f"{key} {setting(str(value))}"
                                   for key, value in own.items()),
             "labels": "; ".join(f"labels: {text}" for text in labels.get(name, ())),
@@ -112,6 +113,7 @@ def carried(edge: Edge, from_agent: bool) -> str:
     else:
         what = edge.signal if from_agent else edge.form
     said = [what, f"as {edge.as_}" if edge.as_ != "target" else "", edge.refresh or ""]
+    said += [f"gate {setting(edge.gate.model_dump(mode='json'))}" if edge.gate is not None else ""]
     said += [edge.stale if edge.stale and edge.stale != "publish" else ""]
     said += ["" if edge.detach else "gradients pass", f"mode {edge.mode}" if edge.mode != "auto" else ""]
     said += [_on(edge), f"in {edge.lesson}" if edge.lesson else ""]

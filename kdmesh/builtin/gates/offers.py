@@ -1,0 +1,61 @@
+"""The built-in gates as offers: reading this imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from kdmesh.offers import Config, GateOffer
+from kdmesh.spec import Temperature
+from kdmesh.spec.base import MOST
+
+
+class ConfidentConfig(Config):
+    """Settings of `confident`."""
+
+    start: float = Field(0.9, ge=0, le=1, description="least confidence of a row that counts in the first epoch")
+    end: float = Field(0.0, ge=0, le=1, description="the same when the curriculum is over, and after")
+    epochs: int = Field(10, ge=1, le=MOST, description="length of the curriculum, in epochs of the lesson")
+
+
+class GapConfig(Config):
+    """Settings of `gap`."""
+
+    temperature: Temperature = Field(1.0, description="softmax temperature of both sides")
+
+
+class SmallLossConfig(Config):
+    """Settings of `small_loss`."""
+
+    forget: float = Field(0.2, ge=0, lt=1, description="share of a batch that is left out in the end: the noise rate")
+    epochs: int = Field(10, ge=1, le=MOST, description="epochs in which the share grows to that")
+
+
+GATES = [
+    GateOffer(
+        "confident",
+        "kdmesh.builtin.gates.confident:Confident",
+        ConfidentConfig,
+        "rows of which the source is confident, all of them in the end (curriculum)",
+        needs=("confidence", "epoch"),
+        rows=True,
+        answers=("classes",),
+    ),
+    GateOffer(
+        "gap",
+        "kdmesh.builtin.gates.gap:Gap",
+        GapConfig,
+        "pauses a teacher while its student is too far behind (SwitOKD)",
+        "Qian et al., Switchable Online Knowledge Distillation, 2022",
+        needs=("student", "other", "labels"),
+        answers=("classes",),
+    ),
+    GateOffer(
+        "small_loss",
+        "kdmesh.builtin.gates.small_loss:SmallLoss",
+        SmallLossConfig,
+        "rows of small loss, fewer with the epochs (co-teaching)",
+        "Han et al., Co-teaching, 2018",
+        needs=("losses", "epoch"),
+        rows=True,
+    ),
+]

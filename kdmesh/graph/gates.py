@@ -1,0 +1,194 @@
+"""Gates: what each looks at, as edges of the graph, and which of them a mesh cannot have.
+
+What an agent that a gate names with `of` answers reaches the gate as any signal does: over an edge `as: gate` to the
+agent that is gated, which carries no loss. So stages, steps, hosts and privacy treat it as they treat a flow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.edges import Edge
+from kdmesh.graph.nodes import labelled
+from kdmesh.graph.private import divided
+from kdmesh.graph.program import Publish, Repeat
+from kdmesh.offers import PROBABILITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.graph.program import Train
+    from kdmesh.offers import GateOffer
+    from kdmesh.plugins import Registry
+    from kdmesh.spec import GateRef, MeshSpec
+
+OUT = "leave it out"
+OF_FLOWS = ("signal", "confidence", "losses")
+"""Facts about a flow, which a gate of an agent's update has not."""
+OF_BATCHES = (*OF_FLOWS, "student", "other", "labels", "ids")
+"""Facts about the rows of one batch."""
+
+
+def informants(spec: MeshSpec, edges: list[Edge], registry: Registry) -> list[Edge]:
+    """Check each gate by itself; returns an edge for each that looks at another agent, to stand after all ``edges``."""
+    found: list[Edge] = []
+    for edge in edges:
+        if edge.gate is not None:
+            where = f"{edge.where}.gate"
+            if edge.target not in spec.agents:
+                what = "a flow into a consensus has no loss, so there is nothing to gate"
+                raise MeshError(what, where=where, instead="a gate on the flow from the consensus")
+            if _looks(spec, registry, edge.gate, edge.target, where):
+                found.append(_informs(len(edges) + len(found), edge.gate.of, edge, where))
+    for name, agent in spec.agents.items():
+        if agent.gate is not None:
+            where = f"agents.{name}.gate"
+            _updates(spec, registry, edges, name, where)
+            if _looks(spec, registry, agent.gate, name, where):
+                own = next(edge for edge in edges if edge.target == name and edge.as_ == "target")
+                found.append(_informs(len(edges) + len(found), agent.gate.of, own, where, flow=False))
+    return found
+
+
+def _looks(spec: MeshSpec, registry: Registry, gate: GateRef, agent: str, where: str) -> bool:
+    """Check a gate's settings; returns whether it looks at another agent."""
+    offer: GateOffer = registry.find("gates", gate.name, where)
+    registry.check("gates", gate.name, gate.settings, where)
+    if not gate.of:
+        if "other" in offer.needs:
+            what = f"gate {gate.name!r} compares with the logits of another agent, and none is named"
+            raise MeshError(what, where=where, instead=f"{{{gate.name}: {{of: AGENT}}}}")
+        return False
+    where = f"{where}.{gate.name}.of"
+    if not {"other", "losses"} & set(offer.needs):
+        raise MeshError(f"gate {gate.name!r} looks at no other agent, so `of` has no effect", where=where, instead=OUT)
+    others = [name for name in spec.agents if name != agent]
+    if gate.of not in others:
+        what = f"{agent} looks at its own logits anyway" if gate.of == agent else f"unknown agent {gate.of!r}"
+        raise MeshError(what, where=where, instead=nearest(gate.of, others, "agents"))
+    return True
+
+
+def _updates(spec: MeshSpec, registry: Registry, edges: list[Edge], name: str, where: str) -> None:
+    """Refuse a gate of an agent whose weights gradient descent does not move, and one that is made for flows."""
+    agent, gate = spec.agents[name], spec.agents[name].gate
+    assert gate is not None
+    if agent.weights_of is not None:
+        what = f"{name} shares the weights of {agent.weights_of}, which are updated once for both"
+        raise MeshError(what, where=where, instead=f"write it at {agent.weights_of}, or on a flow")
+    if agent.update != "grad":
+        how = "is frozen" if agent.update == "frozen" else "follows another: it stays where that one is not updated"
+        raise MeshError(f"{name} {how}, so there is no update to gate", where=where, instead=OUT)
+    offer: GateOffer = registry.find("gates", gate.name, where)
+    flows = [need for need in offer.needs if need in OF_FLOWS]
+    if offer.rows or flows:
+        what = f"gate {gate.name!r} " + (f"needs the {flows[0]} of a flow" if flows else "weighs the rows of a flow")
+        instead = f"flows: [{{..., gate: {gate.name}}}]"
+        raise MeshError(f"{what}, and an agent's update has several", where=where, instead=instead)
+    streams = dict.fromkeys(edge.stream for edge in edges if edge.target == name and edge.as_ == "target")
+    if len(streams) != 1 and set(OF_BATCHES) & set(offer.needs):
+        on = " and ".join(streams) or "none"
+        what = f"gate {gate.name!r} looks at one batch, and {name} learns on {on} in a step"
+        raise MeshError(what, where=where, instead="gates on its flows")
+
+
+def _informs(number: int, source: str, gated: Edge, where: str, flow: bool = True) -> Edge:
+    """The edge from an agent to a gate; ``flow``: that of the flow ``gated``, not of its target's update."""
+    return Edge(
+        id=number, where=where, source=source, target=gated.target, as_="gate", signal="logits", stream=gated.stream,
+        objective=None, form="logits", weight=1.0, refresh=None, stale=None, sees="before", detach=True, mode="auto",
+        lesson=gated.lesson if flow else None, tap=None, gated=gated.id if flow else None,
+    )  # fmt: skip
+
+
+def gates(plan: Plan) -> Iterator[tuple[GateRef, str, Edge | None, str]]:
+    """Every gate, with the agent that it is of, its flow or None for the agent's update, and where it stands."""
+    for edge in plan.edges:
+        if edge.gate is not None:
+            yield edge.gate, edge.target, edge, f"{edge.where}.gate"
+    for name, agent in plan.spec.agents.items():
+        if agent.gate is not None:
+            yield agent.gate, name, None, f"agents.{name}.gate"
+
+
+def check(plan: Plan, registry: Registry) -> None:
+    """Refuse gates, and objectives, that need what is not there."""
+    for gate, agent, edge, where in gates(plan):
+        offer: GateOffer = registry.find("gates", gate.name, where)
+        if plan.task.labels not in offer.answers:
+            what = f"gate {gate.name!r} judges answers about {' or '.join(offer.answers)}, and those of task "
+            raise MeshError(f"{what}{plan.task.name} are {plan.task.labels}", where=where, instead="another gate")
+        if plan.task.outputs == "vocabulary" and (lacking := [n for n in offer.needs if n in (*OF_BATCHES,)]):
+            what = f"gate {gate.name!r} needs {lacking[0]}, and a gate of language models is given no rows of a batch"
+            raise MeshError(what, where=where, instead="a gate by step, epoch, round, metrics or agreement")
+        _rows(plan, gate, offer, agent, edge, where)
+        _times(plan, f"gate {gate.name!r}", offer.needs, agent, where)
+    for edge in plan.edges:
+        if edge.objective is not None and "round" in edge.needs and edge.target in plan.owner:
+            _times(plan, f"objective {edge.objective.name!r}", ("round",), edge.target, f"{edge.where}.objective")
+
+
+def _rows(plan: Plan, gate: GateRef, offer: GateOffer, agent: str, edge: Edge | None, where: str) -> None:
+    """Refuse a gate that needs of a batch what it has not."""
+    own = edge or next((one for one in plan.edges if one.target == agent and one.as_ == "target"), None)
+    if own is None:
+        return
+    if edge is not None and (node := plan.consensus.get(edge.source)) and node.space in ("loss", "gradient"):
+        what = f"{edge} carries a signal of each source, by coefficients that its consensus computes"
+        raise MeshError(what, where=where, instead=f"agents.{agent}.gate, or another space of {edge.source}")
+    if "labels" in offer.needs:
+        if not labelled(plan.spec, own.stream):
+            what = f"gate {gate.name!r} needs labels, and stream {own.stream!r} has none"
+            raise MeshError(what, where=where, instead="a gate without labels, or a labelled stream")
+        if plan.spec.agents[agent].labels is not None:
+            what = f"gate {gate.name!r} needs labels of all classes, and {agent} knows only some"
+            raise MeshError(what, where=where, instead="a gate without labels")
+    sure = plan.task.labels == "classes" and edge is not None and edge.form in ("logits", PROBABILITIES[0])
+    if edge is not None and "confidence" in offer.needs and not sure:
+        what = f"gate {gate.name!r} reads how confident the source is, and {edge} carries {edge.form}"
+        what += "" if plan.task.labels == "classes" else f" of {plan.task.labels}"
+        instead = "a gate on a flow of logits or probabilities, from a teacher or a consensus"
+        raise MeshError(what, where=where, instead=instead)
+    if edge is not None and "losses" in offer.needs:
+        if "spans" in edge.needs:
+            what = f"{edge} compares spans, and not row by row, so there is no loss of each row"
+            raise MeshError(what, where=where, instead="a gate without losses")
+        if gate.of and edge.reads != "logits":
+            what = f"{edge} compares layers, and of {gate.of} the gate has logits"
+            raise MeshError(what, where=f"{where}.{gate.name}.of", instead=OUT)
+    if gate.of and divided(plan.spec, own.stream):
+        what = f"stream {own.stream!r} is divided, so {gate.of} does not see the samples of {agent}"
+        raise MeshError(what, where=f"{where}.{gate.name}.of", instead=f"{OUT}, or a stream that both see")
+
+
+def _times(plan: Plan, who: str, needs: tuple[str, ...], agent: str, where: str) -> None:
+    """Refuse a need of rounds, or of what is measured, where there are none."""
+    stage = plan.stage_of(agent)
+    rounds = stage is not None and any(isinstance(line, Repeat) for line in stage.program.body)
+    for name in ("round", "agreement"):
+        if name in needs and not rounds:
+            instead = "program: [{of: [...], repeat: N, do: [...]}], or " + (
+                "`epoch`" if name == "round" else "another gate"
+            )
+            raise MeshError(f"{who} needs `{name}`, and {agent} trains in no rounds", where=where, instead=instead)
+    if "round" in needs and stage is not None and not all(isinstance(line, Repeat) for line in stage.program.body):
+        what = f"{who} needs `round`, and some lessons of {agent} are in none"
+        raise MeshError(what, where=where, instead="all lines of the program inside `do`")
+    if "agreement" in needs and stage is not None and not _publishes(stage.program.body):
+        what = f"{who} needs `agreement`, and the rounds of {agent} publish nothing"
+        raise MeshError(what, where=where, instead="a line {publish: [...]} in `do`, to a consensus")
+    if "agreement" in needs and not plan.task.decides:
+        what = f"answers of task {plan.task.name} are {plan.task.labels}, of which agreement is not defined"
+        raise MeshError(what, where=where, instead="another gate")
+    if "metrics" in needs and not rounds:
+        train = plan.train(agent)
+        if train.evaluate_every is None and train.early_stopping is None:
+            what = f"{who} reads metrics of {agent}, which is not measured while it trains"
+            raise MeshError(what, where=where, instead=f"agents.{agent}.train.evaluate_every: 1")
+
+
+def _publishes(lines: list[Train | Publish | Repeat]) -> bool:
+    """Whether some line publishes."""
+    return any(isinstance(line, Publish) or (isinstance(line, Repeat) and _publishes(line.body)) for line in lines)

@@ -1,0 +1,324 @@
+"""Gates at work on one host: whether a flow adds its loss in a step, and whether weights are updated."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.edges import flow_names
+from kdmesh.graph.gates import OF_BATCHES
+from kdmesh.graph.steps import Op
+from kdmesh.hosts import build, guard
+from kdmesh.hosts.agent import reseed
+from kdmesh.hosts.state import Tally
+from kdmesh.hosts.terms import Term, beside, softened
+from kdmesh.offers import NOW
+from kdmesh.signals import Signal
+from kdmesh.signals.lazy import dense
+from kdmesh.streams.seeds import at_step, mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kdmesh.contracts.gate import Gate
+    from kdmesh.graph.edges import Edge
+    from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.state import HostState
+    from kdmesh.hosts.step import StepContext
+    from kdmesh.hosts.weights import Weights
+    from kdmesh.offers import GateOffer
+    from kdmesh.spec import GateRef
+
+Key = int | str
+"""Of a gate: its flow's id, or the agent whose update it is for."""
+
+
+def make(host: HostState) -> dict[Key, Gate]:
+    """The gates of agents here, and of flows into them, each set up and seeded by what it gates."""
+    found: dict[Key, Gate] = {}
+    for edge in host.plan.edges:
+        if edge.gate is not None and edge.target in host.agents:
+            found[edge.id] = _made(host, edge.gate, edge.target, edge)
+    for name in host.agents:
+        gate = host.plan.spec.agents[name].gate
+        if gate is not None:
+            found[name] = _made(host, gate, name, None)
+    return found
+
+
+def _made(host: HostState, ref: GateRef, agent: str, edge: Edge | None) -> Gate:
+    offer: GateOffer = host.registry.find("gates", ref.name)
+    ends = ("", agent, "update") if edge is None else (edge.source, agent, edge.id)
+    try:
+        with guard.seeded(mix(host.seed, "gate", *ends), ours=offer.factory.startswith(guard.OURS)):
+            gate: Gate = offer.make(ref.settings)
+            gate.setup(build.outputs(host, agent))
+        if any(parameter.requires_grad for parameter in gate.parameters()):
+            raise ValueError("it has weights to train, and no gradient reaches a gate")
+        return gate.to(host.plan.train(agent).device)
+    except Exception as error:
+        host.registry.attribute_error("gates", ref.name, error, f"to be made for {edge or agent}", place(agent, edge))
+
+
+def watched(host: HostState) -> set[str]:
+    """The agents here whose figures on validation a gate is given."""
+    agents = host.plan.spec.agents
+    refs = [(name, agents[name].gate) for name in host.agents]
+    refs += [(edge.target, edge.gate) for edge in host.plan.edges if edge.target in host.agents]
+    return {name for name, ref in refs if ref is not None and "metrics" in host.registry.find("gates", ref.name).needs}
+
+
+def place(agent: str, edge: Edge | None) -> str:
+    """Where a gate stands in the file."""
+    return f"agents.{agent}.gate" if edge is None else f"{edge.where}.gate"
+
+
+class OpenOrShut:
+    """One gate in one phase: what it is called with, and what it says."""
+
+    def __init__(self, inputs: Inputs, agent: str, stream: str, edge: Edge | None = None) -> None:
+        """``edge``: the flow that it gates, on this ``stream``; None: the agent's update."""
+        host = inputs.host
+        ref = host.plan.spec.agents[agent].gate if edge is None else edge.gate
+        assert ref is not None
+        self.inputs, self.agent, self.stream, self.edge, self.name = inputs, agent, stream, edge, ref.name
+        key: Key = agent if edge is None else edge.id
+        self.gate, self.tally = host.gates[key], host.gated.setdefault(str(key), Tally())
+        offer: GateOffer = host.registry.find("gates", ref.name)
+        self.needs, self.rows = offer.needs, offer.rows
+        self.shard = inputs.shard(agent, stream)
+        self._own, self._device = Op("f", agent, stream), host.agents[agent].device
+        self._looked = _informant(inputs, agent, edge) if ref.of else None
+        self._of_batch = not {*self.needs}.isdisjoint(OF_BATCHES)
+        self._sound = False  # whether it was seen to leave alone what it is given
+        self._seed: int | None = None
+        if not offer.factory.startswith(guard.OURS):  # random numbers, perhaps: ours draw none
+            self._seed = mix(host.seed, "ask", edge.source if edge else "", agent, str(key), inputs.plan.name)
+
+    def looked(self, context: StepContext) -> Signal | None:
+        """The logits of the agent that the mesh names with `of`; None where it names none, or knows none yet."""
+        return None if self._looked is None else self._looked(context)
+
+    def ask(self, context: StepContext, rows: int = 0, more: Callable[[str], Any] | None = None) -> bool | Tensor:
+        """Whether it is open in this step, or factors of ``rows``; ``more``: makes facts about the flow, by name.
+
+        It is shut while nothing is known of the agent that it looks at; a step without a batch is none to ask about.
+        """
+        if self.edge is None and self._of_batch and self.inputs.batch(context, self.shard) is None:
+            return True
+        if self._looked is not None and self.looked(context) is None:
+            return self._count(False)
+        if self._seed is not None:
+            reseed(at_step(self._seed, context.step), self._device)
+        try:
+            facts = {name: self._fact(name, context, more) for name in self.needs}
+            with torch.no_grad():
+                answer = self.gate(**facts) if self._sound else self._carefully(facts)
+            if not self.rows:
+                return self._count(guard.refuse_decision(answer))
+            factors = guard.refuse_factors(answer, rows)
+            return self._count(factors if bool(factors.any()) else False)
+        except Exception as error:
+            what = "an update of" if self.edge is None else "the flow"
+            doing = f"at step {context.step} about {what} {self.edge or self.agent}"
+            self.inputs.host.registry.attribute_error("gates", self.name, error, doing, place(self.agent, self.edge))
+
+    def _fact(self, name: str, context: StepContext, more: Callable[[str], Any] | None) -> Any:
+        """One of the facts that a gate may need."""
+        if name in NOW:
+            return self.inputs.now(context, self.agent, name)
+        if name == "metrics":
+            return dict(self.inputs.host.figures.get(self.agent, {}))
+        if name == "agreement":
+            return self.inputs.turn.agreement
+        if name == "student":
+            return dense(context.values[self._own][0]).detach()
+        if name == "other":
+            signal = self.looked(context)
+            assert signal is not None
+            return dense(signal.value).detach()
+        if name in ("labels", "ids"):
+            batch = self.inputs.batch(context, self.shard)
+            assert batch is not None
+            return batch.y if name == "labels" else self.shard.samples(batch.at)
+        assert more is not None
+        return more(name)
+
+    def _carefully(self, facts: dict[str, Any]) -> Any:
+        """Its first answer, of copies, which it must leave as they are."""
+        given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in facts.items()}
+        answer = self.gate(**given)
+        for name, value in given.items():
+            guard.refuse_changed(value, facts[name], strict=True)
+        self._sound = True
+        return answer
+
+    def _count(self, decision: bool | Tensor) -> bool | Tensor:
+        self.tally.asked += 1
+        self.tally.shut += decision is False
+        if isinstance(decision, Tensor):
+            self.tally.kept += int(decision.count_nonzero()) / len(decision)
+        else:
+            self.tally.kept += decision
+        return decision
+
+
+def _informant(inputs: Inputs, agent: str, edge: Edge | None) -> Callable[[StepContext], Signal | None]:
+    """How a gate gets the logits of the agent that it looks at."""
+    flow = None if edge is None else edge.id
+    own = (one for one in inputs.host.plan.edges if one.as_ == "gate" and (one.target, one.gated) == (agent, flow))
+    return inputs.fetcher(next(own), agent)
+
+
+class GatedTerm(Term):
+    """The loss of a flow with a gate: :meth:`ask` first, then the call, in the same step."""
+
+    def __init__(self, edge: Edge, *args: Any) -> None:
+        super().__init__(edge, *args)
+        self.gate = OpenOrShut(self.inputs, edge.target, edge.stream, edge)
+        self._asked: tuple[Any, Signal, bool | Tensor] | None = None
+        if "losses" in self.gate.needs:
+            self._refuse_state()
+
+    def _refuse_state(self) -> None:
+        """Losses of rows take a call more, which an objective with a memory would remember."""
+        assert self.edge.objective is not None
+        trained = {name for name, _ in self.objective.named_parameters()}
+        if kept := self.objective.state_dict().keys() - trained:
+            raise MeshError(
+                f"gate {self.gate.name!r} needs the losses of single rows, and objective {self.edge.objective.name!r} "
+                f"remembers what it compared ({min(kept)})",
+                where=place(self.edge.target, self.edge),
+                instead="a gate without losses, or another objective",
+            )
+
+    def ask(self, context: StepContext) -> bool | None:
+        """Whether the flow adds its loss in this step; None where there is nothing to ask about."""
+        self._asked = None
+        signal = self.fetch(context)
+        if signal is None:
+            return None
+        own = self.own(context)
+        raw = signal
+        if self.columns is not None:
+            own, signal = self._shared(own, signal)
+        if not len(own):
+            return None
+        signal = beside(own, signal)
+
+        def fact(name: str) -> Tensor:
+            value = dense(signal.value).detach()
+            if name == "signal":
+                return value
+            if name == "confidence":
+                return (value if signal.form == "probs" else value.softmax(-1)).amax(-1)
+            return self._losses(context, own, signal, raw)
+
+        decision = self.gate.ask(context, len(own), fact)
+        self._asked = own, signal, decision
+        return decision is not False
+
+    def _losses(self, context: StepContext, own: Any, signal: Signal, raw: Signal) -> Tensor:
+        """Each row's loss ``l_i``: B times the gradient by ``w_i`` of ``sum_i w_i l_i / B``, an objective's."""
+        looked = self.gate.looked(context)
+        if looked is not None:
+            own = looked.value if self.columns is None else self._shared(looked.value, raw)[0]
+        own = dense(own).detach()
+        if self._seed is not None:
+            reseed(at_step(self._seed, context.step), self._device)
+        with torch.enable_grad():
+            ones = own.new_ones(len(own)).requires_grad_()
+            weights = ones if signal.weights is None else ones * signal.weights
+            value = dense(signal.value).detach()
+            try:
+                loss = self.forward(own, value, form=signal.form, weights=weights, **self.given(context))
+                (gradient,) = torch.autograd.grad(loss, ones)
+            except Exception as error:
+                self.attribute_error(error, context.step)
+        return gradient * len(own)
+
+    def __call__(self, context: StepContext) -> Tensor | None:
+        """The weighted loss, of the rows that are kept; None where the gate is shut."""
+        if self._asked is None:
+            return None
+        own, signal, decision = self._asked
+        self._asked = None
+        if decision is False:
+            return None
+        self.seen = (own, signal)
+        if isinstance(decision, Tensor):
+            factors = decision.to(own.dtype)
+            weights = factors if signal.weights is None else factors * signal.weights
+            signal = Signal(signal.value, signal.form, weights)
+        elif self.temperature is not None and isinstance(own, Tensor):
+            signal = softened(context, signal, own, self.temperature)
+        loss = self.compute(context, own, signal.value, signal.form, signal.weights, self.given(context))
+        weight = self.factor if self.factor is not None else self.weight(context)
+        return loss if weight == 1.0 else weight * loss
+
+
+def gated(
+    inputs: Inputs, group: list[Weights], terms: list[Term], step: Callable[[StepContext], None],
+    skipped: Callable[[StepContext], None],
+) -> Callable[[StepContext], None]:  # fmt: skip
+    """An update's ``step`` behind the gates of its flows and its own; ``step`` itself where there are none.
+
+    Where the own gate is shut, or the others leave no loss, it is ``skipped``.
+    """
+    asked = [term for term in terms if isinstance(term, GatedTerm)]
+    rest = [term for term in terms if not isinstance(term, GatedTerm)]
+    own = _of_update(inputs, group, terms)
+    if not asked and own is None:
+        return step
+    threads, set_threads = group[0].settings.threads, inputs.host.threads
+
+    def whether(context: StepContext) -> None:
+        set_threads(threads)
+        if own is not None and own.ask(context) is False:
+            skipped(context)
+            return
+        answers = [term.ask(context) for term in asked]
+        left = False not in answers or True in answers or any(term.fetch(context) is not None for term in rest)
+        (step if left else skipped)(context)
+
+    return whether
+
+
+def _of_update(inputs: Inputs, group: list[Weights], terms: list[Term]) -> OpenOrShut | None:
+    """The gate of an update, which is of its weights alone."""
+    agents = inputs.host.plan.spec.agents
+    names = [weights.name for weights in group if weights.name in agents and agents[weights.name].gate is not None]
+    if not names:
+        return None
+    if len(group) > 1:
+        others = " and ".join(weights.name for weights in group if weights.name != names[0])
+        raise MeshError(
+            f"gradients pass between {names[0]} and {others}, which are therefore updated together",
+            where=f"agents.{names[0]}.gate",
+            instead="gates on the flows, or detach: true between them",
+        )
+    stream = next((term.edge.stream for term in terms), inputs.plan.streams[0])
+    return OpenOrShut(inputs, names[0], stream)
+
+
+def told(host: HostState, agent: str) -> dict[str, dict[str, Any]]:
+    """How the gates of an agent decided: of its flows by their names, and under `update` of its update."""
+    edges = [edge for edge in host.plan.edges if edge.target == agent and edge.objective is not None]
+    names = flow_names(edges)
+    found: list[tuple[str, str, GateRef]] = [
+        (names[edge.id], str(edge.id), edge.gate) for edge in edges if edge.gate is not None
+    ]
+    if (gate := host.plan.spec.agents[agent].gate) is not None:
+        found.append(("update", agent, gate))
+    out = {}
+    for name, key, ref in found:
+        tally = host.gated.get(key, Tally())
+        share = tally.kept / tally.asked if tally.asked else math.nan
+        out[name] = {"gate": ref.name, "asked": tally.asked, "shut": tally.shut} | (
+            {"kept": share} if tally.asked else {}
+        )
+    return out

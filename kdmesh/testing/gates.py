@@ -1,0 +1,159 @@
+"""The contract of a gate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdmesh.hosts import guard
+from kdmesh.offers import GateOffer
+from kdmesh.plugins import fault
+from kdmesh.testing.base import Contract, refuse_other_draws
+
+BATCH, CLASSES = 6, 5
+Decision = bool | Tensor
+
+
+class GateContract(Contract):
+    """Checks what a gate says of made-up steps, to which it is given what its offer ``needs``, and nothing else.
+
+    - ``decides``: over the ``steps`` of a made-up training it is to be shut in some and open in others; of one that
+      gives factors, some rows are to be left out and some kept. False where settings or data like these cannot tell.
+    - ``steps``: how many there are, of ``per_epoch`` in an epoch, and two epochs in a round.
+    - ``outputs``: the shape of an agent's logits without the batch axis.
+    """
+
+    __test__ = False
+    kind = "gates"
+    decides: ClassVar[bool] = True
+    steps: ClassVar[int] = 60
+    per_epoch: ClassVar[int] = 4
+    outputs: ClassVar[tuple[int, ...]] = (CLASSES,)
+
+    @pytest.fixture
+    def gate(self, offer: GateOffer, settings: dict[str, Any]) -> nn.Module:
+        """The gate, built and set up."""
+        return self.build(offer, settings)
+
+    def build(self, offer: GateOffer, settings: dict[str, Any]) -> nn.Module:
+        """Make a gate as the engine does."""
+        torch.manual_seed(0)
+        made: nn.Module = offer.make(settings)
+        made.setup(torch.Size(self.outputs))  # type: ignore[operator]  # a method, of a module
+        return made
+
+    def facts(self, offer: GateOffer, step: int) -> dict[str, Any]:
+        """What the gate is told in a step: signals that grow, from an agent that knows more and one that knows less."""
+        made = torch.Generator().manual_seed(step)
+        labels = torch.randint(self.outputs[0], (BATCH,), generator=made)
+        truth = nn.functional.one_hot(labels, self.outputs[0]).float()
+        epoch, grown = step // self.per_epoch, step / self.steps
+        noise = [2 * torch.randn(BATCH, *self.outputs, generator=made) for _ in range(3)]
+        student, other, signal = (k * grown * truth + part for k, part in zip((8, 4, 12), noise, strict=True))
+        loose = 3 * torch.rand(BATCH, generator=made) if step % 2 else torch.rand(BATCH, generator=made)
+        known = {
+            "student": student, "other": other, "signal": signal, "confidence": signal.softmax(-1).amax(-1),
+            "losses": loose, "labels": labels, "ids": torch.arange(BATCH) + BATCH * (step % self.per_epoch),
+            "step": step, "epoch": epoch, "round": epoch // 2 + 1,
+            "metrics": {} if not epoch else {"accuracy": min(0.99, grown), "loss": 2 - grown, "ece": 0.1},
+            "agreement": None if epoch < 2 else min(0.99, grown),
+        }  # fmt: skip
+        return {name: known[name] for name in offer.needs}
+
+    def says(self, offer: GateOffer, gate: nn.Module, step: int, facts: dict[str, Any] | None = None) -> Decision:
+        """What it decides in a step, seeded as the engine seeds it, and checked."""
+        torch.manual_seed(step)
+        with torch.no_grad():
+            answer = gate(**(self.facts(offer, step) if facts is None else facts))
+        try:
+            return guard.refuse_factors(answer, BATCH) if offer.rows else guard.refuse_decision(answer)
+        except ValueError as error:
+            raise AssertionError(f"step {step}: {error}") from None
+
+    def course(self, offer: GateOffer, gate: nn.Module, first: int = 0) -> Iterator[Decision]:
+        """What it decides in each step."""
+        for step in range(first, self.steps):
+            yield self.says(offer, gate, step)
+
+    def test_needs_are_known(self, offer: GateOffer) -> None:
+        """It asks for facts that there are."""
+        assert not fault("gates", offer), fault("gates", offer)
+
+    def test_it_decides(self, offer: GateOffer, gate: nn.Module) -> None:
+        """Every answer is a decision, and over a training it is not always the same one."""
+        found = list(self.course(offer, gate))
+        if self.decides and offer.rows:
+            rows = torch.cat([answer for answer in found if isinstance(answer, Tensor)])
+            assert bool((rows == 0).any()), "no row is ever left out: declare `decides = False` if that is meant"
+            assert bool((rows > 0).any()), "no row is ever kept: declare `decides = False` if that is meant"
+        elif self.decides:
+            assert set(found) == {True, False}, f"it is always {found[0]}: declare `decides = False` if that is meant"
+
+    def test_it_leaves_alone_what_it_is_given(self, offer: GateOffer, gate: nn.Module) -> None:
+        """Facts are as they were: the student is trained on what was compared."""
+        for step in range(self.steps):
+            facts = self.facts(offer, step)
+            self.says(offer, gate, step, facts)
+            for name, before in self.facts(offer, step).items():
+                now = facts[name]
+                same = torch.equal(now, before) if isinstance(before, Tensor) else now == before
+                assert same, f"step {step}: it changes {name} in place"
+
+    def test_same_facts_same_decisions(self, offer: GateOffer, settings: dict[str, Any]) -> None:
+        """Two that are made alike decide alike: nothing but the facts, its state and torch's generator matters."""
+        with refuse_other_draws("a gate"):
+            both = [self.build(offer, settings) for _ in range(2)]
+            for step in range(self.steps):
+                one, other = (self.says(offer, gate, step) for gate in both)  # in turn: what they share shows
+                assert _same(one, other), f"step {step}: two gates that are made alike decide otherwise"
+
+    def test_state_is_restored(self, offer: GateOffer, settings: dict[str, Any]) -> None:
+        """A fresh one with the state of another goes on as that: all that it remembers is in its buffers."""
+        first = self.build(offer, settings)
+        half = self.steps // 2
+        for step in range(half):
+            self.says(offer, first, step)
+        state = copy.deepcopy(first.state_dict())
+        kept = all(isinstance(value, Tensor) for value in state.values())
+        assert kept, "its state_dict holds tensors: checkpoints keep nothing else"
+        again = self.build(offer, settings)
+        again.load_state_dict(state)
+        for number, (one, other) in enumerate(
+            zip(self.course(offer, first, half), self.course(offer, again, half), strict=True), half
+        ):
+            assert _same(one, other), f"step {number}: with its state restored it decides otherwise"
+
+    def test_it_has_nothing_to_train(self, gate: nn.Module) -> None:
+        """No gradient reaches a gate."""
+        trained = [name for name, parameter in gate.named_parameters() if parameter.requires_grad]
+        assert not trained, f"it has weights to train: {', '.join(trained)}; state that moves is a buffer"
+
+    def test_the_order_of_rows_does_not_matter(self, offer: GateOffer, settings: dict[str, Any]) -> None:
+        """Where samples stand in a batch tells nothing about them: factors follow their rows."""
+        order = torch.arange(BATCH - 1, -1, -1)
+        for step in range(0, self.steps, 7):
+            facts = self.facts(offer, step)
+            turned = {name: value[order] if isinstance(value, Tensor) else value for name, value in facts.items()}
+            one = self.says(offer, self.build(offer, settings), step, facts)
+            other = self.says(offer, self.build(offer, settings), step, turned)
+            if isinstance(one, Tensor) and isinstance(other, Tensor):
+                assert torch.equal(one[order], other), f"step {step}: factors depend on the order of the rows"
+            else:
+                assert one == other, f"step {step}: it depends on the order of the rows"
+
+    def test_float64(self, offer: GateOffer, settings: dict[str, Any]) -> None:
+        """Facts of float64 are decided about as well, and factors are of floating point."""
+        facts = self.facts(offer, 1)
+        wide = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in facts.items()}
+        self.says(offer, self.build(offer, settings), 1, wide)
+
+
+def _same(one: Decision, other: Decision) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return one is other
