@@ -32,10 +32,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "consensus": {"spaces": SPACES, "answers": LABELS, "needs": ("ids",)},
     "gates": {
-        "needs": (
-            *("student", "other", "signal", "confidence", "losses", "labels", "ids", *NOW),
-            *("metrics", "agreement"),
-        ),
+        "needs": ("student", "other", "signal", "confidence", "losses", "labels", "ids", *NOW, "metrics", "agreement"),
         "answers": LABELS,
     },
     "signals": {"reads": ("logits", "hidden"), "form": ("logits", *PROBABILITIES, "hidden")},

@@ -197,5 +197,5 @@ def test_one_that_cannot_is_found(gate: type[Gate], check: str) -> None:
 
 
 def test_needs_that_there_are_not_are_found() -> None:
-    with pytest.raises(AssertionError, match="needs 'loss', which there is not"):
+    with pytest.raises(AssertionError, match="needs with 'loss', which there is not"):
         verdict(Right, "test_needs_are_known", ("loss",))
