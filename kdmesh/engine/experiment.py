@@ -211,9 +211,11 @@ class Experiment:
         if summary is None:
             self.progress.begin(part)
             request = self._part(self.request, mesh, at, "inline")
+            data = {part: value for part, value in request.made_of.items() if part == "data"}
             modules = {name: module for name, module in request.modules.items() if name in mesh.agents}
             try:
-                summary = run_once(replace(request, modules=modules, listeners=(self.progress,), part=part))[0]
+                own = replace(request, modules=modules, made_of=data, listeners=(self.progress,), part=part)
+                summary = run_once(own)[0]
             except RunFailed:
                 raise
             except MeshError as error:  # a rule may need as many sources as it was written for

@@ -182,6 +182,19 @@ def test_a_trial_of_other_data_than_the_comparison_began_with_is_refused(begun, 
     assert (begun / first.folder / "results.json").exists() and not (begun / second.folder).exists()
 
 
+def test_a_trial_has_the_control_by_its_best_teacher_though_that_reads_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    two = MESH.replace("student: {model", "other: {model: {mlp: {hidden: [12]}}}\n  student: {model")
+    (tmp_path / "two.yaml").write_text(two.replace("[teacher]", "[teacher, other]"), encoding="utf-8")
+    made = contenders(["two.yaml"], [HOT], ["train.epochs=1"], [[]])
+    comparison = Comparison(begin(tmp_path / "runs", design(made, Asked(seeds=1))[0]))
+    first = next(iter(comparison.design.trials()))
+    summary = Experiment(request(comparison.order(first))).run().summaries[0]
+    assert set(summary["controls"]["student"]) == {"alone", "best_teacher"}
+    assert "test" in summary["controls"]["student"]["best_teacher"], summary["notes"]
+    assert (comparison.root / first.folder / "controls" / "student-best-teacher" / "summary.json").is_file()
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_each_form_of_the_table_is_kept_or_said_to_lack(begun, monkeypatch, there):
     if not there:
