@@ -86,4 +86,5 @@ def show(out: IO[str], quiet: bool, outcome: Outcome) -> None:
 
     tables.results(out, list(outcome.summaries.values()), outcome.table, outcome.place)
     if outcome.unpaged and not quiet:
-        print(printable(f"its page {outcome.unpaged}; to have it: kdmesh report {outcome.place}"), file=sys.stderr)
+        print(f"its page {printable(outcome.unpaged)}; to have it:", file=sys.stderr)
+        print(f"  kdmesh report {printable(str(outcome.place))}", file=sys.stderr)

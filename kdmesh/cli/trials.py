@@ -99,6 +99,6 @@ def page(root: Path, seconds: float, quiet: bool) -> None:
 
     lacks = write_at_end(root, seconds)
     have = "renew" if (root / PAGE).is_file() else "have"
-    said = f"its page {lacks}; to {have} it: kdmesh report {root}" if lacks else f"its page: {root / PAGE}"
-    if not quiet:
-        print(printable(said), file=sys.stderr)
+    lines = [f"its page {lacks}; to {have} it:", f"  kdmesh report {root}"] if lacks else [f"its page: {root / PAGE}"]
+    for line in [] if quiet else lines:
+        print(printable(line), file=sys.stderr)

@@ -44,6 +44,8 @@ def analyse(
         row: dict[str, Any] = {"contender": name, "agent": agent, "differs": design.contenders[name].differs}
         if own:
             row["mean"], row["half_width"] = interval(_units(design, own), design.shared)
+        if lacks := _no_control(design, name, summaries):
+            row["no_control"] = lacks
         rows.append({**row, "n": len(own), "controls": _controls(design, name, summaries)})
     for one, other in design.pairs():
         found = _paired(design, one, other, values, by)
@@ -145,12 +147,28 @@ def _samples(
 
 def _controls(design: Design, name: str, summaries: Mapping[Trial, Summary]) -> list[dict[str, Any]]:
     """The verdicts of a contender's agent against its own controls, over the seeds of the first split."""
-    own = [
-        summary
-        for trial, summary in summaries.items()
-        if trial.contender == name and trial.data_seed == design.data_seeds[0]
-    ]
+    own = _first_split(design, name, summaries)
     if not own or not design.controls:
         return []
     made: list[dict[str, Any]] = over_seeds(own)["verdicts"]
     return [row for row in made if row["agent"] == design.contenders[name].agent]
+
+
+def _no_control(design: Design, name: str, summaries: Mapping[Trial, Summary]) -> dict[str, str]:
+    """Why a control of a contender's agent could not be made, by control; the first reason of its trials."""
+    found: dict[str, str] = {}
+    for summary in _first_split(design, name, summaries):
+        made = (summary.get("controls") or {}).get(design.contenders[name].agent) or {}
+        for which, figures in made.items():
+            if "skipped" in figures:
+                found.setdefault(which, str(figures["skipped"]))
+    return found
+
+
+def _first_split(design: Design, name: str, summaries: Mapping[Trial, Summary]) -> list[Summary]:
+    """The summaries of a contender's trials on the first split."""
+    return [
+        summary
+        for trial, summary in summaries.items()
+        if trial.contender == name and trial.data_seed == design.data_seeds[0]
+    ]

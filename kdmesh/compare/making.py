@@ -104,7 +104,7 @@ class Maker:
             elif "note" in what and what["note"] not in self._noted:
                 self._noted.add(what["note"])
                 line = f"note: {what['note']}"
-            self.tell(line)
+            self.tell(line, "begun" in what or "ended" in what)
 
         try:
             Pool(min(self.workers, max(1, len(lacking))), hear).run((trial, order(trial)) for trial in lacking)
@@ -128,13 +128,13 @@ class Maker:
         """The summary of a trial that is whole; None of another."""
         return read_json(self.root / trial.folder / SUMMARY) if self.whole(trial) else None
 
-    def tell(self, line: str) -> None:
-        """Tell how far it is, with a line where something is worth one."""
+    def tell(self, line: str, at_once: bool = False) -> None:
+        """Tell how far it is, with a line where something is worth one; ``at_once``: also whoever watches it."""
         self.told.line, self.told.done = line, sum(self._part.values())
         self.shown(self.told)
         if line:
             self._lines.append((self._lines[-1][0] + 1 if self._lines else 1, line))
-        if line or monotonic() >= self._due:
+        if line or at_once or monotonic() >= self._due:
             self._due = monotonic() + EVERY
             with suppress(OSError):  # nobody misses it
                 self._write()

@@ -10,6 +10,8 @@ from kdmesh.report.run_folder import ALSO
 from kdmesh.statistics import ALL_SAME, EQUAL, NO_VERDICT, ONE_NUMBER, SAME
 from kdmesh.tasks import metric
 
+OTHERS = {"alone": "alone", "best_teacher": "by the best teacher only"}  # controls, as part of a sentence
+
 
 def compare_tables(table: Mapping[str, Any]) -> list[Grid]:
     """Lay out a ``comparison.json``."""
@@ -49,6 +51,9 @@ def limits(table: Mapping[str, Any]) -> list[str]:
         lines.append(ONE_NUMBER)
     if any(row.get("verdict") == SAME for row in table["differences"]):
         lines.append(ALL_SAME)
+    for row in table["contenders"]:
+        for which, why in (row.get("no_control") or {}).items():
+            lines.append(f"{row['contender']} has no control {OTHERS.get(which, which)}: {why}")
     lines.append("Found: the true difference that as many trials of this spread would find in 8 of 10 repeats.")
     if any(row["n"] == 1 for row in table["differences"] if "n" in row):
         lines.append(f"One {unit} gives no verdict: --seeds 10, or more.")

@@ -24,7 +24,8 @@ ASSUMED = (
     "forwards of its teachers (peers too) to teach and of combining them, and of training those of them that the "
     "replaced one does not need. Not counted: loading, measuring, checkpoints, teachers trained elsewhere, and what "
     "the replaced teacher cost, which is needed either way. What a teacher did for several students counts in full "
-    "for each. Assumed: answers come at this batch size, at the median latency measured here, on a machine as busy."
+    "for each. Assumed: answers come at this batch size, at the median latency measured here, on a machine as busy. "
+    "Quality is not in it: a student that answers worse than the teacher that it replaces repays seconds, not answers."
 )
 
 

@@ -30,6 +30,11 @@ from kdmesh.tasks import recorded
 SHOWN = 4  # losses that one line names
 
 
+def ended(reason: str) -> str:
+    """Why a stage ended, in words; plugins and programs have reasons of their own."""
+    return "budget spent" if reason == "spent" else reason
+
+
 def say(event: Event) -> str:
     """Return an event as one line of text, or several; empty for what is not worth one."""
     match event:
@@ -55,7 +60,7 @@ def say(event: Event) -> str:
         case RoundFinished():
             return f"stage {event.stage}, round {event.round}/{event.rounds}: {_round(event.metrics)}"
         case StageFinished():
-            return f"stage {event.stage} finished in {clock(event.seconds)}: {event.reason}"
+            return f"stage {event.stage} finished in {clock(event.seconds)}: {ended(event.reason)}"
         case Note():
             return f"note: {event.text}"
         case StageFinishedBefore():

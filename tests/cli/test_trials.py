@@ -87,5 +87,5 @@ def test_its_page_is_written_at_the_end_also_where_trials_failed(runs, capsys, m
     assert made() == f"its page: {folder / 'report.html'}\n" and (folder / "report.html").exists()
     (folder / "report.html").unlink()
     assert made(no_report=True) == "" and not (folder / "report.html").exists()
-    assert f"more than 2% of this run; to have it: kdmesh report {folder}" in made()
+    assert f"more than 2% of this run; to have it:\n  kdmesh report {folder}" in made()
     assert tables == [{"a": 1}] * 3

@@ -6,7 +6,7 @@ import pytest
 from kdmesh.compare.analysis import analyse
 from kdmesh.compare.comparison import sheet
 from kdmesh.compare.design import Design, Trial
-from kdmesh.report.compare_table import compare_tables
+from kdmesh.report.compare_table import compare_tables, limits
 from kdmesh.statistics import interval, over_samples, paired, verdicts
 
 
@@ -44,6 +44,19 @@ def test_differences_are_paired_by_seed_and_judged_together():
     assert table["differences"][0]["mean"] == pytest.approx(-0.1)
     assert table["contenders"][0]["mean"] == pytest.approx(0.92) and table["contenders"][0]["n"] == 3
     assert table["contenders"][0]["controls"][0]["verdict"] == "better"  # against alone
+
+
+def test_a_control_that_could_not_be_made_is_told_beneath_the_table():
+    asked = design()
+    known = made(asked, of)
+    for trial, one in known.items():
+        if trial.contender == "b":
+            one["controls"]["s"]["best_teacher"] = {"skipped": "it wants two sources"}
+    table = analyse(asked, known)
+    assert table["contenders"][1]["no_control"] == {"best_teacher": "it wants two sources"}
+    assert "no_control" not in table["contenders"][0]
+    said = " ".join(limits(table))
+    assert "b has no control by the best teacher only: it wants two sources" in said
 
 
 def test_trials_that_are_missing_on_one_side_are_left_out_of_the_pairs():

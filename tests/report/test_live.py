@@ -72,13 +72,13 @@ def test_a_pipe_gets_plain_lines():
         "50%, 0:10 left; t1 400/400 loss t1 0.1",
         "stage t1, round 2/10: agreement 0.9100, churn 0.0400, consensus c 0.9530, mean gain +0.0300",
         "stage t1, t1 on validation: accuracy 1.0000, ece 0.0100",
-        "stage t1 finished in 0:10: spent",
+        "stage t1 finished in 0:10: budget spent",
         "stage s started: party[0], 400 steps",
         "75%, 0:05 left; s 200/400 loss party[0] 0.2",
         "100%, 0:00 left; s 400/400 loss party[0] 0.1",
         "stage s, round 2/10: agreement 0.9100, churn 0.0400, consensus c 0.9530, mean gain +0.0300",
         "stage s, party[0] on validation: accuracy 1.0000, ece 0.0100",
-        "stage s finished in 0:10: spent",
+        "stage s finished in 0:10: budget spent",
         "finished in 0:20: runs/council/1",
     ]
 
@@ -94,7 +94,7 @@ def test_a_terminal_gets_bars_at_any_width(monkeypatch, width):
     show.close()
     text = stream.getvalue()
     assert "\x1b[?25l" in text and text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
-    assert "stage s finished in 0:10: spent" in text
+    assert "stage s finished in 0:10: budget spent" in text
     if width == "300":
         assert "all stages" in text and "party[0]" in text and "400/400" in text
 

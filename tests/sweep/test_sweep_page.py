@@ -50,6 +50,15 @@ def said(folder) -> str:
     return " ".join("".join(read(folder).text).split())
 
 
+def test_what_the_command_line_set_stands_beside_the_file(folder):
+    path = folder / "sweep.json"
+    design = json.loads(path.read_text())
+    design["given"]["train"]["epochs"] = 7
+    path.write_text(json.dumps(design))
+    assert read(folder).tables["What --set changed in the file"][1:] == [["train epochs", 7.0]]
+    assert "before --set" in said(folder)
+
+
 def test_its_numbers_are_those_of_its_table(made):
     root, table = made
     page = read(root)

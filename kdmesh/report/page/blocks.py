@@ -286,10 +286,11 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. ``code``: lines as they are."""
+    """A paragraph. ``code``: lines as they are, to be opened by the title."""
 
     words: Words
     code: bool = False
+    title: str = "The mesh as it was given"
     kind = "text"
 
 
@@ -414,6 +415,18 @@ def plain(value: Any) -> Value | None:
     if float(known).is_integer() and abs(known) < 1e15:
         return Value(known, f"{known:,.0f}")
     return Value(known, f"{known:.5g}")
+
+
+def effect(value: Any) -> Value | None:
+    """A difference in standard deviations."""
+    return None if (known := number(value)) is None else Value(known, f"{known:+.2f}".replace("-", "−"))
+
+
+def chance(value: Any) -> Value | None:
+    """A p value; one that is very small as a bound."""
+    if (known := number(value)) is None:
+        return None
+    return Value(known, "<.001" if known < 0.001 else f"{known:.3f}")
 
 
 def span(seconds: Any) -> Value | None:

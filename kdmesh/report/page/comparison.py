@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,19 @@ from kdmesh.report.page.blocks import (
     Text,
     Value,
     Words,
+    chance,
     count,
+    effect,
     number,
     plain,
     probability,
     share,
     signed,
+    span,
 )
 from kdmesh.report.page.figures import COSTS, scatter
 from kdmesh.report.page.known import Known, row
+from kdmesh.report.page.verdicts import FEW
 from kdmesh.report.run_folder import ALSO, FINISHED, RUNNING, standing
 from kdmesh.statistics import BETTER, NO_VERDICT, SAME, WORSE, than
 from kdmesh.tasks import Figure
@@ -86,7 +90,8 @@ def of_comparison(folder: Path, pages: Pages = lambda trial: None) -> Page:
     try:
         return Page(
             _title(names), about, [[f"Failed: {at}: {why}"] for at, why in row(table.get("failed")).items()],
-            short(table), [[line] for line in limits(table)], [judged(one, table) for one in table["differences"]],
+            short(table), [[line] for line in limits(table)],
+            [judged(one, table, trials) for one in table["differences"]],
             [results(table), *_costs(table, trials), _topologies(trials), _trial_section(trials, table, pages),
              _asked(design)],
             _foot(folder),
@@ -144,8 +149,8 @@ def short(table: dict[str, Any]) -> Words:
     return said
 
 
-def judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
-    """The card of one difference."""
+def judged(one: dict[str, Any], table: dict[str, Any], trials: dict[str, dict[str, Known]] | None = None) -> Judged:
+    """The card of one difference; ``trials``: of which to say what they cost."""
     verdict, metric = one.get("verdict"), str(table["metric"]).replace("_", " ")
     unit, n = table["unit"], number(one.get("n"))
     word = f"{words(one, table['equal'])} {than(verdict)} {one['against']}"
@@ -162,6 +167,8 @@ def judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
     trust: list[str | Value] = []
     if n is None or n < 2:
         trust.append(f"One {unit} decides nothing. ")
+    elif n < FEW:
+        trust.append(f"{int(n)} {unit}s are few. ")
     if verdict == SAME:
         trust.append("All figures are the same number, pair by pair: there is no spread to judge by. ")
     elif (found := share(one.get("detectable"))) is not None and found.value > 0:
@@ -175,9 +182,42 @@ def judged(one: dict[str, Any], table: dict[str, Any]) -> Judged:
     said: list[tuple[str, Words]] = [("Result", [*how, "."]), ("Trust", trust)]
     for contender in table["contenders"]:
         if contender["contender"] == one["contender"]:
+            if contender.get("differs"):
+                said.insert(0, ("Changed", [", ".join(map(str, contender["differs"]))]))
             said += [("Controls", _control(made, metric)) for made in contender.get("controls") or []]
+    if trials and (cost := _cost(one, table, trials)):
+        said.append(("Cost", cost))
     tone = "good" if verdict == BETTER else "bad" if verdict == WORSE else "open"
     return Judged(str(one["contender"]), word, tone, said)
+
+
+def _cost(one: dict[str, Any], table: dict[str, Any], trials: dict[str, dict[str, Known]]) -> Words:
+    """What an agent and its trials cost, against those that it is compared with: means over trials."""
+    agents = {str(contender["contender"]): contender["agent"] for contender in table["contenders"]}
+    pair = [str(one["contender"]), str(one["against"])]
+    words: list[str | Value] = []
+    for path, unit, shown in ((("parameters",), "parameters", count), (("latency_ms",), "ms an answer", _milliseconds)):
+        own, other = (shown(_mean(known.mean(agents[name], *path) for known in trials.get(name, {}).values()))
+                      for name in pair)  # fmt: skip
+        if own is not None and other is not None:
+            words += [own, f" {unit} against ", other, "; "]
+    took = [
+        _mean(number(known.summaries[0].get("wall_s")) for known in trials.get(name, {}).values() if known.summaries)
+        for name in pair
+    ]
+    own, other = span(took[0]), span(took[1])
+    if own is not None and other is not None:
+        words += ["a trial without its controls took ", own, " against ", other, "; "]
+    return [*words[:-1], "."] if words else []
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _milliseconds(value: float | None) -> Value | None:
+    return None if value is None else Value(value, f"{value:.3g}")
 
 
 def _control(made: dict[str, Any], metric: str) -> Words:
@@ -208,7 +248,7 @@ def results(table: dict[str, Any]) -> Section:
         differences.append([
             one["contender"], one["against"], words(one, table["equal"]), signed(one.get("mean")),
             signed(one.get("low")), signed(one.get("high")), signed(over.get("low")), signed(over.get("high")),
-            plain(one.get("p")), plain(one.get("effect")), share(one.get("detectable")), count(one.get("wins")),
+            chance(one.get("p")), effect(one.get("effect")), share(one.get("detectable")), count(one.get("wins")),
             count(one.get("ties")), count(one.get("n")),
         ])  # fmt: skip
     heads = ("", "minus", "verdict", "mean", "from", "to", "over samples, from", "over samples, to", "p", "effect",
@@ -219,7 +259,22 @@ def results(table: dict[str, Any]) -> Section:
         Table("All contenders", ("", "agent", metric, "± 95%", "trials", "changed"), rows).without_empty(),
         Table("Differences", heads, differences).without_empty(),
     ]
+    if made := _controls(table):
+        blocks.append(made)
     return Section("results", "Results", blocks)
+
+
+def _controls(table: dict[str, Any]) -> Table | None:
+    """Every contender against its own controls, the first too."""
+    rows: list[list[Cell]] = [
+        [one["contender"], ALSO.get(made["against"], made["against"]), words(made, None), signed(made.get("mean")),
+         signed(made.get("low")), signed(made.get("high")), chance(made.get("p")), count(made.get("n"))]
+        for one in table["contenders"]
+        for made in one.get("controls") or []
+    ]  # fmt: skip
+    heads = ("", "minus the same agent", "verdict", "mean", "from", "to", "p", "n")
+    title = "Each contender against its own controls"
+    return Table(title, heads, rows).without_empty() if rows else None
 
 
 def _costs(table: dict[str, Any], trials: dict[str, dict[str, Known]]) -> list[Section]:

@@ -28,6 +28,7 @@ from kdmesh.contracts.events import (
 from kdmesh.report.page.blocks import Block, Lines, Section, Series, Span, Spans, Table, Text, number, plain, thinned
 from kdmesh.report.page.known import Known, row
 from kdmesh.report.run_folder import RunFolder
+from kdmesh.report.words import ended
 from kdmesh.tasks import recorded
 
 MOST_LANES = 40
@@ -251,7 +252,7 @@ def _part(name: str, events: list[tuple[Event, float, bool]], several: bool) -> 
         if isinstance(event, StageStarted | StageResumed):
             begun[event.stage] = t
         elif isinstance(event, StageFinished) and t > (since := begun.pop(event.stage, t)):
-            spans.append(Span(prefix + event.stage, f"stage, {event.reason}", since, t, "stage"))
+            spans.append(Span(prefix + event.stage, f"stage, {ended(event.reason)}", since, t, "stage"))
         if (said := _said(event)) is not None:
             if event.kind in INCIDENTS:
                 spans.append(Span(prefix + "incidents", said, t, t, INCIDENTS[event.kind]))
@@ -284,7 +285,7 @@ def _said(event: Event) -> str | None:
         case Placed():
             return "placement is settled: " + "; ".join(event.lines[:2])
         case StageFinished():
-            return f"stage {event.stage} is over: {event.reason}"
+            return f"stage {event.stage} is over: {ended(event.reason)}"
         case Note():
             return event.text
     return None

@@ -19,7 +19,9 @@ from kdmesh.report.page.blocks import (
     Table,
     Text,
     Value,
+    chance,
     count,
+    effect,
     given,
     number,
     plain,
@@ -40,7 +42,7 @@ COSTS = (
     (("latency_ms",), "latency within the run, ms for one sample", True),
     (("forwards", "made"), "forwards made to teach", False),
     (("flops",), "FLOPs an answer", True),
-    (("training_s",), "seconds of training", False),
+    (("training_s",), "seconds of its own training", False),
     (("teaching_s",), "seconds of teaching", False),
 )
 """Costs that a summary may have: where they stand in an agent's record, what they are, and whether their axis is
@@ -84,7 +86,13 @@ def _table(known: Known) -> Table:
     by, beside = known.by, _beside(known)
     heads = ["", "role", f"test {by.title}", "± 95%", "seeds", f"validation {by.title}"]
     heads += [f"test {name.replace('_', ' ')}" for name in beside]
-    heads += ["minus alone", "minus best teacher only", "best teacher (by validation)", "parameters", "latency ms"]
+    heads += [
+        "minus alone",
+        "minus best teacher only",
+        "best teacher (by validation)",
+        "parameters",
+        "latency within the run, ms",
+    ]
     heads += ["forwards made", "forwards saved", "weights sha256"]
     rows: list[list[Cell]] = []
     for name, node in known.nodes.items():
@@ -147,8 +155,8 @@ def _differences(known: Known) -> Table:
             mean, half = number(pair.get("mean")), number(pair.get("half_width"))
             ends = (None, None) if mean is None or half is None else (mean - half, mean + half)
             rows.append([
-                name, rival, one.get("verdict"), signed(mean), signed(ends[0]), signed(ends[1]), plain(one.get("p")),
-                plain(pair.get("effect")), share(pair.get("detectable")), count(pair.get("wins")),
+                name, rival, one.get("verdict"), signed(mean), signed(ends[0]), signed(ends[1]), chance(one.get("p")),
+                effect(pair.get("effect")), share(pair.get("detectable")), count(pair.get("wins")),
                 count(pair.get("ties")), count(pair.get("n")),
             ])  # fmt: skip
     heads = ["", "minus", "verdict", "mean", "from", "to", "p", "effect", "found in 8 of 10", "wins", "ties", "seeds"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from kdmesh.contracts.events import Note, RunStarted, StageFinished
+from kdmesh.contracts.run_files import GIVEN, RESOLVED
 from kdmesh.errors import MeshError
 from kdmesh.report.drawing.scene import scene
 from kdmesh.report.drawing.svg import svg, told
 from kdmesh.report.page.blocks import Block, Cell, Drawing, Section, Table, Text, count, number, plain, span
 from kdmesh.report.page.known import Known, row
+from kdmesh.report.words import ended
 
 MOST_ROWS = 300
 
@@ -36,7 +39,7 @@ def topology(known: Known) -> Section:
             over = done.get(name)
             stages.append([
                 name, _several(agents), count(stage.get("steps")), span(over.seconds) if over else None,
-                over.reason if over else "not over",
+                ended(over.reason) if over else "not over",
             ])  # fmt: skip
         seed = f", seed {started.seed}" if len(known.run.seed_numbers) > 1 else ""
         note = "Seconds in the process that ended the stage." if known.first.log.schema else ""
@@ -85,8 +88,12 @@ def manifest(known: Known) -> Section:
     begun = row(found.get("begun"))
     if begun:
         blocks.append(Table("How it was begun", ("", ""), list(rows(begun))))
-    if (text := _given(known)) is not None:
-        blocks.append(Text([text], code=True))
+    for name, title in (
+        (GIVEN, "The file as it was given, before --set"),
+        (RESOLVED, "The mesh as it was run: what --set changed, and every default"),
+    ):
+        if (text := _file(known, name)) is not None:
+            blocks.append(Text([text], code=True, title=title))
     return Section("manifest", "Manifest: data, hashes, licences, versions", blocks)
 
 
@@ -102,15 +109,14 @@ def _licences(found: Any, path: str = "") -> list[str]:
     return said
 
 
-def _given(known: Known) -> str | None:
-    """The file as given."""
-    from kdmesh.contracts.run_files import GIVEN
+def _file(known: Known, name: str) -> str | None:
+    """A mesh in the folder of the run, or of its first seed that has it."""
     from kdmesh.files import read
 
-    try:
-        return read(known.run.path / GIVEN, "replace", most=256 * 1024)
-    except OSError:
-        return None
+    for one in (known.run, *known.run.runs.values()):
+        with suppress(OSError):
+            return read(one.path / name, "replace", most=256 * 1024)
+    return None
 
 
 def rows(found: Any, path: str = "") -> Iterator[list[Cell]]:

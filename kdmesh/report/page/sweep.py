@@ -304,12 +304,23 @@ def _trials(swept: Swept, pages: comparison.Pages) -> Section:
 
 def _asked(swept: Swept) -> Section:
     told = {key: value for key, value in swept.design.items() if key not in ("given", "text", "axes", "arms")}
-    mesh = str(swept.design.get("text") or "")
-    return Section(
-        "manifest",
-        "How it was made",
-        [Table("What was asked", ("", ""), list(origin.rows(told))), Text([mesh], code=True)],
-    )
+    mesh, changed = str(swept.design.get("text") or ""), _changed(swept)
+    blocks: list[Block] = [Table("What was asked", ("", ""), list(origin.rows(told)))]
+    if changed:
+        blocks.append(Table("What --set changed in the file", ("path", "value"), changed))
+    title = "The file as it was given, before --set" if changed else "The mesh as it was given"
+    return Section("manifest", "How it was made", [*blocks, Text([mesh], code=True, title=title)])
+
+
+def _changed(swept: Swept) -> list[list[Cell]]:
+    """What the command line set, by its path: what the mesh has otherwise than the file; lists as wholes."""
+    from kdmesh.spec.yaml12 import load
+
+    try:
+        before = {str(path): value for path, value in origin.rows(load(str(swept.design.get("text") or ""), file=""))}
+    except MeshError:
+        return []
+    return [[path, value] for path, value in origin.rows(swept.design.get("given")) if before.get(str(path)) != value]
 
 
 # -- points --------------------------------------------------------------------------------------------------------

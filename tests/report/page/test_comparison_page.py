@@ -46,6 +46,24 @@ def test_contenders_and_differences_stand_on_the_page(folder):
     assert len(read.tables["All trials"]) == 5
     said = "".join(read.text)
     assert f"{pair['verdict']}" in said and "paired over 2 seeds" in said and "other against one" in said
+    assert "2 seeds are few." in said and "parameters against" in said and "a trial without its controls took" in said
+    controls = read.tables["Each contender against its own controls"][1:]
+    assert [row[:2] for row in controls] == [
+        [one["contender"], {"alone": "alone", "best_teacher": "best teacher only"}[made["against"]]]
+        for one in table["contenders"]
+        for made in one["controls"]
+    ]
+    assert {row[0] for row in controls} == {"one", "other"}
+
+
+def test_what_was_changed_and_controls_that_could_not_be_made_are_told(folder):
+    path = folder / "comparison.json"
+    table = json.loads(path.read_text())
+    table["contenders"][1] |= {"differs": ["train.epochs=3"], "no_control": {"best_teacher": "it wants two sources"}}
+    path.write_text(json.dumps(table))
+    said = "".join(Read(html(page_of(folder))).text)
+    assert "other has no control by the best teacher only: it wants two sources" in said
+    assert "Changed" in said and said.index("train.epochs=3") < said.index("Each contender against")
 
 
 def test_a_comparison_that_goes_on_has_a_page(folder):

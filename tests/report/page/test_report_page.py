@@ -41,7 +41,9 @@ def test_every_number_of_a_summary_stands_on_the_page(runs):
             assert row["test loss"] == node["metrics"]["test"]["loss"]
             assert row["validation accuracy"] == node["metrics"]["validation"]["accuracy"]
             if kind == "agents":
-                assert row["parameters"] == node["parameters"] and row["latency ms"] == node["latency_ms"]
+                assert (
+                    row["parameters"] == node["parameters"] and row["latency within the run, ms"] == node["latency_ms"]
+                )
                 assert [row["forwards made"], row["forwards saved"]] == [*node["forwards"].values()]
                 assert read.row("Weights that came out", name)["sha256"] == node["weights_sha256"]
     assert "no verdict" in "".join(read.text)
@@ -243,7 +245,7 @@ def test_a_run_says_how_to_have_a_page_or_is_asked_for_none(tmp_path, monkeypatc
     assert main(short) == 0
     said = capsys.readouterr()
     (folder,) = Path("runs/single-teacher").iterdir()
-    assert f"to have it: kdmesh report {folder}" in said.err and str(folder) in said.out
+    assert f"to have it:\n  kdmesh report {folder}" in said.err and str(folder) in said.out
     monkeypatch.setattr(at_end, "SHARE", 1000.0)
     assert main([*short, "--quiet", "--no-report", "--out", "none"]) == 0
     assert main([*short, "--quiet", "--out", "some"]) == 0
