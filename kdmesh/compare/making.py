@@ -182,7 +182,7 @@ def unwritten(root: Path, error: OSError, what: str, then: str = "") -> RunFaile
 
 
 def refuse_edited(root: Path, file: str, what: str) -> None:
-    """MeshError where the design in ``file`` is not the one that the command began with.
+    """MeshError where the design in ``file``, or another that trials follow, is not as it was written.
 
     One of a version that kept no sum of it is taken as it is.
     """

@@ -96,6 +96,8 @@ class Sweeping:
             self.root, self.workers, self._expected(sizes), shown, lambda trial: max(1, sizes[trial.arm] // trial.part)
         )
         with closing(self.maker):
+            if (self.root / CHOSEN).is_file():
+                refuse_edited(self.root, CHOSEN, "sweep")  # nothing is tested but what validation chose
             before = read_json(self.root / CHOSEN)
             self._searched(again=before is None)
             chosen = before["chosen"] if before is not None else self._choose()
@@ -104,7 +106,7 @@ class Sweeping:
             rows = self._write_points(chosen)
             table = result(self._seen(), self.task, chosen, tests, rows, self.maker.failed)
             write_json(self.root / TABLE, table)
-            sums.keep(self.root, [DESIGN, SHEET, TABLE], anew=True)
+            sums.keep(self.root, [DESIGN, CHOSEN, SHEET, TABLE], anew=True)
             return table, tests
 
     # -- searching -------------------------------------------------------------------------------------------------
@@ -144,6 +146,7 @@ class Sweeping:
             )
         chosen |= {arm: at({}) for arm, paths in self.sweep.arms.items() if not paths}
         write_json(self.root / CHOSEN, {"chosen": chosen})
+        sums.keep(self.root, [CHOSEN])
         return chosen
 
     def _tests(self, chosen: Mapping[str, str]) -> list[Trial]:

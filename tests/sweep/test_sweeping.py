@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 from conftest import HOT, LR, MESH, begun, swept
@@ -170,6 +171,15 @@ def test_a_design_that_was_edited_is_refused(here, tmp_path, capsys):
     path.write_text(path.read_text().replace("0.03", "0.1"))
     assert main(["resume", str(path.parent)]) == 2
     assert "was edited since the sweep began" in capsys.readouterr().err
+
+
+def test_a_choice_that_was_edited_is_refused(whole, tmp_path, capsys):
+    root = tmp_path / "sweep"
+    shutil.copytree(whole[0], root)
+    path = root / "chosen.json"
+    path.write_text(path.read_text().replace("0.03", "1e-09"))
+    assert main(["resume", str(root)]) == 2
+    assert "chosen.json: was edited since the sweep began" in capsys.readouterr().err
 
 
 def test_trials_of_other_data_than_the_sweep_began_with_are_refused(here, tmp_path, monkeypatch):
