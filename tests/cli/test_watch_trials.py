@@ -130,5 +130,8 @@ def test_how_far_it_is_is_written_and_goes_away(tmp_path):
     maker.tell("a line")
     told = json.loads((tmp_path / PROGRESS).read_text())
     assert told["trials"] == 2 and told["running"] == {"a": 0.5} and told["lines"] == [[1, "a line"]]
+    maker.told.running["b"] = 0.0  # it begins, moments later: who watches need not wait for its first step
+    maker.tell("", at_once=True)
+    assert json.loads((tmp_path / PROGRESS).read_text())["running"] == {"a": 0.5, "b": 0.0}
     maker.close()
     assert list(tmp_path.iterdir()) == []
