@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--seeds",
         metavar="N",
-        type=seeds,
+        type=count,
         default=1,
         help="train with so many run seeds, on one split (default: %(default)s)",
     )

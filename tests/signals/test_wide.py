@@ -117,6 +117,6 @@ def test_losses_are_told_in_what_the_device_has(names, monkeypatch):
     stacked, stack = [], torch.stack
     monkeypatch.setattr(torch, "stack", lambda values: stacked.append(stack(values)) or stacked[-1])
     update = Update.__new__(Update)
-    update._told = [(3, (0, 1), [torch.tensor(0.5), 0.25])]
+    update._by_flow = [(3, (0, 1), [torch.tensor(0.5), 0.25])]
     assert update.told() == [Losses(3, (0, 1), (0.5, 0.25))]
     assert [value.dtype for value in stacked] == [torch.float32 if names else torch.float64]
