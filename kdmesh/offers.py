@@ -187,6 +187,14 @@ class SignalOffer(Offer):
     reader sees. ``lazy``: it takes logits that are not made yet as well, and may give such; no gradient passes it.
     ``codec``: an import string of the class that it gives, a :class:`kdmesh.signals.lazy.Lazy` with ``pack`` and
     ``restore``: between hosts and in checkpoints it then is what ``pack`` names. Without one it is made whole there.
+
+    ``needs``: what else ``make`` is given, as keywords of these names: ``x [B, ...]``, a copy of the samples as the
+    module saw them; ``module``, in the mode in which it answered (buffers that a further forward moves are put back;
+    to change weights or their gradients is an error); ``taps``, a copy of the output of each layer that the agent's
+    `taps` name, by these names; ``generator``, a ``torch.Generator`` on the value's device, seeded by mesh, agent and
+    step. ``gradient``: ``x`` requires gradients, and these are in force while the signal is made; needs ``x``. What a
+    source sends is detached as any signal. ``both``: the reader, an agent, makes the same signal of its own forward,
+    with gradients to its weights (``torch.autograd.grad(..., create_graph=True)``), and the objective compares the two.
     """
 
     kind: ClassVar[str] = "signals"
@@ -194,6 +202,9 @@ class SignalOffer(Offer):
     form: str = "probs"  # logits | probs | hidden
     lazy: bool = False
     codec: str = ""
+    needs: tuple[str, ...] = ()  # of: x, module, taps, generator
+    gradient: bool = False
+    both: bool = False
 
 
 @dataclass(frozen=True)

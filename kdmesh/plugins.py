@@ -450,6 +450,8 @@ def fault(kind: str, offer: Any) -> str:
             return f"{named} has a codec, which is of what a lazy signal gives, and it is not lazy"
     if getattr(offer, "abstains", False) and (where := {"loss", "gradient"} & set(offer.spaces)):  # type: ignore[attr-defined]  # a rule's
         return f"{named} abstains, which it cannot do in space {' or '.join(sorted(where))}"
+    if getattr(offer, "gradient", False) and "x" not in offer.needs:  # type: ignore[attr-defined]  # a signal's
+        return f"{named} asks for gradients of its samples, and does not need x"
     config = offer.config
     if (
         not isinstance(config, type)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import gates
 from kdmesh.graph.unrun import refuse_unrun
-from kdmesh.hosts import guard
+from kdmesh.hosts import guard, making
 from kdmesh.hosts.modes import held
 from kdmesh.hosts.modules import build, load_weights, origin, output
 from kdmesh.hosts.preprocessing import Preprocessor
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.rehearsal import Kind
     from kdmesh.hosts.written import Writer
+    from kdmesh.offers import SignalOffer
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
@@ -162,6 +164,7 @@ def _streams(plan: Plan, found: Checked) -> None:
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.derived is not None}
+    makers |= {edge.target for edge in plan.edges if edge.mirrored}
     sizes: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
     gives: dict[str, Given] = {}
@@ -196,7 +199,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             sizes[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
             drawn[key] = untrained.drawn_of(module)
-            _made(plan, agent, values, logits, found)
+            _made(plan, agent, values, logits, (module, x, tuple(spec.taps)), found)
             complaints[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
         found.outputs[agent] = gives[key]
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = sizes[key]
@@ -236,37 +239,60 @@ def _complaints(
     return lonely.complaints(module, parts, lambda n: found.reading.samples(agent, torch.arange(n)).to(device), rows)
 
 
-def _made(plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch.Tensor, found: Checked) -> None:
-    """Make each signal that an agent sends and does not simply have, of two samples, and note its shape."""
+def _made(
+    plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch.Tensor, seen: tuple[Any, ...], found: Checked
+) -> None:
+    """Make each signal that an agent makes of a forward, of two samples, and note its shape.
+
+    ``seen``: the module, the samples, and the agent's own taps.
+    """
     for edge in plan.edges:
-        if edge.source == agent and edge.derived is not None:
-            offer = registry().find("signals", edge.derived.name)
-            value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
-            try:
-                make = offer.make(edge.derived.config)
-                value = value if offer.lazy else _numbers(dense(value))
-                if not edge.detach and (offer.lazy or not _differentiable(make, value)):
+        ends = {edge.source, edge.target} if edge.mirrored else {edge.source}
+        if edge.derived is None or agent not in ends:
+            continue
+        offer = registry().find("signals", edge.derived.name)
+        value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
+        try:
+            make = partial(_make, offer, offer.make(edge.derived.config), *seen, layers)
+            value = value if offer.lazy or "module" in offer.needs else _numbers(dense(value))
+            if (agent == edge.target or not edge.detach) and (offer.lazy or not _differentiable(make, value)):
+                if agent != edge.target:
                     raise MeshError(
                         f"no gradient passes through the signal {offer.name!r}",
                         where=f"{edge.where}.detach",
                         instead="leave it out, or signal: logits",
                     )
-                rows = len(value)
+                raise ValueError(f"of {agent}'s own it gave something without gradient, which would train nothing")
+            rows = len(value)
+            with torch.no_grad():
                 value = make(value if offer.lazy else value.clone())
-                guard.refuse_signal(value, rows, None)
-                found.shapes[agent, edge.output] = value.shape[1:]
-                if isinstance(value, Lazy) and value.pack() is not None:
-                    found.numbers[agent, edge.output] = sum(part[:1].numel() for part in leaves(value))
-            except MeshError as error:
-                error.where = error.where or f"{edge.where}.signal"
-                raise
-            except Exception as error:
-                registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
+            guard.refuse_signal(value, rows, None)
+            found.shapes[agent, edge.output] = value.shape[1:]
+            if isinstance(value, Lazy) and value.pack() is not None:
+                found.numbers[agent, edge.output] = sum(part[:1].numel() for part in leaves(value))
+        except MeshError as error:
+            error.where = error.where or f"{edge.where}.signal"
+            raise
+        except Exception as error:
+            registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
 
 
-def _numbers(value: torch.Tensor) -> torch.Tensor:
+def _make(
+    offer: SignalOffer, make: Any, module: nn.Module, x: Any, taps: tuple[str, ...], layers: dict[str, Any], value: Any
+) -> Any:
+    """Make a signal of what its offer needs, of two samples; all on `meta` where it needs the module, which is so."""
+    beside = {name: layers[name].detach() for name in taps}
+    if "module" not in offer.needs:
+        x, beside = _numbers(x), {name: _numbers(layer) for name, layer in beside.items()}
+    for layer in beside.values():
+        layer.requires_grad_(torch.is_grad_enabled() and layer.is_floating_point())
+    with guard.seeded(0):
+        return making.made(offer, make, value, x, module, beside, 0)
+
+
+def _numbers(value: Any) -> Any:
     """Random numbers in place of a value without memory: others' code may look at some, which `meta` has not."""
-    if not value.is_meta or value.numel() > NUMBERS:
+    if not isinstance(value, torch.Tensor) or not value.is_meta or value.numel() > NUMBERS:
         return value
     return torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value.dtype)
 

@@ -48,6 +48,7 @@ class Edge:
     needs: tuple[str, ...] = ()  # what the objective is given beside its target: labels, ids ...
     reads: str = "logits"  # what of its own the target compares it with: logits, hidden
     derived: SignalRef | None = None  # the signal, where it is none of `PLAIN`
+    mirrored: bool = False  # the reader makes the same signal of its own forward, and compares that
     classes: tuple[int, ...] | None = None
     gate: GateRef | None = None
     gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
@@ -199,6 +200,7 @@ def _edge(
         reads=reads,
         derived=None if kind is None else flow.signal,
         gate=flow.gate,
+        mirrored=kind is not None and kind.both and to_agent and flow.as_ == "target",
     )
 
 

@@ -18,11 +18,11 @@ from kdmesh.streams.tokens import starts_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kdmesh.hosts.making import Maker
     from kdmesh.hosts.weights import Weights
     from kdmesh.streams.views import View
 
 _default = torch.default_generator
-Made = tuple["Callable[[Tensor], Tensor]", str]
 Asked = tuple["Agent", tuple[str, ...]]
 
 
@@ -39,7 +39,7 @@ class Agent:
         weights: Weights,
         view: View | None,
         layers: dict[str, str],
-        makes: Mapping[str, Made] | None = None,
+        makes: Mapping[str, Maker] | None = None,
         exit: str | None = None,
     ) -> None:
         self.name, self.weights, self.view, self.layers = name, weights, view, layers
@@ -54,13 +54,14 @@ class Agent:
 
     def layer(self, name: str) -> str:
         """The layer behind a name: a tap's, or that of which a signal is made; one it does not define is a path."""
-        name = self.makes[name][1] if name in self.makes else name
+        name = self.makes[name].layer if name in self.makes else name
         return self.layers.get(name, name)
 
     def taps(self, names: tuple[str, ...]) -> Taps:
         """The hooks for these names and the exit, by the layers' paths."""
         if names not in self._taps:
-            paths = [self.layer(name) for name in names] + [self.exit or ""]
+            beside = [tap for name in names if name in self.makes for tap in self.makes[name].beside]
+            paths = [self.layer(name) for name in (*names, *beside)] + [self.exit or ""]
             self._taps[names] = Taps(self.module, {path: path for path in paths if path}, f"agents.{self.name}")
         return self._taps[names]
 
@@ -117,18 +118,18 @@ class Agent:
         with ExitStack() as stack:
             layers = [stack.enter_context(agent.taps(own)) for agent, own in asked]
             logits = output(self.module(x))
-        values = [agent._read(logits, found, own) for (agent, own), found in zip(asked, layers, strict=True)]
+        values = [agent._read(x, logits, found, own) for (agent, own), found in zip(asked, layers, strict=True)]
         return values if others else values[0]
 
-    def _read(self, logits: Tensor, layers: dict[str, Tensor], names: tuple[str, ...]) -> Value:
-        """What was asked for, of what a forward computed."""
+    def _read(self, x: Any, logits: Tensor, layers: dict[str, Tensor], names: tuple[str, ...]) -> Value:
+        """What was asked for, of what a forward of ``x`` computed."""
         if self.exit is not None:
             logits = layers[self.exit]
         values = {}
         for name in names:
             path = self.layer(name)
             value = layers[path] if path else logits
-            values[name] = self.makes[name][0](value) if name in self.makes else value
+            values[name] = self.makes[name].call(value, x, layers) if name in self.makes else value
         return logits, values
 
     def per(self, name: str) -> str:

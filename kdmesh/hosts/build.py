@@ -14,16 +14,14 @@ from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus
 from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.making import maker
 from kdmesh.hosts.modules import build, load_weights, origin, plain_module
 from kdmesh.hosts.weights import Weights
 from kdmesh.signals import codecs
-from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.views import View
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
@@ -62,9 +60,9 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
     if spec.view.augment:
         seen = View([view(host, name, number) for number in range(len(spec.view.augment))], spec.view.draws)
     makes = {
-        edge.output: signal(host, edge, weights.module)
+        edge.output: maker(host, edge, name, weights.module)
         for edge in host.plan.edges
-        if edge.derived is not None and edge.source == name
+        if edge.derived is not None and (edge.source == name or (edge.mirrored and edge.target == name))
     }
     return Agent(name, weights, seen, spec.taps, makes, spec.exit)
 
@@ -141,39 +139,6 @@ def codecs_of(plan: Plan, registry: Registry) -> None:
                 )
 
 
-def signal(host: HostState, edge: Edge, module: nn.Module) -> tuple[Any, str]:
-    """How a signal is made, and of which layer; one that is not ours is guarded as views are.
-
-    Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
-    """
-    assert edge.derived is not None
-    offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
-    make, shape = offer.make(edge.derived.config), host.config.shapes.get((edge.source, edge.output))
-    ours, seen = offer.factory.startswith(guard.OURS), False
-
-    def made(value: Tensor | Lazy) -> Tensor | Lazy:
-        nonlocal seen
-        value = value if offer.lazy else dense(value)
-        try:
-            if ours:
-                result: Tensor | Lazy = make(value)
-                return result
-            given = value.clone() if isinstance(value, Tensor) else value
-            step = torch.initial_seed() if module.training else 0
-            with guard.seeded(mix(host.seed, "signal", edge.source, edge.output, step), strict=strict):
-                result = make(given)
-            guard.refuse_signal(result, len(value), shape)
-            guard.refuse_changed(given, value, strict)
-            if not seen:
-                guard.refuse_codec(result)
-                seen = True
-        except Exception as error:
-            host.registry.attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
-        return result
-
-    return made, edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
-
-
 def _refuse_labels(host: HostState, edge: Edge) -> None:
     """Labels are given to an objective as they are, which an agent of some classes has no columns for."""
     known = host.plan.spec.agents[edge.target].labels
@@ -189,7 +154,9 @@ def _shapes(host: HostState, edge: Edge) -> tuple[torch.Size, torch.Size]:
     """The shapes, without the batch axis, of what an objective compares."""
     known = outputs(host, edge.target) if edge.classes is None else torch.Size([len(edge.classes)])
     own = known
-    if edge.reads == "hidden" and edge.tap is not None:
+    if edge.mirrored:
+        own = host.config.shapes[edge.target, edge.output]
+    elif edge.reads == "hidden" and edge.tap is not None:
         own = host.config.shapes[edge.target, edge.tap.to]
     if edge.source in host.plan.owner:
         return own, sent(host, edge)
@@ -289,7 +256,9 @@ def taps(host: HostState, edges: list[Edge]) -> dict[tuple[str, str], tuple[str,
     """What, beside logits, each (agent, stream) forward must give: layers, and signals that are made."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for edge in edges:
-        if edge.reads == "hidden" and edge.tap is not None:
+        if edge.mirrored:
+            found.setdefault((edge.target, edge.stream), {})[edge.output] = None
+        elif edge.reads == "hidden" and edge.tap is not None:
             found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
     for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
         if edge.output and edge.source in host.plan.owner:

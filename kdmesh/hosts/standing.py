@@ -29,7 +29,8 @@ class StandIn(nn.Module):
     """Answers as a model does whose outputs and layers are ``given`` by path ("": the outputs), with random numbers.
 
     Logits are standard normal; layers are between 0 and 1, as shares of attention and what leaves a ReLU are. A
-    gradient reaches every parameter; ``kinds`` says which there are. ``projects``: logits are `FactoredLogits`.
+    gradient reaches every parameter, and samples that require one; ``kinds`` says which parameters there are.
+    ``projects``: logits are `FactoredLogits`.
     """
 
     def __init__(self, given: Mapping[str, Given], kinds: Iterable[Kind], projects: bool = False) -> None:
@@ -53,6 +54,8 @@ class StandIn(nn.Module):
     def forward(self, x: Any) -> Tensor | Lazy:
         """Answer samples or tokens."""
         moved: Any = sum((parameter.float().mean() for parameter in self.own), torch.zeros(()))
+        if isinstance(x, Tensor) and x.requires_grad:  # for signals that are gradients of samples
+            moved = (1 + moved) * (1 + x.float().mean())
         for path, given in self.given.items():
             if path:
                 value = torch.rand(_rows(x, given.per), *given.shape) + moved

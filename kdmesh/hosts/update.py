@@ -114,6 +114,7 @@ class Update:
 
     def _term(self, edge: Edge) -> Term:
         own, tap = Op("f", edge.target, edge.stream), edge.tap.to if edge.reads == "hidden" and edge.tap else ""
+        tap = edge.output if edge.mirrored else tap
 
         def value(context: StepContext) -> Tensor:
             logits, taps = context.values[own]

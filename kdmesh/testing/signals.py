@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdmesh.hosts import guard
+from kdmesh.hosts import guard, making
 from kdmesh.offers import SignalOffer
 from kdmesh.signals import codecs
 from kdmesh.signals.lazy import dense
@@ -20,22 +21,68 @@ class SignalContract(Contract):
     """Checks a signal made of logits, or of a layer's output, ``shape`` without the batch axis: by default 5 classes.
 
     ``drawn``: it is random on purpose. The engine seeds its draws, so that they are the same on every host.
+    ``taps``: the shapes, without the batch axis, of the layers that it needs, by name; of values between 0 and 1.
     """
 
     __test__ = False
     kind = "signals"
     shape: ClassVar[tuple[int, ...]] = (5,)
     drawn: ClassVar[bool] = False
+    taps: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def given(self) -> Tensor:
         """What it is made of: seeded values ``[B, ...]``."""
         return torch.randn(BATCH, *self.shape, generator=torch.Generator().manual_seed(5)) * 2
 
+    def samples(self) -> Tensor:
+        """What the module sees: seeded samples ``[B, ...]``."""
+        return torch.randn(BATCH, 3, 4, generator=torch.Generator().manual_seed(6))
+
+    def answering(self) -> nn.Module:
+        """What answers them with values of ``shape``, where the signal needs the module: seeded, in train mode."""
+        with guard.seeded(7):
+            body = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Tanh())
+            return nn.Sequential(body, nn.Linear(8, math.prod(self.shape)), nn.Unflatten(1, self.shape))
+
     def call(self, offer: SignalOffer, settings: dict[str, Any], value: Tensor) -> Tensor:
         """Make the signal as the engine does, of seeded draws."""
         with guard.seeded(1):
-            made: Tensor = offer.make(settings)(value)
+            made: Tensor = self._make(offer, settings, value)
         return made
+
+    def _make(
+        self, offer: SignalOffer, settings: dict[str, Any], value: Tensor, module: nn.Module | None = None
+    ) -> Any:
+        draws = torch.Generator().manual_seed(8)
+        taps = {name: torch.rand(BATCH, *shape, generator=draws) for name, shape in self.taps.items()}
+        return making.made(offer, offer.make(settings), value, self.samples(), module or self.answering(), taps, 9)
+
+    def test_reader_can_learn_from_its_own(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
+        """Where the reader makes it, too (``both``): a gradient reaches the module or the value that it is made of."""
+        if not offer.both:
+            return
+        module, value = self.answering(), self.given().requires_grad_()
+        with guard.seeded(1):
+            made = self._make(offer, settings, value, module)
+        assert made.requires_grad, "of the reader's own it gives something without gradient (create_graph=True?)"
+        leaves = [value, *module.parameters()]
+        found = torch.autograd.grad(made.pow(2).sum(), leaves, allow_unused=True)
+        assert any(one is not None and bool(one.any()) for one in found), "its gradient is 0 everywhere"
+
+    def test_module_is_as_before(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
+        """Weights, their gradients and buffers of the module stand where they stood."""
+        if "module" not in offer.needs:
+            return
+        module = self.answering()
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        with guard.seeded(1):
+            try:
+                self._make(offer, settings, self.given(), module)
+            except ValueError as error:
+                raise AssertionError(str(error)) from None
+        after = module.state_dict()
+        changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
+        assert not changed, f"it changes {', '.join(changed)}"
 
     def test_gives_a_row_for_each(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
         """A finite tensor with a row for each that it is given; of form `probs`, rows that sum to 1."""
@@ -77,6 +124,6 @@ class SignalContract(Contract):
             return
         try:
             with guard.seeded(1, strict=True):
-                offer.make(settings)(self.given())
+                self._make(offer, settings, self.given())
         except ValueError as error:
             raise AssertionError(f"{error}; say `drawn = True` if it should") from None

@@ -1,0 +1,120 @@
+"""Signals that are made of a forward: what makes one is given what its offer needs, and kept from the rest."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdmesh.hosts import guard
+from kdmesh.signals.lazy import Lazy, dense
+from kdmesh.streams.seeds import mix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import nn
+
+    from kdmesh.graph.edges import Edge
+    from kdmesh.hosts.state import HostState
+    from kdmesh.offers import SignalOffer
+
+
+class Maker(NamedTuple):
+    """How an agent makes a signal.
+
+    ``call(value, x, layers)``: what it is made of, the samples as the module saw them, and the layers by their paths.
+    ``layer``: the tap or path of the layer that is its ``value``, "" the logits; ``beside``: taps that it needs, too.
+    """
+
+    call: Callable[[Any, Any, Mapping[str, Tensor]], Any]
+    layer: str = ""
+    beside: tuple[str, ...] = ()
+
+
+def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> Maker:
+    """What makes the signal of a flow at one of its ends; one that is not ours is guarded as views are.
+
+    Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
+    """
+    assert edge.derived is not None
+    offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
+    make, shape = offer.make(edge.derived.config), host.config.shapes.get((agent, edge.output))
+    ours, seen, taps = offer.factory.startswith(guard.OURS), False, host.plan.spec.agents[agent].taps
+
+    def call(value: Tensor | Lazy, x: Any, layers: Mapping[str, Tensor]) -> Tensor | Lazy:
+        nonlocal seen
+        value = value if offer.lazy else dense(value)
+        try:
+            if ours:
+                result: Tensor | Lazy = make(value)
+                return result
+            given = value.clone() if isinstance(value, Tensor) else value
+            step = torch.initial_seed() if module.training else 0
+            seed = mix(host.seed, "signal", agent, edge.output, step)
+            with guard.seeded(seed, strict=strict):
+                beside = {name: layers[path] for name, path in taps.items()} if "taps" in offer.needs else {}
+                result = made(offer, make, given, x, module, beside, seed)
+            guard.refuse_signal(result, len(value), shape)
+            guard.refuse_changed(given, value, strict)
+            if not seen:
+                guard.refuse_codec(result)
+                seen = True
+        except Exception as error:
+            doing = f"on the flow {edge}" if agent == edge.source else f"of {agent}'s own, on the flow {edge}"
+            host.registry.attribute_error("signals", offer.name, error, doing, edge.where)
+        return result
+
+    layer = edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
+    return Maker(call, layer, tuple(taps) if "taps" in offer.needs else ())
+
+
+def made(
+    offer: SignalOffer, make: Any, value: Any, x: Any, module: nn.Module, taps: Mapping[str, Tensor], seed: int
+) -> Any:
+    """A signal, of what its offer needs. Gradients reach it where they are in force here.
+
+    An offer with ``gradient`` has them in force while it is made, and samples that require them.
+    """
+    if not offer.needs:
+        return make(value)
+    wanted, facts = torch.is_grad_enabled(), {}
+    if "x" in offer.needs:
+        if offer.gradient and not (isinstance(x, Tensor) and x.is_floating_point()):
+            raise ValueError(f"it asks for gradients of its samples, and {guard.told(x)} has none")
+        facts["x"] = x.detach().clone().requires_grad_(offer.gradient) if isinstance(x, Tensor) else x
+    if "module" in offer.needs:
+        facts["module"] = module
+    if "taps" in offer.needs:
+        facts["taps"] = {name: layer.clone() for name, layer in taps.items()}
+    if "generator" in offer.needs:
+        facts["generator"] = torch.Generator(value.device if value.device.type != "meta" else "cpu").manual_seed(seed)
+    with torch.set_grad_enabled(wanted or offer.gradient), _kept(module) if "module" in facts else nullcontext():
+        result = make(value, **facts)
+    return result.detach() if isinstance(result, Tensor) and not wanted else result
+
+
+@contextmanager
+def _kept(module: nn.Module) -> Iterator[None]:
+    """Keep a module as it is: further forwards move copies of its buffers; ValueError for work on weights or gradients.
+
+    The buffers themselves may be needed as they are by the backward pass of the forward before.
+    """
+    own = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    before = _versions(module)
+    try:
+        for part, name, buffer in own:
+            part._buffers[name] = None if buffer is None else buffer.clone()
+        yield
+    finally:
+        for part, name, buffer in own:
+            part._buffers[name] = buffer
+    if before != _versions(module):
+        raise ValueError("it changes the module's weights, or their gradients (use torch.autograd.grad, not backward)")
+
+
+def _versions(module: nn.Module) -> list[tuple[int, int | None]]:
+    """Numbers that rise where someone works on a weight in place, or on its gradient."""
+    return [(p._version, None if p.grad is None else p.grad._version) for p in module.parameters()]
