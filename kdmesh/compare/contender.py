@@ -79,7 +79,8 @@ def named(variant: str, otherwise: str) -> tuple[str, list[str]]:
             raise MeshError(f"the name {name!r} {why}", where="--variant", instead=instead(name))
     if not parts or any("=" not in part for part in parts):
         what = f"{variant!r} says no PATH=VALUE"
-        raise MeshError(what, where="--variant", instead="'train.lr=0.01', or 'slow: train.lr=0.01 train.epochs=40'")
+        fields = "train.optimizer.adamw.lr=0.01"
+        raise MeshError(what, where="--variant", instead=f"{fields!r}, or 'slow: {fields} train.epochs=40'")
     return name, parts
 
 
