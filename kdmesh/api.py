@@ -305,6 +305,9 @@ def load(folder: str | Path, code: bool = True) -> nn.Module:
     """Give an agent's folder of a run back as a module in eval mode, ready to predict.
 
     A model of texts comes with its tokenizer: ``module(["a text"])`` gives logits, see :mod:`kdmesh.text.saved`.
+    Of a consensus whose rule has weights or a state, `consensus/NAME` of a run is such a folder, too: its module
+    combines the logits of the sources, see :class:`kdmesh.hosts.saved_rules.Combined`.
+
     Weights have the types that they were saved in. ``code`` False refuses a model that is named by an import path: an
     agent's folder that names one is a program, as a mesh is. Raises MeshError for a folder that is damaged, or whose
     class is not stored.

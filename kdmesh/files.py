@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
 WEIGHTS, CONFIG, OURS = "model.safetensors", "config.json", "kdmesh.json"  # of an agent's folder
+RULE = "consensus.json"  # of a consensus' folder, beside WEIGHTS
 INDEX = f"{WEIGHTS}.index.json"
 REFERENCE = "reference.json"  # of a frozen agent's folder, which holds no weights
 DRAFT = ".part"  # how the name of a file ends that is not whole yet

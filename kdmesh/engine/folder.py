@@ -42,6 +42,7 @@ PACKAGES = (
     "kdmesh", "torch", "transformers", "tokenizers", "peft", "ray", "networkx", "pydantic", "numpy", "scikit-learn",
     "safetensors",
 )  # fmt: skip
+AGENTS, RULES = "agents", "consensus"  # folders, and the parts of a summary that are about what is in them
 IDENTITY = "run"  # the manifest's field of a name that no other run has
 
 
@@ -103,23 +104,31 @@ class Folder:
         write(self.root / name, value)
 
     def agents(self, run: RunContext, summary: dict[str, Any]) -> None:
-        """Have every host write its agents' folders, or hand them over where it does not see this one.
+        """Have every host write the folders of its agents, and of rules with a state that it owns, or hand them over
+        where it does not see this one.
 
-        What comparing each with its agent showed is noted in the summary, as ``export``; the sums of what was written
-        are kept.
+        What comparing each with its agent or rule showed is noted in the summary, as ``export``; the sums of what was
+        written are kept.
         """
         assert run.checkpoints is not None
-        home, place, agents = self.root.resolve() / "agents", run.checkpoints.place, summary["agents"]
-        agents = {name: facts for name, facts in agents.items() if name in run.host_of}
-        saved = [
-            run.submit(name, RemoteHost.save_agent, name, place(run.host_of[name], inside(home, name)), facts)
-            for name, facts in agents.items()
-        ]
+        agents = {name: facts for name, facts in summary["agents"].items() if name in run.host_of}
+        rules = {name: facts for name, facts in summary["consensus"].items() if run.plan.evaluator(name)}
+        root, place, saved = self.root.resolve(), run.checkpoints.place, []
+        for name, facts in agents.items():
+            folder = place(run.host_of[name], inside(root / AGENTS, name))
+            saved.append(run.submit(name, RemoteHost.save_agent, name, folder, facts))
+        for name in rules:
+            host = run.plan.evaluator(name)
+            folder = place(host, inside(root / RULES, name))
+            saved.append(run.backend.submit(host, RemoteHost.save_rule, name, folder))
+        about = [(AGENTS, *item) for item in agents.items()] + [(RULES, *item) for item in rules.items()]
         names = []
-        for name, export in zip(agents, run.backend.get(saved), strict=True):
-            write_all(inside(home, name), export.files)
-            names += [f"agents/{name}/{file}" for file in export.files]
-            agents[name]["export"] = export.proof
+        for (kind, name, facts), export in zip(about, run.backend.get(saved), strict=True):
+            if export.files:
+                write_all(inside(root / kind, name), export.files)
+            if export.proof:
+                facts["export"] = export.proof
+            names += [f"{kind}/{name}/{file}" for file in export.files]
         sums.keep(self.root, names, anew=True)
 
     def answers(self, content: bytes | None) -> None:
@@ -146,16 +155,19 @@ class Folder:
 
     def unlike(self, summary: dict[str, Any]) -> RunFailed | None:
         """What to raise at the very end where a saved folder does not match its agent: which, and by how much."""
-        proofs = {name: facts.get("export", {}) for name, facts in summary["agents"].items()}
-        wrong = {name: proof for name, proof in proofs.items() if proof.get("problem")}
+        saved = [(kind, *item) for kind in (AGENTS, RULES) for item in summary[kind].items()]
+        proofs = [(kind, name, facts.get("export", {})) for kind, name, facts in saved]
+        wrong = [(kind, name, proof) for kind, name, proof in proofs if proof.get("problem")]
         if not wrong:
             return None
         problems = "; ".join(
-            f"agents/{name}{'/' if proof['file'] else ''}{proof['file']}: {proof['problem']}"
-            for name, proof in wrong.items()
+            f"{kind}/{name}{'/' if proof['file'] else ''}{proof['file']}: {proof['problem']}"
+            for kind, name, proof in wrong
         )
+        what = "agent" if all(kind == AGENTS for kind, _, _ in wrong) else "rule or agent"
         return RunFailed(
-            f"what was saved of {', '.join(wrong)} does not match the agent that was measured: {problems}",
+            f"what was saved of {', '.join(name for _, name, _ in wrong)} does not match the {what} that was measured: "
+            f"{problems}",
             file=str(self.root),
             instead="the training is done: summary.json has its figures, checkpoints/ its weights as they were, "
             "and every other folder of agents/ is right",

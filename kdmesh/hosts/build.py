@@ -228,7 +228,7 @@ def _set_up(host: HostState, node: ConsensusNode, consensus: Consensus) -> Conse
         consensus.width = _width(host, node)
         consensus.prefix = True
     more = {"columns": side_inputs.columns(host, node)} if node.column else {}
-    given = tuple(sent(host, edge) for edge in node.given)
+    given = consensus.shapes = tuple(sent(host, edge) for edge in node.given)
     try:
         consensus.rule.setup(tuple(edge.source for edge in node.members), consensus.width, given, **more)
     except MeshError as error:

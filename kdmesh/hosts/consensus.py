@@ -49,6 +49,7 @@ class Consensus:
         self.sound = False  # whether what the rule gives was seen to be a signal
         self.prefix = False  # whether members may have more columns than are compared, which stand first
         self.width = 0  # columns of what it gives, where members know different classes
+        self.shapes: tuple[torch.Size, ...] = ()  # of what informs it, without the batch axis
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self.tables: dict[str | None, Table] = {}  # by variant
 

@@ -18,10 +18,13 @@ from kdmesh.hosts.metrics import scalars
 from kdmesh.hosts.modules import origin
 from kdmesh.hosts.proving import prove
 from kdmesh.hosts.references import refer
+from kdmesh.hosts.saved_rules import write_rule
 from kdmesh.signals.compare import Comparison
 from kdmesh.streams.learned import LEARNED, brief
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from kdmesh.hosts.state import HostState
@@ -49,7 +52,7 @@ def sees(name: str, folder: str, token: str) -> bool:
 
 @dataclass
 class Export:
-    """A saved agent: its files, and what comparing them with the agent showed, a :class:`Comparison`."""
+    """A saved agent or rule: its files, and what comparing them with the agent showed, a :class:`Comparison`."""
 
     files: Part
     proof: dict[str, Any]
@@ -62,15 +65,34 @@ def save_agent(host: HostState, agent: str, folder: str | None, card: dict[str, 
     ``kdmesh.json``; any other as ``model.safetensors`` and ``config.json``. ``folder`` None: hand the files over, to a
     driver that writes elsewhere. Nothing that goes wrong is raised: it stands in the proof, and the weights are kept.
     """
+    return _kept(folder, lambda root, home: _saved(host, agent, root, card, home))
+
+
+def save_rule(host: HostState, name: str, folder: str | None) -> Export:
+    """The same of a consensus whose rule has weights or a state; no files of one that has neither."""
+    if not host.consensus[name].rule.state_dict():
+        return Export({}, {})
+
+    def write_(root: Path, home: Path | None) -> dict[str, Any]:
+        try:
+            return asdict(write_rule(host, name, root))
+        except Exception as error:
+            return asdict(_problem(error))
+
+    return _kept(folder, write_)
+
+
+def _kept(folder: str | None, make: Callable[[Path, Path | None], dict[str, Any]]) -> Export:
+    """What ``make(root, home)`` writes to ``root``, put in its place, ``home``; it gives what comparing showed."""
     if folder is None:
         with TemporaryDirectory() as temporary:
-            proof = _saved(host, agent, Path(temporary), card)
+            proof = make(Path(temporary), None)
             return Export({name: path.read_bytes() for name, path in _files(Path(temporary)).items()}, proof)
     root = Path(folder)
     draft = root / DRAFT
     shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed here
     draft.mkdir(parents=True)
-    proof = _saved(host, agent, draft, card, root)
+    proof = make(draft, root)
     names = _files(draft)
     for name, path in names.items():
         target = inside(root, name)
@@ -106,15 +128,20 @@ def _written(
         _describe(host, agent, root, card, own is not None, bool(files))
         found = prove(host, agent, root, state, home if files else None)
     except Exception as error:  # of whatever library writes and reads: the run's other results must not be lost
-        if isinstance(error, OSError) and error.errno is not None:  # a full disk: the run goes on when there is room
-            raise
-        if code := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells of it
-            raise OSError(int(code[1]), str(error)) from error
-        message = next(iter(str(error).splitlines()), "")
-        found = Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {message}")
+        found = _problem(error)
         if not files and not any((root / name).is_file() for name in (WEIGHTS, INDEX)):
             _write_weights(host, agent, state or _state(host, agent), root)
     return asdict(found)
+
+
+def _problem(error: Exception) -> Comparison:
+    """What is said of a folder that could not be written or read; a full disk is raised: the run goes on later."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    if code := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells of it
+        raise OSError(int(code[1]), str(error)) from error
+    message = next(iter(str(error).splitlines()), "")
+    return Comparison("", difference=None, file="", problem=f"{type(error).__name__}: {message}")
 
 
 def _write_weights(host: HostState, agent: str, state: dict[str, Tensor], root: Path) -> None:

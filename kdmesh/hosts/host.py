@@ -228,6 +228,10 @@ class Host(HostState):
         """Write, or hand over, an agent's folder, and compare what is read back: safetensors, config and a card."""
         return export.save_agent(self, agent, folder, card)
 
+    def save_rule(self, consensus: str, folder: str | None) -> export.Export:
+        """The same of a consensus whose rule has weights or a state; no files of one that has neither."""
+        return export.save_rule(self, consensus, folder)
+
 
 if TYPE_CHECKING:
     _meets: type[RemoteHost] = Host  # checked here: arguments and results of every call of the engine

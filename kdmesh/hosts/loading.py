@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from kdmesh.errors import MeshError
-from kdmesh.files import CONFIG, OURS, WEIGHTS, found_at, link_outside, read, reason
+from kdmesh.files import CONFIG, OURS, RULE, WEIGHTS, found_at, link_outside, read, reason
 from kdmesh.hosts.bounds import bounded
 from kdmesh.hosts.modules import read_weights, refuse_weights
 from kdmesh.hosts.references import follow
+from kdmesh.hosts.saved_rules import load_rule
 from kdmesh.hosts.scaled import scale
 from kdmesh.hosts.taps import AtExit
 from kdmesh.imports import import_path, maker, makes
@@ -58,6 +59,8 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
         around = root.resolve().parents[1] if root.resolve().parent.name == "snapshots" else root
         if (link := link_outside(root, around)) is not None:
             raise MeshError(f"{link.name} links outside of this folder", file=str(root), instead="a copy of it")
+        if (root / RULE).is_file():
+            return load_rule(root)
         own = root / OURS
         config = _config(own if own.is_file() else root / CONFIG)
         if config.model is None:

@@ -40,6 +40,7 @@ Method = Literal[
     "save",
     "load",
     "save_agent",
+    "save_rule",
 ]
 """The name of a method of :class:`RemoteHost`."""
 
@@ -125,3 +126,6 @@ class RemoteHost(Protocol):
 
     def save_agent(self, agent: str, folder: str | None, card: dict[str, Any]) -> Export:
         """Write, or hand over, an agent's folder, and compare what is read back: safetensors, config and a card."""
+
+    def save_rule(self, consensus: str, folder: str | None) -> Export:
+        """The same of a consensus whose rule has weights or a state; no files of one that has neither."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import kdmesh
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.consensus import Rule
-from kdmesh.errors import HostLost, RunFailed
+from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.offers import Config, ConsensusOffer
 from kdmesh.plugins import PluginRecord, registry
 
@@ -208,3 +210,75 @@ def test_a_report_that_is_none_is_named(mesh: Any, what: str) -> None:
     made.flow("c", "s", objective="kl")
     with pytest.raises(RunFailed, match=r"rule 'queries' of kdmesh-odd 2 failed to report: TypeError: it gave"):
         made.run(backend="inline")
+
+
+@pytest.mark.parametrize("name", ["stored", "through"])
+@pytest.mark.parametrize("placement", ["together", "spread"])
+def test_a_rule_with_a_state_is_saved_and_loaded_as_an_agent_is(
+    mesh: Any, name: str, placement: str, tmp_path: Path
+) -> None:
+    if (name, placement) == ("through", "spread"):
+        placement = {"one": ["a"], "two": ["b", "s"]}  # type: ignore[assignment]
+    result = MESHES[name][0](mesh, placement=placement).run(backend="inline", out=tmp_path)
+    node = result.summary["consensus"]["c"]
+    assert node["export"]["difference"] == 0.0 and node["export"]["problem"] == ""
+    loaded: Any = kdmesh.load(result.folder / "consensus" / "c")
+    assert list(loaded.sources) == node["sources"] and loaded.space == "probs" and not loaded.training
+    assert loaded.rule.report() == node["report"]
+    logits = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    if name == "through":
+        kept: dict[str, Tensor] = {}
+        for file in sorted(result.folder.glob("checkpoints/a/*/hosts/*.safetensors")):  # the last one's stay
+            kept |= {key[10:]: value for key, value in load_file(file).items() if key.startswith("weights/c/")}
+        assert all(torch.equal(kept[key], value) for key, value in loaded.rule.state_dict().items()) and len(kept) == 2
+        assert kept["scores"].abs().max() > 0
+        mixed = (logits.softmax(-1) * kept["scores"].softmax(0)[:, None, None]).sum(0)
+        mixed = mixed + 0.1 * (0.9 * kept["seen"] + 0.1 * mixed.mean(0))
+        with torch.no_grad():
+            value = loaded({"a": logits[0], "b": logits[1]})
+        torch.testing.assert_close(value, mixed / mixed.sum(-1, keepdim=True))
+    else:
+        value, answered = loaded(logits, ids=torch.arange(5))
+        assert value.shape == (5, 3) and not answered.any()  # its budget was spent in training
+        with pytest.raises(MeshError, match="'z' is no source of this consensus"):
+            loaded({"z": logits[0]})
+        with pytest.raises(MeshError, match=r"found logits of shape \(5, 3\)"):
+            loaded(logits[0])
+
+
+def test_rules_without_a_state_have_no_folder(mesh: Any, tmp_path: Path) -> None:
+    made = mesh(["a", "s"], train={"epochs": 1})
+    made.flow("labels", "a", objective="ce")
+    made.consensus("c", "mean")
+    made.flow("a", "c")
+    made.flow("c", "s", objective="kl")
+    result = made.run(backend="inline", out=tmp_path)
+    assert not (result.folder / "consensus").exists() and "export" not in result.summary["consensus"]["c"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"rule": {"gone": {}}}, "unknown consensus rule 'gone'"),
+        ({"rule": {"queries": {"budget": "x"}}}, "budget"),
+        ({"rule": {"a": {}, "b": {}}}, "consensus.json is damaged"),
+        ({"outputs": 0}, "consensus.json is damaged"),
+        ({"sources": []}, "consensus.json is damaged"),
+        ({"temperature": "hot"}, "consensus.json is damaged"),
+        ({"sha256": "0"}, "model.safetensors is not what was written"),
+        (b"[", "damaged"),
+        (None, "model.safetensors"),
+    ],
+)
+def test_a_damaged_folder_is_named(mesh: Any, damage: Any, said: str, tmp_path: Path) -> None:
+    root = stored(mesh).run(backend="inline", out=tmp_path).folder / "consensus" / "c"
+    file = root / "consensus.json"
+    if damage is None:
+        (root / "model.safetensors").unlink()
+    elif isinstance(damage, bytes):
+        file.write_bytes(damage)
+    else:
+        file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(MeshError, match=said) as error:
+        kdmesh.load(root)
+    assert error.value.file == str(root)

@@ -168,6 +168,20 @@ def test_the_mesh_learns_and_its_rule_with_it(tmp_path, name, consensus):
     assert all(moved[key] > 1e-3 for key in moved if not key.endswith("num_batches_tracked")), moved
     made = [facts["forwards"]["made"] for facts in result.summary["agents"].values()]
     assert made[0] > 0 and not any(made[1:])  # one forward for all exits
+    node, loaded = result.summary["consensus"][consensus], kdmesh.load(result.folder / "consensus" / consensus)
+    assert (node["export"]["problem"], node["export"]["difference"]) == ("", 0.0)
+    ((_, after),) = checkpoints(result.folder, f"weights/{consensus}/")
+    state = loaded.rule.state_dict()
+    assert state.keys() == after.keys() and all(torch.equal(state[key], after[key]) for key in after)
+    drawn = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(loaded.sources), 5, 10, generator=drawn)
+    if consensus == "gate":
+        given = {"inputs": [torch.randn(5, loaded.rule.scores.in_features, generator=drawn)]}
+    else:
+        features = [torch.randn(5, loaded.rule.query.in_features, generator=drawn) for _ in loaded.sources]
+        given = {"inputs": features, "target": loaded.sources[0]}
+    values = (logits / loaded.temperature).softmax(-1) if loaded.space == "probs" else logits
+    assert torch.equal(loaded(logits, **given), loaded.rule(values, logits=logits, **given))
 
 
 def test_another_weight_of_the_distillation_leaves_the_teachers_labels_as_they_are():

@@ -1,0 +1,185 @@
+"""The folder of a consensus whose rule has a state: written and compared as a run ends, read by ``kdmesh.load``."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kdmesh.errors import MeshError
+from kdmesh.files import RULE, WEIGHTS, opened, read, sha256, write_json
+from kdmesh.hosts import guard
+from kdmesh.hosts.consensus import probabilities
+from kdmesh.plugins import registry
+from kdmesh.signals.compare import Comparison
+from kdmesh.spec import RuleRef
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kdmesh.hosts.consensus import Consensus
+    from kdmesh.hosts.state import HostState
+
+SPACES = ("probs", "marginals", "logits")  # in which a rule gives a signal; elsewhere it weighs its readers' losses
+MOST = 1 << 24  # bytes of the description
+ROWS = 4
+
+
+class SavedRule(BaseModel):
+    """How a rule is made again.
+
+    ``rule``: as a mesh names it; ``plugin``: who offered it, "" for kdmesh; ``outputs``: how many columns it combines;
+    ``inputs``: the shapes of what informs it; ``column``: the values of the column that it reads, None for none;
+    ``readers``: the agents that it taught; ``sha256``: of the weights' file.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    consensus: str
+    rule: dict[str, dict[str, Any]] | str
+    plugin: str = ""
+    task: str = ""
+    space: str
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    sources: list[str] = Field(min_length=1)
+    readers: list[str] = []
+    outputs: int = Field(ge=1)
+    inputs: list[list[int]] = []
+    column: list[str] | None = None
+    labels: list[str] = []
+    sha256: str
+
+
+class Combined(nn.Module):
+    """A saved rule: combines the logits of its sources.
+
+    ``sources``: their names, in order; ``space``, ``temperature``: of what it gives; ``rule``: the rule itself.
+    """
+
+    def __init__(self, saved: SavedRule, rule: Any) -> None:
+        super().__init__()
+        self.name, self.sources, self.readers = saved.consensus, tuple(saved.sources), tuple(saved.readers)
+        self.space, self.temperature, self.labels = saved.space, saved.temperature, list(saved.labels)
+        self.rule = rule
+
+    def forward(self, logits: Tensor | Mapping[str, Tensor], present: Tensor | None = None, **given: Any) -> Any:
+        """Combine ``logits [M, B, C]``, or ``[B, C]`` by source, of which some may lack; in the rule's own space.
+
+        ``given``: what else the rule asks for, as :class:`kdmesh.consensus.Rule` says: ``labels``, ``inputs``,
+        ``target`` ... Returns what the rule does: values ``[B, C]``, of a rule that may abstain also who was answered.
+        """
+        if not isinstance(logits, Tensor):
+            logits, present = self._stacked(logits)
+        if logits.dim() != 3 or len(logits) != len(self.sources):
+            raise MeshError(
+                f"found logits of shape {tuple(logits.shape)}",
+                instead=f"[{len(self.sources)}, B, C], for {', '.join(self.sources)}; or each by its name",
+            )
+        values = probabilities(logits, self.space, self.temperature)
+        return self.rule.forward(values, logits=logits, present=present, **given)
+
+    def _stacked(self, known: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Logits of all sources, and which are present; None for all."""
+        if not known or (unknown := sorted(known.keys() - {*self.sources})):
+            found = f"{unknown[0]!r} is no source of this consensus" if known else "found no logits"
+            raise MeshError(found, instead=f"some of {', '.join(self.sources)}")
+        like = next(iter(known.values()))
+        logits = torch.stack([known.get(name, torch.zeros_like(like)) for name in self.sources])
+        if len(known) == len(self.sources):
+            return logits, None
+        here = torch.tensor([name in known for name in self.sources], device=like.device)
+        return logits, here[:, None].expand(-1, len(like))
+
+
+def write_rule(host: HostState, name: str, root: Path) -> Comparison:
+    """Write the state of a consensus' rule and how to make it again; returns what comparing both showed."""
+    consensus = host.consensus[name]
+    node, state = consensus.node, consensus.rule.state_dict()
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+    save_file(tensors, root / WEIGHTS)
+    origin, names = host.registry.origin("consensus", node.rule.name), host.table.labels
+    known = node.labels
+    saved = SavedRule(
+        consensus=name,
+        rule={node.rule.name: node.rule.config},
+        plugin=str(origin or ""),
+        task=host.plan.task.name,
+        space=node.space,
+        temperature=node.temperature,
+        sources=[edge.source for edge in node.members],
+        readers=[edge.target for edge in node.readers],
+        outputs=consensus.width,
+        inputs=[list(shape) for shape in consensus.shapes],
+        column=host.values[node.column] if node.column else None,
+        labels=names if known is None else [names[number] for number in known if names],
+        sha256=sha256(root / WEIGHTS),
+    )
+    write_json(root / RULE, {"kdmesh": 1, **saved.model_dump()})
+    return _compared(consensus, root)
+
+
+def _compared(consensus: Consensus, root: Path) -> Comparison:
+    """Read the folder as its user will, and compare states, and answers about random logits in eval mode."""
+    found, mine = Comparison("kdmesh.load", ROWS), consensus.eval_copy().rule.cpu()
+    theirs = load_rule(root)
+    one, two = mine.state_dict(), theirs.rule.state_dict()
+    wrong = sorted(one.keys() ^ two.keys()) or [key for key in one if not torch.equal(one[key], two[key])]
+    if wrong:
+        found.difference, found.problem = None, f"{wrong[0]} is not what it was"
+    elif consensus.node.space in SPACES:
+        given = _given(consensus)
+        said = []
+        for rule in (mine, copy.deepcopy(theirs.rule)):
+            with torch.no_grad(), guard.seeded(0):
+                said.append(guard.answers(rule.forward(**given), consensus.node.abstains)[0])
+        found.add(said[0], said[1], loose=False)
+    return found
+
+
+def _given(consensus: Consensus) -> dict[str, Any]:
+    """What a rule may be asked about a few samples that there are not."""
+    node, drawn = consensus.node, torch.Generator().manual_seed(0)
+    logits = torch.randn(len(node.members), ROWS, consensus.width, generator=drawn)
+    more: dict[str, Any] = {"labels": torch.zeros(ROWS, dtype=torch.int64)} if node.needs_labels else {}
+    more |= {"column": torch.zeros(ROWS, dtype=torch.int64)} if node.column else {}
+    more |= {"ids": torch.arange(ROWS)} if "ids" in node.needs else {}
+    more |= {"errors": torch.ones(len(node.members), consensus.width).double()} if node.needs_errors else {}
+    more |= {"target": node.readers[0].target} if node.per_target else {}
+    more |= {"inputs": [torch.randn(ROWS, *shape, generator=drawn) for shape in consensus.shapes]} if node.given else {}
+    return {"values": probabilities(logits, node.space, node.temperature), "logits": logits, "present": None, **more}
+
+
+def load_rule(root: Path) -> Combined:
+    """Read a folder that :func:`write_rule` wrote. MeshError for a rule that nobody offers here, or a damaged file."""
+    try:
+        saved = SavedRule.model_validate(json.loads(read(root / RULE, most=MOST)))
+        ref = RuleRef.model_validate(saved.rule)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MeshError(
+            f"{RULE} is damaged: {first['msg']}",
+            where=".".join(map(str, first["loc"])),
+            instead="a complete copy of the folder",
+        ) from None
+    with opened(root / WEIGHTS):
+        tensors = load_file(root / WEIGHTS)
+    if sha256(root / WEIGHTS) != saved.sha256:
+        raise MeshError(f"{WEIGHTS} is not what was written", where="sha256", instead="a complete copy of the folder")
+    offer = registry().find("consensus", ref.name, "rule")
+    config, where = registry().check("consensus", ref.name, ref.config, "rule"), f"rule.{ref.name}"
+    more = {} if saved.column is None else {"columns": saved.column}
+    try:
+        with guard.seeded(0):
+            rule = offer.make(config.model_dump())
+            rule.space, rule.temperature = saved.space, saved.temperature
+            rule.setup(tuple(saved.sources), saved.outputs, tuple(map(torch.Size, saved.inputs)), **more)
+        rule.load_state_dict(tensors)
+    except Exception as error:
+        registry().attribute_error("consensus", ref.name, error, "to be loaded", where)
+    return Combined(saved, rule).eval()
