@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
+    Seen = tuple[nn.Module, Any, tuple[str, ...]]
+
 NUMBERS = 2**24  # values that are made up of an output that has none
 MOST_VALUES = 1000  # of a column by which a metric is told
 SHOWN = 50  # columns that are written out
@@ -240,12 +242,13 @@ def _complaints(
 
 
 def _made(
-    plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch.Tensor, seen: tuple[Any, ...], found: Checked
+    plan: Plan, agent: str, layers: dict[str, torch.Tensor], logits: torch.Tensor, seen: Seen, found: Checked
 ) -> None:
     """Make each signal that an agent makes of a forward, of two samples, and note its shape.
 
     ``seen``: the module, the samples, and the agent's own taps.
     """
+    module, x, taps = seen
     for edge in plan.edges:
         ends = {edge.source, edge.target} if edge.mirrored else {edge.source}
         if edge.derived is None or agent not in ends:
@@ -253,7 +256,7 @@ def _made(
         offer = registry().find("signals", edge.derived.name)
         value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
         try:
-            make = partial(_make, offer, offer.make(edge.derived.config), *seen, layers)
+            make = partial(_make, offer, offer.make(edge.derived.config), module, x, taps, layers)
             value = value if offer.lazy or "module" in offer.needs else _numbers(dense(value))
             if (agent == edge.target or not edge.detach) and (offer.lazy or not _differentiable(make, value)):
                 if agent != edge.target:

@@ -10,18 +10,22 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.graph import reach
-from kdmesh.hosts import guard, side_inputs
+from kdmesh.hosts import guard, making, side_inputs
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus
 from kdmesh.hosts.local_weights import LocalWeights
-from kdmesh.hosts.making import maker
 from kdmesh.hosts.modules import build, load_weights, origin, plain_module
 from kdmesh.hosts.weights import Weights
 from kdmesh.signals import codecs
+from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.views import View
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
@@ -137,6 +141,43 @@ def codecs_of(plan: Plan, registry: Registry) -> None:
                 registry.attribute_error(
                     "signals", offer.name, error, f"to import its codec {offer.codec}", f"{edge.where}.signal"
                 )
+
+
+def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.Maker:
+    """What makes the signal of a flow at one of its ends; one that is not ours is guarded as views are.
+
+    Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
+    """
+    assert edge.derived is not None
+    offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
+    make, shape = offer.make(edge.derived.config), host.config.shapes.get((agent, edge.output))
+    ours, seen, taps = offer.factory.startswith(guard.OURS), False, host.plan.spec.agents[agent].taps
+
+    def call(value: Tensor | Lazy, x: Any, layers: Mapping[str, Tensor]) -> Tensor | Lazy:
+        nonlocal seen
+        value = value if offer.lazy else dense(value)
+        try:
+            if ours:
+                result: Tensor | Lazy = make(value)
+                return result
+            given = value.clone() if isinstance(value, Tensor) else value
+            step = torch.initial_seed() if module.training else 0
+            seed = mix(host.seed, "signal", agent, edge.output, step)
+            with guard.seeded(seed, strict=strict):
+                beside = {name: layers[path] for name, path in taps.items()} if "taps" in offer.needs else {}
+                result = making.made(offer, make, given, x, module, beside, seed)
+            guard.refuse_signal(result, len(value), shape)
+            guard.refuse_changed(given, value, strict)
+            if not seen:
+                guard.refuse_codec(result)
+                seen = True
+        except Exception as error:
+            doing = f"on the flow {edge}" if agent == edge.source else f"of {agent}'s own, on the flow {edge}"
+            host.registry.attribute_error("signals", offer.name, error, doing, edge.where)
+        return result
+
+    layer = edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
+    return making.Maker(call, layer, tuple(taps) if "taps" in offer.needs else ())
 
 
 def _refuse_labels(host: HostState, edge: Edge) -> None:

@@ -9,16 +9,12 @@ import torch
 from torch import Tensor
 
 from kdmesh.hosts import guard
-from kdmesh.signals.lazy import Lazy, dense
-from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
 
-    from kdmesh.graph.edges import Edge
-    from kdmesh.hosts.state import HostState
     from kdmesh.offers import SignalOffer
 
 
@@ -32,43 +28,6 @@ class Maker(NamedTuple):
     call: Callable[[Any, Any, Mapping[str, Tensor]], Any]
     layer: str = ""
     beside: tuple[str, ...] = ()
-
-
-def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> Maker:
-    """What makes the signal of a flow at one of its ends; one that is not ours is guarded as views are.
-
-    Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
-    """
-    assert edge.derived is not None
-    offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
-    make, shape = offer.make(edge.derived.config), host.config.shapes.get((agent, edge.output))
-    ours, seen, taps = offer.factory.startswith(guard.OURS), False, host.plan.spec.agents[agent].taps
-
-    def call(value: Tensor | Lazy, x: Any, layers: Mapping[str, Tensor]) -> Tensor | Lazy:
-        nonlocal seen
-        value = value if offer.lazy else dense(value)
-        try:
-            if ours:
-                result: Tensor | Lazy = make(value)
-                return result
-            given = value.clone() if isinstance(value, Tensor) else value
-            step = torch.initial_seed() if module.training else 0
-            seed = mix(host.seed, "signal", agent, edge.output, step)
-            with guard.seeded(seed, strict=strict):
-                beside = {name: layers[path] for name, path in taps.items()} if "taps" in offer.needs else {}
-                result = made(offer, make, given, x, module, beside, seed)
-            guard.refuse_signal(result, len(value), shape)
-            guard.refuse_changed(given, value, strict)
-            if not seen:
-                guard.refuse_codec(result)
-                seen = True
-        except Exception as error:
-            doing = f"on the flow {edge}" if agent == edge.source else f"of {agent}'s own, on the flow {edge}"
-            host.registry.attribute_error("signals", offer.name, error, doing, edge.where)
-        return result
-
-    layer = edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
-    return Maker(call, layer, tuple(taps) if "taps" in offer.needs else ())
 
 
 def made(
