@@ -521,6 +521,27 @@ connect:
   - rounds: {students: "party[*]", rounds: 10, labels_stream: own, stream: transfer}
 train: {epochs: 10, batch_size: 32}
 """,
+    "A teacher that rests": """\
+name: switched
+data: digits
+agents:
+  teacher: {model: {mlp: {hidden: [256, 256]}}, gate: {gap: {of: student}}}
+  student: {model: {mlp: {hidden: [16]}}}
+connect:
+  - mutual: {peers: [teacher, student]}
+train: {epochs: 20}
+""",
+    "Noisy labels": """\
+name: co-teaching
+data: digits
+agents:
+  a: {model: {mlp: {hidden: [64]}}}
+  b: {model: {cnn: {width: 16}}}
+flows:
+  - {from: labels, to: a, objective: ce, gate: {small_loss: {of: b, forget: 0.2, epochs: 10}}}
+  - {from: labels, to: b, objective: ce, gate: {small_loss: {of: a, forget: 0.2, epochs: 10}}}
+train: {epochs: 30}
+""",
 }
 ABOUT_RECIPES = {
     "Few labels": (
@@ -539,6 +560,19 @@ ABOUT_RECIPES = {
         "texts with one tokenizer, or use an objective for unlike ones (`span`, `uld`)."
     ),
     "Private shards": "Each party trains on its own classes; no signal made on `own` leaves its host.",
+    "A teacher that rests": (
+        "A `gate` of an agent says, in each step, whether its weights are updated; here the teacher is not while its\n"
+        "student is too far behind (SwitOKD). What is skipped does not move: weights, optimiser, schedule, counts of\n"
+        "updates, and averages that follow. The forward is made, so running statistics of norms do move. `of` names\n"
+        "the agent that the gate looks at; until that one has answered, the gate is shut."
+    ),
+    "Noisy labels": (
+        "A `gate` of a flow says whether the flow adds its loss, or gives each row a factor: here each of two learns\n"
+        "from the rows whose loss is small for the other one (co-teaching). Where gates leave an agent no loss, its\n"
+        "update is skipped; of an accumulation, only that batch, and its share of the rows with it. `summary.json`\n"
+        "says by agent, under `gates`, in how many steps each was asked and shut, and which share of rows it kept.\n"
+        "Controls go without gates that look at an agent which they leave out."
+    ),
 }
 MESH_HEAD = """\
 <!-- Written by `python docs/generate.py` from the code: change that. -->

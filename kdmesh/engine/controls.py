@@ -5,7 +5,7 @@ The same initial weights, batch order and budget; only the flows differ. They ar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
@@ -18,9 +18,12 @@ from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ProgramIte
 from kdmesh.spec.train import TrainOverride
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from kdmesh.graph.plan import Plan
+
+Gated = TypeVar("Gated", FlowSpec, AgentSpec)
 
 
 def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
@@ -49,7 +52,7 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
         return None
     stage = plan.stage_of(student)
     kept = {best, student}
-    flows = [flow for flow in plan.resolved().flows if flow.to[0] in {student, *spec.consensus}]
+    flows = [_gated(flow, kept) for flow in plan.resolved().flows if flow.to[0] in {student, *spec.consensus}]
     sources = kept | {LABELS} | set(spec.consensus)
     while any(flow.from_[0] not in sources for flow in flows):
         flows = [flow for flow in flows if flow.from_[0] in sources]
@@ -58,7 +61,14 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
     teacher = _frozen(plan, best, **learned)
     mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
     program = [_only(item, student) for item in mine]
-    return _mesh(plan, {best: teacher, student: _own(plan, student)}, flows, f"{spec.name}.{student}.best", program)
+    learner = _gated(_own(plan, student).model_copy(update={"gate": spec.agents[student].gate}), kept)
+    return _mesh(plan, {best: teacher, student: learner}, flows, f"{spec.name}.{student}.best", program)
+
+
+def _gated(part: Gated, kept: Collection[str]) -> Gated:
+    """A flow or an agent, without a gate that looks at an agent which is not ``kept``."""
+    lost = part.gate is not None and part.gate.of and part.gate.of not in kept
+    return part.model_copy(update={"gate": None}) if lost else part
 
 
 def _again(plan: Plan, best: str, saved: Path) -> dict[str, object]:
@@ -76,7 +86,7 @@ def _own(plan: Plan, name: str) -> AgentSpec:
     owner = plan.spec.agents[plan.owner[name]]
     first = plan.spec.agents[origin(plan, plan.owner[name])]
     seed = seed_of(plan, plan.owner[name]) if first.weights is None else None
-    start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None}
+    start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None, "gate": None}
     update = "frozen" if owner.ema is not None else owner.update
     return plan.spec.agents[name].model_copy(
         update={**start, "model": owner.model, "train": owner.train, "update": update}

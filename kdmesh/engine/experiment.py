@@ -180,7 +180,10 @@ class Experiment:
         for student, facts in summary["agents"].items():
             if facts["role"] not in TAUGHT or facts.get("dropped"):
                 continue
-            meshes: dict[str, MeshSpec | None] = {"alone": controls.alone(plan, student, facts["updates"])}
+            alone = controls.alone(plan, student, facts["updates"]) if facts["updates"] else None
+            if alone is None:
+                self._lacks(summary, f"{student}: no control alone, for it was never updated itself")
+            meshes: dict[str, MeshSpec | None] = {"alone": alone}
             best = facts.get("best_teacher")
             if best is not None:
                 saved = folder.root.resolve() / "agents" / best

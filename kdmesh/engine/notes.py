@@ -133,6 +133,21 @@ def learned_nothing(described: dict[str, dict[str, Any]], owners: dict[str, str]
     ]
 
 
+def always_shut(described: dict[str, dict[str, Any]]) -> list[str]:
+    """Gates that were never open, by what their agents' descriptions say."""
+    shut = [
+        (agent, name, gate)
+        for agent, facts in described.items()
+        for name, gate in (facts["gates"] or {}).items()
+        if gate["asked"] and gate["asked"] == gate["shut"]
+    ]
+    return [
+        f"{agent}: the gate {gate['gate']} was shut in all {gate['asked']} steps, so "
+        + (f"{agent} was never updated" if name == "update" else f"{name} taught nothing")
+        for agent, name, gate in shut
+    ]
+
+
 def at_chance(
     plan: Plan, checked: Checked, agents: dict[str, dict[str, Any]], described: dict[str, dict[str, Any]]
 ) -> list[str]:

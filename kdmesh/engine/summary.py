@@ -83,6 +83,7 @@ def summarise(
             *run.checked.marks,
             *map(notes.on_answers, notes.ordered(run.odd, plan.spec.agents)),
             *notes.learned_nothing(described, plan.owner),
+            *notes.always_shut(described),
             *notes.at_chance(plan, run.checked, agents, described),
         ],
         "rounds": [record for stage in plan.stages for record in run.records[stage.name].records],

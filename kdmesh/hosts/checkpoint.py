@@ -143,8 +143,9 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
         host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
     host.made[stage] = dict(facts["forwards"])
     host.seconds[stage] = Seconds(**facts.get("seconds", {}))
-    host.gated.update((key, Tally(**tally)) for key, tally in facts.get("gated", {}).items())
-    host.figures.update(facts.get("figures", {}))
+    host.gated.update((key, Tally(**facts.get("gated", {}).get(key, {}))) for key, _, _ in _gates(host, stage))
+    others = {agent: figures for agent, figures in host.figures.items() if agent not in host.plan.stage(stage).agents}
+    host.figures = others | facts.get("figures", {})
     if "ahead" in facts:
         host.answered[stage] = facts["ahead"]
     device = host.device

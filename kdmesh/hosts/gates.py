@@ -231,7 +231,7 @@ class GatedTerm(Term):
         if self._seed is not None:
             reseed(at_step(self._seed, context.step), self._device)
         with torch.enable_grad():
-            ones = own.new_ones(len(own)).requires_grad_()
+            ones = torch.ones(len(own), dtype=_wide(own), device=own.device, requires_grad=True)
             weights = ones if signal.weights is None else ones * signal.weights
             value = dense(signal.value).detach()
             try:
@@ -251,7 +251,7 @@ class GatedTerm(Term):
             return None
         self.seen = (own, signal)
         if isinstance(decision, Tensor):
-            factors = decision.to(own.dtype)
+            factors = decision.to(_wide(own))
             weights = factors if signal.weights is None else factors * signal.weights
             signal = Signal(signal.value, signal.form, weights)
         elif self.temperature is not None and isinstance(own, Tensor):
@@ -259,6 +259,11 @@ class GatedTerm(Term):
         loss = self.compute(context, own, signal.value, signal.form, signal.weights, self.given(context))
         weight = self.factor if self.factor is not None else self.weight(context)
         return loss if weight == 1.0 else weight * loss
+
+
+def _wide(value: Any) -> torch.dtype:
+    """The type of a value, at least float32: of factors, which bfloat16 would round."""
+    return torch.promote_types(value.dtype, torch.float32)
 
 
 def gated(

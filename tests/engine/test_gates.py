@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from pydantic import Field
@@ -19,16 +20,21 @@ from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.contracts.events import Trained
 from kdmesh.contracts.run_files import LOG
+from kdmesh.engine import controls
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.gates import Gate
 from kdmesh.graph.fragments import whole
+from kdmesh.graph.planner import make_plan
+from kdmesh.graph.steps import Op
 from kdmesh.objectives import Objective, batchmean
 from kdmesh.offers import Config, GateOffer, ObjectiveOffer
 from kdmesh.plugins import fault, registry
+from kdmesh.report.plan_text import plan_json, plan_text
 from kdmesh.report.run_folder import Log
+from kdmesh.schema import json_schema
 from kdmesh.spec.read import parse
 
 HERE = __name__
@@ -384,6 +390,24 @@ def test_spread_over_hosts_and_broken_off_it_is_the_same(
     assert told(run(make(mesh, "spread"), resume=folder)) == told(whole)
 
 
+def test_taken_back_to_its_beginning_nothing_is_counted_twice(mesh: Any, opened: Any) -> None:
+    made = mesh({"s": {"gate": "moody", "train": {"evaluate_every": 1}}}, train={"steps": 8})
+    made.flow("labels", "s", objective="ce", gate="better")
+    _, hosts = opened(made)
+    (host,) = hosts.values()
+    host.start("s", {"s": 8})
+    part, found = host.save("s", None), []
+    for _ in range(2):
+        host.load("s", part)
+        assert host.figures == {}
+        host.begin("s", "main", {"s": 8}, 0, {})
+        host.run(whole("host0", "s", 0, 8)[0])
+        found.append((dict(host.gated), host.weights["s"].sha256(), host.gates["s"].state_dict()["count"].item()))
+        host.evaluate("s", "validation")
+        assert host.figures["s"]
+    assert found[0] == found[1] and found[0][0]["s"].asked == found[0][2] == 8
+
+
 FILE = """
 import kdmesh
 from kdmesh.offers import GateOffer
@@ -507,3 +531,87 @@ def test_the_long_form_keeps_gates(mesh: Any, hashes: Any) -> None:
     ]
     summary, _, _ = run_once(Request(again, "inline", table=made.table))
     assert {name: agent["weights_sha256"] for name, agent in summary["agents"].items()} == hashes(made)
+
+
+# -- what is said of them, and what costs nothing -------------------------------------------------------------------
+
+
+def test_a_gate_that_was_never_open_is_named(mesh: Any) -> None:
+    made = mesh({"t": {}, "s": {"gate": listed()}})
+    made.flow("labels", ["t", "s"], objective="ce")
+    made.flow("s", "t", objective="kl", refresh="step", gate=listed())
+    summary = made.run(backend="inline").summary
+    assert {
+        "s: the gate listed was shut in all 9 steps, so s was never updated",
+        "t: the gate listed was shut in all 9 steps, so s -> t taught nothing",
+    } <= set(summary["notes"])
+    assert summary["agents"]["s"]["updates"] == 0
+
+
+def test_controls_go_without_gates_that_look_at_who_is_left_out(mesh: Any, tmp_path: Path) -> None:
+    small = {"small_loss": {"of": "u", "forget": 0.5}}
+    made = mesh({"t": {"train": {"epochs": 1}}, "u": {"train": {"epochs": 1}}, "s": {"gate": {"gap": {"of": "u"}}}})
+    made.flow("labels", ["t", "u"], objective="ce")
+    made.flow("t", "s", objective="kl", gate={"small_loss": {"of": "t"}})
+    made.flow("u", "s", objective="kl", gate=small)
+    plan = made.plan()
+    alone, best = controls.alone(plan, "s", 5), controls.from_best(plan, "s", "t", tmp_path)
+    assert best is not None
+    assert alone.agents["s"].gate is best.agents["s"].gate is best.agents["t"].gate is None
+    assert [flow.gate and flow.gate.of for flow in best.flows] == ["t"]
+    for spec in (alone, best):
+        assert make_plan(spec, registry()).spec.agents.keys() >= {"s"}
+
+
+def test_controls_of_agents_with_gates_are_made(mesh: Any, tmp_path: Path) -> None:
+    made = switched(mesh, "together")
+    summary = made.run(backend="inline", out=tmp_path, controls=True).summary
+    assert {name: set(found) for name, found in summary["controls"].items()} == {"t": {"alone"}, "s": {"alone"}}
+
+
+def test_where_there_is_no_gate_nothing_is_asked(mesh: Any, opened: Any) -> None:
+    """The update is the plain one, and its terms are too: a gate elsewhere costs an agent without one nothing."""
+    made = mesh({"s": {}, "t": {"gate": listed(0)}}, train={"steps": 2})
+    made.flow("labels", ["s", "t"], objective="ce")
+    _, hosts = opened(made)
+    (host,) = hosts.values()
+    found = {}
+    for name in ("s", "t"):
+        host.start(name, {name: 2})
+        host.begin(name, "main", {name: 2}, 0, {})
+        found[name] = host._phases[name].ops[Op("u", name)].__qualname__.rpartition(".")[2]
+    assert found == {"s": "loss_and_gradient", "t": "whether"}
+
+
+def test_plans_and_drawings_show_gates(mesh: Any) -> None:
+    made = taught_together(mesh, "together")
+    text = plan_text(made.plan())
+    assert "as gate" in text and "gate small_loss(of b, forget 0.5, epochs 2)" in " ".join(text.split())
+    told = plan_json(switched(mesh, "together").plan())
+    assert (
+        told["agents"]["t"]["gate"] == {"gap": {"of": "s", "temperature": 0.1}} and told["agents"]["s"]["gate"] is None
+    )
+    assert "as gate" in made.draw() and "gate small_loss" in made.draw()
+    assert "gate gap" in switched(mesh, "together").draw()
+
+
+def test_metrics_want_a_validation_split() -> None:
+    made = kdmesh.Mesh(data={"dataset": "digits", "validation": 0, "train": 64}, program=ROUNDS)
+    made.agent("a", MODEL, gate="better")
+    made.agent("b", MODEL)
+    made.flow("labels", ["a", "b"], objective="ce")
+    made.flow("b", "a", objective="kl", refresh="round")
+    made.flow("a", "b", objective="kl", refresh="round")
+    with pytest.raises(MeshError, match=r"(?s)agents.a.gate: .*'better' reads metrics of a on validation"):
+        check(made)
+
+
+def test_the_schema_knows_of() -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    fields: dict[str, Any] = {"data": "digits", "agents": {"a": {"model": "mlp"}, "b": {"model": "mlp"}}}
+    fields["flows"] = [{"from": "labels", "to": "a", "objective": "ce", "gate": {"small_loss": {"of": "b"}}}]
+    assert not [error.message for error in validator.iter_errors(fields)]
+    fields["flows"][0]["gate"] = {"small_loss": {"off": "b"}}
+    assert [*validator.iter_errors(fields)]
+    with pytest.raises(MeshError, match=r"flows.0.gate.small_loss.off"):
+        make_plan(parse(fields), registry())

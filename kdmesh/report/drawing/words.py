@@ -38,7 +38,9 @@ def agents(plan: Plan, parameters: Mapping[str, int]) -> dict[str, Facts]:
     sees: dict[str, dict[str, None]] = {}
     for edge in plan.edges:
         if edge.source == LABELS:
-            labels.setdefault(edge.target, []).append(" ".join(part for part in (loss(edge), _on(edge)) if part))
+            labels.setdefault(edge.target, []).append(
+                " ".join(part for part in (loss(edge), _on(edge), _gate(edge)) if part)
+            )
         if edge.stream in hidden:
             for name in private.agents_of(edge, plan.spec, plan.consensus):
                 sees.setdefault(name, {})[edge.stream] = None
@@ -113,7 +115,7 @@ def carried(edge: Edge, from_agent: bool) -> str:
     else:
         what = edge.signal if from_agent else edge.form
     said = [what, f"as {edge.as_}" if edge.as_ != "target" else "", edge.refresh or ""]
-    said += [f"gate {setting(edge.gate.model_dump(mode='json'))}" if edge.gate is not None else ""]
+    said += [_gate(edge)]
     said += [edge.stale if edge.stale and edge.stale != "publish" else ""]
     said += ["" if edge.detach else "gradients pass", f"mode {edge.mode}" if edge.mode != "auto" else ""]
     said += [_on(edge), f"in {edge.lesson}" if edge.lesson else ""]
@@ -124,6 +126,10 @@ def seen(edges: Sequence[Edge]) -> str:
     """How many of some flows see their source after its update."""
     after = sum(edge.sees == "after" for edge in edges)
     return "" if not after else "sees after" if after == len(edges) else f"{after:,} of {len(edges):,} see after"
+
+
+def _gate(edge: Edge) -> str:
+    return "" if edge.gate is None else f"gate {setting(edge.gate.model_dump(mode='json'))}"
 
 
 def _on(edge: Edge) -> str:
