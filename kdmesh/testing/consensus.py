@@ -86,12 +86,16 @@ class ConsensusContract(Contract):
             return weights
         if self.per_target:
             more["target"] = NAMES[0]
-        value, answered = guard.answers(rule(values, logits=logits, present=present, **more), offer.abstains)
+        given = rule(values, logits=logits, present=present, **more)
+        try:
+            value, answered = guard.answers(given, offer.abstains)
+        except ValueError as error:
+            raise AssertionError(f"space {rule.space}: {error}") from None
         return value if answered is None else self.answered(rule, value, answered, present)
 
     def answered(self, rule: nn.Module, value: Tensor, answered: Tensor, present: Tensor | None) -> Tensor:
         """What readers see of a rule that abstains: rows without an answer are put uniform, whatever they hold."""
-        guard.refuse_values(value, (len(answered), self.classes))
+        assert value.shape == (len(answered), self.classes), f"space {rule.space}: the shape is {tuple(value.shape)}"
         rows = answered if present is None else answered & present.any(0)
         return torch.where(rows[:, None], value, 0.0 if rule.space == "logits" else 1 / self.classes)
 

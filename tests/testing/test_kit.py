@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from kdmesh import testing
-from kdmesh.consensus import Rule
+from kdmesh.consensus import Abstaining, Rule, present_of
 from kdmesh.objectives import Objective, batchmean
 from kdmesh.offers import ConsensusOffer, ObjectiveOffer, SignalOffer, StrategyOffer, ViewOffer
 from kdmesh.signals import lazy
@@ -246,6 +246,76 @@ def test_a_broken_rule_is_found(broken, check):
     offer = ConsensusOffer("broken", f"{__name__}:{broken.__name__}", summary="for a test", spaces=("probs",))
     with pytest.raises(AssertionError):
         getattr(OfRule(), check)(offer, {})
+
+
+class Choosy(Abstaining):
+    """Right but for what a subclass breaks: it answers where all who are present agree, and says nothing elsewhere."""
+
+    def who(self, votes, here):
+        first = votes.gather(0, here.int().argmax(0)[None])
+        return ((votes == first) | ~here).all(0) & here.any(0)
+
+    def forward(self, values, *, logits, labels=None, present=None):
+        here = present_of(values, present)
+        who = self.who(logits.argmax(-1), here)
+        total = torch.where(here[..., None], values, 0.0).sum(0) / here.sum(0).clamp(min=1)[:, None]
+        return torch.where(who[:, None], total, torch.nan), who
+
+
+class Numbered(Choosy):
+    """Says by numbers who was answered."""
+
+    def who(self, votes, here):
+        return super().who(votes, here).float()
+
+    def forward(self, values, *, logits, labels=None, present=None):
+        return values.mean(0), self.who(logits.argmax(-1), present_of(values, present))
+
+
+class ByBatch(Choosy):
+    """Counts who is absent: they have a say in who is answered."""
+
+    def who(self, votes, here):
+        return super().who(votes, torch.ones_like(here))
+
+
+class Loudly(Choosy):
+    """Answers with what is not a number."""
+
+    def forward(self, values, *, logits, labels=None, present=None):
+        value, who = super().forward(values, logits=logits, present=present)
+        return value, torch.ones_like(who)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "abstains"),
+    [
+        (Choosy, "test_combines_into_shares_of_one", False),
+        (Numbered, "test_combines_into_shares_of_one", True),
+        (ByBatch, "test_absent_sources_have_no_say", True),
+        (Loudly, "test_combines_into_shares_of_one", True),
+    ],
+)
+def test_a_rule_that_abstains_otherwise_than_offered_is_found(broken, check, abstains):
+    class OfRule(ConsensusContract):
+        __test__ = False
+
+    offer = ConsensusOffer("broken", f"{__name__}:{broken.__name__}", spaces=("probs",), abstains=abstains)
+    with pytest.raises(AssertionError, match=r"space probs|Tensor-likes"):
+        getattr(OfRule(), check)(offer, {})
+
+
+OF_RULES = [name for name in vars(ConsensusContract) if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("check", OF_RULES)
+def test_a_rule_that_abstains_as_offered_passes(check):
+    class OfRule(ConsensusContract):
+        __test__ = False
+        order_invariant = True
+
+    offer = ConsensusOffer("choosy", f"{__name__}:Choosy", summary="unanimous", spaces=("probs",), abstains=True)
+    getattr(OfRule(), check)(offer, {})
 
 
 class Halving:

@@ -56,6 +56,7 @@ def results(known: Known) -> Section:
     blocks: list[Block] = [_bars(known), _table(known)]
     if known.over.get("differences"):
         blocks.append(_differences(known))
+    blocks += _reports(known)
     return Section("results", "Results: consensus, students, teachers", blocks)
 
 
@@ -128,6 +129,17 @@ def _table(known: Known) -> Table:
         note += f"{'. '.join(told)}. "
     note += f"{by.title}: {'higher' if by.higher else 'lower'} is better."
     return Table("All figures", heads, rows, note[:1].upper() + note[1:]).without_empty()
+
+
+def _reports(known: Known) -> list[Block]:
+    """What rules and objectives say of themselves, of the first seed."""
+    rows: list[list[Cell]] = []
+    for name, node in known.nodes.items():
+        told = {f"rule of {name}": row(node.get("report"))}
+        told |= {flow: row(figures) for flow, figures in row(node.get("objectives")).items()}
+        rows += [[who, key, plain(number(value))] for who, said in told.items() for key, value in said.items()]
+    note = f"Of seed {known.summaries[0].get('seed')}." if len(known.summaries) > 1 else ""
+    return [Table("What rules and objectives report", ("", "figure", "value"), rows, note)] if rows else []
 
 
 def _best_teachers(known: Known, name: str) -> str | None:

@@ -49,6 +49,21 @@ def test_every_number_of_a_summary_stands_on_the_page(runs):
     assert "no verdict" in "".join(read.text)
 
 
+def test_what_was_answered_and_what_rules_report_stand_on_the_page(runs):
+    def change(summary):
+        (node,) = summary["consensus"].values()
+        node["answered"] = {"test": {"answered": 18, "rows": 24, "coverage": 0.75, "over_all": 0.5}}
+        node["report"] = {"queries": 1234, ODD: 0.5}
+
+    edit(runs["small"], change)
+    (name,) = json.loads((runs["small"] / "summary.json").read_text())["consensus"]
+    read = page(runs["small"])
+    assert read.row("All figures", name)["role"] == "consensus, abstains"
+    assert f"{name} answers 18 of 24 on test" in "".join(read.text)
+    assert [f"rule of {name}", "queries", 1234] in read.tables["What rules and objectives report"]
+    assert [f"rule of {name}", ODD, 0.5] in read.tables["What rules and objectives report"]
+
+
 def test_means_over_seeds_and_verdicts_stand_on_the_page(runs):
     folder = runs["several"]
     results = json.loads((folder / "results.json").read_text())["over_seeds"]
