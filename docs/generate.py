@@ -157,6 +157,18 @@ class Prior(Config):
 
 Of data sets, `path`, `validation_path`, `test_path` and `folder` start there too if they are texts.
 """
+APIS = {"0.1": (1,)}
+"""Which plugin APIs each minor version of kdmesh takes."""
+VERSIONS = """\
+
+## Plugin API and kdmesh
+
+Each offer says for which plugin API it was written: `api`, by default that of the kdmesh it is read with. The number
+rises when something that plugins rely on goes away or changes its meaning, and not for what is added. A kdmesh takes
+every API from 1 to its own; it refuses a later one, with what to upgrade. `kdmesh.__version__` says which kdmesh is
+there; say in `dependencies` which ones you tested, as `kdmesh>=0.1,<0.2`.
+
+"""
 LEAVING = """\
 
 ## What goes away
@@ -290,7 +302,8 @@ def default(field: Any) -> str:
 def reference() -> str:
     """The whole page."""
     text = HEAD + table(("module", "what is in it"), [(f"`{module}`", about) for module, about in PUBLIC.items()])
-    text += SETTINGS + LEAVING
+    versions = [(one, ", ".join(map(str, apis))) for one, apis in APIS.items()]
+    text += SETTINGS + VERSIONS + table(("kdmesh", "plugin API"), versions) + LEAVING
     for title, about in ABOUT.items():
         text += f"\n## {title}\n\n{about}\n"
         text += "".join(f"\n{hook_section(hook)}" for hook in hooks() if kind_of(hook) == title)

@@ -305,8 +305,16 @@ class Registry:
         offer = self.find(kind, name)
         return next((record for record in self.records if record.claims.get((kind, name)) is offer), None)
 
-    def observe(self, hook: str, without: Container[str] = (), **about: Any) -> list[str]:
+    def observe(
+        self,
+        hook: str,
+        without: Container[str] = (),
+        timed: Callable[[str, Callable[..., Any]], Callable[..., Any]] = lambda plugin, call: call,
+        **about: Any,
+    ) -> list[str]:
         """Call an observer hook of every plugin, save those ``without``; returns the names of those that raised.
+
+        ``timed``: takes a plugin's name and its call, and gives what is called instead.
 
         One that raises, or asks to exit, is named on stderr, once, and stops nothing. Each is given copies of what
         can be changed, but for the run.
@@ -318,7 +326,7 @@ class Registry:
             others = [other for other in self.manager.get_plugins() if other is not impl.plugin]
             own = {name: deepcopy(value) if isinstance(value, dict) else value for name, value in about.items()}
             try:
-                self.manager.subset_hook_caller(hook, others)(**own)
+                timed(impl.plugin_name, self.manager.subset_hook_caller(hook, others))(**own)
             except (Exception, SystemExit) as error:
                 self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}")
                 failed.append(impl.plugin_name)

@@ -52,6 +52,11 @@ def add(commands: Any) -> None:
         "--controls", action="store_true", help="also train students alone, and by the best teacher only"
     )
     add_strict_signals(command)
+    command.add_argument(
+        "--profile-plugins",
+        action="store_true",
+        help="at the end, print how long each objective, rule, view, signal and observer took a step",
+    )
     command.set_defaults(execute=execute)
 
 
@@ -91,6 +96,7 @@ def execute(args: argparse.Namespace) -> int:
         report=not args.no_report,
         seeds=args.seeds,
         controls=args.controls,
+        profiled=args.profile_plugins,
     )
     return launch(request, args.quiet, args.measure)
 

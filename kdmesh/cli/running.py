@@ -82,9 +82,10 @@ def write_page(root: Path, path: Path | None = None, interactive: bool = True, s
 
 def show(out: IO[str], quiet: bool, outcome: Outcome) -> None:
     """Print the tables, and where the folder is; to stderr, how to have its page where there is none."""
-    from kdmesh.report import tables
+    from kdmesh.report import grid, profile, tables
 
     tables.results(out, list(outcome.summaries.values()), outcome.table, outcome.place)
+    grid.show(out, *profile.tables(outcome.summaries))
     if outcome.unpaged and not quiet:
         print(f"its page {printable(outcome.unpaged)}; to have it:", file=sys.stderr)
         print(f"  kdmesh report {printable(str(outcome.place))}", file=sys.stderr)

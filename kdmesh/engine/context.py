@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.measure import ConsensusFigures
+    from kdmesh.hosts.profile import Profile
 
 
 class At(NamedTuple):
@@ -60,7 +61,8 @@ class RunContext:
     """One seed of one mesh on one backend.
 
     ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
-    two chunks of steps; ``tested``: whether everyone is measured on test at the end. To set ``pausing`` asks every
+    two chunks of steps; ``tested``: whether everyone is measured on test at the end; ``observing``: what observers
+    took, where that and what offered things take is asked for. To set ``pausing`` asks every
     stage to write a checkpoint and stand still.
     """
 
@@ -72,6 +74,7 @@ class RunContext:
     folder: Path | None = None
     checkpoint_seconds: float = 60.0
     tested: bool = True
+    observing: Profile | None = None
 
     def __post_init__(self) -> None:
         self.seed = self.plan.spec.seed

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends._base import wait
 from kdmesh.errors import MeshError
 from kdmesh.hosts.costs import peak
+from kdmesh.hosts.profile import Row
 from kdmesh.hosts.remote import RemoteHost
+from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +32,7 @@ cooling and what the machine needs when idle."""
 WATTS_SET, CO2_SET = "KDMESH_WATTS_PER_CORE", "KDMESH_CO2_G_PER_KWH"
 RAPL = Path("/sys/class/powercap")
 JOULES = 3.6e6  # of a kWh
+OBSERVERS = "observers"  # the kind, in a profile, of plugins that observe
 
 
 def declared(environment: Mapping[str, str]) -> tuple[tuple[float, float], float | None]:
@@ -136,17 +139,21 @@ def _part(source: str, about: str, low: float, high: float) -> dict[str, Any]:
     return {"source": source, "about": about, "joules": [low, high]}
 
 
-def counted(run: RunContext, meter: Meter) -> Work[dict[str, Any]]:
-    """The costs of a run from when its hosts were opened, while these are still there: the summary's ``costs``."""
+def counted(run: RunContext, meter: Meter, steps: int) -> Work[dict[str, Any]]:
+    """The costs of a run from when its hosts were opened, while these are still there: the summary's ``costs``.
+
+    ``steps``: those that are done, of all stages, by which a profile divides.
+    """
     agents: dict[str, dict[str, Any]] = {}
     combining: dict[str, float] = {}
     here = (platform.node(), os.getpid())
     own: dict[str, Any] = {"node": here[0], "process": here[1], "peak_bytes": peak(), "gpu_peak_bytes": {}}
     processes = {here: {**own, "cpu_s": meter.cpu(), "hosts": list[str](), "driver": True}}
-    hosts = list(run.plan.hosts)
+    hosts, rows = list(run.plan.hosts), list[Row]()
     parts = yield from wait(run.backend.submit(host, RemoteHost.costs) for host in hosts)
     for host, part in zip(hosts, parts, strict=True):
         process = part["process"]
+        rows += part["profile"]
         known = processes.setdefault((process["node"], process["process"]), {**process, "hosts": [], "driver": False})
         known["hosts"].append(host)
         known["gpu_peak_bytes"] |= process["gpu_peak_bytes"]
@@ -165,4 +172,33 @@ def counted(run: RunContext, meter: Meter) -> Work[dict[str, Any]]:
         "consensus": {name: {"combining_s": seconds} for name, seconds in combining.items()},
         "processes": [{key: one[key] for key in shown} for one in processes.values()],
         "energy": energy,
+        **({"plugins": _profile([*rows, *run.observing.rows()], steps)} if run.observing is not None else {}),
     }
+
+
+def _profile(rows: Iterable[Row], steps: int) -> list[dict[str, Any]]:
+    """What was called of each offer and observer, by kind and name, in all processes: ``calls``, ``seconds`` and
+    ``seconds_a_step``, and ``from``, the distribution. Those that took longest come first.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        spent = found.setdefault((row.kind, row.name), [0, 0.0])
+        spent[0] += row.calls
+        spent[1] += row.seconds
+
+    def source(kind: str, name: str) -> str:
+        if kind == OBSERVERS:
+            return name.partition(":")[0]
+        return str(registry().origin(kind, name) or "kdmesh")
+
+    return [
+        {
+            "kind": kind,
+            "name": name.rpartition(": ")[2],
+            "from": source(kind, name),
+            "calls": int(calls),
+            "seconds": seconds,
+            "seconds_a_step": seconds / max(1, steps),
+        }
+        for (kind, name), (calls, seconds) in sorted(found.items(), key=lambda one: -one[1][1])
+    ]

@@ -27,6 +27,7 @@ from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import place, reason, remedy, write, writing
 from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.profile import Profile
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.source import Source, digest
 from kdmesh.hosts.state import HostConfig
@@ -119,7 +120,8 @@ def _train(
     with stoppable() as stopping, _checkpoints(request, folder, session) as checkpoints:
         events.emit(kinds.HostsOpening(str(session.name), plan.hosts))
         root = folder.root if folder else None
-        run = Run(plan, checked, session.backend, events, checkpoints, root, request.checkpoint_seconds, request.tested)
+        seconds, observing = request.checkpoint_seconds, Profile() if request.profiled else None
+        run = Run(plan, checked, session.backend, events, checkpoints, root, seconds, request.tested, observing)
         run.open(*_blueprint(request, plan, checked))
         stopping.run = run
         observers = Observers(run, info(run, ready.goes_on, request.part))
@@ -162,6 +164,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConf
         checked.learned,
         distinct(plan, checked.table),
         request.writers,
+        request.profiled,
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

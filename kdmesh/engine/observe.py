@@ -18,9 +18,12 @@ from kdmesh.contracts.events import (
 )
 from kdmesh.contracts.run_files import seed_name
 from kdmesh.contracts.run_info import RunInfo
+from kdmesh.engine.costs import OBSERVERS
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kdmesh.contracts.events import Event
     from kdmesh.engine.context import RunContext
 
@@ -41,7 +44,7 @@ class Observers:
     """
 
     def __init__(self, run: RunContext, told_of: RunInfo) -> None:
-        self._events, self._run = run.events, told_of
+        self._events, self._run, self._profile = run.events, told_of, run.observing
         self._removed: set[str] = set()
         self._over = False
 
@@ -77,9 +80,13 @@ class Observers:
 
     def _tell(self, hook: str, **about: Any) -> None:
         """Call a hook of every plugin that has not failed in this run."""
-        for name in registry().observe(hook, self._removed, run=self._run, **about):
+        for name in registry().observe(hook, self._removed, self._timed, run=self._run, **about):
             self._removed.add(name)
             self._events.emit(Note(f"plugin {name} failed in {hook} and is told no more of this run"))
+
+    def _timed(self, plugin: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A plugin's hook, counted where that is asked for."""
+        return call if self._profile is None else self._profile.timed(OBSERVERS, plugin, call)
 
 
 def _fields(event: Event, *names: str) -> dict[str, Any]:

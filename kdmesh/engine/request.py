@@ -46,6 +46,7 @@ class Request:
     at: Path | None = None  # for a part of a run: its folder, begun or not
     within: Path | None = None  # for a part of a run: the folder of the whole
     part: str = ""  # for a part of a run: how it is called where it is told of
+    profiled: bool = False  # calls of what plugins offer are counted and timed
     report: bool = True  # the page of the run is written at its end, where that costs next to nothing
     tested: bool = True  # whether everyone is measured on test at the end; a search must not see it
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder

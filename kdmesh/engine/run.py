@@ -248,7 +248,7 @@ class Run(RunContext):
             self.events.emit(kinds.Note(text))
         summary = summarise(self, agents, consensus, described)
         self.answers, summary["answers"] = yield from gathered(self)
-        summary["costs"] = yield from counted(self, self.meter)
+        summary["costs"] = yield from counted(self, self.meter, sum(one.teaching.done for one in self.stages.values()))
         return summary
 
     def _finish(self, work: Work[T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,7 +110,7 @@ def view(host: HostState, agent: str, number: int) -> Any:
     ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
     offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
     try:
-        call, strict = offer.make(ref.config, seed), host.config.strict
+        call, strict = host.timed("views", ref.name, offer.make(ref.config, seed)), host.config.strict
     except Exception as error:
         host.registry.attribute_error("views", ref.name, error, f"to be made for {agent}", where)
     if offer.factory.startswith(guard.OURS):
@@ -150,7 +151,8 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
     """
     assert edge.derived is not None
     offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
-    make, shape = offer.make(edge.derived.config), host.config.shapes.get((agent, edge.output))
+    make = host.timed("signals", offer.name, offer.make(edge.derived.config))
+    shape = host.config.shapes.get((agent, edge.output))
     ours, seen, taps = offer.factory.startswith(guard.OURS), False, host.plan.spec.agents[agent].taps
 
     def call(value: Tensor | Lazy, x: Any, layers: Mapping[str, Tensor]) -> Tensor | Lazy:
@@ -258,6 +260,8 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
             consensus = Consensus(node, config.model_dump(), host.config.strict)
         except Exception as error:
             host.registry.attribute_error("consensus", node.rule.name, error, "to be made", where)
+        if host.profile is not None:
+            consensus.timed = partial(host.profile.timed, "consensus", node.rule.name)
         return _set_up(host, node, consensus)
 
 

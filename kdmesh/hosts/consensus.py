@@ -50,6 +50,7 @@ class Consensus:
         self.prefix = False  # whether members may have more columns than are compared, which stand first
         self.width = 0  # columns of what it gives, where members know different classes
         self.shapes: tuple[torch.Size, ...] = ()  # of what informs it, without the batch axis
+        self.timed: Callable[[Any], Any] | None = None  # counts calls of the rule, where that is asked for
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self.tables: dict[str | None, Table] = {}  # by variant
 
@@ -133,7 +134,8 @@ class Consensus:
         """Apply the rule to logits ``[M, B, C]``; the values, and which rows it answered ``[B]``, None for all."""
         node = self.node
         values = probabilities(logits, node.space, node.temperature)
-        value, answered = guard.answers(self.rule.forward(values, logits=logits, **facts), node.abstains)
+        forward = self.rule.forward if self.timed is None else self.timed(self.rule.forward)
+        value, answered = guard.answers(forward(values, logits=logits, **facts), node.abstains)
         if not self.sound or not isinstance(value, Tensor):
             guard.refuse_values(value, values.shape[1:])
             self.sound = True
@@ -182,8 +184,9 @@ class Consensus:
     def weigh(self, signals: list[Signal | None], facts: dict[str, Any]) -> Tensor:
         """The rule's coefficients ``[M, B]`` of the members, a few rows at a time where logits are not made yet."""
         parts = []
+        weights = self.rule.weights if self.timed is None else self.timed(self.rule.weights)
         for _, logits, here in self._chunks(signals, self._own(facts, len(signals))):
-            part = self.rule.weights(logits, **here)
+            part = weights(logits, **here)
             if not self.sound or not isinstance(part, Tensor):
                 guard.refuse_values(part, logits.shape[:2])
                 self.sound = True

@@ -15,6 +15,7 @@ from kdmesh.hosts.state import Seconds
 
 if TYPE_CHECKING:
     from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.profile import Row
     from kdmesh.hosts.state import HostState
 
 
@@ -64,12 +65,13 @@ class HostCosts(TypedDict):
     """What a host's work cost.
 
     ``flops``: by agent, of one answer to one sample, or None and why they cannot be counted; ``seconds``: by purpose
-    ("teaching", "training"), then by agent or consensus.
+    ("teaching", "training"), then by agent or consensus; ``profile``: of what is offered, nothing unless asked for.
     """
 
     flops: dict[str, tuple[int | None, str]]
     seconds: dict[str, dict[str, float]]
     process: ProcessCosts
+    profile: list[Row]
 
 
 def process(host: HostState) -> ProcessCosts:
@@ -107,6 +109,7 @@ def costs_of(host: HostState) -> HostCosts:
         "flops": {name: flops(host, agent) for name, agent in host.agents.items()},
         "seconds": asdict(total),
         "process": used,
+        "profile": [] if host.profile is None else host.profile.rows(),
     }
 
 

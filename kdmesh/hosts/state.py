@@ -10,6 +10,7 @@ import torch
 
 from kdmesh.hosts.loader import Loader
 from kdmesh.hosts.preprocessing import Preprocessor
+from kdmesh.hosts.profile import Profile
 from kdmesh.store import Store
 from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import without
@@ -76,6 +77,7 @@ class HostConfig:
     agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
     ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
     rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
+    ``profiled``: calls of what is offered are counted and timed.
     """
 
     plan: Plan
@@ -87,6 +89,7 @@ class HostConfig:
     learned: dict[str, list[Any]] = field(default_factory=dict)
     values: dict[str, list[str]] = field(default_factory=dict)
     writers: dict[str, Writer] = field(default_factory=dict)
+    profiled: bool = False
 
 
 class HostState:
@@ -136,6 +139,7 @@ class HostState:
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}
         self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and shard view
         self.seconds: dict[str, Seconds] = {}  # by stage
+        self.profile = Profile() if config.profiled else None
         self.began = time.process_time()
         self._threads = 0
         self._assemble(table)
@@ -147,6 +151,10 @@ class HostState:
     def device(self) -> torch.device:
         """Where the first agent computes: what comes from elsewhere is put there."""
         return next(iter(self.agents.values())).device
+
+    def timed(self, kind: str, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A call of something that is offered, counted where that is asked for; else itself."""
+        return call if self.profile is None else self.profile.timed(kind, name, call)
 
     def threads(self, count: int) -> None:
         """Use so many torch threads from here on."""

@@ -46,7 +46,10 @@ class Term:
         self.edge, self.objective, self.own, self.inputs = edge, objective, own, inputs
         self.fetch = inputs.fetcher(edge, edge.target)
         self.factor = None if isinstance(edge.weight, Ramp) else edge.weight
-        self.forward = objective.forward  # no module hooks on the hot path
+        assert edge.objective is not None
+        self.forward = inputs.host.timed(  # no module hooks on the hot path
+            "objectives", edge.objective.name, objective.forward
+        )
         self.sound = False  # whether a loss was seen to be one
         self.columns = build.columns(inputs.host, edge)
         self.temperature = temperature

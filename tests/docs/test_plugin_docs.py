@@ -18,6 +18,7 @@ import yaml
 from kdmesh import hookspecs
 from kdmesh.builtin import plugin as builtin
 from kdmesh.graph.planner import make_plan
+from kdmesh.offers import API
 from kdmesh.plugins import KINDS, PluginFile, Registry
 from kdmesh.spec import MeshSpec
 
@@ -60,6 +61,12 @@ def section(hook: str) -> list[tuple[str, str]]:
 
 def test_the_reference_is_what_the_code_says():
     assert generator().reference() == REFERENCE, "write it anew: python docs/generate.py"
+
+
+def test_the_table_of_plugin_apis_has_this_kdmesh():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    apis = generator().APIS[version.rpartition(".")[0]]
+    assert apis == tuple(range(1, API + 1)) and f"| {version.rpartition('.')[0]} | 1" in REFERENCE
 
 
 @pytest.mark.parametrize("hook", HOOKS)
