@@ -104,6 +104,7 @@ def finished(args: argparse.Namespace) -> int:
     """
     from kdmesh.compare.analysis import analyse
     from kdmesh.compare.finished import of_runs
+    from kdmesh.report.run_folder import MISREAD
 
     wrong = {
         "--variant": args.variant,
@@ -120,7 +121,12 @@ def finished(args: argparse.Namespace) -> int:
     if given := [name for name, value in wrong.items() if value]:
         raise MeshError("runs are compared as they are", where=given[0], instead="mesh files, which are trained")
     design, summaries, scores = of_runs(args.files, _agents(args.agent), args.equal, "each" if args.each else "first")
-    show(analyse(design, summaries, scores=scores))
+    try:
+        table = analyse(design, summaries, scores=scores)
+    except MISREAD as error:
+        what = f"their summaries are not as they were written ({type(error).__name__}: {error})"
+        raise MeshError(what, file=args.files[0], instead="runs as they were written") from None
+    show(table)
     return 0
 
 

@@ -91,11 +91,12 @@ def _show(shown: Many, root: Path, seen: int) -> int:
 def _tables(root: Path, what: str, table: dict[str, Any]) -> None:
     from kdmesh.report.compare_table import compare_tables
     from kdmesh.report.grid import show
+    from kdmesh.report.run_folder import MISREAD
     from kdmesh.report.sweep_table import sweep_tables
 
     try:
         show(sys.stdout, *(compare_tables if what == "comparison" else sweep_tables)(table))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MISREAD as error:
         raise MeshError(
             f"its tables cannot be made: {type(error).__name__}: {error}",
             file=str(root),

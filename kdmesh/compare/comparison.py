@@ -19,7 +19,7 @@ from kdmesh.compare import making
 from kdmesh.compare.analysis import analyse
 from kdmesh.compare.child import Order
 from kdmesh.compare.contender import Contender, counted, taught_by
-from kdmesh.compare.design import DESIGN, Design, Entry, Trial, read
+from kdmesh.compare.design import DESIGN, Design, Entry, Trial, read, refuse_margin
 from kdmesh.compare.making import Maker, Told, cores
 from kdmesh.contracts.run_files import COMPARISON
 from kdmesh.engine import sums
@@ -91,7 +91,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
                         where="--splits",
                         instead="--splits 1, or an agent that is trained in the mesh",
                     )
-    refuse_margin(asked.equal, plans[first.name])
+    refuse_margin(asked.equal, plans[first.name].primary)
     taught = {name: taught_by(plan) for name, plan in plans.items()}
     agents = counted(taught, {name: list(plan.spec.agents) for name, plan in plans.items()}, asked.agents)
     entries = {
@@ -358,14 +358,3 @@ def alike(one: Checked, other: Checked, stream: str) -> bool:
     if a is None or b is None:
         return a is b
     return len(a.rows) == len(b.rows) and bool((a.rows == b.rows).all())
-
-
-def refuse_margin(equal: float | None, plan: Plan) -> None:
-    """Refuse a margin that everything lies within, or nothing."""
-    if equal is None:
-        return
-    offer = registry().find("metrics", plan.primary, "metrics")
-    share = offer.lowest == 0 and offer.highest == 1
-    if not equal > 0 or equal == float("inf") or (share and equal >= 0.1):
-        unit = f"{offer.name} goes from 0 to 1: 0.005 is half a point" if share else f"in the unit of {offer.name}"
-        raise MeshError(f"{equal:g} is no margin", where="--equal", instead=f"a number above 0; {unit}")

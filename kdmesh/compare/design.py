@@ -128,3 +128,16 @@ def read_as(kind: type[Kind], path: Path, what: str, schema: int) -> Kind | None
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise MeshError(f"{where}: {first['msg']}", file=str(path), instead="put it back as it was") from None
+
+
+def refuse_margin(equal: float | None, primary: str) -> None:
+    """Refuse a margin that everything lies within, or nothing. ``primary``: the metric's name."""
+    if equal is None:
+        return
+    from kdmesh.plugins import registry
+
+    offer = registry().find("metrics", primary, "metrics")
+    share = offer.lowest == 0 and offer.highest == 1
+    if not equal > 0 or equal == float("inf") or (share and equal >= 0.1):
+        unit = f"{offer.name} goes from 0 to 1: 0.005 is half a point" if share else f"in the unit of {offer.name}"
+        raise MeshError(f"{equal:g} is no margin", where="--equal", instead=f"a number above 0; {unit}")

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.compare.contender import counted
-from kdmesh.compare.design import Design, Entry, Trial
+from kdmesh.compare.design import Design, Entry, Trial, refuse_margin
 from kdmesh.contracts.run_files import MANIFEST
 from kdmesh.errors import MeshError
 from kdmesh.graph.roles import TAUGHT
 from kdmesh.report import answers
-from kdmesh.report.run_folder import RunFolder, read
+from kdmesh.report.run_folder import MISREAD, RunFolder, read
 from kdmesh.spec.names import LENGTH, fault
 from kdmesh.tasks import compared
 
@@ -45,7 +45,9 @@ def of_runs(
     seeds.
     """
     runs: dict[str, RunFolder] = {}
-    for path in paths:
+    for at, path in enumerate(paths):
+        if Path(path).resolve() in [Path(one).resolve() for one in paths[:at]]:
+            raise MeshError("is given twice", file=path, instead="another run's folder")
         run = read(path)
         if not run.summaries:
             raise MeshError(f"has no summary yet: it is {run.status}", file=path, instead="a run that has finished")
@@ -54,7 +56,18 @@ def of_runs(
         runs[f"{name}-{alike + 1}" if alike else name] = run
     if len(runs) < 2:
         raise MeshError("one run has nothing to be compared with", file=paths[0], instead="a second run's folder")
+    try:
+        return _of(runs, asked, equal, against)
+    except MISREAD as error:
+        what = f"what their folders hold is not as it was written ({type(error).__name__}: {error})"
+        raise MeshError(what, file=paths[0], instead="runs as they were written") from None
+
+
+def _of(
+    runs: Mapping[str, RunFolder], asked: Mapping[str, str], equal: float | None, against: str
+) -> tuple[Design, dict[Trial, Summary], Scores]:
     first, *others = runs
+    refuse_margin(equal, compared(runs[first].summaries[0]).name)
     for name in others:
         _refuse_unlike(first, runs[first], name, runs[name])
     known = {name: list(run.summaries[0]["agents"]) for name, run in runs.items()}

@@ -6,12 +6,17 @@ process writes also has ``schema``, the number `SCHEMA`. docs/events.md is gener
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, TypedDict
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 SCHEMA = 1
 """Rises when a kind or a field goes away or changes its meaning; not when one is added."""
+
+LARGEST = 2**53
+"""Of whole numbers in events: as real ones they are exact."""
 
 Hosts = dict[str, list[str]]  # the agents of each host
 
@@ -52,14 +57,46 @@ def read(record: object) -> Event | None:
     """The event that a line of the file holds.
 
     Fields that this version does not know are left out, so that logs of later versions can be read. None where the
-    kind is not known, or a field is missing.
+    kind is not known, a field is missing, or one is of another type than its class says.
     """
     if not isinstance(record, Mapping) or (kind := KINDS.get(str(record.get("event")))) is None:
         return None
-    known = fields(kind)
-    if any(one.default is MISSING and one.name not in record for one in known):
-        return None
-    return kind(**{one.name: record[one.name] for one in known if one.name in record})
+    for name, needed, fits in _forms(kind):
+        if not (fits(record[name]) if name in record else not needed):
+            return None
+    return kind(**{name: record[name] for name, *_ in _forms(kind) if name in record})
+
+
+@cache
+def _forms(kind: type[Event]) -> tuple[tuple[str, bool, Callable[[Any], bool]], ...]:
+    """The fields of a kind: each one's name, whether an event must have it, and what says whether a value fits it."""
+    hints = get_type_hints(kind)
+    return tuple((one.name, one.default is MISSING, _form(hints[one.name])) for one in fields(kind))
+
+
+def _form(hint: Any) -> Callable[[Any], bool]:
+    """What says whether a value of JSON is of a type that a field of an event is declared with."""
+    inner = [_form(one) for one in get_args(hint)]
+    origin = get_origin(hint) or hint
+    if hint is Any:
+        return lambda value: True
+    if origin is UnionType:
+        return lambda value: any(fits(value) for fits in inner)
+    if is_typeddict(hint):
+        each = {name: _form(one) for name, one in get_type_hints(hint).items()}
+        return lambda value: (
+            isinstance(value, dict) and all(name in value and fits(value[name]) for name, fits in each.items())
+        )
+    if origin in (dict, Mapping):
+        return lambda value: isinstance(value, Mapping) and all(map(inner[1], value.values()))
+    if origin is list:
+        return lambda value: isinstance(value, list) and all(map(inner[0], value))
+    if origin is float:
+        return lambda value: type(value) is float or (type(value) is int and abs(value) <= LARGEST)
+    if origin is int:
+        return lambda value: type(value) is int and abs(value) <= LARGEST
+    assert origin in (str, bool, NoneType), hint
+    return lambda value: type(value) is origin
 
 
 @dataclass(frozen=True)

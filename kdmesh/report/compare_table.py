@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +44,15 @@ def limits(table: Mapping[str, Any]) -> list[str]:
         )
         if any("over_samples" in row for row in table["differences"]):
             lines.append("Over samples: a bootstrap over the test samples, of these trials.")
-        else:
+        elif any("mean" in row for row in table["differences"]):
             lines.append("What each test sample scored is not recorded for this metric: no interval over samples.")
+    without = Counter(one["contender"] for one in table["trials"] if one["value"] is None)
+    if without:
+        told = ", ".join(f"{count} of {name}" for name, count in without.items())
+        lines.append(
+            f"Trials without a finite figure: {told}. Their pairs are left out, so that what is said of these "
+            "contenders is of the trials that went well."
+        )
     if many > 1:
         lines.append(f"Verdicts are adjusted for {many} comparisons (Holm); intervals are of each alone.")
     if any(row.get("low") is not None and row["low"] == row["high"] != 0 for row in table["differences"]):

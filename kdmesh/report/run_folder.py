@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdmesh.contracts.events import SCHEMA, Event, RunFailed, RunFinished, StageStarted
+from kdmesh.contracts.events import KINDS, SCHEMA, Event, RunFailed, RunFinished, StageStarted
 from kdmesh.contracts.events import read as event_of
 from kdmesh.contracts.run_files import (
     COMPARED,
@@ -59,6 +59,8 @@ STAMP = "%Y%m%d-%H%M%S"  # how the name of a run's folder begins
 MANY = {"comparison": (COMPARED, COMPARISON), "sweep": (SWEPT, SWEEP)}
 """What has runs in it: what was asked, and the table at its end."""
 HOW = "a run's folder: runs/<name>/<time>"
+MISREAD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading figures of an edited or damaged file ends in: they are not of the form in which they were written."""
 TAIL = 64 * 1024  # bytes at a log's end in which its last line is looked for
 
 
@@ -105,7 +107,8 @@ class Log:
             if event is not None:
                 events.append(event)
             else:
-                unknown[str(record.get("event", ""))] += 1
+                kind = str(record.get("event", ""))
+                unknown["" if kind in KINDS else kind] += 1
         return cls(tuple(events), schema, bool(rest), dict(unknown))
 
     @property

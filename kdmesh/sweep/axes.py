@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 _NUMBER = r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)"
 _RANGE = re.compile(rf"(log:)?{_NUMBER}\.\.{_NUMBER}")
-UNSEARCHED = {"seed": "--search-seeds", "data.seed": "one split: kdmesh compare --splits compares on several"}
+_SAME = "a field that changes what is trained"
+UNSEARCHED = {
+    "name": _SAME,
+    "description": _SAME,
+    "seed": "--search-seeds",
+    "data.seed": "one split: kdmesh compare --splits compares on several",
+}
 """Paths that no sweep goes over, and what to say instead: figures of other samples, or of luck, choose nothing."""
 
 
@@ -40,12 +47,14 @@ def axis(text: str) -> Axis:
     where = f"--over {path}"
     if not equals or not path or not values:
         raise MeshError(f"found {text!r}", where="--over", instead="PATH=1,2,4, PATH=1..8, or PATH=log:1e-4..1e-1")
+    if not all(path.split(".")):
+        raise MeshError(f"{path!r} is no path", where="--over", instead="path.to.field=VALUES")
     if path in UNSEARCHED:
         raise MeshError("is not searched", where=where, instead=UNSEARCHED[path])
     if match := _RANGE.fullmatch(values):
         return _range(path, match, where)
     listed = load(f"[{values}]", where=where)
-    different = {json.dumps(value, sort_keys=True): value for value in listed}
+    different = {json.dumps(_plain(value), sort_keys=True): value for value in listed}
     if len(different) < len(listed):
         raise MeshError(f"a value stands twice in {values}", where=where, instead="each value once")
     if len(listed) < 2:
@@ -55,11 +64,22 @@ def axis(text: str) -> Axis:
 
 def _range(path: str, match: re.Match[str], where: str) -> Range:
     low, high = (_number(match[part]) for part in (2, 3))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise MeshError(f"{match[2]}..{match[3]} has no end", where=where, instead="finite numbers")
     if not low < high:
         raise MeshError(f"{match[2]} is not below {match[3]}", where=where, instead="the lower end first")
     if match[1] and low <= 0:
         raise MeshError(f"{match[2]} has no logarithm", where=where, instead="a range above 0, or one without log:")
     return Range(path=path, low=low, high=high, log=bool(match[1]))
+
+
+def _plain(value: Any) -> Any:
+    """The value with whole numbers as real ones: 1 and 1.0 are one value of a setting."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return float(value) if type(value) is int and abs(value) < 2**53 else value
 
 
 def _number(text: str) -> int | float:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import stage_steps
 from kdmesh.compare import making
-from kdmesh.compare.comparison import alike, refuse_margin
+from kdmesh.compare.comparison import alike
 from kdmesh.compare.contender import counted, taught_by
+from kdmesh.compare.design import refuse_margin
 from kdmesh.compare.making import cores
 from kdmesh.engine.folder import made_of
 from kdmesh.engine.inputs import code
@@ -90,7 +91,7 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
         sampler = registry().find("samplers", name).make(config, **about)
         proposed = corners if adaptive else [point for _ in range(points) if (point := sampler.ask()) is not None]
     _refuse_number(asked, len(proposed) if not adaptive else points, points)
-    refuse_margin(asked.equal, plan)
+    refuse_margin(asked.equal, plan.primary)
     checked = _refuse_unmeasured(meshes, plan, corners[0])
     found = Found({MESH: sum(stage_steps(plan, checked, stage) for stage in plan.stages)})
     arms = {MESH: [axis.path for axis in space]}
@@ -175,8 +176,6 @@ def _refuse_number(asked: Asked, there: int, points: int) -> None:
         raise MeshError("one point has nothing to be compared with", where="kdmesh sweep", instead="2 points or more")
     if there < points:
         raise MeshError(f"{there} points were found, not {points}", where="--random", instead=f"--random {there}")
-    if asked.seeds < 1 or asked.search_seeds < 1:
-        raise MeshError("no seeds", where="--seeds", instead="1 or more")
 
 
 def _corners(space: Sequence[Axis]) -> list[Point]:

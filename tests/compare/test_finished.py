@@ -83,3 +83,46 @@ def test_what_is_about_trials_is_refused_of_runs(tmp_path, capsys, flags):
     one, two = run(tmp_path / "a", {0: 0.9}), run(tmp_path / "b", {0: 0.8})
     assert main(["compare", one, two, *flags]) == 2
     assert f"{flags[0]}: runs are compared as they are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--equal", "nan"], "nan is no margin"),
+        (["--equal", "-1"], "-1 is no margin"),
+        (["--equal", "0.5"], "0.5 is no margin"),
+    ],
+)
+def test_a_margin_that_is_none_is_refused_of_runs(tmp_path, capsys, flags, said):
+    one, two = (run(tmp_path / name, {0: 0.9, 1: 0.92}) for name in "ab")
+    assert main(["compare", one, two, *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_is_not_compared_with_itself(tmp_path, capsys):
+    one = run(tmp_path / "a", {0: 0.9, 1: 0.92})
+    assert main(["compare", one, f"{one}/../a"]) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"agents": 3}, {"agents": {"s": 3}}, {"agents": {"s": {"role": "student", "metrics": {"test": 7}}}},
+        {"agents": {"s": {"role": "student", "metrics": {"test": {"accuracy": "much"}}}}}, {"controls": 1e308},
+        {"agents": {"s": {"role": "student", "metrics": {"test": {"accuracy": 10**400}}}}},
+    ],
+)  # fmt: skip
+def test_an_edited_summary_is_refused_in_words(tmp_path, capsys, change):
+    one, two = (run(tmp_path / name, {0: 0.9}) for name in "ab")
+    summary = tmp_path / "b" / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), **change}))
+    assert main(["compare", one, two]) == 2
+    assert "written" in capsys.readouterr().err
+
+
+def test_trials_without_a_finite_figure_are_counted(tmp_path, capsys):
+    one = run(tmp_path / "a", {0: 0.90, 1: 0.92, 2: 0.91})
+    two = run(tmp_path / "b", {0: 0.80, 1: float("nan"), 2: 0.79}, "two")
+    assert main(["compare", one, two]) == 0
+    assert "Trials without a finite figure: 1 of two." in capsys.readouterr().out

@@ -43,6 +43,13 @@ def test_values_are_yaml_and_ranges_have_two_ends():
         (["seed=1,2"], "is not searched"),
         (["data.seed=1,2"], "is not searched"),
         ([], "nothing to search"),
+        (["a=1,1.0"], "stands twice"),
+        (["a=[1],[1.0]"], "stands twice"),
+        (["a=0.1..1e400"], "has no end"),
+        (["a..b=1,2"], "is no path"),
+        ([".=1,2"], "is no path"),
+        (["name=x,y"], "is not searched"),
+        (["description=x,y"], "is not searched"),
     ],
 )
 def test_what_is_no_space_is_refused(over, said):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from kdmesh.errors import printable
 from kdmesh.report.drawing.placing import CELL, LINE, LOW, PAD, STACK, Box, place
 from kdmesh.report.drawing.routing import Route, route
 from kdmesh.report.layout import wrap
@@ -120,8 +121,10 @@ def legend(scene: Scene) -> list[str]:
 
 
 def xml(text: str) -> str:
-    """Text for XML: what has a meaning there is escaped, and what may not stand there is written as an escape."""
-    return escape(NO_XML.sub(lambda one: one[0].encode("unicode_escape").decode(), text))
+    """Text for XML: what has a meaning there is escaped; what may not stand there, or would turn the direction of
+    writing, is written as an escape.
+    """
+    return escape(NO_XML.sub(lambda one: one[0].encode("unicode_escape").decode(), printable(text)))
 
 
 def _n(value: float) -> str:

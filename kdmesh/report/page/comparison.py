@@ -42,7 +42,7 @@ from kdmesh.report.page.blocks import (
 from kdmesh.report.page.figures import COSTS, scatter
 from kdmesh.report.page.known import Known, row
 from kdmesh.report.page.verdicts import FEW
-from kdmesh.report.run_folder import ALSO, FINISHED, RUNNING, standing
+from kdmesh.report.run_folder import ALSO, FINISHED, MISREAD, RUNNING, standing
 from kdmesh.statistics import BETTER, NO_VERDICT, SAME, WORSE, than
 from kdmesh.tasks import Figure
 
@@ -96,7 +96,7 @@ def of_comparison(folder: Path, pages: Pages = lambda trial: None) -> Page:
              _asked(design)],
             _foot(folder),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MISREAD as error:
         raise MeshError(f"its {TABLE} is damaged: {error!r}", file=str(folder), instead="kdmesh resume DIR") from None
 
 
@@ -236,17 +236,17 @@ def results(table: dict[str, Any]) -> Section:
         mean, half = number(one.get("mean")), number(one.get("half_width"))
         if mean is not None:
             ends = (None, None) if half is None else (mean - half, mean + half)
-            bars.append(Bar(one["contender"], mean, ends[0], ends[1], "contender"))
+            bars.append(Bar(str(one["contender"]), mean, ends[0], ends[1], "contender"))
     rows: list[list[Cell]] = [
-        [one["contender"], one["agent"], share(one.get("mean")), share(one.get("half_width")), count(one["n"]),
-         ", ".join(map(str, one.get("differs") or [])) or None]
+        [str(one["contender"]), str(one["agent"]), share(one.get("mean")), share(one.get("half_width")),
+         count(one["n"]), ", ".join(map(str, one.get("differs") or [])) or None]
         for one in table["contenders"]
     ]  # fmt: skip
     differences: list[list[Cell]] = []
     for one in table["differences"]:
         over = row(one.get("over_samples"))
         differences.append([
-            one["contender"], one["against"], words(one, table["equal"]), signed(one.get("mean")),
+            str(one["contender"]), str(one["against"]), words(one, table["equal"]), signed(one.get("mean")),
             signed(one.get("low")), signed(one.get("high")), signed(over.get("low")), signed(over.get("high")),
             chance(one.get("p")), effect(one.get("effect")), share(one.get("detectable")), count(one.get("wins")),
             count(one.get("ties")), count(one.get("n")),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from os.path import relpath
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import quote
 
 from kdmesh.report import run_folder
 from kdmesh.report.page import answered, contributed, course, figures, origin, verdicts
-from kdmesh.report.page.blocks import PAGE, Page, Section, Words
+from kdmesh.report.page.blocks import PAGE, Judged, Page, Section, Text, Words
 from kdmesh.report.page.comparison import is_comparison, of_comparison
 from kdmesh.report.page.known import Known
 from kdmesh.report.page.sweep import is_sweep, of_sweep
-from kdmesh.report.run_folder import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, PAUSED, RUNNING, RunFolder
+from kdmesh.report.run_folder import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, MISREAD, PAUSED, RUNNING, RunFolder
 
 SAID = {
     RUNNING: "It goes on: everything here is of the moment at which the page was made.",
@@ -57,10 +59,17 @@ def of_run(run: RunFolder, whole: bool = False, samples: bool = True) -> Page:
     """What there is to say of a run; ``whole``, ``samples``: see `page_of`."""
     known = Known.of(run)
     made = [
-        origin.topology(known), figures.results(known), course.rounds(known), course.curves(known),
-        figures.classes(known), answered.section(known, whole and samples), figures.costs(known),
-        course.timeline(known), origin.notes(known), origin.manifest(known),
-    ]  # fmt: skip
+        _whole("topology", partial(origin.topology, known)),
+        _whole("results", partial(figures.results, known)),
+        _whole("rounds", partial(course.rounds, known)),
+        _whole("curves", partial(course.curves, known)),
+        _whole("classes", partial(figures.classes, known)),
+        _whole("answers", partial(answered.section, known, whole and samples)),
+        _whole("costs", partial(figures.costs, known)),
+        _whole("timeline", partial(course.timeline, known)),
+        _whole("notes", partial(origin.notes, known)),
+        _whole("manifest", partial(origin.manifest, known)),
+    ]
     sections: list[Section] = [one for one in made if one is not None]
     if whole:
         sections[-2:-2] = contributed.sections(known)
@@ -70,12 +79,39 @@ def of_run(run: RunFolder, whole: bool = False, samples: bool = True) -> Page:
         title=run.name or "a run",
         about=_about(known),
         warnings=_warnings(known),
-        short=verdicts.short(known),
-        general=verdicts.general(known),
-        judged=verdicts.judged(known),
+        **_judged(known),
         sections=sections,
         foot=f"Made from {run.path.name}, {time.strftime('%Y-%m-%d %H:%M')}.{less}",
     )
+
+
+def _whole(name: str, make: Callable[[], Section | None]) -> Section | None:
+    """A section; where an edited or damaged file keeps it from being made, one that says so, and spoils no other."""
+    try:
+        return make()
+    except MISREAD as error:
+        return Section(name, name.capitalize(), [Text([_misread(error)])])
+
+
+def _misread(error: Exception) -> str:
+    why = f"{type(error).__name__}: {error}"
+    return f"This cannot be shown: files of the run are not as they were written ({why[:200]})."
+
+
+def _judged(known: Known) -> _Verdicts:
+    """What was found, in words; where an edited or damaged summary keeps it from being said, that."""
+    try:
+        return {
+            "short": verdicts.short(known), "general": verdicts.general(known), "judged": verdicts.judged(known),
+        }  # fmt: skip
+    except MISREAD as error:
+        return {"short": [_misread(error)], "general": [], "judged": []}
+
+
+class _Verdicts(TypedDict):
+    short: Words
+    general: list[Words]
+    judged: list[Judged]
 
 
 def _about(known: Known) -> list[Words]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from itertools import count, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import printable
 from kdmesh.files import refuse_path, write
@@ -51,14 +51,28 @@ def html(page: Page, interactive: bool = False) -> str:
 
     def specified(chart: Chart) -> Markup | None:
         made = spec(chart)
-        return None if made is None else htmlsafe_json_dumps(made, separators=(",", ":"), ensure_ascii=False)
+        return None if made is None else htmlsafe_json_dumps(_visible(made), separators=(",", ":"), ensure_ascii=False)
 
     env.filters |= {"spec": specified, "in_words": in_words}
-    env.filters |= {"drawn": drawn, "exact": repr, "readable": printable, "together": together}
+    env.filters |= {"drawn": drawn, "exact": repr, "readable": _readable, "together": together}
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     texts = scripts() if interactive else []
     given = {"interactive": interactive, "scripts": [Markup(text) for text in texts], "hashes": Markup(_sums(texts))}
     return env.get_template("page.html.j2").render(page=page, style=Markup(style), charts=CHARTS, **given)
+
+
+def _readable(text: object) -> str:
+    """Text as `printable` gives it; of what an edited file has in place of a text, what Python writes."""
+    return printable(text if isinstance(text, str) else str(text))
+
+
+def _visible(value: Any) -> Any:
+    """A spec with every text in it as `printable` gives it."""
+    if isinstance(value, dict):
+        return {key: _visible(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_visible(one) for one in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def scripts() -> list[str]:

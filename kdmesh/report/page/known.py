@@ -14,7 +14,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import read_json
 from kdmesh.report.page.blocks import number
 from kdmesh.report.paired import over_seeds
-from kdmesh.report.run_folder import RunFolder
+from kdmesh.report.run_folder import MISREAD, RunFolder
 from kdmesh.tasks import Figure, compared
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Known:
             return known
         try:
             known.over = over_seeds(known.summaries)
-        except (ValueError, KeyError, TypeError, AttributeError, MeshError) as error:
+        except (*MISREAD, MeshError) as error:
             known.odd.append(f"The figures of its summaries cannot be compared: {error}.")
         return known
 

@@ -33,7 +33,7 @@ from kdmesh.report.page.blocks import (
 )
 from kdmesh.report.page.known import row
 from kdmesh.report.page.swept import SEARCH, TEST, Swept
-from kdmesh.report.run_folder import FAILED, FINISHED, INTERRUPTED, RUNNING, STATUSES
+from kdmesh.report.run_folder import FAILED, FINISHED, INTERRUPTED, MISREAD, RUNNING, STATUSES
 from kdmesh.report.sweep_table import remarks, written
 
 MOST_TRACES = 300  # points of an arm that are drawn, the best
@@ -58,7 +58,7 @@ def of_sweep(folder: Path, pages: comparison.Pages) -> Page:
     swept = Swept(folder)
     try:
         return _page(swept, pages)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MISREAD as error:
         raise MeshError(
             f"its {SWEEP if swept.table is not None else SWEPT} is damaged: {error!r}",
             file=str(folder),

@@ -140,13 +140,14 @@ def test_names_and_texts_with_html_are_escaped_everywhere(runs):
         path = folder / file
         text = path.read_text()
         for name in ("small", "s", "c", "t1"):
-            text = text.replace(f'"{name}"', json.dumps(name + ODD))
+            text = text.replace(f'"{name}"', json.dumps(name + ODD + "\u202e"))
         path.write_text(text)
     (folder / "mesh.yaml").write_text(f"# {ODD}\x1b[31m\n")
     with (folder / "events.jsonl").open("a") as log:
         log.write(json.dumps({"event": "note", "t": 9, "text": f"{ODD} \x1b[31m"}) + "\n")
     text = html(page_of(folder))
-    assert "<script" not in text and "alert(1)" in text and "\x1b" not in text
+    assert "<script" not in text and "alert(1)" in text
+    assert "\x1b" not in text and "\u202e" not in text + html(page_of(folder), interactive=True)
     assert ODD in "".join(Read(text).text)
 
 
@@ -169,6 +170,37 @@ def test_figures_that_are_not_finite_are_none(runs):
 def test_a_summary_of_nonsense_leaves_a_page(runs):
     (runs["small"] / "summary.json").write_text('{"agents": {"s": 3}, "consensus": [], "task": 7, "rounds": 1}')
     assert "cannot be compared" in "".join(page(runs["small"]).text)
+
+
+WRONG = [None, 10**400, -1e308, [[]], {"": {}}, "</script><script>document.title=1</script>", True, ["a", 1]]
+PLACES = [
+    ("summary.json", ("agents", "s", "metrics", "test")), ("summary.json", ("agents", "s", "role")),
+    ("summary.json", ("controls",)), ("summary.json", ("rounds",)), ("summary.json", ("seed",)),
+    ("costs.json", ("energy", "by")), ("costs.json", ("energy", "lacks")), ("costs.json", ("processes",)),
+    ("manifest.json", ("data",)), ("manifest.json", ("packages",)), ("results.json", ("failed",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "path"), PLACES, ids=lambda one: ".".join(one) if isinstance(one, tuple) else one)
+def test_whatever_stands_in_an_edited_file_leaves_a_page(runs, name, path):
+    file = runs["small"] / name
+    was = file.read_text()
+    for value in WRONG:
+        whole = within = json.loads(was)
+        for key in path[:-1]:
+            within = within[key]
+        within[path[-1]] = value
+        file.write_text(json.dumps(whole))
+        assert "<script>document" not in html(page_of(runs["small"]))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"stage": {}}, {"step": [[]]}, {"losses": 3}, {"t": None}, {"flows": {"s": 1}}, {"step": 10**400}]
+)
+def test_events_of_other_types_are_counted_and_left_out(runs, fields):
+    trained = {"event": "trained", "t": 1.0, "stage": "s", "step": 1, "epoch": None, "losses": {}, "flows": {}}
+    folder = runs.unfinished(runs["small"], {**trained, **fields})
+    assert "1 line of events.jsonl could not be read" in html(page_of(folder))
 
 
 def test_runs_that_have_not_finished(runs, at_work):
