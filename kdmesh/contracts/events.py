@@ -61,17 +61,17 @@ def read(record: object) -> Event | None:
     """
     if not isinstance(record, Mapping) or (kind := KINDS.get(str(record.get("event")))) is None:
         return None
-    for name, needed, fits in _forms(kind):
+    for name, needed, fits in _forms(kind.kind):
         if not (fits(record[name]) if name in record else not needed):
             return None
-    return kind(**{name: record[name] for name, *_ in _forms(kind) if name in record})
+    return kind(**{name: record[name] for name, *_ in _forms(kind.kind) if name in record})
 
 
 @cache
-def _forms(kind: type[Event]) -> tuple[tuple[str, bool, Callable[[Any], bool]], ...]:
+def _forms(name: str) -> tuple[tuple[str, bool, Callable[[Any], bool]], ...]:
     """The fields of a kind: each one's name, whether an event must have it, and what says whether a value fits it."""
-    hints = get_type_hints(kind)
-    return tuple((one.name, one.default is MISSING, _form(hints[one.name])) for one in fields(kind))
+    hints = get_type_hints(KINDS[name])
+    return tuple((one.name, one.default is MISSING, _form(hints[one.name])) for one in fields(KINDS[name]))
 
 
 def _form(hint: Any) -> Callable[[Any], bool]:

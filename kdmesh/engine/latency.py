@@ -143,7 +143,7 @@ def _all(
         begun = time.perf_counter()
         try:
             if not folder.is_dir():
-                raise MeshError("it has no folder: it was dropped")
+                raise MeshError("it has no folder: it was dropped, or somebody took it away")
             order = Order(
                 str(folder.resolve()),
                 of["device"],
