@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--profile-plugins",
         action="store_true",
-        help="at the end, print how long each objective, rule, view, signal and observer took a step",
+        help="at the end, print how long each objective, rule, gate, view, signal and observer took a step",
     )
     command.set_defaults(execute=execute)
 

@@ -87,7 +87,8 @@ class OpenOrShut:
         assert ref is not None
         self.inputs, self.agent, self.stream, self.edge, self.name = inputs, agent, stream, edge, ref.name
         key: Key = agent if edge is None else edge.id
-        self.gate, self.tally = host.gates[key], host.gated.setdefault(str(key), Tally())
+        self.gate = host.timed("gates", self.name, host.gates[key])
+        self.tally = host.gated.setdefault(str(key), Tally())
         offer: GateOffer = host.registry.find("gates", ref.name)
         self.needs, self.rows = offer.needs, offer.rows
         self.shard = inputs.shard(agent, stream)

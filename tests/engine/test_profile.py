@@ -72,6 +72,20 @@ def test_each_kind_is_counted_and_no_bits_change(watched, tmp_path, capsys):
         assert counted["agents"][name]["weights_sha256"] == agent["weights_sha256"]
 
 
+def test_gates_are_counted(tmp_path, capsys, monkeypatch):
+    flows = [
+        {"from": "labels", "to": "a", "objective": "ce"},
+        {"from": "labels", "to": "s", "objective": "ce", "gate": "small_loss"},
+    ]
+    train = {"epochs": 1, "batch_size": 32}
+    agents = {"a": {"model": MLP}, "s": {"model": MLP}}
+    mesh = {"name": "gated", "data": MESH["data"], "agents": agents, "flows": flows, "train": train}
+    monkeypatch.setitem(globals(), "MESH", mesh)
+    counted, _ = run(tmp_path, capsys, "gated", "--profile-plugins")
+    (row,) = [row for row in counted["costs"]["plugins"] if row["kind"] == "gates"]
+    assert (row["name"], row["calls"]) == ("small_loss", 4)
+
+
 def test_nothing_is_wrapped_unless_asked_for():
     def call():
         pass
