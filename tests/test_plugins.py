@@ -217,7 +217,7 @@ def test_a_fault_of_an_offer_is_said(offer, part):
     [
         (ObjectiveOffer("a", "b:c", forms=("logits", "prob")), "the objective 'a' has forms with 'prob'"),
         (ObjectiveOffer("a", "b:c", needs=("label",)), "needs with 'label', which there is not: did you mean 'labels'"),
-        (ObjectiveOffer("a", "b:c", needs=("step",)), "needs with 'step'"),
+        (ObjectiveOffer("a", "b:c", needs=("steps",)), "needs with 'steps'"),
         (ObjectiveOffer("a", "b:c", needs="ids"), "needs='ids', which is no tuple"),
         (ObjectiveOffer("a", "b:c", reads="layer"), "reads with 'layer'"),
         (ObjectiveOffer("a", "b:c", labels=("class",)), "labels with 'class'"),
