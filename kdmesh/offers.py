@@ -53,7 +53,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
 class Config(BaseModel):
     """Base of every offered configuration: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # most are never asked for
 
     def named_sources(self) -> dict[str, str]:
         """Sources that these settings of a consensus rule mention, by the setting: each must flow into the node."""
