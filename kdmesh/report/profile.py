@@ -25,7 +25,7 @@ def tables(summaries: Mapping[int, Mapping[str, Any]]) -> list[Grid]:
         Column("s", "seconds", lambda seconds: f"{seconds:.3f}"),
         Column("ms a step", "seconds_a_step", lambda seconds: f"{1000 * seconds:.3f}"),
     )
-    found = {seed: summary["costs"].get("plugins") for seed, summary in summaries.items()}
+    found = {seed: summary.get("costs", {}).get("plugins") for seed, summary in summaries.items()}
     return [
         Grid(f"Plugins, seed {seed}" if len(found) > 1 else "Plugins", columns, rows, CAPTION)
         for seed, rows in found.items()
