@@ -156,7 +156,7 @@ for kind in CONTRACTS:
 
 def test_what_is_declared_is_offered():
     assert all(name in registry().names(kind) for kind, name in DECLARED)
-    assert set(CONTRACTS) == set(KINDS)
+    assert set(CONTRACTS) == set(KINDS) - {"commands"}  # a command has nothing to keep
     assert set(FILES) < set(registry().names("datasets"))
 
 
