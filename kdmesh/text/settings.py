@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from kdmesh.offers import Config
+from kdmesh.spec.names import BAD
 
 
 class BpeConfig(Config):
@@ -90,19 +92,22 @@ class HfConfig(Config):
     label_map: dict[str, str] = Field({}, description="label names of the checkpoint, and what the data calls them")
     max_length: int | None = Field(None, ge=2, description="tokens of a sample; by default as the mesh's `text`")
 
+    @field_validator("revision", "layers", "trust_remote_code", "label_map")
+    @classmethod
+    def _of_a_path(cls, value: Any, info: ValidationInfo) -> Any:
+        if value not in (None, {}) and info.data.get("path", "unread") is None:
+            what = f"`{info.field_name}` is about the model at `path`, which is not given"
+            raise PydanticCustomError(BAD, "{what}", {"what": what, "instead": "leave it out, or add path: FOLDER"})
+        return value
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.path is None and "model_type" not in self.config:
             raise ValueError("write path: FOLDER or hub id, or config: {model_type: bert, ...}")
         if self.path is not None and "model_type" in self.config:
             raise ValueError("`path` says what the model is; leave out config.model_type")
-        if self.path is None:
-            given = [name for name in ("revision", "layers", "trust_remote_code") if getattr(self, name) is not None]
-            given += ["label_map"] if self.label_map else []
-            if given:
-                raise ValueError(f"`{given[0]}` is about the model at `path`, which is not given")
-            if self.tokenizer is None:
-                raise ValueError("a model made from `config` needs `tokenizer`: FOLDER, or {bpe: {vocabulary: 512}}")
+        if self.path is None and self.tokenizer is None:
+            raise ValueError("a model made from `config` needs `tokenizer`: FOLDER, or {bpe: {vocabulary: 512}}")
         if self.trust_remote_code not in (None, self.path):
             raise ValueError(
                 f"code is run only where it is asked for by name: trust_remote_code: {self.path}, or leave it out"

@@ -399,6 +399,7 @@ def refused(match, where, path, models, **fields):
     [
         ({"a": gpt(8, bi_encoder={"pooling": "cls"})}, "agents.a.model.hf.bi_encoder.pooling", "gpt2 has seen nothing"),
         ({"a": {"cross_encoder": {}}}, "agents.a.model", "this model reads numbers"),
+        ({"a": bert(8, label_map={"x": "y"})}, "agents.a.model.hf.label_map", "at `path`, which is not given"),
     ],
 )
 def test_models_that_score_no_candidates_are_refused(models, where, match, lists):
