@@ -21,6 +21,8 @@ settings.load_profile("kdmesh")
 
 for name, value in SETTINGS.items():  # also for the clusters that tests start
     os.environ.setdefault(name, value)
+# Their observers watch every run where they are installed, which costs time and tells of a library that is missing.
+os.environ.setdefault("KDMESH_DISABLE_PLUGINS", "kdmesh-codecarbon,kdmesh-mlflow,kdmesh-tensorboard,kdmesh-wandb")
 HOSTS = 6  # the most that a test on the shared Ray opens at a time
 
 
