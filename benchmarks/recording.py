@@ -3,12 +3,12 @@
 Whole runs with a folder, from the request to the last file, of a student and one frozen teacher: CPU seconds of the
 process, torch on one thread, so that a busy machine disturbs little. The same mesh runs in turn as it is, without the
 answers to test samples, without curves, without costs (timing of ops, FLOPs, memory, energy), and without all three,
-which this script does by putting something empty in their place; each seven times. For each part stands what the run
+which this script does by putting something empty in their place; each seven times, or `--turns`. For each part stands what the run
 as it is takes longer: median and quartiles of the paired ratios. All together must stay under 2%. Runs are short, about
 two seconds, so that what is paid once weighs more here than in a long run. Each flow's loss is read at every step, also
 where curves are off; what that takes by itself stands below. The page at the end is apart: a run writes it only where
 it expects that to take under 2% of its time; what one took, and from how long a run on it is written, stands below.
-Run: ``python benchmarks/recording.py [--quick] [--only CASE]``.
+Run: ``python benchmarks/recording.py [--quick] [--only CASE] [--turns N]``.
 """
 
 from __future__ import annotations
@@ -126,8 +126,9 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="two runs of a quarter of the length instead of seven")
     options.add_argument("--only", choices=CASES, help="one case")
+    options.add_argument("--turns", type=int, default=7, help="how many runs of each, where a machine is not quiet")
     given = options.parse_args()
-    runs, share = (2, 4) if given.quick else (7, 1)
+    runs, share = (2, 4) if given.quick else (given.turns, 1)
     torch.set_num_threads(1)
     keep_memory()
     print(f"torch {torch.__version__}, one thread, {runs} interleaved runs; what a run takes longer with each\n")
