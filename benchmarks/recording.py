@@ -3,11 +3,12 @@
 Whole runs with a folder, from the request to the last file, of a student and one frozen teacher: CPU seconds of the
 process, torch on one thread, so that a busy machine disturbs little. The same mesh runs in turn as it is, without the
 answers to test samples, without curves, without costs (timing of ops, FLOPs, memory, energy), and without all three,
-which this script does by putting something empty in their place; each seven times, or `--turns`. For each part stands what the run
-as it is takes longer: median and quartiles of the paired ratios. All together must stay under 2%. Runs are short, about
-two seconds, so that what is paid once weighs more here than in a long run. Each flow's loss is read at every step, also
-where curves are off; what that takes by itself stands below. The page at the end is apart: a run writes it only where
-it expects that to take under 2% of its time; what one took, and from how long a run on it is written, stands below.
+which this script does by putting something empty in their place; each seven times, or `--turns`. For each part stands
+what the run as it is takes longer: median and quartiles of the paired ratios. All together must stay under 2%. Runs are
+short, about two seconds, so that what is paid once weighs more here than in a long run. Each flow's loss is read at
+every step, also where curves are off; what that takes by itself stands below. The page at the end is apart: a run
+writes it only where it expects that to take under 2% of its time; what one took, and from how long a run on it is
+written, stands below.
 Run: ``python benchmarks/recording.py [--quick] [--only CASE] [--turns N]``.
 """
 

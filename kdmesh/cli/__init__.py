@@ -37,7 +37,7 @@ COMMANDS = (run, resume, compare, sweep, report, watch, runs, plan, draw, check,
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep))  # they do more than to print
 SHORT = tuple(one.execute for one in (runs, plan, draw, check, schema, topologies, plugins))
-"""What they make is small, and nearly all of it lives until they end: looking for garbage takes a tenth of their time."""
+"""What they make is small, and nearly all of it lives until they end: to look for garbage takes time for nothing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,8 +42,8 @@ def execute(args: argparse.Namespace) -> int:
         what = "is a file, not a folder" if what == "file" else what
         raise MeshError(what, file=args.folder or "''", instead="the folder that runs were written to: runs")
     from kdmesh.files import to_json
+    from kdmesh.report.folders import FINISHED, RUNNING, find, of_many, trials_of
     from kdmesh.report.grid import show
-    from kdmesh.report.run_folder import FINISHED, RUNNING, find, of_many, trials_of
     from kdmesh.report.runs import listed, row, spare
 
     parent = Path(args.folder)

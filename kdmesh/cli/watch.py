@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Watch."""
     from kdmesh.cli import watch_trials
-    from kdmesh.report.run_folder import kind_of, newest
+    from kdmesh.report.folders import kind_of, newest
 
     if args.folder is None and newest(RUNS) is None:
         raise MeshError(f"there is no run in {RUNS}/ here", instead="kdmesh watch runs/<name>/<time>")
@@ -55,8 +55,9 @@ def watch(root: Path, once: bool = False) -> int:
     from kdmesh.contracts.run_files import LOCK
     from kdmesh.files import locked
     from kdmesh.report import live
+    from kdmesh.report.folders import RUNNING
     from kdmesh.report.follow import Follower
-    from kdmesh.report.run_folder import RUNNING, read
+    from kdmesh.report.run_folder import read
 
     run = _whole(read(root))
     for remark in run.remarks:
@@ -113,7 +114,7 @@ def _show(display: Display, events: list[Event]) -> None:
 def _ended(run: RunFolder) -> int | None:
     """Show what a run ended with; None where it has not ended."""
     from kdmesh.report import tables
-    from kdmesh.report.run_folder import FAILED, FINISHED
+    from kdmesh.report.folders import FAILED, FINISHED
 
     if run.status not in (FAILED, FINISHED):
         return None

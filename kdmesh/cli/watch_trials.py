@@ -33,8 +33,8 @@ def watch(root: Path, what: str, once: bool = False) -> int:
     """Show a comparison or sweep (``what``) until it has ended; returns the exit code that it had."""
     from kdmesh.contracts.run_files import LOCK
     from kdmesh.files import locked, read_json
+    from kdmesh.report.folders import FAILED, FINISHED, MANY, RUNNING, standing
     from kdmesh.report.many import listener
-    from kdmesh.report.run_folder import FAILED, FINISHED, MANY, RUNNING, standing
 
     said, seen = "", 0
     while True:

@@ -23,7 +23,7 @@ from kdmesh.contracts.events import (
 )
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import LONE, lock, plain, remedy, to_json
-from kdmesh.report.run_folder import Log
+from kdmesh.report.log import Log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,7 +27,8 @@ from kdmesh.contracts.events import (
 from kdmesh.contracts.events import read as event_of
 from kdmesh.contracts.run_files import LOG, PROGRESS
 from kdmesh.files import read_json
-from kdmesh.report.run_folder import Log, part_folders
+from kdmesh.report.log import Log
+from kdmesh.report.run_folder import part_folders
 
 KEPT = (Note, HostLost, Dropped)  # what is told of parts that are over
 

@@ -1,28 +1,23 @@
 """A run's folder as data: what was asked, how it stands, what happened, what came out. Only reads; imports no torch.
 
-Whatever shows runs begins here: :func:`read` for one folder, :func:`find` for those below another. A folder may be of a
-run that goes on, was killed, or was written by another version: what is not there is None or empty, and what cannot be
-read is said in ``remarks``. Text in it is as it was found: escape it where it is shown.
+Whatever shows runs begins here: :func:`read` for one folder; `kdmesh.report.folders` finds those below another. A
+folder may be of a run that goes on, was killed, or was written by another version: what is not there is None or empty,
+and what cannot be read is said in ``remarks``. Text in it is as it was found: escape it where it is shown.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdmesh.contracts.events import KINDS, SCHEMA, Event, RunFailed, RunFinished, StageStarted
-from kdmesh.contracts.events import read as event_of
+from kdmesh.contracts.events import RunFailed, RunFinished, StageStarted
 from kdmesh.contracts.run_files import (
-    COMPARED,
-    COMPARISON,
     CONTROLS,
     LOCK,
     LOG,
@@ -31,8 +26,6 @@ from kdmesh.contracts.run_files import (
     RESULTS,
     SEEDS,
     SUMMARY,
-    SWEEP,
-    SWEPT,
     TRIALS,
     control_name,
     refuse_newer,
@@ -41,88 +34,26 @@ from kdmesh.contracts.run_files import (
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at, locked, read_json
 from kdmesh.files import read as text_of
+from kdmesh.report.folders import (
+    FAILED,
+    FINISHED,
+    INCOMPLETE,
+    INTERRUPTED,
+    PAUSED,
+    RUNNING,
+    begun,
+    entries,
+    entry_size,
+    find,
+    kind_of,
+)
+from kdmesh.report.log import Log, last
 
-RUNNING, PAUSED, INTERRUPTED = "running", "paused", "interrupted"
-FAILED, FINISHED, INCOMPLETE = "failed", "finished", "incomplete"
-STATUSES = {
-    RUNNING: "a process is at work on it",
-    PAUSED: "it was asked to stop, and can be resumed",
-    INTERRUPTED: "its process ended without a word, as after a kill, and it can be resumed",
-    FAILED: "it, or a part of it, ended with an error",
-    FINISHED: "everything that was asked for is there",
-    INCOMPLETE: "it never began to train",
-}
-"""What a run's ``status`` says."""
 ALSO = {"alone": "alone", "best_teacher": "best teacher only"}
 """Controls, and how a table calls them; their folders are called ``<student>-alone``, ``<student>-best-teacher``."""
-STAMP = "%Y%m%d-%H%M%S"  # how the name of a run's folder begins
-MANY = {"comparison": (COMPARED, COMPARISON), "sweep": (SWEPT, SWEEP)}
-"""What has runs in it: what was asked, and the table at its end."""
 HOW = "a run's folder: runs/<name>/<time>"
 MISREAD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 """What reading figures of an edited or damaged file ends in: they are not of the form in which they were written."""
-TAIL = 64 * 1024  # bytes at a log's end in which its last line is looked for
-
-
-@dataclass(frozen=True)
-class Log:
-    """The events of one folder, in order.
-
-    Attributes:
-        events: those that this version knows.
-        schema: the highest version of the schema that a line names; None if none does.
-        cut: whether the last line is not whole: it is being written, or the process was killed.
-        unknown: how many lines there are of each kind that this version does not know; under ``""`` those that are no
-            event at all.
-    """
-
-    events: tuple[Event, ...] = ()
-    schema: int | None = None
-    cut: bool = False
-    unknown: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path) -> Log:
-        """The log in a file; an empty one where there is no file."""
-        try:
-            content = path.read_bytes() if path.is_file() else b""
-        except OSError:
-            return cls()
-        return cls.of(content)
-
-    @classmethod
-    def of(cls, content: bytes) -> Log:
-        """The log in the bytes of a file."""
-        events: list[Event] = []
-        unknown: Counter[str] = Counter()
-        schema: int | None = None
-        lines = content.split(b"\n")
-        rest = lines.pop()
-        for line in filter(None, lines):
-            record = _record(line)
-            number = record.get("schema")
-            if isinstance(number, int):
-                schema = max(schema or 0, number)
-            event = event_of(record)
-            if event is not None:
-                events.append(event)
-            else:
-                kind = str(record.get("event", ""))
-                unknown["" if kind in KINDS else kind] += 1
-        return cls(tuple(events), schema, bool(rest), dict(unknown))
-
-    @property
-    def remarks(self) -> list[str]:
-        """What a reader of the events should know, a sentence each."""
-        said = []
-        if self.schema is not None and self.schema != SCHEMA:
-            age = "a newer" if self.schema > SCHEMA else "an older"
-            said.append(f"its events are of {age} version of kdmesh: schema {self.schema}, here {SCHEMA}")
-        if kinds := [f"{kind} ({count})" for kind, count in self.unknown.items() if kind]:
-            said.append(f"events of kinds that are not known here are left out: {', '.join(kinds)}")
-        if broken := self.unknown.get(""):
-            said.append(f"{broken} {'line' if broken == 1 else 'lines'} of {LOG} could not be read")
-        return said
 
 
 @dataclass(frozen=True)
@@ -165,7 +96,7 @@ class RunFolder:
     @cached_property
     def sizes(self) -> Mapping[str, int]:
         """Bytes by file or folder right in it, links not followed."""
-        return {entry.name: _size(entry) for entry in _entries(self.path)}
+        return {entry.name: entry_size(entry) for entry in entries(self.path)}
 
     @property
     def size(self) -> int:
@@ -224,73 +155,6 @@ def part_folders(root: Path, seeds: Sequence[int]) -> dict[str, Path]:
     return found
 
 
-def find(parent: str | Path) -> list[Path]:
-    """The folders of runs in a folder, as ``runs/<name>/<time>``, newest first; it may be a run's folder itself.
-
-    Links that lead out of it are not followed, and trials of comparisons and sweeps are left out.
-    """
-    return _below(parent, MANIFEST)
-
-
-def of_many(parent: str | Path) -> list[tuple[Path, str, str]]:
-    """The folders of comparisons and sweeps in a folder, found as `find` does.
-
-    Each with what it is and its status, of `STATUSES`.
-    """
-    found = []
-    for what, (mark, end) in MANY.items():
-        for path in _below(parent, mark):
-            found.append((path, what, standing(path, read_json(path / end))))
-    return found
-
-
-def trials_of(root: Path) -> list[Path]:
-    """The folders of the trials of a comparison or sweep."""
-    within = [Path(entry.path) for entry in _entries(root / TRIALS) if entry.is_dir(follow_symlinks=False)]
-    return [path for one in within for path in find(one)]
-
-
-def kind_of(folder: Path) -> str:
-    """What has runs in it that stands in a folder, a key of `MANY`; empty for another folder."""
-    return next((what for what, (mark, _) in MANY.items() if _is(folder / mark, "file")), "")
-
-
-def newest(parent: str | Path) -> Path | None:
-    """The run, comparison or sweep in a folder that was begun last; None where there is none."""
-    found = [*find(parent), *(path for path, *_ in of_many(parent))]
-    return max(found, key=lambda one: (_begun(one), str(one)), default=None)
-
-
-def standing(path: Path, table: dict[str, Any] | None) -> str:
-    """The status of a comparison or sweep, of `STATUSES`, by its table; None: it has none yet."""
-    if locked(path / LOCK):
-        return RUNNING
-    failed = table is not None and (table.get("failed") or (table.get("final") or {}).get("failed"))
-    return INTERRUPTED if table is None else FAILED if failed else FINISHED
-
-
-def _below(parent: str | Path, mark: str) -> list[Path]:
-    parent = Path(parent)
-    home = parent.resolve()
-    found, levels = [], [parent]
-    for _ in range(3):
-        deeper = []
-        for folder in levels:
-            if _is(folder / mark, "file"):
-                found.append(folder)
-            if any(_is(folder / one, "file") for one in (MANIFEST, *(mark for mark, _ in MANY.values()))):
-                continue
-            inner = (Path(entry.path) for entry in _entries(folder))
-            deeper += [one for one in inner if _is(one, "folder") and one.resolve().is_relative_to(home)]
-        levels = deeper
-    return sorted(found, key=lambda one: (_begun(one), str(one)), reverse=True)
-
-
-def _is(path: Path, kind: str) -> bool:
-    """Whether that stands there; not where it cannot be reached, as behind a link of another user's."""
-    return found_at(path) == kind
-
-
 def _read(root: Path, held: bool | None) -> RunFolder:
     """``held``: whether a process is at work on the run that this is a part of; None for a whole."""
     manifest = _manifest(root)
@@ -312,7 +176,7 @@ def _read(root: Path, held: bool | None) -> RunFolder:
     whole = "seeds" in how and "within" not in how
     status, error = _status(root, held, whole, summary, results)
     return RunFolder(
-        root, manifest["mesh"].get("name", ""), status, error, refuse_newer(manifest, root), _begun(root),
+        root, manifest["mesh"].get("name", ""), status, error, refuse_newer(manifest, root), begun(root),
         tuple(range(seed, seed + max(count, 1))), manifest, summary, results, seeds, controls,
     )  # fmt: skip
 
@@ -349,7 +213,7 @@ def _no_run(root: Path, why: str) -> MeshError:
 
 def _controls(root: Path) -> Iterator[tuple[tuple[str, str], Path]]:
     """The folders of a seed's controls that were begun, in the order in which they were."""
-    folders = [Path(entry.path) for entry in _entries(root / CONTROLS) if (Path(entry.path) / MANIFEST).is_file()]
+    folders = [Path(entry.path) for entry in entries(root / CONTROLS) if (Path(entry.path) / MANIFEST).is_file()]
     for folder in sorted(folders, key=lambda one: ((one / MANIFEST).stat().st_mtime_ns, one.name)):
         for which in ALSO:
             ending = f"-{which.replace('_', '-')}"
@@ -362,17 +226,17 @@ def _status(
 ) -> tuple[str, str]:
     """How a folder stands, and why it failed. ``whole``: it gets a table of results at its end."""
     logs = _logs(root) if whole else [root / LOG]
-    last = next(filter(None, map(_last, logs)), None)
+    latest = next(filter(None, map(last, logs)), None)
     if whole and held:
         return RUNNING, ""
     if whole and results is not None:
         failed = results.get("failed")
         told = [f"{part}: {why}" for part, why in failed.items()] if isinstance(failed, dict) else []
         return (FAILED, "\n".join(told)) if told else (FINISHED, "")
-    if not whole and summary is not None and (isinstance(last, RunFinished) or not held):
+    if not whole and summary is not None and (isinstance(latest, RunFinished) or not held):
         return FINISHED, ""
-    if isinstance(last, RunFailed):
-        return (PAUSED, "") if last.interrupted else (FAILED, last.error)
+    if isinstance(latest, RunFailed):
+        return (PAUSED, "") if latest.interrupted else (FAILED, latest.error)
     if held:
         return RUNNING, ""
     trained = any(isinstance(event, StageStarted) for log in logs for event in Log.read(log).events)
@@ -392,59 +256,3 @@ def _logs(root: Path) -> list[Path]:
             with suppress(OSError):
                 times.append((path.stat().st_mtime_ns, len(path.parts), path))
     return [path for *_, path in sorted(times, reverse=True)]
-
-
-def _last(log: Path) -> Event | None:
-    """The last event of a log that is known, read from its end."""
-    with suppress(OSError), log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - TAIL))
-        for line in reversed(file.read().split(b"\n")[:-1]):
-            if (event := event_of(_record(line))) is not None:
-                return event
-    return None
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    """The object that a line holds; an empty one where it holds none."""
-    with suppress(ValueError, RecursionError):
-        found = json.loads(line)
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-def _begun(root: Path) -> float:
-    """When a run was begun: its folder is called so; else when its manifest was written."""
-    with suppress(ValueError, OverflowError):
-        return time.mktime(time.strptime(root.name[:15], STAMP))
-    with suppress(OSError):
-        return (root / MANIFEST).stat().st_mtime
-    return 0.0
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; a link is not followed."""
-    if path.is_dir() and not path.is_symlink():
-        return sum(map(_size, _entries(path)))
-    with suppress(OSError):
-        return path.lstat().st_size
-    return 0
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder has, by name; nothing where it is none, or may not be read."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
-    except OSError:
-        return []
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    """As `size_of`, with what the folder's listing knows."""
-    with suppress(OSError):  # gone meanwhile
-        if entry.is_dir(follow_symlinks=False):
-            return sum(map(_size, _entries(Path(entry.path))))
-        return entry.stat(follow_symlinks=False).st_size
-    return 0

@@ -24,8 +24,9 @@ from kdmesh.contracts.run_files import (
 )
 from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, inside
+from kdmesh.report.folders import FINISHED, INCOMPLETE, RUNNING, size_of
 from kdmesh.report.grid import KEPT, Column, Grid
-from kdmesh.report.run_folder import ALSO, FINISHED, INCOMPLETE, RUNNING, RunFolder, read, size_of
+from kdmesh.report.run_folder import ALSO, RunFolder, read
 from kdmesh.statistics import than
 
 DAY = 24 * 3600
@@ -43,7 +44,7 @@ class Row:
     Attributes:
         path: the folder; ``run``: the same from where the list begins.
         name: of the mesh.
-        status: a key of `kdmesh.report.run_folder.STATUSES`, or ``unreadable``.
+        status: a key of `kdmesh.report.folders.STATUSES`, or ``unreadable``.
         error: why it failed, or cannot be read.
         verdicts: in words, a student and control each; of a run with one seed, or without controls, there are none.
         metric: the one of the run; ``students``: its mean on test over seeds, by student.

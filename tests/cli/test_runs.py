@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from kdmesh.cli import main
+from kdmesh.report.folders import find
 from kdmesh.report.grid import show
-from kdmesh.report.run_folder import find, read
+from kdmesh.report.run_folder import read
 from kdmesh.report.runs import DAY, Row, amount, listed, row, span, spare
 
 STOPPED = {"event": "run_failed", "t": 1.0, "error": "KeyboardInterrupt", "interrupted": True}

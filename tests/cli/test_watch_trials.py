@@ -14,7 +14,7 @@ from kdmesh.compare.design import Design
 from kdmesh.compare.making import Maker, Told
 from kdmesh.contracts.run_files import PROGRESS
 from kdmesh.report import many
-from kdmesh.report.run_folder import newest
+from kdmesh.report.folders import newest
 
 ENTRY = {"mesh": {}, "agent": "s"}
 DESIGN = Design.model_validate({"contenders": {"a": ENTRY, "b": ENTRY}, "seeds": [0, 1], "data_seeds": [0]})

@@ -18,7 +18,7 @@ from kdmesh.files import to_json
 from kdmesh.graph.edges import flow_names
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.update import Update
-from kdmesh.report.run_folder import Log
+from kdmesh.report.log import Log
 
 
 def told(made: Any, out: Path) -> list[Trained]:

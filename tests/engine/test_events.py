@@ -26,7 +26,7 @@ from kdmesh.contracts.events import read as event_of
 from kdmesh.engine.events import Events, progressed
 from kdmesh.errors import RunFailed
 from kdmesh.files import plain
-from kdmesh.report.run_folder import Log
+from kdmesh.report.log import Log
 
 
 def read(path: Path) -> list[dict]:

@@ -32,8 +32,8 @@ from kdmesh.graph.steps import Op
 from kdmesh.objectives import Objective, batchmean
 from kdmesh.offers import Config, GateOffer, ObjectiveOffer
 from kdmesh.plugins import fault, registry
+from kdmesh.report.log import Log
 from kdmesh.report.plan_text import plan_json, plan_text
-from kdmesh.report.run_folder import Log
 from kdmesh.schema import json_schema
 from kdmesh.spec.read import parse
 

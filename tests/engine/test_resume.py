@@ -19,7 +19,7 @@ from kdmesh.engine.home import StageHome
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
-from kdmesh.report.run_folder import Log
+from kdmesh.report.log import Log
 from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import bundled, parse, read_mesh
 

@@ -14,7 +14,9 @@ from kdmesh.contracts.events import SCHEMA, Evaluated, RunFailed, RunFinished
 from kdmesh.contracts.run_files import FORMAT
 from kdmesh.errors import MeshError
 from kdmesh.files import locked
-from kdmesh.report.run_folder import Log, find, part_folders, read
+from kdmesh.report.folders import find
+from kdmesh.report.log import Log
+from kdmesh.report.run_folder import part_folders, read
 
 
 def change(path: Path, **fields: object) -> None:

@@ -12,8 +12,9 @@ from kdmesh.contracts.run_files import COMPARISON as TABLE
 from kdmesh.contracts.run_files import TRIALS
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
-from kdmesh.report import run_folder
+from kdmesh.report import folders, run_folder
 from kdmesh.report.compare_table import limits, words
+from kdmesh.report.folders import FINISHED, RUNNING, standing
 from kdmesh.report.page import origin
 from kdmesh.report.page.blocks import (
     Bar,
@@ -42,7 +43,7 @@ from kdmesh.report.page.blocks import (
 from kdmesh.report.page.figures import COSTS, scatter
 from kdmesh.report.page.known import Known, row
 from kdmesh.report.page.verdicts import FEW
-from kdmesh.report.run_folder import ALSO, FINISHED, MISREAD, RUNNING, standing
+from kdmesh.report.run_folder import ALSO, MISREAD
 from kdmesh.statistics import BETTER, NO_VERDICT, SAME, WORSE, than
 from kdmesh.tasks import Figure
 
@@ -117,7 +118,7 @@ def _trials(folder: Path, names: list[str]) -> dict[str, dict[str, Known]]:
     """The trials of each contender that were begun, by the name of their folder."""
     found: dict[str, dict[str, Known]] = {}
     for name in names:
-        for at in sorted(run_folder.find(folder / TRIALS / name)):
+        for at in sorted(folders.find(folder / TRIALS / name)):
             try:
                 found.setdefault(name, {})[at.name] = Known.of(run_folder.read(at))
             except MeshError:

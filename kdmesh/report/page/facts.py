@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TypedDict
 from urllib.parse import quote
 
-from kdmesh.report import run_folder
+from kdmesh.report import folders, run_folder
+from kdmesh.report.folders import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, PAUSED, RUNNING
 from kdmesh.report.page import answered, contributed, course, figures, origin, verdicts
 from kdmesh.report.page.blocks import PAGE, Judged, Page, Section, Text, Words
 from kdmesh.report.page.comparison import is_comparison, of_comparison
 from kdmesh.report.page.known import Known
 from kdmesh.report.page.sweep import is_sweep, of_sweep
-from kdmesh.report.run_folder import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, MISREAD, PAUSED, RUNNING, RunFolder
+from kdmesh.report.run_folder import MISREAD, RunFolder
 
 SAID = {
     RUNNING: "It goes on: everything here is of the moment at which the page was made.",
@@ -124,7 +125,7 @@ def _about(known: Known) -> list[Words]:
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.begun)) if run.begun else "at an unknown time"
     agents = mesh.get("agents")
     size = f", {len(agents)} agents" if isinstance(agents, dict) else ""
-    found.append([f"{run.status.capitalize()}: {run_folder.STATUSES[run.status]}. Begun {begun}; {seeds}{size}."])
+    found.append([f"{run.status.capitalize()}: {folders.STATUSES[run.status]}. Begun {begun}; {seeds}{size}."])
     return found
 
 

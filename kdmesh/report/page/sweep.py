@@ -10,6 +10,7 @@ from typing import Any
 from kdmesh.contracts.run_files import SWEEP, SWEPT
 from kdmesh.errors import MeshError
 from kdmesh.report.compare_table import limits
+from kdmesh.report.folders import FAILED, FINISHED, INTERRUPTED, RUNNING, STATUSES
 from kdmesh.report.page import comparison, origin
 from kdmesh.report.page.blocks import (
     Block,
@@ -33,7 +34,7 @@ from kdmesh.report.page.blocks import (
 )
 from kdmesh.report.page.known import row
 from kdmesh.report.page.swept import SEARCH, TEST, Swept
-from kdmesh.report.run_folder import FAILED, FINISHED, INTERRUPTED, MISREAD, RUNNING, STATUSES
+from kdmesh.report.run_folder import MISREAD
 from kdmesh.report.sweep_table import remarks, written
 
 MOST_TRACES = 300  # points of an arm that are drawn, the best

@@ -13,10 +13,10 @@ from typing import Any
 from kdmesh.contracts.run_files import CHOSEN, COSTS, MOST_SEEDS, POINT, SWEEP, SWEPT, TRIALS, point_name
 from kdmesh.errors import MeshError
 from kdmesh.files import inside, read_json
-from kdmesh.report import run_folder
+from kdmesh.report import folders, run_folder
+from kdmesh.report.folders import FAILED, FINISHED
 from kdmesh.report.page.blocks import number
 from kdmesh.report.page.known import row
-from kdmesh.report.run_folder import FAILED, FINISHED
 from kdmesh.tasks import Figure, compared
 
 VERSION = 1  # the latest of both files that is understood
@@ -76,7 +76,7 @@ class Swept:
         self.arms: dict[str, list[str]] = design["arms"]
         self.axes = [row(axis) for axis in design["axes"]]
         self._ranked: dict[str, list[Row]] = {}
-        self.status = run_folder.standing(folder, self.table)
+        self.status = folders.standing(folder, self.table)
 
     @cached_property
     def trials(self) -> list[Tried]:
