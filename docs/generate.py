@@ -346,6 +346,7 @@ seed: 0
 """,
     StreamSpec: """\
 of: train
+rest_of: [few]
 size: 100
 only: [0, 1, 2]
 without: [2]
@@ -534,6 +535,32 @@ connect:
   - rounds: {students: "party[*]", rounds: 10, labels_stream: own, stream: transfer}
 train: {epochs: 10, batch_size: 32}
 """,
+    "Public and private labels": """\
+name: public-and-private
+data: digits
+streams:
+  public: {of: train, size: 300}
+  own: {of: train, rest_of: public, private: true, shards: {by: dirichlet, alpha: 1, of: ["party[*]"]}}
+agents:
+  party: {model: {mlp: {hidden: [32]}}, count: 3}
+consensus:
+  agreed: {rule: mean, space: logits}
+flows:
+  - {from: labels, to: "party[*]", objective: ce, stream: public, lesson: public}
+  - {from: labels, to: "party[*]", objective: ce, stream: own, lesson: own}
+  - {from: "party[*]", to: agreed, stream: public, refresh: round}
+  - {from: agreed, to: "party[*]", objective: mae, lesson: digest}
+program:
+  - {of: "party[*]", lesson: public, epochs: 5}
+  - {of: "party[*]", lesson: own, epochs: 2}
+  - of: "party[*]"
+    repeat: 5
+    do:
+      - {publish: "party[*]", to: agreed}
+      - {lesson: digest, epochs: 1}
+      - {lesson: own, epochs: 1}
+train: {batch_size: 32}
+""",
     "A teacher that rests": """\
 name: switched
 data: digits
@@ -573,6 +600,11 @@ ABOUT_RECIPES = {
         "texts with one tokenizer, or use an objective for unlike ones (`span`, `uld`)."
     ),
     "Private shards": "Each party trains on its own classes; no signal made on `own` leaves its host.",
+    "Public and private labels": (
+        "As FedMD: parties learn from the labels of `public`, which all see, and then from private ones, each from\n"
+        "its own part of what is left of `train`; in rounds they agree on `public`. `rest_of` has exactly the samples\n"
+        "that the streams which it names have not taken: `public` and `own` share none and are `train` together."
+    ),
     "A teacher that rests": (
         "A `gate` of an agent says, in each step, whether its weights are updated; here the teacher is not while its\n"
         "student is too far behind (SwitOKD). What is skipped does not move: weights, optimiser, schedule, counts of\n"

@@ -47,6 +47,7 @@ def unread(plan: Plan) -> list[str]:
     """Streams that no flow is on, and names of layers that none asks for. A control has such of the whole mesh."""
     spec = plan.spec
     read = {edge.stream for edge in plan.edges} | {stream.of for stream in spec.streams.values()}
+    read |= {name for stream in spec.streams.values() for name in stream.rest_of or ()}
     read |= {stream.prompts for stream in spec.streams.values() if stream.prompts is not None}
     found = [f"streams.{name}: no flow is on it, so it has no effect" for name in spec.streams if name not in read]
     asked = {(edge.source, edge.tap.of) for edge in plan.edges if edge.tap is not None}

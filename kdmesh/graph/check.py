@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import networkx as nx
+
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.nodes import ConsensusNode, labelled
@@ -67,7 +69,8 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
         where = f"streams.{name}"
         if name in SPLITS:
             raise MeshError(f"{name!r} is a split", where=where, instead="give the stream another name")
-        for field, other in (("of", stream.of), ("prompts", stream.prompts)):
+        named = [("of", stream.of), ("prompts", stream.prompts), *(("rest_of", one) for one in stream.rest_of or ())]
+        for field, other in named:
             if other is not None and other not in known:
                 raise MeshError(
                     f"unknown stream {other!r}", where=f"{where}.{field}", instead=nearest(other, known, "streams")
@@ -84,6 +87,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
                         instead=nearest(agent, spec.agents, "agents", several=field == "shards.of"),
                     )
     _circle(spec)
+    _rests(spec)
     for edge in edges:
         if edge.stream in checked:
             continue
@@ -212,15 +216,36 @@ def errors(spec: MeshSpec, consensus: dict[str, ConsensusNode], registry: Regist
 
 def _circle(spec: MeshSpec) -> None:
     """Every stream ends at a split."""
-    for name in spec.streams:
-        path = below(spec, name)
-        if name in path:
-            circle = " -> ".join([name, *path[: path.index(name) + 1]])
-            raise MeshError(
-                f"streams are derived from each other in a cycle: {circle}",
-                where=f"streams.{name}.of",
-                instead=f"one of the splits: {', '.join(SPLITS)}",
-            )
+    graph = nx.DiGraph()
+    for name, stream in spec.streams.items():
+        graph.add_edges_from((name, other) for other in (stream.prompts or stream.of, *(stream.rest_of or ())))
+    try:
+        path = [name for name, _ in nx.find_cycle(graph, list(spec.streams))]
+    except nx.NetworkXNoCycle:
+        return
+    first = next(name for name in spec.streams if name in path)
+    path = path[path.index(first) :] + path[: path.index(first)]
+    stream, after = spec.streams[first], [*path[1:], first]
+    raise MeshError(
+        f"streams are derived from each other in a cycle: {' -> '.join([first, *after])}",
+        where=f"streams.{first}.{'of' if (stream.prompts or stream.of) == after[0] else 'rest_of'}",
+        instead=f"one of the splits: {', '.join(SPLITS)}",
+    )
+
+
+def _rests(spec: MeshSpec) -> None:
+    """The rest of a stream is that of what this stream was taken from, and both are of one split."""
+    for name, stream in spec.streams.items():
+        for other in stream.rest_of or ():
+            path = below(spec, other)
+            if stream.of in path:
+                continue
+            if other in SPLITS:
+                what, instead = f"{other} is a whole split", "streams that are taken from one"
+            else:
+                what = f"{other} is taken from {' and '.join(path)}, and not from {stream.of}"
+                instead = f"of: {path[0]}"
+            raise MeshError(f"{what}, so it has no rest there", where=f"streams.{name}.rest_of", instead=instead)
 
 
 def taught(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> None:

@@ -32,12 +32,14 @@ def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
             )
         _stream(plan.spec.streams[name], where)
     for name, stream in plan.spec.streams.items():
-        if stream.of in writers:
-            raise MeshError(
-                f"stream {stream.of!r} is written batch by batch and cannot be taken from",
-                where=f"streams.{name}.of",
-                instead="a split, or a stream of one",
-            )
+        for field, others in (("of", [stream.of]), ("rest_of", stream.rest_of or [])):
+            for other in others:
+                if other in writers:
+                    raise MeshError(
+                        f"stream {other!r} is written batch by batch and cannot be taken from",
+                        where=f"streams.{name}.{field}",
+                        instead="a split, or a stream of one",
+                    )
     for edge in plan.edges:
         if edge.stream in writers:
             _read(plan, edge)
@@ -65,7 +67,12 @@ def _stream(stream: StreamSpec, where: str) -> None:
             where=f"{where}.refresh",
             instead="step, epoch, or `10 steps`",
         )
-    for field, value in (("shards", stream.shards), ("replay", stream.replay), ("private", stream.private)):
+    for field, value in (
+        ("shards", stream.shards),
+        ("replay", stream.replay),
+        ("private", stream.private),
+        ("rest_of", stream.rest_of),
+    ):
         if value:
             raise MeshError(
                 f"`{field}` has no meaning on a written stream", where=f"{where}.{field}", instead="leave it out"

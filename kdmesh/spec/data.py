@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from kdmesh.spec.base import DatasetRef, Strict
 
@@ -51,6 +51,9 @@ class StreamSpec(Strict):
     """Where samples come from. The splits train, validation, test and transfer are streams without being named."""
 
     of: str = Field("train", description="split or stream that this one takes its samples from")
+    rest_of: list[str] | None = Field(
+        None, min_length=1, description="streams taken from `of`: this one has exactly the other samples of it"
+    )
     size: Share | None = Field(None, gt=0, description="take only so much of it, drawn by the data seed")
     only: list[NonNegativeInt] | None = Field(None, description="keep only these classes")
     without: list[NonNegativeInt] | None = Field(None, description="leave these classes out")
@@ -61,3 +64,8 @@ class StreamSpec(Strict):
     generated_by: str | None = Field(None, description="the agent that generates the samples (text tasks)")
     prompts: str | None = Field(None, description="stream of prompts for a generated stream")
     refresh: str | None = Field(None, description="how often a generated stream is made anew")
+
+    @field_validator("rest_of", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value

@@ -53,25 +53,28 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
     """Return every stream by name: the splits that there are, then the named ones in the file's order.
 
     A stream takes its samples `of` a split or another stream, in any order of writing. It inherits from that one:
-    hidden labels stay hidden, private stays private, shards are narrowed with the rows. `only` and `without` filter by
-    class, then `size` draws from what is left (stratified as the splits are), then `shards` divide. What is drawn
-    depends on ``data.seed`` and on the stream's name.
+    hidden labels stay hidden, private stays private, shards are narrowed with the rows. `rest_of` leaves out what other
+    streams have taken from it, `only` and `without` filter by class, then `size` draws from what is left (stratified as
+    the splits are), then `shards` divide. What is drawn depends on ``data.seed`` and on the stream's name.
     """
     labelled = table.y is not None or table.is_text  # tags and tokens are the texts' own
     found = {name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data).items()}
     known = {*found, *streams}
 
-    def find(name: str, path: tuple[str, ...]) -> Stream:
+    def find(name: str, path: tuple[str, ...], field: str = "of") -> Stream:
+        where = f"streams.{path[-1]}.{field}" if path else f"streams.{name}"
         if name in path:
             cycle = " -> ".join((*path[path.index(name) :], name))
-            raise MeshError(f"streams made of one another: {cycle}", where=f"streams.{path[-1]}.of")
+            raise MeshError(f"streams made of one another: {cycle}", where=where)
         if name not in known:
             missing = f"data.{name}: 0.2 makes that split; " if name in SPLITS else ""
             instead = missing + nearest(name, known, "known streams")
-            raise MeshError(f"unknown stream {name!r}", where=f"streams.{path[-1]}.of", instead=instead)
+            raise MeshError(f"unknown stream {name!r}", where=where, instead=instead)
         if name not in found:
-            spec = streams[name]
-            found[name] = _derive(name, spec, find(spec.of, (*path, name)), table, data)
+            spec, here = streams[name], (*path, name)
+            base = find(spec.of, here)
+            taken = [find(other, here, "rest_of") for other in spec.rest_of or ()]
+            found[name] = _derive(name, spec, base, taken, table, data)
         return found[name]
 
     for name in streams:
@@ -99,7 +102,7 @@ def without(streams: dict[str, Stream], rows: Tensor | None) -> dict[str, Stream
     }
 
 
-def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataSpec) -> Stream:
+def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], table: Table, data: DataSpec) -> Stream:
     where = f"streams.{name}"
     stream = replace(
         base,
@@ -109,18 +112,18 @@ def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataS
         base=None,
         replay=False,
     )
-    narrowed = spec.size is not None or spec.only is not None or spec.without is not None
+    narrowed = bool(taken) or spec.size is not None or spec.only is not None or spec.without is not None
     if spec.replay:
         if narrowed or spec.shards:
             raise MeshError(
-                "a replay repeats whole batches: size, only, without and shards have no meaning",
+                "a replay repeats whole batches: rest_of, size, only, without and shards have no meaning",
                 where=f"{where}.replay",
                 instead=f"set them on the stream that is replayed, {base.name}",
             )
         return replace(stream, replay=True, base=base.name)
     if base.replay:
         raise MeshError(f"{base.name} is a replay", where=f"{where}.of", instead=f"of: {base.base}")
-    rows = _filter(base.rows, spec, table, where)
+    rows = _filter(_rest(base, taken, f"{where}.rest_of"), spec, table, where)
     if spec.size is not None:
         count = count_of(spec.size, len(rows), f"{where}.size")
         rows = draw(rows, count, table.strata if data.stratify else None, data.seed, "stream", name)
@@ -138,6 +141,31 @@ def _derive(name: str, spec: StreamSpec, base: Stream, table: Table, data: DataS
         if empty:
             raise MeshError(f"no sample is left for {', '.join(empty)}", where=where, instead="keep more")
     return stream
+
+
+def _rest(base: Stream, taken: list[Stream], where: str) -> Tensor:
+    """The rows of a stream that others have not ``taken`` from it."""
+    for other in taken:
+        if other.replay:
+            raise MeshError(f"{other.name} is a replay", where=where, instead=f"rest_of: {other.base}")
+        if beyond := int((~torch.isin(other.rows, base.rows)).sum()):
+            raise MeshError(
+                f"{beyond} of the {len(other.rows)} samples of {other.name} are not of {base.name}, so that the two "
+                "are not parts of one whole",
+                where=where,
+                instead=f"streams that are taken from {base.name}, or another `of`",
+            )
+    rows = base.rows
+    if taken:
+        rows = rows[~torch.isin(rows, torch.cat([other.rows for other in taken]))]
+        if not len(rows):
+            names = " and ".join(other.name for other in taken)
+            raise MeshError(
+                f"nothing of {base.name} is left: all its {len(base.rows)} samples are in {names}",
+                where=where,
+                instead="a smaller `size` there",
+            )
+    return rows
 
 
 def _filter(rows: Tensor, spec: StreamSpec, table: Table, where: str) -> Tensor:

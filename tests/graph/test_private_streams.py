@@ -53,6 +53,15 @@ def test_private_samples_are_refused_by_their_split_s_name(made, streams, flow):
     assert error.value.where == "flows.1" and error.value.instead
 
 
+def test_the_rest_of_a_private_stream_is_private_as_its_whole_is(made):
+    """What is left of `train` beside private samples is nobody's; what is left of a private stream is its owner's."""
+    streams = {"own": {**OWN, "size": 50}, "rest": {"rest_of": "own"}}
+    assert made(streams, labels(["a", "b"], "own"), labels("c", "rest"), kl("a", "c", "rest"))
+    streams = {"own": OWN, "some": {"of": "own", "size": 9}, "left": {"of": "own", "rest_of": "some"}}
+    with pytest.raises(MeshError, match="'left' is private, but a -> c would carry"):
+        made(streams, labels(["a", "b"], "left"), kl("a", "c", "left"))
+
+
 def test_what_is_drawn_by_itself_is_refused_as_well(made):
     with pytest.raises(MeshError, match="private to other agents") as error:
         made({"own": OWN}, labels("b", "own"), kl("a", "c", "transfer"), data={"dataset": "digits", "transfer": 0.2})

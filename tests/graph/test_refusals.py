@@ -75,6 +75,30 @@ REFUSED = {
         "streams.one.of",
         "train",
     ),
+    "the rest of an unknown stream": (
+        mesh(LABELS, streams={"few": {"size": 9}, "rest": {"rest_of": "fwe"}}),
+        "unknown stream 'fwe'",
+        "streams.rest.rest_of",
+        "did you mean 'few'",
+    ),
+    "rests in a circle": (
+        mesh(LABELS, streams={"one": {"rest_of": "two"}, "two": {"rest_of": "one"}}),
+        "streams are derived from each other in a cycle: one -> two -> one",
+        "streams.one.rest_of",
+        "train",
+    ),
+    "the rest of a stream of another split": (
+        mesh(LABELS, streams={"few": {"of": "transfer", "size": 9}, "rest": {"rest_of": "few"}}),
+        "few is taken from transfer, and not from train, so it has no rest there",
+        "streams.rest.rest_of",
+        "of: transfer",
+    ),
+    "the rest of a split": (
+        mesh(LABELS, streams={"rest": {"rest_of": "test"}}),
+        "test is a whole split, so it has no rest there",
+        "streams.rest.rest_of",
+        "streams that are taken from one",
+    ),
     "a stream named like a split": (
         mesh(LABELS, streams={"train": {}}),
         "'train' is a split",

@@ -82,6 +82,40 @@ def test_a_replay_names_what_it_repeats():
     assert (streams["own"].replay, streams["own"].base) == (False, None)
 
 
+@pytest.mark.parametrize("whole", ["train", "half"])
+def test_the_rest_is_what_others_have_not_taken(whole):
+    half = {"half": {"size": 0.5}}
+    streams = made({"rest": {"of": whole, "rest_of": ["a", "b"]}, "most": {"of": whole, "rest_of": "a"},
+                    "a": {"of": whole, "size": 30}, "b": {"of": whole, "only": [1, 2]}, **half})  # fmt: skip
+    a, b, rest, every = (streams[name].rows for name in ("a", "b", "rest", whole))
+    assert not torch.isin(rest, torch.cat([a, b])).any()
+    assert torch.equal(torch.cat([a, b, rest]).unique(), every)
+    assert torch.equal(torch.cat([a, streams["most"].rows]).sort().values, every)
+    assert torch.equal(rest, rest.sort().values)
+
+
+def test_the_rest_inherits_from_the_whole_alone_and_may_be_narrowed():
+    streams = made(
+        {
+            "own": {"of": "train", "size": 50, "private": True, "labels": False, "shards": {"of": ["a", "b"]}},
+            "public": {"rest_of": "own"},
+            "ones": {"rest_of": "own", "only": [1], "size": 20},
+            "seen": {"of": "own", "size": 20},
+            "unseen": {"of": "own", "rest_of": "seen"},
+            "pool": {"of": "transfer", "rest_of": "asked"},
+            "asked": {"of": "transfer", "size": 10},
+        }
+    )
+    public, unseen, own = streams["public"], streams["unseen"], streams["own"]
+    assert (public.private, public.labelled, public.shards, len(public.rows)) == (False, True, None, 150)
+    assert set(streams["ones"].rows.tolist()) < set(public.rows.tolist())
+    assert set(TABLE.y[streams["ones"].rows].tolist()) == {1}
+    assert unseen.private and not unseen.labelled and not streams["pool"].labelled
+    for agent in "ab":
+        both = torch.cat([unseen.rows_for(agent), streams["seen"].rows_for(agent)])
+        assert torch.equal(both.sort().values, own.rows_for(agent))
+
+
 @pytest.mark.parametrize(
     ("streams", "where", "what"),
     [
@@ -104,6 +138,17 @@ def test_a_replay_names_what_it_repeats():
             "streams.b",
             "no sample is left",
         ),
+        ({"a": {"of": "train"}, "b": {"rest_of": "a"}}, "streams.b.rest_of", "nothing of train is left: all its 200"),
+        (
+            {"a": {"size": 100}, "b": {"rest_of": "a"}, "c": {"rest_of": ["a", "b"]}},
+            "streams.c.rest_of",
+            "all its 200 samples are in a and b",
+        ),
+        ({"a": {"of": "transfer", "size": 9}, "b": {"rest_of": "a"}}, "streams.b.rest_of", "9 of the 9 samples of a"),
+        ({"a": {"rest_of": "nobody"}}, "streams.a.rest_of", "unknown stream 'nobody'"),
+        ({"a": {"rest_of": "b"}, "b": {"rest_of": "a"}}, "streams.b.rest_of", "a -> b -> a"),
+        ({"a": {"replay": True}, "b": {"rest_of": "a"}}, "streams.b.rest_of", "a is a replay"),
+        ({"a": {"size": 5}, "b": {"rest_of": "a", "replay": True}}, "streams.b.replay", "repeats whole batches"),
         ({"a": {"replay": True, "size": 5}}, "streams.a.replay", "repeats whole batches"),
         ({"a": {"replay": True}, "b": {"of": "a"}}, "streams.b.of", "a is a replay"),
     ],
