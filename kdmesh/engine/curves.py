@@ -7,6 +7,7 @@ same curves under any placement and whatever a run was interrupted by.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.events import Trained
@@ -45,24 +46,35 @@ class Curve:
 
         ``done``: the stage's steps before ``first``; ``offset``: those of the phase; ``epoch``: its length in steps.
         """
-        rows: dict[int, list[Losses]] = {}
-        for row in losses:
-            rows.setdefault(row.step, []).append(row)
+        rows = sorted(losses, key=lambda row: row.step)  # of several hosts; those of one are in order
+        begin = 0
         for step in range(first, last):
-            agents = set()
-            for row in rows.get(step, ()):
-                for flow, loss in zip(row.flows, row.values, strict=True):
-                    if loss is not None:
-                        sums = self.flows.setdefault(flow, [0.0, 0])
-                        sums[0] += loss
-                        sums[1] += 1
-                        agents.add(self.edges[flow].target)
-            for agent in agents:
-                self.steps[agent] = self.steps.get(agent, 0) + 1
             now, within = done + step - first + 1, offset + step - first + 1
             whole = within % epoch == 0
-            if self.flows and (now % self.every == 0 or (whole and epoch * POINTS >= self.total)):
-                yield self._point(now, within // epoch if whole else None)
+            if now % self.every == 0 or (whole and epoch * POINTS >= self.total):
+                end = bisect_right(rows, step, begin, key=lambda row: row.step)
+                self._keep(rows[begin:end])
+                begin = end
+                if self.flows:
+                    yield self._point(now, within // epoch if whole else None)
+        self._keep(rows[begin:])
+
+    def _keep(self, rows: list[Losses]) -> None:
+        """Add losses up, those of each flow in the order of the steps."""
+        kept: dict[int, list[tuple[int, float]]] = {}
+        for row in rows:
+            for flow, loss in zip(row.flows, row.values, strict=True):
+                if loss is not None:
+                    kept.setdefault(flow, []).append((row.step, loss))
+        steps: dict[str, set[int]] = {}
+        for flow, told in kept.items():
+            total, count = self.flows.get(flow, (0.0, 0))
+            for _, loss in told:  # not `sum`, which later versions of Python round less
+                total += loss
+            self.flows[flow] = [total, count + len(told)]
+            steps.setdefault(self.edges[flow].target, set()).update(step for step, _ in told)
+        for agent, own in steps.items():
+            self.steps[agent] = self.steps.get(agent, 0) + len(own)
 
     def rest(self, done: int) -> Iterator[Trained]:
         """At the stage's end: what no point has told."""
