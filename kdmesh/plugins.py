@@ -28,6 +28,7 @@ from pydantic import BaseModel, ValidationError
 from kdmesh import hookspecs
 from kdmesh.errors import MeshError, RunFailed, nearest
 from kdmesh.offers import API, KNOWN, Offer
+from kdmesh.published import OFFERED
 from kdmesh.spec import offered
 from kdmesh.spec.explain import explain
 from kdmesh.spec.numbers import refuse_odd_values
@@ -272,6 +273,9 @@ class Registry:
         known = self.names(kind)
         missing = [f"{record} did not load ({record.error})" for record in self.records if record.status == "broken"]
         missing += [f"{record} is disabled" for record in self.records if record.status == "disabled"]
+        package = OFFERED.get((kind, name))
+        if package is not None and package not in {record.dist for record in self.records}:
+            missing.append(f"install {package}, which offers {name!r}")
         raise MeshError(
             f"unknown {NOUNS[kind]} {name!r}",
             where=where,

@@ -155,11 +155,6 @@ def paired(a: Sequence[float], b: Sequence[float], metric: Figure = ACCURACY, sh
     }
 
 
-def verdict(pair: Difference, metric: Figure = ACCURACY, equal: float | None = None) -> Verdict:
-    """What one :func:`paired` difference shows, asked for alone. ``equal``: see :func:`verdicts`."""
-    return verdicts([pair], metric, equal)[0]
-
-
 def verdicts(pairs: Sequence[Difference], metric: Figure = ACCURACY, equal: float | None = None) -> list[Verdict]:
     """What several differences show that are asked for at once, in words; p values are adjusted for that by Holm.
 

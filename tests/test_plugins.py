@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
 import textwrap
+import tomllib
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +29,7 @@ from kdmesh.offers import (
     TaskOffer,
 )
 from kdmesh.plugins import KINDS, PluginFile, Registry, carried, fault, heavy_imports, receive, registry
+from kdmesh.published import OFFERED
 
 OFFERING = """
 import kdmesh
@@ -374,3 +378,19 @@ def test_a_file_without_a_hook_is_named(tmp_path, monkeypatch, capsys, text, sai
     assert record.status == "broken" and said in record.error
     registry().warn()
     assert said in capsys.readouterr().err
+
+
+def test_the_packages_beside_kdmesh_are_named_where_one_is_not_installed():
+    found = {}
+    for file in sorted((Path(__file__).parent.parent / "plugins").glob("*/pyproject.toml")):
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        if project["name"] == "kdmesh-template":  # to be copied
+            continue
+        for module in project["entry-points"]["kdmesh"].values():
+            for kind in KINDS:
+                for offer in getattr(importlib.import_module(module), f"kdmesh_{kind}", list)():
+                    found[kind, offer.name] = project["name"]
+    assert found == OFFERED
+    with pytest.raises(MeshError) as error:
+        Registry([]).find("samplers", "optuna", "--sampler")
+    assert "install kdmesh-optuna, which offers 'optuna'" in str(error.value)

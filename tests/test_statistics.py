@@ -10,10 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdmesh.statistics import detectable, holm, over_paired_samples, over_samples, paired, power, verdict, verdicts
+from kdmesh.statistics import detectable, holm, over_paired_samples, over_samples, paired, power, verdicts
 from kdmesh.tasks import Figure
 
 LOSS = Figure("loss", higher=False)
+
+
+def verdict(pair, *how, **more):
+    """Of one difference that is asked for alone."""
+    return verdicts([pair], *how, **more)[0]
 
 
 def draws(seed: int, n: int = 20, shift: float = 0.0, sd: float = 0.01) -> tuple[list[float], list[float]]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(max_length=200)]
 Prose = Annotated[str, Field(max_length=10_000)]
 Number = StrictInt | StrictFloat
+POINTS = 20_000
+"""That one drawing has at most."""
 Cell = Annotated[str, Field(max_length=2000)] | StrictInt | StrictFloat | None
 
 
@@ -50,7 +52,7 @@ class Line(_Part):
     """A line of `Lines`: points ``(x, y)``; y is None where nothing was measured."""
 
     name: Name
-    points: list[tuple[Number, Number | None]] = Field(max_length=100_000)
+    points: list[tuple[Number, Number | None]] = Field(max_length=POINTS)
 
 
 class Lines(_Part):
@@ -61,6 +63,11 @@ class Lines(_Part):
     y: Name
     lines: list[Line] = Field(min_length=1, max_length=300)
     note: Prose = ""
+
+    def model_post_init(self, context: Any) -> None:
+        """ValueError where there are more points than a page should hold."""
+        if (count := sum(len(line.points) for line in self.lines)) > POINTS:
+            raise ValueError(f"{count:,} points in one drawing: at most {POINTS:,}")
 
 
 class Bar(_Part):

@@ -98,6 +98,12 @@ class Sweeping:
         with closing(self.maker):
             if (self.root / CHOSEN).is_file():
                 refuse_edited(self.root, CHOSEN, "sweep")  # nothing is tested but what validation chose
+            elif CHOSEN in sums.told(self.root):
+                raise MeshError(
+                    "was deleted: what is chosen is tested once, and is not chosen again",
+                    file=str(self.root / CHOSEN),
+                    instead="put it back as it was, or begin a new sweep",
+                )
             before = read_json(self.root / CHOSEN)
             self._searched(again=before is None)
             chosen = before["chosen"] if before is not None else self._choose()

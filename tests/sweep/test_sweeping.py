@@ -180,6 +180,9 @@ def test_a_choice_that_was_edited_is_refused(whole, tmp_path, capsys):
     path.write_text(path.read_text().replace("0.03", "1e-09"))
     assert main(["resume", str(root)]) == 2
     assert "chosen.json: was edited since the sweep began" in capsys.readouterr().err
+    path.unlink()
+    assert main(["resume", str(root)]) == 2
+    assert "chosen.json: was deleted" in capsys.readouterr().err
 
 
 def test_trials_of_other_data_than_the_sweep_began_with_are_refused(here, tmp_path, monkeypatch):

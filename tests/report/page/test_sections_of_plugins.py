@@ -118,6 +118,11 @@ def test_what_is_no_block_is_refused_where_it_is_made(make):
         make()
 
 
+def test_one_drawing_has_not_too_many_points():
+    with pytest.raises(ValueError, match="20,001 points in one drawing: at most 20,000"):
+        Lines(title="t", x="x", y="y", lines=[Line(name=str(at), points=[(0, 1)] * 6667) for at in range(3)])
+
+
 def test_numbers_that_are_not_finite_are_left_out(runs, monkeypatch):
     from kdmesh.report.page.contributed import _block
 

@@ -1,0 +1,24 @@
+"""What the packages beside kdmesh offer, so that a name that is not known says what to install. Imports nothing."""
+
+from __future__ import annotations
+
+OFFERED = {
+    ("consensus", "aekd"): "kdmesh-gradient",
+    ("consensus", "attention"): "kdmesh-gated",
+    ("consensus", "gate"): "kdmesh-gated",
+    ("consensus", "kdcl_linear"): "kdmesh-logit",
+    ("consensus", "kdcl_min_logit"): "kdmesh-logit",
+    ("models", "branched"): "kdmesh-gated",
+    ("objectives", "crd"): "kdmesh-relational",
+    ("objectives", "dist"): "kdmesh-logit",
+    ("objectives", "dkd"): "kdmesh-logit",
+    ("objectives", "minilm"): "kdmesh-relational",
+    ("objectives", "rkd"): "kdmesh-relational",
+    ("objectives", "sp"): "kdmesh-relational",
+    ("objectives", "standardised_kl"): "kdmesh-logit",
+    ("objectives", "taught_kl"): "kdmesh-gated",
+    ("samplers", "optuna"): "kdmesh-optuna",
+    ("strategies", "okddip"): "kdmesh-gated",
+    ("strategies", "one"): "kdmesh-gated",
+}
+"""By kind and name, the package."""
