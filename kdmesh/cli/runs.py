@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.files import to_json
     from kdmesh.report.folders import FINISHED, RUNNING, find, of_many, trials_of
     from kdmesh.report.grid import show
-    from kdmesh.report.runs import listed, row, spare
+    from kdmesh.report.runs import listed, row, row_of_many, spare
 
     parent = Path(args.folder)
     found = [row(path, parent) for path in find(parent)]
@@ -53,21 +53,20 @@ def execute(args: argparse.Namespace) -> int:
         trials = [row(path, parent) for root in over for path in trials_of(root)]
         every = [run for _, run in (*found, *trials) if run is not None]
         return clean([one for run in every for one in spare(run)], args.yes, args.json)
+    many = [row_of_many(path, parent, what, status) for path, what, status in of_many(parent)]
     if args.json:
-        runs = [{"kind": "run", **one.record()} for one, _ in found]
-        many = [
-            {"kind": what, "path": str(path), "name": path.parent.name, "status": status}
-            for path, what, status in of_many(parent)
-        ]
-        print(to_json([*runs, *many], 2))
+        print(to_json([one.record() for one in [*(one for one, _ in found), *many]], 2))
     else:
-        if found:
-            show(sys.stdout, listed([one for one, _ in found]))
-        elif not of_many(parent):
+        for rows in ([one for one, _ in found], many):
+            if rows:
+                show(sys.stdout, listed(rows))
+        if not found and not many:
             print(f"no run in {printable(args.folder)}")
-        for path, what, status in of_many(parent):
-            how = "" if status == RUNNING else "; its tables" if status == FINISHED else "; go on with it"
-            print(printable(f"{what} {status}{how}{': kdmesh resume' if how else ':'} {path}", breaks=False))
+        for one in many:
+            how = "" if one.status == RUNNING else "; its tables" if one.status == FINISHED else "; go on with it"
+            print(
+                printable(f"{one.kind} {one.status}{how}{': kdmesh resume' if how else ':'} {one.path}", breaks=False)
+            )
     return 0
 
 

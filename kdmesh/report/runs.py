@@ -1,4 +1,4 @@
-"""Runs side by side: a row for each, and what of them can go."""
+"""Runs side by side, and comparisons and sweeps: a row for each, and what of them can go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from kdmesh.contracts.run_files import (
     RESOLVED,
 )
 from kdmesh.errors import MeshError
-from kdmesh.files import DRAFT, inside
-from kdmesh.report.folders import FINISHED, INCOMPLETE, RUNNING, size_of
+from kdmesh.files import DRAFT, inside, read_json
+from kdmesh.report.folders import FINISHED, INCOMPLETE, MANY, RUNNING, begun, size_of
 from kdmesh.report.grid import KEPT, Column, Grid
-from kdmesh.report.run_folder import ALSO, RunFolder, read
+from kdmesh.report.run_folder import ALSO, MISREAD, RunFolder, read
 from kdmesh.statistics import than
 
 DAY = 24 * 3600
@@ -39,15 +40,16 @@ SPANS = (("d", DAY), ("h", 3600), ("min", 60))
 
 @dataclass(frozen=True)
 class Row:
-    """What a list of runs says of one.
+    """What a list of runs says of one, or of a comparison or sweep.
 
     Attributes:
+        kind: `run`, or a key of `kdmesh.report.folders.MANY`.
         path: the folder; ``run``: the same from where the list begins.
         name: of the mesh.
         status: a key of `kdmesh.report.folders.STATUSES`, or ``unreadable``.
         error: why it failed, or cannot be read.
-        verdicts: in words, a student and control each; of a run with one seed, or without controls, there are none.
-        metric: the one of the run; ``students``: its mean on test over seeds, by student.
+        verdicts: in words, a student and control each, or two contenders; of one seed, or without controls, none.
+        metric: the one of the run; ``students``: its mean on test over seeds, by student, or by contender or arm.
         seeds: how many were measured; ``asked``: how many there are to be.
         begun: in seconds since the epoch.
         size: in bytes.
@@ -65,12 +67,13 @@ class Row:
     asked: int = 0
     begun: float = 0.0
     size: int = 0
+    kind: str = "run"
 
     def record(self) -> dict[str, Any]:
         """The row as JSON has it."""
         begun = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.begun)) if self.begun else None
         return {
-            "path": str(self.path), "name": self.name, "status": self.status, "error": self.error,
+            "kind": self.kind, "path": str(self.path), "name": self.name, "status": self.status, "error": self.error,
             "verdicts": list(self.verdicts), "metric": self.metric, "students": dict(self.students),
             "seeds": self.seeds, "asked": self.asked, "begun": begun, "bytes": self.size,
         }  # fmt: skip
@@ -88,6 +91,27 @@ def row(path: Path, parent: Path) -> tuple[Row, RunFolder | None]:
         path, run, found.name, found.status, found.error, tuple(verdicts), metric, tuple(students),
         len(found.summaries), len(found.seed_numbers), found.begun, found.size,
     ), found  # fmt: skip
+
+
+def row_of_many(path: Path, parent: Path, kind: str, status: str) -> Row:
+    """The row of a comparison or sweep, by its table if it has one yet."""
+    at = path.relative_to(parent).as_posix() if path != parent else path.name
+    table = read_json(path / MANY[kind][1]) or {}
+    table = table.get("final") if kind == "sweep" else table  # in the form of a comparison's
+    try:
+        metric, seeds = str(table["metric"]), len(table["seeds"])
+        students = [(one["contender"], float(one["mean"])) for one in table["contenders"] if "mean" in one]
+        verdicts = [
+            f"{one['contender']} {one['verdict']} {than(one['verdict'])} {one['against']}"
+            for one in table["differences"]
+            if one.get("verdict")
+        ]
+    except MISREAD:
+        metric, seeds, students, verdicts = "", 0, [], []
+    return Row(
+        path, at, path.parent.name, status, "", tuple(verdicts), metric, tuple(students), seeds, seeds, begun(path),
+        size_of(path), kind,
+    )  # fmt: skip
 
 
 def _results(over_seeds: object) -> tuple[str, list[tuple[str, float]], list[str]]:
@@ -112,7 +136,7 @@ def _words(verdict: dict[str, Any]) -> str:
 
 
 def listed(rows: Sequence[Row], now: float | None = None) -> Grid:
-    """Lay runs out, in their order."""
+    """Lay runs out, or comparisons and sweeps, in their order."""
     now = time.time() if now is None else now
     cells = [
         {
@@ -122,7 +146,7 @@ def listed(rows: Sequence[Row], now: float | None = None) -> Grid:
             "figure": _figures(one),
             "seeds": None if not one.asked else f"{one.seeds}/{one.asked}" if one.seeds < one.asked else f"{one.asked}",
             "age": span(now - one.begun) if one.begun else None,
-            "size": amount(one.size) if one.asked else None,
+            "size": amount(one.size) if one.size else None,
         }
         for one in rows
     ]
@@ -136,7 +160,9 @@ def listed(rows: Sequence[Row], now: float | None = None) -> Grid:
         Column("size", "size", _as_it_is),
     ]
     notes = [f"{one.run}: {one.error}" for one in rows if one.status == UNREADABLE]
-    return Grid(f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}", columns, cells, "\n".join(notes))
+    counts = Counter(one.kind for one in rows)
+    title = " and ".join(f"{count} {kind if count == 1 else f'{kind}s'}" for kind, count in counts.items())
+    return Grid(title, columns, cells, "\n".join(notes))
 
 
 def _as_it_is(text: str) -> str:

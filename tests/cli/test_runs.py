@@ -186,7 +186,36 @@ def test_comparisons_are_listed_apart_and_are_no_runs(runs, at_work, capsys):
     assert said() == f"comparison finished; its tables: kdmesh resume {folder}"
     assert main(["draw", str(folder)]) == 2
     capsys.readouterr()
-    assert main(["runs", str(folder)]) == 0 and capsys.readouterr().out.startswith("comparison finished")
+    assert main(["runs", str(folder)]) == 0 and capsys.readouterr().out.splitlines()[-1].startswith("comparison fin")
+
+
+def test_comparisons_and_sweeps_are_listed_with_verdicts_and_figures(tmp_path, capsys):
+    table = {
+        "failed": {}, "metric": "accuracy", "seeds": [0, 1, 2],
+        "contenders": [{"contender": "a", "mean": 0.5}, {"contender": "b", "mean": 0.25}, {"contender": "c"}],
+        "differences": [
+            {"contender": "b", "against": "a", "verdict": "worse"},
+            {"contender": "b", "against": "c", "lacks": "no trial of both is whole"},
+        ],
+    }  # fmt: skip
+    for name, made, mark, end in (
+        ("compared", table, "compare.json", "comparison.json"),
+        ("swept", {"final": table}, "sweep.json", "sweep_result.json"),
+        ("odd", {"final": {**table, "contenders": 3}}, "sweep.json", "sweep_result.json"),
+    ):
+        folder = tmp_path / name / "20990101-000000"
+        folder.mkdir(parents=True)
+        (folder / mark).write_text("{}")
+        (folder / end).write_text(json.dumps(made))
+    assert main(["runs", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 comparison and 2 sweeps") and out.count("b worse than a") == 2
+    assert out.count("a 0.5000") == out.count("b 0.2500") == 2 and max(map(len, out.splitlines()[:-3])) <= 80
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["compared"]["verdicts"] == rows["swept"]["verdicts"] == ["b worse than a"]
+    assert rows["swept"]["students"] == {"a": 0.5, "b": 0.25} and rows["swept"]["asked"] == 3
+    assert rows["odd"]["kind"] == "sweep" and rows["odd"]["verdicts"] == [] and rows["odd"]["status"] == "finished"
 
 
 def test_sweeps_are_listed_apart_and_are_no_runs(runs, capsys):
