@@ -96,8 +96,8 @@ def row(path: Path, parent: Path) -> tuple[Row, RunFolder | None]:
 def row_of_many(path: Path, parent: Path, kind: str, status: str) -> Row:
     """The row of a comparison or sweep, by its table if it has one yet."""
     at = path.relative_to(parent).as_posix() if path != parent else path.name
-    table = read_json(path / MANY[kind][1]) or {}
-    table = table.get("final") if kind == "sweep" else table  # in the form of a comparison's
+    written = read_json(path / MANY[kind][1]) or {}
+    table: Any = written.get("final") if kind == "sweep" else written  # in the form of a comparison's
     try:
         metric, seeds = str(table["metric"]), len(table["seeds"])
         students = [(one["contender"], float(one["mean"])) for one in table["contenders"] if "mean" in one]

@@ -28,13 +28,13 @@ def draw(chart: Chart, key: str) -> str:
         wide, high, form = _width(chart), HIGH + 16, "chart across"
         parts = _lines(chart, wide)
     failed = sum(one.value is None for one in chart.traces)
-    told = f"{len(chart.traces)} points over {', '.join(one.name for one in chart.scales)}: {chart.y}. "
-    told += f"{failed} have no figure. " if failed else ""
+    said = f"{len(chart.traces)} points over {', '.join(one.name for one in chart.scales)}: {chart.y}. "
+    said += f"{failed} have no figure. " if failed else ""
     drawn = "".join(
         [
             f'<svg class="{form}" role="img" viewBox="0 0 {wide:g} {high:g}" width="{wide:g}" '
             f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{xml(chart.title)}</title>'
-            f'<desc id="{key}-d">{xml(told)}The table below has the numbers.</desc>',
+            f'<desc id="{key}-d">{xml(said)}The table below has the numbers.</desc>',
             *parts,
             "</svg>",
         ]
@@ -54,9 +54,9 @@ def _lines(chart: Coordinates, wide: float) -> list[str]:
     floor, top = HIGH - BOTTOM, TOP
     step = (wide - 2 * SIDE) / len(chart.scales)
     places = [
-        _Place(scale, [one.at[number] for one in chart.traces], floor, top) for number, scale in enumerate(chart.scales)
+        Place(scale, [one.at[number] for one in chart.traces], floor, top) for number, scale in enumerate(chart.scales)
     ]
-    names = _tails([scale.name for scale in chart.scales])
+    names = tails([scale.name for scale in chart.scales])
     known = [one.value for one in chart.traces if one.value is not None]
     figure, failed = Axis(known, floor, top), any(one.value is None for one in chart.traces)
     parts = []
@@ -65,7 +65,7 @@ def _lines(chart: Coordinates, wide: float) -> list[str]:
         ys.append(floor + 12 if one.value is None else figure.at(one.value))
         path = " ".join(f"{SIDE + step * number:.1f},{y:.1f}" for number, y in enumerate(ys))
         style = _style(one, len(chart.traces))
-        parts.append(f'<polyline class="line {style}" points="{path}"><title>{xml(_told(one))}</title></polyline>')
+        parts.append(f'<polyline class="line {style}" points="{path}"><title>{xml(told(one))}</title></polyline>')
     for number, place in enumerate(places):
         x = SIDE + step * number
         parts += [f'<path class="axis" d="M{x:.1f} {top:g}V{floor:g}"/>', _middle(x, floor + 30, names[number])]
@@ -81,7 +81,7 @@ def _lines(chart: Coordinates, wide: float) -> list[str]:
 def _slice(chart: Slice) -> list[str]:
     """Dots over one scale, those of an arm in its colour; what failed has no dot."""
     (scale,), floor, top = chart.scales, HIGH - BOTTOM - 14, TOP
-    place = _Place(scale, [one.at[0] for one in chart.traces], LEFT + 24, WIDE - RIGHT - 24)
+    place = Place(scale, [one.at[0] for one in chart.traces], LEFT + 24, WIDE - RIGHT - 24)
     figure = Axis([one.value for one in chart.traces if one.value is not None], floor, top)
     parts = [f'<path class="axis" d="M{LEFT:g} {floor:g}H{WIDE - RIGHT:g}"/>']
     for value, mark in figure.ticks():
@@ -105,16 +105,17 @@ def _slice(chart: Slice) -> list[str]:
         at = f'cx="{place.at(one.at[0]) + aside:.1f}" cy="{figure.at(one.value):.1f}"'
         style = colour(arms.index(one.role) % COLOURS)
         dot = "whisker" if one.early else "dot"
-        parts.append(f'<circle class="{dot} {style}" {at} r="4"><title>{xml(_told(one))}</title></circle>')
+        parts.append(f'<circle class="{dot} {style}" {at} r="4"><title>{xml(told(one))}</title></circle>')
         if one.chosen:
             parts.append(f'<circle class="whisker {style}" {at} r="8"/>')
     return parts
 
 
-class _Place:
+class Place:
     """Where the values of a scale stand on a line from ``begin`` to ``end``."""
 
     def __init__(self, scale: Scale, values: Sequence[str | float], begin: float, end: float) -> None:
+        """``values``: those that stand on it."""
         self.scale, self.begin, self.end = scale, begin, end
         numbers = [value for value in values if not isinstance(value, str)]
         self.axis = None if scale.marks else Axis(numbers or [0.0], begin, end, scale.log)
@@ -143,7 +144,8 @@ def _style(one: Trace, many: int) -> str:
     return f"c0{' dashed' if one.early else ''}{' many' if many > DENSE else ' some'}"
 
 
-def _told(one: Trace) -> str:
+def told(one: Trace) -> str:
+    """A point in words: its arm, name, values, figure and fate."""
     figure = "no figure" if one.value is None else f"{one.value:.5g}"
     values = ", ".join(value if isinstance(value, str) else f"{value:.4g}" for value in one.at)
     return f"{one.role} {one.name} ({values}): {figure}{f', {one.fate}' if one.fate else ''}".strip()
@@ -157,7 +159,7 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{xml(text)}</text>'
 
 
-def _tails(paths: Sequence[str]) -> list[str]:
+def tails(paths: Sequence[str]) -> list[str]:
     """Each path by as many of its last parts as tell it from the others."""
     found = []
     for path in paths:

@@ -13,10 +13,8 @@ from kdmesh.report.page.blocks import Bars, Chart, Lines, Matrix, Points, Spans
 from kdmesh.report.page.charts import (
     BOTTOM,
     CELL_NUMBERS,
-    COLOURS,
     HIGH,
     LEFT,
-    LETTER,
     MOST_NAMED,
     RIGHT,
     ROLES,
@@ -27,19 +25,23 @@ from kdmesh.report.page.charts import (
     placed,
     short,
 )
+from kdmesh.report.page.vega_parts import (
+    ZOOM,
+    Spec,
+    coloured,
+    few,
+    legend_of,
+    near,
+    nearest_point,
+    picked,
+    shown,
+    told,
+    where,
+)
+from kdmesh.report.page.vega_search import coordinates, slice_of
 
-Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"  # a name; nothing is read from there
 DASHES = {"dashed": [6, 3], "dotted": [2, 3]}
-ZOOM: Spec = {  # only with Ctrl, and only by a mouse: a page must scroll under wheel and finger
-    "name": "zoom",
-    "bind": "scales",
-    "select": {
-        "type": "interval",
-        "zoom": "wheel![event.ctrlKey]",
-        "translate": "[pointerdown[event.pointerType === 'mouse'], window:pointerup] > window:pointermove!",
-    },
-}
 
 
 def spec(chart: Chart) -> Spec | None:
@@ -50,6 +52,8 @@ def spec(chart: Chart) -> Spec | None:
         "points": _points,
         "matrix": _matrix,
         "spans": _spans,
+        "coordinates": coordinates,
+        "slice": slice_of,
     }
     made = forms[chart.kind](chart) if chart.kind in forms else None
     return None if made is None else {"$schema": SCHEMA, "width": "container", **made}
@@ -57,7 +61,7 @@ def spec(chart: Chart) -> Spec | None:
 
 def _lines(chart: Lines) -> Spec | None:
     rows: list[Spec] = [
-        {"n": one.name, "x": _few(x), "y": _few(y), "l": _few(low), "h": _few(high)}
+        {"n": one.name, "x": few(x), "y": few(y), "l": few(low), "h": few(high)}
         for one in chart.series
         for x, y, low, high in one.points
         if y is not None
@@ -71,24 +75,24 @@ def _lines(chart: Lines) -> Spec | None:
     x["axis"] = {"labelFlush": False}
     if max(row["x"] for row in rows) - min(row["x"] for row in rows) < 8 and all(row["x"] % 1 == 0 for row in rows):
         x["axis"] |= {"tickMinStep": 1, "format": "~g"}
-    legend = None if many else {**_legend(names), "symbolType": "stroke", "symbolSize": 300}
+    legend = None if many else {**legend_of(names), "symbolType": "stroke", "symbolSize": 300}
     line: Spec = {"mark": {"type": "line", "strokeWidth": 1.2 if many else 2}, "encoding": {"x": x, "y": y}}
     if many:
-        line["encoding"] |= {"detail": {"field": "n"}, "color": {"value": "var(--c0)"}, "opacity": _near(1, 0.3)}
-        line["encoding"]["strokeWidth"] = _near(3, 1.2)
+        line["encoding"] |= {"detail": {"field": "n"}, "color": {"value": "var(--c0)"}, "opacity": near(1, 0.3)}
+        line["encoding"]["strokeWidth"] = near(3, 1.2)
     else:
         dashes = [DASHES.get(ROLES.get(one.role, ""), [1, 0]) for one in chart.series]
-        line["params"] = [_shown("n")]
+        line["params"] = [shown("n")]
         line["encoding"] |= {
-            "color": {**_coloured("n", names), "legend": legend},
-            "strokeDash": {**_coloured("n", names, dashes), "legend": legend},
-            "opacity": _chosen(1, 0.12),
+            "color": {**coloured("n", names), "legend": legend},
+            "strokeDash": {**coloured("n", names, dashes), "legend": legend},
+            "opacity": picked(1, 0.12),
         }
     dots = _dots(rows, names, x, y, legend)
     layers: list[Spec] = [line, dots]
     if not many and any(row["l"] is not None for row in rows):
-        band: Spec = {"y": {**y, "field": "l"}, "y2": {"field": "h"}, "opacity": _chosen(0.13, 0.02)}
-        band |= {"x": x, "color": {**_coloured("n", names), "legend": legend}}
+        band: Spec = {"y": {**y, "field": "l"}, "y2": {"field": "h"}, "opacity": picked(0.13, 0.02)}
+        band |= {"x": x, "color": {**coloured("n", names), "legend": legend}}
         layers.insert(0, {"mark": {"type": "area"}, "encoding": band})
     line.setdefault("params", []).append(ZOOM)
     return {"height": int(HIGH), "data": {"values": rows}, "layer": layers}
@@ -102,14 +106,14 @@ def _dots(rows: Sequence[Spec], names: Sequence[str], x: Spec, y: Spec, legend: 
     every = len(rows) <= 30 * len(names) and not many
     return {
         "transform": [*([] if many else [{"filter": {"param": "shown"}}]), {"calculate": said, "as": "said"}],
-        "params": [_at(["n"] if many else ["n", "x"])],
+        "params": [nearest_point(["n"] if many else ["n", "x"])],
         "mark": {"type": "point", "filled": True, "opacity": 1},
         "encoding": {
             "x": x,
             "y": y,
-            "color": {"value": "var(--c0)"} if many else {**_coloured("n", names), "legend": legend},
-            "size": {"value": 22} if many else {"condition": _where("at", 90), "value": 22},
-            "opacity": {"condition": _where("at", 1), "value": 1 if every else 0},
+            "color": {"value": "var(--c0)"} if many else {**coloured("n", names), "legend": legend},
+            "size": {"value": 22} if many else {"condition": where("at", 90), "value": 22},
+            "opacity": {"condition": where("at", 1), "value": 1 if every else 0},
             "tooltip": {"field": "said"},
         },
     }
@@ -126,7 +130,7 @@ def _bars(chart: Bars) -> Spec | None:
             "value": one.value,
             "low": one.low,
             "high": one.high,
-            "said": _told(f"{one.name}: {one.value:.5g}", one.low, one.high),
+            "said": told(f"{one.name}: {one.value:.5g}", one.low, one.high),
         }
         for one in chart.bars
     ]
@@ -138,8 +142,8 @@ def _bars(chart: Bars) -> Spec | None:
         "axis": {"labelLimit": 170, "grid": False},
     }
     x: Spec = {"field": "value", "type": "quantitative", "title": chart.x, "scale": {"zero": chart.zero}}
-    legend = _legend(roles) if len(roles) > 1 else None
-    same = {"color": {**_coloured("role", roles), "legend": legend}, "opacity": _chosen(1, 0.15)}
+    legend = legend_of(roles) if len(roles) > 1 else None
+    same = {"color": {**coloured("role", roles), "legend": legend}, "opacity": picked(1, 0.15)}
     layers: list[Spec] = []
     if chart.zero:
         layers.append({"mark": {"type": "bar", "height": 12}, "encoding": {"x": x, "y": y, **same}})
@@ -150,7 +154,7 @@ def _bars(chart: Bars) -> Spec | None:
             "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "y": y, **same},
         })  # fmt: skip
     layers.append({
-        "params": [_shown("role")],
+        "params": [shown("role")],
         "mark": {"type": "point", "filled": True, "size": 70},
         "encoding": {"x": x, "y": y, **same, "tooltip": {"field": "said"}},
     })  # fmt: skip
@@ -188,7 +192,7 @@ def _points(chart: Points) -> Spec | None:
         "scale": {"zero": False, "nice": False, "padding": 18},
     }  # fmt: skip
     at: Spec = {"x": x, "y": y}
-    same = {**at, "opacity": _chosen(1, 0.15)}
+    same = {**at, "opacity": picked(1, 0.15)}
     layers: list[Spec] = [
         {
             "transform": [{"filter": "datum.front"}],
@@ -196,11 +200,11 @@ def _points(chart: Points) -> Spec | None:
             "encoding": at,
         },
         {
-            "params": [_shown("role"), ZOOM],
+            "params": [shown("role"), ZOOM],
             "mark": {"type": "point", "filled": True, "size": 90},
             "encoding": {
                 **same,
-                "color": {**_coloured("role", roles), "legend": _legend(roles)},
+                "color": {**coloured("role", roles), "legend": legend_of(roles)},
                 "tooltip": {"field": "said"},
             },
         },
@@ -250,7 +254,7 @@ def _matrix(chart: Matrix) -> Spec | None:
         "encoding": {
             "fill": fill,
             "fillOpacity": strength,
-            "stroke": {"condition": _where("at", "var(--ink)"), "value": "var(--page)"},
+            "stroke": {"condition": where("at", "var(--ink)"), "value": "var(--page)"},
             "tooltip": {"field": "said"},
         },
     }
@@ -269,7 +273,7 @@ def _spans(chart: Spans) -> Spec | None:
     roles = list(dict.fromkeys(one.role for one in chart.spans if one.end > one.begin))
     rows: list[Spec] = [
         {
-            "lane": one.lane, "role": one.role, "begin": _few(one.begin), "end": _few(one.end),
+            "lane": one.lane, "role": one.role, "begin": few(one.begin), "end": few(one.end),
             "said": f"{one.lane}, {one.name}: {one.begin:.1f} s to {one.end:.1f} s",
         }
         for one in chart.spans
@@ -289,7 +293,7 @@ def _spans(chart: Spans) -> Spec | None:
         "mark": {"type": "bar", "height": 12, "cornerRadius": 2, "clip": True},
         "encoding": {
             "x": x, "x2": {"field": "end"}, "y": y, "tooltip": {"field": "said"},
-            "color": {**_coloured("role", roles), "legend": None},
+            "color": {**coloured("role", roles), "legend": None},
         },
     }  # fmt: skip
     mark = {"condition": {"test": "datum.role == 'resumed'", "value": "var(--good)"}, "value": "var(--bad)"}
@@ -302,51 +306,6 @@ def _spans(chart: Spans) -> Spec | None:
     return {"height": ROW * len(lanes), "data": {"values": rows}, "layer": [lasting, *moments]}
 
 
-def _coloured(field: str, names: Sequence[str], range: Sequence[Any] | None = None) -> Spec:
-    """A channel by name: the colours of the page, in the order in which `charts` takes them, or another range."""
-    colours = range or [f"var(--c{at % COLOURS})" for at, _ in enumerate(names)]
-    return {"field": field, "type": "nominal", "scale": {"domain": list(names), "range": list(colours)}}
-
-
-def _legend(names: Sequence[str]) -> Spec:
-    """Names in rows above, as many side by side as fit."""
-    each = 40 + LETTER * max(len(short(name, 40)) for name in names)
-    columns = f"max(1, floor(containerSize()[0] / {each:.0f}))"
-    return {"orient": "top", "title": None, "labelLimit": 300, "columns": {"expr": columns}, "offset": 6}
-
-
-def _shown(field: str) -> Spec:
-    """Names that were clicked on in the legend, each click one more or one less; none of them: all."""
-    return {"name": "shown", "select": {"type": "point", "fields": [field], "toggle": "true"}, "bind": "legend"}
-
-
-def _at(fields: Sequence[str]) -> Spec:
-    """The point next to the pointer."""
-    select = {"type": "point", "fields": list(fields), "on": "pointermove", "clear": "pointerout", "nearest": True}
-    return {"name": "at", "select": select}
-
-
-def _where(param: str, value: Any) -> Spec:
-    return {"param": param, "empty": False, "value": value}
-
-
-def _near(value: float, other: float) -> Spec:
-    return {"condition": _where("at", value), "value": other}
-
-
-def _chosen(value: float, other: float) -> Spec:
-    return {"condition": {"param": "shown", "value": value}, "value": other}
-
-
-def _told(said: str, low: float | None, high: float | None) -> str:
-    return said if low is None or high is None else f"{said} ({low:.5g} to {high:.5g})"
-
-
 def _cell(value: float, digits: int) -> str:
     text = f"{value:,.{digits}f}".replace("-", "−")
     return text.replace("0.", ".", 1) if text.lstrip("−").startswith("0.") else text
-
-
-def _few(value: float | None) -> float | None:
-    """To seven digits: a spec is for the eye, the table below it has the number itself."""
-    return None if value is None else float(f"{value:.7g}")

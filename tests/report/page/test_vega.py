@@ -10,7 +10,23 @@ import pytest
 from test_charts import ODD
 
 from kdmesh.cli import main
-from kdmesh.report.page.blocks import Bar, Bars, Lines, Matrix, Page, Point, Points, Section, Series, Span, Spans
+from kdmesh.report.page.blocks import (
+    Bar,
+    Bars,
+    Coordinates,
+    Lines,
+    Matrix,
+    Page,
+    Point,
+    Points,
+    Scale,
+    Section,
+    Series,
+    Slice,
+    Span,
+    Spans,
+    Trace,
+)
 from kdmesh.report.page.facts import page_of
 from kdmesh.report.page.html import BUNDLE, html, scripts
 from kdmesh.report.page.vega import spec
@@ -26,7 +42,15 @@ BARS = Bars(ODD, ODD, [Bar(ODD, -1e-9, -1.0, 1e12, ODD), Bar("b", 0.0)])
 POINTS = Points(ODD, ODD, ODD, [Point(ODD, 1e-3, 0.5, ODD, True), Point("b", 1e9, 0.5, "r", True)], log=True)
 MATRIX = Matrix(ODD, [ODD, "d"], [ODD, "c"], [[-0.5, None], [0.25, 1.0]], ODD, ODD)
 SPANS = Spans(ODD, [Span(ODD, ODD, 0.0, 0.0, "lost"), Span("a", "b", 0.0, 5.0)])
-CHARTS = [FEW, MANY, BARS, POINTS, MATRIX, SPANS]
+TRACES = [
+    Trace("p1", ["4", 0.1], 0.5, ODD, "chosen", chosen=True),
+    Trace(ODD, ["1", 0.01], 0.25, "b", early=True),
+    Trace("p3", [ODD, 0.03], None, "b", "failed"),
+]
+ACROSS = Coordinates(ODD, ODD, [Scale("a.x", ["1", "4", ODD]), Scale("b.x", log=True)], TRACES)
+MARKED = Slice(ODD, ODD, [Scale(ODD, ["1", "4", ODD])], [Trace(t.name, t.at[:1], t.value, t.role) for t in TRACES])
+SLICE = Slice("s", ODD, [Scale("b.x", log=True)], [Trace(t.name, t.at[1:], t.value, t.role) for t in TRACES])
+CHARTS = [FEW, MANY, BARS, POINTS, MATRIX, SPANS, ACROSS, MARKED, SLICE]
 
 
 def expressions(value):
@@ -70,6 +94,13 @@ def test_data_are_those_of_the_chart():
         ("a", 0, 5),
     ]
     assert len(spec(MANY)["data"]["values"]) == 600
+    rows = spec(ACROSS)["data"]["values"]
+    assert [(row["n"], row["x"]) for row in rows] == [(point, scale) for point in range(3) for scale in range(3)]
+    assert [row["fate"] for row in rows[::3]] == ["chosen", "stopped early", "failed"]
+    assert [(row["x"], row["y"], row["role"]) for row in spec(SLICE)["data"]["values"]] == [
+        (0.1, 0.5, ODD),
+        (0.01, 0.25, "b"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +111,9 @@ def test_data_are_those_of_the_chart():
         Points("", "", "", []),
         Matrix("", ["a"], ["b"], [[None]]),
         Spans("", []),
+        Coordinates("", "", [Scale("a"), Scale("b")], [Trace("p", [1.0, 2.0], None)]),
+        Coordinates("", "", [Scale(str(at)) for at in range(6)], [Trace("p", [1.0] * 6, 0.5)]),  # too wide
+        Slice("", "", [Scale("a")], [Trace("p", [1.0], None)]),
     ],
     ids=lambda chart: chart.kind,
 )
