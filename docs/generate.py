@@ -1,4 +1,4 @@
-"""Write docs/plugins/reference.md, docs/mesh-file.md and docs/events.md from the code: ``python docs/generate.py``."""
+"""Write the pages that say what the code says: ``python docs/generate.py``. `PAGES` names them."""
 
 from __future__ import annotations
 
@@ -759,8 +759,85 @@ JSON = {
 }
 """How the type of an event's field is said."""
 
+COOKBOOK = TARGET.parents[2] / "examples" / "cookbook"
+COOKBOOK_HEAD = """\
+<!-- Written by `python docs/generate.py` from examples/cookbook: change that. -->
+
+# A cookbook of plugins
+
+Thirteen complete plugins, each one file with one mesh, in `examples/cookbook`. They import what the
+[reference](reference.md) lists and nothing else of kdmesh: copy one and change it.
+
+    kdmesh run examples/cookbook/switokd.yaml --plugins-dir examples/cookbook
+
+A file in a folder of plugins is imported wherever offers are listed or a mesh is planned, so these keep torch out of
+their first lines: a class that needs it is made within the factory that the offer names. A package has a module for it
+instead, as `kdmesh plugins new` writes it ([tutorial](tutorial.md)).
+
+Tests run each mesh, shortened, inline and on Ray, its agents together and spread over hosts, broken off and resumed,
+killed and resumed: the sha256 of all agents' weights are equal. Each plugin also keeps the [contract](testing.md) of
+its kind; SwitOKD and co-teaching end with the bits of plain loops in torch.
+
+"""
+SHOWN = {  # of each plugin, in the order of the page: what it shows, and the definition that stands on the page
+    "switokd": ("a gate that skips an agent's update, and a strategy that draws it", "gap"),
+    "co_teaching": ("a gate that weighs rows by another agent's losses", "easy"),
+    "curriculum": ("a gate that weighs rows by the confidence of the source", "competence"),
+    "fedmd": ("a strategy with private streams, lessons and rounds", "FedMD"),
+    "multiplicative_weights": ("a consensus rule with state", "hedge"),
+    "qualified_vote": ("a consensus rule that abstains", "qualified"),
+    "pate": ("a rule that abstains, draws noise, counts and reports", "gnmax"),
+    "contrastive_queue": ("an objective with a memory", "queue"),
+    "seed": ("an objective with a memory and a trained adapter", "seed"),
+    "simclr": ("a derived agent, and gradients through both ends of a flow", "SimCLR"),
+    "sqlite_table": ("a data set, and messages for users", "read"),
+    "timm_models": ("models of another library", "build"),
+    "jsonl_log": ("an observer", "_tell"),
+}
+MORE_OF = {
+    "sqlite_table": (
+        "`python examples/cookbook/sqlite_table.py` makes the database of the mesh, from data that come with\n"
+        "scikit-learn."
+    ),
+    "timm_models": (
+        "timm imports torchvision. PyPI's wheel of that is built for CUDA's torch, and cannot be imported beside one\n"
+        "for the CPU: install both from one index. Tried with timm 1.0.31, torchvision 0.28.0 and torch 2.13.0 for the\n"
+        "CPU, where the operators that torchvision misses were declared by hand. The tests use timm where it is\n"
+        "installed, and a stand-in of its two functions elsewhere."
+    ),
+}
+
+
+def title(name: str) -> str:
+    """What a plugin of the cookbook is called: its docstring up to a colon, or to the end of the first line."""
+    return docstring(name).partition("\n")[0].partition(":")[0].rstrip(".")
+
+
+def docstring(name: str) -> str:
+    """What a plugin of the cookbook says of itself."""
+    return ast.get_docstring(ast.parse((COOKBOOK / f"{name}.py").read_text(encoding="utf-8"))) or ""
+
+
+def cookbook() -> str:
+    """The page of the cookbook: what each plugin says of itself, its mesh, and the definition that matters."""
+    rows = [(f"[{title(name)}](#{title(name).lower().replace(' ', '-')})", shows) for name, (shows, _) in SHOWN.items()]
+    text = COOKBOOK_HEAD + table(("plugin", "what it shows"), rows)
+    for name, (_, shown) in SHOWN.items():
+        source = (COOKBOOK / f"{name}.py").read_text(encoding="utf-8")
+        (found,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == shown)
+        first = min([found.lineno, *(line.lineno for line in found.decorator_list)]) - 1
+        code = "\n".join(source.splitlines()[first : found.end_lineno])
+        mesh = (COOKBOOK / f"{name}.yaml").read_text(encoding="utf-8")
+        head, _, rest = docstring(name).partition("\n\n")
+        about = "\n\n".join(filter(None, (head, rest, MORE_OF.get(name))))
+        files = f"[{name}.py](../../examples/cookbook/{name}.py), [{name}.yaml](../../examples/cookbook/{name}.yaml)"
+        text += f"\n## {title(name)}\n\n{about}\n\n{files}\n\n```yaml\n{mesh}```\n\n```python\n{code}\n```\n"
+    return text
+
+
 PAGES = {
     TARGET: reference,
+    TARGET.parent / "cookbook.md": cookbook,
     TARGET.parents[1] / "mesh-file.md": mesh_page,
     TARGET.parents[1] / "events.md": events_page,
 }

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from kdmesh.backends.starting import SETTINGS
 
-pytest_plugins = ["made_runs"]
+pytest_plugins = ["kitchen", "made_runs"]
 
 settings.register_profile("kdmesh", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("kdmesh")

@@ -41,7 +41,9 @@ OWN = {
     "rounds": "a field of events and summaries",
 }
 PAPER = re.compile(r"\b[A-Z][\w'’-]+\b.{1,250}?\b(19|20)\d\d\b", re.DOTALL)  # an author, and a year near by
+COOKBOOK = sorted((ROOT / "examples" / "cookbook").glob("*.py"))
 PLUGINS = [path for path in MODULES if path.relative_to(ROOT).parts[0] == "plugins" and "tests" not in path.parts]
+PLUGINS += COOKBOOK
 REFERENCE = (ROOT / "docs" / "plugins" / "reference.md").read_text(encoding="utf-8")
 PUBLIC = set(re.findall(r"^\| `(kdmesh[\w.]*)` \|", REFERENCE, re.MULTILINE))  # the modules that a plugin may import
 
@@ -159,6 +161,12 @@ def test_every_method_names_its_paper(kind, offer):
     assert PAPER.search(text) or "no paper" in text.lower(), (
         f"{module} names no paper (author, year) nor says `no paper`"
     )
+
+
+@pytest.mark.parametrize("path", COOKBOOK, ids=lambda path: path.stem)
+def test_every_plugin_of_the_cookbook_names_its_paper(path):
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    assert PAPER.search(text) or "no paper" in text.lower()
 
 
 @pytest.mark.parametrize(

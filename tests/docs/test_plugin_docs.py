@@ -63,6 +63,12 @@ def test_the_reference_is_what_the_code_says():
     assert generator().reference() == REFERENCE, "write it anew: python docs/generate.py"
 
 
+def test_the_cookbook_is_what_its_files_say():
+    made = generator()
+    assert made.cookbook() == (ROOT / "docs" / "plugins" / "cookbook.md").read_text(encoding="utf-8")
+    assert sorted(made.SHOWN) == sorted(path.stem for path in made.COOKBOOK.glob("*.py"))
+
+
 def test_the_table_of_plugin_apis_has_this_kdmesh():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     apis = generator().APIS[version.rpartition(".")[0]]
@@ -135,7 +141,7 @@ def test_the_example_of_placing_places_every_group_whole(example):
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.stem not in ("tutorial", "reference")], ids=lambda p: p.stem
+    "page", [page for page in PAGES if page.stem not in ("tutorial", "reference", "cookbook")], ids=lambda p: p.stem
 )
 def test_every_snippet_of_a_page_holds(page, tmp_path):
     for kind, text in FENCE.findall(page.read_text(encoding="utf-8")):
