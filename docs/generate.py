@@ -801,7 +801,7 @@ MORE_OF = {
     ),
     "timm_models": (
         "timm imports torchvision. PyPI's wheel of that is built for CUDA's torch, and cannot be imported beside one\n"
-        "for the CPU: install both from one index. Tried with timm 1.0.31, torchvision 0.28.0 and torch 2.13.0 for the\n"
+        "for the CPU: install both from one index. Tried with timm 1.0.31, torchvision 0.28.0, torch 2.13.0 for the\n"
         "CPU, where the operators that torchvision misses were declared by hand. The tests use timm where it is\n"
         "installed, and a stand-in of its two functions elsewhere."
     ),
