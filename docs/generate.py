@@ -223,6 +223,63 @@ def signature(function: Any) -> str:
     return f"{function.__name__}({', '.join(parts)}){gives}"
 
 
+EXAMPLES = {
+    "A rule that goes by time": (
+        "Sources count alike at first; the surer one of them takes over as epochs pass. Where sources are live, it is\n"
+        "asked in each step; of what they publish, when a reader first reads that, and what it said then stands until\n"
+        "they publish anew: also in a run that is taken up again.",
+        '''\
+import torch
+from kdmesh import hookimpl
+from kdmesh.consensus import Rule
+from kdmesh.offers import Config, ConsensusOffer
+from pydantic import Field
+
+
+class Settings(Config):
+    epochs: int = Field(10, ge=1, description="until the surest source decides alone, as far as it is sure")
+
+
+class Settling(Rule):
+    """From the mean to the most confident source; no paper."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def weights(self, logits, *, labels=None, present=None, epoch=0):
+        sure = logits.softmax(-1).amax(-1) * (10 * min(epoch / self.epochs, 1))
+        if present is not None:
+            sure = sure.masked_fill(~present, -torch.inf)
+            sure = torch.where(present.any(0), sure, 0)
+        return sure.softmax(0)
+
+    def forward(self, values, *, logits, labels=None, present=None, epoch=0):
+        weights = self.weights(logits, present=present, epoch=epoch)
+        return sum(torch.where(weight != 0, value, 0) * weight for value, weight in zip(values, weights[..., None]))
+
+
+@hookimpl
+def kdmesh_consensus():
+    return [ConsensusOffer("settling", f"{__name__}:Settling", Settings, needs=("epoch",))]
+''',
+        """\
+data: digits
+agents:
+  one: {model: {mlp: {hidden: [64]}}, update: frozen}
+  two: {model: {cnn: {width: 8}}, update: frozen}
+  s: {model: {mlp: {hidden: [16]}}}
+consensus:
+  c: {rule: {settling: {epochs: 2}}}
+flows:
+  - {from: [one, two], to: c, refresh: step}
+  - {from: c, to: s, objective: kl}
+train: {epochs: 3}
+""",
+    ),
+}
+
+
 def prose(thing: Any) -> str:
     """A docstring as Markdown."""
     text = re.sub(r":\w+:`", "`", inspect.getdoc(thing) or "").replace("``", "`")
@@ -312,7 +369,11 @@ def reference() -> str:
     )
     text += "".join(f"\n{offer_section(kind)}" for kind in offer_classes())
     text += "\n## What the factory of an offer makes\n\nA model is any torch module; a view, any callable.\n"
-    return text + "".join(f"\n{interface_section(title, *about)}" for title, about in INTERFACES.items())
+    text += "".join(f"\n{interface_section(title, *about)}" for title, about in INTERFACES.items())
+    text += "\n## Examples\n\nEach is a file of `$KDMESH_PLUGINS_DIR`, and a mesh that uses it.\n"
+    for title, (about, code, mesh) in EXAMPLES.items():
+        text += f"\n### {title}\n\n{about}\n\n```python\n{code}```\n\n```yaml\n{mesh}```\n"
+    return text
 
 
 SECTIONS: dict[type[Strict], str] = {

@@ -30,7 +30,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "needs": ("labels", "ids", "spans", "tokens", *NOW),
         "labels": LABELS,
     },
-    "consensus": {"spaces": SPACES, "answers": LABELS, "needs": ("ids",)},
+    "consensus": {"spaces": SPACES, "answers": LABELS, "needs": ("ids", *NOW)},
     "gates": {
         "needs": ("student", "other", "signal", "confidence", "losses", "labels", "ids", *NOW, "metrics", "agreement"),
         "answers": LABELS,
@@ -138,8 +138,10 @@ class ConsensusOffer(Offer):
     float64, the mean squared error of each source's answers on `validation`, by value, as it was when the source last
     published; infinite for one that has not. Its sources are agents whose answers are `values`, and they publish.
     ``needs``: what else each call gets, as keywords of these names: ``ids [B]``, int64, the stable id of each row's
-    sample. ``abstains``: it may return ``(values, answered)``, with ``answered [B]`` bool, who was answered; not in
-    spaces `loss` and `gradient`.
+    sample; ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`) that say how far its reader's
+    training is: in each step where a source answers live, else as it is formed on the whole stream; while it is
+    measured, as it last taught. ``abstains``: it may return ``(values, answered)``, with ``answered [B]`` bool, who was
+    answered; not in spaces `loss` and `gradient`.
     """
 
     kind: ClassVar[str] = "consensus"
@@ -152,7 +154,7 @@ class ConsensusOffer(Offer):
     needs_column: str = ""
     answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     needs_errors: bool = False
-    needs: tuple[str, ...] = ()  # of: ids
+    needs: tuple[str, ...] = ()  # of: ids, step, epoch, round
     abstains: bool = False
 
 

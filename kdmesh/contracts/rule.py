@@ -41,6 +41,9 @@ class Rule(RuleBase):
     - ``errors [M, T]`` float64, a further keyword for rules whose offer says ``needs_errors``: the mean squared error
       of each source on validation, by value; infinite for a source of which none is known.
     - ``ids [B]`` int64, a further keyword for rules whose offer ``needs`` them: the rows' samples, by their stable ids.
+    - ``step``, ``epoch``, ``round``, plain numbers, likewise: the batches of its reader's lesson before this one, over
+      all rounds; the epoch of the lesson, from 0; the round, from 1. A rule without a state is asked for each reader by
+      itself then, and what it said of a whole stream stands until a source publishes other values.
     - ``present [M, B]`` bool or None: which sources answered. Absent ones have no say, whatever their values; the rest
       is renormalised. Where no source is present the row is anything finite (the engine gives it weight 0).
 

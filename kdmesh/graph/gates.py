@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph import reach
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.nodes import labelled
 from kdmesh.graph.private import divided
@@ -114,7 +115,7 @@ def gates(plan: Plan) -> Iterator[tuple[GateRef, str, Edge | None, str]]:
 
 
 def check(plan: Plan, registry: Registry) -> None:
-    """Refuse gates, and objectives, that need what is not there."""
+    """Refuse gates, objectives and rules that need what is not there."""
     for gate, agent, edge, where in gates(plan):
         offer: GateOffer = registry.find("gates", gate.name, where)
         if plan.task.labels not in offer.answers:
@@ -128,6 +129,9 @@ def check(plan: Plan, registry: Registry) -> None:
     for edge in plan.edges:
         if edge.objective is not None and "round" in edge.needs and edge.target in plan.owner:
             _times(plan, f"objective {edge.objective.name!r}", ("round",), edge.target, f"{edge.where}.objective")
+    for name, node in plan.consensus.items():
+        for agent in reach.readers(name, plan.consensus) if "round" in node.needs else ():
+            _times(plan, f"rule {node.rule.name!r}", ("round",), agent, plan.at(f"consensus.{name}.rule"))
 
 
 def _rows(plan: Plan, gate: GateRef, offer: GateOffer, agent: str, edge: Edge | None, where: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.task import task_of
-from kdmesh.offers import PROBABILITIES
+from kdmesh.offers import NOW, PROBABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +61,11 @@ class ConsensusNode:
     def owned(self) -> bool:
         """Whether one host must own it; a pure rule runs beside each reader."""
         return self.trained or self.stateful
+
+    @property
+    def timely(self) -> bool:
+        """Whether what its rule says depends on how far its reader's training is."""
+        return not {*self.needs}.isdisjoint(NOW)
 
     @property
     def eager(self) -> bool:

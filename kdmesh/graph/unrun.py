@@ -65,6 +65,9 @@ def _node(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> No
     if spec.trained and not registry.find("consensus", node.rule.name).trained:
         what = f"rule {node.rule.name!r} has no weights to train"
         raise MeshError(what, where=plan.at(f"{where}.trained"), instead=OUT)
+    if spec.per_target and node.space in ("loss", "gradient"):
+        what = f"in space {node.space} a rule weighs the sources for each reader anyway"
+        raise MeshError(what, where=plan.at(f"{where}.per_target"), instead=OUT)
     if not spec.include_self and not _taught(plan, node) & {edge.source for edge in node.members}:
         what = "none of its readers is one of its sources, so this has no effect"
         raise MeshError(what, where=plan.at(f"{where}.include_self"), instead=OUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -260,9 +261,21 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
             consensus = Consensus(node, config.model_dump(), host.config.strict)
         except Exception as error:
             host.registry.attribute_error("consensus", node.rule.name, error, "to be made", where)
+        _refuse_target(host, node, consensus)
         if host.profile is not None:
             consensus.timed = partial(host.profile.timed, "consensus", node.rule.name)
         return _set_up(host, node, consensus)
+
+
+def _refuse_target(host: HostState, node: ConsensusNode, consensus: Consensus) -> None:
+    """`per_target` is for rules that take the reader's name, and for all of them that cannot do without."""
+    known = inspect.signature(consensus.rule.forward).parameters
+    where, rule = host.plan.at(f"consensus.{node.name}.per_target"), f"rule {node.rule.name!r}"
+    takes = "target" in known or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
+    if node.per_target and not takes:
+        raise MeshError(f"{rule} gives all its readers one signal", where=where, instead="leave it out")
+    if not node.per_target and "target" in known and known["target"].default is inspect.Parameter.empty:
+        raise MeshError(f"{rule} gives each reader a signal of its own", where=where, instead="per_target: true")
 
 
 def _set_up(host: HostState, node: ConsensusNode, consensus: Consensus) -> Consensus:

@@ -21,7 +21,7 @@ from kdmesh.errors import RunFailed
 from kdmesh.files import aside, opened, read, reason, remedy, write
 from kdmesh.graph.reach import readers
 from kdmesh.hosts import written
-from kdmesh.hosts.consensus import Table
+from kdmesh.hosts.consensus import Moment, Table
 from kdmesh.hosts.export import Part
 from kdmesh.hosts.packing import pack
 from kdmesh.hosts.publish import take_snapshot
@@ -67,6 +67,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
         for key, value in module.state_dict().items():
             keep(value, kind, name, key)
     facts["tables"] = list(_tables(host, stage, keep))
+    facts["asked"] = [[*asked, *now] for *asked, now in _asked(host, stage)]
     for stream, writer in host.writers.items():
         for key, value in written.state(stream, writer).items() if stream in streams else ():
             keep(value, "writer", stream, key)
@@ -136,6 +137,8 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
         said = {key[1]: value.to(host.device) for key, value in found.get("table", {}).items() if key[0] == str(number)}
         signal = Signal(said["value"], form, said.get("weights")) if said else None
         host.consensus[name].tables[variant] = Table(-1, mark, signal)  # no version: what it is of is looked at
+    for name, reader, *now in facts.get("asked", ()):
+        host.consensus[name].asked[reader] = Moment(*now)
     for stream in {name[0] for name in found.get("writer", {})}:
         state = {key[1]: value for key, value in found["writer"].items() if key[0] == stream}
         host.writers[stream].load_state_dict(state)  # type: ignore[attr-defined]  # it has one: see written.state
@@ -195,16 +198,26 @@ def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]
 
 
 def _tables(host: HostState, stage: str, keep: Any) -> Iterator[list[str | None]]:
-    """What rules that keep count have said of whole streams: asked again, they would count it twice."""
-    number = 0
+    """What rules have said of whole streams, and would not say again: they keep count, or go by the time."""
+    number, agents = 0, (None, *host.plan.stage(stage).agents)
     for name, consensus in host.consensus.items():
-        for variant, table in consensus.tables.items() if consensus.node.stateful and _reads(host, stage, name) else ():
+        for variant, table in consensus.tables.items() if consensus.keeps and _reads(host, stage, name) else ():
+            if variant not in agents:
+                continue
             if table.signal is not None:
                 keep(table.signal.value, "table", number, "value")
                 if table.signal.weights is not None:
                     keep(table.signal.weights, "table", number, "weights")
             yield [name, variant, table.mark, table.signal.form if table.signal is not None else ""]
             number += 1
+
+
+def _asked(host: HostState, stage: str) -> Iterator[tuple[str, str | None, Moment]]:
+    """When rules that go by the time were last asked, by whom."""
+    for name, consensus in host.consensus.items():
+        for reader, now in consensus.asked.items() if _reads(host, stage, name) else ():
+            if reader is None or reader in host.plan.stage(stage).agents:
+                yield name, reader, now
 
 
 def _gates(host: HostState, stage: str) -> Iterator[tuple[str, str, nn.Module]]:

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
 
 
+class Moment(NamedTuple):
+    """How far a reader's training is as it asks: the step and epoch of its phase, from 0, and the round, from 1."""
+
+    step: int = 0
+    epoch: int = 0
+    round: int | None = None
+
+
 class Table(NamedTuple):
     """A consensus on a whole stream at a version of the store; ``mark``: of what it was combined of, if it counts."""
 
@@ -53,11 +61,22 @@ class Consensus:
         self.timed: Callable[[Any], Any] | None = None  # counts calls of the rule, where that is asked for
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self.tables: dict[str | None, Table] = {}  # by variant
+        self.asked: dict[str | None, Moment] = {}  # when it was last asked: by reader, or by all where they share it
 
     @property
     def abstains(self) -> bool:
         """Whether samples may go without an answer, also because members of its own abstain."""
         return self.node.abstains or any(inner.abstains for inner in self.nested)
+
+    @property
+    def timely(self) -> bool:
+        """Whether what it says depends on how far its reader's training is, also by members of its own."""
+        return self.node.timely or any(inner.timely for inner in self.nested)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what it has said of a whole stream is not what it would say of it now."""
+        return self.node.stateful or self.node.timely
 
     def eval_copy(self) -> Consensus:
         """The same with a copy of its rule, in eval mode: what is asked of it moves no state of this one."""
@@ -66,14 +85,21 @@ class Consensus:
         return other
 
     def variant(self, reader: str | None) -> str | None:
-        """The reader, where it has a version of its own (leave-one-out or per-target, here or nested); else None."""
+        """The reader, where it has a version of its own (leave-one-out, per-target or by its time, here or nested);
+        else None."""
         node = self.node
         leaves = (
             node.per_target
+            or (node.timely and not node.owned)
             or (not node.include_self and reader is not None and any(edge.source == reader for edge in node.members))
             or any(inner.variant(reader) is not None for inner in self.nested)
         )
         return reader if leaves else None
+
+    def note(self, reader: str, now: Moment | None) -> None:
+        """Keep when a reader asked, where what is said depends on that."""
+        if self.node.timely and now is not None:
+            self.asked[None if self.node.owned else reader] = now
 
     def gather(
         self, reader: str | None, fetch: Callable[[Edge], Signal | None]
@@ -164,7 +190,7 @@ class Consensus:
         def make(chunks: list[Tensor], where: slice | Tensor) -> Tensor:
             remaining = iter(chunks)
             rows = [torch.zeros_like(chunks[0]) if value is None else next(remaining) for value in whole]
-            here = {name: None if fact is None else fact[..., where] for name, fact in facts.items()}
+            here = {name: fact[..., where] if isinstance(fact, Tensor) else fact for name, fact in facts.items()}
             if seed is None:
                 return self._now(torch.stack(rows), here)[0]
             with guard.seeded(mix(seed, where.start if isinstance(where, slice) else fingerprint(where))):

@@ -10,6 +10,7 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts import build, rules, side_inputs
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.classes import labels as known_labels
+from kdmesh.hosts.consensus import Moment
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.written import Written
@@ -90,7 +91,9 @@ class Inputs:
         shard = self.rows_of(node, reader)
         batch = self.batch(context, shard)
         assert batch is not None
-        return rules.facts(self.host, node, shard, batch.y, rules.published(self.host, node), batch.at)
+        now = self.moment(context, reader) if node.timely else None
+        self.host.consensus[node.name].note(reader, now)
+        return rules.facts(self.host, node, shard, batch.y, rules.published(self.host, node), batch.at, now)
 
     def facts(
         self, context: StepContext, agent: str, stream: str, needs: tuple[str, ...], source: str
@@ -111,6 +114,10 @@ class Inputs:
         if name == "round":
             return self.turn.round
         return context.step if name == "step" else self.epoch(context, agent)
+
+    def moment(self, context: StepContext, agent: str) -> Moment:
+        """How far the training of an agent is, for rules that ask."""
+        return Moment(context.step, self.epoch(context, agent), self.turn.round)
 
     def position(self, step: int, shard: BatchSource) -> int:
         """The step counted on a view: owners of shards count their own, so that each visits its samples evenly."""
@@ -232,7 +239,8 @@ class Inputs:
             except Exception as error:
                 rules.attribute_error(self.host, name, error, f"at step {context.step}")
         elif batch is not None and isinstance(shard, ShardView):
-            whole = rules.stored(self.host, name, reader, shard)
+            now = self.moment(context, reader) if consensus.timely else None
+            whole = rules.stored(self.host, name, reader, shard, now)
             if whole is not None:
                 rows = shard.rows(batch.at)
                 weights = None if whole.weights is None else whole.weights[rows]

@@ -198,7 +198,8 @@ def _combined(
 
     try:
         with torch.no_grad(), guard.seeded(mix(host.seed, "evaluate_consensus", name, shard.stream.name)):
-            given = rules.facts(host, consensus.node, shard, truth, errors)
+            now = rules.last_asked(host, consensus.node)
+            given = rules.facts(host, consensus.node, shard, truth, errors, now=now)
             return consensus.eval_copy().combine(None, fetch, given)
     except Exception as error:
         rules.attribute_error(host, name, error, "for its measurement")

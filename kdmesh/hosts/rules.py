@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from kdmesh.graph import reach
 from kdmesh.hosts import guard, side_inputs
-from kdmesh.hosts.consensus import fingerprint
+from kdmesh.hosts.consensus import Moment, fingerprint
 from kdmesh.hosts.loader import ShardView
+from kdmesh.offers import NOW
 from kdmesh.signals import Signal
 from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
@@ -39,10 +41,11 @@ def facts(
     y: Tensor | None,
     known: Mapping[str, Tensor],
     at: Tensor | None = None,
+    now: Moment | None = None,
 ) -> dict[str, Any]:
     """What a rule is given beside signals, by keyword, about the samples of a view at positions ``at``; None: all.
 
-    ``y``: their labels; ``known``: errors on validation, by member.
+    ``y``: their labels; ``known``: errors on validation, by member; ``now``: how far its reader's training is.
     """
     found: dict[str, Any] = {"labels": y} if node.needs_labels else {}
     if node.column:
@@ -53,7 +56,19 @@ def facts(
         found["ids"] = side_inputs.ids(shard, at)
     if node.needs_errors:
         found["errors"] = errors(node, known)
+    if node.timely:
+        assert now is not None
+        found |= {name: getattr(now, name) for name in NOW if name in node.needs}
     return found
+
+
+def last_asked(host: HostState, node: ConsensusNode) -> Moment | None:
+    """When a rule that depends on the time last taught, the first of its readers here; at its start before that."""
+    if not node.timely:
+        return None
+    here = [name for name in reach.readers(node.name, host.plan.consensus) if name in host.agents]
+    start = Moment(round=1) if "round" in node.needs else Moment()
+    return host.consensus[node.name].asked.get(None if node.owned else next(iter(here), None), start)
 
 
 def errors(node: ConsensusNode, known: Mapping[str, Tensor]) -> Tensor | None:
@@ -88,13 +103,16 @@ def report(host: HostState, name: str) -> dict[str, float]:
         host.registry.attribute_error("consensus", rule, error, "to report", f"consensus.{name}")
 
 
-def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal | None:
-    """A consensus whose inputs are all stored, formed once on the whole stream; None where no source has published."""
+def stored(host: HostState, name: str, reader: str, shard: ShardView, now: Moment | None) -> Signal | None:
+    """A consensus whose inputs are all stored, formed once on the whole stream; None where no source has published.
+
+    ``now``: how far the reader's training is, for rules that ask.
+    """
     consensus = host.consensus[name]
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return stored(host, edge.source, reader, shard)
+            return stored(host, edge.source, reader, shard, now)
         if edge.source in host.dropped:
             return None
         publication = host.store.get(Key(edge.source, shard.stream.base or shard.stream.name, edge.output))
@@ -103,7 +121,8 @@ def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal 
     def make() -> Signal | None:
         try:
             node = consensus.node
-            given = facts(host, node, shard, shard.y, published(host, node))
+            given = facts(host, node, shard, shard.y, published(host, node), now=now)
+            consensus.note(reader, now)
             if not consensus.draws:
                 return consensus.combine(reader, fetch, given)
             seed = _seed(host, consensus, reader, fetch, shard)
@@ -118,7 +137,7 @@ def stored(host: HostState, name: str, reader: str, shard: ShardView) -> Signal 
         present = None if gathered is None else gathered[1]
         return fingerprint(*_values(gathered), present, *informs)
 
-    return consensus.table(reader, host.store.version, make, mark if consensus.node.stateful else None)
+    return consensus.table(reader, host.store.version, make, mark if consensus.keeps else None)
 
 
 def _values(gathered: tuple[list[Signal | None], Tensor | None] | None) -> list[Tensor | Lazy | None]:

@@ -15,6 +15,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import RULE, WEIGHTS, opened, read, sha256, write_json
 from kdmesh.hosts import guard
 from kdmesh.hosts.consensus import probabilities
+from kdmesh.offers import NOW
 from kdmesh.plugins import registry
 from kdmesh.signals.compare import Comparison
 from kdmesh.spec import RuleRef
@@ -149,6 +150,7 @@ def _given(consensus: Consensus) -> dict[str, Any]:
     more: dict[str, Any] = {"labels": torch.zeros(ROWS, dtype=torch.int64)} if node.needs_labels else {}
     more |= {"column": torch.zeros(ROWS, dtype=torch.int64)} if node.column else {}
     more |= {"ids": torch.arange(ROWS)} if "ids" in node.needs else {}
+    more |= {name: 1 for name in NOW if name in node.needs}
     more |= {"errors": torch.ones(len(node.members), consensus.width).double()} if node.needs_errors else {}
     more |= {"target": node.readers[0].target} if node.per_target else {}
     more |= {"inputs": [torch.randn(ROWS, *shape, generator=drawn) for shape in consensus.shapes]} if node.given else {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.hosts import guard
-from kdmesh.offers import ConsensusOffer
+from kdmesh.offers import NOW, ConsensusOffer
 from kdmesh.testing.base import Contract, refuse_other_draws
 
 BATCH = 5
@@ -73,6 +73,7 @@ class ConsensusContract(Contract):
             more["column"] = torch.arange(BATCH) % len(self.columns)
         if "ids" in offer.needs:
             more["ids"] = torch.arange(BATCH)
+        more |= {name: 1 for name in NOW if name in offer.needs}
         if offer.needs_errors:
             errors = logits.detach().double().square().mean(1)
             more["errors"] = torch.where(errors.isfinite(), errors, torch.inf)  # of one that is absent nothing is known

@@ -17,6 +17,7 @@ import yaml
 
 from kdmesh import hookspecs
 from kdmesh.builtin import plugin as builtin
+from kdmesh.cli import main
 from kdmesh.graph.planner import make_plan
 from kdmesh.offers import API
 from kdmesh.plugins import KINDS, PluginFile, Registry
@@ -138,6 +139,19 @@ def test_the_example_of_placing_places_every_group_whole(example):
     hosts = found.ask("kdmesh_place_agents", mesh=None, groups=groups, resources={"cpus": 2.0}, measured=None)
     assert sorted(agent for agents in hosts.values() for agent in agents) == ["a", "b", "c", "d"]
     assert all(any(set(group) <= set(agents) for agents in hosts.values()) for group in groups)
+
+
+@pytest.mark.parametrize("title", generator().EXAMPLES)
+def test_an_example_of_the_reference_runs(title, tmp_path, monkeypatch, capsys):
+    _, code, mesh = generator().EXAMPLES[title]
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / f"{re.sub(r'[^a-z]+', '_', title.lower())}.py").write_text(code)
+    monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(folder))
+    (tmp_path / "mesh.yaml").write_text(mesh)
+    run = ["run", str(tmp_path / "mesh.yaml"), "--backend", "inline", "--out", str(tmp_path / "runs")]
+    assert main([*run, "--set", "train.epochs=3"]) == 0, capsys.readouterr().err
+    assert code in REFERENCE and mesh in REFERENCE
 
 
 @pytest.mark.parametrize(

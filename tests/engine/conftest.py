@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.events import Events
 from kdmesh.engine.run import Run
+from kdmesh.errors import HostLost
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.modules import build
 from kdmesh.hosts.source import Source
@@ -62,6 +64,43 @@ def mesh(table: Table) -> MakeMesh:
         return made
 
     return make
+
+
+@pytest.fixture
+def broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], kdmesh.Mesh]], Iterator[Any]]:
+    """Run a mesh five times inline, each losing a host at another call; gives the summary of each."""
+    call, open_ = InlineBackend.call, InlineBackend.open
+    calls, last, given = 0, 0, []
+
+    def mortal(self: Any, host: str, method: Any, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            error = HostLost(f"{host} was lost")
+            error.host = host
+            raise error
+        return call(self, host, method, *args, **options)
+
+    def opened(self: Any, *args: Any) -> None:
+        given[:] = args
+        open_(self, *args)
+
+    def run(make: Callable[[], kdmesh.Mesh]) -> Iterator[Any]:
+        nonlocal calls, last
+        monkeypatch.setattr(InlineBackend, "call", mortal)
+        monkeypatch.setattr(InlineBackend, "open", opened)
+        monkeypatch.setattr(InlineBackend, "lost", lambda self: [], raising=False)
+        monkeypatch.setattr(InlineBackend, "rebuild", lambda self, plan: open_(self, *given))
+        calls, last = 0, 0
+        make().run(backend="inline", out=tmp_path / "whole", checkpoint_seconds=0)
+        every = calls
+        for part in range(1, 6):
+            calls, last = 0, every * part // 6
+            found = make().run(backend="inline", out=tmp_path / f"broken{part}", checkpoint_seconds=0)
+            assert calls > every, f"call {last} of {every} broke nothing off"
+            yield found.summary
+
+    return run
 
 
 class Start:

@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import kdmesh
-from kdmesh.backends.inline import InlineBackend
 from kdmesh.consensus import Rule
-from kdmesh.errors import HostLost, MeshError, RunFailed
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.offers import Config, ConsensusOffer
 from kdmesh.plugins import PluginRecord, registry
 
@@ -144,37 +143,11 @@ def test_state_moves_by_teaching_alone(mesh: Any, name: str) -> None:
 
 
 @every
-def test_a_run_that_was_broken_off_ends_as_an_unbroken_one(
-    mesh: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_broken_off_ends_as_an_unbroken_one(mesh: Any, name: str, broken_off: Any) -> None:
     make, _ = MESHES[name]
     expected = outcome(make(mesh).run(backend="inline").summary)
-    call, open_ = InlineBackend.call, InlineBackend.open
-    calls, last, given = 0, 0, []
-
-    def mortal(self: Any, host: str, method: Any, *args: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == last:
-            error = HostLost(f"{host} was lost")
-            error.host = host
-            raise error
-        return call(self, host, method, *args, **options)
-
-    def opened(self: Any, *args: Any) -> None:
-        given[:] = args
-        open_(self, *args)
-
-    monkeypatch.setattr(InlineBackend, "call", mortal)
-    monkeypatch.setattr(InlineBackend, "open", opened)
-    monkeypatch.setattr(InlineBackend, "lost", lambda self: [], raising=False)
-    monkeypatch.setattr(InlineBackend, "rebuild", lambda self, plan: open_(self, *given))
-    make(mesh).run(backend="inline", out=tmp_path / "whole", checkpoint_seconds=0)
-    every = calls
-    for part in range(1, 6):
-        calls, last = 0, every * part // 6
-        found = make(mesh).run(backend="inline", out=tmp_path / str(part), checkpoint_seconds=0)
-        assert calls > every and outcome(found.summary) == expected, last
+    for summary in broken_off(lambda: make(mesh)):
+        assert outcome(summary) == expected
 
 
 @pytest.mark.parametrize("name", ["stored", "live", "rounds"])

@@ -1,4 +1,4 @@
-"""Rules that abstain and count: live, stored and in rounds, inline and on Ray, to equal bits and counts."""
+"""Rules that abstain, count and go by the time: live and stored, inline and on Ray, to equal bits and counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from kdmesh import hookimpl
-from kdmesh.consensus import Abstaining
+from kdmesh.consensus import Abstaining, Rule, weighted_sum
 from kdmesh.offers import ConsensusOffer
 
 
@@ -36,10 +36,22 @@ class Asked(Abstaining):
         return {"asked": int(self.asked)}
 
 
+class Turning(Rule):
+    """From the first source to the others, as time goes by; no paper."""
+
+    def forward(self, values, *, logits, labels=None, present=None, step=0, epoch=0):
+        shares = torch.full(values.shape[:2], 1 / (len(values) + step + epoch))
+        shares[0] = 1 - shares[1:].sum(0)
+        return weighted_sum(values, shares)
+
+
 @hookimpl
 def kdmesh_consensus():
     more = {"stateful": True, "abstains": True, "needs": ("ids",)}
-    return [ConsensusOffer("asked", f"{__name__}:Asked", spaces=("probs",), **more)]
+    return [
+        ConsensusOffer("asked", f"{__name__}:Asked", spaces=("probs",), **more),
+        ConsensusOffer("turning", f"{__name__}:Turning", needs=("step", "epoch")),
+    ]
 '''
 MESH = {
     "data": {"dataset": "digits", "train": 150, "validation": 40, "test": 40},
@@ -53,7 +65,8 @@ def flows(refresh):
         {"from": "labels", "to": ["a", "b"], "objective": "ce"},
         {"from": ["a", "b"], "to": "counts", "refresh": refresh},
         {"from": ["a", "b"], "to": "agrees", "refresh": refresh},
-        {"from": ["counts", "agrees"], "to": ["s", "z"], "objective": "kl"},
+        {"from": ["a", "b"], "to": "turns", "refresh": refresh},
+        {"from": ["counts", "agrees", "turns"], "to": ["s", "z"], "objective": "kl"},
     ]
 
 
@@ -65,7 +78,7 @@ def test_bits_and_counts_do_not_depend_on_backend_and_placement(tmp_path, monkey
     monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(plugins))
     mesh = {
         **MESH,
-        "consensus": {"counts": "asked", "agrees": {"threshold_vote": {"votes": 2}}},
+        "consensus": {"counts": "asked", "agrees": {"threshold_vote": {"votes": 2}}, "turns": "turning"},
         "flows": flows(refresh),
     }
     (tmp_path / "mesh.yaml").write_text(json.dumps(mesh))
@@ -76,7 +89,9 @@ def test_bits_and_counts_do_not_depend_on_backend_and_placement(tmp_path, monkey
         assert main([*command, "--out", str(out)]) == 0
         (summary,) = out.glob("*/*/summary.json")
         told = json.loads(summary.read_text())
-        nodes = {name: (one.get("report"), one["answered"], one["metrics"]) for name, one in told["consensus"].items()}
+        nodes = {
+            name: (one.get("report"), one.get("answered"), one["metrics"]) for name, one in told["consensus"].items()
+        }
         found.append(({name: one["weights_sha256"] for name, one in told["agents"].items()}, nodes))
         state = summary.parent / "consensus" / "counts" / "model.safetensors"
         found[-1][1]["state"] = state.read_bytes()
