@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from kdmesh.contracts.run_files import LOG, MANIFEST, RESULTS, TRIALS
+from kdmesh.contracts.run_files import LOG, MANIFEST, RESULTS, SUMMARY, TRIALS
 from kdmesh.errors import MeshError
 from kdmesh.files import reason
 
 SHARE = 0.02  # of the run's time that its page may take
-ONCE, EACH_MB, EACH_TRIAL = 1.0, 0.4, 0.002  # seconds that a page takes: at least, a MB that is read, and a trial
+ONCE, EACH_MB, EACH_TRIAL = 1.0, 0.5, 0.002  # seconds that a page takes: at least, a MB that is read, and a trial
 
 
 def write_at_end(folder: Path, seconds: float) -> str:
@@ -37,9 +37,10 @@ def write_at_end(folder: Path, seconds: float) -> str:
 def estimate(folder: Path) -> float:
     """Seconds that a page of this folder takes, about."""
     size = 0
-    for pattern in (RESULTS, LOG, f"seeds/*/{LOG}", f"seeds/*/controls/*/{LOG}", f"controls/*/{LOG}"):
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                size += path.stat().st_size
+    for part in ("", "seeds/*/", "seeds/*/controls/*/", "controls/*/"):
+        for name in (RESULTS, SUMMARY, MANIFEST, LOG):
+            for path in folder.glob(part + name):
+                with suppress(OSError):
+                    size += path.stat().st_size
     trials = sum(1 for depth in ("*/*", "*/*/*") for _ in folder.glob(f"{TRIALS}/{depth}/{MANIFEST}"))
     return ONCE + EACH_MB * size / 1e6 + EACH_TRIAL * trials

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -310,3 +313,26 @@ def test_what_it_cost_stands_on_the_page(runs):
     assert [row[2:] for row in rows] == [[one["cpu_s"], one["peak_bytes"]] for one in costs["processes"]]
     (runs["small"] / "costs.json").unlink()
     assert "Memory and energy were not recorded" in "".join(page(runs["small"]).text)
+
+
+def test_a_page_that_does_not_fit_on_the_disk_leaves_the_old_one(runs):
+    folder = runs["small"]
+    (folder / "report.html").write_text("the old page")
+    before = {path.name for path in folder.iterdir()}
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # bytes of any file that is written
+
+    command = [sys.executable, "-B", "-m", "kdmesh", "report", str(folder)]
+    ended = subprocess.run(command, preexec_fn=full, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("kdmesh: error: ") and "File too large" in ended.stderr
+    assert (folder / "report.html").read_text() == "the old page" and {one.name for one in folder.iterdir()} == before
+
+
+def test_a_run_ends_well_where_its_page_does_not_fit(runs, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr("kdmesh.report.page.html.save", full)
+    assert "No space left on device" in write_at_end(runs["small"], 1e6)
