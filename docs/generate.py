@@ -594,7 +594,7 @@ agents:
   party: {model: {mlp: {hidden: [32]}}, count: 3}
 connect:
   - rounds: {students: "party[*]", rounds: 10, labels_stream: own, stream: transfer}
-train: {epochs: 10, batch_size: 32}
+train: {batch_size: 32}
 """,
     "Public and private labels": """\
 name: public-and-private
@@ -695,6 +695,22 @@ chosen by name is written `kl`, or `{kl: {temperature: 4}}` with its settings.
 
 Each is a complete file.
 """
+IDLE = """\
+
+## Settings that do nothing
+
+A setting that asks for something and can get nothing is refused, at its place, with what to write instead: a
+`temperature` of a consensus that combines logits, a `trim` that leaves out none of so few sources, a rule of one
+source.
+
+One whose value asks for nothing is accepted, since ablations and sweeps write it (`--set flows.1.weight=0`,
+`--over flows.1.weight=0,0.5,1`): a flow of weight 0, noise of deviation 0, `trim: 0`, a consensus that has the mean of
+one source. So is one that acts in other runs of the same file: what a host takes of a cluster, `until` with one round,
+`text.vocabulary: prefix` where all models have as many outputs. `check` and `run` tell of each in a note, and the
+summary of a run of agents that nothing teaches, because every flow to them has weight 0. Weights that move, and gates,
+are told of only where they can never act. In strategies `labels: 0` draws no flow of labels, as `labels: null` does,
+and the weight of teachers is above 0: to ablate a teacher, leave it out, or write the flows.
+"""
 
 
 def mesh_page() -> str:
@@ -702,7 +718,7 @@ def mesh_page() -> str:
     text = MESH_HEAD
     for title, mesh in RECIPES.items():
         text += f"\n### {title}\n\n{ABOUT_RECIPES[title]}\n\n```yaml\n{mesh}```\n"
-    text += (
+    text += IDLE + (
         "\n## Fields\n\nThe parts of the file, from the outermost. `required` stands where a field has no default.\n"
     )
     for kind, written in SECTIONS.items():

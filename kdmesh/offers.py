@@ -59,6 +59,20 @@ class Config(BaseModel):
         """Sources that these settings of a consensus rule mention, by the setting: each must flow into the node."""
         return {}
 
+    def idle(self) -> dict[str, str]:
+        """Settings whose values ask for nothing, as a weight of 0 does, each with what that comes to: users are told.
+
+        They are accepted, since ablations and sweeps write them: ``{"std": "no noise is added"}``.
+        """
+        return {}
+
+    def unused(self, sources: int) -> dict[str, str]:
+        """Settings of a consensus rule that do nothing with so many sources, each with what to write instead.
+
+        They are refused: ``{"trim": "trim: 0.34, which leaves out one at each end"}``.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -141,7 +155,8 @@ class ConsensusOffer(Offer):
     sample; ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`) that say how far its reader's
     training is: in each step where a source answers live, else as it is formed on the whole stream; while it is
     measured, as it last taught. ``abstains``: it may return ``(values, answered)``, with ``answered [B]`` bool, who was
-    answered; not in spaces `loss` and `gradient`.
+    answered; not in spaces `loss` and `gradient`. ``neutral``: of one source it gives what that source says, so that a
+    mesh in which it has one only is refused.
     """
 
     kind: ClassVar[str] = "consensus"
@@ -156,6 +171,7 @@ class ConsensusOffer(Offer):
     needs_errors: bool = False
     needs: tuple[str, ...] = ()  # of: ids, step, epoch, round
     abstains: bool = False
+    neutral: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,12 +234,14 @@ class ModelOffer(Offer):
     ``factory(task=..., classes=..., labels=..., vocabulary=..., pad=..., separator=..., **config)``; it reads `Tokens`.
     ``sizes``: for language models, an import string of ``sizes(config) -> (values of a row that its last layer maps,
     how many outputs)``, each None where settings do not tell; it imports no torch, as a plan is drawn without.
+    ``learning``: settings that only weights which learn by gradient have a use of; on others they are refused.
     """
 
     kind: ClassVar[str] = "models"
     gives: tuple[str, ...] = ("logits", "hidden")
     encoder: str = ""
     sizes: str = ""
+    learning: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

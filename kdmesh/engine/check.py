@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdmesh.checks import labels, lineage, lonely, private, texts, untrained
+from kdmesh.checks import labels, lineage, lonely, private, texts, untrained, unused
 from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
@@ -19,6 +19,7 @@ from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import gates
+from kdmesh.graph.idle import idle, untaught
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard, making
 from kdmesh.hosts.modes import held
@@ -95,6 +96,7 @@ def examine(
         what = "streams of texts that an agent writes are not run by this version"
         raise MeshError(what, where=f"streams.{next(iter(writers))}", instead="a stream `of` a split")
     labels.refuse(plan, found.table)
+    unused.stratified(plan, found)
     labels.measured(plan, found)
     labels.judged(plan, found)
     _told_by(plan, found.table)
@@ -116,6 +118,9 @@ def examine(
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
     found.notes += [*notes.unused_epochs(plan), *notes.unused_task_settings(plan), *notes.unread(plan)]
+    found.notes += [*idle(plan, registry()), *unused.notes(plan, found)]
+    for text in untaught(plan):
+        found.mark(text)
     found.notes += remarks(found.table, found.streams)
     for text in leaks(found.table, found.streams):
         found.mark(text)
@@ -198,6 +203,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 found.softmaxes.add(agent)
             width = logits.hidden.shape[1] if isinstance(logits, FactoredLogits) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
+            unused.averaged(plan, found, agent, module)
             sizes[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
             drawn[key] = untrained.drawn_of(module)

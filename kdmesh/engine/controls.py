@@ -11,10 +11,10 @@ from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.roles import teachers_of
 from kdmesh.graph.task import label_objective
-from kdmesh.graph.unrun import LEARNING
+from kdmesh.graph.unrun import LEARNING, unused
 from kdmesh.hosts.modules import origin, seed_of
 from kdmesh.plugins import registry
-from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ProgramItem
+from kdmesh.spec import DEFAULT_RULE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ModelRef, ProgramItem, RuleRef
 from kdmesh.spec.train import TrainOverride
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
         if edge.source == LABELS and edge.target == student
     ]
     flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=label_objective(spec, registry()))]
-    return _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
+    made = _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
+    whole = made.text.model_copy(update={"vocabulary": type(made.text).model_fields["vocabulary"].default})
+    return made.model_copy(update={"text": whole})  # there is no other's to fit
 
 
 def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | None:
@@ -88,16 +90,25 @@ def _own(plan: Plan, name: str) -> AgentSpec:
     seed = seed_of(plan, plan.owner[name]) if first.weights is None else None
     start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None, "gate": None}
     update = "frozen" if owner.ema is not None else owner.update
-    return plan.spec.agents[name].model_copy(
-        update={**start, "model": owner.model, "train": owner.train, "update": update}
-    )
+    model = owner.model if update == "grad" else _still(owner.model)
+    return plan.spec.agents[name].model_copy(update={**start, "model": model, "train": owner.train, "update": update})
 
 
 def _frozen(plan: Plan, name: str, **learned: object) -> AgentSpec:
     """An agent that does not train here, without the settings of how it would."""
     agent = _own(plan, name)
     kept = {field: getattr(agent.train, field) for field in agent.train.model_fields_set if field not in LEARNING}
-    return agent.model_copy(update={"update": "frozen", "train": TrainOverride(**kept), **learned})
+    return agent.model_copy(
+        update={"update": "frozen", "train": TrainOverride(**kept), "model": _still(agent.model), **learned}
+    )
+
+
+def _still(model: ModelRef | None) -> ModelRef | None:
+    """A model without settings that only weights which learn have a use of."""
+    if model is None or model.is_import:
+        return model
+    learning = registry().find("models", model.name).learning
+    return model.model_copy(update={"config": {key: one for key, one in model.config.items() if key not in learning}})
 
 
 def _budget(plan: Plan, student: str, updates: int) -> AgentSpec:
@@ -140,7 +151,13 @@ def _mesh(
 
 
 def _left(node: ConsensusSpec, name: str, agents: dict[str, AgentSpec], flows: list[FlowSpec]) -> ConsensusSpec:
-    """A consensus of the sources that are left; `include_self: false` goes where none of these learns."""
+    """A consensus of the sources that are left; `include_self: false` goes where none of these learns.
+
+    A rule that does nothing with so few is the plain one.
+    """
     sources = {flow.from_[0] for flow in flows if flow.to[0] == name}
     learners = {agent for agent, spec in agents.items() if spec.update != "frozen"}
-    return node if node.include_self or sources & learners else node.model_copy(update={"include_self": True})
+    left = node if node.include_self or sources & learners else node.model_copy(update={"include_self": True})
+    offer, count = registry().find("consensus", node.rule.name), len(sources)
+    plain = offer.neutral and (count == 1 or unused(registry(), node.rule, count))
+    return left.model_copy(update={"rule": RuleRef(name=DEFAULT_RULE)}) if plain else left

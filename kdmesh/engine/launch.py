@@ -14,7 +14,7 @@ from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import FAULT, PLACEMENT
-from kdmesh.engine import dropping
+from kdmesh.engine import dropping, notes
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.costs import declared
@@ -66,6 +66,8 @@ def prepare(request: Request, session: Session) -> Prepared:
     checked = examine(plan, request.modules, request.table, here=request.ray_address is None, writers=request.writers)
     here = choose_backend(plan, checked, request.modules, session, request.ray_address)
     placed = settle(plan, checked, request.modules, session)
+    if session.name == "inline":
+        checked.notes += notes.unused_inline(plan)
     request = replace(request, spec=threaded(request.spec, placed.threads))
     if here is not None:
         placed.lines, placed.facts = [*here.lines, *placed.lines], placed.facts or here.facts

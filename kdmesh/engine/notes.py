@@ -11,6 +11,7 @@ from kdmesh.graph.edges import LABELS
 from kdmesh.graph.task import label_objective
 from kdmesh.hosts.guard import DEAD, MOVED, Oddity
 from kdmesh.plugins import registry
+from kdmesh.spec import AgentSpec, HostSpec
 from kdmesh.streams.texts import Texts
 from kdmesh.tasks import metric
 
@@ -41,6 +42,21 @@ def unused_epochs(plan: Plan) -> list[str]:
         for where, train in given.items()
         if train.steps is not None and train.epochs not in (None, usual)
     ]
+
+
+def unused_inline(plan: Plan) -> list[str]:
+    """What a file asks of a cluster, in a run that is one process."""
+    placement = plan.spec.placement if isinstance(plan.spec.placement, dict) else {}
+    found = [
+        f"placement.{host}.{field}"
+        for host, held in placement.items()
+        if isinstance(held, HostSpec)
+        for field in ("cpus", "gpus", "resources")
+        if getattr(held, field) not in (None, {})
+    ]
+    usual = AgentSpec.model_fields["on_loss"].default
+    found += [f"agents.{name}.on_loss" for name, agent in plan.spec.agents.items() if agent.on_loss != usual]
+    return [f"{where} has no effect in this process: it is for --backend ray" for where in found]
 
 
 def unread(plan: Plan) -> list[str]:

@@ -12,6 +12,7 @@ from kdmesh.graph import private
 from kdmesh.graph.edges import LABELS, PLAIN
 from kdmesh.graph.program import Program
 from kdmesh.graph.reach import readers
+from kdmesh.offers import PROBABILITIES
 from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec
 
 if TYPE_CHECKING:
@@ -148,8 +149,9 @@ class Plan:
         ]  # fmt: skip
         nodes = {
             name: node.model_copy(
-                update={"space": self.consensus[name].space, "temperature": self.consensus[name].temperature}
+                update={"space": own.space, "temperature": own.temperature if own.space in PROBABILITIES else None}
             )
             for name, node in self.spec.consensus.items()
+            if (own := self.consensus[name])
         }
         return self.spec.model_copy(update={"flows": flows, "consensus": nodes})

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.program import Repeat
+from kdmesh.graph.reach import readers
 from kdmesh.graph.written import refuse_written
+from kdmesh.offers import PROBABILITIES
+from kdmesh.spec import DEFAULT_RULE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
-    from kdmesh.spec import AgentSpec, ProgramItem, StreamSpec
+    from kdmesh.spec import AgentSpec, ProgramItem, RuleRef, StreamSpec
 
 LATER = "is understood, and not run by this version"
 OUT = "leave it out"
@@ -49,7 +52,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         _stream(stream, plan.at(f"streams.{name}"), name in (writers or {}))
     refuse_written(plan, writers or {})
     for name, agent in plan.spec.agents.items():
-        _agent(plan, name, agent, plan.at(f"agents.{name}"))
+        _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:
         _ends(plan, edge)
         _carried(edge, registry)
@@ -68,9 +71,33 @@ def _node(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> No
     if spec.per_target and node.space in ("loss", "gradient"):
         what = f"in space {node.space} a rule weighs the sources for each reader anyway"
         raise MeshError(what, where=plan.at(f"{where}.per_target"), instead=OUT)
+    if spec.temperature is not None and node.space not in PROBABILITIES:
+        what = f"{node.name} combines {node.space}, so that its `temperature` has no effect"
+        instead = f"{OUT}: readers have their own, in their objectives; or space: {' or '.join(PROBABILITIES)}"
+        raise MeshError(what, where=plan.at(f"{where}.temperature"), instead=instead)
+    _few(plan, registry, node, where)
     if not spec.include_self and not _taught(plan, node) & {edge.source for edge in node.members}:
         what = "none of its readers is one of its sources, so this has no effect"
         raise MeshError(what, where=plan.at(f"{where}.include_self"), instead=OUT)
+
+
+def _few(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> None:
+    """Rules, and settings of one, that do nothing with so few sources."""
+    offer, count = registry.find("consensus", node.rule.name), len(node.members)
+    if count == 1 and offer.neutral and node.rule.name != DEFAULT_RULE:
+        what = f"rule {node.rule.name!r} has no effect: {node.members[0].source} is the only source of {node.name}"
+        instead = f"several sources, or rule: {DEFAULT_RULE}, or a flow from {node.members[0].source} itself"
+        raise MeshError(what, where=plan.at(f"{where}.rule"), instead=instead)
+    for setting, fits in unused(registry, node.rule, count).items():
+        what = f"`{setting}` of {node.rule.name} has no effect with {count} source{'s' if count > 1 else ''}"
+        raise MeshError(what, where=plan.at(f"{where}.rule.{node.rule.name}.{setting}"), instead=fits)
+
+
+def unused(registry: Registry, rule: RuleRef, sources: int) -> dict[str, str]:
+    """Settings of a rule that do nothing with so many sources, by its offer, each with what to write instead."""
+    config = registry.check("consensus", rule.name, rule.config)
+    found: dict[str, str] = getattr(config, "unused", lambda sources: {})(sources)
+    return found
 
 
 def _taught(plan: Plan, node: ConsensusNode) -> set[str]:
@@ -108,6 +135,14 @@ def _text(plan: Plan) -> None:
     if field and plan.task.source != "tokens":
         what = f"`{field}` is for task: language_modelling, and this mesh has {plan.task.name}"
         raise MeshError(what, where=f"text.{field}", instead=OUT)
+    if _set(plan.spec.text, "vocabulary") and not any(matched(edge) for edge in plan.edges):
+        what = "no flow compares the outputs of two models token by token, so that this has no effect"
+        raise MeshError(what, where="text.vocabulary", instead=OUT)
+
+
+def matched(edge: Edge) -> bool:
+    """Whether an edge carries outputs that are compared, or combined, one by one with those of another model."""
+    return edge.source != LABELS and edge.form != "hidden" and "spans" not in edge.needs and edge.as_ == "target"
 
 
 def _stream(stream: StreamSpec, where: str, written: bool) -> None:
@@ -129,7 +164,23 @@ def _stream(stream: StreamSpec, where: str, written: bool) -> None:
             )
 
 
-def _agent(plan: Plan, name: str, agent: AgentSpec, where: str) -> None:
+def _still(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: str) -> None:
+    """Settings of a model for learning, at weights that no gradient reaches."""
+    if agent.model is None or agent.model.is_import or agent.update == "grad":
+        return
+    offer = registry.find("models", agent.model.name)
+    sent = [registry.find("signals", edge.derived.name) for edge in plan.edges if edge.source == name and edge.derived]
+    if any("module" in signal.needs or signal.gradient for signal in sent):
+        return  # of its forward, gradients are made
+    config = registry.check("models", agent.model.name, agent.model.config, f"{where}.model")
+    for field in offer.learning:
+        if _set(config, field):
+            how = f"follow those of {agent.ema.of}" if agent.ema is not None else "are frozen"
+            what = f"{name}'s weights {how}, so that no gradient passes and `{field}` has no effect"
+            raise MeshError(what, where=f"{where}.model.{offer.name}.{field}", instead=f"{OUT}, or update: grad")
+
+
+def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: str) -> None:
     if agent.view.prompt is not None:
         instead = "a column of prompts in the data: {text: {prompt: COLUMN}}"
         raise MeshError(f"an agent's own prompt {LATER}", where=f"{where}.view.prompt", instead=instead)
@@ -149,6 +200,7 @@ def _agent(plan: Plan, name: str, agent: AgentSpec, where: str) -> None:
             where=f"{where}.{given[-1]}",
             instead=f"one of: {', '.join(OWN)}",
         )
+    _still(plan, registry, name, agent, where)
     owner = plan.spec.agents[plan.owner[name]]
     if agent.saved is not None and owner.update != "frozen":
         how = "follow those of another" if owner.ema else "train"
@@ -228,6 +280,13 @@ def _settings(plan: Plan, registry: Registry) -> None:
                 )
 
 
+def _moves(plan: Plan, edge: Edge) -> bool:
+    """Whether the source of an edge is read live, by agents that train in one stage with it."""
+    stage = plan.stage_of(edge.source)
+    own = () if stage is None else stage.agents
+    return edge.live and any(name in own for name in readers(edge.target, plan.consensus))
+
+
 def _published(plan: Plan, edge: Edge) -> None:
     """When and how an agent's signal is published, and what has to be known for it."""
     if "hidden" in (edge.reads, edge.form) and edge.derived is None and edge.tap is None:
@@ -248,6 +307,12 @@ def _published(plan: Plan, edge: Edge) -> None:
             f"what {edge.source} publishes is made in eval mode",
             where=f"{edge.where}.mode",
             instead="refresh: step, or leave out `mode`",
+        )
+    if edge.sees == "after" and edge.source in plan.spec.agents and not _moves(plan, edge):
+        raise MeshError(
+            f"{edge.source} is not updated in the steps in which it is read, so there is no `after` to see",
+            where=f"{edge.where}.sees",
+            instead=f"{OUT}; it is for sources that train in the same stage, with refresh: step",
         )
     if edge.stale == "recorded":
         stream = plan.spec.streams.get(edge.stream)

@@ -2,6 +2,7 @@
 
 from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
 from kdmesh.spec.base import (
+    DEFAULT_RULE,
     DEFAULT_TASK,
     GateRef,
     MetricRef,
@@ -22,6 +23,7 @@ from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainOverride, TrainSpec
 
 __all__ = [
+    "DEFAULT_RULE",
     "DEFAULT_TASK",
     "AgentSpec",
     "ConsensusSpec",

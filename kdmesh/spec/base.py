@@ -12,6 +12,8 @@ MOST = 10**9
 
 DEFAULT_TASK = "classification"
 """The task of a mesh, a saved agent or a summary that names none."""
+DEFAULT_RULE = "mean"
+"""The rule of a consensus for which a strategy is told of none."""
 
 
 class Strict(BaseModel):

@@ -24,7 +24,9 @@ class DataSpec(Strict):
     validation: Share = Field(0.1, ge=0, description="size of the validation split")
     transfer: Share = Field(0, ge=0, description="size of the unlabelled transfer split")
     train: Share | None = Field(None, gt=0, description="use only so much of what remains for train")
-    stratify: bool = Field(True, description="keep the classes' shares in every split, where there are labels")
+    stratify: bool = Field(
+        True, description="keep the classes' shares in every split; false is refused where there are no classes"
+    )
     seed: int = Field(
         0,
         ge=0,

@@ -49,7 +49,9 @@ class ConsensusSpec(Strict):
     space: Literal["probs", "marginals", "logits", "loss", "gradient"] | None = Field(
         None, description="what is combined; by default what its readers' objective compares, probabilities if it can"
     )
-    temperature: Temperature | None = Field(None, description="softmax temperature; by default its readers'")
+    temperature: Temperature | None = Field(
+        None, description="softmax temperature, in the spaces probs and marginals; by default its readers'"
+    )
     include_self: bool = Field(True, description="false: leave-one-out for a target that is also a source")
     trained: bool = Field(False, description="the rule has weights of its own that train with its readers")
     per_target: bool = Field(False, description="the rule gives each target a signal of its own")
@@ -83,7 +85,9 @@ class FlowSpec(Strict):
     )
     stream: str | None = Field(None, description="stream; by default the source consensus' one, else train")
     objective: ObjectiveRef | None = Field(None, description="the loss this flow adds to its target's training")
-    weight: float | Ramp = Field(1.0, description="factor of the objective, or {start, end, epochs}")
+    weight: float | Ramp = Field(
+        1.0, description="factor of the objective, or {start, end, epochs}; 0 adds no loss, and is told"
+    )
     gate: GateRef | None = Field(
         None, description="says in each step whether the flow adds its loss, or how much of it for each row"
     )
@@ -91,7 +95,9 @@ class FlowSpec(Strict):
     stale: Literal["publish", "snapshot", "recorded"] | None = Field(
         None, description="what a period longer than a step reads: a full pass, old weights run live, values as trained"
     )
-    sees: Literal["before", "after"] = Field("before", description="after: the source forwards again after its update")
+    sees: Literal["before", "after"] = Field(
+        "before", description="after: the source, which trains in this stage, forwards again after its update"
+    )
     detach: bool = Field(True, description="false: gradients pass through the target into the source, in one stage")
     mode: Literal["auto", "train", "eval"] = Field(
         "auto", description="mode of the source's forward; auto: train if it trains in this stage, else eval"

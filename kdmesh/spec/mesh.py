@@ -22,10 +22,12 @@ class HostSpec(Strict):
     """A host: its agents, and what it takes of the cluster beyond what they need."""
 
     agents: list[str] = Field(description="the agents that it holds")
-    cpus: float | None = Field(None, gt=0, description="CPUs; by default the threads of its widest agent")
-    gpus: float | None = Field(None, ge=0, description="GPUs, also a part of one; by default 1 for agents on `cuda`")
+    cpus: float | None = Field(None, gt=0, description="on Ray: CPUs; by default the threads of its widest agent")
+    gpus: float | None = Field(
+        None, ge=0, description="on Ray: GPUs, also a part of one; by default 1 for agents on `cuda`"
+    )
     resources: dict[str, NonNegativeFloat] = Field(
-        default_factory=dict, description="resources that the cluster's nodes name"
+        default_factory=dict, description="on Ray: resources that the cluster's nodes name"
     )
 
 

@@ -27,5 +27,5 @@ class TextSpec(Strict):
     vocabulary: Literal["exact", "prefix"] = Field(
         "exact",
         description="outputs of unequal size over one tokenizer: refuse, or compare the prefix that both have, "
-        "renormalised (vocabularies padded to different multiples)",
+        "renormalised (vocabularies padded to different multiples); for flows between language models",
     )

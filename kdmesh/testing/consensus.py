@@ -126,6 +126,16 @@ class ConsensusContract(Contract):
                 value = self.combine(offer, self.rule(offer, settings, space), self.said(count))
                 self.refuse_malformed(space, value, self.shape(space, count))
 
+    def test_one_source_is_itself(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Where the offer says ``neutral``: of one source, what it says; in `loss` and `gradient`, weight 1."""
+        if not offer.neutral or 1 not in self.sources:
+            pytest.skip("the offer does not say `neutral`, or the rule is not tried with one source")
+        for space in offer.spaces:
+            rule, logits = self.rule(offer, settings, space), self.said(1)
+            value = self.combine(offer, rule, logits)
+            same = torch.ones(1, BATCH) if space in ("loss", "gradient") else self.values(rule, logits)[0]
+            torch.testing.assert_close(value, same)
+
     def test_everyone_present_is_no_mask(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """A mask that names everyone gives what no mask gives."""
         for space in offer.spaces:

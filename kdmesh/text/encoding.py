@@ -36,4 +36,6 @@ def encoder(
         tokenizer, task, max_length=limit, over=text.over, tags=tags, agent=agent, pack=text.pack, embeds=embeds
     )
     made.notes += [said] if said else []
+    if config.max_length is not None and config.max_length > limit:
+        made.notes.append(f"reads {limit} tokens, as text.max_length says: its own max_length has no effect")
     return made

@@ -65,7 +65,9 @@ class HfConfig(Config):
     """A model of transformers."""
 
     path: str | None = Field(None, description="a folder made by save_pretrained, or a hub id; safetensors only")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id; by default its main branch")
+    revision: str | None = Field(
+        None, description="branch, tag or commit of a hub id (a folder has none); by default its main branch"
+    )
     tokenizer: str | TokenizerConfig | None = Field(
         None, description="folder or hub id of the tokenizer, or how to make one; by default `path`"
     )
@@ -83,14 +85,18 @@ class HfConfig(Config):
     bi_encoder: BiEncoderSettings | None = Field(
         None, description="candidates to rank are scored by embeddings; without it, each is read with its query"
     )
-    gradient_checkpointing: bool = Field(False, description="recompute in the backward pass instead of remembering")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute in the backward pass instead of remembering; of weights that learn"
+    )
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="eager computes maps that `attention.i` can tap")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
     trust_remote_code: str | None = Field(
         None, description="run the code that comes with `path`: only by its name, the same text as in `path`"
     )
     label_map: dict[str, str] = Field({}, description="label names of the checkpoint, and what the data calls them")
-    max_length: int | None = Field(None, ge=2, description="tokens of a sample; by default as the mesh's `text`")
+    max_length: int | None = Field(
+        None, ge=2, description="tokens of a sample, fewer than the mesh's `text` allows; by default as many"
+    )
 
     @field_validator("revision", "layers", "trust_remote_code", "label_map")
     @classmethod

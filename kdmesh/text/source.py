@@ -233,6 +233,9 @@ def read_config(path: str, revision: str | None, trusted: bool, changes: dict[st
 
     where = "model.hf.path"
     folder = local(path, where)
+    if folder is not None and revision is not None:
+        what = f"{path} is a folder here, which has one revision, so that this has no effect"
+        raise MeshError(what, where="model.hf.revision", instead="leave it out, or path: a hub id")
     if folder is not None:
         small(folder, where)
     if folder is not None and not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil, floor
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -22,11 +23,33 @@ class ThresholdVoteConfig(Config):
 
     votes: int = Field(ge=1, description="sources that must vote for the winner; samples with fewer have no answer")
 
+    def idle(self) -> dict[str, str]:
+        """One vote is always there."""
+        return {"votes": "every sample is answered, as by vote"} if self.votes == 1 else {}
+
 
 class TrimmedMeanConfig(Config):
     """Settings of `trimmed_mean`."""
 
-    trim: float = Field(0.25, ge=0, lt=0.5, description="share of the sources left out at each end, rounded down")
+    trim: float = Field(
+        0.25, ge=0, lt=0.5, description="share of the sources left out at each end, rounded down: to one at least"
+    )
+
+    def cut(self, sources: int) -> int:
+        """How many of so many sources are left out at each end."""
+        return floor(self.trim * sources + 1e-9)  # 0.29 * 100 is 28.999...: the floor stays at what was meant
+
+    def idle(self) -> dict[str, str]:
+        """Nobody is left out."""
+        return {} if self.trim else {"trim": "no source is left out, as by mean"}
+
+    def unused(self, sources: int) -> dict[str, str]:
+        """The share of so many sources is less than one of them."""
+        if not self.trim or self.cut(sources):
+            return {}
+        least = ceil(100 / sources) / 100
+        fits = f"trim: {least:g}, which leaves out one at each end, or " if least < 0.5 else ""
+        return {"trim": f"{fits}rule: mean, or median"}
 
 
 class GeometricMedianConfig(Config):
@@ -74,6 +97,7 @@ CONSENSUS = [
         paper="Hinton et al., Distilling the Knowledge in a Neural Network, 2015",
         spaces=WEIGHTS,
         answers=ANY,
+        neutral=True,
     ),
     ConsensusOffer(
         "weighted",
@@ -82,6 +106,7 @@ CONSENSUS = [
         "fixed weights, one per source",
         spaces=WEIGHTS,
         answers=ANY,
+        neutral=True,
     ),
     ConsensusOffer(
         "inverse_variance",
@@ -91,6 +116,7 @@ CONSENSUS = [
         spaces=("logits",),
         answers=("values",),
         needs_errors=True,
+        neutral=True,
     ),
     ConsensusOffer(
         "entropy",
@@ -99,6 +125,7 @@ CONSENSUS = [
         paper="Kwon et al., Adaptive Knowledge Distillation Based on Entropy, 2020",
         spaces=CLASSES,
         answers=SCORES,
+        neutral=True,
     ),
     ConsensusOffer(
         "confidence",
@@ -107,6 +134,7 @@ CONSENSUS = [
         paper="Zhang et al., Confidence-Aware Multi-Teacher Knowledge Distillation, 2022",
         needs_labels=True,
         spaces=CLASSES,
+        neutral=True,
     ),
     ConsensusOffer(
         "lowest_ce",
@@ -115,6 +143,7 @@ CONSENSUS = [
         paper="Guo et al., Online Knowledge Distillation via Collaborative Learning, 2020",
         needs_labels=True,
         spaces=CLASSES,
+        neutral=True,
     ),
     ConsensusOffer(
         "vote",
@@ -141,6 +170,7 @@ CONSENSUS = [
         paper=YIN,
         spaces=VALUES,
         answers=ANY,
+        neutral=True,
     ),
     ConsensusOffer(
         "trimmed_mean",
@@ -150,6 +180,7 @@ CONSENSUS = [
         YIN,
         spaces=VALUES,
         answers=ANY,
+        neutral=True,
     ),
     ConsensusOffer(
         "geometric_median",
@@ -159,6 +190,7 @@ CONSENSUS = [
         "Pillutla et al., Robust Aggregation for Federated Learning, 2022",
         spaces=VALUES,
         answers=ANY,
+        neutral=True,
     ),
     ConsensusOffer(
         "route",
@@ -168,6 +200,7 @@ CONSENSUS = [
         spaces=WEIGHTS,
         needs_column="column",
         answers=ANY,
+        neutral=True,
     ),
     ConsensusOffer(
         "concat",
@@ -175,6 +208,7 @@ CONSENSUS = [
         summary="sources that know different classes, side by side: softmax of the joined logits",
         spaces=("probs", "logits"),
         partial=True,
+        neutral=True,
     ),
     ConsensusOffer(
         "uhc",

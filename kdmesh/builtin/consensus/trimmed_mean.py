@@ -6,8 +6,6 @@ for gradients; here for predictions.
 
 from __future__ import annotations
 
-from math import floor
-
 from torch import Tensor
 
 from kdmesh.builtin.consensus._base import normalised
@@ -28,11 +26,11 @@ class TrimmedMean(Rule):
     def __init__(self, trim: float = 0.25) -> None:
         super().__init__()
         self.trim = trim
+        self._settings = TrimmedMeanConfig(trim=trim)
 
     def forward(
         self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
     ) -> Tensor:
         """Return distributions or logits ``[B, C]``."""
-        # 0.29 * 100 is 28.999...: the small number keeps the floor at what was meant
-        rest = trimmed(values, present, [floor(self.trim * n + 1e-9) for n in range(values.shape[0] + 1)])
+        rest = trimmed(values, present, [self._settings.cut(n) for n in range(values.shape[0] + 1)])
         return normalised(rest) if self.space == "probs" else rest

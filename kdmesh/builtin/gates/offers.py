@@ -16,6 +16,15 @@ class ConfidentConfig(Config):
     end: float = Field(0.0, ge=0, le=1, description="the same when the curriculum is over, and after")
     epochs: int = Field(10, ge=1, le=MOST, description="length of the curriculum, in epochs of the lesson")
 
+    def idle(self) -> dict[str, str]:
+        """No bound; one that does not move, or that is at its end from the first epoch on."""
+        if self.start == self.end == 0:
+            return {"start": "every row counts, from the first epoch to the last"}
+        if self.epochs == 1 and self.start != self.end:
+            return {"start": "a curriculum of one epoch is at its end from the first"}
+        moves = self.start != self.end or "epochs" not in self.model_fields_set
+        return {} if moves else {"epochs": "`start` and `end` are the same"}
+
 
 class GapConfig(Config):
     """Settings of `gap`."""
@@ -28,6 +37,10 @@ class SmallLossConfig(Config):
 
     forget: float = Field(0.2, ge=0, lt=1, description="share of a batch that is left out in the end: the noise rate")
     epochs: int = Field(10, ge=1, le=MOST, description="epochs in which the share grows to that")
+
+    def idle(self) -> dict[str, str]:
+        """Nobody is forgotten."""
+        return {} if self.forget else {"forget": "no row is left out"}
 
 
 GATES = [

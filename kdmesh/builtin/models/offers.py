@@ -12,10 +12,10 @@ from kdmesh.text.settings import HfConfig
 Width = Annotated[int, Field(ge=1)]
 
 
-class MlpConfig(Config):
-    """Fully connected layers."""
+class _Layers(Config):
+    """Hidden layers, perhaps none."""
 
-    hidden: list[Width] = Field([64], description="units of each hidden layer; [] is a linear classifier")
+    hidden: list[Width] = Field([64], description="units of each hidden layer; [] is a linear model")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden units silenced while training")
     activation: Literal["relu", "gelu", "tanh"] = Field("relu", description="non-linearity of the hidden layers")
 
@@ -25,6 +25,10 @@ class MlpConfig(Config):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` is of hidden layers, and `hidden` has none: leave it out")
         return self
+
+
+class MlpConfig(_Layers):
+    """Fully connected layers."""
 
 
 class CnnConfig(Config):
@@ -50,19 +54,11 @@ class VitConfig(Config):
     heads: int = Field(4, ge=1, description="attention heads per layer")
 
 
-class EncoderConfig(Config):
-    """Settings of models of a query and its candidates."""
-
-    hidden: list[Width] = Field([64], description="units of each hidden layer")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden units silenced while training")
-    activation: Literal["relu", "gelu", "tanh"] = Field("relu", description="non-linearity of the hidden layers")
-
-
-class CrossEncoderConfig(EncoderConfig):
+class CrossEncoderConfig(_Layers):
     """Fully connected layers that read a query and a candidate together."""
 
 
-class BiEncoderConfig(EncoderConfig):
+class BiEncoderConfig(_Layers):
     """Fully connected layers that embed queries and candidates, each alone and all alike."""
 
     embedding: int = Field(32, ge=1, description="values of an embedding")
@@ -109,5 +105,6 @@ MODELS = [
         "Wolf et al. 2020, Transformers: state-of-the-art natural language processing, arXiv 1910.03771",
         encoder="kdmesh.text.encoding:encoder",
         sizes="kdmesh.text.sizes:sizes",
+        learning=("gradient_checkpointing",),
     ),
 ]

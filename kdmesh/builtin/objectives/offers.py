@@ -34,6 +34,11 @@ class TemperedConfig(Config):
     temperature: Temperature = Field(1.0, description="softmax temperature T of both sides")
     t2_scale: bool = Field(True, description="multiply by T², so that gradients keep their size at any temperature")
 
+    def idle(self) -> dict[str, str]:
+        """A factor of 1."""
+        unscaled = not self.t2_scale and self.temperature == 1
+        return {"t2_scale": "at temperature 1 there is nothing to scale"} if unscaled else {}
+
 
 class CrossEntropyConfig(TemperedConfig):
     """Settings of `ce`: smoothing for labels, temperature for soft targets."""
@@ -57,6 +62,10 @@ class SkewedConfig(TemperedConfig):
 
     skew: float = Field(0.1, ge=0, lt=1, description="share of the first distribution in the second; 0 is the plain KL")
 
+    def idle(self) -> dict[str, str]:
+        """Nothing is mixed in."""
+        return super().idle() | ({} if self.skew else {"skew": "this is the plain KL"})
+
 
 class DistanceConfig(Config):
     """Settings of `mse` and `mae`."""
@@ -75,6 +84,11 @@ class BinaryKLConfig(Config):
 
     temperature: Temperature = Field(1.0, description="temperature T of both sides: sigmoid(z / T)")
     t2_scale: bool = Field(True, description="multiply by T², so that gradients keep their size at any temperature")
+
+    def idle(self) -> dict[str, str]:
+        """A factor of 1."""
+        unscaled = not self.t2_scale and self.temperature == 1
+        return {"t2_scale": "at temperature 1 there is nothing to scale"} if unscaled else {}
 
 
 class UniversalConfig(Config):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from kdmesh.errors import MeshError
-from kdmesh.spec import ConsensusSpec, ObjectiveRef, Ramp, RuleRef
+from kdmesh.spec import DEFAULT_RULE, ConsensusSpec, ObjectiveRef, Ramp, RuleRef
 from kdmesh.spec.flows import PERIOD
 
 if TYPE_CHECKING:
     from kdmesh.graph.canvas import Canvas
 
 
-MEAN = ConsensusSpec(rule=RuleRef(name="mean"))
+MEAN = ConsensusSpec(rule=RuleRef(name=DEFAULT_RULE))
 
 
 def one_or_many(value: Any) -> Any:

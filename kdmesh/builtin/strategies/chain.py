@@ -46,6 +46,12 @@ class Chain:
         """Draw each later link's labels, then its teachers from the first link to the last."""
         links = self._links(canvas)
         weight = _common.teaching(canvas, self.weight, self.labels)
+        if self.dense and len(links) == 2:
+            raise MeshError(
+                "`dense` has no effect: of two links, the second has no other before it than the first",
+                where=f"{canvas.where}.dense",
+                instead="three links or more, or leave `dense` out",
+            )
         if all(len(link) == 1 for link in links[:-1]):
             _common.refuse_rule(canvas, self.consensus)
         teachers: list[str] = []

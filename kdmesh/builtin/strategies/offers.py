@@ -69,7 +69,9 @@ class ChainConfig(_OfLabels):
     weight: Weight | None = Field(None, description="weight of one teaching link's loss; by default 1 - labels")
     stream: Stream = "train"
     labels_stream: LabelsStream = "train"
-    dense: bool = Field(False, description="every earlier link teaches, not only the one before")
+    dense: bool = Field(
+        False, description="every earlier link teaches, not only the one before; of three links or more"
+    )
     generations: int | None = Field(None, ge=2, le=100, description="times that the last link trains, anew each time")
 
 
@@ -136,6 +138,14 @@ class RoundsConfig(_OfLabels):
     digest_epochs: int = Field(1, ge=1, le=MOST, description="epochs of the lesson `digest` in a round")
     agreement: float | None = Field(None, ge=0, le=1, description="stop once the sources agree this much")
     patience: int | None = Field(None, ge=1, le=MOST, description="stop after so many rounds without better agreement")
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        if self.include_self and "include_self" in self.model_fields_set and not self.consensus.include_self:
+            raise ValueError("`include_self` is true here and false in `consensus`: leave one of them out")
+        if self.labels is None and self.local_epochs != type(self).model_fields["local_epochs"].default:
+            raise ValueError("`local_epochs` has no effect with labels: null: leave it out")
+        return self
 
 
 ROOM = "kdmesh.builtin.strategies"

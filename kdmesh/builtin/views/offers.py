@@ -12,11 +12,19 @@ class NoiseConfig(Config):
 
     std: float = Field(0.1, ge=0, description="standard deviation, in the data's own unit")
 
+    def idle(self) -> dict[str, str]:
+        """Noise of deviation 0."""
+        return {} if self.std else {"std": "no noise is added"}
+
 
 class ShiftConfig(Config):
     """Images moved by whole pixels."""
 
     pixels: int = Field(1, ge=0, description="largest shift in each direction; what comes in is 0")
+
+    def idle(self) -> dict[str, str]:
+        """A shift by 0 pixels."""
+        return {} if self.pixels else {"pixels": "no image is moved"}
 
 
 class FlipConfig(Config):
@@ -25,11 +33,19 @@ class FlipConfig(Config):
     horizontal: bool = Field(True, description="left and right change places; false: top and bottom")
     p: float = Field(0.5, ge=0, le=1, description="share of samples that are mirrored")
 
+    def idle(self) -> dict[str, str]:
+        """Nobody's turn."""
+        return {} if self.p else {"p": "no image is mirrored"}
+
 
 class DropConfig(Config):
     """Features set to 0, the rest scaled up."""
 
     p: float = Field(0.1, ge=0, lt=1, description="share of features that are dropped")
+
+    def idle(self) -> dict[str, str]:
+        """Nobody's turn."""
+        return {} if self.p else {"p": "no feature is dropped"}
 
 
 VIEWS = [
