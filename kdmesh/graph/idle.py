@@ -62,7 +62,7 @@ def _settings(plan: Plan, registry: Registry) -> Iterator[str]:
     for where, kind, name, config in _named(plan):
         if ":" not in name:
             made = registry.find(kind, name).config.model_validate(config)
-            own = getattr(made, "idle", dict)()
+            own: dict[str, str] = getattr(made, "idle", dict)()
             for setting, words in own.items():
                 value = getattr(made, setting)
                 said = str(value).lower() if isinstance(value, bool) else value
