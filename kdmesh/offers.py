@@ -69,7 +69,7 @@ class Config(BaseModel):
     def unused(self, sources: int) -> dict[str, str]:
         """Settings of a consensus rule that do nothing with so many sources, each with what to write instead.
 
-        They are refused: ``{"trim": "trim: 0.34, which leaves out one at each end"}``.
+        They are refused, and told of where a default is meant: ``{"trim": "trim: 0.34, which leaves out one"}``.
         """
         return {}
 

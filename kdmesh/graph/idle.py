@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.graph.unrun import unused
 from kdmesh.spec import DEFAULT_RULE, Ramp
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ def _alone(plan: Plan, registry: Registry) -> Iterator[str]:
     """Consensus nodes of one source, also for readers that are left out themselves."""
     for name, node in plan.consensus.items():
         offer, members = registry.find("consensus", node.rule.name), [edge.source for edge in node.members]
+        for setting, fits in unused(registry, node.rule, len(members)).items():
+            if len(members) > 1:
+                why = f"`{setting}` of {node.rule.name} has no effect with {len(members)} sources: {fits}"
+                yield f"{plan.at(f'consensus.{name}.rule')}: {why}"
         if not offer.neutral or node.trained:
             continue
         where = plan.at(f"consensus.{name}")

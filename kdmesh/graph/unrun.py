@@ -89,6 +89,8 @@ def _few(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> Non
         instead = f"several sources, or rule: {DEFAULT_RULE}, or a flow from {node.members[0].source} itself"
         raise MeshError(what, where=plan.at(f"{where}.rule"), instead=instead)
     for setting, fits in unused(registry, node.rule, count).items():
+        if setting not in node.rule.config:
+            continue  # of a default, `idle` tells
         what = f"`{setting}` of {node.rule.name} has no effect with {count} source{'s' if count > 1 else ''}"
         raise MeshError(what, where=plan.at(f"{where}.rule.{node.rule.name}.{setting}"), instead=fits)
 
