@@ -57,6 +57,7 @@ def results(known: Known) -> Section:
     if known.over.get("differences"):
         blocks.append(_differences(known))
     blocks += _reports(known)
+    blocks += _gates(known)
     return Section("results", "Results: consensus, students, teachers", blocks)
 
 
@@ -140,6 +141,22 @@ def _reports(known: Known) -> list[Block]:
         rows += [[who, key, plain(number(value))] for who, said in told.items() for key, value in said.items()]
     note = f"Of seed {known.summaries[0].get('seed')}." if len(known.summaries) > 1 else ""
     return [Table("What rules and objectives report", ("", "figure", "value"), rows, note)] if rows else []
+
+
+def _gates(known: Known) -> list[Block]:
+    """How often each gate was shut, of the first seed."""
+    rows: list[list[Cell]] = []
+    for name, node in known.nodes.items():
+        for part, told in row(node.get("gates")).items():
+            of = row(told)
+            what = f"update of {name}" if part == "update" else part
+            rows.append(
+                [what, str(of.get("gate", "")), count(of.get("asked")), count(of.get("shut")), share(of.get("kept"))]
+            )
+    note = "A gate says in a step whether a flow adds its loss, and of which rows, or whether weights are updated. "
+    note += f"Of seed {known.summaries[0].get('seed')}. " if len(known.summaries) > 1 else ""
+    heads = ("", "gate", "steps it was asked in", "and was shut in", "share of rows kept")
+    return [Table("Gates", heads, rows, note)] if rows else []
 
 
 def _best_teachers(known: Known, name: str) -> str | None:

@@ -67,6 +67,16 @@ def test_what_was_answered_and_what_rules_report_stand_on_the_page(runs):
     assert [f"rule of {name}", ODD, 0.5] in read.tables["What rules and objectives report"]
 
 
+def test_how_gates_decided_stands_on_the_page(runs):
+    def change(summary):
+        told = {"gate": ODD, "asked": 4, "shut": 3, "kept": 0.25}
+        summary["agents"]["s"]["gates"] = {"t1 -> s": told, "update": {**told, "shut": 0}, "odd": 3}
+
+    edit(runs["small"], change)
+    table = page(runs["small"]).tables["Gates"]
+    assert ["t1 -> s", ODD, 4, 3, 0.25] in table and ["update of s", ODD, 4, 0, 0.25] in table
+
+
 def test_means_over_seeds_and_verdicts_stand_on_the_page(runs):
     folder = runs["several"]
     results = json.loads((folder / "results.json").read_text())["over_seeds"]
