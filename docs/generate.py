@@ -155,7 +155,16 @@ class Prior(Config):
     more: list[Path] = []
 ```
 
-Of data sets, `path`, `validation_path`, `test_path` and `folder` start there too if they are texts.
+Of data sets, `path`, `validation_path`, `test_path` and `folder` start there too if they are texts; so do an agent's
+`weights`, and `path`, `tokenizer` and `trust_remote_code` of a model that are the name of a folder there. What Python
+gave (`kdmesh.Mesh`) starts where Python was started.
+
+## Where code is found
+
+`factory` and `codec` of an offer are import strings, `package.module:attribute`, imported in the process that needs
+the thing: strategies and samplers in the one that drives the run, most others on a host, which on Ray is a process of
+its own, perhaps on another machine. A package must be installed there too; a single file of `--plugins-dir` is sent, as
+text, and has its own name there, so that `file:attribute` is found on every host. What is beside it is not sent.
 """
 APIS = {"0.1": (1,)}
 """Which plugin APIs each minor version of kdmesh takes."""
@@ -181,7 +190,79 @@ argument by name. Only an offer that asks for another `api` than a kdmesh has is
 | deprecated | in its place | gone in |
 | --- | --- | --- |
 | `RunInfo.plan`, the planner's object | `RunInfo.mesh`, the long form | 0.3 |
+| `Objective.descend`, overridden or called | `Objective.loss_and_gradient` | 0.3 |
+| `slope` of an objective with a closed form | `gradient` | 0.3 |
 """
+FACTORIES = {  # by kind: how a factory is called, and what it gives
+    "strategies": ("factory(**settings)", "`kdmesh.strategies.Strategy`"),
+    "objectives": ("factory(**settings)", "`kdmesh.objectives.Objective`"),
+    "consensus": ("factory(**settings)", "`kdmesh.consensus.Rule` or `Abstaining`"),
+    "gates": ("factory(**settings)", "`kdmesh.gates.Gate`"),
+    "models": ("factory(*, input_shape: Sequence[int], classes: int, **settings)", "`torch.nn.Module`"),
+    "datasets": ("factory(**settings)", "`kdmesh.streams.table.Table`"),
+    "views": ("factory(seed: int, **settings)", "`view(x, ids, draw)`: samples of the same shape and type"),
+    "signals": ("factory(**settings)", "`make(value, **facts)`: a row for each of `value`"),
+    "tasks": ("factory(**settings)", "`kdmesh.tasks.Task`"),
+    "metrics": ("factory(**settings)", "`kdmesh.metrics.Metric`"),
+    "samplers": (
+        "factory(*, axes: list[Choices | Range], count: int, seed: int, higher: bool, folder: Path, **settings)",
+        "`kdmesh.samplers.Sampler`",
+    ),
+    "commands": ("factory(commands)", "nothing: it adds one parser"),
+}
+FACTORIES_HEAD = """\
+
+## How a factory is called
+
+`**settings` are the fields of the offer's `config`, by name, every default filled in, and as the pydantic model has
+them: a nested model stays a model. They were checked before. `classes` is how many outputs a row of answers has. A
+class is a factory where its `__init__` takes these.
+
+"""
+FACTORIES_END = """
+A model of texts is called as `factory(*, task, classes, labels, vocabulary, pad, separator, **settings)`: see
+`ModelOffer`. An objective, a rule and a gate are then set up, once, with what depends on the mesh: `setup` of each says
+with what.
+"""
+TRAINING_HEAD = """\
+
+## What `training` means
+
+Objectives, rules and gates are torch modules, and so are models. `self.training` says what a call is for. Whatever is
+to move only while somebody is taught (a memory, a count, running statistics) asks it, and whether gradients are on.
+
+"""
+TRAINING = [  # what is called, when, in which mode, whether gradients are on; tests/docs/test_training.py sees to it
+    ("a model", "it trains in this phase", "True, but for parts that their owner put into eval mode", "on"),
+    (
+        "a model",
+        "it does not train in this phase, and a flow reads it in each step",
+        "False; True with `mode: train`",
+        "off",
+    ),
+    ("a model", "it publishes a whole stream, or is measured", "False", "off"),
+    ("a model", "a mesh is checked, on the device `meta`", "both", "off"),
+    ("an objective", "a flow adds its loss", "True", "on"),
+    ("an objective", "a gate asks for `losses`", "True", "on, for weights of rows alone"),
+    ("a rule", "its readers are taught, by answers of this step or by published ones", "True", "on"),
+    ("a rule", "it is measured", "False, of a copy", "off"),
+    ("a gate", "in each step", "True", "off"),
+    ("what `kdmesh.load` or a `Result` gives", "it is yours", "False", "as you have them"),
+]
+TRAINING_END = """
+An objective is never measured: nothing asks it in eval mode but a loop of your own. State is the `state_dict`, buffers
+and parameters: checkpoints hold it, a run that goes on has it back to the bit, and nothing else of the object survives.
+"""
+LONG_FORM = """\
+
+## The long form in Python
+
+What `Canvas` takes and `RunInfo.mesh` is made of: the fields of the [mesh file](../mesh-file.md), which has an example
+of each, by the same names; but `from` is `from_` and `as` is `as_`. `Canvas.flow` has the first two as arguments, and
+takes the others by keyword. Where a field names a choice, `ObjectiveRef(name="kl", config={"temperature": 4})` is what
+`{kl: {temperature: 4}}` is in a file; a dict of the same form is read, too.
+"""
+SPECS = (FlowSpec, TapRef, Ramp, ConsensusSpec, AgentSpec, ViewSpec, EmaSpec, StreamSpec, ShardSpec, ProgramItem, Until)
 
 
 def kind_of(hook: Any) -> str:
@@ -368,11 +449,17 @@ def reference() -> str:
         "\n## Offers\n\nDescriptions, from `kdmesh.offers`. Reading one imports neither torch nor what it describes.\n"
     )
     text += "".join(f"\n{offer_section(kind)}" for kind in offer_classes())
+    calls = [(kind, f"`{call}`", gives) for kind, (call, gives) in FACTORIES.items()]
+    text += FACTORIES_HEAD + table(("kind", "called as", "gives"), calls) + FACTORIES_END
+    text += TRAINING_HEAD + table(("what is called", "when", "`self.training`", "gradients"), TRAINING) + TRAINING_END
     text += "\n## What the factory of an offer makes\n\nA model is any torch module; a view, any callable.\n"
     text += "".join(f"\n{interface_section(title, *about)}" for title, about in INTERFACES.items())
     text += "\n## Examples\n\nEach is a file of `$KDMESH_PLUGINS_DIR`, and a mesh that uses it.\n"
     for title, (about, code, mesh) in EXAMPLES.items():
         text += f"\n### {title}\n\n{about}\n\n```python\n{code}```\n\n```yaml\n{mesh}```\n"
+    text += LONG_FORM
+    for kind in SPECS:
+        text += f"\n### {kind.__name__}\n\n{prose(kind)}\n\n{table(('field', 'type', 'default', ''), field_rows(kind))}"
     return text
 
 

@@ -76,6 +76,34 @@ def test_the_table_of_plugin_apis_has_this_kdmesh():
     assert apis == tuple(range(1, API + 1)) and f"| {version.rpartition('.')[0]} | 1" in REFERENCE
 
 
+def test_what_is_deprecated_stands_in_the_table():
+    """By the words of the warnings in the code, and by the aliases of old names."""
+    from kdmesh.contracts.objective import RENAMED
+
+    rows = re.findall(r"^\| (.*) \| 0\.3 \|$", REFERENCE, re.MULTILINE)
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "kdmesh").rglob("*.py")]
+    attributes = re.findall(r'"(\w+\.\w+) goes away in kdmesh 0\.3', "".join(sources))
+    assert attributes == ["RunInfo.plan"] and sum("DeprecationWarning" in text for text in sources) == 2
+    for old, new in RENAMED.items():
+        assert any(old in row and new in row for row in rows), old
+    assert any("RunInfo.plan" in row for row in rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_factories_take_the_call_that_the_reference_says(kind):
+    """Those of all built-ins, which the engine calls as it calls any."""
+    page, found = generator(), Registry([builtin]).offers(kind)
+    assert bool(found) == (kind != "commands")
+    for offer in found:
+        texts = bool(getattr(offer, "encoder", ""))
+        (call,) = re.findall(r"`(factory\(\*, task.*?)`", page.FACTORIES_END) if texts else [page.FACTORIES[kind][0]]
+        arguments = ast.parse(f"def {call}: ...").body[0].args
+        assert arguments.kwarg.arg == "settings" and not arguments.defaults
+        settings = {*offer.config.model_fields} | ({"max_length"} if texts else set())
+        named = dict.fromkeys(settings | {one.arg for one in arguments.kwonlyargs})
+        inspect.signature(offer.load()).bind(*arguments.args, **named)
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_in_the_reference_with_its_exact_arguments(hook):
     (_, call), (_, shown) = section(hook)
