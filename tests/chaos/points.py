@@ -29,7 +29,7 @@ VICTIMS = ("driver", "host", "two", "node")
 EXCHANGES = ("publish", "commit", "receive", "recall", "export_state", "take_snapshot")
 CHECKPOINTS = ("save", "load")
 EVALUATIONS = ("evaluate", "evaluate_consensus", "describe", "keep_best")
-UNCOUNTED = ("sees", "save_agent")  # a run that writes no folder has none of the second
+UNCOUNTED = ("sees", "save_agent", "save_rule")  # a run that writes no folder saves neither agents nor rules
 
 
 @dataclass(frozen=True)
