@@ -730,6 +730,38 @@ flows:
   - {from: labels, to: b, objective: ce, gate: {small_loss: {of: a, forget: 0.2, epochs: 10}}}
 train: {epochs: 30}
 """,
+    "Federated averaging": """\
+name: federated
+data: digits
+streams:
+  own: {of: train, shards: {by: dirichlet, of: ["party[*]"]}, private: true}
+agents:
+  server: {model: {mlp: {hidden: [32]}}, update: merged}
+  party: {model: {mlp: {hidden: [32]}}, init_of: server, count: 3}
+flows:
+  - {from: labels, to: "party[*]", objective: ce, stream: own}
+  - {from: "party[*]", to: server, as: weights, weight: samples, stream: own, refresh: round}
+  - {from: server, to: "party[*]", as: weights, refresh: round}
+program:
+  - of: [server, "party[*]"]
+    repeat: 10
+    do: [{train: "party[*]", epochs: 1}, {publish: "party[*]"}, {publish: server}]
+train: {batch_size: 32, optimizer: {sgd: {lr: 0.1}}}
+""",
+    "Averaged weights": """\
+name: averaged
+data: digits
+agents:
+  net: {model: {mlp: {hidden: [32]}}}
+  mean: {model: {mlp: {hidden: [32]}}, update: merged}
+consensus:
+  swa: running_mean
+flows:
+  - {from: labels, to: net, objective: ce}
+  - {from: net, to: swa, as: weights, refresh: epoch}
+  - {from: swa, to: mean, as: weights}
+train: {epochs: 20}
+""",
 }
 ABOUT_RECIPES = {
     "Few labels": (
@@ -765,6 +797,34 @@ ABOUT_RECIPES = {
         "update is skipped; of an accumulation, only that batch, and its share of the rows with it. `summary.json`\n"
         "says by agent, under `gates`, in how many steps each was asked and shut, and which share of rows it kept.\n"
         "Controls go without gates that look at an agent which they leave out."
+    ),
+    "Federated averaging": (
+        "A flow `as: weights` brings weights, at a time, to an agent with the same architecture; unlike ones are\n"
+        "refused, with the entries of their states that differ. The agent takes the average of what arrives at that\n"
+        "time, by the flows' `weight`: a number, or `samples`, as many as the source has on `stream`. Here the\n"
+        "parties' weights leave where the program publishes them, then the server's (FedAvg). Other times are\n"
+        "`refresh: epoch`, `5 steps` (updates of the source), and `once`, before the target's stage, from agents\n"
+        "that have finished or are frozen: the default where it is possible, for a start from trained weights, or\n"
+        "for a soup of them. All weights that leave at one time leave before any arrives. An agent's own weights\n"
+        "count only by a flow from itself to itself. An agent with `update: merged` changes by such flows alone,\n"
+        "and has its initial weights until something arrives.\n\n"
+        "Parameters and floating point buffers (running statistics of norms) are averaged, in the order of the\n"
+        "flows; whole numbers and truth values (counts of batches, masks) are those of the first source. A single\n"
+        "flow copies all. The target's optimiser stays as it is, with its moments, its schedule and gradients that\n"
+        "are accumulating. New weights are no update: counts of updates do not move, and an agent that follows by\n"
+        "`ema` does so at the target's next update. Where a loop makes a new optimiser in every round, as FedAvg is\n"
+        "often written, it has the same bits for an optimiser without state. Early stopping puts back the best\n"
+        "weights where a lesson ends, before a `publish` line. Weights that learned on a private stream may leave\n"
+        "their host, and `check` says where; samples and signals made on it still do not."
+    ),
+    "Averaged weights": (
+        "Flows `as: weights` into a consensus combine weights by its rule, here the mean over all epochs so far\n"
+        "(SWA). Its space is `weights`: `mean`, `weighted`, `median` and `trimmed_mean` combine the weights of\n"
+        "several agents entry by entry, `geometric_median` as one vector. It combines once for all readers what\n"
+        "arrives at a time; a source whose weights do not leave then is absent. `include_self: false` leaves a\n"
+        "reader's own weights out. Statistics of batch norms are averaged too, where Izmailov et al. make them anew\n"
+        "by a pass over the data. To begin later, use a program: a line `{train: net, epochs: 10}`, then rounds of\n"
+        "an epoch each with a line `{publish: net}`, and `refresh: round`, as the bundled `swa` has it."
     ),
 }
 MESH_HEAD = """\

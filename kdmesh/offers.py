@@ -30,7 +30,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "needs": ("labels", "ids", "spans", "tokens", *NOW),
         "labels": LABELS,
     },
-    "consensus": {"spaces": SPACES, "answers": LABELS, "needs": ("ids", *NOW)},
+    "consensus": {"spaces": (*SPACES, "weights"), "answers": LABELS, "needs": ("ids", *NOW)},
     "gates": {
         "needs": ("student", "other", "signal", "confidence", "losses", "labels", "ids", *NOW, "metrics", "agreement"),
         "answers": LABELS,
@@ -144,7 +144,8 @@ class ConsensusOffer(Offer):
 
     ``answers``: the kinds of answers that it can combine, scores of `classes`, plain `values`, scores of `relevance`
     (those of candidates that there are not are ``-inf``) or of `indicators`. ``spaces``: in which it combines;
-    `marginals` are probabilities of labels, each on its own. ``needs_labels``: it is given the labels of the batch;
+    `marginals` are probabilities of labels, each on its own, `weights` no answers but the weights of agents, a row
+    each. ``needs_labels``: it is given the labels of the batch;
     ``stateful``, ``trained``: it has buffers, or weights, that change, so that one host owns it. ``partial``: its
     sources may know different classes; a class that a source does not know has the logit ``-inf``. ``needs_column``:
     the setting that names a column of the data; ``setup`` then gets ``columns``, the column's different values as text,
@@ -163,7 +164,7 @@ class ConsensusOffer(Offer):
     needs_labels: bool = False
     stateful: bool = False
     trained: bool = False
-    spaces: tuple[str, ...] = ("probs", "logits")  # of: probs, marginals, logits, loss, gradient
+    spaces: tuple[str, ...] = ("probs", "logits")  # of: probs, marginals, logits, loss, gradient, weights
     inputs: bool = False  # is informed by flows `as: input`, whose signals it does not combine
     partial: bool = False
     needs_column: str = ""

@@ -34,6 +34,7 @@ class Checked:
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
     kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner
+    states: dict[str, dict[str, str]] = field(default_factory=dict)  # by owner: type and shape of each entry of a state
     per_token: set[tuple[str, str]] = field(default_factory=set)  # the (agent, tap) that give a row for each token
     outputs: dict[str, Given] = field(default_factory=dict)  # what each agent gives
     layers: dict[tuple[str, str], Given] = field(default_factory=dict)  # and its layers that are read, by (agent, tap)

@@ -144,6 +144,8 @@ def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: Da
     before: dict[str, dict[str, None]] = {}  # node -> those that it hears, follows, or starts like
     for edge in plan.edges:
         before.setdefault(edge.target, {})[edge.source] = None
+    for target, sources in plan.merging.sources().items():
+        before.setdefault(target, {}).update(dict.fromkeys(sources))
     for name, owner in plan.owner.items():
         ema = plan.spec.agents[owner].ema
         alike = [other for other, of in plan.owner.items() if of == owner]  # what one of them learns all have learned

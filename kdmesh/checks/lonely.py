@@ -81,7 +81,8 @@ def _forwards(plan: Plan, agent: str) -> Iterator[str]:
     """The streams on which an agent is forwarded in train mode."""
     spec, owner = plan.spec.agents[agent], plan.owner[agent]
     ema = plan.spec.agents[owner].ema or spec.ema
-    usual = "train" if owner in plan.trainable and (ema is None or ema.mode == "train") else "eval"
+    moves = owner in plan.trainable and plan.spec.agents[owner].update != "merged"
+    usual = "train" if moves and (ema is None or ema.mode == "train") else "eval"
     for stage in plan.stages:
         for phase in stage.phases.values():
             for op in phase.ops:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdmesh.checks import labels, lineage, lonely, private, texts, untrained, unused
+from kdmesh.checks import labels, lineage, lonely, merging, private, texts, untrained, unused
 from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
@@ -106,6 +106,7 @@ def examine(
     _models(plan, found, modules or {})
     if here:
         sizes.refuse(plan, found)
+    merging.compare(plan, found)
     texts.compare(plan, found)
     updates: dict[str, int] = {}
     for stage in plan.stages:
@@ -173,6 +174,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.derived is not None}
     makers |= {edge.target for edge in plan.edges if edge.mirrored}
     sizes: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
+    states: dict[str, dict[str, str]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
     gives: dict[str, Given] = {}
     complaints: dict[str, dict[int, str]] = {}
@@ -206,11 +208,13 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             unused.averaged(plan, found, agent, module)
             sizes[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
+            states[key] = merging.entries(module)
             drawn[key] = untrained.drawn_of(module)
             _made(plan, agent, values, logits, (module, x, tuple(spec.taps)), found)
             complaints[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
         found.outputs[agent] = gives[key]
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = sizes[key]
+        found.states[owner] = states[key]
         lonely.refuse(plan, found, agent, complaints[key])
         if agent == owner and owner not in modules:
             untrained.tell(plan, found, owner, *drawn[key])

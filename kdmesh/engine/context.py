@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple
 from kdmesh.backends._base import as_argument, wait
 from kdmesh.contracts.events import Evaluated, Note
 from kdmesh.engine import dropping, notes
+from kdmesh.engine.merging import Merger
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.graph.fragments import hosts_of_ops
 from kdmesh.graph.roles import roles
@@ -79,6 +80,7 @@ class RunContext:
     def __post_init__(self) -> None:
         self.seed = self.plan.spec.seed
         self.publisher = Publisher(self.plan, self.backend)
+        self.merger = Merger(self.plan, self.checked, self.backend)
         self.roles = roles(self.plan)
         self.host_of = self.plan.host_of
         self.pausing = False

@@ -54,8 +54,9 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
         return None
     stage = plan.stage_of(student)
     kept = {best, student}
-    flows = [_gated(flow, kept) for flow in plan.resolved().flows if flow.to[0] in {student, *spec.consensus}]
-    sources = kept | {LABELS} | set(spec.consensus)
+    reached = {student, *plan.consensus}
+    flows = [_gated(flow, kept) for flow in plan.resolved().flows if flow.to[0] in reached and flow.as_ != "weights"]
+    sources = kept | {LABELS} | set(plan.consensus)
     while any(flow.from_[0] not in sources for flow in flows):
         flows = [flow for flow in flows if flow.from_[0] in sources]
         sources = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
@@ -89,7 +90,7 @@ def _own(plan: Plan, name: str) -> AgentSpec:
     first = plan.spec.agents[origin(plan, plan.owner[name])]
     seed = seed_of(plan, plan.owner[name]) if first.weights is None else None
     start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None, "gate": None}
-    update = "frozen" if owner.ema is not None else owner.update
+    update = "grad" if owner.learns else "frozen"
     model = owner.model if update == "grad" else _still(owner.model)
     return plan.spec.agents[name].model_copy(update={**start, "model": model, "train": owner.train, "update": update})
 

@@ -49,6 +49,9 @@ def obstacle(plan: Plan, agents: Collection[str], left: list[Stage]) -> str:
     for stage in left:
         if trains := [agent for agent in agents if agent in stage.agents]:
             return f"{trains[0]} still trains"
+        for flow in plan.merging.into(stage.agents):
+            if lacking := [leaf.source for leaf in plan.merging.behind(flow) if leaf.source in agents]:
+                return f"weights of {lacking[0]} flow into {flow.target}"
         for phase in stage.phases.values():
             if writes := [op for op in phase.ops if op.kind == "gen" and op.node in agents]:
                 return f"{writes[0].node} writes stream {writes[0].stream!r}"

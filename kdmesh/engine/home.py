@@ -12,7 +12,7 @@ from kdmesh.engine.position import Position
 from kdmesh.hosts.step import ALONE, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from kdmesh.backends._base import Handle, Work
     from kdmesh.engine.context import RunContext
@@ -46,6 +46,10 @@ class StageHome:
         for found in (yield from wait(handles)):
             if isinstance(found, list):  # of a host that read some
                 self.run.tell_odd(found)
+
+    def merge(self, leaving: Collection[tuple[str, str]], at: int, to: str | None = None) -> Work[None]:
+        """At a time: wait until the weights that leave have arrived; see :meth:`Merger.due`."""
+        yield from wait(self.run.merger.due(self.stage, leaving, at, to))
 
     def recorded(self, record: dict[str, Any]) -> None:
         """Keep a round for the summary, and tell of it."""

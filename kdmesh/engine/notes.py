@@ -8,6 +8,7 @@ import torch
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.merging import SAMPLES
 from kdmesh.graph.task import label_objective
 from kdmesh.hosts.guard import DEAD, MOVED, Oddity
 from kdmesh.plugins import registry
@@ -64,6 +65,7 @@ def unread(plan: Plan) -> list[str]:
     spec = plan.spec
     read = {edge.stream for edge in plan.edges} | {stream.of for stream in spec.streams.values()}
     read |= {name for stream in spec.streams.values() for name in stream.rest_of or ()}
+    read |= {flow.stream for flow in plan.merging.flows if flow.weight == SAMPLES}
     read |= {stream.prompts for stream in spec.streams.values() if stream.prompts is not None}
     found = [f"streams.{name}: no flow is on it, so it has no effect" for name in spec.streams if name not in read]
     asked = {(edge.source, edge.tap.of) for edge in plan.edges if edge.tap is not None}

@@ -20,6 +20,7 @@ from kdmesh.engine.context import RunContext
 from kdmesh.engine.costs import Meter, counted
 from kdmesh.engine.events import progressed
 from kdmesh.engine.home import Paused
+from kdmesh.engine.merging import Merger
 from kdmesh.engine.publisher import Publisher
 from kdmesh.engine.stage import StageRun
 from kdmesh.engine.summary import summarise
@@ -133,6 +134,7 @@ class Run(RunContext):
         """Take every stage back to its last sound checkpoint; the hosts are new."""
         assert self.checkpoints is not None
         self.publisher = Publisher(self.plan, self.backend)
+        self.merger = Merger(self.plan, self.checked, self.backend)
         self.stages, self.records, self._done = {}, {}, set()
         for stage in self.plan.stages:
             hosts = self.hosts(stage)

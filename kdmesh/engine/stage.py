@@ -61,6 +61,7 @@ class StageRun(StageHome):
         for (agent, _), size in zip(first, sizes, strict=True):
             self.record.made[agent] = self.record.made.get(agent, 0) + size
         if self.resume is None:
+            yield from self.merge(run.merger.once(stage), 0)  # a checkpoint has what came of it
             yield from self.checkpoint()
         else:
             run.publisher.recall(stage, self.resume[1]["published"])
@@ -90,6 +91,7 @@ class StageRun(StageHome):
             elif isinstance(line, Publish):
                 yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to))
                 yield from self._heard(line)
+                yield from self.merge([(name, "round") for name in line.agents], self.teaching.done, line.to)
             else:
                 yield from self._repeat(line)
         self.position.leave()

@@ -21,7 +21,6 @@ from kdmesh.tasks import metric
 if TYPE_CHECKING:
     from kdmesh.backends._base import Handle, Work
     from kdmesh.engine.home import StageHome
-    from kdmesh.engine.publisher import Subscription
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Phase
     from kdmesh.hosts.packing import Bundle
@@ -49,6 +48,7 @@ class Teaching:
         self.losses: dict[str, float] = known.get("losses", {})
         edges = {edge.id: edge for phase in self.stage.phases.values() for edge in phase.edges if edge.objective}
         self.curve = Curve(self.stage.name, edges.values(), total, known.get("curve"))
+        self._flows = self.run.merger.periods(self.stage)  # of weights
         self._epoch = 1  # steps of one, of the phase under way
         self._pace: dict[str, float] = {}
 
@@ -123,12 +123,10 @@ class Teaching:
     def _periods(self, epoch: int) -> list[int]:
         """Periods in steps at which chunks must end: epochs, if something happens then, and those of `N steps`."""
         subscriptions = self.run.publisher.subscriptions(self.stage)
-        periods = [
-            self._period(subscription) for subscription in subscriptions if subscription.refresh.endswith(" steps")
-        ]
-        if any(subscription.refresh == "epoch" for subscription in subscriptions) or any(
-            map(self._evaluates, self.stage.agents)
-        ):
+        periods = [self._period(one.source, one.refresh) for one in subscriptions if one.refresh.endswith(" steps")]
+        periods += [self._period(source, refresh) for source, refresh in self._flows if refresh.endswith(" steps")]
+        refreshes = {subscription.refresh for subscription in subscriptions} | {refresh for _, refresh in self._flows}
+        if "epoch" in refreshes or any(map(self._evaluates, self.stage.agents)):
             periods.append(epoch)
         return periods
 
@@ -203,16 +201,25 @@ class Teaching:
     def _boundary(self, offset: int, epoch: int) -> Work[None]:
         if offset % epoch == 0:
             yield from self.home.publish(self.run.publisher.due(self.stage, "epoch"))
+        yield from self.home.merge(
+            [
+                (source, refresh)
+                for source, refresh in self._flows
+                if (refresh == "epoch" and offset % epoch == 0)
+                or (refresh.endswith(" steps") and offset % self._period(source, refresh) == 0)
+            ],
+            self.done,
+        )
+        if offset % epoch == 0:
             yield from self._evaluate(offset // epoch)
         for subscription in self.run.publisher.subscriptions(self.stage):
-            if subscription.refresh.endswith(" steps") and offset % self._period(subscription) == 0:
-                yield from self.home.publish(
-                    self.run.publisher.due(self.stage, subscription.refresh, [subscription.source])
-                )
+            source, refresh = subscription.source, subscription.refresh
+            if refresh.endswith(" steps") and offset % self._period(source, refresh) == 0:
+                yield from self.home.publish(self.run.publisher.due(self.stage, refresh, [source]))
 
-    def _period(self, subscription: Subscription) -> int:
-        """Micro-batches of so many updates of the source's weights."""
-        return int(subscription.refresh.split()[0]) * self.plan.train(subscription.source).accumulate
+    def _period(self, source: str, refresh: str) -> int:
+        """Micro-batches of so many updates of a source's weights."""
+        return int(refresh.split()[0]) * self.plan.train(source).accumulate
 
     def _evaluates(self, agent: str) -> bool:
         train = self.plan.train(agent)

@@ -18,7 +18,7 @@ from kdmesh.checks.budget import phase_steps, planned_updates
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.fragments import whole
-from kdmesh.hosts import guard, measure
+from kdmesh.hosts import guard, measure, merging
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.standing import Given, StandIn
@@ -208,6 +208,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
                 where="plugins",
                 instead="an objective or rule whose state_dict holds tensors and takes them back",
             ) from error
+    merging.rehearse(host)
     stream = next((name for name in ("test", "validation") if name in found.streams), None)
     if stream is not None:
         for name in host.agents:

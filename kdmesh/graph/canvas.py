@@ -16,14 +16,13 @@ from kdmesh.spec import (
     MeshSpec,
     ObjectiveRef,
     ProgramItem,
+    Ramp,
     StreamSpec,
 )
 from kdmesh.spec.names import LENGTH, folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from kdmesh.spec import Ramp
 
 
 class Canvas:
@@ -70,7 +69,9 @@ class Canvas:
         for name in names:
             update = self.agents[name].update
             if update != "grad":
-                how = "is frozen" if update == "frozen" else "follows the weights of another"
+                how = {"frozen": "is frozen", "merged": "takes the weights of others"}.get(
+                    str(update), "follows the weights of another"
+                )
                 raise MeshError(
                     f"{name!r} {how}, and nothing can be taught to it",
                     where=f"{self.where}.{field}",
@@ -157,12 +158,13 @@ class Canvas:
         self.programs.append(ProgramItem.model_validate(item))
 
     def taught(self) -> set[str]:
-        """Agents at which a flow ends so far."""
-        return {name for flow in [*self.spec.flows, *self.flows] for name in flow.to}
+        """Agents at which a flow of a signal ends so far."""
+        return {name for flow in [*self.spec.flows, *self.flows] if flow.as_ != "weights" for name in flow.to}
 
     def _terms(self, flow: FlowSpec) -> str:
         """Say how a flow of labels is weighed, for messages."""
-        weight = flow.weight if isinstance(flow.weight, float) else f"{flow.weight.start} to {flow.weight.end}"
+        ramp = flow.weight
+        weight = f"{ramp.start} to {ramp.end}" if isinstance(ramp, Ramp) else ramp
         objective = "" if flow.objective in (None, self.label_objective) else f" by {flow.objective.model_dump()}"
         return f"with weight {weight}{objective}" + (f" in lesson {flow.lesson!r}" if flow.lesson else "")
 

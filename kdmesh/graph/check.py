@@ -254,7 +254,7 @@ def taught(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> None:
     for edge in edges:
         owner = spec.agents.get(found.of(edge.target))
         if owner is not None and owner.update != "grad" and edge.as_ == "target":
-            how = "frozen" if owner.ema is None else f"an average of {owner.ema.of}"
+            how = f"an average of {owner.ema.of}" if owner.ema is not None else str(owner.update)
             raise MeshError(
                 f"{edge.target} is {how}, so nothing can teach it",
                 where=edge.where,

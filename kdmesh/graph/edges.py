@@ -82,6 +82,8 @@ def resolve(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> l
     sources = {LABELS, *targets}
     inherited = _consensus_streams(spec)
     for number, flow in enumerate(spec.flows):
+        if flow.as_ == "weights":
+            continue  # see merging.py
         where = f"flows.{number}"
         where = origins.get(where, where)
         if not (sources.issuperset(flow.from_) and targets.issuperset(flow.to)):
@@ -143,6 +145,9 @@ def _edge(
 ) -> Edge:  # fmt: skip
     """Build one edge; what only one kind of end allows is refused here."""
     from_agent, from_labels, to_agent = source in spec.agents, source == LABELS, target in spec.agents
+    if isinstance(flow.weight, str):
+        what = f"`weight: {flow.weight}` is for flows `as: weights`, and this one carries a signal"
+        raise MeshError(what, where=f"{where}.weight", instead="a number, or {start, end, epochs}")
     refresh = flow.refresh
     if not to_agent and offer is not None:
         raise MeshError("a flow into a consensus has no objective", where=where, instead="leave `objective` out")
@@ -210,7 +215,7 @@ def _consensus_streams(spec: MeshSpec) -> dict[str, str]:
     waiting: dict[str, list[tuple[str, int]]] = {}  # consensus -> those it feeds, each with its flow
     for number, flow in enumerate(spec.flows):
         for target in flow.to:
-            if target not in spec.consensus:
+            if target not in spec.consensus or flow.as_ == "weights":
                 continue
             if flow.stream is None and all(source in spec.consensus for source in flow.from_):
                 for source in flow.from_:

@@ -80,7 +80,8 @@ def _updates(spec: MeshSpec, registry: Registry, edges: list[Edge], name: str, w
         what = f"{name} shares the weights of {agent.weights_of}, which are updated once for both"
         raise MeshError(what, where=where, instead=f"write it at {agent.weights_of}, or on a flow")
     if agent.update != "grad":
-        how = "is frozen" if agent.update == "frozen" else "follows another: it stays where that one is not updated"
+        follows = agent.ema is not None
+        how = "follows another: it stays where that one is not updated" if follows else f"is {agent.update}"
         raise MeshError(f"{name} {how}, so there is no update to gate", where=where, instead=OUT)
     offer: GateOffer = registry.find("gates", gate.name, where)
     flows = [need for need in offer.needs if need in OF_FLOWS]

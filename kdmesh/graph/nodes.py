@@ -10,7 +10,7 @@ from kdmesh.graph.task import task_of
 from kdmesh.offers import NOW, PROBABILITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from kdmesh.graph.edges import Edge
     from kdmesh.plugins import Registry
@@ -82,11 +82,16 @@ def labelled(spec: MeshSpec, stream: str) -> bool:
 
 
 def consensus_nodes(
-    spec: MeshSpec, edges: list[Edge], registry: Registry, origins: Mapping[str, str]
+    spec: MeshSpec, edges: list[Edge], registry: Registry, origins: Mapping[str, str], pools: Collection[str] = ()
 ) -> dict[str, ConsensusNode]:
-    """Resolve every consensus node and set the form of the edges that leave it. ``origins``: where drawn ones stand."""
+    """Resolve every consensus node and set the form of the edges that leave it. ``origins``: where drawn ones stand.
+
+    ``pools``: those that combine weights, which are none of these.
+    """
     found: dict[str, ConsensusNode] = {}
     for name, node in spec.consensus.items():
+        if name in pools:
+            continue
         where = f"consensus.{name}"
         offer = registry.find("consensus", node.rule.name, f"{where}.rule")
         config = registry.check("consensus", node.rule.name, node.rule.config, f"{where}.rule")

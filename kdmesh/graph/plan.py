@@ -10,6 +10,7 @@ import networkx as nx
 
 from kdmesh.graph import private
 from kdmesh.graph.edges import LABELS, PLAIN
+from kdmesh.graph.merging import SAMPLES, Merging
 from kdmesh.graph.program import Program
 from kdmesh.graph.reach import readers
 from kdmesh.offers import PROBABILITIES
@@ -51,6 +52,7 @@ class Plan:
     trainable: set[str]
     task: TaskOffer
     metrics: list[MetricRef]
+    merging: Merging = field(default_factory=Merging)
     origins: dict[str, str] = field(default_factory=dict)  # where the user wrote what strategies drew, by its path
 
     def at(self, path: str) -> str:
@@ -125,13 +127,19 @@ class Plan:
         return next((stage for stage in self.stages if self.owner[agent] in stage.weights), None)
 
     def graph(self) -> nx.MultiDiGraph:
-        """The mesh as networkx sees it: agents and consensus nodes, one edge per flow, the edge's id as key."""
+        """The mesh as networkx sees it: agents and consensus nodes, one edge per flow, the edge's id as key.
+
+        An edge's attribute is ``edge``, or ``weights`` of a flow of weights.
+        """
         graph = nx.MultiDiGraph(name=self.spec.name)
         graph.add_nodes_from((name, {"kind": "agent", "weights": self.owner[name]}) for name in self.spec.agents)
-        graph.add_nodes_from((name, {"kind": "consensus"}) for name in self.consensus)
+        graph.add_nodes_from((name, {"kind": "consensus"}) for name in (*self.consensus, *self.merging.pools))
         if any(edge.source == LABELS for edge in self.edges):
             graph.add_node(LABELS, kind=LABELS)
         graph.add_edges_from((edge.source, edge.target, edge.id, {"edge": edge}) for edge in self.edges)
+        graph.add_edges_from(
+            (flow.source, flow.target, f"weights {flow.id}", {"weights": flow}) for flow in self.merging.flows
+        )
         return graph
 
     def resolved(self) -> MeshSpec:
@@ -147,11 +155,20 @@ class Plan:
             for edge in self.edges
             if edge.as_ != "gate"
         ]  # fmt: skip
+        flows += [
+            FlowSpec(
+                **{"from": flow.source, "to": flow.target, "as": "weights"}, weight=flow.weight, refresh=flow.refresh,
+                stream=flow.stream if flow.weight == SAMPLES else None,
+            )
+            for flow in self.merging.flows
+        ]  # fmt: skip
         nodes = {
             name: node.model_copy(
-                update={"space": own.space, "temperature": own.temperature if own.space in PROBABILITIES else None}
+                update={"space": "weights"}
+                if own is None
+                else {"space": own.space, "temperature": own.temperature if own.space in PROBABILITIES else None}
             )
             for name, node in self.spec.consensus.items()
-            if (own := self.consensus[name])
+            for own in [self.consensus.get(name)]
         }
         return self.spec.model_copy(update={"flows": flows, "consensus": nodes})

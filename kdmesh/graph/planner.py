@@ -6,7 +6,7 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdmesh.graph import check, gates, hosts, private, stages, steps
+from kdmesh.graph import check, gates, hosts, merging, private, stages, steps
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.nodes import consensus_nodes
@@ -39,26 +39,30 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     """Draw, check and order a mesh. Raises MeshError for whatever structure alone can tell is wrong."""
     origins: dict[str, str] = {}
     long = draw(spec, registry, origins)
-    edges = resolve(long, registry, origins)
+    edges, weights = resolve(long, registry, origins), merging.resolve(long, registry, origins)
     edges += gates.informants(long, edges, registry)
     check.agents(long, registry)
     check.streams(long, edges, registry)
-    consensus = consensus_nodes(long, edges, registry, origins)
+    consensus = consensus_nodes(long, edges, registry, origins, weights.pools)
     trained = {name for name, node in consensus.items() if node.trained}
     sets = stages.weight_sets(long, trained)
     check.followed(long, sets)
-    stages.default_refresh(long, edges, sets, stages.structure(long, edges, sets))
+    merging.check(long, weights, sets)
+    links: list[stages.Link] = [*edges, *weights.flows]
+    structure = stages.structure(long, links, sets)
+    stages.default_refresh(long, edges, sets, structure)
+    merging.settle(long, weights, sets, structure)
     check.errors(long, consensus, registry)
     check.gradients(long, edges, sets, consensus)
-    stage_of = stages.bind(long, edges, sets, trained)
+    stage_of = stages.bind(long, links, sets, trained)
     stateful = [readers(name, consensus) for name, node in consensus.items() if node.stateful]
-    generation, waits = stages.generations(long, edges, sets, stage_of, stateful)
+    generation, waits = stages.generations(long, links, sets, stage_of, stateful)
     check.taught(long, edges, sets)
     check.label_spaces(long, edges, consensus)
     long, placed = hosts.place(long, edges, sets.owner, consensus, registry)
     task, metrics = task_of(long, registry), metrics_of(long, registry)
     drawn = {part: where for part, where in origins.items() if not part.startswith("flows.")}  # edges know theirs
-    plan = Plan(long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics, drawn)
+    plan = Plan(long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics, weights, drawn)
     private.check_private(long, edges, plan.host_of, consensus)
     _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)
@@ -90,9 +94,11 @@ def _stages(
         agents = sorted(
             (a for weight_set in weight_sets for a in sets.agents.get(weight_set, ())), key=rank.__getitem__
         )
-        stage = Stage(name, weight_sets, agents, generation[name], waits[name], written.get(name, Program()))
+        learn = [each for each in weight_sets if each not in sets.owner or plan.spec.agents[each].update != "merged"]
+        usual = Program() if learn else Program([])
+        stage = Stage(name, weight_sets, agents, generation[name], waits[name], written.get(name, usual))
         for line in stage.program.trains():
-            only = set(weight_sets) if line.agents is None else {sets.owner[agent] for agent in line.agents}
+            only = set(learn) if line.agents is None else {sets.owner[agent] for agent in line.agents}
             active = [
                 edge
                 for edge in edges_of[name]

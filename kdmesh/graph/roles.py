@@ -29,14 +29,16 @@ def roles(plan: Plan) -> dict[str, str]:
     of_weights = {weights: stage.name for stage in plan.stages for weights in stage.weights}
     stage = {name: of_weights.get(owner) for name, owner in plan.owner.items()}
     itself = {edge.source for edge in plan.edges if edge.source == edge.target}
+    specs = plan.spec.agents
+    averages = {name for name, owner in plan.owner.items() if specs[name].ema or specs[owner].update == "merged"}
     found: dict[str, str] = {}
     for name, teachers in taught_by.items():
         inside = [other for other in teachers if stage[name] is not None and stage[other] == stage[name]]
-        if plan.spec.agents[name].ema is not None:
+        if name in averages:
             found[name] = "average"
         elif not teachers:
             found[name] = "teacher" if readers[name] else "student" if name in itself else "alone"
-        elif any(plan.spec.agents[other].ema is None for other in inside):
+        elif any(other not in averages for other in inside):
             found[name] = "student" if len(inside) < len(teachers) else "peer"
         else:
             later = any(stage[other] != stage[name] for other in readers[name])

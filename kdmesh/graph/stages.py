@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import networkx as nx
 
@@ -17,9 +17,33 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from kdmesh.spec import MeshSpec
+
+
+class Link(Protocol):
+    """What binds stages or orders them: a flow of a signal, or of weights."""
+
+    @property
+    def source(self) -> str:
+        """The node that it leaves."""
+
+    @property
+    def target(self) -> str:
+        """The node at which it ends."""
+
+    @property
+    def stream(self) -> str:
+        """The stream that it is made on."""
+
+    @property
+    def where(self) -> str:
+        """Where in the file it stands."""
+
+    @property
+    def refresh(self) -> str | None:
+        """How often; None where that is said elsewhere."""
 
 
 @dataclass
@@ -58,7 +82,7 @@ def weight_sets(spec: MeshSpec, trained: set[str]) -> WeightSets:
     return found
 
 
-def structure(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> nx.DiGraph:
+def structure(spec: MeshSpec, edges: Sequence[Link], found: WeightSets) -> nx.DiGraph:
     """The weights graph: weight sets and consensus nodes, an arrow wherever knowledge, weights or samples pass."""
     of = found.owner.get
     arrows = {(of(edge.source, edge.source), of(edge.target, edge.target)): None for edge in edges}
@@ -91,7 +115,7 @@ def default_refresh(spec: MeshSpec, edges: list[Edge], found: WeightSets, graph:
                 edge.stale = "publish"
 
 
-def bind(spec: MeshSpec, edges: list[Edge], found: WeightSets, trained: set[str]) -> dict[str, str]:
+def bind(spec: MeshSpec, edges: Sequence[Link], found: WeightSets, trained: set[str]) -> dict[str, str]:
     """Return the stage of every trainable weight set, named after the stage's first weight set in declared order."""
     union = nx.utils.UnionFind(sorted(found.trainable))
     members: dict[str, list[str]] = defaultdict(list)  # consensus -> weight sets that a live source binds
@@ -125,7 +149,7 @@ def bind(spec: MeshSpec, edges: list[Edge], found: WeightSets, trained: set[str]
     return {weight_set: first.setdefault(union[weight_set], weight_set) for weight_set in declared}
 
 
-def _live_consensus(spec: MeshSpec, edges: list[Edge], found: WeightSets) -> set[str]:
+def _live_consensus(spec: MeshSpec, edges: Sequence[Link], found: WeightSets) -> set[str]:
     """Consensus nodes that a source which still trains reaches without waiting, also through another consensus."""
     graph = nx.DiGraph()
     start: set[str] = set()
@@ -161,7 +185,7 @@ def _merge(union: nx.utils.UnionFind, members: dict[str, list[str]], found: Weig
 
 def generations(
     spec: MeshSpec,
-    edges: list[Edge],
+    edges: Sequence[Link],
     found: WeightSets,
     stage: dict[str, str],
     shared: Iterable[list[str]] = (),

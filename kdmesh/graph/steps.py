@@ -1,7 +1,7 @@
 """The step of a phase, unrolled into a DAG: forwards, combinations, updates.
 
-`as: target` is forward to update, `input` forward to forward, `weights` update to update; `sees: after` forwards the
-source again after its update. The topological order is the inline loop and the order of submission to Ray.
+`as: target` is forward to update, `input` forward to forward; `sees: after` forwards the source again after its
+update. The topological order is the inline loop and the order of submission to Ray.
 """
 
 from __future__ import annotations
@@ -134,10 +134,6 @@ class _Drawing:
             self.seen.add(key)
         weight_set = self.owner[edge.target]
         update = Op("u", weight_set)
-        if edge.as_ == "weights":
-            if self.owner.get(edge.source) in self.train:
-                self.arrow(Op("u", self.owner[edge.source]), update)
-            return
         own = self.forward(edge.target, edge.stream)
         if edge.as_ == "target" and weight_set in self.train:
             self.arrow(own, update)

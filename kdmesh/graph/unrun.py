@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
 from kdmesh.graph.written import refuse_written
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from kdmesh.graph.edges import Edge
+    from kdmesh.graph.merging import WeightFlow
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
@@ -57,6 +59,9 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         _ends(plan, edge)
         _carried(edge, registry)
         _published(plan, edge)
+    for flow in plan.merging.flows:
+        if flow.target in plan.spec.agents:
+            _flows(plan, flow)
     _settings(plan, registry)
     for name, node in plan.consensus.items():
         _node(plan, registry, node, f"consensus.{name}")
@@ -205,12 +210,15 @@ def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
     _still(plan, registry, name, agent, where)
     owner = plan.spec.agents[plan.owner[name]]
     if agent.saved is not None and owner.update != "frozen":
-        how = "follow those of another" if owner.ema else "train"
+        how = "follow those of another" if owner.ema else "train" if owner.learns else "are merged"
         what = f"{name}'s weights {how}, so the run's folder has them anyway"
         raise MeshError(what, where=f"{where}.saved", instead=f"{OUT}; it is for agents with update: frozen")
     if agent.update == "frozen" and (field := _set(agent.train, *LEARNING)):
         what = f"{name} is frozen, so `{field}` has no effect"
         raise MeshError(what, where=f"{where}.train.{field}", instead=f"{OUT}, or update: grad")
+    if agent.update == "merged" and (field := _set(agent.train, *STEPS, "accumulate", "early_stopping")):
+        what = f"{name}'s weights are merged of those that flow into it, so `{field}` has no effect"
+        raise MeshError(what, where=f"{where}.train.{field}", instead=OUT)
     if agent.ema is not None and (field := _set(agent.train, *STEPS)):
         what = f"{name}'s weights follow those of {agent.ema.of}, so its own `{field}` has no effect"
         instead = f"write it at {agent.ema.of}, or {OUT}"
@@ -222,9 +230,8 @@ def _ends(plan: Plan, edge: Edge) -> None:
     to_agent, from_agent = edge.target in plan.spec.agents, edge.source in plan.spec.agents
     if edge.as_ == "gate":
         return
-    if edge.as_ != "target" and (to_agent or edge.as_ == "weights"):
-        end = "an agent" if to_agent else "a consensus"
-        raise MeshError(f"`as: {edge.as_}` into {end} {LATER}", where=f"{edge.where}.as", instead="as: target")
+    if edge.as_ != "target" and to_agent:
+        raise MeshError(f"`as: {edge.as_}` into an agent {LATER}", where=f"{edge.where}.as", instead="as: target")
     if not to_agent and edge.weight != 1.0:
         raise MeshError(
             "a flow into a consensus has no loss, so its `weight` has no effect",
@@ -244,6 +251,29 @@ def _ends(plan: Plan, edge: Edge) -> None:
             raise MeshError(what, where=f"{edge.where}.{field}", instead=instead)
     if edge.source == LABELS and not edge.detach:
         raise MeshError("labels take no gradient", where=f"{edge.where}.detach", instead=OUT)
+
+
+def _flows(plan: Plan, flow: WeightFlow) -> None:
+    """Weights flow at a time that comes."""
+    stage = plan.stage_of(flow.target)
+    assert stage is not None  # of frozen agents none is the target
+    published = [(line.agents, line.to) for line in stage.program.publications()]
+    for leaf in plan.merging.behind(flow):
+        if leaf.refresh == "round" and not any(
+            leaf.source in agents and to in (None, leaf.target) for agents, to in published
+        ):
+            raise MeshError(
+                f"weights of {leaf.source} flow where the program of {flow.target} publishes them, and no line does",
+                where=f"{leaf.where}.refresh",
+                instead=f"program: [{{of: [...], repeat: N, do: [..., {{publish: {leaf.source}}}]}}], or epoch",
+            )
+        if leaf.refresh not in ("once", "round") and not stage.phases:
+            what = f"nothing trains where {flow.target} does, so no step or epoch ends there"
+            raise MeshError(what, where=f"{leaf.where}.refresh", instead="refresh: once")
+    for pool, leaf in counted(plan.merging):
+        if leaf.refresh == "once":
+            what = f"rule {pool.rule.name!r} keeps count of what flows again and again, and {leaf} flows once"
+            raise MeshError(what, where=f"{leaf.where}.refresh", instead="epoch, round or N steps; or another rule")
 
 
 def _carried(edge: Edge, registry: Registry) -> None:

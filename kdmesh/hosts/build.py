@@ -46,7 +46,7 @@ def weights(host: HostState, owner: str) -> Weights:
     elif first != owner and first in given:
         module.load_state_dict(plain_module(copy.deepcopy(given[first])).state_dict())
     weights = LocalWeights(owner, module, settings, spec.ema)
-    if spec.ema is not None or owner not in host.plan.trainable:
+    if not spec.learns:
         module.requires_grad_(False)
     module.eval()
     return weights

@@ -192,6 +192,9 @@ def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]
     for key, kind, gate in _gates(host, stage):
         if gate.state_dict():
             yield kind, key, gate
+    for name, rule in host.pools.items():
+        if not set(agents).isdisjoint(host.plan.merging.readers(name)) and rule.state_dict():
+            yield "merging", name, rule
     for name, consensus in host.consensus.items():
         if _reads(host, stage, name) and consensus.rule.state_dict() and name not in host.weights:
             yield "consensus", name, consensus.rule

@@ -15,6 +15,7 @@ from kdmesh.hosts import (
     gates,
     guard,
     measure,
+    merging,
     publish,
     rules,
     side_inputs,
@@ -45,6 +46,7 @@ class Host(HostState):
         self.agents = {agent: build.agent(self, agent, self.weights[plan.owner[agent]]) for agent in names}
         self.writers = writing.writers(self)
         self.consensus = build.consensus(self)
+        self.pools = merging.rules(self)
         self.objectives = {
             edge.id: build.objective(self, edge) for edge in plan.edges if edge.target in self.agents and edge.objective
         }
@@ -52,16 +54,20 @@ class Host(HostState):
         self.watched = gates.watched(self)
         self.weights |= build.trained_rules(self)
         refuse_spread(self)
-        if any(name in plan.trainable and weights.ema is None for name, weights in self.weights.items()):
+        if any(map(self._learns, self.weights)):
             load_optimizers()
         self._phases: dict[str, CompiledPhase] = {}  # by stage: stages without a path between them take turns here
+
+    def _learns(self, name: str) -> bool:
+        """Whether gradient descent moves some weights: of an agent, or of a rule."""
+        return name in self.plan.consensus or self.plan.spec.agents[name].learns
 
     # -- training --------------------------------------------------------------------------------------------------
 
     def start(self, stage: str, updates: dict[str, int]) -> None:
         """Make the optimisers of a stage's weights, each for so many planned updates."""
         for name in self.plan.stage(stage).weights:
-            if name in self.weights and self.weights[name].ema is None:
+            if name in self.weights and self._learns(name):
                 extra = [
                     parameter
                     for edge in self.plan.edges
@@ -169,6 +175,18 @@ class Host(HostState):
     def take_snapshot(self, agent: str, state: dict[str, Packed]) -> None:
         """Keep an agent's old weights, to be forwarded live."""
         publish.take_snapshot(self, agent, state)
+
+    # -- weights that flow: see merging.py -------------------------------------------------------------------------
+
+    def combine_weights(
+        self, consensus: str, present: list[bool], at: int, *states: dict[str, Packed]
+    ) -> dict[str, Packed]:
+        """What a consensus of weights makes of those of its sources that are present, after so many steps."""
+        return merging.combine(self, consensus, present, at, states)
+
+    def take_weights(self, owner: str, shares: list[float], *states: dict[str, Packed]) -> None:
+        """Load the average of some weights, by their shares, into a set of weights."""
+        merging.take(self, owner, shares, states)
 
     # -- measuring and saving: see measure.py and export.py --------------------------------------------------------
 

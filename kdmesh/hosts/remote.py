@@ -28,6 +28,8 @@ Method = Literal[
     "recall",
     "export_state",
     "take_snapshot",
+    "combine_weights",
+    "take_weights",
     "evaluate",
     "evaluate_consensus",
     "report",
@@ -88,6 +90,14 @@ class RemoteHost(Protocol):
 
     def take_snapshot(self, agent: str, state: dict[str, Packed]) -> None:
         """Keep an agent's old weights, to be forwarded live."""
+
+    def combine_weights(
+        self, consensus: str, present: list[bool], at: int, *states: dict[str, Packed]
+    ) -> dict[str, Packed]:
+        """What a consensus of weights makes of those of its sources that are present, after so many steps."""
+
+    def take_weights(self, owner: str, shares: list[float], *states: dict[str, Packed]) -> None:
+        """Load the average of some weights, by their shares, into a set of weights."""
 
     def evaluate(self, agent: str, stream: str) -> dict[str, Any]:
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""

@@ -124,6 +124,7 @@ class HostState:
         self.agents: dict[str, Agent] = {}
         self.snapshots: dict[str, Agent] = {}
         self.consensus: dict[str, Consensus] = {}
+        self.pools: dict[str, Any] = {}  # rules that combine weights here, by consensus
         self.objectives: dict[int, Any] = {}  # by flow
         self.gates: dict[int | str, Any] = {}  # by flow, or by the agent whose update it is for
         self.gated: dict[str, Tally] = {}  # by the same, how each decided

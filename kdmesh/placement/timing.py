@@ -61,8 +61,7 @@ def measure(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict
 
 def trains(plan: Plan, agent: str) -> bool:
     """Whether gradient descent moves an agent's weights."""
-    owner = plan.owner[agent]
-    return owner in plan.trainable and plan.spec.agents[owner].ema is None
+    return plan.spec.agents[plan.owner[agent]].learns
 
 
 def _likeness(plan: Plan, agent: str, modules: dict[str, nn.Module], few: int) -> str:

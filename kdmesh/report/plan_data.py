@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph import hosts
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.merging import SAMPLES
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.plugins import registry
 from kdmesh.report.plan_crossings import crossings
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kdmesh.graph.edges import Edge
+    from kdmesh.graph.merging import Pool, WeightFlow
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.steps import Phase
     from kdmesh.plugins import Registry
@@ -43,6 +45,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         }
         for name, node in plan.consensus.items()
     }
+    consensus |= {name: _pool(pool) for name, pool in plan.merging.pools.items()}
     return {
         "name": plan.spec.name,
         "task": plan.task.name,
@@ -52,6 +55,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "agents": _agents(plan),
         "consensus": consensus,
         "flows": flows,
+        "weights": [_weights(flow) for flow in plan.merging.flows],
         "stages": [_stage(stage) for stage in plan.stages],
         "hosts": plan.hosts,
         "placement": _placement(plan),
@@ -84,7 +88,7 @@ def _agents(plan: Plan) -> Row:
     out: Row = {}
     for name, agent in plan.spec.agents.items():
         owner = plan.spec.agents[plan.owner[name]]
-        key = repr(owner.train)
+        key, learns = repr(owner.train), owner.update not in ("frozen", "merged")
         if key not in settings:
             settings[key] = plan.train(name).model_dump(mode="json")
         out[name] = {
@@ -95,8 +99,8 @@ def _agents(plan: Plan) -> Row:
             "host": host_of[name],
             "on_loss": agent.on_loss,
             "gate": None if agent.gate is None else agent.gate.model_dump(mode="json"),
-            "train": settings[key] if plan.owner[name] in plan.trainable else None,
-            "budget": _budget(plan, name) if plan.owner[name] in plan.trainable else None,
+            "train": settings[key] if learns else None,
+            "budget": _budget(plan, name) if learns else None,
         }
     return out
 
@@ -156,6 +160,34 @@ def _flow(edge: Edge) -> Row:
         "lesson": edge.lesson,
         "gate": None if edge.gate is None else edge.gate.model_dump(mode="json"),
         "tap": None if edge.tap is None else edge.tap.model_dump(),
+    }
+
+
+def _weights(flow: WeightFlow) -> Row:
+    return {
+        "where": flow.where,
+        "from": flow.source,
+        "to": flow.target,
+        "weight": flow.weight,
+        "stream": flow.stream if flow.weight == SAMPLES else None,
+        "refresh": flow.refresh,
+    }
+
+
+def _pool(pool: Pool) -> Row:
+    """A consensus of weights, as one of signals is told."""
+    return {
+        "rule": pool.rule.name,
+        "settings": pool.rule.config,
+        "space": "weights",
+        "temperature": None,
+        "include_self": pool.include_self,
+        "trained": False,
+        "stateful": pool.stateful,
+        "per_target": False,
+        "stream": None,
+        "inputs": [flow.source for flow in pool.inputs],
+        "readers": [flow.target for flow in pool.readers],
     }
 
 
@@ -238,6 +270,8 @@ def _mode(plan: Plan, edge: Edge, stage_of: dict[str, str]) -> str | None:
         return edge.mode
     if source.ema is not None:
         return source.ema.mode
+    if plan.spec.agents[plan.owner[edge.source]].update == "merged":
+        return "eval"
     own = stage_of.get(plan.owner[edge.source])
     node = plan.consensus.get(edge.target)
     readers = [edge.target] if node is None else [reader.target for reader in node.readers]

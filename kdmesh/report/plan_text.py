@@ -34,13 +34,21 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
     """
     data = plan_json(plan, offered)
     many = len(data["agents"]) > MANY
-    nouns = {"agents": "agent", "flows": "flow", "consensus": "consensus node", "stages": "stage", "hosts": "host"}
+    nouns = {
+        "agents": "agent",
+        "flows": "flow",
+        "weights": "weight flow",
+        "consensus": "consensus node",
+        "stages": "stage",
+        "hosts": "host",
+    }
     sizes = ", ".join(count(len(data[key]), noun) for key, noun in nouns.items() if data[key])
     spaces = [{"consensus": name, **_plain(node)} for name, node in data["choices"]["consensus"].items()]
     within = width - len(INDENT)
     pages = {
         "Agents": _table(_agents(data["agents"]), within, many, "name", "host"),
         "Flows": _table(_flows(data, many), within, many),
+        "Weights that flow": _table(_weights(data, many), within, many),
         "Consensus": _table(_consensus(data["consensus"]), within, many, "name", "inputs", "readers"),
         "Stages": _stage_counts(data["stages"], within) if many else _stages(data["stages"]),
         "Placement": _placement(data["hosts"], data["placement"]),
@@ -100,13 +108,23 @@ def _flows(data: Row, many: bool) -> list[Row]:
     return _ends(rows, data, many)
 
 
+def _weights(data: Row, many: bool) -> list[Row]:
+    rows = []
+    for flow in data["weights"]:
+        share = flow["weight"] if isinstance(flow["weight"], str) else weighted(flow["weight"])
+        share += f" of {flow['stream']}" if flow["stream"] else ""
+        ends = {key: flow[key] for key in ("where", "from", "to")}
+        rows.append({**ends, "weight": share, "refresh": flow["refresh"] or ""})
+    return _ends(rows, data, many)
+
+
 def _consensus(nodes: Row) -> list[Row]:
     return [
         {
             "name": name,
             "rule": setting({node["rule"]: node["settings"]}),
             "kind": ", ".join(word for word in ("trained", "stateful", "per_target") if node[word]) or "pure",
-            "stream": node["stream"],
+            "stream": node["stream"] or "",
             "inputs": listed(node["inputs"], CELL),
             "readers": listed(node["readers"], CELL),
         }

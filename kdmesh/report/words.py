@@ -90,7 +90,8 @@ def _round(metrics: dict[str, Any]) -> str:
         f"consensus {name}": recorded(metrics).of(values) for name, values in (metrics.get("consensus") or {}).items()
     }
     scores = _scores({"agreement": metrics.get("agreement"), "churn": metrics.get("churn"), **consensus})
-    return scores + (f", mean gain {fmean(gains):+.4f}" if gains else "")
+    gain = f"mean gain {fmean(gains):+.4f}" if gains else ""
+    return ", ".join(part for part in (scores, gain) if part)
 
 
 def clock(seconds: float | None) -> str:

@@ -42,7 +42,9 @@ class AgentSpec(Strict):
     model: ModelRef | None = Field(None, description="the model; not for an agent with `weights_of`")
     weights_of: str | None = Field(None, description="share the weights of this agent")
     weights: str | None = Field(None, description="safetensors file with initial weights")
-    update: Literal["grad", "frozen"] | EmaUpdate = Field("grad", description="grad, frozen or {ema: {of: agent}}")
+    update: Literal["grad", "frozen", "merged"] | EmaUpdate = Field(
+        "grad", description="grad, frozen, merged (flows `as: weights` alone change them) or {ema: {of: agent}}"
+    )
     gate: GateRef | None = Field(None, description="says in each step whether the weights are updated at all")
     saved: Literal["reference", "copy"] | None = Field(
         None,
@@ -71,6 +73,11 @@ class AgentSpec(Strict):
     @classmethod
     def _nothing(cls, value: Any) -> Any:
         return {} if value is None else value
+
+    @property
+    def learns(self) -> bool:
+        """Whether gradient descent moves these weights."""
+        return self.update == "grad"
 
     @property
     def ema(self) -> EmaSpec | None:

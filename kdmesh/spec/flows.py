@@ -46,7 +46,7 @@ class ConsensusSpec(Strict):
     """A node that combines signals. Settings of the rule may stand beside ``rule`` or inside it."""
 
     rule: RuleRef = Field(description="mean, median, vote ... or an offered rule")
-    space: Literal["probs", "marginals", "logits", "loss", "gradient"] | None = Field(
+    space: Literal["probs", "marginals", "logits", "loss", "gradient", "weights"] | None = Field(
         None, description="what is combined; by default what its readers' objective compares, probabilities if it can"
     )
     temperature: Temperature | None = Field(
@@ -85,8 +85,10 @@ class FlowSpec(Strict):
     )
     stream: str | None = Field(None, description="stream; by default the source consensus' one, else train")
     objective: ObjectiveRef | None = Field(None, description="the loss this flow adds to its target's training")
-    weight: float | Ramp = Field(
-        1.0, description="factor of the objective, or {start, end, epochs}; 0 adds no loss, and is told"
+    weight: float | Ramp | Literal["samples"] = Field(
+        1.0,
+        description="factor of the objective, or {start, end, epochs}; 0 adds no loss, and is told. `as: weights`: share "
+        "of what arrives, or samples: as many as the source has",
     )
     gate: GateRef | None = Field(
         None, description="says in each step whether the flow adds its loss, or how much of it for each row"

@@ -46,9 +46,13 @@ class ConsensusContract(Contract):
         made.setup(tuple(NAMES[: self.sources[-1]]), self.classes, tuple(map(torch.Size, self.inputs)), **more)  # type: ignore[operator]
         return made.eval()
 
-    def said(self, count: int) -> Tensor:
-        """What sources say: seeded logits ``[M, B, C]``, in which no two are equal."""
-        return torch.randn(count, BATCH, self.classes, generator=torch.Generator().manual_seed(3)) * 2
+    def rows(self, space: str) -> int:
+        """How many rows a rule is called with: of weights one."""
+        return 1 if space == "weights" else BATCH
+
+    def said(self, count: int, space: str = "logits") -> Tensor:
+        """What sources say: seeded logits ``[M, B, C]``, in which no two are equal; in `weights` a row of such."""
+        return torch.randn(count, self.rows(space), self.classes, generator=torch.Generator().manual_seed(3)) * 2
 
     def combine(self, offer: ConsensusOffer, rule: nn.Module, logits: Tensor, present: Tensor | None = None) -> Tensor:
         """Combine logits in the rule's space: a signal ``[B, C]``, or weights ``[M, B]`` in `loss` and `gradient`.
@@ -110,20 +114,20 @@ class ConsensusContract(Contract):
         assert value.isfinite().all(), f"space {space}: not all values are finite"
         if space == "marginals":
             assert ((kept >= 0) & (kept <= 1)).all(), f"space {space}: {kept.min().item()} to {kept.max().item()}"
-        elif space != "logits":
+        elif space not in ("logits", "weights"):
             total = kept.sum(0 if space in ("loss", "gradient") else -1)
             assert (kept >= 0).all(), f"space {space}: {kept.min().item()} is below 0"
             assert torch.allclose(total, torch.ones_like(total), atol=1e-5), f"space {space}: sums are {total.tolist()}"
 
     def shape(self, space: str, count: int) -> tuple[int, ...]:
         """The shape of what a rule returns for so many sources."""
-        return (count, BATCH) if space in ("loss", "gradient") else (BATCH, self.classes)
+        return (count, BATCH) if space in ("loss", "gradient") else (self.rows(space), self.classes)
 
     def test_combines_into_shares_of_one(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """One source or many: finite, of the right shape; a distribution in `probs`, weights that sum to 1."""
         for space in offer.spaces:
             for count in self.sources:
-                value = self.combine(offer, self.rule(offer, settings, space), self.said(count))
+                value = self.combine(offer, self.rule(offer, settings, space), self.said(count, space))
                 self.refuse_malformed(space, value, self.shape(space, count))
 
     def test_one_source_is_itself(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
@@ -140,8 +144,8 @@ class ConsensusContract(Contract):
         """A mask that names everyone gives what no mask gives."""
         for space in offer.spaces:
             for count in self.sources:
-                rule, logits = self.rule(offer, settings, space), self.said(count)
-                everyone = torch.ones(count, BATCH, dtype=torch.bool)
+                rule, logits = self.rule(offer, settings, space), self.said(count, space)
+                everyone = torch.ones(count, self.rows(space), dtype=torch.bool)
                 torch.testing.assert_close(
                     self.combine(offer, rule, logits, everyone), self.combine(offer, rule, logits)
                 )
@@ -152,8 +156,8 @@ class ConsensusContract(Contract):
             for count in self.sources:
                 if count == 1:
                     continue
-                rule, logits = self.rule(offer, settings, space), self.said(count)
-                present = torch.ones(count, BATCH, dtype=torch.bool)
+                rule, logits = self.rule(offer, settings, space), self.said(count, space)
+                present = torch.ones(count, self.rows(space), dtype=torch.bool)
                 present[count // 2] = False
                 silent, values = (
                     torch.where(present[..., None], side, torch.nan).requires_grad_()
@@ -177,9 +181,9 @@ class ConsensusContract(Contract):
         """A sample that no source covers gets finite numbers, and other samples are unchanged."""
         for space in offer.spaces:
             for count in self.sources:
-                present = torch.ones(count, BATCH, dtype=torch.bool)
-                present[:, 1] = False
-                value = self.combine(offer, self.rule(offer, settings, space), self.said(count), present)
+                present = torch.ones(count, self.rows(space), dtype=torch.bool)
+                present[:, self.rows(space) // 2] = False
+                value = self.combine(offer, self.rule(offer, settings, space), self.said(count, space), present)
                 self.refuse_malformed(space, value, self.shape(space, count), present[0])
 
     def test_order_invariant(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
@@ -188,7 +192,7 @@ class ConsensusContract(Contract):
             pytest.skip("`order_invariant` is not declared")
         for space in offer.spaces:
             for count in self.sources:
-                rule, logits = self.rule(offer, settings, space), self.said(count)
+                rule, logits = self.rule(offer, settings, space), self.said(count, space)
                 order = torch.arange(count).roll(1).flip(0)
                 value, moved = self.combine(offer, rule, logits), self.combine(offer, rule, logits[order])
                 torch.testing.assert_close(moved, value[order] if space in ("loss", "gradient") else value)
@@ -197,16 +201,16 @@ class ConsensusContract(Contract):
         """What the sources said is shared with other readers."""
         for space in offer.spaces:
             count = self.sources[-1]
-            logits, present = self.said(count), torch.ones(count, BATCH, dtype=torch.bool)
+            logits, present = self.said(count, space), torch.ones(count, self.rows(space), dtype=torch.bool)
             present[0, 0] = False
             self.combine(offer, self.rule(offer, settings, space), logits, present)
-            assert torch.equal(logits, self.said(count)), f"space {space}: logits were changed in place"
+            assert torch.equal(logits, self.said(count, space)), f"space {space}: logits were changed in place"
             assert present.sum() == present.numel() - 1, f"space {space}: the mask was changed in place"
 
     def test_state_reads_back(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """A rule that has seen a batch, saved and loaded into a new one, goes on in the same way."""
         for space in offer.spaces:
-            logits = self.said(self.sources[-1])
+            logits = self.said(self.sources[-1], space)
             used, fresh = self.rule(offer, settings, space), self.rule(offer, settings, space)
             self.call(offer, used.train(), logits, self.values(used, logits))
             used.eval()
@@ -217,7 +221,7 @@ class ConsensusContract(Contract):
     def test_measuring_moves_nothing(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """The engine measures on a copy: what training gets is the same, however often the rule is measured."""
         for space in offer.spaces:
-            logits, said = self.said(self.sources[-1]), []
+            logits, said = self.said(self.sources[-1], space), []
             for times in (0, 2):
                 rule = self.rule(offer, settings, space).train()
                 self.call(offer, rule, logits, self.values(rule, logits))
@@ -231,14 +235,14 @@ class ConsensusContract(Contract):
     def test_draws_from_torch_alone(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """Randomness comes from torch's default generator, which is seeded at each step: not numpy's, nor Python's."""
         for space in offer.spaces:
-            rule, logits = self.rule(offer, settings, space).train(), self.said(self.sources[-1])
+            rule, logits = self.rule(offer, settings, space).train(), self.said(self.sources[-1], space)
             with refuse_other_draws(f"space {space}"):
                 self.call(offer, rule, logits, self.values(rule, logits))
 
     def test_state_is_as_offered(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """Parameters exactly where ``trained`` says so, with a gradient for each; buffers only where ``stateful``."""
         for space in offer.spaces:
-            rule, logits = self.rule(offer, settings, space), self.said(self.sources[-1])
+            rule, logits = self.rule(offer, settings, space), self.said(self.sources[-1], space)
             parameters = dict(rule.named_parameters())
             assert bool(parameters) == offer.trained, (
                 f"`trained` is {offer.trained}, unlike its {len(parameters)} parameters"

@@ -43,8 +43,6 @@ CASES = [
     ({"top": "text: {pack: true}"}, "text.pack", "language_modelling"),
     ({"top": "text: {vocabulary: prefix}"}, "text.vocabulary", "language_modelling"),
     ({"flow": "  - {from: t, to: s, as: input}"}, "flows.3.as", "into an agent is understood"),
-    ({"flow": "  - {from: t, to: s, as: weights}"}, "flows.3.as", "into an agent is understood"),
-    ({"flow": "  - {from: s, to: c, as: weights, refresh: step}"}, "flows.3.as", "into a consensus is understood"),
     ({"into": ", weight: 0.5"}, "flows.1.weight", "has no loss"),
     ({"into": ", lesson: own"}, "flows.1.lesson", "every lesson"),
     ({"out": ", mode: train"}, "flows.2.mode", "leaves c"),

@@ -82,12 +82,15 @@ def scene(plan: Plan, parameters: Mapping[str, int] | None = None) -> Scene:
     """Return what to draw of a plan. ``parameters``: how many each agent has, where that is known."""
     facts = words.agents(plan, parameters or {})
     facts |= {name: words.consensus(node, "train") for name, node in plan.consensus.items()}
+    facts |= {name: words.pool(pool) for name, pool in plan.merging.pools.items()}
     stage_of = _stages(plan)
     size = {name: (len(stage.weights) > 1, len(stage.weights)) if stage else None for name, stage in stage_of.items()}
     flows = [edge for edge in plan.edges if edge.source != LABELS]
     known: dict[tuple[int, float | Ramp], str] = {}
     said = [(edge, words.loss(edge, known), words.carried(edge, edge.source in plan.spec.agents)) for edge in flows]
-    found = groups(facts, size, [(edge.source, edge.target, loss + text) for edge, loss, text in said])
+    weights = [(flow, words.weights(flow)) for flow in plan.merging.flows]
+    pairs = [(edge.source, edge.target, loss + text) for edge, loss, text in said]
+    found = groups(facts, size, pairs + [(flow.source, flow.target, text) for flow, text in weights])
     home = {name: f"n{number}" for number, group in enumerate(found) for name in group}
     clusters, cluster_of = _clusters(plan, found, stage_of)
     nodes = []
@@ -95,12 +98,14 @@ def scene(plan: Plan, parameters: Mapping[str, int] | None = None) -> Scene:
         told = words.common([facts[name] for name in group])
         title = words.title(group) + (f" × {len(group):,}" if len(group) > 1 else "")
         lines = tuple(printable(text, breaks=False) for text in _lines(told))
-        kind = "consensus" if group[0] in plan.consensus else "agent"
+        kind = "agent" if group[0] in plan.spec.agents else "consensus"
         held = {"frozen": bool(facts[group[0]].get("frozen")), "private": bool(facts[group[0]].get("private"))}
         nodes.append(Node(home[group[0]], kind, title, lines, tuple(group), **held, cluster=cluster_of[group[0]]))
     members = {node.id: node.members for node in nodes}
     arrows = [*_flows(plan, said, home, members), *_follows(plan, home, members)]
-    nouns = {"agent": len(plan.spec.agents), "consensus node": len(plan.consensus), "flow": len(plan.edges)}
+    many = len(plan.consensus) + len(plan.merging.pools)
+    nouns = {"agent": len(plan.spec.agents), "consensus node": many, "flow": len(plan.edges)}
+    nouns |= {"weight flow": len(plan.merging.flows)}
     nouns |= {"stage": len(plan.stages), "host": len(plan.hosts) if len(plan.hosts) > 1 else 0}
     summary = ", ".join(count(number, noun) for noun, number in nouns.items() if number)
     description = printable(plan.spec.description, breaks=False)
@@ -124,6 +129,9 @@ def _stages(plan: Plan) -> dict[str, Stage | None]:
         live = {id(found.get(edge.source)) for edge in node.inputs if edge.refresh != "once"}
         heard = [stage for edge in node.readers if (stage := found.get(edge.target)) is not None and id(stage) in live]
         found[name] = heard[0] if heard and all(stage is heard[0] for stage in heard) else None
+    for name in plan.merging.pools:
+        ends = [found.get(reader) for reader in plan.merging.readers(name)]
+        found[name] = ends[0] if all(stage is ends[0] for stage in ends) else None
     return found
 
 
@@ -173,13 +181,13 @@ def _flows(
             how = words.spread(pairs, members[source], members[target])
             crosses = ", ".join(part for part in (carried, words.seen(edges)) if part)
             lines = tuple(printable(part, breaks=False) for part in (loss, crosses, how) if part)
-            kind = {"weights": "follows", "gate": "input"}.get(as_, as_)  # a gate is informed, as a rule is
+            kind = "input" if as_ == "gate" else as_  # a gate is informed, as a rule is
             arrows.append(Arrow(source, target, kind, lines, private=secret))
     return arrows
 
 
 def _follows(plan: Plan, home: Mapping[str, str], members: Mapping[str, tuple[str, ...]]) -> list[Arrow]:
-    """Arrows between weights: those that follow others, and those that are the same."""
+    """Arrows between weights: those that follow others, those that are the same, and those that flow."""
     kinds: dict[tuple[str, str, str], set[tuple[str, str]]] = defaultdict(set)
     for name, agent in plan.spec.agents.items():
         if agent.ema is not None:
@@ -187,6 +195,8 @@ def _follows(plan: Plan, home: Mapping[str, str], members: Mapping[str, tuple[st
             kinds[home[agent.ema.of], home[name], text].add((agent.ema.of, name))
         elif (owner := plan.owner[name]) != name:
             kinds[home[owner], home[name], "same weights"].add((owner, name))
+    for flow in plan.merging.flows:
+        kinds[home[flow.source], home[flow.target], words.weights(flow)].add((flow.source, flow.target))
     return [
         Arrow(source, target, "follows", (text, *filter(None, [words.spread(pairs, members[source], members[target])])))
         for (source, target, text), pairs in kinds.items()

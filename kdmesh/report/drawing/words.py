@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from kdmesh.graph.edges import Edge
+    from kdmesh.graph.merging import Pool, WeightFlow
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.spec import Ramp
@@ -84,6 +85,24 @@ def consensus(node: ConsensusNode, default: str) -> Facts:
         "kind": ", ".join(word for word, holds in kinds.items() if holds),
         "stream": f"on {node.stream}" if node.stream != default else "",
     }
+
+
+def pool(node: Pool) -> Facts:
+    """What is known of a consensus of weights."""
+    kinds = {"stateful": node.stateful, "leave one out": not node.include_self}
+    return {
+        "role": "consensus",
+        "rule": setting({node.rule.name: node.rule.config}),
+        "space": "of weights",
+        "kind": ", ".join(word for word, holds in kinds.items() if holds),
+        "stream": "",
+    }
+
+
+def weights(flow: WeightFlow) -> str:
+    """What a flow of weights brings, and when: ``weights × 0.5, round``."""
+    factor = "" if flow.weight == 1.0 else f" × {flow.weight if isinstance(flow.weight, str) else f'{flow.weight:g}'}"
+    return f"weights{factor}" + (f", {flow.refresh}" if flow.refresh else "")
 
 
 def loss(edge: Edge, known: dict[tuple[int, float | Ramp], str] | None = None) -> str:
