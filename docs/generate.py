@@ -755,7 +755,7 @@ agents:
   net: {model: {mlp: {hidden: [32]}}}
   mean: {model: {mlp: {hidden: [32]}}, update: merged}
 consensus:
-  swa: running_mean
+  swa: running_average
 flows:
   - {from: labels, to: net, objective: ce}
   - {from: net, to: swa, as: weights, refresh: epoch}

@@ -12,7 +12,7 @@ from kdmesh.builtin.consensus.lowest_ce import LowestCE
 from kdmesh.builtin.consensus.mean import Mean
 from kdmesh.builtin.consensus.median import Median
 from kdmesh.builtin.consensus.route import Route
-from kdmesh.builtin.consensus.running_mean import RunningMean
+from kdmesh.builtin.consensus.running_average import RunningAverage
 from kdmesh.builtin.consensus.threshold_vote import ThresholdVote
 from kdmesh.builtin.consensus.trimmed_mean import TrimmedMean
 from kdmesh.builtin.consensus.uhc import UHC
@@ -33,7 +33,7 @@ __all__ = [
     "Median",
     "Route",
     "Rule",
-    "RunningMean",
+    "RunningAverage",
     "ThresholdVote",
     "TrimmedMean",
     "Vote",

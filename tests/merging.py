@@ -52,7 +52,7 @@ def fedavg(placement, data, rounds=3, weight="samples", **train):
     }
 
 
-def swa(placement, data, refresh="epoch", rule="running_mean", **train):
+def swa(placement, data, refresh="epoch", rule="running_average", **train):
     """An agent, and the average of its weights over all periods."""
     return {
         "data": data,

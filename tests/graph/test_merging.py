@@ -183,7 +183,7 @@ CASES: list[tuple[str, str, str]] = [
         "none of its readers",
     ),
     (
-        two(NET.replace("epoch", "once"), "a: {}, b: {update: merged}", "consensus: {c: running_mean}"),
+        two(NET.replace("epoch", "once"), "a: {}, b: {update: merged}", "consensus: {c: running_average}"),
         "flows.1.refresh",
         "keeps count of what flows again and again",
     ),
@@ -221,7 +221,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         two(
             "- {from: [a, b], to: c, as: weights, refresh: epoch}\n- {from: c, to: [a, b], as: weights}",
-            more="consensus: {c: {rule: running_mean, include_self: false}}",
+            more="consensus: {c: {rule: running_average, include_self: false}}",
         ),
         "consensus.c.include_self",
         "combines once for all readers",

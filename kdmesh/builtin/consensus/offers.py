@@ -220,8 +220,8 @@ CONSENSUS = [
         partial=True,
     ),
     ConsensusOffer(
-        "running_mean",
-        f"{ROOM}.running_mean:RunningMean",
+        "running_average",
+        f"{ROOM}.running_average:RunningAverage",
         summary="mean over all that has arrived so far, at every time the same share (SWA)",
         paper="Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018",
         spaces=("weights",),

@@ -44,7 +44,7 @@ def test_every_flow_of_a_bundled_mesh_is_somewhere(name):
     plan = make_plan(read_mesh(name, []), registry())
     found = scene(plan)
     home = {member: node.id for node in found.nodes for member in node.members}
-    assert home.keys() == plan.spec.agents.keys() | plan.consensus.keys()
+    assert home.keys() == plan.spec.agents.keys() | plan.consensus.keys() | plan.merging.pools.keys()
     assert len(found.nodes) == len({node.id for node in found.nodes})
     ends = {(arrow.source, arrow.target) for arrow in found.arrows}
     ends |= {(arrow.target, arrow.source) for arrow in found.arrows if arrow.both}
@@ -54,6 +54,7 @@ def test_every_flow_of_a_bundled_mesh_is_somewhere(name):
             assert f"labels: {words.loss(edge)}" in lines[home[edge.target]]
         else:
             assert (home[edge.source], home[edge.target]) in ends
+    assert all((home[flow.source], home[flow.target]) in ends for flow in plan.merging.flows)
     assert {node.cluster for node in found.nodes} - {""} == {cluster.id for cluster in found.clusters}
     assert scene(plan) == found
 

@@ -1,4 +1,4 @@
-"""Running mean: the mean of all weights that have arrived so far.
+"""Running average: the mean of all weights that have arrived so far.
 
 Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018 (SWA), as in
 ``torch.optim.swa_utils.AveragedModel``.
@@ -13,7 +13,7 @@ from kdmesh.builtin.consensus._base import uniform
 from kdmesh.contracts.rule import Rule, weighted_sum
 
 
-class RunningMean(Rule):
+class RunningAverage(Rule):
     """``a_t = a_(t-1) + (w_t - a_(t-1)) / t``: equal shares; ``w_t``: the mean of what then arrives."""
 
     average: Tensor
