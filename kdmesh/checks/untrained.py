@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kdmesh.checks.checked import Checked
-    from kdmesh.graph.edges import Edge
-    from kdmesh.graph.merging import WeightFlow
     from kdmesh.graph.plan import Plan
 
 
@@ -24,17 +22,14 @@ def drawn_of(module: nn.Module) -> tuple[list[str] | None, int]:
     return drawn, len(list(module.parameters()))
 
 
-def _ends(flow: Edge | WeightFlow) -> tuple[str, str]:
-    return flow.source, flow.target
-
-
 def tell(plan: Plan, found: Checked, owner: str, drawn: Sequence[str] | None, count: int) -> None:
     """Refuse frozen weights of which some were read and others would be drawn; note those that are drawn whole."""
     first = origin(plan, owner)
     spec = plan.spec.agents[first]
     if owner in plan.trainable or spec.weights is not None or spec.model is None or spec.model.is_import:
         return
-    if owner not in {plan.owner.get(end) for edge in (*plan.edges, *plan.merging.flows) for end in _ends(edge)}:
+    heard = {plan.owner.get(end) for edge in plan.edges for end in (edge.source, edge.target)}
+    if owner not in heard | {plan.owner.get(flow.source) for flow in plan.merging.flows}:
         return  # it only owns a shard: nobody hears it
     if drawn is not None and 0 < len(drawn) < count:
         more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
