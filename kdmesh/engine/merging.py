@@ -90,6 +90,8 @@ class _Moment:
 
     def _brings(self, flow: WeightFlow, reader: str) -> bool:
         """Whether a flow brings anything to a reader now."""
+        if flow.weight == 0:
+            return False
         pool = self.merging.pools.get(flow.source)
         if pool is None:
             return flow.id in self.leaving

@@ -23,7 +23,7 @@ Lines = list[Train | Publish | Repeat]
 
 def idle(plan: Plan, registry: Registry) -> list[str]:
     """Fields that have no effect in this mesh and may have one in another of the same file, a line each."""
-    found = [*_weights(plan), *_settings(plan, registry), *_alone(plan, registry), *_periods(plan)]
+    found = [*_weights(plan), *_shares(plan), *_settings(plan, registry), *_alone(plan, registry), *_periods(plan)]
     found += [*_programs(plan), *_averages(plan), *_budgets(plan)]
     return list(dict.fromkeys(found))
 
@@ -58,6 +58,13 @@ def _weights(plan: Plan) -> Iterator[str]:
             yield f"{edge.where}.weight: a ramp of one epoch is {weight.end:g} from the first on: `start` has no effect"
 
 
+def _shares(plan: Plan) -> Iterator[str]:
+    """Weights that flow with a share of 0."""
+    for flow in plan.merging.flows:
+        if flow.weight == 0:
+            yield f"{flow.where}: the weight of {flow} is 0, so it brings nothing"
+
+
 def _settings(plan: Plan, registry: Registry) -> Iterator[str]:
     """Settings of what is named whose values ask for nothing, as their offers tell."""
     for where, kind, name, config in _named(plan):
@@ -77,7 +84,7 @@ def _named(plan: Plan) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
             yield plan.at(f"agents.{agent}.view.augment.{number}"), "views", view.name, view.config
         if spec.gate is not None:
             yield plan.at(f"agents.{agent}.gate"), "gates", spec.gate.name, spec.gate.settings
-    for name, node in plan.consensus.items():
+    for name, node in (plan.consensus | plan.merging.pools).items():
         yield plan.at(f"consensus.{name}.rule"), "consensus", node.rule.name, node.rule.config
     seen: set[tuple[str, int, int]] = set()  # a flow's edges share what it names
     for edge in plan.edges:
@@ -93,6 +100,10 @@ def _named(plan: Plan) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 def _alone(plan: Plan, registry: Registry) -> Iterator[str]:
     """Consensus nodes of one source, also for readers that are left out themselves."""
+    for name, pool in plan.merging.pools.items():
+        if len(pool.inputs) == 1 and registry.find("consensus", pool.rule.name).neutral:
+            where, source = plan.at(f"consensus.{name}"), pool.inputs[0].source
+            yield f"{where}: {name} combines one source only, so it brings what {source} brings"
     for name, node in plan.consensus.items():
         offer, members = registry.find("consensus", node.rule.name), [edge.source for edge in node.members]
         for setting, fits in unused(registry, node.rule, len(members)).items():

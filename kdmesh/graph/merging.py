@@ -152,9 +152,9 @@ def _fields(spec: MeshSpec, flow: FlowSpec, where: str) -> None:
     if stream not in {*SPLITS, *spec.streams} and spec.data is not None:
         instead = nearest(stream, {*SPLITS, *spec.streams}, "streams")
         raise MeshError(f"unknown stream {stream!r}", where=f"{where}.stream", instead=instead)
-    if flow.weight != SAMPLES and not (isinstance(flow.weight, float) and 0 < flow.weight < float("inf")):
+    if flow.weight != SAMPLES and not (isinstance(flow.weight, float) and 0 <= flow.weight < float("inf")):
         what = "the weight of a flow `as: weights` is its share of what arrives"
-        raise MeshError(what, where=f"{where}.weight", instead="a positive number, or samples")
+        raise MeshError(what, where=f"{where}.weight", instead="a number of 0 and more, or samples")
     if flow.refresh == "step":
         raise MeshError(
             "weights flow between steps, not within one",
@@ -256,11 +256,9 @@ def check(spec: MeshSpec, found: Merging, sets: WeightSets) -> None:
             how = "is frozen" if ema is None else f"follows {ema.of}"
             what = f"{flow.target} {how}, so no weights can flow into it"
             raise MeshError(what, where=flow.where, instead="let the flow end elsewhere, or `update: merged`")
-        sources = {sets.of(leaf.source) for leaf in found.behind(flow)}
-        for other in found.flows:
-            if other.target in sets.agents[owner]:
-                sources |= {sets.of(leaf.source) for leaf in found.behind(other)}
-        if sources == {owner}:
+        into = found.into(sets.agents[owner])
+        sources = {sets.of(leaf.source) for other in into for leaf in found.behind(other)}
+        if sources == {owner} and not any(pool.stateful for pool in found.pools.values()):
             what = f"only its own weights flow into {flow.target}, which changes nothing"
             raise MeshError(what, where=flow.where, instead="a flow from another agent as well, or remove it")
     reached = {sets.of(flow.target) for flow in found.flows}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from kdmesh.graph.edges import Edge
-    from kdmesh.graph.merging import WeightFlow
+    from kdmesh.graph.merging import Pool, WeightFlow
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
@@ -63,6 +63,8 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         if flow.target in plan.spec.agents:
             _flows(plan, flow)
     _settings(plan, registry)
+    for name, pool in plan.merging.pools.items():
+        _few(plan, registry, pool, [flow.source for flow in pool.inputs], f"consensus.{name}")
     for name, node in plan.consensus.items():
         _node(plan, registry, node, f"consensus.{name}")
 
@@ -80,18 +82,18 @@ def _node(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> No
         what = f"{node.name} combines {node.space}, so that its `temperature` has no effect"
         instead = f"{OUT}: readers have their own, in their objectives; or space: {' or '.join(PROBABILITIES)}"
         raise MeshError(what, where=plan.at(f"{where}.temperature"), instead=instead)
-    _few(plan, registry, node, where)
+    _few(plan, registry, node, [edge.source for edge in node.members], where)
     if not spec.include_self and not _taught(plan, node) & {edge.source for edge in node.members}:
         what = "none of its readers is one of its sources, so this has no effect"
         raise MeshError(what, where=plan.at(f"{where}.include_self"), instead=OUT)
 
 
-def _few(plan: Plan, registry: Registry, node: ConsensusNode, where: str) -> None:
+def _few(plan: Plan, registry: Registry, node: ConsensusNode | Pool, sources: list[str], where: str) -> None:
     """Rules, and settings of one, that do nothing with so few sources."""
-    offer, count = registry.find("consensus", node.rule.name), len(node.members)
+    offer, count = registry.find("consensus", node.rule.name), len(sources)
     if count == 1 and offer.neutral and node.rule.name != DEFAULT_RULE:
-        what = f"rule {node.rule.name!r} has no effect: {node.members[0].source} is the only source of {node.name}"
-        instead = f"several sources, or rule: {DEFAULT_RULE}, or a flow from {node.members[0].source} itself"
+        what = f"rule {node.rule.name!r} has no effect: {sources[0]} is the only source of {node.name}"
+        instead = f"several sources, or rule: {DEFAULT_RULE}, or a flow from {sources[0]} itself"
         raise MeshError(what, where=plan.at(f"{where}.rule"), instead=instead)
     for setting, fits in unused(registry, node.rule, count).items():
         if setting not in node.rule.config:

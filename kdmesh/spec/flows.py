@@ -87,8 +87,8 @@ class FlowSpec(Strict):
     objective: ObjectiveRef | None = Field(None, description="the loss this flow adds to its target's training")
     weight: float | Ramp | Literal["samples"] = Field(
         1.0,
-        description="factor of the objective, or {start, end, epochs}; 0 adds no loss, and is told. `as: weights`: share "
-        "of what arrives, or samples: as many as the source has",
+        description="factor of the objective, or {start, end, epochs}; 0 adds no loss, and is told. `as: weights`: "
+        "share of what arrives, or samples: as many as the source has",
     )
     gate: GateRef | None = Field(
         None, description="says in each step whether the flow adds its loss, or how much of it for each row"

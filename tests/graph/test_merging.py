@@ -11,6 +11,7 @@ from kdmesh.engine.check import examine
 from kdmesh.engine.controls import alone, from_best
 from kdmesh.engine.dropping import obstacle
 from kdmesh.errors import MeshError
+from kdmesh.graph.idle import idle
 from kdmesh.graph.plan import Plan
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.roles import roles
@@ -120,7 +121,7 @@ CASES: list[tuple[str, str, str]] = [
     (two(INTO + ", detach: false}"), "flows.1.detach", "weights flow here"),
     (two(INTO + ", stream: train}"), "flows.1.stream", "weights are made on no stream"),
     (two(INTO + ", weight: samples, stream: trian}"), "flows.1.stream", "unknown stream 'trian'"),
-    (two(INTO + ", weight: 0}"), "flows.1.weight", "its share of what arrives"),
+    (two(INTO + ", weight: -1}"), "flows.1.weight", "its share of what arrives"),
     (two(INTO + ", weight: {start: 0, end: 1, epochs: 2}}"), "flows.1.weight", "its share of what arrives"),
     (two("- {from: a, to: b, as: weights, refresh: step}"), "flows.1.refresh", "between steps, not within"),
     (two("- {from: labels, to: b, as: weights}"), "flows.1.from", "labels have no weights"),
@@ -208,6 +209,11 @@ CASES: list[tuple[str, str, str]] = [
         "c has no samples",
     ),
     (two("- {from: a, to: c, as: weights}", "a: {}", "consensus: {c: mean}"), "consensus.c", "flow nowhere"),
+    (
+        two(NET, "a: {}, b: {update: merged}", "consensus: {c: median}"),
+        "consensus.c.rule",
+        "a is the only source of c",
+    ),
     (two("- {from: c, to: a, as: weights}", "a: {}", "consensus: {c: mean}"), "consensus.c", "no weights flow into"),
     (
         two(
@@ -234,6 +240,19 @@ def test_what_cannot_be_is_refused_where_it_stands(text: str, where: str, what: 
     with pytest.raises(MeshError) as caught:
         refuse_unrun(mesh(text), registry())
     assert caught.value.where == where and what in caught.value.what and caught.value.instead
+
+
+def test_what_is_switched_off_is_told() -> None:
+    one = mesh(
+        two(INTO + ", weight: 0}\n- {from: a, to: b, as: weights, refresh: 2 steps}", "a: {}, b: {update: merged}")
+    )
+    assert idle(one, registry()) == ["flows.1: the weight of a -> b is 0, so it brings nothing"]
+    refuse_unrun(one, registry())
+    own = mesh(two(NET.replace("to: b", "to: a"), "a: {}", "consensus: {c: running_average}"))
+    assert idle(own, registry()) == []  # what it was counts
+    refuse_unrun(own, registry())
+    other = mesh(two(NET, "a: {}, b: {update: merged}", "consensus: {c: mean}"))
+    assert idle(other, registry()) == ["consensus.c: c combines one source only, so it brings what a brings"]
 
 
 UNLIKE: list[tuple[str, str]] = [
