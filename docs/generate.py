@@ -709,6 +709,20 @@ program:
       - {lesson: own, epochs: 1}
 train: {batch_size: 32}
 """,
+    "A consensus that is kept": """\
+name: kept
+data: {dataset: digits}
+agents:
+  peer: {model: {mlp: {hidden: [32]}}, count: 3}
+  student: {model: {mlp: {hidden: [16]}}}
+consensus:
+  middle: median
+flows:
+  - {from: labels, to: "peer[*]", objective: ce}
+  - {from: "peer[*]", to: middle, refresh: 10 steps}
+  - {from: middle, to: student, objective: kl, refresh: epoch}
+train: {epochs: 5}
+""",
     "A teacher that rests": """\
 name: switched
 data: digits
@@ -784,6 +798,15 @@ ABOUT_RECIPES = {
         "As FedMD: parties learn from the labels of `public`, which all see, and then from private ones, each from\n"
         "its own part of what is left of `train`; in rounds they agree on `public`. `rest_of` has exactly the samples\n"
         "that the streams which it names have not taken: `public` and `own` share none and are `train` together."
+    ),
+    "A consensus that is kept": (
+        "`refresh` on the flow from an agent says how often it publishes; on the flow from a consensus, how often\n"
+        "that is made anew for this reader, of what was published by then. Until then the reader sees what it was,\n"
+        "also in a run that is taken up again. Without it, it is made anew as soon as a source publishes; with\n"
+        "`step`, a rule that goes by the step is asked in each one, though its sources are frozen. The first is\n"
+        "made as soon as a source has published. `round`: where its sources publish in the round, or, if the\n"
+        "program's lines publish nothing, as the round begins. `once`: never again. A period in which it could not\n"
+        "be kept, because a source answers each batch anew, and one that would change nothing are refused."
     ),
     "A teacher that rests": (
         "A `gate` of an agent says, in each step, whether its weights are updated; here the teacher is not while its\n"

@@ -15,6 +15,11 @@ class Position:
         self.path: list[int] = []
         self._resume = list(path)
 
+    @property
+    def within(self) -> bool:
+        """Whether the stage was left inside a loop that is not yet open again."""
+        return bool(self._resume)
+
     def enter(self, first: int) -> int:
         """Open a loop, and return where it begins: at ``first``, or where it was left."""
         number = self._resume.pop(0) if self._resume else first

@@ -11,7 +11,7 @@ from kdmesh.graph.reach import behind
 from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from kdmesh.backends._base import Backend, Handle
     from kdmesh.graph.edges import Edge
@@ -99,6 +99,14 @@ class Publisher:
         own = [o for o in self.subscriptions(stage) if o.refresh == refresh and o.source in stage.agents]
         named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
         return self._send(named, again=True, stage=stage.name)
+
+    def renew(self, consensus: Mapping[str, Collection[str]]) -> list[Handle[object]]:
+        """Have nodes, by name, be made anew when these agents next read them."""
+        by_host: dict[str, dict[str, list[str]]] = {}
+        for name, agents in consensus.items():
+            for agent in agents:
+                by_host.setdefault(self.host_of[agent], {}).setdefault(name, []).append(agent)
+        return [self.backend.submit(host, RemoteHost.renew, nodes) for host, nodes in by_host.items()]
 
     def published_of(self, stage: Stage) -> list[tuple[str, str]]:
         """Which of a stage's subscriptions were published so far: (agent, stream)."""

@@ -15,6 +15,7 @@ from kdmesh.engine.home import StageHome
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
 from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.graph.renewal import at_line, due, publications
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.hosts.step import ALONE, Turn
 
@@ -90,6 +91,7 @@ class StageRun(StageHome):
                 yield from self.teaching.phase(line)
             elif isinstance(line, Publish):
                 yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to))
+                yield from self._renewed(line)
                 yield from self._heard(line)
                 yield from self.merge([(name, "round") for name in line.agents], self.teaching.done, line.to)
             else:
@@ -97,6 +99,14 @@ class StageRun(StageHome):
         self.position.leave()
         if self.teaching.stopped >= {name for name in self.stage.weights if name in self.run.plan.spec.agents}:
             self.record.reason = "stopped early"
+
+    def _renewed(self, line: Publish | None = None) -> Work[None]:
+        """Make anew what is to be so each round: as its sources publish; where no round does, as it begins."""
+        plan, nodes = self.run.plan, due(self.run.plan, self.stage, "round")
+        lines = [line] if line is not None else publications(self.stage.program.body)
+        heard = {name for name in nodes for one in lines if at_line(plan, one, name)}
+        found = {name: who for name, who in nodes.items() if (name in heard) is (line is not None)}
+        yield from self.publish(self.run.publisher.renew(found))
 
     def _heard(self, line: Publish) -> Work[None]:
         """Have the innermost repetition look at a publication, and tell those around it what it saw."""
@@ -120,6 +130,8 @@ class StageRun(StageHome):
         for number in range(first, line.times + 1):
             self.position.at(number)
             self.round = number
+            if not self.position.within:
+                yield from self._renewed()
             yield from self._lines(line.body)
             verdict = yield from self._rounds[-1].after(number)
             self.record.reason = verdict or "spent"

@@ -13,6 +13,7 @@ from kdmesh.contracts.events import Note, Progress
 from kdmesh.engine.context import At
 from kdmesh.engine.curves import Curve
 from kdmesh.errors import RunFailed
+from kdmesh.graph import renewal
 from kdmesh.graph.fragments import cut, hosts_of_ops, whole
 from kdmesh.hosts.metrics import UNDEFINED
 from kdmesh.hosts.remote import RemoteHost
@@ -125,8 +126,10 @@ class Teaching:
         subscriptions = self.run.publisher.subscriptions(self.stage)
         periods = [self._period(one.source, one.refresh) for one in subscriptions if one.refresh.endswith(" steps")]
         periods += [self._period(source, refresh) for source, refresh in self._flows if refresh.endswith(" steps")]
+        renewed = renewal.periods(self.plan, self.stage)
+        periods += [self._period(agent, period) for period, agents in _steps_of(renewed) for agent in agents]
         refreshes = {subscription.refresh for subscription in subscriptions} | {refresh for _, refresh in self._flows}
-        if "epoch" in refreshes or any(map(self._evaluates, self.stage.agents)):
+        if "epoch" in refreshes | renewed.keys() or any(map(self._evaluates, self.stage.agents)):
             periods.append(epoch)
         return periods
 
@@ -199,8 +202,10 @@ class Teaching:
     # -- what happens where a period ends --------------------------------------------------------------------------
 
     def _boundary(self, offset: int, epoch: int) -> Work[None]:
+        publisher = self.run.publisher
         if offset % epoch == 0:
-            yield from self.home.publish(self.run.publisher.due(self.stage, "epoch"))
+            yield from self.home.publish(publisher.due(self.stage, "epoch"))
+            yield from self.home.publish(publisher.renew(renewal.due(self.plan, self.stage, "epoch")))
         yield from self.home.merge(
             [
                 (source, refresh)
@@ -212,13 +217,17 @@ class Teaching:
         )
         if offset % epoch == 0:
             yield from self._evaluate(offset // epoch)
-        for subscription in self.run.publisher.subscriptions(self.stage):
+        for subscription in publisher.subscriptions(self.stage):
             source, refresh = subscription.source, subscription.refresh
             if refresh.endswith(" steps") and offset % self._period(source, refresh) == 0:
-                yield from self.home.publish(self.run.publisher.due(self.stage, refresh, [source]))
+                yield from self.home.publish(publisher.due(self.stage, refresh, [source]))
+        for period, agents in _steps_of(renewal.periods(self.plan, self.stage)):
+            over = {agent for agent in agents if offset % self._period(agent, period) == 0}
+            found = {name: over & {*who} for name, who in renewal.due(self.plan, self.stage, period).items()}
+            yield from self.home.publish(publisher.renew({name: sorted(who) for name, who in found.items()}))
 
     def _period(self, source: str, refresh: str) -> int:
-        """Micro-batches of so many updates of a source's weights."""
+        """Micro-batches of so many updates of an agent's weights."""
         return int(refresh.split()[0]) * self.plan.train(source).accumulate
 
     def _evaluates(self, agent: str) -> bool:
@@ -264,3 +273,8 @@ class Teaching:
             for agent in self.stage.agents
             if self.plan.train(agent).early_stopping is not None and agent == self.plan.owner[agent]
         )
+
+
+def _steps_of(renewed: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
+    """The periods of `N steps` among some, with who declares each."""
+    return [(period, agents) for period, agents in renewed.items() if period.endswith(" steps")]

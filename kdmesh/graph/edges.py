@@ -24,6 +24,8 @@ PLAIN = ("logits", "hidden")  # signals that are read off the model as they are
 class Edge:
     """One flow between two nodes. ``refresh`` is None on edges that leave labels or a consensus.
 
+    ``renewed``: how often the consensus that it leaves is made anew for its reader; None: whenever a source publishes.
+
     ``classes``: the columns of the reader's own logits that the source knows, in the source's order; None where both
     stand for the same classes. An agent compares those only; a consensus has the source's logits there.
     """
@@ -51,6 +53,7 @@ class Edge:
     mirrored: bool = False  # the reader makes the same signal of its own forward, and compares that
     classes: tuple[int, ...] | None = None
     gate: GateRef | None = None
+    renewed: str | None = None
     gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
 
     @property
@@ -159,11 +162,12 @@ def _edge(
         )
     if to_agent and flow.as_ == "target" and offer is None:
         raise MeshError(f"the flow {source} -> {target} needs an objective", where=where, instead="objective: kl")
-    if not from_agent and (refresh is not None or flow.stale is not None):
+    if not from_agent and (flow.stale is not None or (from_labels and refresh is not None)):
+        field = "refresh" if flow.stale is None else "stale"
         raise MeshError(
-            f"`refresh` and `stale` stand on flows that leave an agent, not on {source}",
+            f"`{field}` stands on flows that leave an agent, not on {source}",
             where=where,
-            instead="leave them out" if from_labels else "put them on the flows into the consensus",
+            instead="leave it out" if from_labels else "put it on the flows into the consensus",
         )
     reads = offer.reads if offer is not None else "logits"
     signal = flow.signal.name if flow.signal is not None else reads
@@ -194,8 +198,9 @@ def _edge(
         objective=flow.objective,
         form=form,
         weight=flow.weight,
-        refresh=refresh,
-        stale=flow.stale or (None if refresh is None or refresh == "step" else "publish"),
+        refresh=refresh if from_agent else None,
+        renewed=None if from_agent else refresh,
+        stale=flow.stale or ("publish" if from_agent and refresh not in (None, "step") else None),
         sees=flow.sees,
         detach=flow.detach,
         mode=flow.mode,

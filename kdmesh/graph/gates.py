@@ -13,14 +13,14 @@ from kdmesh.graph import reach
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.nodes import labelled
 from kdmesh.graph.private import divided
-from kdmesh.graph.program import Publish, Repeat
+from kdmesh.graph.program import Repeat
+from kdmesh.graph.renewal import publications
 from kdmesh.offers import PROBABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kdmesh.graph.plan import Plan
-    from kdmesh.graph.program import Train
     from kdmesh.offers import GateOffer
     from kdmesh.plugins import Registry
     from kdmesh.spec import GateRef, MeshSpec
@@ -181,7 +181,7 @@ def _times(plan: Plan, who: str, needs: tuple[str, ...], agent: str, where: str)
     if "round" in needs and stage is not None and not all(isinstance(line, Repeat) for line in stage.program.body):
         what = f"{who} needs `round`, and some lessons of {agent} are in none"
         raise MeshError(what, where=where, instead="all lines of the program inside `do`")
-    if "agreement" in needs and stage is not None and not _publishes(stage.program.body):
+    if "agreement" in needs and stage is not None and not publications(stage.program.body):
         what = f"{who} needs `agreement`, and the rounds of {agent} publish nothing"
         raise MeshError(what, where=where, instead="a line {publish: [...]} in `do`, to a consensus")
     if "agreement" in needs and not plan.task.decides:
@@ -192,8 +192,3 @@ def _times(plan: Plan, who: str, needs: tuple[str, ...], agent: str, where: str)
         if train.evaluate_every is None and train.early_stopping is None:
             what = f"{who} reads metrics of {agent}, which is not measured while it trains"
             raise MeshError(what, where=where, instead=f"agents.{agent}.train.evaluate_every: 1")
-
-
-def _publishes(lines: list[Train | Publish | Repeat]) -> bool:
-    """Whether some line publishes."""
-    return any(isinstance(line, Publish) or (isinstance(line, Repeat) and _publishes(line.body)) for line in lines)

@@ -24,7 +24,8 @@ class ConsensusNode:
     ``partial``: its members may know different classes. ``labels``: the classes that its own columns stand for, None
     for all; each member's edge says in ``classes`` which of them it knows. ``column``: of the data, for its rule.
     ``needs_errors``: its rule is given the members' errors on validation. ``needs``: what else of the batch.
-    ``abstains``: its rule may leave samples without an answer.
+    ``abstains``: its rule may leave samples without an answer. ``renewed``: by agent that reads it, also through
+    another one, how often it is made anew for that agent, where a flow says so; see `renewal.py`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ConsensusNode:
     needs_errors: bool = False
     needs: tuple[str, ...] = ()
     abstains: bool = False
+    renewed: dict[str, str] = field(default_factory=dict)
     inputs: list[Edge] = field(default_factory=list)
     readers: list[Edge] = field(default_factory=list)
 
@@ -66,6 +68,11 @@ class ConsensusNode:
     def timely(self) -> bool:
         """Whether what its rule says depends on how far its reader's training is."""
         return not {*self.needs}.isdisjoint(NOW)
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether it is made anew of each batch, also of what is stored."""
+        return "step" in self.renewed.values()
 
     @property
     def eager(self) -> bool:

@@ -148,9 +148,9 @@ class Plan:
         flows = [
             FlowSpec(
                 **{"from": edge.source, "to": edge.target, "as": edge.as_}, signal=edge.derived or plain[edge.signal],
-                tap=edge.tap, stream=edge.stream, objective=edge.objective, weight=edge.weight, refresh=edge.refresh,
-                stale=edge.stale, sees=edge.sees, detach=edge.detach, mode=edge.mode, lesson=edge.lesson,
-                gate=edge.gate,
+                tap=edge.tap, stream=edge.stream, objective=edge.objective, weight=edge.weight,
+                refresh=edge.refresh or edge.renewed, stale=edge.stale, sees=edge.sees, detach=edge.detach,
+                mode=edge.mode, lesson=edge.lesson, gate=edge.gate,
             )
             for edge in self.edges
             if edge.as_ != "gate"

@@ -6,7 +6,7 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdmesh.graph import check, gates, hosts, merging, private, stages, steps
+from kdmesh.graph import check, gates, hosts, merging, private, renewal, stages, steps
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.nodes import consensus_nodes
@@ -50,7 +50,9 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     merging.check(long, weights, sets)
     links: list[stages.Link] = [*edges, *weights.flows]
     structure = stages.structure(long, links, sets)
-    stages.default_refresh(long, edges, sets, structure)
+    renewal.note(edges, consensus)
+    stages.default_refresh(long, edges, sets, structure, renewal.wished(consensus))
+    renewal.check(edges, consensus)
     merging.settle(long, weights, sets, structure)
     check.errors(long, consensus, registry)
     check.gradients(long, edges, sets, consensus)

@@ -17,7 +17,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kdmesh.spec import MeshSpec
 
@@ -101,17 +101,20 @@ def structure(spec: MeshSpec, edges: Sequence[Link], found: WeightSets) -> nx.Di
     return graph
 
 
-def default_refresh(spec: MeshSpec, edges: list[Edge], found: WeightSets, graph: nx.DiGraph) -> None:
+def default_refresh(
+    spec: MeshSpec, edges: list[Edge], found: WeightSets, graph: nx.DiGraph, wished: Mapping[str, str]
+) -> None:
     """Fill in `refresh` on the edges that leave agents: `step` inside a strongly connected component, else `once`.
 
-    Where a gradient is to pass (`detach: false`) it is `step` too: what is stored carries none.
+    Where a gradient is to pass (`detach: false`) it is `step` too: what is stored carries none. ``wished``: by
+    consensus, how often its readers want it made anew; into it, it is that inside a component.
     """
     component = {node: number for number, nodes in enumerate(nx.strongly_connected_components(graph)) for node in nodes}
     for edge in edges:
         if edge.refresh is None and edge.source in spec.agents:
             inside = not edge.detach or component[found.of(edge.source)] == component[found.of(edge.target)]
-            edge.refresh = "step" if inside else "once"
-            if not inside and edge.stale is None:
+            edge.refresh = (wished.get(edge.target, "step") if edge.detach else "step") if inside else "once"
+            if edge.refresh != "step" and edge.stale is None:
                 edge.stale = "publish"
 
 

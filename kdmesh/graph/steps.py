@@ -154,7 +154,7 @@ class _Drawing:
             return self.combined[name]
         node = self.consensus[name]
         op = Op("f", name, node.stream)
-        live = False
+        live = node.stepwise
         for edge in node.inputs:
             source: Op | None = None
             if edge.source in self.consensus:

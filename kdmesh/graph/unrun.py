@@ -357,8 +357,8 @@ def _published(plan: Plan, edge: Edge) -> None:
                 where=f"{edge.where}.stale",
                 instead="stale: publish",
             )
-    if edge.refresh == "round":
-        stage = plan.stage_of(edge.source)
+    if "round" in (edge.refresh, edge.renewed):
+        stage = plan.stage_of(edge.source if edge.renewed is None else edge.target)
         if stage is not None and not any(isinstance(line, Repeat) for line in stage.program.body):
             raise MeshError(
                 "`refresh: round` needs a program with rounds",

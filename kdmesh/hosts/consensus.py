@@ -76,7 +76,7 @@ class Consensus:
     @property
     def keeps(self) -> bool:
         """Whether what it has said of a whole stream is not what it would say of it now."""
-        return self.node.stateful or self.node.timely
+        return self.node.stateful or self.node.timely or bool(self.node.renewed)
 
     def eval_copy(self) -> Consensus:
         """The same with a copy of its rule, in eval mode: what is asked of it moves no state of this one."""
@@ -90,7 +90,7 @@ class Consensus:
         node = self.node
         leaves = (
             node.per_target
-            or (node.timely and not node.owned)
+            or (not node.owned and (node.timely or (reader in node.renewed and not node.stepwise)))
             or (not node.include_self and reader is not None and any(edge.source == reader for edge in node.members))
             or any(inner.variant(reader) is not None for inner in self.nested)
         )
@@ -255,6 +255,10 @@ class Consensus:
             return narrowed(signal.value, self.width) if self.prefix else signal.value
         return sharpened(signal.value, self.node.temperature, signal.form)
 
+    def renew(self, reader: str) -> None:
+        """Make it anew for a reader when it next asks."""
+        self.tables.pop(self.variant(reader), None)
+
     def table(
         self,
         reader: str | None,
@@ -262,13 +266,16 @@ class Consensus:
         make: Callable[[], Signal | None],
         mark: Callable[[], str] | None = None,
     ) -> Signal | None:
-        """The consensus on a whole stream, kept until a publication changes it.
+        """The consensus on a whole stream, kept until a publication changes it, or, where its reader declares a period,
+        until :meth:`renew`.
 
         ``mark``: of what is combined, for a rule that keeps count: it is asked again where that has changed alone, so
         that a run that is taken up again, where all is published anew, asks it as often as an unbroken one.
         """
         key = self.variant(reader)
         known = self.tables.get(key)
+        if known is not None and known.signal is not None and reader in self.node.renewed:
+            return known.signal
         if known is not None and known.version == version:
             return known.signal
         of = "" if mark is None else mark()

@@ -168,6 +168,12 @@ class Host(HostState):
         """What an agent published and this host reads, as it was published."""
         return publish.recall(self, agent, stream, outputs)
 
+    def renew(self, consensus: dict[str, list[str]]) -> None:
+        """Make nodes anew, by name, when these agents next read them."""
+        for name, agents in consensus.items():
+            for agent in agents:
+                self.consensus[name].renew(agent)
+
     def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""
         return publish.export_state(self, agent)

@@ -26,6 +26,7 @@ Method = Literal[
     "commit",
     "receive",
     "recall",
+    "renew",
     "export_state",
     "take_snapshot",
     "combine_weights",
@@ -84,6 +85,9 @@ class RemoteHost(Protocol):
 
     def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
         """What an agent published and this host reads, as it was published."""
+
+    def renew(self, consensus: dict[str, list[str]]) -> None:
+        """Make nodes anew, by name, when these agents next read them."""
 
     def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""

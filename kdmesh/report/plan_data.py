@@ -152,7 +152,7 @@ def _flow(edge: Edge) -> Row:
         "stream": edge.stream,
         "objective": None if edge.objective is None else edge.objective.model_dump(mode="json"),
         "weight": edge.weight if isinstance(edge.weight, float) else edge.weight.model_dump(),
-        "refresh": edge.refresh,
+        "refresh": edge.refresh or edge.renewed,
         "stale": edge.stale,
         "sees": edge.sees,
         "detach": edge.detach,

@@ -93,7 +93,11 @@ class FlowSpec(Strict):
     gate: GateRef | None = Field(
         None, description="says in each step whether the flow adds its loss, or how much of it for each row"
     )
-    refresh: str | None = Field(None, description="step, N steps, epoch, round or once: how often it is published anew")
+    refresh: str | None = Field(
+        None,
+        description="step, N steps, epoch, round or once: how often it is published anew; from a consensus, how often "
+        "that is made anew of what its sources have published",
+    )
     stale: Literal["publish", "snapshot", "recorded"] | None = Field(
         None, description="what a period longer than a step reads: a full pass, old weights run live, values as trained"
     )

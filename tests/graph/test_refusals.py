@@ -292,17 +292,17 @@ REFUSED = {
         "flows.2.stream",
         "one stream",
     ),
-    "refresh of a consensus": (
-        feeds(kl("c", "a", refresh="round")),
-        "`refresh` and `stale` stand on flows that leave an agent, not on c",
+    "stale on a consensus": (
+        feeds(kl("c", "a", refresh="round", stale="recorded")),
+        "`stale` stands on flows that leave an agent, not on c",
         "flows.1",
         "into the consensus",
     ),
     "refresh of labels": (
         mesh({**LABELS, "refresh": "once"}),
-        "`refresh` and `stale` stand on flows that leave an agent, not on labels",
+        "`refresh` stands on flows that leave an agent, not on labels",
         "flows.0",
-        "leave them out",
+        "leave it out",
     ),
     "an objective into a consensus": (
         mesh(kl("a", "c"), consensus={"c": "mean"}),

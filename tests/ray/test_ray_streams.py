@@ -49,7 +49,18 @@ PUBLIC = {
 }
 """Labels that all parties see, and of the rest each its own, which nothing of leaves it: FedMD."""
 
-MESHES = {"public": PUBLIC}
+KEPT = {
+    **BASE,
+    "consensus": {"agreed": "median"},
+    "flows": [
+        {"from": "labels", "to": ["a", "b"], "objective": "ce"},
+        {"from": ["a", "b"], "to": "agreed", "refresh": "2 steps"},
+        {"from": "agreed", "to": ["c", "a"], "objective": "kl", "refresh": "3 steps"},
+    ],
+}
+"""A consensus that is made anew less often than its sources publish."""
+
+MESHES = {"public": PUBLIC, "kept": KEPT}
 
 
 def outcome(summary: dict[str, Any]) -> Any:

@@ -133,7 +133,7 @@ def carried(edge: Edge, from_agent: bool) -> str:
         what = f"hidden {edge.tap.of}" + (f" to {edge.tap.to}" if edge.tap.to != edge.tap.of else "")
     else:
         what = edge.signal if from_agent else edge.form
-    said = [what, f"as {edge.as_}" if edge.as_ != "target" else "", edge.refresh or ""]
+    said = [what, f"as {edge.as_}" if edge.as_ != "target" else "", edge.refresh or edge.renewed or ""]
     said += [_gate(edge)]
     said += [edge.stale if edge.stale and edge.stale != "publish" else ""]
     said += ["" if edge.detach else "gradients pass", f"mode {edge.mode}" if edge.mode != "auto" else ""]
