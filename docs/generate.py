@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from kdmesh import hookspecs, offers, sections
+from kdmesh import hookspecs, offers, sections, trackers
 from kdmesh.builtin import plugin as builtin
 from kdmesh.consensus import Abstaining, Rule
 from kdmesh.contracts.events import KINDS as EVENTS
@@ -66,6 +66,7 @@ PUBLIC = {
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
     "kdmesh.samplers": "`Sampler`, `Choices` and `Range`, for `kdmesh sweep`; imports no torch",
     "kdmesh.sections": "`Section` and its blocks, for `kdmesh_report`; imports no torch",
+    "kdmesh.trackers": "`Tracker` and `Observer`, for plugins that keep figures of runs elsewhere; imports no torch",
     "kdmesh.signals.lazy": "`Lazy`, for signals that are made when they are asked for, and `dense`, which makes one",
     "kdmesh.streams.table": "`Table`, which a data set returns",
     "kdmesh.testing": "the [contracts](testing.md), for your tests",
@@ -94,6 +95,9 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "A range that a sampler is given": (Range, ""),
     "Data sets": (Table, ""),
     "What an observer is told of a run": (RunInfo, ""),
+    "What keeps figures of a run elsewhere": (trackers.Tracker, "kdmesh.trackers"),
+    "What tells it": (trackers.Observer, ""),
+    "Which run of a tracker a folder is": (trackers.Identity, ""),
     "Sections of a page": (sections.Section, "kdmesh.sections"),
     "What a page is of": (sections.ReportedRun, ""),
     "A paragraph": (sections.Text, "kdmesh.sections"),

@@ -1,7 +1,7 @@
 """An observer: what a run tells, a line of JSON each, in a file of its folder.
 
 No paper: JSON Lines is a convention. For MLflow, Weights & Biases and TensorBoard see `plugins/kdmesh-mlflow`,
-`plugins/kdmesh-wandb` and `plugins/kdmesh-tensorboard`.
+`plugins/kdmesh-wandb` and `plugins/kdmesh-tensorboard`, which are written with `kdmesh.trackers`.
 
 An observer offers nothing, and no mesh has to name it: it watches every run where it is installed. It keeps nothing
 between calls, so that several runs at a time do not meet, and a run that is killed and resumed goes on in the same

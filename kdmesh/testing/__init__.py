@@ -33,6 +33,7 @@ pytest.register_assert_rewrite(
             "signals",
             "strategies",
             "tasks",
+            "trackers",
             "views",
         )
     )
@@ -49,6 +50,7 @@ from kdmesh.testing.samplers import SamplerContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
 from kdmesh.testing.strategies import StrategyContract  # noqa: E402
 from kdmesh.testing.tasks import TaskContract  # noqa: E402
+from kdmesh.testing.trackers import Tracked, TrackerContract  # noqa: E402
 from kdmesh.testing.views import ViewContract  # noqa: E402
 
 __all__ = [
@@ -63,5 +65,7 @@ __all__ = [
     "SignalContract",
     "StrategyContract",
     "TaskContract",
+    "Tracked",
+    "TrackerContract",
     "ViewContract",
 ]

@@ -44,8 +44,8 @@ OBSERVERS = tuple(
 class ObserverContract(Checks):
     """Checks an observer in small runs that succeed, fail, are interrupted and go on.
 
-    ``module``: what the entry point names. Where it writes elsewhere than into a run's folder, a fixture of the test
-    sets that up, with ``autouse``.
+    ``module``: what the entry point names, also ``module:object``. Where it writes elsewhere than into a run's folder,
+    a fixture of the test sets that up, with ``autouse``.
     """
 
     __test__ = False
@@ -56,7 +56,8 @@ class ObserverContract(Checks):
         """The module with the hooks; also an object that has them."""
         if not self.module:
             raise NotImplementedError(f"{type(self).__name__} says no `module`: what the entry point names")
-        return import_module(self.module)
+        module, _, name = self.module.partition(":")
+        return getattr(import_module(module), name) if name else import_module(module)
 
     def test_hooks_are_known(self, plugin: Any) -> None:
         """Each hook and its arguments are such as kdmesh has, and one of them at least observes."""
@@ -66,7 +67,7 @@ class ObserverContract(Checks):
 
     def test_is_read_without_torch(self, plugin: Any) -> None:
         """Commands import the module that the entry point names: it imports neither torch, ray nor transformers."""
-        name = self.module or getattr(plugin, "__module__", "")
+        name = self.module.partition(":")[0] or getattr(plugin, "__module__", "")
         heavy = imported(name)
         assert not heavy, f"importing {name} imports {', '.join(heavy)}"
 

@@ -15,8 +15,8 @@ from kdmesh.plugins import Registry, registry
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from kdmesh_tensorboard import plugin
 from kdmesh_tensorboard.log import Log
+from kdmesh_tensorboard.plugin import observer as plugin
 
 SOURCE = str(Path(__file__).parent.parent / "src")
 PAIR = {"a": {"model": {"mlp": {"hidden": [8]}}}, "b": {"model": {"mlp": {"hidden": [8]}}}}
@@ -78,6 +78,9 @@ def test_evaluations_of_a_run_are_read_back(observed, tmp_path):
                 curve = found[f"{metric}/{stream}/{agent}"]
                 assert [step for step, _ in curve] == list(range(1, len(told) + 1))
                 assert [value for _, value in curve] == pytest.approx([metrics[metric] for metrics in told], rel=1e-6)
+    trained = [e for e in events if e["event"] == "trained" and "b" in e["losses"]]
+    for tag, value in (("loss/b", lambda e: e["losses"]["b"]), ("flows/b/a -> b", lambda e: e["flows"]["b"]["a -> b"])):
+        assert found[tag] == [(e["step"], pytest.approx(value(e), rel=1e-6)) for e in trained]
     stages = {tag: points for tag, points in found.items() if tag.startswith("stages/")}
     assert sorted(step for points in stages.values() for step, _ in points) == [1, 2]
 
@@ -111,23 +114,26 @@ def test_a_run_without_a_folder_writes_nothing(observed, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     run(None)
     assert list(tmp_path.iterdir()) == [] and "tensorboard" not in capsys.readouterr().err
-    assert not plugin._logs
+    assert not plugin.trackers
 
 
 def test_a_log_holds_what_was_written_before_it_is_closed(tmp_path):
-    log = Log(tmp_path)
-    log.measured("a", "test", {"accuracy": 0.5, "loss": None})
-    log.measured("a", "test", {"accuracy": 1})
-    log.measured("b", "test", {"accuracy": 0.25})
-    assert scalars(tmp_path) == {"accuracy/test/a": [(1, 0.5), (2, 1.0)], "accuracy/test/b": [(1, 0.25)]}
-    log.close()
+    log = Log(SimpleNamespace(folder=tmp_path))
+    log.evaluated("a", "test", {"accuracy": 0.5, "loss": None})
+    log.evaluated("a", "test", {"accuracy": 1})
+    log.evaluated("b", "test", {"accuracy": 0.25})
+    assert scalars(tmp_path / "tensorboard") == {
+        "accuracy/test/a": [(1, 0.5), (2, 1.0)],
+        "accuracy/test/b": [(1, 0.25)],
+    }
+    log.close("finished", "")
 
 
 def test_without_tensorboard_the_run_is_told_what_to_install(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
     monkeypatch.delitem(sys.modules, "kdmesh_tensorboard.log")
     with pytest.raises(MeshError, match="pip install tensorboard"):
-        plugin.kdmesh_run_started(SimpleNamespace(folder=tmp_path))
+        plugin.kdmesh_run_started(run=SimpleNamespace(folder=tmp_path))
     found = Registry([plugin])
     found.observe("kdmesh_run_started", run=SimpleNamespace(folder=tmp_path))
     assert "pip install tensorboard" in capsys.readouterr().err
@@ -137,7 +143,7 @@ def test_without_tensorboard_the_run_is_told_what_to_install(monkeypatch, tmp_pa
 def test_the_hooks_are_read_without_torch_and_without_tensorboard():
     probe = (
         f"import sys; sys.path.insert(0, {SOURCE!r}); from kdmesh.plugins import Registry;"
-        "from kdmesh_tensorboard import plugin; Registry([plugin]);"
+        "from kdmesh_tensorboard.plugin import observer; Registry([observer]);"
         "print(sorted({'torch', 'tensorboard', 'numpy', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
+from kdmesh.trackers import Tracker, leaves
 
-from kdmesh_mlflow import kept
+from kdmesh_mlflow.plugin import IDENTITY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,45 +35,41 @@ BATCH = 100  # of them that MLflow takes at once
 LONGEST = 250  # letters of a name in MLflow
 
 
-class Log:
+class Log(Tracker):
     """The metrics of one run. What was logged is in the store when a method returns.
 
-    Names are ``accuracy/validation/student`` (metric, stream, agent or consensus), ``loss/student`` and
-    ``flows/student/teacher to student`` (agent, flow), by the steps of its stage; ``rounds/<stage>/...`` by rounds;
-    ``final/...`` as ``summary.json`` has them.
+    Names are those of :class:`kdmesh.trackers.Tracker`, as MLflow takes them; final figures are at step 0.
     """
 
     def __init__(self, run: Any) -> None:
-        self._client, self._folder = MlflowClient(), run.folder
+        super().__init__(run)
+        self._client = MlflowClient()
         self._keys: dict[str, str] = {}  # what each name of MLflow stands for
-        self._last: dict[str, int] = {}  # by agent, the last step that was told
         self.id = self._continued(run.folder) if run.resumed else ""
         if not self.id:
             self._begin(run)
 
     def _continued(self, folder: Path) -> str:
         """The run of MLflow that a folder has begun, which goes on; "" where it is gone."""
-        about = kept.read(folder)
-        if about is None:
+        if (known := IDENTITY.read(folder)) is None:
             return ""
         try:
-            if self._client.get_run(about["run_id"]).info.lifecycle_stage != "active":
+            if self._client.get_run(known[0]).info.lifecycle_stage != "active":
                 return ""
-            self._client.update_run(about["run_id"], status="RUNNING")
+            self._client.update_run(known[0], status="RUNNING")
         except MlflowException:
             return ""
-        return about["run_id"]
+        return known[0]
 
     def _begin(self, run: Any) -> None:
         """Make a run in the experiment, with the mesh as its params."""
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.mesh.name
-        about = {"folder": str(run.folder), "seed": run.seed, "backend": run.backend, "part": run.part}
-        tags = {_tag(name): str(value) for name, value in about.items()}
+        tags = {_tag(name): str(value) for name, value in self.about.items()}
         made = self._client.create_run(self._experiment(experiment), run_name=run.part, tags=tags)
         self.id = made.info.run_id
-        kept.write(run.folder, self.id, experiment)
+        IDENTITY.write(run.folder, self.id, experiment)
         mesh = {name: value for name, value in run.mesh.dump().items() if name not in APART}
-        params = [Param(self._key(name), str(value)[:6000]) for name, value in _leaves(mesh)]
+        params = [Param(self._key(name), str(value)[:6000]) for name, value in leaves(mesh)]
         for start in range(0, min(len(params), MOST), BATCH):
             self._client.log_batch(self.id, params=params[start : min(start + BATCH, MOST)])
         if len(params) > MOST:
@@ -89,53 +86,28 @@ class Log:
                 raise
             return found.experiment_id
 
-    def trained(
-        self, step: int, losses: Mapping[str, float | None], flows: Mapping[str, Mapping[str, float | None]]
-    ) -> None:
-        """Log mean losses at a step of a stage."""
-        self._last.update(dict.fromkeys(losses, step))
-        parts = {f"{agent}/{flow}": loss for agent, own in flows.items() for flow, loss in own.items()}
-        self.write({"loss": losses, "flows": parts}, step)
-
-    def measured(self, name: str, stream: str, metrics: Mapping[str, Any], step: int | None) -> None:
-        """Log one evaluation of an agent."""
-        step = self._last.get(name, 0) if step is None else step
-        self._last[name] = step
-        self.write({f"{metric}/{stream}/{name}": value for metric, value in metrics.items()}, step)
-
-    def summarise(self, summary: Mapping[str, Any]) -> None:
-        """Log final figures, how far each student is from its best teacher, and the files of the run."""
-        agents, metric = summary["agents"], summary["metric"]
-        final = {name: about["metrics"] for name, about in {**agents, **summary["consensus"]}.items()}
-        gains = {}
-        for name, about in agents.items():
-            for stream, metrics in about["metrics"].items():
-                theirs = agents.get(about["best_teacher"], {}).get("metrics", {}).get(stream, {}).get(metric)
-                if theirs is not None and metrics.get(metric) is not None:
-                    gains[f"{stream}/{name}"] = metrics[metric] - theirs
-        self.write({"final": final, f"final/{metric} over the best teacher": gains}, 0)
-        tags = {"metric": metric, "best_teacher": summary["best_teacher"], "notes": "\n".join(summary["notes"])}
-        rows = [RunTag(_tag(name), str(value)[:5000]) for name, value in tags.items() if value]
-        self._client.log_batch(self.id, tags=rows)
-        for file in FILES:
-            if (self._folder / file).is_file():
-                self._client.log_artifact(self.id, str(self._folder / file))
-
-    def failed(self, error: str) -> None:
-        """Keep why the run ended."""
-        self._client.set_tag(self.id, _tag("error"), error[:5000])
-
-    def write(self, values: Mapping[str, Any], step: int) -> None:
-        """Log every number of a nested mapping under its path; what is not a number is left out."""
+    def log(self, numbers: dict[str, float], at: int, axis: str = "step") -> None:
+        """Log numbers by name."""
         now = int(time.time() * 1000)
-        numbers = [(name, value) for name, value in _leaves(values) if isinstance(value, int | float)]
-        rows = [Metric(self._key(name), float(value), now, step) for name, value in numbers]
+        rows = [Metric(self._key(name), float(value), now, at) for name, value in numbers.items()]
         for start in range(0, len(rows), 10 * BATCH):
             self._client.log_batch(self.id, metrics=rows[start : start + 10 * BATCH])
 
-    def close(self, status: str) -> None:
-        """End the run."""
-        self._client.set_terminated(self.id, status)
+    def summarise(self, numbers: dict[str, float], summary: Mapping[str, Any]) -> None:
+        """Log final figures and the files of the run."""
+        self.log(numbers, 0)
+        tags = {name: summary[name] for name in ("metric", "best_teacher")} | {"notes": "\n".join(summary["notes"])}
+        rows = [RunTag(_tag(name), str(value)[:5000]) for name, value in tags.items() if value]
+        self._client.log_batch(self.id, tags=rows)
+        for file in FILES:
+            if (self.run.folder / file).is_file():
+                self._client.log_artifact(self.id, str(self.run.folder / file))
+
+    def close(self, end: str, error: str) -> None:
+        """End the run, KILLED where somebody interrupted it."""
+        if error:
+            self._client.set_tag(self.id, _tag("error"), error[:5000])
+        self._client.set_terminated(self.id, {"interrupted": "KILLED"}.get(end, end.upper()))
 
     def _key(self, name: str) -> str:
         """A name as MLflow takes it: letters of any script, digits and ``_-. /``; different ones stay different."""
@@ -151,12 +123,3 @@ class Log:
 def _tag(name: str) -> str:
     """The name of a tag of ours."""
     return f"kdmesh.{name}"
-
-
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a nested mapping that is none itself, with its path."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{name}/")
-        else:
-            yield f"{path}{name}", value

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
 from kdmesh.errors import MeshError
+from kdmesh.trackers import Tracker
 
 try:
     from tensorboard.summary import Writer
@@ -20,15 +20,16 @@ except ImportError as error:
     ) from None
 
 
-class Log:
+class Log(Tracker):
     """The scalars of one run. What was written is in the file when a method returns: a killed run keeps it.
 
-    Tags are ``accuracy/validation/student`` (metric, stream, agent or consensus; the step counts evaluations from 1),
-    ``rounds/<stage>/...`` (the step is the round), and ``stages/<stage>``, the seconds until it began.
+    Tags are the names of :class:`kdmesh.trackers.Tracker`; of an evaluation, also of a consensus at the end, the step
+    counts evaluations from 1. ``stages/<stage>`` has the seconds until it began, by the number of the stage.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._writer = Writer(str(folder))
+    def __init__(self, run: Any) -> None:
+        super().__init__(run)
+        self._writer = Writer(str(run.folder / "tensorboard"))
         self._evaluations: Counter[tuple[str, str]] = Counter()
         self._stages = 0
         self._start = monotonic()
@@ -38,28 +39,23 @@ class Log:
         self._stages += 1
         self.write({f"stages/{stage}": monotonic() - self._start}, self._stages)
 
-    def measured(self, name: str, stream: str, metrics: Mapping[str, Any]) -> None:
+    def evaluated(self, agent: str, stream: str, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write one evaluation of an agent or a consensus."""
-        self._evaluations[name, stream] += 1
-        self.write(
-            {f"{metric}/{stream}/{name}": value for metric, value in metrics.items()}, self._evaluations[name, stream]
-        )
+        self._evaluations[agent, stream] += 1
+        super().evaluated(agent, stream, metrics, self._evaluations[agent, stream])
 
-    def write(self, values: Mapping[str, Any], step: int) -> None:
-        """Write every number of a nested mapping under its path; what is not a number is left out."""
-        for tag, value in _numbers(values):
-            self._writer.add_scalar(tag, value, step)
+    def log(self, numbers: dict[str, float], at: int, axis: str) -> None:
+        """Write numbers by name."""
+        for tag, value in numbers.items():
+            self._writer.add_scalar(tag, value, at)
         self._writer.flush()
 
-    def close(self) -> None:
+    def summarise(self, numbers: dict[str, float], summary: Mapping[str, Any]) -> None:
+        """Write how good each consensus was; agents' figures are there."""
+        for name, about in summary["consensus"].items():
+            for stream, metrics in about["metrics"].items():
+                self.evaluated(name, stream, metrics)
+
+    def close(self, end: str, error: str) -> None:
         """Close the file."""
         self._writer.close()
-
-
-def _numbers(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a nested mapping, with its path."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{path}{name}/")
-        elif isinstance(value, int | float):
-            yield f"{path}{name}", value
