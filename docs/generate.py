@@ -362,6 +362,63 @@ flows:
 train: {epochs: 3}
 """,
     ),
+    "Prototypes of classes, of sources with samples of their own": (
+        "What a source sends has a row for each class, not for each sample (`aligned=False`), so that parties may see\n"
+        "different samples: shards, other streams. It is made of all that the source sees of the stream each time it\n"
+        "publishes. The consensus is of those who know a class; the objective looks up the row of each sample's label.",
+        '''\
+import torch
+from kdmesh import hookimpl
+from kdmesh.objectives import Objective
+from kdmesh.offers import Config, ObjectiveOffer, SignalOffer
+
+
+class ClassMeans:
+    """The mean of a layer's rows for each class, and which classes there are."""
+
+    def __call__(self, value, *, labels, classes):
+        rows = value.flatten(1)
+        counts = torch.bincount(labels, minlength=classes)
+        sums = rows.new_zeros(classes, rows.shape[1]).index_add(0, labels, rows)
+        return sums / counts.clamp(min=1)[:, None], counts > 0
+
+
+class Prototype(Objective):
+    """``sum_i w_{y_i} |h_i - p_{y_i}|^2 / B``. Tan et al., FedProto: Federated Prototype Learning, 2022."""
+
+    def forward(self, student, target, *, form="hidden", weights=None, labels=None):
+        far = (student.flatten(1) - target[labels]).square().sum(1)
+        return (far if weights is None else far * weights[labels]).mean()
+
+
+@hookimpl
+def kdmesh_signals():
+    needs = ("labels", "classes")
+    return [
+        SignalOffer("class_means", f"{__name__}:ClassMeans", reads="hidden", form="hidden", needs=needs, aligned=False)
+    ]
+
+
+@hookimpl
+def kdmesh_objectives():
+    more = {"reads": "hidden", "forms": ("hidden",), "needs": ("labels",), "aligned": False}
+    return [ObjectiveOffer("prototype", f"{__name__}:Prototype", Config, **more)]
+''',
+        """\
+data: digits
+streams:
+  own: {shards: {by: class, classes: 5, of: ["party[*]"]}}
+agents:
+  party: {model: {mlp: {hidden: [16]}}, count: 3}
+consensus:
+  prototypes: mean
+flows:
+  - {from: labels, to: "party[*]", objective: ce, stream: own}
+  - {from: "party[*]", to: prototypes, signal: class_means, tap: layers.0, stream: own, refresh: epoch}
+  - {from: prototypes, to: "party[*]", objective: prototype, tap: layers.0, stream: own, weight: 0.1}
+train: {epochs: 5}
+""",
+    ),
 }
 
 

@@ -123,6 +123,9 @@ class ObjectiveOffer(Offer):
     text, ``tokens`` and ``source_tokens``, ``list[str]``. Plain numbers: ``step``, the batches of this lesson before
     this one, over all rounds; ``epoch``, of the lesson, from 0; ``round``, from 1, refused outside rounds.
 
+    ``aligned=False``: its target is a statistic of a stream, ``[K, D]`` (see :class:`SignalOffer`), and not a row for
+    each of the student's; ``weights [K]`` are then 0 for rows that nobody knows.
+
     ``reduction``: how the loss is averaged, in words for `plan`: `batchmean` (summed over classes, averaged over
     samples), `mean over elements`, or others; "": nothing is said of it. A setting ``per_element: true`` makes
     `mean over elements` of it.
@@ -136,6 +139,7 @@ class ObjectiveOffer(Offer):
     labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     forms_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     reduction: str = ""  # what `plan` says of it
+    aligned: bool = True
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,16 @@ class SignalOffer(Offer):
     to change weights or their gradients is an error); ``taps``, a copy of the output of each layer that the agent's
     `taps` name, by these names; ``generator``, a ``torch.Generator`` on the value's device, seeded by mesh, agent and
     step. ``gradient``: ``x`` requires gradients, and these are in force while the signal is made; needs ``x``. What a
-    source sends is detached as any signal. ``both``: the reader, an agent, makes the same signal of its own forward,
+    source sends is detached as any signal.
+
+    ``aligned=False``: it is a statistic of a whole stream, whose rows are of no samples (a mean for each class, say).
+    It is made each time its source publishes: ``make(value [N, ...], **needs) -> [K, D]``, of all samples that the
+    source sees of the stream, or ``([K, D], known [K] bool)`` where it may know nothing of some rows. K and D are the
+    same for all sources, whose samples may differ: shards, or other streams. ``needs`` may then be ``labels [N]`` and
+    ``classes``, their number. An objective reads it whose offer says `aligned=False`; a consensus combines such alone,
+    in space `logits`, as they are.
+
+    ``both``: the reader, an agent, makes the same signal of its own forward,
     with gradients to its weights (``torch.autograd.grad(..., create_graph=True)``), and the objective compares the two.
     """
 
@@ -221,9 +234,10 @@ class SignalOffer(Offer):
     form: str = "probs"  # logits | probs | hidden
     lazy: bool = False
     codec: str = ""
-    needs: tuple[str, ...] = ()  # of: x, module, taps, generator
+    needs: tuple[str, ...] = ()  # of: x, module, taps, generator; of one that is not aligned: labels, classes
     gradient: bool = False
     both: bool = False
+    aligned: bool = True
 
 
 @dataclass(frozen=True)

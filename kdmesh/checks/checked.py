@@ -31,6 +31,7 @@ class Checked:
     parameters: dict[str, int] = field(default_factory=dict)
     held: dict[str, tuple[int, int]] = field(default_factory=dict)  # bytes by owner: of weights, of those that train
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    statistics: dict[tuple[str, str], torch.Size] = field(default_factory=dict)  # whole, of signals of no samples
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)  # of the rows that a wide last layer maps to logits; 0: none
     kinds: dict[str, frozenset[Kind]] = field(default_factory=dict)  # of parameters that train, by the weights' owner

@@ -38,6 +38,7 @@ from kdmesh.streams.remarks import leaks, remarks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.rehearsal import Kind
     from kdmesh.hosts.written import Writer
@@ -150,7 +151,12 @@ def _streams(plan: Plan, found: Checked) -> None:
                     where=f"agents.{edge.target}.labels",
                     instead="classes that its samples have, or another stream for this flow",
                 )
-        if edge.source in plan.spec.agents and edge.source != edge.target and found.streams[edge.stream].shards:
+        if (
+            edge.source in plan.spec.agents
+            and edge.source != edge.target
+            and found.streams[edge.stream].shards
+            and not edge.unaligned
+        ):
             raise MeshError(
                 f"agents see different samples of {edge.stream!r}: {edge} would compare outputs for different samples",
                 where=f"{edge.where}.stream",
@@ -265,6 +271,9 @@ def _made(
             continue
         offer = registry().find("signals", edge.derived.name)
         value = layers[edge.tap.of] if offer.reads == "hidden" and edge.tap is not None else logits
+        if edge.unaligned:
+            _statistic(plan, edge, offer, value, found)
+            continue
         try:
             make = partial(_make, offer, offer.make(edge.derived.config), module, x, taps, layers)
             value = value if offer.lazy or "module" in offer.needs else _numbers(dense(value))
@@ -288,6 +297,27 @@ def _made(
             raise
         except Exception as error:
             registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
+
+
+def _statistic(plan: Plan, edge: Edge, offer: SignalOffer, value: torch.Tensor, found: Checked) -> None:
+    """Make a signal whose rows are of no samples, of two, and compare its shape with those that meet it."""
+    assert edge.derived is not None
+    classes = plan.answers.outputs(found.table)
+    try:
+        labels = None if found.table.y is None else found.table.y[:2]
+        with guard.seeded(0):
+            made, _ = making.statistic(offer, offer.make(edge.derived.config), _numbers(dense(value)), labels, classes)
+    except Exception as error:
+        registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
+    found.shapes[edge.source, edge.output], found.statistics[edge.source, edge.output] = made.shape[1:], made.shape
+    for other in plan.consensus[edge.target].members if edge.target in plan.consensus else ():
+        theirs = found.statistics.get((other.source, other.output))
+        if theirs is not None and theirs != made.shape:
+            raise MeshError(
+                f"{edge} carries {tuple(made.shape)}, and {other} {tuple(theirs)}: their rows cannot be combined",
+                where=f"{edge.where}.{'signal' if edge.tap is None else 'tap'}",
+                instead="layers of one width (`tap`), or a consensus for each",
+            )
 
 
 def _make(

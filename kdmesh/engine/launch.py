@@ -167,6 +167,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConf
         distinct(plan, checked.table),
         request.writers,
         request.profiled,
+        checked.statistics,
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

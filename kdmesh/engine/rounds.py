@@ -50,7 +50,7 @@ class Rounds:
             self.start = yield from self._measured()
         for name, node in self.run.plan.consensus.items():
             members = [edge.source for edge in node.members]
-            if to not in (None, name) or not set(agents) & set(members):
+            if to not in (None, name) or not set(agents) & set(members) or node.unaligned:
                 continue
             own = [source for source in members if source in self.stage.agents]
             latest = self.run.publisher.latest

@@ -187,6 +187,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         left_out=found.left_out if rows is None else None,
         values=distinct(plan, found.table),
         writers=_writers(plan, found),
+        statistics=found.statistics,
     )
     backend = _Here()
     host = Host(HOST, config, found.table, streams, registry(), found.reading)
@@ -213,7 +214,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     if stream is not None:
         for name in host.agents:
             host.evaluate(name, stream)
-        for name in plan.consensus:
+        for name in (name for name, node in plan.consensus.items() if not node.unaligned):
             inputs = sources(plan, name).items()
             handles = [publisher.publication(source, stream, outputs) for source, outputs in inputs]
             host.evaluate_consensus(name, stream, [], *backend.get(handles))

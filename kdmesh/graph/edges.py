@@ -54,6 +54,7 @@ class Edge:
     classes: tuple[int, ...] | None = None
     gate: GateRef | None = None
     renewed: str | None = None
+    unaligned: bool = False  # what it carries has rows of no samples: see unaligned.py
     gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
 
     @property
@@ -83,7 +84,7 @@ def resolve(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> l
     offers: dict[str, ObjectiveOffer] = {}  # by name and settings: a mesh has 100,000 flows and few objectives
     targets = spec.agents.keys() | spec.consensus.keys()
     sources = {LABELS, *targets}
-    inherited = _consensus_streams(spec)
+    inherited = _consensus_streams(spec, _apart(spec, registry, origins))
     for number, flow in enumerate(spec.flows):
         if flow.as_ == "weights":
             continue  # see merging.py
@@ -123,11 +124,36 @@ def _signal(flow: FlowSpec, registry: Registry, where: str) -> SignalOffer | Non
         return None
     registry.check("signals", flow.signal.name, flow.signal.config, f"{where}.signal")
     kind: SignalOffer = registry.find("signals", flow.signal.name)
+    _refuse_offer(kind, where)
     if kind.reads == "hidden" and flow.tap is None:
         raise MeshError(
             f"the signal {kind.name!r} is made of a layer's output", where=f"{where}.tap", instead="tap: layers.0"
         )
     return kind
+
+
+def _refuse_offer(kind: SignalOffer, where: str) -> None:
+    """Refuse an offer that asks for what a signal of its kind is not given."""
+    known = ("x", "module", "taps", "generator") if kind.aligned else ("labels", "classes")
+    odd = [need for need in kind.needs if need not in known]
+    odd += [] if kind.aligned else [n for n in ("lazy", "gradient", "both", "codec") if getattr(kind, n)]
+    if odd or (not kind.aligned and kind.form not in PLAIN):
+        what = f"asks for {odd[0]}" if odd else f"has the form {kind.form}"
+        sort = "is made of samples" if kind.aligned else "is a statistic of a stream"
+        instead = f"an offer with needs of: {', '.join(known)}" + ("" if kind.aligned else f"; form of: {PLAIN}")
+        raise MeshError(f"the signal {kind.name!r} {sort}, and {what}", where=f"{where}.signal", instead=instead)
+
+
+def _apart(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> set[int]:
+    """The flows whose sources need not see the same samples, by their numbers."""
+    named = {
+        number: flow.signal
+        for number, flow in enumerate(spec.flows)
+        if flow.signal is not None and flow.signal.name not in PLAIN and flow.as_ != "weights"
+    }
+    where = {number: origins.get(f"flows.{number}", f"flows.{number}") for number in named}
+    found = {n: registry.find("signals", signal.name, f"{where[n]}.signal") for n, signal in named.items()}
+    return {number for number, offer in found.items() if not offer.aligned}
 
 
 def _unknown(flow: FlowSpec, where: str, sources: AbstractSet[str], targets: AbstractSet[str]) -> None:
@@ -174,7 +200,8 @@ def _edge(
     if kind is not None and not from_agent:
         raise MeshError(f"only an agent sends {signal}, not {source}", where=f"{where}.signal", instead="leave it out")
     form = "labels" if from_labels else kind.form if kind is not None else "hidden" if signal == "hidden" else "logits"
-    if not to_agent and flow.as_ == "target" and form == "hidden":
+    unaligned = kind is not None and not kind.aligned
+    if not to_agent and flow.as_ == "target" and form == "hidden" and not unaligned:
         raise MeshError(
             f"a consensus combines outputs, and {source} -> {target} carries {signal}",
             where=f"{where}.signal",
@@ -210,17 +237,21 @@ def _edge(
         reads=reads,
         derived=None if kind is None else flow.signal,
         gate=flow.gate,
+        unaligned=unaligned,
         mirrored=kind is not None and kind.both and to_agent and flow.as_ == "target",
     )
 
 
-def _consensus_streams(spec: MeshSpec) -> dict[str, str]:
-    """The stream on which each consensus is formed: that of the flows into it (also through another consensus)."""
+def _consensus_streams(spec: MeshSpec, apart: set[int]) -> dict[str, str]:
+    """The stream on which each consensus is formed: that of the flows into it (also through another consensus).
+
+    ``apart``: the numbers of flows that may be on any.
+    """
     streams: dict[str, str] = {}
     waiting: dict[str, list[tuple[str, int]]] = {}  # consensus -> those it feeds, each with its flow
     for number, flow in enumerate(spec.flows):
         for target in flow.to:
-            if target not in spec.consensus or flow.as_ == "weights":
+            if target not in spec.consensus or flow.as_ == "weights" or number in apart:
                 continue
             if flow.stream is None and all(source in spec.consensus for source in flow.from_):
                 for source in flow.from_:

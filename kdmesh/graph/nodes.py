@@ -45,6 +45,7 @@ class ConsensusNode:
     needs_errors: bool = False
     needs: tuple[str, ...] = ()
     abstains: bool = False
+    unaligned: bool = False  # it combines statistics of streams, as they are
     renewed: dict[str, str] = field(default_factory=dict)
     inputs: list[Edge] = field(default_factory=list)
     readers: list[Edge] = field(default_factory=list)
@@ -153,6 +154,9 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
             "nothing flows into this consensus", where=where, instead=f"add {{from: [...], to: {node.name}}}"
         )
     _named(node, registry, where)
+    if any(edge.unaligned for edge in node.members):  # all of them, and all is checked
+        node.unaligned, node.space, node.temperature = True, "logits", node.temperature or 1.0
+        return
     readers = [edge for edge in node.readers if edge.objective is not None]
     offers = [registry.find("objectives", edge.objective.name) for edge in readers if edge.objective]
     task = task_of(spec, registry)

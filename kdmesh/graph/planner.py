@@ -6,7 +6,7 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdmesh.graph import check, gates, hosts, merging, private, renewal, stages, steps
+from kdmesh.graph import check, gates, hosts, merging, private, renewal, stages, steps, unaligned
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.nodes import consensus_nodes
@@ -43,6 +43,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     edges += gates.informants(long, edges, registry)
     check.agents(long, registry)
     check.streams(long, edges, registry)
+    unaligned.settle(long, edges, registry)
     consensus = consensus_nodes(long, edges, registry, origins, weights.pools)
     trained = {name for name, node in consensus.items() if node.trained}
     sets = stages.weight_sets(long, trained)
@@ -53,6 +54,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     renewal.note(edges, consensus)
     stages.default_refresh(long, edges, sets, structure, renewal.wished(consensus))
     renewal.check(edges, consensus)
+    unaligned.check(long, edges)
     merging.settle(long, weights, sets, structure)
     check.errors(long, consensus, registry)
     check.gradients(long, edges, sets, consensus)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.state import HostState
+    from kdmesh.offers import SignalOffer
     from kdmesh.plugins import Registry
 
 
@@ -154,6 +155,8 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
     offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
     make = host.timed("signals", offer.name, offer.make(edge.derived.config))
     shape = host.config.shapes.get((agent, edge.output))
+    if not offer.aligned:
+        return _statistic(host, edge, offer, make)
     ours, seen, taps = offer.factory.startswith(guard.OURS), False, host.plan.spec.agents[agent].taps
 
     def call(value: Tensor | Lazy, x: Any, layers: Mapping[str, Tensor]) -> Tensor | Lazy:
@@ -183,6 +186,28 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
     return making.Maker(call, layer, tuple(taps) if "taps" in offer.needs else ())
 
 
+def _statistic(host: HostState, edge: Edge, offer: SignalOffer, make: Any) -> making.Maker:
+    """What makes a signal whose rows are of no samples, of a whole stream."""
+    shape = host.config.statistics.get((edge.source, edge.output))
+    seed, classes = mix(host.seed, "signal", edge.source, edge.output), host.plan.answers.outputs(host.table)
+
+    def whole(values: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        try:
+            with guard.seeded(seed, strict=host.config.strict):
+                value, known = making.statistic(offer, make, values, labels, classes)
+            if shape is not None and value.shape != shape:
+                raise ValueError(f"it gave {guard.told(value)}, and {list(shape)} of other samples")
+        except Exception as error:
+            host.registry.attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
+        return value, known
+
+    def call(value: Any, x: Any, layers: Any) -> Tensor | Lazy:
+        raise AssertionError(f"{offer.name} is made of a whole stream")
+
+    layer = edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""
+    return making.Maker(call, layer, whole=whole)
+
+
 def _refuse_labels(host: HostState, edge: Edge) -> None:
     """Labels are given to an objective as they are, which an agent of some classes has no columns for."""
     known = host.plan.spec.agents[edge.target].labels
@@ -202,6 +227,8 @@ def _shapes(host: HostState, edge: Edge) -> tuple[torch.Size, torch.Size]:
         own = host.config.shapes[edge.target, edge.output]
     elif edge.reads == "hidden" and edge.tap is not None:
         own = host.config.shapes[edge.target, edge.tap.to]
+    if edge.unaligned and edge.source in host.plan.consensus:
+        return own, sent(host, host.plan.consensus[edge.source].members[0])
     if edge.source in host.plan.owner:
         return own, sent(host, edge)
     if "spans" in edge.needs and edge.source in host.plan.consensus:
@@ -285,6 +312,8 @@ def _set_up(host: HostState, node: ConsensusNode, consensus: Consensus) -> Conse
     if host.plan.task.outputs == "vocabulary":
         consensus.width = _width(host, node)
         consensus.prefix = True
+    if node.unaligned:
+        consensus.width = sent(host, node.members[0])[0]
     more = {"columns": side_inputs.columns(host, node)} if node.column else {}
     given = consensus.shapes = tuple(sent(host, edge) for edge in node.given)
     try:
@@ -319,6 +348,6 @@ def taps(host: HostState, edges: list[Edge]) -> dict[tuple[str, str], tuple[str,
         elif edge.reads == "hidden" and edge.tap is not None:
             found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
     for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
-        if edge.output and edge.source in host.plan.owner:
+        if edge.output and edge.source in host.plan.owner and not edge.unaligned:
             found.setdefault((edge.source, edge.stream), {})[edge.output] = None
     return {key: tuple(names) for key, names in found.items()}

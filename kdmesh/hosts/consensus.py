@@ -154,7 +154,8 @@ class Consensus:
         else:
             value = self._later(signals, facts, seed)
         rows = _both(present, answered)
-        return Signal(value, node.space, None if rows is None else rows.to(value.dtype))
+        form = node.members[0].form if node.unaligned else node.space
+        return Signal(value, form, None if rows is None else rows.to(value.dtype))
 
     def _now(self, logits: Tensor, facts: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Apply the rule to logits ``[M, B, C]``; the values, and which rows it answered ``[B]``, None for all."""

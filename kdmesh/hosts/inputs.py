@@ -204,6 +204,9 @@ class Inputs:
         return snapshot
 
     def _stored(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
+        if edge.unaligned:
+            device = self.host.agents[reader].device
+            return lambda context: rules.statistic(self.host, edge, device)
         shard, output, store = self.shard(reader, edge.stream), edge.output, self.host.store
         kind = "recorded" if edge.stale == "recorded" else "publish"
         key = Key(edge.source, base(shard), output, kind)
@@ -226,9 +229,13 @@ class Inputs:
         key = (name, consensus.variant(reader))
         if key in context.combined:
             return context.combined[key]
+        if consensus.node.unaligned:
+            now = self.moment(context, reader) if consensus.timely else None
+            signal = context.combined[key] = rules.stored(self.host, name, reader, None, now)
+            return signal
         shard = self.rows_of(consensus.node, reader)
         batch = self.batch(context, shard)
-        signal: Signal | None = None
+        signal = None
         if batch is not None and Op("f", name, consensus.node.stream) in self.plan.ops:
             try:
                 given = self.given(context, consensus.node, reader)

@@ -23,11 +23,14 @@ class Maker(NamedTuple):
 
     ``call(value, x, layers)``: what it is made of, the samples as the module saw them, and the layers by their paths.
     ``layer``: the tap or path of the layer that is its ``value``, "" the logits; ``beside``: taps that it needs, too.
+    ``whole(values, labels)``: of one whose rows are of no samples, in place of ``call``: what all values of a stream
+    give, and which rows are known, None for all.
     """
 
     call: Callable[[Any, Any, Mapping[str, Tensor]], Any]
     layer: str = ""
     beside: tuple[str, ...] = ()
+    whole: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]] | None = None
 
 
 def made(
@@ -77,3 +80,23 @@ def _kept(module: nn.Module) -> Iterator[None]:
 def _versions(module: nn.Module) -> list[tuple[int, int | None]]:
     """Numbers that rise where someone works on a weight in place, or on its gradient."""
     return [(p._version, None if p.grad is None else p.grad._version) for p in module.parameters()]
+
+
+def statistic(
+    offer: SignalOffer, make: Any, values: Tensor, labels: Tensor | None, classes: int
+) -> tuple[Tensor, Tensor | None]:
+    """What a signal whose rows are of no samples is, of all values of a stream ``[N, ...]``: ``[K, D]``, and which rows
+    are known ``[K]``, None for all. ValueError for what is none."""
+    known = {"labels": labels, "classes": classes}
+    with torch.no_grad():
+        given = make(values.clone(), **{name: known[name] for name in offer.needs})
+    value, rows = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if not isinstance(value, Tensor) or value.dim() != 2 or not value.dtype.is_floating_point:
+        raise ValueError(f"it gave {guard.told(value)}, not a tensor [K, D] of floating point")
+    if rows is not None and (not isinstance(rows, Tensor) or rows.dtype != torch.bool or rows.shape != value.shape[:1]):
+        raise ValueError(f"of its {len(value)} rows it says known={guard.told(rows)}, not a bool for each")
+    kept = value if rows is None else value[rows]
+    if not kept.isfinite().all():
+        raise ValueError(f"it gave {int((~kept.isfinite()).sum())} values that are not finite")
+    value = value if rows is None else torch.where(rows[:, None], value, 0.0)
+    return value.detach(), None if rows is None or bool(rows.all()) else rows

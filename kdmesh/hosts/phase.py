@@ -111,7 +111,7 @@ class CompiledPhase:
             nodes, here = self.host.plan.consensus, self.host.agents
 
             edges = [*self.plan.edges, *(edge for node in nodes.values() for edge in node.inputs)]
-            mine = [edge for edge in edges if (edge.source, edge.stream) == (op.node, op.stream)]
+            mine = [edge for edge in edges if (edge.source, edge.stream) == (op.node, op.stream) and not edge.unaligned]
             self._sent[op] = {e.output for e in mine if not here.keys() >= {*readers(e.target, nodes)}}
         return self._sent[op]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kdmesh.hosts import build, guard, measure, oddities
 from kdmesh.hosts.packing import Packed, Published, pack, unpack
+from kdmesh.signals.lazy import dense
 from kdmesh.store import Key
 
 if TYPE_CHECKING:
+    from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.state import HostState
     from kdmesh.store import Publication
 
@@ -28,7 +30,8 @@ def publish(
     shard = host.loader.shard(stream, agent, one.device)
     host.threads(one.weights.settings.threads)
     before, start = one.forwards, time.perf_counter()
-    names = tuple(output for output in outputs if output)
+    layers = {output: one.makes[output].layer if _whole(one, output) else output for output in outputs}
+    names = tuple(dict.fromkeys(name for name in layers.values() if name))
     logits, values = one.inference(shard.x if measuring else one.see(shard.x, shard.ids, 0), host.fixed, names)
     host.passes[agent, stream] = one.forwards - before
     if stage:
@@ -37,12 +40,21 @@ def publish(
         if one.device.type == "cuda":
             torch.cuda.synchronize(one.device)
         host.seconds_of(stage).add("teaching", agent, time.perf_counter() - start)
-    outputs_of = {Key(agent, stream, output): values[output] if output else logits for output in outputs}
+    outputs_of = {Key(agent, stream, output): values[name] if name else logits for output, name in layers.items()}
     errors = measure.squared_errors(host, one) if host.plan.judged(agent) else None
-    return {
-        key: pack((value, {"starts": one.starts(shard.x, key.output), "errors": errors}))
-        for key, value in outputs_of.items()
-    }
+    found: Published = {}
+    for key, value in outputs_of.items():
+        if (whole := _whole(one, key.output)) is not None:
+            statistic, known = whole(dense(value), shard.y)
+            found[key] = pack((statistic, {"present": known}))
+        else:
+            found[key] = pack((value, {"starts": one.starts(shard.x, key.output), "errors": errors}))
+    return found
+
+
+def _whole(one: Agent, output: str) -> Any:
+    """What makes one of an agent's outputs of all values of a stream; None where it has a row for each sample."""
+    return one.makes[output].whole if output in one.makes else None
 
 
 def commit(host: HostState, agent: str, stream: str, output: str) -> Published:

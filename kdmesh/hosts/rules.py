@@ -56,10 +56,15 @@ def facts(
         found["ids"] = side_inputs.ids(shard, at)
     if node.needs_errors:
         found["errors"] = errors(node, known)
-    if node.timely:
-        assert now is not None
-        found |= {name: getattr(now, name) for name in NOW if name in node.needs}
-    return found
+    return found | moments(node, now)
+
+
+def moments(node: ConsensusNode, now: Moment | None) -> dict[str, Any]:
+    """How far the training of a rule's reader is, as far as it asks."""
+    if not node.timely:
+        return {}
+    assert now is not None
+    return {name: getattr(now, name) for name in NOW if name in node.needs}
 
 
 def last_asked(host: HostState, node: ConsensusNode) -> Moment | None:
@@ -103,33 +108,47 @@ def report(host: HostState, name: str) -> dict[str, float]:
         host.registry.attribute_error("consensus", rule, error, "to report", f"consensus.{name}")
 
 
-def stored(host: HostState, name: str, reader: str, shard: ShardView, now: Moment | None) -> Signal | None:
+def statistic(host: HostState, edge: Edge, device: torch.device) -> Signal | None:
+    """What an agent last published that has rows of no samples, whole; None before."""
+    one = host.store.get(Key(edge.source, host.streams[edge.stream].base or edge.stream, edge.output))
+    if one is None:
+        return None
+    values = one.values.to(device)
+    return Signal(values, edge.form, None if one.present is None else one.present.to(device, values.dtype))
+
+
+def stored(host: HostState, name: str, reader: str, shard: ShardView | None, now: Moment | None) -> Signal | None:
     """A consensus whose inputs are all stored, formed once on the whole stream; None where no source has published.
 
-    ``now``: how far the reader's training is, for rules that ask.
+    ``shard``: the view whose rows they have, None for rows of no samples; ``now``: how far the reader's training is,
+    for rules that ask.
     """
     consensus = host.consensus[name]
+    stream = consensus.node.stream if shard is None else shard.stream.base or shard.stream.name
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
             return stored(host, edge.source, reader, shard, now)
         if edge.source in host.dropped:
             return None
-        publication = host.store.get(Key(edge.source, shard.stream.base or shard.stream.name, edge.output))
+        if shard is None:
+            return statistic(host, edge, host.agents[reader].device)
+        publication = host.store.get(Key(edge.source, stream, edge.output))
         return None if publication is None else Signal(publication.values.to(shard.device), edge.form)
 
     def make() -> Signal | None:
         try:
             node = consensus.node
-            given = facts(host, node, shard, shard.y, published(host, node), now=now)
+            given = {} if shard is None else facts(host, node, shard, shard.y, published(host, node), now=now)
+            given |= moments(node, now) if shard is None else {}
             consensus.note(reader, now)
             if not consensus.draws:
                 return consensus.combine(reader, fetch, given)
-            seed = _seed(host, consensus, reader, fetch, shard)
+            seed = _seed(host, consensus, reader, fetch, stream)
             with guard.seeded(seed):
                 return consensus.combine(reader, fetch, given, seed)
         except Exception as error:
-            attribute_error(host, name, error, f"the stream {shard.stream.name!r}")
+            attribute_error(host, name, error, f"the stream {stream!r}" if shard else "statistics of streams")
 
     def mark() -> str:
         gathered = consensus.gather(reader, fetch)
@@ -145,10 +164,9 @@ def _values(gathered: tuple[list[Signal | None], Tensor | None] | None) -> list[
 
 
 def _seed(
-    host: HostState, consensus: Consensus, reader: str, fetch: Callable[[Edge], Signal | None], shard: ShardView
+    host: HostState, consensus: Consensus, reader: str, fetch: Callable[[Edge], Signal | None], stream: str
 ) -> int:
     """Of what a rule draws as it combines what is stored: by what that is, so that every host and every run that
     forms the same table, whenever it does, draws the same."""
     values = _values(consensus.gather(reader, fetch))
-    name, stream = consensus.node.name, shard.stream.base or shard.stream.name
-    return mix(host.seed, "combine", name, stream, consensus.variant(reader) or "", fingerprint(*values))
+    return mix(host.seed, "combine", consensus.node.name, stream, consensus.variant(reader) or "", fingerprint(*values))

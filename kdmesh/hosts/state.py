@@ -77,7 +77,8 @@ class HostConfig:
     agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
     ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
     rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
-    ``profiled``: calls of what is offered are counted and timed.
+    ``profiled``: calls of what is offered are counted and timed. ``statistics``: the whole shapes of signals whose rows
+    are of no samples, as ``shapes``.
     """
 
     plan: Plan
@@ -90,6 +91,7 @@ class HostConfig:
     values: dict[str, list[str]] = field(default_factory=dict)
     writers: dict[str, Writer] = field(default_factory=dict)
     profiled: bool = False
+    statistics: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
 
 
 class HostState:

@@ -53,6 +53,8 @@ class SignalContract(Contract):
     def _make(
         self, offer: SignalOffer, settings: dict[str, Any], value: Tensor, module: nn.Module | None = None
     ) -> Any:
+        if not offer.aligned:
+            return making.statistic(offer, offer.make(settings), value, torch.arange(len(value)) % 3, 3)[0]
         draws = torch.Generator().manual_seed(8)
         taps = {name: torch.rand(BATCH, *shape, generator=draws) for name, shape in self.taps.items()}
         return making.made(offer, offer.make(settings), value, self.samples(), module or self.answering(), taps, 9)
@@ -85,12 +87,17 @@ class SignalContract(Contract):
         assert not changed, f"it changes {', '.join(changed)}"
 
     def test_gives_a_row_for_each(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
-        """A finite tensor with a row for each that it is given; of form `probs`, rows that sum to 1."""
+        """A finite tensor with a row for each that it is given; of form `probs`, rows that sum to 1. Of one that is not
+        ``aligned``, as many rows whatever it is given."""
         try:
             value = self.call(offer, settings, self.given())
-            guard.refuse_signal(value, BATCH, None)
+            if offer.aligned:
+                guard.refuse_signal(value, BATCH, None)
         except ValueError as error:
             raise AssertionError(str(error)) from None
+        if not offer.aligned:
+            fewer = self.call(offer, settings, self.given()[: BATCH // 2])
+            assert fewer.shape == value.shape, f"of fewer samples it gives {list(fewer.shape)}, not {list(value.shape)}"
         value = dense(value)
         assert value.isfinite().all(), "its values are not finite"
         if offer.form == "probs":

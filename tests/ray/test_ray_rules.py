@@ -1,4 +1,4 @@
-"""Rules that abstain, count and go by the time: live and stored, inline and on Ray, to equal bits and counts."""
+"""Rules that abstain, count and go by the time, and statistics of streams: inline and on Ray, to equal bits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from kdmesh import hookimpl
 from kdmesh.consensus import Abstaining, Rule, weighted_sum
-from kdmesh.offers import ConsensusOffer
+from kdmesh.objectives import Objective
+from kdmesh.offers import ConsensusOffer, ObjectiveOffer, SignalOffer
 
 
 class Asked(Abstaining):
@@ -45,6 +46,32 @@ class Turning(Rule):
         return weighted_sum(values, shares)
 
 
+class ClassMeans:
+    """The mean of the logits for each class, and which classes there are; no paper."""
+
+    def __call__(self, value, *, labels, classes):
+        counts = torch.bincount(labels, minlength=classes)
+        return value.new_zeros(classes, classes).index_add(0, labels, value) / counts.clamp(min=1)[:, None], counts > 0
+
+
+class ToMean(Objective):
+    """The squared distance from the mean of the own class; no paper."""
+
+    def forward(self, student, target, *, form="logits", weights=None, labels=None):
+        return (student - target[labels]).square().sum(1).mean()
+
+
+@hookimpl
+def kdmesh_signals():
+    needs = ("labels", "classes")
+    return [SignalOffer("class_means", f"{__name__}:ClassMeans", form="logits", needs=needs, aligned=False)]
+
+
+@hookimpl
+def kdmesh_objectives():
+    return [ObjectiveOffer("to_mean", f"{__name__}:ToMean", forms=("logits",), needs=("labels",), aligned=False)]
+
+
 @hookimpl
 def kdmesh_consensus():
     more = {"stateful": True, "abstains": True, "needs": ("ids",)}
@@ -54,6 +81,7 @@ def kdmesh_consensus():
     ]
 '''
 MESH = {
+    "streams": {"half": {"size": 0.5}, "rest": {"rest_of": "half"}},
     "data": {"dataset": "digits", "train": 150, "validation": 40, "test": 40},
     "agents": {name: {"model": {"mlp": {"hidden": [8]}}} for name in ("a", "b", "s", "z")},
     "train": {"epochs": 2, "batch_size": 32, "optimizer": {"sgd": {"lr": 0.5}}},
@@ -61,7 +89,11 @@ MESH = {
 
 
 def flows(refresh):
+    whole = "epoch" if refresh == "step" else refresh
     return [
+        {"from": "a", "to": "means", "signal": "class_means", "stream": "half", "refresh": whole},
+        {"from": "b", "to": "means", "signal": "class_means", "stream": "rest", "refresh": whole},
+        {"from": "means", "to": ["s", "z"], "objective": "to_mean", "weight": 0.01},
         {"from": "labels", "to": ["a", "b"], "objective": "ce"},
         {"from": ["a", "b"], "to": "counts", "refresh": refresh},
         {"from": ["a", "b"], "to": "agrees", "refresh": refresh},
@@ -78,7 +110,12 @@ def test_bits_and_counts_do_not_depend_on_backend_and_placement(tmp_path, monkey
     monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(plugins))
     mesh = {
         **MESH,
-        "consensus": {"counts": "asked", "agrees": {"threshold_vote": {"votes": 2}}, "turns": "turning"},
+        "consensus": {
+            "counts": "asked",
+            "agrees": {"threshold_vote": {"votes": 2}},
+            "turns": "turning",
+            "means": "mean",
+        },
         "flows": flows(refresh),
     }
     (tmp_path / "mesh.yaml").write_text(json.dumps(mesh))
