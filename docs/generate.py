@@ -557,6 +557,7 @@ seed: 0
 of: train
 rest_of: [few]
 size: 100
+where: {source: [a, b]}
 only: [0, 1, 2]
 without: [2]
 labels: false

@@ -146,5 +146,5 @@ def _shared(spec: MeshSpec, one: str, other: str) -> tuple[bool, bool]:
 def _whole(spec: MeshSpec, name: str) -> bool:
     """Whether a stream has every sample of what it is taken from."""
     stream = spec.streams[name]
-    whole = stream.size is None and stream.only is None and stream.without is None and stream.rest_of is None
+    whole = all(one is None for one in (stream.size, stream.rest_of, stream.where, stream.only, stream.without))
     return whole and (stream.shards is None or stream.shards.by != "class")

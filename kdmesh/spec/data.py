@@ -57,6 +57,9 @@ class StreamSpec(Strict):
         None, min_length=1, description="streams taken from `of`: this one has exactly the other samples of it"
     )
     size: Share | None = Field(None, gt=0, description="take only so much of it, drawn by the data seed")
+    where: dict[str, list[str]] | None = Field(
+        None, min_length=1, description="keep only samples with these values of columns of the data, {source: [a, b]}"
+    )
     only: list[NonNegativeInt] | None = Field(None, description="keep only these classes")
     without: list[NonNegativeInt] | None = Field(None, description="leave these classes out")
     labels: bool = Field(True, description="false: the labels are hidden")
@@ -66,6 +69,15 @@ class StreamSpec(Strict):
     generated_by: str | None = Field(None, description="the agent that generates the samples (text tasks)")
     prompts: str | None = Field(None, description="stream of prompts for a generated stream")
     refresh: str | None = Field(None, description="how often a generated stream is made anew")
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _values(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        listed = {name: item if isinstance(item, list) else [item] for name, item in value.items()}
+        plain = {name: [str(one) if type(one) is int else one for one in item] for name, item in listed.items()}
+        return plain
 
     @field_validator("rest_of", mode="before")
     @classmethod

@@ -54,8 +54,9 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
 
     A stream takes its samples `of` a split or another stream, in any order of writing. It inherits from that one:
     hidden labels stay hidden, private stays private, shards are narrowed with the rows. `rest_of` leaves out what other
-    streams have taken from it, `only` and `without` filter by class, then `size` draws from what is left (stratified as
-    the splits are), then `shards` divide. What is drawn depends on ``data.seed`` and on the stream's name.
+    streams have taken from it, `where` keeps values of columns, `only` and `without` filter by class, then `size` draws
+    from what is left (stratified as the splits are), then `shards` divide. What is drawn depends on ``data.seed`` and
+    on the stream's name.
     """
     labelled = table.y is not None or table.is_text  # tags and tokens are the texts' own
     found = {name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data).items()}
@@ -112,11 +113,11 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
         base=None,
         replay=False,
     )
-    narrowed = bool(taken) or spec.size is not None or spec.only is not None or spec.without is not None
+    narrowed = bool(taken) or any(one is not None for one in (spec.size, spec.where, spec.only, spec.without))
     if spec.replay:
         if narrowed or spec.shards:
             raise MeshError(
-                "a replay repeats whole batches: rest_of, size, only, without and shards have no meaning",
+                "a replay repeats whole batches: rest_of, size, where, only, without and shards have no meaning",
                 where=f"{where}.replay",
                 instead=f"set them on the stream that is replayed, {base.name}",
             )
@@ -169,7 +170,24 @@ def _rest(base: Stream, taken: list[Stream], where: str) -> Tensor:
 
 
 def _filter(rows: Tensor, spec: StreamSpec, table: Table, where: str) -> Tensor:
-    """Keep the classes in `only`, less those in `without`."""
+    """Keep the values in `where` and the classes in `only`, less those in `without`."""
+    for name, wanted in (spec.where or {}).items():
+        if name not in table.columns:
+            raise MeshError(
+                f"the data have no column {name!r}",
+                where=f"{where}.where",
+                instead=nearest(name, table.columns, "columns that are kept beside the features"),
+            )
+        values = table.columns[name]
+        for value in wanted:
+            if value not in values:
+                raise MeshError(
+                    f"no sample has {value!r} in column {name!r}",
+                    where=f"{where}.where.{name}",
+                    instead=nearest(value, sorted(set(values)), "values"),
+                )
+        here = torch.tensor([values[row] in wanted for row in rows.tolist()], dtype=torch.bool)
+        rows = rows[here]
     for key, classes in (("only", spec.only), ("without", spec.without)):
         if classes is None:
             continue

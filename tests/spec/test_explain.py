@@ -68,7 +68,7 @@ def test_a_wrong_value_is_told_with_what_to_write(fields, where, what, instead):
 def test_branches_of_a_union_become_one_problem():
     error = refused({"a": {"update": "froze"}})
     assert error.where == "agents.a.update"
-    assert error.instead.startswith("did you mean 'frozen'? allowed: frozen, grad or {ema: ...}")
+    assert error.instead.startswith("did you mean 'frozen'? allowed: frozen, grad, merged or {ema: ...}")
     assert "also" not in str(error)
 
 

@@ -116,6 +116,31 @@ def test_the_rest_inherits_from_the_whole_alone_and_may_be_narrowed():
         assert torch.equal(both.sort().values, own.rows_for(agent))
 
 
+def test_streams_by_the_values_of_columns():
+    """As where several data sets stand in one file, with a column that says which."""
+    of = ["photo" if row % 3 else "sketch" for row in range(400)]
+    table = Table(TABLE.x, TABLE.y, 4, columns={"source": of, "year": [str(2000 + row % 2) for row in range(400)]})
+    streams = made(
+        {
+            "public": {"where": {"source": "sketch"}},
+            "own": {"rest_of": "public", "private": True, "shards": {"of": ["a", "b"]}},
+            "late": {"where": {"source": ["sketch", "photo"], "year": 2001}},
+        },
+        table=table,
+    )
+    assert {of[row] for row in streams["public"].rows.tolist()} == {"sketch"}
+    assert {of[row] for row in streams["own"].rows.tolist()} == {"photo"}
+    assert set(streams["late"].rows.tolist()) == {row for row in streams["train"].rows.tolist() if row % 2}
+    for spec, where, what in (
+        ({"sauce": "photo"}, "streams.a.where", "did you mean 'source'"),
+        ({"source": ["foto"]}, "streams.a.where.source", "did you mean 'photo'"),
+        ({"source": "sketch", "year": []}, "streams.a", "no sample of train is left"),
+    ):
+        with pytest.raises(MeshError, match=what) as error:
+            made({"a": {"where": spec}}, table=table)
+        assert error.value.where == where
+
+
 @pytest.mark.parametrize(
     ("streams", "where", "what"),
     [
