@@ -19,7 +19,7 @@ demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
 
 test: $(DEV_READY)
-	for folder in plugins/*/; do $(BIN)/python -m pytest --quiet $$folder || exit 1; done
+	ls -d plugins/*/ | xargs -P 2 -n 1 $(BIN)/python -m pytest --quiet
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 slow: $(DEV_READY)
