@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RunInfo:
-    """One seed of one mesh as it runs. The same object is given to every observer hook of a run, so it may be a key.
+    """One seed of one mesh as it runs. All hooks of a plugin are given the same object, so it may be a key.
 
     Attributes:
         mesh: the long form, every strategy drawn.
@@ -44,4 +45,4 @@ class RunInfo:
         """The planner's own object, which plugins of old may read. Deprecated, and gone in 0.3: use ``mesh``."""
         what = "RunInfo.plan goes away in kdmesh 0.3: read RunInfo.mesh, the long form"
         warnings.warn(what, DeprecationWarning, stacklevel=2)
-        return self._plan
+        return deepcopy(self._plan)

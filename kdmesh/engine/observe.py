@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.events import (
@@ -46,6 +47,7 @@ class Observers:
     def __init__(self, run: RunContext, told_of: RunInfo) -> None:
         self._events, self._run, self._profile = run.events, told_of, run.observing
         self._removed: set[str] = set()
+        self._own: dict[str, RunInfo] = {}  # by plugin: what one changes in it no other sees
         self._over = False
 
     def started(self) -> None:
@@ -80,13 +82,19 @@ class Observers:
 
     def _tell(self, hook: str, **about: Any) -> None:
         """Call a hook of every plugin that has not failed in this run."""
-        for name in registry().observe(hook, self._removed, self._timed, run=self._run, **about):
+        for name in registry().observe(hook, self._removed, self._called, run=self._run, **about):
             self._removed.add(name)
             self._events.emit(Note(f"plugin {name} failed in {hook} and is told no more of this run"))
 
-    def _timed(self, plugin: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A plugin's hook, counted where that is asked for."""
-        return call if self._profile is None else self._profile.timed(OBSERVERS, plugin, call)
+    def _called(self, plugin: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A plugin's hook with a `RunInfo` of its own, counted where that is asked for."""
+        if plugin not in self._own:
+            run = self._run
+            mesh, hosts = run.mesh.model_copy(deep=True), deepcopy(run.hosts)
+            self._own[plugin] = replace(run, mesh=mesh, hosts=hosts, roles=dict(run.roles))
+        own = self._own[plugin]
+        made = call if self._profile is None else self._profile.timed(OBSERVERS, plugin, call)
+        return lambda **about: made(**{**about, "run": own})
 
 
 def _fields(event: Event, *names: str) -> dict[str, Any]:

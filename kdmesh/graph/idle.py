@@ -134,11 +134,9 @@ def _periods(plan: Plan) -> Iterator[str]:
 def _programs(plan: Plan) -> Iterator[str]:
     """Ends of repetitions that come too late, and publications of nothing."""
     for stage in plan.stages:
-        rounds = {
-            source: edge.refresh == "round"
-            for edge in sorted(plan.edges, key=lambda edge: edge.refresh == "round")
-            if (source := edge.source) in plan.owner
-        }
+        times = [(edge.source, edge.refresh) for edge in plan.edges]
+        times += [(flow.source, flow.refresh) for flow in plan.merging.flows]
+        rounds = {source: True for source, refresh in times if refresh == "round" and source in plan.owner}
         yield from _lines(stage.program.body, stage.name, rounds)
 
 

@@ -143,6 +143,8 @@ class Meddling(Told):
         run.hosts.clear()
         run.roles.clear()
         run.mesh.agents.clear()
+        with pytest.warns(DeprecationWarning, match="RunInfo.plan goes away"):
+            run.plan.spec.agents.clear()
 
     @hookimpl
     def kdmesh_run_finished(self, summary):
@@ -160,6 +162,8 @@ def test_what_an_observer_changes_is_its_own(tmp_path):
         manager.unregister(other)
     assert all(about["metrics"] for hook, about in other.calls if hook == "kdmesh_agent_evaluated")
     assert other.calls[-1][1]["summary"]["agents"].keys() == {"a", "b"}
+    (seen,) = other.runs
+    assert seen.mesh.agents.keys() == {"a", "b"} and seen.hosts and seen.roles
 
 
 @pytest.mark.parametrize("error", [ValueError("tired"), SystemExit(3)])

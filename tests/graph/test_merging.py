@@ -307,3 +307,20 @@ flows:
     for spec in (one, best):
         assert all(flow.as_ == "target" for flow in spec.flows)
         refuse_unrun(make_plan(spec, registry()), registry())
+
+
+def test_a_publication_of_weights_sends_something():
+    spec = {
+        "name": "w", "data": "digits",
+        "agents": {name: {"model": {"mlp": {"hidden": [4]}}} for name in "ab"},
+        "flows": [
+            {"from": "labels", "to": ["a", "b"], "objective": "ce"},
+            {"from": "a", "to": "b", "as": "weights", "refresh": "round"},
+        ],
+        "program": [
+            {"of": ["a", "b"], "repeat": 2, "do": [{"train": ["a", "b"], "epochs": 1}, {"publish": ["a", "b"]}]}
+        ],
+        "train": {"batch_size": 32, "optimizer": {"sgd": {"lr": 0.1}}},
+    }  # fmt: skip
+    notes = [note for note in idle(make_plan(parse(spec), registry()), registry()) if "sends nothing" in note]
+    assert notes == ["program of a: `publish: b` sends nothing: no flow of b has `refresh: round`"]
