@@ -1,0 +1,5 @@
+from kdmesh.testing import ObserverContract
+
+
+class TestLines(ObserverContract):
+    module = "kdmesh_lines"
