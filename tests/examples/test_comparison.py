@@ -1,4 +1,4 @@
-"""The page that compares plugin systems has the counts of the files, and the plugins that can be run pass their tests."""
+"""The page that compares plugin systems has the counts of the files; the plugins that can be run pass their tests."""
 
 from __future__ import annotations
 
