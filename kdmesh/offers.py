@@ -213,10 +213,10 @@ class SignalOffer(Offer):
 
     ``needs``: what else ``make`` is given, as keywords of these names: ``x [B, ...]``, a copy of the samples as the
     module saw them; ``module``, in the mode in which it answered (buffers that a further forward moves are put back;
-    to change weights or their gradients is an error); ``taps``, a copy of the output of each layer that the agent's
-    `taps` name, by these names; ``generator``, a ``torch.Generator`` on the value's device, seeded by mesh, agent and
-    step. ``gradient``: ``x`` requires gradients, and these are in force while the signal is made; needs ``x``. What a
-    source sends is detached as any signal.
+    to change weights or their gradients, or to leave a part in another mode, is an error); ``taps``, a copy of the
+    output of each layer that the agent's `taps` name, by these names; ``generator``, a ``torch.Generator`` on the
+    value's device, seeded by mesh, agent and step. ``gradient``: ``x`` requires gradients, and these are in force while
+    the signal is made; needs ``x``. What a source sends is detached as any signal.
 
     ``aligned=False``: it is a statistic of a whole stream, whose rows are of no samples (a mean for each class, say).
     It is made each time its source publishes: ``make(value [N, ...], **needs) -> [K, D]``, of all samples that the

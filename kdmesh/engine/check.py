@@ -330,7 +330,7 @@ def _make(
     for layer in beside.values():
         layer.requires_grad_(torch.is_grad_enabled() and layer.is_floating_point())
     with guard.seeded(0):
-        return making.made(offer, make, value, x, module, beside, 0)
+        return making.made(offer, make, value, x, module, beside, 0, first=True)
 
 
 def _numbers(value: Any) -> Any:

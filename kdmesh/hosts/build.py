@@ -171,7 +171,7 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
             seed = mix(host.seed, "signal", agent, edge.output, step)
             with guard.seeded(seed, strict=strict):
                 beside = {name: layers[path] for name, path in taps.items()} if "taps" in offer.needs else {}
-                result = making.made(offer, make, given, x, module, beside, seed)
+                result = making.made(offer, make, given, x, module, beside, seed, first=not seen)
             guard.refuse_signal(result, len(value), shape)
             guard.refuse_changed(given, value, strict)
             if not seen:

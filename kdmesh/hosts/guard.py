@@ -74,6 +74,14 @@ def _states() -> tuple[bytes, bytes, Any]:
     return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes() + bytes([numpy[2] % 256]), random.getstate()
 
 
+def same(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors are equal to the bit, NaN included, wherever they lie."""
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return False
+    mine, theirs = (part.detach().cpu().contiguous().flatten().view(torch.uint8) for part in (one, two))
+    return torch.equal(mine, theirs)
+
+
 def told(value: Any) -> str:
     """What a value is, for an error: shape and type of a tensor, else its class."""
     if isinstance(value, Tensor | Lazy):

@@ -34,11 +34,20 @@ class Maker(NamedTuple):
 
 
 def made(
-    offer: SignalOffer, make: Any, value: Any, x: Any, module: nn.Module, taps: Mapping[str, Tensor], seed: int
+    offer: SignalOffer,
+    make: Any,
+    value: Any,
+    x: Any,
+    module: nn.Module,
+    taps: Mapping[str, Tensor],
+    seed: int,
+    *,
+    first: bool,
 ) -> Any:
     """A signal, of what its offer needs. Gradients reach it where they are in force here.
 
-    An offer with ``gradient`` has them in force while it is made, and samples that require them.
+    An offer with ``gradient`` has them in force while it is made, and samples that require them. ``first``: it is made
+    for the first time, so that all is looked at that it might do to the module.
     """
     if not offer.needs:
         return make(value)
@@ -53,19 +62,24 @@ def made(
         facts["taps"] = {name: layer.clone() for name, layer in taps.items()}
     if "generator" in offer.needs:
         facts["generator"] = torch.Generator(value.device if value.device.type != "meta" else "cpu").manual_seed(seed)
-    with torch.set_grad_enabled(wanted or offer.gradient), _kept(module) if "module" in facts else nullcontext():
+    with torch.set_grad_enabled(wanted or offer.gradient), _kept(module, first) if "module" in facts else nullcontext():
         result = make(value, **facts)
     return result.detach() if isinstance(result, Tensor) and not wanted else result
 
 
 @contextmanager
-def _kept(module: nn.Module) -> Iterator[None]:
-    """Keep a module as it is: further forwards move copies of its buffers; ValueError for work on weights or gradients.
+def _kept(module: nn.Module, first: bool) -> Iterator[None]:
+    """Keep a module as it is: further forwards move copies of its buffers; ValueError for what changes anything else.
 
-    The buffers themselves may be needed as they are by the backward pass of the forward before.
+    That is weights, their gradients, and which parts train. The buffers themselves may be needed as they are by the
+    backward pass of the forward before. ``first``: look at the numbers, too: `.data` leaves versions as they are.
     """
     own = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    modes = [(path, part, part.training) for path, part in module.named_modules()]
+    weights = [(path, weight, weight.requires_grad) for path, weight in module.named_parameters()]
+    values = [weight.detach().to("cpu", copy=True) for _, weight, _ in weights if first and not weight.is_meta]
     before = _versions(module)
+    wrong = ""
     try:
         for part, name, buffer in own:
             part._buffers[name] = None if buffer is None else buffer.clone()
@@ -73,8 +87,20 @@ def _kept(module: nn.Module) -> Iterator[None]:
     finally:
         for part, name, buffer in own:
             part._buffers[name] = buffer
-    if before != _versions(module):
+        for path, part, mode in modes:
+            if part.training != mode:
+                wrong = wrong or f"it leaves {path or 'the module'} in {'train' if part.training else 'eval'} mode"
+                part.training = mode
+        for path, weight, needed in weights:
+            if weight.requires_grad != needed:
+                wrong = wrong or f"it leaves {path} with requires_grad={weight.requires_grad}"
+                weight.requires_grad_(needed)
+    now = dict(module.named_parameters())
+    same = all(now.get(path) is weight for path, weight, _ in weights) and before == _versions(module)
+    if not same or not all(guard.same(now[path], value) for (path, *_), value in zip(weights, values, strict=False)):
         raise ValueError("it changes the module's weights, or their gradients (use torch.autograd.grad, not backward)")
+    if wrong:
+        raise ValueError(f"{wrong}, and was given it as it answered: to put back what is switched is its own work")
 
 
 def _versions(module: nn.Module) -> list[tuple[int, int | None]]:

@@ -57,7 +57,8 @@ class SignalContract(Contract):
             return making.statistic(offer, offer.make(settings), value, torch.arange(len(value)) % 3, 3)[0]
         draws = torch.Generator().manual_seed(8)
         taps = {name: torch.rand(BATCH, *shape, generator=draws) for name, shape in self.taps.items()}
-        return making.made(offer, offer.make(settings), value, self.samples(), module or self.answering(), taps, 9)
+        asked = module or self.answering()
+        return making.made(offer, offer.make(settings), value, self.samples(), asked, taps, 9, first=True)
 
     def test_reader_can_learn_from_its_own(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
         """Where the reader makes it, too (``both``): a gradient reaches the module or the value that it is made of."""
@@ -72,19 +73,20 @@ class SignalContract(Contract):
         assert any(one is not None and bool(one.any()) for one in found), "its gradient is 0 everywhere"
 
     def test_module_is_as_before(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
-        """Weights, their gradients and buffers of the module stand where they stood."""
+        """Weights, their gradients, buffers and the modes of all parts stand where they stood, in train and in eval."""
         if "module" not in offer.needs:
             return
-        module = self.answering()
-        before = {name: value.clone() for name, value in module.state_dict().items()}
-        with guard.seeded(1):
-            try:
-                self._make(offer, settings, self.given(), module)
-            except ValueError as error:
-                raise AssertionError(str(error)) from None
-        after = module.state_dict()
-        changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
-        assert not changed, f"it changes {', '.join(changed)}"
+        for training in (True, False):
+            module = self.answering().train(training)
+            before = {name: value.clone() for name, value in module.state_dict().items()}
+            with guard.seeded(1):
+                try:
+                    self._make(offer, settings, self.given(), module)
+                except ValueError as error:
+                    raise AssertionError(str(error)) from None
+            after = module.state_dict()
+            changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
+            assert not changed, f"it changes {', '.join(changed)}"
 
     def test_gives_a_row_for_each(self, offer: SignalOffer, settings: dict[str, Any]) -> None:
         """A finite tensor with a row for each that it is given; of form `probs`, rows that sum to 1. Of one that is not

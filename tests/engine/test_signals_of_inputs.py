@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.hosts import making
 from kdmesh.hosts.local_weights import sha256
 from kdmesh.offers import SignalOffer
 from kdmesh.plugins import fault, registry
@@ -75,6 +76,32 @@ class Spoils:
         return value
 
 
+class Untidy:
+    """One that asks the module in eval mode, and leaves it in train mode, as if it had been so."""
+
+    def __call__(self, value: Tensor, *, x: Tensor, module: nn.Module) -> Tensor:
+        asked = module.eval()(x)
+        module.train()
+        return asked
+
+
+class Hidden:
+    """One that works on weights where no version of a tensor tells."""
+
+    def __call__(self, value: Tensor, *, module: nn.Module) -> Tensor:
+        for weight in module.parameters():
+            weight.data.mul_(0.5)
+        return value
+
+
+class Freezes:
+    """One that leaves weights without gradient."""
+
+    def __call__(self, value: Tensor, *, module: nn.Module) -> Tensor:
+        module.requires_grad_(False)
+        return value
+
+
 class Constant:
     """A signal through which nothing can be learned."""
 
@@ -126,6 +153,9 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> None:
         SignalOffer("rollout", f"{__name__}:Rollout", form="hidden", needs=("taps",), both=True),
         SignalOffer("noisy", f"{__name__}:Noisy", form="logits", needs=("generator",)),
         SignalOffer("spoils", f"{__name__}:Spoils", form="logits", needs=("module",)),
+        SignalOffer("untidy", f"{__name__}:Untidy", form="logits", needs=("x", "module")),
+        SignalOffer("quiet", f"{__name__}:Hidden", form="logits", needs=("module",)),
+        SignalOffer("freezes", f"{__name__}:Freezes", form="logits", needs=("module",)),
     ):
         monkeypatch.setitem(registry()._offers["signals"], offer.name, offer)
 
@@ -194,6 +224,42 @@ def test_what_is_lent_is_not_changed(mesh: Any) -> None:
     made.flow("teacher", "s", objective="mse", signal="spoils", refresh="step")
     with pytest.raises((MeshError, RunFailed), match="changes the module's weights"):
         made.run(backend="inline")
+
+
+@pytest.mark.parametrize("refresh", ["step", "once"])
+def test_a_frozen_model_is_not_left_in_train_mode(mesh: Any, refresh: str) -> None:
+    made = mesh({"t": {"model": f"{__name__}:Normed", "update": "frozen"}, "s": {}}, train={"steps": 3})
+    made.flow("t", "s", objective="mse", signal="untidy", refresh=refresh)
+    with pytest.raises((MeshError, RunFailed), match="it leaves the module in train mode"):
+        made.run(backend="inline")
+
+
+@pytest.mark.parametrize(
+    ("signal", "told"),
+    [("quiet", "changes the module's weights"), ("freezes", "it leaves 0.weight with requires_grad")],
+)
+def test_weights_of_a_model_that_trains_are_as_before(mesh: Any, signal: str, told: str) -> None:
+    made = mesh({"t": {"model": f"{__name__}:Normed"}, "s": {}}, train={"steps": 3})
+    made.flow("labels", "t", objective="ce")
+    made.flow("t", "s", objective="mse", signal=signal, refresh="step")
+    with pytest.raises((MeshError, RunFailed), match=told):
+        made.run(backend="inline")
+
+
+def test_what_is_switched_is_put_back_before_the_error() -> None:
+    module = Normed().eval()
+    offer = SignalOffer("untidy", f"{__name__}:Untidy", form="logits", needs=("x", "module"))
+    with pytest.raises(ValueError, match="in train mode"):
+        making.made(offer, Untidy(), torch.zeros(2, 3), torch.zeros(2, 8), module, {}, 0, first=False)
+    assert not any(part.training for part in module.modules())
+
+
+@pytest.mark.parametrize("name", ["Untidy", "Hidden"])
+def test_the_kit_sees_what_a_signal_leaves(name: str) -> None:
+    offer = SignalOffer("one", f"{__name__}:{name}", form="logits", needs=("x", "module")[name == "Hidden" :])
+    contract = TestJacobian()
+    with pytest.raises(AssertionError, match=r"it leaves the module|it changes the module"):
+        contract.test_module_is_as_before(offer, {})
 
 
 def test_gradients_are_of_samples_that_are_needed() -> None:
