@@ -282,8 +282,10 @@ def kdmesh_trained(
     ``step``: how many steps of the stage are done; ``epoch``: where one ends here, its number within the phase, from 1;
     ``round``: the one under way, from 1. ``losses``: per agent, the mean over steps of the sum of its flows' losses;
     ``flows``: per agent, the mean loss of each flow into it, weighted as it is trained with, by its name, `t -> s`.
-    None stands for what is not finite. A stage has at most 200 such points beside the ends of as many epochs, which
-    depend on the mesh and its seed alone. What a run repeats after the loss of a host it tells again.
+    None stands for what is not finite; who had no loss since then, as one whose update a gate has left out, is
+    absent, and where nobody had one there is no call. A stage has at most 200 such points beside the ends of as
+    many epochs, which depend on the mesh and its seed alone. What a run repeats after the loss of a host it tells
+    again.
 
     Example::
 

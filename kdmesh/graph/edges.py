@@ -114,7 +114,9 @@ def resolve(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> l
                 if several and source == target:
                     continue  # a list means all pairs of different nodes
                 for tap in flow.taps:
-                    edges.append(_edge(len(edges), where, flow, tap, source, target, spec, offer, kind, inherited))
+                    edges.append(
+                        _edge(len(edges), where, flow, tap, source, target, spec, offer, kind, inherited, registry)
+                    )
     return edges
 
 
@@ -168,9 +170,15 @@ def _unknown(flow: FlowSpec, where: str, sources: AbstractSet[str], targets: Abs
                 )
 
 
+def _such(form: str, registry: Registry) -> str:
+    """Some objectives that read a form."""
+    names = [offer.name for offer in registry.offers("objectives") if form in offer.forms]
+    return ", ".join(names[:4]) or "one of a plugin"
+
+
 def _edge(
     number: int, where: str, flow: FlowSpec, tap: TapRef | None, source: str, target: str, spec: MeshSpec,
-    offer: ObjectiveOffer | None, kind: SignalOffer | None, inherited: dict[str, str],
+    offer: ObjectiveOffer | None, kind: SignalOffer | None, inherited: dict[str, str], registry: Registry,
 ) -> Edge:  # fmt: skip
     """Build one edge; what only one kind of end allows is refused here."""
     from_agent, from_labels, to_agent = source in spec.agents, source == LABELS, target in spec.agents
@@ -211,7 +219,7 @@ def _edge(
         raise MeshError(
             f"objective {offer.name!r} does not read {form}, which {source} -> {target} carries",
             where=f"{where}.objective",
-            instead=f"an objective that reads {form}{', such as ce' if from_labels else ''}; "
+            instead=f"an objective that reads {form}, such as {_such(form, registry)}; "
             f"{offer.name!r} reads {', '.join(offer.forms)}",
         )
     return Edge(

@@ -140,8 +140,10 @@ def _instead(place: _Place, data: Any) -> str:
     name, known = place.path[-1], fields(place.owner)
     if slip := _slip(name, known):
         return slip
+    if not known:  # where else the name is a field is no help: what is meant is a setting of this
+        return "leave it out: it has no settings"
     there = elsewhere(name, place.details["input"], place.owner, _at(data, place.path[:-1]), MeshSpec, data)
-    listed = nearest(name, known, "fields") if known else "nothing: it has no settings"
+    listed = nearest(name, known, "fields")
     return f"{there}; {listed}" if there else listed
 
 
