@@ -369,7 +369,7 @@ train: {epochs: 3}
         '''\
 import torch
 from kdmesh import hookimpl
-from kdmesh.objectives import Objective
+from kdmesh.objectives import Objective, batchmean, comparable
 from kdmesh.offers import Config, ObjectiveOffer, SignalOffer
 
 
@@ -387,8 +387,9 @@ class Prototype(Objective):
     """``sum_i w_{y_i} |h_i - p_{y_i}|^2 / B``. Tan et al., FedProto: Federated Prototype Learning, 2022."""
 
     def forward(self, student, target, *, form="hidden", weights=None, labels=None):
-        far = (student.flatten(1) - target[labels]).square().sum(1)
-        return (far if weights is None else far * weights[labels]).mean()
+        known = None if weights is None else weights[labels]
+        own, theirs = comparable(student.flatten(1), target[labels], known)
+        return batchmean((own - theirs).square(), known)
 
 
 @hookimpl

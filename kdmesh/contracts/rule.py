@@ -34,7 +34,8 @@ class Rule(RuleBase):
     - ``values [M, B, C]``: what is combined, in the consensus' space: ``softmax(z / T)`` in space `probs`,
       ``sigmoid(z / T)`` in space `marginals` (of labels, each on its own), raw logits in space `logits`. In space
       `probs` the result is a distribution (non-negative, sums to 1); whoever owns a rule sets ``rule.space``, which
-      decides whether the result is normalised, and ``rule.temperature``, the T.
+      decides whether the result is normalised, and ``rule.temperature``, the T. Of statistics of streams (signals whose
+      offer says ``aligned=False``) B counts their rows and C is their width.
       In space `weights` B is 1, and C the number of floating point values in the weights of an agent.
     - ``logits [M, B, C]``: the sources' raw logits, for rules that weigh by them (entropy, confidence), at T = 1. For
       rules whose offer says ``partial``, classes that a source does not know have ``-inf`` there.

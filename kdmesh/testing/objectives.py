@@ -85,7 +85,7 @@ class ObjectiveContract(Contract):
 
     def shapes(self, offer: ObjectiveOffer) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of student and target without the batch axis."""
-        own = self.shape or ((5,) if offer.reads == "logits" else (4, 4, 4))
+        own = self.shape or ((5,) if offer.reads == "logits" or not offer.aligned else (4, 4, 4))
         return own, self.target_shape or own
 
     def beside(self, offer: ObjectiveOffer, rows: Tensor) -> dict[str, Tensor]:
@@ -103,7 +103,12 @@ class ObjectiveContract(Contract):
         return given
 
     def labels(self, offer: ObjectiveOffer, rows: Tensor) -> Tensor:
-        """Labels of samples, of a kind that the offer reads: classes ``[B]``, or how relevant candidates are."""
+        """Labels of samples, of a kind that the offer reads: classes ``[B]``, or how relevant candidates are.
+
+        For an objective that is not ``aligned`` the target has a row for each sample here, and that is its label.
+        """
+        if not offer.aligned:
+            return torch.arange(len(rows))
         width = self.shapes(offer)[0][0]
         if "classes" in offer.labels:
             return rows % width

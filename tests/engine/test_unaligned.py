@@ -11,10 +11,10 @@ from torch import Tensor
 
 import kdmesh
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.objectives import Objective
+from kdmesh.objectives import Objective, batchmean, comparable
 from kdmesh.offers import ConsensusOffer, ObjectiveOffer, SignalOffer
 from kdmesh.plugins import registry
-from kdmesh.testing import SignalContract
+from kdmesh.testing import ObjectiveContract, SignalContract
 
 FROZEN = {"update": "frozen", "model": {"mlp": {"hidden": [8]}}}
 SEEN: list[tuple[Tensor, Tensor | None]] = []
@@ -49,8 +49,9 @@ class Near(Objective):
 
     def forward(self, student: Tensor, target: Tensor, *, form: str = "", weights: Any = None, labels: Any) -> Tensor:  # type: ignore[override]
         SEEN.append((target, weights))
-        far = (student.flatten(1) - target[labels]).square().sum(1)
-        return (far if weights is None else far * (weights[labels] != 0)).mean()
+        known = None if weights is None else weights[labels]
+        own, theirs = comparable(student.flatten(1), target[labels], known)
+        return batchmean((own - theirs).square(), known)
 
 
 @pytest.fixture(autouse=True)
@@ -283,3 +284,17 @@ def test_the_contract_finds_a_row_for_each_sample() -> None:
     offer = SignalOffer("rows", f"{__name__}:Odd", summary="for a test", form="hidden", aligned=False)
     with pytest.raises(AssertionError, match=r"of fewer samples it gives \[3, 5\], not \[6, 5\]"):
         SignalContract().test_gives_a_row_for_each(offer, {})
+
+
+class TestNear(ObjectiveContract):
+    """The contract of an objective that looks up rows of a statistic."""
+
+    module = "kdmesh.offers"
+    zero_at_equality = True
+    permutation_invariant = True
+    doubling = 1.0
+
+    @pytest.fixture
+    def offer(self) -> ObjectiveOffer:
+        more: dict[str, Any] = {"reads": "hidden", "forms": ("hidden",), "needs": ("labels",), "aligned": False}
+        return ObjectiveOffer("near", f"{__name__}:Near", summary="near its class", **more)
