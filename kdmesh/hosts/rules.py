@@ -117,7 +117,9 @@ def statistic(host: HostState, edge: Edge, device: torch.device) -> Signal | Non
     return Signal(values, edge.form, None if one.present is None else one.present.to(device, values.dtype))
 
 
-def stored(host: HostState, name: str, reader: str, shard: ShardView | None, now: Moment | None) -> Signal | None:
+def stored(
+    host: HostState, name: str, reader: str, shard: ShardView | None, now: Moment | None = None
+) -> Signal | None:
     """A consensus whose inputs are all stored, formed once on the whole stream; None where no source has published.
 
     ``shard``: the view whose rows they have, None for rows of no samples; ``now``: how far the reader's training is,
