@@ -881,7 +881,9 @@ ABOUT_RECIPES = {
         "A `gate` of a flow says whether the flow adds its loss, or gives each row a factor: here each of two learns\n"
         "from the rows whose loss is small for the other one (co-teaching). Where gates leave an agent no loss, its\n"
         "update is skipped; of an accumulation, only that batch, and its share of the rows with it. `summary.json`\n"
-        "says by agent, under `gates`, in how many steps each was asked and shut, and which share of rows it kept.\n"
+        "says by agent, under `gates`, in how many steps each was asked, in how many of these it was shut, and which\n"
+        "share of rows it kept. It is not asked while the agent's own gate is shut, nor while nothing is known of\n"
+        "the agent that it looks at. Where `detach: false` joins updates, agents that no loss reaches stay put.\n"
         "Controls go without gates that look at an agent which they leave out."
     ),
     "Federated averaging": (

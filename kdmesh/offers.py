@@ -32,7 +32,10 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "consensus": {"spaces": (*SPACES, "weights"), "answers": LABELS, "needs": ("ids", *NOW)},
     "gates": {
-        "needs": ("student", "other", "signal", "confidence", "losses", "labels", "ids", *NOW, "metrics", "agreement"),
+        "needs": (
+            *("own", "other", "signal", "confidence", "losses", "counted", "labels", "ids"),
+            *(*NOW, "metrics", "agreement"),
+        ),
         "answers": LABELS,
     },
     "signals": {"reads": ("logits", "hidden"), "form": ("logits", *PROBABILITIES, "hidden")},
@@ -184,13 +187,15 @@ class GateOffer(Offer):
     """Says in each step whether a flow adds its loss, or an agent is updated: ``factory(**config)`` gives a
     :class:`kdmesh.gates.Gate`.
 
-    ``needs``: what it is called with, as keywords of these names. Of the step's batch, without gradient: ``student [B,
-    C]``, the agent's own logits; ``other [B, C]``, those of the agent that the mesh names with `of`; ``signal``, what
+    ``needs``: what it is called with, as keywords of these names. Of the step's batch, without gradient: ``own [B,
+    C]``, the agent's logits; ``other [B, C]``, those of the agent that the mesh names with `of`; ``signal``, what
     the flow carries; ``confidence [B]``, the largest probability in each row of that; ``losses [B]``, the flow's
-    objective for each row, of the own signal, or of the logits of the agent that `of` names; ``labels``, ``ids [B]``.
-    Of the training: ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`); ``metrics``, the
-    agent's figures on validation as last measured, by name, empty before; ``agreement``, that of the sources in the
-    last publication of the rounds, None before. ``signal``, ``confidence`` and ``losses`` are of a flow.
+    objective for each row, of the own signal, or of the logits of the agent that `of` names; ``counted [B]``
+    (bool), whether the flow compares the row: of one that it does not, the loss is 0; ``labels``, ``ids [B]``. Of
+    the training: ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`); ``metrics``, the
+    agent's figures on validation as last measured, by name, empty before; ``agreement``, that of the sources of the
+    consensus that the agent sends to or reads, of several the one published to last in the rounds, None before.
+    ``signal``, ``confidence``, ``losses`` and ``counted`` are of a flow.
 
     ``rows``: it gives factors ``[B]`` in place of a bool, so that it stands on flows alone. ``answers``: the kinds of
     answers that it can judge (see :class:`ConsensusOffer`).

@@ -56,16 +56,18 @@ def easy(forget: float, epochs: int) -> Any:
     from kdmesh.gates import Gate
 
     class Easy(Gate):
-        """The ``k = max(1, int(R(e) B))`` rows of smallest loss have the factor ``B / k``, the others 0.
+        """Of the n rows that are compared the ``k = max(1, int(R(e) n))`` of smallest loss have the factor ``n / k``.
 
-        ``R(e) = 1 - forget min(e / epochs, 1)`` in epoch e, from 0. So the loss is the mean over the rows kept.
+        ``R(e) = 1 - forget min(e / epochs, 1)`` in epoch e, from 0; all other rows have 0. So where all are compared
+        the loss is the mean over the rows kept.
         """
 
-        def forward(self, *, losses: Tensor, epoch: int) -> Tensor:
-            """``losses [B]``: the loss of each row for the agent that `of` names."""
-            kept = max(1, int((1 - forget * min(epoch / epochs, 1)) * len(losses)))
+        def forward(self, *, losses: Tensor, counted: Tensor, epoch: int) -> Tensor:
+            """``losses [B]``: the loss of each row for the agent that `of` names; ``counted [B]``: who has one."""
+            rows = counted.nonzero()[:, 0]
+            kept = max(1, int((1 - forget * min(epoch / epochs, 1)) * len(rows)))
             factors = torch.zeros_like(losses)
-            factors[losses.argsort(stable=True)[:kept]] = len(losses) / kept
+            factors[rows[losses[rows].argsort(stable=True)[:kept]]] = len(rows) / kept
             return factors
 
     return Easy()
@@ -78,7 +80,7 @@ GATE = GateOffer(
     EasySettings,
     "the rows of a batch whose loss is smallest, fewer with the epochs",
     PAPER,
-    needs=("losses", "epoch"),
+    needs=("losses", "counted", "epoch"),
     rows=True,
 )
 STRATEGY = StrategyOffer(

@@ -64,13 +64,13 @@ def gap(temperature: float) -> Any:
         ``G = |p_s - p_t|``, ``T = |p_t - y|``, ``S = |p_s - y|``: L1 distances, averaged over the batch.
         """
 
-        def forward(self, *, student: Tensor, other: Tensor, labels: Tensor) -> Tensor:
-            """``student [B, C]``: the logits of the agent with the gate, the teacher; ``other``: its student's."""
-            p_t, p_s = ((z / temperature).softmax(-1) for z in (student, other))
+        def forward(self, *, own: Tensor, other: Tensor, labels: Tensor) -> Tensor:
+            """``own [B, C]``: the logits of the agent with the gate, the teacher; ``other``: its student's."""
+            p_t, p_s = ((z / temperature).softmax(-1) for z in (own, other))
             y = F.one_hot(labels, p_t.shape[-1]).to(p_t.dtype)
-            gap, own, theirs = ((p - q).abs().sum(-1).mean() for p, q in ((p_s, p_t), (p_t, y), (p_s, y)))
-            total = (own + theirs).clamp_min(torch.finfo(own.dtype).tiny)  # 0: both are right beyond doubt
-            return ~((gap > theirs - torch.exp(-own / total) * own) & (own < theirs))
+            gap, mine, theirs = ((p - q).abs().sum(-1).mean() for p, q in ((p_s, p_t), (p_t, y), (p_s, y)))
+            total = (mine + theirs).clamp_min(torch.finfo(own.dtype).tiny)  # 0: both are right beyond doubt
+            return ~((gap > theirs - torch.exp(-mine / total) * mine) & (mine < theirs))
 
     return Gap()
 
@@ -81,7 +81,7 @@ GATE = GateOffer(
     GapSettings,
     "pauses a teacher while its student is too far behind",
     "Qian et al., Switchable Online Knowledge Distillation, 2022",
-    needs=("student", "other", "labels"),
+    needs=("own", "other", "labels"),
     answers=("classes",),
 )
 STRATEGY = StrategyOffer(

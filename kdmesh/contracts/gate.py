@@ -16,14 +16,17 @@ class Gate(nn.Module):
     ``facts``: what its offer ``needs``, by name, and nothing else; tensors of one batch of B rows, on the agent's
     device, without gradient:
 
-    - ``student [B, C]``: the agent's own logits; ``other [B, C]``: those of the agent that the mesh names with `of`.
+    - ``own [B, C]``: the agent's own logits; ``other [B, C]``: those of the agent that the mesh names with `of`.
     - ``signal``: what the flow carries, ``[B, C]``, ``[B, ...]`` of a layer, or labels ``[B]`` (int64).
     - ``confidence [B]``: the largest probability in each row of the signal, at T = 1 for logits.
     - ``losses [B]``: the flow's objective for each row, ``l_i``, of the own signal, or of ``other`` where the mesh
       names one; 0 for rows that the flow does not compare.
+    - ``counted [B]`` (bool): whether the flow compares the row. It does not where the agent does not know the label's
+      class, where the source abstains, or where nothing is published of the sample.
     - ``labels``, of the samples (``[B]`` int64 of classes); ``ids [B]`` (int64), the samples' stable ids.
     - ``step``, ``epoch``, ``round``: plain ints. ``metrics``: a dict of floats, empty before the first evaluation.
-      ``agreement``: a float, or None before the first publication.
+      ``agreement``: a float, that of the sources of the consensus that the agent sends to or reads, also through
+      another; where there are several, of the one published to last in the rounds. None before.
 
     It returns a bool, or a tensor of one bool: False shuts the flow for this step; the agent's update where it stands
     on an agent, and also where it stands on flows and leaves no loss. What is shut is skipped: weights, optimiser,
@@ -33,9 +36,13 @@ class Gate(nn.Module):
     Where its offer says ``rows`` it returns factors ``[B]``, of floating point, finite and 0 or more: the flow's loss
     is then ``sum_i f_i l_i / B``. Each such gate says how its factors are normalised. All of them 0 shut the flow.
 
-    It is asked once in a step, on the agent's host, whether the mesh is spread over hosts or not. It must not depend on
-    anything else: state lives in buffers (`state_dict`), which checkpoints hold and restore exactly; random numbers
-    come from torch's generator, which is seeded by gate and step. It has no trained weights, and may not work in place.
+    It is asked at most once in a step, on the agent's host, whether the mesh is spread over hosts or not. It is not
+    asked while the gate of the agent itself is shut (one on a flow), while nothing is known of the agent that `of`
+    names, which shuts it, and where there is no batch or signal; a run counts the steps in which it was asked.
+
+    It must not depend on anything else: state lives in buffers (`state_dict`), which checkpoints hold and restore
+    exactly; random numbers come from torch's generator, which is seeded by gate and step just before it is called. It
+    has no trained weights, and may not work in place.
     """
 
     def setup(self, outputs: torch.Size) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 STATE = "stage.json"
-LAYOUT = 2  # of the hosts' parts; 1 did not name the kinds of signals
+LAYOUT = 3  # of the hosts' parts; 1 did not name the kinds of signals, 2 not what a gate is of
 HOSTS = "hosts"  # the folder of the hosts' parts: no host's name can collide with ours
 
 

@@ -153,18 +153,20 @@ def learned_nothing(described: dict[str, dict[str, Any]], owners: dict[str, str]
 
 
 def always_shut(described: dict[str, dict[str, Any]]) -> list[str]:
-    """Gates that were never open, by what their agents' descriptions say."""
-    shut = [
-        (agent, name, gate)
-        for agent, facts in described.items()
-        for name, gate in (facts["gates"] or {}).items()
-        if gate["asked"] and gate["asked"] == gate["shut"]
-    ]
-    return [
-        f"{agent}: the gate {gate['gate']} was shut in all {gate['asked']} steps, so "
-        + (f"{agent} was never updated" if name == "update" else f"{name} taught nothing")
-        for agent, name, gate in shut
-    ]
+    """Gates that were never open, by what their agents' descriptions say; of an agent's flows, where its own was."""
+    found = []
+    for agent, facts in described.items():
+        gates: dict[str, Any] = facts["gates"] or {}
+        own = gates.get("update")
+        for name, gate in gates.items():
+            if gate["asked"] != gate["shut"] or (own is not None and own is not gate and own["asked"] == own["shut"]):
+                continue
+            if name == "update" and facts["updates"]:
+                continue
+            when = f"shut in all {gate['asked']} steps" if gate["asked"] else "never asked"
+            what = f"{agent} was never updated" if name == "update" else f"{name} taught nothing"
+            found.append(f"{agent}: the gate {gate['gate']} was {when}, so {what}")
+    return found
 
 
 def at_chance(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import as_argument, wait
+from kdmesh.graph.reach import parties
+from kdmesh.graph.renewal import measured
 from kdmesh.hosts.metrics import scalars
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.tasks import metric
@@ -32,33 +34,44 @@ class Rounds:
         self.start: dict[str, float] = known.get("start", {})
         self.best: float = known.get("best", -1.0)
         self.waited: int = known.get("waited", 0)
+        self.latest: list[str] = known.get("latest", [])  # of these, those measured last at the end
         self.heard: dict[str, ConsensusFigures] = known.get("heard", {})  # by consensus, as measured when it was formed
 
     @property
-    def agreement(self) -> float | None:
-        """That of the sources as they were last published; None before."""
-        first: Mapping[str, Any] = next(iter(self.heard.values()), {})
-        return first.get("agreement")
+    def agreements(self) -> dict[str, float]:
+        """By agent, that of the sources of a consensus that it sends to or reads: the one published to last."""
+        found: dict[str, float] = {}
+        for name in self.latest:
+            if "agreement" in self.heard[name]:
+                found |= dict.fromkeys(parties(name, self.run.plan.consensus), self.heard[name]["agreement"])
+        return found
+
+    def hear(self, name: str, figures: ConsensusFigures) -> None:
+        """Keep what was measured of a consensus just now."""
+        self.heard[name] = figures
+        self.latest = [other for other in self.latest if other != name] + [name]
 
     def state(self) -> dict[str, Any]:
         """Where this stands, as JSON holds it."""
-        return {"start": self.start, "best": self.best, "waited": self.waited, "heard": self.heard}
+        return {"start": self.start, "best": self.best, "waited": self.waited, "heard": self.heard} | {
+            "latest": self.latest
+        }
 
     def published(self, agents: list[str], to: str | None) -> Work[None]:
         """After a publication: agreement and churn of the stage's own sources on the stream it was made on."""
         if not self.start:  # gains count from before anyone heard a consensus
             self.start = yield from self._measured()
-        for name, node in self.run.plan.consensus.items():
+        for name in measured(self.run.plan, agents, to):
+            node = self.run.plan.consensus[name]
             members = [edge.source for edge in node.members]
-            if to not in (None, name) or not set(agents) & set(members) or node.unaligned:
-                continue
             own = [source for source in members if source in self.stage.agents]
             latest = self.run.publisher.latest
             sent = [as_argument(latest[source, node.stream]) for source in members if (source, node.stream) in latest]
             host = self.run.plan.evaluator(name)
-            (self.heard[name],) = yield from wait(
+            (figures,) = yield from wait(
                 [self.run.backend.submit(host, RemoteHost.evaluate_consensus, name, node.stream, own, *sent)]
             )
+            self.hear(name, figures)
 
     def after(self, number: int) -> Work[str]:
         """Record the round; returns why the repetition should end, or nothing."""

@@ -81,7 +81,7 @@ class StageRun(StageHome):
     @property
     def turn(self) -> Turn:
         """Where in the innermost of its rounds it is."""
-        return Turn(self.round, self._rounds[-1].agreement) if self._rounds else ALONE
+        return Turn(self.round, self._rounds[-1].agreements) if self._rounds else ALONE
 
     def _lines(self, lines: list[Line]) -> Work[None]:
         for index in range(self.position.enter(0), len(lines)):
@@ -114,7 +114,8 @@ class StageRun(StageHome):
             yield from self._rounds[-1].published(line.agents, line.to)
         for outer in self._rounds[:-1]:
             outer.start = outer.start or self._rounds[-1].start
-            outer.heard |= self._rounds[-1].heard
+            for name in self._rounds[-1].latest:
+                outer.hear(name, self._rounds[-1].heard[name])
 
     def _repeat(self, line: Repeat) -> Work[None]:
         """Rounds, until they are spent or the sources agree."""

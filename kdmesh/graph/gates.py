@@ -14,7 +14,7 @@ from kdmesh.graph.edges import Edge
 from kdmesh.graph.nodes import labelled
 from kdmesh.graph.private import divided
 from kdmesh.graph.program import Repeat
-from kdmesh.graph.renewal import publications
+from kdmesh.graph.renewal import measured, publications
 from kdmesh.offers import PROBABILITIES
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from kdmesh.spec import GateRef, MeshSpec
 
 OUT = "leave it out"
-OF_FLOWS = ("signal", "confidence", "losses")
+OF_FLOWS = ("signal", "confidence", "losses", "counted")
 """Facts about a flow, which a gate of an agent's update has not."""
-OF_BATCHES = (*OF_FLOWS, "student", "other", "labels", "ids")
+OF_BATCHES = (*OF_FLOWS, "own", "other", "labels", "ids")
 """Facts about the rows of one batch."""
 
 
@@ -89,11 +89,18 @@ def _updates(spec: MeshSpec, registry: Registry, edges: list[Edge], name: str, w
         what = f"gate {gate.name!r} " + (f"needs the {flows[0]} of a flow" if flows else "weighs the rows of a flow")
         instead = f"flows: [{{..., gate: {gate.name}}}]"
         raise MeshError(f"{what}, and an agent's update has several", where=where, instead=instead)
-    streams = dict.fromkeys(edge.stream for edge in edges if edge.target == name and edge.as_ == "target")
-    if len(streams) != 1 and set(OF_BATCHES) & set(offer.needs):
-        on = " and ".join(streams) or "none"
-        what = f"gate {gate.name!r} looks at one batch, and {name} learns on {on} in a step"
+    if not set(OF_BATCHES) & set(offer.needs):
+        return
+    views = [name, *(view for view, other in spec.agents.items() if other.weights_of == name)]
+    taught = [edge for edge in edges if edge.target in views and edge.as_ == "target"]
+    streams = dict.fromkeys(edge.stream for edge in taught)
+    if len(streams) != 1:
+        on, who = " and ".join(streams) or "none", name if len(views) == 1 else f"the weights of {name}"
+        what = f"gate {gate.name!r} looks at one batch, and {who} learn{'s' * (len(views) == 1)} on {on} in a step"
         raise MeshError(what, where=where, instead="gates on its flows")
+    if not any(edge.target == name for edge in taught):
+        what = f"gate {gate.name!r} looks at a batch of {name}, and flows reach only {' and '.join(views[1:])}"
+        raise MeshError(what, where=where, instead="gates on those flows")
 
 
 def _informs(number: int, source: str, gated: Edge, where: str, flow: bool = True) -> Edge:
@@ -156,11 +163,11 @@ def _rows(plan: Plan, gate: GateRef, offer: GateOffer, agent: str, edge: Edge | 
         what += "" if plan.task.labels == "classes" else f" of {plan.task.labels}"
         instead = "a gate on a flow of logits or probabilities, from a teacher or a consensus"
         raise MeshError(what, where=where, instead=instead)
-    if edge is not None and "losses" in offer.needs:
+    if edge is not None and (lone := [need for need in ("losses", "counted") if need in offer.needs]):
         if "spans" in edge.needs:
             what = f"{edge} compares spans, and not row by row, so there is no loss of each row"
-            raise MeshError(what, where=where, instead="a gate without losses")
-        if gate.of and edge.reads != "logits":
+            raise MeshError(what, where=where, instead=f"a gate without {lone[0]}")
+        if gate.of and "losses" in offer.needs and edge.reads != "logits":
             what = f"{edge} compares layers, and of {gate.of} the gate has logits"
             raise MeshError(what, where=f"{where}.{gate.name}.of", instead=OUT)
     if gate.of and divided(plan.spec, own.stream):
@@ -184,6 +191,13 @@ def _times(plan: Plan, who: str, needs: tuple[str, ...], agent: str, where: str)
     if "agreement" in needs and stage is not None and not publications(stage.program.body):
         what = f"{who} needs `agreement`, and the rounds of {agent} publish nothing"
         raise MeshError(what, where=where, instead="a line {publish: [...]} in `do`, to a consensus")
+    if "agreement" in needs and stage is not None:
+        lines = publications(stage.program.body)
+        heard = {name for line in lines for name in measured(plan, line.agents, line.to)}
+        if not any(agent in reach.parties(name, plan.consensus) for name in heard):
+            what = f"{who} needs `agreement`, and in its rounds nothing is published to a consensus that {agent} "
+            instead = f"a flow from {agent} to a consensus, or from one to it"
+            raise MeshError(f"{what}sends to or reads", where=where, instead=instead)
     if "agreement" in needs and not plan.task.decides:
         what = f"answers of task {plan.task.name} are {plan.task.labels}, of which agreement is not defined"
         raise MeshError(what, where=where, instead="another gate")

@@ -71,6 +71,12 @@ def readers(name: str, nodes: Nodes) -> list[str]:
     return list(found) if name in nodes else [name]
 
 
+def parties(name: str, nodes: Nodes) -> list[str]:
+    """The agents that send to a consensus, or read it, also through another one, each once."""
+    senders = (end.source for edge in nodes[name].inputs for end, _ in behind(edge, nodes))
+    return [agent for agent in dict.fromkeys((*senders, *readers(name, nodes))) if agent != LABELS]
+
+
 def consensus_from(name: str, nodes: Nodes) -> list[str]:
     """The consensus nodes that a signal sent to ``name`` passes, itself first if it is one, each once."""
     found = [name] if name in nodes else []

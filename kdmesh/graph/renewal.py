@@ -124,6 +124,15 @@ def at_line(plan: Plan, line: Publish, name: str) -> bool:
     return not ends.isdisjoint(line.agents)
 
 
+def measured(plan: Plan, agents: list[str], to: str | None) -> list[str]:
+    """The consensus nodes of which agreement is measured where ``agents`` publish in rounds, ``to`` one or to all."""
+    return [
+        name
+        for name, node in plan.consensus.items()
+        if to in (None, name) and not node.unaligned and not {edge.source for edge in node.members}.isdisjoint(agents)
+    ]
+
+
 def publications(lines: list[Train | Publish | Repeat]) -> list[Publish]:
     """The lines that publish, also inside repetitions."""
     found: list[Publish] = []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
-ROWS = ("signal", "confidence", "losses")
+ROWS = ("signal", "confidence", "losses", "counted")
 """What a gate may need of each row that a flow compares."""
 
 

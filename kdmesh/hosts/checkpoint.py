@@ -45,7 +45,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"weights": {}, "forwards": host.made.get(stage, {}), "best": {}}
     facts["seconds"] = asdict(host.seconds_of(stage))
-    facts["gated"] = {key: asdict(host.gated[key]) for key, _, _ in _gates(host, stage) if key in host.gated}
+    facts["gated"] = [[*key, asdict(host.gated[key])] for key, _ in _gates(host, stage) if key in host.gated]
     facts["figures"] = {agent: host.figures[agent] for agent in host.plan.stage(stage).agents if agent in host.figures}
     if stage in host.answering:
         facts["ahead"] = host.answering[stage]()
@@ -146,7 +146,8 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
         host.best[name] = (value, {key[1]: best for key, best in found["best"].items() if key[0] == name})
     host.made[stage] = dict(facts["forwards"])
     host.seconds[stage] = Seconds(**facts.get("seconds", {}))
-    host.gated.update((key, Tally(**facts.get("gated", {}).get(key, {}))) for key, _, _ in _gates(host, stage))
+    tallies = {(kind, about): tally for kind, about, tally in facts["gated"]}
+    host.gated.update((key, Tally(**tallies.get(key, {}))) for key, _ in _gates(host, stage))
     others = {agent: figures for agent, figures in host.figures.items() if agent not in host.plan.stage(stage).agents}
     host.figures = others | facts.get("figures", {})
     if "ahead" in facts:
@@ -189,9 +190,9 @@ def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]
     for edge in host.plan.edges:
         if edge.id in host.objectives and edge.target in agents and host.objectives[edge.id].state_dict():
             yield "objective", edge.id, host.objectives[edge.id]
-    for key, kind, gate in _gates(host, stage):
+    for (kind, about), gate in _gates(host, stage):
         if gate.state_dict():
-            yield kind, key, gate
+            yield f"gate of {kind}", about, gate
     for name, rule in host.pools.items():
         if not set(agents).isdisjoint(host.plan.merging.readers(name)) and rule.state_dict():
             yield "merging", name, rule
@@ -223,15 +224,12 @@ def _asked(host: HostState, stage: str) -> Iterator[tuple[str, str | None, Momen
                 yield name, reader, now
 
 
-def _gates(host: HostState, stage: str) -> Iterator[tuple[str, str, nn.Module]]:
+def _gates(host: HostState, stage: str) -> Iterator[tuple[tuple[str, int | str], nn.Module]]:
     """The gates of a stage: of its agents' updates and of flows into them."""
     agents, flows = host.plan.stage(stage).agents, {edge.id: edge for edge in host.plan.edges if edge.gate is not None}
-    for key, gate in host.gates.items():
-        if isinstance(key, int):
-            if flows[key].target in agents:
-                yield str(key), "gate of a flow", gate
-        elif key in agents:
-            yield key, "gate of an update", gate
+    for (kind, about), gate in host.gates.items():
+        if (flows[int(about)].target if kind == "flow" else about) in agents:
+            yield (kind, about), gate
 
 
 def _reads(host: HostState, stage: str, consensus: str) -> bool:

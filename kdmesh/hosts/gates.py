@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from kdmesh.offers import GateOffer
     from kdmesh.spec import GateRef
 
-Key = int | str
-"""Of a gate: its flow's id, or the agent whose update it is for."""
+Key = tuple[str, int | str]
+"""Of a gate: ("flow", its id), or ("update", the agent whose update it is for), which may be named by a number."""
 
 
 def make(host: HostState) -> dict[Key, Gate]:
@@ -42,11 +43,11 @@ def make(host: HostState) -> dict[Key, Gate]:
     found: dict[Key, Gate] = {}
     for edge in host.plan.edges:
         if edge.gate is not None and edge.target in host.agents:
-            found[edge.id] = _made(host, edge.gate, edge.target, edge)
+            found["flow", edge.id] = _made(host, edge.gate, edge.target, edge)
     for name in host.agents:
         gate = host.plan.spec.agents[name].gate
         if gate is not None:
-            found[name] = _made(host, gate, name, None)
+            found["update", name] = _made(host, gate, name, None)
     return found
 
 
@@ -86,9 +87,9 @@ class OpenOrShut:
         ref = host.plan.spec.agents[agent].gate if edge is None else edge.gate
         assert ref is not None
         self.inputs, self.agent, self.stream, self.edge, self.name = inputs, agent, stream, edge, ref.name
-        key: Key = agent if edge is None else edge.id
+        key: Key = ("update", agent) if edge is None else ("flow", edge.id)
         self.gate = host.timed("gates", self.name, host.gates[key])
-        self.tally = host.gated.setdefault(str(key), Tally())
+        self.tally = host.gated.setdefault(key, Tally())
         offer: GateOffer = host.registry.find("gates", ref.name)
         self.needs, self.rows = offer.needs, offer.rows
         self.shard = inputs.shard(agent, stream)
@@ -98,7 +99,7 @@ class OpenOrShut:
         self._sound = False  # whether it was seen to leave alone what it is given
         self._seed: int | None = None
         if not offer.factory.startswith(guard.OURS):  # random numbers, perhaps: ours draw none
-            self._seed = mix(host.seed, "ask", edge.source if edge else "", agent, str(key), inputs.plan.name)
+            self._seed = mix(host.seed, "ask", edge.source if edge else "", agent, str(key[1]), inputs.plan.name)
 
     def looked(self, context: StepContext) -> Signal | None:
         """The logits of the agent that the mesh names with `of`; None where it names none, or knows none yet."""
@@ -107,16 +108,17 @@ class OpenOrShut:
     def ask(self, context: StepContext, rows: int = 0, more: Callable[[str], Any] | None = None) -> bool | Tensor:
         """Whether it is open in this step, or factors of ``rows``; ``more``: makes facts about the flow, by name.
 
-        It is shut while nothing is known of the agent that it looks at; a step without a batch is none to ask about.
+        While nothing is known of the agent that it looks at it is shut, and not asked; a step without a batch is none
+        to ask about.
         """
         if self.edge is None and self._of_batch and self.inputs.batch(context, self.shard) is None:
             return True
         if self._looked is not None and self.looked(context) is None:
-            return self._count(False)
-        if self._seed is not None:
-            reseed(at_step(self._seed, context.step), self._device)
+            return False
         try:
             facts = {name: self._fact(name, context, more) for name in self.needs}
+            if self._seed is not None:  # after the facts, of which some draw
+                reseed(at_step(self._seed, context.step), self._device)
             with torch.no_grad():
                 answer = self.gate(**facts) if self._sound else self._carefully(facts)
             if not self.rows:
@@ -135,8 +137,8 @@ class OpenOrShut:
         if name == "metrics":
             return dict(self.inputs.host.figures.get(self.agent, {}))
         if name == "agreement":
-            return self.inputs.turn.agreement
-        if name == "student":
+            return self.inputs.turn.agreements.get(self.agent)
+        if name == "own":
             return dense(context.values[self._own][0]).detach()
         if name == "other":
             signal = self.looked(context)
@@ -184,6 +186,7 @@ class GatedTerm(Term):
         self._asked: tuple[Any, Signal, bool | Tensor] | None = None
         if "losses" in self.gate.needs:
             self._refuse_state()
+            self._of_rows = self._twin()
 
     def _refuse_state(self) -> None:
         """Losses of rows take a call more, which an objective with a memory would remember."""
@@ -196,6 +199,17 @@ class GatedTerm(Term):
                 where=place(self.edge.target, self.edge),
                 instead="a gate without losses, or another objective",
             )
+
+    def _twin(self) -> Callable[..., Tensor]:
+        """The call that gives losses of rows: of a copy with the same weights, so that its reports count no call."""
+        assert self.edge.objective is not None
+        name = self.edge.objective.name
+        try:
+            copied = copy.deepcopy(self.objective, {id(one): one for one in self.objective.parameters()})
+        except Exception as error:
+            doing = f"to be copied for gate {self.gate.name!r}, which needs losses, of the flow {self.edge}"
+            self.inputs.host.registry.attribute_error("objectives", name, error, doing, self.edge.where)
+        return self.inputs.host.timed("objectives", name, copied.forward)
 
     def ask(self, context: StepContext) -> bool | None:
         """Whether the flow adds its loss in this step; None where there is nothing to ask about."""
@@ -217,6 +231,9 @@ class GatedTerm(Term):
                 return value
             if name == "confidence":
                 return (value if signal.form == "probs" else value.softmax(-1)).amax(-1)
+            if name == "counted":
+                weights = signal.weights
+                return value.new_ones(len(value), dtype=torch.bool) if weights is None else weights != 0
             return self._losses(context, own, signal, raw)
 
         decision = self.gate.ask(context, len(own), fact)
@@ -236,7 +253,7 @@ class GatedTerm(Term):
             weights = ones if signal.weights is None else ones * signal.weights
             value = dense(signal.value).detach()
             try:
-                loss = self.forward(own, value, form=signal.form, weights=weights, **self.given(context))
+                loss = self._of_rows(own, value, form=signal.form, weights=weights, **self.given(context))
                 (gradient,) = torch.autograd.grad(loss, ones)
             except Exception as error:
                 self.attribute_error(error, context.step)
@@ -268,15 +285,16 @@ def _wide(value: Any) -> torch.dtype:
 
 
 def gated(
-    inputs: Inputs, group: list[Weights], terms: list[Term], step: Callable[[StepContext], None],
+    inputs: Inputs, group: list[Weights], terms: list[Term], reach: dict[int, set[str]], step: Callable[..., None],
     skipped: Callable[[StepContext], None],
 ) -> Callable[[StepContext], None]:  # fmt: skip
     """An update's ``step`` behind the gates of its flows and its own; ``step`` itself where there are none.
 
-    Where the own gate is shut, or the others leave no loss, it is ``skipped``.
+    ``reach``: by flow, the weights of the ``group`` that its gradient reaches. Where gates leave some of them no loss,
+    ``step(context, left)`` is of the others; where the own gate is shut, or none is left, it is ``skipped``.
     """
     asked = [term for term in terms if isinstance(term, GatedTerm)]
-    rest = [term for term in terms if not isinstance(term, GatedTerm)]
+    by_weights = [(weights, [term for term in terms if weights.name in reach[term.edge.id]]) for weights in group]
     own = _of_update(inputs, group, terms)
     if not asked and own is None:
         return step
@@ -287,11 +305,22 @@ def gated(
         if own is not None and own.ask(context) is False:
             skipped(context)
             return
-        answers = [term.ask(context) for term in asked]
-        left = False not in answers or True in answers or any(term.fetch(context) is not None for term in rest)
-        (step if left else skipped)(context)
+        answers = {term.edge.id: term.ask(context) for term in asked}
+        left = [weights for weights, theirs in by_weights if _left(theirs, answers, context)]
+        if left:
+            step(context, left)
+        else:
+            skipped(context)
 
     return whether
+
+
+def _left(terms: list[Term], answers: dict[int, bool | None], context: StepContext) -> bool:
+    """Whether gates leave a loss; where none is shut, there is none only because nothing is known yet."""
+    said = [answers[term.edge.id] for term in terms if term.edge.id in answers]
+    if False not in said or True in said:
+        return True
+    return any(term.edge.id not in answers and term.fetch(context) is not None for term in terms)
 
 
 def _of_update(inputs: Inputs, group: list[Weights], terms: list[Term]) -> OpenOrShut | None:
@@ -307,7 +336,7 @@ def _of_update(inputs: Inputs, group: list[Weights], terms: list[Term]) -> OpenO
             where=f"agents.{names[0]}.gate",
             instead="gates on the flows, or detach: true between them",
         )
-    stream = next((term.edge.stream for term in terms), inputs.plan.streams[0])
+    stream = next((term.edge.stream for term in terms if term.edge.target == names[0]), inputs.plan.streams[0])
     return OpenOrShut(inputs, names[0], stream)
 
 
@@ -315,11 +344,11 @@ def told(host: HostState, agent: str) -> dict[str, dict[str, Any]]:
     """How the gates of an agent decided: of its flows by their names, and under `update` of its update."""
     edges = [edge for edge in host.plan.edges if edge.target == agent and edge.objective is not None]
     names = flow_names(edges)
-    found: list[tuple[str, str, GateRef]] = [
-        (names[edge.id], str(edge.id), edge.gate) for edge in edges if edge.gate is not None
+    found: list[tuple[str, Key, GateRef]] = [
+        (names[edge.id], ("flow", edge.id), edge.gate) for edge in edges if edge.gate is not None
     ]
     if (gate := host.plan.spec.agents[agent].gate) is not None:
-        found.append(("update", agent, gate))
+        found.append(("update", ("update", agent), gate))
     out = {}
     for name, key, ref in found:
         tally = host.gated.get(key, Tally())

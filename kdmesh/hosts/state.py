@@ -50,7 +50,10 @@ class Seconds:
 
 @dataclass
 class Tally:
-    """How a gate decided so far: steps in which it was ``asked``, in which it ``shut``, and shares of rows ``kept``."""
+    """How a gate decided so far: steps in which it was ``asked``, in which it ``shut``, and shares of rows ``kept``.
+
+    Steps in which it was not asked, as the agent's own gate was shut or nothing was known of `of`, are in none of them.
+    """
 
     asked: int = 0
     shut: int = 0
@@ -128,8 +131,8 @@ class HostState:
         self.consensus: dict[str, Consensus] = {}
         self.pools: dict[str, Any] = {}  # rules that combine weights here, by consensus
         self.objectives: dict[int, Any] = {}  # by flow
-        self.gates: dict[int | str, Any] = {}  # by flow, or by the agent whose update it is for
-        self.gated: dict[str, Tally] = {}  # by the same, how each decided
+        self.gates: dict[tuple[str, int | str], Any] = {}  # by ("flow", its id), or ("update", the agent)
+        self.gated: dict[tuple[str, int | str], Tally] = {}  # by the same, how each decided
         self.watched: set[str] = set()  # agents here whose figures on validation a gate is given
         self.figures: dict[str, dict[str, float]] = {}  # by agent, those that were last measured
         self.made: dict[str, dict[str, int]] = {}  # forwards for a stage that has agents here, by stage and agent

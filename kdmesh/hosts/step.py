@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdmesh.graph.steps import Op
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.loader import Batch
@@ -30,10 +32,10 @@ class StepContext:
 
 
 class Turn(NamedTuple):
-    """Where in its rounds a phase begins: the round, from 1, and the agreement at the last publication; None: none."""
+    """Where in its rounds a phase begins: the round, from 1, None: none; and agreement by agent, as last measured."""
 
     round: int | None = None
-    agreement: float | None = None
+    agreements: Mapping[str, float] = {}
 
 
 ALONE = Turn()

@@ -32,6 +32,18 @@ if TYPE_CHECKING:
 def joint(plan: Plan, edges: list[Edge], here: list[str]) -> dict[str, tuple[str, ...]]:
     """Which weights update from one backward over ``edges``, by each name of ``here``; in that order within a group."""
     union = nx.utils.UnionFind(here)
+    for joined in reached(plan, edges, here).values():
+        if len(joined) > 1:
+            union.union(*joined)
+    groups: dict[str, list[str]] = {}
+    for name in here:
+        groups.setdefault(union[name], []).append(name)
+    return {name: tuple(group) for group in groups.values() for name in group}
+
+
+def reached(plan: Plan, edges: list[Edge], here: list[str]) -> dict[int, set[str]]:
+    """By flow, which weights of ``here`` the gradient of its loss reaches."""
+    found: dict[int, set[str]] = {}
     through: dict[str, list[str]] = {}
     for edge in plan.edges:
         source = plan.owner.get(edge.source, edge.source)
@@ -48,13 +60,8 @@ def joint(plan: Plan, edges: list[Edge], here: list[str]) -> dict[str, tuple[str
                 joined.update(through.get(edge.source, ()))
         elif not edge.detach:
             joined.add(source)
-        joined &= set(here)
-        if len(joined) > 1:
-            union.union(*joined)
-    groups: dict[str, list[str]] = {}
-    for name in here:
-        groups.setdefault(union[name], []).append(name)
-    return {name: tuple(group) for group in groups.values() for name in group}
+        found[edge.id] = joined & set(here)
+    return found
 
 
 def refuse_spread(host: HostState) -> None:
@@ -128,7 +135,7 @@ class Update:
         return kind(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
     def _step(self, group: list[Weights]) -> Callable[[StepContext], None]:
-        """One gradient step over the sum of the group's terms, in declared order."""
+        """One gradient step over the sum of the group's terms, in declared order; see :func:`gated` for ``left``."""
         terms = self._terms(group)
         settings = group[0].settings
         accumulate, threads, name = settings.accumulate, settings.threads, group[0].name
@@ -139,7 +146,7 @@ class Update:
         first, last = self.inputs.first, min(self.inputs.ends[weights.name] for weights in group)
         shares = [self._share(term, accumulate, last) for term in terms] if accumulate > 1 else None
 
-        def loss_and_gradient(context: StepContext) -> None:
+        def loss_and_gradient(context: StepContext, left: list[Weights] = group) -> None:
             self.host.threads(threads)
             total: Tensor | None = None
             parts: list[tuple[Term, Tensor]] = []
@@ -157,7 +164,7 @@ class Update:
                     loss = loss * shares[index](context.step)
                 parts.append((term, loss))
                 total = loss if total is None else total + loss
-            for weights in group:
+            for weights in left:
                 weights.zero()
             record((context.step, flows, values))
             if total is not None:
@@ -171,7 +178,8 @@ class Update:
                     backward(total)
             if (context.step - first) % accumulate == accumulate - 1 or context.step == last - 1:
                 for weights in group:
-                    weights.step()
+                    if weights.pending:  # by this batch, or an earlier one of this accumulation
+                        weights.step()
 
         def skipped(context: StepContext) -> None:
             record((context.step, flows, [None] * len(flows)))
@@ -180,7 +188,8 @@ class Update:
                     if weights.pending:  # by an earlier batch of this accumulation
                         weights.step()
 
-        return gated(self.inputs, group, terms, loss_and_gradient, skipped)
+        reach = reached(self.host.plan, [term.edge for term in terms], [weights.name for weights in group])
+        return gated(self.inputs, group, terms, reach, loss_and_gradient, skipped)
 
     def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""

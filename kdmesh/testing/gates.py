@@ -54,11 +54,12 @@ class GateContract(Contract):
         truth = nn.functional.one_hot(labels, self.outputs[0]).float()
         epoch, grown = step // self.per_epoch, step / self.steps
         noise = [2 * torch.randn(BATCH, *self.outputs, generator=made) for _ in range(3)]
-        student, other, signal = (k * grown * truth + part for k, part in zip((8, 4, 12), noise, strict=True))
+        own, other, signal = (k * grown * truth + part for k, part in zip((8, 4, 12), noise, strict=True))
         loose = 3 * torch.rand(BATCH, generator=made) if step % 2 else torch.rand(BATCH, generator=made)
         known = {
-            "student": student, "other": other, "signal": signal, "confidence": signal.softmax(-1).amax(-1),
-            "losses": loose, "labels": labels, "ids": torch.arange(BATCH) + BATCH * (step % self.per_epoch),
+            "own": own, "other": other, "signal": signal, "confidence": signal.softmax(-1).amax(-1),
+            "losses": loose, "counted": torch.ones(BATCH, dtype=torch.bool), "labels": labels,
+            "ids": torch.arange(BATCH) + BATCH * (step % self.per_epoch),
             "step": step, "epoch": epoch, "round": epoch // 2 + 1,
             "metrics": {} if not epoch else {"accuracy": min(0.99, grown), "loss": 2 - grown, "ece": 0.1},
             "agreement": None if epoch < 2 else min(0.99, grown),
@@ -70,8 +71,9 @@ class GateContract(Contract):
         torch.manual_seed(step)
         with torch.no_grad():
             answer = gate(**(self.facts(offer, step) if facts is None else facts))
+        rows = BATCH if facts is None else next((len(v) for v in facts.values() if isinstance(v, Tensor)), BATCH)
         try:
-            return guard.refuse_factors(answer, BATCH) if offer.rows else guard.refuse_decision(answer)
+            return guard.refuse_factors(answer, rows) if offer.rows else guard.refuse_decision(answer)
         except ValueError as error:
             raise AssertionError(f"step {step}: {error}") from None
 
@@ -144,6 +146,20 @@ class GateContract(Contract):
                 assert torch.equal(one[order], other), f"step {step}: factors depend on the order of the rows"
             else:
                 assert one == other, f"step {step}: it depends on the order of the rows"
+
+    def test_rows_that_are_not_compared_do_not_matter(self, offer: GateOffer, gate: nn.Module) -> None:
+        """Of such rows the losses are 0, which is not small: it decides by the others (``counted``) alone."""
+        for step in range(self.steps if "losses" in offer.needs else 0):
+            facts, twin = self.facts(offer, step), copy.deepcopy(gate)
+            more = {name: torch.cat([v, v]) if isinstance(v, Tensor) else v for name, v in facts.items()}
+            for name in more.keys() & {"losses", "counted"}:  # each row once more, which is not compared
+                more[name][BATCH:] = 0
+            one, other = self.says(offer, gate, step, facts), self.says(offer, twin, step, more)
+            if isinstance(one, Tensor) and isinstance(other, Tensor):
+                same = torch.equal(one > 0, other[:BATCH] > 0)
+            else:
+                same = one == other
+            assert same, f"step {step}: it takes losses of 0 of rows that are not compared for small: need `counted`"
 
     def test_float64(self, offer: GateOffer, settings: dict[str, Any]) -> None:
         """Facts of float64 are decided about as well, and factors are of floating point."""

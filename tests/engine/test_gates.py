@@ -20,10 +20,11 @@ from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.contracts.events import Trained
 from kdmesh.contracts.run_files import LOG
-from kdmesh.engine import controls
+from kdmesh.engine import controls, notes
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.engine.rounds import Rounds
 from kdmesh.errors import MeshError
 from kdmesh.gates import Gate
 from kdmesh.graph.fragments import whole
@@ -66,8 +67,8 @@ class Moody(Gate):
         self.register_buffer("mean", torch.zeros(outputs))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, *, student: Tensor, epoch: int) -> bool:
-        now = student.abs().mean(0)
+    def forward(self, *, own: Tensor, epoch: int) -> bool:
+        now = own.abs().mean(0)
         larger = bool((now > self.mean).sum() > len(now) / 2)
         self.count += 1
         self.mean += (now - self.mean) / self.count
@@ -97,6 +98,36 @@ class Halves(Gate):
         return (torch.arange(len(losses)) < (0 if step % 2 else len(losses) // 2)).to(losses.dtype)
 
 
+class Of(Gate):
+    """Open, and remembers what it was told of a batch and of another agent."""
+
+    def forward(self, *, other: Tensor, ids: Tensor, **facts: Any) -> bool:
+        SEEN.append({"other": other, "ids": ids})
+        return True
+
+
+class Draws(Gate):
+    """Open, and remembers what it draws."""
+
+    def forward(self, **facts: Any) -> bool:
+        SEEN.append({"drawn": torch.rand(2)})
+        return True
+
+
+class Counts(Objective):
+    """Cross-entropy that says how often it was asked, of which no checkpoint knows, and draws."""
+
+    calls = 0
+
+    def forward(self, student: Tensor, target: Tensor, *, form: str, weights: Any = None, **facts: Any) -> Tensor:
+        self.calls += 1
+        torch.rand(())
+        return batchmean(F.cross_entropy(student, target, reduction="none")[:, None], weights)
+
+    def report(self) -> dict[str, float]:
+        return {"calls": float(self.calls)}
+
+
 class Wrong(Gate):
     """Whatever a test wants it to say."""
 
@@ -124,16 +155,23 @@ class Remembers(When):
 
 GATES = [
     GateOffer("listed", f"{HERE}:Listed", Steps, needs=("step",)),
-    GateOffer("moody", f"{HERE}:Moody", needs=("student", "epoch")),
+    GateOffer("moody", f"{HERE}:Moody", needs=("own", "epoch")),
     GateOffer("told", f"{HERE}:Told", needs=("step", "epoch", "round", "metrics", "agreement")),
-    GateOffer("rows", f"{HERE}:Told", needs=("student", "signal", "losses", "confidence", "labels", "ids")),
+    GateOffer("rows", f"{HERE}:Told", needs=("own", "signal", "losses", "counted", "confidence", "labels", "ids")),
     GateOffer("better", f"{HERE}:Better", needs=("metrics", "step")),
     GateOffer("halves", f"{HERE}:Halves", needs=("step", "losses"), rows=True),
-    GateOffer("wrong", f"{HERE}:Wrong", needs=("student",)),
-    GateOffer("factors", f"{HERE}:Wrong", needs=("student",), rows=True),
+    GateOffer("of", f"{HERE}:Of", needs=("other", "ids")),
+    GateOffer("draws", f"{HERE}:Draws", needs=("step",)),
+    GateOffer("draws_of_losses", f"{HERE}:Draws", needs=("losses", "step")),
+    GateOffer("timed", f"{HERE}:Told", needs=("step",)),
+    GateOffer("compared", f"{HERE}:Told", needs=("losses", "counted")),
+    GateOffer("agreeing", f"{HERE}:Told", needs=("agreement",)),
+    GateOffer("wrong", f"{HERE}:Wrong", needs=("own",)),
+    GateOffer("factors", f"{HERE}:Wrong", needs=("own",), rows=True),
 ]
 OBJECTIVES = [
     ObjectiveOffer("when", f"{HERE}:When", forms=("logits",), needs=("step", "epoch", "round")),
+    ObjectiveOffer("counts", f"{HERE}:Counts", forms=("labels",)),
     ObjectiveOffer("remembers", f"{HERE}:Remembers", forms=("logits",)),
 ]
 
@@ -271,12 +309,149 @@ def test_what_a_gate_is_told_of_rows(mesh: Any) -> None:
     made.flow("t", "s", objective="kl", gate="rows")
     made.run(backend="inline")
     facts = SEEN[-1]
-    assert facts.keys() == {"student", "signal", "losses", "confidence", "labels", "ids"}
+    assert facts.keys() == {"own", "signal", "losses", "counted", "confidence", "labels", "ids"}
     assert not any(fact.requires_grad for fact in facts.values())
     assert torch.equal(facts["confidence"], facts["signal"].softmax(-1).amax(-1))
     assert facts["labels"].dtype == facts["ids"].dtype == torch.int64 and len(facts["ids"]) == 32
-    each = F.kl_div(facts["student"].log_softmax(-1), facts["signal"].softmax(-1), reduction="none").sum(-1)
+    each = F.kl_div(facts["own"].log_softmax(-1), facts["signal"].softmax(-1), reduction="none").sum(-1)
     assert torch.allclose(facts["losses"], each, atol=1e-6)
+
+
+def test_rows_that_are_not_compared_are_not_chosen(mesh: Any, start: Any) -> None:
+    """The agent knows two of three classes: rows of the third have a loss of 0, which is not the smallest one."""
+    made = mesh({"s": {"labels": ["0", "1"]}}, train={"epochs": 2, "batch_size": 30})
+    made.flow("labels", "s", objective="ce", gate={"small_loss": {"forget": 0.6, "epochs": 1}})
+    begun = start(made)
+    module, data = begun.modules["s"], begun.batches(2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, fused=True)
+    for step, at in enumerate(data):
+        at = at[begun.y[at] < 2]
+        losses = F.cross_entropy(module(begun.x[at]), begun.y[at], reduction="none")
+        few = losses.sort().values[: int(len(at) * (1 if step < 3 else 0.4))]
+        optimizer.zero_grad()
+        (few.mean() * len(at) / 30).backward()
+        optimizer.step()
+    result = made.run(backend="inline")
+    for ours, theirs in zip(result["s"].module.parameters(), module.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_gate_is_told_which_rows_are_compared(mesh: Any) -> None:
+    found = []
+    for labels in ({"labels": ["0", "2"]}, {}):
+        made = mesh({"s": labels}, train={"steps": 1})
+        made.flow("labels", "s", objective="ce", gate="compared")
+        made.run(backend="inline")
+        found.append(SEEN[-1])
+    assert torch.equal(found[0]["counted"], found[0]["losses"] != 0)
+    assert 0 < found[0]["counted"].sum() < 32 and found[1]["counted"].all()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_shut_flows_stop_their_agent_where_updates_are_joined(mesh: Any, opened: Any, accumulate: int) -> None:
+    """t -> s passes gradients to t: while it is shut t learns from its labels, and s from nothing."""
+    train = {"steps": 8, "schedule": "cosine", "accumulate": accumulate}
+    made = mesh({"t": {}, "s": {}, "e": {"update": {"ema": {"of": "s"}}}}, train=train)
+    made.flow("labels", "t", objective="ce", gate=listed(0, 1, 2, 3, 6, 7))
+    made.flow("t", "s", objective="kl", refresh="step", detach=False, gate=listed(4, 5, 6, 7))
+    _, hosts = opened(made)
+    (host,) = hosts.values()
+    (stage,) = (one.name for one in host.plan.stages if one.weights)
+    host.start(stage, {"t": 8, "s": 8})
+    host.begin(stage, "main", {"t": 8, "s": 8, "e": 8}, 0, {})
+    before = host.weights["s"].sha256(), host.weights["e"].sha256(), host.weights["s"].progress()[0]
+    host.run(whole("host0", stage, 0, 4)[0])
+    assert (host.weights["s"].sha256(), host.weights["e"].sha256(), host.weights["s"].progress()[0]) == before
+    assert host.weights["t"].updates == 4 // accumulate
+    one = host.weights["t"].sha256()
+    host.run(whole("host0", stage, 4, 6)[0])
+    assert host.weights["t"].sha256() != one, "the loss of s reaches t"
+    host.run(whole("host0", stage, 6, 8)[0])
+    assert [host.weights[name].updates for name in "tse"] == [8 // accumulate] + [4 // accumulate] * 2
+
+
+def test_a_gate_of_an_update_looks_at_the_batch_of_its_agent(mesh: Any) -> None:
+    """Weights with a view, whose flow stands first: the agent and the one it looks at answer the same samples."""
+    agents = {"a": {"gate": {"of": {"of": "b"}}}, "x": {"weights_of": "a"}}
+    agents["b"] = {"update": "frozen", "model": MODEL}
+    made = mesh(agents, train={"epochs": 1})
+    made.flow("labels", "x", objective="ce", stream="train")
+    made.flow("labels", "a", objective="ce")
+    result = made.run(backend="inline")
+    x = made.table.x
+    for fact in SEEN[-3:]:
+        assert torch.allclose(fact["other"], result["b"].module(x[fact["ids"]]), atol=1e-5)
+
+
+def test_names_of_agents_are_no_numbers_of_flows(mesh: Any, opened: Any) -> None:
+    made = mesh({"0": {"gate": listed(0, 1, 2)}}, train={"steps": 3})
+    made.flow("labels", "0", objective="ce", gate=listed(0))
+    _, hosts = opened(made)
+    (host,) = hosts.values()
+    host.start("0", {"0": 3})
+    host.begin("0", "main", {"0": 3}, 0, {})
+    host.run(whole("host0", "0", 0, 3)[0])
+    part, told = host.save("0", None), dict(host.gated)
+    host.gated.clear()
+    host.load("0", part)
+    assert host.gated == told and {key: (one.asked, one.shut) for key, one in told.items()} == {
+        ("update", "0"): (3, 0),
+        ("flow", 0): (3, 2),
+    }
+
+
+def test_losses_of_rows_count_no_call_of_the_objective(mesh: Any) -> None:
+    found = []
+    for gate in (None, "compared"):
+        made = mesh(["s"], train={"steps": 4})
+        made.flow("labels", "s", objective="counts", gate=gate)
+        found.append(made.run(backend="inline").summary["agents"]["s"]["objectives"])
+    assert found[0] == found[1] and "4.0" in str(found[0])
+
+
+def test_what_a_gate_draws_depends_on_no_objective(mesh: Any) -> None:
+    found = []
+    for gate in ("draws", "draws_of_losses"):
+        made = mesh(["s"], train={"steps": 2})
+        made.flow("labels", "s", objective="counts", gate=gate)
+        made.run(backend="inline")
+        found.append([fact["drawn"] for fact in SEEN[-2:]])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_only_steps_in_which_it_was_asked_are_counted(mesh: Any) -> None:
+    """Flows are not asked while their agent's gate is shut."""
+    made = mesh({"s": {"gate": listed(0, 1, 2)}}, train={"epochs": 3})
+    made.flow("labels", "s", objective="ce", gate="timed")
+    gates = made.run(backend="inline").summary["agents"]["s"]["gates"]
+    assert (gates["update"]["asked"], gates["update"]["shut"]) == (9, 6)
+    assert gates["labels -> s"] == {"gate": "timed", "asked": 3, "shut": 0, "kept": 1.0}
+
+
+def test_agreement_is_that_of_the_consensus_it_has_to_do_with(mesh: Any) -> None:
+    who = ["a", "b", "c", "d"]
+    lines = [{"train": who, "epochs": 1}, {"publish": ["a", "b"]}, {"publish": ["c", "d"]}]
+    agents = {"a": {"gate": "agreeing"}, "b": {}, "c": {"gate": "agreeing"}, "d": {"model": {"mlp": {"hidden": [64]}}}}
+    made = mesh(agents, train={"batch_size": 90}, program=[{"of": who, "repeat": 3, "do": lines}])
+    made.flow("labels", who, objective="ce")
+    for name, two, readers in (("x", ["a", "b"], ["a", "b", "d"]), ("y", ["c", "d"], ["c", "d"])):
+        made.consensus(name, "mean")
+        made.flow(two, name, refresh="round")
+        made.flow(name, readers, objective="kl")
+    found: list[dict[str, Any]] = []
+    inner = Rounds.after
+
+    def after(self: Any, number: int) -> Any:
+        found.append({name: figures["agreement"] for name, figures in self.heard.items()})
+        assert self.agreements == {"a": found[-1]["x"], "b": found[-1]["x"]} | dict.fromkeys("cd", found[-1]["y"])
+        return (yield from inner(self, number))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rounds, "after", after)
+        made.run(backend="inline")
+    told = [fact["agreement"] for fact in SEEN[-6:]]
+    assert told[:2] == [None, None] and found[0]["x"] != found[0]["y"]
+    assert sorted(told[2:4]) == sorted(found[0].values()) and sorted(told[4:]) == sorted(found[1].values())
 
 
 ROUNDS = [{"of": ["a", "b"], "repeat": 2, "do": [{"train": ["a", "b"], "epochs": 1}, {"publish": ["a", "b"]}]}]
@@ -402,10 +577,12 @@ def test_taken_back_to_its_beginning_nothing_is_counted_twice(mesh: Any, opened:
         assert host.figures == {}
         host.begin("s", "main", {"s": 8}, 0, {})
         host.run(whole("host0", "s", 0, 8)[0])
-        found.append((dict(host.gated), host.weights["s"].sha256(), host.gates["s"].state_dict()["count"].item()))
+        found.append(
+            (dict(host.gated), host.weights["s"].sha256(), host.gates["update", "s"].state_dict()["count"].item())
+        )
         host.evaluate("s", "validation")
         assert host.figures["s"]
-    assert found[0] == found[1] and found[0][0]["s"].asked == found[0][2] == 8
+    assert found[0] == found[1] and found[0][0]["update", "s"].asked == found[0][2] == 8
 
 
 FILE = """
@@ -414,7 +591,7 @@ from kdmesh.offers import GateOffer
 
 @kdmesh.hookimpl
 def kdmesh_gates():
-    return [GateOffer("drawn", "gate_file:make", needs=("student", "epoch"))]
+    return [GateOffer("drawn", "gate_file:make", needs=("own", "epoch"))]
 
 def make():
     import torch
@@ -424,7 +601,7 @@ def make():
         def setup(self, outputs):
             self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
-        def forward(self, *, student, epoch):
+        def forward(self, *, own, epoch):
             self.count += 1
             return bool(self.count % 3) and bool(torch.rand(()) < 0.5)
 
@@ -471,12 +648,22 @@ LABELS = {"from": "labels", "to": ["t", "s"], "objective": "ce"}
             [{**LABELS, "gate": "confident"}],
             r"flows.0.gate: .*labels -> t carries labels.* a gate on a flow of",
         ),
+        (
+            {"s": {"gate": "moody"}, "v": {"weights_of": "s"}},
+            [{**LABELS, "stream": "train"}, {**LABELS, "to": "v", "stream": "pub"}],
+            r"agents.s.gate: .*the weights of s learn on train and pub in a step",
+        ),
+        (
+            {"s": {"gate": "moody"}, "v": {"weights_of": "s"}},
+            [{**LABELS, "to": ["t", "v"]}],
+            r"agents.s.gate: .*a batch of s, and flows reach only v",
+        ),
         ({}, [LABELS, {"from": "t", "to": "s", "objective": "when"}], r"objective 'when' needs `round`"),
         ({}, [LABELS, {"from": "t", "to": "s", "objective": "remembers", "gate": "halves"}], r"remembers what it com"),
     ],
 )
 def test_what_it_cannot_have_is_refused(mesh: Any, agents: Any, flows: Any, said: str) -> None:
-    made = mesh({"t": {}, "s": {}} | agents)
+    made = mesh({"t": {}, "s": {}} | agents, streams={"pub": {"of": "train", "size": 40}})
     for flow in flows or [LABELS if "t" not in agents else {**LABELS, "to": ["s"]}]:
         made._fields["flows"].append(flow)
     with pytest.raises(MeshError, match=f"(?s){said}"):
@@ -496,11 +683,11 @@ def test_gradients_that_pass_want_gates_on_flows(mesh: Any) -> None:
     [
         ("wrong", 1, "gave a int, not a bool"),
         ("wrong", torch.ones(3), "not a bool"),
-        ("wrong", lambda student: bool(student.zero_().any()), "changes what it is given in place"),
+        ("wrong", lambda own: bool(own.zero_().any()), "changes what it is given in place"),
         ("factors", True, r"not factors \[32\]"),
-        ("factors", lambda student: -torch.ones(len(student)), "factors from -1 to -1"),
-        ("factors", lambda student: torch.full((len(student),), float("nan")), "must be finite"),
-        ("factors", lambda student: torch.ones(len(student), dtype=torch.bool), "of floating point"),
+        ("factors", lambda own: -torch.ones(len(own)), "factors from -1 to -1"),
+        ("factors", lambda own: torch.full((len(own),), float("nan")), "must be finite"),
+        ("factors", lambda own: torch.ones(len(own), dtype=torch.bool), "of floating point"),
     ],
 )
 def test_what_is_no_decision_is_refused(
@@ -514,8 +701,8 @@ def test_what_is_no_decision_is_refused(
 
 
 def test_an_offer_that_needs_what_there_is_not() -> None:
-    offer = GateOffer("odd", "odd:Odd", needs=("student", "teacher"))
-    assert "needs with 'teacher', which there is not" in fault("gates", offer)
+    offer = GateOffer("odd", "odd:Odd", needs=("own", "student"))
+    assert "needs with 'student', which there is not" in fault("gates", offer)
     assert "agreement" in fault("gates", offer)
     other = ObjectiveOffer("odd", "odd:Odd", needs=("labels", "time"))
     assert "needs with 'time', which there is not" in fault("objectives", other)
@@ -546,6 +733,17 @@ def test_a_gate_that_was_never_open_is_named(mesh: Any) -> None:
         "t: the gate listed was shut in all 9 steps, so s -> t taught nothing",
     } <= set(summary["notes"])
     assert summary["agents"]["s"]["updates"] == 0
+
+
+def test_a_gate_that_was_never_asked_is_named() -> None:
+    never, shut = {"gate": "g", "asked": 0, "shut": 0}, {"gate": "h", "asked": 3, "shut": 3}
+    described = {"a": {"updates": 0, "gates": {"update": never}}, "b": {"updates": 4, "gates": {"t -> b": never}}}
+    described["c"] = {"updates": 0, "gates": {"t -> c": never, "update": shut}}
+    assert notes.always_shut(described) == [
+        "a: the gate g was never asked, so a was never updated",
+        "b: the gate g was never asked, so t -> b taught nothing",
+        "c: the gate h was shut in all 3 steps, so c was never updated",
+    ]
 
 
 def test_controls_go_without_gates_that_look_at_who_is_left_out(mesh: Any, tmp_path: Path) -> None:

@@ -26,43 +26,44 @@ class Right(Gate):
         super().__init__()
         self.register_buffer("mean", torch.full((), 5.0, dtype=torch.float64))
 
-    def forward(self, *, losses: Tensor, step: int) -> Any:
-        now = losses.mean()
+    def forward(self, *, losses: Tensor, counted: Tensor, step: int) -> Any:
+        now = losses[counted].mean()
         smaller = bool(now < self.mean)
         self.mean += 0.1 * (now - self.mean)
         return smaller
 
 
 class Rows(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
-        return (losses < losses.median()).to(losses.dtype)
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        counted = facts["counted"]
+        return (counted & (losses < losses[counted].median())).to(losses.dtype)
 
 
 class Draws(Right):
     """With torch's generator, which is seeded."""
 
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return bool(torch.rand(()) < 0.5)
 
 
 class SaysNumbers(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
-        return int(super().forward(losses=losses, step=step))
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        return int(super().forward(losses=losses, step=step, **facts))
 
 
 class SaysNothing(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
-        super().forward(losses=losses, step=step)
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        super().forward(losses=losses, step=step, **facts)
 
 
 class Always(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return True
 
 
 class InPlace(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
-        return super().forward(losses=losses.clamp_(max=1), step=step)
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        return super().forward(losses=losses.clamp_(max=1), step=step, **facts)
 
 
 class InAttributes(Right):
@@ -72,7 +73,7 @@ class InAttributes(Right):
         super().__init__()
         self.past = 0.0
 
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         self.past = 0.9 * self.past + float(losses.mean())
         return self.past < 8
 
@@ -88,18 +89,18 @@ class OfTheClass(Right):
 
     counts: ClassVar[list[int]] = [0]
 
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         self.counts[0] += 1
         return self.counts[0] % 3 == 0
 
 
 class Numpy(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return bool(np.random.rand() < 0.5)
 
 
 class Python(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return random.random() < 0.5
 
 
@@ -110,38 +111,48 @@ class Trains(Right):
 
 
 class FirstRow(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
-        return super().forward(losses=losses[:1], step=step)
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        return super().forward(losses=losses[:1], step=step, counted=facts["counted"][:1])
 
 
 class FirstRows(Rows):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return (torch.arange(len(losses)) < 3).to(losses.dtype)
 
 
 class Negative(Rows):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return losses.mean() - losses
 
 
 class NotFinite(Rows):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return 1 / (losses < losses.median()).to(losses.dtype)
 
 
 class Mask(Rows):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return losses < losses.median()
 
 
 class OneForAll(Rows):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return (losses.mean() < 1).to(losses.dtype)
 
 
+class AllRows(Right):
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        return bool(losses.mean() < 1)
+
+
+class Smallest(Rows):
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        return (losses <= losses.median()).to(losses.dtype)
+
+
 class OnlySingle(Right):
-    def forward(self, *, losses: Tensor, step: int) -> Any:
-        return super().forward(losses=losses @ torch.ones(len(losses), len(losses)), step=step)
+    def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
+        return super().forward(losses=losses @ torch.ones(len(losses), len(losses)), step=step, **facts)
 
 
 WRONG = {
@@ -160,12 +171,14 @@ WRONG = {
     Negative: {"test_it_decides": "factors from -"},
     NotFinite: {"test_it_decides": "finite and 0 or more"},
     Mask: {"test_it_decides": "of floating point"},
+    AllRows: {"test_rows_that_are_not_compared_do_not_matter": "takes losses of 0 .* for small: need `counted`"},
+    Smallest: {"test_rows_that_are_not_compared_do_not_matter": "takes losses of 0 .* for small: need `counted`"},
     OneForAll: {"test_it_decides": "not factors \\[6\\]"},
 }
 RAISES = {OnlySingle: "test_float64"}
 
 
-def verdict(gate: type[Gate], check: str, needs: tuple[str, ...] = ("losses", "step")) -> None:
+def verdict(gate: type[Gate], check: str, needs: tuple[str, ...] = ("losses", "counted", "step")) -> None:
     """Run one check of the contract on a gate of this module."""
     offer = GateOffer(gate.__name__.lower(), f"{__name__}:{gate.__name__}", Config, "for a test", needs=needs)
     if issubclass(gate, Rows):

@@ -30,15 +30,15 @@ class Gap(Gate):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, *, student: Tensor, other: Tensor, labels: Tensor, **facts: Any) -> bool:
-        """Decide; ``student [B, C]`` are the logits of the agent with the gate, which is the teacher here."""
-        teacher, taught = ((z / self.temperature).softmax(-1) for z in (student, other))
+    def forward(self, *, own: Tensor, other: Tensor, labels: Tensor, **facts: Any) -> bool:
+        """Decide; ``own [B, C]`` are the teacher's logits, who has the gate; ``other`` its student's."""
+        teacher, taught = ((z / self.temperature).softmax(-1) for z in (own, other))
         truth = F.one_hot(labels, teacher.shape[-1]).to(teacher.dtype)
-        gap, own, theirs = (
+        gap, mine, theirs = (
             (one - another).abs().sum(-1).mean().item()
             for one, another in ((taught, teacher), (teacher, truth), (taught, truth))
         )
-        if not own + theirs:
+        if not mine + theirs:
             return True  # both are right beyond doubt
-        threshold = theirs - math.exp(-own / (own + theirs)) * own
-        return not (gap > threshold and own < theirs)
+        threshold = theirs - math.exp(-mine / (mine + theirs)) * mine
+        return not (gap > threshold and mine < theirs)

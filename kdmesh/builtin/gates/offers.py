@@ -59,7 +59,7 @@ GATES = [
         GapConfig,
         "pauses a teacher while its student is too far behind (SwitOKD)",
         "Qian et al., Switchable Online Knowledge Distillation, 2022",
-        needs=("student", "other", "labels"),
+        needs=("own", "other", "labels"),
         answers=("classes",),
     ),
     GateOffer(
@@ -68,7 +68,7 @@ GATES = [
         SmallLossConfig,
         "rows of small loss, fewer with the epochs (co-teaching)",
         "Han et al., Co-teaching, 2018",
-        needs=("losses", "epoch"),
+        needs=("losses", "counted", "epoch"),
         rows=True,
     ),
 ]

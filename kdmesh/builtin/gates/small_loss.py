@@ -19,21 +19,22 @@ from kdmesh.spec.settings import checked_by
 
 @checked_by(SmallLossConfig)
 class SmallLoss(Gate):
-    """The ``k = max(1, int(R(e) B))`` rows of smallest loss have the factor ``B / k``, the others 0; in epoch e from 0
+    """Of the n rows that the flow compares, the k of smallest loss have the factor ``n / k``, all others 0:
 
-    ``R(e) = 1 - forget min(e / epochs, 1)``.
+    ``k = max(1, int(R(e) n))``, ``R(e) = 1 - forget min(e / epochs, 1)``, in epoch e from 0.
 
-    The factors sum to B: the loss is the mean over the rows that are kept. Of equal losses the first counts as smaller.
+    The factors sum to n: where all rows are compared the loss is the mean over those that are kept. Of equal losses the
+    first counts as smaller. Where no row is compared the flow is shut.
     """
 
     def __init__(self, forget: float = 0.2, epochs: int = 10) -> None:
         super().__init__()
         self.forget, self.epochs = forget, epochs
 
-    def forward(self, *, losses: Tensor, epoch: int, **facts: Any) -> Tensor:
+    def forward(self, *, losses: Tensor, counted: Tensor, epoch: int, **facts: Any) -> Tensor:
         """Return factors ``[B]``."""
-        rows = len(losses)
-        kept = max(1, int((1 - self.forget * min(epoch / self.epochs, 1.0)) * rows))
+        rows = counted.nonzero()[:, 0]
+        kept = max(1, int((1 - self.forget * min(epoch / self.epochs, 1.0)) * len(rows)))
         factors = torch.zeros_like(losses)
-        factors[losses.argsort(stable=True)[:kept]] = rows / kept
+        factors[rows[losses[rows].argsort(stable=True)[:kept]]] = len(rows) / kept
         return factors
