@@ -156,10 +156,10 @@ class GateContract(Contract):
                 more[name][BATCH:] = 0
             one, other = self.says(offer, gate, step, facts), self.says(offer, twin, step, more)
             if isinstance(one, Tensor) and isinstance(other, Tensor):
-                same = torch.equal(one > 0, other[:BATCH] > 0)
-            else:
-                same = one == other
-            assert same, f"step {step}: it takes losses of 0 of rows that are not compared for small: need `counted`"
+                one, other = one > 0, other[:BATCH] > 0
+            assert _same(one, other), (
+                f"step {step}: it takes losses of 0 of rows that are not compared for small: need `counted`"
+            )
 
     def test_float64(self, offer: GateOffer, settings: dict[str, Any]) -> None:
         """Facts of float64 are decided about as well, and factors are of floating point."""
