@@ -17,6 +17,7 @@ from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
 from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph import inputs
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import gates
 from kdmesh.graph.idle import idle, untaught
@@ -184,14 +185,19 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     drawn: dict[str, tuple[list[str] | None, int]] = {}
     gives: dict[str, Given] = {}
     complaints: dict[str, dict[int, str]] = {}
-    for agent, spec in plan.spec.agents.items():
-        owner = plan.owner[agent]
+    for agent in _ordered(plan):
+        spec, owner = plan.spec.agents[agent], plan.owner[agent]
+        if agent in plan.inputs:
+            found.reading.inputs[agent] = _seen(plan, found, agent)
+            if owner in plan.inputs:
+                found.reading.inputs.setdefault(owner, found.reading.inputs[agent])  # by which its model is built
         written = dict(taps.get(agent, {}))
         layers = {name: spec.taps.get(name, name) for name in written}
         if spec.exit is not None:
             layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
         trains = lonely.trains(plan, agent)
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
+        key += str(found.reading.inputs.get(agent, ""))
         if key not in sizes or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)
             with _tapped(module, layers, agent, written) as values, torch.no_grad(), Softmaxes() as ends:
@@ -235,6 +241,23 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
+
+
+def _ordered(plan: Plan) -> list[str]:
+    """Agents, each after the one whose output it sees."""
+    return inputs.order(plan.spec.agents, {name: edge.source for name, edge in plan.inputs.items()})
+
+
+def _seen(plan: Plan, found: Checked, agent: str) -> Given:
+    """What an agent sees of its input: shape and type of two samples' worth, as its source gives it."""
+    edge = plan.inputs[agent]
+    if found.reading.texts:
+        what = f"{agent} sees what {edge.source} says of texts, which is not run by this version"
+        raise MeshError(what, where=edge.where, instead="data of numbers")
+    if edge.derived is not None:
+        shape = found.shapes[edge.source, edge.output]
+        return Given(shape, found.outputs[edge.source].dtype)
+    return found.layers[edge.source, edge.output] if edge.output else found.outputs[edge.source]
 
 
 def _rows_of(module: nn.Module, path: str) -> str:

@@ -96,6 +96,11 @@ class RunContext:
         """Submit a call of an agent's host: see :meth:`Backend.submit`."""
         return self.backend.submit(self.host_of[agent], method, *args, **options)
 
+    def evaluate(self, agent: str, stream: str) -> Handle[dict[str, Any]]:
+        """A handle of an agent's figures on a stream, after what it sees there, where that is another's output."""
+        given = map(as_argument, self.publisher.given(agent, stream))
+        return self.submit(agent, RemoteHost.evaluate, agent, stream, *given)
+
     def hosts(self, stage: Stage) -> list[str]:
         """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
         own = [self.host_of[agent] for agent in stage.agents if agent in self.host_of]

@@ -180,12 +180,17 @@ class Experiment:
         for student, facts in summary["agents"].items():
             if facts["role"] not in TAUGHT or facts.get("dropped"):
                 continue
+            if (given := plan.inputs.get(student)) is not None:
+                self._lacks(summary, f"{student}: no controls, for it sees what {given.source} says of a sample")
+                continue
             alone = controls.alone(plan, student, facts["updates"]) if facts["updates"] else None
             if alone is None:
                 self._lacks(summary, f"{student}: no control alone, for it was never updated itself")
             meshes: dict[str, MeshSpec | None] = {"alone": alone}
             best = facts.get("best_teacher")
-            if best is not None:
+            if best in plan.inputs:
+                self._lacks(summary, f"{student}: no control from {best}, which sees what another agent says")
+            elif best is not None:
                 saved = folder.root.resolve() / "agents" / best
                 meshes["best_teacher"] = controls.from_best(plan, student, best, saved)
             for which, mesh in meshes.items():

@@ -168,6 +168,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConf
         request.writers,
         request.profiled,
         checked.statistics,
+        checked.reading.inputs,
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdmesh.backends._base import as_argument
 from kdmesh.errors import RunFailed
+from kdmesh.graph.inputs import order
 from kdmesh.graph.reach import behind
 from kdmesh.hosts.remote import RemoteHost
 
@@ -125,7 +126,29 @@ class Publisher:
 
     def publication(self, agent: str, stream: str, outputs: Iterable[str]) -> Handle[Published]:
         """A handle of what an agent says on a stream as it is now, for measuring."""
-        return self.backend.submit(self.host_of[agent], RemoteHost.publish, agent, stream, tuple(outputs), True)
+        about = (agent, stream, tuple(outputs), True, "")
+        given = map(as_argument, self.given(agent, stream))
+        return self.backend.submit(self.host_of[agent], RemoteHost.publish, *about, *given)
+
+    def given(self, agent: str, stream: str) -> list[Handle[Published]]:
+        """What an agent sees on a stream as all are now, in the place of samples; nothing where it sees these."""
+        edge = self.plan.inputs.get(agent)
+        return [] if edge is None else [self.publication(edge.source, stream, [edge.output])]
+
+    def begin(self, stage: Stage) -> list[Handle[object]]:
+        """Before a stage: what its agents see of each other is published once, so that there is some from the first
+        step on.
+        """
+        handles: list[Handle[object]] = []
+        sources = {name: edge.source for name, edge in self.plan.inputs.items()}
+        edges = {(edge.target, edge.stream): edge for phase in stage.phases.values() for edge in phase.edges
+                 if edge.as_ == "input" and not edge.live and edge.source in stage.agents}  # fmt: skip
+        for reader in order(self.plan.spec.agents, sources):
+            for edge in (edge for (target, _), edge in edges.items() if target == reader):
+                about = (edge.source, self.base(edge.stream), (edge.output,), False, stage.name)
+                published = self.backend.submit(self.host_of[edge.source], RemoteHost.publish, *about)
+                handles.append(self.backend.submit(self.host_of[reader], RemoteHost.receive, as_argument(published)))
+        return handles
 
     def _send(self, subscriptions: list[Subscription], again: bool, stage: str = "") -> list[Handle[object]]:
         """All publish, and then all read: a host that waits for another's publication would not make its own."""
@@ -163,7 +186,11 @@ class Publisher:
             ]
         key, wanted = (subscription.source, subscription.stream), set(subscription.outputs)
         if fresh := again or not wanted <= self._final.get(key, set()):
-            self.latest[key] = submit(home, RemoteHost.publish, *key, tuple(subscription.outputs), False, stage)
+            given = (
+                [] if again else map(as_argument, self.given(*key))
+            )  # what it saw last, or, of who has finished, now
+            about = (*key, tuple(subscription.outputs), False, stage)
+            self.latest[key] = submit(home, RemoteHost.publish, *about, *given)
             self.published.add(key)
             if not again and self._first(key, wanted):
                 self.first.append(key)

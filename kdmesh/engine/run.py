@@ -226,7 +226,7 @@ class Run(RunContext):
         for stream in ("validation", "test") if self.tested else ("validation",):
             if stream not in self.checked.streams:
                 continue
-            found = yield from wait(self.submit(agent, RemoteHost.evaluate, agent, stream) for agent in here)
+            found = yield from wait(self.evaluate(agent, stream) for agent in here)
             for agent, values in zip(here, found, strict=True):
                 agents[agent][stream] = values
                 if stream == "test":

@@ -62,6 +62,7 @@ class StageRun(StageHome):
         for (agent, _), size in zip(first, sizes, strict=True):
             self.record.made[agent] = self.record.made.get(agent, 0) + size
         if self.resume is None:
+            yield from self.publish(run.publisher.begin(stage))
             yield from self.merge(run.merger.once(stage), 0)  # a checkpoint has what came of it
             yield from self.checkpoint()
         else:
@@ -72,7 +73,7 @@ class StageRun(StageHome):
         yield from wait(submit(host, RemoteHost.end, stage.name) for host in self.hosts)
         yield from self.checkpoint(finished=True)
         if "validation" in run.checked.streams:
-            evaluations = {name: run.submit(name, RemoteHost.evaluate, name, "validation") for name in stage.agents}
+            evaluations = {name: run.evaluate(name, "validation") for name in stage.agents}
             for agent, values in zip(evaluations, (yield from wait(evaluations.values())), strict=True):
                 run.evaluated(agent, "validation", values, At(stage.name, self.teaching.done))
         seconds = round(time.perf_counter() - start, 3)

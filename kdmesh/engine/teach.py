@@ -243,7 +243,7 @@ class Teaching:
             and epoch % (self.plan.train(name).evaluate_every or 1) == 0
             and self.plan.owner[name] not in self.stopped
         ]
-        metrics = yield from wait(self.run.submit(agent, RemoteHost.evaluate, agent, "validation") for agent in agents)
+        metrics = yield from wait(self.run.evaluate(agent, "validation") for agent in agents)
         for agent, values in zip(agents, metrics, strict=True):
             self.run.evaluated(agent, "validation", values, At(self.stage.name, self.done, epoch, self.home.round))
             stopping = self.plan.train(agent).early_stopping

@@ -188,6 +188,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         values=distinct(plan, found.table),
         writers=_writers(plan, found),
         statistics=found.statistics,
+        inputs=found.reading.inputs,
     )
     backend = _Here()
     host = Host(HOST, config, found.table, streams, registry(), found.reading)
@@ -196,6 +197,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     for stage in plan.stages:
         host.start(stage.name, planned_updates(plan, found, stage))
         publisher.once(stage)
+        publisher.begin(stage)
         for line in stage.program.trains():
             _phase(plan, found, stage, line, host, publisher)
         host.end(stage.name)
@@ -213,7 +215,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     stream = next((name for name in ("test", "validation") if name in found.streams), None)
     if stream is not None:
         for name in host.agents:
-            host.evaluate(name, stream)
+            host.evaluate(name, stream, *backend.get(publisher.given(name, stream)))
         for name in (name for name, node in plan.consensus.items() if not node.unaligned):
             inputs = sources(plan, name).items()
             handles = [publisher.publication(source, stream, outputs) for source, outputs in inputs]

@@ -319,6 +319,8 @@ def label_spaces(spec: MeshSpec, edges: list[Edge], consensus: dict[str, Consens
         if edge.source != LABELS and edge.form != "hidden":
             merges = edge.target not in consensus or consensus[edge.target].partial
             maps = merges and edge.as_ == "target" and edge.reads == "logits"
+            if edge.as_ == "input" and edge.target in spec.agents:
+                continue  # what it means is its reader's own business
             edge.classes = _shared(edge, space[edge.source], space[edge.target], maps)
 
 

@@ -203,6 +203,9 @@ def _edge(
             where=where,
             instead="leave it out" if from_labels else "put it on the flows into the consensus",
         )
+    if to_agent and flow.as_ == "input" and offer is not None:
+        what = "an input adds no loss, so `objective` has no effect"
+        raise MeshError(what, where=f"{where}.objective", instead="leave it out, or as: target")
     reads = offer.reads if offer is not None else "logits"
     signal = flow.signal.name if flow.signal is not None else reads
     if kind is not None and not from_agent:

@@ -10,6 +10,7 @@ import networkx as nx
 
 from kdmesh.graph import private
 from kdmesh.graph.edges import LABELS, PLAIN
+from kdmesh.graph.inputs import of_agents
 from kdmesh.graph.merging import SAMPLES, Merging
 from kdmesh.graph.program import Program
 from kdmesh.graph.reach import readers
@@ -89,6 +90,19 @@ class Plan:
         """The same plan, with these agents on no host; what they sent is absent."""
         left = {host: [name for name in names if name not in agents] for host, names in self.hosts.items()}
         return replace(self, hosts={host: names for host, names in left.items() if names})
+
+    @cached_property
+    def _inputs(self) -> dict[tuple[str, str], Edge]:
+        return of_agents(self.spec, self.edges)
+
+    @cached_property
+    def inputs(self) -> dict[str, Edge]:
+        """By agent that sees another's output in the place of samples: the last flow that says so."""
+        return {name: edge for (name, _), edge in self._inputs.items()}
+
+    def input_on(self, agent: str, stream: str) -> Edge | None:
+        """What an agent sees on a stream in the place of samples; None where it sees these."""
+        return self._inputs.get((agent, stream))
 
     @cached_property
     def users(self) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdmesh.graph import check, gates, hosts, merging, private, renewal, stages, steps, unaligned
+from kdmesh.graph import check, gates, hosts, inputs, merging, private, renewal, stages, steps, unaligned
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.nodes import consensus_nodes
@@ -62,6 +62,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     stateful = [readers(name, consensus) for name, node in consensus.items() if node.stateful]
     generation, waits = stages.generations(long, links, sets, stage_of, stateful)
     check.taught(long, edges, sets)
+    inputs.check(long, edges, sets.owner)
     check.label_spaces(long, edges, consensus)
     long, placed = hosts.place(long, edges, sets.owner, consensus, registry)
     task, metrics = task_of(long, registry), metrics_of(long, registry)
@@ -93,6 +94,7 @@ def _stages(
         if stage_name is not None and edge.target in plan.spec.agents:
             edges_of[stage_name].append(edge)
     rank = {name: number for number, name in enumerate([*plan.spec.agents, *plan.consensus])}
+    seen = inputs.of_agents(plan.spec, plan.edges)
     for name in sorted(generation, key=lambda stage: (generation[stage], rank[stage])):
         weight_sets = sorted(weights[name])
         agents = sorted(
@@ -109,6 +111,8 @@ def _stages(
                 if (edge.lesson is None or edge.lesson == line.phase) and sets.owner[edge.target] in only
             ]
             train = only | {each for each in weight_sets if each not in sets.owner or plan.spec.agents[each].ema}
-            stage.phases[line.key] = steps.build_phase(line.phase, plan.spec, active, sets, plan.consensus, train, rank)
+            stage.phases[line.key] = steps.build_phase(
+                line.phase, plan.spec, active, sets, plan.consensus, train, rank, seen
+            )
         check.phases(stage, edges_of[name])
         plan.stages.append(stage)

@@ -14,6 +14,8 @@ import networkx as nx
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.stages import WeightSets
@@ -68,17 +70,20 @@ def build_phase(
     consensus: dict[str, ConsensusNode],
     train: set[str],
     rank: dict[str, int],
+    inputs: Mapping[tuple[str, str], Edge],
 ) -> Phase:
     """Build the step of one phase.
 
     ``active``: the edges that end at agents in this phase; ``train``: the weight sets updated in it; ``rank``: the
-    declared order of agents and consensus nodes.
+    declared order of agents and consensus nodes; ``inputs``: what agents see in the place of samples, by stream: it is
+    active wherever they are forwarded.
     """
-    drawn = _Drawing(spec, found, consensus, train)
+    drawn = _Drawing(spec, found, consensus, train, inputs)
     for edge in active:
         drawn.edge(edge)
     drawn.updates(active)
-    phase = Phase(name, active, list(dict.fromkeys(edge.stream for edge in active)))
+    streams = list(dict.fromkeys(edge.stream for edge in active))
+    phase = Phase(name, active + [edge for edge in drawn.given if edge not in active], streams)
     _order(drawn.dag(), phase, rank)
     return phase
 
@@ -86,8 +91,16 @@ def build_phase(
 class _Drawing:
     """The step's DAG while it grows: ops and arrows, each once, in the order in which they were first needed."""
 
-    def __init__(self, spec: MeshSpec, found: WeightSets, consensus: dict[str, ConsensusNode], train: set[str]) -> None:
-        self.spec, self.consensus, self.train = spec, consensus, train
+    def __init__(
+        self,
+        spec: MeshSpec,
+        found: WeightSets,
+        consensus: dict[str, ConsensusNode],
+        train: set[str],
+        inputs: Mapping[tuple[str, str], Edge],
+    ) -> None:
+        self.spec, self.consensus, self.train, self.inputs = spec, consensus, train, inputs
+        self.given: list[Edge] = []  # the inputs of all that is forwarded
         self.owner = found.owner
         self.ops: dict[Op, None] = {}
         self.arrows: dict[tuple[Op, Op], None] = {}
@@ -112,6 +125,11 @@ class _Drawing:
             stream_spec = self.spec.streams.get(stream)
             if stream_spec is not None and stream_spec.generated_by:
                 self.arrow(Op("gen", stream_spec.generated_by, stream), op)
+            given = self.inputs.get((agent, stream))
+            if given is not None:
+                self.given.append(given)
+                if given.live:
+                    self.arrow(self.publication(given), op)
         return op
 
     def publication(self, edge: Edge) -> Op:
@@ -123,6 +141,9 @@ class _Drawing:
             return op
         again = op._replace(kind="f+")
         self.arrow(Op("u", weight_set), again)
+        given = self.inputs.get((edge.source, edge.stream))
+        if given is not None and given.live:
+            self.arrow(self.publication(given), again)
         return again
 
     def edge(self, edge: Edge) -> None:
@@ -137,7 +158,9 @@ class _Drawing:
         own = self.forward(edge.target, edge.stream)
         if edge.as_ == "target" and weight_set in self.train:
             self.arrow(own, update)
-        goal = own if edge.as_ == "input" else update
+        if edge.as_ == "input":
+            return  # the forward has it
+        goal = update
         if edge.source in self.consensus:
             combined = self.combine(edge.source)
             if combined is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.inputs import judged
 from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
@@ -62,6 +63,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     for flow in plan.merging.flows:
         if flow.target in plan.spec.agents:
             _flows(plan, flow)
+    judged(plan)
     _settings(plan, registry)
     for name, pool in plan.merging.pools.items():
         _few(plan, registry, pool, [flow.source for flow in pool.inputs], f"consensus.{name}")
@@ -232,8 +234,6 @@ def _ends(plan: Plan, edge: Edge) -> None:
     to_agent, from_agent = edge.target in plan.spec.agents, edge.source in plan.spec.agents
     if edge.as_ == "gate":
         return
-    if edge.as_ != "target" and to_agent:
-        raise MeshError(f"`as: {edge.as_}` into an agent {LATER}", where=f"{edge.where}.as", instead="as: target")
     if not to_agent and edge.weight != 1.0:
         raise MeshError(
             "a flow into a consensus has no loss, so its `weight` has no effect",

@@ -212,13 +212,17 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         else model.model_dump(mode="json"),
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
         "exit": spec.exit,
-        "input_shape": [] if host.reading.texts else list(host.table.shape),
+        "input_shape": [] if host.reading.texts else list(host.reading.shape(agent)),
         "classes": host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels),
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
         LEARNED: brief(host.config.learned.get(agent, [])),
         **({"columns": host.table.features} if host.table.features else {}),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
-        **({"scale": {"divided_by": host.table.divided_by}} if host.table.divided_by != 1 else {}),
+        **(
+            {"scale": {"divided_by": host.table.divided_by}}
+            if host.table.divided_by != 1 and agent not in host.plan.inputs
+            else {}
+        ),
         **({"class_numbers": spec.labels} if spec.labels is not None else {}),
         **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
         **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),

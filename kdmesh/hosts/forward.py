@@ -11,7 +11,7 @@ from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
 from kdmesh.hosts.step import FROZEN
-from kdmesh.signals.lazy import Lazy
+from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.store import Key
 from kdmesh.streams.seeds import at_step, mix
 
@@ -43,6 +43,7 @@ def _exits(inputs: Inputs, op: Op) -> list[Op]:
             and owner.get(other.node) == owner[op.node]
             and agents[other.node].exit is not None
             and agents[other.node].view is None
+            and other.node not in host.plan.inputs
             and inputs.shard(other.node, other.stream) is inputs.shard(op.node, op.stream)
         )
 
@@ -93,6 +94,9 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     if ahead is not None:
         inputs.ahead[op] = ahead
 
+    edge = host.plan.input_on(op.node, op.stream)
+    seen = None if edge is None else inputs.fetcher(edge, op.node)
+
     def compute(x: Tensor) -> Any:
         if grad:
             return forward_now(x, names, others)
@@ -105,6 +109,10 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
             return
         threads_now(threads)
         x = batch.x if agent.view is None else see(batch.x, shard.samples(batch.at), batch.epoch)
+        if seen is not None:
+            signal = seen(context)
+            assert signal is not None, f"nothing of {edge} is known"
+            x = dense(signal.value)
         if not train_mode:
             value = agent.inference(x, fixed, names) if ahead is None else ahead(context.step)
         else:

@@ -147,10 +147,16 @@ class Host(HostState):
     # -- publishing: see publish.py --------------------------------------------------------------------------------
 
     def publish(
-        self, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
+        self,
+        agent: str,
+        stream: str,
+        outputs: tuple[str, ...],
+        measure: bool = False,
+        stage: str = "",
+        *given: Published,
     ) -> Published:
         """What readers want of an agent, of a full evaluation pass over a stream."""
-        return publish.publish(self, agent, stream, outputs, measure, stage)
+        return publish.publish(self, agent, stream, outputs, measure, stage, given)
 
     def passed(self, agent: str, stream: str) -> int:
         """How many forwards an agent's last publication on a stream took."""
@@ -196,9 +202,9 @@ class Host(HostState):
 
     # -- measuring and saving: see measure.py and export.py --------------------------------------------------------
 
-    def evaluate(self, agent: str, stream: str) -> dict[str, Any]:
+    def evaluate(self, agent: str, stream: str, *given: Published) -> dict[str, Any]:
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
-        return measure.evaluate(self, self.agents[agent], stream)
+        return measure.evaluate(self, self.agents[agent], stream, given)
 
     def evaluate_consensus(
         self, consensus: str, stream: str, among: list[str], *published: Published

@@ -11,6 +11,7 @@ from kdmesh.graph.reach import speaker
 from kdmesh.hosts import answered, gates, guard, metrics, oddities, rules, side_inputs
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
+from kdmesh.hosts.seen import seen
 from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import dense, taken
@@ -49,10 +50,11 @@ class ConsensusFigures(TypedDict):
     churn: NotRequired[float | None]
 
 
-def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
+def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published] = ()) -> dict[str, Any]:
     """Forward an agent on a whole stream, and compare with its labels; nothing where there are none.
 
-    Figures by metric: numbers, and of metrics that are no single number lists.
+    Figures by metric: numbers, and of metrics that are no single number lists. ``given``: what it sees in the place of
+    samples, where it has an input.
     """
     shard = host.loader.shard(stream, one.name, one.device)
     truth = shard.truth
@@ -60,7 +62,8 @@ def evaluate(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
         return {}
     host.threads(one.weights.settings.threads)
     before = one.forwards
-    logits, _ = one.inference(shard.x, CHUNK)
+    x = seen(host, one, stream, given)
+    logits, _ = one.inference(shard.x if x is None else x, CHUNK)
     one.forwards = before  # measuring is not teaching
     oddities.softened(host, one.name, logits)
     classes = host.plan.spec.agents[one.name].labels

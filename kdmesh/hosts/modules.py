@@ -131,7 +131,7 @@ def _make(
             where=f"agents.{agent}.model",
             instead="mlp, cnn ..., or a data set of texts",
         )
-    return offer.make(config, input_shape=table.shape, classes=classes)
+    return offer.make(config, input_shape=tuple(reading.shape(agent)), classes=classes)
 
 
 def load_weights(module: nn.Module, path: str, where: str) -> None:

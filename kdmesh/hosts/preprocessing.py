@@ -13,6 +13,7 @@ from kdmesh.streams.texts import HIDDEN, Texts
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.standing import Given
     from kdmesh.offers import ModelOffer
     from kdmesh.plugins import Registry
     from kdmesh.spec import ModelRef
@@ -46,6 +47,7 @@ class Preprocessor:
         self._places[self._here] = torch.arange(len(self._here))
         self._files, self._learned = files, learned
         self.trained = False  # whether a tokenizer was made here
+        self.inputs: dict[str, Given] = {}  # by agent that sees another's output in the place of samples, what that is
         self._encoders: dict[str, Any] = {}
         self._encoded: dict[str, tuple[Encoded, Any]] = {}
 
@@ -108,8 +110,18 @@ class Preprocessor:
         """What agents have in common that see the same in every sample."""
         return str(self.encoder(agent).key) if self.texts else ""
 
+    def shape(self, agent: str) -> torch.Size:
+        """The shape of what an agent sees of a sample."""
+        return self.inputs[agent].shape if agent in self.inputs else torch.Size(self.table.shape)
+
     def samples(self, agent: str, rows: Tensor) -> Tensor | Tokens:
-        """Samples of the table as an agent reads them."""
+        """Samples of the table as an agent reads them; random numbers where it sees another's output in their place.
+
+        What it learns from and is measured on comes from that agent: these only have the shape and type of it.
+        """
+        if agent in self.inputs:
+            shape, dtype, _ = self.inputs[agent]
+            return torch.randn(len(rows), *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
         if self.texts:
             return self.encoded(agent, rows).batch(torch.arange(len(rows)))
         assert isinstance(self.table.x, Tensor)

@@ -9,22 +9,32 @@ import torch
 
 from kdmesh.hosts import build, guard, measure, oddities
 from kdmesh.hosts.packing import Packed, Published, pack, unpack
+from kdmesh.hosts.seen import seen
 from kdmesh.signals.lazy import dense
 from kdmesh.store import Key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.state import HostState
     from kdmesh.store import Publication
 
 
 def publish(
-    host: HostState, agent: str, stream: str, outputs: tuple[str, ...], measuring: bool = False, stage: str = ""
+    host: HostState,
+    agent: str,
+    stream: str,
+    outputs: tuple[str, ...],
+    measuring: bool = False,
+    stage: str = "",
+    given: Sequence[Published] = (),
 ) -> Published:
     """A full evaluation pass of an agent over a stream, in fixed-size padded batches: what readers want of it.
 
     ``measuring`` is not teaching: the pass is on the samples as they are. ``stage``: to whose count it goes. For rules
-    that ask, the agent's errors on validation go along.
+    that ask, the agent's errors on validation go along. ``given``: what an agent with an input sees on this stream; by
+    default what was last published of it.
     """
     one = host.agents[agent]
     shard = host.loader.shard(stream, agent, one.device)
@@ -32,7 +42,10 @@ def publish(
     before, start = one.forwards, time.perf_counter()
     layers = {output: one.makes[output].layer if _whole(one, output) else output for output in outputs}
     names = tuple(dict.fromkeys(name for name in layers.values() if name))
-    logits, values = one.inference(shard.x if measuring else one.see(shard.x, shard.ids, 0), host.fixed, names)
+    x = seen(host, one, stream, given)
+    if x is None:
+        x = shard.x if measuring else one.see(shard.x, shard.ids, 0)
+    logits, values = one.inference(x, host.fixed, names)
     host.passes[agent, stream] = one.forwards - before
     if stage:
         host.count(stage, agent, one.forwards - before)

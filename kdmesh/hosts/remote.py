@@ -70,9 +70,18 @@ class RemoteHost(Protocol):
         """Run the ops of a fragment; returns what other hosts need of it, and how it went."""
 
     def publish(
-        self, agent: str, stream: str, outputs: tuple[str, ...], measure: bool = False, stage: str = ""
+        self,
+        agent: str,
+        stream: str,
+        outputs: tuple[str, ...],
+        measure: bool = False,
+        stage: str = "",
+        *given: Published,
     ) -> Published:
-        """What readers want of an agent, of a full evaluation pass over a stream."""
+        """What readers want of an agent, of a full evaluation pass over a stream.
+
+        ``given``: what it sees there in the place of samples, where it has an input; by default as last published.
+        """
 
     def passed(self, agent: str, stream: str) -> int:
         """How many forwards an agent's last publication on a stream took."""
@@ -103,8 +112,11 @@ class RemoteHost(Protocol):
     def take_weights(self, owner: str, shares: list[float], *states: dict[str, Packed]) -> None:
         """Load the average of some weights, by their shares, into a set of weights."""
 
-    def evaluate(self, agent: str, stream: str) -> dict[str, Any]:
-        """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
+    def evaluate(self, agent: str, stream: str, *given: Published) -> dict[str, Any]:
+        """What is known of an agent's quality on a stream whose labels are known: see metrics.py.
+
+        ``given``: what it sees there in the place of samples, where it has an input.
+        """
 
     def evaluate_consensus(
         self, consensus: str, stream: str, among: list[str], *published: Published

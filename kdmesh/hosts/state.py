@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.preprocessing import Files
+    from kdmesh.hosts.standing import Given
     from kdmesh.hosts.weights import Weights
     from kdmesh.hosts.written import Writer
     from kdmesh.plugins import Registry
@@ -81,7 +82,7 @@ class HostConfig:
     ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
     rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
     ``profiled``: calls of what is offered are counted and timed. ``statistics``: the whole shapes of signals whose rows
-    are of no samples, as ``shapes``.
+    are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that is.
     """
 
     plan: Plan
@@ -95,6 +96,7 @@ class HostConfig:
     writers: dict[str, Writer] = field(default_factory=dict)
     profiled: bool = False
     statistics: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
+    inputs: dict[str, Given] = field(default_factory=dict)
 
 
 class HostState:
@@ -122,6 +124,7 @@ class HostState:
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
         self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)
         self.store = Store()
+        self.reading.inputs = config.inputs
         self.loader = Loader(self.reading, self.streams, self.seed)
         self.writers: dict[str, Writer] = {}  # of agents here, by stream
         self.values: dict[str, list[str]] = config.values  # of columns that are read, also in samples elsewhere
