@@ -839,6 +839,31 @@ flows:
   - {from: swa, to: mean, as: weights}
 train: {epochs: 20}
 """,
+    "Features as inputs": """\
+name: group-knowledge-transfer
+data: digits
+agents:
+  client: {model: {mlp: {hidden: [16]}}, count: 2}
+  server: {model: {mlp: {hidden: [128, 64]}}}
+  other: {weights_of: server}
+flows:
+  - {from: labels, to: ["client[*]", server, other], objective: ce}
+  - {from: "client[0]", to: server, as: input, signal: hidden, tap: layers.0, refresh: round}
+  - {from: "client[1]", to: other, as: input, signal: hidden, tap: layers.0, refresh: round}
+  - {from: "client[0]", to: server, objective: {kl: {temperature: 3}}, refresh: round}
+  - {from: "client[1]", to: other, objective: {kl: {temperature: 3}}, refresh: round}
+  - {from: server, to: "client[0]", objective: {kl: {temperature: 3}}, refresh: round}
+  - {from: other, to: "client[1]", objective: {kl: {temperature: 3}}, refresh: round}
+program:
+  - of: ["client[*]", server, other]
+    repeat: 10
+    do:
+      - {train: "client[*]", epochs: 1}
+      - {publish: "client[*]"}
+      - {train: [server, other], epochs: 3}
+      - {publish: [server, other]}
+train: {batch_size: 32}
+""",
 }
 ABOUT_RECIPES = {
     "Few labels": (
@@ -913,6 +938,19 @@ ABOUT_RECIPES = {
         "reader's own weights out. Statistics of batch norms are averaged too, where Izmailov et al. make them anew\n"
         "by a pass over the data. To begin later, use a program: a line `{train: net, epochs: 10}`, then rounds of\n"
         "an epoch each with a line `{publish: net}`, and `refresh: round`, as the bundled `swa` has it."
+    ),
+    "Features as inputs": (
+        "A flow `as: input` into an agent gives it what another agent says of a sample, a layer's output (`signal:\n"
+        "hidden`, with its `tap`) or logits, in the sample's place. Here a large server learns on the features of\n"
+        "small clients, which hear its logits a round later (FedGKT). An agent has one input, on every stream that\n"
+        "it is forwarded on; the server's weights have a view (`weights_of`) for each client. Clients and server\n"
+        "see the same stream: what is made on a private one stays refused.\n\n"
+        "With `refresh: round`, `epoch` or `5 steps` the agent sees what was last published, and once more before\n"
+        "the stage begins; what it publishes is of that. With `refresh: step` it sees what its source says in the\n"
+        "step itself, and with `detach: false` its gradients pass on: two halves of one network. It is measured on\n"
+        "what its source says now, on validation and test as well. Its folder has a model of such inputs, and\n"
+        "`config.json` their shape. An agent with an input has no augmentation, does not stay frozen, and has no\n"
+        "controls; inputs that are texts, and of several agents at once, are not run."
     ),
 }
 MESH_HEAD = """\

@@ -31,7 +31,7 @@ def gkt(placement, data, rounds=3):
                 "do": [
                     {"train": clients, "epochs": 1},
                     {"publish": clients},
-                    {"train": servers, "epochs": epochs},
+                    {"train": servers, "epochs": 2},
                     {"publish": servers},
                 ],
             }
@@ -53,6 +53,6 @@ def split(placement, data, detach=False, epochs=2):
                 "detach": detach,
             },
         ],
-        "train": {**SIZES, "epochs": 2},
+        "train": {**SIZES, "epochs": epochs},
         "placement": placement,
     }  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from kdmesh.errors import MeshError
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.roles import teachers_of
@@ -31,6 +32,9 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
 
     A student that no label trains gets the labels of `train`: what it could have learned without a teacher.
     """
+    if (given := plan.inputs.get(student)) is not None:
+        what = f"{student} sees what {given.source} says of a sample, so it learns nothing without it"
+        raise MeshError(what, where=f"agents.{student}", instead="another student, or no controls")
     spec = plan.spec
     own = [
         FlowSpec(**{"from": LABELS, "to": student}, stream=edge.stream, objective=edge.objective)

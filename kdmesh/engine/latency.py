@@ -169,11 +169,13 @@ def _all(
 class _Inputs:
     """Samples as agents are measured on: of the test stream, else of the first of train and the others that there is.
 
-    Of data given from Python nothing is left when the run has ended: random numbers of the agents' input shape.
+    Of data given from Python nothing is left when the run has ended, nor of what agents see of each other: random
+    numbers of the agents' input shape.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.table: Table | None = None
+        self.seeing = plan.inputs.keys()  # agents that see what others say of samples
         self.streams: dict[str, Stream] = {}
         data = plan.spec.data
         if data is not None and not data.dataset.name.startswith("python:"):
@@ -183,7 +185,7 @@ class _Inputs:
 
     def given(self, agent: str, folder: Path, order: Order) -> tuple[Order, bytes]:
         """An agent's order, and the bytes that follow it."""
-        if self.table is None:
+        if self.table is None or agent in self.seeing:
             shape = (read_json(folder / "config.json") or {}).get(SHAPE)
             if not isinstance(shape, list) or not all(isinstance(size, int) and 0 < size < 2**24 for size in shape):
                 raise MeshError("its data were given from Python, and its folder tells no shape of inputs")

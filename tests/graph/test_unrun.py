@@ -42,7 +42,6 @@ CASES = [
     ({"top": FEW % "shards: {of: [t, u], by: class, column: x}"}, "streams.few.shards.column", "by: class"),
     ({"top": "text: {pack: true}"}, "text.pack", "language_modelling"),
     ({"top": "text: {vocabulary: prefix}"}, "text.vocabulary", "language_modelling"),
-    ({"flow": "  - {from: t, to: s, as: input}"}, "flows.3.as", "into an agent is understood"),
     ({"into": ", weight: 0.5"}, "flows.1.weight", "has no loss"),
     ({"into": ", lesson: own"}, "flows.1.lesson", "every lesson"),
     ({"out": ", mode: train"}, "flows.2.mode", "leaves c"),

@@ -113,7 +113,7 @@ def legend(scene: Scene) -> list[str]:
             ("dashed box: frozen", any(node.frozen for node in scene.nodes)),
             ("double border: sees private samples", any(node.private for node in scene.nodes)),
             ("coloured arrow: made of private samples", any(arrow.private for arrow in scene.arrows)),
-            ("dotted arrow: informs a rule or a gate", "input" in kinds),
+            ("dotted arrow: is seen by an agent, or informs a rule or a gate", "input" in kinds),
             ("dashes and dots: weights, not a flow", "follows" in kinds),
         )
         if shown
