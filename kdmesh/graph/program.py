@@ -81,15 +81,6 @@ class Program:
         walk(self.body)
         return list(found.values())
 
-    def publications(self) -> list[Publish]:
-        """Every line that publishes, in order."""
-
-        def walk(lines: list[Train | Publish | Repeat]) -> list[Publish]:
-            inner = [walk(line.body) if isinstance(line, Repeat) else [line] for line in lines]
-            return [line for part in inner for line in part if isinstance(line, Publish)]
-
-        return walk(self.body)
-
 
 def programs(spec: MeshSpec, stage_of: dict[str, str], at: Callable[[str], str] = str) -> dict[str, Program]:
     """Return the program of every stage that has one; those that are for one stage follow one another.

@@ -14,6 +14,7 @@ from kdmesh.graph.inputs import judged
 from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
+from kdmesh.graph.renewal import publications
 from kdmesh.graph.written import refuse_written
 from kdmesh.offers import PROBABILITIES
 from kdmesh.spec import DEFAULT_RULE
@@ -259,7 +260,7 @@ def _flows(plan: Plan, flow: WeightFlow) -> None:
     """Weights flow at a time that comes."""
     stage = plan.stage_of(flow.target)
     assert stage is not None  # of frozen agents none is the target
-    published = [(line.agents, line.to) for line in stage.program.publications()]
+    published = [(line.agents, line.to) for line in publications(stage.program.body)]
     for leaf in plan.merging.behind(flow):
         if leaf.refresh == "round" and not any(
             leaf.source in agents and to in (None, leaf.target) for agents, to in published
