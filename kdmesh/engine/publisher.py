@@ -126,9 +126,11 @@ class Publisher:
 
     def publication(self, agent: str, stream: str, outputs: Iterable[str]) -> Handle[Published]:
         """A handle of what an agent says on a stream as it is now, for measuring."""
-        about = (agent, stream, tuple(outputs), True, "")
-        given = map(as_argument, self.given(agent, stream))
-        return self.backend.submit(self.host_of[agent], RemoteHost.publish, *about, *given)
+        home, about = self.host_of[agent], (agent, stream, tuple(outputs))
+        given = list(map(as_argument, self.given(agent, stream)))
+        if not given:
+            return self.backend.submit(home, RemoteHost.publish, *about, True)
+        return self.backend.submit(home, RemoteHost.publish, *about, True, "", *given)
 
     def given(self, agent: str, stream: str) -> list[Handle[Published]]:
         """What an agent sees on a stream as all are now, in the place of samples; nothing where it sees these."""

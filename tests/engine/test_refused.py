@@ -19,7 +19,6 @@ FROZEN = {"update": "frozen", "model": {"mlp": {"hidden": [8]}}}
         ({**FROZEN, **NOISY}, {"refresh": "once"}, "agents.t.view.draws", "would hold only one"),
         (FROZEN, {"refresh": "epoch", "stale": "recorded"}, "flows.1.stale", "nothing of it is recorded"),
         ({}, {"refresh": "once", "mode": "train"}, "flows.1.mode", "made in eval mode"),
-        ({}, {"as": "input"}, "flows.1.as", "not run by this version"),
         ({}, {"objective": "hint"}, "flows.1.tap", "needs to know the layers"),
         ({}, {"refresh": "round"}, "flows.1.refresh", "needs a program with rounds"),
         ({"init_of": "s"}, {}, "agents.t.init_of", "t -> s -> t"),
