@@ -82,7 +82,8 @@ class HostConfig:
     ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
     rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
     ``profiled``: calls of what is offered are counted and timed. ``statistics``: the whole shapes of signals whose rows
-    are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that is.
+    are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that
+    is.
     """
 
     plan: Plan
