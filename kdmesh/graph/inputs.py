@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from kdmesh.graph.edges import Edge
-    from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
 ONE = "one agent, which has this input on every stream that it sees"
@@ -126,14 +125,3 @@ def _agent(spec: MeshSpec, owner: Mapping[str, str], name: str) -> None:
         if one.generated_by == name:
             what = f"{name} sees no samples, so it can write none"
             raise MeshError(what, where=f"streams.{stream}.generated_by", instead="an agent that sees samples")
-
-
-def judged(plan: Plan) -> None:
-    """Refuse rules that ask for the errors of an agent with an input, which measures itself as it publishes."""
-    for name in plan.inputs:
-        if plan.judged(name):
-            node = next(
-                n for n in plan.consensus.values() if n.needs_errors and any(e.source == name for e in n.members)
-            )
-            what = f"rule {node.rule.name!r} asks for errors of {name}, which sees an input in the place of samples"
-            raise MeshError(what, where=plan.at(f"consensus.{node.name}.rule"), instead="another rule")

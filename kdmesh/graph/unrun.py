@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
-from kdmesh.graph.inputs import judged
 from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
@@ -64,7 +63,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     for flow in plan.merging.flows:
         if flow.target in plan.spec.agents:
             _flows(plan, flow)
-    judged(plan)
+    _judged(plan)
     _settings(plan, registry)
     for name, pool in plan.merging.pools.items():
         _few(plan, registry, pool, [flow.source for flow in pool.inputs], f"consensus.{name}")
@@ -277,6 +276,17 @@ def _flows(plan: Plan, flow: WeightFlow) -> None:
         if leaf.refresh == "once":
             what = f"rule {pool.rule.name!r} keeps count of what flows again and again, and {leaf} flows once"
             raise MeshError(what, where=f"{leaf.where}.refresh", instead="epoch, round or N steps; or another rule")
+
+
+def _judged(plan: Plan) -> None:
+    """Refuse rules that ask for the errors of an agent with an input, which measures itself as it publishes."""
+    for name in plan.inputs:
+        if plan.judged(name):
+            node = next(
+                n for n in plan.consensus.values() if n.needs_errors and any(e.source == name for e in n.members)
+            )
+            what = f"rule {node.rule.name!r} asks for errors of {name}, which sees an input in the place of samples"
+            raise MeshError(what, where=plan.at(f"consensus.{node.name}.rule"), instead="another rule")
 
 
 def _carried(edge: Edge, registry: Registry) -> None:
