@@ -223,6 +223,11 @@ class SignalOffer(Offer):
     value's device, seeded by mesh, agent and step. ``gradient``: ``x`` requires gradients, and these are in force while
     the signal is made; needs ``x``. What a source sends is detached as any signal.
 
+    Draws, from ``generator`` or a default one, belong to the batch of a step. So a signal may draw only where its
+    source answers in train mode and in the step itself (it trains there, or the flow says `mode: train`). In eval mode
+    (a frozen source, what is published, a source of a consensus) an answer depends on its sample alone, stored or live,
+    resumed or not: there it is an error to draw.
+
     ``aligned=False``: it is a statistic of a whole stream, whose rows are of no samples (a mean for each class, say).
     It is made each time its source publishes: ``make(value [N, ...], **needs) -> [K, D]``, of all samples that the
     source sees of the stream, or ``([K, D], known [K] bool)`` where it may know nothing of some rows. K and D are the

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdmesh.checks import labels, lineage, lonely, merging, private, texts, untrained, unused
+from kdmesh.checks import drawn, labels, lineage, lonely, merging, private, texts, untrained, unused
 from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
@@ -297,8 +297,10 @@ def _made(
         if edge.unaligned:
             _statistic(plan, edge, offer, value, found)
             continue
+        drawn.refuse(plan, edge, offer)
+        still = agent == edge.source and bool(drawn.still(plan, edge))
         try:
-            make = partial(_make, offer, offer.make(edge.derived.config), module, x, taps, layers)
+            make = partial(_make, offer, offer.make(edge.derived.config), module, x, taps, layers, still)
             value = value if offer.lazy or "module" in offer.needs else _numbers(dense(value))
             if (agent == edge.target or not edge.detach) and (offer.lazy or not _differentiable(make, value)):
                 if agent != edge.target:
@@ -344,15 +346,25 @@ def _statistic(plan: Plan, edge: Edge, offer: SignalOffer, value: torch.Tensor, 
 
 
 def _make(
-    offer: SignalOffer, make: Any, module: nn.Module, x: Any, taps: tuple[str, ...], layers: dict[str, Any], value: Any
+    offer: SignalOffer,
+    make: Any,
+    module: nn.Module,
+    x: Any,
+    taps: tuple[str, ...],
+    layers: dict[str, Any],
+    still: bool,
+    value: Any,
 ) -> Any:
-    """Make a signal of what its offer needs, of two samples; all on `meta` where it needs the module, which is so."""
+    """Make a signal of what its offer needs, of two samples; all on `meta` where it needs the module, which is so.
+
+    ``still``: its source answers in eval mode, where nothing may be drawn.
+    """
     beside = {name: layers[name].detach() for name in taps}
     if "module" not in offer.needs:
         x, beside = _numbers(x), {name: _numbers(layer) for name, layer in beside.items()}
     for layer in beside.values():
         layer.requires_grad_(torch.is_grad_enabled() and layer.is_floating_point())
-    with guard.seeded(0):
+    with guard.seeded(0, strict=still):
         return making.made(offer, make, value, x, module, beside, 0, first=True)
 
 

@@ -149,7 +149,8 @@ def codecs_of(plan: Plan, registry: Registry) -> None:
 def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.Maker:
     """What makes the signal of a flow at one of its ends; one that is not ours is guarded as views are.
 
-    Its draws differ from step to step while ``module`` trains, and are the same at every answer in eval mode.
+    Its draws are of a step, in train mode. In eval mode it may not draw: an answer there belongs to its sample, in
+    whatever batch that is, and draws belong to a place in a batch.
     """
     assert edge.derived is not None
     offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
@@ -167,9 +168,11 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
                 result: Tensor | Lazy = make(value)
                 return result
             given = value.clone() if isinstance(value, Tensor) else value
-            step = torch.initial_seed() if module.training else 0
-            seed = mix(host.seed, "signal", agent, edge.output, step)
-            with guard.seeded(seed, strict=strict):
+            still = not module.training
+            if still and "generator" in offer.needs:
+                raise ValueError(f"it draws for each batch, and {agent} answers in eval mode (`mode: train`)")
+            seed = mix(host.seed, "signal", agent, edge.output, 0 if still else torch.initial_seed())
+            with guard.seeded(seed, strict=strict or (still and "module" not in offer.needs)):  # it may draw itself
                 beside = {name: layers[path] for name, path in taps.items()} if "taps" in offer.needs else {}
                 result = making.made(offer, make, given, x, module, beside, seed, first=not seen)
             guard.refuse_signal(result, len(value), shape)

@@ -17,6 +17,7 @@ from kdmesh.plugins import fault, registry
 from kdmesh.testing import SignalContract
 
 FROZEN = {"teacher": {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}}
+DRAWN: list[Tensor] = []
 EXACT = {"epochs": 2, "batch_size": 32, "drop_last": True}
 
 
@@ -64,7 +65,16 @@ class Noisy:
     """Logits and noise from the generator that it is given."""
 
     def __call__(self, value: Tensor, *, generator: torch.Generator) -> Tensor:
-        return value + torch.randn(value.shape, generator=generator)
+        DRAWN.append(torch.randn(value.shape, generator=generator))
+        return value + DRAWN[-1]
+
+
+class Global:
+    """Logits and noise from torch's default generator."""
+
+    def __call__(self, value: Tensor) -> Tensor:
+        DRAWN.append(torch.randn(value.shape))
+        return value + DRAWN[-1]
 
 
 class Spoils:
@@ -152,6 +162,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> None:
         SignalOffer("constant", f"{__name__}:Constant", form="hidden", needs=("x",), both=True),
         SignalOffer("rollout", f"{__name__}:Rollout", form="hidden", needs=("taps",), both=True),
         SignalOffer("noisy", f"{__name__}:Noisy", form="logits", needs=("generator",)),
+        SignalOffer("global", f"{__name__}:Global", form="logits"),
         SignalOffer("spoils", f"{__name__}:Spoils", form="logits", needs=("module",)),
         SignalOffer("untidy", f"{__name__}:Untidy", form="logits", needs=("x", "module")),
         SignalOffer("quiet", f"{__name__}:Hidden", form="logits", needs=("module",)),
@@ -184,15 +195,56 @@ def test_gradients_of_samples_are_matched_as_in_a_plain_loop(
     assert hashes(mesh_)["s"] == sha256(student)
 
 
-@pytest.mark.parametrize("signal", ["input_gradient", "noisy"])
-@pytest.mark.parametrize("refresh", ["step", "once"])
-def test_together_and_spread_are_equal(mesh: Any, hashes: Any, signal: str, refresh: str) -> None:
+@pytest.mark.parametrize(
+    ("signal", "flow"),
+    [
+        ("input_gradient", {"refresh": "step"}),
+        ("input_gradient", {"refresh": "once"}),
+        ("noisy", {"refresh": "step", "mode": "train"}),
+    ],
+)
+def test_together_and_spread_are_equal(mesh: Any, hashes: Any, signal: str, flow: dict[str, str]) -> None:
     found = []
     for placement in ("together", "spread"):
         made = mesh({**FROZEN, "s": {}}, train={"epochs": 1, "batch_size": 32}, placement=placement)
         objective = "hint" if signal == "input_gradient" else "mse"
-        made.flow("teacher", "s", objective=objective, signal=signal, refresh=refresh)
+        made.flow("teacher", "s", objective=objective, signal=signal, **flow)
         found.append(hashes(made))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("flow", [{"refresh": "once"}, {"refresh": "step"}, {"refresh": "step", "mode": "eval"}])
+@pytest.mark.parametrize("signal", ["noisy", "global"])
+def test_nothing_is_drawn_where_a_source_answers_in_eval_mode(mesh: Any, signal: str, flow: dict[str, str]) -> None:
+    """What is drawn there would be of a place in a batch: the same in each, and another one live, stored, resumed."""
+    made = mesh({**FROZEN, "s": {}})
+    made.flow("teacher", "s", objective="mse", signal=signal, **flow)
+    told = "draws for each batch, and" if signal == "noisy" else "draws from a global generator"
+    with pytest.raises((MeshError, RunFailed), match=told):
+        made.run(backend="inline")
+
+
+def test_a_consensus_is_given_nothing_drawn(mesh: Any) -> None:
+    made = mesh({"a": {}, "b": {}, "s": {}})
+    made.flow("labels", ["a", "b", "s"], objective="ce")
+    made.consensus("c", "mean", space="logits")
+    made.flow(["a", "b"], "c", signal="noisy", refresh="step")
+    made.flow("c", "s", objective="mse")
+    with pytest.raises(MeshError, match="c is measured of answers in eval mode"):
+        made.run(backend="inline")
+
+
+@pytest.mark.parametrize("signal", ["noisy", "global"])
+def test_each_step_of_a_source_that_trains_draws_anew(mesh: Any, hashes: Any, signal: str) -> None:
+    found = []
+    for _ in range(2):
+        DRAWN.clear()
+        made = mesh({"t": {}, "s": {}}, train={"epochs": 1, "batch_size": 32})
+        made.flow("labels", "t", objective="ce")
+        made.flow("t", "s", objective="mse", signal=signal, refresh="step")
+        found.append(hashes(made))
+        full = [noise.numpy().tobytes() for noise in DRAWN if len(noise) == 32]
+        assert len(set(full[-2:])) == 2  # before these come those of check
     assert found[0] == found[1]
 
 
