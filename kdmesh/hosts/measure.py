@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 
+from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
 from kdmesh.hosts import answered, gates, guard, metrics, oddities, rules, side_inputs
 from kdmesh.hosts.consensus import sharpened
@@ -244,11 +245,11 @@ def chance(host: HostState, agent: Agent) -> Chance | None:
 def reports(host: HostState, agent: Agent) -> dict[str, dict[str, float]]:
     """What objectives say of themselves, by the flow into an agent: how much of it they compared, say."""
     found = {}
-    for edge in host.plan.edges:
-        if edge.target == agent.name and edge.id in host.objectives:
-            figures = _report(host, edge)
-            if figures:
-                found[f"{edge.source} -> {edge.target}"] = figures
+    edges = [edge for edge in host.plan.edges if edge.target == agent.name and edge.objective is not None]
+    names = flow_names(edges)
+    for edge in edges:
+        if edge.id in host.objectives and (figures := _report(host, edge)):
+            found[names[edge.id]] = figures
     return found
 
 

@@ -132,6 +132,20 @@ def test_balanced_weights_are_those_of_scikit_learn_on_what_is_learned_and_are_r
     assert (sha[0] == sha[1]) == (not fields)
 
 
+def test_each_of_two_flows_between_the_same_ends_reports():
+    mesh = kdmesh.Mesh(
+        data=skewed(),
+        train={"epochs": 1, "batch_size": 32},
+        agents={"s": {"model": {"mlp": {"hidden": [4]}}}},
+        streams={"some": {"of": "train", "size": 60}},
+        connect=[],
+    )
+    mesh.flow("labels", "s", objective={"ce": {"class_weights": "balanced"}})
+    mesh.flow("labels", "s", objective={"ce": {"class_weights": "balanced"}}, stream="some")
+    told = mesh.run(backend="inline").summary["agents"]["s"]["objectives"]
+    assert list(told) == ["labels -> s: ce on train", "labels -> s: ce on some"]
+
+
 def test_a_class_without_a_sample_counts_nothing():
     loss = CrossEntropy(class_weights="balanced")
     loss.setup(torch.Size([3]), torch.Size([]), labels=torch.tensor([0, 0, 0, 2]))
