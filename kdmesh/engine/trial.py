@@ -18,7 +18,7 @@ from kdmesh.checks.budget import phase_steps, planned_updates
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.fragments import whole
-from kdmesh.hosts import guard, measure, merging
+from kdmesh.hosts import build, guard, measure, merging
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.standing import Given, StandIn
@@ -211,6 +211,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
                 where="plugins",
                 instead="an objective or rule whose state_dict holds tensors and takes them back",
             ) from error
+    _refuse_states(host)
     merging.rehearse(host)
     stream = next((name for name in ("test", "validation") if name in found.streams), None)
     if stream is not None:
@@ -224,6 +225,24 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         measure.reports(host, agent)
     for name in host.consensus:
         host.report(name)
+
+
+def _refuse_states(host: Host) -> None:
+    """Refuse a rule whose state, after these steps, does not load into it as it is set up: nothing could be resumed."""
+    fresh = build.consensus(host)
+    for name, consensus in host.consensus.items():
+        state = consensus.rule.state_dict()
+        try:
+            if state:
+                fresh[name].rule.load_state_dict(state)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            raise MeshError(
+                f"the state of rule {consensus.node.rule.name!r} after some steps does not load into the rule as "
+                f"`setup` leaves it, so that no run could be resumed: {type(error).__name__}: {said}",
+                where=f"consensus.{name}",
+                instead="buffers and parameters whose names and shapes `setup` decides; write into them (copy_, add_)",
+            ) from error
 
 
 def _phase(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, publisher: Publisher) -> None:

@@ -20,7 +20,7 @@ from kdmesh.signals.lazy import Lazy, MixedLogits, dense, leaves, narrowed
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
@@ -246,7 +246,10 @@ class Consensus:
     def stack(self, signals: list[Signal | None]) -> Tensor:
         """Logits ``[M, B, C]``, zeros where a source has not published, ``-inf`` at classes that it does not know."""
         values = [None if signal is None else dense(self._logits(signal)) for signal in signals]
-        values = [_spread(value, edge, self.width) for value, edge in zip(values, self.node.members, strict=True)]
+        values = [
+            None if value is None else spread(value, edge.classes, self.width)
+            for value, edge in zip(values, self.node.members, strict=True)
+        ]
         like = next(value for value in values if value is not None)
         return torch.stack([torch.zeros_like(like) if value is None else value for value in values])
 
@@ -329,12 +332,12 @@ def _rows(value: Tensor | Lazy | None, like: Tensor | Lazy, start: int, stop: in
     return value.rows(start, stop) if isinstance(value, Lazy) else value[start:stop]
 
 
-def _spread(value: Tensor | None, edge: Edge, width: int) -> Tensor | None:
+def spread(value: Tensor, classes: Sequence[int] | None, width: int) -> Tensor:
     """Logits of the classes that a source knows among all ``width``: ``-inf`` at the rest."""
-    if value is None or edge.classes is None:
+    if classes is None:
         return value
     whole = value.new_full((*value.shape[:-1], width), float("-inf"))
-    return whole.index_copy(-1, torch.tensor(edge.classes, device=value.device), value)
+    return whole.index_copy(-1, torch.tensor(classes, device=value.device), value)
 
 
 def refuse_improper(

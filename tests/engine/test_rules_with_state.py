@@ -70,12 +70,37 @@ class Learned(Rule):
         return {"first": float(self.seen[0])}
 
 
+class Unset(Rule):
+    """A state of which some is not known yet."""
+
+    def setup(self, sources: tuple[str, ...], classes: int, inputs: Any) -> None:
+        self.register_buffer("last", torch.full((len(sources),), float("nan")))
+        self.register_buffer("asked", torch.zeros(()))
+
+    def forward(self, values: Tensor, **given: Any) -> Tensor:
+        self.asked += 1
+        return values.nan_to_num().mean(0)
+
+
+class Grows(Rule):
+    """A state that has another shape after each batch."""
+
+    def setup(self, sources: tuple[str, ...], classes: int, inputs: Any) -> None:
+        self.register_buffer("asked", torch.zeros(0))
+
+    def forward(self, values: Tensor, **given: Any) -> Tensor:
+        self.asked = torch.cat([self.asked, torch.ones(1)])
+        return values.mean(0)
+
+
 @pytest.fixture(autouse=True)
 def offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both, of a plugin of version 2."""
     record = PluginRecord("odd", "kdmesh-odd", "2")
     for offer in (
         ConsensusOffer("queries", f"{__name__}:Queries", Budget, stateful=True, abstains=True, needs=("ids",)),
+        ConsensusOffer("unset", f"{__name__}:Unset", stateful=True, partial=True),
+        ConsensusOffer("grows", f"{__name__}:Grows", stateful=True),
         ConsensusOffer("learned", f"{__name__}:Learned", stateful=True, trained=True, spaces=("probs",)),
     ):
         monkeypatch.setitem(registry()._offers["consensus"], offer.name, offer)
@@ -219,6 +244,43 @@ def test_a_rule_with_a_state_is_saved_and_loaded_as_an_agent_is(
             loaded(logits[0])
 
 
+def taught(mesh: Any, rule: str, agents: Any, **fields: Any) -> kdmesh.Mesh:
+    """A consensus of two that train before its reader."""
+    made: kdmesh.Mesh = mesh(agents, train={"epochs": 1}, **fields)
+    made.flow("labels", ["a", "b", "s"], objective="ce")
+    made.consensus("c", rule)
+    made.flow(["a", "b"], "c")
+    made.flow("c", "s", objective="kl")
+    return made
+
+
+def test_a_saved_rule_knows_its_sources_classes_and_a_state_of_nan(mesh: Any, tmp_path: Path) -> None:
+    made = taught(mesh, "unset", {"a": {"labels": ["2", "0"]}, "b": {}, "s": {}})
+    result = made.run(backend="inline", out=tmp_path)
+    node = result.summary["consensus"]["c"]
+    assert node["export"]["difference"] == 0.0 and node["export"]["problem"] == ""
+    loaded: Any = kdmesh.load(result.folder / "consensus" / "c")
+    assert loaded.rule.last.isnan().all() and loaded.rule.asked > 0
+    draws = torch.Generator().manual_seed(0)
+    a, b = torch.randn(4, 2, generator=draws), torch.randn(4, 3, generator=draws)
+    wide = torch.full((4, 3), float("-inf"))
+    wide[:, [2, 0]] = a
+    wanted = (wide.softmax(-1) + b.softmax(-1)) / 2
+    assert torch.equal(loaded({"a": a, "b": b}), wanted)
+    assert torch.equal(loaded(torch.stack([wide, b])), wanted)
+    for odd, said in (({"a": b, "b": b}, r"a gave logits of shape \(4, 3\)"), ({"a": a, "b": b[:2]}, "b gave logits")):
+        with pytest.raises(MeshError, match=said):
+            loaded(odd)
+    with pytest.raises(MeshError, match=r"found logits of shape \(2, 4, 2\)"):
+        loaded(torch.stack([a, a]))
+
+
+def test_a_state_that_no_fresh_rule_takes_is_refused_by_check(mesh: Any) -> None:
+    with pytest.raises(MeshError, match="does not load into the rule as `setup` leaves it") as error:
+        taught(mesh, "grows", ["a", "b", "s"]).run(backend="inline")
+    assert error.value.where == "consensus.c" and "copy_" in (error.value.instead or "")
+
+
 def test_rules_without_a_state_have_no_folder(mesh: Any, tmp_path: Path) -> None:
     made = mesh(["a", "s"], train={"epochs": 1})
     made.flow("labels", "a", objective="ce")
@@ -236,6 +298,10 @@ def test_rules_without_a_state_have_no_folder(mesh: Any, tmp_path: Path) -> None
         ({"rule": {"queries": {"budget": "x"}}}, "budget"),
         ({"rule": {"a": {}, "b": {}}}, "consensus.json is damaged"),
         ({"outputs": 0}, "consensus.json is damaged"),
+        ({"classes": [[0, 9], None]}, "consensus.json is damaged"),
+        ({"classes": [None]}, "consensus.json is damaged"),
+        ({"kdmesh": 2}, "consensus.json is of version 2, and this kdmesh reads version 1"),
+        ({"kdmesh": None}, "consensus.json is damaged"),
         ({"sources": []}, "consensus.json is damaged"),
         ({"temperature": "hot"}, "consensus.json is damaged"),
         ({"sha256": "0"}, "model.safetensors is not what was written"),
