@@ -30,6 +30,7 @@ from kdmesh.gates import Gate
 from kdmesh.graph.fragments import whole
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.steps import Op
+from kdmesh.hosts import gates
 from kdmesh.objectives import Objective, batchmean
 from kdmesh.offers import Config, GateOffer, ObjectiveOffer
 from kdmesh.plugins import fault, registry
@@ -423,9 +424,21 @@ def test_only_steps_in_which_it_was_asked_are_counted(mesh: Any) -> None:
     """Flows are not asked while their agent's gate is shut."""
     made = mesh({"s": {"gate": listed(0, 1, 2)}}, train={"epochs": 3})
     made.flow("labels", "s", objective="ce", gate="timed")
-    gates = made.run(backend="inline").summary["agents"]["s"]["gates"]
-    assert (gates["update"]["asked"], gates["update"]["shut"]) == (9, 6)
-    assert gates["labels -> s"] == {"gate": "timed", "asked": 3, "shut": 0, "kept": 1.0}
+    said = made.run(backend="inline").summary["agents"]["s"]["gates"]
+    assert (said["update"]["asked"], said["update"]["shut"]) == (9, 6)
+    assert said["labels -> s"] == {"gate": "timed", "asked": 3, "shut": 0, "kept": 1.0}
+
+
+def test_while_nothing_is_known_of_whom_it_looks_at_it_is_shut_and_not_asked(
+    mesh: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = gates.OpenOrShut.looked
+    known = lambda self, context: inner(self, context) if context.step >= 2 else None  # noqa: E731
+    monkeypatch.setattr(gates.OpenOrShut, "looked", known)
+    made = mesh({"t": {"update": "frozen", "model": MODEL}, "s": {"gate": {"of": {"of": "t"}}}}, train={"steps": 5})
+    made.flow("labels", "s", objective="ce")
+    agent = made.run(backend="inline").summary["agents"]["s"]
+    assert agent["gates"] == {"update": {"gate": "of", "asked": 3, "shut": 0, "kept": 1.0}} and agent["updates"] == 3
 
 
 def test_agreement_is_that_of_the_consensus_it_has_to_do_with(mesh: Any) -> None:
@@ -550,8 +563,8 @@ def test_spread_over_hosts_and_broken_off_it_is_the_same(
 
     monkeypatch.setattr(InlineBackend, "call", call)
     whole = run(make(mesh, "together"), out=tmp_path / "whole", checkpoint_seconds=0)
-    gates = [gate for agent in whole["agents"].values() for gate in agent.get("gates", {}).values()]
-    assert any(0 < gate["kept"] < 1 for gate in gates), "or nothing is shut"
+    every = [gate for agent in whole["agents"].values() for gate in agent.get("gates", {}).values()]
+    assert any(0 < gate["kept"] < 1 for gate in every), "or nothing is shut"
     assert told(run(make(mesh, "spread"))) == told(whole)
     calls[:] = [0, 0]
     run(make(mesh, "spread"), out=tmp_path / "spread", checkpoint_seconds=0)
