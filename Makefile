@@ -1,5 +1,5 @@
 # make demo   install and run the council      make test   install and run the tests
-# make slow   the tests that take minutes
+# make slow   the tests that take minutes      make mutants   how many wrong plugins the kit for tests catches
 # make browser AXE=axe.min.js   the page of a run in Chromium, which must be installed, with chromedriver; AXE: axe-core
 # make bundle   the JavaScript with which a page's charts are drawn, made anew: needs npm and a network
 # make lint   style, types and layers          make bench, claims, task-claims, chaos   measure: see docs/
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow browser bundle lint bench claims task-claims trec ranking shakespeare chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench claims task-claims trec ranking shakespeare chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -24,6 +24,9 @@ test: $(DEV_READY)
 
 slow: $(DEV_READY)
 	$(BIN)/python -m pytest -n 2 -m slow
+
+mutants: $(DEV_READY)
+	$(BIN)/python -m tests.testing.mutants
 
 browser: $(DEV_READY)
 	$(PIP) --editable '.[browser]'

@@ -154,6 +154,8 @@ class Registry:
         self.records: list[PluginRecord] = []
         self._offers: dict[str, dict[str, Offer]] = {kind: {} for kind in KINDS}
         self._said: set[str] = set()
+        self.lent: tuple[Offer, ...] = ()
+        self._installed = self._offers
         for plugin in plugins:
             self._add(plugin)
         allowed, blocked = None if only is None else _names(only), _names(disabled)
@@ -248,7 +250,18 @@ class Registry:
         for (kind, name), records in owners.items():
             if len(records) == 1 and not (kind == "commands" and name in COMMANDS):
                 self._offers[kind].setdefault(name, records[0].claims[kind, name])
-        self._offers = {kind: dict(sorted(found.items())) for kind, found in self._offers.items()}
+        self._offers = self._installed = {kind: dict(sorted(found.items())) for kind, found in self._offers.items()}
+
+    def lend(self, offers: tuple[Offer, ...]) -> None:
+        """Have these too, in place of installed ones of their names, and no others lent before; hosts get them sent.
+
+        For offers of tests, which no package has to install.
+        """
+        if offers == self.lent:
+            return
+        self.lent, self._offers = offers, {kind: dict(found) for kind, found in self._installed.items()}
+        for offer in offers:
+            self._offers[offer.kind][offer.name] = offer
 
     def names(self, kind: str) -> list[str]:
         """Every offered name of a kind, sorted."""

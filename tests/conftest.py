@@ -29,6 +29,8 @@ HOSTS = 6  # the most that a test on the shared Ray opens at a time
 def pytest_collection_modifyitems(items):
     """Of several processes (`--dist loadgroup`) one has a file's tests; and one has all that need the shared Ray."""
     for item in items:
+        if "on_ray" in item.fixturenames:  # of the contracts, which know no mark of ours
+            item.add_marker(pytest.mark.ray)
         item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
 
 
@@ -70,20 +72,11 @@ def rays_folder():
 
 
 @pytest.fixture(scope="session")
-def ray_session():
+def ray_session(request):
     """A session on a Ray that outlives it: its actors are kept from test to test, since each takes seconds to start."""
-    from kdmesh.backends import Session
+    from kdmesh.testing.run_mesh import shared_ray
 
-    with short_folder() as folder:
-        with Session("ray") as session:
-            assert session.backend.name == "ray"  # imports ray, with an embedded one's settings
-            from kdmesh.backends.ray import start_ray
-
-            start_ray(cpus=2 * HOSTS, folder=folder)  # a test may have actors of its own
-            yield session
-        import ray
-
-        ray.shutdown()
+    return shared_ray(request.config).session()
 
 
 @pytest.fixture(autouse=True)

@@ -344,6 +344,16 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
                 ) from error
 
 
+def running() -> bool:
+    """Whether this process runs Ray, or has joined a cluster."""
+    return bool(ray.is_initialized())
+
+
+def stop_ray() -> None:
+    """End the embedded Ray, or leave the cluster."""
+    ray.shutdown()
+
+
 @contextmanager
 def _loopback() -> Iterator[None]:
     """A Ray that is started inside listens on 127.0.0.1 alone, the processes that it starts later too.

@@ -61,6 +61,7 @@ class Worker:
 
         self.host, self.fence = None, Fence(name, incarnation)
         keep_memory()
+        registry().lend(config.offers)
         try:
             table, streams = source.load(config.plan)
             self.host = Host(name, config, table, streams, registry())

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
-KINDS = ("strategy", "objective", "consensus", "model", "dataset", "task", "metric", "sampler", "gate", "observer")
+KINDS = (
+    "strategy", "objective", "consensus", "model", "dataset", "view", "signal", "task", "metric", "sampler", "gate",
+    "observer",
+)  # fmt: skip
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 

@@ -169,6 +169,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConf
         request.profiled,
         checked.statistics,
         checked.reading.inputs,
+        registry().lent,
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.standing import Given
     from kdmesh.hosts.weights import Weights
     from kdmesh.hosts.written import Writer
+    from kdmesh.offers import Offer
     from kdmesh.plugins import Registry
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
@@ -83,7 +84,7 @@ class HostConfig:
     rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
     ``profiled``: calls of what is offered are counted and timed. ``statistics``: the whole shapes of signals whose rows
     are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that
-    is.
+    is. ``offers``: those that no package has installed.
     """
 
     plan: Plan
@@ -98,6 +99,7 @@ class HostConfig:
     profiled: bool = False
     statistics: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
     inputs: dict[str, Given] = field(default_factory=dict)
+    offers: tuple[Offer, ...] = ()
 
 
 class HostState:

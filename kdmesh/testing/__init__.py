@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{part}"
         for part in (
+            "alike",
             "base",
             "consensus",
             "datasets",
@@ -29,6 +30,8 @@ pytest.register_assert_rewrite(
             "models",
             "objectives",
             "observers",
+            "rules",
+            "run_mesh",
             "samplers",
             "signals",
             "strategies",
@@ -46,6 +49,7 @@ from kdmesh.testing.metrics import MetricContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
 from kdmesh.testing.observers import ObserverContract  # noqa: E402
+from kdmesh.testing.run_mesh import MeshRun, RunMesh  # noqa: E402
 from kdmesh.testing.samplers import SamplerContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
 from kdmesh.testing.strategies import StrategyContract  # noqa: E402
@@ -57,10 +61,12 @@ __all__ = [
     "ConsensusContract",
     "DatasetContract",
     "GateContract",
+    "MeshRun",
     "MetricContract",
     "ModelContract",
     "ObjectiveContract",
     "ObserverContract",
+    "RunMesh",
     "SamplerContract",
     "SignalContract",
     "StrategyContract",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from kdmesh.offers import API, Config, Offer
 from kdmesh.plugins import HEAVY
+from kdmesh.streams.table import Table
+from kdmesh.testing.run_mesh import MeshRun, RunMesh
 
 
 @contextmanager
@@ -35,10 +38,23 @@ class Checks:
     """Base of every contract: pytest collects its subclasses, and expects the failures that these declare.
 
     ``expected_failures``: a check's name to the reason why it fails; one that passes nevertheless is a failure.
+    ``ray``: whether checks run on Ray too; False skips these.
     """
 
     __test__: ClassVar[bool] = False
     expected_failures: ClassVar[dict[str, str]] = {}
+    ray: ClassVar[bool] = True
+
+    @pytest.fixture
+    def run_mesh(self, request: pytest.FixtureRequest, tmp_path: Path) -> RunMesh:
+        """Runs meshes: see :mod:`kdmesh.testing.run_mesh`."""
+        return RunMesh(request.config, tmp_path)
+
+    @pytest.fixture
+    def on_ray(self, request: pytest.FixtureRequest) -> None:
+        """Skip a check where its class does not want Ray."""
+        if not self.ray:
+            pytest.skip(f"{type(self).__name__} says `ray = False`")
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -62,13 +78,15 @@ class Contract(Checks):
 
     ``config``: valid settings with which the checks make the thing; override the fixture ``settings`` where they are
     known only at run time (a path in ``tmp_path``). ``module``: what the entry point names, imported without torch by
-    a check; by default the module of the configuration's class, else the factory's package.
+    a check; by default the module of the configuration's class, else the factory's package. ``mesh``: fields of the
+    small mesh that is run, in place of those that the contract makes up.
     """
 
     __test__ = False
     kind: ClassVar[str] = ""
     config: ClassVar[dict[str, Any]] = {}
     module: ClassVar[str] = ""
+    mesh: ClassVar[dict[str, Any]] = {}
 
     @pytest.fixture
     def offer(self) -> Offer:
@@ -116,6 +134,30 @@ class Contract(Checks):
         """The JSON schema can be written and forbids other keys."""
         schema = json.loads(json.dumps(offer.config.model_json_schema()))
         assert schema.get("additionalProperties") is False, "the schema allows unknown keys: give `config` extra=forbid"
+
+    def small_mesh(self, offer: Any, settings: dict[str, Any]) -> tuple[dict[str, Any], Table | None]:
+        """The fields of a small mesh that names the offer, and its data, None where it names these itself."""
+        raise NotImplementedError(f"{type(self).__name__} makes no mesh")  # each kind has its own
+
+    def run(self, offer: Any, settings: dict[str, Any], run_mesh: RunMesh, backend: str = "inline") -> MeshRun:
+        """Run the small mesh, with what the class says in ``mesh``, on a backend."""
+        fields, data = self.small_mesh(offer, settings)
+        strict = not getattr(self, "drawn", False)  # then it is an error to draw from a default generator
+        return run_mesh(
+            {**fields, **self.mesh}, backend=backend, data=data, offers=(offer,), out=False, strict_signals=strict
+        )
+
+    def test_a_mesh_runs_with_it(self, offer: Offer, settings: dict[str, Any], run_mesh: RunMesh) -> None:
+        """A small mesh that names it runs, and run again it ends with the same bits."""
+        one, two = (self.run(offer, settings, run_mesh) for _ in range(2))
+        assert one.weights == two.weights, "run again in this process, the mesh ends with other weights"
+
+    def test_ray_gives_the_same_bits(
+        self, offer: Offer, settings: dict[str, Any], run_mesh: RunMesh, on_ray: None
+    ) -> None:
+        """The same mesh on Ray, where every agent has a process of its own, ends with the same bits."""
+        one, two = (self.run(offer, settings, run_mesh, backend) for backend in ("inline", "ray"))
+        assert one.weights == two.weights, "on Ray the mesh ends with other weights than in this process"
 
 
 def _home(offer: Offer) -> str:

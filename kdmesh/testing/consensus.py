@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+import inspect
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from kdmesh.contracts.rule import Rule, weighted_sum
 from kdmesh.hosts import guard
-from kdmesh.offers import NOW, ConsensusOffer
-from kdmesh.testing.base import Contract, refuse_other_draws
+from kdmesh.offers import ConsensusOffer
+from kdmesh.testing.alike import close, worded
+from kdmesh.testing.rules import BATCH, NAMES, RuleKit
 
-BATCH = 5
-NAMES = "abcdefghijklmnopqrstuvwxyz"
+ERRORS = {torch.float64: 1e-5, torch.float32: 1e-6, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 
 
-class ConsensusContract(Contract):
+class ConsensusContract(RuleKit):
     """Checks a rule in each space that its offer names, with each number of sources.
 
     - ``sources``: the numbers of sources it is tried with; ``(3,)`` for a rule that was made for three.
@@ -25,109 +28,17 @@ class ConsensusContract(Contract):
     - ``per_target``: the rule takes ``target=``, the agent that it combines for.
     - ``inputs``: for a rule whose offer says so, the shapes of what informs it, without the batch axis. Such a rule is
       tried with one number of ``sources``, for which it is set up.
+    - ``weights_detached``: the weights that it gives its sources are constants to the gradient on purpose.
     - ``columns``: for a rule whose offer says ``needs_column``, the column's different values.
     """
 
     __test__ = False
-    kind = "consensus"
-    sources: ClassVar[tuple[int, ...]] = (1, 2, 4, 5)
-    order_invariant: ClassVar[bool] = False
-    per_target: ClassVar[bool] = False
-    inputs: ClassVar[tuple[tuple[int, ...], ...]] = ()
-    columns: ClassVar[tuple[str, ...]] = ("x", "y")
-    classes: ClassVar[int] = 4
-
-    def rule(self, offer: ConsensusOffer, settings: dict[str, Any], space: str) -> nn.Module:
-        """A rule as the engine makes it, in eval mode."""
-        torch.manual_seed(0)
-        made: nn.Module = offer.make(settings)
-        made.space = space  # type: ignore[assignment]  # a plain attribute, not a module
-        more = {"columns": self.columns} if offer.needs_column else {}
-        made.setup(tuple(NAMES[: self.sources[-1]]), self.classes, tuple(map(torch.Size, self.inputs)), **more)  # type: ignore[operator]
-        return made.eval()
-
-    def rows(self, space: str) -> int:
-        """How many rows a rule is called with: of weights one."""
-        return 1 if space == "weights" else BATCH
-
-    def said(self, count: int, space: str = "logits") -> Tensor:
-        """What sources say: seeded logits ``[M, B, C]``, in which no two are equal; in `weights` a row of such."""
-        return torch.randn(count, self.rows(space), self.classes, generator=torch.Generator().manual_seed(3)) * 2
-
-    def combine(self, offer: ConsensusOffer, rule: nn.Module, logits: Tensor, present: Tensor | None = None) -> Tensor:
-        """Combine logits in the rule's space: a signal ``[B, C]``, or weights ``[M, B]`` in `loss` and `gradient`.
-
-        Every call is the rule's first: it is made on a copy.
-        """
-        return self.call(offer, copy.deepcopy(rule), logits, self.values(rule, logits), present)
-
-    def values(self, rule: nn.Module, logits: Tensor) -> Tensor:
-        """What is combined, in the rule's space."""
-        if rule.space == "marginals":
-            return logits.sigmoid()
-        return logits.softmax(-1) if rule.space == "probs" else logits.clone()
-
-    def call(
-        self, offer: ConsensusOffer, rule: nn.Module, logits: Tensor, values: Tensor, present: Tensor | None = None
-    ) -> Tensor:
-        """Call a rule as the engine does."""
-        torch.manual_seed(1)
-        more: dict[str, Any] = {"labels": torch.arange(BATCH) % self.classes} if offer.needs_labels else {}
-        if offer.needs_column:
-            more["column"] = torch.arange(BATCH) % len(self.columns)
-        if "ids" in offer.needs:
-            more["ids"] = torch.arange(BATCH)
-        more |= {name: 1 for name in NOW if name in offer.needs}
-        if offer.needs_errors:
-            errors = logits.detach().double().square().mean(1)
-            more["errors"] = torch.where(errors.isfinite(), errors, torch.inf)  # of one that is absent nothing is known
-        if offer.inputs:
-            drawn = torch.Generator().manual_seed(7)
-            more["inputs"] = [torch.randn(BATCH, *shape, generator=drawn) for shape in self.inputs]
-        if rule.space in ("loss", "gradient"):
-            if rule.space == "gradient":
-                more["gradients"] = logits.detach().flip(-1) / 3
-            weights: Tensor = rule.weights(logits, present=present, **more)  # type: ignore[operator]
-            return weights
-        if self.per_target:
-            more["target"] = NAMES[0]
-        given = rule(values, logits=logits, present=present, **more)
-        try:
-            value, answered = guard.answers(given, offer.abstains)
-        except ValueError as error:
-            raise AssertionError(f"space {rule.space}: {error}") from None
-        return value if answered is None else self.answered(rule, value, answered, present)
-
-    def answered(self, rule: nn.Module, value: Tensor, answered: Tensor, present: Tensor | None) -> Tensor:
-        """What readers see of a rule that abstains: rows without an answer are put uniform, whatever they hold."""
-        assert value.shape == (len(answered), self.classes), f"space {rule.space}: the shape is {tuple(value.shape)}"
-        rows = answered if present is None else answered & present.any(0)
-        return torch.where(rows[:, None], value, 0.0 if rule.space == "logits" else 1 / self.classes)
-
-    def refuse_malformed(self, space: str, value: Tensor, shape: tuple[int, ...], rows: Tensor | None = None) -> None:
-        """Assert shape, finite values, probabilities in `marginals`, shares of 1 in all others but `logits`.
-
-        ``rows``: where.
-        """
-        kept = value if rows is None else value[..., rows] if space in ("loss", "gradient") else value[rows]
-        assert value.shape == shape, f"space {space}: the shape is {tuple(value.shape)}, not {shape}"
-        assert value.isfinite().all(), f"space {space}: not all values are finite"
-        if space == "marginals":
-            assert ((kept >= 0) & (kept <= 1)).all(), f"space {space}: {kept.min().item()} to {kept.max().item()}"
-        elif space not in ("logits", "weights"):
-            total = kept.sum(0 if space in ("loss", "gradient") else -1)
-            assert (kept >= 0).all(), f"space {space}: {kept.min().item()} is below 0"
-            assert torch.allclose(total, torch.ones_like(total), atol=1e-5), f"space {space}: sums are {total.tolist()}"
-
-    def shape(self, space: str, count: int) -> tuple[int, ...]:
-        """The shape of what a rule returns for so many sources."""
-        return (count, BATCH) if space in ("loss", "gradient") else (self.rows(space), self.classes)
 
     def test_combines_into_shares_of_one(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """One source or many: finite, of the right shape; a distribution in `probs`, weights that sum to 1."""
         for space in offer.spaces:
             for count in self.sources:
-                value = self.combine(offer, self.rule(offer, settings, space), self.said(count, space))
+                value = self.combine(offer, self.rule(offer, settings, space), self.said(count, space=space))
                 self.refuse_malformed(space, value, self.shape(space, count))
 
     def test_one_source_is_itself(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
@@ -135,7 +46,7 @@ class ConsensusContract(Contract):
         if not offer.neutral or 1 not in self.sources:
             return
         for space in offer.spaces:
-            rule, logits = self.rule(offer, settings, space), self.said(1)
+            rule, logits = self.rule(offer, settings, space), self.said(1, space=space)
             value = self.combine(offer, rule, logits)
             same = torch.ones(1, BATCH) if space in ("loss", "gradient") else self.values(rule, logits)[0]
             torch.testing.assert_close(value, same)
@@ -144,7 +55,7 @@ class ConsensusContract(Contract):
         """A mask that names everyone gives what no mask gives."""
         for space in offer.spaces:
             for count in self.sources:
-                rule, logits = self.rule(offer, settings, space), self.said(count, space)
+                rule, logits = self.rule(offer, settings, space), self.said(count, space=space)
                 everyone = torch.ones(count, self.rows(space), dtype=torch.bool)
                 torch.testing.assert_close(
                     self.combine(offer, rule, logits, everyone), self.combine(offer, rule, logits)
@@ -156,7 +67,7 @@ class ConsensusContract(Contract):
             for count in self.sources:
                 if count == 1:
                     continue
-                rule, logits = self.rule(offer, settings, space), self.said(count, space)
+                rule, logits = self.rule(offer, settings, space), self.said(count, space=space)
                 present = torch.ones(count, self.rows(space), dtype=torch.bool)
                 present[count // 2] = False
                 silent, values = (
@@ -168,9 +79,13 @@ class ConsensusContract(Contract):
                 torch.testing.assert_close(value, self.combine(offer, rule, logits, present))
                 if space in ("loss", "gradient"):
                     assert not value[~present].any(), f"space {space}: an absent source has weight"
-                elif count - 1 in self.sources:
+                elif count - 1 in self.sources and not self.draws(offer, rule):
                     rest = torch.cat([logits[: count // 2], logits[count // 2 + 1 :]])
-                    torch.testing.assert_close(value, self.combine(offer, rule, rest))
+                    names = NAMES[: count // 2] + NAMES[count // 2 + 1 : count]
+                    if not {*self.mentioned(offer, settings)} - {*names}:
+                        fewer = rule if offer.trained or offer.stateful else self.of(offer, settings, space, names)
+                        if fewer is not None:
+                            torch.testing.assert_close(value, self.combine(offer, fewer, rest))
                 if value.requires_grad:
                     value.square().sum().backward()
                     for side in (silent, values):
@@ -183,7 +98,7 @@ class ConsensusContract(Contract):
             for count in self.sources:
                 present = torch.ones(count, self.rows(space), dtype=torch.bool)
                 present[:, self.rows(space) // 2] = False
-                value = self.combine(offer, self.rule(offer, settings, space), self.said(count, space), present)
+                value = self.combine(offer, self.rule(offer, settings, space), self.said(count, space=space), present)
                 self.refuse_malformed(space, value, self.shape(space, count), present[0])
 
     def test_order_invariant(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
@@ -192,25 +107,192 @@ class ConsensusContract(Contract):
             pytest.skip("`order_invariant` is not declared")
         for space in offer.spaces:
             for count in self.sources:
-                rule, logits = self.rule(offer, settings, space), self.said(count, space)
-                order = torch.arange(count).roll(1).flip(0)
-                value, moved = self.combine(offer, rule, logits), self.combine(offer, rule, logits[order])
-                torch.testing.assert_close(moved, value[order] if space in ("loss", "gradient") else value)
+                rule, logits, order = (
+                    self.rule(offer, settings, space),
+                    self.said(count, space=space),
+                    torch.arange(count).roll(1),
+                )
+                order = order.flip(0)
+                turned = self.rule(
+                    offer, settings, space, [NAMES[place] for place in order] + [*NAMES[count : self.sources[-1]]]
+                )
+                for present in (None, self.mask(count, space=space)):
+                    value = self.combine(offer, rule, logits, present)
+                    moved = self.combine(offer, turned, logits[order], None if present is None else present[order])
+                    torch.testing.assert_close(moved, value[order] if space in ("loss", "gradient") else value)
 
-    def test_inputs_are_not_changed(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
-        """What the sources said is shared with other readers."""
+    def test_a_row_does_not_depend_on_its_batch(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Alone, or in a batch of another order, a row is combined alike: batches are cut anywhere."""
+        for space in (one for one in offer.spaces if one != "gradient"):  # whose weights may be a batch's
+            count = self.sources[-1]
+            rule, logits = self.rule(offer, settings, space), self.said(count, space=space)
+            if self.draws(offer, rule):
+                pytest.skip("it draws")
+            for present in (None, self.mask(count, space=space)):
+                whole = self.combine(offer, rule, logits, present)
+                every = torch.arange(self.rows(space))
+                for rows in (*every[:, None], every.flip(0), every[1:3]):
+                    part = self.call(
+                        offer, copy.deepcopy(rule), logits[:, rows], self.values(rule, logits)[:, rows],
+                        None if present is None else present[:, rows], rows, whole=logits,
+                    )  # fmt: skip
+                    expected = whole[:, rows] if space in ("loss", "gradient") else whole[rows]
+                    assert part.shape == expected.shape, (
+                        f"space {space}: of {len(rows)} rows it gives {tuple(part.shape)}"
+                    )
+                    torch.testing.assert_close(part, expected)
+
+    def test_each_row_is_of_who_is_present_in_it(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Where other sources are present in each row, a row is that of a rule of these alone."""
+        if self.drawn or offer.trained or offer.stateful or offer.inputs:
+            pytest.skip("it cannot be made of other sources and compared")
         for space in offer.spaces:
             count = self.sources[-1]
-            logits, present = self.said(count, space), torch.ones(count, self.rows(space), dtype=torch.bool)
-            present[0, 0] = False
-            self.combine(offer, self.rule(offer, settings, space), logits, present)
-            assert torch.equal(logits, self.said(count, space)), f"space {space}: logits were changed in place"
-            assert present.sum() == present.numel() - 1, f"space {space}: the mask was changed in place"
+            rule, logits, present = (
+                self.rule(offer, settings, space),
+                self.said(count, space=space),
+                self.mask(count, space=space),
+            )
+            if self.draws(offer, rule):
+                pytest.skip("it draws")
+            whole = self.combine(offer, rule, logits, present)
+            for row in range(self.rows(space)):
+                known = present[:, row].nonzero()[:, 0]
+                names = [NAMES[place] for place in known]
+                if (
+                    len(known) not in self.sources
+                    or {*self.mentioned(offer, settings)} - {*names}
+                    or space == "gradient"
+                ):
+                    continue
+                rows, own = torch.tensor([row]), self.of(offer, settings, space, names)
+                if offer.needs_errors or own is None:
+                    continue
+                part = self.call(
+                    offer, own, logits[known][:, rows], self.values(own, logits[known][:, rows]), None, rows
+                )
+                expected = whole[known][:, rows] if space == "loss" else whole[rows]
+                torch.testing.assert_close(part, expected, msg=worded(f"row {row}:"))
+
+    def test_forward_is_the_sum_by_its_weights(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Where it has ``weights``, what it gives is its sources weighted so, in every space, mode and temperature."""
+        for space in (one for one in offer.spaces if one not in ("loss", "gradient")):
+            for temperature in (1.0, 3.0):
+                rule = self.rule(offer, settings, space, temperature=temperature)
+                if not isinstance(rule, Rule) or type(rule).weights is Rule.weights or self.draws(offer, rule):
+                    return
+                for mode, count, number in (
+                    (True, self.sources[-1], 0),
+                    (False, self.sources[-1], 1),
+                    (False, self.sources[0], 2),
+                ):
+                    logits = self.said(count, number, space=space)
+                    for present in (None, self.mask(count, number, space=space)):
+                        rule.train(mode)
+                        values, more = self.values(rule, logits), self.beside(offer, rule, logits)
+                        # two of them, in turn: one that kept something of a call before differs
+                        one, other = copy.deepcopy(rule), copy.deepcopy(rule)
+                        weights = other.weights(logits, present=present, **more)
+                        torch.testing.assert_close(
+                            self.call(offer, one, logits, values, present), weighted_sum(values, weights)
+                        )
+                        one, other = copy.deepcopy(rule), copy.deepcopy(rule)
+                        other.weights(
+                            self.said(count, 7, space=space), present=present, **self.beside(offer, rule, logits)
+                        )
+                        again = other.weights(logits, present=present, **more)
+                        kept = offer.stateful or torch.equal(again, weights)
+                        assert kept, f"space {space}: `weights` gives others when asked again"
+
+    def test_gradient_is_right(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Gradients of values, logits and trained weights agree with finite differences in float64: none is cut off."""
+        for space in (one for one in offer.spaces if one not in ("loss", "gradient")):
+            for temperature, number in ((1.0, 0), (2.0, 1)):
+                rule = self.rule(offer, settings, space, temperature=temperature).double()
+                logits = self.said(self.sources[-1], number, space, agreed=False).double()
+                present, names = self.mask(len(logits), space=space), [name for name, _ in rule.named_parameters()]
+                leaves = (self.values(rule, logits), logits, *(one.detach() for one in rule.parameters()))
+
+                def call(values: Tensor, logits: Tensor, *weights: Tensor, made: Any = rule, known: Any = names,
+                         here: Tensor = present, said: Tensor = logits) -> Tensor:  # fmt: skip
+                    own = copy.deepcopy(made)
+                    caller = _Caller(own, partial(self.call, offer, whole=said))
+                    found = {f"rule.{name}": one for name, one in zip(known, weights, strict=True)}
+                    given: Tensor = torch.func.functional_call(caller, found, (logits, values, here))
+                    return given
+
+                wanted = [True, not self.weights_detached, *[True] * len(names)]
+                leaves = tuple(one.clone().requires_grad_(want) for one, want in zip(leaves, wanted, strict=True))
+                given = call(*leaves)
+                if given.requires_grad:
+                    assert torch.autograd.gradcheck(call, leaves, fast_mode=True), f"space {space}"
+                    continue
+                for place in range(1 if self.weights_detached else 2):
+                    moved = [one.detach().clone() for one in leaves]
+                    moved[place] += (
+                        1e-3 * torch.rand(moved[place].shape, generator=torch.Generator().manual_seed(4)).double()
+                    )
+                    assert torch.equal(call(*moved), given), f"space {space}: its answer moves, and has no gradient"
+
+    def test_precision_is_kept(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Of float64 its answers are of that type, of half precision also float32; all are equal but for rounding."""
+        for space in offer.spaces:
+            logits = self.said(self.sources[-1], space=space).bfloat16()
+            rule = self.rule(offer, settings, space)
+            for present in (None, self.mask(len(logits), space=space)):
+                expected = self.combine(offer, rule, logits.float(), present).detach()
+                for dtype, error in (
+                    (torch.float64, 1e-5),
+                    (torch.float32, 1e-6),
+                    (torch.bfloat16, 4e-2),
+                    (torch.float16, 1e-2),
+                ):
+                    value = self.combine(offer, rule, logits.to(dtype), present).detach()
+                    assert _kept(dtype, value.dtype), f"space {space}: of {dtype} it gives {value.dtype}"
+                    if dtype == torch.float64 and space in ("probs", "loss", "gradient") and not offer.trained:
+                        total = value.sum(0 if space in ("loss", "gradient") else -1)
+                        exact = bool(((total - 1).abs() < 1e-9).all())
+                        assert exact, f"space {space}: of float64 its shares sum to 1 as in float32 only"
+                    assert close(value.float(), expected, atol=error * (1 + float(expected.abs().max()))), (
+                        f"space {space}: of {dtype} it gives {(value.float() - expected).abs().max().item():.2g} else"
+                    )
+
+    def test_temperature_is_that_of_its_readers(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """Where equal sources give what each says at T = 1, they do at T = 3: it is neither lost nor applied twice."""
+        for space in (one for one in offer.spaces if one in ("probs", "marginals")):
+            agreed = []
+            for temperature in (1.0, 3.0):
+                rule = self.rule(offer, settings, space, temperature=temperature)
+                assert rule.temperature == temperature, "it changes its temperature, which its readers set"
+                logits = self.said(1, space=space).expand(self.sources[-1], -1, -1).clone()
+                value = self.combine(offer, rule, logits)
+                agreed.append(torch.allclose(value, self.values(rule, logits)[0], atol=1e-5))
+            assert agreed[0] == agreed[1], f"space {space}: of equal sources it gives these at T = 1, and not at T = 3"
+
+    def test_uses_what_it_declares(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """What its offer does not ask for is never given, so it must change nothing where someone gives it."""
+        known = {"labels": torch.arange(BATCH).flip(0) % self.classes, "ids": torch.arange(BATCH) + 3}
+        declared = {*offer.needs, *(["labels"] if offer.needs_labels else [])}
+        for space in offer.spaces:
+            for mode in (True, False):
+                rule, logits = self.rule(offer, settings, space).train(mode), self.said(self.sources[-1], space=space)
+                call = rule.weights if space in ("loss", "gradient") else rule.forward
+                taken = inspect.signature(call).parameters
+                every = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+                for name, value in known.items():
+                    if name in declared or not (every or name in taken):
+                        continue
+                    without = self.call(offer, copy.deepcopy(rule), logits, self.values(rule, logits))
+                    given = _With(copy.deepcopy(rule), {name: value})
+                    with_it = self.call(offer, given, logits, self.values(rule, logits))
+                    assert torch.equal(with_it, without), (
+                        f"space {space}: it uses {name}, and its offer does not say so"
+                    )
 
     def test_state_reads_back(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """A rule that has seen a batch, saved and loaded into a new one, goes on in the same way."""
         for space in offer.spaces:
-            logits = self.said(self.sources[-1], space)
+            logits = self.said(self.sources[-1], space=space)
             used, fresh = self.rule(offer, settings, space), self.rule(offer, settings, space)
             self.call(offer, used.train(), logits, self.values(used, logits))
             used.eval()
@@ -221,7 +303,7 @@ class ConsensusContract(Contract):
     def test_measuring_moves_nothing(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """The engine measures on a copy: what training gets is the same, however often the rule is measured."""
         for space in offer.spaces:
-            logits, said = self.said(self.sources[-1], space), []
+            logits, said = self.said(self.sources[-1], space=space), []
             for times in (0, 2):
                 rule = self.rule(offer, settings, space).train()
                 self.call(offer, rule, logits, self.values(rule, logits))
@@ -232,17 +314,24 @@ class ConsensusContract(Contract):
                 said.append(self.call(offer, rule, logits, self.values(rule, logits)))
             assert torch.equal(*said), f"space {space}: its copies share a state, so that measuring one moves the other"
 
-    def test_draws_from_torch_alone(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
-        """Randomness comes from torch's default generator, which is seeded at each step: not numpy's, nor Python's."""
+    def test_eval_mode_answers_alike(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
+        """A copy in eval mode, by which it is measured, answers as it teaches."""
         for space in offer.spaces:
-            rule, logits = self.rule(offer, settings, space).train(), self.said(self.sources[-1], space)
-            with refuse_other_draws(f"space {space}"):
-                self.call(offer, rule, logits, self.values(rule, logits))
+            logits = self.said(self.sources[-1], space=space)
+            rule = self.rule(offer, settings, space).train()
+            self.call(offer, rule, logits, self.values(rule, logits))
+            later = logits.roll(1, 1)
+            taught, again, measured = (
+                self.call(offer, copy.deepcopy(rule).train(mode), later, self.values(rule, later))
+                for mode in (True, True, False)
+            )
+            if not self.drawn and not offer.trained and torch.equal(taught, again):  # norms of trained ones may differ
+                torch.testing.assert_close(measured, taught, msg=worded("measured is other than what it teaches:"))
 
     def test_state_is_as_offered(self, offer: ConsensusOffer, settings: dict[str, Any]) -> None:
         """Parameters exactly where ``trained`` says so, with a gradient for each; buffers only where ``stateful``."""
         for space in offer.spaces:
-            rule, logits = self.rule(offer, settings, space), self.said(self.sources[-1], space)
+            rule, logits = self.rule(offer, settings, space), self.said(self.sources[-1], space=space)
             parameters = dict(rule.named_parameters())
             assert bool(parameters) == offer.trained, (
                 f"`trained` is {offer.trained}, unlike its {len(parameters)} parameters"
@@ -252,3 +341,38 @@ class ConsensusContract(Contract):
                 self.call(offer, rule.train(), logits, self.values(rule, logits)).square().sum().backward()
                 idle = [name for name, parameter in parameters.items() if parameter.grad is None]
                 assert not idle, f"space {space}: no gradient reaches {', '.join(idle)}"
+
+
+def _kept(given: torch.dtype, found: torch.dtype) -> bool:
+    """Whether precision is kept: half precision may become float32."""
+    return found == given or (given.itemsize < 4 and found == torch.float32)
+
+
+class _Caller(nn.Module):
+    """A rule as a module whose weights can be put in place."""
+
+    def __init__(self, rule: Any, call: Any) -> None:
+        super().__init__()
+        self.rule, self.call = rule, call
+
+    def forward(self, logits: Tensor, values: Tensor, present: Tensor) -> Tensor:
+        """Combine."""
+        found: Tensor = self.call(self.rule, logits, values, present)
+        return found
+
+
+class _With:
+    """A rule that is given something more."""
+
+    def __init__(self, rule: Any, more: dict[str, Any]) -> None:
+        self.rule, self.more = rule, more
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rule, name)
+
+    def __call__(self, *given: Any, **facts: Any) -> Any:
+        return self.rule(*given, **facts, **self.more)
+
+    def weights(self, *given: Any, **facts: Any) -> Any:
+        """Its weights."""
+        return self.rule.weights(*given, **facts, **self.more)

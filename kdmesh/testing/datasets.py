@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from kdmesh.hosts import guard
 from kdmesh.offers import DatasetOffer
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
-from kdmesh.testing.base import Contract
+from kdmesh.testing import small
+from kdmesh.testing.alike import Alike, At, here
 
 
-class DatasetContract(Contract):
+class DatasetContract(Alike):
     """Checks the table that a data set is read as.
 
     Where the files are made by the test, override the fixture ``settings``:
@@ -26,6 +28,7 @@ class DatasetContract(Contract):
 
     __test__ = False
     kind = "datasets"
+    device = False  # it is read on the CPU
 
     @pytest.fixture
     def table(self, offer: DatasetOffer, settings: dict[str, Any]) -> Table:
@@ -33,6 +36,38 @@ class DatasetContract(Contract):
         made: Table = offer.make(settings)
         assert isinstance(made, Table), f"the factory made a {type(made).__name__}, not a Table"
         return made
+
+    def small_mesh(self, offer: DatasetOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], None]:
+        """Two agents that learn what its samples have labels for, and one from the other."""
+        found: Table = offer.make(settings)
+        task, kind, head = small.task_of(found)
+        own = small.model(kind, head=head)
+        connect = [{"ensemble": {"teachers": "a", "student": "b", **small.compared(kind)}}]
+        fields = small.mesh(("a", "b"), own, task, connect=connect)
+        fields["data"] = {"dataset": {offer.name: settings}, "validation": 0.5 if len(found) < 40 else 0.1}
+        fields["train"]["batch_size"] = 4
+        return fields, None
+
+    def made(self, offer: DatasetOffer, settings: dict[str, Any]) -> Table:
+        """The data set, read."""
+        found: Table = offer.make(settings)
+        return found
+
+    def asked(self, offer: DatasetOffer, thing: Table, number: int, at: At = here) -> Any:
+        """All that is in it; of one that is not deterministic, its labels' names."""
+        if not thing.deterministic:
+            return thing.classes, thing.labels
+        samples = list(map(repr, thing.x)) if isinstance(thing.x, Texts) else thing.x
+        splits = {name: thing.official[name] for name in sorted(thing.official)}
+        return samples, thing.y, thing.classes, thing.labels, splits, thing.columns, thing.features
+
+    def test_reading_draws_nothing(self, offer: DatasetOffer, settings: dict[str, Any]) -> None:
+        """It neither draws from the default generators of torch, numpy and Python nor seeds them: others do."""
+        try:
+            with guard.seeded(3, strict=True):
+                self.made(offer, settings)
+        except ValueError as error:
+            raise AssertionError(str(error)) from None
 
     def test_samples(self, table: Table) -> None:
         """Finite float32 samples ``[N, ...]``, or texts that are not empty; at least one."""

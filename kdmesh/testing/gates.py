@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 from kdmesh.hosts import guard
 from kdmesh.offers import GateOffer
 from kdmesh.plugins import fault
-from kdmesh.testing.base import Contract, refuse_other_draws
+from kdmesh.streams.table import Table
+from kdmesh.testing import small
+from kdmesh.testing.alike import Alike, At, here
+from kdmesh.testing.base import refuse_other_draws
 
 BATCH, CLASSES = 6, 5
 Decision = bool | Tensor
 
 
-class GateContract(Contract):
+class GateContract(Alike):
     """Checks what a gate says of made-up steps, to which it is given what its offer ``needs``, and nothing else.
 
     - ``decides``: over the ``steps`` of a made-up training it is to be shut in some and open in others; of one that
@@ -43,12 +47,46 @@ class GateContract(Contract):
     def build(self, offer: GateOffer, settings: dict[str, Any]) -> nn.Module:
         """Make a gate as the engine does."""
         torch.manual_seed(0)
+        return self.made(offer, settings)
+
+    def made(self, offer: GateOffer, settings: dict[str, Any]) -> nn.Module:
+        """One, set up."""
         made: nn.Module = offer.make(settings)
         made.setup(torch.Size(self.outputs))  # type: ignore[operator]  # a method, of a module
         return made
 
+    def small_mesh(self, offer: GateOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
+        """An agent, and one that learns from it where the gate is open."""
+        gate = {**settings, **({"of": "a"} if "other" in offer.needs else {})}
+        kind = "classes" if "classes" in offer.answers else offer.answers[0]
+        flow = {"from": "a", "to": "b", "objective": "kl" if kind == "classes" else "mse", "gate": {offer.name: gate}}
+        fields = small.mesh(("a", "b"), small.model(kind), small.task(kind), flows=[flow])
+        fields["train"]["evaluate_every"] = 1
+        if {"round", "agreement"} & {*offer.needs}:
+            del fields["flows"]
+            fields["connect"] = [{"rounds": {"students": ["a", "b"], "rounds": 2}}]
+            fields["agents"]["b"] = {**fields["agents"]["b"], "gate": {offer.name: gate}}
+        return fields, small.table(kind)
+
+    def asked(self, offer: GateOffer, thing: Any, number: int, at: At = here) -> Any:
+        """What it decides in some steps, and its state after them."""
+        found: list[Any] = []
+        with torch.no_grad():
+            for step in range(8 * number, 8 * number + 12):
+                facts = self.facts(offer, step)
+                answer = thing(
+                    **{name: at(value) if isinstance(value, Tensor) else value for name, value in facts.items()}
+                )
+                found.append(answer if offer.rows else guard.refuse_decision(answer))
+        return found, dict(thing.state_dict())
+
     def facts(self, offer: GateOffer, step: int) -> dict[str, Any]:
         """What the gate is told in a step: signals that grow, from an agent that knows more and one that knows less."""
+        known = self.every_fact(step)
+        return {name: known[name] for name in offer.needs}
+
+    def every_fact(self, step: int) -> dict[str, Any]:
+        """What there is to be told of a step."""
         made = torch.Generator().manual_seed(step)
         labels = torch.randint(self.outputs[0], (BATCH,), generator=made)
         truth = nn.functional.one_hot(labels, self.outputs[0]).float()
@@ -56,7 +94,7 @@ class GateContract(Contract):
         noise = [2 * torch.randn(BATCH, *self.outputs, generator=made) for _ in range(3)]
         own, other, signal = (k * grown * truth + part for k, part in zip((8, 4, 12), noise, strict=True))
         loose = 3 * torch.rand(BATCH, generator=made) if step % 2 else torch.rand(BATCH, generator=made)
-        known = {
+        return {
             "own": own, "other": other, "signal": signal, "confidence": signal.softmax(-1).amax(-1),
             "losses": loose, "counted": torch.ones(BATCH, dtype=torch.bool), "labels": labels,
             "ids": torch.arange(BATCH) + BATCH * (step % self.per_epoch),
@@ -64,7 +102,6 @@ class GateContract(Contract):
             "metrics": {} if not epoch else {"accuracy": min(0.99, grown), "loss": 2 - grown, "ece": 0.1},
             "agreement": None if epoch < 2 else min(0.99, grown),
         }  # fmt: skip
-        return {name: known[name] for name in offer.needs}
 
     def says(self, offer: GateOffer, gate: nn.Module, step: int, facts: dict[str, Any] | None = None) -> Decision:
         """What it decides in a step, seeded as the engine seeds it, and checked."""
@@ -96,15 +133,19 @@ class GateContract(Contract):
         elif self.decides:
             assert set(found) == {True, False}, f"it is always {found[0]}: declare `decides = False` if that is meant"
 
-    def test_it_leaves_alone_what_it_is_given(self, offer: GateOffer, gate: nn.Module) -> None:
-        """Facts are as they were: the student is trained on what was compared."""
+    def test_uses_what_it_declares(self, offer: GateOffer, settings: dict[str, Any]) -> None:
+        """Facts that its offer does not ask for are never given, so they change nothing where someone gives them."""
+        one, other = self.build(offer, settings), self.build(offer, settings)
+        taken = inspect.signature(one.forward).parameters
+        every = any(about.kind is about.VAR_KEYWORD for about in taken.values())
         for step in range(self.steps):
-            facts = self.facts(offer, step)
-            self.says(offer, gate, step, facts)
-            for name, before in self.facts(offer, step).items():
-                now = facts[name]
-                same = torch.equal(now, before) if isinstance(before, Tensor) else now == before
-                assert same, f"step {step}: it changes {name} in place"
+            told = {
+                name: fact
+                for name, fact in self.every_fact(step).items()
+                if name in offer.needs or every or name in taken
+            }
+            decided = self.says(offer, one, step), self.says(offer, other, step, told)
+            assert _same(*decided), f"step {step}: facts that its offer does not ask for change what it decides"
 
     def test_same_facts_same_decisions(self, offer: GateOffer, settings: dict[str, Any]) -> None:
         """Two that are made alike decide alike: nothing but the facts, its state and torch's generator matters."""
@@ -129,6 +170,8 @@ class GateContract(Contract):
             zip(self.course(offer, first, half), self.course(offer, again, half), strict=True), half
         ):
             assert _same(one, other), f"step {number}: with its state restored it decides otherwise"
+        for name, value in first.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name]), f"with its state restored {name} goes on otherwise"
 
     def test_it_has_nothing_to_train(self, gate: nn.Module) -> None:
         """No gradient reaches a gate."""
@@ -136,7 +179,9 @@ class GateContract(Contract):
         assert not trained, f"it has weights to train: {', '.join(trained)}; state that moves is a buffer"
 
     def test_the_order_of_rows_does_not_matter(self, offer: GateOffer, gate: nn.Module) -> None:
-        """Where samples stand in a batch tells nothing about them: factors follow their rows."""
+        """Where samples stand in a batch tells nothing about them: factors follow their rows, unless `drawn`."""
+        if self.drawn:
+            pytest.skip("`drawn` is declared")
         order = torch.arange(BATCH - 1, -1, -1)
         for step in range(self.steps):
             facts, twin = self.facts(offer, step), copy.deepcopy(gate)
@@ -162,13 +207,28 @@ class GateContract(Contract):
             )
 
     def test_float64(self, offer: GateOffer, settings: dict[str, Any]) -> None:
-        """Facts of float64 are decided about as well, and factors are of floating point."""
-        facts = self.facts(offer, 1)
-        wide = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in facts.items()}
-        self.says(offer, self.build(offer, settings), 1, wide)
+        """Facts of float64 and bfloat16 are decided about as those of float32 with the same values."""
+        gates = [self.build(offer, settings) for _ in range(3)]
+        for step in range(self.steps):
+            decided = []
+            for gate, dtype in zip(gates, (torch.float32, torch.float64, torch.bfloat16), strict=True):
+                facts = {
+                    name: value.bfloat16().to(dtype)
+                    if isinstance(value, Tensor) and value.is_floating_point()
+                    else value
+                    for name, value in self.facts(offer, step).items()
+                }
+                answer = self.says(offer, gate, step, facts)
+                decided.append(answer.float() if isinstance(answer, Tensor) else answer)
+            if not self.drawn:
+                assert _near(decided[0], decided[1]), f"step {step}: facts of float64 are decided about otherwise"
 
 
 def _same(one: Decision, other: Decision) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     return one is other
+
+
+def _near(one: Decision, other: Decision) -> bool:
+    return torch.allclose(one, other) if isinstance(one, Tensor) and isinstance(other, Tensor) else one is other

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from kdmesh.contracts.metric import Answers, Metric
 from kdmesh.offers import MetricOffer
-from kdmesh.testing.base import Contract
+from kdmesh.streams.table import Table
+from kdmesh.testing import small
+from kdmesh.testing.alike import Alike, At, here
+from kdmesh.testing.run_mesh import MeshRun, RunMesh
 
 ROWS = 60
 
 
-class MetricContract(Contract):
+class MetricContract(Alike):
     """Checks a metric on seeded answers: of ``columns`` classes, or of so many values a row.
 
     - ``best``: its figure where every answer is right and certain; None: not checked.
@@ -25,6 +28,7 @@ class MetricContract(Contract):
 
     __test__ = False
     kind = "metrics"
+    answers_there = False  # what is kept of rows is on the CPU
     columns: ClassVar[int] = 4
     best: ClassVar[float | None] = None
     tolerance: ClassVar[float] = 1e-9
@@ -33,7 +37,7 @@ class MetricContract(Contract):
         """Scores, labels and how to read them, one for each kind of labels and form of answers."""
         drawn = torch.Generator().manual_seed(6)
         scores = torch.randn(ROWS, self.columns, generator=drawn, dtype=torch.float64)
-        about: dict[str, Any] = {"characters": 3 * ROWS} if "characters" in offer.needs else {}
+        about: dict[str, Any] = {"characters": 1 + torch.arange(ROWS) % 5} if "characters" in offer.needs else {}
         found: list[tuple[Tensor, Tensor, dict[str, Any]]] = []
         if "classes" in offer.labels:
             labels = torch.arange(ROWS) % self.columns
@@ -49,6 +53,43 @@ class MetricContract(Contract):
             found += [(scores, labels, about), (scores.sigmoid(), labels, {**about, "probs": True})]
         return found
 
+    def small_mesh(self, offer: MetricOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
+        """Two agents, one of which learns from the other, that are measured by it."""
+        kind = offer.labels[0]
+        ensemble = {"teachers": "a", "student": "b", **small.compared(kind)}
+        more = {"metrics": [{offer.name: settings}], "connect": [{"ensemble": ensemble}]}
+        if "characters" in offer.needs:
+            task = small.task(head="causal")
+            return small.mesh(("a", "b"), small.model(head="causal"), task, **more), small.texts(classes=False)
+        return small.mesh(("a", "b"), small.model(kind), small.task(kind), **more), small.table(kind)
+
+    def run(self, offer: MetricOffer, settings: dict[str, Any], run_mesh: RunMesh, backend: str = "inline") -> MeshRun:
+        """Run the small mesh; the figure of each agent is reported."""
+        found = super().run(offer, settings, run_mesh, backend)
+        for name, agent in found.summary["agents"].items():
+            figures = agent["metrics"]["test"]
+            said = [key for key in figures if key.partition("@")[0] == offer.name]
+            assert said or not offer.scalar, f"{name} is not measured by it: {', '.join(figures)}"
+        return found
+
+    def made(self, offer: MetricOffer, settings: dict[str, Any]) -> Any:
+        """One for each kind of answers."""
+        return [offer.make(settings) for _ in self.kinds(offer)]
+
+    def asked(self, offer: MetricOffer, thing: Any, number: int, at: At = here) -> Any:
+        """What each row adds, and the figure, of some rows in two parts."""
+        found = []
+        with torch.no_grad():
+            for metric, (scores, labels, about) in zip(thing, self.kinds(offer), strict=True):
+                order = torch.arange(ROWS).roll(7 * number)
+                kept = order[: ROWS - 9 * number]
+                own = {**about, **({"characters": about["characters"][kept]} if "characters" in about else {})}
+                for part in self.parts(scores[kept], labels[kept], own, 11, at=at):
+                    metric.update(part)
+                each = metric.each(part)
+                found.append((each, metric.compute()))
+        return found
+
     def seen(self, offer: MetricOffer, settings: dict[str, Any], *parts: Answers) -> Metric:
         """A fresh metric that has seen these rows."""
         made: Metric = offer.make(settings)
@@ -57,13 +98,15 @@ class MetricContract(Contract):
                 made.update(part)
         return made
 
-    def parts(self, scores: Tensor, labels: Tensor, about: dict[str, Any], *cuts: int) -> list[Answers]:
-        """The rows in parts, cut before these."""
+    def parts(self, scores: Tensor, labels: Tensor, about: dict[str, Any], *cuts: int, at: At = here) -> list[Answers]:
+        """The rows in parts, cut before these. ``characters`` are those of each row."""
         ends = [0, *cuts, len(labels)]
         found = []
         for start, end in pairwise(ends):
-            own = {**about, **({"characters": 3 * (end - start)} if "characters" in about else {})}
-            found.append(Answers(scores[start:end], labels[start:end], **own))
+            own = {**about}
+            if "characters" in about:
+                own["characters"] = int(about["characters"][start:end].sum())
+            found.append(Answers(at(scores[start:end].clone()), at(labels[start:end].clone()), **own))
         return found
 
     def test_direction_and_range_fit(self, offer: MetricOffer) -> None:
@@ -99,12 +142,49 @@ class MetricContract(Contract):
                 for a, b in zip(found, whole, strict=True):
                     assert abs(a - b) <= self.tolerance, f"{name}: {a} in place of {b}"
 
-    def test_input_is_not_changed(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
-        """Other metrics read the same answers."""
+    def test_other_metrics_read_the_same(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """What answers compute once, such as probabilities, is not changed in place: other metrics read it."""
         for scores, labels, about in self.kinds(offer):
-            given = scores.clone(), labels.clone()
-            self.seen(offer, settings, *self.parts(*given, about)).compute()
-            assert torch.equal(given[0], scores) and torch.equal(given[1], labels), "it changes what it is given"
+            (given,) = self.parts(scores, labels, about)
+            names = [name for name in ("p", "log_p", "marginals", "confidence", "column", "guess", "hit")
+                     if name == "p" or labels.dim() == 1 or name == "marginals"]  # fmt: skip
+            before = {name: (getattr(given, name), getattr(given, name).clone()) for name in names}
+            versions = {name: one._version for name, (one, _) in before.items()}
+            made = self.seen(offer, settings, given)
+            made.compute()
+            made.each(given)
+            for name, (now, was) in before.items():
+                changed = now._version != versions[name] or not torch.equal(now, was)
+                assert not changed, f"it changes {name} of the answers in place"
+
+    def test_reading_moves_nothing(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """``compute`` and ``each`` give the same when asked again, and leave the figure as it was."""
+        for scores, labels, about in self.kinds(offer):
+            one, two = self.parts(scores, labels, about, 20)
+            made, other = self.seen(offer, settings, one), self.seen(offer, settings, one)
+            with torch.no_grad():
+                for _ in range(2):
+                    made.compute()
+                    made.each(two)
+                    made.undefined()
+                made.update(two)
+                other.update(two)
+            figures = [flat(metric.compute()) for metric in (made, other, made)]
+            assert figures[0] == figures[1] == figures[2], f"asked in between, it gives {figures[0]}, not {figures[1]}"
+
+    def test_uses_what_it_declares(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
+        """Characters change the figure where the offer needs them; without, neither they nor columns of the data do."""
+        for scores, labels, about in self.kinds(offer):
+            figures = []
+            for characters in (5 * ROWS, 9 * ROWS):
+                columns = {"city": torch.arange(ROWS) % 2} if characters > 5 * ROWS else None
+                rest = {name: value for name, value in about.items() if name != "characters"}
+                seen = Answers(scores, labels, characters=characters, columns=columns, **rest)
+                figures.append(flat(self.seen(offer, settings, seen).compute()))
+            if "characters" in offer.needs:
+                assert figures[0] != figures[1], "its offer needs characters, and their number changes nothing"
+            elif "columns" not in offer.config.model_fields:
+                assert figures[0] == figures[1], "it uses characters or columns, and its offer does not need them"
 
     def test_each_row_adds_to_the_figure(self, offer: MetricOffer, settings: dict[str, Any]) -> None:
         """Where ``each`` says what rows add, one number a row, their mean is the figure; NaN is of a row left out."""

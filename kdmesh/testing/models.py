@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from kdmesh.hosts.modules import output
 from kdmesh.offers import ModelOffer
 from kdmesh.spec import DEFAULT_TASK
+from kdmesh.streams.table import Table
 from kdmesh.streams.tokens import Encoded, Row
-from kdmesh.testing.base import Contract
+from kdmesh.testing import small
+from kdmesh.testing.alike import Alike, At, close, here
 
 
-class ModelContract(Contract):
+class ModelContract(Alike):
     """Checks a model on samples of each of ``shapes`` (without the batch axis) and so many ``classes``.
 
     A model of texts is tried with samples of ``vocabulary`` kinds of token instead.
@@ -26,9 +29,29 @@ class ModelContract(Contract):
     classes: ClassVar[int] = 5
     vocabulary: ClassVar[int] = 60
 
-    def model(self, offer: ModelOffer, settings: dict[str, Any], shape: tuple[int, ...], seed: int = 0) -> nn.Module:
+    def made(self, offer: ModelOffer, settings: dict[str, Any]) -> nn.Module:
+        """One for samples of the first shape, in train mode."""
+        return self.model(offer, settings, self.shapes[0], None).train()
+
+    def asked(self, offer: ModelOffer, thing: Any, number: int, at: At = here) -> Any:
+        """What it answers in training, with the gradient, then in evaluation, and its state after that."""
+        x = self.samples(offer, self.shapes[0])
+        x = at((number + 1) * x) if isinstance(x, Tensor) else x
+        thing.train().zero_grad()
+        taught = output(thing(x))
+        taught.square().mean().backward()
+        with torch.no_grad():
+            measured = output(thing.eval()(x))
+        thing.train()
+        gradients = {name: weight.grad for name, weight in thing.named_parameters() if weight.grad is not None}
+        return taught, measured, gradients, dict(thing.state_dict())
+
+    def model(
+        self, offer: ModelOffer, settings: dict[str, Any], shape: tuple[int, ...], seed: int | None = 0
+    ) -> nn.Module:
         """The model as an agent builds it, from a seed."""
-        torch.manual_seed(seed)
+        if seed is not None:
+            torch.manual_seed(seed)
         more: dict[str, Any] = {"input_shape": torch.Size(shape)}
         if offer.encoder:
             facts = {"vocabulary": self.vocabulary, "pad": 0, "separator": None}
@@ -36,6 +59,14 @@ class ModelContract(Contract):
         made: nn.Module = offer.make(settings, classes=self.classes, **more)
         assert isinstance(made, nn.Module), f"the factory made a {type(made).__name__}"
         return made
+
+    def small_mesh(self, offer: ModelOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
+        """Two agents of it, one of which learns from the other."""
+        own, connect = {offer.name: settings}, [{"ensemble": {"teachers": "a", "student": "b"}}]
+        if offer.encoder:
+            return small.mesh(("a", "b"), own, connect=connect), small.texts()
+        shape = self.shapes[0]
+        return small.mesh(("a", "b"), own, connect=connect), small.table(shape=shape)
 
     def samples(self, offer: ModelOffer, shape: tuple[int, ...], size: int = 6) -> Any:
         """A seeded batch: numbers, or texts of 3 to 5 tokens."""
@@ -45,6 +76,12 @@ class ModelContract(Contract):
         words = torch.randint(3, self.vocabulary, (size, 5), generator=drawn).tolist()
         rows = [Row(ids[: 3 + number % 3]) for number, ids in enumerate(words)]
         return Encoded.of(rows, pad=0).batch(torch.arange(size))
+
+    def test_it_works_on_another_device(self, offer: ModelOffer, settings: dict[str, Any]) -> None:
+        """Of numbers: what it makes beside its samples is made where they are."""
+        if offer.encoder:
+            pytest.skip("a model of texts, whose tokens come with their device")
+        super().test_it_works_on_another_device(offer, settings)
 
     def test_gives_one_logit_per_class(self, offer: ModelOffer, settings: dict[str, Any]) -> None:
         """Finite logits ``[B, classes]`` in training and evaluation; the samples are not changed."""
@@ -75,14 +112,54 @@ class ModelContract(Contract):
             assert any(not torch.equal(one[key], other[key]) for key in one), f"{shape}: the seed does not matter"
 
     def test_gradient_reaches_every_parameter(self, offer: ModelOffer, settings: dict[str, Any]) -> None:
-        """Every parameter takes part in the logits."""
+        """Every parameter takes part in the logits, once those that begin at 0 have moved, as of a norm may."""
         for shape in self.shapes:
-            model, x = self.model(offer, settings, shape).train(), self.samples(offer, shape, 16)
+            model, x = stirred(self.model(offer, settings, shape)).train(), self.samples(offer, shape, 16)
             nn.functional.cross_entropy(output(model(x)), torch.arange(len(x)) % self.classes).backward()
             idle = [
                 name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
             ]
             assert not idle, f"{shape}: no gradient reaches {', '.join(idle)}"
+
+    def test_gradient_is_right(self, offer: ModelOffer, settings: dict[str, Any]) -> None:
+        """Gradients of its weights agree with finite differences in float64: no part is cut off."""
+        for shape in self.shapes:
+            model, x = stirred(self.model(offer, settings, shape)).double().eval(), self.samples(offer, shape, 3)
+            x = x.double() if isinstance(x, Tensor) else x
+            names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+            leaves = tuple(dict(model.named_parameters())[name].detach().requires_grad_() for name in names)
+
+            def call(*weights: Tensor, own: Any = model, x: Any = x, names: list[str] = names) -> Tensor:
+                return output(torch.func.functional_call(own, dict(zip(names, weights, strict=True)), (x,)))
+
+            assert torch.autograd.gradcheck(call, leaves, fast_mode=True), f"{shape}"
+
+    def test_evaluation_moves_nothing(self, offer: ModelOffer, settings: dict[str, Any]) -> None:
+        """In eval mode its weights and buffers stay as they are, and another batch before changes nothing."""
+        for shape in self.shapes:
+            model, x = self.model(offer, settings, shape).eval(), self.samples(offer, shape)
+            before = {name: value.clone() for name, value in model.state_dict().items()}
+            with torch.no_grad():
+                first = output(model(x))
+                output(model(3 * x if isinstance(x, Tensor) else _part(x)))
+                again = output(model(x))
+            moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+            assert not moved, f"{shape}: in eval mode it moves {', '.join(moved)}"
+            assert torch.equal(first, again), f"{shape}: it remembers the batch before"
+
+    def test_precision(self, offer: ModelOffer, settings: dict[str, Any]) -> None:
+        """In float64 it answers as in float32 but for rounding, and it computes in bfloat16 too."""
+        for shape in self.shapes:
+            x = self.samples(offer, shape)
+            expected = output(self.model(offer, settings, shape).eval()(x)).detach()
+            for dtype, error in ((torch.float64, 1e-4), (torch.bfloat16, 0.2)):
+                model = self.model(offer, settings, shape).eval().to(dtype)
+                try:
+                    found = output(model(x.to(dtype) if isinstance(x, Tensor) else x)).detach()
+                except RuntimeError as problem:
+                    raise AssertionError(f"{shape}: in {dtype} it fails: {problem}") from None
+                assert found.dtype == dtype, f"{shape}: in {dtype} it gives {found.dtype}"
+                assert close(found.float(), expected, atol=error * (1 + float(expected.abs().max()))), f"{dtype}"
 
     def test_evaluation_is_a_function_of_the_sample(self, offer: ModelOffer, settings: dict[str, Any]) -> None:
         """In eval mode nothing is drawn, and the other samples of a batch do not matter."""
@@ -102,6 +179,15 @@ class ModelContract(Contract):
                 used.train()(x)  # moves running statistics
                 fresh.load_state_dict(used.state_dict())
                 assert torch.equal(output(fresh.eval()(x)), output(used.eval()(x))), f"{shape}: logits differ"
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """A model as after a step: each weight moved a little, so that none is 0 that begins so."""
+    drawn = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=drawn))
+    return model
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -12,19 +14,22 @@ from torch import Tensor, nn
 
 from kdmesh.hosts import guard
 from kdmesh.offers import ObjectiveOffer
-from kdmesh.testing.base import Contract, refuse_other_draws
+from kdmesh.streams.table import Table
+from kdmesh.testing import small
+from kdmesh.testing.alike import Alike, At, here, worded
 
 Compare = Callable[..., Tensor]
 BATCH = 6
 
 
-class ObjectiveContract(Contract):
+class ObjectiveContract(Alike):
     """Checks a loss in each target form that its offer names.
 
     - ``zero_at_equality``: 0 where student and target agree, above 0 where they do not.
     - ``permutation_invariant``: the order of samples in a batch does not matter.
     - ``doubling``: what the loss is multiplied by when every sample stands in the batch twice: 1 for a mean over
       samples (the interface's reduction), 2 for a sum, None where it follows no such law.
+    - ``target_gradient``: a target that wants a gradient gets one; False where it is detached on purpose.
     - ``shape``, ``target_shape``: of one sample's signal; by default 5 classes, or maps ``[4, 4, 4]`` of hidden layers.
     """
 
@@ -33,6 +38,7 @@ class ObjectiveContract(Contract):
     zero_at_equality: ClassVar[bool] = False
     permutation_invariant: ClassVar[bool] = False
     doubling: ClassVar[float | None] = 1.0
+    target_gradient: ClassVar[bool] = True
     shape: ClassVar[tuple[int, ...] | None] = None
     target_shape: ClassVar[tuple[int, ...] | None] = None
 
@@ -46,9 +52,33 @@ class ObjectiveContract(Contract):
         """The objective, built and set up for this contract's shapes and for a stream of one batch."""
         return self.build(offer, settings)
 
-    def build(self, offer: ObjectiveOffer, settings: dict[str, Any], seed: int = 0) -> nn.Module:
+    def made(self, offer: ObjectiveOffer, settings: dict[str, Any]) -> nn.Module:
+        """One, set up."""
+        return self.build(offer, settings, None)
+
+    def asked(self, offer: ObjectiveOffer, thing: Any, number: int, at: At = here) -> Any:
+        """Losses and gradients of some steps in each form, and its state after them."""
+        made = offer.config.model_fields.get("temperature")
+        temperature = float(getattr(thing, "temperature", 2.0)) if made is not None and offer.tempered else 1.0
+        found: list[Any] = []
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            rows = torch.arange(BATCH).roll(number)
+            for weights in (None, torch.tensor([1, 0, 0.5, 1, 0, 2])):
+                dtype = torch.float32 if number < 2 else torch.bfloat16
+                leaf = at(((1 + number) * student[rows]).to(dtype)).requires_grad_()
+                other = target[rows] if form == "labels" else target[rows].float()
+                other = other.float() if other.is_floating_point() else other
+                beside = {name: at(value) for name, value in self.beside(offer, rows).items()}
+                loss = thing(leaf, at(other), form=form, weights=None if weights is None else at(weights), **beside)
+                loss.backward()
+                found.append((loss, leaf.grad))
+        return found, {name: value for name, value in thing.state_dict().items() if isinstance(value, Tensor)}
+
+    def build(self, offer: ObjectiveOffer, settings: dict[str, Any], seed: int | None = 0) -> nn.Module:
         """Make an objective as the engine does."""
-        torch.manual_seed(seed)
+        if seed is not None:
+            torch.manual_seed(seed)
         made: nn.Module = offer.make(settings)
         student, target = self.shapes(offer)
         setup = getattr(made, "setup", None)
@@ -82,6 +112,36 @@ class ObjectiveContract(Contract):
             return result
 
         return compute
+
+    def small_mesh(self, offer: ObjectiveOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
+        """An agent that learns from labels, and one that learns from it, and from what else its forms are, by it."""
+        form = "labels" if not {"logits", "hidden"} & {*offer.forms} else "logits"
+        idle = [name for name, forms in offer.forms_of.items() if form not in forms]
+        own = {name: value for name, value in settings.items() if name not in idle}
+        objective: dict[str, Any] = {"objective": {offer.name: own}}
+        labels = "indicators" if "marginals" in offer.forms else offer.labels[0]
+        flows: list[dict[str, Any]] = [{"from": "labels", "to": "a", "objective": small.LABELS[labels]}]
+        more: dict[str, Any] = {}
+        if offer.reads == "hidden":
+            objective["tap"] = "embedding" if labels == "relevance" else "layers.0"
+        if {"logits", "hidden"} & {*offer.forms}:
+            flows.append({"from": "a", "to": "b", **objective})
+        elif "labels" in offer.forms:
+            flows.append({"from": "labels", "to": "b", **objective})
+        if (space := next((form for form in ("probs", "marginals") if form in offer.forms), "")) and (
+            "spans" not in offer.needs
+        ):
+            more["consensus"] = {"both": {"rule": "mean", "space": space}}
+            flows[0]["to"] = ["a", "c"]
+            flows += [{"from": ["a", "c"], "to": "both"}, {"from": "both", "to": "b", **objective}]
+        agents = ("a", "b", "c") if more else ("a", "b")
+        if {"spans", "tokens"} & {*offer.needs}:
+            task = small.task(head="causal")
+            return small.mesh(agents, small.model(head="causal"), task, flows=flows, **more), small.texts(classes=False)
+        maps = offer.reads == "hidden" and labels == "classes" and len(self.shapes(offer)[0]) == 3
+        shape = (1, 8, 8) if maps else (6,)
+        fields = small.mesh(agents, small.model(labels, shape), small.task(labels), flows=flows, **more)
+        return fields, small.table(labels, shape)
 
     def shapes(self, offer: ObjectiveOffer) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of student and target without the batch axis."""
@@ -154,12 +214,6 @@ class ObjectiveContract(Contract):
             sides = self.sides(offer, form, temperature)
             assert torch.equal(loss(*sides, form), loss(*sides, form)), f"form {form}: two calls differ"
 
-    def test_draws_from_torch_alone(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
-        """Randomness comes from torch's default generator, which is seeded at each step: not numpy's, nor Python's."""
-        for form in offer.forms:
-            with refuse_other_draws(f"form {form}"):
-                loss(*self.sides(offer, form, temperature), form)
-
     def test_state_reads_back(self, offer: ObjectiveOffer, settings: dict[str, Any], temperature: float) -> None:
         """An objective that has seen a batch, saved and loaded into one of another seed, goes on in the same way."""
         for form in offer.forms:
@@ -168,8 +222,11 @@ class ObjectiveContract(Contract):
             beside = self.beside(offer, torch.arange(BATCH))
             used(student.requires_grad_(), target, form=form, **beside)
             fresh.load_state_dict(used.state_dict())
-            for _ in range(2):
-                one, two = (made(student.roll(1, 0), target, form=form, **beside) for made in (used, fresh))
+            for seed in range(2):
+                with guard.seeded(seed):
+                    one = used(student.roll(1, 0), target, form=form, **beside)
+                with guard.seeded(seed):
+                    two = fresh(student.roll(1, 0), target, form=form, **beside)
                 assert torch.equal(one, two), f"form {form}: {two.item()} after loading, not {one.item()}"
 
     def test_gradient_reaches_the_student_only(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
@@ -186,11 +243,60 @@ class ObjectiveContract(Contract):
             assert torch.equal(student, before[0]) and torch.equal(target, before[1]), f"form {form}: inputs changed"
 
     def test_gradient_is_right(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
-        """The gradient agrees with finite differences in float64."""
+        """The student's gradient agrees with finite differences in float64, with weights too."""
         for form in offer.forms:
             student, target = self.sides(offer, form, temperature)
             leaf = student.requires_grad_()
-            assert torch.autograd.gradcheck(lambda s, t=target, f=form: loss(s, t, f), (leaf,), fast_mode=True)
+            for weights in (None, torch.tensor([1, 0, 0.5, 1, 0, 2], dtype=torch.float64)):
+                call = partial(loss, target=target, form=form, weights=weights)
+                assert torch.autograd.gradcheck(call, (leaf,), fast_mode=True)
+
+    def test_gradient_of_the_target_is_right(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """A target that wants a gradient (`detach: false`) gets the right one; it is not detached here."""
+        for form in (one for one in offer.forms if one != "labels" and self.target_gradient):
+            student, target = self.sides(offer, form, temperature)
+            leaf = target.requires_grad_()
+            call = partial(loss, student.requires_grad_(), form=form)
+            assert call(leaf).requires_grad
+            assert torch.autograd.gradcheck(call, (leaf,), fast_mode=True), f"form {form}"
+
+    def test_gradient_of_its_weights_is_right(
+        self, offer: ObjectiveOffer, objective: nn.Module, temperature: float
+    ) -> None:
+        """What it trains, such as an adapter, has gradients that agree with finite differences; none is left out."""
+        names = [name for name, weight in objective.named_parameters() if weight.requires_grad]
+        for form in offer.forms if names else ():
+            student, target = self.sides(offer, form, temperature)
+            beside = self.beside(offer, torch.arange(BATCH))
+            double = copy.deepcopy(objective).double()
+            leaves = tuple(dict(double.named_parameters())[name].detach().requires_grad_() for name in names)
+
+            def call(*weights: Tensor, made: Any = double, f: str = form, s: Tensor = student, t: Tensor = target,
+                     more: Any = beside) -> Any:  # fmt: skip
+                with guard.seeded(1):
+                    known = dict(zip(names, weights, strict=True))
+                    return torch.func.functional_call(copy.deepcopy(made), known, (s, t), {"form": f, **more})
+
+            found = torch.autograd.grad(call(*leaves), leaves, allow_unused=True)
+            idle = [name for name, one in zip(names, found, strict=True) if one is None]
+            assert not idle, f"form {form}: no gradient reaches {', '.join(idle)}"
+            assert torch.autograd.gradcheck(call, leaves, fast_mode=True), f"form {form}"
+
+    def test_steps_follow_each_other(self, offer: ObjectiveOffer, settings: dict[str, Any], temperature: float) -> None:
+        """Nothing keeps a step's graph: each of several goes backward, also where the target has a gradient."""
+        for form in offer.forms:
+            made = self.build(offer, settings)
+            for step in range(3):
+                student, target = (side.roll(step, 0) for side in self.sides(offer, form, temperature))
+                leaf = student.float().requires_grad_()
+                other = target if form == "labels" else target.float().requires_grad_()
+                loss = made(leaf, other, form=form, **self.beside(offer, torch.arange(BATCH)))
+                try:
+                    loss.backward()
+                except RuntimeError as error:
+                    raise AssertionError(f"form {form}: step {step} goes back into the one before: {error}") from None
+                kept = [name for name, one in made.named_buffers() if one.requires_grad]
+                assert not kept, f"form {form}: {', '.join(kept)} keeps the graph of the step"
 
     def test_zero_at_equality(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
         """Where declared: no loss between equals, some loss between others."""
@@ -226,6 +332,74 @@ class ObjectiveContract(Contract):
             sides = self.sides(offer, form, temperature)
             ones = torch.ones(BATCH, dtype=torch.float64)
             torch.testing.assert_close(loss(*sides, form, ones), loss(*sides, form))
+
+    def test_weights_are_factors(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """The loss is ``sum_i w_i l_i / B``: neither over the sum of weights, nor over how many samples have one.
+
+        Where it is the mean of what it is for each sample alone, it is linear in the weights. Where samples are related
+        to each other it must change as weights do, and not be that of the remaining samples alone.
+        """
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            call, plain = partial(loss, student, target, form), loss(student, target, form).item()
+            half = call(torch.full((BATCH,), 0.5, dtype=torch.float64)).item()
+            unmoved = plain != 0 and abs(half - plain) <= 1e-9 * abs(plain)
+            assert not unmoved, f"form {form}: half the weights give the same loss: divided by the sum of weights?"
+            mask = torch.tensor([1, 0, 0, 1, 1, 0], dtype=torch.float64)
+            rows = mask.nonzero()[:, 0]
+            masked, alone = call(mask).item(), loss(student[rows], target[rows], form, rows=rows).item()
+            alike = alone != 0 and abs(masked - alone) <= 1e-9 * abs(alone)
+            assert self.doubling == 2 or not alike, f"form {form}: divided by how many samples have a weight"
+            single = [loss(student[[n]], target[[n]], form, rows=torch.tensor([n])).item() for n in range(BATCH)]
+            if abs(sum(single) / BATCH - plain) > 1e-6 * abs(plain):
+                continue  # samples are related to each other
+            each = torch.stack([call(one) for one in torch.eye(BATCH, dtype=torch.float64)])
+            for weights in (mask, torch.tensor([0.5, 2, 0, 1, 0.25, 3], dtype=torch.float64)):
+                torch.testing.assert_close(call(weights), (each * weights).sum(), rtol=1e-6, atol=1e-9)
+
+    def test_half_precision_is_computed_in_float32(
+        self, offer: ObjectiveOffer, loss: Compare, temperature: float
+    ) -> None:
+        """A student or target of half precision gives the loss of the same numbers in float32, but for rounding."""
+        for form in offer.forms:
+            student, target = self.sides(offer, form, temperature)
+            for dtype in (torch.bfloat16, torch.float16):
+                own, other = student.to(dtype), target.to(dtype) if target.is_floating_point() else target
+                whole = other.float() if other.is_floating_point() else other
+                expected = loss(own.float(), whole, form)
+                for one, two in ((own, whole), (own.float(), other), (own, other)):
+                    torch.testing.assert_close(
+                        loss(one, two, form), expected, rtol=1e-4, atol=1e-5,
+                        msg=worded(f"form {form}, {dtype}: computed in half precision?"),
+                    )  # fmt: skip
+
+    def test_forms_agree(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
+        """Logits and what their distribution is at the objective's temperature are one target, and T is declared."""
+        form = next((one for one in ("probs", "marginals") if one in offer.forms), "")
+        if not form:
+            return
+        declared = offer.tempered or "temperature" not in offer.config.model_fields
+        assert declared, f"it has a temperature and reads {form}, and its offer does not say tempered=True"
+        if "logits" in offer.forms:
+            student, target = self.sides(offer, "logits", temperature)
+            given = self.formed(target, form, temperature)
+            torch.testing.assert_close(loss(student, given, form), loss(student, target, "logits"))
+
+    def test_uses_what_it_declares(self, offer: ObjectiveOffer, objective: nn.Module, temperature: float) -> None:
+        """What its offer does not ask for is never given, so it must change nothing where someone gives it."""
+        known = {"labels": torch.arange(BATCH) % 2, "ids": torch.arange(BATCH), "step": 7, "epoch": 3, "round": 2}
+        taken = inspect.signature(objective.forward).parameters
+        every = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+        beside = self.beside(offer, torch.arange(BATCH))
+        for form in offer.forms:
+            sides = self.sides(offer, form, temperature)
+            for name, value in known.items():
+                if name not in offer.needs and (every or name in taken):
+                    both = []
+                    for more in ({}, {name: value}):
+                        with guard.seeded(1):
+                            both.append(copy.deepcopy(objective).double()(*sides, form=form, **beside, **more))
+                    assert torch.equal(*both), f"form {form}: it uses {name}, and its offer does not ask for it"
 
     def test_permutation_invariant(self, offer: ObjectiveOffer, loss: Compare, temperature: float) -> None:
         """Where declared: the same samples in another order give the same loss."""

@@ -20,17 +20,14 @@ import torch
 from kdmesh import hookspecs
 from kdmesh.contracts.events import Event, Note, Trained
 from kdmesh.contracts.run_info import RunInfo
-from kdmesh.engine.experiment import Experiment
-from kdmesh.engine.request import Request
 from kdmesh.errors import RunFailed
 from kdmesh.hookspecs import hookimpl
 from kdmesh.plugins import Registry, registry
-from kdmesh.spec.read import parse
-from kdmesh.streams.table import Table
+from kdmesh.testing import small
 from kdmesh.testing.base import Checks, imported
+from kdmesh.testing.run_mesh import RunMesh
 
 ROWS = 120
-MLP = {"model": {"mlp": {"hidden": [4]}}}
 ROUNDS = {"rounds": {"students": ["a", "b"], "rounds": 2}}
 TAUGHT = {"ensemble": {"teachers": ["a"], "student": "b"}}
 OBSERVERS = tuple(
@@ -75,7 +72,14 @@ class ObserverContract(Checks):
         """A run trains to the same weights with it and without it, and it raises nowhere in it."""
         with left_out(plugin):
             expected = run(tmp_path / "without")
-        assert run(tmp_path / "with", plugin) == expected, "the run's weights are others with it than without it"
+        assert run(tmp_path / "with", plugin) == expected, "with it the run's weights are others"
+
+    def test_ray_gives_the_same_bits(self, plugin: Any, tmp_path: Path, run_mesh: RunMesh, on_ray: None) -> None:
+        """It observes a run on Ray as it does one in this process, and the weights are the same."""
+        with left_out(plugin):
+            expected = run(tmp_path / "without")
+        with_it = run(tmp_path / "with", plugin, run_mesh=run_mesh, backend="ray")
+        assert with_it == expected, "observed on Ray, weights differ"
 
     def test_a_run_without_a_folder(self, plugin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run from Python may write no files: ``run.folder`` is None. Nothing is left where Python was started."""
@@ -177,47 +181,28 @@ def run(
     connect: dict[str, Any] = ROUNDS,
     optimizer: Any = None,
     listeners: tuple[Callable[[Event], None], ...] = (),
+    run_mesh: RunMesh | None = None,
     **more: Any,
 ) -> dict[str, str]:
     """Run two small agents on made-up points; returns the sha256 of their weights. AssertionError where it raises."""
-    fields = {
-        "name": "observed",
-        "data": {"dataset": "python:given", "transfer": 0.2},
-        "agents": {"a": MLP, "b": MLP},
-        "connect": [connect],
-        "train": {
-            "epochs": 6,
-            "batch_size": 8,
-            "evaluate_every": 1,
-            "optimizer": optimizer or {"adamw": {"lr": 0.01}},
-        },
-    }
+    run_mesh = run_mesh or RunMesh()
+    own = {"epochs": 6, "batch_size": 8, "evaluate_every": 1, "optimizer": optimizer or {"adamw": {"lr": 0.01}}}
+    fields = small.mesh(("a", "b"), {"mlp": {"hidden": [4]}}, name="observed", connect=[connect], train=own)
+    fields["data"]["transfer"] = 0.2
     notes: list[str] = []
 
     def keep(event: Event) -> None:
         if isinstance(event, Note):
             notes.append(event.text)
 
-    request = Request(
-        parse(fields), "inline", out=out, table=points(), listeners=(keep, *listeners), report=False, **more
-    )
     with taken_in(plugin):
         try:
-            outcome = Experiment(request).run()
+            heard, data = (keep, *listeners), small.table(rows=ROWS)
+            found = run_mesh(fields, out=out or False, data=data, listeners=heard, **more)
         finally:
             said = [note for note in notes if note.endswith("is told no more of this run")]
             assert not said, "; ".join(said)
-    assert not outcome.failed, outcome.failed
-    return {
-        name: about["weights_sha256"] for one in outcome.summaries.values() for name, about in one["agents"].items()
-    }
-
-
-def points() -> Table:
-    """Samples ``[N, 6]`` of three classes."""
-    drawn = torch.Generator().manual_seed(5)
-    x, directions = torch.randn(ROWS, 6, generator=drawn), torch.randn(6, 3, generator=drawn)
-    return Table(x, (x @ directions).argmax(1), classes=3)
+    return {name: about["weights_sha256"] for one in found.summaries.values() for name, about in one["agents"].items()}
 
 
 @contextmanager

@@ -25,7 +25,9 @@ from kdmesh.sweep.budget import rungs
 from kdmesh.sweep.design import Sweep, Trial, at
 from kdmesh.sweep.search import Search
 from kdmesh.tasks import Figure
+from kdmesh.testing import small
 from kdmesh.testing.base import Contract, refuse_other_draws
+from kdmesh.testing.run_mesh import RunMesh
 
 LISTED: tuple[Axis, ...] = (
     Choices(path="a", values=["mean", {"vote": {"of": [1, 2]}}, 3]),
@@ -71,6 +73,37 @@ class SamplerContract(Contract):
             return sampler
 
         return made
+
+    def search(
+        self, new: Callable[..., Sampler], run_mesh: RunMesh, backend: str
+    ) -> list[tuple[Point, dict[str, str]]]:
+        """Three points of a small mesh, trained and told of; each with the weights' sums."""
+        fields = small.mesh(("a", "b"), small.model(), connect=[{"ensemble": {"teachers": "a", "student": "b"}}])
+        axes = (
+            Choices(path="train.optimizer.sgd.lr", values=[0.02, 0.1, 0.3, 0.6]),
+            Choices(path="train.batch_size", values=[16, 32]),
+        )
+        sampler, found = new(axes, count=3), []
+        for _ in range(3):
+            point = sampler.ask()
+            assert point is not None, "it ends before the points that were asked for"
+            sets = [f"{path}={value}" for path, value in point.items()]
+            run = run_mesh({**fields, **self.mesh}, *sets, backend=backend, out=False)
+            sampler.tell(point, run.metric("b", "accuracy", "validation"))
+            found.append((point, run.weights))
+        return found
+
+    def test_a_mesh_runs_with_it(self, new: Callable[..., Sampler], run_mesh: RunMesh) -> None:  # type: ignore[override]
+        """Points of a small mesh that it proposes can be trained; searched again, it proposes the same ones."""
+        assert self.search(new, run_mesh, "inline") == self.search(new, run_mesh, "inline"), (
+            "searched again, it differs"
+        )
+
+    def test_ray_gives_the_same_bits(  # type: ignore[override]
+        self, new: Callable[..., Sampler], run_mesh: RunMesh, on_ray: None
+    ) -> None:
+        """Where its points are trained on Ray, it proposes the same ones, which end with the same bits."""
+        assert self.search(new, run_mesh, "ray") == self.search(new, run_mesh, "inline"), "on Ray it differs"
 
     @property
     def spaces(self) -> list[tuple[Axis, ...]]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from kdmesh.contracts.task import Task
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.offers import TaskOffer
 from kdmesh.plugins import registry
-from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
-from kdmesh.testing.base import Contract
+from kdmesh.testing import small
+from kdmesh.testing.alike import Alike, At, here
+from kdmesh.testing.run_mesh import MeshRun, RunMesh
 
 ROWS = 120
 SPACES = ("probs", "marginals", "logits", "loss", "gradient")
@@ -26,11 +24,11 @@ PROBABLE = {
 COMPARED = {"probs": "kl", "marginals": "binary_kl"}  # by which objective
 
 
-class TaskContract(Contract):
+class TaskContract(Alike):
     """Checks a task: that what its offer states holds together, and that models learn it.
 
     - ``metrics``: offers of metrics that the task names and that are not installed, by name.
-    - ``trains``: run a small mesh of numbers; needs the offer to be installed, and numbers among its ``data``.
+    - ``trains``: whether models of the small mesh are to be better than chance; of numbers alone.
     """
 
     __test__ = False
@@ -45,20 +43,35 @@ class TaskContract(Contract):
         return made
 
     def table(self, offer: TaskOffer) -> Table:
-        """Samples ``[N, 6]`` with labels of the offer's kind: one of three classes, two values or three indicators.
+        """Samples ``[N, 6]`` with labels of the offer's kind: see :func:`kdmesh.testing.small.table`."""
+        return small.table(offer.labels, rows=ROWS)
 
-        Of `relevance`, lists ``[N, 1 + 3, 6]``: the candidate whose first number is the largest is relevant.
-        """
-        drawn = torch.Generator().manual_seed(5)
-        x, directions = torch.randn(ROWS, 6, generator=drawn), torch.randn(6, 3, generator=drawn)
-        if offer.labels == "relevance":
-            x = torch.randn(ROWS, 1 + 3, 6, generator=drawn)
-            return Table(x, (x[:, 1:, 0] == x[:, 1:, 0].amax(1, keepdim=True)).float(), classes=0)
-        if offer.labels == "values":
-            return Table(x, (x @ directions)[:, :2].contiguous(), classes=0)
-        if offer.labels == "indicators":
-            return Table(x, (x @ directions > 0).long(), classes=0)
-        return Table(x, (x @ directions).argmax(1), classes=3)
+    def made(self, offer: TaskOffer, settings: dict[str, Any]) -> Task:
+        """The task itself."""
+        found: Task = offer.make(settings)
+        return found
+
+    def asked(self, offer: TaskOffer, thing: Task, number: int, at: At = here) -> Any:
+        """What it decides of scores; how many outputs there are, and what chance is, of the small table."""
+        scores = at(torch.randn(7, 3, generator=torch.Generator().manual_seed(number)))
+        texts = "numbers" not in offer.data
+        table = small.texts(classes=False, spans=offer.source == "spans") if texts else self.table(offer)
+        chance = None if table.y is None else thing.chance(at(table.y[number:].clone()))
+        thing.refuse(table)
+        return thing.decide(scores), None if chance is None else (chance.metric, chance.value), thing.outputs(table)
+
+    def small_mesh(self, offer: TaskOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
+        """Two teachers and a student of numbers, which are to learn it; of a task of texts one agent, for an epoch."""
+        if "numbers" not in offer.data:
+            fields = small.mesh(("a",), small.model(head=offer.head), {offer.name: settings}, flows=[])
+            fields["flows"] = [{"from": "labels", "to": "a", "objective": offer.objective}]
+            return fields, small.texts(classes=False, spans=offer.source == "spans")
+        objective = next((objective for space, objective in COMPARED.items() if space in offer.spaces), "mse")
+        connect = [{"ensemble": {"teachers": ["a", "b"], "student": "s", "objective": objective}}]
+        model = {"bi_encoder": {"hidden": [16]}} if offer.labels == "relevance" else {"mlp": {"hidden": [16]}}
+        fields = small.mesh(("a", "b", "s"), model, {offer.name: settings}, connect=connect)
+        fields["train"] = {"epochs": 12, "batch_size": 16, "optimizer": {"adam": {"lr": 0.02}}, "early_stopping": {}}
+        return fields, self.table(offer)
 
     def metric(self, name: str) -> Any:
         """The offer of a metric that the task names."""
@@ -101,10 +114,6 @@ class TaskContract(Contract):
         whole = found is None or (len(found) == 7 and found.dim() <= 2 and found.dtype == torch.int64)
         assert whole, "not an answer for each row"
 
-    def test_travels_to_other_processes(self, task: Task) -> None:
-        """A plan with its task is sent to hosts."""
-        assert type(pickle.loads(pickle.dumps(task))) is type(task)
-
     def test_chance_is_a_figure_of_its_metrics(self, offer: TaskOffer, task: Task) -> None:
         """Of a metric that is reported, within its range."""
         labels = self.table(offer).y
@@ -117,25 +126,13 @@ class TaskContract(Contract):
             assert metric.lowest is None or chance.value >= metric.lowest, said
             assert metric.highest is None or chance.value <= metric.highest, said
 
-    def test_a_small_mesh_learns_it(self, offer: TaskOffer, task: Task, settings: dict[str, Any]) -> None:
-        """Two teachers and a student of numbers: every metric is reported, and the student has beaten chance."""
-        if not self.trains or "numbers" not in offer.data or offer not in registry().offers("tasks"):
-            return
-        table = self.table(offer)
-        task.refuse(table)
-        assert task.outputs(table) > 0, "a model without an output"
-        mlp = {"model": {"mlp": {"hidden": [16]}}}
-        objective = next((objective for space, objective in COMPARED.items() if space in offer.spaces), "mse")
-        fields = {
-            "task": {offer.name: settings},
-            "data": {"dataset": "python:given"},
-            "train": {"epochs": 12, "batch_size": 16, "optimizer": {"adam": {"lr": 0.02}}, "early_stopping": {}},
-            "agents": dict.fromkeys(("a", "b", "s"), mlp),
-            "connect": [{"ensemble": {"teachers": ["a", "b"], "student": "s", "objective": objective}}],
-        }
-        summary, _, _ = run_once(Request(parse(fields), "inline", table=table))
-        for node in (*summary["agents"].values(), *summary["consensus"].values()):
+    def test_a_small_mesh_learns_it(self, offer: TaskOffer, settings: dict[str, Any], run_mesh: RunMesh) -> None:
+        """Every metric is reported, and, of numbers, models are better than chance."""
+        found: MeshRun = self.run(offer, settings, run_mesh)
+        texts = "numbers" not in offer.data
+        for node in (*found.summary["agents"].values(), *found.summary["consensus"].values()):
             for split in ("validation", "test"):
-                there = [name for name in offer.metrics if "characters" not in self.metric(name).needs]
+                there = [name for name in offer.metrics if texts or "characters" not in self.metric(name).needs]
                 assert list(node["metrics"][split]) == there, f"{split}: {list(node['metrics'][split])}"
-        assert not [note for note in summary["notes"] if note.startswith("at chance")], summary["notes"]
+        if self.trains and not texts:
+            assert not [note for note in found.summary["notes"] if note.startswith("at chance")], found.summary["notes"]

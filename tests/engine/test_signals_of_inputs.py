@@ -54,7 +54,7 @@ class Rollout:
     def __call__(self, value: Tensor, *, taps: dict[str, Tensor]) -> Tensor:
         total: Tensor | None = None
         for name in sorted(taps):
-            layer = taps[name] + torch.eye(taps[name].shape[-1])
+            layer = taps[name] + torch.eye(taps[name].shape[-1]).to(taps[name])
             layer = layer / layer.sum(-1, keepdim=True)
             total = layer if total is None else layer @ total
         assert total is not None
@@ -347,6 +347,9 @@ class TestRollout(SignalContract):
 
     module = "kdmesh.offers"
     taps: ClassVar[dict[str, tuple[int, ...]]] = {"a": (4, 4), "b": (4, 4)}
+    expected_failures: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("test_a_mesh_runs_with_it", "test_ray_gives_the_same_bits"), "the small mesh has no attention"
+    )
 
     @pytest.fixture
     def offer(self) -> SignalOffer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -273,6 +273,9 @@ class TestMeans(SignalContract):
     """The contract of a statistic."""
 
     module = "kdmesh.offers"
+    expected_failures: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("test_a_mesh_runs_with_it", "test_ray_gives_the_same_bits"), "no built-in objective compares statistics"
+    )
 
     @pytest.fixture
     def offer(self) -> SignalOffer:

@@ -11,6 +11,7 @@ import pytest
 
 from kdmesh import testing
 from kdmesh.plugins import KINDS, registry
+from kdmesh.testing import small
 
 EQUAL = {"zero_at_equality": True, "permutation_invariant": True}
 ANY_ORDER = {"order_invariant": True}
@@ -52,7 +53,7 @@ DECLARED = {
     ("metrics", "micro_f1"): {"best": 1.0},
     ("metrics", "mean_average_precision"): {"best": 1.0},
     ("metrics", "bits_per_character"): {"best": 0.0},
-    ("models", "hf"): {"config": {"config": BERT, "tokenizer": {"characters": {}}}},
+    ("models", "hf"): {"config": {"config": BERT, "tokenizer": {"characters": {}}, "max_length": 8}},
     ("strategies", "chain"): {"config": {"agents": ["a", "b", "c"], "dense": True}},
     ("strategies", "ensemble"): {"config": {"teachers": ["a", "b"], "student": "c"}},
     ("strategies", "mutual"): {"config": {"peers": ["a", "b", "c"]}},
@@ -140,9 +141,20 @@ def lists(folder):
 FILES = {"idx": idx, "arrays": arrays, "csv": csv, "jsonl": jsonl, "lists": lists, "text": text, "text_file": text_file}
 
 
+RANKERS = ("bi_encoder", "cross_encoder")
+
+
+def ranked(self, offer, settings):
+    """Two agents that rank, for models that read lists."""
+    connect = [{"ensemble": {"teachers": "a", "student": "b"}}]
+    return small.mesh(("a", "b"), {offer.name: settings}, "ranking", connect=connect), small.table("relevance", (12,))
+
+
 def contract(kind, offer):
     """A test class for one offer, as a plugin's author would write it."""
     body = {"offer": pytest.fixture(lambda self: offer), **DECLARED.get((kind, offer.name), FALLBACK.get(kind, {}))}
+    if offer.name in RANKERS:
+        body["small_mesh"] = ranked
     if kind == "datasets" and offer.name in FILES:
         body["settings"] = pytest.fixture(lambda self, tmp_path: FILES[offer.name](tmp_path))
     return type(f"Test_{kind}_{offer.name}", (CONTRACTS[kind],), body)
@@ -158,13 +170,3 @@ def test_what_is_declared_is_offered():
     assert all(name in registry().names(kind) for kind, name in DECLARED)
     assert set(CONTRACTS) == set(KINDS) - {"commands"}  # a command has nothing to keep
     assert set(FILES) < set(registry().names("datasets"))
-
-
-@pytest.mark.ray
-class Test_strategies_ensemble_on_ray(CONTRACTS["strategies"]):
-    config = DECLARED["strategies", "ensemble"]["config"]
-    backends = ("inline", "ray")
-
-    @pytest.fixture
-    def offer(self):
-        return registry().find("strategies", "ensemble")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-import re
+import sys
 from inspect import signature
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Squares(Objective):
         if weights is not None:
             silent = (weights == 0)[:, None]
             student, target = student.masked_fill(silent, 0.0), target.masked_fill(silent, 0.0)
-        return batchmean(F.mse_loss(student.float() if student.dtype == torch.bfloat16 else student,
+        return batchmean(F.mse_loss(student.float() if student.element_size() < 4 else student,
                                     target.to(torch.float64 if student.dtype == torch.float64 else torch.float32),
                                     reduction="none"), weights)  # fmt: skip
 
@@ -116,6 +117,7 @@ class Labelled(Squares):
         self.register_buffer("scales", 1 + labels + ids)
 
     def forward(self, student, target, *, labels, ids, form="logits", weights=None):
+        student = student.float() if student.element_size() < 4 else student
         scale = self.scales[ids][:, None].to(student.dtype)
         return super().forward(student * scale, target * scale, form=form, weights=weights)
 
@@ -127,7 +129,7 @@ def verdict(broken, check, needs=()):
     kit, made = OfSquares(), broken()
     made.setup((), (), **kit.beside(offer, torch.arange(6)))
     loss = ObjectiveContract.loss.__wrapped__(kit, made, offer)
-    known = {"offer": offer, "loss": loss, "settings": {}, "temperature": 1.0}
+    known = {"offer": offer, "objective": made, "loss": loss, "settings": {}, "temperature": 1.0}
     call = getattr(kit, check)
     call(**{name: known[name] for name in signature(call).parameters})
 
@@ -152,7 +154,7 @@ def test_a_right_objective_passes(check):
         (Overwriting, "test_gradient_reaches_the_student_only"),
         (First, "test_permutation_invariant"),
         (Forgetful, "test_state_reads_back"),
-        (Drawing, "test_draws_from_torch_alone"),
+        (Drawing, "test_it_draws_from_torch_alone"),
     ],
 )
 def test_a_broken_objective_is_found(broken, check):
@@ -231,11 +233,11 @@ class Remembering(Rule):
         (Unnormalised, "test_combines_into_shares_of_one"),
         (Deaf, "test_absent_sources_have_no_say"),
         (Favourite, "test_order_invariant"),
-        (Writing, "test_inputs_are_not_changed"),
+        (Writing, "test_it_leaves_alone_what_it_is_given"),
         (Hiding, "test_state_reads_back"),
         (Remembering, "test_state_is_as_offered"),
         (Sharing, "test_measuring_moves_nothing"),
-        (Tossing, "test_draws_from_torch_alone"),
+        (Tossing, "test_it_draws_from_torch_alone"),
     ],
 )
 def test_a_broken_rule_is_found(broken, check):
@@ -360,7 +362,7 @@ class Later:
     ("broken", "check", "said"),
     [
         (Later, "test_packed_it_is_the_same", "does not say codec='.*:Whole'"),
-        (Halving, "test_input_is_not_changed", "in place"),
+        (Halving, "test_it_leaves_alone_what_it_is_given", "in place"),
         (Noisy, "test_draws_are_declared", "global generator"),
         (Nothing, "test_gives_a_row_for_each", "it gave nothing"),
         (Rough, "test_gives_a_row_for_each", "below 0"),
@@ -398,7 +400,7 @@ class Cropped(Dimming):
 @pytest.mark.parametrize(
     ("broken", "check", "said"),
     [
-        (Dimming, "test_input_is_not_changed", "in place"),
+        (Dimming, "test_it_leaves_alone_what_it_is_given", "in place"),
         (Grainy, "test_draws_from_its_own_generator", "global generator"),
         (Relative, "test_a_sample_does_not_depend_on_its_batch", "others of its batch"),
         (Cropped, "test_keeps_shape_and_type", "keeps shape"),
@@ -431,7 +433,8 @@ def test_a_check_that_does_not_exist_cannot_be_expected_to_fail():
         type("TestTypo", (ObjectiveContract,), {"expected_failures": {"test_gradent": "a typo"}})
 
 
-def test_expected_failures_are_strict(pytester):
+def test_expected_failures_are_strict(pytester, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     pytester.makepyfile("""
         import pytest
         from kdmesh.plugins import registry
@@ -451,25 +454,11 @@ def test_expected_failures_are_strict(pytester):
         class TestPasses(OfCE):
             expected_failures = {"test_doubling_the_batch": "it does not fail"}
     """)
-    only = "TestExpected or (TestPasses and doubling)"
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q", "-k", only)
+    only = "(TestExpected and not ray and not mesh) or (TestPasses and doubling)"
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q", "-k", only)
     checks = sum(name.startswith("test_") for name in dir(ObjectiveContract))
-    result.assert_outcomes(passed=checks - 2, xfailed=1, failed=1, skipped=1)
+    result.assert_outcomes(passed=checks - 4, xfailed=1, failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*XPASS(strict)*it does not fail*"])
-
-
-def test_the_example_of_the_guide_passes(pytester, monkeypatch):
-    files = re.findall(r"```python\n# (\S+)\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    assert [name for name, _ in files] == ["kdmesh_loudest/__init__.py", "kdmesh_loudest/rule.py", "test_loudest.py"]
-    for name, source in files:
-        path = pytester.path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(source, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(pytester.path))
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
-    assert result.ret == 0, result.stdout.str()
-    checks = sum(name.startswith("test_") for name in dir(ConsensusContract))
-    result.assert_outcomes(passed=checks)
 
 
 @pytest.mark.parametrize("kit", [getattr(testing, name) for name in testing.__all__], ids=testing.__all__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,11 @@ from kdmesh.offers import Config, GateOffer
 from kdmesh.testing import GateContract
 
 CHECKS = sorted(
-    name for name in dir(GateContract) if name.startswith("test_") and name != "test_offer_is_read_without_torch"
+    name
+    for name in dir(GateContract)
+    if name.startswith("test_")
+    and name != "test_offer_is_read_without_torch"
+    and not {"run_mesh", "request"} & {*signature(getattr(GateContract, name)).parameters}
 )
 
 
@@ -159,7 +164,7 @@ WRONG = {
     SaysNumbers: {"test_it_decides": "gave a int, not a bool"},
     SaysNothing: {"test_it_decides": "gave nothing, not a bool"},
     Always: {"test_it_decides": "it is always True"},
-    InPlace: {"test_it_leaves_alone_what_it_is_given": "changes losses in place"},
+    InPlace: {"test_it_leaves_alone_what_it_is_given": "changes in place what it is given"},
     InAttributes: {"test_state_is_restored": "with its state restored it decides otherwise"},
     NotPersistent: {"test_state_is_restored": "with its state restored it decides otherwise"},
     OfTheClass: {"test_same_facts_same_decisions": "made alike decide otherwise"},

@@ -17,6 +17,7 @@ from kdmesh.hookspecs import hookimpl
 from kdmesh.testing import ObserverContract
 from kdmesh.testing.observers import Told, left_out, run
 
+pytest_plugins = ["kdmesh.testing.run_mesh"]
 CHECKS = sorted(name for name in vars(ObserverContract) if name.startswith("test_"))
 
 
@@ -141,10 +142,10 @@ class Outdated:
         pass
 
 
-def check(name, plugin, tmp_path, monkeypatch):
+def check(name, plugin, tmp_path, monkeypatch, run_mesh):
     """Run one check of the contract."""
     contract = ObserverContract()
-    known = {"plugin": plugin, "tmp_path": tmp_path, "monkeypatch": monkeypatch}
+    known = {"plugin": plugin, "tmp_path": tmp_path, "monkeypatch": monkeypatch, "run_mesh": run_mesh, "on_ray": None}
     wanted = signature(getattr(contract, name)).parameters
     if "told" in wanted:
         known["told"] = ObserverContract.told.__wrapped__(contract, plugin, tmp_path)
@@ -160,9 +161,12 @@ def as_it_was():
     signal.signal(signal.SIGTERM, handler)
 
 
-@pytest.mark.parametrize("name", [name for name in CHECKS if name != "test_is_read_without_torch"])
-def test_one_that_only_watches_passes(name, tmp_path, monkeypatch):
-    check(name, Watching(), tmp_path, monkeypatch)
+HERE = [name for name in CHECKS if name not in ("test_is_read_without_torch", "test_ray_gives_the_same_bits")]
+
+
+@pytest.mark.parametrize("name", [*HERE, pytest.param("test_ray_gives_the_same_bits", marks=pytest.mark.ray)])
+def test_one_that_only_watches_passes(name, tmp_path, monkeypatch, run_mesh):
+    check(name, Watching(), tmp_path, monkeypatch, run_mesh)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +184,9 @@ def test_one_that_only_watches_passes(name, tmp_path, monkeypatch):
         ("test_hooks_are_known", Outdated, "walk"),
     ],
 )
-def test_what_is_wrong_is_found(name, plugin, said, tmp_path, monkeypatch):
+def test_what_is_wrong_is_found(name, plugin, said, tmp_path, monkeypatch, run_mesh):
     with pytest.raises(Exception, match=said):
-        check(name, plugin(), tmp_path, monkeypatch)
+        check(name, plugin(), tmp_path, monkeypatch, run_mesh)
 
 
 def test_a_module_with_torch_is_found(tmp_path, monkeypatch):

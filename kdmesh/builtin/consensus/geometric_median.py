@@ -33,7 +33,8 @@ class GeometricMedian(Rule):
     def forward(
         self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
     ) -> Tensor:
-        """Return distributions or logits ``[B, C]``."""
+        """Return distributions or logits ``[B, C]``, of half precision float32: ``eps`` is too small for it."""
+        values = values.float() if values.element_size() < 4 else values
         mask, points = present_of(values, present), silenced(values, present)
         ruled_out = points.isneginf().any(0)
         points = points.masked_fill(ruled_out, 0.0)

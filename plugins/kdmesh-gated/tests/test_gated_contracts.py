@@ -51,6 +51,7 @@ class TestBranchedWithoutLayersOfItsOwn(TestBranched):
 class TestTaughtKL(ObjectiveContract):
     config = {"share": 0.5}
     permutation_invariant = True
+    target_gradient = False  # the target's is that of a loss of its own
 
     @pytest.fixture
     def offer(self):

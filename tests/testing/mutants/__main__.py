@@ -20,13 +20,15 @@ def main(arguments: list[str]) -> int:
     kinds = {kind: rows for kind, rows in KINDS.items() if not asked.kinds or any(part in kind for part in asked.kinds)}
     names = dict.fromkeys(mutant.of for rows in kinds.values() for mutant in rows)
     right = dict(zip(names, judged([Mutant(name, "as it is") for name in names], every=True), strict=True))
-    wrong = {kind: judged(rows) for kind, rows in kinds.items()}
-    if asked.show:
-        for kind, verdicts in wrong.items():
-            for one in verdicts:
-                print(f"{kind} | {one.mutant.of}: {one.mutant.says} | {one.check or 'NOT CAUGHT'} {one.words[:100]}")
-        for one in right.values():
-            print(f"right | {one.mutant.of} | {one.check} {one.words}" if one.caught else f"right | {one.mutant.of}")
+    for one in right.values():
+        if asked.show and one.caught:
+            print(f"false alarm | {one.mutant.of} | {one.check} {one.words}", flush=True)
+    found = iter(judged([mutant for rows in kinds.values() for mutant in rows]))
+    wrong = {kind: [next(found) for _ in rows] for kind, rows in kinds.items()}
+    for kind, verdicts in wrong.items() if asked.show else ():
+        for one in verdicts:
+            said = f"{one.check} {one.words[:100]}" if one.caught else "NOT CAUGHT"
+            print(f"{kind} | {one.mutant.of}: {one.mutant.says} | {said}")
     print("\n".join(lines(wrong, right)))
     return 0
 

@@ -45,6 +45,10 @@ class Judge:
     def __init__(self, verdicts: dict[str, Verdict], every: bool) -> None:
         self.verdicts, self.every = verdicts, every
 
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """What takes longest comes last."""
+        items.sort(key=lambda item: "run_mesh" in item.fixturenames)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: Any) -> None:
         """Leave out what comes after a failure."""
@@ -69,8 +73,7 @@ def judged(mutants: Iterable[Mutant], every: bool = False) -> list[Verdict]:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, on_path(folder):
         for name, verdict in verdicts.items():
             module = f"{Path(folder).name.replace('-', '_')}_{name.lower()}"
-            room = (ORIGINALS_FOLDER / f"{verdict.mutant.original.room}.py").read_text(encoding="utf-8")
-            (Path(folder) / f"{module}.py").write_text(verdict.mutant.text(room), encoding="utf-8")
+            (Path(folder) / f"{module}.py").write_text(source(verdict.mutant), encoding="utf-8")
             CLASSES[name] = contract(name, verdict.mutant, module)
         (Path(folder) / "test_them.py").write_text(FILE.format(home=__name__), encoding="utf-8")
         (Path(folder) / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
@@ -86,12 +89,18 @@ def judged(mutants: Iterable[Mutant], every: bool = False) -> list[Verdict]:
     return list(verdicts.values())
 
 
+def source(mutant: Mutant) -> str:
+    """The text of its module."""
+    return mutant.text((ORIGINALS_FOLDER / f"{mutant.original.room}.py").read_text(encoding="utf-8"))
+
+
 def contract(name: str, mutant: Mutant, module: str) -> type:
     """The test that its author would write."""
     original, offer = mutant.original, mutant.offer(module)
     body: dict[str, Any] = {
         "module": f"{HOME}.configs",
         "offer": pytest.fixture(lambda self: offer),
+        "ray": False,
         **original.declares,
     }
     if original.file:

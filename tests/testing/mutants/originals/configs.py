@@ -48,7 +48,7 @@ class Factor(Config):
 
 
 class Rows(Config):
-    rows: int = Field(64, ge=1, description="how many samples there are")
+    rows: int = Field(128, ge=1, description="how many samples there are")
 
 
 class Width(Config):

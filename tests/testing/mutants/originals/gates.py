@@ -27,8 +27,8 @@ class Usual(Gate):
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, *, losses):
-        now = losses.double().mean()
+    def forward(self, *, losses, counted):
+        now = losses.double().sum() / counted.sum().clamp(min=1)
         unusual = bool(self.count > 0) and bool(now > self.factor * self.mean)
         self.count += 1
         self.mean += (now - self.mean) / self.count
@@ -38,9 +38,9 @@ class Usual(Gate):
 class Better(Gate):
     """Rows in which the signal gives the label more than the student does; it needs labels."""
 
-    def forward(self, *, student, signal, labels):
-        own, other = (side.softmax(-1).gather(1, labels[:, None])[:, 0] for side in (student, signal))
-        return (other > own).to(student.dtype)
+    def forward(self, *, own, signal, labels):
+        mine, other = (side.softmax(-1).gather(1, labels[:, None])[:, 0] for side in (own, signal))
+        return (other > mine).to(own.dtype)
 
 
 class Lucky(Gate):
@@ -57,7 +57,7 @@ class Lucky(Gate):
 class Seen(Gate):
     """Rows from their second visit on, by their ids."""
 
-    def __init__(self, rows=64):
+    def __init__(self, rows=128):
         super().__init__()
         self.register_buffer("seen", torch.zeros(rows, dtype=torch.bool))
 

@@ -153,7 +153,7 @@ class Remembering(Objective):
 class Vocabularies(Objective):
     """Squared distances of the columns that two vocabularies share."""
 
-    def setup(self, student, target, *, tokens, source_tokens):
+    def setup(self, student, target, *, tokens, source_tokens, **facts):
         shared = [word for word in tokens if word in set(source_tokens)]
         steps = torch.linspace(1, 2, len(shared))
         self.register_buffer("own", torch.tensor([tokens.index(word) for word in shared]))
