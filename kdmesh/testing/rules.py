@@ -111,7 +111,7 @@ class RuleKit(Alike):
             (*agents, "student"),
             small.model(kind),
             small.task(kind),
-            consensus={"node": {"rule": {offer.name: settings}, "space": space}},
+            consensus={"node": {"rule": {offer.name: settings}, "space": space, "per_target": self.per_target}},
             flows=flows,
         )
         return fields, data
