@@ -214,7 +214,9 @@ def test_all_hosts_that_do_not_answer_are_dropped(tmp_path: Path) -> None:
 )
 def test_who_is_needed_is_restarted_and_changes_no_bit(spec: MeshSpec, death: Death, why: str, tmp_path: Path) -> None:
     run = Outcome(spec, tmp_path / "run", death)
-    assert [event.text for event in run.told("note")] == [f"not dropped but restarted: b; {why}"]
+    beside = ("has no effect in this process", "combines one source only")  # of settings, before anyone dies
+    said = [event.text for event in run.told("note") if not any(words in event.text for words in beside)]
+    assert said == [f"not dropped but restarted: b; {why}"]
     assert not run.told("dropped") and not (run.root / "drops.json").exists()
     assert run.weights == Outcome(spec, tmp_path / "whole").weights
 
