@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
@@ -386,9 +385,10 @@ def test_the_packages_beside_kdmesh_are_named_where_one_is_not_installed():
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         if project["name"] == "kdmesh-template":  # to be copied
             continue
-        for module in project["entry-points"]["kdmesh"].values():
+        for value in project["entry-points"]["kdmesh"].values():
+            plugin = EntryPoint("plugin", value, "kdmesh").load()
             for kind in KINDS:
-                for offer in getattr(importlib.import_module(module), f"kdmesh_{kind}", list)():
+                for offer in getattr(plugin, f"kdmesh_{kind}", list)():
                     found[kind, offer.name] = project["name"]
     assert found == OFFERED
     with pytest.raises(MeshError) as error:

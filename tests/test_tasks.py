@@ -12,7 +12,7 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.report.paired import over_seeds
 from kdmesh.spec import MeshSpec
-from kdmesh.statistics import paired, verdict
+from kdmesh.statistics import paired, verdicts
 from kdmesh.tasks import definitions, metric, primary
 
 BITS = metric("bits_per_character")
@@ -133,7 +133,8 @@ def test_seeds_and_verdicts_of_language_models_are_of_bits():
     ],
 )
 def test_a_verdict_is_given_where_chance_is_an_unlikely_reason(a, b, by, said):
-    assert verdict(paired(a, b, by), by)["verdict"] == said
+    (shown,) = verdicts([paired(a, b, by)], by)
+    assert shown["verdict"] == said
 
 
 def test_figures_of_probabilities_say_that_they_are_at_temperature_1():

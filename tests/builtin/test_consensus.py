@@ -15,8 +15,13 @@ from kdmesh.builtin.consensus.offers import CONSENSUS
 from kdmesh.consensus import Confidence, Entropy, InverseVariance, LowestCE, Mean, Rule, Weighted, weighted_sum
 from kdmesh.errors import MeshError
 
-# rules that read a column: test_consensus_partial.py; that abstain: test_consensus_robust.py
-OFFERS = {offer.name: offer for offer in CONSENSUS if not (offer.needs_column or offer.abstains)}
+# rules that read a column: test_consensus_partial.py; that abstain: test_consensus_robust.py; that combine nothing but
+# weights, over time: tests/engine/test_weights_that_flow.py
+OFFERS = {
+    offer.name: offer
+    for offer in CONSENSUS
+    if not (offer.needs_column or offer.abstains or offer.spaces == ("weights",))
+}
 SEEDS = st.integers(0, 2**31 - 1)
 few = settings(max_examples=25, deadline=None, derandomize=True)
 each_rule = pytest.mark.parametrize("name", OFFERS)
