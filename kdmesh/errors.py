@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+LISTED = 40  # names at most in a message
+
 
 class MeshError(Exception):
     """The input is wrong: the command ends with exit code 2 and this message, without a traceback.
@@ -77,7 +79,7 @@ def nearest(name: str, known: Iterable[str], noun: str, several: bool = False) -
     ``several``: `party[*]` may stand for all of `party[0]`, `party[1]` ...
     """
     known = sorted(known)
-    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    listed = ", ".join(known[:LISTED]) + (", ..." if len(known) > LISTED else "")
     return f"{meant(name, known, several)}{noun}: {listed or 'none'}"
 
 
