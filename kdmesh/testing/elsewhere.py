@@ -26,6 +26,7 @@ class Elsewhere:
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
+        self._switches: dict[str, str] = {}  # with which they were started: plugins are loaded once
 
     def ask(self, kit: Any, offer: Any, settings: dict[str, Any]) -> list[Any]:
         """What the method ``there`` of a contract gives in each process.
@@ -38,7 +39,11 @@ class Elsewhere:
             sent = pickle.dumps((sys.path, torch.get_num_threads(), *_of(type(kit)), offer, settings))
         except Exception as error:
             raise AssertionError(f"the offer cannot be sent to another process: {error}") from None
+        switches = {name: value for name, value in os.environ.items() if name.startswith("KDMESH_")}
+        if self._running and switches != self._switches:
+            self.close()
         if not self._running:
+            self._switches = switches
             self._running = [self._start(seed) for seed in SEEDS]
         try:
             for process in self._running:

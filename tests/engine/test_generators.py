@@ -23,7 +23,11 @@ SETTINGS: dict[str, Any] = {
     "bi_encoder": None,  # of lists
     "cross_encoder": None,
 }
-RULES = [name for name in registry().names("consensus") if name not in ("attention", "gate")]
+RULES = [
+    offer.name
+    for offer in registry().offers("consensus")
+    if offer.name not in ("attention", "gate") and offer.spaces != ("weights",)
+]
 READS = {name: registry().find("objectives", name) for name in registry().names("objectives")}
 LOSSES = [
     name

@@ -224,6 +224,6 @@ def test_a_rule_that_needs_all_its_sources_has_no_control_with_one(mesh: Any, tm
     summary = made.run(backend="inline", out=tmp_path, controls=True).summary
     controls = summary["controls"]["s"]
     note = "seed 0, s by the best teacher only: no such control, for 2 weights for 1 sources"
-    assert summary["notes"][-1] == note
+    assert note in summary["notes"]
     assert controls["best_teacher"]["skipped"] == "2 weights for 1 sources"
     assert controls["alone"]["test"]["accuracy"] > 0

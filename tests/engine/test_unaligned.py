@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from conftest import Start
 from torch import Tensor
 
 import kdmesh
@@ -99,7 +98,7 @@ def different(mesh: Any, signal: Any = "mean_logits", rule: str = "mean", **fiel
     return made
 
 
-def means_of(start: Start, name: str, stream: str) -> tuple[Tensor, Tensor]:
+def means_of(start: Any, name: str, stream: str) -> tuple[Tensor, Tensor]:
     rows, table = start.found.streams[stream].rows, start.found.table
     assert table.y is not None
     with torch.no_grad():
@@ -109,10 +108,10 @@ def means_of(start: Start, name: str, stream: str) -> tuple[Tensor, Tensor]:
     return torch.stack(means), torch.tensor([len(rows) > 0 for rows in value])
 
 
-def test_rows_are_combined_of_those_who_know_them(mesh: Any) -> None:
+def test_rows_are_combined_of_those_who_know_them(mesh: Any, start: Any) -> None:
     made = different(mesh)
-    start = Start(made)
-    (one, knows), (two, sees) = means_of(start, "a", "one"), means_of(start, "b", "two")
+    begun = start(made)
+    (one, knows), (two, sees) = means_of(begun, "a", "one"), means_of(begun, "b", "two")
     assert knows.tolist() == [True, True, False] and sees.tolist() == [False, True, True]
     made.run(backend="inline")
     target, weights = SEEN[-1]
@@ -120,11 +119,10 @@ def test_rows_are_combined_of_those_who_know_them(mesh: Any) -> None:
     torch.testing.assert_close(target, torch.stack([one[0], (one[1] + two[1]) / 2, two[2]]))
 
 
-def test_what_nobody_knows_has_weight_0(mesh: Any) -> None:
+def test_what_nobody_knows_has_weight_0(mesh: Any, start: Any) -> None:
     made = mesh({"a": FROZEN, "s": {}}, streams=STREAMS)
     made.flow("a", "s", signal="mean_logits", objective="near_logits", stream="two")
-    start = Start(made)
-    expected, known = means_of(start, "a", "two")
+    expected, known = means_of(start(made), "a", "two")
     made.run(backend="inline")
     target, weights = SEEN[-1]
     assert weights is not None and weights.tolist() == known.float().tolist() == [0.0, 1.0, 1.0]
@@ -296,6 +294,9 @@ class TestNear(ObjectiveContract):
     zero_at_equality = True
     permutation_invariant = True
     doubling = 1.0
+    expected_failures: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("test_a_mesh_runs_with_it", "test_ray_gives_the_same_bits"), "no built-in signal is a statistic"
+    )
 
     @pytest.fixture
     def offer(self) -> ObjectiveOffer:
