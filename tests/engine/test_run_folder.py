@@ -218,12 +218,10 @@ def test_the_file_is_kept_as_given(tmp_path: Path) -> None:
     assert found is not None and (found.root / "mesh.yaml").read_text() == MESH
 
 
-def test_a_rule_that_needs_all_its_sources_has_no_control_with_one(mesh: Any, tmp_path: Path) -> None:
+def test_a_control_with_one_source_goes_without_a_rule_that_needs_all(mesh: Any, tmp_path: Path) -> None:
     made = mesh(["t1", "t2", "s"])
     made.connect("ensemble", teachers=["t1", "t2"], student="s", consensus={"weighted": {"weights": [1, 2]}})
     summary = made.run(backend="inline", out=tmp_path, controls=True).summary
     controls = summary["controls"]["s"]
-    note = "seed 0, s by the best teacher only: no such control, for 2 weights for 1 sources"
-    assert note in summary["notes"]
-    assert controls["best_teacher"]["skipped"] == "2 weights for 1 sources"
-    assert controls["alone"]["test"]["accuracy"] > 0
+    assert not any("no such control" in note for note in summary["notes"])
+    assert controls["best_teacher"]["test"]["accuracy"] > 0 and controls["alone"]["test"]["accuracy"] > 0
