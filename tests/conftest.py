@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import kdmesh.backends.worker  # noqa: F401  # before a pytest within a test, which forgets what it imported itself
 from kdmesh.backends.starting import SETTINGS
 
 pytest_plugins = ["kitchen", "made_runs"]
