@@ -223,7 +223,7 @@ def test_the_search_for_private_names_finds_them():
         ("from kdmesh.consensus import _base", "kdmesh.consensus._base"),
         ("from kdmesh.builtin.consensus._base import Rule", "kdmesh.builtin.consensus._base.Rule"),
         ("import kdmesh; kdmesh.plugins.registry()", "kdmesh.plugins"),
-        ("import_module('kdmesh.store')", "kdmesh.store"),
+        ("import_module('kdmesh.streams')", "kdmesh.streams"),
     ):
         assert behind_the_door(source) == [f"1: {name}"]
     fine = "import kdmesh, torch; from kdmesh.offers import Config; from kdmesh import Mesh; kdmesh.hookimpl"

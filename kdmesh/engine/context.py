@@ -47,7 +47,7 @@ RUN_END = At("")
 class StageRecord:
     """What a stage has to tell in the summary; its checkpoints hold it.
 
-    ``records``: of its rounds; ``saved``: reads from the store that spared a forward, ``made``: forwards of sources
+    ``records``: of its rounds; ``saved``: reads of publications that spared a forward, ``made``: forwards of sources
     that had finished before, both by agent; ``reason``: why it ended.
     """
 
@@ -108,7 +108,7 @@ class RunContext:
         return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
 
     def saved(self, agent: str) -> int:
-        """Reads from the store that spared a forward of this agent."""
+        """Reads of publications that spared a forward of this agent."""
         return sum(record.saved.get(agent, 0) for record in self.records.values())
 
     def made(self, agent: str) -> int:

@@ -34,7 +34,7 @@ class Subscription:
 
 
 class Publisher:
-    """Knows who reads what from the store, and passes handles from the source's host to the readers'."""
+    """Knows who reads what of whose publications, and passes handles from the source's host to the readers'."""
 
     def __init__(self, plan: Plan, backend: Backend) -> None:
         self.plan, self.backend = plan, backend

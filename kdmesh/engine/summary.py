@@ -97,7 +97,7 @@ def _made(run: RunContext, name: str, described: dict[str, dict[str, Any]]) -> i
 
 
 def _spared(run: RunContext, name: str) -> int:
-    """Reads from the store beyond the forwards that filled it."""
+    """Reads of publications beyond the forwards that filled it."""
     published = sum(
         -(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.publisher.published if a == name
     )

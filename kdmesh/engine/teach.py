@@ -193,7 +193,7 @@ class Teaching:
         self.run.events.emit(Progress(self.stage.name, self.done, self.total, dict(self.losses)))
 
     def _count_saved(self, phase: Phase, steps: int) -> None:
-        """Count the forwards that the store spared: one per step and stored source, however many read it."""
+        """Count the forwards that publications spared: one per step and stored source, however many read it."""
         active = {edge.source for edge in phase.edges} | {edge.stream for edge in phase.edges}
         for subscription in self.run.publisher.subscriptions(self.stage):
             if subscription.stale != "snapshot" and (subscription.source in active or subscription.consensus & active):

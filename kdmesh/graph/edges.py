@@ -59,7 +59,7 @@ class Edge:
 
     @property
     def live(self) -> bool:
-        """Whether the source forwards in the same step (else its signal is read from the store)."""
+        """Whether the source forwards in the same step (else its signal is read from a publication)."""
         return self.refresh == "step" and self.stale is None
 
     @property

@@ -169,7 +169,7 @@ class _Drawing:
             self.arrow(self.publication(edge), goal)
 
     def combine(self, name: str, path: tuple[str, ...] = ()) -> Op | None:
-        """Add a consensus that has live inputs; one whose inputs are all stored is read from the store instead."""
+        """Add a consensus that has live inputs; one whose inputs are all stored is read from publications instead."""
         if name in path:
             circle = " -> ".join([*path[path.index(name) :], name])
             raise MeshError(f"cycle within a step: {circle}", where="flows", instead="remove one of these flows")

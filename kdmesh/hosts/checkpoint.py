@@ -24,10 +24,10 @@ from kdmesh.hosts import written
 from kdmesh.hosts.consensus import Moment, Table
 from kdmesh.hosts.export import Part
 from kdmesh.hosts.packing import pack
+from kdmesh.hosts.publications import Key, Publication
 from kdmesh.hosts.publish import take_snapshot
 from kdmesh.hosts.state import Seconds, Tally
 from kdmesh.signals import Signal
-from kdmesh.store import Key, Publication
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     for stream, writer in host.writers.items():
         for key, value in written.state(stream, writer).items() if stream in streams else ():
             keep(value, "writer", stream, key)
-    for hidden, table in host.store.tables():
+    for hidden, table in host.publications.tables():
         for about, publication in table.items():
             if about.source in plan.agents or (about.kind == written.KIND and about.stream in streams):
                 for kind, name, value in publication.tensors():
@@ -159,7 +159,7 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     for (hidden, *key), parts in kept.items():
         if Key(*key).kind == written.KIND:  # is read as it is: in memory of its own, aligned as what a writer gives is,
             parts = {name: value.clone() for name, value in parts.items()}  # or sums differ in their last bit
-        host.store.restore(hidden, Key(*key), Publication.of(parts))
+        host.publications.restore(hidden, Key(*key), Publication.of(parts))
     for agent in {name[0] for name in found.get("snapshot", {})}:
         state = {key[1]: value for key, value in found["snapshot"].items() if key[0] == agent}
         take_snapshot(host, agent, {key: pack((value, {})) for key, value in state.items()})

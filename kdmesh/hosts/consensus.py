@@ -35,7 +35,10 @@ class Moment(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A consensus on a whole stream at a version of the store; ``mark``: of what it was combined of, if it counts."""
+    """A consensus on a whole stream at a version of the publications.
+
+    ``mark``: of what it was combined of, if it counts.
+    """
 
     version: int
     mark: str

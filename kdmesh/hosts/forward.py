@@ -10,9 +10,9 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
+from kdmesh.hosts.publications import Key
 from kdmesh.hosts.step import FROZEN
 from kdmesh.signals.lazy import Lazy, dense
-from kdmesh.store import Key
 from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:

@@ -167,7 +167,7 @@ class Host(HostState):
         return publish.commit(self, agent, stream, output)
 
     def receive(self, *published: Published) -> list[guard.Oddity]:
-        """Store publications of this and other hosts; returns the oddities found in them."""
+        """Keep publications of this and other hosts; returns the oddities found in them."""
         return publish.receive(self, *published)
 
     def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:

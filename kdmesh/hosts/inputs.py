@@ -12,12 +12,12 @@ from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.classes import labels as known_labels
 from kdmesh.hosts.consensus import Moment
 from kdmesh.hosts.loader import ShardView
+from kdmesh.hosts.publications import Key
 from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.written import Written
 from kdmesh.offers import NOW
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import taken
-from kdmesh.store import Key
 from kdmesh.streams.order import steps_per_epoch
 from kdmesh.streams.seeds import at_step, mix
 
@@ -67,7 +67,7 @@ class Inputs:
             return self.host.loader.shard(stream, agent, device)
         key = (stream, str(device))
         if key not in self._written:
-            self._written[key] = Written(self.host.store, self.host.streams[stream], spec.generated_by, device)
+            self._written[key] = Written(self.host.publications, self.host.streams[stream], spec.generated_by, device)
         return self._written[key]
 
     def batch(self, context: StepContext, shard: BatchSource) -> Batch | None:
@@ -207,13 +207,13 @@ class Inputs:
         if edge.unaligned:
             device = self.host.agents[reader].device
             return lambda context: rules.statistic(self.host, edge, device)
-        shard, output, store = self.shard(reader, edge.stream), edge.output, self.host.store
+        shard, output, found = self.shard(reader, edge.stream), edge.output, self.host.publications
         kind = "recorded" if edge.stale == "recorded" else "publish"
         key = Key(edge.source, base(shard), output, kind)
         form, device = edge.form, self.host.agents[reader].device
 
         def stored(context: StepContext) -> Signal | None:
-            publication, batch = store.get(key), self.batch(context, shard)
+            publication, batch = found.get(key), self.batch(context, shard)
             if publication is None or batch is None:
                 return None
             values, present = publication.at(batch.at, device)

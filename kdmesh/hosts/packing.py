@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdmesh.hosts.publications import Key
 from kdmesh.signals import codecs
-from kdmesh.store import Key
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

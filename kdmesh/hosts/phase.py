@@ -10,12 +10,12 @@ from kdmesh.hosts import guard, oddities
 from kdmesh.hosts.forward import forward_op, trains
 from kdmesh.hosts.inputs import Inputs
 from kdmesh.hosts.loader import ShardView
+from kdmesh.hosts.publications import Key
 from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.update import Update
 from kdmesh.hosts.writing import write_op
 from kdmesh.hosts.written import PARTS
 from kdmesh.signals.lazy import dense
-from kdmesh.store import Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,7 +136,7 @@ class CompiledPhase:
                 if batch is not None:
                     tensor = dense(value[1][key.output] if key.output else frozen_copy(value)[0]).detach()
                     starts = self.host.agents[key.source].starts(shard.x, key.output)
-                    self.host.store.record(key, len(shard), batch.at, tensor, at_once, starts)
+                    self.host.publications.record(key, len(shard), batch.at, tensor, at_once, starts)
 
     def looks(self, step: int) -> bool:
         """Whether the answers of a step are looked at, which costs a pass over them.

@@ -9,16 +9,16 @@ import torch
 
 from kdmesh.hosts import build, guard, measure, oddities
 from kdmesh.hosts.packing import Packed, Published, pack, unpack
+from kdmesh.hosts.publications import Key
 from kdmesh.hosts.seen import seen
 from kdmesh.signals.lazy import dense
-from kdmesh.store import Key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.publications import Publication
     from kdmesh.hosts.state import HostState
-    from kdmesh.store import Publication
 
 
 def publish(
@@ -73,16 +73,16 @@ def _whole(one: Agent, output: str) -> Any:
 def commit(host: HostState, agent: str, stream: str, output: str) -> Published:
     """Make an agent's recorded values visible, and return them for readers elsewhere."""
     key = Key(agent, stream, output, "recorded")
-    publication = host.store.commit(key)
+    publication = host.publications.commit(key)
     return {} if publication is None else {key: _packed(publication)}
 
 
 def receive(host: HostState, *published: Published) -> list[guard.Oddity]:
-    """Store publications of this and other hosts, one after the other; returns the oddities found in them."""
+    """Keep publications of this and other hosts, one after the other; returns the oddities found in them."""
     odd: dict[guard.Oddity, None] = {}
     for key, packed in (item for part in published for item in part.items()):
         values, more = next(iter(unpack({0: packed}, host.device).values()))
-        host.store.put(key, values, more.get("present"), more.get("starts"), more.get("errors"))
+        host.publications.put(key, values, more.get("present"), more.get("starts"), more.get("errors"))
         if guard.is_dead(values):
             odd[key.source, key.stream, guard.DEAD] = None
         if not key.output and oddities.softened(host, key.source, values):
@@ -92,7 +92,7 @@ def receive(host: HostState, *published: Published) -> list[guard.Oddity]:
 
 def recall(host: HostState, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
     """What an agent published and this host reads, as it was published."""
-    found = {key: host.store.get(key) for key in (Key(agent, stream, output) for output in outputs)}
+    found = {key: host.publications.get(key) for key in (Key(agent, stream, output) for output in outputs)}
     return {key: _packed(one) for key, one in found.items() if one is not None}
 
 

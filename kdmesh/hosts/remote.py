@@ -90,7 +90,7 @@ class RemoteHost(Protocol):
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
 
     def receive(self, *published: Published) -> list[Oddity]:
-        """Store publications of this and other hosts; returns the oddities found in them."""
+        """Keep publications of this and other hosts; returns the oddities found in them."""
 
     def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
         """What an agent published and this host reads, as it was published."""

@@ -10,9 +10,9 @@ from kdmesh.graph import reach
 from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.consensus import Moment, fingerprint
 from kdmesh.hosts.loader import ShardView
+from kdmesh.hosts.publications import Key
 from kdmesh.offers import NOW
 from kdmesh.signals import Signal
-from kdmesh.store import Key
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def published(host: HostState, node: ConsensusNode) -> dict[str, Tensor]:
     if not node.needs_errors:
         return {}
     stream = host.streams[node.stream].base or node.stream
-    found = {edge.source: host.store.get(Key(edge.source, stream, edge.output)) for edge in node.members}
+    found = {edge.source: host.publications.get(Key(edge.source, stream, edge.output)) for edge in node.members}
     return {name: one.errors for name, one in found.items() if one is not None and one.errors is not None}
 
 
@@ -110,7 +110,7 @@ def report(host: HostState, name: str) -> dict[str, float]:
 
 def statistic(host: HostState, edge: Edge, device: torch.device) -> Signal | None:
     """What an agent last published that has rows of no samples, whole; None before."""
-    one = host.store.get(Key(edge.source, host.streams[edge.stream].base or edge.stream, edge.output))
+    one = host.publications.get(Key(edge.source, host.streams[edge.stream].base or edge.stream, edge.output))
     if one is None:
         return None
     values = one.values.to(device)
@@ -135,7 +135,7 @@ def stored(
             return None
         if shard is None:
             return statistic(host, edge, host.agents[reader].device)
-        publication = host.store.get(Key(edge.source, stream, edge.output))
+        publication = host.publications.get(Key(edge.source, stream, edge.output))
         return None if publication is None else Signal(publication.values.to(shard.device), edge.form)
 
     def make() -> Signal | None:
@@ -158,7 +158,7 @@ def stored(
         present = None if gathered is None else gathered[1]
         return fingerprint(*_values(gathered), present, *informs)
 
-    return consensus.table(reader, host.store.version, make, mark if consensus.keeps else None)
+    return consensus.table(reader, host.publications.version, make, mark if consensus.keeps else None)
 
 
 def _values(gathered: tuple[list[Signal | None], Tensor | None] | None) -> list[Tensor | Lazy | None]:

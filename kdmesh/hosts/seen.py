@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.hosts.packing import unpack
-from kdmesh.store import Key
+from kdmesh.hosts.publications import Key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,6 @@ def seen(host: HostState, one: Agent, stream: str, given: Sequence[Published] = 
     key = Key(edge.source, own.base or own.name, edge.output)
     for part in given:
         return unpack({0: part[key]}, one.device)[0][0]
-    publication = host.store.get(key)
+    publication = host.publications.get(key)
     assert publication is not None, f"nothing of {edge} was published"
     return publication.values.to(one.device)

@@ -11,7 +11,7 @@ import torch
 from kdmesh.hosts.loader import Loader
 from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.hosts.profile import Profile
-from kdmesh.store import Store
+from kdmesh.hosts.publications import Publications
 from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import without
 
@@ -103,7 +103,7 @@ class HostConfig:
 
 
 class HostState:
-    """Agents, their weights, streams and store, on one host.
+    """Agents, their weights, streams and publications, on one host.
 
     What is built of it, its agents, rules and objectives, :class:`kdmesh.hosts.host.Host` puts in as it is made.
     """
@@ -126,7 +126,7 @@ class HostState:
         self.streams = without(streams, config.left_out)
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
         self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)
-        self.store = Store()
+        self.publications = Publications()
         self.reading.inputs = config.inputs
         self.loader = Loader(self.reading, self.streams, self.seed)
         self.writers: dict[str, Writer] = {}  # of agents here, by stream

@@ -9,8 +9,8 @@ import torch
 
 from kdmesh.errors import RunFailed
 from kdmesh.hosts import guard
+from kdmesh.hosts.publications import Key
 from kdmesh.hosts.written import IDS, KIND, STEP, X, Y
-from kdmesh.store import Key
 from kdmesh.streams.order import steps_per_epoch
 from kdmesh.streams.seeds import at_step, mix
 
@@ -37,11 +37,11 @@ def writers(host: HostState) -> dict[str, Writer]:
 
 
 def keep(host: HostState, op: Op, step: int, value: tuple[Tensor, dict[str, Any]]) -> None:
-    """Put what was written for a step, here or elsewhere, in the host's store."""
+    """Put what was written for a step, here or elsewhere, among the host's publications."""
     parts = {X: value[0], **value[1], STEP: torch.tensor(step)}
     for part, tensor in parts.items():
         if tensor is not None:
-            host.store.keep(Key(op.node, op.stream, part, KIND), tensor)
+            host.publications.keep(Key(op.node, op.stream, part, KIND), tensor)
 
 
 def period(inputs: Inputs, stream: str) -> int:
@@ -71,7 +71,7 @@ def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     def write(context: StepContext) -> None:
         late = (context.step - first) % every
         if late:
-            last = host.store.get(stamp)
+            last = host.publications.get(stamp)
             if last is None or int(last.values) != context.step - late:  # type: ignore[arg-type]  # a tensor
                 what = f"what {op.node} wrote at step {context.step - late} is not there at step {context.step}"
                 raise RunFailed(what, where=f"streams.{op.stream}")

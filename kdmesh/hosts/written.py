@@ -3,9 +3,9 @@
 A writer is a Python object: ``write(step, agent)`` gives ``x [B, ...]``, ``y [B, ...]`` or None where the stream hides
 its labels, and ``ids [B]`` (int64), for a batch of the phase's size. It is called on the agent's host where a period
 of the stream begins, before that step's forwards, without gradient, with the agent in eval mode and with the default
-generators seeded by mesh, stream and step. What it gives stands in the store of every host that reads the stream until
-the next; checkpoints hold it, and the writer's own state where it has ``state_dict`` and ``load_state_dict`` (tensors
-by name).
+generators seeded by mesh, stream and step. What it gives stands among the publications of every host that reads the
+stream until the next; checkpoints hold it, and the writer's own state where it has ``state_dict`` and
+``load_state_dict`` (tensors by name).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.hosts.loader import Batch
-from kdmesh.store import Key
+from kdmesh.hosts.publications import Key
 
 if TYPE_CHECKING:
     from kdmesh.hosts.agent import Agent
-    from kdmesh.store import Store
+    from kdmesh.hosts.publications import Publications
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
 KIND = "written"
 X, Y, IDS, STEP = "", "y", "ids", "step"
 PARTS = {X, Y, IDS}
-"""What a written value is made of; with the step that it was written for it stands in the store."""
+"""What a written value is made of; with the step that it was written for it stands among publications."""
 
 
 class Writer(Protocol):
@@ -43,10 +43,10 @@ class Written:
 
     owner = ""  # it is not divided
 
-    def __init__(self, store: Store, stream: Stream, agent: str, device: torch.device) -> None:
+    def __init__(self, publications: Publications, stream: Stream, agent: str, device: torch.device) -> None:
         """``agent``: at whose host it is written."""
         self.stream, self.device, self.units = stream, device, False
-        self._store = store
+        self._publications = publications
         self._x, self._y, self._ids, self._step = (Key(agent, stream.name, part, KIND) for part in (X, Y, IDS, STEP))
 
     def count(self, step: int, size: int, drop_last: bool) -> int:
@@ -55,10 +55,10 @@ class Written:
 
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """What was written for this step or the last before it; None where nothing was, as of a dropped agent."""
-        found = self._store.get(self._x)
+        found = self._publications.get(self._x)
         if found is None:
             return None
-        x, y = found.values, self._store.get(self._y)
+        x, y = found.values, self._publications.get(self._y)
         assert isinstance(x, Tensor)
         known = None if y is None or not self.stream.labelled else y.values.to(self.device)
         assert known is None or isinstance(known, Tensor)
@@ -70,7 +70,7 @@ class Written:
 
     def samples(self, at: Tensor) -> Tensor:
         """The ids of what stands at positions ``at`` of the last batch."""
-        found = self._store.get(self._ids)
+        found = self._publications.get(self._ids)
         assert found is not None and isinstance(found.values, Tensor)
         return found.values.cpu()[at.cpu()]
 

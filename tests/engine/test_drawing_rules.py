@@ -124,8 +124,8 @@ def test_a_table_that_is_formed_anew_is_as_it_was(mesh: Any, opened: Any) -> Non
     (host,) = hosts.values()
     shard = host.loader.shard("train", "s", torch.device("cpu"))
     before = [rules.stored(host, name, "s", shard).value for name in "cd"]
-    for key, publication in dict(host.store._visible).items():  # as they come back
-        host.store.restore("visible", key, publication)
+    for key, publication in dict(host.publications._visible).items():  # as they come back
+        host.publications.restore("visible", key, publication)
     torch.manual_seed(7)
     state = torch.get_rng_state()
     after = [rules.stored(host, name, "s", shard).value for name in "cd"]

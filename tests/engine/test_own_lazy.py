@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.hosts.publications import Key
 from kdmesh.offers import SignalOffer
 from kdmesh.plugins import fault, registry
 from kdmesh.signals import codecs as table
 from kdmesh.signals.lazy import Lazy, dense
-from kdmesh.store import Key
 
 
 class Halved(Lazy):
@@ -136,13 +136,13 @@ def test_it_crosses_and_is_kept_as_its_codec_says_and_else_whole(mesh: Any, open
     run.execute()
     (host,) = [one for one in hosts.values() if set(one.agents) == {"b"}]
     key, kind = Key("a", "train", name), Packed if name == "packed" else Tensor
-    before = host.store.get(key).values
+    before = host.publications.get(key).values
     assert isinstance(before, kind)
     (stage,) = run.plan.stages
     saved = host.save(stage.name, None)
-    host.store._visible.clear()
+    host.publications._visible.clear()
     host.load(stage.name, saved)
-    after = host.store.get(key).values
+    after = host.publications.get(key).values
     assert isinstance(after, kind) and torch.equal(dense(after), dense(before))
 
 

@@ -169,8 +169,8 @@ def test_recorded_logits_and_layers_are_both_kept(mesh: Any, opened: Any) -> Non
     made.flow("s", "s", objective="hint", tap="layers.0", refresh="epoch", stale="recorded")
     run, hosts = opened(made)
     run.execute()
-    store = hosts["host0"].store
-    kept = {key.output: publication for key, publication in store._visible.items() if key.kind == "recorded"}
+    found = hosts["host0"].publications
+    kept = {key.output: publication for key, publication in found._visible.items() if key.kind == "recorded"}
     assert {output: tuple(publication.values.shape) for output, publication in kept.items()} == {
         "": (90, 3),
         "layers.0": (90, 8),

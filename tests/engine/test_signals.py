@@ -13,9 +13,9 @@ from torch.nn import functional as F
 import kdmesh
 from kdmesh.contracts.rule import Rule
 from kdmesh.errors import MeshError
+from kdmesh.hosts.publications import Key
 from kdmesh.offers import Config, ConsensusOffer, SignalOffer
 from kdmesh.plugins import registry
-from kdmesh.store import Key
 
 
 class SharpConfig(Config):
@@ -103,8 +103,8 @@ def test_a_signal_has_settings_and_is_what_its_readers_see(mesh: Any, opened: An
     run, hosts = opened(made)
     run.execute()
     host = hosts["host0"]
-    kept = host.store.get(Key("teacher", "train", edge.output))
-    assert host.store.get(Key("teacher", "train")) is None  # the logits themselves are not kept
+    kept = host.publications.get(Key("teacher", "train", edge.output))
+    assert host.publications.get(Key("teacher", "train")) is None  # the logits themselves are not kept
     logits, _ = host.agents["teacher"].inference(
         host.loader.shard("train", "teacher", torch.device("cpu")).x, host.fixed
     )

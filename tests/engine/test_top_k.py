@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kdmesh.errors import MeshError
+from kdmesh.hosts.publications import Key
 from kdmesh.signals.sparse import TopKLogits
-from kdmesh.store import Key
 
 FROZEN = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
 TOP = {"top_k": {"k": 2}}
@@ -49,7 +49,7 @@ def test_peers_remember_them(mesh: Any, opened: Any, stale: str) -> None:
     made.flow("a", "b", objective="kl", signal=TOP, refresh="epoch", stale=stale)
     run, hosts = opened(made)
     run.execute()
-    kept = next(iter(hosts.values())).store.get(Key("a", "train", WHAT, "recorded"))
+    kept = next(iter(hosts.values())).publications.get(Key("a", "train", WHAT, "recorded"))
     assert (kept is not None) == (stale == "recorded")
     if kept is not None:  # as it was seen in training, and whole
         torch.testing.assert_close(kept.values.exp().sum(1), torch.ones(len(kept.values)))
@@ -74,7 +74,7 @@ def test_what_is_kept_and_restored_is_sparse(mesh: Any, opened: Any) -> None:
     run, hosts = opened(made)
     run.execute()
     host = hosts["host0"]
-    kept = host.store.get(Key("teacher", "train", WHAT))
+    kept = host.publications.get(Key("teacher", "train", WHAT))
     assert isinstance(kept.values, TopKLogits) and kept.values.shape == (90, 3)
     logits, _ = host.agents["teacher"].inference(
         host.loader.shard("train", "teacher", torch.device("cpu")).x, host.fixed
@@ -90,11 +90,11 @@ def test_a_checkpoint_holds_it_as_it_is(mesh: Any, opened: Any) -> None:
     run, hosts = opened(made)
     run.execute()
     (host,), (stage,), key = hosts.values(), run.plan.stages, Key("a", "train", WHAT)
-    before = host.store.get(key).values
+    before = host.publications.get(key).values
     saved = host.save(stage.name, None)
-    host.store._visible.clear()
+    host.publications._visible.clear()
     host.load(stage.name, saved)
-    after = host.store.get(key).values
+    after = host.publications.get(key).values
     assert isinstance(after, TopKLogits) and after.shape == before.shape
     assert all(torch.equal(one, other) for one, other in zip(after.leaves(), before.leaves(), strict=True))
 

@@ -11,10 +11,10 @@ from kdmesh.builtin.objectives.forward_kl import ForwardKL
 from kdmesh.builtin.signals.top_k import TopK
 from kdmesh.errors import MeshError
 from kdmesh.hosts.packing import pack, unpack
+from kdmesh.hosts.publications import Publication
 from kdmesh.signals import sparse
 from kdmesh.signals.lazy import FactoredLogits, MixedLogits, joined, leaves
 from kdmesh.signals.sparse import TopKLogits
-from kdmesh.store.store import Publication
 
 CPU = torch.device("cpu")
 

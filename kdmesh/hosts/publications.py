@@ -1,4 +1,4 @@
-"""The store of one host: what was published or recorded on a stream, one row per sample of it."""
+"""What was published or recorded on a stream and is read on one host: one row per sample of it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Publication:
         return cls(values, present, 0, starts, errors)
 
 
-class Store:
+class Publications:
     """Publications by key. ``version`` rises with every change, so that what was derived can be made anew."""
 
     def __init__(self) -> None:
