@@ -98,7 +98,6 @@ def _made(run: RunContext, name: str, described: dict[str, dict[str, Any]]) -> i
 
 def _spared(run: RunContext, name: str) -> int:
     """Reads of publications beyond the forwards that filled it."""
-    published = sum(
-        -(-run.checked.size(s, name) // run.plan.spec.train.batch_size) for a, s in run.publisher.published if a == name
-    )
+    size = run.plan.forward_size(name, len(run.checked.table))
+    published = sum(-(-run.checked.size(s, name) // size) for a, s in run.publisher.published if a == name)
     return max(0, run.saved(name) - published)

@@ -127,9 +127,9 @@ def _spaced(rows: Tensor, count: int) -> Tensor:
 def _small(plan: Plan, rows: int | None) -> Plan:
     """The plan on one host, with stand-ins' weights, and batches of so many rows at most."""
 
-    def size(name: str) -> dict[str, int]:
+    def size(name: str) -> dict[str, int | None]:
         own = plan.train(name).batch_size if name else plan.spec.train.batch_size
-        return {"batch_size": own if rows is None else min(rows, own)}
+        return {"batch_size": own if rows is None else min(rows, own), "forward_size": None}
 
     agents = {
         name: agent.model_copy(

@@ -24,7 +24,7 @@ Lines = list[Train | Publish | Repeat]
 def idle(plan: Plan, registry: Registry) -> list[str]:
     """Fields that have no effect in this mesh and may have one in another of the same file, a line each."""
     found = [*_weights(plan), *_shares(plan), *_settings(plan, registry), *_alone(plan, registry), *_periods(plan)]
-    found += [*_programs(plan), *_averages(plan), *_budgets(plan)]
+    found += [*_programs(plan), *_averages(plan), *_budgets(plan), *_forwards(plan)]
     return list(dict.fromkeys(found))
 
 
@@ -184,3 +184,23 @@ def _budgets(plan: Plan) -> Iterator[str]:
         ]
         if given and plan.trainable and not owners & open_:
             yield f"{where}.{given[0]}: every line of the program has its own length, so this has no effect"
+
+
+def _forwards(plan: Plan) -> Iterator[str]:
+    """Sizes of forwards that answer without training, where none is made."""
+    asked = [("train", plan.spec.train.forward_size, list(plan.owner))]
+    for name in dict.fromkeys(plan.owner.values()):
+        own = [agent for agent, owner in plan.owner.items() if owner == name]
+        asked.append((plan.at(f"agents.{name}.train"), plan.spec.agents[name].train.forward_size, own))
+    for where, size, agents in asked:
+        if size is not None and not any(_answers(plan, agent) for agent in agents):
+            yield f"{where}.forward_size: no answer without training is read here, so this has no effect"
+
+
+def _answers(plan: Plan, agent: str) -> bool:
+    """Whether others read what an agent answers in eval mode, or a consensus is measured by it."""
+    moves = plan.owner[agent] in plan.trainable
+    return any(
+        edge.source == agent and (edge.target in plan.consensus or not edge.live or not moves or edge.mode == "eval")
+        for edge in plan.edges
+    )

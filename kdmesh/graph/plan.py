@@ -118,6 +118,14 @@ class Plan:
         """The training settings of an agent's weights."""
         return self._settings[self.owner[agent]]
 
+    def forward_size(self, agent: str, samples: int) -> int:
+        """How many samples each forward of an agent has that answers without training, in data of so many.
+
+        It is the agent's `forward_size`, or the mesh's; by default as many as the mesh's batches have, so that a live
+        answer takes one forward, and has the bits of a plain loop's.
+        """
+        return self.train(agent).forward_size or min(self.spec.train.batch_size, samples)
+
     def stage(self, name: str) -> Stage:
         """A stage by its name."""
         return next(stage for stage in self.stages if stage.name == name)

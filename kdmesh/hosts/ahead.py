@@ -41,7 +41,7 @@ def answers_ahead(inputs: Inputs, agent: Agent, shard: BatchSource, names: tuple
     def batches(step: int) -> list[Tensor]:
         return shard.ahead(inputs.position(step, shard), size, drop, min(2 * STEPS, last - step))
 
-    return Ahead(agent, shard.x, inputs.host.fixed, names, batches)
+    return Ahead(agent, shard.x, inputs.host.forward_size(agent.name), names, batches)
 
 
 class Ahead:

@@ -79,7 +79,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     shard, names = inputs.shard(op.node, op.stream), inputs.taps.get((op.node, op.stream), ())
     others = [(host.agents[o.node], inputs.taps.get((o.node, o.stream), ())) for o in exits[1:]]
     seed = mix(host.seed, op.node, op.kind, op.stream, inputs.plan.name)
-    fixed, device, see, module = host.fixed, agent.device, agent.see, agent.module
+    fixed, device, see, module = host.forward_size(op.node), agent.device, agent.see, agent.module
     keys = [
         (exit, Key(exit.node, exit.stream, edge.output, "recorded"))
         for exit in exits

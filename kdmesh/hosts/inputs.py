@@ -185,6 +185,7 @@ class Inputs:
     def _snapshot(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
         shard, output, reading = self.shard(reader, edge.stream), edge.output, self.host.reading
         device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
+        fixed = self.host.forward_size(edge.source)
         if reading.key(edge.source) != reading.key(reader):
             shard = self.host.loader.shard(
                 edge.stream, edge.source, device
@@ -197,7 +198,7 @@ class Inputs:
             key = (edge.source, edge.stream)
             if key not in context.kept:
                 x = old.see(batch.x, shard.samples(batch.at), batch.epoch)
-                context.kept[key] = old.inference(x.to(old.device), self.host.fixed, names)
+                context.kept[key] = old.inference(x.to(old.device), fixed, names)
             logits, taps = context.kept[key]
             return Signal((taps[output] if output else logits).to(device), edge.form)
 

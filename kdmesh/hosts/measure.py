@@ -81,7 +81,7 @@ def squared_errors(host: HostState, one: Agent) -> Tensor:
     shard = host.loader.shard("validation", one.name, one.device)
     assert shard.truth is not None  # the check saw to it
     before = one.forwards
-    answers, _ = one.inference(shard.x, host.fixed)
+    answers, _ = one.inference(shard.x, host.forward_size(one.name))
     one.forwards = before  # measuring is not teaching
     return (widened(dense(answers)) - widened(shard.truth)).square().mean(0)
 

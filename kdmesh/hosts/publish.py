@@ -45,7 +45,7 @@ def publish(
     x = seen(host, one, stream, given)
     if x is None:
         x = shard.x if measuring else one.see(shard.x, shard.ids, 0)
-    logits, values = one.inference(x, host.fixed, names)
+    logits, values = one.inference(x, host.forward_size(agent), names)
     host.passes[agent, stream] = one.forwards - before
     if stage:
         host.count(stage, agent, one.forwards - before)

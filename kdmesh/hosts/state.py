@@ -122,7 +122,7 @@ class HostState:
         self.config = config
         self.dropped = self.plan.dropped
         self.seed = self.plan.spec.seed
-        self.fixed = min(self.plan.spec.train.batch_size, len(table))  # rows of a forward whose bits must not vary
+        self._samples = len(table)
         self.streams = without(streams, config.left_out)
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
         self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)
@@ -163,6 +163,10 @@ class HostState:
     def device(self) -> torch.device:
         """Where the first agent computes: what comes from elsewhere is put there."""
         return next(iter(self.agents.values())).device
+
+    def forward_size(self, agent: str) -> int:
+        """Rows of each forward of an agent whose bits must not vary with the batch."""
+        return self.plan.forward_size(agent, self._samples)
 
     def timed(self, kind: str, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """A call of something that is offered, counted where that is asked for; else itself."""

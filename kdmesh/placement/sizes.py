@@ -90,7 +90,7 @@ def _batch(plan: Plan, found: Checked, owner: str) -> int:
     """Bytes of a batch of numbers and what a model says of it; of texts nothing, as their rows are cut by length."""
     if found.reading.texts:
         return 0
-    rows = min(max(plan.train(owner).batch_size, plan.spec.train.batch_size), len(found.table))
+    rows = max(min(plan.train(owner).batch_size, len(found.table)), plan.forward_size(owner, len(found.table)))
     sample = math.prod(found.table.shape) + found.table.classes
     return rows * sample * FLOAT * KEPT
 

@@ -68,7 +68,9 @@ def _likeness(plan: Plan, agent: str, modules: dict[str, nn.Module], few: int) -
     """What the time depends on, as text."""
     owner, spec = plan.owner[agent], plan.spec.agents[agent]
     model = owner if owner in modules else plan.spec.agents[owner].model
-    kind = plan.train(agent).model_dump(include={"batch_size", "optimizer", "clip", "precision", "device"})
+    kind = plan.train(agent).model_dump(
+        include={"batch_size", "forward_size", "optimizer", "clip", "precision", "device"}
+    )
     return f"{model!r} {spec.view!r} {spec.exit} {kind} {few} {trains(plan, agent)}"
 
 
@@ -145,7 +147,7 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Timing:
     """One forward in eval mode and, for what learns, a training step; the seconds of each part."""
     marks = [_now(clone)]
     clone.module.eval()
-    clone.inference(clone.see(x, ids, 0), len(x))
+    clone.inference(clone.see(x, ids, 0), clone.weights.settings.forward_size or len(x))
     marks.append(_now(clone))
     if not learns:
         return Timing(marks[1] - marks[0])

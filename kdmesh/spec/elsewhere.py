@@ -30,6 +30,7 @@ _SAME = {
     "epochs": "num_epochs num_train_epochs n_epochs max_epochs epoch",
     "steps": "max_steps num_steps iterations",
     "batch_size": "bs batch batchsize per_device_train_batch_size train_batch_size",
+    "forward_size": "eval_batch_size per_device_eval_batch_size inference_batch_size teacher_batch_size",
     "optimizer": "optim optimiser",
     "schedule": "scheduler lr_scheduler lr_schedule lr_scheduler_type",
     "clip": "grad_clip max_grad_norm clip_grad_norm gradient_clipping gradient_clip_val",

@@ -32,6 +32,11 @@ Threads = Annotated[
 ]
 THREADS = "torch threads while these weights compute; auto: one or all CPUs, as measured when it runs"
 
+FORWARD = (
+    "samples in each forward that answers without training, filled up where there are fewer (of texts on a CPU at most "
+    "8); by default the mesh's `batch_size`, on which answers' last bits then depend"
+)
+
 
 class EarlyStopping(Strict):
     """Stop an agent when its validation metric no longer improves, and keep its best weights."""
@@ -60,6 +65,7 @@ class TrainSpec(Strict):
     schedule: ScheduleRef | None = Field(None, description="learning-rate schedule, counted in optimiser updates")
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     accumulate: int = Field(1, ge=1, le=MOST, description="micro-batches per optimiser update")
+    forward_size: int | None = Field(None, ge=1, le=MOST, description=FORWARD)
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast in the forward")
     threads: Threads = Field(1, description=THREADS)
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
@@ -85,6 +91,7 @@ class TrainOverride(Strict):
     schedule: ScheduleRef | None = Field(None, description="learning-rate schedule")
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     accumulate: int | None = Field(None, ge=1, le=MOST, description="micro-batches per optimiser update")
+    forward_size: int | None = Field(None, ge=1, le=MOST, description=FORWARD)
     precision: Literal["fp32", "bf16"] | None = Field(None, description="bf16: autocast in the forward")
     threads: Threads | None = Field(None, description=THREADS)
     device: str | None = Field(None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")

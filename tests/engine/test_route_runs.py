@@ -85,7 +85,9 @@ def test_what_the_student_hears_is_the_specialist_of_each_sample(rows: Path) -> 
     for name, domain in (("a", "art"), ("l", "law")):
         at = torch.tensor([values[row] == domain for row in shard.ids.tolist()])
         other = backend.hosts[plan.host_of[name]]
-        theirs = other.agents[name].inference(other.loader.shard("transfer", name, shard.device).x, host.fixed, ())[0]
+        theirs = other.agents[name].inference(
+            other.loader.shard("transfer", name, shard.device).x, host.forward_size(name), ()
+        )[0]
         assert torch.equal(heard[at], theirs.softmax(-1)[at])
         hidden = [value for value in other.table.columns["domain"] if value not in ("", domain)]
         assert len(hidden) < values.count({"art": "law", "law": "art"}[domain])  # it holds only its own in private

@@ -106,7 +106,7 @@ def test_a_signal_has_settings_and_is_what_its_readers_see(mesh: Any, opened: An
     kept = host.publications.get(Key("teacher", "train", edge.output))
     assert host.publications.get(Key("teacher", "train")) is None  # the logits themselves are not kept
     logits, _ = host.agents["teacher"].inference(
-        host.loader.shard("train", "teacher", torch.device("cpu")).x, host.fixed
+        host.loader.shard("train", "teacher", torch.device("cpu")).x, host.forward_size("teacher")
     )
     assert torch.equal(kept.values, 3.0 * logits)
 

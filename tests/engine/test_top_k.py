@@ -77,7 +77,7 @@ def test_what_is_kept_and_restored_is_sparse(mesh: Any, opened: Any) -> None:
     kept = host.publications.get(Key("teacher", "train", WHAT))
     assert isinstance(kept.values, TopKLogits) and kept.values.shape == (90, 3)
     logits, _ = host.agents["teacher"].inference(
-        host.loader.shard("train", "teacher", torch.device("cpu")).x, host.fixed
+        host.loader.shard("train", "teacher", torch.device("cpu")).x, host.forward_size("teacher")
     )
     assert torch.equal(kept.values.dense(), TopKLogits.top(logits, 2).dense())
 
