@@ -22,6 +22,8 @@ PROBABILITIES = ("probs", "marginals")
 LABELS = ("classes", "values", "relevance", "indicators")
 NOW = ("step", "epoch", "round")
 """Facts that are plain numbers, and say how far the training is."""
+MEASURED = ("measured_step", "measured_epoch", "measured_age")
+"""Facts that say when an agent was last measured on validation: plain numbers, None before."""
 SPACES = ("probs", "marginals", "logits", "loss", "gradient")
 KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "objectives": {
@@ -34,7 +36,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "gates": {
         "needs": (
             *("own", "other", "signal", "confidence", "losses", "counted", "labels", "ids"),
-            *(*NOW, "metrics", "agreement"),
+            *(*NOW, "metrics", *MEASURED, "agreement"),
         ),
         "answers": LABELS,
     },
@@ -193,8 +195,10 @@ class GateOffer(Offer):
     objective for each row, of the own signal, or of the logits of the agent that `of` names; ``counted [B]``
     (bool), whether the flow compares the row: of one that it does not, the loss is 0; ``labels``, ``ids [B]``. Of
     the training: ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`); ``metrics``, the
-    agent's figures on validation as last measured, by name, empty before; ``agreement``, that of the sources of the
-    consensus that the agent sends to or reads, of several the one published to last in the rounds, None before.
+    agent's figures on validation as last measured, by name, empty before; ``measured_step``, ``measured_epoch``,
+    what `step` and `epoch` were in the first step after that, and ``measured_age``, the batches of this lesson since,
+    0 in that step: None before; ``agreement``, that of the sources of the consensus that the agent sends to or reads,
+    of several the one published to last in the rounds, None before.
     ``signal``, ``confidence``, ``losses`` and ``counted`` are of a flow.
 
     ``rows``: it gives factors ``[B]`` in place of a bool, so that it stands on flows alone. ``answers``: the kinds of

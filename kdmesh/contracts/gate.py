@@ -24,8 +24,11 @@ class Gate(nn.Module):
     - ``counted [B]`` (bool): whether the flow compares the row. It does not where the agent does not know the label's
       class, where the source abstains, or where nothing is published of the sample.
     - ``labels``, of the samples (``[B]`` int64 of classes); ``ids [B]`` (int64), the samples' stable ids.
-    - ``step``, ``epoch``, ``round``: plain ints. ``metrics``: a dict of floats, empty before the first evaluation.
-      ``agreement``: a float, that of the sources of the consensus that the agent sends to or reads, also through
+    - ``step``, ``epoch``, ``round``: plain ints. ``metrics``: the agent's figures on validation, a dict of floats,
+      empty before the first evaluation. When that was: ``measured_step`` and ``measured_epoch``, as ``step`` and
+      ``epoch`` count (in another lesson, of this one what had been done), and ``measured_age``, the batches of this
+      lesson since: 0 in the first step that sees new figures. Plain ints, None before.
+    - ``agreement``: a float, that of the sources of the consensus that the agent sends to or reads, also through
       another; where there are several, of the one published to last in the rounds. None before.
 
     It returns a bool, or a tensor of one bool: False shuts the flow for this step; the agent's update where it stands

@@ -9,7 +9,10 @@ from kdmesh.backends._base import wait
 from kdmesh.contracts.events import RoundFinished
 from kdmesh.engine.context import StageRecord
 from kdmesh.engine.position import Position
+from kdmesh.graph.gates import dated
+from kdmesh.hosts.remote import RemoteHost
 from kdmesh.hosts.step import ALONE, Turn
+from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -35,11 +38,24 @@ class StageHome:
             **{name: known[name] for name in ("records", "saved", "made", "reason") if name in known}
         )
         self.written = time.monotonic()
+        self._dated = dated(run.plan, registry())
 
     @property
     def turn(self) -> Turn:
         """Where in its rounds it is."""
         return ALONE
+
+    @property
+    def lessons(self) -> dict[str, int]:
+        """How many steps of each lesson are done."""
+        return {}
+
+    def validate(self, agents: Sequence[str]) -> Work[list[dict[str, Any]]]:
+        """The figures of agents on validation, while they train; gates that ask are told when that was."""
+        found = [self.run.evaluate(agent, "validation") for agent in agents]
+        told = [agent for agent in agents if agent in self._dated]
+        yield from wait([self.run.submit(agent, RemoteHost.measured_at, agent, self.lessons) for agent in told])
+        return (yield from wait(found))
 
     def publish(self, handles: Sequence[Handle[object]]) -> Work[None]:
         """Wait for publications, and report oddities in them."""

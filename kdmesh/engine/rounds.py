@@ -114,6 +114,6 @@ class Rounds:
         if "validation" not in self.run.checked.streams:
             return {}
         agents = self.stage.agents
-        found = yield from wait(self.run.evaluate(agent, "validation") for agent in agents)
+        found = yield from self.home.validate(agents)
         known = {agent: self.metric.of(values) for agent, values in zip(agents, found, strict=True)}
         return {agent: value for agent, value in known.items() if value is not None}

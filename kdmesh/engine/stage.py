@@ -84,6 +84,11 @@ class StageRun(StageHome):
         """Where in the innermost of its rounds it is."""
         return Turn(self.round, self._rounds[-1].agreements) if self._rounds else ALONE
 
+    @property
+    def lessons(self) -> dict[str, int]:
+        """How many steps of each lesson are done."""
+        return dict(self.teaching.reached)
+
     def _lines(self, lines: list[Line]) -> Work[None]:
         for index in range(self.position.enter(0), len(lines)):
             self.position.at(index)

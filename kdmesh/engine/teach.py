@@ -41,6 +41,7 @@ class Teaching:
         self.plan, self.backend = self.run.plan, self.run.backend
         known = known or {}
         self.cursor: dict[str, int] = known.get("cursor", {})
+        self.reached = dict(self.cursor)  # the same where a period ends, as agents are measured there
         self.visited = {(key, name): steps for key, name, steps in known.get("visited", ())}  # by phase and weights
         self.budget: dict[str, int] | None = known.get("budget")  # of the phase under way, by weights
         self.done: int = known.get("done", 0)
@@ -90,12 +91,13 @@ class Teaching:
             end = min([until, *((offset // period + 1) * period for period in periods)])
             yield from self._steps(phase, first, first + offset, first + end)
             offset = end
+            self.reached[line.key] = first + offset
             yield from self._boundary(offset, epoch)
             self.home.position.at(offset)
             yield from self.home.checkpoint_if_due()
         yield from self._close()
         self.home.position.leave()
-        self.cursor[line.key] = first + total
+        self.cursor[line.key] = self.reached[line.key] = first + total
         for name, steps in budget.items():
             self.visited[line.key, name] = self.visited.get((line.key, name), 0) + steps
         self.budget = None
@@ -243,7 +245,7 @@ class Teaching:
             and epoch % (self.plan.train(name).evaluate_every or 1) == 0
             and self.plan.owner[name] not in self.stopped
         ]
-        metrics = yield from wait(self.run.evaluate(agent, "validation") for agent in agents)
+        metrics = yield from self.home.validate(agents)
         for agent, values in zip(agents, metrics, strict=True):
             self.run.evaluated(agent, "validation", values, At(self.stage.name, self.done, epoch, self.home.round))
             stopping = self.plan.train(agent).early_stopping

@@ -15,7 +15,7 @@ from kdmesh.graph.nodes import labelled
 from kdmesh.graph.private import divided
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.renewal import measured, publications
-from kdmesh.offers import PROBABILITIES
+from kdmesh.offers import MEASURED, PROBABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,8 @@ OF_FLOWS = ("signal", "confidence", "losses", "counted")
 """Facts about a flow, which a gate of an agent's update has not."""
 OF_BATCHES = (*OF_FLOWS, "own", "other", "labels", "ids")
 """Facts about the rows of one batch."""
+OF_VALIDATION = {"metrics", *MEASURED}
+"""Facts about the agent's figures on validation."""
 
 
 def informants(spec: MeshSpec, edges: list[Edge], registry: Registry) -> list[Edge]:
@@ -122,6 +124,12 @@ def gates(plan: Plan) -> Iterator[tuple[GateRef, str, Edge | None, str]]:
             yield agent.gate, name, None, f"agents.{name}.gate"
 
 
+def dated(plan: Plan, registry: Registry) -> set[str]:
+    """The agents with a gate that is told when they were last measured."""
+    needs = ((agent, registry.find("gates", gate.name).needs) for gate, agent, *_ in gates(plan))
+    return {agent for agent, theirs in needs if not {*MEASURED}.isdisjoint(theirs)}
+
+
 def check(plan: Plan, registry: Registry) -> None:
     """Refuse gates, objectives and rules that need what is not there."""
     for gate, agent, edge, where in gates(plan):
@@ -201,7 +209,7 @@ def _times(plan: Plan, who: str, needs: tuple[str, ...], agent: str, where: str)
     if "agreement" in needs and not plan.task.decides:
         what = f"answers of task {plan.task.name} are {plan.task.labels}, of which agreement is not defined"
         raise MeshError(what, where=where, instead="another gate")
-    if "metrics" in needs and not rounds:
+    if OF_VALIDATION & {*needs} and not rounds:
         train = plan.train(agent)
         if train.evaluate_every is None and train.early_stopping is None:
             what = f"{who} reads metrics of {agent}, which is not measured while it trains"

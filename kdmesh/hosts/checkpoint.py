@@ -46,7 +46,9 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
     facts: dict[str, Any] = {"weights": {}, "forwards": host.made.get(stage, {}), "best": {}}
     facts["seconds"] = asdict(host.seconds_of(stage))
     facts["gated"] = [[*key, asdict(host.gated[key])] for key, _ in _gates(host, stage) if key in host.gated]
-    facts["figures"] = {agent: host.figures[agent] for agent in host.plan.stage(stage).agents if agent in host.figures}
+    own = host.plan.stage(stage).agents
+    facts["figures"] = {agent: host.figures[agent] for agent in own if agent in host.figures}
+    facts["measured"] = {agent: host.measured[agent] for agent in own if agent in host.measured}
     if stage in host.answering:
         facts["ahead"] = host.answering[stage]()
 
@@ -148,8 +150,9 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
     host.seconds[stage] = Seconds(**facts.get("seconds", {}))
     tallies = {(kind, about): tally for kind, about, tally in facts["gated"]}
     host.gated.update((key, Tally(**tallies.get(key, {}))) for key, _ in _gates(host, stage))
-    others = {agent: figures for agent, figures in host.figures.items() if agent not in host.plan.stage(stage).agents}
-    host.figures = others | facts.get("figures", {})
+    own = host.plan.stage(stage).agents
+    host.figures = {name: known for name, known in host.figures.items() if name not in own} | facts.get("figures", {})
+    host.measured = {name: at for name, at in host.measured.items() if name not in own} | facts.get("measured", {})
     if "ahead" in facts:
         host.answered[stage] = facts["ahead"]
     device = host.device

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import flow_names
-from kdmesh.graph.gates import OF_BATCHES
+from kdmesh.graph.gates import OF_BATCHES, OF_VALIDATION
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import build, guard
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.state import Tally
 from kdmesh.hosts.terms import Term, beside, softened
-from kdmesh.offers import NOW
+from kdmesh.offers import MEASURED, NOW
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import dense
 from kdmesh.streams.seeds import at_step, mix
@@ -70,7 +70,8 @@ def watched(host: HostState) -> set[str]:
     agents = host.plan.spec.agents
     refs = [(name, agents[name].gate) for name in host.agents]
     refs += [(edge.target, edge.gate) for edge in host.plan.edges if edge.target in host.agents]
-    return {name for name, ref in refs if ref is not None and "metrics" in host.registry.find("gates", ref.name).needs}
+    found = [(name, host.registry.find("gates", ref.name)) for name, ref in refs if ref is not None]
+    return {name for name, offer in found if not OF_VALIDATION.isdisjoint(offer.needs)}
 
 
 def place(agent: str, edge: Edge | None) -> str:
@@ -136,6 +137,8 @@ class OpenOrShut:
             return self.inputs.now(context, self.agent, name)
         if name == "metrics":
             return dict(self.inputs.host.figures.get(self.agent, {}))
+        if name in MEASURED:
+            return self._measured(name, context)
         if name == "agreement":
             return self.inputs.turn.agreements.get(self.agent)
         if name == "own":
@@ -150,6 +153,16 @@ class OpenOrShut:
             return batch.y if name == "labels" else self.shard.samples(batch.at)
         assert more is not None
         return more(name)
+
+    def _measured(self, name: str, context: StepContext) -> int | None:
+        """When the agent was last measured, in steps or epochs of this lesson, or how many steps ago; None: never."""
+        lessons = self.inputs.host.measured.get(self.agent)
+        if lessons is None:
+            return None
+        step = lessons.get(self.inputs.lesson, 0)
+        if name == "measured_age":
+            return context.step - step
+        return step if name == "measured_step" else self.inputs.epoch_of(step, self.agent)
 
     def _carefully(self, facts: dict[str, Any]) -> Any:
         """Its first answer, of copies, which it must leave as they are."""

@@ -206,6 +206,10 @@ class Host(HostState):
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
         return measure.evaluate(self, self.agents[agent], stream, given)
 
+    def measured_at(self, agent: str, done: dict[str, int]) -> None:
+        """Note for gates that an agent was just measured on validation, when so many steps were done, by lesson."""
+        self.measured[agent] = done
+
     def evaluate_consensus(
         self, consensus: str, stream: str, among: list[str], *published: Published
     ) -> measure.ConsensusFigures:

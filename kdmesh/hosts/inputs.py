@@ -54,6 +54,7 @@ class Inputs:
         self.host, self.stage, self.plan, self.ends, self.first, self.turn = host, stage, plan, ends, first, turn
         self.shifts = {agent: shifts.get(owner, 0) for agent, owner in host.plan.owner.items()}
         self.settings = host.plan.train(stage.agents[0]) if stage.agents else host.plan.spec.train
+        self.lesson = next((key for key, phase in stage.phases.items() if phase is plan), "")  # as the driver counts it
         self.taps = build.taps(host, plan.edges)
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[StepContext], Signal | None]] = {}
@@ -125,8 +126,12 @@ class Inputs:
 
     def epoch(self, context: StepContext, agent: str) -> int:
         """The epoch of the phase's first stream for an agent: of its own shard, if it has one."""
+        return self.epoch_of(context.step, agent)
+
+    def epoch_of(self, step: int, agent: str) -> int:
+        """The same of any step of the phase."""
         stream = self.host.streams[self.plan.streams[0]]
-        step, member = context.step, agent
+        member = agent
         if stream.shards is not None:
             member = agent if agent in stream.shards else next(iter(stream.shards))
             step += self.shifts.get(member, 0)

@@ -32,6 +32,7 @@ Method = Literal[
     "combine_weights",
     "take_weights",
     "evaluate",
+    "measured_at",
     "evaluate_consensus",
     "report",
     "answers",
@@ -117,6 +118,9 @@ class RemoteHost(Protocol):
 
         ``given``: what it sees there in the place of samples, where it has an input.
         """
+
+    def measured_at(self, agent: str, done: dict[str, int]) -> None:
+        """Note for gates that an agent was just measured on validation, when so many steps were done, by lesson."""
 
     def evaluate_consensus(
         self, consensus: str, stream: str, among: list[str], *published: Published

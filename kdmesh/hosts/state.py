@@ -141,6 +141,7 @@ class HostState:
         self.gated: dict[tuple[str, int | str], Tally] = {}  # by the same, how each decided
         self.watched: set[str] = set()  # agents here whose figures on validation a gate is given
         self.figures: dict[str, dict[str, float]] = {}  # by agent, those that were last measured
+        self.measured: dict[str, dict[str, int]] = {}  # of these, how many steps of each lesson were done then
         self.made: dict[str, dict[str, int]] = {}  # forwards for a stage that has agents here, by stage and agent
         self.passes: dict[tuple[str, str], int] = {}  # forwards of the last publication, by agent and stream
         self.answering: dict[str, Callable[[], dict[str, Any]]] = {}  # by stage, what is answered ahead of its steps

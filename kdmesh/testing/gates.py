@@ -86,11 +86,12 @@ class GateContract(Alike):
         return {name: known[name] for name in offer.needs}
 
     def every_fact(self, step: int) -> dict[str, Any]:
-        """What there is to be told of a step."""
+        """What there is to be told of a step; figures are measured after each epoch, agreement after each round."""
         made = torch.Generator().manual_seed(step)
         labels = torch.randint(self.outputs[0], (BATCH,), generator=made)
         truth = nn.functional.one_hot(labels, self.outputs[0]).float()
         epoch, grown = step // self.per_epoch, step / self.steps
+        level = self.level(epoch)
         noise = [2 * torch.randn(BATCH, *self.outputs, generator=made) for _ in range(3)]
         own, other, signal = (k * grown * truth + part for k, part in zip((8, 4, 12), noise, strict=True))
         loose = 3 * torch.rand(BATCH, generator=made) if step % 2 else torch.rand(BATCH, generator=made)
@@ -99,9 +100,15 @@ class GateContract(Alike):
             "losses": loose, "counted": torch.ones(BATCH, dtype=torch.bool), "labels": labels,
             "ids": torch.arange(BATCH) + BATCH * (step % self.per_epoch),
             "step": step, "epoch": epoch, "round": epoch // 2 + 1,
-            "metrics": {} if not epoch else {"accuracy": min(0.99, grown), "loss": 2 - grown, "ece": 0.1},
-            "agreement": None if epoch < 2 else min(0.99, grown),
+            "metrics": {} if not epoch else {"accuracy": level, "loss": 2 - level, "ece": 0.1 + 0.05 * (epoch % 2)},
+            "measured_step": epoch * self.per_epoch if epoch else None, "measured_epoch": epoch or None,
+            "measured_age": step % self.per_epoch if epoch else None,
+            "agreement": None if epoch < 2 else self.level(epoch // 2),
         }  # fmt: skip
+
+    def level(self, number: int) -> float:
+        """A figure that was measured for the ``number``th time: it rises, falls, and comes back to where it was."""
+        return 0.99 * min(1.0, (number + 2 * (number % 3 == 1)) * self.per_epoch / self.steps)
 
     def says(self, offer: GateOffer, gate: nn.Module, step: int, facts: dict[str, Any] | None = None) -> Decision:
         """What it decides in a step, seeded as the engine seeds it, and checked."""

@@ -154,10 +154,24 @@ class Remembers(When):
         self.register_buffer("count", torch.zeros(()))
 
 
+class Fresh(Gate):
+    """Open in the first steps after an evaluation, of which each moves it a step."""
+
+    def setup(self, outputs: torch.Size) -> None:
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, *, measured_age: int | None, measured_epoch: int | None) -> bool:
+        self.seen += measured_age == 0
+        return measured_age is None or measured_age <= int(self.seen)
+
+
+DATED = ("step", "epoch", "metrics", "measured_step", "measured_epoch", "measured_age")
 GATES = [
     GateOffer("listed", f"{HERE}:Listed", Steps, needs=("step",)),
     GateOffer("moody", f"{HERE}:Moody", needs=("own", "epoch")),
     GateOffer("told", f"{HERE}:Told", needs=("step", "epoch", "round", "metrics", "agreement")),
+    GateOffer("dated", f"{HERE}:Told", needs=DATED),
+    GateOffer("fresh", f"{HERE}:Fresh", needs=("measured_age", "measured_epoch")),
     GateOffer("rows", f"{HERE}:Told", needs=("own", "signal", "losses", "counted", "confidence", "labels", "ids")),
     GateOffer("better", f"{HERE}:Better", needs=("metrics", "step")),
     GateOffer("halves", f"{HERE}:Halves", needs=("step", "losses"), rows=True),
@@ -491,6 +505,38 @@ def test_what_a_gate_is_told_of_the_training(mesh: Any) -> None:
     )
 
 
+def dated() -> list[tuple[Any, ...]]:
+    return [tuple(fact[name] for name in DATED if name != "metrics") for fact in SEEN]
+
+
+def test_a_gate_is_told_when_its_agent_was_measured(mesh: Any) -> None:
+    made = mesh({"a": {"gate": "dated"}}, train={"batch_size": 45, "epochs": 5, "evaluate_every": 2})
+    made.flow("labels", "a", objective="ce")
+    made.run(backend="inline")
+    del SEEN[:-10]
+    assert dated() == [(s, s // 2, None, None, None) for s in range(4)] + [
+        *[(s, s // 2, 4, 2, s - 4) for s in range(4, 8)],
+        *[(s, s // 2, 8, 4, s - 8) for s in range(8, 10)],
+    ]
+    assert [fact["metrics"] != {} for fact in SEEN] == [False] * 4 + [True] * 6
+    assert SEEN[4]["metrics"] == SEEN[7]["metrics"] != SEEN[8]["metrics"]
+
+
+def test_lessons_have_steps_of_their_own(mesh: Any) -> None:
+    """After a lesson of two epochs a round is measured: of the other lesson nothing, or three steps, were done."""
+    lines = [{"lesson": "own", "epochs": 2}, {"lesson": "peers", "steps": 3}]
+    program = [{"of": ["a", "b"], "repeat": 2, "do": [*lines, {"publish": ["a", "b"]}]}]
+    made = mesh({"a": {"gate": "dated"}, "b": {}}, train={"batch_size": 45}, program=program)
+    made.flow("labels", ["a", "b"], objective="ce", lesson="own")
+    made.flow("a", "b", objective="kl", refresh="round")
+    made.flow("b", "a", objective="kl", refresh="round")
+    made.run(backend="inline")
+    del SEEN[:-14]
+    assert dated()[:7] == [(step, step // 2, None, None, None) for step in (0, 1, 2, 3, 0, 1, 2)]
+    assert dated()[7:11] == [(step, step // 2, 4, 2, step - 4) for step in range(4, 8)]
+    assert dated()[11:] == [(step, step // 2, 3, 1, step - 3) for step in range(3, 6)]
+
+
 def test_objectives_are_told_how_far_the_training_is(mesh: Any) -> None:
     made = mesh(["a", "b"], train={"batch_size": 45}, program=ROUNDS)
     made.flow("labels", ["a", "b"], objective="ce")
@@ -546,7 +592,19 @@ def measured(mesh: Any, placement: Any) -> kdmesh.Mesh:
     return made
 
 
-MADE = [switched, taught_together, stored, measured]
+def freshly(mesh: Any, placement: str) -> kdmesh.Mesh:
+    """Gates that go by how long ago their agents were measured, in two lessons of rounds."""
+    lines = [{"lesson": "own", "epochs": 2}, {"lesson": "peers", "steps": 3}, {"publish": ["a", "b"]}]
+    program = [{"of": ["a", "b"], "repeat": 2, "do": lines}]
+    agents = {"a": {"gate": "fresh"}, "b": {"train": {"evaluate_every": 1}}}
+    made = mesh(agents, train={"batch_size": 32}, program=program, placement=placement)
+    made.flow("labels", ["a", "b"], objective="ce", lesson="own")
+    for one, other in (("a", "b"), ("b", "a")):
+        made.flow(one, other, objective="kl", refresh="round", **({"gate": "fresh"} if other == "b" else {}))
+    return made
+
+
+MADE = [switched, taught_together, stored, measured, freshly]
 
 
 @pytest.mark.parametrize("make", MADE)

@@ -51,6 +51,46 @@ class Draws(Right):
         return bool(torch.rand(()) < 0.5)
 
 
+class Improved(Gate):
+    """Open while the last evaluation is the best one so far, and shut where none was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("best", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, *, metrics: dict[str, float]) -> Any:
+        now = metrics.get("accuracy", 0.0)
+        self.best.clamp_(min=now)
+        return now >= float(self.best) > 0
+
+
+class NotFallen(Improved):
+    """Shut while the last evaluation is worse than the best, which alone shuts it."""
+
+    def forward(self, *, metrics: dict[str, float]) -> Any:
+        return super().forward(metrics=metrics) or not metrics
+
+
+class Agreed(Gate):
+    """Shut while the last agreement is lower than the best one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("best", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, *, agreement: float | None) -> Any:
+        self.best.clamp_(min=agreement or 0.0)
+        return (agreement or 0.0) >= float(self.best)
+
+
+class Fresh(Gate):
+    """Open in the first steps after an evaluation."""
+
+    def forward(self, *, measured_age: int | None, measured_step: int | None, step: int) -> Any:
+        assert (measured_age is None) is (measured_step is None)
+        return measured_age is not None and measured_age < 2 and step - measured_age == measured_step
+
+
 class SaysNumbers(Right):
     def forward(self, *, losses: Tensor, step: int, **facts: Any) -> Any:
         return int(super().forward(losses=losses, step=step, **facts))
@@ -200,6 +240,20 @@ def verdict(gate: type[Gate], check: str, needs: tuple[str, ...] = ("losses", "c
 @pytest.mark.parametrize("gate", [Right, Rows, Draws])
 def test_a_right_gate_passes(gate: type[Gate], check: str) -> None:
     verdict(gate, check)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    ("gate", "needs"),
+    [
+        (Improved, ("metrics",)),
+        (NotFallen, ("metrics",)),
+        (Agreed, ("agreement",)),
+        (Fresh, ("measured_age", "measured_step", "step")),
+    ],
+)
+def test_a_gate_of_what_rises_and_falls_passes(gate: type[Gate], needs: tuple[str, ...], check: str) -> None:
+    verdict(gate, check, needs)
 
 
 @pytest.mark.parametrize(("gate", "check", "said"), [(g, c, s) for g, found in WRONG.items() for c, s in found.items()])
