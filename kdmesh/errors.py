@@ -1,18 +1,30 @@
-"""One exception a user can act on: where it is, what was found, what to write instead."""
+"""One exception a user can act on: where it is, what was found, what to write instead.
+
+And frames: the code on the way to an error that is a plugin's, neither ours nor that of a library, or of Python.
+"""
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from traceback import FrameSummary, TracebackException
 
 
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 LISTED = 40  # names at most in a message
+TRACEBACK = "KDMESH_TRACEBACK"
+"""The switch by which frames of plugins are printed beside errors."""
+OURS = Path(__file__).parent
+INSTALLED = ("site-packages", "dist-packages")  # folders of packages, which may lie within Python's own
+LIBRARIES = {"torch", "numpy", "transformers", "pydantic", "pydantic_core", "pluggy", "ray"}
 
 
 class MeshError(Exception):
@@ -27,6 +39,7 @@ class MeshError(Exception):
     def __init__(self, what: str, *, where: str = "", instead: str = "", file: str = "") -> None:
         super().__init__(what, where, instead, file)
         self.what, self.where, self.instead, self.file = what, where, instead, file
+        self.frames = ""  # of a plugin, where it was raised for them in another process
 
     def __str__(self) -> str:
         place = ": ".join(printable(part, breaks=False) for part in (self.file, self.where) if part)
@@ -35,7 +48,8 @@ class MeshError(Exception):
         return f"{text}\n  instead: {instead}" if instead else text
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.what, self.where, self.instead, self.file)
+        # whoever unpickles it has no traceback
+        return _rebuild, (type(self), self.what, self.where, self.instead, self.file), {"frames": frames_of(self)}
 
 
 class RunFailed(MeshError):
@@ -91,3 +105,70 @@ def meant(name: str, known: Iterable[str], several: bool = False) -> str:
     folded |= {word: group for group in groups for word in (group.casefold(), group.casefold().removesuffix("[*]"))}
     close = [folded[one] for one in get_close_matches(name.casefold(), folded, n=1)]
     return f"did you mean {close[0]!r}? " if close else ""
+
+
+def wanted() -> bool:
+    """Whether frames of plugins are to be printed."""
+    return os.environ.get(TRACEBACK) not in (None, "", "0")
+
+
+def line_of(error: BaseException) -> str:
+    """The last line of a plugin's code on the way to an error: `` (foo.py, line 12)``; "" where there is none."""
+    from traceback import extract_tb  # errors alone want it
+
+    theirs = [frame for frame in extract_tb(error.__traceback__) if _foreign(frame)]
+    return f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+
+
+def frames_of(error: BaseException) -> str:
+    """A traceback that begins where a plugin's code does: of an error, or of what it was raised for; "" without one.
+
+    An error that came from another process has it as text, ``frames``.
+    """
+    from traceback import TracebackException, extract_tb
+
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        if text := getattr(one, "frames", ""):
+            return str(text)
+        if any(map(_foreign, extract_tb(one.__traceback__))):
+            return "".join(_from_theirs(TracebackException.from_exception(one)).format())
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return ""
+
+
+def shown(error: BaseException) -> str:
+    """What is printed below an error where that is asked for, with a line break before it; else nothing."""
+    if not wanted():
+        return ""
+    return f"\n{frames_of(error).rstrip() or '(no code of a plugin on the way to it: there is nothing to trace)'}"
+
+
+def _from_theirs(told: TracebackException) -> TracebackException:
+    """The same without our frames before the first one of a plugin, there and in what it was raised for."""
+    from traceback import StackSummary
+
+    one: TracebackException | None = told
+    while one is not None:
+        first = next((number for number, frame in enumerate(one.stack) if _foreign(frame)), len(one.stack))
+        one.stack = StackSummary.from_list(list(one.stack)[first:])
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return told
+
+
+def _foreign(frame: FrameSummary) -> bool:
+    path = Path(frame.filename)
+    if path.suffix != ".py" or path.is_relative_to(OURS):
+        return False
+    package = next((path.parts[at + 1] for at, part in enumerate(path.parts[:-1]) if part in INSTALLED), None)
+    return not path.is_relative_to(_python()) if package is None else Path(package).stem not in LIBRARIES
+
+
+@cache
+def _python() -> Path:
+    """Where Python's own modules are."""
+    import sysconfig
+
+    return Path(sysconfig.get_path("stdlib"))

@@ -18,7 +18,6 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import decode_source, find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from traceback import extract_tb
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,7 +25,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from kdmesh import hookspecs
-from kdmesh.errors import MeshError, RunFailed, nearest
+from kdmesh.errors import MeshError, RunFailed, frames_of, line_of, nearest, shown, wanted
 from kdmesh.offers import API, KNOWN, Offer
 from kdmesh.published import OFFERED
 from kdmesh.spec import offered
@@ -81,7 +80,7 @@ class PluginRecord:
     """What became of one plugin. ``error`` says why it is broken or shadowed; ``claims``: the names it offers.
 
     ``remark``: what is not as it should be of one that is used nevertheless. ``module``: what its entry point names, or
-    its file.
+    its file. ``frames``: of its own code, where that raised.
 
     ``status``: `ok`; `disabled` by a switch, never imported; `broken`, none of it is used; `shadowed`, some name it
     offers is taken, the rest is used.
@@ -95,6 +94,7 @@ class PluginRecord:
     claims: dict[tuple[str, str], Offer] = field(default_factory=dict)
     remark: str = ""
     module: str = ""
+    frames: str = ""
 
     def __str__(self) -> str:
         return f"{self.dist} {self.version}".strip()
@@ -199,6 +199,7 @@ class Registry:
                 self.manager.unregister(plugin)  # registering can fail half-way
             kind = "" if isinstance(error, BadOffer) else f"{type(error).__name__}: "
             record.refuse("broken", kind + " ".join(str(error).split()))
+            record.frames = frames_of(error)
 
     def _claims(self, plugin: Any, claims: dict[tuple[str, str], Offer]) -> list[str]:
         """Note all offers of one plugin in ``claims`` by (kind, name), and return what is wrong with them together."""
@@ -345,7 +346,7 @@ class Registry:
             try:
                 timed(impl.plugin_name, self.manager.subset_hook_caller(hook, others))(**own)
             except (Exception, SystemExit) as error:
-                self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}")
+                self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}{shown(error)}")
                 failed.append(impl.plugin_name)
         return failed
 
@@ -383,7 +384,7 @@ class Registry:
         """Raise RunFailed, which says whose code raised ``error`` and what it was ``doing``; MeshError as it is."""
         if isinstance(error, MeshError):
             raise error
-        record, what = self.origin(kind, name), f"{type(error).__name__}: {error}{_line(error)}"
+        record, what = self.origin(kind, name), f"{type(error).__name__}: {error}{line_of(error)}"
         raise RunFailed(
             f"the {NOUNS[kind]} {name!r} of {record or 'kdmesh'} failed {doing}: {what}",
             where=where,
@@ -394,7 +395,8 @@ class Registry:
         """Say on stderr, once, which plugins have a problem."""
         for record in self.records:
             if record.error:
-                self._say(f"plugin {record.name!r} of {record} is {record.status}: {record.error}")
+                frames = f"\n{record.frames.rstrip()}" if record.frames and wanted() else ""
+                self._say(f"plugin {record.name!r} of {record} is {record.status}: {record.error}{frames}")
             if record.remark:
                 self._say(f"plugin {record.name!r} of {record}: {record.remark}")
 
@@ -531,8 +533,6 @@ def _registry(switches: tuple[str | None, ...]) -> Registry:
     )
 
 
-OURS = str(Path(__file__).parent)
-LIBRARIES = {"torch", "numpy", "transformers", "pydantic"}
 _received: list[PluginFile] = []
 
 
@@ -571,13 +571,6 @@ def receive(sent: dict[str, Any]) -> None:
     _received[:] = [PluginFile(*fields) for fields in sent["files"]]
     _registry.cache_clear()
     registry()
-
-
-def _line(error: BaseException) -> str:
-    """The last line of code that is neither ours nor a library's on the way to an error: `` (foo.py, line 12)``."""
-    paths = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
-    theirs = [(path, line) for path, line in paths if not path.is_relative_to(OURS) and not LIBRARIES & {*path.parts}]
-    return f" ({theirs[-1][0].name}, line {theirs[-1][1]})" if theirs and theirs[-1][0].suffix == ".py" else ""
 
 
 def _names(text: str) -> set[str]:

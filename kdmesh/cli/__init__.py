@@ -24,9 +24,9 @@ from kdmesh.cli import (
     topologies,
     watch,
 )
-from kdmesh.cli.common import working_folder
+from kdmesh.cli.common import traced, working_folder
 from kdmesh.cli.output import in_utf8, printed, steady
-from kdmesh.errors import MeshError, printable
+from kdmesh.errors import MeshError, printable, shown, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         execute = partial(offered.run, asked[0]) if asked else args.execute
         if argv is None and execute in SHORT:  # the process is this command's
             gc.disable()
-        code = _caught(partial(_execute, execute, args), getattr(args, "file", ""))
+        with traced(getattr(args, "traceback", False)):
+            code = _caught(partial(_execute, execute, args), getattr(args, "file", ""))
         return printed(out, code, execute in WORK)
 
 
@@ -82,6 +83,8 @@ def _caught(call: Callable[[], int], file: str = "") -> int:
         if error.where and not error.file:
             error.file = file
         _say("\n".join([f"kdmesh: error: {error}", *map(printable, getattr(error, "__notes__", ()))]))
+        if wanted():
+            print(printable(shown(error).strip("\n")), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
         if stop.args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli.common import add_mesh, add_no_code, allow_code, planned
+from kdmesh.cli.common import add_mesh, add_no_code, add_traceback, allow_code, planned
 from kdmesh.report import layout
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("check", help="check models, shapes and data", description=about)
     add_mesh(command)
     add_no_code(command)
+    add_traceback(command)
     command.set_defaults(execute=execute)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import TRACEBACK, MeshError
 from kdmesh.files import found_at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
@@ -78,6 +79,27 @@ def add_strict_signals(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strict-signals", action="store_true", help="stop at a consensus of NaN, wrong shape, or no distribution"
     )
+
+
+def add_traceback(command: argparse.ArgumentParser) -> None:
+    """Add ``--traceback`` to a command that calls what plugins offer."""
+    command.add_argument(
+        "--traceback", action="store_true", help=f"where a plugin fails, print its own frames; as {TRACEBACK}=1 does"
+    )
+
+
+@contextmanager
+def traced(asked: bool) -> Iterator[None]:
+    """Have frames of plugins printed beside errors meanwhile, if that is ``asked`` for."""
+    before = os.environ.get(TRACEBACK)
+    if asked:
+        os.environ[TRACEBACK] = "1"
+    try:
+        yield
+    finally:
+        if asked:
+            os.environ.pop(TRACEBACK)
+            os.environ.update({} if before is None else {TRACEBACK: before})
 
 
 def add_measure(command: argparse.ArgumentParser, when: str) -> None:

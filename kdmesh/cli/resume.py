@@ -12,6 +12,7 @@ from kdmesh.cli.common import (
     add_measure,
     add_no_code,
     add_plugins_dir,
+    add_traceback,
     allow_code,
     import_from,
     use_plugins_dir,
@@ -37,6 +38,7 @@ def add(commands: Any) -> None:
     )
     add_plugins_dir(command)
     add_no_code(command)
+    add_traceback(command)
     command.set_defaults(execute=execute)
 
 

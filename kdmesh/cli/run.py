@@ -12,6 +12,7 @@ from kdmesh.cli.common import (
     add_mesh,
     add_no_code,
     add_strict_signals,
+    add_traceback,
     allow_code,
     beside,
     read,
@@ -57,6 +58,7 @@ def add(commands: Any) -> None:
         action="store_true",
         help="at the end, print how long each objective, rule, gate, view, signal and observer took a step",
     )
+    add_traceback(command)
     command.set_defaults(execute=execute)
 
 

@@ -21,7 +21,7 @@ from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, sizes
 from kdmesh.engine.resume import asked, refuse_finished
 from kdmesh.engine.stopping import AtOnce, stoppable
-from kdmesh.errors import HostLost, MeshError, RunFailed
+from kdmesh.errors import HostLost, MeshError, RunFailed, frames_of
 from kdmesh.files import remedy
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.roles import TAUGHT
@@ -250,6 +250,7 @@ class Experiment:
             failure = RunFailed(
                 f"{'; '.join(failed)} failed: {first.what}", where=first.where, instead=first.instead, file=first.file
             )
+            failure.frames = frames_of(first)
         if folder is not None:
             self.outcome.place = str(folder.root)
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdmesh.cli import main
-from kdmesh.plugins import _line
+from kdmesh.errors import line_of
 
 
 def test_the_line_of_foreign_code_is_named(tmp_path):
@@ -17,8 +17,8 @@ def test_the_line_of_foreign_code_is_named(tmp_path):
 
     with pytest.raises(RuntimeError) as raised:
         names["f"](torch.ones(1, 5))
-    assert _line(raised.value) == " (mine.py, line 4)"  # not the line of torch that it was raised in
-    assert _line(ValueError()) == ""
+    assert line_of(raised.value) == " (mine.py, line 4)"  # not the line of torch that it was raised in
+    assert line_of(ValueError()) == ""
 
 
 @pytest.mark.parametrize(("file", "said"), [("pyproject.toml", "holds a package"), ("notes.txt", "holds no *.py file")])
