@@ -677,6 +677,7 @@ to: layers.0
     Until: """\
 agreement: 0.95
 patience: 3
+of: c
 """,
     HostSpec: """\
 agents: [a, b]

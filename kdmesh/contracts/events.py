@@ -273,7 +273,9 @@ class RoundFinished(Event, kind="round_finished"):
         stage: its name.
         round: its number, from 1.
         rounds: how many there are at most.
-        metrics: `agreement` of the agents and `churn` since the round before (shares of the samples, or null);
+        metrics: `agreement` of the agents and `churn` since the round before (shares of the samples, or null), of the
+            consensus that `until` names, or the only one that was published to; `agreements`, where there are several,
+            both by consensus;
             `consensus` (metrics of each consensus, of what it answered) and, of those that may abstain, `coverage`
             (the share of the samples that each answered); the metric by which agents are compared under its name, and
             `gain` since before the first round, both by agent.

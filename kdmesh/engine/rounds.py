@@ -85,10 +85,12 @@ class Rounds:
                 consensus[name] = scalars(figures["quality"]) or consensus[name]
             if "answered" in figures:
                 coverage[name] = figures["answered"]["coverage"]
-        first: Mapping[str, Any] = next(iter(self.heard.values()), {})
+        judged = self._judged()
+        agreements = {name: {key: self.heard[name].get(key) for key in ("agreement", "churn")} for name in self.heard}
         metrics = {
-            "agreement": first.get("agreement"),
-            "churn": first.get("churn"),
+            "agreement": judged.get("agreement"),
+            "churn": judged.get("churn"),
+            **({"agreements": agreements} if len(agreements) > 1 else {}),
             "consensus": consensus,
             **({"coverage": coverage} if coverage else {}),
             self.metric.name: now,
@@ -98,7 +100,16 @@ class Rounds:
         self.home.recorded(
             {"stage": self.stage.name, "round": number, "rounds": self.times, "metrics": metrics, **which}
         )
-        return self._verdict(first.get("agreement"))
+        return self._verdict(judged.get("agreement"))
+
+    def _judged(self) -> Mapping[str, Any]:
+        """What was measured of the consensus that `until` names, or of the only one; nothing where there are several.
+
+        Which of these came first says nothing of the others.
+        """
+        if self.until is not None and self.until.of is not None:
+            return self.heard.get(self.until.of, {})
+        return next(iter(self.heard.values())) if len(self.heard) == 1 else {}
 
     def _verdict(self, agreement: float | None) -> str:
         if self.until is None or agreement is None:

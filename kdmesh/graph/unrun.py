@@ -14,6 +14,7 @@ from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
 from kdmesh.graph.renewal import publications
+from kdmesh.graph.until import refuse_until
 from kdmesh.graph.written import refuse_written
 from kdmesh.offers import PROBABILITIES
 from kdmesh.spec import DEFAULT_RULE
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
-    from kdmesh.spec import AgentSpec, ProgramItem, RuleRef, StreamSpec
+    from kdmesh.spec import AgentSpec, RuleRef, StreamSpec
 
 LATER = "is understood, and not run by this version"
 OUT = "leave it out"
@@ -50,7 +51,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     """
     _text(plan)
     for number, item in enumerate(plan.spec.program):
-        _until(plan, item, f"program.{number}")
+        refuse_until(plan, item, f"program.{number}")
     for name, stream in plan.spec.streams.items():
         _stream(stream, plan.at(f"streams.{name}"), name in (writers or {}))
     refuse_written(plan, writers or {})
@@ -127,17 +128,6 @@ def _set(part: BaseModel, *names: str) -> str:
         if getattr(part, name) != fields[name].get_default(call_default_factory=True):
             return name
     return ""
-
-
-def _until(plan: Plan, item: ProgramItem, where: str) -> None:
-    """Rounds that end by agreement, of sources whose answers can agree."""
-    if item.until is not None and not plan.task.decides:
-        what = f"answers of task {plan.task.name} are {plan.task.labels}, of which agreement is not defined"
-        field = _set(item.until, "agreement", "patience")
-        where = plan.at(f"{where}.until.{field}")
-        raise MeshError(what, where=where, instead=f"{OUT}: the repetition then has all its rounds")
-    for number, line in enumerate(item.do or ()):
-        _until(plan, line, f"{where}.do.{number}")
 
 
 def _text(plan: Plan) -> None:

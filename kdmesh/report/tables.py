@@ -133,7 +133,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
     """Lay out ``round_finished`` events: agreement, churn and the metric of the mesh, a row a round."""
     by = next((recorded(event["metrics"]) for event in rounds if event.get("metrics")), ACCURACY)
     stages = {event.get("stage") for event in rounds}
-    rows, nodes = [], dict[str, None]()
+    rows, nodes, apart = [], dict[str, None](), dict[str, None]()
     for event in rounds:
         metrics = event.get("metrics") or {}
         consensus = metrics.get("consensus") or {}
@@ -141,7 +141,10 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         row = {"stage": event.get("stage") if len(stages) > 1 else None, "round": event.get("round")}
         row["within"] = event.get("within") or None
         row |= {f"coverage {name}": share for name, share in (metrics.get("coverage") or {}).items()}
-        row |= {key: metrics.get(key) for key in ("agreement", "churn")}
+        row |= {key: metrics.get(key) for key in ("agreement", "churn") if not metrics.get("agreements")}
+        for name, of in (metrics.get("agreements") or {}).items():
+            row |= {f"{key} {name}": of.get(key) for key in ("agreement", "churn")}
+            apart[name] = None
         row |= {f"consensus {name}": by.of(values) for name, values in consensus.items()}
         row |= {key: _mean(metrics.get(key)) for key in (by.name, "gain")}
         rows.append(row)
@@ -151,6 +154,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         Column("stage", "stage", spare=1),
         Column("agreement", "agreement", figure),
         Column("churn", "churn", figure),
+        *(Column(f"{name}\n{key}", f"{key} {name}", figure) for key in ("agreement", "churn") for name in apart),
         *(Column(f"consensus {name}\n{by.title}", f"consensus {name}", figure) for name in nodes),
         *(Column(f"consensus {name}\ncoverage", f"coverage {name}", figure, spare=1) for name in nodes),
         Column(f"mean\n{by.title}", by.name, figure),

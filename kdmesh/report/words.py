@@ -89,7 +89,9 @@ def _round(metrics: dict[str, Any]) -> str:
     consensus = {
         f"consensus {name}": recorded(metrics).of(values) for name, values in (metrics.get("consensus") or {}).items()
     }
-    scores = _scores({"agreement": metrics.get("agreement"), "churn": metrics.get("churn"), **consensus})
+    of = {f"{key} {name}": both[key] for name, both in (metrics.get("agreements") or {}).items() for key in both}
+    of = of or {key: metrics.get(key) for key in ("agreement", "churn")}
+    scores = _scores({**of, **consensus})
     gain = f"mean gain {fmean(gains):+.4f}" if gains else ""
     return ", ".join(part for part in (scores, gain) if part)
 

@@ -14,6 +14,7 @@ class Until(Strict):
 
     agreement: float | None = Field(None, ge=0, le=1, description="stop once the sources agree this much")
     patience: int | None = Field(None, ge=1, le=MOST, description="stop after so many rounds without better agreement")
+    of: str | None = Field(None, description="the consensus whose sources are to agree, where rounds reach several")
 
 
 class ProgramItem(Strict):
@@ -50,7 +51,7 @@ class ProgramItem(Strict):
             raise ValueError("`repeat` and `until` belong to a line with `do: [...]`")
         if self.to is not None and self.publish is None:
             raise ValueError("`to` belongs to a line with `publish`")
-        if self.until is not None and self.until == Until():
+        if self.until is not None and self.until.agreement is None and self.until.patience is None:
             raise ValueError("`until` needs `agreement` or `patience`")
         if any(line.of for line in self.do or ()):
             raise ValueError("`of` belongs to the outermost line, which says whose program it is")

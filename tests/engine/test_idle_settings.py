@@ -39,6 +39,7 @@ PLAIN |= {"objective": "kl", "settings": "temperature: 4", "model": "mlp"}
 PLAIN |= dict.fromkeys(("top", "t", "s", "agents", "into", "out", "flow"), "")
 FROZEN = {"t": ", update: frozen", "learn": "u, v, s"}
 ROUNDS = "program: [{of: [t, u, v, s], repeat: %d%s, do: [{lesson: main, epochs: 1}%s]}]"
+SENT = ", {publish: [t, u, v]}"
 
 
 def spec(parts):
@@ -127,9 +128,9 @@ TOLD = [
         spec({**FROZEN, "flow": "  - {from: t, to: s, refresh: epoch, objective: kl}"}),
         "flows.3: t is frozen, so `refresh: epoch` has no effect",
     ),
-    (spec({"top": ROUNDS % (1, ", until: {patience: 1}", ""), "into": ", refresh: round"}), "with one round"),
+    (spec({"top": ROUNDS % (1, ", until: {patience: 1}", SENT), "into": ", refresh: round"}), "with one round"),
     (
-        spec({"top": ROUNDS % (4, ", until: {patience: 3}", ""), "into": ", refresh: round"}),
+        spec({"top": ROUNDS % (4, ", until: {patience: 3}", SENT), "into": ", refresh: round"}),
         "`patience: 3` has no effect: it ends nothing before round 4, of 4",
     ),
     (
@@ -156,7 +157,7 @@ def test_what_is_switched_off_or_asked_for_in_vain_is_told(given, said):
     assert [note for note in idle(plan_of(given), registry()) if said in note]
 
 
-COUNCIL = {"top": ROUNDS % (4, ", until: {patience: 2}", ", {publish: [t, u, v]}"), "into": ", refresh: round"}
+COUNCIL = {"top": ROUNDS % (4, ", until: {patience: 2}", SENT), "into": ", refresh: round"}
 ACTING = [
     spec({}),
     spec({"out": ", weight: {start: 0, end: 1, epochs: 3}"}),

@@ -9,6 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdmesh.errors import MeshError
+from kdmesh.graph.unrun import refuse_unrun
+from kdmesh.plugins import registry
+from kdmesh.report.tables import rounds_table
 from kdmesh.streams.order import epoch_order
 
 
@@ -35,6 +39,67 @@ def test_rounds_end_once_the_sources_agree_or_patience_ends(mesh: Any) -> None:
     values = [entry["metrics"]["agreement"] for entry in patient]
     assert len(values) < 50 and values[-1] <= max(values[:-1])
     assert all(later > earlier for earlier, later in pairwise(values[:-1]))
+
+
+def planned(made: Any) -> None:
+    refuse_unrun(made.plan(), registry())
+
+
+def two_councils(mesh: Any, until: dict[str, Any] | None = None, lines: Any = None) -> Any:
+    """Two pairs, each with a consensus of its own, that train in one stage."""
+    who = ["a", "b", "c", "d"]
+    lines = lines or [{"train": who, "epochs": 1}, {"publish": ["a", "b"]}, {"publish": ["c", "d"]}]
+    program = [{"of": who, "repeat": 3, "do": lines, **({"until": until} if until else {})}]
+    agents = {"a": {}, "b": {}, "c": {}, "d": {"model": {"mlp": {"hidden": [64]}}}}
+    made = mesh(agents, train={"batch_size": 90}, program=program)
+    made.flow("labels", who, objective="ce")
+    for name, two, readers in (("x", ["a", "b"], ["a", "b", "d"]), ("y", ["c", "d"], ["c", "d"])):
+        made.consensus(name, "mean")
+        made.flow(two, name, refresh="round")
+        made.flow(name, readers, objective="kl")
+    return made
+
+
+def test_of_several_consensus_nodes_each_has_its_agreement(mesh: Any) -> None:
+    rounds = two_councils(mesh).run(backend="inline").summary["rounds"]
+    assert [one["metrics"]["agreement"] for one in rounds] == [None] * 3 == [one["metrics"]["churn"] for one in rounds]
+    apart = [one["metrics"]["agreements"] for one in rounds]
+    assert all({*one} == {"x", "y"} and one["x"]["agreement"] != one["y"]["agreement"] for one in apart)
+    grid = rounds_table(rounds)
+    keys = [column.key for column in grid.columns]
+    assert "agreement x" in keys and grid.rows[1]["churn y"] == apart[1]["y"]["churn"] is not None
+    assert "agreement" not in grid.rows[1]
+
+
+@pytest.mark.parametrize("of", ["x", "y"])
+def test_rounds_end_by_the_agreement_of_the_consensus_that_is_named(mesh: Any, of: str) -> None:
+    free = [one["metrics"]["agreements"] for one in two_councils(mesh).run(backend="inline").summary["rounds"]]
+    enough = free[1][of]["agreement"]
+    ended = next(number for number, one in enumerate(free, 1) if one[of]["agreement"] >= enough)
+    rounds = two_councils(mesh, {"agreement": enough, "of": of}).run(backend="inline").summary["rounds"]
+    assert [one["metrics"]["agreement"] for one in rounds] == [one[of]["agreement"] for one in free[:ended]]
+
+
+def test_which_agreement_ends_rounds_has_to_be_known(mesh: Any) -> None:
+    with pytest.raises(MeshError) as raised:
+        planned(two_councils(mesh, {"agreement": 0.9}))
+    assert raised.value.where == "program.0.until"
+    assert "publish to 2 consensus nodes, and it is not said" in raised.value.what
+    assert raised.value.instead == "until: {agreement: 0.9, of: x}; of: one of x, y"
+    with pytest.raises(MeshError, match=r"(?s)program.0.until.of: these rounds publish nothing to 'z'.*x"):
+        planned(two_councils(mesh, {"patience": 2, "of": "z"}))
+    planned(two_councils(mesh, {"patience": 2, "of": "y"}))
+    only = [{"train": ["a", "b", "c", "d"]}, {"publish": ["a", "b"], "to": "x"}]
+    planned(two_councils(mesh, {"patience": 2}, only))
+    with pytest.raises(MeshError, match=r"program.0.until.of: these rounds publish nothing to 'y'"):
+        planned(two_councils(mesh, {"patience": 2, "of": "y"}, only))
+    inner = [{"repeat": 2, "do": [{"train": ["a"]}, {"publish": ["c"]}]}, {"publish": ["a", "b"], "to": "x"}]
+    with pytest.raises(MeshError, match="publish to 2 consensus nodes"):
+        planned(two_councils(mesh, {"patience": 2}, inner))
+    with pytest.raises(MeshError, match=r"program.0.until: these rounds publish to no consensus"):
+        planned(two_councils(mesh, {"patience": 2}, [{"train": ["a", "b", "c", "d"]}]))
+    with pytest.raises(MeshError, match="`until` needs `agreement` or `patience`"):
+        planned(two_councils(mesh, {"of": "x"}))
 
 
 def test_a_round_reads_what_was_published_in_it(mesh: Any, start: Any) -> None:

@@ -31,6 +31,7 @@ from kdmesh.report.run_folder import RunFolder
 from kdmesh.report.words import ended
 from kdmesh.tasks import recorded
 
+AGREEING = ("agreement", "churn")
 MOST_LANES = 40
 MOST_BY_FLOW = 12  # agents whose losses are drawn flow by flow
 MOST_EVENTS = 200
@@ -151,7 +152,10 @@ def rounds(known: Known) -> Section | None:
             metrics, x = row(event.metrics), float(place if follow else event.round)
             stages.add(event.stage)
             by = recorded(metrics) if metrics else by
-            pairs = [("agreement", name, metrics.get(name)) for name in ("agreement", "churn")]
+            apart = row(metrics.get("agreements"))
+            of = {f"{key}, {name}": row(both).get(key) for name, both in apart.items() for key in AGREEING}
+            of = of or {key: metrics.get(key) for key in AGREEING}
+            pairs = [("agreement", name, value) for name, value in of.items()]
             pairs += [
                 ("figures", f"consensus {name}", row(of).get(by.name))
                 for name, of in row(metrics.get("consensus")).items()
