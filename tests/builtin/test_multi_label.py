@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 import kdmesh
 from kdmesh.builtin.datasets.digit_attributes import ATTRIBUTES
+from kdmesh.builtin.objectives import binary_kl
 from kdmesh.engine.check import check, examine
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.consensus import probabilities, sharpened
@@ -68,6 +70,26 @@ def test_the_divergence_and_its_gradient_are_the_formulas(form, temperature):
     wanted = temperature**2 * torch.distributions.kl_divergence(*pair).sum() / 6
     torch.testing.assert_close(loss, wanted, rtol=1e-12, atol=0)
     torch.testing.assert_close(torch.autograd.grad(loss, s)[0], (temperature * (q - p) / 6).detach(), rtol=1e-9, atol=0)
+    with torch.device("meta"):
+        BinaryKL(temperature)(torch.zeros(2, 3), torch.zeros(2, 3), form=form)  # where no number can be read
+
+
+@pytest.mark.parametrize("form", ["logits", "marginals"])
+def test_the_divergence_has_one_value_guarded_or_not(form, monkeypatch):
+    s, t = answers(9)[0].requires_grad_(), answers(12)[0][3:]
+    found = []
+    for cheap in (True, False):
+        monkeypatch.setattr(binary_kl, "_cheap", lambda s, cheap=cheap: cheap)
+        loss = BinaryKL(2.0)(s, t if form == "logits" else t.sigmoid(), form=form)
+        found.append((loss, torch.autograd.grad(loss, s)[0]))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+
+
+def test_a_label_that_both_rule_out_costs_nothing():
+    s = torch.tensor([[-math.inf, 1.0]], requires_grad=True)
+    loss = BinaryKL()(s, torch.tensor([[-math.inf, 1.0]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-7) and s.grad.isfinite().all()
 
 
 def test_a_label_that_is_certain_costs_a_finite_loss_with_a_finite_gradient():
@@ -173,15 +195,9 @@ def test_an_ensemble_is_a_plain_loop_bit_for_bit(rule, space):
     target = ((a / T).sigmoid() + (b / T).sigmoid()) / 2 if space == "marginals" else (a + b) / 2
 
     def divergence(own, at):
-        log_q, log_not_q = F.logsigmoid(own / T), F.logsigmoid(-(own / T))
-        if space == "marginals":
-            p, other = target[at], 1 - target[at]
-            entropy = torch.xlogy(p, p) + torch.xlogy(other, other)
-        else:
-            t = target[at] / T
-            p, other = t.sigmoid(), (-t).sigmoid()
-            entropy = p * F.logsigmoid(t) + other * F.logsigmoid(-t)
-        return (entropy - p * log_q - other * log_not_q).sum() / len(at) * T**2
+        p = target[at] if space == "marginals" else (target[at] / T).sigmoid()
+        loss = F.binary_cross_entropy_with_logits(own / T, p, reduction="none")  # the target's entropy has no gradient
+        return loss.sum() / len(at) * T**2
 
     optimizer = make(modules["s"].parameters())
     order = ["labels" if edge.source == "labels" else "teachers" for edge in plan.edges if edge.target == "s"]

@@ -6,6 +6,8 @@ logits distillation takes a problem of K labels as K binary ones.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,14 +46,40 @@ class BinaryKL(Objective):
         student, target = comparable(student, target, weights)
         s = tempered(student, self.temperature)
         if form == "logits":
-            t = tempered(target, self.temperature)
-            p, other = t.sigmoid(), (-t).sigmoid()  # 1 - p would round to 0 where p is near 1
-            own = p * floored(F.logsigmoid(t)) + other * floored(F.logsigmoid(-t))
-        else:
-            p, other = target, 1 - target
-            own = torch.xlogy(p, _above(p)) + torch.xlogy(other, _above(other))
-        loss = batchmean(own - p * floored(F.logsigmoid(s)) - other * floored(F.logsigmoid(-s)), weights)
+            target = tempered(target, self.temperature)
+        loss = batchmean(_plain(s, target, form), weights) if _cheap(s) else None
+        if loss is None or not math.isfinite(loss.item()):  # reading a number is cheaper than a guard, which few need
+            loss = batchmean(_guarded(s, target, form), weights)
         return loss if self.scale == 1.0 else loss * self.scale
+
+
+def _cheap(s: Tensor) -> bool:
+    """Whether a number can be read without waiting for it."""
+    return s.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _plain(s: Tensor, target: Tensor, form: str) -> Tensor:
+    """The summands of finite logits: the cross-entropy with the target, as torch has it, without the target's own."""
+    if form == "logits":
+        p = target.sigmoid()
+        return _crossed(s, p) - _crossed(target, p)
+    other = 1 - target
+    return _crossed(s, target) + torch.xlogy(target, _above(target)) + torch.xlogy(other, _above(other))
+
+
+def _crossed(z: Tensor, p: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(z, p, reduction="none")
+
+
+def _guarded(s: Tensor, target: Tensor, form: str) -> Tensor:
+    """The summands, where 0 log 0 is 0 and what the student rules out is finite."""
+    if form == "logits":
+        p, other = target.sigmoid(), (-target).sigmoid()  # 1 - p would round to 0 where p is near 1
+        own = p * floored(F.logsigmoid(target)) + other * floored(F.logsigmoid(-target))
+    else:
+        p, other = target, 1 - target
+        own = torch.xlogy(p, _above(p)) + torch.xlogy(other, _above(other))
+    return own - p * floored(F.logsigmoid(s)) - other * floored(F.logsigmoid(-s))
 
 
 def _above(p: Tensor) -> Tensor:
