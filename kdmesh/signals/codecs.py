@@ -45,6 +45,22 @@ def pack(value: Tensor | Lazy) -> tuple[str, dict[str, Tensor]]:
     return DENSE, {DENSE: value.dense()}
 
 
+def keep(value: Tensor | Lazy) -> tuple[str, dict[str, Tensor], dict[str, Tensor]]:
+    """The kind that a value is kept as in a store, its tensors with a row for each of its rows, and those without.
+
+    What does not say of all its parts which these are is made whole.
+    """
+    if isinstance(value, Lazy):
+        name = next((name for name, kind in KINDS.items() if type(value) is kind), "")
+        parts = value.keep() if name else None
+        if parts is not None:
+            rows = {part: one for part, one in parts.items() if part not in value.shared}
+            if all(one.dim() and len(one) == len(value) for one in rows.values()):
+                return name, rows, {part: one for part, one in parts.items() if part in value.shared}
+        value = value.dense()
+    return DENSE, {DENSE: value.detach()}, {}
+
+
 def restore(name: str, parts: dict[str, Tensor]) -> Tensor | Lazy:
     """The value that :func:`pack` took apart, of these tensors, which may be on another device."""
     if name == DENSE:

@@ -26,13 +26,16 @@ class Lazy:
 
     It calls ``super().__init__(shape, dtype, device, requires_grad)``, and writes ``rows``, ``leaves``, ``of``,
     ``narrow``, ``detach`` and ``to``. Where it is to cross between hosts and be kept as it is, not made, it also writes
-    ``pack`` and the class method ``restore(parts)``, and its offer names it as ``codec``.
+    ``pack`` and the class method ``restore(parts)``, and its offer names it as ``codec``. Parts that hold no row for
+    each of its rows, as one layer for all, it names in ``shared``; else a store makes it whole.
     """
 
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
     requires_grad: bool
+    shared: tuple[str, ...] = ()  # names of parts of `pack` that hold no row for each of its rows
+    optional: tuple[str, ...] = ()  # names of parts that may be missing, which says the same as zeros
     parts: int = 1  # how many tensors of the size of its rows are alive while rows are made
 
     def __init__(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, requires_grad: bool) -> None:
@@ -83,6 +86,10 @@ class Lazy:
         """
         return None
 
+    def keep(self) -> dict[str, Tensor] | None:
+        """The tensors that it is kept as in a store, where what all rows share (``shared``) stands once for all."""
+        return self.pack()
+
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> Lazy:
         """The same of such tensors."""
@@ -111,6 +118,8 @@ class FactoredLogits(Lazy):
     ``whole``: the weight and bias that these are the first rows of, where a gradient is to reach those.
     """
 
+    shared = ("weight", "bias")
+
     def __init__(
         self,
         hidden: Tensor,
@@ -133,11 +142,11 @@ class FactoredLogits(Lazy):
 
     def pack(self) -> dict[str, Tensor] | None:
         """Hidden rows and the layer, where these are less than logits."""
-        if not self.compact:
-            return None
-        plain = self.frozen_copy()
-        parts = {"hidden": plain.hidden, "weight": plain.weight}
-        return parts if plain.bias is None else {**parts, "bias": plain.bias}
+        return _layer(self.frozen_copy()) if self.compact else None
+
+    def keep(self) -> dict[str, Tensor]:
+        """Hidden rows and the layer, however many rows there are."""
+        return _layer(self.detach())
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> FactoredLogits:
@@ -187,6 +196,11 @@ class FactoredLogits(Lazy):
             return self
         bias = None if self.bias is None else self.bias.to(device)
         return FactoredLogits(self.hidden.to(device), self.weight.to(device), bias)
+
+
+def _layer(plain: FactoredLogits) -> dict[str, Tensor]:
+    parts = {"hidden": plain.hidden, "weight": plain.weight}
+    return parts if plain.bias is None else {**parts, "bias": plain.bias}
 
 
 class MixedLogits(Lazy):

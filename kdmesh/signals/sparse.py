@@ -31,6 +31,8 @@ class TopKLogits(Lazy):
     An ``index`` from ``columns`` on is of a column that was narrowed away. No gradient passes.
     """
 
+    shared, optional = ("columns",), ("ruled_out",)
+
     def __init__(
         self,
         values: Tensor,

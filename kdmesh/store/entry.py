@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,18 +15,20 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError
-from kdmesh.files import reason, write
-from kdmesh.store import gather, shards, using
+from kdmesh.files import inside, reason, write
+from kdmesh.store import gather, mapped, shards, using
 from kdmesh.store.card import CARD, Damaged, LaterCard, card, read_card
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.key import EntryKey
 from kdmesh.store.pruning import USED, make_room
 from kdmesh.store.root import FULL, Root
-from kdmesh.store.shards import Newer, Shard, Unreadable
+from kdmesh.store.mapped import SUFFIX, Mapped, Newer, Unreadable, written_as
+from kdmesh.store.shards import SHARED, SIGNAL, Shard
 
 SHARDS, SET_ASIDE = "shards", "set-aside"
 SHARD_BYTES = 2**26
 """Bytes of values in one shard, about: more are written as several."""
+SHARED_ABOUT = {"of": "all rows"}  # noted in the file of what they share
 COARSE = 3600.0  # seconds: how exactly it is known when an entry was last used
 
 
@@ -45,6 +47,23 @@ class Found:
     elsewhere: tuple[Fingerprint, ...] = ()
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an entry, in the order in which they were asked for.
+
+    Attributes:
+        values: tensors by name.
+        starts: where each sample's rows begin, ``[n + 1]`` int64; None where each has one.
+        shared: tensors that all rows share, by name. They are mapped: nobody may change them.
+        signal: what the values are, as their writer noted it.
+    """
+
+    values: dict[str, Tensor]
+    starts: Tensor | None
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    signal: dict[str, Any] = field(default_factory=dict)
+
+
 class Entry:
     """Rows by the digests of their samples. Made by :meth:`kdmesh.store.store.Store.entry`.
 
@@ -56,6 +75,7 @@ class Entry:
         self.folder = root.folder(key.digest)
         self._root, self._info = root, dict(info or {})
         self._open: dict[str, Shard] = {}
+        self._shared: dict[str, Mapped] = {}
         self._left: set[str] = set()  # names of files that are not read
         self._lock: IO[Any] | None = None
         self._preferred: Fingerprint | None = None
@@ -82,13 +102,22 @@ class Entry:
 
         That is ``[n + 1]`` int64 where a sample has many rows, else None. KeyError for rows that are not there.
         """
+        found = self.rows(rows, round)
+        return found.values, found.starts
+
+    def rows(self, rows: Tensor, round: int | None = None) -> Rows:
+        """The same, with what all rows share."""
         of, places, order = self._located(shards.numbers(rows), round)
         if (of < 0).any():
             raise KeyError(f"{int((of < 0).sum())} of {len(of)} rows are not in the store: find() tells which are")
         if not order:
-            return {}, None
-        self._refuse_unlike(one.layout for one in order)
-        return gather.joined(order, of, places)
+            return Rows({}, None)
+        used = [order[number] for number in (np.unique(of) if len(of) else [0])]
+        self._refuse_unlike(one.layout for one in used)
+        values, starts = gather.joined(order, of, places) if len(of) else gather.none(used[0])
+        about = used[0].about
+        shared = self._shared[about[SHARED]["file"]].whole() if SHARED in about else {}
+        return Rows(values, starts, shared, about.get(SIGNAL) or {})
 
     def write(
         self,
@@ -99,29 +128,42 @@ class Entry:
         *,
         ids: Tensor | None = None,
         round: int | None = None,
+        shared: Mapping[str, Tensor] | None = None,
+        signal: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> int:
         """Keep rows: ``values`` by name, each ``[n, ...]``, or ``[starts[-1], ...]`` with ``starts [n + 1]``.
 
         Rows that are there already, of this fingerprint, are not written again. ``ids [n]``: the samples' numbers in
-        their stream, by which a person may look for them. ``round``: of a history. ``about``: more to note in the
-        shards. Returns how many rows were written: where the disk is full, say, none, and the store's ``notes`` say
-        why. ValueError for tensors that do not belong together; MeshError where the entry has others.
+        their stream, by which a person may look for them. ``round``: of a history. ``shared``: tensors that all rows of
+        the entry share. ``signal``: what the values are, for :meth:`rows`; it is the same in all of an entry.
+        ``about``: more to note in the shards.
+
+        Returns how many rows were written: where the disk is full, say, none, and the store's ``notes`` say why.
+        ValueError for tensors that do not belong together; MeshError where the entry has others.
         """
         wanted = shards.numbers(rows)
         gather.check(len(wanted), values, starts, ids)
         self.refresh()
-        self._refuse_unlike([gather.layout(values, starts), *(one.layout for one in self.shards[:1])])
+        noted: dict[str, Any] = {**(about or {}), "entry": self.key.digest, "fingerprint": fingerprint.record()}
+        noted |= {SIGNAL: dict(signal)} if signal else {}
+        noted |= {} if round is None else {"round": round}
+        together = {name: one.detach().cpu() for name, one in (shared or {}).items()}
+        if together:
+            noted[SHARED] = {"file": self._named(together), "is": _said(together)}
+        parts = {name: (one.dtype, list(one.shape[1:])) for name, one in values.items()}
+        layout = shards.words(parts, starts is not None, noted)
+        self._refuse_unlike([layout, *(one.layout for one in self.shards[:1])])
         keep = self._new(wanted, fingerprint, round)
         if not len(keep) or self._root.fault:
             return 0
-        noted: dict[str, Any] = {"entry": self.key.digest, "fingerprint": fingerprint.record(), **(about or {})}
-        if round is not None:
-            noted["round"] = round
         written = 0
         try:
             if not self._begin():
                 return 0
+            if together and noted[SHARED]["file"] not in self._shared:
+                (self.folder / SHARED).mkdir(exist_ok=True)
+                mapped.write(self.folder / SHARED, together, SHARED_ABOUT, anew=True)
             for chunk in gather.chunks(keep, values, starts, SHARD_BYTES):
                 taken, begins = gather.taken(chunk, values, starts)
                 known = None if ids is None else ids.cpu()[torch.from_numpy(chunk)]
@@ -131,7 +173,9 @@ class Entry:
                         f"{FULL}: its limit of {self._root.limit} bytes is in use, so new rows are not kept"
                     )
                     break
-                self._put(wanted[chunk], taken, begins, known, noted)
+                folder = self.folder / SHARDS
+                name = shards.write(folder, wanted[chunk], taken, begins, known, noted, anew=bool(self._left))
+                self._left.discard(name)
                 written += len(chunk)
         except OSError as error:
             self._root.failed(error)
@@ -140,7 +184,7 @@ class Entry:
     def refresh(self) -> None:
         """Open the shards that have come since, and check each. What is not whole is set aside, and noticed."""
         try:
-            names = sorted(name for name in os.listdir(self.folder / SHARDS) if name.endswith(shards.SUFFIX))
+            names = sorted(name for name in os.listdir(self.folder / SHARDS) if name.endswith(SUFFIX))
         except OSError:
             return
         for name in names:
@@ -150,7 +194,10 @@ class Entry:
                 self._lock = using.shared(self.folder)
             path = self.folder / SHARDS / name
             try:
-                self._open[name] = Shard(path, self.key.digest)
+                shard = Shard(path, self.key.digest)
+                if SHARED in shard.about:
+                    self._map_shared(shard.about[SHARED]["file"])
+                self._open[name] = shard
             except Newer as what:
                 self._left.add(name)
                 self._root.note(f"a newer version of kdmesh wrote a shard of {self.name} ({what}): it is left alone")
@@ -163,17 +210,22 @@ class Entry:
                 self._left.add(name)
                 self._root.note(f"a shard of {self.name} cannot be read: {reason(error)}; its rows are computed again")
 
-    def _put(
-        self,
-        rows: np.ndarray,
-        values: Mapping[str, Tensor],
-        starts: Tensor | None,
-        ids: Tensor | None,
-        about: Mapping[str, Any],
-    ) -> None:
-        """Write one shard; one of the same name that could not be read is replaced."""
-        name, _ = shards.write(self.folder / SHARDS, rows, values, starts, ids, about, bool(self._left))
-        self._left.discard(name)
+    def _named(self, shared: Mapping[str, Tensor]) -> str:
+        """The file of what rows share; where it is there already, without writing out what may be a large layer."""
+        for name, one in self._shared.items():
+            there = one.whole()
+            if there.keys() == shared.keys() and all(_same(there[part], shared[part]) for part in there):
+                return name
+        return mapped.named(shared, SHARED_ABOUT)
+
+    def _map_shared(self, name: str) -> None:
+        """Open what the rows of a shard share. Unreadable where that is not possible: then the shard is of no use."""
+        if name in self._shared:
+            return
+        try:
+            self._shared[name] = Mapped(inside(self.folder / SHARED, name))
+        except (FileNotFoundError, Unreadable) as why:
+            raise Unreadable(f"what its rows share is {'missing' if isinstance(why, OSError) else 'damaged'}") from None
 
     @property
     def name(self) -> str:
@@ -188,6 +240,7 @@ class Entry:
     def close(self) -> None:
         """Say that this process no longer uses it."""
         self._open.clear()
+        self._shared.clear()
         self._unlock()
 
     def _unlock(self) -> None:
@@ -263,3 +316,15 @@ class Entry:
                 file=str(self._root.path),
                 instead="a key that says what the values are: `kdmesh store show` prints this one's",
             )
+
+
+def _said(shared: Mapping[str, Tensor]) -> str:
+    """What rows share, in words: ``columns 100`` of a number, of more the type and shape."""
+    return ", ".join(
+        f"{name} {one.item()}" if one.numel() == 1 else f"{name} {written_as(one.dtype)} {list(one.shape)}"
+        for name, one in sorted(shared.items())
+    )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)

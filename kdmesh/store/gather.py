@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.store.shards import OURS, Shard, written_as
+from kdmesh.store.mapped import written_as
+from kdmesh.store.shards import OURS, Shard
 from kdmesh.streams.tokens import ranges
 
 
@@ -27,12 +28,6 @@ def check(n: int, values: Mapping[str, Tensor], starts: Tensor | None, ids: Tens
         if not one.dim() or len(one) != length:
             raise ValueError(f"{name} is {list(one.shape)}, where there are {length} rows")
         written_as(one.dtype)
-
-
-def layout(values: Mapping[str, Tensor], starts: Tensor | None) -> str:
-    """What values are, in words: `values float32 [10]`; values of one entry are all alike in it."""
-    parts = [f"{name} {written_as(one.dtype)} {list(one.shape[1:])}" for name, one in sorted(values.items())]
-    return ", ".join([*parts, *([] if starts is None else ["many rows a sample"])])
 
 
 def chunks(keep: np.ndarray, values: Mapping[str, Tensor], starts: Tensor | None, most: int) -> Iterator[np.ndarray]:
@@ -80,15 +75,23 @@ def joined(shards: Sequence[Shard], of: np.ndarray, places: np.ndarray) -> tuple
             rows[into] = _ranges(_many(one)[places[at]], counts[at])
             wide.append((one, into))
         parts, places = wide, rows
-    return {name: _values(name, shards[0], parts, places) for name in sorted(shards[0].names)}, starts
+    names = sorted({name for one, _ in parts for name in one.parts})
+    return {name: _values(name, parts, places) for name in names}, starts
 
 
-def _values(name: str, like: Shard, parts: Sequence[tuple[Shard, np.ndarray]], places: np.ndarray) -> Tensor:
+def none(like: Shard) -> tuple[dict[str, Tensor], Tensor | None]:
+    """No rows, of the layout of a shard."""
+    starts = None if like.starts is None else torch.zeros(1, dtype=torch.int64)
+    return {name: like.empty(name, 0) for name in sorted(like.parts)}, starts
+
+
+def _values(name: str, parts: Sequence[tuple[Shard, np.ndarray]], places: np.ndarray) -> Tensor:
+    """Of the shards that have it; zeros are the rows of those that do not."""
     if len(parts) == 1:
         return parts[0][0].take(name, places)
-    out = like.empty(name, len(places))
+    out = next(one for one, _ in parts if name in one.parts).empty(name, len(places))
     for one, into in parts:
-        out[torch.from_numpy(into)] = one.take(name, places[into])
+        out[torch.from_numpy(into)] = one.take(name, places[into]) if name in one.parts else torch.zeros((), dtype=out.dtype)
     return out
 
 
