@@ -1,0 +1,59 @@
+"""Signals in the store: taken apart by their codecs, kept in a form, and made again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from kdmesh.signals import codecs
+from kdmesh.signals.lazy import Lazy
+from kdmesh.store import forms
+from kdmesh.store.entry import Entry
+from kdmesh.store.fingerprint import Fingerprint
+from kdmesh.store.shards import OPTIONAL
+
+ERRORS = "errors"  # noted in shards: by name the largest error of a form, in the values' unit
+
+
+def write_signal(
+    entry: Entry,
+    rows: Tensor,
+    value: Tensor | Lazy,
+    starts: Tensor | None,
+    fingerprint: Fingerprint,
+    *,
+    form: str = forms.EXACT,
+    ids: Tensor | None = None,
+    round: int | None = None,
+) -> int:
+    """Keep a signal ``[n, ...]``, or one of many rows a sample; see :meth:`Entry.write` for the rest, and the errors.
+
+    ``form``: one of :data:`kdmesh.store.forms.FORMS`, which the entry's key should say, too: an entry has one. A signal
+    that no codec knows, a mixture say, is made whole.
+    """
+    kind, parts, shared = codecs.keep(value)
+    kept, types, errors = forms.encode(parts, form)
+    alike, shared_types, off = forms.encode(shared, form if form in forms.FLOATS else forms.EXACT)
+    signal: dict[str, Any] = {"kind": kind, "form": form, "types": {**types, **shared_types}}
+    signal |= {OPTIONAL: list(value.optional)} if isinstance(value, Lazy) and value.optional else {}
+    about = {ERRORS: {**errors, **off}} if form != forms.EXACT else {}
+    return entry.write(
+        rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=about
+    )
+
+
+def read_signal(entry: Entry, rows: Tensor, round: int | None = None) -> tuple[Tensor | Lazy, Tensor | None]:
+    """The signal of rows that were found, in this order, and where each sample's begin. KeyError for others.
+
+    What all rows share, as a layer, is mapped: nobody may change it in place.
+    """
+    found = entry.rows(rows, round)
+    if not found.signal:
+        raise KeyError("these rows are no signal: read() gives their values")
+    return restored(found.values, found.shared, found.signal), found.starts
+
+
+def restored(values: dict[str, Tensor], shared: dict[str, Tensor], signal: dict[str, Any]) -> Tensor | Lazy:
+    """A signal of its parts, as :meth:`Entry.rows` gives them."""
+    return codecs.restore(signal["kind"], forms.decode({**values, **shared}, signal["types"]))
