@@ -35,15 +35,15 @@ def card(key: EntryKey, info: Mapping[str, Any]) -> str:
 
 def read_card(folder: Path) -> tuple[EntryKey, dict[str, Any]]:
     """The key and the info of an entry's folder. Damaged where they are not as written, OSError without a card."""
-    text = read(folder / CARD, errors="replace", most=MOST)
     try:
+        text = read(folder / CARD, most=MOST)
         told = json.loads(text)
         if told["format"] > FORMAT:
             raise LaterCard(f"a newer version of kdmesh wrote it (format {told['format']})")
         key = EntryKey(told["key"]["producer"], told["key"]["signal"])
         if card(key, told["info"]) != text:
             raise Damaged(f"{CARD} is not what was written")
-    except (KeyError, TypeError, ValueError, RecursionError, MeshError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, MeshError):
         raise Damaged(f"{CARD} is not what was written") from None
     if key.digest != folder.name:
         raise Damaged(f"{CARD} is that of another entry")

@@ -20,12 +20,11 @@ from kdmesh.store import gather, mapped, shards, using
 from kdmesh.store.card import CARD, Damaged, LaterCard, card, read_card
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.key import EntryKey
-from kdmesh.store.pruning import USED, make_room
-from kdmesh.store.root import FULL, Root
 from kdmesh.store.mapped import SUFFIX, Mapped, Newer, Unreadable, written_as
+from kdmesh.store.pruning import USED, make_room
+from kdmesh.store.root import FULL, SET_ASIDE, SHARDS, Root
 from kdmesh.store.shards import SHARED, SIGNAL, Shard
 
-SHARDS, SET_ASIDE = "shards", "set-aside"
 SHARD_BYTES = 2**26
 """Bytes of values in one shard, about: more are written as several."""
 SHARED_ABOUT = {"of": "all rows"}  # noted in the file of what they share

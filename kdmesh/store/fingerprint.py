@@ -71,8 +71,10 @@ class Fingerprint:
         )
 
     @classmethod
-    def of(cls, record: Mapping[str, object]) -> Fingerprint:
+    def of(cls, record: object) -> Fingerprint:
         """Of what :meth:`record` gave. MeshError for anything else."""
+        if not isinstance(record, Mapping):
+            record = {}
         texts = {name: record.get(name, "") for name in WORDS if name != "threads"}
         threads = record.get("threads")
         if not all(isinstance(one, str) for one in texts.values()) or type(threads) is not int:

@@ -1,4 +1,4 @@
-"""In which numbers values are kept: as they were computed, or in fewer bytes with an error that is measured and said."""
+"""In which numbers values are kept: as they were computed, or in fewer bytes with an error that is stated."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Mapped:
             raise Unreadable("its bytes are not those that were written")
         try:
             self._parse(data)
-        except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise Unreadable(f"it is no file of a store: {error}") from None
 
     def _parse(self, data: np.ndarray) -> None:

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdmesh.errors import MeshError
+from kdmesh.files import DRAFT
 from kdmesh.store import using
-from kdmesh.store.root import Root, size_of
+from kdmesh.store.root import SET_ASIDE, SHARDS, Root, size_of
+from kdmesh.store.shards import SHARED
 
 USED = "used"
 GONE = ".gone-"  # how the name of a folder begins that is being deleted
+OVERHEAD = 1024  # bytes of a shard beside its rows, about
+SHARE = 16  # of the limit: after writing one part of so many, what others wrote is counted
 SLACK = 0.9  # of the limit: what is pruned to, so that not every write prunes
 
 
@@ -37,16 +41,18 @@ def make_room(root: Root, size: int) -> bool:
     """Whether so many bytes more may be written; older entries go for it. OSError where the store cannot be read."""
     if root.limit is None:
         return True
-    if root.held is None or root.held + size > root.limit:
-        root.held = size_of(root.path)  # other processes write, too
+    size += OVERHEAD
+    if root.held is None or root.held + size > root.limit or root.since > root.limit // SHARE:
+        root.held, root.since = size_of(root.path), 0  # other processes write, too
     if root.held + size > root.limit and size <= root.limit:
         try:
             prune(root, max(0, min(int(root.limit * SLACK), root.limit - size)))
         except MeshError as error:
             root.note(f"{error}")
-    if (root.held or 0) + size > root.limit:
+    if root.held + size > root.limit:
         return False
-    root.held = (root.held or 0) + size
+    root.held += size
+    root.since += size
     return True
 
 
@@ -59,6 +65,8 @@ def prune(root: Root, keep: int) -> list[Pruned]:
     gone: list[Pruned] = []
     for left in root.entries.glob(f"*/{GONE}*"):
         shutil.rmtree(left, ignore_errors=True)
+    for folder in folders(root):
+        _tidy(folder)
     root.held = size_of(root.path)
     for _, folder in sorted((last_used(one), one) for one in folders(root)):
         if root.held <= keep:
@@ -76,6 +84,16 @@ def last_used(folder: Path) -> float:
         with suppress(OSError):
             return min((folder / name).stat().st_mtime, time.time())
     return 0.0
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what killed processes left half written, and what was set aside, of an entry that nobody uses."""
+    left = [one for place in (".", SHARDS, SHARED) for one in (folder / place).glob(f".*{DRAFT}")]
+    left += (folder / SET_ASIDE).glob("*")
+    if left:
+        with suppress(ImportError, OSError), using.alone(folder) as mine:
+            for one in left if mine else ():
+                one.unlink(missing_ok=True)
 
 
 def _delete(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kdmesh.files import reason, remedy
 
 VERSION = "v1"  # the folder of this layout; another version's stands beside it
+SHARDS, SET_ASIDE = "shards", "set-aside"  # folders of an entry
 FULL = "the store is full"
 
 
@@ -22,6 +23,7 @@ class Root:
         notes: what was noticed, once each, in the order in which it was.
         fault: why nothing more is written; empty while all is well.
         held: bytes in the store, as far as this process has counted; None before it has.
+        since: bytes that it has written since it counted.
     """
 
     path: Path
@@ -29,6 +31,7 @@ class Root:
     notes: list[str] = field(default_factory=list)
     fault: str = ""
     held: int | None = None
+    since: int = 0
 
     @property
     def entries(self) -> Path:

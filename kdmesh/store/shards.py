@@ -85,7 +85,7 @@ class Shard(Mapped):
         super().__init__(path)
         try:
             self._read(entry)
-        except (KeyError, TypeError, ValueError, MeshError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, MeshError) as error:
             raise Unreadable(f"it is no shard: {error}") from None
 
     def _read(self, entry: str) -> None:

@@ -38,9 +38,7 @@ def write_signal(
     signal: dict[str, Any] = {"kind": kind, "form": form, "types": {**types, **shared_types}}
     signal |= {OPTIONAL: list(value.optional)} if isinstance(value, Lazy) and value.optional else {}
     about = {ERRORS: {**errors, **off}} if form != forms.EXACT else {}
-    return entry.write(
-        rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=about
-    )
+    return entry.write(rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=about)
 
 
 def read_signal(entry: Entry, rows: Tensor, round: int | None = None) -> tuple[Tensor | Lazy, Tensor | None]:

@@ -11,10 +11,11 @@ from typing import Any
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at
 from kdmesh.store.card import Damaged, read_card
-from kdmesh.store.entry import SHARDS, Entry
+from kdmesh.store.entry import Entry
 from kdmesh.store.key import EntryKey
 from kdmesh.store.pruning import Pruned, folders, last_used, prune
-from kdmesh.store.root import Root, size_of
+from kdmesh.store.root import SHARDS, Root, size_of
+from kdmesh.store.verify import Fault, verify
 
 PLACE = "KDMESH_STORE"  # the environment's variable: a folder, a URL, or OFF
 OFF = "off"
@@ -104,6 +105,10 @@ class Store:
         What this process or another has open stays. See :func:`kdmesh.store.pruning.prune`.
         """
         return prune(self._root, keep_bytes)
+
+    def verify(self) -> Iterator[Fault]:
+        """Read everything back, and tell what is wrong; see :func:`kdmesh.store.verify.verify`."""
+        return verify(self._root)
 
     @property
     def path(self) -> Path:

@@ -1,0 +1,71 @@
+"""Several processes at once, and processes that are killed: what a store has is right, whoever wrote it and how far."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_damage import filled
+from test_entries import HERE, KEY, digests, values
+
+from kdmesh.store import Store
+
+SCRIPT = Path(__file__).parent / "doomed_writers.py"
+TWO = """
+import os, sys, torch
+sys.path[:0] = {path!r}
+from test_entries import HERE, KEY, digests, values
+from kdmesh.store import Store, entry
+entry.SHARD_BYTES = 200
+child = os.fork()
+store = Store.open(sys.argv[1])
+for first in range(0, 60, 4):
+    one = store.entry(KEY)
+    samples = [*range(first, first + 8)]
+    one.write(digests(*samples), dict(values=values(*samples)), None, HERE)
+    found = one.find(digests(*samples), HERE)
+    assert found.found.all() and torch.equal(one.read(digests(*samples))[0]["values"], values(*samples))
+assert store.notes == [], store.notes
+assert not child or os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_whatever_killed_writers_leave_is_right(tmp_path, kills):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path, str(kills), "7"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    assert told["kills"] == kills == len(told["rows"]) and max(told["rows"]) > 0
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path):
+    script = TWO.format(path=[str(Path(__file__).parent)])
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    entry, every = Store.open(tmp_path).entry(KEY), [*range(64)]
+    assert entry.find(digests(*every), HERE).found.all() and [*Store.open(tmp_path).verify()] == []
+    assert torch.equal(entry.read(digests(*every))[0]["values"], values(*every))
+
+
+def test_two_writers_of_the_same_rows_write_one_file(tmp_path):
+    one, other = Store.open(tmp_path).entry(KEY), Store.open(tmp_path).entry(KEY)
+    other.find(digests(1), HERE)  # both have looked, and found nothing
+    real, other.refresh = other.refresh, lambda: None
+    for entry in (one, other):
+        assert entry.write(digests(1, 2), {"values": values(1, 2)}, None, HERE) == 2
+    other.refresh = real
+    assert len([*tmp_path.rglob("shards/*")]) == 1
+    assert other.find(digests(2), HERE).found.all()
+
+
+def test_a_reader_sees_what_others_write_later(tmp_path):
+    reader = Store.open(tmp_path).entry(KEY)
+    assert not reader.find(digests(1), HERE).found.any()
+    filled(tmp_path, 1)
+    assert reader.find(digests(1), HERE).found.all()
