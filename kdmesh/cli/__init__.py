@@ -20,6 +20,7 @@ from kdmesh.cli import (
     run,
     runs,
     schema,
+    store,
     sweep,
     topologies,
     watch,
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 
     from kdmesh.offers import CommandOffer
 
-COMMANDS = (run, resume, compare, sweep, report, watch, runs, plan, draw, check, schema, topologies, plugins)
+COMMANDS = (run, resume, compare, sweep, report, watch, runs, store, plan, draw, check, schema, topologies, plugins)
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep))  # they do more than to print
-SHORT = tuple(one.execute for one in (runs, plan, draw, check, schema, topologies, plugins))
+SHORT = tuple(one.execute for one in (runs, store, plan, draw, check, schema, topologies, plugins))
 """What they make is small, and nearly all of it lives until they end: to look for garbage takes time for nothing."""
 
 

@@ -29,6 +29,7 @@ DTYPES = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _HEADER = 8  # bytes that say how long the header is
+MOST = 2**24  # bytes of a header that are read to look at it
 
 
 class Unreadable(Exception):
@@ -59,6 +60,16 @@ def write(folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any],
         with aside(path) as draft:
             draft.write_bytes(content)
     return name
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """A file's header, unchecked: shapes of tensors by name. OSError, or ValueError for what is no such file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_HEADER), "little")
+        if length > MOST:
+            raise ValueError(f"a header of {length} bytes")
+        header = json.loads(file.read(length))
+    return {name: one["shape"] for name, one in header.items() if name != "__metadata__"}
 
 
 def named(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:

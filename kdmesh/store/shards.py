@@ -64,7 +64,7 @@ def words(parts: Mapping[str, tuple[torch.dtype, list[int]]], many: bool, about:
     said = [
         f"{name} {written_as(dtype)} {shape}" for name, (dtype, shape) in sorted(parts.items()) if name not in may_miss
     ]
-    said += [f"{name} {json.dumps(signal[name])}" for name in sorted(signal) if name != OPTIONAL]
+    said += [f"{name} {json.dumps(signal[name])}" for name in sorted(signal) if name != OPTIONAL and signal[name]]
     said += ["many rows a sample"] if many else []
     return ", ".join([*said, *([f"{about[SHARED]['is']} ({about[SHARED]['file'][:8]})"] if SHARED in about else [])])
 
@@ -128,3 +128,17 @@ class Shard(Mapped):
                 found[one], same[one] = at, self.rows[at, 1] == rows[one, 1]
                 at += 1
         return np.where(same, found, -1)
+
+
+def hexadecimal(shard: Shard, at: int) -> str:
+    """The digest of the sample at a place, 32 hexadecimal digits."""
+    return bytes(shard.rows[at].tobytes()).hex()
+
+
+def matching(shard: Shard, sample: str) -> list[int]:
+    """Where a sample stands by its number in the stream, or, of at least 8 digits, by how its digest begins."""
+    if sample.isdecimal() and shard.ids is not None and (found := np.flatnonzero(shard.ids == int(sample))).size:
+        return [int(one) for one in found]
+    if len(sample) < 8 or any(one not in "0123456789abcdef" for one in sample):
+        return []
+    return [at for at in range(len(shard)) if hexadecimal(shard, at).startswith(sample)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from kdmesh.signals import codecs
@@ -11,7 +12,7 @@ from kdmesh.signals.lazy import Lazy
 from kdmesh.store import forms
 from kdmesh.store.entry import Entry
 from kdmesh.store.fingerprint import Fingerprint
-from kdmesh.store.shards import OPTIONAL
+from kdmesh.store.shards import OPTIONAL, SIGNAL, Shard
 
 ERRORS = "errors"  # noted in shards: by name the largest error of a form, in the values' unit
 
@@ -55,3 +56,15 @@ def read_signal(entry: Entry, rows: Tensor, round: int | None = None) -> tuple[T
 def restored(values: dict[str, Tensor], shared: dict[str, Tensor], signal: dict[str, Any]) -> Tensor | Lazy:
     """A signal of its parts, as :meth:`Entry.rows` gives them."""
     return codecs.restore(signal["kind"], forms.decode({**values, **shared}, signal["types"]))
+
+
+def of_sample(shard: Shard, at: int) -> dict[str, Tensor]:
+    """What a shard says of the sample at a place, by name of part, in the values' own type: one row, or many.
+
+    What all rows share is left out.
+    """
+    many = shard.starts is not None
+    rows = np.arange(*shard.starts[at : at + 2]) if shard.starts is not None else np.array([at])
+    kept = {name: shard.take(name, rows) for name in sorted(shard.parts)}
+    values = forms.decode(kept, (shard.about.get(SIGNAL) or {}).get("types", {}))
+    return {name: one if many else one[0] for name, one in values.items()}

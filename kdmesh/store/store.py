@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import LISTED, MeshError
 from kdmesh.files import found_at
-from kdmesh.store.card import Damaged, read_card
+from kdmesh.store.card import CARD, Damaged, read_card
 from kdmesh.store.entry import Entry
+from kdmesh.store.exporting import export
 from kdmesh.store.key import EntryKey
+from kdmesh.store.mapped import SUFFIX, peek
 from kdmesh.store.pruning import Pruned, folders, last_used, prune
 from kdmesh.store.root import SHARDS, Root, size_of
+from kdmesh.store.shards import ROWS
 from kdmesh.store.verify import Fault, verify
 
 PLACE = "KDMESH_STORE"  # the environment's variable: a folder, a URL, or OFF
@@ -40,6 +43,7 @@ class EntryInfo:
         key: None where the card that says it is damaged: ``fault`` says how.
         info: what was noted beside the key, as who asked for it first.
         shards: how many there are; ``size``: bytes of all its files.
+        rows: how many samples it answers for, as the shards' headers say; one that stands in several counts as often.
         used: when it was last used, in seconds since the epoch, to the hour.
     """
 
@@ -49,6 +53,7 @@ class EntryInfo:
     shards: int
     size: int
     used: float
+    rows: int
     fault: str = ""
 
 
@@ -84,9 +89,8 @@ class Store:
     def entries(self) -> Iterator[EntryInfo]:
         """What is in the store, by digest; entries without a shard are not told."""
         for folder in folders(self._root):
-            try:
-                count = sum(one.name[0] != "." for one in (folder / SHARDS).iterdir())
-            except OSError:
+            paths = sorted((folder / SHARDS).glob(f"[!.]*{SUFFIX}"))
+            if not paths:
                 continue
             key: EntryKey | None = None
             info: dict[str, Any] = {}
@@ -96,8 +100,20 @@ class Store:
             except Damaged as error:
                 fault = str(error)
             except OSError as error:
-                fault = f"entry.json cannot be read: {error.strerror}"
-            yield EntryInfo(folder.name, key, info, count, size_of(folder), last_used(folder), fault)
+                fault = f"{CARD} cannot be read: {error.strerror}"
+            rows = sum(map(_rows, paths))
+            yield EntryInfo(folder.name, key, info, len(paths), size_of(folder), last_used(folder), rows, fault)
+
+    def find(self, name: str) -> EntryInfo:
+        """The entry whose digest begins with some digits. MeshError where there is none, or more than one."""
+        every = [*self.entries()]
+        found = [one for one in every if name and one.digest.startswith(name.lower())]
+        if len(found) != 1:
+            listed = ", ".join(one.digest[:12] for one in (found or every)[:LISTED])
+            what = f"{len(found)} entries begin with {name!r}" if found else f"no entry begins with {name!r}"
+            instead = f"one of {listed}" if listed else "a store with entries: this one has none"
+            raise MeshError(what, file=str(self.path), where="KEY", instead=instead)
+        return found[0]
 
     def prune(self, keep_bytes: int) -> list[Pruned]:
         """Delete entries, those used longest ago first, until at most so many bytes are left; return what went.
@@ -105,6 +121,10 @@ class Store:
         What this process or another has open stays. See :func:`kdmesh.store.pruning.prune`.
         """
         return prune(self._root, keep_bytes)
+
+    def export(self, key: EntryKey, folder: Path) -> int:
+        """Copy an entry into another folder; see :func:`kdmesh.store.exporting.export`."""
+        return export(self.entry(key), folder)
 
     def verify(self) -> Iterator[Fault]:
         """Read everything back, and tell what is wrong; see :func:`kdmesh.store.verify.verify`."""
@@ -125,3 +145,10 @@ class Store:
         for one in self._entries.values():
             one.close()
         self._entries.clear()
+
+
+def _rows(path: Path) -> int:
+    try:
+        return int(peek(path)[ROWS][0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return 0  # damaged: verify() tells

@@ -1,0 +1,323 @@
+"""``kdmesh store``: what agents said that is kept for later runs; see docs/store.md."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kdmesh.report.grid import Grid
+    from kdmesh.store import EntryInfo, Store
+    from kdmesh.store.shards import Shard
+
+UNITS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
+SHORT = 12  # digits of a digest that are shown
+FEW = 8  # numbers of a row that are shown
+UNTOLD = ("recipe", "sha256", "weights")  # of a key, what says little in a list
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    about = "What frozen and finished agents answered, kept on disk so that it is never computed twice: docs/store.md."
+    command = commands.add_parser("store", help="look at what agents answered, kept for later runs", description=about)
+    actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = _action(actions, "ls", "list entries: one agent's one signal each", ls)
+    showing = _action(actions, "show", "print what an entry is, and what it says of a sample", show)
+    showing.add_argument("key", metavar="KEY", help="an entry: the first digits of its digest, as `ls` lists them")
+    showing.add_argument(
+        "--sample", metavar="N", help="a sample: its number in the stream, or the first digits of its own digest"
+    )
+    checking = _action(actions, "verify", "read everything back, and tell what is damaged", verify)
+    for one in (listing, showing, checking):
+        one.add_argument("--json", action="store_true", help="as JSON")
+    pruning = _action(actions, "prune", "delete entries: those that were used longest ago, and none in use", prune)
+    pruning.add_argument(
+        "--keep-bytes", metavar="N", type=size, required=True, help="how much to keep: 0, 500M, 20G (powers of 1000)"
+    )
+    exporting = _action(actions, "export", "copy an entry into a folder, which is then a store of its own", export)
+    exporting.add_argument("key", metavar="KEY", help="an entry: the first digits of its digest")
+    exporting.add_argument("folder", metavar="FOLDER", help="where to; may be a store already")
+
+
+def _action(actions: Any, name: str, about: str, call: Any) -> argparse.ArgumentParser:
+    action: argparse.ArgumentParser = actions.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}."
+    )
+    where = "the folder or URL of the store (default: $KDMESH_STORE, else in the user's cache folder)"
+    action.add_argument("--store", metavar="DIR", help=where)
+    action.set_defaults(execute=execute, action=call)
+    return action
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Do what is asked for."""
+    return int(args.action(args))
+
+
+def _say(text: str) -> None:
+    """Print a sentence in lines that fit."""
+    from kdmesh.report import layout
+
+    print("\n".join(layout.wrap(text, layout.terminal_width(), "  ")))
+
+
+def size(text: str) -> int:
+    """Read an amount of bytes; argparse puts this function's name into its message."""
+    found = re.fullmatch(r"(\d{1,15})([kMGT]?)B?", text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of bytes, as 0, 500M or 20G")
+    return int(found[1]) * 1000 ** UNITS[found[2]]
+
+
+def _open(args: argparse.Namespace) -> Store:
+    """The store that is asked for. MeshError where there is none."""
+    from kdmesh.store import Store, default_root
+
+    where = default_root() if args.store is None else args.store
+    if where is None or where == "off":
+        raise MeshError("the store is switched off", where="--store", instead="the folder of a store")
+    store = Store.open(where, limit_bytes=None)
+    if not store.path.is_dir():
+        raise MeshError("there is no store yet", file=str(store.path), where="--store",
+                        instead="a folder that a run has used: `kdmesh run FILE` fills one")  # fmt: skip
+    return store
+
+
+def ls(args: argparse.Namespace) -> int:
+    """List entries."""
+    from kdmesh.files import to_json
+    from kdmesh.report.grid import show as print_table
+    from kdmesh.report.runs import amount
+
+    store = _open(args)
+    found = sorted(store.entries(), key=lambda one: -one.used)
+    if args.json:
+        print(to_json([_record(one) for one in found], 2))
+        return 0
+    if found:
+        print_table(sys.stdout, _listed(found))
+    total = sum(one.size for one in found)
+    _say(f"{amount(total)} in {store.path}" if found else f"nothing in {store.path}")
+    return 0
+
+
+def _record(one: EntryInfo) -> dict[str, Any]:
+    key = {} if one.key is None else {"producer": dict(one.key.producer), "signal": dict(one.key.signal)}
+    return {
+        "digest": one.digest, **key, "info": dict(one.info), "rows": one.rows, "shards": one.shards,
+        "bytes": one.size, "used": one.used, "fault": one.fault,
+    }  # fmt: skip
+
+
+def _listed(found: list[EntryInfo]) -> Grid:
+    from kdmesh.report.grid import KEPT, Column, Grid
+    from kdmesh.report.runs import amount, span
+
+    def right(text: str) -> str:
+        return text
+
+    rows = [
+        {
+            "entry": one.digest[:SHORT],
+            "who": "/".join(str(one.info[name]) for name in ("mesh", "agent") if name in one.info) or None,
+            "what": "damaged" if one.fault else (brief(dict(one.key.signal)) if one.key else "") or "logits",
+            "rows": f"{one.rows:,}",
+            "size": amount(one.size),
+            "used": span(max(0.0, time.time() - one.used)),
+        }
+        for one in found
+    ]
+    columns = [
+        Column("entry", "entry", spare=KEPT), Column("first asked by", "who", spare=1),
+        Column("signal", "what", spare=1), Column("rows", "rows", right), Column("size", "size", right),
+        Column("used", "used", right),
+    ]  # fmt: skip
+    faults = [f"{one.digest[:SHORT]}: {one.fault}" for one in found if one.fault]
+    return Grid(f"{len(found)} {'entry' if len(found) == 1 else 'entries'}", columns, rows, "\n".join(faults))
+
+
+def brief(value: object, named: bool = False) -> str:
+    """What a part of a key says, in few words: no hashes, nothing that is not set; ``named``: with names of fields."""
+    if isinstance(value, dict):
+        parts = {name: brief(one, True) for name, one in value.items() if name not in UNTOLD}
+        plain = {"name", "settings"} if named else {*parts}
+        return " ".join(told if name in plain else f"{name}={told}" for name, told in parts.items() if told)
+    if isinstance(value, list):
+        told = ",".join(filter(None, (brief(one, True) for one in value)))
+        return f"[{told}]" if told else ""
+    return "" if value in (None, "", False) or (isinstance(value, str) and len(value) > 40) else str(value)
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print an entry, or what it says of a sample."""
+    from kdmesh.files import to_json
+
+    store = _open(args)
+    info = store.find(args.key)
+    if info.key is None:
+        raise MeshError(f"is damaged: {info.fault}", where="KEY", file=info.digest[:SHORT],
+                        instead="run what wrote it once more: it writes entry.json anew")  # fmt: skip
+    entry = store.entry(info.key)
+    entry.refresh()
+    if args.sample is not None:
+        said = [one for shard in entry.shards for one in _said(shard, args.sample)]
+        if not said:
+            raise MeshError(f"no sample {args.sample} in this entry", where="--sample",
+                            instead="a number of the stream that filled it, or a digest's first digits")  # fmt: skip
+        said.sort(key=lambda one: (one["round"] is not None, one["round"], one["computed on"]))
+        _print_sample(said, args.json)
+    elif args.json:
+        shards = [{"file": one.name, "rows": len(one), "bytes": one.size, **one.about} for one in entry.shards]
+        print(to_json({**_record(info), "files": shards}, 2))
+    else:
+        _print_entry(info, entry.shards)
+    for note in store.notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
+    return 0
+
+
+def _print_entry(info: EntryInfo, shards: list[Shard]) -> None:
+    from kdmesh.report import layout
+    from kdmesh.report.grid import KEPT, Column, Grid
+    from kdmesh.report.grid import show as print_table
+    from kdmesh.report.runs import amount
+
+    assert info.key is not None
+    width = layout.terminal_width()
+    rows = [["entry", info.digest]]
+    for title, part in (("producer", info.key.producer), ("signal", info.key.signal), ("noted", info.info)):
+        rows += [[title if not number else "", told] for number, told in enumerate(_lines(part))]
+    rows += [["values", layout_of] for layout_of in sorted({one.layout for one in shards})]
+    print("\n".join(layout.table(rows, width)))
+
+    def right(text: str) -> str:
+        return text
+
+    cells = [
+        {
+            "file": one.name[:SHORT], "rows": f"{len(one):,}", "size": amount(one.size),
+            "round": None if one.round is None else str(one.round), "on": _on(one), "error": _error(one.about),
+        }
+        for one in shards
+    ]  # fmt: skip
+    columns = [
+        Column("shard", "file", spare=KEPT), Column("rows", "rows", right), Column("size", "size", right),
+        Column("round", "round", right), Column("error", "error", right), Column("computed on", "on", spare=1),
+    ]  # fmt: skip
+    print()
+    print_table(sys.stdout, Grid(f"{len(shards)} {'shard' if len(shards) == 1 else 'shards'}", columns, cells))
+
+
+def _lines(part: Mapping[str, Any]) -> list[str]:
+    """A part of a key, a line for each of its fields."""
+    from kdmesh.files import to_json
+
+    return [f"{name}: {one if isinstance(one, str) else to_json(one)}" for name, one in part.items()]
+
+
+def _on(shard: Shard) -> str:
+    one = shard.fingerprint
+    threads = f"{one.threads} thread{'' if one.threads == 1 else 's'}"
+    return f"{one.name}, {one.capability}, {threads}, torch {one.version}"
+
+
+def _error(about: Mapping[str, Any]) -> str | None:
+    errors = about.get("errors") or {}
+    return f"{max(errors.values()):.2g}" if errors else None
+
+
+def _said(shard: Shard, sample: str) -> list[dict[str, Any]]:
+    """What a shard says of the samples of a number, or of a digest that begins so: one, or in several views."""
+    from kdmesh.store.shards import hexadecimal, matching
+    from kdmesh.store.signals import of_sample
+
+    return [
+        {
+            "sample": None if shard.ids is None else int(shard.ids[at]),
+            "digest": hexadecimal(shard, at),
+            "round": shard.round,
+            "computed on": _on(shard),
+            "values": {name: one.tolist() for name, one in of_sample(shard, at).items()},
+        }
+        for at in matching(shard, sample)
+    ]
+
+
+def _print_sample(said: list[dict[str, Any]], as_json: bool) -> None:
+    from kdmesh.files import to_json
+
+    if as_json:
+        print(to_json(said, 2))
+        return
+    rows: list[list[str]] = []
+    for one in said:
+        number = "" if one["sample"] is None else f"sample {one['sample']}, "
+        of = "" if one["round"] is None else f", round {one['round']}"
+        rows.append([f"{number}digest {one['digest'][:SHORT]}{of}, on {one['computed on']}", ""])
+        rows += [[f"  {name}", told] for name, value in one["values"].items() for told in _numbers(value)]
+    for head, told in rows:
+        _say(f"{head:<10} {told}".rstrip())
+
+
+def _numbers(value: Any) -> list[str]:
+    """A row's numbers, a line for each of its rows; of many the first few."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        lines = [line for one in value[:FEW] for line in _numbers(one)]
+        return [*lines, f"... {len(value) - FEW} more rows"] if len(value) > FEW else lines
+    values = value if isinstance(value, list) else [value]
+    told = " ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in values[:FEW])
+    return [f"{told} ... {len(values) - FEW} more" if len(values) > FEW else told]
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Tell what is damaged; 1 where something is lost by it."""
+    from kdmesh.files import to_json
+
+    store = _open(args)
+    faults = [*store.verify()]
+    bad = [one for one in faults if not one.harmless]
+    if args.json:
+        print(to_json([vars(one) for one in faults], 2))
+        return int(bool(bad))
+    for one in faults:
+        _say(f"{one.path}: {one.what}")
+    total = sum(one.shards for one in store.entries())
+    damaged = f"{len(bad)} {'file' if len(bad) == 1 else 'files'} damaged, or not of a store"
+    print(f"{total} shards read, {damaged}" if bad else f"{total} shards read: all as they were written")
+    if bad:
+        print("what a damaged file held is computed again where a run needs it")
+    return int(bool(bad))
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Delete what was used longest ago."""
+    from kdmesh.report.runs import amount
+
+    store = _open(args)
+    gone = store.prune(args.keep_bytes)
+    for one in gone:
+        print(f"{amount(one.size):>8}  {one.digest[:SHORT]}")
+    left = sum(one.size for one in store.entries())
+    print(f"{amount(sum(one.size for one in gone))} deleted, {amount(left)} left")
+    if left > args.keep_bytes:
+        print("what is left is in use by other processes")
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    """Copy an entry."""
+    store = _open(args)
+    info = store.find(args.key)
+    if info.key is None:
+        raise MeshError(f"is damaged: {info.fault}", where="KEY", file=info.digest[:SHORT], instead="another entry")
+    rows = store.export(info.key, Path(args.folder))
+    _say(f"{rows:,} rows of {info.digest[:SHORT]} copied: use them with --store {args.folder}")
+    return 0
