@@ -85,7 +85,7 @@ def _open(args: argparse.Namespace) -> Store:
     if where is None or where == "off":
         raise MeshError("the store is switched off", where="--store", instead="the folder of a store")
     store = Store.open(where, limit_bytes=None)
-    if not store.path.is_dir():
+    if not store.exists:
         raise MeshError("there is no store yet", file=str(store.path), where="--store",
                         instead="a folder that a run has used: `kdmesh run FILE` fills one")  # fmt: skip
     return store
@@ -98,14 +98,14 @@ def ls(args: argparse.Namespace) -> int:
     from kdmesh.report.runs import amount
 
     store = _open(args)
-    found = sorted(store.entries(), key=lambda one: -one.used)
+    found = sorted(store.entries(), key=lambda one: -(one.used or 0))
     if args.json:
         print(to_json([_record(one) for one in found], 2))
         return 0
     if found:
         print_table(sys.stdout, _listed(found))
     total = sum(one.size for one in found)
-    _say(f"{amount(total)} in {store.path}" if found else f"nothing in {store.path}")
+    _say(f"{amount(total)} in {store.place}" if found else f"nothing in {store.place}")
     return 0
 
 
@@ -131,7 +131,7 @@ def _listed(found: list[EntryInfo]) -> Grid:
             "what": "damaged" if one.fault else (brief(dict(one.key.signal)) if one.key else "") or "logits",
             "rows": f"{one.rows:,}",
             "size": amount(one.size),
-            "used": span(max(0.0, time.time() - one.used)),
+            "used": None if one.used is None else span(max(0.0, time.time() - one.used)),
         }
         for one in found
     ]

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
-from kdmesh.files import read, to_json
+from kdmesh.files import opened, to_json
 from kdmesh.store.key import EntryKey, canonical
 
 if TYPE_CHECKING:
@@ -35,8 +35,14 @@ def card(key: EntryKey, info: Mapping[str, Any]) -> str:
 
 def read_card(folder: Path) -> tuple[EntryKey, dict[str, Any]]:
     """The key and the info of an entry's folder. Damaged where they are not as written, OSError without a card."""
+    with opened(folder / CARD) as file:
+        return parsed(file.read(MOST), folder.name)
+
+
+def parsed(content: bytes, digest: str) -> tuple[EntryKey, dict[str, Any]]:
+    """The key and the info of a card of the entry ``digest``. Damaged where they are not as written."""
     try:
-        text = read(folder / CARD, most=MOST)
+        text = content.decode()
         told = json.loads(text)
         if told["format"] > FORMAT:
             raise LaterCard(f"a newer version of kdmesh wrote it (format {told['format']})")
@@ -45,6 +51,6 @@ def read_card(folder: Path) -> tuple[EntryKey, dict[str, Any]]:
             raise Damaged(f"{CARD} is not what was written")
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, MeshError):
         raise Damaged(f"{CARD} is not what was written") from None
-    if key.digest != folder.name:
+    if key.digest != digest:
         raise Damaged(f"{CARD} is that of another entry")
     return key, told["info"]

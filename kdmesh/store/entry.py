@@ -22,6 +22,7 @@ from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.key import EntryKey
 from kdmesh.store.mapped import SUFFIX, Mapped, Newer, Unreadable, written_as
 from kdmesh.store.pruning import USED, make_room
+from kdmesh.store.remote import Remote, Unreachable
 from kdmesh.store.root import FULL, SET_ASIDE, SHARDS, Root
 from kdmesh.store.shards import SHARED, SIGNAL, Shard
 
@@ -69,10 +70,12 @@ class Entry:
     Any number of processes may read and write one at a time: shards are only added, each whole.
     """
 
-    def __init__(self, root: Root, key: EntryKey, info: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, root: Root, key: EntryKey, info: Mapping[str, Any] | None = None, remote: Remote | None = None
+    ) -> None:
         self.key = key
         self.folder = root.folder(key.digest)
-        self._root, self._info = root, dict(info or {})
+        self.info, self._root, self._remote = dict(info or {}), root, remote
         self._open: dict[str, Shard] = {}
         self._shared: dict[str, Mapped] = {}
         self._left: set[str] = set()  # names of files that are not read
@@ -178,10 +181,17 @@ class Entry:
                 written += len(chunk)
         except OSError as error:
             self._root.failed(error)
+        if written and self._remote is not None:
+            self._send(self._remote)
         return written
 
     def refresh(self) -> None:
         """Open the shards that have come since, and check each. What is not whole is set aside, and noticed."""
+        if self._remote is not None:
+            try:
+                self._remote.fetch(self.key.digest, self.folder)
+            except Unreachable as why:
+                self._root.note(f"the store cannot be read, what is here of it is used: {why}")
         try:
             names = sorted(name for name in os.listdir(self.folder / SHARDS) if name.endswith(SUFFIX))
         except OSError:
@@ -216,6 +226,20 @@ class Entry:
             if there.keys() == shared.keys() and all(_same(there[part], shared[part]) for part in there):
                 return name
         return mapped.named(shared, SHARED_ABOUT)
+
+    def _send(self, remote: Remote) -> None:
+        """Send what is here of the entry; the card comes first, and what rows share before them."""
+        names = [f"{kind}/{name}" for kind in (SHARED, SHARDS) for name in self._whole(kind)]
+        try:
+            remote.send(self.key.digest, self.folder, [CARD, *names])
+        except Unreachable as why:
+            self._root.note(f"new rows are kept here alone, the store cannot be written: {why}")
+
+    def _whole(self, kind: str) -> list[str]:
+        """The files in a folder of the entry, but for what cannot be read."""
+        folder = self.folder / kind
+        names = os.listdir(folder) if folder.is_dir() else []
+        return sorted(name for name in names if name.endswith(SUFFIX) and name[0] != "." and name not in self._left)
 
     def _map_shared(self, name: str) -> None:
         """Open what the rows of a shard share. Unreadable where that is not possible: then the shard is of no use."""
@@ -287,7 +311,7 @@ class Entry:
             self._root.note(f"entry {self.name}: {what}; nothing is added to it")
             return False
         except (Damaged, FileNotFoundError):
-            write(self.folder / CARD, card(self.key, self._info))
+            write(self.folder / CARD, card(self.key, self.info))
         self._touch()
         return True
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from kdmesh.errors import LISTED, MeshError
 from kdmesh.files import found_at
-from kdmesh.store.card import CARD, Damaged, read_card
+from kdmesh.store.card import CARD, Damaged, parsed, read_card
 from kdmesh.store.entry import Entry
 from kdmesh.store.exporting import export
 from kdmesh.store.key import EntryKey
 from kdmesh.store.mapped import SUFFIX, peek
 from kdmesh.store.pruning import Pruned, folders, last_used, prune
-from kdmesh.store.root import SHARDS, Root, size_of
-from kdmesh.store.shards import ROWS
+from kdmesh.store.remote import ACCESS, Remote, Unreachable, is_url
+from kdmesh.store.root import SHARDS, VERSION, Root, size_of
+from kdmesh.store.shards import ROWS, SHARED
 from kdmesh.store.verify import Fault, verify
 
 PLACE = "KDMESH_STORE"  # the environment's variable: a folder, a URL, or OFF
@@ -30,8 +31,13 @@ def default_root() -> str | Path | None:
     """Where the store is unless a command says: ``$KDMESH_STORE``, else in the user's cache folder; None: nowhere."""
     if named := os.environ.get(PLACE):
         return None if named == OFF else named
+    return _cache() / "store"
+
+
+def _cache() -> Path:
+    """The user's cache folder, that of kdmesh."""
     cache = os.environ.get("XDG_CACHE_HOME") or ""
-    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "kdmesh" / "store"
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "kdmesh"
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class EntryInfo:
         info: what was noted beside the key, as who asked for it first.
         shards: how many there are; ``size``: bytes of all its files.
         rows: how many samples it answers for, as the shards' headers say; one that stands in several counts as often.
-        used: when it was last used, in seconds since the epoch, to the hour.
+        used: when it was last used, in seconds since the epoch, to the hour; None where that is not known, at a URL.
     """
 
     digest: str
@@ -52,7 +58,7 @@ class EntryInfo:
     info: Mapping[str, Any]
     shards: int
     size: int
-    used: float
+    used: float | None
     rows: int
     fault: str = ""
 
@@ -60,19 +66,23 @@ class EntryInfo:
 class Store:
     """Entries in a folder. Nothing is created before the first write."""
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
+    def __init__(self, root: Root, remote: Remote | None = None) -> None:
+        self._root, self._remote = root, remote
         self._entries: dict[str, Entry] = {}
 
     @classmethod
     def open(cls, where: str | Path, *, limit_bytes: int | None = LIMIT_BYTES) -> Store:
-        """The store in a folder. MeshError where that cannot be one.
+        """The store in a folder, or at a URL of a file system that fsspec knows. MeshError where that cannot be one.
 
+        Of a URL the files that are asked for are brought into the user's cache folder, and new ones sent there as well.
         ``limit_bytes``: what it may hold, shared with every process that uses it: writing deletes what was used longest
         ago; None: no limit.
         """
         if limit_bytes is not None and limit_bytes < 1:
             raise MeshError(f"{limit_bytes} is no limit of bytes", where="store", instead="a positive number, or None")
+        if is_url(where):
+            remote = Remote(str(where))
+            return cls(Root(_cache() / "remote" / remote.key, limit_bytes), remote)
         path = Path(where)
         what = found_at(where)
         if what != "folder" and (what == "file" or path.exists() or what.startswith("is no path")):
@@ -83,11 +93,16 @@ class Store:
     def entry(self, key: EntryKey, info: Mapping[str, Any] | None = None) -> Entry:
         """The entry of a key, which may have no rows yet. ``info``: to be noted beside the key by its first writer."""
         if key.digest not in self._entries:
-            self._entries[key.digest] = Entry(self._root, key, info)
+            self._entries[key.digest] = Entry(self._root, key, info, self._remote)
+        elif info:
+            self._entries[key.digest].info = dict(info)
         return self._entries[key.digest]
 
     def entries(self) -> Iterator[EntryInfo]:
         """What is in the store, by digest; entries without a shard are not told."""
+        if self._remote is not None:
+            yield from _entries_at(self._remote)
+            return
         for folder in folders(self._root):
             paths = sorted((folder / SHARDS).glob(f"[!.]*{SUFFIX}"))
             if not paths:
@@ -112,14 +127,17 @@ class Store:
             listed = ", ".join(one.digest[:12] for one in (found or every)[:LISTED])
             what = f"{len(found)} entries begin with {name!r}" if found else f"no entry begins with {name!r}"
             instead = f"one of {listed}" if listed else "a store with entries: this one has none"
-            raise MeshError(what, file=str(self.path), where="KEY", instead=instead)
+            raise MeshError(what, file=self.place, where="KEY", instead=instead)
         return found[0]
 
     def prune(self, keep_bytes: int) -> list[Pruned]:
         """Delete entries, those used longest ago first, until at most so many bytes are left; return what went.
 
-        What this process or another has open stays. See :func:`kdmesh.store.pruning.prune`.
+        What this process or another has open stays. See :func:`kdmesh.store.pruning.prune`. MeshError for a URL.
         """
+        if self._remote is not None:
+            raise MeshError("what stands at a URL is not deleted from here: nobody knows who reads it", where="store",
+                            file=self._remote.url, instead="the tools of that place, or rules of its own")  # fmt: skip
         return prune(self._root, keep_bytes)
 
     def export(self, key: EntryKey, folder: Path) -> int:
@@ -128,12 +146,28 @@ class Store:
 
     def verify(self) -> Iterator[Fault]:
         """Read everything back, and tell what is wrong; see :func:`kdmesh.store.verify.verify`."""
-        return verify(self._root)
+        if self._remote is not None:
+            try:
+                for name in self._remote.damaged():
+                    yield Fault(f"{self._remote.url}/{VERSION}/{name}", "its bytes are not those that were written")
+            except Unreachable as why:
+                yield Fault(self._remote.url, f"cannot be read: {why}")
+        yield from verify(self._root)
 
     @property
     def path(self) -> Path:
-        """Its folder."""
+        """Its folder; of a URL the one here in which its files are."""
         return self._root.path
+
+    @property
+    def place(self) -> str:
+        """Its folder, or its URL."""
+        return str(self._root.path) if self._remote is None else self._remote.url
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one yet; of a URL that is not asked."""
+        return self._remote is not None or self._root.path.is_dir()
 
     @property
     def notes(self) -> list[str]:
@@ -152,3 +186,29 @@ def _rows(path: Path) -> int:
         return int(peek(path)[ROWS][0])
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return 0  # damaged: verify() tells
+
+
+def _entries_at(remote: Remote) -> Iterator[EntryInfo]:
+    """What is at a URL. MeshError where it cannot be read."""
+    try:
+        by_entry: dict[str, dict[str, int]] = {}
+        for name, size in remote.names().items():
+            by_entry.setdefault(name.rpartition("/")[0].removesuffix(f"/{SHARDS}").removesuffix(f"/{SHARED}"), {})[
+                name
+            ] = size
+        for at, sizes in sorted(by_entry.items()):
+            shards = [name for name in sizes if f"/{SHARDS}/" in name]
+            digest = at.rpartition("/")[2]
+            key: EntryKey | None = None
+            info: dict[str, Any] = {}
+            fault = f"{CARD} is missing"
+            if f"{at}/{CARD}" in sizes:
+                try:
+                    (key, info), fault = parsed(remote.read(f"{at}/{CARD}"), digest), ""
+                except Damaged as error:
+                    fault = str(error)
+            if shards:
+                rows = sum(map(remote.rows, shards))
+                yield EntryInfo(digest, key, info, len(shards), sum(sizes.values()), None, rows, fault)
+    except Unreachable as why:
+        raise MeshError(f"cannot be read: {why}", file=remote.url, where="store", instead=ACCESS) from None
