@@ -614,6 +614,7 @@ optimizer: {adamw: {lr: 1e-3}}
 schedule: {cosine: {warmup: 100}}
 clip: 1.0
 accumulate: 1
+forward_size: 64
 precision: fp32
 threads: auto
 device: cpu
