@@ -12,6 +12,7 @@ from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.step import FROZEN
+from kdmesh.hosts.stored import answers_in_steps
 from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import at_step, mix
 
@@ -90,7 +91,8 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     read = host.plan.owner[op.node] in inputs.ends and (bool(keys) or _is_read(inputs, op))
     forward_now, threads_now, batch_of = agent.forward, host.threads, inputs.batch
     keep = not descends and ema is None  # what follows another takes its buffers from there
-    ahead = None if train_mode else answers_ahead(inputs, agent, shard, names)
+    known = None if train_mode else answers_in_steps(inputs, agent, shard, names)
+    ahead = None if train_mode or known is not None else answers_ahead(inputs, agent, shard, names)
     if ahead is not None:
         inputs.ahead[op] = ahead
 
@@ -108,6 +110,9 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
         if batch is None:
             return
         threads_now(threads)
+        if known is not None:
+            context.values[op] = known(context.step, batch.epoch)
+            return
         x = batch.x if agent.view is None else see(batch.x, shard.samples(batch.at), batch.epoch)
         if seen is not None:
             signal = seen(context)

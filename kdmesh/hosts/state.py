@@ -12,6 +12,7 @@ from kdmesh.hosts.loader import Loader
 from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.hosts.profile import Profile
 from kdmesh.hosts.publications import Publications
+from kdmesh.hosts.shelf import Shelf
 from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import without
 
@@ -84,7 +85,8 @@ class HostConfig:
     rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
     ``profiled``: calls of what is offered are counted and timed. ``statistics``: the whole shapes of signals whose rows
     are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that
-    is. ``offers``: those that no package has installed.
+    is. ``offers``: those that no package has installed. ``store``: the folder of answers that are kept, "" for none;
+    ``store_limit``: its bytes, None for any number.
     """
 
     plan: Plan
@@ -100,6 +102,8 @@ class HostConfig:
     statistics: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
     inputs: dict[str, Given] = field(default_factory=dict)
     offers: tuple[Offer, ...] = ()
+    store: str = ""
+    store_limit: int | None = None
 
 
 class HostState:
@@ -123,6 +127,7 @@ class HostState:
         self.dropped = self.plan.dropped
         self.seed = self.plan.spec.seed
         self._samples = len(table)
+        self.shelf = Shelf.open(config.store, config.store_limit)
         self.streams = without(streams, config.left_out)
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
         self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Iterable
+
+    from kdmesh.streams.tokens import Encoded
 
 MOST = 2**19
 """Keys that a record holds, 4 MiB; of more samples it holds those of the smallest keys, which is a fair draw."""
+
+DIGEST = 16
+"""Bytes of a sample's digest in the store."""
 
 _CHUNK = 2**22  # values that are hashed at a time
 
@@ -40,6 +46,33 @@ def keys(x: Tensor | Texts) -> Tensor:
         size = len(data) // len(part)
         found += [_digest(data[at : at + size]) for at in range(0, len(data), size)]
     return _numbers(found)
+
+
+def digests(x: Tensor | Encoded) -> Tensor:
+    """Return a digest of each sample as a model is given it, ``[N, 16]`` uint8: of equal bits alone two are the same.
+
+    Of a text these are its tokens, which of them ask for an answer, and where those of a list begin. Shape and type are
+    the same for all, and no part of it.
+    """
+    if isinstance(x, Tensor):
+        flat = x.detach().cpu().contiguous().flatten(1)
+        data, size = memoryview(flat.view(torch.uint8).flatten().numpy()), flat.shape[1] * flat.element_size()
+        return _stacked(data[at : at + size] for at in range(0, len(flat) * size, size))
+    return _stacked(x.contents())
+
+
+def seen(of: Tensor, ids: Tensor, *drawn: int) -> Tensor:
+    """Return digests ``[N, 16]`` of samples as a view shows them, of those of the samples and all that it draws by."""
+    more = b"".join(number.to_bytes(8, "little", signed=True) for number in drawn)
+    rows, known = of.cpu().contiguous().numpy(), ids.cpu().numpy().astype("<i8")
+    both = zip(rows, known, strict=True)
+    return _stacked(row.tobytes() + one.tobytes() + more for row, one in both)
+
+
+def _stacked(parts: Iterable[Any]) -> Tensor:
+    found = bytearray().join(blake2b(part, digest_size=DIGEST).digest() for part in parts)
+    flat = torch.frombuffer(found, dtype=torch.uint8) if found else torch.empty(0, dtype=torch.uint8)
+    return flat.view(-1, DIGEST)
 
 
 def pack(found: Tensor) -> dict[str, Any]:

@@ -146,6 +146,18 @@ class Encoded:
             self._starts = starts_of(self.counts)
         return ranges(self._starts[at], self._starts[at + 1] - self._starts[at])
 
+    def contents(self) -> Iterator[bytes]:
+        """All that a model is given of each sample, and asked of it."""
+        store = self._store.to(torch.device("cpu"))
+        listed = store.text_starts
+        for row in self._rows.tolist():
+            own = slice(int(store.starts[row]), int(store.starts[row + 1]))
+            asked = slice(int(store.unit_starts[row]), int(store.unit_starts[row + 1]))
+            parts = [store.ids[own], store.units[asked]]
+            if listed is not None:
+                parts.append(store.texts[int(listed[row]) : int(listed[row + 1])])
+            yield b"".join(len(part).to_bytes(8, "little") + part.numpy().tobytes() for part in parts)
+
     def batch(self, at: Tensor) -> Tokens:
         """The samples at positions ``at [B]``, padded to the longest of them, or packed."""
         chosen = self.select(at)

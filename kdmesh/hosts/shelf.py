@@ -1,0 +1,61 @@
+"""The store as one host uses it: where it is, how often it had what was asked for, and what is not kept there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Hits:
+    """What an agent was asked for and the store had, counted in rows (samples, each in one view).
+
+    ``found``: rows that it had, ``foreign`` of them from another machine or with other settings; ``forwarded``: rows
+    that were not there, ``written`` of them kept; ``read`` and ``kept``: their bytes; ``forwards`` and ``seconds``:
+    of the agent that what was found has spared.
+    """
+
+    found: int = 0
+    foreign: int = 0
+    forwarded: int = 0
+    written: int = 0
+    read: int = 0
+    kept: int = 0
+    forwards: int = 0
+    seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**vars(self), "seconds": round(self.seconds, 3)}
+
+
+@dataclass
+class Shelf:
+    """A store, and what a host remembers of it.
+
+    ``hits``: by agent; ``left``: by agent, why its answers are not kept; ``elsewhere``: in words, on what rows of
+    others were computed that were read here.
+    """
+
+    store: Store
+    hits: dict[str, Hits] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, None] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)  # by owner of weights that do not change: identity
+    weights: dict[str, str] = field(default_factory=dict)  # of these: sha256
+    sound: dict[tuple[str, ...], str] = field(default_factory=dict)  # what is wrong with answers, "" for nothing
+    digests: dict[int, tuple[Any, Tensor]] = field(default_factory=dict)  # of a view's samples, with that view
+
+    @classmethod
+    def open(cls, where: str, limit: int | None) -> Shelf | None:
+        """The store in a folder or at a URL; None for none."""
+        return cls(Store.open(where, limit_bytes=limit)) if where else None
+
+    def of(self, agent: str) -> Hits:
+        """What is counted of an agent."""
+        return self.hits.setdefault(agent, Hits())

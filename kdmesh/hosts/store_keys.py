@@ -1,0 +1,98 @@
+"""What an agent's answers are found by in the store: all that can make them other values is in the key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from kdmesh.hosts.identity import Unknown, code, identity
+from kdmesh.store import EntryKey
+from kdmesh.streams.seeds import mix
+
+if TYPE_CHECKING:
+    from kdmesh.graph.edges import Edge
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.loader import ShardView
+    from kdmesh.hosts.state import HostState
+    from kdmesh.offers import Offer
+
+RECIPE = 1
+"""Rises where this version makes other values of the same weights and samples than the one before."""
+
+
+def entry_key(host: HostState, one: Agent, shard: ShardView, name: str, rows: int, *, view: bool) -> EntryKey:
+    """The key of one of an agent's outputs ("": its logits) on samples like a stream's.
+
+    ``rows``: of each forward; ``view``: whether it sees them in its view. :class:`Unknown` for what has no key.
+    """
+    owner = host.plan.owner[one.name]
+    shelf, frozen = host.shelf, host.plan.spec.agents[owner].update == "frozen"
+    assert shelf is not None
+    if not frozen or owner not in shelf.weights:
+        shelf.weights[owner], shelf.modules[owner] = one.weights.sha256(), identity(one.module)
+    producer = {
+        "recipe": RECIPE,
+        "weights": shelf.weights[owner],
+        "module": {"class": type(one.module).__qualname__, "sha256": shelf.modules[owner]},
+        "exit": one.exit,
+        "labels": host.plan.spec.agents[one.name].labels,
+        "view": _views(host, one) if view else [],
+        "input": _input(host, one, shard),
+        "precision": one.weights.settings.precision,
+        "forward_size": rows,
+    }
+    return EntryKey(producer, _signal(host, one, name))
+
+
+def seeds_of(host: HostState, one: Agent) -> int:
+    """What an agent's view draws by, beside sample and number: the seeds of its augmentations."""
+    augment = host.plan.spec.agents[one.name].view.augment
+    return mix("views", *(mix(host.seed, "view", one.name, number) for number in range(len(augment))))
+
+
+def _views(host: HostState, one: Agent) -> list[dict[str, Any]]:
+    refs = host.plan.spec.agents[one.name].view.augment
+    return [_offered(host, "views", ref.name, ref.config) for ref in refs]
+
+
+def _offered(host: HostState, kind: str, name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """An offer that takes part: its name, settings, and code."""
+    offer: Offer = host.registry.find(kind, name)
+    settings = offer.config.model_validate(config).model_dump(mode="json")
+    return {"name": name, "settings": settings, "code": code([offer.factory.partition(":")[0]])}
+
+
+def _input(host: HostState, one: Agent, shard: ShardView) -> dict[str, Any]:
+    """Of what kind the samples are; their values are in the digest of each."""
+    if isinstance(shard.x, Tensor):
+        return {"dtype": str(shard.x.dtype), "shape": list(shard.x.shape[1:])}
+    encoder = host.reading.encoder(one.name)
+    return {"tokenizer": encoder.key, "task": host.plan.task.name, "pad": shard.x.pad, "tokens": encoder.vocabulary}
+
+
+def _signal(host: HostState, one: Agent, name: str) -> dict[str, Any]:
+    """What is made of a forward."""
+    if name not in one.makes:
+        return {"output": one.layer(name) if name else ""}
+    make, edge = one.makes[name], _edge(host, one, name)
+    assert edge.derived is not None
+    offer = host.registry.find("signals", edge.derived.name)
+    if make.whole is not None:
+        raise Unknown(f"the signal {offer.name} is of a whole stream, and has no row for a sample")
+    if "generator" in offer.needs:
+        raise Unknown(f"the signal {offer.name} draws")
+    made = _offered(host, "signals", edge.derived.name, edge.derived.config)
+    beside = {tap: one.layer(tap) for tap in make.beside}
+    return {"output": one.layer(name), "made": made, "beside": beside}
+
+
+def _edge(host: HostState, one: Agent, name: str) -> Edge:
+    """A flow on which a signal is made."""
+    return next(
+        edge
+        for edge in host.plan.edges
+        if edge.derived is not None
+        and edge.output == name
+        and (edge.source == one.name or (edge.mirrored and edge.target == one.name))
+    )

@@ -1,0 +1,327 @@
+"""Answers from the store: an agent that does not train is asked for what is not there, and what it says is kept.
+
+A row of the store is one sample as the agent is given it, in one view; what it is found by is in `store_keys.py`. All
+rows that are missing are forwarded in groups of the agent's forward size, whose bits are those of a live answer:
+`sound` looks whether that is so, before anything is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdmesh.hosts import guard
+from kdmesh.hosts.identity import Unknown
+from kdmesh.hosts.loader import ShardView
+from kdmesh.hosts.ragged import rows_of
+from kdmesh.hosts.store_keys import entry_key, seeds_of
+from kdmesh.signals import codecs
+from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
+from kdmesh.store import Fingerprint
+from kdmesh.streams.contents import digests, seen
+from kdmesh.streams.tokens import ranges, starts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.loader import BatchSource
+    from kdmesh.hosts.ragged import Value
+    from kdmesh.hosts.shelf import Hits
+    from kdmesh.hosts.state import HostState
+    from kdmesh.store import Entry
+
+ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
+STEPS = 64  # of which the answers are fetched together
+VALUES = 2**22  # of a step's answers that are held at a time, about
+
+
+def answers(
+    host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, *, view: bool = False
+) -> Value | None:
+    """What an agent says of a whole stream; None where the store has no part in it. ``view``: as it sees samples."""
+    found = stored(host, one, shard, names, size, view=view)
+    return None if found is None else found(torch.arange(len(shard)))
+
+
+def stored(
+    host: HostState, one: Agent, shard: BatchSource, names: tuple[str, ...], size: int, *, view: bool = False
+) -> Stored | None:
+    """Where an agent's answers on a stream come from, if they are kept; else why not is noted."""
+    shelf = host.shelf
+    if shelf is None or not isinstance(shard, ShardView) or not len(shard):
+        return None
+    try:
+        _refuse(host, one, shard, view)
+        found = Stored(host, one, shard, names, size, view)
+        if why := found.unsound():
+            raise Unknown(why)
+    except Unknown as why:
+        shelf.left.setdefault(one.name, str(why))
+        return None
+    return found
+
+
+def still(host: HostState, one: Agent) -> bool:
+    """Whether an agent's weights never change."""
+    return host.plan.spec.agents[host.plan.owner[one.name]].update == "frozen"
+
+
+def _refuse(host: HostState, one: Agent, shard: ShardView, view: bool) -> None:
+    """Answers that another run could not use, or must not have."""
+    if shard.stream.private:
+        raise Unknown(f"what it says of private samples ({shard.stream.name}) leaves no trace")
+    if one.name in host.plan.inputs:
+        raise Unknown("it sees what another agent says, in the place of samples")
+    if view and one.view is not None and one.view.draws is None:
+        raise Unknown("each epoch it sees new views of all samples; `view: {draws: 4}` counts them")
+
+
+class Stored:
+    """An agent's answers on one stream: read where the store has them, else forwarded and written."""
+
+    def __init__(
+        self, host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, view: bool
+    ) -> None:
+        assert host.shelf is not None
+        self._host, self._one, self._shard, self._names, self._size = host, one, shard, names, size
+        self._shelf, self._view = host.shelf, one.view if view else None
+        self._rows = size if isinstance(shard.x, Tensor) else rows_of(shard.x, size)
+        settings = one.weights.settings
+        self._fingerprint = Fingerprint.here(one.device, settings.threads)
+        self._entries: dict[str, Entry] = {}
+        for name in ("", *names):
+            key = entry_key(host, one, shard, name, self._rows, view=self._view is not None)
+            self._entries[name] = self._shelf.store.entry(key, {"agent": one.name, "mesh": host.plan.spec.name})
+        if self._shelf.digests.get(id(shard), (None,))[0] is not shard:
+            self._shelf.digests[id(shard)] = shard, digests(shard.x)
+        self._digests = self._shelf.digests[id(shard)][1]
+        self._seed = seeds_of(host, one) if self._view is not None else 0
+
+    def unsound(self) -> str:
+        """Why rows cannot be kept, "" where they can: asked of the agent itself where the store lacks some."""
+        about = (self._one.name, *self._names, str(self._rows), str(self._view is not None))
+        if about not in self._shelf.sound:
+            rows = self._keys(torch.arange(len(self._shard)), 0)
+            if all(bool(entry.find(rows, self._fingerprint).found.all()) for entry in self._entries.values()):
+                return ""
+            self._shelf.sound[about] = self._probe()
+        return self._shelf.sound[about]
+
+    def __call__(self, at: Tensor, epoch: int = 0) -> Value:
+        """What the agent says of samples at positions ``at [B]`` in an epoch, in this order."""
+        at = at.cpu()
+        keys = self._keys(at, epoch)
+        _, first, back = np.unique(keys.numpy().view("V16"), return_index=True, return_inverse=True)
+        at, keys = at[torch.from_numpy(first)], keys[torch.from_numpy(first)]
+        found = torch.ones(len(at), dtype=torch.bool)
+        foreign = torch.zeros_like(found)
+        for entry in self._entries.values():
+            told = entry.find(keys, self._fingerprint)
+            found &= told.found
+            foreign |= told.foreign
+            for other in told.elsewhere:
+                self._shelf.elsewhere[other.differs(self._fingerprint)] = None
+        parts = [self._read(at[found], keys[found], foreign[found])] if found.any() else []
+        lacking = (~found).nonzero()[:, 0]
+        parts += (
+            [self._made(at[some], keys[some], epoch) for some in lacking.split(self._chunk)] if len(lacking) else []
+        )
+        places = torch.cat([found.nonzero()[:, 0], lacking]).argsort()[torch.from_numpy(back).flatten()]
+        whole = {name: self._ordered(name, [part[name] for part in parts], at, found, places) for name in self._entries}
+        return whole[""], {name: value for name, value in whole.items() if name}
+
+    def cut(self, whole: Value, at: Tensor, ends: list[int]) -> list[Value]:
+        """The values of samples at ``at``, apart where batches end."""
+        places = torch.arange(len(at)).tensor_split(ends[:-1])
+        parts = {}
+        for name, value in (("", whole[0]), *whole[1].items()):
+            counts = self._counts(name, at)
+            index = places if counts is None else [ranges(starts_of(counts)[own], counts[own]) for own in places]
+            parts[name] = [rebuild(value, [leaf[own.to(leaf.device)] for leaf in leaves(value)]) for own in index]
+        return [(parts[""][number], {name: parts[name][number] for name in whole[1]}) for number in range(len(places))]
+
+    @property
+    def _chunk(self) -> int:
+        return max(1, ROWS // self._rows) * self._rows
+
+    def _keys(self, at: Tensor, epoch: int) -> Tensor:
+        """The digests of samples in the view of an epoch."""
+        own = self._digests[at]
+        return own if self._view is None else seen(own, self._shard.samples(at), self._seed, self._view.draw(epoch))
+
+    def _counts(self, name: str, at: Tensor) -> Tensor | None:
+        """How many rows of a value samples have; None where each has one."""
+        per = self._one.per(name)
+        if per == "samples" or isinstance(self._shard.x, Tensor):
+            return None
+        chosen = self._shard.x.select(at)
+        return (chosen.counts if per == "units" else chosen.lengths).cpu()
+
+    def _ordered(self, name: str, parts: list[Any], at: Tensor, found: Tensor, places: Tensor) -> Any:
+        """What was read and what was made, sample by sample in the order that was asked for."""
+        value, counts = joined(parts), self._counts(name, torch.cat([at[found], at[~found]]))
+        index = places if counts is None else ranges(starts_of(counts)[places], counts[places])
+        if counts is None and len(places) == len(value) and bool((places == torch.arange(len(places))).all()):
+            return value
+        return rebuild(value, [leaf[index.to(leaf.device)] for leaf in leaves(value)])
+
+    # -- from the store --------------------------------------------------------------------------------------------
+
+    def _read(self, at: Tensor, keys: Tensor, foreign: Tensor) -> dict[str, Any]:
+        hits, values = self._shelf.of(self._one.name), {}
+        for name, entry in self._entries.items():
+            parts, _ = entry.read(keys)
+            hits.read += sum(map(_bytes, parts.values()))
+            values[name] = _restored(parts, self._one)
+        hits.found += len(at)
+        hits.foreign += int(foreign.sum())
+        hits.forwards += -(-len(at) // self._rows)
+        hits.seconds += len(at) * _cost(self._entries[""])
+        return values
+
+    # -- made here -------------------------------------------------------------------------------------------------
+
+    def _made(self, at: Tensor, keys: Tensor, epoch: int) -> dict[str, Any]:
+        one, hits = self._one, self._shelf.of(self._one.name)
+        start = time.perf_counter()
+        logits, more = one.inference(self._x(at, epoch), self._size, self._names)
+        if one.device.type == "cuda":
+            torch.cuda.synchronize(one.device)
+        seconds = time.perf_counter() - start
+        values = {"": logits, **more}
+        hits.forwarded += len(at)
+        self._write(at, keys, values, seconds / len(at), hits)
+        return values
+
+    def _write(self, at: Tensor, keys: Tensor, values: dict[str, Any], seconds: float, hits: Hits) -> None:
+        written = 0
+        for name, entry in self._entries.items():
+            parts = _taken_apart(values[name], self._one)
+            if parts is None:
+                self._shelf.left[self._one.name] = f"of {name or 'its logits'} more than rows would have to be kept"
+                return
+            counts = self._counts(name, at)
+            starts = None if counts is None else starts_of(counts)
+            about = {"seconds": f"{seconds:.3e}"}
+            ids = self._shard.samples(at)
+            written = entry.write(keys, parts, starts, self._fingerprint, ids=ids, about=about)
+            if written:
+                hits.kept += sum(map(_bytes, parts.values())) * written // len(at)
+        hits.written += written
+
+    def _x(self, at: Tensor, epoch: int) -> Any:
+        shard = self._shard
+        if not isinstance(shard.x, Tensor):
+            return shard.x.select(at)
+        x = shard.x[at.to(shard.device)]
+        return x if self._view is None else self._one.see(x, shard.samples(at), epoch)
+
+    def _probe(self) -> str:
+        """Ask for one sample in every place of a forward, and in company: all answers have to be the same bits."""
+        one, made = self._one, self._one.forwards
+        company = torch.arange(min(len(self._shard), self._rows))
+        try:
+            with guard.seeded(0, strict=True):
+                alone = self._all(company[:1].expand(self._rows))
+                beside = self._all(company)
+        except ValueError as why:
+            return str(why)
+        finally:
+            one.forwards = made
+        for name, value in alone.items():
+            counts = self._counts(name, company[:1])
+            rows = 1 if counts is None else int(counts[0])
+            for leaf, other in zip(leaves(value), leaves(beside[name]), strict=True):
+                if not guard.same(leaf, other[:rows].repeat(self._rows, *[1] * (leaf.dim() - 1))):
+                    return "what it says of a sample depends on the other samples of a forward, or on its place there"
+        return ""
+
+    def _all(self, at: Tensor) -> dict[str, Any]:
+        logits, more = self._one.inference(self._x(at, 0), self._size, self._names)
+        return {"": logits, **more}
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def _cost(entry: Entry) -> float:
+    """Seconds that a row took, as whoever wrote it says."""
+    told = [(len(shard), float(shard.about.get("seconds", 0))) for shard in entry.shards]
+    return sum(rows * seconds for rows, seconds in told) / max(1, sum(rows for rows, _ in told))
+
+
+def _taken_apart(value: Tensor | Lazy, one: Agent) -> dict[str, Tensor] | None:
+    """Tensors with a row for each of a value's; None where it is made of more."""
+    if isinstance(value, Lazy) and getattr(one.module, "factored", None) is not None and hasattr(value, "hidden"):
+        return {"factored.hidden": value.hidden}
+    kind, parts = codecs.pack(value)
+    if kind == codecs.DENSE:
+        return {codecs.DENSE: parts[codecs.DENSE]}
+    if kind == "top_k":
+        parts["columns"] = parts["columns"].to(torch.int32).expand(len(value))
+    if "ruled_out" in parts or any(not part.dim() or len(part) != len(value) for part in parts.values()):
+        return None
+    return {f"{kind}.{name}": part for name, part in parts.items()}
+
+
+def _restored(parts: dict[str, Tensor], one: Agent) -> Tensor | Lazy:
+    if codecs.DENSE in parts:
+        return parts[codecs.DENSE].to(one.device)
+    if "factored.hidden" in parts:
+        made: Lazy = one.module.factored(parts["factored.hidden"].to(one.device))
+        return made
+    kind = next(iter(parts)).rpartition(".")[0]
+    own = {name.rpartition(".")[2]: part for name, part in parts.items()}
+    if kind == "top_k":
+        own["columns"] = own["columns"][0]
+    return codecs.restore(kind, own).to(one.device)
+
+
+# -- within steps ----------------------------------------------------------------------------------------------------
+
+
+def answers_in_steps(
+    inputs: Inputs, one: Agent, shard: BatchSource, names: tuple[str, ...]
+) -> Callable[[int, int], Value] | None:
+    """What a frozen agent says in the steps of a phase, by step and epoch; None where the store has no part in it."""
+    host = inputs.host
+    if not still(host, one):
+        return None
+    found = stored(host, one, shard, names, host.forward_size(one.name), view=one.view is not None)
+    if found is None:
+        return None
+    assert isinstance(shard, ShardView)
+    size, drop, last = inputs.settings.batch_size, inputs.settings.drop_last, max(inputs.ends.values())
+
+    def batches(step: int) -> list[Tensor]:
+        return shard.ahead(inputs.position(step, shard), size, drop, min(STEPS, last - step))
+
+    return InSteps(found, batches)
+
+
+class InSteps:
+    """The answers for the batches of a few steps at once, of an epoch."""
+
+    def __init__(self, found: Stored, batches: Callable[[int], list[Tensor]]) -> None:
+        self._found, self._batches = found, batches
+        self._window = 1  # how large values are is known after the first
+        self._steps: dict[int, Value] = {}
+
+    def __call__(self, step: int, epoch: int) -> Value:
+        """The logits and named values of a step's batch."""
+        if step not in self._steps:
+            self._steps = {}  # before there are others
+            at = self._batches(step)[: self._window]
+            whole = self._found(torch.cat(at), epoch)
+            ends = torch.tensor([len(part) for part in at]).cumsum(0).tolist()
+            self._steps = dict(enumerate(self._found.cut(whole, torch.cat(at), ends), step))
+            values = sum(leaf.numel() for value in (whole[0], *whole[1].values()) for leaf in leaves(value))
+            self._window = max(1, min(STEPS, VALUES * len(at) // max(values, 1)))
+        return self._steps.pop(step)
