@@ -93,9 +93,7 @@ class _Walk:
     def part(self, part: nn.Module) -> dict[str, Any]:
         """What one part is, without the parts below it."""
         told: dict[str, Any] = {"class": self.type(type(part))}
-        own = {
-            name: value for name, value in vars(part).items() if name not in _OF_NN and not name.startswith("kdmesh_")
-        }
+        names = sorted(name for name in vars(part) if name not in _OF_NN and not name.startswith("kdmesh_"))
         told["own"] = {name: self.value(vars(part)[name], name) for name in names}
         hooks = [hook for name in _HOOKS for hook in vars(part)[name].values()]
         told["hooks"] = [self.value(hook, "a hook") for hook in hooks]

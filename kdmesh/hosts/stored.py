@@ -19,9 +19,9 @@ from kdmesh.hosts.identity import Unknown
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.ragged import rows_of
 from kdmesh.hosts.store_keys import entry_key, seeds_of
-from kdmesh.signals import codecs
 from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
 from kdmesh.store import Fingerprint
+from kdmesh.store.signals import read_signal, write_signal
 from kdmesh.streams.contents import digests, seen
 from kdmesh.streams.tokens import ranges, starts_of
 
@@ -176,9 +176,9 @@ class Stored:
     def _read(self, at: Tensor, keys: Tensor, foreign: Tensor) -> dict[str, Any]:
         hits, values = self._shelf.of(self._one.name), {}
         for name, entry in self._entries.items():
-            parts, _ = entry.read(keys)
-            hits.read += sum(map(_bytes, parts.values()))
-            values[name] = _restored(parts, self._one)
+            value, _ = read_signal(entry, keys)
+            hits.read += _bytes(value)
+            values[name] = value.to(self._one.device)
         hits.found += len(at)
         hits.foreign += int(foreign.sum())
         hits.forwards += -(-len(at) // self._rows)
@@ -202,17 +202,15 @@ class Stored:
     def _write(self, at: Tensor, keys: Tensor, values: dict[str, Any], seconds: float, hits: Hits) -> None:
         written = 0
         for name, entry in self._entries.items():
-            parts = _taken_apart(values[name], self._one)
-            if parts is None:
-                self._shelf.left[self._one.name] = f"of {name or 'its logits'} more than rows would have to be kept"
-                return
             counts = self._counts(name, at)
-            starts = None if counts is None else starts_of(counts)
-            about = {"seconds": f"{seconds:.3e}"}
-            ids = self._shard.samples(at)
-            written = entry.write(keys, parts, starts, self._fingerprint, ids=ids, about=about)
-            if written:
-                hits.kept += sum(map(_bytes, parts.values())) * written // len(at)
+            starts, ids = None if counts is None else starts_of(counts), self._shard.samples(at)
+            try:
+                about = {"seconds": seconds}
+                written = write_signal(entry, keys, values[name], starts, self._fingerprint, ids=ids, about=about)
+            except ValueError as why:
+                self._shelf.left[self._one.name] = str(why)
+                return
+            hits.kept += _bytes(values[name]) * written // len(at)
         hits.written += written
 
     def _x(self, at: Tensor, epoch: int) -> Any:
@@ -247,41 +245,15 @@ class Stored:
         return {"": logits, **more}
 
 
-def _bytes(value: Tensor) -> int:
-    return value.numel() * value.element_size()
+def _bytes(value: Tensor | Lazy) -> int:
+    """Of what is kept for each row."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves(value))
 
 
 def _cost(entry: Entry) -> float:
     """Seconds that a row took, as whoever wrote it says."""
     told = [(len(shard), float(shard.about.get("seconds", 0))) for shard in entry.shards]
     return sum(rows * seconds for rows, seconds in told) / max(1, sum(rows for rows, _ in told))
-
-
-def _taken_apart(value: Tensor | Lazy, one: Agent) -> dict[str, Tensor] | None:
-    """Tensors with a row for each of a value's; None where it is made of more."""
-    if isinstance(value, Lazy) and getattr(one.module, "factored", None) is not None and hasattr(value, "hidden"):
-        return {"factored.hidden": value.hidden}
-    kind, parts = codecs.pack(value)
-    if kind == codecs.DENSE:
-        return {codecs.DENSE: parts[codecs.DENSE]}
-    if kind == "top_k":
-        parts["columns"] = parts["columns"].to(torch.int32).expand(len(value))
-    if "ruled_out" in parts or any(not part.dim() or len(part) != len(value) for part in parts.values()):
-        return None
-    return {f"{kind}.{name}": part for name, part in parts.items()}
-
-
-def _restored(parts: dict[str, Tensor], one: Agent) -> Tensor | Lazy:
-    if codecs.DENSE in parts:
-        return parts[codecs.DENSE].to(one.device)
-    if "factored.hidden" in parts:
-        made: Lazy = one.module.factored(parts["factored.hidden"].to(one.device))
-        return made
-    kind = next(iter(parts)).rpartition(".")[0]
-    own = {name.rpartition(".")[2]: part for name, part in parts.items()}
-    if kind == "top_k":
-        own["columns"] = own["columns"][0]
-    return codecs.restore(kind, own).to(one.device)
 
 
 # -- within steps ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,9 @@ from kdmesh.store import forms
 from kdmesh.store.entry import Entry
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.shards import OPTIONAL, SIGNAL, Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ERRORS = "errors"  # noted in shards: by name the largest error of a form, in the values' unit
 
@@ -27,6 +30,7 @@ def write_signal(
     form: str = forms.EXACT,
     ids: Tensor | None = None,
     round: int | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Keep a signal ``[n, ...]``, or one of many rows a sample; see :meth:`Entry.write` for the rest, and the errors.
 
@@ -38,8 +42,8 @@ def write_signal(
     alike, shared_types, off = forms.encode(shared, form if form in forms.FLOATS else forms.EXACT)
     signal: dict[str, Any] = {"kind": kind, "form": form, "types": {**types, **shared_types}}
     signal |= {OPTIONAL: list(value.optional)} if isinstance(value, Lazy) and value.optional else {}
-    about = {ERRORS: {**errors, **off}} if form != forms.EXACT else {}
-    return entry.write(rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=about)
+    noted = {**(about or {}), **({ERRORS: {**errors, **off}} if form != forms.EXACT else {})}
+    return entry.write(rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=noted)
 
 
 def read_signal(entry: Entry, rows: Tensor, round: int | None = None) -> tuple[Tensor | Lazy, Tensor | None]:

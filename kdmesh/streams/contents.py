@@ -56,7 +56,7 @@ def digests(x: Tensor | Encoded) -> Tensor:
     """
     if isinstance(x, Tensor):
         flat = x.detach().cpu().contiguous().flatten(1)
-        data, size = memoryview(flat.view(torch.uint8).flatten().numpy()), flat.shape[1] * flat.element_size()
+        data, size = flat.view(torch.uint8).flatten().numpy().data, flat.shape[1] * flat.element_size()
         return _stacked(data[at : at + size] for at in range(0, len(flat) * size, size))
     return _stacked(x.contents())
 

@@ -128,12 +128,7 @@ class TextModel(nn.Module):
             self._probe(x, self.net(input_ids=x.ids, use_cache=False, **more))
         finally:
             handle.remove()
-        return self.factored(seen[0].to(head.weight.dtype))
-
-    def factored(self, hidden: Tensor) -> FactoredLogits:
-        """A language model's logits of hidden rows ``[N, D]``, as its forward gives them."""
-        head = self.net.get_output_embeddings()
-        return FactoredLogits(hidden, head.weight, head.bias)
+        return FactoredLogits(seen[0].to(head.weight.dtype), head.weight, head.bias)
 
     def _check_packing(self) -> None:
         if self._apart is None:
