@@ -206,6 +206,7 @@ class Mesh:
         from_start: bool = False,
         checkpoint_seconds: float = 60.0,
         progress_timeout: float = 600.0,
+        store: str | Path | None = None,
     ) -> Result:
         """Run the mesh. ``out``: parent of the run's folder, or a URL that it is taken to; None writes none.
 
@@ -214,13 +215,16 @@ class Mesh:
         teacher only (False). ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution.
         ``resume``: the folder of this mesh's interrupted run, which goes on as it was begun; ``from_start``: also where
         no checkpoint of a stage is sound. ``checkpoint_seconds``: age at which a checkpoint is written within a phase.
-        ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never. Raises RunFailed, once
+        ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never. ``store``: the folder
+        in which answers of frozen and finished agents are kept, and found again by every later run, ``"off"`` for none;
+        by default ``$KDMESH_STORE``, else one in the user's cache folder. Raises RunFailed, once
         all others are made, where a seed or a control failed. Notes, as of a model at chance, are printed to stderr;
         they stand in the result's ``summary["notes"]`` too.
         """
         registry().warn()
         _a_path(out, "out", none=True)
         _a_path(resume, "resume", none=True)
+        _a_path(store, "store", none=True)
         for name, word in {"backend": backend, "ray_address": ray_address}.items():
             if word is not None and not isinstance(word, str):
                 raise MeshError(f"found {type(word).__name__}", where=name, instead="text, or None")
@@ -255,6 +259,7 @@ class Mesh:
             progress_timeout=progress_timeout,
             seeds=how.get("seeds", 1) if seeds is None else seeds,
             controls=how.get("controls", False) if controls is None else controls,
+            store=how.get("store") if store is None else str(store),
             advice="the same mesh's run(resume=...), to resume {}",  # ends in the folder: programs read it there
         )
         if request.controls and request.out is None and request.resume is None:

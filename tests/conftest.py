@@ -23,6 +23,7 @@ for name, value in SETTINGS.items():  # also for the clusters that tests start
     os.environ.setdefault(name, value)
 # Their observers watch every run where they are installed, which costs time and tells of a library that is missing.
 os.environ.setdefault("KDMESH_DISABLE_PLUGINS", "kdmesh-codecarbon,kdmesh-mlflow,kdmesh-tensorboard,kdmesh-wandb")
+os.environ.setdefault("KDMESH_STORE", "off")  # tests of the store have one of their own
 HOSTS = 6  # the most that a test on the shared Ray opens at a time
 
 

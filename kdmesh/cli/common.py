@@ -81,6 +81,16 @@ def add_strict_signals(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_store(command: argparse.ArgumentParser) -> None:
+    """Add ``--store`` to a command that trains."""
+    command.add_argument(
+        "--store",
+        metavar="DIR",
+        help="keep what frozen and finished agents answer in this folder, for every later run; off: nowhere "
+        "(default: $KDMESH_STORE, else in the user's cache folder)",
+    )
+
+
 def add_traceback(command: argparse.ArgumentParser) -> None:
     """Add ``--traceback`` to a command that calls what plugins offer."""
     command.add_argument(

@@ -12,6 +12,7 @@ from kdmesh.cli.common import (
     add_measure,
     add_no_code,
     add_plugins_dir,
+    add_store,
     add_traceback,
     allow_code,
     import_from,
@@ -36,6 +37,7 @@ def add(commands: Any) -> None:
         action="store_true",
         help="where no checkpoint of a stage is sound, do its work again from the very beginning",
     )
+    add_store(command)
     add_plugins_dir(command)
     add_no_code(command)
     add_traceback(command)
@@ -64,6 +66,7 @@ def execute(args: argparse.Namespace) -> int:
             ("--backend", args.backend),
             ("--from-start", args.from_start),
             ("--measure", args.measure),
+            ("--store", args.store),
         ):
             if given:
                 raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")
@@ -102,5 +105,6 @@ def execute(args: argparse.Namespace) -> int:
         seeds=begun.get("seeds", 1),
         controls=begun.get("controls", False),
         tested=begun.get("tested", True),
+        store=begun.get("store") if args.store is None else args.store,
     )
     return launch(request, args.quiet, args.measure)

@@ -11,6 +11,7 @@ from kdmesh.cli.common import (
     add_measure,
     add_mesh,
     add_no_code,
+    add_store,
     add_strict_signals,
     add_traceback,
     allow_code,
@@ -53,6 +54,7 @@ def add(commands: Any) -> None:
         "--controls", action="store_true", help="also train students alone, and by the best teacher only"
     )
     add_strict_signals(command)
+    add_store(command)
     command.add_argument(
         "--profile-plugins",
         action="store_true",
@@ -99,6 +101,7 @@ def execute(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         controls=args.controls,
         profiled=args.profile_plugins,
+        store=args.store,
     )
     return launch(request, args.quiet, args.measure)
 

@@ -23,6 +23,7 @@ from kdmesh.engine.folder import IDENTITY, Folder
 from kdmesh.engine.observe import Observers, info
 from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes, refuse_others
 from kdmesh.engine.run import Run
+from kdmesh.engine.spared import kept_at
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import place, reason, remedy, write, writing
@@ -170,6 +171,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConf
         checked.statistics,
         checked.reading.inputs,
         registry().lent,
+        kept_at(request.store),
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,
@@ -207,6 +209,8 @@ def _folder(request: Request, plan: Plan, checked: Checked, session: Session) ->
         "controls": request.controls,
         "tested": request.tested,
     }
+    if request.store is not None:
+        how["store"] = request.store
     if folder.place is not None:
         how["collect"] = folder.place.url
     if request.within is not None:

@@ -50,6 +50,7 @@ class Request:
     report: bool = True  # the page of the run is written at its end, where that costs next to nothing
     tested: bool = True  # whether everyone is measured on test at the end; a search must not see it
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
+    store: str | None = None  # folder of answers that are kept, or "off"; None: as the environment says, or the usual
     made_of: dict[str, Any] = field(default_factory=dict)  # what is refused unless it is as it was, of another run
 
     def __post_init__(self) -> None:

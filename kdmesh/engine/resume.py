@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 PARTS = ("mesh", "data", "teachers", "begun")  # what a run's manifest has
 BEGUN = {"backend": str, "strict_signals": bool, "beside": list}
-MAYBE = {"seeds": int, "controls": bool, "tested": bool, "collect": str, "within": str, "whole": str}
+MAYBE = {
+    "seeds": int, "controls": bool, "tested": bool, "collect": str, "within": str, "whole": str, "store": str,
+}  # fmt: skip
 SAME = ("mesh", "data", "teachers", "inputs", "code", "plugins", "writers")  # what a run that goes on has as it was
 SHOWN = 8  # differences that are written out
 

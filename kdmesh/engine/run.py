@@ -22,6 +22,7 @@ from kdmesh.engine.events import progressed
 from kdmesh.engine.home import Paused
 from kdmesh.engine.merging import Merger
 from kdmesh.engine.publisher import Publisher
+from kdmesh.engine.spared import told
 from kdmesh.engine.stage import StageRun
 from kdmesh.engine.summary import summarise
 from kdmesh.errors import HostLost, MeshError
@@ -249,6 +250,7 @@ class Run(RunContext):
         for text in notes.learned_nothing(described, self.plan.owner):
             self.events.emit(kinds.Note(text))
         summary = summarise(self, agents, consensus, described)
+        yield from told(self, summary)
         self.answers, summary["answers"] = yield from gathered(self)
         summary["costs"] = yield from counted(self, self.meter, sum(one.teaching.done for one in self.stages.values()))
         return summary

@@ -31,6 +31,7 @@ from kdmesh.hosts.update import refuse_spread
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
     from kdmesh.hosts.remote import RemoteHost
+    from kdmesh.hosts.shelf import Told
     from kdmesh.streams.table import Table
 
 
@@ -245,6 +246,10 @@ class Host(HostState):
     def costs(self) -> costs.HostCosts:
         """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""
         return costs.costs_of(self)
+
+    def shelved(self) -> Told | None:
+        """What the store had of what agents here were asked for; None where there is none."""
+        return None if self.shelf is None else self.shelf.told()
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

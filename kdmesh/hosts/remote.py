@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.measure import ConsensusFigures
     from kdmesh.hosts.packing import Bundle, Packed, Published
+    from kdmesh.hosts.shelf import Told
     from kdmesh.hosts.state import Kept
     from kdmesh.hosts.step import Report, Turn
 
@@ -40,6 +41,7 @@ Method = Literal[
     "restore_best",
     "describe",
     "costs",
+    "shelved",
     "sees",
     "save",
     "load",
@@ -144,6 +146,9 @@ class RemoteHost(Protocol):
 
     def costs(self) -> HostCosts:
         """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""
+
+    def shelved(self) -> Told | None:
+        """What the store had of what agents here were asked for; None where there is none."""
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

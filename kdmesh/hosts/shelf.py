@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from kdmesh.store import Store
 
@@ -34,6 +34,15 @@ class Hits:
         return {**vars(self), "seconds": round(self.seconds, 3)}
 
 
+class Told(TypedDict):
+    """What a host says of the store: see :class:`Shelf`; ``agents``: :meth:`Hits.record` by agent."""
+
+    agents: dict[str, dict[str, Any]]
+    left: dict[str, str]
+    elsewhere: list[str]
+    notes: list[str]
+
+
 @dataclass
 class Shelf:
     """A store, and what a host remembers of it.
@@ -55,6 +64,11 @@ class Shelf:
     def open(cls, where: str, limit: int | None) -> Shelf | None:
         """The store in a folder or at a URL; None for none."""
         return cls(Store.open(where, limit_bytes=limit)) if where else None
+
+    def told(self) -> Told:
+        """What there is to say of it."""
+        hits = {agent: one.record() for agent, one in self.hits.items()}
+        return {"agents": hits, "left": self.left, "elsewhere": [*self.elsewhere], "notes": self.store.notes}
 
     def of(self, agent: str) -> Hits:
         """What is counted of an agent."""

@@ -33,10 +33,34 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
         show(file, verdict_table(table["over_seeds"]))
     elif len(summaries) > 1:
         print("no verdict: --controls trains the controls that students are compared with", file=file)
+    if (line := stored(summaries)) is not None:
+        print(line, file=file)
     seconds = sum(summary["wall_s"] for summary in summaries)
     without = " without controls" if table.get("controls") else ""
     print(f"{place}  (training and tests{without}: {seconds:.1f} s)", file=file)
     file.flush()  # what is left, to end Ray, takes seconds
+
+
+def stored(summaries: Sequence[Row]) -> str | None:
+    """What the store has spared these runs, in a line; None where they had none, or asked it for nothing."""
+    found = [one["all"] for summary in summaries if (one := summary.get("store")) and one.get("all")]
+    if not found:
+        return None
+    hits, forwards = (sum(one[key] for one in found) for key in ("found", "forwards"))
+    asked = hits + sum(one["forwarded"] for one in found)
+    seconds = sum(one["seconds"] for one in found)
+    read, kept = (size(sum(one[key] for one in found)) for key in ("read", "kept"))
+    spared = f"{forwards:,} forwards, {seconds:.1f} s spared"
+    return f"store: {hits:,} of {asked:,} answers found, {spared}; {read} read, {kept} kept"
+
+
+def size(count: float) -> str:
+    """A number of bytes."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
 
 
 def final_table(summary: dict[str, Any]) -> Grid:

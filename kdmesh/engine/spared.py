@@ -1,0 +1,58 @@
+"""What the store has spared a run: where it is, and what the summary says of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.backends._base import wait
+from kdmesh.errors import MeshError
+from kdmesh.hosts.remote import RemoteHost
+from kdmesh.store import LIMIT_BYTES, Store, default_root
+from kdmesh.store.store import OFF
+
+if TYPE_CHECKING:
+    from kdmesh.backends._base import Work
+    from kdmesh.engine.context import RunContext
+    from kdmesh.hosts.shelf import Told
+
+
+def kept_at(asked: str | None) -> str:
+    """Where answers are kept: as asked, or as the environment says, or in the user's cache folder; "" for nowhere.
+
+    MeshError for what can be no store.
+    """
+    where = default_root() if asked is None else None if asked == OFF else asked
+    if where is None:
+        return ""
+    if not str(where).strip():
+        raise MeshError("no folder is named", where="store", instead="a folder, or off")
+    place = str(where) if "://" in str(where) else os.path.abspath(where)
+    Store.open(place, limit_bytes=LIMIT_BYTES)  # creates nothing
+    return place
+
+
+def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:
+    """Put what the store had into a summary, by agent and in all, with why the answers of others are not kept.
+
+    Counted since the process began in which the run was finished.
+    """
+    hosts = list(run.plan.hosts)
+    parts: list[Told | None] = yield from wait(run.backend.submit(host, RemoteHost.shelved) for host in hosts)
+    known = [part for part in parts if part is not None]
+    if not known:
+        return
+    agents = {name: hits for part in known for name, hits in part["agents"].items()}
+    keys = list(next(iter(agents.values()), {}))
+    summary["store"] = {
+        "agents": agents,
+        "all": {key: round(sum(hits[key] for hits in agents.values()), 3) for key in keys},
+        "not_kept": {name: why for part in known for name, why in part["left"].items()},
+    }
+    summary["notes"] += [f"store: {note}" for part in known for note in part["notes"]]
+    if foreign := [name for name, hits in agents.items() if hits["foreign"]]:
+        how = "; ".join(dict.fromkeys(text for part in known for text in part["elsewhere"]))
+        summary["notes"].append(
+            f"answers of {', '.join(foreign)} were kept where they were computed otherwise ({how}): their last bits "
+            "may differ from those computed here"
+        )
