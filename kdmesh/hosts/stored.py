@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
 STEPS = 64  # of which the answers are fetched together
+PLACE = "the last bits of an answer depend on its place in a forward, or on the others there"
 VALUES = 2**22  # of a step's answers that are held at a time, about
 
 
@@ -221,28 +222,35 @@ class Stored:
         return x if self._view is None else self._one.see(x, shard.samples(at), epoch)
 
     def _probe(self) -> str:
-        """Ask for one sample in every place of a forward, and in company: all answers have to be the same bits."""
+        """Ask for some samples in several orders: whatever its place and company, an answer has to be the same bits."""
         one, made = self._one, self._one.forwards
-        company = torch.arange(min(len(self._shard), self._rows))
+        some = torch.linspace(0, len(self._shard) - 1, min(len(self._shard), self._rows)).long()
         try:
             with guard.seeded(0, strict=True):
-                alone = self._all(company[:1].expand(self._rows))
-                beside = self._all(company)
+                first = self._all(some)
+                for order in _orders(len(some)):
+                    again = self._all(some[order])
+                    for name, value in first.items():
+                        counts = self._counts(name, some)
+                        index = order if counts is None else ranges(starts_of(counts)[order], counts[order])
+                        for leaf, other in zip(leaves(value), leaves(again[name]), strict=True):
+                            if not guard.same(leaf[index.to(leaf.device)], other):
+                                return PLACE
         except ValueError as why:
             return str(why)
         finally:
             one.forwards = made
-        for name, value in alone.items():
-            counts = self._counts(name, company[:1])
-            rows = 1 if counts is None else int(counts[0])
-            for leaf, other in zip(leaves(value), leaves(beside[name]), strict=True):
-                if not guard.same(leaf, other[:rows].repeat(self._rows, *[1] * (leaf.dim() - 1))):
-                    return "what it says of a sample depends on the other samples of a forward, or on its place there"
         return ""
 
     def _all(self, at: Tensor) -> dict[str, Any]:
         logits, more = self._one.inference(self._x(at, 0), self._size, self._names)
         return {"": logits, **more}
+
+
+def _orders(count: int) -> list[Tensor]:
+    """Orders in which each of some samples comes to stand in other places: by what is left by 2, 4 and 8, too."""
+    rising = torch.arange(count)
+    return [rising.flip(0), *(rising.roll(by) for by in (1, 2, 5))]
 
 
 def _bytes(value: Tensor | Lazy) -> int:

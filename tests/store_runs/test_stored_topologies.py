@@ -1,0 +1,105 @@
+"""Every bundled topology of several generations gives the same bits with a store as without, cold and warm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.graph.planner import make_plan
+from kdmesh.plugins import registry
+from kdmesh.spec.read import bundled, parse, read_mesh
+
+STAGES = [
+    name for name in bundled() if max(stage.generation for stage in make_plan(read_mesh(name), registry()).stages)
+]
+LIVE = (
+    "confidence-ensemble",
+    "ensemble",
+    "hint",
+    "multi-label",
+    "ranking",
+    "regression",
+    "single-teacher",
+    "specialists",
+)
+
+
+def short(name: str, epochs: int) -> dict[str, Any]:
+    """A topology, with few epochs."""
+    mesh = read_mesh(name).dump()
+    mesh.setdefault("train", {})["epochs"] = epochs
+    for agent in mesh["agents"].values():
+        agent.get("train", {}).pop("epochs", None)
+    for line in mesh["connect"]:
+        for settings in line.values():
+            settings |= {key: 1 for key in ("local_epochs", "digest_epochs") if key in settings}
+            settings |= {"rounds": 2} if "rounds" in settings else {}
+    return mesh
+
+
+def frozen(mesh: dict[str, Any], view: dict[str, Any]) -> list[str]:
+    """Freeze the first generation of a mesh, which answers live, and sees samples in a view; returns who that is."""
+    stages = make_plan(parse(mesh), registry()).stages
+    names = [agent for stage in stages if not stage.generation for agent in stage.agents]
+    for name in names:
+        mesh["agents"][name] |= {"update": "frozen", "view": view}
+        mesh["agents"][name].pop("train", None)
+    for line in mesh["connect"]:
+        for settings in line.values():
+            settings["refresh"] = "step"
+    return names
+
+
+def made(mesh: dict[str, Any], store: str | Path) -> dict[str, Any]:
+    summary, _, _ = run_once(Request(parse(mesh), "inline", store=str(store)))
+    return summary
+
+
+def said(summary: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on the store: all figures, and the bits of all weights."""
+    agents = {name: (agent["weights_sha256"], agent["metrics"]) for name, agent in summary["agents"].items()}
+    return {
+        "agents": agents,
+        "consensus": summary["consensus"],
+        "rounds": [one["metrics"] for one in summary["rounds"]],
+    }
+
+
+def left(summary: dict[str, Any]) -> set[str]:
+    """Agents whose answers are not kept, as is right where their bits depend on a sample's place, on some machines."""
+    told = summary["store"]["not_kept"]
+    assert all("the last bits of an answer depend on its place" in why for why in told.values())
+    return {*told}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_finished_teachers(name: str, tmp_path: Path) -> None:
+    mesh = short(name, 1)
+    without, cold, warm = (made(mesh, store) for store in ("off", tmp_path, tmp_path))
+    assert said(without) == said(cold) == said(warm)
+    assert "store" not in without
+    assert left(cold) == left(warm) and warm["store"]["all"].get("foreign", 0) == 0
+    if name == "council":  # its teachers publish again and again, as they are then
+        return
+    assert left(warm) or cold["store"]["all"]["written"] == warm["store"]["all"]["found"] > 0
+    assert warm["store"]["all"]["forwarded"] == 0
+    before, after = (sum(one["forwards"]["made"] for one in run["agents"].values()) for run in (cold, warm))
+    assert after < before == sum(one["forwards"]["made"] for one in without["agents"].values())
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+@pytest.mark.parametrize("name", LIVE)
+def test_frozen_teachers_that_answer_live(name: str, draws: int, tmp_path: Path) -> None:
+    mesh = short(name, 2)
+    teachers = frozen(mesh, {"augment": ["noise"], "draws": draws})
+    without, cold, warm = (made(mesh, store) for store in ("off", tmp_path, tmp_path))
+    assert said(without) == said(cold) == said(warm)
+    kept = {*teachers} - left(warm)
+    assert kept and warm["store"]["all"]["forwarded"] == 0
+    for name in kept:
+        counts = [run["agents"][name]["forwards"]["made"] for run in (without, cold, warm)]
+        assert counts[0] >= counts[1] > counts[2] == 0
