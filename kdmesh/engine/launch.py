@@ -34,6 +34,7 @@ from kdmesh.hosts.source import Source, digest
 from kdmesh.hosts.state import HostConfig
 from kdmesh.placement.settle import choose_backend, settle, threaded
 from kdmesh.plugins import registry
+from kdmesh.store import LIMIT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,6 +173,7 @@ def _blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConf
         checked.reading.inputs,
         registry().lent,
         kept_at(request.store),
+        LIMIT_BYTES,
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,
