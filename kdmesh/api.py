@@ -33,6 +33,7 @@ from kdmesh.streams.table import Table
 from kdmesh.tasks import compared
 
 if TYPE_CHECKING:
+    from kdmesh.engine.experiment import Outcome
     from kdmesh.engine.run import Run
     from kdmesh.hosts.written import Writer
 
@@ -264,19 +265,7 @@ class Mesh:
         )
         if request.controls and request.out is None and request.resume is None:
             raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
-        outcome = Experiment(request, self._collect).run()
-        root = outcome.folder.root if outcome.folder else None
-        found = []
-        for seed, summary in outcome.summaries.items():
-            agents = outcome.extras[seed]
-            for name, agent in agents.items():
-                agent.metrics = summary["agents"][name]["metrics"]
-                agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
-            own = root / "seeds" / str(seed) if root and request.seeds > 1 else root
-            found.append(Result(agents, summary, own, table=outcome.table))
-        for note in dict.fromkeys(note for one in found for note in one.summary["notes"]):
-            print(f"kdmesh: note: {note}", file=sys.stderr)
-        return Result(found[0].agents, found[0].summary, root, found, outcome.table)
+        return _result(Experiment(request, self._collect).run(), request)
 
     def _collect(self, run: Run) -> dict[str, AgentResult]:
         """Fetch every agent's weights and build its module here."""
@@ -290,6 +279,22 @@ class Mesh:
             carry(module, run.checked.learned[name])
             found[name] = AgentResult(name, run.roles[name], module.eval(), {}, "")
         return found
+
+
+def _result(outcome: Outcome, request: Request) -> Result:
+    """What came of a run, of every seed; its notes are printed."""
+    root = outcome.folder.root if outcome.folder else None
+    found = []
+    for seed, summary in outcome.summaries.items():
+        agents = outcome.extras[seed]
+        for name, agent in agents.items():
+            agent.metrics = summary["agents"][name]["metrics"]
+            agent.weights_sha256 = summary["agents"][name]["weights_sha256"]
+        own = root / "seeds" / str(seed) if root and request.seeds > 1 else root
+        found.append(Result(agents, summary, own, table=outcome.table))
+    for note in dict.fromkeys(note for one in found for note in one.summary["notes"]):
+        print(f"kdmesh: note: {note}", file=sys.stderr)
+    return Result(found[0].agents, found[0].summary, root, found, outcome.table)
 
 
 def data(train: Any, validation: Any = None, test: Any = None, *, classes: int | None = None) -> Table:
