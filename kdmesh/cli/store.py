@@ -127,7 +127,7 @@ def _listed(found: list[EntryInfo]) -> Grid:
     rows = [
         {
             "entry": one.digest[:SHORT],
-            "who": "/".join(str(one.info[name]) for name in ("mesh", "agent") if name in one.info) or None,
+            "who": _who(one),
             "what": "damaged" if one.fault else (brief(dict(one.key.signal)) if one.key else "") or "logits",
             "rows": f"{one.rows:,}",
             "size": amount(one.size),
@@ -144,11 +144,23 @@ def _listed(found: list[EntryInfo]) -> Grid:
     return Grid(f"{len(found)} {'entry' if len(found) == 1 else 'entries'}", columns, rows, "\n".join(faults))
 
 
+def _who(one: EntryInfo) -> str | None:
+    """Mesh and agent, or consensus, that asked for it first, or of which it is the history."""
+    told = [str(one.info[name]) for name in ("mesh", "agent") if name in one.info]
+    if not told and one.key is not None and "history" in one.key.producer:
+        run = one.key.producer.get("run")
+        told = [
+            *([str(run["mesh"])] if isinstance(run, dict) and "mesh" in run else []),
+            str(one.key.producer["history"]),
+        ]
+    return "/".join(told) or None
+
+
 def brief(value: object, named: bool = False) -> str:
     """What a part of a key says, in few words: no hashes, nothing that is not set; ``named``: with names of fields."""
     if isinstance(value, dict):
         parts = {name: brief(one, True) for name, one in value.items() if name not in UNTOLD}
-        plain = {"name", "settings"} if named else {*parts}
+        plain = {"name", "settings"} if named else {"output", "made", "form"}
         return " ".join(told if name in plain else f"{name}={told}" for name, told in parts.items() if told)
     if isinstance(value, list):
         told = ",".join(filter(None, (brief(one, True) for one in value)))

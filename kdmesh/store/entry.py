@@ -48,6 +48,21 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Newest:
+    """Of a history, each row's newest round; ``before``: of those that are smaller than this one."""
+
+    before: int | None = None
+
+    def takes(self, round: int | None) -> bool:
+        """Whether rows of a round may be taken."""
+        return round is not None and (self.before is None or round < self.before)
+
+
+Round = int | Newest | None
+"""Rows of one round of a history, each row's newest, or, None, rows of no history."""
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows of an entry, in the order in which they were asked for.
 
@@ -83,11 +98,11 @@ class Entry:
         self._preferred: Fingerprint | None = None
         self._touched = False
 
-    def find(self, rows: Tensor, fingerprint: Fingerprint, round: int | None = None) -> Found:
+    def find(self, rows: Tensor, fingerprint: Fingerprint, round: Round = None) -> Found:
         """Which rows the store has, by their digests ``[n, 16]`` uint8.
 
         ``fingerprint``: on what they would be computed now. Rows of it are preferred, by :meth:`read` too. ``round``:
-        that of a history; None: rows of no round.
+        of a history.
         """
         self._preferred = fingerprint
         self.refresh()
@@ -99,7 +114,7 @@ class Entry:
             self._touch()
         return Found(torch.from_numpy(of >= 0), torch.from_numpy(foreign), elsewhere)
 
-    def read(self, rows: Tensor, round: int | None = None) -> tuple[dict[str, Tensor], Tensor | None]:
+    def read(self, rows: Tensor, round: Round = None) -> tuple[dict[str, Tensor], Tensor | None]:
         """The values of rows that were found, by name, in this order, and where each row's begin.
 
         That is ``[n + 1]`` int64 where a sample has many rows, else None. KeyError for rows that are not there.
@@ -107,7 +122,7 @@ class Entry:
         found = self.rows(rows, round)
         return found.values, found.starts
 
-    def rows(self, rows: Tensor, round: int | None = None) -> Rows:
+    def rows(self, rows: Tensor, round: Round = None) -> Rows:
         """The same, with what all rows share."""
         of, places, order = self._located(shards.numbers(rows), round)
         if (of < 0).any():
@@ -271,10 +286,19 @@ class Entry:
             self._lock.close()
             self._lock = None
 
-    def _located(self, wanted: np.ndarray, round: int | None) -> tuple[np.ndarray, np.ndarray, list[Shard]]:
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete shards. Who has them open goes on reading them."""
+        for name in names:
+            self._open.pop(name, None)
+            with suppress(FileNotFoundError):
+                (self.folder / SHARDS / name).unlink()
+
+    def _located(self, wanted: np.ndarray, round: Round) -> tuple[np.ndarray, np.ndarray, list[Shard]]:
         """For each row the number of its shard in a list, -1 where there is none, its place there, and the list."""
-        order = [one for one in self.shards if one.round == round]
-        order.sort(key=lambda one: (one.fingerprint != self._preferred, one.fingerprint.digest))
+        order = [
+            one for one in self.shards if (round.takes(one.round) if isinstance(round, Newest) else one.round == round)
+        ]
+        order.sort(key=lambda one: (-(one.round or 0), one.fingerprint != self._preferred, one.fingerprint.digest))
         of, places = np.full(len(wanted), -1), np.zeros(len(wanted), np.int64)
         left = np.arange(len(wanted))
         for number, shard in enumerate(order):

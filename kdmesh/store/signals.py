@@ -10,7 +10,7 @@ from torch import Tensor
 from kdmesh.signals import codecs
 from kdmesh.signals.lazy import Lazy
 from kdmesh.store import forms
-from kdmesh.store.entry import Entry
+from kdmesh.store.entry import Entry, Round
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.shards import OPTIONAL, SIGNAL, Shard
 
@@ -46,7 +46,7 @@ def write_signal(
     return entry.write(rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=noted)
 
 
-def read_signal(entry: Entry, rows: Tensor, round: int | None = None) -> tuple[Tensor | Lazy, Tensor | None]:
+def read_signal(entry: Entry, rows: Tensor, round: Round = None) -> tuple[Tensor | Lazy, Tensor | None]:
     """The signal of rows that were found, in this order, and where each sample's begin. KeyError for others.
 
     What all rows share, as a layer, is mapped: nobody may change it in place.
