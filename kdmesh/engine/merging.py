@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.backends._base import as_argument
+from kdmesh.graph.arriving import Moment
 from kdmesh.graph.merging import SAMPLES
 from kdmesh.hosts.remote import RemoteHost
 
@@ -64,6 +65,7 @@ class _Moment:
 
     def __init__(self, merger: Merger, leaving: set[int], at: int) -> None:
         self.merger, self.leaving, self.at = merger, leaving, at
+        self.now = Moment(merger.plan.merging, merger.plan.owner, leaving)
         self.plan, self.merging, self.backend = merger.plan, merger.plan.merging, merger.backend
         self.states: dict[str, State] = {}  # of agents, by the weights' owner
         self.pooled: dict[tuple[str, str | None], State] = {}  # by consensus, and its reader under leave-one-out
@@ -72,7 +74,7 @@ class _Moment:
         """Submit what has to be done for a stage's agents, in the order that lets hosts wait for each other."""
         arriving: dict[str, list[tuple[WeightFlow, str]]] = {}  # by owner: flows, each with the agent that reads it
         for flow in self.merging.into(stage.agents):
-            if self._brings(flow, flow.target):
+            if self.now.brings(flow, flow.target):
                 arriving.setdefault(self.plan.owner[flow.target], []).append((flow, flow.target))
         flows = [one for part in arriving.values() for one in part]
         for flow, _ in flows:
@@ -88,24 +90,6 @@ class _Moment:
             )
         return taken
 
-    def _brings(self, flow: WeightFlow, reader: str) -> bool:
-        """Whether a flow brings anything to a reader now."""
-        if flow.weight == 0:
-            return False
-        pool = self.merging.pools.get(flow.source)
-        if pool is None:
-            return flow.id in self.leaving
-        return any(self._combined(flow, reader))
-
-    def _combined(self, flow: WeightFlow, reader: str) -> list[bool]:
-        """Which inputs of the consensus that a flow leaves bring anything to a reader."""
-        pool = self.merging.pools[flow.source]
-        own = self.plan.owner[reader]
-        return [
-            (pool.include_self or self.plan.owner.get(inner.source) != own) and self._brings(inner, reader)
-            for inner in pool.inputs
-        ]
-
     def _leave(self, flow: WeightFlow) -> None:
         """Have the agents behind a flow hand over their weights."""
         for leaf in self.merging.behind(flow):
@@ -117,10 +101,10 @@ class _Moment:
     def _pool(self, flow: WeightFlow, reader: str) -> None:
         """Have the consensus that a flow leaves combined, after those that it combines itself."""
         pool = self.merging.pools.get(flow.source)
-        key = flow.source, self._variant(flow.source, reader)
+        key = flow.source, self.now.variant(flow.source, reader)
         if pool is None or key in self.pooled:
             return
-        present = self._combined(flow, reader)
+        present = self.now.combined(flow.source, reader)
         for inner, here in zip(pool.inputs, present, strict=True):
             if here:
                 self._pool(inner, reader)
@@ -133,14 +117,5 @@ class _Moment:
     def _state(self, flow: WeightFlow, reader: str) -> State:
         """What a flow brings to a reader."""
         if flow.source in self.merging.pools:
-            return self.pooled[flow.source, self._variant(flow.source, reader)]
+            return self.pooled[flow.source, self.now.variant(flow.source, reader)]
         return self.states[self.plan.owner[flow.source]]
-
-    def _variant(self, node: str, reader: str) -> str | None:
-        """The reader, where a consensus has a version of its own for it; else None."""
-        pool = self.merging.pools.get(node)
-        if pool is None:
-            return None
-        own = self.plan.owner[reader]
-        apart = not pool.include_self and any(self.plan.owner.get(inner.source) == own for inner in pool.inputs)
-        return reader if apart or any(self._variant(inner.source, reader) for inner in pool.inputs) else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.graph import hosts
+from kdmesh.graph.arriving import Moment
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.graph.reach import behind
 from kdmesh.graph.resources import Resources
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from kdmesh.graph.steps import Op, Phase
     from kdmesh.placement.timing import Timings
 
+Line = TypeVar("Line", Train, Publish)
+
 
 def problem(
     plan: Plan, found: Checked, timings: Timings, resources: Resources, threads: dict[str, int], every: int | None
@@ -31,6 +34,7 @@ def problem(
     workload: list[Work] = []
     for stage in plan.stages:
         workload += [*_publications(plan, found, stage, timings, published), *_phases(plan, found, stage, timings)]
+        workload += _transfers(plan, found, stage)
     on_gpu = frozenset(agent for agent in plan.spec.agents if plan.train(agent).device == "cuda")
     waits = {stage.name: frozenset(stage.waits) for stage in plan.stages}
     return Problem(
@@ -40,17 +44,17 @@ def problem(
     )  # fmt: skip
 
 
-def _lines(lines: list[Train | Publish | Repeat], times: int = 1) -> Iterator[tuple[Train, int]]:
-    """Every training line of a program, and how often it is run."""
+def _lines(lines: list[Train | Publish | Repeat], kind: type[Line], times: int = 1) -> Iterator[tuple[Line, int]]:
+    """Every line of a kind in a program, and how often it is run."""
     for line in lines:
         if isinstance(line, Repeat):
-            yield from _lines(line.body, times * line.times)
-        elif isinstance(line, Train):
+            yield from _lines(line.body, kind, times * line.times)
+        elif isinstance(line, kind):
             yield line, times
 
 
 def _phases(plan: Plan, found: Checked, stage: Stage, timings: Timings) -> Iterator[Work]:
-    for line, times in _lines(stage.program.body):
+    for line, times in _lines(stage.program.body, Train):
         steps = max(phase_steps(plan, found, stage, line).values(), default=0)
         if steps:
             yield Work(stage.name, steps * times, tuple(_tasks(plan, found, stage.phases[line.key], timings)))
@@ -122,6 +126,53 @@ def _publications(
             yield Work(stage.name, _times(plan, found, stage, refresh), tuple(tasks), pipelined=False)
 
 
+def _transfers(plan: Plan, found: Checked, stage: Stage) -> Iterator[Work]:
+    """Weights that flow into a stage: their bytes, each time that some leave. To average them takes no time here."""
+    merging = plan.merging
+    leaves = {leaf.id: leaf for flow in merging.into(stage.agents) for leaf in merging.behind(flow)}
+    moments: list[tuple[set[int], int]] = [
+        ({leaf.id for leaf in leaves.values() if leaf.refresh == refresh}, _times(plan, found, stage, refresh))
+        for refresh in dict.fromkeys(str(leaf.refresh) for leaf in leaves.values() if leaf.refresh != "round")
+    ]
+    for line, times in _lines(stage.program.body, Publish):
+        sent = [leaf for leaf in leaves.values() if leaf.refresh == "round" and leaf.source in line.agents]
+        moments.append(({leaf.id for leaf in sent if line.to in (None, leaf.target)}, times))
+    for leaving, times in moments:
+        if tasks := _Transfer(plan, found, leaving).into(stage):
+            yield Work(stage.name, times, tuple(tasks), pipelined=False)
+
+
+class _Transfer:
+    """The weights that leave at one time, as tasks: of who sends, of consensus nodes where they live, of who reads."""
+
+    def __init__(self, plan: Plan, found: Checked, leaving: set[int]) -> None:
+        self.merging, self.owner, self.held = plan.merging, plan.owner, found.held
+        self.now = Moment(plan.merging, plan.owner, leaving)
+        self.tasks: list[Task] = []
+        self._at: dict[tuple[str, str | None], int] = {}  # of what was sent or combined, with the reader it is for
+
+    def into(self, stage: Stage) -> list[Task]:
+        """The tasks of what arrives in a stage."""
+        arriving: dict[str, list[int]] = {}
+        for flow in self.merging.into(stage.agents):
+            if self.now.brings(flow, flow.target):
+                arriving.setdefault(flow.target, []).append(self._sent(flow.source, flow.target))
+        return [*self.tasks, *(Task(agent, (0.0, 0.0), tuple(sources)) for agent, sources in arriving.items())]
+
+    def _sent(self, node: str, reader: str) -> int:
+        """The number of the task by which a node has its weights ready for a reader."""
+        key = (self.owner.get(node, node), self.now.variant(node, reader))
+        if key not in self._at:
+            agent, after = node, tuple[int, ...]()
+            if node in self.merging.pools:
+                agent, inputs = self.merging.readers(node)[0], self.merging.pools[node].inputs
+                present = zip(inputs, self.now.combined(node, reader), strict=True)
+                after = tuple(self._sent(inner.source, reader) for inner, here in present if here)
+            self._at[key] = len(self.tasks)
+            self.tasks.append(Task(agent, (0.0, 0.0), after, self.held[self.owner[agent]][0]))
+        return self._at[key]
+
+
 def _times(plan: Plan, found: Checked, stage: Stage, refresh: str) -> int:
     """How often something with this period is published in a stage."""
     if refresh == "once":
@@ -129,7 +180,7 @@ def _times(plan: Plan, found: Checked, stage: Stage, refresh: str) -> int:
     if refresh == "round":
         return sum(line.times for line in stage.program.body if isinstance(line, Repeat)) or 1
     times = 0
-    for line, repeated in _lines(stage.program.body):
+    for line, repeated in _lines(stage.program.body, Train):
         steps = max(phase_steps(plan, found, stage, line).values(), default=0) * repeated
         every = int(refresh.split()[0]) if refresh.endswith(" steps") else 0
         times += steps // (every or max(epoch_steps(plan, found, stage, line).values(), default=1))

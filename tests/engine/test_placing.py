@@ -156,6 +156,68 @@ def test_the_works_of_a_mesh_are_its_steps_and_publications(mesh: Any) -> None:
     assert {phase.tasks[number].agent for number in update["s"].after} == {"s", "t", "p"}  # the consensus is beside it
 
 
+PARTIES = ["a", "b"]
+
+
+def federated(mesh: Any, **more: Any) -> Any:
+    """Two parties whose weights are averaged in rounds."""
+    lines = [{"train": PARTIES, "epochs": 2}, {"publish": PARTIES}, {"publish": ["server"]}]
+    program = [{"of": [*PARTIES, "server"], "repeat": 3, "do": [{"repeat": 2, "do": lines}]}]
+    made = mesh(
+        {"a": {}, "b": {}, "server": {"model": FROZEN["model"], "update": "merged", "init_of": "a"}},
+        program=program,
+        **more,
+    )
+    labels(made, *PARTIES)
+    made.flow(PARTIES, "server", as_="weights", refresh="round")
+    made.flow("server", PARTIES, as_="weights", refresh="round")
+    return made
+
+
+def transferred(made: Any) -> list[Any]:
+    """The works of a mesh in which weights flow, as (times, tasks), and each task as (agent, what it waits for)."""
+    plan = made.plan()
+    found = examine(plan, made._modules, made.table)
+    agents = dict.fromkeys(plan.spec.agents, 1)
+    problem = workload.problem(plan, found, dict.fromkeys(agents, (SLOW, SLOW)), TWO, agents, None)
+    works = [work for work in problem.workload if any(task.sends == found.held["a"][0] for task in work.tasks)]
+    assert all(not work.pipelined and task.seconds == (0, 0) for work in works for task in work.tasks)
+    assert found.held["a"][0] == 4 * found.parameters["a"]
+    return [(work.times, [(task.agent, task.after, task.sends > 0) for task in work.tasks]) for work in works]
+
+
+def test_weights_that_flow_are_works_too(mesh: Any) -> None:
+    up = [("a", (), True), ("b", (), True), ("server", (0, 1), False)]
+    down = [("server", (), True), ("a", (0,), False), ("b", (0,), False)]
+    assert transferred(federated(mesh)) == [(6, up), (6, down)]
+
+
+def test_a_consensus_of_weights_is_where_its_first_reader_is(mesh: Any) -> None:
+    made = mesh({"a": {}, "b": {"init_of": "a"}, "c": {"init_of": "a"}}, train={"epochs": 4})
+    labels(made, "a", "b", "c")
+    made.consensus("pool", {"mean": {}}, include_self=False)
+    made.flow(["a", "b", "c"], "pool", as_="weights", refresh="2 steps")
+    made.flow("pool", ["a", "b"], as_="weights")
+    own = [("b", (), True), ("c", (), True), ("a", (0, 1), True), ("a", (), True), ("a", (3, 1), True)]  # for a, for b
+    assert transferred(made) == [(4 * 3 // 2, [*own, ("a", (2,), False), ("b", (4,), False)])]
+
+
+def test_where_much_weight_flows_agents_stay_together(mesh: Any, paced: Any) -> None:
+    paced(SLOW)
+    found = []
+    for refresh in ("1 steps", "epoch"):
+        made = mesh({"a": {}, "b": {"init_of": "a"}}, train={"epochs": 500})
+        labels(made, "a", "b")
+        for one, other in (("a", "b"), ("b", "a")):
+            made.flow(one, other, as_="weights", refresh=refresh)
+        plan = made.plan()
+        checked = examine(plan, {}, made.table)
+        checked.held.update(dict.fromkeys("ab", (2 * 10**7, 0)))  # 60 ms to cross, as a step takes
+        made = settle.resolve(plan, checked, {}, Resources(2)).plan.hosts
+        found.append(len(made))
+    assert found == [1, 2]
+
+
 def test_memory_counts_gradients_and_what_the_optimiser_keeps(mesh: Any) -> None:
     adam, momentum = {"adamw": {"lr": 0.1}}, {"sgd": {"lr": 0.1, "momentum": 0.9}}
     optimizers = {"plain": {"sgd": {"lr": 0.1}}, "adam": adam, "momentum": momentum}
