@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -257,6 +257,61 @@ TRAINING_END = """
 An objective is never measured: nothing asks it in eval mode but a loop of your own. State is the `state_dict`, buffers
 and parameters: checkpoints hold it, a run that goes on has it back to the bit, and nothing else of the object survives.
 """
+STATE = """\
+
+## Where state lives
+
+kdmesh makes an object of its own for each use: an objective for each edge, a rule for each consensus, a gate for each
+flow or agent, a model for each set of weights. What differs from step to step belongs to that object, as a buffer.
+Nothing else is right, though much of it seems to work while all is in one process:
+
+- in the class, or as a default argument (`cache = {}`, `def f(x, seen=[])`): two flows with the same objective share
+  it, and each sees the other's batches, where they are in one process; on Ray they may not be, and the bits differ
+- in a global of the module, or under `functools.cache`: the same. Moreover a process makes several runs, as the trial
+  steps of `check`, seeds, controls, one after another in Python: a later one begins with what an earlier one left
+- in an attribute that is no buffer (`self.past = 0.0`): no checkpoint has it, so that a run that goes on, or one whose
+  host was lost, begins anew with it
+- in a file, a database, a service: hosts do not see each other's files, and where a run repeats its last steps nothing
+  there is taken back
+
+What follows from the settings or from the mesh alone, a table of constants say, may be cached anywhere: it is the same
+wherever it is made. An observer is one for all runs of a process, and is told which by `run`; it keeps what it knows
+by `run`, and forgets it as that one finishes or fails. The contracts look for the first three
+(`test_several_share_nothing`, `test_state_reads_back`).
+"""
+FACTS = {  # what objectives, rules and gates may need, beside what each is always given: type, and what it is
+    "labels": ("`[B]`, by the task", "the labels of the batch; refused where the stream has none"),
+    "ids": ("`[B]` int64", "the stable ids of the samples"),
+    "spans": ("`[N, 3]` int64", "what rows of texts in unlike tokens are about; with those of the source"),
+    "tokens": ("`list[str]`", "both vocabularies, in `setup`"),
+    "step": ("int", "batches of this lesson before this one, over all rounds"),
+    "epoch": ("int", "of the lesson, from 0"),
+    "round": ("int", "from 1; refused outside rounds"),
+    "own": ("`[B, C]`", "the agent's own logits"),
+    "other": ("`[B, C]`", "the logits of the agent that the mesh names with `of`"),
+    "signal": ("`[B, ...]`", "what the flow carries"),
+    "confidence": ("`[B]`", "the largest probability in each row of the signal"),
+    "losses": ("`[B]`", "the flow's objective for each row"),
+    "counted": ("`[B]` bool", "whether the flow compares the row"),
+    "metrics": ("`dict[str, float]`", "the agent's figures on validation as last measured; empty before"),
+    "measured_step": ("int or None", "what `step` was in the first step after that"),
+    "measured_epoch": ("int or None", "what `epoch` was in that step"),
+    "measured_age": ("int or None", "batches of this lesson since; 0 in that step"),
+    "agreement": ("float or None", "of the sources of the agent's consensus, as last published in rounds"),
+    "column": ("`[B]` int64", "the values of a column of the data, by number; -1: none"),
+    "errors": ("`[M, T]` float64", "squared error of each source on validation, as it last published"),
+}
+FLAGGED = {("consensus", "labels"): "needs_labels", ("consensus", "column"): "needs_column"}
+FLAGGED |= {("consensus", "errors"): "needs_errors"}  # what a rule asks for by a field of its own
+FACTS_HEAD = """\
+
+## Facts
+
+What an offer may ask for, to be given it in each call as a keyword of this name: in `needs`, or by a field of its own.
+An objective always has `student`, `target`, `form` and `weights`, a rule `values`, `logits` and `present`, a gate
+nothing. B rows: samples, or units of texts. What a signal may need is in `SignalOffer`.
+
+"""
 LONG_FORM = """\
 
 ## The long form in Python
@@ -499,6 +554,16 @@ def default(field: Any) -> str:
     return "required" if not field.init or "MISSING" in type(value).__name__ else f"`{value!r}`"
 
 
+def facts() -> Iterator[tuple[str, ...]]:
+    """Each fact, with who may need it."""
+    kinds = ("objectives", "consensus", "gates")
+    for name, about in FACTS.items():
+        asked = [
+            FLAGGED.get((kind, name)) or ("needs" if name in offers.KNOWN[kind]["needs"] else "") for kind in kinds
+        ]
+        yield (f"`{name}`", *about, *(f"`{how}`" if how else "" for how in asked))
+
+
 def reference() -> str:
     """The whole page."""
     text = HEAD + table(("module", "what is in it"), [(f"`{module}`", about) for module, about in PUBLIC.items()])
@@ -514,6 +579,7 @@ def reference() -> str:
     calls = [(kind, f"`{call}`", gives) for kind, (call, gives) in FACTORIES.items()]
     text += FACTORIES_HEAD + table(("kind", "called as", "gives"), calls) + FACTORIES_END
     text += TRAINING_HEAD + table(("what is called", "when", "`self.training`", "gradients"), TRAINING) + TRAINING_END
+    text += STATE + FACTS_HEAD + table(("fact", "type", "what", "objective", "rule", "gate"), list(facts()))
     text += "\n## What the factory of an offer makes\n\nA model is any torch module; a view, any callable.\n"
     text += "".join(f"\n{interface_section(title, *about)}" for title, about in INTERFACES.items())
     text += "\n## Examples\n\nEach is a file of `$KDMESH_PLUGINS_DIR`, and a mesh that uses it.\n"

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from kdmesh import hookspecs
 from kdmesh.builtin import plugin as builtin
 from kdmesh.cli import main
 from kdmesh.graph.planner import make_plan
-from kdmesh.offers import API
+from kdmesh.offers import API, KNOWN, ConsensusOffer
 from kdmesh.plugins import KINDS, PluginFile, Registry
 from kdmesh.spec import MeshSpec
 
@@ -211,3 +212,14 @@ def test_links_between_the_pages_lead_somewhere():
             assert target.exists(), f"{page.name}: {path}"
             heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert not anchor or anchor in {head.lower().replace(" ", "-") for head in heads}, f"{page.name}: #{anchor}"
+
+
+def test_every_fact_stands_in_the_table():
+    page = REFERENCE.partition("\n## Facts\n")[2].partition("\n## ")[0]
+    cells = [[cell.strip(" `") for cell in line.split("|")] for line in page.splitlines() if line.startswith("| `")]
+    rows = {row[1]: row[4:7] for row in cells}
+    for at, kind in enumerate(("objectives", "consensus", "gates")):
+        asked = {fact for fact, how in rows.items() if how[at] == "needs"}
+        assert asked == {*KNOWN[kind]["needs"]}, kind
+    flags = {how for row in rows.values() for how in row} - {"needs", ""}
+    assert flags == {field.name for field in fields(ConsensusOffer) if field.name.startswith("needs_")}
