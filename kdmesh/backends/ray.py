@@ -23,7 +23,8 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OwnerDiedError, RayAc
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from kdmesh.backends import envelope, worker
+import kdmesh.backends.worker as worker  # not `from`: Ray must find in sys.modules what it is to send
+from kdmesh.backends import envelope
 from kdmesh.backends._base import Backend, Handle, T
 from kdmesh.backends.code import own_code
 from kdmesh.backends.folders import inner, new_folder_for_ray

@@ -34,6 +34,17 @@ PEERS = {
     "train": {"epochs": 1},
     "placement": "spread",
 }
+ANEW = """
+import sys
+
+import kdmesh.backends.ray
+
+for name in [name for name in sys.modules if name in ("kdmesh.backends.ray", "kdmesh.backends.worker")]:
+    del sys.modules[name]  # as pytest does after a run within a run; the package still has them as attributes
+import kdmesh.backends.ray as again
+
+assert sys.modules["kdmesh.backends.worker"] is again.worker
+"""
 MADE = """
 from torch import nn
 
@@ -200,3 +211,8 @@ def test_the_embedded_ray_asks_for_a_token_and_reports_no_usage(tmp_path, rays_f
     said = [line for line in done.stdout.splitlines() if line.startswith(("token", "with"))]
     assert said == ["token 64 usage 0", "with it []", "with another True"], done.stdout + done.stderr[-2000:]
     assert list(tmp_path.iterdir()) == []  # no token is left in the user's folder
+
+
+def test_it_can_be_imported_again_where_its_modules_were_taken_away() -> None:
+    done = subprocess.run([sys.executable, "-c", ANEW], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 from inspect import signature
 from itertools import count, product
 
@@ -211,8 +213,8 @@ def test_the_sampler_that_new_writes_keeps_its_contract(pytester, monkeypatch):
         path = pytester.path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(pytester.path))
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q", "tests")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(pytester.path), *sys.path])))
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q", "tests")  # and leaves our modules alone
     assert result.ret == 0, result.stdout.str()
 
 
