@@ -1042,14 +1042,16 @@ IDLE = """\
 
 A setting that asks for something and can get nothing is refused, at its place, with what to write instead: a
 `temperature` of a consensus that combines logits, a `trim` that leaves out none of so few sources, a rule of one
-source.
+source, a `seed` of an agent whose checkpoint has every weight.
 
 One whose value asks for nothing is accepted, since ablations and sweeps write it (`--set flows.1.weight=0`,
 `--over flows.1.weight=0,0.5,1`): a flow of weight 0, noise of deviation 0, `trim: 0`, a consensus that has the mean of
 one source. So is one that acts in other runs of the same file: what a host takes of a cluster, `until` with one round,
-`text.vocabulary: prefix` where all models have as many outputs. `check` and `run` tell of each in a note, and the
-summary of a run of agents that nothing teaches, because every flow to them has weight 0. Weights that move, and gates,
-are told of only where they can never act. In strategies `labels: 0` draws no flow of labels, as `labels: null` does,
+`text.vocabulary: prefix` where all models have as many outputs, a setting of `train` for which every agent has its own.
+Told of as well are a `median` of two sources, which is their mean, `top_k` of all outputs, and a weight that moves for
+more epochs than its lessons last, so that it never reaches its `end`. `check` and `run` tell of each in a note, and the
+summary of a run of agents that nothing teaches, because every flow to them has weight 0. Gates are told of only where
+they can never act. In strategies `labels: 0` draws no flow of labels, as `labels: null` does,
 and the weight of teachers is above 0: to ablate a teacher, leave it out, or write the flows.
 """
 

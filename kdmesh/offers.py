@@ -78,6 +78,17 @@ class Config(BaseModel):
         """
         return {}
 
+    def same_as(self, sources: int) -> str:
+        """What a consensus rule is with so many sources, where that is a plainer one, as `mean`; users are told."""
+        return ""
+
+    def whole(self, outputs: int) -> dict[str, str]:
+        """Settings of a signal that leave nothing out of so many outputs, each with what that comes to: users are told.
+
+        ``{"k": "all of them cross, with their places beside"}``.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Offer:

@@ -8,8 +8,24 @@ from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.streams.order import steps_per_epoch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan, Stage
+
+
+def trained(lines: list[Train | Publish | Repeat], times: int = 1) -> Iterator[tuple[Train, int]]:
+    """Every training line of a program, and how often it is run at most."""
+    return ((line, count) for line, count in walked(lines, times) if isinstance(line, Train))
+
+
+def walked(lines: list[Train | Publish | Repeat], times: int = 1) -> Iterator[tuple[Train | Publish, int]]:
+    """Every line of a program that repeats no others, and how often it is run at most."""
+    for line in lines:
+        if isinstance(line, Repeat):
+            yield from walked(line.body, times * line.times)
+        else:
+            yield line, times
 
 
 def epoch_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[str, int]:
@@ -41,6 +57,22 @@ def phase_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[s
         else:
             out[owner] = train.steps if train.steps is not None else train.epochs * steps
     return out
+
+
+def lengths(plan: Plan, found: Checked, stage: Stage) -> Iterator[tuple[str, str, int]]:
+    """After each line of a stage's program: its step, weights that it teaches, and their epochs until then, begun or
+    whole, as they are counted for them: over all rounds, of a shard by its own steps, else by those of who has most.
+    """
+    begun: dict[str, int] = {}
+    own: dict[tuple[str, str], int] = {}
+    for line, times in trained(stage.program.body):
+        key, steps, epochs = line.key, phase_steps(plan, found, stage, line), epoch_steps(plan, found, stage, line)
+        most, sharded = max(steps.values(), default=0), found.streams[stage.phases[key].streams[0]].shards is not None
+        for owner, count in steps.items():
+            own[key, owner] = own.get((key, owner), 0) + times * count
+            done = own[key, owner] if sharded else begun.get(key, 0) + (times - 1) * most + count
+            yield key, owner, -(-done // max(1, epochs[owner]))
+        begun[key] = begun.get(key, 0) + times * most
 
 
 def planned_updates(plan: Plan, found: Checked, stage: Stage) -> dict[str, int]:

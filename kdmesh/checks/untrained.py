@@ -23,9 +23,17 @@ def drawn_of(module: nn.Module) -> tuple[list[str] | None, int]:
 
 
 def tell(plan: Plan, found: Checked, owner: str, drawn: Sequence[str] | None, count: int) -> None:
-    """Refuse frozen weights of which some were read and others would be drawn; note those that are drawn whole."""
+    """Refuse frozen weights of which some were read and others would be drawn; note those that are drawn whole.
+
+    And refuse a seed of weights of which none is drawn.
+    """
     first = origin(plan, owner)
     spec = plan.spec.agents[first]
+    if drawn == [] and spec.seed is not None:
+        what = f"the checkpoint has every weight of {first}, so that its `seed` draws none, and has no effect"
+        raise MeshError(
+            what, where=f"{plan.at(f'agents.{first}')}.seed", instead="leave it out, or a model without `path`"
+        )
     if owner in plan.trainable or spec.weights is not None or spec.model is None or spec.model.is_import:
         return
     heard = {plan.owner.get(end) for edge in plan.edges for end in (edge.source, edge.target)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.checks.budget import lengths
 from kdmesh.errors import MeshError
 from kdmesh.graph.sources import below
 from kdmesh.graph.unrun import matched
-from kdmesh.spec import DataSpec, TextSpec
+from kdmesh.plugins import registry
+from kdmesh.spec import DataSpec, Ramp, TextSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,8 @@ def stratified(plan: Plan, found: Checked) -> None:
 def notes(plan: Plan, found: Checked) -> Iterator[str]:
     """What has no effect here, a line each."""
     yield from _streams(plan, found)
+    yield from _signals(plan, found)
+    yield from _ramps(plan, found)
     yield from _texts(plan, found)
 
 
@@ -67,6 +71,36 @@ def _streams(plan: Plan, found: Checked) -> Iterator[str]:
             yield f"{where}.private: {spec.of!r} is private already, so it has no effect"
         if spec.shards is not None and len(spec.shards.of) == 1 and len(own.rows) == len(base.rows):
             yield f"{where}.shards: {spec.shards.of[0]} alone owns all {len(own.rows):,} samples: nothing is divided"
+
+
+def _signals(plan: Plan, found: Checked) -> Iterator[str]:
+    """Signals that leave nothing out of what their sources say."""
+    for edge in plan.edges:
+        if edge.derived is None or edge.source not in found.outputs:
+            continue
+        offer = registry().find("signals", edge.derived.name)
+        config = offer.config.model_validate(edge.derived.config)
+        outputs = found.outputs[edge.source].shape[-1]
+        of: dict[str, str] = getattr(config, "whole", lambda outputs: {})(outputs) if offer.reads == "logits" else {}
+        for setting, words in of.items():
+            yield f"{edge.where}.signal: `{setting}: {getattr(config, setting)}` of {offer.name}, {edge}: {words}"
+
+
+def _ramps(plan: Plan, found: Checked) -> Iterator[str]:
+    """Weights that move for longer than the lessons last in which their flows are active, all rounds together."""
+    lasts: dict[int, int] = {}  # by flow, the most epochs of a lesson that it is active in, begun ones too
+    for stage in plan.stages:
+        for key, owner, count in lengths(plan, found, stage):
+            for edge in stage.phases[key].edges:
+                if plan.owner.get(edge.target) == owner:
+                    lasts[edge.id] = max(lasts.get(edge.id, 0), count)
+    for edge in plan.edges:
+        ramp, last = edge.weight, lasts.get(edge.id)
+        if isinstance(ramp, Ramp) and last and last < ramp.epochs and ramp.start != ramp.end:
+            yield (
+                f"{edge.where}.weight: the ramp of {edge} takes {ramp.epochs:,} epochs, and it is active in {last:,}: "
+                f"it ends at {ramp.at(last - 1):.4g}, not at {ramp.end:g}"
+            )
 
 
 def _texts(plan: Plan, found: Checked) -> Iterator[str]:

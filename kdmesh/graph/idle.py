@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph.program import Publish, Repeat, Train
-from kdmesh.graph.unrun import unused
+from kdmesh.graph.unrun import LEARNING, STEPS, unused
 from kdmesh.spec import DEFAULT_RULE, Ramp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kdmesh.graph.edges import Edge
+    from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
 
@@ -24,7 +25,7 @@ Lines = list[Train | Publish | Repeat]
 def idle(plan: Plan, registry: Registry) -> list[str]:
     """Fields that have no effect in this mesh and may have one in another of the same file, a line each."""
     found = [*_weights(plan), *_shares(plan), *_settings(plan, registry), *_alone(plan, registry), *_periods(plan)]
-    found += [*_programs(plan), *_averages(plan), *_budgets(plan), *_forwards(plan)]
+    found += [*_programs(plan), *_averages(plan), *_budgets(plan), *_forwards(plan), *_overridden(plan)]
     return list(dict.fromkeys(found))
 
 
@@ -113,6 +114,7 @@ def _alone(plan: Plan, registry: Registry) -> Iterator[str]:
         if not offer.neutral or node.trained:
             continue
         where = plan.at(f"consensus.{name}")
+        yield from _plainer(registry, node, where)
         ends, plain = [edge.target for edge in node.readers], node.rule.name == DEFAULT_RULE
         if len(members) == 1:
             yield f"{where}: {name} combines one source only, so it says what {members[0]} says"
@@ -121,6 +123,17 @@ def _alone(plan: Plan, registry: Registry) -> Iterator[str]:
                 f"{where}: each reader of {name} hears the other source only, so that rule {node.rule.name!r} has no "
                 "effect on what is learned"
             )
+
+
+def _plainer(registry: Registry, node: ConsensusNode, where: str) -> Iterator[str]:
+    """A rule that is another one, of as many sources as each of its readers hears; those may not hear themselves."""
+    members = [edge.source for edge in node.members]
+    heard = {len(members)} if node.include_self else set[int]()
+    heard |= {len(members) - (edge.target in members) for edge in node.readers if not node.include_self}
+    config = registry.check("consensus", node.rule.name, node.rule.config)
+    rules = {getattr(config, "same_as", lambda sources: "")(sources) for sources in heard}
+    if len(heard) == 1 and (rule := rules.pop()):
+        yield f"{where}.rule: {node.rule.name} of {heard.pop()} sources is their {rule}"
 
 
 def _periods(plan: Plan) -> Iterator[str]:
@@ -195,6 +208,25 @@ def _forwards(plan: Plan) -> Iterator[str]:
     for where, size, agents in asked:
         if size is not None and not any(_answers(plan, agent) for agent in agents):
             yield f"{where}.forward_size: no answer without training is read here, so this has no effect"
+
+
+def _overridden(plan: Plan) -> Iterator[str]:
+    """Settings of the mesh for which every agent that would read them has its own."""
+    usual = plan.spec.train
+    for field in sorted(usual.model_fields_set):
+        if getattr(usual, field) == type(usual).model_fields[field].get_default(call_default_factory=True):
+            continue
+        readers = [plan.spec.agents[owner] for owner in dict.fromkeys(plan.owner.values())]
+        if field in STEPS:
+            readers = [agent for agent in readers if agent.update == "grad"]
+        elif field in LEARNING:
+            readers = [agent for agent in readers if agent.update != "frozen"]
+        own = {"epochs": ("epochs", "steps"), "steps": ("epochs", "steps")}.get(field, (field,))
+        left = [agent for agent in readers if all(getattr(agent.train, name) is None for name in own)]
+        if field == "batch_size":  # also how many samples a forward has that answers without training
+            left += [agent for agent in readers if agent.train.forward_size is None and usual.forward_size is None]
+        if readers and not left:
+            yield f"train.{field}: every agent that would read it has its own, so this has no effect"
 
 
 def _answers(plan: Plan, agent: str) -> bool:

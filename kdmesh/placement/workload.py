@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from kdmesh.checks.budget import epoch_steps, phase_steps
+from kdmesh.checks.budget import epoch_steps, phase_steps, trained, walked
 from kdmesh.graph import hosts
 from kdmesh.graph.arriving import Moment
-from kdmesh.graph.program import Publish, Repeat, Train
+from kdmesh.graph.program import Publish, Repeat
 from kdmesh.graph.reach import behind
 from kdmesh.graph.resources import Resources
 from kdmesh.placement.assign import CostModel, Problem, Task, Work
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
     from kdmesh.graph.steps import Op, Phase
     from kdmesh.placement.timing import Timings
-
-Line = TypeVar("Line", Train, Publish)
 
 
 def problem(
@@ -44,17 +42,8 @@ def problem(
     )  # fmt: skip
 
 
-def _lines(lines: list[Train | Publish | Repeat], kind: type[Line], times: int = 1) -> Iterator[tuple[Line, int]]:
-    """Every line of a kind in a program, and how often it is run."""
-    for line in lines:
-        if isinstance(line, Repeat):
-            yield from _lines(line.body, kind, times * line.times)
-        elif isinstance(line, kind):
-            yield line, times
-
-
 def _phases(plan: Plan, found: Checked, stage: Stage, timings: Timings) -> Iterator[Work]:
-    for line, times in _lines(stage.program.body, Train):
+    for line, times in trained(stage.program.body):
         steps = max(phase_steps(plan, found, stage, line).values(), default=0)
         if steps:
             yield Work(stage.name, steps * times, tuple(_tasks(plan, found, stage.phases[line.key], timings)))
@@ -134,9 +123,10 @@ def _transfers(plan: Plan, found: Checked, stage: Stage) -> Iterator[Work]:
         ({leaf.id for leaf in leaves.values() if leaf.refresh == refresh}, _times(plan, found, stage, refresh))
         for refresh in dict.fromkeys(str(leaf.refresh) for leaf in leaves.values() if leaf.refresh != "round")
     ]
-    for line, times in _lines(stage.program.body, Publish):
-        sent = [leaf for leaf in leaves.values() if leaf.refresh == "round" and leaf.source in line.agents]
-        moments.append(({leaf.id for leaf in sent if line.to in (None, leaf.target)}, times))
+    for line, times in walked(stage.program.body):
+        if isinstance(line, Publish):
+            sent = [leaf for leaf in leaves.values() if leaf.refresh == "round" and leaf.source in line.agents]
+            moments.append(({leaf.id for leaf in sent if line.to in (None, leaf.target)}, times))
     for leaving, times in moments:
         if tasks := _Transfer(plan, found, leaving).into(stage):
             yield Work(stage.name, times, tuple(tasks), pipelined=False)
@@ -180,7 +170,7 @@ def _times(plan: Plan, found: Checked, stage: Stage, refresh: str) -> int:
     if refresh == "round":
         return sum(line.times for line in stage.program.body if isinstance(line, Repeat)) or 1
     times = 0
-    for line, repeated in _lines(stage.program.body, Train):
+    for line, repeated in trained(stage.program.body):
         steps = max(phase_steps(plan, found, stage, line).values(), default=0) * repeated
         every = int(refresh.split()[0]) if refresh.endswith(" steps") else 0
         times += steps // (every or max(epoch_steps(plan, found, stage, line).values(), default=1))

@@ -18,6 +18,7 @@ from kdmesh.graph.idle import idle, untaught
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
+from kdmesh.spec import Ramp
 from kdmesh.spec.override import apply
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load
@@ -145,6 +146,26 @@ TOLD = [
         connected("rounds: {students: [a, b, s]}", train={"epochs": 7}),
         "train.epochs: every line of the program has its own length",
     ),
+    (spec({"sources": "t, u", "c": "median"}), "consensus.c.rule: median of 2 sources is their mean"),
+    (
+        connected("mutual: {peers: [a, b, s], consensus: {rule: median, include_self: false}}"),
+        "median of 2 sources is their mean",
+    ),
+    (
+        apply(spec({}), [f"agents.{one}.train={{clip: 1}}" for one in "tuvs"] + ["train.clip=2"]),
+        "train.clip: every agent that would read it has its own",
+    ),
+    (
+        apply(spec(FROZEN), [f"agents.{one}.train={{steps: 9}}" for one in "uvs"] + ["train.epochs=2"]),
+        "train.epochs: every agent that would read it has its own",
+    ),
+    (
+        apply(
+            spec({}),
+            [f"agents.{one}.train={{batch_size: 32, forward_size: 8}}" for one in "tuvs"] + ["train.batch_size=48"],
+        ),
+        "train.batch_size: every agent that would read it has its own",
+    ),
     (
         connected("mutual: {peers: [a, b], consensus: median}"),
         "each reader of c hears the other source only, so that rule 'median' has no effect",
@@ -173,7 +194,10 @@ ACTING = [
     spec({**FROZEN, "flow": "  - {from: t, to: s, refresh: step, objective: kl}"}),
     {key: value for key, value in spec(COUNCIL).items() if key != "train"},
     connected("mutual: {peers: [a, b, s], order: sequential}"),
-    connected("mutual: {peers: [a, b, s], consensus: median}"),
+    connected("mutual: {peers: [a, b, s], consensus: {rule: median, include_self: true}}"),
+    spec({"c": "median"}),
+    apply(spec({}), [f"agents.{one}.train={{clip: 1}}" for one in "tuv"] + ["train.clip=2"]),
+    apply(spec({}), [f"agents.{one}.train={{batch_size: 32}}" for one in "tuvs"] + ["train.batch_size=48"]),
     connected("chain: {agents: [a, b, s], dense: true}"),
     connected("chain: {agents: [a, s], dense: true, generations: 2}"),
     connected("rounds: {students: [a, b], include_self: false}"),
@@ -233,6 +257,66 @@ def streams(**fields):
 )
 def test_what_the_data_leave_without_effect_is_told(given, said):
     assert [note for note in found(given).notes if said in note]
+
+
+def two(*flows: Any, program: Any = (), **train: Any) -> Any:
+    """A teacher and a student, with flows between them; an epoch has 4 batches."""
+    agents = {"s": {"model": "mlp"}, "t": {"model": "mlp"}}
+    labels = {"from": "labels", "to": ["s", "t"], "objective": "ce"}
+    given = data_mesh(agents=agents, program=list(program), train={"batch_size": 32, "epochs": 3, **train})
+    return {**given, "flows": [labels, *({"from": "t", "to": "s", "objective": "kl", **flow} for flow in flows)]}
+
+
+def ramp(epochs: int, **more: Any) -> Any:
+    return {"weight": {"start": 0, "end": 1, "epochs": epochs}, "refresh": "step", **more}
+
+
+LESSONS = [{"of": ["s", "t"], "repeat": 2, "do": [{"lesson": "one", "epochs": 3}, {"lesson": "two", "steps": 5}]}]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (two(ramp(4)), "t -> s takes 4 epochs, and it is active in 3: it ends at 0.6667, not at 1"),
+        (two(ramp(5), steps=13, epochs=1), "takes 5 epochs, and it is active in 4: it ends at 0.75, not at 1"),
+        (two(ramp(7, lesson="one"), program=LESSONS), "takes 7 epochs, and it is active in 6"),
+        (two(ramp(4, lesson="two"), program=LESSONS), "takes 4 epochs, and it is active in 3"),
+        (two({"signal": {"top_k": {"k": 10}}}), "flows.1.signal: `k: 10` of top_k, t -> s: all 10 outputs cross"),
+    ],
+)
+def test_what_lessons_and_models_leave_without_effect_is_told(given, said):
+    assert [note for note in found(given).notes if said in note]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        two(ramp(3)),
+        two(ramp(1)),
+        two(ramp(4), steps=13, epochs=1),
+        two(ramp(6, lesson="one"), program=LESSONS),
+        two(ramp(3, lesson="two"), program=LESSONS),
+        two(ramp(7), program=[{"of": ["s", "t"], "repeat": 7, "do": [{"train": ["s", "t"], "epochs": 1}]}]),
+        two({"signal": {"top_k": {"k": 9}}}),
+    ],
+)
+def test_ramps_that_end_and_signals_that_leave_out_are_not_told_of(given):
+    assert not [note for note in found(given).notes if "ramp of t" in note or "top_k" in note]
+
+
+def test_a_ramp_ends_where_the_note_says(mesh: Any) -> None:
+    made = mesh(["s", "t"], train={"epochs": 1, "batch_size": 32}, program=[])
+    made._fields["program"] = [{"of": ["s", "t"], "repeat": 3, "do": [{"train": ["s", "t"], "steps": 4}]}]
+    made.flow("labels", ["s", "t"], objective="ce")
+    made.flow("t", "s", objective="kl", refresh="step", weight={"start": 0, "end": 1, "epochs": 9})
+    weights: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        inner = Ramp.at
+        patch.setattr(Ramp, "at", lambda self, epoch: weights.append(inner(self, epoch)) or weights[-1])
+        made.run(backend="inline")
+        (told,) = [note for note in examine(made.plan(), made._modules, made.table).notes if "the ramp of" in note]
+    del weights[-1]  # of the note itself
+    assert f"it is active in 4: it ends at {max(weights):.4g}, not at 1" in told  # 12 steps, 3 an epoch
 
 
 @pytest.mark.parametrize(

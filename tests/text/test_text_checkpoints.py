@@ -157,6 +157,15 @@ def test_frozen_weights_that_nobody_trained_are_refused(
     examine(mesh(texts, {"path": str(home / folder), **more}).plan())  # they train
 
 
+@pytest.mark.parametrize("update", ["frozen", "grad"])
+def test_a_seed_of_weights_that_a_checkpoint_has_is_refused(home: Path, texts: Path, update: str) -> None:
+    with pytest.raises(MeshError, match="checkpoint has every weight of t, so that its `seed` draws none") as error:
+        examine(mesh(texts, {"path": str(home / "m")}, update=update, seed=3).plan())
+    assert error.value.where == "agents.t.seed"
+    for folder, more in (("base", {}), ("m", {"lora": {"rank": 2}})):  # a head, an adapter: these are drawn
+        examine(mesh(texts, {"path": str(home / folder), **more}, seed=3).plan())
+
+
 def test_frozen_nets_that_nobody_trained_are_noted(texts: Path, tmp_path: Path) -> None:
     made = modelled(texts)
     made["agents"]["t1"]["update"] = "frozen"

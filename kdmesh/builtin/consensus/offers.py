@@ -28,6 +28,14 @@ class ThresholdVoteConfig(Config):
         return {"votes": "every sample is answered, as by vote"} if self.votes == 1 else {}
 
 
+class MedianConfig(Config):
+    """No settings."""
+
+    def same_as(self, sources: int) -> str:
+        """The middle of two is their mean."""
+        return "mean" if sources == 2 else ""
+
+
 class TrimmedMeanConfig(Config):
     """Settings of `trimmed_mean`."""
 
@@ -166,6 +174,7 @@ CONSENSUS = [
     ConsensusOffer(
         "median",
         f"{ROOM}.median:Median",
+        MedianConfig,
         summary="median of each class; holds against fewer than half wrong sources",
         paper=YIN,
         spaces=(*VALUES, "weights"),

@@ -12,6 +12,11 @@ class TopKConfig(Config):
 
     k: int = Field(ge=1, description="how many outputs of each row cross, the likeliest")
 
+    def whole(self, outputs: int) -> dict[str, str]:
+        """All are the likeliest."""
+        said = f"all {outputs:,} outputs cross, and their places beside them, which takes more bytes than logits"
+        return {"k": said} if self.k == outputs else {}
+
 
 SIGNALS = [
     SignalOffer("logits", "kdmesh.builtin.signals.plain:Plain", summary="a model's outputs", form="logits"),
