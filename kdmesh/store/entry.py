@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.files import inside, reason, write
-from kdmesh.store import gather, mapped, shards, using
+from kdmesh.store import gather, mapped, merging, shards, using
 from kdmesh.store.card import CARD, Damaged, LaterCard, card, read_card
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.key import EntryKey
@@ -198,6 +198,8 @@ class Entry:
             self._root.failed(error)
         if written and self._remote is not None:
             self._send(self._remote)
+        elif written:
+            self._merge(fingerprint, round)
         return written
 
     def refresh(self) -> None:
@@ -292,6 +294,21 @@ class Entry:
             self._open.pop(name, None)
             with suppress(FileNotFoundError):
                 (self.folder / SHARDS / name).unlink()
+
+    def _merge(self, fingerprint: Fingerprint, round: int | None) -> None:
+        """Make one of many small shards. At a URL, where others could not know, all stay."""
+        self.refresh()
+        own = [one for one in self.shards if one.fingerprint == fingerprint and one.round == round]
+        small = merging.chosen(own, min(own, key=lambda one: one.size), SHARD_BYTES) if own else []
+        size = sum(one.size for one in small)
+        if not small or not make_room(self._root, size):
+            return
+        try:
+            merging.merge(small, self.folder / SHARDS)
+            self.drop(one.name for one in small)
+        except OSError as error:
+            self._root.failed(error)
+        self._root.held = None if self._root.held is None else self._root.held - size
 
     def _located(self, wanted: np.ndarray, round: Round) -> tuple[np.ndarray, np.ndarray, list[Shard]]:
         """For each row the number of its shard in a list, -1 where there is none, its place there, and the list."""

@@ -1,7 +1,8 @@
-"""Writers of one store that are killed at random moments: ``python doomed_writers.py ROOT KILLS SEED``.
+"""Writers of one store that are killed at random moments: ``python doomed_writers.py ROOT KILLS SEED [quick]``.
 
 Each is a process of its own, which writes, reads and prunes until SIGKILL ends it. After each kill the store is read as
-a whole: what it has is right to the bit. Prints what the kills met, as JSON.
+a whole: what it has is right to the bit. Prints what the kills met, as JSON. ``quick``: nothing is synced to the disk,
+which a kill does not see.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from kdmesh.store import EntryKey, Fingerprint, Store, entry
+from kdmesh.store import EntryKey, Fingerprint, Store, entry, merging
 
 KEYS = [EntryKey({"producer": number}, {"form": "exact"}) for number in range(4)]
 SAMPLES = 300
 LIMIT = 60_000  # bytes: about half of what all samples of all keys take, so that writers prune, too
-entry.SHARD_BYTES = 1500
+entry.SHARD_BYTES, merging.MANY = 6000, 3  # so that some write several shards, and many merge some
 
 
 def digests(samples: list[int]) -> torch.Tensor:
@@ -49,6 +50,14 @@ def write_until_killed(root: Path, seed: int, ready: int) -> None:
             store.prune(LIMIT // 2)
 
 
+def seconds_of_writing(root: Path) -> float:
+    """How long one write takes here, so that kills meet writers at work."""
+    begin = time.perf_counter()
+    samples = [*range(20)]
+    Store.open(root).entry(KEYS[0]).write(digests(samples), {"v": answers(0, samples)}, None, Fingerprint.here())
+    return time.perf_counter() - begin
+
+
 def read_all(root: Path) -> int:
     """Read whatever the store has, which must be right; how many rows these are."""
     store, here, rows = Store.open(root), Fingerprint.here(), 0
@@ -67,7 +76,7 @@ def read_all(root: Path) -> int:
 def main(root: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     draws = random.Random(seed)
-    rows, drafts = [], 0
+    rows, drafts, long = [], 0, seconds_of_writing(root)
     for number in range(kills):
         reads, ready = os.pipe()
         children = []
@@ -78,7 +87,7 @@ def main(root: Path, kills: int, seed: int) -> None:
         for _ in children:
             os.read(reads, 1)
         os.close(reads), os.close(ready)
-        time.sleep(draws.uniform(0, 0.06))
+        time.sleep(draws.uniform(0, 6 * long))
         for child in children:
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
@@ -97,4 +106,6 @@ def main(root: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[4:]:
+        os.fsync = lambda number: None
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -15,6 +15,7 @@ from kdmesh.store import EntryKey, Fingerprint, Store, default_root
 
 HERE = Fingerprint.here()
 THERE = replace(HERE, capability="another", threads=HERE.threads + 3)
+OTHER = EntryKey({"weights": "abd"}, {})
 KEY = EntryKey({"weights": "abc", "module": "m:Net"}, {"output": "", "form": "float32"})
 
 
@@ -191,3 +192,39 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path):
             Store.open(where)
     with pytest.raises(MeshError, match="limit"):
         Store.open(tmp_path, limit_bytes=0)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_many_small_shards_become_one(tmp_path, many):
+    store = Store.open(tmp_path)
+    entry, reader = store.entry(KEY), Store.open(tmp_path).entry(KEY)
+    for one in range(200):
+        rows, starts = ([one, one], torch.tensor([0, 2])) if many else ([one], None)
+        about = {"seconds": float(one), "errors": {"values": one / 7}, "by": "x"}
+        ids = torch.tensor([one + 1000])
+        entry.write(digests(one), {"values": values(*rows)}, starts, HERE, ids=ids, about=about)
+        if one == 20:
+            assert reader.find(digests(*range(21)), HERE).found.all() and len(reader.shards) == 21
+    assert len([*tmp_path.rglob("shards/*")]) < 40 and [*store.verify()] == [] and store.notes == []
+    for one in (entry, reader, Store.open(tmp_path).entry(KEY)):
+        assert one.find(digests(*range(200)), HERE).found.all()
+        read, begins = one.read(digests(199, 3, 77))
+        assert torch.equal(read["values"], values(*([199, 199, 3, 3, 77, 77] if many else [199, 3, 77])))
+        assert (begins is None) is not many
+    fresh = Store.open(tmp_path).entry(KEY)
+    fresh.refresh()
+    told = sum(shard.about["seconds"] * len(shard) for shard in fresh.shards) / 200
+    assert told == pytest.approx(99.5) and max(one.about["errors"]["values"] for one in fresh.shards) == 199 / 7
+    assert sorted(number for one in fresh.shards for number in one.ids.tolist()) == [*range(1000, 1200)]
+
+
+def test_shards_that_are_not_alike_or_large_stay_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdmesh.store.entry.SHARD_BYTES", 12_000)
+    store = Store.open(tmp_path)
+    for one in range(40):
+        fingerprint, round = (HERE, THERE)[one % 2], one % 4 // 2
+        store.entry(KEY).write(digests(one), {"values": values(one)}, None, fingerprint, round=round)
+        store.entry(OTHER).write(digests(*range(40 * one, 40 * one + 40)), {"values": torch.ones(40, 20)}, None, HERE)
+    assert [len([*store.entry(key).folder.glob("shards/*")]) for key in (KEY, OTHER)] == [40, 40]
+    for round in (0, 1):
+        assert int(store.entry(KEY).find(digests(*range(40)), HERE, round).found.sum()) == 20

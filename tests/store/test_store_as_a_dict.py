@@ -9,7 +9,7 @@ from hypothesis import settings, strategies
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from test_entries import HERE, digests
 
-from kdmesh.store import EntryKey, Store
+from kdmesh.store import EntryKey, Store, merging
 
 SAMPLES = strategies.lists(strategies.integers(0, 30), max_size=12)
 PRINTS = [HERE, replace(HERE, threads=99), replace(HERE, name="another")]
@@ -31,6 +31,7 @@ class AsADict(RuleBasedStateMachine):
 
         self.folder = tempfile.TemporaryDirectory()
         self.kept = {}
+        self.many, merging.MANY = merging.MANY, 3
 
     @rule(target=stores)
     def open(self):
@@ -80,6 +81,7 @@ class AsADict(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "folder"):
             self.folder.cleanup()
+            merging.MANY = self.many
 
 
 TestAsADict = AsADict.TestCase
