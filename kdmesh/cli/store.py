@@ -180,11 +180,11 @@ def show(args: argparse.Namespace) -> int:
     entry = store.entry(info.key)
     entry.refresh()
     if args.sample is not None:
-        said = [one for shard in entry.shards for one in _said(shard, args.sample)]
+        said = [one for other in _together(store, info) for one in _said(store, other, args.sample)]
         if not said:
             raise MeshError(f"no sample {args.sample} in this entry", where="--sample",
                             instead="a number of the stream that filled it, or a digest's first digits")  # fmt: skip
-        said.sort(key=lambda one: (one["round"] is not None, one["round"], one["computed on"]))
+        said.sort(key=lambda one: (one["round"] is not None, one["round"], one["who"] or "", one["computed on"]))
         _print_sample(said, args.json)
     elif args.json:
         shards = [{"file": one.name, "rows": len(one), "bytes": one.size, **one.about} for one in entry.shards]
@@ -246,19 +246,34 @@ def _error(about: Mapping[str, Any]) -> str | None:
     return f"{max(errors.values()):.2g}" if errors else None
 
 
-def _said(shard: Shard, sample: str) -> list[dict[str, Any]]:
-    """What a shard says of the samples of a number, or of a digest that begins so: one, or in several views."""
+def _together(store: Store, info: EntryInfo) -> list[EntryInfo]:
+    """An entry alone; of a history, all of the same run and stream: who said what in which round."""
+
+    def of(one: EntryInfo) -> tuple[object, ...] | None:
+        known = {} if one.key is None else one.key.producer
+        return (known["run"], known.get("stream")) if "history" in known and "run" in known else None
+
+    return [info] if of(info) is None else [one for one in store.entries() if of(one) == of(info)]
+
+
+def _said(store: Store, info: EntryInfo, sample: str) -> list[dict[str, Any]]:
+    """What an entry says of the samples of a number, or of a digest that begins so: one, or in several views."""
     from kdmesh.store.shards import hexadecimal, matching
     from kdmesh.store.signals import of_sample
 
+    assert info.key is not None
+    entry = store.entry(info.key)
+    entry.refresh()
     return [
         {
+            "who": _who(info),
             "sample": None if shard.ids is None else int(shard.ids[at]),
             "digest": hexadecimal(shard, at),
             "round": shard.round,
             "computed on": _on(shard),
             "values": {name: one.tolist() for name, one in of_sample(shard, at).items()},
         }
+        for shard in entry.shards
         for at in matching(shard, sample)
     ]
 
@@ -271,9 +286,10 @@ def _print_sample(said: list[dict[str, Any]], as_json: bool) -> None:
         return
     rows: list[list[str]] = []
     for one in said:
-        number = "" if one["sample"] is None else f"sample {one['sample']}, "
-        of = "" if one["round"] is None else f", round {one['round']}"
-        rows.append([f"{number}digest {one['digest'][:SHORT]}{of}, on {one['computed on']}", ""])
+        who = one["who"] or "it"
+        number = f"digest {one['digest'][:SHORT]}" if one["sample"] is None else f"sample {one['sample']}"
+        of = "" if one["round"] is None else f"round {one['round']}: "
+        rows.append([f"{of}{who} of {number}, on {one['computed on']}", ""])
         rows += [[f"  {name}", told] for name, value in one["values"].items() for told in _numbers(value)]
     for head, told in rows:
         _say(f"{head:<10} {told}".rstrip())

@@ -91,9 +91,10 @@ def _values(name: str, parts: Sequence[tuple[Shard, np.ndarray]], places: np.nda
         return parts[0][0].take(name, places)
     out = next(one for one, _ in parts if name in one.parts).empty(name, len(places))
     for one, into in parts:
-        out[torch.from_numpy(into)] = (
-            one.take(name, places[into]) if name in one.parts else torch.zeros((), dtype=out.dtype)
-        )
+        if name in one.parts:
+            out.index_copy_(0, torch.from_numpy(into), one.take(name, places[into]))
+        else:
+            out.index_fill_(0, torch.from_numpy(into), 0)
     return out
 
 

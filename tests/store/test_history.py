@@ -17,11 +17,10 @@ from kdmesh.store import Store
 from kdmesh.store.history import History, Retention, history_key
 
 
-def history(root, told):
+def history(root, told, node="c", seed=0):
     retention = Retention.of(told)
-    return History(
-        Store.open(root).entry(history_key({"mesh": "m", "seed": 0}, "c", "train", {}, retention)), retention
-    )
+    key = history_key({"mesh": "m", "seed": seed}, node, "train", {}, retention)
+    return History(Store.open(root).entry(key), retention)
 
 
 def say(of, round, samples, values, **more):
@@ -130,14 +129,18 @@ def test_retention_says_itself(told):
 
 
 def test_show_says_what_was_said_in_which_round(tmp_path, capsys):
-    of = history(tmp_path, "all")
+    of, source, other = (history(tmp_path, "all", *which) for which in (["c"], ["t1"], ["c", 1]))
     for round in range(3):
         say(of, round, [16, 17], [0.5, round / 4])
-    (told,) = Store.open(tmp_path).entries()
-    assert main(["store", "show", told.digest, "--sample", "17", "--store", str(tmp_path)]) == 0
+        say(source, round, [17], [round / 16])
+        say(other, round, [17], [99.0])
+    digest = of._entry.key.digest
+    assert main(["store", "show", digest, "--sample", "17", "--store", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert [f"round {round}" in out for round in range(4)] == [True, True, True, False]
-    assert out.index("round 0") < out.index("round 1") and "0.25" in out
+    heads = [line.split(" of ")[0] for line in out.splitlines() if "round" in line]
+    assert heads == [f"round {round}: m/{who}" for round in range(3) for who in ("c", "t1")]
+    assert "0.25" in out and "0.0625" in out and "99" not in out.replace("torch", "")
     assert main(["store", "ls", "--store", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "retention=all" in out and "m/c" in out

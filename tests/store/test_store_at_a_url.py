@@ -116,7 +116,7 @@ def test_commands_at_a_url(machine, capsys, tmp_path):
     machine("two")
     assert main(["store", "ls", "--store", URL]) == 0 and KEY.digest[:12] in capsys.readouterr().out
     assert main(["store", "show", KEY.digest[:8], "--sample", "7", "--store", URL]) == 0
-    assert "sample 7" in capsys.readouterr().out
+    assert "it of sample 7" in capsys.readouterr().out
     assert main(["store", "export", KEY.digest[:8], str(tmp_path / "out"), "--store", URL]) == 0
     assert main(["store", "prune", "--keep-bytes", "0", "--store", URL]) == 2
     assert "not deleted from here" in capsys.readouterr().err

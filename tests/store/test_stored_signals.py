@@ -7,7 +7,8 @@ import torch
 from test_entries import HERE, KEY, digests
 
 from kdmesh.errors import MeshError
-from kdmesh.signals.lazy import FactoredLogits, dense
+from kdmesh.signals import codecs
+from kdmesh.signals.lazy import FactoredLogits, Lazy, dense
 from kdmesh.signals.sparse import TopKLogits
 from kdmesh.store import Store, forms
 from kdmesh.store.signals import read_signal, write_signal
@@ -150,3 +151,35 @@ def test_infinities_pass_where_a_form_has_them():
     for form in (*forms.FLOATS, forms.EXACT):
         kept, types, errors = forms.encode(given, form)
         assert torch.equal(forms.decode(kept, types)["a"], given["a"]) and not any(errors.values())
+
+
+class Shifted(Lazy):
+    """A plugin's signal: rows, and one offset that all of them share."""
+
+    def __init__(self, base, offset):
+        self.base, self.offset = base, offset
+        super().__init__(base.shape, base.dtype, base.device, False)
+
+    def rows(self, start, stop, out=None):
+        return self.base[start:stop] + self.offset
+
+    def pack(self):
+        return {"base": self.base, "offset": self.offset}
+
+    @classmethod
+    def restore(cls, parts):
+        return cls(parts["base"], parts["offset"])
+
+
+class Said(Shifted):
+    shared = ("offset",)
+
+
+@pytest.mark.parametrize("kind", [Shifted, Said])
+def test_a_plugins_signal_is_kept_as_it_is_where_it_says_what_rows_share(entry, monkeypatch, kind):
+    monkeypatch.setitem(codecs.KINDS, "own:Kind", kind)
+    value = kind(torch.arange(6.0).reshape(3, 2), torch.tensor(0.5))
+    write_signal(entry, digests(1, 2, 3), value, None, HERE)
+    back = again(entry, [3, 1])
+    assert isinstance(back, Said if kind is Said else torch.Tensor)
+    assert torch.equal(dense(back), value.dense()[[2, 0]])
