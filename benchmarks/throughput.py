@@ -20,6 +20,7 @@ import argparse
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("KDMESH_STORE", "off")  # every teacher is computed
 
 import statistics
 import subprocess

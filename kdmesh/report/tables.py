@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from textwrap import wrap
 from typing import IO, Any
 
 from kdmesh.report.grid import KEPT, Column, Grid, figure, interval, show, signed
@@ -13,6 +14,7 @@ from kdmesh.statistics import ACCURACY, ALL_SAME, NO_VERDICT, ONE_NUMBER, SAME
 from kdmesh.tasks import Figure, compared, metric, primary, probabilistic, recorded
 
 Row = dict[str, Any]
+WIDTH = 80
 AT_ONE = "Figures of probabilities (loss, ece, bits a character) are at temperature 1, of a consensus too."
 BEST = (
     "Best teacher: of the student's own teachers the best by validation, seed by seed; its control is the student "
@@ -33,7 +35,7 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
         show(file, verdict_table(table["over_seeds"]))
     elif len(summaries) > 1:
         print("no verdict: --controls trains the controls that students are compared with", file=file)
-    if (line := stored(summaries)) is not None:
+    for line in stored(summaries):
         print(line, file=file)
     seconds = sum(summary["wall_s"] for summary in summaries)
     without = " without controls" if table.get("controls") else ""
@@ -41,17 +43,19 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
     file.flush()  # what is left, to end Ray, takes seconds
 
 
-def stored(summaries: Sequence[Row]) -> str | None:
-    """What the store has spared these runs, in a line; None where they had none, or asked it for nothing."""
+def stored(summaries: Sequence[Row]) -> list[str]:
+    """What the store has spared these runs, in a line, and whose answers it does not keep; none where they had none."""
+    left = {name: why for one in summaries for name, why in ((one.get("store") or {}).get("not_kept") or {}).items()}
+    said = [line for name, why in left.items() for line in wrap(f"not kept in the store: {name}: {why}", WIDTH)]
     found = [one["all"] for summary in summaries if (one := summary.get("store")) and one.get("all")]
     if not found:
-        return None
+        return said
     hits, forwards = (sum(one[key] for one in found) for key in ("found", "forwards"))
     asked = hits + sum(one["forwarded"] for one in found)
     seconds = sum(one["seconds"] for one in found)
     read, kept = (size(sum(one[key] for one in found)) for key in ("read", "kept"))
     spared = f"{forwards:,} forwards, {seconds:.1f} s spared"
-    return f"store: {hits:,} of {asked:,} answers found, {spared}; {read} read, {kept} kept"
+    return [*wrap(f"store: {hits:,} of {asked:,} answers found, {spared}; {read} read, {kept} kept", WIDTH), *said]
 
 
 def size(count: float) -> str:

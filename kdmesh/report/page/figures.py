@@ -271,13 +271,55 @@ def costs(known: Known) -> Section:
         blocks.insert(0, Text(["The line joins those that no other beats in both: the Pareto front, of test figures."]))
     if lacks:
         blocks.append(Text([f"Not recorded in this run: {', '.join(lacks)}."]))
-    blocks += [*_latency(known), *_machine(known)]
+    blocks += [*_stored(known), *_latency(known), *_machine(known)]
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
         words = ["Training and tests took ", given(span(sum(seconds))), " in all"]
         words += [", ", given(span(fmean(seconds))), " a seed on average"] if len(seconds) > 1 else []
         blocks.append(Text([*words, "; controls are not counted."]))
     return Section("costs", "Quality against cost", blocks)
+
+
+def _stored(known: Known) -> list[Block]:
+    """What the store had of each agent's answers, over all seeds."""
+    told = [row(one.get("store")) for one in known.summaries]
+    counts: dict[str, dict[str, float]] = {}
+    for one in told:
+        for name, hits in row(one.get("agents")).items():
+            own = counts.setdefault(name, {})
+            for key, value in row(hits).items():
+                own[key] = own.get(key, 0) + (number(value) or 0)
+    heads = [
+        "",
+        "found",
+        "of another machine",
+        "forwarded",
+        "forwards spared",
+        "seconds spared",
+        "bytes read",
+        "bytes kept",
+    ]
+    keys = ("found", "foreign", "forwarded", "forwards")
+    rows: list[list[Cell]] = [
+        [
+            name,
+            *(count(own.get(key)) for key in keys),
+            plain(own.get("seconds")),
+            count(own.get("read")),
+            count(own.get("kept")),
+        ]
+        for name, own in counts.items()
+    ]
+    blocks: list[Block] = []
+    if rows:
+        note = "Answers, one for each sample and view, of agents that did not train as they were asked."
+        blocks.append(Table("From the store", heads, rows, note))
+    left = {name: str(why) for one in told for name, why in row(one.get("not_kept")).items()}
+    if left:
+        blocks.append(
+            Text([f"Answers that are not kept: {'; '.join(f'{name}: {why}' for name, why in left.items())}."])
+        )
+    return blocks
 
 
 def _latency(known: Known) -> list[Block]:
