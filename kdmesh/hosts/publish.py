@@ -43,7 +43,7 @@ def publish(
     layers = {output: one.makes[output].layer if _whole(one, output) else output for output in outputs}
     names = tuple(dict.fromkeys(name for name in layers.values() if name))
     x = seen(host, one, stream, given)
-    if x is None and not stage and (not measuring or stored.still(host, one)):
+    if not stage and (not measuring or stored.still(host, one)):
         known = stored.answers(host, one, shard, names, host.forward_size(agent), view=not measuring)
     else:
         known = None
