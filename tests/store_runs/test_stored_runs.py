@@ -164,7 +164,7 @@ def test_what_sees_another_agent_is_not_kept(tmp_path: Path) -> None:
         found = mesh(teacher={"update": "grad"})
         found.agent("first", {"mlp": {"hidden": [6]}}, update="frozen", seed=4)
         found.flow("labels", "t", objective="ce")
-        found.flow("first", "t", refresh="step", **{"as": "input"})
+        found.flow("first", "t", refresh="epoch", **{"as": "input"})
         return found
 
     without, kept = (run(made(), store) for store in ("off", tmp_path))
