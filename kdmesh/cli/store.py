@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 UNITS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 SHORT = 12  # digits of a digest that are shown
-FEW = 8  # numbers of a row that are shown
+FEW = 12  # numbers of a row that are shown
 UNTOLD = ("recipe", "sha256", "weights")  # of a key, what says little in a list
 
 

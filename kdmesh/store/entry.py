@@ -97,6 +97,8 @@ class Entry:
         self._lock: IO[Any] | None = None
         self._preferred: Fingerprint | None = None
         self._touched = False
+        self._changes = 0  # of which shards are open
+        self._last: tuple[object, np.ndarray, tuple[np.ndarray, np.ndarray, list[Shard]]] | None = None
 
     def find(self, rows: Tensor, fingerprint: Fingerprint, round: Round = None) -> Found:
         """Which rows the store has, by their digests ``[n, 16]`` uint8.
@@ -108,11 +110,10 @@ class Entry:
         self.refresh()
         of, _, order = self._located(shards.numbers(rows), round)
         foreign = np.array([one.fingerprint != fingerprint for one in order] + [False])[of]
-        names = {order[number].fingerprint for number in np.unique(of[foreign])}
-        elsewhere = tuple(sorted(names, key=lambda one: one.digest))
+        elsewhere = {order[number].fingerprint for number in np.unique(of[foreign])} if foreign.any() else set()
         if (of >= 0).any():
             self._touch()
-        return Found(torch.from_numpy(of >= 0), torch.from_numpy(foreign), elsewhere)
+        return Found(torch.from_numpy(of >= 0), torch.from_numpy(foreign), tuple(sorted(elsewhere, key=_digest)))
 
     def read(self, rows: Tensor, round: Round = None) -> tuple[dict[str, Tensor], Tensor | None]:
         """The values of rows that were found, by name, in this order, and where each row's begin.
@@ -224,6 +225,7 @@ class Entry:
                 if SHARED in shard.about:
                     self._map_shared(shard.about[SHARED]["file"])
                 self._open[name] = shard
+                self._changes += 1
             except Newer as what:
                 self._left.add(name)
                 self._root.note(f"a newer version of kdmesh wrote a shard of {self.name} ({what}): it is left alone")
@@ -280,6 +282,7 @@ class Entry:
     def close(self) -> None:
         """Say that this process no longer uses it."""
         self._open.clear()
+        self._last, self._changes = None, self._changes + 1
         self._shared.clear()
         self._unlock()
 
@@ -292,6 +295,7 @@ class Entry:
         """Delete shards. Who has them open goes on reading them."""
         for name in names:
             self._open.pop(name, None)
+            self._changes += 1
             with suppress(FileNotFoundError):
                 (self.folder / SHARDS / name).unlink()
 
@@ -312,6 +316,9 @@ class Entry:
 
     def _located(self, wanted: np.ndarray, round: Round) -> tuple[np.ndarray, np.ndarray, list[Shard]]:
         """For each row the number of its shard in a list, -1 where there is none, its place there, and the list."""
+        asked = (self._changes, self._preferred, round)
+        if self._last is not None and self._last[0] == asked and np.array_equal(self._last[1], wanted):
+            return self._last[2]  # what was just found is now read
         order = [
             one for one in self.shards if (round.takes(one.round) if isinstance(round, Newest) else one.round == round)
         ]
@@ -325,6 +332,7 @@ class Entry:
             hit = at >= 0
             of[left[hit]], places[left[hit]] = number, at[hit]
             left = left[~hit]
+        self._last = asked, wanted.copy(), (of, places, order)
         return of, places, order
 
     def _new(self, wanted: np.ndarray, fingerprint: Fingerprint, round: int | None) -> np.ndarray:
@@ -392,3 +400,7 @@ def _said(shared: Mapping[str, Tensor]) -> str:
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _digest(one: Fingerprint) -> str:
+    return one.digest

@@ -121,8 +121,9 @@ class Shard(Mapped):
         if not len(self) or not len(rows):
             return np.full(len(rows), -1)
         found = np.minimum(np.searchsorted(self.rows[:, 0], rows[:, 0]), len(self) - 1)
-        same = (self.rows[found] == rows).all(1)
-        for one in np.flatnonzero(~same & (self.rows[found, 0] == rows[:, 0])):  # alike in their first half
+        first, second = self.rows[found, 0] == rows[:, 0], self.rows[found, 1] == rows[:, 1]
+        same = first & second
+        for one in np.flatnonzero(first & ~second):  # alike in their first half
             at = found[one]
             while at < len(self) and self.rows[at, 0] == rows[one, 0] and not same[one]:
                 found[one], same[one] = at, self.rows[at, 1] == rows[one, 1]

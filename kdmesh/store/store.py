@@ -83,8 +83,8 @@ class Store:
         if is_url(where):
             remote = Remote(str(where))
             return cls(Root(_cache() / "remote" / remote.key, limit_bytes), remote)
-        path = Path(where)
-        what = found_at(where)
+        path = Path(where).expanduser()
+        what = found_at(path if str(where) else "")
         if what != "folder" and (what == "file" or path.exists() or what.startswith("is no path")):
             said = "is a file" if what == "file" else what
             raise MeshError(f"{said}, not a folder", file=str(where), where="store", instead="the folder of a store")

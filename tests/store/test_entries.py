@@ -228,3 +228,17 @@ def test_shards_that_are_not_alike_or_large_stay_apart(tmp_path, monkeypatch):
     assert [len([*store.entry(key).folder.glob("shards/*")]) for key in (KEY, OTHER)] == [40, 40]
     for round in (0, 1):
         assert int(store.entry(KEY).find(digests(*range(40)), HERE, round).found.sum()) == 20
+
+
+def test_rows_that_change_in_place_are_other_rows(tmp_path):
+    entry = Store.open(tmp_path).entry(KEY)
+    entry.write(digests(1, 2), {"values": values(1, 2)}, None, HERE)
+    rows = digests(1, 2)
+    assert entry.find(rows, HERE).found.all() and torch.equal(entry.read(rows)[0]["values"], values(1, 2))
+    rows.copy_(digests(2, 3))
+    with pytest.raises(KeyError):
+        entry.read(rows)
+    assert entry.find(rows, HERE).found.tolist() == [True, False]
+    entry.write(digests(3), {"values": values(3)}, None, HERE)
+    assert entry.find(rows, HERE).found.all() and torch.equal(entry.read(rows)[0]["values"], values(2, 3))
+    assert entry.find(rows, THERE).foreign.all()

@@ -105,7 +105,7 @@ def test_a_sample_of_a_form_and_of_many_rows_is_shown_as_values(root, capsys):
     )
     told = json.loads(run(capsys, "show", key.digest, "--sample", 5, "--store", root, "--json")[1])
     assert torch.allclose(torch.tensor(told[0]["values"]["dense"]), rows, atol=0.002)
-    assert "... 12 more" in run(capsys, "show", key.digest, "--sample", 5, "--store", root)[1]
+    assert "... 8 more" in run(capsys, "show", key.digest, "--sample", 5, "--store", root)[1]
     assert "error" in run(capsys, "show", key.digest, "--store", root)[1]
 
 
