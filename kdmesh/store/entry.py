@@ -154,7 +154,8 @@ class Entry:
 
         Rows that are there already, of this fingerprint, are not written again. ``ids [n]``: the samples' numbers in
         their stream, by which a person may look for them. ``round``: of a history. ``shared``: tensors that all rows of
-        the entry share. ``signal``: what the values are, for :meth:`rows`; it is the same in all of an entry.
+        the entry share. ``signal``: what the values are (kind, form, types), for :meth:`rows`; it is the same in all of
+        an entry.
         ``about``: more to note in the shards.
 
         Returns how many rows were written: where the disk is full, say, none, and the store's ``notes`` say why.
@@ -266,7 +267,7 @@ class Entry:
             return
         try:
             self._shared[name] = Mapped(inside(self.folder / SHARED, name))
-        except (FileNotFoundError, Unreadable) as why:
+        except (FileNotFoundError, MeshError, Unreadable) as why:
             raise Unreadable(f"what its rows share is {'missing' if isinstance(why, OSError) else 'damaged'}") from None
 
     @property

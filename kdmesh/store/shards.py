@@ -19,7 +19,7 @@ from torch import Tensor
 from kdmesh.errors import MeshError
 from kdmesh.store import mapped
 from kdmesh.store.fingerprint import Fingerprint
-from kdmesh.store.mapped import Mapped, Unreadable, written_as
+from kdmesh.store.mapped import DTYPES, Mapped, Unreadable, written_as
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +93,9 @@ class Shard(Mapped):
             raise ValueError("it is of another entry")
         self.fingerprint = Fingerprint.of(self.about["fingerprint"])
         self.round: int | None = self.about.get("round")
+        if self.round is not None and type(self.round) is not int:
+            raise ValueError("its round is no number")
+        _refuse_odd(self.about.get(SIGNAL), self.about.get(SHARED))
         self.rows = self.parts.pop(ROWS)[0].view("<u8")
         self.ids = self._numbers(IDS)
         self.starts = self._numbers(STARTS)
@@ -129,6 +132,20 @@ class Shard(Mapped):
                 found[one], same[one] = at, self.rows[at, 1] == rows[one, 1]
                 at += 1
         return np.where(same, found, -1)
+
+
+def _refuse_odd(signal: Any, shared: Any) -> None:
+    """ValueError for what is noted otherwise than it is written: a store may come from anywhere."""
+    if shared is not None and not all(isinstance(shared[name], str) for name in ("file", "is")):
+        raise ValueError("what its rows share has no name")
+    if signal is None:
+        return
+    if not all(isinstance(signal[name], str) for name in ("kind", "form")):
+        raise ValueError("its signal is of no kind or form")
+    if unknown := sorted({*signal["types"].values()} - {*DTYPES}):
+        raise ValueError(f"its values were of type {unknown[0]}")
+    if not isinstance(signal.get(OPTIONAL, []), list):
+        raise ValueError("its optional values have no names")
 
 
 def hexadecimal(shard: Shard, at: int) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from kdmesh.errors import RunFailed
+from kdmesh.files import reason
 from kdmesh.signals import codecs
 from kdmesh.signals.lazy import Lazy
 from kdmesh.store import forms
@@ -47,14 +49,21 @@ def write_signal(
 
 
 def read_signal(entry: Entry, rows: Tensor, round: Round = None) -> tuple[Tensor | Lazy, Tensor | None]:
-    """The signal of rows that were found, in this order, and where each sample's begin. KeyError for others.
+    """The signal of rows that were found, in this order, and where each sample's begin.
 
-    What all rows share, as a layer, is mapped: nobody may change it in place.
+    KeyError for others; RunFailed for what its codec cannot restore, as a plugin's that is another by now. What all
+    rows share, as a layer, is mapped: nobody may change it in place.
     """
     found = entry.rows(rows, round)
     if not found.signal:
         raise KeyError("these rows are no signal: read() gives their values")
-    return restored(found.values, found.shared, found.signal), found.starts
+    try:
+        return restored(found.values, found.shared, found.signal), found.starts
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunFailed(
+            f"entry {entry.name} of the store cannot be restored as {found.signal['kind']}: {reason(error)}",
+            instead="delete it, with its folder, or run with --store off",
+        ) from error
 
 
 def restored(values: dict[str, Tensor], shared: dict[str, Tensor], signal: dict[str, Any]) -> Tensor | Lazy:

@@ -83,7 +83,7 @@ class Store:
         if is_url(where):
             remote = Remote(str(where))
             return cls(Root(_cache() / "remote" / remote.key, limit_bytes), remote)
-        path = Path(where).expanduser()
+        path = Path(os.path.expanduser(where))
         what = found_at(path if str(where) else "")
         if what != "folder" and (what == "file" or path.exists() or what.startswith("is no path")):
             said = "is a file" if what == "file" else what

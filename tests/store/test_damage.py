@@ -7,14 +7,16 @@ import json
 import os
 import resource
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load, save
 from test_entries import HERE, KEY, THERE, digests, values
 
+from kdmesh.errors import RunFailed
 from kdmesh.store import EntryKey, Store
-from kdmesh.store.signals import write_signal
+from kdmesh.store.signals import read_signal, write_signal
 
 OTHER = EntryKey({"weights": "other"}, KEY.signal)
 
@@ -127,6 +129,13 @@ def forged(root, **changes):
         {"starts": torch.tensor([0, -4, 2])},
         {"starts": torch.tensor([0, 2])},
         {"more": torch.zeros(2, dtype=torch.complex64)},
+        {"round": "one"},
+        {"shared": {"file": 3, "is": ""}},
+        {"shared": {"file": "../../entry.json", "is": ""}},
+        {"shared": []},
+        {"signal": {"kind": "dense"}},
+        {"signal": {"kind": "dense", "form": "exact", "types": {"dense": "F128"}}},
+        {"signal": {"kind": "dense", "form": "exact", "types": {}, "optional": 3}},
     ],
     ids=lambda one: next(iter(one)),
 )
@@ -214,6 +223,47 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path, monkeypatch, number):
     assert len(store.notes) == 1 and os.strerror(number) in store.notes[0]
     monkeypatch.undo()
     assert found(tmp_path, 1, 2) == ([1], []) and not [*tmp_path.rglob("*.part")]
+
+
+def test_a_store_that_belongs_to_others_is_read(tmp_path):
+    """By a process without the right to write there; nobody may, if it is of root that tests run."""
+    import shutil
+    import tempfile
+
+    root = Path(tempfile.mkdtemp())
+    try:
+        filled(root, 1)
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if not (child := os.fork()):
+            code = 1
+            try:
+                if os.geteuid() == 0:
+                    os.setgid(65534), os.setuid(65534)
+                assert found(root, 1, 2) == ([1], [])
+                store = filled(root, 2)
+                assert len(store.notes) == 1 and "give the right to write there" in store.notes[0]
+                assert found(root, 1, 2) == ([1], []) and [*store.verify()] == []
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o755)
+        shutil.rmtree(root)
+
+
+def test_values_that_their_codec_cannot_restore_are_named(tmp_path):
+    store = Store.open(tmp_path)
+    signal = {"kind": "top_k", "form": "exact", "types": {}}
+    store.entry(KEY).write(digests(1), {"values": values(1)}, None, HERE, signal=signal)
+    for kind in ("top_k", "gone.plugin:Kind"):
+        key = EntryKey({"kind": kind}, {})
+        store.entry(key).write(digests(1), {"values": values(1)}, None, HERE, signal={**signal, "kind": kind})
+        store.entry(key).find(digests(1), HERE)
+        with pytest.raises(RunFailed, match=f"restored as {kind}|signal of kind {kind}"):
+            read_signal(store.entry(key), digests(1))
 
 
 def test_a_clock_that_jumps_changes_nothing_but_what_goes_first(tmp_path):
