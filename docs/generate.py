@@ -37,6 +37,7 @@ from kdmesh.spec import (
     MeshSpec,
     ProgramItem,
     Ramp,
+    SamplingSpec,
     ShardSpec,
     StreamSpec,
     Strict,
@@ -631,9 +632,19 @@ labels: false
 shards: {by: iid, of: [a, b]}
 private: false
 replay: false
-generated_by: null
-prompts: null
-refresh: null
+generated_by: s
+prompts: train
+refresh: step
+sampling: {max_new_tokens: 64}
+""",
+    SamplingSpec: """\
+max_new_tokens: 64
+temperature: 0.8
+top_p: 0.95
+top_k: 50
+greedy: false
+samples: 2
+stop: ["Question:"]
 """,
     ShardSpec: """\
 by: dirichlet
@@ -1106,6 +1117,7 @@ HEADINGS: dict[type[Strict], str] = {
     MeshSpec: "The file",
     DataSpec: "`data`",
     StreamSpec: "`streams.NAME`",
+    SamplingSpec: "`streams.NAME.sampling`",
     ShardSpec: "`streams.NAME.shards`",
     AgentSpec: "`agents.NAME`",
     ViewSpec: "`agents.NAME.view`",

@@ -9,6 +9,7 @@ import torch
 from kdmesh.errors import MeshError
 from kdmesh.graph.reach import readers, sources
 from kdmesh.signals.crossing import crosses_hidden
+from kdmesh.spec import SamplingSpec
 from kdmesh.streams.stream import without
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
         if plan.task.outputs != "vocabulary" or edge.source not in plan.spec.agents or (edge.output and few is None):
             continue
         kinds = found.shapes[edge.source, ""][0]
-        rows = found.reading.encoded(edge.source, found.streams[edge.stream].rows).counts
+        rows = _units(plan, found, edge)
         batch = max((plan.train(name).batch_size for name in readers(edge.target, plan.consensus)), default=0)
         size = int(rows.double().mean().item() * batch) if edge.live else int(rows.sum())
         apart, whole = size * width + kinds * width, size * kinds
@@ -195,6 +196,14 @@ def crossings(plan: Plan, found: Checked) -> list[str]:
             f"({whole:,} numbers)"
         )
     return list(lines.values())
+
+
+def _units(plan: Plan, found: Checked, edge: Edge) -> Tensor:
+    """How many answers a source gives for each sample of a stream; where texts are yet to be written, at most."""
+    rows, stream = found.streams[edge.stream].rows, plan.spec.streams.get(edge.stream)
+    if stream is not None and stream.prompts is not None:
+        return torch.full_like(rows, (stream.sampling or SamplingSpec()).max_new_tokens)
+    return found.reading.encoded(edge.source, rows).counts
 
 
 def compare(plan: Plan, found: Checked) -> None:

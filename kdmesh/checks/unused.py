@@ -60,7 +60,7 @@ def _streams(plan: Plan, found: Checked) -> Iterator[str]:
         count = len(found.streams["transfer"].rows)
         yield f"data.transfer: no flow is on this split, so that its {count:,} samples teach nobody"
     for name, spec in plan.spec.streams.items():
-        own, base = found.streams[name], found.streams[spec.of]
+        own, base = found.streams[name], found.streams[spec.prompts or spec.of]
         where = plan.at(f"streams.{name}")
         narrowed = [field for field in ("size", "only", "without") if getattr(spec, field) is not None]
         if narrowed and len(own.rows) == len(base.rows):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdmesh.checks import drawn, labels, lineage, lonely, merging, private, texts, untrained, unused
+from kdmesh.checks import drawn, labels, lineage, lonely, merging, private, prompts, texts, untrained, unused
 from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
@@ -103,6 +103,7 @@ def examine(
     labels.judged(plan, found)
     _told_by(plan, found.table)
     texts.read(plan, found)
+    prompts.answered(plan, found)
     _streams(plan, found)
     private.prove(plan, found)
     _models(plan, found, modules or {})
@@ -179,7 +180,7 @@ def _streams(plan: Plan, found: Checked) -> None:
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.derived is not None}
-    makers |= {edge.target for edge in plan.edges if edge.mirrored}
+    makers |= {edge.target for edge in plan.edges if edge.mirrored} | prompts.writers(plan)
     sizes: dict[str, tuple[int, torch.Size, int, frozenset[Kind], tuple[int, int]]] = {}
     states: dict[str, dict[str, str]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
@@ -200,6 +201,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         key += str(found.reading.inputs.get(agent, ""))
         if key not in sizes or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)
+            prompts.writes(plan, agent, module)
             with _tapped(module, layers, agent, written) as values, torch.no_grad(), Softmaxes() as ends:
                 logits = _forward(module, x, agent)
             for name in layers:

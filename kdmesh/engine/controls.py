@@ -39,7 +39,7 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
     own = [
         FlowSpec(**{"from": LABELS, "to": student}, stream=edge.stream, objective=edge.objective)
         for edge in plan.edges
-        if edge.source == LABELS and edge.target == student
+        if edge.source == LABELS and edge.target == student and not _written(spec, edge.stream)
     ]
     flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=label_objective(spec, registry()))]
     made = _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
@@ -141,18 +141,25 @@ def _mesh(
     spec = plan.spec
     used = {end for flow in flows for end in (*flow.from_, *flow.to)}
     owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
+    kept = {name: one for name, one in spec.streams.items() if not one.generated_by or one.generated_by in agents}
     idle = {owner: _frozen(plan, owner) for owner in spec.agents if owner in owners and owner not in agents}
     return spec.model_copy(
         update={
             "name": name,
             "agents": {**agents, **idle},
             "connect": [],
+            "streams": kept,
             "consensus": {key: _left(node, key, agents, flows) for key, node in spec.consensus.items() if key in used},
             "flows": flows,
             "program": program or [],
             "placement": "together",
         }
     )
+
+
+def _written(spec: MeshSpec, stream: str) -> bool:
+    """Whether an agent writes a stream."""
+    return stream in spec.streams and spec.streams[stream].generated_by is not None
 
 
 def _left(node: ConsensusSpec, name: str, agents: dict[str, AgentSpec], flows: list[FlowSpec]) -> ConsensusSpec:

@@ -19,6 +19,7 @@ from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.fragments import whole
 from kdmesh.hosts import build, guard, measure, merging
+from kdmesh.hosts.generating import Copied
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.standing import Given, StandIn
@@ -148,7 +149,7 @@ def _streams(found: Checked, rows: int) -> dict[str, Stream]:
         own = stream.shards
         shards = None if own is None else {agent: _picked(found, part, rows) for agent, part in own.items()}
         kept = _picked(found, stream.rows, rows) if not shards else torch.cat(list(shards.values())).sort().values
-        small[name] = replace(stream, rows=kept, shards=shards)
+        small[name] = replace(stream, rows=kept, shards=shards, draws=1)
     return small
 
 
@@ -171,7 +172,7 @@ def _stand_ins(plan: Plan, found: Checked) -> dict[str, Any]:
 
 def _writers(plan: Plan, found: Checked) -> dict[str, Writer]:
     """For every stream that an agent writes, samples of the one that it is `of`: what writes it needs the model."""
-    generated = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
+    generated = {name for name, one in plan.spec.streams.items() if one.generated_by is not None and not one.prompts}
     readers = [edge for edge in plan.edges if edge.stream in generated and edge.target in plan.owner]
     sizes = {edge.stream: plan.train(edge.target).batch_size for edge in readers}
     return {name: Rows(found.table, found.streams[name], size) for name, size in sizes.items()}
@@ -187,6 +188,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         left_out=found.left_out if rows is None else None,
         values=distinct(plan, found.table),
         writers=_writers(plan, found),
+        authors={name: Copied(found.reading) for name, one in plan.spec.streams.items() if one.prompts is not None},
         statistics=found.statistics,
         inputs=found.reading.inputs,
     )

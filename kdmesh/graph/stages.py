@@ -106,16 +106,20 @@ def default_refresh(
 ) -> None:
     """Fill in `refresh` on the edges that leave agents: `step` inside a strongly connected component, else `once`.
 
-    Where a gradient is to pass (`detach: false`) it is `step` too: what is stored carries none. ``wished``: by
+    Where a gradient is to pass (`detach: false`) it is `step` too: what is stored carries none. On a stream
+    that an agent writes nothing is stored: frozen sources are live, others leave a snapshot. ``wished``: by
     consensus, how often its readers want it made anew; into it, it is that inside a component.
     """
     component = {node: number for number, nodes in enumerate(nx.strongly_connected_components(graph)) for node in nodes}
     for edge in edges:
         if edge.refresh is None and edge.source in spec.agents:
-            inside = not edge.detach or component[found.of(edge.source)] == component[found.of(edge.target)]
+            stream = spec.streams.get(edge.stream)
+            written = stream is not None and stream.generated_by is not None
+            frozen = written and found.of(edge.source) not in found.trainable
+            inside = frozen or not edge.detach or component[found.of(edge.source)] == component[found.of(edge.target)]
             edge.refresh = (wished.get(edge.target, "step") if edge.detach else "step") if inside else "once"
             if edge.refresh != "step" and edge.stale is None:
-                edge.stale = "publish"
+                edge.stale = "snapshot" if written else "publish"
 
 
 def bind(spec: MeshSpec, edges: Sequence[Link], found: WeightSets, trained: set[str]) -> dict[str, str]:

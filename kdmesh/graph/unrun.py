@@ -14,6 +14,7 @@ from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
 from kdmesh.graph.renewal import publications
+from kdmesh.graph.rollouts import refuse_rollouts
 from kdmesh.graph.until import refuse_until
 from kdmesh.graph.written import refuse_written
 from kdmesh.offers import PROBABILITIES
@@ -55,6 +56,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     for name, stream in plan.spec.streams.items():
         _stream(stream, plan.at(f"streams.{name}"), name in (writers or {}))
     refuse_written(plan, writers or {})
+    refuse_rollouts(plan)
     for name, agent in plan.spec.agents.items():
         _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:
@@ -147,13 +149,16 @@ def matched(edge: Edge) -> bool:
 
 
 def _stream(stream: StreamSpec, where: str, written: bool) -> None:
-    for key in ("prompts",) if written else ("generated_by", "prompts", "refresh"):
-        if getattr(stream, key) is not None:
-            raise MeshError(
-                f"a stream that an agent generates {LATER}",
-                where=f"{where}.{key}",
-                instead="a stream `of` a split or of another stream",
-            )
+    if stream.generated_by is not None and stream.prompts is None and not written:
+        raise MeshError(
+            f"a stream that an agent generates, without prompts and without a writer from Python, {LATER}",
+            where=f"{where}.generated_by",
+            instead="prompts: a stream of prompts or chats, which it answers; or a stream `of` a split",
+        )
+    for field in ("prompts", "refresh", "sampling"):
+        if stream.generated_by is None and getattr(stream, field) is not None:
+            what = f"no agent writes this stream, so `{field}` has no effect"
+            raise MeshError(what, where=f"{where}.{field}", instead=f"generated_by: the agent that does, or {OUT}")
     if stream.shards is None:
         return
     for field, by in (("alpha", "dirichlet"), ("classes", "class"), ("column", "column")):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
@@ -19,11 +19,11 @@ PERIOD = re.compile(r"step|epoch|[1-9]\d* steps")
 
 def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
     """Raise MeshError for a writer of no stream, and for what has no meaning on a stream that has one."""
-    generated = {name for name, stream in plan.spec.streams.items() if stream.generated_by is not None}
+    generated = {name for name, one in plan.spec.streams.items() if one.generated_by is not None and not one.prompts}
     for name, writer in writers.items():
         where = f"streams.{name}"
         if name not in generated:
-            instead = nearest(name, generated, "streams with `generated_by`")
+            instead = nearest(name, generated, "streams with `generated_by` and no `prompts`")
             raise MeshError("there is a writer for a stream that no agent generates", where=where, instead=instead)
         if not callable(getattr(writer, "write", None)):
             instead = "an object with write(step, agent), which gives x, y and ids"
@@ -31,26 +31,36 @@ def refuse_written(plan: Plan, writers: Mapping[str, Any]) -> None:
                 f"its writer is a {type(writer).__name__}, which writes nothing", where=where, instead=instead
             )
         _stream(plan.spec.streams[name], where)
+    refuse_taken(plan, writers)
+    refuse_reader(plan, writers)
+
+
+def refuse_taken(plan: Plan, written: Collection[str]) -> None:
+    """Raise MeshError for a stream that would be taken from one of those that are ``written``."""
     for name, stream in plan.spec.streams.items():
         for field, others in (("of", [stream.of]), ("rest_of", stream.rest_of or [])):
             for other in others:
-                if other in writers:
+                if other in written:
                     raise MeshError(
                         f"stream {other!r} is written batch by batch and cannot be taken from",
                         where=f"streams.{name}.{field}",
                         instead="a split, or a stream of one",
                     )
+
+
+def refuse_reader(plan: Plan, written: Collection[str]) -> None:
+    """Raise MeshError for what cannot be read on a stream that is ``written``, or not in several stages."""
     for edge in plan.edges:
-        if edge.stream in writers:
+        if edge.stream in written:
             _read(plan, edge)
     for node in plan.consensus.values():
-        if node.stream in writers and node.column:
+        if node.stream in written and node.column:
             raise MeshError(
                 f"stream {node.stream!r} is written and has no columns",
                 where=f"consensus.{node.name}.rule.{node.rule.name}.column",
                 instead="a rule that reads none",
             )
-    for name in writers:
+    for name in written:
         stages = [s.name for s in plan.stages if any(name in phase.streams for phase in s.phases.values())]
         if len(stages) > 1:
             raise MeshError(
@@ -67,16 +77,14 @@ def _stream(stream: StreamSpec, where: str) -> None:
             where=f"{where}.refresh",
             instead="step, epoch, or `10 steps`",
         )
-    for field, value in (
-        ("shards", stream.shards),
-        ("replay", stream.replay),
-        ("private", stream.private),
-        ("rest_of", stream.rest_of),
-    ):
-        if value:
-            raise MeshError(
-                f"`{field}` has no meaning on a written stream", where=f"{where}.{field}", instead="leave it out"
-            )
+    refuse_without_meaning(stream, where, "leave it out")
+
+
+def refuse_without_meaning(stream: StreamSpec, where: str, instead: str, *more: str) -> None:
+    """Raise MeshError for a field of a stream that means nothing where it is written; ``more``: and for these."""
+    for field in ("shards", "replay", "private", "rest_of", *more):
+        if getattr(stream, field):
+            raise MeshError(f"`{field}` has no meaning on a written stream", where=f"{where}.{field}", instead=instead)
 
 
 def _read(plan: Plan, edge: Edge) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from kdmesh.streams.tokens import starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from kdmesh.hosts.making import Maker
     from kdmesh.hosts.weights import Weights
@@ -78,6 +79,10 @@ class Agent:
             with torch.autocast(self.device.type, torch.bfloat16):
                 return self._forward(x, names, others)
         return self._forward(x, names, others)
+
+    def precision(self) -> AbstractContextManager[object]:
+        """What a forward of the module itself, without this agent's, is to stand in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
     def in_train_mode(self, compute: Callable[[], Any], keep: bool) -> Any:
         """What ``compute`` gives of a module in eval mode that is in train mode for this while, without gradient.

@@ -13,6 +13,7 @@ from kdmesh.hosts import (
     costs,
     export,
     gates,
+    generating,
     guard,
     measure,
     merging,
@@ -46,6 +47,7 @@ class Host(HostState):
         self.weights = {owner: build.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
         self.agents = {agent: build.agent(self, agent, self.weights[plan.owner[agent]]) for agent in names}
         self.writers = writing.writers(self)
+        self.authors = generating.authors(self)
         self.consensus = build.consensus(self)
         self.pools = merging.rules(self)
         self.objectives = {

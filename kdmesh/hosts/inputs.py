@@ -13,6 +13,7 @@ from kdmesh.hosts.classes import labels as known_labels
 from kdmesh.hosts.consensus import Moment
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.publications import Key
+from kdmesh.hosts.rollouts import Rollouts, Schedule, every
 from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.written import Written
 from kdmesh.offers import NOW
@@ -23,6 +24,8 @@ from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import torch
 
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Stage
@@ -58,7 +61,7 @@ class Inputs:
         self.taps = build.taps(host, plan.edges)
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[StepContext], Signal | None]] = {}
-        self._written: dict[tuple[str, str], Written] = {}  # by stream and device
+        self._written: dict[tuple[str, str], Written | Rollouts] = {}  # by stream and device
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
     def shard(self, agent: str, stream: str) -> BatchSource:
@@ -68,8 +71,21 @@ class Inputs:
             return self.host.loader.shard(stream, agent, device)
         key = (stream, str(device))
         if key not in self._written:
-            self._written[key] = Written(self.host.publications, self.host.streams[stream], spec.generated_by, device)
+            given = self.host.publications, self.host.streams[stream], spec.generated_by, device
+            self._written[key] = Written(*given) if spec.prompts is None else self._rollouts(stream, agent, device)
         return self._written[key]
+
+    def _rollouts(self, stream: str, agent: str, device: torch.device) -> Rollouts:
+        """A stream of texts as an agent reads it: all that do cut texts into the same tokens."""
+        host, own = self.host, self.host.streams[stream]
+        spec, encoder = host.plan.spec.streams[stream], host.reading.encoder(agent)
+        assert spec.prompts is not None and spec.generated_by is not None
+        sizes = host.reading.sizes(own.rows[:: own.draws]) if host.plan.spec.text.bucket else None
+        together = every(host.plan, stream, host.streams[self.plan.streams[0]], self.settings)
+        last = max(self.ends.values())
+        schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last)
+        pack = encoder.max_length if encoder.pack else None
+        return Rollouts(host.publications, schedule, spec.generated_by, device, encoder.pad, pack)
 
     def batch(self, context: StepContext, shard: BatchSource) -> Batch | None:
         """The batch of this step, cut once for all agents that share the shard view."""

@@ -8,9 +8,11 @@ from kdmesh.graph.reach import readers
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import guard, oddities
 from kdmesh.hosts.forward import forward_op, trains
+from kdmesh.hosts.generating import generate_op
 from kdmesh.hosts.inputs import Inputs
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.publications import Key
+from kdmesh.hosts.rollouts import TEXT_PARTS
 from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.update import Update
 from kdmesh.hosts.writing import write_op
@@ -67,7 +69,8 @@ class CompiledPhase:
         if op.kind == "u":
             return self.update.compile(op)
         if op.kind == "gen":
-            return write_op(self.inputs, op)
+            texts = self.host.plan.spec.streams[op.stream].prompts is not None
+            return generate_op(self.inputs, op) if texts else write_op(self.inputs, op)
         if op.node in self.host.agents:
             return forward_op(self.inputs, self.recorded, op)
         if op.node in self.host.plan.consensus:
@@ -106,7 +109,7 @@ class CompiledPhase:
     def sent(self, op: Op) -> set[str]:
         """What of a forward, or of a written stream, other hosts read: nothing else leaves this one."""
         if op.kind == "gen":
-            return PARTS
+            return PARTS | TEXT_PARTS
         if op not in self._sent:
             nodes, here = self.host.plan.consensus, self.host.agents
 

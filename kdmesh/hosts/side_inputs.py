@@ -12,6 +12,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.reach import speaker
 from kdmesh.hosts.loader import ShardView
+from kdmesh.hosts.rollouts import Rollouts
 
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
@@ -71,7 +72,9 @@ def ids(shard: BatchSource, at: Tensor | None = None) -> Tensor:
     """The stable id of each row's sample, ``[B]`` int64 on the view's device: of samples ``at``, or of all."""
     if at is not None and not shard.units:
         return shard.samples(at).to(shard.device)
-    assert isinstance(shard, ShardView)  # what is written is read by the batch, and has a row a sample
+    if at is not None and isinstance(shard, Rollouts):
+        return shard.unit_samples(at)
+    assert isinstance(shard, ShardView)  # what is written is read by the batch
     every = shard.ids if shard.counts is None else shard.ids.repeat_interleave(shard.counts.cpu())
     return (every if at is None else every[shard.rows(at).cpu()]).to(shard.device)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.preprocessing import Files
+    from kdmesh.hosts.rollouts import Author
     from kdmesh.hosts.standing import Given
     from kdmesh.hosts.weights import Weights
     from kdmesh.hosts.written import Writer
@@ -82,7 +83,8 @@ class HostConfig:
     name "" of outputs that are not one per class. ``strict``: what a consensus gives is checked. ``tokenizers``: of
     agents that read texts, by the weights' owner. ``left_out``: rows of the table that no agent sees.
     ``learned``: by agent, the records of :mod:`kdmesh.streams.learned`. ``values``: of columns that
-    rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it.
+    rules and metrics read, all there are in the data. ``writers``: by stream that an agent writes, what writes it;
+    ``authors``: by stream of texts, what writes it in place of its agent.
     ``profiled``: calls of what is offered are counted and timed. ``statistics``: the whole shapes of signals whose rows
     are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that
     is. ``offers``: those that no package has installed. ``store``: the folder of answers that are kept, "" for none;
@@ -104,6 +106,7 @@ class HostConfig:
     offers: tuple[Offer, ...] = ()
     store: str = ""
     store_limit: int | None = None
+    authors: dict[str, Author] = field(default_factory=dict)
 
 
 class HostState:
@@ -135,6 +138,7 @@ class HostState:
         self.reading.inputs = config.inputs
         self.loader = Loader(self.reading, self.streams, self.seed)
         self.writers: dict[str, Writer] = {}  # of agents here, by stream
+        self.authors: dict[str, Author] = {}  # of agents here, by stream of texts
         self.values: dict[str, list[str]] = config.values  # of columns that are read, also in samples elsewhere
         self.weights: dict[str, Weights] = {}  # by owner
         self.agents: dict[str, Agent] = {}

@@ -10,8 +10,7 @@ import torch
 from kdmesh.errors import RunFailed
 from kdmesh.hosts import guard
 from kdmesh.hosts.publications import Key
-from kdmesh.hosts.written import IDS, KIND, STEP, X, Y
-from kdmesh.streams.order import steps_per_epoch
+from kdmesh.hosts.written import IDS, KIND, STEP, X, Y, period
 from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:
@@ -44,26 +43,13 @@ def keep(host: HostState, op: Op, step: int, value: tuple[Tensor, dict[str, Any]
             host.publications.keep(Key(op.node, op.stream, part, KIND), tensor)
 
 
-def period(inputs: Inputs, stream: str) -> int:
-    """Steps after which a stream is written anew: a number of updates of its agent's weights, or a phase's epoch."""
-    plan, spec = inputs.host.plan, inputs.host.plan.spec.streams[stream]
-    assert spec.generated_by is not None
-    refresh = spec.refresh or "step"
-    if refresh == "step":
-        return 1
-    if refresh != "epoch":
-        return int(refresh.split()[0]) * plan.train(spec.generated_by).accumulate
-    first, settings = inputs.host.streams[inputs.plan.streams[0]], inputs.settings
-    sizes = [len(rows) for rows in (first.shards or {"": first.rows}).values()]
-    return max(steps_per_epoch(size, settings.batch_size, settings.drop_last) for size in sizes)
-
-
 def write_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     """Write a stream where its period begins; None where the agent lives elsewhere."""
     host = inputs.host
     if op.node not in host.agents:
         return None
-    agent, writer, every = host.agents[op.node], host.writers[op.stream], period(inputs, op.stream)
+    agent, writer = host.agents[op.node], host.writers[op.stream]
+    every = period(host.plan, op.stream, host.streams[inputs.plan.streams[0]], inputs.settings)
     seed, first = mix(host.seed, KIND, op.stream, inputs.plan.name), inputs.first
     labelled, size = host.streams[op.stream].labelled, inputs.settings.batch_size
     threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)

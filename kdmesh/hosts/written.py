@@ -18,10 +18,13 @@ from torch import Tensor
 from kdmesh.errors import MeshError
 from kdmesh.hosts.loader import Batch
 from kdmesh.hosts.publications import Key
+from kdmesh.streams.order import steps_per_epoch
 
 if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.publications import Publications
+    from kdmesh.spec import TrainSpec
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
@@ -36,6 +39,22 @@ class Writer(Protocol):
 
     def write(self, step: int, agent: Agent) -> tuple[Tensor, Tensor | None, Tensor]:
         """The samples of a batch, their labels, and their ids."""
+
+
+def period(plan: Plan, stream: str, first: Stream, settings: TrainSpec) -> int:
+    """Steps after which a stream is written anew: a number of updates of its agent's weights, or a phase's epoch.
+
+    ``first``: the phase's first stream, which defines its epoch.
+    """
+    spec = plan.spec.streams[stream]
+    assert spec.generated_by is not None
+    refresh = spec.refresh or "step"
+    if refresh == "step":
+        return 1
+    if refresh != "epoch":
+        return int(refresh.split()[0]) * plan.train(spec.generated_by).accumulate
+    sizes = [len(rows) for rows in (first.shards or {"": first.rows}).values()]
+    return max(steps_per_epoch(size, settings.batch_size, settings.drop_last) for size in sizes)
 
 
 class Written:

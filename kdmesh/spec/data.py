@@ -49,6 +49,20 @@ class ShardSpec(Strict):
     column: str | None = Field(None, description="column: the data set's column whose values are divided")
 
 
+class SamplingSpec(Strict):
+    """How an agent writes the texts of a stream."""
+
+    max_new_tokens: int = Field(64, ge=1, description="tokens of a text at most; it ends earlier at an end of text")
+    temperature: float = Field(1.0, gt=0, description="of the probabilities by which tokens are drawn")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="draw among the fewest tokens that together have this probability"
+    )
+    top_k: int | None = Field(None, ge=1, description="draw among so many of the likeliest tokens; by default all")
+    greedy: bool = Field(False, description="take the likeliest token each time; nothing is drawn")
+    samples: int = Field(1, ge=1, description="texts from each prompt, which stand one after the other in the stream")
+    stop: list[str] = Field([], description="a text also ends with the token that completes one of these strings")
+
+
 class StreamSpec(Strict):
     """Where samples come from. The splits train, validation, test and transfer are streams without being named."""
 
@@ -66,9 +80,12 @@ class StreamSpec(Strict):
     shards: ShardSpec | None = Field(None, description="divide over agents")
     private: bool = Field(False, description="no signal made on this stream may leave its agent's host")
     replay: bool = Field(False, description="the previous step's batch of stream `of`, again")
-    generated_by: str | None = Field(None, description="the agent that generates the samples (text tasks)")
-    prompts: str | None = Field(None, description="stream of prompts for a generated stream")
-    refresh: str | None = Field(None, description="how often a generated stream is made anew")
+    generated_by: str | None = Field(None, description="the agent that writes the samples")
+    prompts: str | None = Field(None, description="the stream whose prompts it answers: `generated_by` writes texts")
+    refresh: str | None = Field(
+        None, description="how often it is written anew: step (the default), `N steps` or epoch; texts also once"
+    )
+    sampling: SamplingSpec | None = Field(None, description="how texts are written")
 
     @field_validator("where", mode="before")
     @classmethod

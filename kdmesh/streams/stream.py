@@ -26,6 +26,7 @@ class Stream:
 
     ``shards`` maps an agent to its own part of ``rows``; ``labelled`` says whether labels may be read here; what is
     made on a ``private`` stream stays on its agent's host; a ``replay`` stream repeats the previous batch of ``base``.
+    Where texts are written, ``rows`` are those of the prompts, each ``draws`` times, one after the other.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stream:
     shards: dict[str, Tensor] | None = None
     replay: bool = False
     base: str | None = None
+    draws: int = 1
 
     def rows_for(self, agent: str) -> Tensor:
         """Return the rows that this agent sees: its own shard of a sharded stream, else all of them."""
@@ -73,7 +75,7 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
             raise MeshError(f"unknown stream {name!r}", where=where, instead=instead)
         if name not in found:
             spec, here = streams[name], (*path, name)
-            base = find(spec.of, here)
+            base = find(spec.of, here) if spec.prompts is None else find(spec.prompts, here, "prompts")
             taken = [find(other, here, "rest_of") for other in spec.rest_of or ()]
             found[name] = _derive(name, spec, base, taken, table, data)
         return found[name]
@@ -113,6 +115,9 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
         base=None,
         replay=False,
     )
+    if spec.prompts is not None:
+        draws = 1 if spec.sampling is None else spec.sampling.samples
+        return replace(stream, rows=base.rows.repeat_interleave(draws), draws=draws)
     narrowed = bool(taken) or any(one is not None for one in (spec.size, spec.where, spec.only, spec.without))
     if spec.replay:
         if narrowed or spec.shards:

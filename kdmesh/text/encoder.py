@@ -127,6 +127,10 @@ class Encoder:
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         return eos if bos is None else bos
 
+    def is_special(self, token: int) -> bool:
+        """Whether a token stands for no text."""
+        return token in self._special
+
     def words(self) -> list[str]:
         """Every token as text, with the space it begins with; one that is part of a character is no text of its own."""
         before = self.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]

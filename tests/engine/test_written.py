@@ -259,7 +259,7 @@ def test_what_has_no_meaning_on_a_written_stream_is_refused(
 
 def test_writers_and_streams_belong_together(table: Table) -> None:
     made = kdmesh.Mesh(**mesh("step", "together", table))
-    with pytest.raises(MeshError, match="a stream that an agent generates is understood, and not run"):
+    with pytest.raises(MeshError, match="without prompts and without a writer from Python, is understood, and not run"):
         made.run(backend="inline")
     made.writer("made", Near())
     made.plan()

@@ -25,6 +25,7 @@ GENERATIONS = {
     "hint": [1, 1],
     "mean-teacher": [1],
     "multi-label": [3, 1],
+    "on-policy": [1, 1],
     "parties": [1],
     "previous-batch": [1],
     "previous-epoch": [1],
@@ -36,8 +37,9 @@ GENERATIONS = {
     "stale-codistillation": [1],
     "swa": [1],
 }
-LONG = ("fedavg", "swa")  # weights flow in these, which no strategy draws
+LONG = ("fedavg", "on-policy", "swa")  # no strategy draws weights that flow, or what is written
 OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
+OTHER_DATA |= {"on-policy": "sums"}
 each = pytest.mark.parametrize("name", FILES)
 
 

@@ -55,6 +55,12 @@ class RowsConfig(Config):
         return self
 
 
+class SumsConfig(Config):
+    """Sums of two whole numbers, as text."""
+
+    below: int = Field(20, ge=2, le=1000, description="both numbers are below this: its square samples")
+
+
 class TextConfig(Config):
     """Texts in named columns: of files, of a folder that `save_to_disk` made, or of the Hugging Face hub.
 
@@ -230,6 +236,12 @@ DATASETS = [
         "kdmesh.builtin.datasets.text:text",
         TextConfig,
         "texts of CSV, JSONL, Parquet or Hugging Face data sets: with labels, to rank or tag, or to learn as language",
+    ),
+    DatasetOffer(
+        "sums",
+        "kdmesh.builtin.datasets.sums:sums",
+        SumsConfig,
+        "sums of two numbers as prompts with answers, to try language models on",
     ),
     DatasetOffer(
         "text_file", "kdmesh.builtin.datasets.text_file:text_file", TextFileConfig, "a plain text, cut into samples"

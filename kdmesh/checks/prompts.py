@@ -1,0 +1,74 @@
+"""Check, before a run, the prompts that language models will answer, and who reads the answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.reach import readers, sources
+from kdmesh.spec import SamplingSpec
+from kdmesh.streams.texts import Texts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.plan import Plan
+    from kdmesh.spec import StreamSpec
+
+
+def answered(plan: Plan, found: Checked) -> None:
+    """Refuse samples that ask nothing, prompts that leave no room for an answer, and readers with other tokens."""
+    for name, stream in plan.spec.streams.items():
+        if stream.prompts is not None and stream.generated_by is not None:
+            _room(found, name, stream, stream.generated_by)
+            _readers(plan, found, name, stream.generated_by)
+
+
+def _room(found: Checked, name: str, stream: StreamSpec, agent: str) -> None:
+    from kdmesh.text.prompts import asked
+
+    encoder, how = found.reading.encoder(agent), stream.sampling or SamplingSpec()
+    assert isinstance(found.table.x, Texts)
+    for row in found.streams[name].rows[:: found.streams[name].draws].tolist():
+        sample = found.table.x[row]
+        try:
+            length = len(asked(encoder, sample))
+        except MeshError as error:
+            what = f"{agent} cannot be asked: {error.what}"
+            raise MeshError(what, where=f"streams.{name}.prompts", instead=error.instead) from None
+        if length + how.max_new_tokens > encoder.max_length:
+            raise MeshError(
+                f"{sample.at or f'sample {row}'}: its prompt has {length} tokens for {agent}, and with "
+                f"{how.max_new_tokens} new ones the text would have more than the {encoder.max_length} that it reads",
+                where=f"streams.{name}.sampling.max_new_tokens",
+                instead="fewer, a larger text.max_length (and max_length of the model), or shorter prompts",
+            )
+
+
+def _readers(plan: Plan, found: Checked, name: str, writer: str) -> None:
+    """Whoever reads the answers cuts texts into the writer's tokens, which are what crosses."""
+    for edge in plan.edges:
+        if edge.stream != name:
+            continue
+        for agent in (*sources(edge, plan.consensus), *readers(edge.target, plan.consensus)):
+            if agent in plan.spec.agents and found.reading.key(agent) != found.reading.key(writer):
+                raise MeshError(
+                    f"{agent} has another tokenizer or limit than {writer}, whose tokens are what is read on {name!r}",
+                    where=edge.where,
+                    instead=f"agents with the tokenizer and limits of {writer} on this stream",
+                )
+
+
+def writers(plan: Plan) -> set[str]:
+    """The agents that answer prompts."""
+    return {one.generated_by for one in plan.spec.streams.values() if one.prompts and one.generated_by}
+
+
+def writes(plan: Plan, agent: str, module: nn.Module) -> None:
+    """Refuse a model that is to write texts and cannot."""
+    for name, stream in plan.spec.streams.items():
+        if stream.prompts is not None and stream.generated_by == agent:
+            from kdmesh.text.generate import refuse_writer
+
+            refuse_writer(module, f"streams.{name}.generated_by")

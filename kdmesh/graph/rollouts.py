@@ -1,0 +1,108 @@
+"""Streams of texts that an agent writes to prompts: what in a file cannot be run, or would do nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.sources import below
+from kdmesh.graph.written import PERIOD, refuse_reader, refuse_taken, refuse_without_meaning
+from kdmesh.spec import SamplingSpec
+
+if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan
+    from kdmesh.spec import StreamSpec
+
+ONCE = "once"
+ONLY_TEXTS = "prompts: a stream of prompts or chats, or leave it out"
+
+
+def refuse_rollouts(plan: Plan) -> None:
+    """Raise MeshError for the first such thing in the plan."""
+    streams = {name: one for name, one in plan.spec.streams.items() if one.prompts is not None}
+    for name, one in plan.spec.streams.items():
+        if one.sampling is not None and one.prompts is None:
+            what = "it says how texts are written, and this stream has no prompts to answer"
+            raise MeshError(what, where=plan.at(f"streams.{name}.sampling"), instead=ONLY_TEXTS)
+    for name, stream in streams.items():
+        where = plan.at(f"streams.{name}")
+        _stream(plan, name, stream, where)
+        if stream.sampling is not None:
+            _sampling(stream.sampling, f"{where}.sampling")
+        _period(plan, name, stream, where)
+    refuse_taken(plan, streams)
+    refuse_reader(plan, streams)
+
+
+def _stream(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
+    if plan.task.outputs != "vocabulary":
+        raise MeshError(
+            f"{stream.generated_by} answers for task {plan.task.name}, and only language models write texts",
+            where=f"{where}.generated_by",
+            instead="task: language_modelling, or a stream `of` a split",
+        )
+    refuse_without_meaning(stream, where, "set it on the stream of prompts", "size", "where", "only", "without")
+    if stream.of != type(stream).model_fields["of"].default:
+        what = f"its samples are answers to the prompts of {stream.prompts!r}, so `of` has no effect"
+        raise MeshError(what, where=f"{where}.of", instead="leave it out")
+    for other in below(plan.spec, name):
+        spec = plan.spec.streams.get(other)
+        reason = ""
+        if spec is not None and spec.generated_by is not None:
+            reason = "is written by an agent itself"
+        elif spec is not None and spec.replay:
+            reason = "repeats batches"
+        elif spec is not None and (spec.shards is not None or spec.private):
+            reason = "is divided over agents" if spec.shards is not None else "is private"
+        if reason:
+            what = f"the prompts would come from {other!r}, which {reason}; that is not run by this version"
+            raise MeshError(what, where=f"{where}.prompts", instead="a split, or a plain stream of one")
+
+
+def _sampling(how: SamplingSpec, where: str) -> None:
+    """Settings of drawing where nothing is drawn; strings that end every text."""
+    plain = SamplingSpec()
+    for field in ("temperature", "top_p", "top_k") if how.greedy else ():
+        if getattr(how, field) != getattr(plain, field):
+            what = f"`greedy: true` takes the likeliest token, so `{field}` has no effect"
+            raise MeshError(what, where=f"{where}.{field}", instead="leave it out, or greedy: false")
+    for field in ("greedy", "top_k"):
+        one = how.top_k == 1 if field == "top_k" else how.greedy
+        if one and how.samples > 1:
+            what = f"all {how.samples} texts of a prompt would be the same, with `{field}: {getattr(how, field)}`"
+            raise MeshError(what, where=f"{where}.samples", instead="samples: 1, or texts that are drawn")
+    if how.top_k == 1:
+        what = "the likeliest token alone is left to draw"
+        raise MeshError(what, where=f"{where}.top_k", instead="greedy: true")
+    if "" in how.stop:
+        raise MeshError("an empty string would end every text", where=f"{where}.stop", instead="leave it out")
+
+
+def _period(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
+    """When it is written: by weights that stand by then, and not in the middle of an update."""
+    assert stream.generated_by is not None
+    writer, refresh = plan.owner[stream.generated_by], stream.refresh or "step"
+    if refresh != ONCE and not PERIOD.fullmatch(refresh):
+        instead = "step, `10 steps`, epoch, or once"
+        raise MeshError(f"{refresh!r} is not a period of a stream of texts", where=f"{where}.refresh", instead=instead)
+    readers = [edge for edge in plan.edges if edge.stream == name and edge.target in plan.owner]
+    for edge in readers:
+        stage = plan.stage_of(edge.target)
+        if refresh == ONCE and writer in plan.trainable and stage is not None and writer in stage.weights:
+            raise MeshError(
+                f"it is written once, before {edge.target} trains, and {stream.generated_by} trains at the same time",
+                where=f"{where}.refresh",
+                instead="refresh: step, `N steps` or epoch; or a writer that is frozen or trained before",
+            )
+        steps, own = plan.train(writer).accumulate, plan.train(edge.target).accumulate
+        if refresh not in (ONCE, "epoch"):
+            steps *= 1 if refresh == "step" else int(refresh.split()[0])
+            if steps % own:
+                raise MeshError(
+                    f"{edge.target} updates after {own} batches, and texts are written for {steps} at a time",
+                    where=f"{where}.refresh",
+                    instead=f"refresh: {own} steps, or one `accumulate` for all",
+                )
+        elif own > 1 and refresh == "epoch":
+            what = f"{edge.target} accumulates {own} batches, which an epoch might cut apart"
+            raise MeshError(what, where=f"{where}.refresh", instead=f"refresh: {own} steps, or accumulate: 1")

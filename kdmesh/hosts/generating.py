@@ -1,0 +1,143 @@
+"""How a language model on its host writes the texts of a stream; :mod:`kdmesh.hosts.rollouts` has who reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.hosts.publications import Key
+from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
+from kdmesh.hosts.writing import keep
+from kdmesh.hosts.written import KIND, STEP
+from kdmesh.spec import SamplingSpec
+from kdmesh.streams.seeds import mix
+from kdmesh.streams.texts import Texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kdmesh.graph.steps import Op
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.preprocessing import Preprocessor
+    from kdmesh.hosts.rollouts import Author
+    from kdmesh.hosts.state import HostState
+    from kdmesh.hosts.step import StepContext
+
+
+class Writing:
+    """An agent that answers prompts by generating, as the stream's ``sampling`` says."""
+
+    def __init__(self, host: HostState, stream: str, agent: str) -> None:
+        from kdmesh.text.prompts import ends
+
+        self._how = host.plan.spec.streams[stream].sampling or SamplingSpec()
+        self._encoder, table = host.reading.encoder(agent), host.table
+        assert isinstance(table.x, Texts)
+        self._samples = table.x
+        self._prompts: dict[int, list[int]] = {}  # by sample: tokenised when first asked
+        self._ends = ends(self._encoder, table.x[int(host.streams[stream].rows[0])])
+
+    def write(self, agent: Agent, asked: Sequence[Asked], rows: int) -> list[tuple[list[int], int]]:
+        """Generate; each text's noise is its own."""
+        from kdmesh.text.generate import generate
+
+        prompts = [self._prompt(one.sample) for one in asked]
+        model: Any = agent.module  # a language model: `check` refuses others
+        with agent.precision():
+            texts = generate(
+                model,
+                prompts,
+                self._how,
+                ends=self._ends,
+                pad=self._encoder.pad,
+                rows=rows,
+                seeds=[one.seed for one in asked],
+                decode=lambda ids: str(self._encoder.tokenizer.decode(ids)),
+            )
+        return [(prompt + text, len(prompt)) for prompt, text in zip(prompts, texts, strict=True)]
+
+    def _prompt(self, sample: int) -> list[int]:
+        from kdmesh.text.prompts import asked
+
+        if sample not in self._prompts:
+            self._prompts[sample] = asked(self._encoder, self._samples[sample])
+        return self._prompts[sample]
+
+
+class Copied:
+    """In place of a model, in the trial: the samples' own texts, as the agent reads them."""
+
+    def __init__(self, reading: Preprocessor) -> None:
+        self._reading = reading
+
+    def write(self, agent: Agent, asked: Sequence[Asked], rows: int) -> list[tuple[list[int], int]]:
+        """What stands in the data; at least the last token is learned."""
+        import torch
+
+        found = []
+        for one in asked:
+            tokens = self._reading.encoded(agent.name, torch.tensor([one.sample])).whole()
+            ids = tokens.ids[tokens.mask].tolist()
+            prompt = int(tokens.units[0]) + 1 if len(tokens.units) else len(ids) - 1
+            found.append((ids if len(ids) > 1 else ids * 2, max(1, prompt)))
+        return found
+
+
+def authors(host: HostState) -> dict[str, Author]:
+    """What writes the streams of texts of a host's agents."""
+    found: dict[str, Author] = {}
+    for name, stream in host.plan.spec.streams.items():
+        agent = stream.generated_by
+        if stream.prompts is not None and agent is not None and agent in host.agents:
+            found[name] = host.config.authors.get(name) or Writing(host, name, agent)
+    return found
+
+
+def version(refresh: str | None, phase: str, step: int) -> tuple[str, int]:
+    """Of the producer's weights, as far as noise goes: the phase and the step at which a text was written."""
+    return (ONCE, 0) if refresh == ONCE else (phase, step)
+
+
+def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
+    """Write a stream of texts where its period begins; None where the agent lives elsewhere."""
+    host, spec = inputs.host, inputs.host.plan.spec.streams[op.stream]
+    if op.node not in host.agents:
+        return None
+    agent, author, source = host.agents[op.node], host.authors[op.stream], inputs.shard(op.node, op.stream)
+    assert isinstance(source, Rollouts)
+    schedule, stream, settings = source.schedule, host.streams[op.stream], inputs.settings
+    threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)
+    rows = host.forward_size(op.node)
+
+    def write(context: StepContext) -> None:
+        begins, last = schedule.begins(context.step), host.publications.get(stamp)
+        if schedule.every is None and last is not None:
+            return
+        if begins != context.step:
+            if last is None or int(last.values) != begins:  # type: ignore[arg-type]  # a tensor
+                what = f"what {op.node} wrote at step {begins} is not there at step {context.step}"
+                raise RunFailed(what, where=f"streams.{op.stream}")
+            return
+        due = schedule.due(context.step, settings.batch_size, settings.drop_last)
+        samples = stream.rows[due]
+        known = version(spec.refresh, inputs.lesson, context.step)
+        asked = [
+            Asked(sample, mix(host.seed, KIND, op.stream, op.node, sample, place % stream.draws, *known))
+            for sample, place in zip(samples.tolist(), due.tolist(), strict=True)
+        ]
+        host.threads(threads)
+        training = agent.module.training
+        agent.weights.train(False)
+        try:
+            texts = author.write(agent, asked, rows)
+        except MeshError as error:
+            error.where = error.where or f"streams.{op.stream}"
+            raise
+        finally:
+            if training:
+                agent.weights.train()
+        value = context.values[op] = parts_of(texts, samples)
+        keep(host, op, context.step, value)
+
+    return write

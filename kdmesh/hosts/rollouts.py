@@ -1,0 +1,202 @@
+"""Written streams of texts: which prompts fall due when, and what was written to them as batches.
+
+Everybody derives from the plan and a step's number which prompts the step is about (:class:`Schedule`); only the texts
+themselves are written by an agent, cross, and stand among the publications of each host that reads them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from kdmesh.hosts.loader import Batch
+from kdmesh.hosts.publications import Key, Publication
+from kdmesh.hosts.written import IDS, KIND, STEP, X, period
+from kdmesh.streams.order import alike, epoch_order, steps_per_epoch
+from kdmesh.streams.seeds import mix
+from kdmesh.streams.tokens import Encoded, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.publications import Publications
+    from kdmesh.spec import TrainSpec
+    from kdmesh.streams.stream import Stream
+
+ONCE = "once"
+PROMPTS, LENGTHS = "prompts", "lengths"
+TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS}
+"""What written texts are made of: all their tokens, and of each its sample, tokens of the prompt, and tokens in all."""
+
+
+class Asked(NamedTuple):
+    """One text that is to be written: to the prompt of a sample, by its number in the table, with its own seed."""
+
+    sample: int
+    seed: int
+
+
+class Author(Protocol):
+    """What writes the texts of a stream."""
+
+    def write(self, agent: Agent, asked: Sequence[Asked], rows: int) -> list[tuple[list[int], int]]:
+        """The tokens of each text, its prompt first, and how many of them are the prompt's.
+
+        ``rows``: how many are written at a time.
+        """
+
+
+def every(plan: Plan, stream: str, first: Stream, settings: TrainSpec) -> int | None:
+    """Steps whose texts are written together; None: all at once, and never again. See :func:`written.period`.
+
+    Micro-batches of one update are written together, as the weights do not change between them.
+    """
+    spec = plan.spec.streams[stream]
+    if spec.refresh == ONCE:
+        return None
+    if spec.refresh in (None, "step") and spec.generated_by is not None:
+        return plan.train(spec.generated_by).accumulate
+    return period(plan, stream, first, settings)
+
+
+class Schedule:
+    """Which samples of a written stream each step of a phase has, and which steps are written together.
+
+    ``prompts``: the name of the stream that they are of, in whose order they come; ``sizes``: how long its samples are,
+    where batches are of samples alike in length; ``every``: steps that are written together, counted from ``first`` on,
+    None: all there ever are; ``last``: where the phase ends.
+    """
+
+    def __init__(
+        self, stream: Stream, prompts: str, sizes: Tensor | None, seed: int, every: int | None, first: int, last: int
+    ) -> None:
+        self.stream, self.every = stream, every
+        self._prompts, self._sizes, self._seed, self._first, self._last = prompts, sizes, seed, first, last
+        self._order: tuple[int, Tensor] = (-1, stream.rows)
+
+    def at(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
+        """The positions in the stream of a step's samples, and the epoch."""
+        epoch, index = divmod(step, steps_per_epoch(len(self.stream.rows), size, drop_last))
+        if self._order[0] != epoch:
+            draws = self.stream.draws
+            order = epoch_order(self._seed, self._prompts, epoch, len(self.stream.rows) // draws)
+            if self._sizes is not None:
+                whole = drop_last and draws == 1
+                together = mix(self._seed, "alike", self._prompts, epoch)
+                order = alike(order, self._sizes, max(1, size // draws), whole, together)
+            self._order = epoch, (order[:, None] * draws + torch.arange(draws)).flatten()
+        return self._order[1][index * size : (index + 1) * size], epoch
+
+    def begins(self, step: int) -> int:
+        """The step before whose forwards that which a step reads was written."""
+        return self._first if self.every is None else step - (step - self._first) % self.every
+
+    def window(self, step: int) -> range:
+        """The steps that are written together with this one."""
+        begins = self.begins(step)
+        return range(begins, self._last if self.every is None else min(begins + self.every, self._last))
+
+    def due(self, step: int, size: int, drop_last: bool) -> Tensor:
+        """The positions of all that is written at a step, in the order in which it stands there."""
+        if self.every is None:
+            return torch.arange(len(self.stream.rows))
+        return torch.cat([self.at(one, size, drop_last)[0] for one in self.window(step)])
+
+
+class Rollouts:
+    """Written texts as the agents on one device read them: each step has its own of what was written last."""
+
+    owner = ""  # it is not divided
+    units = True  # a language model answers for each token
+
+    def __init__(
+        self,
+        publications: Publications,
+        schedule: Schedule,
+        agent: str,
+        device: torch.device,
+        pad: int,
+        pack: int | None,
+    ) -> None:
+        """``agent``: at whose host it is written; ``pad`` and ``pack``: see :class:`Encoded`."""
+        self.stream, self.schedule, self.device = schedule.stream, schedule, device
+        self._publications, self._pad, self._pack = publications, pad, pack
+        self._keys = {part: Key(agent, self.stream.name, part, KIND) for part in (*TEXT_PARTS, STEP)}
+        self._made: tuple[Publication | None, Encoded | None] = (None, None)
+
+    def count(self, step: int, size: int, drop_last: bool) -> int:
+        """How many tokens are learned in a step that is written already."""
+        texts = self._texts()
+        return 0 if texts is None else int(texts.counts[self._places(step, size, drop_last)[0]].sum())
+
+    def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
+        """What was written for a step; None where nothing was, as of a dropped agent."""
+        texts = self._texts()
+        if texts is None:
+            return None
+        at, epoch = self._places(step, size, drop_last)
+        tokens = texts.batch(at)
+        return Batch(tokens, tokens.targets if self.stream.labelled else None, at, epoch)
+
+    def rows(self, at: Tensor) -> Tensor:
+        """Where the answers for texts at positions ``at`` stand among those for all that was written last."""
+        texts = self._texts()
+        assert texts is not None
+        return texts.unit_rows(at)
+
+    def samples(self, at: Tensor) -> Tensor:
+        """The ids of the samples that were answered."""
+        return self._part(IDS)[at.cpu()]
+
+    def unit_samples(self, at: Tensor) -> Tensor:
+        """The same, once for each token that a text has to learn."""
+        texts = self._texts()
+        assert texts is not None
+        return self.samples(at).to(self.device).repeat_interleave(texts.counts[at])
+
+    def _places(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
+        """Where a step's texts stand among those that were written together, and the epoch."""
+        at, epoch = self.schedule.at(step, size, drop_last)
+        if self.schedule.every is not None:
+            before = range(self.schedule.begins(step), step)
+            start = sum(len(self.schedule.at(one, size, drop_last)[0]) for one in before)
+            at = torch.arange(start, start + len(at))
+        return at.to(self.device), epoch
+
+    def _part(self, name: str) -> Tensor:
+        found = self._publications.get(self._keys[name])
+        assert found is not None and isinstance(found.values, Tensor)
+        return found.values.cpu()
+
+    def _texts(self) -> Encoded | None:
+        """All that was written last, as tokens with what is learned of them."""
+        found = self._publications.get(self._keys[X])
+        if found is None:
+            return None
+        if found is not self._made[0]:
+            ids = self._part(X).split(self._part(LENGTHS).tolist())
+            rows = [row(one.tolist(), asked) for one, asked in zip(ids, self._part(PROMPTS).tolist(), strict=True)]
+            self._made = found, Encoded.of(rows, self._pad, pack=self._pack).to(self.device)
+        return self._made[1]
+
+
+def row(ids: list[int], prompt: int) -> Row:
+    """A text of which the first so many tokens are given and all others learned. What characters they are is not told:
+    objectives that ask are refused on such streams."""
+    units = list(range(prompt - 1, len(ids) - 1))
+    return Row(ids, units, ids[prompt:], [(0, 0)] * len(units))
+
+
+def parts_of(texts: Sequence[tuple[list[int], int]], samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Texts, each with how many tokens of it are its prompt's, as tensors by name."""
+    tokens = [token for ids, _ in texts for token in ids]
+    lengths, prompts = [len(ids) for ids, _ in texts], [prompt for _, prompt in texts]
+    return torch.tensor(tokens, dtype=torch.int64), {
+        PROMPTS: torch.tensor(prompts, dtype=torch.int64),
+        LENGTHS: torch.tensor(lengths, dtype=torch.int64),
+        IDS: samples,
+    }

@@ -1,0 +1,65 @@
+"""What a language model is asked with, in tokens, and which tokens end what it writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.streams.texts import LEARNED, Sample, Texts
+from kdmesh.text.template import given
+
+if TYPE_CHECKING:
+    from kdmesh.text.encoder import Encoder
+
+
+def asked(encoder: Encoder, sample: Sample) -> list[int]:
+    """The tokens that a model is asked with for a sample, as training has them before what is learned.
+
+    Those of its prompt, after the token that begins a text; of a chat those of the turns before the assistant's last
+    one and of the generation prompt. MeshError, which names the sample, where it asks nothing.
+    """
+    at = sample.at or "a sample"
+    if sample.fault:
+        raise MeshError(sample.fault, instead="a sample that can be read, or a stream without it")
+    if sample.messages is not None:
+        return _chat(encoder, sample, at)
+    if sample.prompt is None:
+        raise MeshError(f"{at} has no prompt to answer", instead="data with `prompt` or `messages`")
+    begin = [] if encoder.begin is None else [encoder.begin]
+    ids = [*begin, *encoder.tokenizer(sample.prompt, add_special_tokens=False)["input_ids"]]
+    if not ids:
+        what = f"{at}, field 'prompt': the tokenizer leaves no token of it, and none begins a text"
+        raise MeshError(what, instead="a prompt that it knows")
+    return ids
+
+
+def _chat(encoder: Encoder, sample: Sample, at: str) -> list[int]:
+    if not encoder.tokenizer.chat_template:
+        raise MeshError(
+            f"{at}, field 'messages': the tokenizer has no chat template",
+            instead="a tokenizer with one, or data with `prompt` and `text`",
+        )
+    turns, tools = given(sample)
+    last = max((number for number, turn in enumerate(turns) if turn["role"] == LEARNED), default=len(turns))
+    try:
+        text = encoder.tokenizer.apply_chat_template(
+            turns[:last], tools=tools, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # of jinja: the template refuses these turns, or is broken
+        raise MeshError(
+            f"{at}, field 'messages': the chat template refuses the turns before the answer: {error}",
+            instead="the roles and the order of turns that the template knows",
+        ) from None
+    return list(encoder.tokenizer(str(text), add_special_tokens=False)["input_ids"])
+
+
+def ends(encoder: Encoder, sample: Sample) -> frozenset[int]:
+    """The tokens that end a text: the tokenizer's EOS, and what its chats end an answer with, where ``sample`` is one.
+
+    They are those that training puts there, so that a model that has learned to stop does.
+    """
+    found = {encoder.tokenizer.eos_token_id} - {None}
+    if sample.messages is not None:
+        last = encoder.encode(Texts([sample]))[0].endings()[-1:].tolist()
+        found |= {one for one in last if encoder.is_special(one)}
+    return frozenset(found)

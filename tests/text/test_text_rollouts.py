@@ -1,0 +1,242 @@
+"""Texts that agents of a mesh write: equal bits on one host and several, on Ray, broken off and resumed; refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from text_meshes import bert, gpt, llama, modelled
+
+from kdmesh.backends import Session
+from kdmesh.backends.inline import InlineBackend
+from kdmesh.engine import teach
+from kdmesh.engine.check import examine
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.errors import MeshError
+from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.rollouts import Schedule
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse, read_mesh
+from kdmesh.streams.stream import Stream
+
+SUMS = {"dataset": {"sums": {"below": 8}}, "train": 24}
+SETTINGS = {"epochs": 2, "batch_size": 5, "optimizer": {"adamw": {"lr": 3e-3}}}
+
+
+def mesh(**stream: Any) -> dict[str, Any]:
+    """Two students, each taught on what it writes or on what the first one writes, and a frozen teacher."""
+    stream = {"generated_by": "s", "prompts": "train", "sampling": {"max_new_tokens": 4}, **stream}
+    flow = {"stream": "rollouts", "objective": "reverse_kl"}
+    return {
+        "task": "language_modelling",
+        "data": SUMS,
+        "agents": {
+            "t": {"model": llama(16, vocabulary=None), "update": "frozen"},
+            "s": {"model": llama(8, vocabulary=None)},
+            "u": {"model": llama(8, 2, vocabulary=None)},
+        },
+        "streams": {"rollouts": stream},
+        "flows": [{"from": "t", "to": ["s", "u"], **flow}, {"from": "s", "to": "u", **flow, "refresh": "step"}],
+        "train": SETTINGS,
+        "placement": "together",
+    }
+
+
+def sequence(**stream: Any) -> dict[str, Any]:
+    """A teacher that learns first, and a student that learns the texts that it then writes, once, twice each."""
+    sampling = {"max_new_tokens": 4, "samples": 2}
+    stream = {"generated_by": "t", "prompts": "train", "refresh": "once", "sampling": sampling, **stream}
+    return {
+        **mesh(),
+        "agents": {"t": {"model": llama(16, vocabulary=None)}, "s": {"model": gpt(8, vocabulary=None)}},
+        "streams": {"rollouts": stream},
+        "flows": [
+            {"from": "labels", "to": "t", "objective": "ce"},
+            {"from": "labels", "to": "s", "objective": "ce", "stream": "rollouts"},
+            {"from": "t", "to": "s", "objective": "kl", "stream": "rollouts"},
+        ],
+    }
+
+
+MESHES = {
+    "each step": mesh(),
+    "several steps": mesh(refresh="3 steps"),
+    "an epoch": mesh(refresh="epoch", sampling={"max_new_tokens": 3, "greedy": True}),
+    "once": sequence(),
+    "accumulated": {**mesh(sampling={"max_new_tokens": 3, "samples": 2}), "train": {**SETTINGS, "accumulate": 2}},
+    "packed": {**mesh(), "text": {"pack": True}},
+}
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many chunks were run, and before which one to break off; there is a checkpoint after every one."""
+    monkeypatch.setattr(teach, "SECONDS", 0.0)
+    monkeypatch.setattr(teach, "WINDOW", 2)
+    known, inner = {"made": 0, "last": 0}, InlineBackend.call
+
+    def call(self: Any, host: str, method: str, *args: Any, **options: Any) -> Any:
+        known["made"] += method == "run"
+        if known["last"] and known["made"] == known["last"]:
+            raise Killed
+        return inner(self, host, method, *args, **options)
+
+    monkeypatch.setattr(InlineBackend, "call", call)
+    return known
+
+
+def outcome(fields: dict[str, Any], placement: str = "together", **more: Any) -> dict[str, Any]:
+    """What must not depend on breaks and places."""
+    session = more.pop("session", None)
+    backend = {} if session is not None else {"backend": "inline"}
+    request = Request(parse({**fields, "placement": placement}), checkpoint_seconds=0, **backend, **more)
+    summary = run_once(request, session=session)[0]
+    return {name: (one["weights_sha256"], one["metrics"]) for name, one in summary["agents"].items()}
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_bits_depend_neither_on_hosts_nor_on_breaks(name: str, tmp_path: Path, calls: dict[str, int]) -> None:
+    expected: dict[str, Any] = {}
+    for placement in ("together", "spread"):
+        calls.update(made=0, last=0)
+        found = outcome(MESHES[name], placement)
+        expected = expected or found
+        assert found == expected
+        whole, out = calls["made"], tmp_path / placement
+        calls.update(made=0, last=whole * 4 // 5 + 1)
+        with pytest.raises(KeyboardInterrupt):
+            outcome(MESHES[name], placement, out=out)
+        calls.update(made=0, last=0)
+        (folder,) = out.glob("*/*")
+        assert outcome(MESHES[name], placement, resume=folder) == expected
+        assert 0 < calls["made"] < whole
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["several steps", "once"])
+def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
+    expected = outcome(MESHES[name])
+    assert outcome(MESHES[name], "spread", session=ray_session) == expected
+
+
+def test_what_is_written_depends_on_how_often(calls: dict[str, int]) -> None:
+    found = {refresh: outcome(mesh(refresh=refresh))["s"] for refresh in ("step", "1 steps", "3 steps", "epoch")}
+    assert found["step"] == found["1 steps"]
+    assert len(set(map(str, found.values()))) == 3
+
+
+def test_an_epoch_visits_every_prompt_as_often_as_it_is_answered() -> None:
+    stream = Stream("rollouts", torch.tensor([3, 5, 8, 9, 12]).repeat_interleave(3), True, draws=3)
+    for every in (1, 4, None):
+        schedule = Schedule(stream, "train", None, 0, every, 0, 8)
+        steps = [schedule.at(step, 4, False)[0] for step in range(8)]
+        for epoch in (steps[:4], steps[4:]):
+            assert sorted(torch.cat(epoch).tolist()) == list(range(15))
+            rows = stream.rows[torch.cat(epoch)].view(5, 3)
+            assert (rows == rows[:, :1]).all()  # the draws of a prompt stand together
+        assert not torch.equal(torch.cat(steps[:4]), torch.cat(steps[4:]))
+    due = Schedule(stream, "train", None, 0, 3, 0, 8).due(3, 4, False)
+    assert torch.equal(due, torch.cat(steps[3:6]))
+    assert len(Schedule(stream, "train", None, 0, 3, 0, 8).due(6, 4, False)) == 4 + 3  # the phase ends with the epoch
+
+
+def changed(fields: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    return {**fields, **parts}
+
+
+def other(agent: str, **more: Any) -> dict[str, Any]:
+    fields = mesh()
+    return {**fields, "agents": {**fields["agents"], agent: {**fields["agents"][agent], **more}}}
+
+
+PLAIN = {"stream": "rollouts", "objective": "reverse_kl"}
+REFUSED = [
+    (mesh(refresh="round"), "streams.rollouts.refresh", "not a period of a stream of texts"),
+    (mesh(refresh="once"), "streams.rollouts.refresh", "s trains at the same time"),
+    (mesh(sampling={"greedy": True, "top_p": 0.5}), "streams.rollouts.sampling.top_p", "has no effect"),
+    (mesh(sampling={"greedy": True, "samples": 2}), "streams.rollouts.sampling.samples", "would be the same"),
+    (mesh(sampling={"top_k": 1}), "streams.rollouts.sampling.top_k", "the likeliest token alone"),
+    (mesh(sampling={"stop": [""]}), "streams.rollouts.sampling.stop", "would end every text"),
+    (mesh(sampling={"max_new_tokens": 44}), "streams.rollouts.sampling.max_new_tokens", "its prompt has"),
+    (mesh(size=5), "streams.rollouts.size", "no meaning on a written stream"),
+    (mesh(private=True), "streams.rollouts.private", "no meaning on a written stream"),
+    (mesh(of="validation"), "streams.rollouts.of", "`of` has no effect"),
+    (mesh(prompts="rollouts"), "streams.rollouts.of", "in a cycle"),
+    (mesh(prompts=None), "streams.rollouts.generated_by", "without prompts"),
+    (mesh(generated_by=None), "streams.rollouts.prompts", "no agent writes this stream"),
+    (
+        changed(mesh(), streams={**mesh()["streams"], "more": {"of": "rollouts"}}),
+        "streams.more.of",
+        "written batch by batch",
+    ),
+    (
+        changed(mesh(), streams={"rollouts": {**mesh()["streams"]["rollouts"], "prompts": "part"},
+                                 "part": {"private": True}}),
+        "streams.rollouts.prompts",
+        "which is private",
+    ),
+    (other("u", train={"accumulate": 2}), "streams.rollouts.refresh", "u updates after 2 batches"),
+    (
+        changed(mesh(refresh="epoch"), train={**SETTINGS, "accumulate": 2}),
+        "streams.rollouts.refresh",
+        "which an epoch might cut apart",
+    ),
+    (other("t", model=llama(16, vocabulary=270)), "flows.0", "t has another tokenizer or limit than s"),
+    (
+        changed(mesh(), flows=[{"from": "t", "to": ["s", "u"], **PLAIN, "objective": "uld"}]),
+        "flows.0.objective",
+        "needs",
+    ),
+    (
+        changed(mesh(), flows=[{"from": "t", "to": ["s", "u"], **PLAIN, "refresh": "epoch"}]),
+        "flows.0.refresh",
+        "cannot publish",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "where", "what"), REFUSED, ids=[what for *_, what in REFUSED])
+def test_what_cannot_be_written_or_read_is_refused(fields: dict[str, Any], where: str, what: str) -> None:
+    with pytest.raises(MeshError) as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == where and what in caught.value.what and caught.value.instead
+
+
+def test_prompts_that_ask_nothing_are_refused_by_sample(texts: Path) -> None:
+    stream = {"generated_by": "s", "prompts": "train", "sampling": {"max_new_tokens": 4}}
+    fields = modelled(texts, streams={"rollouts": stream})
+    fields["connect"][0]["ensemble"] |= {"stream": "rollouts", "labels": 0}
+    with pytest.raises(MeshError, match=r"s cannot be asked: texts.jsonl, line \d+ has no prompt") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == "streams.rollouts.prompts"
+
+
+def test_only_language_models_write(texts: Path) -> None:
+    fields = {
+        "data": {"dataset": {"text": {"path": str(texts), "label": "label"}}},
+        "agents": {name: {"model": bert(8)} for name in "ts"},
+        "streams": {"rollouts": {"generated_by": "s", "prompts": "train"}},
+        "flows": [
+            {"from": "labels", "to": "t", "objective": "ce"},
+            {"from": "t", "to": "s", "objective": "kl", "stream": "rollouts", "refresh": "step"},
+        ],
+    }
+    with pytest.raises(MeshError, match="only language models write texts"):
+        examine(make_plan(parse(fields), registry()))
+
+
+def test_the_bundled_mesh_teaches_a_student_to_add_on_its_own_answers() -> None:
+    fields = read_mesh("on-policy").dump()
+    fields["train"]["epochs"] = 6
+    assert all("labels" not in flow["from"] for flow in fields["flows"] if "student" in flow["to"])
+    summary = run_once(Request(parse(fields), "inline"))[0]
+    before = run_once(Request(parse({**fields, "train": {**fields["train"], "steps": 1}}), "inline"))[0]
+    bits = [one["agents"]["student"]["metrics"]["test"]["bits_per_character"] for one in (before, summary)]
+    assert bits[1] < 0.75 * bits[0]

@@ -1,0 +1,150 @@
+"""On-policy distillation as anyone would write it, over plain transformers. Imports nothing of kdmesh.
+
+Noise, orders and batches are what docs/architecture.md says of them: keyed by seeds and names, whatever computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Learned = tuple[list[int], int]
+"""A text's tokens, and how many of them are the prompt's."""
+
+
+def key(*parts: int | str) -> int:
+    """A seed of 63 bits that depends on every part."""
+    digest = blake2b(digest_size=8)
+    for part in parts:
+        data = str(part).encode()
+        digest.update(f"{'s' if isinstance(part, str) else 'i'}{len(data)}:".encode() + data)
+    return int.from_bytes(digest.digest(), "big") >> 1
+
+
+@dataclass
+class Plain:
+    """One student, its frozen teachers, and the prompts of the rows of a table that it learns on."""
+
+    student: Any
+    teachers: Sequence[Any]
+    prompts: dict[int, list[int]]  # tokens, by row
+    given: dict[int, Learned]  # what the data answer, by row
+    eos: int | None
+    pad: int
+    seed: int
+    size: int
+    new: int
+    make: Callable[[Any], torch.optim.Optimizer]
+    greedy: bool = False
+    top_p: float = 1.0
+    top_k: int = 0
+    temperature: float = 1.0
+    draws: int = 1
+    steps: int = 1  # whose texts are written together
+    share: float = 0.0  # of batches that are the data's own
+    texts: list[list[int]] = field(default_factory=list)  # what was written, in order
+
+    def batches(self, epochs: int) -> Iterator[list[tuple[int, int]]]:
+        """Rows and draws of every batch, in the order in which the prompts' stream visits them."""
+        rows = sorted(self.prompts)
+        for epoch in range(epochs):
+            drawn = torch.Generator().manual_seed(key(self.seed, "order", "train", "", epoch))
+            order = torch.randperm(len(rows), generator=drawn).tolist()
+            every = [(rows[at], draw) for at in order for draw in range(self.draws)]
+            yield from (every[start : start + self.size] for start in range(0, len(every), self.size))
+
+    def train(self, epochs: int) -> None:
+        """Write, let the teachers say what they think of it, learn."""
+        optimizer, batches = self.make(self.student.parameters()), list(self.batches(epochs))
+        for begin in range(0, len(batches), self.steps):
+            window = batches[begin : begin + self.steps]
+            own = [not self.from_data(begin + number) for number in range(len(window))]
+            asked = [one for batch, mine in zip(window, own, strict=True) for one in batch if mine]
+            written = iter(self.write(asked, begin))
+            for batch, mine in zip(window, own, strict=True):
+                self.update(optimizer, [next(written) if mine else self.given[row] for row, _ in batch])
+
+    def from_data(self, step: int) -> bool:
+        """Whether a step learns from the answers of the data."""
+        drawn = torch.Generator().manual_seed(key(self.seed, "mix", "rollouts", "main", step))
+        return bool(torch.rand((), generator=drawn, dtype=torch.float64) < self.share) if self.share else False
+
+    @torch.no_grad()
+    def write(self, asked: list[tuple[int, int]], version: int) -> list[Learned]:
+        """Each text by itself, without a cache; greedy ones by `generate`."""
+        self.student.eval()
+        found = []
+        for row, draw in asked:
+            prompt = self.prompts[row]
+            if self.greedy:
+                text = self.greedily(prompt)
+            else:
+                seed = key(self.seed, "written", "rollouts", "s", row, draw, "main", version)
+                text = self.drawn(prompt, torch.Generator().manual_seed(seed))
+            self.texts.append(text)
+            found.append((prompt + text, len(prompt)))
+        self.student.train()
+        return found
+
+    def greedily(self, prompt: list[int]) -> list[int]:
+        """As transformers writes it."""
+        ids = torch.tensor([prompt])
+        made = self.student.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=self.new, do_sample=False,
+            eos_token_id=self.eos, pad_token_id=self.pad,
+        )  # fmt: skip
+        return made[0, len(prompt) :].tolist()
+
+    def drawn(self, prompt: list[int], noise: torch.Generator) -> list[int]:
+        """Token by token, each by one number of the text's own noise."""
+        text: list[int] = []
+        while len(text) < self.new and (not text or text[-1] != self.eos):
+            logits = self.student(torch.tensor([prompt + text]), use_cache=False).logits[0, -1] / self.temperature
+            if self.top_k:
+                logits[logits < logits.sort(descending=True).values[self.top_k - 1]] = -torch.inf
+            shares = logits.softmax(-1)
+            likely, left = shares.argsort(descending=True).tolist(), 0.0
+            for token in likely if self.top_p < 1 else ():
+                left, before = left + float(shares[token]), left
+                if before >= self.top_p:
+                    shares[token] = 0
+            point = float(torch.rand((), generator=noise, dtype=torch.float64)) * float(shares.double().sum())
+            total = 0.0
+            for token, share in enumerate(shares.tolist()):
+                total += share
+                if total > point:
+                    text.append(token)
+                    break
+        return text
+
+    def update(self, optimizer: torch.optim.Optimizer, texts: list[Learned]) -> None:
+        """One step on what all teachers say: the mean reverse KL over the tokens that are learned."""
+        width = max(len(ids) for ids, _ in texts)
+        ids = torch.tensor([one + [self.pad] * (width - len(one)) for one, _ in texts])
+        at = torch.tensor(
+            [row * width + place for row, (one, asked) in enumerate(texts) for place in range(asked - 1, len(one) - 1)]
+        )
+        said = [teacher.lm_head(self.hidden(teacher, texts)) for teacher in self.teachers]
+        optimizer.zero_grad()
+        rows = self.student.lm_head(self.student.model(ids).last_hidden_state.flatten(0, 1)[at])
+        total = torch.zeros(())
+        for logits in said:
+            own = rows.log_softmax(-1)
+            total = total + (own.exp() * (own - logits.log_softmax(-1))).sum() / len(own)
+        total.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def hidden(self, teacher: Any, texts: list[Learned]) -> Tensor:
+        """Of each learned token; each text stands alone in eight rows of the next multiple of 8 tokens."""
+        found = []
+        for one, asked in texts:
+            ids = F.pad(torch.tensor([one]), (0, -len(one) % 8), value=self.pad).expand(8, -1).contiguous()
+            found.append(teacher.model(ids).last_hidden_state[0, asked - 1 : len(one) - 1])
+        return torch.cat(found)
