@@ -47,6 +47,7 @@ def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:
     summary["store"] = {
         "agents": agents,
         "all": {key: round(sum(hits[key] for hits in agents.values()), 3) for key in keys},
+        "not_loaded": [name for part in known for name in part["unread"]],
         "not_kept": {name: why for part in known for name, why in part["left"].items()},
     }
     summary["notes"] += [f"store: {note}" for part in known for note in part["notes"]]

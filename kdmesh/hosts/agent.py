@@ -75,6 +75,8 @@ class Agent:
 
         The others are exits of the same weights: one forward answers for all.
         """
+        if self.weights.unread:
+            self.weights.read()
         if self._bf16:
             with torch.autocast(self.device.type, torch.bfloat16):
                 return self._forward(x, names, others)
@@ -89,6 +91,7 @@ class Agent:
 
         ``keep``: put buffers back as they were (the running statistics of norms), since these weights do not train.
         """
+        self.weights.read()
         keep = keep and bool(self.buffers)
         if keep:
             self.buffers.note()

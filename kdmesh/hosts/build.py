@@ -17,6 +17,7 @@ from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus
 from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.hosts.modules import build, load_weights, origin, plain_module
+from kdmesh.hosts.unread_weights import UnreadWeights, may_wait
 from kdmesh.hosts.weights import Weights
 from kdmesh.signals import codecs
 from kdmesh.signals.lazy import Lazy, dense
@@ -40,6 +41,8 @@ def weights(host: HostState, owner: str) -> Weights:
     """A set of weights, as it begins: seeded, read from a file, or like those that it starts like."""
     spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
     given = host.config.modules
+    if (unread := _unread(host, owner)) is not None:
+        return unread
     module = build(host.plan, owner, host.reading, host.registry, given, settings.device)
     first = origin(host.plan, owner)
     if (path := host.plan.spec.agents[first].weights) is not None:
@@ -51,6 +54,16 @@ def weights(host: HostState, owner: str) -> Weights:
         module.requires_grad_(False)
     module.eval()
     return weights
+
+
+def _unread(host: HostState, owner: str) -> Weights | None:
+    """Frozen weights that may stay in their file, since the store may have all that their agents say; else None."""
+    spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
+    there = spec.weights is not None and spec.update == "frozen" and owner not in host.config.modules
+    if host.shelf is None or spec.weights is None or not there or host.reading.texts or host.config.writers:
+        return None  # a writer is given its agent, and may ask the module itself
+    module = build(host.plan, owner, host.reading, host.registry, host.config.modules, "meta").eval()
+    return UnreadWeights(owner, module, settings, spec.weights, f"agents.{owner}.weights") if may_wait(module) else None
 
 
 def old_weights(host: HostState, owner: str) -> Weights:

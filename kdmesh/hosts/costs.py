@@ -120,6 +120,8 @@ def flops(host: HostState, agent: Agent) -> tuple[int | None, str]:
     As torch counts them: 2 for a multiplication and its addition, in matrix products, convolutions and attention;
     nothing for the rest. Of texts the sample is the first one.
     """
+    if agent.weights.unread:
+        return None, "its weights were not read: the store has all that it was asked"
     from torch.utils.flop_counter import FlopCounterMode
 
     x, was = host.loader.one(agent.name, agent.device), agent.module.training

@@ -105,7 +105,10 @@ def _kept(folder: str | None, make: Callable[[Path, Path | None], dict[str, Any]
 
 def _saved(host: HostState, agent: str, root: Path, card: dict[str, Any], home: Path | None = None) -> dict[str, Any]:
     """``home``: the folder that ``root`` will be, where the driver sees it: it may then refer to files elsewhere."""
-    with host.agents[agent].weights.whole() as module:
+    weights = host.agents[agent].weights
+    if weights.unread and home is not None and _sources(host, agent):
+        return _written(host, agent, weights.module, root, card, home)
+    with weights.whole() as module:
         return _written(host, agent, module, root, card, home)
 
 
@@ -126,7 +129,8 @@ def _written(
         else:
             own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent), told=_learned(host, agent))
         _describe(host, agent, root, card, own is not None, bool(files))
-        found = prove(host, agent, root, state, home if files else None)
+        weights = host.agents[agent].weights  # of unread ones the file that is referred to is all that there is
+        found = Comparison("weights") if weights.unread else prove(host, agent, root, state, home if files else None)
     except Exception as error:  # of whatever library writes and reads: the run's other results must not be lost
         found = _problem(error)
         if not files and not any((root / name).is_file() for name in (WEIGHTS, INDEX)):

@@ -111,7 +111,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
             return
         threads_now(threads)
         if known is not None:
-            context.values[op] = known(context.step, batch.epoch)
+            context.values[op] = known(context.step, batch)
             return
         x = batch.x if agent.view is None else see(batch.x, shard.samples(batch.at), batch.epoch)
         if seen is not None:

@@ -251,7 +251,11 @@ class Host(HostState):
 
     def shelved(self) -> Told | None:
         """What the store had of what agents here were asked for; None where there is none."""
-        return None if self.shelf is None else self.shelf.told()
+        return (
+            None
+            if self.shelf is None
+            else self.shelf.told([name for name, one in self.agents.items() if one.weights.unread])
+        )
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

@@ -173,10 +173,15 @@ def sha256(module: nn.Module) -> str:
     """Hash of names, types, shapes and bytes of a module's state, in order of the names."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        tensor = value.detach().cpu().contiguous()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        hashed(digest, name, value)
     return digest.hexdigest()
+
+
+def hashed(digest: hashlib._Hash, name: str, value: Tensor) -> None:
+    """Add one tensor of a state to its hash."""
+    tensor = value.detach().cpu().contiguous()
+    digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+    digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
 
 
 def _plain(value: Any) -> bool:

@@ -225,7 +225,7 @@ def describe(host: HostState, agent: Agent) -> dict[str, Any]:
     return {
         "parameters": agent.weights.size(),
         "weights_sha256": agent.weights.sha256(),
-        "latency_ms": latency(host, agent),
+        "latency_ms": None if agent.weights.unread else latency(host, agent),
         "forwards": sum(made.get(agent.name, 0) for made in host.made.values()),
         "updates": agent.weights.updates,
         "moved": agent.weights.moved,

@@ -41,6 +41,7 @@ class Told(TypedDict):
     left: dict[str, str]
     elsewhere: list[str]
     notes: list[str]
+    unread: list[str]
 
 
 @dataclass
@@ -65,10 +66,16 @@ class Shelf:
         """The store in a folder or at a URL; None for none."""
         return cls(Store.open(where, limit_bytes=limit)) if where else None
 
-    def told(self) -> Told:
-        """What there is to say of it."""
+    def told(self, unread: list[str]) -> Told:
+        """What there is to say of it. ``unread``: agents whose weights nobody needed."""
         hits = {agent: one.record() for agent, one in self.hits.items()}
-        return {"agents": hits, "left": self.left, "elsewhere": [*self.elsewhere], "notes": self.store.notes}
+        return {
+            "agents": hits,
+            "left": self.left,
+            "elsewhere": [*self.elsewhere],
+            "notes": self.store.notes,
+            "unread": unread,
+        }
 
     def of(self, agent: str) -> Hits:
         """What is counted of an agent."""

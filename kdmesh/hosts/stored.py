@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.inputs import Inputs
-    from kdmesh.hosts.loader import BatchSource
+    from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.ragged import Value
     from kdmesh.hosts.shelf import Hits
     from kdmesh.hosts.state import HostState
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
 STEPS = 64  # of which the answers are fetched together
 PLACE = "the last bits of an answer depend on its place in a forward, or on the others there"
+TABLES = 2**26  # bytes of answers that an agent has in memory, in steps
 VALUES = 2**22  # of a step's answers that are held at a time, about
 
 
@@ -103,6 +104,8 @@ class Stored:
             self._shelf.digests[id(shard)] = shard, digests(shard.x)
         self._digests = self._shelf.digests[id(shard)][1]
         self._seed = seeds_of(host, one) if self._view is not None else 0
+        self._hits, self._seconds = self._shelf.of(one.name), 0.0
+        self._starts: dict[str, Tensor | None] = {}  # of rows among all, by name
 
     def unsound(self) -> str:
         """Why rows cannot be kept, "" where they can: asked of the agent itself where the store lacks some."""
@@ -114,8 +117,11 @@ class Stored:
             self._shelf.sound[about] = self._probe()
         return self._shelf.sound[about]
 
-    def __call__(self, at: Tensor, epoch: int = 0) -> Value:
-        """What the agent says of samples at positions ``at [B]`` in an epoch, in this order."""
+    def __call__(self, at: Tensor, epoch: int = 0, asked: bool = True) -> Value:
+        """What the agent says of samples at positions ``at [B]`` in an epoch, in this order.
+
+        ``asked``: in place of forwards, which were spared where it is found.
+        """
         at = at.cpu()
         keys = self._keys(at, epoch)
         _, first, back = np.unique(keys.numpy().view("V16"), return_index=True, return_inverse=True)
@@ -128,7 +134,7 @@ class Stored:
             foreign |= told.foreign
             for other in told.elsewhere:
                 self._shelf.elsewhere[other.differs(self._fingerprint)] = None
-        parts = [self._read(at[found], keys[found], foreign[found])] if found.any() else []
+        parts = [self._read(at[found], keys[found], foreign[found], asked)] if found.any() else []
         lacking = (~found).nonzero()[:, 0]
         parts += (
             [self._made(at[some], keys[some], epoch) for some in lacking.split(self._chunk)] if len(lacking) else []
@@ -136,6 +142,37 @@ class Stored:
         places = torch.cat([found.nonzero()[:, 0], lacking]).argsort()[torch.from_numpy(back).flatten()]
         whole = {name: self._ordered(name, [part[name] for part in parts], at, found, places) for name in self._entries}
         return whole[""], {name: value for name, value in whole.items() if name}
+
+    def view(self, epoch: int) -> int:
+        """The number of the view that an epoch sees."""
+        return 0 if self._view is None else self._view.draw(epoch)
+
+    def known(self, epoch: int) -> int | None:
+        """Bytes of all answers in the view of an epoch, where the store has all; else None."""
+        keys = self._keys(torch.arange(len(self._shard)), epoch)
+        if not all(bool(entry.find(keys, self._fingerprint).found.all()) for entry in self._entries.values()):
+            return None
+        one = [read_signal(entry, keys[:1])[0] for entry in self._entries.values()]
+        rows = len(self._shard) if isinstance(self._shard.x, Tensor) else int(self._shard.x.lengths.sum())
+        return rows * sum(_bytes(value) // max(1, len(value)) for value in one)
+
+    def all(self, epoch: int) -> Value:
+        """All answers in the view of an epoch."""
+        return self(torch.arange(len(self._shard)), epoch, asked=False)
+
+    def picked(self, whole: Value, at: Tensor) -> Value:
+        """Of all answers those for samples at positions ``at``."""
+        return self._picked("", whole[0], at), {name: self._picked(name, value, at) for name, value in whole[1].items()}
+
+    def _picked(self, name: str, value: Any, at: Tensor) -> Any:
+        if isinstance(value, Tensor) and isinstance(self._shard.x, Tensor):
+            return torch.index_select(value, 0, at.to(value.device))
+        if name not in self._starts:
+            counts = self._counts(name, torch.arange(len(self._shard)))
+            self._starts[name] = None if counts is None else starts_of(counts)
+        starts = self._starts[name]
+        index = at if starts is None else ranges(starts[at], starts[at + 1] - starts[at])
+        return rebuild(value, [leaf[index.to(leaf.device)] for leaf in leaves(value)])
 
     def cut(self, whole: Value, at: Tensor, ends: list[int]) -> list[Value]:
         """The values of samples at ``at``, apart where batches end."""
@@ -174,22 +211,28 @@ class Stored:
 
     # -- from the store --------------------------------------------------------------------------------------------
 
-    def _read(self, at: Tensor, keys: Tensor, foreign: Tensor) -> dict[str, Any]:
-        hits, values = self._shelf.of(self._one.name), {}
+    def _read(self, at: Tensor, keys: Tensor, foreign: Tensor, asked: bool) -> dict[str, Any]:
+        hits, values = self._hits, {}
         for name, entry in self._entries.items():
             value, _ = read_signal(entry, keys)
             hits.read += _bytes(value)
             values[name] = value.to(self._one.device)
-        hits.found += len(at)
         hits.foreign += int(foreign.sum())
-        hits.forwards += -(-len(at) // self._rows)
-        hits.seconds += len(at) * _cost(self._entries[""])
+        self._seconds = _cost(self._entries[""])
+        if asked:
+            self.spared(len(at))
         return values
+
+    def spared(self, count: int) -> None:
+        """Count so many answers that were there."""
+        self._hits.found += count
+        self._hits.forwards += -(-count // self._rows)
+        self._hits.seconds += count * self._seconds
 
     # -- made here -------------------------------------------------------------------------------------------------
 
     def _made(self, at: Tensor, keys: Tensor, epoch: int) -> dict[str, Any]:
-        one, hits = self._one, self._shelf.of(self._one.name)
+        one, hits = self._one, self._hits
         start = time.perf_counter()
         logits, more = one.inference(self._x(at, epoch), self._size, self._names)
         if one.device.type == "cuda":
@@ -269,8 +312,8 @@ def _cost(entry: Entry) -> float:
 
 def answers_in_steps(
     inputs: Inputs, one: Agent, shard: BatchSource, names: tuple[str, ...]
-) -> Callable[[int, int], Value] | None:
-    """What a frozen agent says in the steps of a phase, by step and epoch; None where the store has no part in it."""
+) -> Callable[[int, Batch], Value] | None:
+    """What a frozen agent says in the steps of a phase, by step and batch; None where the store has no part in it."""
     host = inputs.host
     if not still(host, one):
         return None
@@ -287,21 +330,40 @@ def answers_in_steps(
 
 
 class InSteps:
-    """The answers for the batches of a few steps at once, of an epoch."""
+    """The answers for the batches of steps: of a few at once, or, where all are there and small, of a whole view."""
 
     def __init__(self, found: Stored, batches: Callable[[int], list[Tensor]]) -> None:
         self._found, self._batches = found, batches
         self._window = 1  # how large values are is known after the first
         self._steps: dict[int, Value] = {}
+        self._tables: dict[int, Value | None] = {}  # by number of the view; None: not all are there, or too large
+        self._room = TABLES  # bytes
+        self._epoch = -1
 
-    def __call__(self, step: int, epoch: int) -> Value:
+    def __call__(self, step: int, batch: Batch) -> Value:
         """The logits and named values of a step's batch."""
+        found = self._found
+        if (table := self._table(batch.epoch)) is not None:
+            found.spared(len(batch.at))
+            return found.picked(table, batch.at.cpu())
         if step not in self._steps:
             self._steps = {}  # before there are others
             at = self._batches(step)[: self._window]
-            whole = self._found(torch.cat(at), epoch)
+            whole = found(torch.cat(at), batch.epoch)
             ends = torch.tensor([len(part) for part in at]).cumsum(0).tolist()
-            self._steps = dict(enumerate(self._found.cut(whole, torch.cat(at), ends), step))
+            self._steps = dict(enumerate(found.cut(whole, torch.cat(at), ends), step))
             values = sum(leaf.numel() for value in (whole[0], *whole[1].values()) for leaf in leaves(value))
             self._window = max(1, min(STEPS, VALUES * len(at) // max(values, 1)))
         return self._steps.pop(step)
+
+    def _table(self, epoch: int) -> Value | None:
+        """All answers in the view of an epoch; looked for once an epoch, until they are there."""
+        view = self._found.view(epoch)
+        table = self._tables.get(view)
+        if table is None and epoch != self._epoch:
+            self._epoch, self._steps = epoch, {}
+            size = self._found.known(epoch)
+            if size is not None and size <= self._room:
+                table = self._tables[view] = self._found.all(epoch)
+                self._room -= size
+        return table

@@ -43,10 +43,12 @@ class Weights(ABC):
         buffers: of the module, put back after a forward in eval mode that moved them.
         updates: optimiser updates so far; schedules, EMA and `N steps` count these, not micro-batches.
         moved: whether any of these changed a weight; None: none was made here.
+        unread: whether they are in a file that was not read yet; :meth:`read` does.
         pending: whether gradients are accumulating for the next update.
     """
 
     spread: ClassVar[bool] = False
+    unread: bool = False
     name: str
     module: nn.Module
     settings: TrainSpec
@@ -55,6 +57,9 @@ class Weights(ABC):
     updates: int
     moved: bool | None
     pending: bool
+
+    def read(self) -> None:  # noqa: B027 - most are there from the beginning
+        """Have them in memory: before a forward, where they are ``unread``."""
 
     @abstractmethod
     def start(self, updates: int, extra: Iterable[nn.Parameter] = ()) -> None:

@@ -52,6 +52,8 @@ def stored(summaries: Sequence[Row]) -> list[str]:
         return said
     hits, forwards = (sum(one[key] for one in found) for key in ("found", "forwards"))
     asked = hits + sum(one["forwarded"] for one in found)
+    if not asked:
+        return said
     seconds = sum(one["seconds"] for one in found)
     read, kept = (size(sum(one[key] for one in found)) for key in ("read", "kept"))
     spared = f"{forwards:,} forwards and {seconds:.1f} s spared"

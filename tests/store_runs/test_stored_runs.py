@@ -252,3 +252,26 @@ def test_the_command_says_what_was_spared(file: Path, tmp_path: Path, capsys: An
     monkeypatch.delenv("KDMESH_STORE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert main(line) == 0 and (tmp_path / "cache" / "kdmesh" / "store" / "v1").is_dir()
+
+
+@pytest.mark.parametrize("refresh", ["once", "step"])
+def test_a_teacher_of_which_all_is_there_is_not_loaded(refresh: str, tmp_path: Path) -> None:
+    """Its file is hashed, to the same number; it stays a reference in the run's folder."""
+    trained = mesh(teacher={"update": "grad"}).run(backend="inline", out=tmp_path, store="off")
+    path = trained.folder / "agents" / "t" / "model.safetensors"
+    teacher = {"weights": str(path), "seed": None}
+    whole = said(run(mesh(teacher=teacher, flow={"refresh": refresh}), "off"))
+    made: list[dict[str, Any]] = []
+    for number in range(2):
+        spec = parse({**mesh(teacher=teacher, flow={"refresh": refresh})._fields})
+        request = Request(spec, "inline", table=table(), store=str(tmp_path / "kept"), out=tmp_path / str(number))
+        summary, folder, _ = run_once(request)
+        made.append(summary)
+        assert said(summary) == whole and folder is not None
+        assert kdmesh.load(folder.root / "agents" / "t") is not None
+    cold, warm = made
+    assert (cold["store"]["not_loaded"], warm["store"]["not_loaded"]) == ([], ["t"])
+    assert cold["agents"]["t"]["latency_ms"] > 0 and warm["agents"]["t"]["latency_ms"] is None
+    assert warm["costs"]["agents"]["t"]["flops_why"].startswith("its weights were not read")
+    again = mesh(teacher=teacher, flow={"refresh": refresh}).run(backend="inline", store=str(tmp_path / "kept"))
+    assert torch.equal(again["t"].module(torch.ones(2, 8)), trained["t"].module(torch.ones(2, 8)))
