@@ -35,6 +35,7 @@ from kdmesh.spec import (
     FlowSpec,
     HostSpec,
     MeshSpec,
+    MixSpec,
     ProgramItem,
     Ramp,
     SamplingSpec,
@@ -636,6 +637,11 @@ generated_by: s
 prompts: train
 refresh: step
 sampling: {max_new_tokens: 64}
+mix: {of: train, share: 0.5}
+""",
+    MixSpec: """\
+of: train
+share: 0.5
 """,
     SamplingSpec: """\
 max_new_tokens: 64
@@ -1117,6 +1123,7 @@ HEADINGS: dict[type[Strict], str] = {
     MeshSpec: "The file",
     DataSpec: "`data`",
     StreamSpec: "`streams.NAME`",
+    MixSpec: "`streams.NAME.mix`",
     SamplingSpec: "`streams.NAME.sampling`",
     ShardSpec: "`streams.NAME.shards`",
     AgentSpec: "`agents.NAME`",

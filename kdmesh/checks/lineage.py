@@ -174,7 +174,7 @@ def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], r
     if parts not in records:  # agents that learned the same have one record
         taught, chose, private = (torch.zeros(len(found.table), dtype=torch.bool) for _ in range(3))
         for name, owner in parts:
-            taught[found.streams[name].rows_for(owner) if owner else found.streams[name].rows] = True
+            taught[found.streams[name].rows_for(owner) if owner else found.streams[name].every] = True
         if "validation" in found.streams:
             chose[found.streams["validation"].rows] = True
         for stream in found.streams.values():

@@ -202,7 +202,10 @@ def _units(plan: Plan, found: Checked, edge: Edge) -> Tensor:
     """How many answers a source gives for each sample of a stream; where texts are yet to be written, at most."""
     rows, stream = found.streams[edge.stream].rows, plan.spec.streams.get(edge.stream)
     if stream is not None and stream.prompts is not None:
-        return torch.full_like(rows, (stream.sampling or SamplingSpec()).max_new_tokens)
+        most = (stream.sampling or SamplingSpec()).max_new_tokens
+        if (mixed := found.streams[edge.stream].mixed) is not None:
+            most = max(most, int(found.reading.encoded(edge.source, mixed).counts.max()))
+        return torch.full_like(rows, most)
     return found.reading.encoded(edge.source, rows).counts
 
 

@@ -67,6 +67,7 @@ def unread(plan: Plan) -> list[str]:
     read |= {name for stream in spec.streams.values() for name in stream.rest_of or ()}
     read |= {flow.stream for flow in plan.merging.flows if flow.weight == SAMPLES}
     read |= {stream.prompts for stream in spec.streams.values() if stream.prompts is not None}
+    read |= {stream.mix.of for stream in spec.streams.values() if stream.mix is not None}
     found = [f"streams.{name}: no flow is on it, so it has no effect" for name in spec.streams if name not in read]
     asked = {(edge.source, edge.tap.of) for edge in plan.edges if edge.tap is not None}
     asked |= {(edge.target, edge.tap.to) for edge in plan.edges if edge.tap is not None}
@@ -102,7 +103,7 @@ def taught_by_validation(plan: Plan, found: Checked) -> list[str]:
         return []
     rows, texts = found.streams["validation"].rows, []
     for name in dict.fromkeys(edge.stream for edge in plan.edges):
-        count = int(torch.isin(rows, found.streams[name].rows).sum())
+        count = int(torch.isin(rows, found.streams[name].every).sum())
         flows = [edge for edge in plan.edges if edge.stream == name and edge.target in plan.owner]
         if not count or not flows:
             continue

@@ -69,7 +69,13 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
         where = f"streams.{name}"
         if name in SPLITS:
             raise MeshError(f"{name!r} is a split", where=where, instead="give the stream another name")
-        named = [("of", stream.of), ("prompts", stream.prompts), *(("rest_of", one) for one in stream.rest_of or ())]
+        mixed = [("mix.of", stream.mix.of)] if stream.mix is not None else []
+        named = [
+            ("of", stream.of),
+            *mixed,
+            ("prompts", stream.prompts),
+            *(("rest_of", one) for one in stream.rest_of or ()),
+        ]
         for field, other in named:
             if other is not None and other not in known:
                 raise MeshError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.edges import LABELS
+from kdmesh.graph.nodes import labelled
 from kdmesh.graph.sources import below
 from kdmesh.graph.written import PERIOD, refuse_reader, refuse_taken, refuse_without_meaning
 from kdmesh.spec import SamplingSpec
@@ -21,15 +23,17 @@ def refuse_rollouts(plan: Plan) -> None:
     """Raise MeshError for the first such thing in the plan."""
     streams = {name: one for name, one in plan.spec.streams.items() if one.prompts is not None}
     for name, one in plan.spec.streams.items():
-        if one.sampling is not None and one.prompts is None:
-            what = "it says how texts are written, and this stream has no prompts to answer"
-            raise MeshError(what, where=plan.at(f"streams.{name}.sampling"), instead=ONLY_TEXTS)
+        for field in ("sampling", "mix") if one.prompts is None else ():
+            if getattr(one, field) is not None:
+                what = f"`{field}` is about texts that are written, and this stream has no prompts to answer"
+                raise MeshError(what, where=plan.at(f"streams.{name}.{field}"), instead=ONLY_TEXTS)
     for name, stream in streams.items():
         where = plan.at(f"streams.{name}")
         _stream(plan, name, stream, where)
         if stream.sampling is not None:
             _sampling(stream.sampling, f"{where}.sampling")
         _period(plan, name, stream, where)
+        _hidden(plan, name, stream, where)
     refuse_taken(plan, streams)
     refuse_reader(plan, streams)
 
@@ -45,18 +49,34 @@ def _stream(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
     if stream.of != type(stream).model_fields["of"].default:
         what = f"its samples are answers to the prompts of {stream.prompts!r}, so `of` has no effect"
         raise MeshError(what, where=f"{where}.of", instead="leave it out")
-    for other in below(plan.spec, name):
-        spec = plan.spec.streams.get(other)
-        reason = ""
-        if spec is not None and spec.generated_by is not None:
-            reason = "is written by an agent itself"
-        elif spec is not None and spec.replay:
-            reason = "repeats batches"
-        elif spec is not None and (spec.shards is not None or spec.private):
-            reason = "is divided over agents" if spec.shards is not None else "is private"
-        if reason:
-            what = f"the prompts would come from {other!r}, which {reason}; that is not run by this version"
-            raise MeshError(what, where=f"{where}.prompts", instead="a split, or a plain stream of one")
+    given = [("prompts", stream.prompts), *([] if stream.mix is None else [("mix.of", stream.mix.of)])]
+    for field, first in given:
+        for other in (first, *below(plan.spec, first)) if first is not None else ():
+            reason = _reason(plan.spec.streams.get(other))
+            if reason:
+                what = f"its samples would come from {other!r}, which {reason}; that is not run by this version"
+                raise MeshError(what, where=f"{where}.{field}", instead="a split, or a plain stream of one")
+
+
+def _reason(stream: StreamSpec | None) -> str:
+    """Why no prompts or given texts come from a stream; "" where they may."""
+    if stream is None:
+        return ""
+    if stream.generated_by is not None:
+        return "is written by an agent itself"
+    if stream.replay:
+        return "repeats batches"
+    if stream.shards is not None:
+        return "is divided over agents"
+    return "is private" if stream.private else ""
+
+
+def _hidden(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
+    """Given texts are learned where their stream lets their labels be read."""
+    read = any(edge.source == LABELS and edge.stream == name for edge in plan.edges)
+    if stream.mix is not None and read and not labelled(plan.spec, stream.mix.of):
+        what = f"a flow teaches the texts of {name!r} themselves, and {stream.mix.of!r} hides its own"
+        raise MeshError(what, where=f"{where}.mix.of", instead="a labelled stream, or no flow from labels on this one")
 
 
 def _sampling(how: SamplingSpec, where: str) -> None:

@@ -9,11 +9,14 @@ if TYPE_CHECKING:
 
 
 def below(spec: MeshSpec, name: str) -> list[str]:
-    """The streams that a stream takes its samples or prompts from, down to a split or to one met before."""
+    """The streams that a stream takes its samples, prompts or batches from, down to splits or to those met before."""
     found: list[str] = []
-    while (stream := spec.streams.get(name)) is not None:
-        name = stream.prompts or stream.of
-        if name in found:
-            break
-        found.append(name)
+    waiting = [name]
+    while waiting:
+        stream = spec.streams.get(waiting.pop(0))
+        if stream is not None:
+            above = [stream.prompts or stream.of, *([] if stream.mix is None else [stream.mix.of])]
+            new = [one for one in above if one not in found]
+            found += new
+            waiting += new
     return found

@@ -83,9 +83,11 @@ class Inputs:
         sizes = host.reading.sizes(own.rows[:: own.draws]) if host.plan.spec.text.bucket else None
         together = every(host.plan, stream, host.streams[self.plan.streams[0]], self.settings)
         last = max(self.ends.values())
-        schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last)
+        share, drawn = 0.0 if spec.mix is None else spec.mix.share, (stream, self.lesson)
+        schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last, share, drawn)
         pack = encoder.max_length if encoder.pack else None
-        return Rollouts(host.publications, schedule, spec.generated_by, device, encoder.pad, pack)
+        given = None if spec.mix is None else host.loader.shard(spec.mix.of, agent, device)
+        return Rollouts(host.publications, schedule, spec.generated_by, device, encoder.pad, pack, given)
 
     def batch(self, context: StepContext, shard: BatchSource) -> Batch | None:
         """The batch of this step, cut once for all agents that share the shard view."""

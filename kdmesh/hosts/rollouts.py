@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.loader import ShardView
     from kdmesh.hosts.publications import Publications
     from kdmesh.spec import TrainSpec
     from kdmesh.streams.stream import Stream
@@ -67,16 +68,34 @@ class Schedule:
     """Which samples of a written stream each step of a phase has, and which steps are written together.
 
     ``prompts``: the name of the stream that they are of, in whose order they come; ``sizes``: how long its samples are,
-    where batches are of samples alike in length; ``every``: steps that are written together, counted from ``first`` on,
+    where batches are of samples alike in length; ``share``: of steps that are of given samples instead; ``drawn``: the
+    names by which that is seeded; ``every``: steps that are written together, counted from ``first`` on,
     None: all there ever are; ``last``: where the phase ends.
     """
 
     def __init__(
-        self, stream: Stream, prompts: str, sizes: Tensor | None, seed: int, every: int | None, first: int, last: int
+        self,
+        stream: Stream,
+        prompts: str,
+        sizes: Tensor | None,
+        seed: int,
+        every: int | None,
+        first: int,
+        last: int,
+        share: float = 0.0,
+        drawn: tuple[str, ...] = (),
     ) -> None:
         self.stream, self.every = stream, every
         self._prompts, self._sizes, self._seed, self._first, self._last = prompts, sizes, seed, first, last
         self._order: tuple[int, Tensor] = (-1, stream.rows)
+        self._share, self._drawn = share, drawn
+
+    def is_given(self, step: int) -> bool:
+        """Whether a step is of given samples."""
+        if not self._share:
+            return False
+        drawn = torch.Generator().manual_seed(mix(self._seed, "mix", *self._drawn, step))
+        return bool(torch.rand((), generator=drawn, dtype=torch.float64) < self._share)
 
     def at(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
         """The positions in the stream of a step's samples, and the epoch."""
@@ -104,11 +123,15 @@ class Schedule:
         """The positions of all that is written at a step, in the order in which it stands there."""
         if self.every is None:
             return torch.arange(len(self.stream.rows))
-        return torch.cat([self.at(one, size, drop_last)[0] for one in self.window(step)])
+        steps = [self.at(one, size, drop_last)[0] for one in self.window(step) if not self.is_given(one)]
+        return torch.cat(steps) if steps else torch.empty(0, dtype=torch.int64)
 
 
 class Rollouts:
-    """Written texts as the agents on one device read them: each step has its own of what was written last."""
+    """Written texts as the agents on one device read them: each step has its own of what was written last.
+
+    Positions of given samples, in the steps that have such instead, are below 0: the sample at 0 is at -1.
+    """
 
     owner = ""  # it is not divided
     units = True  # a language model answers for each token
@@ -121,8 +144,10 @@ class Rollouts:
         device: torch.device,
         pad: int,
         pack: int | None,
+        given: ShardView | None = None,
     ) -> None:
-        """``agent``: at whose host it is written; ``pad`` and ``pack``: see :class:`Encoded`."""
+        """``agent``: at whose host it is written; ``pad``, ``pack``: see :class:`Encoded`; ``given``: is mixed in."""
+        self._given = given
         self.stream, self.schedule, self.device = schedule.stream, schedule, device
         self._publications, self._pad, self._pack = publications, pad, pack
         self._keys = {part: Key(agent, self.stream.name, part, KIND) for part in (*TEXT_PARTS, STEP)}
@@ -130,11 +155,17 @@ class Rollouts:
 
     def count(self, step: int, size: int, drop_last: bool) -> int:
         """How many tokens are learned in a step that is written already."""
+        if self._given is not None and self.schedule.is_given(step):
+            return self._given.count(step, size, drop_last)
         texts = self._texts()
         return 0 if texts is None else int(texts.counts[self._places(step, size, drop_last)[0]].sum())
 
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """What was written for a step; None where nothing was, as of a dropped agent."""
+        if self._given is not None and self.schedule.is_given(step):
+            batch = self._given.batch(step, size, drop_last)
+            assert batch is not None
+            return batch._replace(y=batch.x.targets if self.stream.labelled else None, at=-1 - batch.at)
         texts = self._texts()
         if texts is None:
             return None
@@ -144,16 +175,23 @@ class Rollouts:
 
     def rows(self, at: Tensor) -> Tensor:
         """Where the answers for texts at positions ``at`` stand among those for all that was written last."""
+        if self._given is not None and _below(at):
+            return self._given.rows(-1 - at)
         texts = self._texts()
         assert texts is not None
         return texts.unit_rows(at)
 
     def samples(self, at: Tensor) -> Tensor:
         """The ids of the samples that were answered."""
+        if self._given is not None and _below(at):
+            return self._given.samples(-1 - at)
         return self._part(IDS)[at.cpu()]
 
     def unit_samples(self, at: Tensor) -> Tensor:
         """The same, once for each token that a text has to learn."""
+        if self._given is not None and _below(at):
+            counts = self._given.x.counts  # type: ignore[union-attr]  # of texts
+            return self.samples(at).to(self.device).repeat_interleave(counts[-1 - at])
         texts = self._texts()
         assert texts is not None
         return self.samples(at).to(self.device).repeat_interleave(texts.counts[at])
@@ -162,7 +200,7 @@ class Rollouts:
         """Where a step's texts stand among those that were written together, and the epoch."""
         at, epoch = self.schedule.at(step, size, drop_last)
         if self.schedule.every is not None:
-            before = range(self.schedule.begins(step), step)
+            before = [one for one in range(self.schedule.begins(step), step) if not self.schedule.is_given(one)]
             start = sum(len(self.schedule.at(one, size, drop_last)[0]) for one in before)
             at = torch.arange(start, start + len(at))
         return at.to(self.device), epoch
@@ -182,6 +220,11 @@ class Rollouts:
             rows = [row(one.tolist(), asked) for one, asked in zip(ids, self._part(PROMPTS).tolist(), strict=True)]
             self._made = found, Encoded.of(rows, self._pad, pack=self._pack).to(self.device)
         return self._made[1]
+
+
+def _below(at: Tensor) -> bool:
+    """Whether positions are those of given samples: all of a step are, or none."""
+    return len(at) > 0 and int(at[0]) < 0
 
 
 def row(ids: list[int], prompt: int) -> Row:

@@ -15,7 +15,7 @@ from kdmesh.spec.base import (
     Strict,
     TaskRef,
 )
-from kdmesh.spec.data import DataSpec, SamplingSpec, ShardSpec, StreamSpec
+from kdmesh.spec.data import DataSpec, MixSpec, SamplingSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec, Ramp, TapRef, Temperature
 from kdmesh.spec.mesh import HostSpec, MeshSpec
 from kdmesh.spec.program import ProgramItem, Until
@@ -34,6 +34,7 @@ __all__ = [
     "HostSpec",
     "MeshSpec",
     "MetricRef",
+    "MixSpec",
     "ModelRef",
     "Named",
     "ObjectiveRef",

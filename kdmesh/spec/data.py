@@ -63,6 +63,15 @@ class SamplingSpec(Strict):
     stop: list[str] = Field([], description="a text also ends with the token that completes one of these strings")
 
 
+class MixSpec(Strict):
+    """Batches of given texts among those that an agent writes."""
+
+    of: str = Field(description="the stream whose samples, with their own answers, such a batch has")
+    share: float = Field(
+        gt=0, lt=1, description="the share of batches that are of it, drawn for each by the run's seed"
+    )
+
+
 class StreamSpec(Strict):
     """Where samples come from. The splits train, validation, test and transfer are streams without being named."""
 
@@ -86,6 +95,7 @@ class StreamSpec(Strict):
         None, description="how often it is written anew: step (the default), `N steps` or epoch; texts also once"
     )
     sampling: SamplingSpec | None = Field(None, description="how texts are written")
+    mix: MixSpec | None = Field(None, description="batches of given texts among them; by default all are written")
 
     @field_validator("where", mode="before")
     @classmethod

@@ -26,7 +26,8 @@ class Stream:
 
     ``shards`` maps an agent to its own part of ``rows``; ``labelled`` says whether labels may be read here; what is
     made on a ``private`` stream stays on its agent's host; a ``replay`` stream repeats the previous batch of ``base``.
-    Where texts are written, ``rows`` are those of the prompts, each ``draws`` times, one after the other.
+    Where texts are written, ``rows`` are those of the prompts, each ``draws`` times, one after the other; ``mixed`` are
+    those of given texts that come among them.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Stream:
     replay: bool = False
     base: str | None = None
     draws: int = 1
+    mixed: Tensor | None = None
+
+    @property
+    def every(self) -> Tensor:
+        """All rows that are seen on it, some perhaps several times."""
+        return self.rows if self.mixed is None else torch.cat([self.rows, self.mixed])
 
     def rows_for(self, agent: str) -> Tensor:
         """Return the rows that this agent sees: its own shard of a sharded stream, else all of them."""
@@ -78,6 +85,8 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
             base = find(spec.of, here) if spec.prompts is None else find(spec.prompts, here, "prompts")
             taken = [find(other, here, "rest_of") for other in spec.rest_of or ()]
             found[name] = _derive(name, spec, base, taken, table, data)
+            if spec.mix is not None:
+                found[name].mixed = find(spec.mix.of, here, "mix.of").rows
         return found[name]
 
     for name in streams:
@@ -99,6 +108,7 @@ def without(streams: dict[str, Stream], rows: Tensor | None) -> dict[str, Stream
         name: replace(
             stream,
             rows=rest(stream.rows),
+            mixed=None if stream.mixed is None else rest(stream.mixed),
             shards=None if stream.shards is None else {agent: rest(own) for agent, own in stream.shards.items()},
         )
         for name, stream in streams.items()

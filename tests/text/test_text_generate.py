@@ -131,6 +131,21 @@ def test_a_text_ends_with_the_token_that_completes_a_string() -> None:
     assert len(ours[0]) < NEW
 
 
+def test_a_model_with_an_adapter_writes() -> None:
+    pytest.importorskip("peft")
+    made, prompts = writer(lora={"rank": 2}), tokens()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+    expected = theirs(made.net, prompts, eos_token_id=None)
+    assert generate(made, prompts, how(greedy=True), ends=(), pad=PAD, rows=5) == expected
+    with made.net.disable_adapter():
+        assert theirs(made.net, prompts, eos_token_id=None) != expected
+    with pytest.raises(MeshError, match="a trained prefix writes no texts"):
+        refuse_writer(writer(prefix={"length": 3}), "streams.x")
+
+
 def test_half_precision_is_asked_for_by_who_calls() -> None:
     made = writer()
     with torch.autocast("cpu", torch.bfloat16):

@@ -67,6 +67,7 @@ MESHES = {
     "an epoch": mesh(refresh="epoch", sampling={"max_new_tokens": 3, "greedy": True}),
     "once": sequence(),
     "accumulated": {**mesh(sampling={"max_new_tokens": 3, "samples": 2}), "train": {**SETTINGS, "accumulate": 2}},
+    "mixed": mesh(refresh="2 steps", mix={"of": "train", "share": 0.5}),
     "packed": {**mesh(), "text": {"pack": True}},
 }
 
@@ -168,6 +169,9 @@ REFUSED = [
     (mesh(size=5), "streams.rollouts.size", "no meaning on a written stream"),
     (mesh(private=True), "streams.rollouts.private", "no meaning on a written stream"),
     (mesh(of="validation"), "streams.rollouts.of", "`of` has no effect"),
+    (mesh(mix={"of": "tran", "share": 0.5}), "streams.rollouts.mix.of", "unknown stream"),
+    (mesh(mix={"of": "rollouts", "share": 0.5}), "streams.rollouts.mix.of", "is written by an agent itself"),
+    (mesh(mix={"of": "test", "share": 0.5}), "flows.0.stream", "cannot be used for training"),
     (mesh(prompts="rollouts"), "streams.rollouts.of", "in a cycle"),
     (mesh(prompts=None), "streams.rollouts.generated_by", "without prompts"),
     (mesh(generated_by=None), "streams.rollouts.prompts", "no agent writes this stream"),
@@ -216,6 +220,18 @@ def test_prompts_that_ask_nothing_are_refused_by_sample(texts: Path) -> None:
     with pytest.raises(MeshError, match=r"s cannot be asked: texts.jsonl, line \d+ has no prompt") as caught:
         examine(make_plan(parse(fields), registry()))
     assert caught.value.where == "streams.rollouts.prompts"
+
+
+def test_given_batches_count_as_what_teaches() -> None:
+    fields = {**mesh(mix={"of": "validation", "share": 0.5}), "data": {**SUMS, "validation": 9}}
+    found = examine(make_plan(parse(fields), registry()))
+    assert any("9 of the 9 validation samples teach s, u by stream 'rollouts'" in mark for mark in found.marks)
+    hidden = {**mesh(mix={"of": "transfer", "share": 0.5}), "data": {**SUMS, "transfer": 9}}
+    examine(make_plan(parse(hidden), registry()))
+    hidden["flows"] = [*hidden["flows"], {"from": "labels", "to": "s", "objective": "ce", "stream": "rollouts"}]
+    with pytest.raises(MeshError, match="'transfer' hides its own") as caught:
+        examine(make_plan(parse(hidden), registry()))
+    assert caught.value.where == "streams.rollouts.mix.of"
 
 
 def test_only_language_models_write(texts: Path) -> None:

@@ -105,6 +105,12 @@ CASES = {
         {"top_p": 0.7, "top_k": 9, "temperature": 1.3},
     ),
     "two draws": ("t", END, {"sampling": {"samples": 2}}, {"draws": 2}),
+    "half of the batches given": (
+        "tu",
+        END,
+        {"mix": {"of": "train", "share": 0.5}, "refresh": "3 steps"},
+        {"share": 0.5, "steps": 3},
+    ),
     "two steps at once": ("t", BOTH, {"refresh": "2 steps"}, {"steps": 2}),
 }  # fmt: skip
 
@@ -117,6 +123,7 @@ def test_a_run_and_a_plain_loop_end_with_the_same_weights(case: str, tmp_path: P
     mesh = both.mesh(stream)
     loop = both.loop(examine(mesh.plan()).streams["train"].rows.tolist())
     lengths = {len(text) for text in loop.texts}
+    assert (0 < sum(map(loop.from_data, range(8))) < 8) == bool(loop.share)
     assert len(lengths) > 1 if special else lengths == {NEW}
     result = mesh.run(backend="inline")
     start = LlamaForCausalLM.from_pretrained(tmp_path / "s").state_dict()
