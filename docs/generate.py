@@ -184,6 +184,33 @@ every API from 1 to its own; it refuses a later one, with what to upgrade. `kdme
 there; say in `dependencies` which ones you tested, as `kdmesh>=0.1,<0.2`.
 
 """
+BOUNDARY = """\
+
+## What is checked of what a plugin gives
+
+Whatever comes back is looked at where it comes in. What is wrong ends the run with exit code 1 and one message: the
+kind and name of the offer, its distribution and version, node or flow, step, what it gave, and what is due.
+
+| kind | in every call |
+| --- | --- |
+| objectives | a tensor without axes, on the device of the student's signal, of its type and at least float32, attached to it (a loss of 0 need not be); `loss_and_gradient` too leaves a gradient, and its target alone |
+| consensus rules | shape `[B, C]` (`weights`: `[M, B]`), type (or float32, where it is narrower) and device of what is combined; a gradient where one is to pass; who was answered, `[B]` bool |
+| gates | a bool, or factors `[B]`, finite and 0 or more |
+| signals | a row for each, the shape that the check saw, the same device, one type (of `logits` and `probs`: that of the logits), a gradient where one is to pass |
+| views | shape, type and device of the samples; finite on a CPU |
+| models | `[B, C]` of floating point, always of one type, on the agent's device; attached to weights that train |
+| metrics | a number, or None; plain data where the offer is not `scalar`; `each`: a number a row |
+| tasks | `outputs` 1 or more, `decide` int64 a row, `chance` a `Chance` or None |
+| data sets | a `Table`, see there, on the CPU, without gradient, finite |
+| samplers | one of the space's values for each path |
+
+Objectives, rules, gates, models and metrics may not change in place what they are given: others read it, too. Views and
+signals get copies, which they may change. Whether a loss is finite is asked where it is read, in every step on a CPU, in
+every 50th on other devices; the message then names the plugin whose part was not: the rule, signal or model of a target
+that is not finite or no distribution, the model of the student, else the objective. None of this makes a device wait.
+Observers' and strategies' return values are ignored. What these checks cost: see `boundary` in
+[benchmarks](../benchmarks.md).
+"""
 LEAVING = """\
 
 ## What goes away
@@ -570,7 +597,7 @@ def reference() -> str:
     """The whole page."""
     text = HEAD + table(("module", "what is in it"), [(f"`{module}`", about) for module, about in PUBLIC.items()])
     versions = [(one, ", ".join(map(str, apis))) for one, apis in APIS.items()]
-    text += SETTINGS + VERSIONS + table(("kdmesh", "plugin API"), versions) + LEAVING
+    text += SETTINGS + BOUNDARY + VERSIONS + table(("kdmesh", "plugin API"), versions) + LEAVING
     for title, about in ABOUT.items():
         text += f"\n## {title}\n\n{about}\n"
         text += "".join(f"\n{hook_section(hook)}" for hook in hooks() if kind_of(hook) == title)

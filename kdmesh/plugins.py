@@ -391,6 +391,11 @@ class Registry:
             instead="another one, or report this to its author" if record else "",
         ) from error
 
+    def theirs(self, kind: str, name: str) -> str:
+        """An offer of a plugin with whose it is, `the model 'net' of kdmesh-x 0.1.0`; "" of a built-in one."""
+        record = self.origin(kind, name)
+        return f"the {NOUNS[kind]} {name!r} of {record}" if record else ""
+
     def warn(self) -> None:
         """Say on stderr, once, which plugins have a problem."""
         for record in self.records:

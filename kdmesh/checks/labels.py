@@ -94,7 +94,4 @@ def refuse(plan: Plan, table: Table) -> None:
             raise MeshError(
                 f"task {task.name} has no classes", where=f"agents.{name}.labels", instead="leave `labels` out"
             )
-    try:
-        plan.answers.refuse(table)
-    except Exception as error:
-        registry().attribute_error("tasks", task.name, error, "as it looked at the labels", "task")
+    plan.answers.refuse(table)

@@ -71,6 +71,22 @@ class Range(BaseModel):
 Axis = Choices | Range
 
 
+def refuse_point(point: Any, axes: Sequence[Axis]) -> None:
+    """Raise ValueError for what is no point of a space: one of its values for each path, and nothing else."""
+    if not isinstance(point, dict) or point.keys() != {axis.path for axis in axes}:
+        said = "no point" if point is None else repr(point)[:60]
+        raise ValueError(f"it proposes {said}, not a value for each path")
+    for axis in axes:
+        value = point[axis.path]
+        if isinstance(axis, Choices):
+            fits = any(type(value) is type(one) and value == one for one in axis.values)
+        else:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            fits = number and axis.low <= value <= axis.high and (not axis.whole or value == int(value))
+        if not fits:
+            raise ValueError(f"it proposes {value!r:.60} for {axis.path}, which is not among its values")
+
+
 class Sampler:
     """Proposes points. It must answer the same calls in the same way again, so that a sweep can go on.
 

@@ -37,7 +37,7 @@ from kdmesh.spec.code import told
 from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
@@ -203,7 +203,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             module, parts, x = _light(plan, owner, agent, found, modules)
             prompts.writes(plan, agent, module)
             with _tapped(module, layers, agent, written) as values, torch.no_grad(), Softmaxes() as ends:
-                logits = _forward(module, x, agent)
+                logits = _forward(module, x, agent, _made_by(plan, agent, modules))
             for name in layers:
                 if name not in values:
                     raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=written[name])
@@ -214,6 +214,10 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                     if per != "samples":
                         found.per_token.add((agent, name))
             logits = values.get(EXIT, logits)
+            if not logits.dtype.is_floating_point:
+                by = _made_by(plan, agent, modules)
+                instead = "a model that gives floating point"
+                raise MeshError(f"its outputs are {logits.dtype}{by}", where=f"agents.{agent}.model", instead=instead)
             if ends.gave(logits):
                 found.mark(notes.ends_in_softmax(agent))
                 found.softmaxes.add(agent)
@@ -239,7 +243,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         samples = 2 if plan.task.rows == "samples" else shape[0]
         if tuple(shape) != (samples, outputs):
             raise MeshError(
-                f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs})",
+                f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs}){_made_by(plan, agent, modules)}",
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
@@ -260,6 +264,15 @@ def _seen(plan: Plan, found: Checked, agent: str) -> Given:
         shape = found.shapes[edge.source, edge.output]
         return Given(shape, found.outputs[edge.source].dtype)
     return found.layers[edge.source, edge.output] if edge.output else found.outputs[edge.source]
+
+
+def _made_by(plan: Plan, agent: str, modules: Mapping[str, nn.Module]) -> str:
+    """Of which plugin's model an agent is, in parentheses; "" where it is of none."""
+    owner = plan.owner[agent]
+    model = plan.spec.agents[owner].model
+    given = model is None or model.is_import or owner in modules
+    theirs = "" if given or model is None else registry().theirs("models", model.name)
+    return f" ({theirs})" if theirs else ""
 
 
 def _rows_of(module: nn.Module, path: str) -> str:
@@ -312,10 +325,11 @@ def _made(
                         instead="leave it out, or signal: logits",
                     )
                 raise ValueError(f"of {agent}'s own it gave something without gradient, which would train nothing")
-            rows = len(value)
+            own = value
+            shape = own.shape[1:] if offer.reads == "logits" and offer.form != "hidden" else None
             with torch.no_grad():
                 value = make(value if offer.lazy else value.clone())
-            guard.refuse_signal(value, rows, None)
+            guard.refuse_signal(value, own, shape, offer.form)
             found.shapes[agent, edge.output] = value.shape[1:]
             if isinstance(value, Lazy) and value.pack() is not None:
                 found.numbers[agent, edge.output] = sum(part[:1].numel() for part in leaves(value))
@@ -413,7 +427,7 @@ def _light(
             raise
         except Exception as error:
             raise MeshError(
-                f"the model cannot be built: {type(error).__name__}: {error}",
+                f"the model{_made_by(plan, owner, modules)} cannot be built: {type(error).__name__}: {error}",
                 where=f"agents.{owner}.model",
                 instead="settings that its class takes",
             ) from None
@@ -450,13 +464,13 @@ def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict
         raise
 
 
-def _forward(module: nn.Module, x: torch.Tensor | Tokens, agent: str) -> Any:
+def _forward(module: nn.Module, x: torch.Tensor | Tokens, agent: str, by: str) -> Any:
     try:
         return output(module(x))
     except Exception as error:
         kind = f"samples of shape {tuple(x.shape[1:])}" if isinstance(x, torch.Tensor) else "texts"
         raise MeshError(
-            f"the model cannot forward {kind}: {type(error).__name__}: {error}",
+            f"the model{by} cannot forward {kind}: {type(error).__name__}: {error}",
             where=f"agents.{agent}.model",
             instead="a model for this data's shape and type",
         ) from None

@@ -19,13 +19,13 @@ from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.fragments import whole
 from kdmesh.hosts import build, guard, measure, merging
+from kdmesh.hosts.blame import BrokenLoss
 from kdmesh.hosts.generating import Copied
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.side_inputs import distinct
 from kdmesh.hosts.standing import Given, StandIn
 from kdmesh.hosts.state import HostConfig
 from kdmesh.hosts.step import Turn
-from kdmesh.hosts.terms import BrokenLoss
 from kdmesh.hosts.written import Rows
 from kdmesh.plugins import registry
 from kdmesh.streams.stream import without
@@ -254,8 +254,6 @@ def _phase(plan: Plan, found: Checked, stage: Stage, line: Train, host: Host, pu
     ends = dict.fromkeys([*phase_steps(plan, found, stage, line), *moved], STEPS)
     host.begin(stage.name, line.key, ends, 0, {}, Turn(1))
     for step in range(STEPS):
-        for node in host.consensus.values():
-            node.sound = False  # what it gives is looked at every time, so that no objective is named as the cause
         try:
             host.run(whole(HOST, stage.name, step, step + 1)[0])
         except BrokenLoss as error:

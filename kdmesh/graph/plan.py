@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from kdmesh.graph import private
+from kdmesh.graph.answering import Answering
 from kdmesh.graph.edges import LABELS, PLAIN
 from kdmesh.graph.inputs import of_agents
 from kdmesh.graph.merging import SAMPLES, Merging
@@ -68,8 +69,7 @@ class Plan:
     @cached_property
     def answers(self) -> Task:
         """What the answers of the mesh's models mean."""
-        task: Task = self.task.make(self.spec.task.config)
-        return task
+        return Answering(self.task, self.spec.task.config)
 
     @property
     def primary(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdmesh.hosts import ragged
+from kdmesh.hosts import guard, ragged
 from kdmesh.hosts.modules import output
 from kdmesh.hosts.ragged import Value
 from kdmesh.hosts.taps import Taps
@@ -42,7 +42,9 @@ class Agent:
         layers: dict[str, str],
         makes: Mapping[str, Maker] | None = None,
         exit: str | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> None:
+        """``outputs``: the shape of its logits without the batch axis; None: they are not checked."""
         self.name, self.weights, self.view, self.layers = name, weights, view, layers
         self.makes, self.exit = makes or {}, exit
         self.module = weights.module
@@ -52,6 +54,9 @@ class Agent:
         self._kept = bool(weights.buffers)  # whether there is anything that an answer must leave as it was
         self._taps: dict[tuple[str, ...], Taps] = {}
         self._bf16 = weights.settings.precision == "bf16"
+        self._outputs = outputs
+        self._kind: torch.dtype | None = None  # of its logits
+        self._shape: torch.Size | None = None  # of those that were last looked at
 
     def layer(self, name: str) -> str:
         """The layer behind a name: a tap's, or that of which a signal is made; one it does not define is a path."""
@@ -106,8 +111,6 @@ class Agent:
     def _forward(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         self.forwards += 1
         if not self._kept:
-            if not names and self.exit is None:
-                return output(self.module(x)), {}
             return self._compute(x, names, others)
         if self.module.training:
             self.buffers.forget()
@@ -121,18 +124,37 @@ class Agent:
 
     def _compute(self, x: Any, names: tuple[str, ...], others: Sequence[Asked]) -> Any:
         if not names and self.exit is None:
-            return output(self.module(x)), {}
+            return self._sound(x, output(self._answer(x))), {}
         asked = [(self, names), *others]
         with ExitStack() as stack:
             layers = [stack.enter_context(agent.taps(own)) for agent, own in asked]
-            logits = output(self.module(x))
+            logits = output(self._answer(x))
         values = [agent._read(x, logits, found, own) for (agent, own), found in zip(asked, layers, strict=True)]
         return values if others else values[0]
+
+    def _answer(self, x: Any) -> Any:
+        """What the module makes of samples, which it leaves as they are: others see them, too."""
+        before = x._version if isinstance(x, Tensor) else 0
+        value = self.module(x)
+        if isinstance(x, Tensor) and x._version != before:
+            raise ValueError("it changes the samples that it is given in place")
+        return value
+
+    def _sound(self, x: Any, logits: Any) -> Any:
+        """The logits, which are of the shape, the type and on the device that they have to be."""
+        if self._outputs is None:
+            return logits
+        same = logits.shape == self._shape and logits.dtype is self._kind and logits.device == self.device
+        if not same or logits.shape[0] != len(x) or not isinstance(x, Tensor):
+            guard.refuse_answers(logits, x, self._outputs, self.device, self._kind)
+            self._shape, self._kind = logits.shape, logits.dtype
+        return logits
 
     def _read(self, x: Any, logits: Tensor, layers: dict[str, Tensor], names: tuple[str, ...]) -> Value:
         """What was asked for, of what a forward of ``x`` computed."""
         if self.exit is not None:
             logits = layers[self.exit]
+        self._sound(x, logits)
         values = {}
         for name in names:
             path = self.layer(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import torch
 
 from kdmesh.contracts.metric import Answers
-from kdmesh.hosts import metrics
+from kdmesh.hosts import guard, metrics
 from kdmesh.hosts.state import Kept
 from kdmesh.signals.lazy import dense
 from kdmesh.signals.wide import widened
@@ -153,8 +153,8 @@ def _score(host: HostState, rows: Answers) -> Tensor | None:
     metric = host.registry.find("metrics", ref.name).make(ref.settings)
     try:
         score: Tensor | None = metric.each(rows)
-        if score is not None and score.shape != (len(rows),):
-            raise TypeError(f"each() gave {tuple(score.shape)} for {len(rows)} rows, not one number a row")
+        if score is not None:
+            guard.refuse_each(score, rows.scores)
     except Exception as error:
         host.registry.attribute_error("metrics", ref.name, error, f"on {STREAM}", "metrics")
     return score

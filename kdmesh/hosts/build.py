@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, RunFailed, line_of
 from kdmesh.graph import reach
 from kdmesh.hosts import guard, making, side_inputs
 from kdmesh.hosts.agent import Agent
@@ -84,7 +84,22 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
         for edge in host.plan.edges
         if edge.derived is not None and (edge.source == name or (edge.mirrored and edge.target == name))
     }
-    return Agent(name, weights, seen, spec.taps, makes, spec.exit)
+    return Agent(name, weights, seen, spec.taps, makes, spec.exit, outputs(host, name))
+
+
+def attribute_error(host: HostState, agent: str, error: Exception, when: str) -> NoReturn:
+    """Raise, with whose model it is, what a forward of an agent raised; MeshError, and what a disk says, as it is."""
+    if isinstance(error, MeshError | OSError):
+        raise error
+    spec, doing = host.plan.spec.agents[host.plan.owner[agent]], f"to answer {when}"
+    where = f"agents.{agent}.model"
+    if spec.model is not None and not spec.model.is_import and agent not in host.config.modules:
+        host.registry.attribute_error("models", spec.model.name, error, doing, where)
+    raise RunFailed(
+        f"the model of {agent} failed {doing}: {type(error).__name__}: {error}{line_of(error)}",
+        where=where,
+        instead="a model that answers every batch alike",
+    ) from error
 
 
 def trained_rules(host: HostState) -> dict[str, Weights]:
@@ -139,10 +154,16 @@ def view(host: HostState, agent: str, number: int) -> Any:
             guard.refuse_view(value, x)
             guard.refuse_changed(given, x, strict)
         except Exception as error:
-            host.registry.attribute_error("views", ref.name, error, f"to augment samples of {agent}", where)
+            doing = f"to augment samples of {agent}{_at_step(host)}"
+            host.registry.attribute_error("views", ref.name, error, doing, where)
         return value
 
     return guarded
+
+
+def _at_step(host: HostState) -> str:
+    """When something is asked of an agent, for an error; "" outside steps."""
+    return "" if host.step is None else f" at step {host.step}"
 
 
 def codecs_of(plan: Plan, registry: Registry) -> None:
@@ -168,13 +189,14 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
     assert edge.derived is not None
     offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
     make = host.timed("signals", offer.name, offer.make(edge.derived.config))
-    shape = host.config.shapes.get((agent, edge.output))
+    shape, learns = host.config.shapes.get((agent, edge.output)), agent == edge.target or not edge.detach
+    kind: torch.dtype | None = None
     if not offer.aligned:
         return _statistic(host, edge, offer, make)
     ours, seen, taps = offer.factory.startswith(guard.OURS), False, host.plan.spec.agents[agent].taps
 
     def call(value: Tensor | Lazy, x: Any, layers: Mapping[str, Tensor]) -> Tensor | Lazy:
-        nonlocal seen
+        nonlocal seen, kind
         value = value if offer.lazy else dense(value)
         try:
             if ours:
@@ -188,14 +210,19 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
             with guard.seeded(seed, strict=strict or (still and "module" not in offer.needs)):  # it may draw itself
                 beside = {name: layers[path] for name, path in taps.items()} if "taps" in offer.needs else {}
                 result = making.made(offer, make, given, x, module, beside, seed, first=not seen)
-            guard.refuse_signal(result, len(value), shape)
+            guard.refuse_signal(result, value, shape, offer.form)
             guard.refuse_changed(given, value, strict)
+            if kind not in (None, result.dtype):
+                raise ValueError(f"it gave {guard.told(result)}, and {kind} before")
+            kind = result.dtype
+            if learns and value.requires_grad and torch.is_grad_enabled() and not result.requires_grad:
+                raise ValueError("it gave something without gradient, and one is to pass through it")
             if not seen:
                 guard.refuse_codec(result)
                 seen = True
         except Exception as error:
             doing = f"on the flow {edge}" if agent == edge.source else f"of {agent}'s own, on the flow {edge}"
-            host.registry.attribute_error("signals", offer.name, error, doing, edge.where)
+            host.registry.attribute_error("signals", offer.name, error, f"{doing}{_at_step(host)}", edge.where)
         return result
 
     layer = edge.tap.of if offer.reads == "hidden" and edge.tap is not None else ""

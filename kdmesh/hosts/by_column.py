@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.metric import Metric
+from kdmesh.hosts import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ class ByColumn(Metric):
         A value of which the metric is not defined has None, and is no part of the mean.
         """
         figures = {self.values[number]: self.seen[number].compute() for number in sorted(self.seen)}
+        for figure in figures.values():
+            guard.refuse_figure(figure, True)
         known = {value: figure for value, figure in figures.items() if figure is not None}
         if not known:
             return None

@@ -57,7 +57,6 @@ class Consensus:
         self.rule.space, self.rule.temperature = node.space, node.temperature
         self.strict = strict
         self.draws = not node.factory.startswith(guard.OURS)  # random numbers, perhaps: ours draw none
-        self.sound = False  # whether what the rule gives was seen to be a signal
         self.prefix = False  # whether members may have more columns than are compared, which stand first
         self.width = 0  # columns of what it gives, where members know different classes
         self.shapes: tuple[torch.Size, ...] = ()  # of what informs it, without the batch axis
@@ -165,10 +164,11 @@ class Consensus:
         node = self.node
         values = probabilities(logits, node.space, node.temperature)
         forward = self.rule.forward if self.timed is None else self.timed(self.rule.forward)
+        before = guard.marks(facts.values())
         value, answered = guard.answers(forward(values, logits=logits, **facts), node.abstains)
-        if not self.sound or not isinstance(value, Tensor):
-            guard.refuse_values(value, values.shape[1:])
-            self.sound = True
+        guard.refuse_values(value, values.shape[1:], values, values.requires_grad or node.trained)
+        if (after := guard.marks(facts.values())) != before:
+            guard.refuse_worked_on(facts, before, after)
         if self.strict:
             rows = _both(facts["present"], answered)
             weights = None if rows is None else rows.to(value.dtype)
@@ -216,10 +216,11 @@ class Consensus:
         parts = []
         weights = self.rule.weights if self.timed is None else self.timed(self.rule.weights)
         for _, logits, here in self._chunks(signals, self._own(facts, len(signals))):
+            before = guard.marks(here.values())
             part = weights(logits, **here)
-            if not self.sound or not isinstance(part, Tensor):
-                guard.refuse_values(part, logits.shape[:2])
-                self.sound = True
+            guard.refuse_values(part, logits.shape[:2], logits, self.node.trained)
+            if (after := guard.marks(here.values())) != before:
+                guard.refuse_worked_on(here, before, after)
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.graph.steps import Op
+from kdmesh.hosts import build
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.inputs import Inputs
+    from kdmesh.hosts.ragged import Value
     from kdmesh.hosts.step import StepContext
 
 
@@ -65,6 +67,12 @@ def _is_read(inputs: Inputs, op: Op) -> bool:
     host = inputs.host
     edges = [*inputs.plan.edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)]
     return any(e.live and (e.source, e.stream, e.output) == (op.node, op.stream, "") for e in edges)
+
+
+def refuse_detached(value: Value) -> None:
+    """Raise ValueError where no gradient comes back to what was answered: neither to logits nor to what was tapped."""
+    if not any(getattr(one, "requires_grad", False) for one in value[1].values()):
+        raise ValueError("its answers are detached from its weights, which they are to train")
 
 
 def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepContext], None] | None:
@@ -118,14 +126,19 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
             signal = seen(context)
             assert signal is not None, f"nothing of {edge} is known"
             x = dense(signal.value)
-        if not train_mode:
-            value = agent.inference(x, fixed, names) if ahead is None else ahead(context.step)
-        else:
-            reseed(at_step(seed, context.step), device)
-            if module.training:
-                value = compute(x)
-            else:  # a flow asks for `mode: train` of weights that do not train
-                value = agent.in_train_mode(lambda: compute(x), keep)
+        try:
+            if not train_mode:
+                value = agent.inference(x, fixed, names) if ahead is None else ahead(context.step)
+            else:
+                reseed(at_step(seed, context.step), device)
+                if module.training:
+                    value = compute(x)
+                else:  # a flow asks for `mode: train` of weights that do not train
+                    value = agent.in_train_mode(lambda: compute(x), keep)
+            if grad and not others and not value[0].requires_grad:
+                refuse_detached(value)
+        except Exception as error:
+            build.attribute_error(host, op.node, error, f"at step {context.step} on the stream {op.stream!r}")
         if read and not others and isinstance(value[0], Lazy):
             value[1][FROZEN] = value[0].frozen_copy()  # who reads it later must not see weights that moved on
         if others:

@@ -121,10 +121,13 @@ class OpenOrShut:
             if self._seed is not None:  # after the facts, of which some draw
                 reseed(at_step(self._seed, context.step), self._device)
             with torch.no_grad():
+                before = guard.marks(facts.values())
                 answer = self.gate(**facts) if self._sound else self._carefully(facts)
+            if (after := guard.marks(facts.values())) != before:
+                guard.refuse_worked_on(facts, before, after)
             if not self.rows:
                 return self._count(guard.refuse_decision(answer))
-            factors = guard.refuse_factors(answer, rows)
+            factors = guard.refuse_factors(answer, rows, self._device)
             return self._count(factors if bool(factors.any()) else False)
         except Exception as error:
             what = "an update of" if self.edge is None else "the flow"

@@ -1,6 +1,7 @@
 """What comes from others' code is checked where it comes in, and what goes to it is kept from it.
 
-An error is a ValueError; who calls says whose code it was. Types are checked at every call, the rest at the first.
+An error is a ValueError; who calls says whose code it was. Type, shape, dtype, device, whether a gradient is attached
+and whether something was changed in place are looked at in every call: none of it makes a device wait.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 DEAD, SOFTENED, MOVED = "dead", "softened", "moved"
 Oddity = tuple[str, str, str]
@@ -28,6 +29,9 @@ Oddity = tuple[str, str, str]
 
 Or the agent, the path of a buffer that its answers move in eval mode, and MOVED.
 """
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WIDE = {kind: torch.promote_types(kind, torch.float32) for kind in FLOATS}
+"""The type of a loss by that of the student's signal; also of what is made of a signal, where that is widened."""
 OURS = "kdmesh.builtin."  # made here, and tested to give and to keep what it should
 
 
@@ -85,7 +89,9 @@ def same(one: Tensor, two: Tensor) -> bool:
 def told(value: Any) -> str:
     """What a value is, for an error: shape and type of a tensor, else its class."""
     if isinstance(value, Tensor | Lazy):
-        return f"a tensor of shape {tuple(value.shape)}, {value.dtype}"
+        apart = "" if value.device.type == "cpu" else f", on {value.device}"
+        layout = "" if isinstance(value, Lazy) or value.layout == torch.strided else f", {value.layout}"
+        return f"a tensor of shape {tuple(value.shape)}, {value.dtype}{apart}{layout}"
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
@@ -113,21 +119,59 @@ def is_softened(value: Tensor | Lazy) -> bool:
     return bool(((value.float().sum(1) - 1).abs() <= close).all())
 
 
-def refuse_loss(loss: Any, own: Any) -> bool:
-    """Raise ValueError for what is no loss of the signal ``own``; False where only a later one tells (a 0 at first)."""
-    if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+def marks(values: Collection[Any]) -> list[int]:
+    """Numbers that rise where someone works in place on one of these; 0 of what keeps no count."""
+    try:
+        return [value._version for value in values]
+    except (AttributeError, RuntimeError):  # not all are tensors, or some were made in torch.inference_mode
+        plain = (isinstance(value, Tensor) and not value.is_inference() for value in values)
+        return [value._version if counts else 0 for value, counts in zip(values, plain, strict=True)]
+
+
+def refuse_worked_on(names: Iterable[str], before: list[int], after: list[int]) -> None:
+    """Raise ValueError, with the first of these names, where marks differ."""
+    if before != after:
+        which = next(name for name, one, two in zip(names, before, after, strict=False) if one != two)
+        raise ValueError(f"it changes `{which}`, which it is given, in place (others read it, too: use a copy)")
+
+
+def refuse_loss(loss: Any, own: Any) -> None:
+    """Raise ValueError for what is no loss of the signal ``own``, with a gradient where that has one.
+
+    A loss of 0 may be without: of a batch in which there is nothing to compare.
+    """
+    if not isinstance(loss, Tensor) or loss.dim() or loss.dtype != WIDE.get(own.dtype) or loss.device != own.device:
+        kind = WIDE.get(own.dtype, torch.float32)
+        if isinstance(loss, Tensor) and not loss.dim() and loss.is_floating_point():
+            raise ValueError(f"it gave a loss of {loss.dtype} on {loss.device}, not of {kind} on {own.device}")
         raise ValueError(f"it gave {told(loss)}, not a loss: a tensor without axes, of floating point")
-    if not torch.is_grad_enabled() or not own.requires_grad or loss.requires_grad:
-        return True
-    if loss.item() != 0:
+    if not loss.requires_grad and own.requires_grad and torch.is_grad_enabled() and loss.item() != 0:
         raise ValueError("it gave a loss that is detached from the signal it is given, so it trains nothing")
-    return False
 
 
-def refuse_values(value: Any, shape: Sequence[int]) -> None:
-    """Raise ValueError for what is no tensor of floating point of this shape."""
-    if not isinstance(value, Tensor | Lazy) or tuple(value.shape) != tuple(shape) or not value.dtype.is_floating_point:
-        raise ValueError(f"it gave {told(value)}, not a tensor of shape {tuple(shape)} of floating point")
+def refuse_values(value: Any, shape: Sequence[int], like: Any, gradient: bool = False) -> None:
+    """Raise ValueError for what is no tensor of this shape, of the floating point of ``like``, and on its device.
+
+    ``gradient``: one is to pass through it, where gradients are in force.
+    """
+    good = isinstance(value, Tensor | Lazy) and value.shape == shape and value.device == like.device
+    if not good or value.dtype not in (like.dtype, WIDE[like.dtype]):
+        on = "" if like.device.type == "cpu" else f" on {like.device}"
+        raise ValueError(f"it gave {told(value)}, not a tensor of shape {tuple(shape)}, {like.dtype}{on}")
+    if gradient and not value.requires_grad and torch.is_grad_enabled():
+        raise ValueError("it gave something without gradient, and one is to pass through it")
+
+
+def refuse_answers(value: Any, x: Any, shape: Sequence[int], device: torch.device, kind: torch.dtype | None) -> None:
+    """Raise ValueError for what are no answers about samples ``x``, each of a ``shape``, of floating point.
+
+    Of texts, which may have several, one after the other, rows are not counted. ``kind``: their type before.
+    """
+    rows = len(x) if isinstance(x, Tensor) else value.shape[0]
+    fits = value.device == device and (value.dtype == kind or (kind is None and value.dtype.is_floating_point))
+    if not fits or value.shape != (rows, *shape):
+        columns = ", ".join(map(str, (rows, *shape)))
+        raise ValueError(f"it gave {told(value)}, not [{columns}] of {kind or 'floating point'} on {device}")
 
 
 def answers(given: Any, abstains: bool) -> tuple[Any, Tensor | None]:
@@ -158,12 +202,49 @@ def report(of: Any) -> dict[str, float]:
     return figures
 
 
-def refuse_signal(value: Any, rows: int, shape: Sequence[int] | None) -> None:
-    """Raise ValueError for what is no signal of so many rows, each of a ``shape`` where it is known."""
+def refuse_signal(value: Any, made_of: Any, shape: Sequence[int] | None, form: str = "hidden") -> None:
+    """Raise ValueError for what is no signal ``made_of`` this: with as many rows, of its type, on its device.
+
+    ``shape``: of a row, where it is known. A signal of ``form`` `hidden` may be of any type.
+    """
+    rows = len(made_of)
     if not isinstance(value, Tensor | Lazy) or not value.shape or value.shape[0] != rows:
         raise ValueError(f"it gave {told(value)}, not a tensor with {rows} rows, one for each that it is given")
-    if shape is not None and tuple(value.shape[1:]) != tuple(shape):
-        raise ValueError(f"it gave {told(value)}, and rows of shape {tuple(shape)} in the check")
+    if shape is not None and value.shape[1:] != shape:
+        raise ValueError(f"it gave {told(value)}, not rows of shape {tuple(shape)}, as is due")
+    if value.device != made_of.device:
+        raise ValueError(f"it gave {told(value)}, made of a value on {made_of.device}")
+    if form != "hidden" and value.dtype not in (made_of.dtype, WIDE.get(made_of.dtype)):
+        raise ValueError(f"it gave {told(value)}, made of a value of {made_of.dtype}")
+
+
+def refuse_figure(value: Any, single: bool) -> None:
+    """Raise ValueError for what is no figure of a metric: a number, where it is not ``single`` plain data; or None."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return
+    if single:
+        more = " (of a tensor: value.item())" if isinstance(value, Tensor) else ""
+        raise ValueError(f"it gave {told(value)}, not a number{more}, or None where it is not defined")
+    _refuse_data(value)
+
+
+def _refuse_data(value: Any) -> None:
+    """Raise ValueError for what is not made of lists, mappings by name, texts and numbers."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            _refuse_data(one)
+    elif isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        for one in value.values():
+            _refuse_data(one)
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise ValueError(f"it gave {told(value)} where plain data are due: lists, numbers, texts (value.tolist())")
+
+
+def refuse_each(value: Any, scores: Tensor) -> None:
+    """Raise ValueError for what is not one number for each row of answers."""
+    good = isinstance(value, Tensor) and value.shape == scores.shape[:1] and not value.is_complex()
+    if not good or value.device != scores.device:
+        raise ValueError(f"each() gave {told(value)} for {len(scores)} rows, not one number a row, beside them")
 
 
 def refuse_codec(value: Any) -> None:
@@ -197,14 +278,24 @@ def refuse_decision(answer: Any) -> bool:
     return bool(answer)
 
 
-def refuse_factors(answer: Any, rows: int) -> Tensor:
-    """What a gate gave for so many rows; ValueError for what is no finite factor of 0 or more for each."""
+def refuse_factors(answer: Any, rows: int, device: torch.device | None = None) -> Tensor:
+    """What a gate gave for so many rows; ValueError for what is no finite factor of 0 or more for each.
+
+    ``device``: where they are due, if that is known.
+    """
     if not isinstance(answer, Tensor) or answer.shape != (rows,) or not answer.is_floating_point():
         raise ValueError(f"it gave {told(answer)}, not factors [{rows}] of floating point, one for each row")
+    if device is not None and answer.device != device:
+        raise ValueError(f"it gave {told(answer)}, not factors on {device}")
     low, high = (float(end) for end in answer.aminmax()) if rows else (0.0, 0.0)
     if not 0 <= low <= high < float("inf"):
         raise ValueError(f"it gave factors from {low:.4g} to {high:.4g}, which must be finite and 0 or more")
     return answer
+
+
+def plain(value: Tensor) -> bool:
+    """Whether a tensor is on the CPU, without gradient, and not sparse."""
+    return value.device.type == "cpu" and value.layout == torch.strided and not value.requires_grad
 
 
 def refuse_table(table: Any) -> None:
@@ -213,12 +304,16 @@ def refuse_table(table: Any) -> None:
         raise ValueError(f"it gave {told(table)}, not a kdmesh.streams.table.Table")
     x, y, count = table.x, table.y, table.classes
     if not isinstance(x, Texts):
-        if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.dim() < 2 or not x.numel():
-            raise ValueError(f"its x is {told(x)}, not samples [N, ...] of torch.float32")
+        if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.dim() < 2 or not x.numel() or not plain(x):
+            more = ", with a gradient" if isinstance(x, Tensor) and x.requires_grad else ""
+            raise ValueError(f"its x is {told(x)}{more}, not samples [N, ...] of torch.float32")
         if not x.isfinite().all():
             raise ValueError(f"its x is not finite in row {int((~x.isfinite().flatten(1).all(1)).nonzero()[0])}")
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise ValueError(f"its classes is {count!r}, not how many classes there are")
+    if isinstance(y, Tensor) and not plain(y):
+        more = ", with a gradient" if y.requires_grad else ""
+        raise ValueError(f"its y is {told(y)}{more}, not labels on the CPU")
     if isinstance(y, Tensor) and y.is_floating_point():
         if y.dtype != torch.float32 or y.dim() != 2 or len(y) != len(x) or not y.shape[1]:
             raise ValueError(f"its y is {told(y)}, not values [{len(x)}, T] of torch.float32")
@@ -248,9 +343,15 @@ def refuse_table(table: Any) -> None:
             raise ValueError(f"it has an official split {name!r}; there are {', '.join(OFFICIAL)}")
         if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.dim() != 1:
             raise ValueError(f"its official split {name!r} is {told(rows)}, not row numbers [n] of torch.int64")
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(x):
+            low, high = int(rows.min()), int(rows.max())
+            raise ValueError(f"its official split {name!r} has rows {low} to {high}, and there are {len(x)}")
     for name, values in table.columns.items():
         if len(values) != len(x):
             raise ValueError(f"its column {name!r} has {len(values)} values for {len(x)} samples")
+        for value in values:
+            if not isinstance(value, str):
+                raise ValueError(f"its column {name!r} holds {told(value)}, not text")
 
 
 def refuse_written(given: Any, size: int, table: Table, labelled: bool) -> None:
@@ -288,3 +389,7 @@ def refuse_view(value: Any, x: Tensor) -> None:
     same = isinstance(value, Tensor) and (value.shape, value.dtype, value.device) == (x.shape, x.dtype, x.device)
     if not same:
         raise ValueError(f"it gave {told(value)}, of {told(x)}: an augmentation keeps shape and type")
+    if value.requires_grad:
+        raise ValueError("it gave samples that require a gradient")
+    if x.device.type == "cpu" and not value.isfinite().all() and x.isfinite().all():  # elsewhere to ask makes it wait
+        raise ValueError("it gave samples that are not finite, of samples that are")

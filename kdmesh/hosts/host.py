@@ -114,6 +114,7 @@ class Host(HostState):
             context = phase.contexts.get(step)
             if context is None:
                 context = phase.contexts[step] = StepContext(step)
+            self.step = step
             for op, value in arrived.pop(step, ()):
                 context.values[op] = value
                 if op.kind == "gen":
@@ -142,6 +143,7 @@ class Host(HostState):
                 del phase.contexts[step]
                 if phase.looks(step):
                     odd.update(dict.fromkeys(phase.odd(context)))
+        self.step = None
         phase.took(clock.stop())
         for name, agent in self.agents.items():
             self.count(fragment.stage, name, agent.forwards - before[name])

@@ -9,7 +9,7 @@ import torch
 
 from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
-from kdmesh.hosts import answered, gates, guard, metrics, oddities, rules, side_inputs, stored
+from kdmesh.hosts import answered, build, gates, guard, metrics, oddities, rules, side_inputs, stored
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.seen import seen
@@ -64,13 +64,16 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     host.threads(one.weights.settings.threads)
     before = one.forwards
     x = seen(host, one, stream, given)
-    known = stored.answers(host, one, shard, (), CHUNK) if x is None and stored.still(host, one) else None
-    logits, _ = known or one.inference(shard.x if x is None else x, CHUNK)
+    try:
+        known = stored.answers(host, one, shard, (), CHUNK) if x is None and stored.still(host, one) else None
+        logits, _ = known or one.inference(shard.x if x is None else x, CHUNK)
+    except Exception as error:
+        build.attribute_error(host, one.name, error, f"the stream {stream!r}")
     one.forwards = before  # measuring is not teaching
     oddities.softened(host, one.name, logits)
     classes = host.plan.spec.agents[one.name].labels
     answered.keep(host, one.name, logits, truth, shard, classes)
-    figures = _figures(host, logits, truth, shard, classes)
+    figures = _figures(host, logits, truth, shard, classes, of=one.name)
     if stream == "validation" and one.name in host.watched:
         host.figures[one.name] = metrics.scalars(figures)
     return figures
@@ -97,8 +100,12 @@ def _figures(
     classes: Sequence[int] | None,
     probs: bool = False,
     rows: Tensor | None = None,
+    of: str = "",
 ) -> dict[str, Any]:
-    """What the mesh's metrics say of answers on a shard; ``rows [N]`` bool: of these alone, nothing of none."""
+    """What the mesh's metrics say of answers on a shard; ``rows [N]`` bool: of these alone, nothing of none.
+
+    ``of``: whose answers they are, for an error.
+    """
     asked = {ref.by for ref in host.plan.metrics if ref.by}
     by = {name: side_inputs.numbers(host, name, shard).to(truth.device) for name in asked}
     characters = shard.characters
@@ -110,9 +117,12 @@ def _figures(
         by = {name: numbers[at] for name, numbers in by.items()}
     names = {ref.key: ref.name for ref in host.plan.metrics}
 
-    def on_error(key: str, error: Exception) -> None:
-        host.registry.attribute_error("metrics", names[key], error, f"on {shard.stream.name}", "metrics")
+    when = f" after {host.agents[of].weights.updates} updates" if of in host.agents else ""
 
+    def on_error(key: str, error: Exception) -> None:
+        host.registry.attribute_error("metrics", names[key], error, f"on {shard.stream.name} of {of}{when}", "metrics")
+
+    single = {ref.key for ref in host.plan.metrics if host.registry.find("metrics", ref.name).scalar and not ref.by}
     return metrics.measure(
         metrics.made(host.plan, host.registry, characters, host.values),
         answers,
@@ -123,6 +133,7 @@ def _figures(
         total=host.plan.answers.outputs(host.table) if host.plan.task.outputs == "labels" else None,
         columns=by,
         on_error=on_error,
+        single=single,
     )
 
 
@@ -151,7 +162,7 @@ def evaluate_consensus(
             answers, probs = sharpened(answers, softened, signal.form), False
         classes, rows = consensus.node.labels, _answered(consensus, signal)
         answered.keep(host, name, answers, truth, shard, classes, probs, rows)
-        found["quality"] = _figures(host, answers, truth, shard, classes, probs, rows)
+        found["quality"] = _figures(host, answers, truth, shard, classes, probs, rows, name)
         if rows is not None:
             found["answered"] = answered.coverage(host, answers, truth, classes, probs, rows)
     outputs = {edge.source: sent.get((edge.source, edge.output)) for edge in consensus.node.members}

@@ -119,7 +119,7 @@ def _call(host: HostState, name: str, rule: Any, rows: Tensor, present: Tensor |
     try:
         with guard.seeded(mix(host.seed, "merge", name, at)), torch.no_grad():
             value: Tensor = host.timed("consensus", pool.rule.name, rule)(rows, logits=rows, present=present)
-        guard.refuse_values(value, rows.shape[1:])
+        guard.refuse_values(value, rows.shape[1:], rows)
     except MeshError as error:
         raise _at(error, pool) from None
     except Exception as error:

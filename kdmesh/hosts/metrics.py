@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from kdmesh.contracts.metric import Answers
+from kdmesh.hosts import guard
 from kdmesh.hosts.by_column import ByColumn
 from kdmesh.signals.crossing import LARGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from kdmesh.contracts.metric import Metric
     from kdmesh.graph.plan import Plan
@@ -55,6 +56,7 @@ def measure(
     total: int | None = None,
     columns: Mapping[str, Tensor] | None = None,
     on_error: Callable[[str, Exception], None] | None = None,
+    single: Container[str] = (),
 ) -> dict[str, Any]:
     """The figures of answers on a labelled stream, by metric, in the order of ``metrics``, which start fresh.
 
@@ -62,6 +64,7 @@ def measure(
     :class:`kdmesh.contracts.metric.Answers`; ``characters``: how many the N answers are about. Rows that are not made
     yet are made a chunk at a time. A metric that is not defined on these labels is left out, and its reason stands
     under ``undefined``. ``on_error``: what to do with a metric that raises, by name; by default it is raised.
+    ``single``: the names of those whose figure is one number.
     """
     step = len(y) if isinstance(scores, Tensor) else max(1, LARGE // scores.shape[1])
     found: dict[str, Any] = {}
@@ -74,11 +77,16 @@ def measure(
             truth = y[start : start + len(part)]
             by = {name: numbers[start : start + len(part)] for name, numbers in (columns or {}).items()}
             rows = Answers(part, truth, probs=probs, classes=classes, characters=about, total=total, columns=by)
+            given = (rows.scores, rows.labels)
+            before = guard.marks(given)
             for last, metric in metrics.items():  # noqa: B007  for the message
                 metric.update(rows)
+                if (after := guard.marks(given)) != before:
+                    guard.refuse_worked_on(("answers.scores", "answers.labels"), before, after)
         for name, metric in metrics.items():
             last = name
             value = metric.compute()
+            guard.refuse_figure(value, name in single)
             if value is not None:
                 found[name] = value
             else:

@@ -86,8 +86,9 @@ def build(
                     error.where = f"agents.{agent}.{error.where or 'model'}"
                 raise
     if not isinstance(module, nn.Module):
+        theirs = "" if spec.model.is_import else registry.theirs("models", spec.model.name)
         raise MeshError(
-            f"{spec.model.name} made a {type(module).__name__}",
+            f"{theirs or spec.model.name} made a {type(module).__name__}",
             where=where,
             instead="something that makes an nn.Module",
         )

@@ -43,14 +43,17 @@ def publish(
     layers = {output: one.makes[output].layer if _whole(one, output) else output for output in outputs}
     names = tuple(dict.fromkeys(name for name in layers.values() if name))
     x = seen(host, one, stream, given)
-    if not stage and (not measuring or stored.still(host, one)):
-        known = stored.answers(host, one, shard, names, host.forward_size(agent), view=not measuring)
-    else:
-        known = None
-    if known is None:
-        if x is None:
-            x = shard.x if measuring else one.see(shard.x, shard.ids, 0)
-        known = one.inference(x, host.forward_size(agent), names)
+    try:
+        if not stage and (not measuring or stored.still(host, one)):
+            known = stored.answers(host, one, shard, names, host.forward_size(agent), view=not measuring)
+        else:
+            known = None
+        if known is None:
+            if x is None:
+                x = shard.x if measuring else one.see(shard.x, shard.ids, 0)
+            known = one.inference(x, host.forward_size(agent), names)
+    except Exception as error:
+        build.attribute_error(host, agent, error, f"the stream {stream!r}")
     logits, values = known
     host.passes[agent, stream] = one.forwards - before
     if stage:

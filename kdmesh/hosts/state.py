@@ -162,6 +162,7 @@ class HostState:
         self.numbers: dict[tuple[str, int], Tensor] = {}  # of values, by column and shard view
         self.seconds: dict[str, Seconds] = {}  # by stage
         self.profile = Profile() if config.profiled else None
+        self.step: int | None = None  # the step that is under way
         self.began = time.process_time()
         self._threads = 0
         self._assemble(table)

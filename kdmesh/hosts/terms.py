@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from kdmesh.errors import RunFailed
 from kdmesh.hosts import build, guard, rules
 from kdmesh.hosts.agent import reseed
 from kdmesh.signals import Signal
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.inputs import Inputs
     from kdmesh.hosts.step import StepContext
-
-
-class BrokenLoss(RunFailed):
-    """A loss that is not finite."""
 
 
 class Term:
@@ -50,7 +44,6 @@ class Term:
         self.forward = inputs.host.timed(  # no module hooks on the hot path
             "objectives", edge.objective.name, objective.forward
         )
-        self.sound = False  # whether a loss was seen to be one
         self.columns = build.columns(inputs.host, edge)
         self.temperature = temperature
         self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
@@ -80,15 +73,18 @@ class Term:
     def compute(
         self, context: StepContext, own: Any, target: Any, form: str, weights: Tensor | None, given: dict[str, Any]
     ) -> Tensor:
-        """The objective's loss, checked: what is wrong with one is wrong with the first.
+        """The objective's loss, checked.
 
         What it draws is seeded by flow and step, whatever else was computed on this host.
         """
         if self._seed is not None:
             reseed(at_step(self._seed, context.step), self._device)
+        facts = (own, target) if weights is None and not given else (own, target, weights, *given.values())
+        before = guard.marks(facts)
         loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
-        if not self.sound or not isinstance(loss, Tensor):
-            self.sound = guard.refuse_loss(loss, own)
+        guard.refuse_loss(loss, own)
+        if (after := guard.marks(facts)) != before:
+            guard.refuse_worked_on(("student", "target", "weights", *given), before, after)
         return loss
 
     def attribute_error(self, error: Exception, step: int) -> NoReturn:
@@ -192,7 +188,8 @@ class SpreadTerm(Term):
             if signal is None:
                 continue
             mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
-            self.seen = mine, theirs = mine, beside(mine, theirs)
+            mine, theirs = mine, beside(mine, theirs)
+            self.seen = mine, Signal(theirs.value, theirs.form, weight if len(weight) == len(theirs.value) else None)
             rows = theirs.value if "spans" in self.edge.needs else mine
             every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows
             loss = self.compute(context, mine, theirs.value, "logits", every, self.given(context, edge.source))
@@ -210,52 +207,3 @@ class SpreadTerm(Term):
             loss = self.compute(context, leaf, value, "logits", weights, self.given(context))
             rows.append(torch.autograd.grad(loss, leaf)[0])
         return torch.stack(rows)
-
-
-def refuse_broken(losses: list[tuple[Term, Tensor]], step: int) -> None:
-    """Raise for the first loss that is not finite, with the ranges of what it compared."""
-    for term, loss in losses:
-        value = float(loss.detach())
-        if math.isfinite(value):
-            continue
-        ranges, instead = "", "a smaller learning rate, `clip`, or another temperature; the last checkpoint is kept"
-        if term.seen is not None:
-            own, signal = term.seen
-            if ruled_out := _ruled_out(own, signal):
-                ranges = f"; the student's logits are -inf in {ruled_out} places where its target has mass"
-                instead = (
-                    "the same mask on the target (whole logits: top_k gives every column some of its tail), `labels` of"
-                    " the agent (the classes that it knows), no mask, or an objective that is finite there, such as jsd"
-                )
-            else:
-                ranges = f"; its own signal is {_range(own)}, the target {_range(signal.value)}"
-        raise BrokenLoss(
-            f"the loss became {value} at step {step} on the flow {term.edge}{ranges}",
-            where=f"agents.{term.edge.target}",
-            instead=instead,
-        )
-
-
-def _ruled_out(own: Tensor | Lazy, signal: Signal) -> int:
-    """In how many places of the first rows a label, or a target's mass, meets a logit of -inf; 0 where others broke."""
-    most = min(len(own), 256)
-    first = [v.detach().rows(0, most) if isinstance(v, Lazy) else v.detach()[:most] for v in (own, signal.value)]
-    logits, target = first
-    if signal.form == "hidden" or not bool((logits < math.inf).all()):  # NaN and inf: nobody has ruled anything out
-        return 0
-    never = logits == -math.inf
-    if signal.form == "labels":
-        return int(never.gather(1, target.clamp(0, never.shape[1] - 1)[:, None]).sum()) if target.dim() == 1 else 0
-    if target.shape != logits.shape:
-        return 0
-    return int((never & ((target.softmax(-1) if signal.form == "logits" else target) > 0)).sum())
-
-
-def _range(value: Tensor | Lazy) -> str:
-    if isinstance(value, Lazy):
-        value = value.detach().rows(0, min(len(value), 256))  # what is broken mostly is so everywhere
-    value = value.detach().float()
-    finite = value[value.isfinite()]
-    broken = value.numel() - finite.numel()
-    text = f"in [{finite.min().item():.4g}, {finite.max().item():.4g}]" if finite.numel() else "nowhere finite"
-    return f"{text} with {broken} values not finite" if broken else text

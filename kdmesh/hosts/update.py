@@ -14,9 +14,10 @@ from torch import Tensor
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
+from kdmesh.hosts import blame
 from kdmesh.hosts.gates import GatedTerm, gated
 from kdmesh.hosts.step import Losses
-from kdmesh.hosts.terms import SpreadTerm, Term, refuse_broken, shared_targets
+from kdmesh.hosts.terms import SpreadTerm, Term, shared_targets
 from kdmesh.signals.wide import wide
 
 if TYPE_CHECKING:
@@ -171,11 +172,14 @@ class Update:
                 if check_now or context.step % 50 == 0 or context.step == last - 1:  # reading it makes a GPU wait
                     value = total.item()
                     if value - value != 0:  # NaN or infinite
-                        refuse_broken(parts, context.step)
+                        blame.refuse_broken(parts, context.step)
                     tally[0] += value
                     tally[1] += 1
                 if total.requires_grad:
-                    backward(total)
+                    try:
+                        backward(total)
+                    except RuntimeError as error:
+                        blame.backward_failed([term for term, _ in parts], error, context.step)
             if (context.step - first) % accumulate == accumulate - 1 or context.step == last - 1:
                 for weights in group:
                     if weights.pending:  # by this batch, or an earlier one of this accumulation

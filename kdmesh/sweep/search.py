@@ -12,7 +12,8 @@ from itertools import cycle, islice
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kdmesh.errors import RunFailed
+from kdmesh.contracts.sampler import refuse_point
+from kdmesh.plugins import registry
 from kdmesh.sweep.design import Trial, at
 
 if TYPE_CHECKING:
@@ -103,12 +104,9 @@ class Search:
         if self.sweep.turn:
             most = min(points, before + self.sweep.turn)
         while len(self._proposed) < most:
-            point = self.sampler.ask()
-            if point is None and self._proposed:
+            point = proposal(self.sampler, self.sweep.sampler[0], first=not self._proposed)
+            if point is None:
                 self._proposed = list(islice(cycle(self._proposed), most))
-            elif point is None or point.keys() != {axis.path for axis in self.sampler.axes}:
-                what = f"proposes {'no point' if point is None else point}, not a value for each path"
-                raise RunFailed(what, where=f"--sampler {self.sweep.sampler[0]}", instead="another one")
             else:
                 self._proposed.append(point)
         return self._proposed[before:]
@@ -121,6 +119,20 @@ class Search:
         made = [Trial(arm=self.arm, at=point, seed=self.sweep.search_seed(seed), part=part) for seed in seeds]
         one.trials += made
         return made
+
+
+def proposal(sampler: Sampler, name: str, first: bool = False) -> Point | None:
+    """The next point of a sampler of a name; None where it has no more, which it must not say ``first``.
+
+    RunFailed, with whose it is, where it gives none of its space.
+    """
+    try:
+        point = sampler.ask()
+        if point is not None or first:
+            refuse_point(point, sampler.axes)
+    except Exception as error:
+        registry().attribute_error("samplers", name, error, "to propose a point", f"--sampler {name}")
+    return point
 
 
 def _mean(trials: list[Trial], figures: Callable[[Trial], float | None]) -> float | None:

@@ -29,6 +29,7 @@ from kdmesh.sweep.axes import axes, size
 from kdmesh.sweep.budget import rungs, shortest
 from kdmesh.sweep.design import ALONE, BEST, DESIGN, MESH, MOST, Sweep, at, words
 from kdmesh.sweep.meshes import Meshes, named, taught_by_several
+from kdmesh.sweep.search import proposal
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
     with TemporaryDirectory() as folder:
         about = {"axes": space, "count": points, "seed": spec.seed, "higher": by.higher, "folder": Path(folder)}
         sampler = registry().find("samplers", name).make(config, **about)
-        proposed = corners if adaptive else [point for _ in range(points) if (point := sampler.ask()) is not None]
+        asked_for = () if adaptive else range(points)
+        proposed = [point for _ in asked_for if (point := proposal(sampler, name)) is not None]
+        proposed = corners if adaptive else proposed
     _refuse_number(asked, len(proposed) if not adaptive else points, points)
     refuse_margin(asked.equal, plan.primary)
     checked = _refuse_unmeasured(meshes, plan, corners[0])

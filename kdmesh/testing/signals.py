@@ -141,7 +141,7 @@ class SignalContract(Alike):
         try:
             value = self.call(offer, settings, self.given())
             if offer.aligned:
-                guard.refuse_signal(value, BATCH, None)
+                guard.refuse_signal(value, self.given(), None, offer.form)
         except ValueError as error:
             raise AssertionError(str(error)) from None
         if not offer.aligned:

@@ -130,7 +130,17 @@ class _Pass:
     def _block(self, at: slice, logits: Tensor, target: Tensor, spare: Tensor) -> Tensor:
         """Leave the gradient of some rows' loss in their logits."""
         given = {name: _some(value, at) for name, value in self.facts.items()}
-        return self.objective.loss_and_gradient(logits, target, self.form, self.factors[at], spare, **given)
+        counts = not target.is_inference()  # of such a tensor torch does not count the changes
+        before = logits._version, target._version if counts else 0
+        loss = self.objective.loss_and_gradient(logits, target, self.form, self.factors[at], spare, **given)
+        if not isinstance(loss, Tensor) or loss.dim() or loss.dtype != self.factors.dtype:
+            what = f"{tuple(loss.shape)}, {loss.dtype}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"its loss_and_gradient gave {what}, not a loss: no axes, {self.factors.dtype}")
+        if logits._version == before[0]:
+            raise ValueError("its loss_and_gradient left no gradient in `logits`")
+        if counts and target._version != before[1]:
+            raise ValueError("its loss_and_gradient changes the target, which it is to leave as it is")
+        return loss
 
 
 class _Known(torch.autograd.Function):

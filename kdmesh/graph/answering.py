@@ -1,0 +1,78 @@
+"""The task of a mesh as everyone asks it: what it gives is checked, and named with whose it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kdmesh.contracts.task import Chance, Task
+from kdmesh.plugins import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from kdmesh.offers import TaskOffer
+    from kdmesh.streams.table import Table
+
+
+T = TypeVar("T")
+
+
+class Answering(Task):
+    """The task of an offer, made with its settings; RunFailed for what is wrong of what that gives."""
+
+    def __init__(self, offer: TaskOffer, config: dict[str, Any]) -> None:
+        self.offer = offer
+        self.task: Task = self._asked(lambda: offer.make(config), "to be made")
+
+    def refuse(self, table: Table) -> None:
+        """Raise MeshError for a data set whose labels are not the task's."""
+        self._asked(lambda: self.task.refuse(table), "as it looked at the labels")
+
+    def outputs(self, table: Table) -> int:
+        """How many outputs a model has per row, 1 or more."""
+
+        def outputs() -> int:
+            count = self.task.outputs(table)
+            if self.offer.outputs != "labels":  # as many as the vocabulary has
+                return count
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ValueError(f"outputs() gave {count!r}, not how many a row of answers has: an int of 1 or more")
+            return count
+
+        return self._asked(outputs, "to say how many outputs a model has")
+
+    def decide(self, scores: Tensor) -> Tensor | None:
+        """The answer that each row stands for."""
+        return self._asked(lambda: self._decided(scores), "to decide about answers")
+
+    def _decided(self, scores: Tensor) -> Tensor | None:
+        import torch
+
+        found: Any = self.task.decide(scores)
+        if found is None and not self.offer.decides:
+            return None
+        good = isinstance(found, torch.Tensor) and found.dtype == torch.int64 and found.dim() in (1, 2)
+        if not good or len(found) != len(scores) or found.device != scores.device:
+            what = f"{tuple(found.shape)}, {found.dtype}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(f"decide() gave {what}, not [{len(scores)}] or [{len(scores)}, K] of torch.int64")
+        answer: Tensor = found
+        return answer
+
+    def chance(self, labels: Tensor) -> Chance | None:
+        """What the best constant answer reaches on these labels."""
+
+        def chance() -> Chance | None:
+            found = self.task.chance(labels)
+            if found is not None and not isinstance(found, Chance):
+                raise ValueError(f"chance() gave a {type(found).__name__}, not a kdmesh.tasks.Chance, or None")
+            return found
+
+        return self._asked(chance, "to say what chance reaches")
+
+    def _asked(self, ask: Callable[[], T], doing: str) -> T:
+        try:
+            return ask()
+        except Exception as error:
+            registry().attribute_error("tasks", self.offer.name, error, doing, "task")
