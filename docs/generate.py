@@ -210,7 +210,7 @@ every 50th on other devices; the message then names the plugin whose part was no
 that is not finite or no distribution, the model of the student, else the objective. None of this makes a device wait.
 Observers' and strategies' return values are ignored. What these checks cost: see `boundary` in
 [benchmarks](../benchmarks.md).
-"""
+"""  # noqa: E501  # rows of a table
 LEAVING = """\
 
 ## What goes away
