@@ -211,8 +211,11 @@ class Consensus:
         known = known.expand(members, -1)
         return {**facts, "labels": own, "present": known if present is None else present & known}
 
-    def weigh(self, signals: list[Signal | None], facts: dict[str, Any]) -> Tensor:
-        """The rule's coefficients ``[M, B]`` of the members, a few rows at a time where logits are not made yet."""
+    def weigh(self, signals: list[Signal | None], facts: dict[str, Any], look: bool = True) -> Tensor:
+        """The rule's coefficients ``[M, B]`` of the members, a few rows at a time where logits are not made yet.
+
+        ``look``: whether their numbers are looked at, too.
+        """
         parts = []
         weights = self.rule.weights if self.timed is None else self.timed(self.rule.weights)
         for _, logits, here in self._chunks(signals, self._own(facts, len(signals))):
@@ -221,6 +224,8 @@ class Consensus:
             guard.refuse_values(part, logits.shape[:2], logits, self.node.trained)
             if (after := guard.marks(here.values())) != before:
                 guard.refuse_worked_on(here, before, after)
+            if look:
+                guard.refuse_below_0(part, "weights")
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 

@@ -122,10 +122,18 @@ def is_softened(value: Tensor | Lazy) -> bool:
 def marks(values: Collection[Any]) -> list[int]:
     """Numbers that rise where someone works in place on one of these; 0 of what keeps no count."""
     try:
-        return [value._version for value in values]
-    except (AttributeError, RuntimeError):  # not all are tensors, or some were made in torch.inference_mode
-        plain = (isinstance(value, Tensor) and not value.is_inference() for value in values)
-        return [value._version if counts else 0 for value, counts in zip(values, plain, strict=True)]
+        return [
+            value._version if isinstance(value, Tensor) else 0 if value is None else _mark(value) for value in values
+        ]
+    except RuntimeError:  # some were made in torch.inference_mode
+        return [_mark(value) for value in values]
+
+
+def _mark(value: Any) -> int:
+    """The number of one value, or of all in a list."""
+    if isinstance(value, Tensor):
+        return 0 if value.is_inference() else value._version
+    return sum(map(_mark, value)) if isinstance(value, list) else 0
 
 
 def refuse_worked_on(names: Iterable[str], before: list[int], after: list[int]) -> None:
@@ -192,13 +200,16 @@ def answers(given: Any, abstains: bool) -> tuple[Any, Tensor | None]:
 
 
 def report(of: Any) -> dict[str, float]:
-    """What an objective or a rule says of itself, kept as JSON; TypeError where these are not numbers by name."""
+    """What an objective or a rule says of itself, kept as JSON; ValueError for what are no finite numbers by name."""
     figures: Any = getattr(of, "report", dict)()
     if not isinstance(figures, dict):
-        raise TypeError(f"it gave {told(figures)}, not numbers by name")
+        raise ValueError(f"it gave {told(figures)}, not numbers by name")
     for name, value in figures.items():
-        if not isinstance(name, str) or not isinstance(value, int | float):
-            raise TypeError(f"it gave {told(value)} as {name!r}, not a number by its name")
+        if not isinstance(name, str) or not isinstance(value, int | float) or isinstance(value, bool):
+            more = " (of a tensor: value.item())" if isinstance(value, Tensor) else ""
+            raise ValueError(f"it gave {told(value)} as {name!r}, not a number{more} by its name")
+        if value - value != 0:  # NaN or infinite, which JSON has not
+            raise ValueError(f"it gave {value} as {name!r}, which is not finite: leave out what is not known")
     return figures
 
 
@@ -287,10 +298,15 @@ def refuse_factors(answer: Any, rows: int, device: torch.device | None = None) -
         raise ValueError(f"it gave {told(answer)}, not factors [{rows}] of floating point, one for each row")
     if device is not None and answer.device != device:
         raise ValueError(f"it gave {told(answer)}, not factors on {device}")
-    low, high = (float(end) for end in answer.aminmax()) if rows else (0.0, 0.0)
-    if not 0 <= low <= high < float("inf"):
-        raise ValueError(f"it gave factors from {low:.4g} to {high:.4g}, which must be finite and 0 or more")
+    refuse_below_0(answer, "factors")
     return answer
+
+
+def refuse_below_0(value: Tensor, what: str) -> None:
+    """Raise ValueError for numbers that are not all finite and 0 or more. It makes a GPU wait."""
+    low, high = (float(end) for end in value.detach().aminmax()) if value.numel() else (0.0, 0.0)
+    if not 0 <= low <= high < float("inf"):
+        raise ValueError(f"it gave {what} from {low:.4g} to {high:.4g}, which must be finite and 0 or more")
 
 
 def plain(value: Tensor) -> bool:

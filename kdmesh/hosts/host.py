@@ -93,6 +93,7 @@ class Host(HostState):
         """The stage is over: its weights answer in eval mode from here on."""
         self._phases.pop(stage, None)
         self.answering.pop(stage, None)
+        self.step = None
         for name in self.plan.stage(stage).weights:
             if name in self.weights:
                 self.weights[name].train(False)

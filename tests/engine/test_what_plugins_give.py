@@ -62,6 +62,18 @@ FAULTS: dict[str, Any] = {
 }
 
 
+REPORTS: dict[str, Any] = {
+    "report nothing": None,
+    "report numbers": [0.5],
+    "report text": {"share": "all"},
+    "report truth": {"share": True},
+    "report tensor": {"share": torch.ones(())},
+    "report nan": {"share": float("nan")},
+    "report infinite": {"share": float("inf")},
+    "report unnamed": {3: 0.5},
+}
+
+
 class Late:
     """Gives what is right, for so long."""
 
@@ -72,10 +84,13 @@ class Late:
 
     def give(self, value: Tensor, given: Tensor) -> Any:
         self.calls += 1
-        return FAULTS[self.what if self.calls > self.after else ""](value, given)
+        return FAULTS.get(self.what if self.calls > self.after else "", FAULTS[""])(value, given)
+
+    def report(self) -> Any:
+        return REPORTS[self.what] if self.what in REPORTS and self.calls > self.after else {"calls": self.calls}
 
 
-class Loss(Objective, Late):
+class Loss(Late, Objective):
     """A mean square."""
 
     def __init__(self, what: str, after: int) -> None:
@@ -86,7 +101,7 @@ class Loss(Objective, Late):
         return self.give((student - target).square().mean(), student)
 
 
-class Mean(Rule, Late):
+class Mean(Late, Rule):
     """The mean of sources, or their equal shares."""
 
     def __init__(self, what: str, after: int) -> None:
@@ -98,6 +113,13 @@ class Mean(Rule, Late):
 
     def weights(self, logits: Tensor, *, labels: Tensor, **given: Any) -> Any:
         return self.give(torch.full(logits.shape[:2], 1 / len(logits)), labels)
+
+
+class Informed(Mean):
+    """Informed by another."""
+
+    def forward(self, values: Tensor, *, inputs: list[Tensor], **given: Any) -> Any:
+        return self.give(values.mean(0), inputs[0])
 
 
 class Some(Abstaining, Late):
@@ -224,6 +246,7 @@ def table(what: str, after: int) -> Any:
 OFFERS = (
     ObjectiveOffer("loss", f"{__name__}:Loss", Fault),
     ConsensusOffer("average", f"{__name__}:Mean", Fault, needs_labels=True, spaces=("probs", "loss")),
+    ConsensusOffer("informed", f"{__name__}:Informed", Fault, inputs=True),
     ConsensusOffer("some", f"{__name__}:Some", Fault, abstains=True),
     GateOffer("factors", f"{__name__}:Shut", Fault, needs=("signal",), rows=True),
     GateOffer("opens", f"{__name__}:Opens", Fault, needs=("signal",)),
@@ -301,7 +324,7 @@ KINDS = ("float64", "half", "whole")
 LATE: dict[str, tuple[str, ...]] = {
     "objective": (*ALWAYS, *KINDS, "detached", "in place", "nan"),
     "rule": (*ALWAYS, *KINDS, "rows", "in place", "nan", "below 0"),
-    "weights": ("nothing", "shape", "meta", "whole", "rows", "in place", "nan"),
+    "weights": ("nothing", "shape", "meta", "whole", "rows", "in place", "nan", "below 0"),
     "answered": ("nothing", "text", "numpy", "rows", "meta", "whole"),
     "factors": ("nothing", "text", "numpy", "shape", "meta", "whole", "nan", "in place"),
     "decision": ("nothing", "text", "shape", "whole", "meta", "in place"),
@@ -312,8 +335,10 @@ LATE: dict[str, tuple[str, ...]] = {
 }
 """From the sixth call on: in what no check before a run sees."""
 AT_ONCE: dict[str, tuple[str, ...]] = {
-    "objective": ("float64", "half", "detached", "in place"),
+    "objective": ("float64", "half", "detached", "in place", *REPORTS),
     "stored rule": ("nothing", "shape", "float64", "meta", "in place"),
+    "rule": tuple(REPORTS),
+    "weights": ("nan", "below 0"),
     "model": ("nothing", "shape", "whole", "meta"),
     "no model": ("nothing",),
     "metric": ("text", "truth", "numpy", "tensor", "list", "in place", "each numpy", "each shape", "each meta"),
@@ -354,6 +379,27 @@ def test_a_model_of_ones_own_is_named_by_its_agent_and_the_line(mesh: Any) -> No
     made.flow("labels", "a", objective="ce")
     said = r"agents\.a\.model: the model of a failed to answer at step 5 .*it gave .*\(25, 3\).*not \[26, 3\]"
     with pytest.raises(MeshError, match=said):
+        made.run(backend="inline")
+
+
+@pytest.mark.parametrize("what", REPORTS)
+@pytest.mark.parametrize("kind", ["objective", "rule"])
+def test_a_report_that_goes_wrong_later_is_named(mesh: Any, kind: str, what: str) -> None:
+    made = MESHES[kind](lambda *given, **more: mesh(*given, train={"steps": 8}, **more), {"what": what, "after": 5})
+    with pytest.raises(MeshError, match=r"of kdmesh-odd 2 failed to report.*(not|leave out)"):
+        made.run(backend="inline")
+
+
+def test_weights_that_are_below_0_are_told_with_their_range(mesh: Any) -> None:
+    made = MESHES["weights"](lambda *given, **more: mesh(*given, **more), {"what": "below 0"})
+    with pytest.raises(MeshError, match=r"the consensus rule 'average' of kdmesh-odd 2 .*weights from -4.5 to -4.5"):
+        made.run(backend="inline")
+
+
+def test_a_rule_that_changes_what_informs_it_is_named(mesh: Any) -> None:
+    made = council(lambda names: mesh(names, train={"steps": 8}), {"what": "in place", "after": 5}, "informed")
+    made.flow("s", "c", as_="input", refresh="step")
+    with pytest.raises(MeshError, match=r"of kdmesh-odd 2 failed to combine at step 5: .*changes `inputs`"):
         made.run(backend="inline")
 
 
