@@ -57,6 +57,7 @@ class Agent:
         self._outputs = outputs
         self._kind: torch.dtype | None = None  # of its logits
         self._shape: torch.Size | None = None  # of those that were last looked at
+        self._rows = 0  # of the samples that these are about
 
     def layer(self, name: str) -> str:
         """The layer behind a name: a tap's, or that of which a signal is made; one it does not define is a path."""
@@ -142,12 +143,15 @@ class Agent:
 
     def _sound(self, x: Any, logits: Any) -> Any:
         """The logits, which are of the shape, the type and on the device that they have to be."""
-        if self._outputs is None:
-            return logits
-        same = logits.shape == self._shape and logits.dtype is self._kind and logits.device == self.device
-        if not same or logits.shape[0] != len(x) or not isinstance(x, Tensor):
+        if (
+            logits.shape != self._shape
+            or logits.dtype is not self._kind
+            or logits.device != self.device
+            or not isinstance(x, Tensor)
+            or x.shape[0] != self._rows
+        ) and self._outputs is not None:
             guard.refuse_answers(logits, x, self._outputs, self.device, self._kind)
-            self._shape, self._kind = logits.shape, logits.dtype
+            self._shape, self._kind, self._rows = logits.shape, logits.dtype, len(x)
         return logits
 
     def _read(self, x: Any, logits: Tensor, layers: dict[str, Tensor], names: tuple[str, ...]) -> Value:
