@@ -22,7 +22,7 @@ from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import gates
 from kdmesh.graph.idle import idle, untaught
 from kdmesh.graph.unrun import refuse_unrun
-from kdmesh.hosts import guard, making
+from kdmesh.hosts import guard, making, parameters
 from kdmesh.hosts.modes import held
 from kdmesh.hosts.modules import build, load_weights, origin, output
 from kdmesh.hosts.preprocessing import Preprocessor
@@ -315,7 +315,9 @@ def _made(
         drawn.refuse(plan, edge, offer)
         still = agent == edge.source and bool(drawn.still(plan, edge))
         try:
-            make = partial(_make, offer, offer.make(edge.derived.config), module, x, taps, layers, still)
+            make = offer.make(edge.derived.config)
+            parameters.of_signal(registry(), offer, make, f"{edge.where}.signal")
+            make = partial(_make, offer, make, module, x, taps, layers, still)
             value = value if offer.lazy or "module" in offer.needs else _numbers(dense(value))
             if (agent == edge.target or not edge.detach) and (offer.lazy or not _differentiable(make, value)):
                 if agent != edge.target:
@@ -347,7 +349,9 @@ def _statistic(plan: Plan, edge: Edge, offer: SignalOffer, value: torch.Tensor, 
     try:
         labels = None if found.table.y is None else found.table.y[:2]
         with guard.seeded(0):
-            made, _ = making.statistic(offer, offer.make(edge.derived.config), _numbers(dense(value)), labels, classes)
+            make = offer.make(edge.derived.config)
+            parameters.of_signal(registry(), offer, make, f"{edge.where}.signal")
+            made, _ = making.statistic(offer, make, _numbers(dense(value)), labels, classes)
     except Exception as error:
         registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
     found.shapes[edge.source, edge.output], found.statistics[edge.source, edge.output] = made.shape[1:], made.shape

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError, RunFailed, line_of
 from kdmesh.graph import reach
-from kdmesh.hosts import guard, making, side_inputs
+from kdmesh.hosts import guard, making, parameters, side_inputs
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus
 from kdmesh.hosts.local_weights import LocalWeights
@@ -121,6 +121,7 @@ def objective(host: HostState, edge: Edge) -> Any:
     try:
         with guard.seeded(seed, ours=ours):
             objective = offer.make(edge.objective.config)
+        parameters.of_objective(host.registry, offer, objective, edge)
         with guard.seeded(seed, ours=ours):
             objective.setup(
                 *_shapes(host, edge), **side_inputs.of_stream(host, edge, getattr(objective, "asks_labels", False))
@@ -188,7 +189,9 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
     """
     assert edge.derived is not None
     offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
-    make = host.timed("signals", offer.name, offer.make(edge.derived.config))
+    made = offer.make(edge.derived.config)
+    parameters.of_signal(host.registry, offer, made, f"{edge.where}.signal")
+    make = host.timed("signals", offer.name, made)
     shape, learns = host.config.shapes.get((agent, edge.output)), agent == edge.target or not edge.detach
     kind: torch.dtype | None = None
     if not offer.aligned:
@@ -332,6 +335,7 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
         except Exception as error:
             host.registry.attribute_error("consensus", node.rule.name, error, "to be made", where)
         _refuse_target(host, node, consensus)
+        parameters.of_rule(host.registry, host.registry.find("consensus", node.rule.name), node, consensus.rule)
         if host.profile is not None:
             consensus.timed = partial(host.profile.timed, "consensus", node.rule.name)
         return _set_up(host, node, consensus)

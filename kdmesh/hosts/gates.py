@@ -15,6 +15,7 @@ from kdmesh.graph.gates import OF_BATCHES, OF_VALIDATION
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import build, guard
 from kdmesh.hosts.agent import reseed
+from kdmesh.hosts.parameters import refuse_parameters
 from kdmesh.hosts.state import Tally
 from kdmesh.hosts.terms import Term, beside, softened
 from kdmesh.offers import MEASURED, NOW
@@ -57,6 +58,7 @@ def _made(host: HostState, ref: GateRef, agent: str, edge: Edge | None) -> Gate:
     try:
         with guard.seeded(mix(host.seed, "gate", *ends), ours=offer.factory.startswith(guard.OURS)):
             gate: Gate = offer.make(ref.settings)
+            refuse_parameters(host.registry, offer, "forward", gate.forward, 0, offer.needs, place(agent, edge))
             gate.setup(build.outputs(host, agent))
         if any(parameter.requires_grad for parameter in gate.parameters()):
             raise ValueError("it has weights to train, and no gradient reaches a gate")

@@ -14,6 +14,7 @@ from kdmesh.contracts.rule import weighted_sum
 from kdmesh.errors import MeshError
 from kdmesh.hosts import guard
 from kdmesh.hosts.packing import pack, unpack
+from kdmesh.hosts.parameters import refuse_parameters
 from kdmesh.imports import import_path
 from kdmesh.streams.seeds import mix
 
@@ -96,6 +97,8 @@ def rule(host: HostState, pool: Pool, values: int) -> Any:
         with guard.seeded(mix(host.seed, "consensus", pool.name)):
             made: Any = import_path(pool.factory, f"{where}.rule")(**config.model_dump())
             made.space = "weights"
+            offer = host.registry.find("consensus", pool.rule.name)
+            refuse_parameters(host.registry, offer, "forward", made.forward, 1, ("logits", "present"), f"{where}.rule")
             made.setup(tuple(flow.source for flow in pool.inputs), values, ())
     except MeshError as error:
         raise _at(error, pool) from None
