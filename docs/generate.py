@@ -194,7 +194,7 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 | kind | in every call |
 | --- | --- |
 | objectives | a tensor without axes, on the device of the student's signal, of its type and at least float32, attached to it (a loss of 0 need not be); `loss_and_gradient` too leaves a gradient, and its target alone |
-| consensus rules | shape `[B, C]` (`weights`: `[M, B]`), type (or float32, where it is narrower) and device of what is combined; a gradient where one is to pass; who was answered, `[B]` bool |
+| consensus rules | shape `[B, C]` (`weights`: `[M, B]`, finite and 0 or more), type (or float32, where it is narrower) and device of what is combined; a gradient where one is to pass; who was answered, `[B]` bool |
 | gates | a bool, or factors `[B]`, finite and 0 or more |
 | signals | a row for each, the shape that the check saw, the same device, one type (of `logits` and `probs`: that of the logits), a gradient where one is to pass |
 | views | shape, type and device of the samples; finite on a CPU |
@@ -203,13 +203,19 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 | tasks | `outputs` 1 or more, `decide` int64 a row, `chance` a `Chance` or None |
 | data sets | a `Table`, see there, on the CPU, without gradient, finite |
 | samplers | one of the space's values for each path |
+| `report()` of objectives and rules | finite numbers by name: no bools, tensors or NaN; what is not known yet is left out |
+| `kdmesh_place_agents` | lists of agents by host |
 
 Objectives, rules, gates, models and metrics may not change in place what they are given: others read it, too. Views and
 signals get copies, which they may change. Whether a loss is finite is asked where it is read, in every step on a CPU, in
 every 50th on other devices; the message then names the plugin whose part was not: the rule, signal or model of a target
-that is not finite or no distribution, the model of the student, else the objective. None of this makes a device wait.
-Observers' and strategies' return values are ignored. What these checks cost: see `boundary` in
-[benchmarks](../benchmarks.md).
+that is not finite or no distribution, the model of the student, else the objective. The numbers of `weights` are looked
+at as often, factors of gates in every step; nothing else here makes a device wait. Observers' and strategies' return
+values are ignored.
+
+Before anything is called, the parameters of what an objective, rule, gate or signal is called with are compared with its
+offer: a name that the offer `needs` and the code does not take, or that the code cannot do without and the offer does not
+need, is an error of its own, with exit code 2. What these checks cost: see `boundary` in [benchmarks](../benchmarks.md).
 """  # noqa: E501  # rows of a table
 LEAVING = """\
 

@@ -236,7 +236,8 @@ class SignalOffer(Offer):
     to change weights or their gradients, or to leave a part in another mode, is an error); ``taps``, a copy of the
     output of each layer that the agent's `taps` name, by these names; ``generator``, a ``torch.Generator`` on the
     value's device, seeded by mesh, agent and step. ``gradient``: ``x`` requires gradients, and these are in force while
-    the signal is made; needs ``x``. What a source sends is detached as any signal.
+    the signal is made; needs ``x`` and ``module``, called on ``x`` once more (the value was made before, so that
+    no gradient reaches ``x`` from it). What a source sends is detached as any signal.
 
     Draws, from ``generator`` or a default one, belong to the batch of a step. So a signal may draw only where its
     source answers in train mode and in the step itself (it trains there, or the flow says `mode: train`). In eval mode

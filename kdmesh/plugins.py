@@ -364,13 +364,19 @@ class Registry:
             else:
                 yield from ((impl.plugin_name, answer) for answer in answers)
 
-    def ask(self, hook: str, **about: Any) -> Any:
-        """Return the first answer of the plugins, the built-in one last; RunFailed names the one that raises."""
+    def ask(self, hook: str, look: Callable[[Any], None] = lambda answer: None, **about: Any) -> Any:
+        """Return the first answer of the plugins, the built-in one last.
+
+        RunFailed names the one that raises, or of whose answer ``look`` raises; a MeshError of ``look`` names it, too.
+        """
         for impl in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             others = [other for other in self.manager.get_plugins() if other is not impl.plugin]
             try:
                 answer = self.manager.subset_hook_caller(hook, others)(**about)
-            except MeshError:
+                if answer is not None:
+                    look(answer)
+            except MeshError as error:
+                error.what = f"{error.what} (plugin {impl.plugin_name}, {hook})"
                 raise
             except Exception as error:
                 raise RunFailed(
@@ -482,8 +488,11 @@ def fault(kind: str, offer: Any) -> str:
             return f"{named} has a codec, which is of what a lazy signal gives, and it is not lazy"
     if getattr(offer, "abstains", False) and (where := {"loss", "gradient"} & set(offer.spaces)):  # type: ignore[attr-defined]  # a rule's
         return f"{named} abstains, which it cannot do in space {' or '.join(sorted(where))}"
-    if getattr(offer, "gradient", False) and "x" not in offer.needs:  # type: ignore[attr-defined]  # a signal's
-        return f"{named} asks for gradients of its samples, and does not need x"
+    if getattr(offer, "gradient", False) and (lack := [one for one in ("x", "module") if one not in offer.needs]):  # type: ignore[attr-defined]  # a signal's
+        return (
+            f"{named} asks for gradients of its samples, and does not need {' and '.join(lack)}: these pass through"
+            " `module`, called on `x` once more, needs=('x', 'module')"
+        )
     config = offer.config
     if (
         not isinstance(config, type)

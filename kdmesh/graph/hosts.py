@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
@@ -88,21 +89,31 @@ def place(
     if spec.placement == "spread":
         return spec, {f"host{number}": agents for number, agents in enumerate(whole)}
     resources = {"cpus": float(os.cpu_count() or 1)}
-    answer = registry.ask("kdmesh_place_agents", mesh=spec, groups=whole, resources=resources, measured=None)
+    together = groups(spec, edges, owner, consensus)
+    look = partial(_look, spec, together)
+    answer = registry.ask("kdmesh_place_agents", look, mesh=spec, groups=whole, resources=resources, measured=None)
     if answer is None:
         return spec, everyone
-    placed = _explicit(spec, answer, groups(spec, edges, owner, consensus))
-    return spec.model_copy(update={"placement": answer}), placed
+    return spec.model_copy(update={"placement": answer}), _explicit(spec, answer, together)
 
 
 def settled(plan: Plan, cpus: int, measured: dict[str, list[str]], registry: Registry) -> dict[str, list[str]]:
     """The answer to `auto` of a run that has measured: a plugin's, else what was measured; checked like any other."""
     about = (plan.spec, plan.edges, plan.owner, plan.consensus)
-    resources = {"cpus": float(cpus)}
+    resources, together = {"cpus": float(cpus)}, groups(*about)
+    look = partial(_look, plan.spec, together)
     answer = registry.ask(
-        "kdmesh_place_agents", mesh=plan.spec, groups=parts(*about), resources=resources, measured=measured
+        "kdmesh_place_agents", look, mesh=plan.spec, groups=parts(*about), resources=resources, measured=measured
     )
-    return _explicit(plan.spec, answer, groups(*about))
+    return _explicit(plan.spec, answer, together)
+
+
+def _look(spec: MeshSpec, together: list[tuple[list[str], str]], answer: Any) -> None:
+    """Raise ValueError for what is no placement, and MeshError for one that could not stand in the file."""
+    lists = answer.values() if isinstance(answer, dict) and all(isinstance(host, str) for host in answer) else [None]
+    if not all(isinstance(agents, list) and all(isinstance(name, str) for name in agents) for agents in lists):
+        raise ValueError(f"it gave {answer!r:.60}, not lists of agents by host")
+    _explicit(spec, answer, together)
 
 
 def _explicit(

@@ -315,7 +315,10 @@ def test_the_kit_sees_what_a_signal_leaves(name: str) -> None:
 
 
 def test_gradients_are_of_samples_that_are_needed() -> None:
-    assert "does not need x" in fault("signals", SignalOffer("g", "m:G", needs=("module",), gradient=True))
+    for needs, lack in (((), "x and module"), (("module",), "x"), (("x",), "module")):
+        said = fault("signals", SignalOffer("g", "m:G", needs=needs, gradient=True))
+        assert f"does not need {lack}: " in said and "needs=('x', 'module')" in said
+    assert fault("signals", SignalOffer("g", "m:G", needs=("x", "module"), gradient=True)) == ""
 
 
 def test_buffers_that_a_further_forward_moves_are_put_back(mesh: Any, hashes: Any) -> None:

@@ -75,7 +75,7 @@ def test_an_answer_that_parts_what_shares_weights_is_refused():
         def kdmesh_place_agents(self, mesh):
             return {name: [name] for name in mesh.agents}
 
-    with pytest.raises(MeshError, match="a, c must share a host"):
+    with pytest.raises(MeshError, match=r"a, c must share a host.* \(plugin \w+, kdmesh_place_agents\)"):
         hosts(Parts())
 
 
@@ -87,6 +87,18 @@ def test_a_plugin_that_raises_is_named():
 
     with pytest.raises(RunFailed, match="failed in kdmesh_place_agents: OSError: no cluster"):
         hosts(Raises())
+
+
+@pytest.mark.parametrize("answer", [["a"], {"h": "a"}, {"h": [1]}, {1: ["a"]}, "spread"])
+def test_what_is_no_placement_is_refused_with_who_gave_it(answer):
+    class Wrong:
+        @hookimpl
+        def kdmesh_place_agents(self):
+            return answer
+
+    said = r"plugin \w+ failed in kdmesh_place_agents: ValueError: it gave .*, not lists of agents by host"
+    with pytest.raises(RunFailed, match=said):
+        hosts(Wrong())
 
 
 def test_the_plan_says_what_is_measured_and_what_cannot_be_parted():
