@@ -55,6 +55,7 @@ class Agent:
         self._taps: dict[tuple[str, ...], Taps] = {}
         self._bf16 = weights.settings.precision == "bf16"
         self._outputs = outputs
+        self._place = guard.placed(self.device)
         self._kind: torch.dtype | None = None  # of its logits
         self._shape: torch.Size | None = None  # of those that were last looked at
         self._rows = 0  # of the samples that these are about
@@ -146,11 +147,11 @@ class Agent:
         if (
             logits.shape != self._shape
             or logits.dtype is not self._kind
-            or logits.device != self.device
+            or logits.device != self._place
             or not isinstance(x, Tensor)
             or x.shape[0] != self._rows
         ) and self._outputs is not None:
-            guard.refuse_answers(logits, x, self._outputs, self.device, self._kind)
+            guard.refuse_answers(logits, x, self._outputs, self._place, self._kind)
             self._shape, self._kind, self._rows = logits.shape, logits.dtype, len(x)
         return logits
 

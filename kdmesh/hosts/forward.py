@@ -84,7 +84,8 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     exits = _exits(inputs, op) if train_mode else [op]
     if exits[0] != op:
         return None  # the first exit's forward answers for all
-    grad = descends and op.kind == "f" and op.mode != "eval" and any(_needs_grad(inputs, e) for e in exits)
+    learns = [descends and op.kind == "f" and op.mode != "eval" and _needs_grad(inputs, e) for e in exits]
+    grad = any(learns)
     shard, names = inputs.shard(op.node, op.stream), inputs.taps.get((op.node, op.stream), ())
     others = [(host.agents[o.node], inputs.taps.get((o.node, o.stream), ())) for o in exits[1:]]
     seed = mix(host.seed, op.node, op.kind, op.stream, inputs.plan.name)
@@ -135,8 +136,10 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
                     value = compute(x)
                 else:  # a flow asks for `mode: train` of weights that do not train
                     value = agent.in_train_mode(lambda: compute(x), keep)
-            if grad and not others and not value[0].requires_grad:
-                refuse_detached(value)
+            if grad:
+                for one, learning in zip(value if others else (value,), learns, strict=True):
+                    if learning and not one[0].requires_grad:
+                        refuse_detached(one)
         except Exception as error:
             build.attribute_error(host, op.node, error, f"at step {context.step} on the stream {op.stream!r}")
         if read and not others and isinstance(value[0], Lazy):

@@ -97,6 +97,7 @@ class OpenOrShut:
         self.needs, self.rows = offer.needs, offer.rows
         self.shard = inputs.shard(agent, stream)
         self._own, self._device = Op("f", agent, stream), host.agents[agent].device
+        self._place = guard.placed(self._device)
         self._looked = _informant(inputs, agent, edge) if ref.of else None
         self._of_batch = not {*self.needs}.isdisjoint(OF_BATCHES)
         self._sound = False  # whether it was seen to leave alone what it is given
@@ -129,7 +130,7 @@ class OpenOrShut:
                 guard.refuse_worked_on(facts, before, after)
             if not self.rows:
                 return self._count(guard.refuse_decision(answer))
-            factors = guard.refuse_factors(answer, rows, self._device)
+            factors = guard.refuse_factors(answer, rows, self._place)
             return self._count(factors if bool(factors.any()) else False)
         except Exception as error:
             what = "an update of" if self.edge is None else "the flow"

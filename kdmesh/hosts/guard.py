@@ -6,6 +6,7 @@ and whether something was changed in place are looked at in every call: none of 
 
 from __future__ import annotations
 
+import math
 import random
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ Or the agent, the path of a buffer that its answers move in eval mode, and MOVED
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDE = {kind: torch.promote_types(kind, torch.float32) for kind in FLOATS}
 """The type of a loss by that of the student's signal; also of what is made of a signal, where that is widened."""
+EITHER = (Tensor, Lazy)  # asked in every call, where a union takes longer
 OURS = "kdmesh.builtin."  # made here, and tested to give and to keep what it should
 
 
@@ -86,6 +88,11 @@ def same(one: Tensor, two: Tensor) -> bool:
     return torch.equal(mine, theirs)
 
 
+def placed(device: torch.device) -> torch.device:
+    """Where tensors are that are made on a device: on `cuda:0`, say, of `cuda`, which is not equal to it."""
+    return torch.empty(0, device=device).device
+
+
 def told(value: Any) -> str:
     """What a value is, for an error: shape and type of a tensor, else its class."""
     if isinstance(value, Tensor | Lazy):
@@ -129,6 +136,14 @@ def marks(values: Collection[Any]) -> list[int]:
         return [_mark(value) for value in values]
 
 
+def both_marks(one: Any, two: Any) -> tuple[int, int]:
+    """The same of two, in less time."""
+    try:
+        return one._version, two._version
+    except (AttributeError, RuntimeError):
+        return _mark(one), _mark(two)
+
+
 def _mark(value: Any) -> int:
     """The number of one value, or of all in a list."""
     if isinstance(value, Tensor):
@@ -162,7 +177,7 @@ def refuse_values(value: Any, shape: Sequence[int], like: Any, gradient: bool = 
 
     ``gradient``: one is to pass through it, where gradients are in force.
     """
-    good = isinstance(value, Tensor | Lazy) and value.shape == shape and value.device == like.device
+    good = isinstance(value, EITHER) and value.shape == shape and value.device == like.device
     if not good or value.dtype not in (like.dtype, WIDE[like.dtype]):
         on = "" if like.device.type == "cpu" else f" on {like.device}"
         raise ValueError(f"it gave {told(value)}, not a tensor of shape {tuple(shape)}, {like.dtype}{on}")
@@ -200,14 +215,14 @@ def answers(given: Any, abstains: bool) -> tuple[Any, Tensor | None]:
 
 
 def report(of: Any) -> dict[str, float]:
-    """What an objective or a rule says of itself, kept as JSON; ValueError for what are no finite numbers by name."""
+    """What an objective or a rule says of itself, kept as JSON; an error for what are no finite numbers by name."""
     figures: Any = getattr(of, "report", dict)()
     if not isinstance(figures, dict):
-        raise ValueError(f"it gave {told(figures)}, not numbers by name")
+        raise TypeError(f"it gave {told(figures)}, not numbers by name")
     for name, value in figures.items():
         if not isinstance(name, str) or not isinstance(value, int | float) or isinstance(value, bool):
             more = " (of a tensor: value.item())" if isinstance(value, Tensor) else ""
-            raise ValueError(f"it gave {told(value)} as {name!r}, not a number{more} by its name")
+            raise TypeError(f"it gave {told(value)} as {name!r}, not a number{more} by its name")
         if value - value != 0:  # NaN or infinite, which JSON has not
             raise ValueError(f"it gave {value} as {name!r}, which is not finite: leave out what is not known")
     return figures
@@ -218,10 +233,11 @@ def refuse_signal(value: Any, made_of: Any, shape: Sequence[int] | None, form: s
 
     ``shape``: of a row, where it is known. A signal of ``form`` `hidden` may be of any type.
     """
-    rows = len(made_of)
-    if not isinstance(value, Tensor | Lazy) or not value.shape or value.shape[0] != rows:
+    rows = made_of.shape[0]
+    own = value.shape if isinstance(value, EITHER) else ()
+    if not own or own[0] != rows:
         raise ValueError(f"it gave {told(value)}, not a tensor with {rows} rows, one for each that it is given")
-    if shape is not None and value.shape[1:] != shape:
+    if shape is not None and own[1:] != shape:
         raise ValueError(f"it gave {told(value)}, not rows of shape {tuple(shape)}, as is due")
     if value.device != made_of.device:
         raise ValueError(f"it gave {told(value)}, made of a value on {made_of.device}")
@@ -280,6 +296,12 @@ def refuse_changed(given: Any, kept: Any, strict: bool) -> None:
         raise ValueError("it changes what it is given in place")
 
 
+def finite(value: Tensor) -> bool:
+    """Whether all numbers are finite: mostly told by their sum. It makes a GPU wait."""
+    value = value.detach()
+    return math.isfinite(value.sum().item()) or all(math.isfinite(end.item()) for end in value.aminmax())
+
+
 def refuse_decision(answer: Any) -> bool:
     """What a gate said, as a bool; ValueError for what is none."""
     if isinstance(answer, Tensor) and answer.numel() == 1 and answer.dtype == torch.bool:
@@ -304,7 +326,7 @@ def refuse_factors(answer: Any, rows: int, device: torch.device | None = None) -
 
 def refuse_below_0(value: Tensor, what: str) -> None:
     """Raise ValueError for numbers that are not all finite and 0 or more. It makes a GPU wait."""
-    low, high = (float(end) for end in value.detach().aminmax()) if value.numel() else (0.0, 0.0)
+    low, high = (end.item() for end in value.detach().aminmax()) if value.numel() else (0.0, 0.0)
     if not 0 <= low <= high < float("inf"):
         raise ValueError(f"it gave {what} from {low:.4g} to {high:.4g}, which must be finite and 0 or more")
 
@@ -378,7 +400,7 @@ def refuse_written(given: Any, size: int, table: Table, labelled: bool) -> None:
     shape = (size, *table.shape)
     if not isinstance(x, Tensor) or tuple(x.shape) != shape or x.dtype != torch.float32:
         raise ValueError(f"its x is {told(x)}, not samples {list(shape)} of torch.float32")
-    if x.device.type == "cpu" and not x.isfinite().all():  # elsewhere to ask makes a GPU wait
+    if x.device.type == "cpu" and not finite(x):  # elsewhere to ask makes a GPU wait
         raise ValueError("its x is not finite")
     if not isinstance(ids, Tensor) or ids.shape != (size,) or ids.dtype != torch.int64:
         raise ValueError(f"its ids are {told(ids)}, not one of torch.int64 for each of {size} samples")
@@ -407,5 +429,5 @@ def refuse_view(value: Any, x: Tensor) -> None:
         raise ValueError(f"it gave {told(value)}, of {told(x)}: an augmentation keeps shape and type")
     if value.requires_grad:
         raise ValueError("it gave samples that require a gradient")
-    if x.device.type == "cpu" and not value.isfinite().all() and x.isfinite().all():  # elsewhere to ask makes it wait
+    if x.device.type == "cpu" and not finite(value) and finite(x):  # elsewhere to ask makes it wait
         raise ValueError("it gave samples that are not finite, of samples that are")

@@ -79,12 +79,13 @@ class Term:
         """
         if self._seed is not None:
             reseed(at_step(self._seed, context.step), self._device)
-        facts = (own, target) if weights is None and not given else (own, target, weights, *given.values())
-        before = guard.marks(facts)
+        more = (weights, *given.values()) if weights is not None or given else ()
+        before, rest = guard.both_marks(own, target), guard.marks(more) if more else []
         loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
         guard.refuse_loss(loss, own)
-        if (after := guard.marks(facts)) != before:
-            guard.refuse_worked_on(("student", "target", "weights", *given), before, after)
+        if guard.both_marks(own, target) != before or (more and guard.marks(more) != rest):
+            names = ("student", "target", "weights", *given)
+            guard.refuse_worked_on(names, [*before, *rest], guard.marks((own, target, *more)))
         return loss
 
     def attribute_error(self, error: Exception, step: int) -> NoReturn:

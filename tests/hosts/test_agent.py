@@ -80,3 +80,14 @@ def test_reseeding_makes_dropout_repeat() -> None:
     assert not torch.equal(first, layer(x))
     reseed(5, CPU)
     assert torch.equal(first, layer(x))
+
+
+def test_answers_are_where_a_device_without_a_number_puts_them() -> None:
+    """`cuda` is not equal to `cuda:0`, on which its tensors are; nor is `cpu:0` to `cpu`, which there is everywhere."""
+    assert torch.device("cpu:0") != torch.zeros(1, device="cpu:0").device
+    settings = TrainSpec().model_copy(update={"device": "cpu:0"})
+    agent = Agent("a", LocalWeights("a", nn.Linear(4, 3), settings), None, {}, outputs=(3,))
+    assert agent.forward(torch.zeros(2, 4))[0].shape == (2, 3)
+    with pytest.raises(ValueError, match=r"it gave a tensor of shape \(2, 3\), torch.float32, on meta"):
+        agent.module = nn.Linear(4, 3, device="meta")
+        agent.forward(torch.zeros(2, 4, device="meta"))
