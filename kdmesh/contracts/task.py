@@ -46,6 +46,16 @@ def refuse_weights(weights: list[float] | str | None, table: Table, task: str) -
         )
 
 
+def refuse_decided(found: object, scores: Tensor) -> None:
+    """Raise ValueError for what :meth:`Task.decide` gives that has no answers for each of these rows."""
+    import torch
+
+    good = isinstance(found, torch.Tensor) and found.dtype == torch.int64 and found.dim() in (1, 2)
+    if not good or len(found) != len(scores) or found.device != scores.device:  # type: ignore[arg-type,attr-defined]
+        what = f"{tuple(found.shape)}, {found.dtype}" if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ValueError(f"decide() gave {what}, not [{len(scores)}] or [{len(scores)}, K] of torch.int64")
+
+
 class Task:
     """What models learn. This class is classification into as many classes as the data set has.
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdmesh.contracts.task import Chance, Task
+from kdmesh.contracts.task import Chance, Task, refuse_decided
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import Tensor
 
     from kdmesh.offers import TaskOffer
     from kdmesh.streams.table import Table
@@ -43,24 +41,18 @@ class Answering(Task):
 
         return self._asked(outputs, "to say how many outputs a model has")
 
-    def decide(self, scores: Tensor) -> Tensor | None:
+    def decide(self, scores: Any) -> Any:
         """The answer that each row stands for."""
-        return self._asked(lambda: self._decided(scores), "to decide about answers")
 
-    def _decided(self, scores: Tensor) -> Tensor | None:
-        import torch
+        def decide() -> Any:
+            found = self.task.decide(scores)
+            if found is not None or self.offer.decides:
+                refuse_decided(found, scores)
+            return found
 
-        found: Any = self.task.decide(scores)
-        if found is None and not self.offer.decides:
-            return None
-        good = isinstance(found, torch.Tensor) and found.dtype == torch.int64 and found.dim() in (1, 2)
-        if not good or len(found) != len(scores) or found.device != scores.device:
-            what = f"{tuple(found.shape)}, {found.dtype}" if isinstance(found, torch.Tensor) else type(found).__name__
-            raise ValueError(f"decide() gave {what}, not [{len(scores)}] or [{len(scores)}, K] of torch.int64")
-        answer: Tensor = found
-        return answer
+        return self._asked(decide, "to decide about answers")
 
-    def chance(self, labels: Tensor) -> Chance | None:
+    def chance(self, labels: Any) -> Chance | None:
         """What the best constant answer reaches on these labels."""
 
         def chance() -> Chance | None:
