@@ -374,6 +374,33 @@ def test_what_is_right_runs(mesh: Any, kind: str) -> None:
     assert made.run(backend="inline").summary["agents"]
 
 
+class Exits(nn.Module):
+    """A model with two ends, one of which loses its gradient."""
+
+    calls = 0
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after, self.early, self.late = after, nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        with torch.set_grad_enabled(self.calls <= self.after):
+            self.early(x)
+        return self.late(x)
+
+
+@pytest.mark.parametrize("after", [5, 1000])
+def test_an_exit_that_shares_a_forward_has_a_gradient_of_its_own(mesh: Any, after: int) -> None:
+    made = mesh({"a": {"model": Exits(after)}, "e": {"weights_of": "a", "exit": "early"}}, train={"steps": 8})
+    made.flow("labels", ["a", "e"], objective="ce")
+    if after > 8:
+        assert made.run(backend="inline").summary["agents"]
+        return
+    with pytest.raises(MeshError, match=r"the model of e failed to answer at step \d .* detached from its weights"):
+        made.run(backend="inline")
+
+
 def test_a_model_of_ones_own_is_named_by_its_agent_and_the_line(mesh: Any) -> None:
     made = mesh({"a": {"model": Net(torch.Size([8]), 3, "rows", 5)}}, train={"steps": 8})
     made.flow("labels", "a", objective="ce")
