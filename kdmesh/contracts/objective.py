@@ -67,7 +67,10 @@ class Objective(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must compute a loss")  # the one abstract method
 
     def report(self) -> dict[str, float]:
-        """Figures about what was compared so far, by name (a coverage, say); what they count lives in buffers."""
+        """Figures about what was compared so far, by name (a coverage, say); what they count lives in buffers.
+
+        Finite numbers, no tensors; what is not known yet is left out.
+        """
         return {}
 
     def loss_and_gradient(

@@ -22,7 +22,10 @@ class RuleBase(nn.Module):
         """
 
     def report(self) -> dict[str, float]:
-        """Figures about what was asked so far, by name (queries, say); what they count lives in buffers."""
+        """Figures about what was asked so far, by name (queries, say); what they count lives in buffers.
+
+        Finite numbers, no tensors; what is not known yet is left out.
+        """
         return {}
 
 
