@@ -203,7 +203,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             module, parts, x = _light(plan, owner, agent, found, modules)
             prompts.writes(plan, agent, module)
             with _tapped(module, layers, agent, written) as values, torch.no_grad(), Softmaxes() as ends:
-                logits = _forward(module, x, agent, _made_by(plan, agent, modules))
+                logits = _forward(module, x, agent, _whose(plan, agent, modules))
             for name in layers:
                 if name not in values:
                     raise MeshError(f"layer {layers[name]!r} was not used in the forward", where=written[name])
@@ -215,9 +215,11 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                         found.per_token.add((agent, name))
             logits = values.get(EXIT, logits)
             if not logits.dtype.is_floating_point:
-                by = _made_by(plan, agent, modules)
-                instead = "a model that gives floating point"
-                raise MeshError(f"its outputs are {logits.dtype}{by}", where=f"agents.{agent}.model", instead=instead)
+                raise MeshError(
+                    f"{_whose(plan, agent, modules)} gives outputs of {logits.dtype}",
+                    where=f"agents.{agent}.model",
+                    instead="a model that gives floating point",
+                )
             if ends.gave(logits):
                 found.mark(notes.ends_in_softmax(agent))
                 found.softmaxes.add(agent)
@@ -243,7 +245,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         samples = 2 if plan.task.rows == "samples" else shape[0]
         if tuple(shape) != (samples, outputs):
             raise MeshError(
-                f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs}){_made_by(plan, agent, modules)}",
+                f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs}), of {_whose(plan, agent, modules)}",
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
@@ -266,13 +268,13 @@ def _seen(plan: Plan, found: Checked, agent: str) -> Given:
     return found.layers[edge.source, edge.output] if edge.output else found.outputs[edge.source]
 
 
-def _made_by(plan: Plan, agent: str, modules: Mapping[str, nn.Module]) -> str:
-    """Of which plugin's model an agent is, in parentheses; "" where it is of none."""
+def _whose(plan: Plan, agent: str, modules: Mapping[str, nn.Module]) -> str:
+    """An agent's model, with the plugin that it is of."""
     owner = plan.owner[agent]
     model = plan.spec.agents[owner].model
     given = model is None or model.is_import or owner in modules
     theirs = "" if given or model is None else registry().theirs("models", model.name)
-    return f" ({theirs})" if theirs else ""
+    return theirs or "the model"
 
 
 def _rows_of(module: nn.Module, path: str) -> str:
@@ -431,7 +433,7 @@ def _light(
             raise
         except Exception as error:
             raise MeshError(
-                f"the model{_made_by(plan, owner, modules)} cannot be built: {type(error).__name__}: {error}",
+                f"{_whose(plan, owner, modules)} cannot be built: {type(error).__name__}: {error}",
                 where=f"agents.{owner}.model",
                 instead="settings that its class takes",
             ) from None
@@ -468,13 +470,13 @@ def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict
         raise
 
 
-def _forward(module: nn.Module, x: torch.Tensor | Tokens, agent: str, by: str) -> Any:
+def _forward(module: nn.Module, x: torch.Tensor | Tokens, agent: str, whose: str) -> Any:
     try:
         return output(module(x))
     except Exception as error:
         kind = f"samples of shape {tuple(x.shape[1:])}" if isinstance(x, torch.Tensor) else "texts"
         raise MeshError(
-            f"the model{by} cannot forward {kind}: {type(error).__name__}: {error}",
+            f"{whose} cannot forward {kind}: {type(error).__name__}: {error}",
             where=f"agents.{agent}.model",
             instead="a model for this data's shape and type",
         ) from None

@@ -271,7 +271,8 @@ def refuse_each(value: Any, scores: Tensor) -> None:
     """Raise ValueError for what is not one number for each row of answers."""
     good = isinstance(value, Tensor) and value.shape == scores.shape[:1] and not value.is_complex()
     if not good or value.device != scores.device:
-        raise ValueError(f"each() gave {told(value)} for {len(scores)} rows, not one number a row, beside them")
+        what = tuple(value.shape) if isinstance(value, Tensor) and value.shape != scores.shape[:1] else told(value)
+        raise ValueError(f"each() gave {what} for {len(scores)} rows, not one number a row, beside them")
 
 
 def refuse_codec(value: Any) -> None:

@@ -11,6 +11,8 @@ from kdmesh.cli import main
 pytestmark = pytest.mark.ray
 
 PLUGIN = '''
+import math
+
 import torch
 from torch import nn
 
@@ -48,7 +50,7 @@ class Net(nn.Module):
 
     def __init__(self, input_shape, classes):
         super().__init__()
-        self.layer = nn.Linear(input_shape.numel(), classes)
+        self.layer = nn.Linear(math.prod(input_shape), classes)
 
     def forward(self, x):
         self.calls += 1
