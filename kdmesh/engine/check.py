@@ -244,8 +244,9 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         outputs = len(spec.labels) if spec.labels is not None else plan.answers.outputs(found.table)
         samples = 2 if plan.task.rows == "samples" else shape[0]
         if tuple(shape) != (samples, outputs):
+            whose = _whose(plan, agent, modules)
             raise MeshError(
-                f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs}), of {_whose(plan, agent, modules)}",
+                f"two samples give outputs of shape {tuple(shape)}, not (2, {outputs}), of {whose}",
                 where=f"agents.{agent}.model",
                 instead="a model with one output per class",
             )
