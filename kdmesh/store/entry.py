@@ -200,7 +200,7 @@ class Entry:
             self._root.failed(error)
         if written and self._remote is not None:
             self._send(self._remote)
-        elif written:
+        if written and not self.lasting:
             self._merge(fingerprint, round)
         return written
 
@@ -276,6 +276,11 @@ class Entry:
         return self.key.digest[:12]
 
     @property
+    def lasting(self) -> bool:
+        """Whether shards are never deleted, but with the whole store: at a URL, where nobody knows who reads."""
+        return self._remote is not None
+
+    @property
     def shards(self) -> list[Shard]:
         """Those that are open, by name."""
         return [self._open[name] for name in sorted(self._open)]
@@ -301,7 +306,7 @@ class Entry:
                 (self.folder / SHARDS / name).unlink()
 
     def _merge(self, fingerprint: Fingerprint, round: int | None) -> None:
-        """Make one of many small shards. At a URL, where others could not know, all stay."""
+        """Make one of many small shards."""
         self.refresh()
         own = [one for one in self.shards if one.fingerprint == fingerprint and one.round == round]
         small = merging.chosen(own, min(own, key=lambda one: one.size), SHARD_BYTES) if own else []

@@ -178,7 +178,7 @@ class History:
     def _forget(self) -> None:
         """Delete shards of which every row has as many newer ones as are kept."""
         most = self._retention.k
-        if most is None:
+        if most is None or self._entry.lasting:
             return
         self._entry.refresh()
         for one in self._entry.shards:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from kdmesh.errors import MeshError
 from kdmesh.store import EntryKey, Fingerprint, Store, default_root
@@ -69,6 +70,7 @@ def test_the_same_rows_in_any_order_are_the_same_file(tmp_path):
     with safe_open(shard, "pt") as told:
         assert set(told.keys()) == {"rows", "values"} and json.loads(told.metadata()["kdmesh"])["entry"] == KEY.digest
         assert told.get_tensor("rows").view(torch.uint8).shape == (3, 16)
+        assert torch.equal(told.get_tensor("values")[told.get_tensor("values")[:, 0].argsort()], values(1, 2, 3))
 
 
 def test_rows_that_are_there_are_not_written_again(tmp_path):
@@ -89,6 +91,10 @@ def test_any_type_and_shape_comes_back_as_it_was(tmp_path, dtype, shape):
     read, _ = entry.read(digests(5, 0, 3))
     assert torch.equal(read["a"], given[[5, 0, 3]]) and torch.equal(read["b"], given[[5, 0, 3], None])
     assert read["a"].dtype is dtype
+    (shard,) = tmp_path.rglob("*.safetensors")
+    told = load_file(shard)  # as any program reads it
+    order = told["rows"].view(torch.uint8).tolist()
+    assert torch.equal(told["a"][[order.index(one) for one in digests(*range(6)).tolist()]], given)
 
 
 def test_samples_of_many_rows(tmp_path, monkeypatch):

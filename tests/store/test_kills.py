@@ -53,6 +53,45 @@ def test_two_writers_at_once_lose_nothing(tmp_path):
     assert torch.equal(entry.read(digests(*every))[0]["values"], values(*every))
 
 
+READ_AND_PRUNE = """
+import os, sys, torch
+sys.path[:0] = {path!r}
+from test_entries import HERE, KEY, digests, values
+from kdmesh.store import Store, merging
+merging.MANY = 3
+os.fsync = lambda number: None
+every = [*range(60)]
+if not (child := os.fork()):
+    for turn in range(60):
+        store = Store.open(sys.argv[1])
+        samples = every[turn % 7 :: 7]
+        store.entry(KEY).write(digests(*samples), dict(values=values(*samples)), None, HERE)
+        store.close()
+        if turn % 5 == 0:
+            store.prune(0)
+    os._exit(0)
+reads, alive = 0, True
+while alive:  # and once more when it has ended
+    alive = os.waitpid(child, os.WNOHANG) == (0, 0)
+    store = Store.open(sys.argv[1])
+    entry = store.entry(KEY)
+    for _ in range(3):
+        found = entry.find(digests(*every), HERE).found.tolist()
+        known = [one for one, hit in zip(every, found) if hit]
+        assert not known or torch.equal(entry.read(digests(*known))[0]["values"], values(*known))
+        reads += len(known)
+    assert store.notes == [], store.notes
+    store.close()
+assert reads and [*Store.open(sys.argv[1]).verify()] == []
+"""
+
+
+def test_readers_are_right_while_another_process_writes_merges_and_prunes(tmp_path):
+    script = READ_AND_PRUNE.format(path=[str(Path(__file__).parent)])
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_writers_of_the_same_rows_write_one_file(tmp_path):
     one, other = Store.open(tmp_path).entry(KEY), Store.open(tmp_path).entry(KEY)
     other.find(digests(1), HERE)  # both have looked, and found nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, strategies
 from test_entries import HERE, KEY, digests
 
 from kdmesh.errors import MeshError
@@ -123,6 +124,24 @@ def test_a_form_keeps_numbers_of_columns_and_the_tail(entry, logits):
     back = again(entry, range(12))
     assert isinstance(back, TopKLogits) and torch.equal(back.index, top.index) and torch.equal(back.tail, top.tail)
     assert float((back.values - top.values).abs().max()) < 0.05
+
+
+ROWS = strategies.lists(strategies.floats(-1e4, 1e4, width=32), min_size=3, max_size=3)
+
+
+@given(strategies.lists(ROWS, min_size=1, max_size=6), strategies.sampled_from(forms.FORMS))
+def test_any_values_come_back_within_the_error_of_their_form(rows, form):
+    values = {"a": torch.tensor(rows)}
+    kept, types, errors = forms.encode(values, form)
+    back = forms.decode(kept, types)["a"]
+    off, size = (back.double() - values["a"].double()).abs(), values["a"].double().abs()
+    assert float(off.max()) == errors.get("a", 0.0)
+    spread = (values["a"].double().amax(1) - values["a"].double().amin(1))[:, None]
+    bound = {
+        "exact": 0 * size, "float32": 0 * size, "bfloat16": size / 256 + 2.0**-134, "float16": size / 2048 + 2**-25,
+        "int8": spread / 508 + size.amax(1, keepdim=True) * 2**-22 + 2.0**-140,
+    }[form]  # fmt: skip
+    assert bool((off <= bound).all())
 
 
 def test_int8_of_rows_without_spread_is_exact():
