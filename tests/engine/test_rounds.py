@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from kdmesh.contracts.events import RoundFinished
 from kdmesh.errors import MeshError
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.plugins import registry
+from kdmesh.report.page.blocks import Lines
+from kdmesh.report.page.facts import page_of
 from kdmesh.report.tables import rounds_table
+from kdmesh.report.words import say
 from kdmesh.streams.order import epoch_order
 
 
@@ -69,6 +74,16 @@ def test_of_several_consensus_nodes_each_has_its_agreement(mesh: Any) -> None:
     keys = [column.key for column in grid.columns]
     assert "agreement x" in keys and grid.rows[1]["churn y"] == apart[1]["y"]["churn"] is not None
     assert "agreement" not in grid.rows[1]
+
+
+def test_the_page_and_the_display_have_each_by_its_consensus(mesh: Any, tmp_path: Path) -> None:
+    result = two_councils(mesh).run(backend="inline", out=tmp_path)
+    (section,) = [section for section in page_of(result.folder).sections if section.id == "rounds"]
+    (chart,) = [block for block in section.blocks if isinstance(block, Lines) and block.title == "Agreement and churn"]
+    names = {f"{what}, {name}" for what in ("agreement", "churn") for name in "xy"}
+    assert {series.name for series in chart.series} == names
+    one = result.summary["rounds"][1]
+    assert f"agreement x {one['metrics']['agreements']['x']['agreement']:.4f}, churn x 0." in say(RoundFinished(**one))
 
 
 @pytest.mark.parametrize("of", ["x", "y"])
