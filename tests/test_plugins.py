@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import sys
@@ -82,7 +83,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(tmp_path))
     (tmp_path / "lone_plugin.py").write_text(offering("'lone', 'lone_plugin:Lone'") + "\nclass Lone: pass\n")
     yield tmp_path
-    loading._received.clear()
+    loading.current._received.clear()
     sys.modules.pop("lone_plugin", None)
 
 
@@ -394,3 +395,21 @@ def test_the_packages_beside_kdmesh_are_named_where_one_is_not_installed():
     with pytest.raises(MeshError) as error:
         Registry([]).find("samplers", "optuna", "--sampler")
     assert "install kdmesh-optuna, which offers 'optuna'" in str(error.value)
+
+
+def test_names_of_the_package_are_what_its_modules_have():
+    assert all(getattr(loading, name) is not None for name in loading.__all__)
+    assert callable(registry) and loading.registry is registry  # and no module of that name
+    made = {name for part in Path(loading.__file__).parent.glob("[!_]*.py") for name in public(part)}
+    assert {*loading.__all__} == made - INNER
+
+
+INNER = {"Hooks", "Loaded", "refused", "hookless", "unmarked"}  # of the package's own modules alone
+
+
+def public(path):
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    found = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    named = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    found += [target.id for target in named if isinstance(target, ast.Name)]
+    return {name for name in found if not name.startswith("_")}

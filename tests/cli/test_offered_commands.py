@@ -71,13 +71,13 @@ def offer(tmp_path, monkeypatch):
 
     def write(add="add", name="greet"):
         (tmp_path / "plugins" / "greet_plugin.py").write_text(OFFERS.format(name=name, add=add))
-        plugins._registry.cache_clear()
+        plugins.current._registry.cache_clear()
         return str(tmp_path / "plugins" / "greet_plugin.py")
 
     yield write
     for module in ("greet_plugin", "greet_command"):
         sys.modules.pop(module, None)
-    plugins._registry.cache_clear()
+    plugins.current._registry.cache_clear()
 
 
 def test_a_command_runs_with_its_arguments_and_gives_its_code(offer, capsys):
@@ -148,7 +148,7 @@ def test_a_switch_leaves_the_command_out(offer, capsys, monkeypatch):
 def test_what_is_broken_is_named_where_a_command_is_unknown(offer, capsys, tmp_path):
     offer()
     (tmp_path / "plugins" / "other_plugin.py").write_text("import nowhere_at_all\n")
-    plugins._registry.cache_clear()
+    plugins.current._registry.cache_clear()
     with pytest.raises(SystemExit):
         main(["gret", "you"])
     assert "plugin 'other_plugin'" in capsys.readouterr().err

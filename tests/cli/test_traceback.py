@@ -106,7 +106,7 @@ def test_a_plugin_that_does_not_load_has_its_frames(given: list[str], capsys: py
     (Path(given[2]) / "broken_plugin.py").write_text(broken, encoding="utf-8")
     assert main(["plan", *given]) == 0
     assert "not here" in (said := capsys.readouterr().err) and "Traceback" not in said
-    from kdmesh.plugins import _registry
+    from kdmesh.plugins.current import _registry
 
     _registry.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
