@@ -19,7 +19,7 @@ from kdmesh.engine.inputs import given
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph import inputs
 from kdmesh.graph.edges import LABELS
-from kdmesh.graph.gates import gates
+from kdmesh.graph.gates import OF_VALIDATION, gates
 from kdmesh.graph.idle import idle, untaught
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard, making, parameters
@@ -563,7 +563,7 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
         raise MeshError(f"{what} needs a validation split", where="data.validation", instead="validation: 0.1")
     if "validation" not in found.streams:
         for gate, agent, _, where in gates(plan):
-            if plan.owner[agent] == owner and "metrics" in registry().find("gates", gate.name).needs:
+            if plan.owner[agent] == owner and OF_VALIDATION & {*registry().find("gates", gate.name).needs}:
                 what = f"gate {gate.name!r} reads metrics of {agent} on validation, and there is none"
                 raise MeshError(what, where=where, instead="data: {validation: 0.1}")
     if train.early_stopping is not None and train.early_stopping.metric is not None:

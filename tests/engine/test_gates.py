@@ -864,14 +864,15 @@ def test_plans_and_drawings_show_gates(mesh: Any) -> None:
     assert "gate gap" in switched(mesh, "together").draw()
 
 
-def test_metrics_want_a_validation_split() -> None:
+@pytest.mark.parametrize("gate", ["better", "fresh"])
+def test_metrics_want_a_validation_split(gate: str) -> None:
     made = kdmesh.Mesh(data={"dataset": "digits", "validation": 0, "train": 64}, program=ROUNDS)
-    made.agent("a", MODEL, gate="better")
+    made.agent("a", MODEL, gate=gate)
     made.agent("b", MODEL)
     made.flow("labels", ["a", "b"], objective="ce")
     made.flow("b", "a", objective="kl", refresh="round")
     made.flow("a", "b", objective="kl", refresh="round")
-    with pytest.raises(MeshError, match=r"(?s)agents.a.gate: .*'better' reads metrics of a on validation"):
+    with pytest.raises(MeshError, match=r"(?s)agents.a.gate: .*reads metrics of a on validation"):
         check(made)
 
 
