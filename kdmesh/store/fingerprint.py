@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +25,8 @@ SWITCHES = (
     "CUBLAS_WORKSPACE_CONFIG",
 )
 """Variables of the environment that choose among kernels, whose bits differ."""
+PRECISIONS = {"cpu": ("mkldnn", "mkldnn.matmul", "mkldnn.conv"), "cuda": ("cuda.matmul", "cudnn", "cudnn.conv")}
+"""Parts of ``torch.backends`` that say in what precision float32 is multiplied, by kind of device."""
 WORDS = {
     "version": "torch",
     "build": "the build of torch",
@@ -124,14 +128,22 @@ def _processor() -> str:
 def _settings(kind: str) -> str:
     """What is not as torch comes, in words; nothing on most machines."""
     said = [f"{name}={os.environ[name]}" for name in SWITCHES if os.environ.get(name)]
-    if (precision := torch.get_float32_matmul_precision()) != "highest":
-        said.append(f"matmul {precision}")
+    with suppress(RuntimeError):  # refused where the newer names below are set
+        if (precision := torch.get_float32_matmul_precision()) != "highest":
+            said.append(f"matmul {precision}")
+    for name in ("", *PRECISIONS["cuda" if kind == "cuda" else "cpu"]):
+        place: Any = torch.backends
+        for part in filter(None, name.split(".")):
+            place = getattr(place, part, None)
+        if (precision := getattr(place, "fp32_precision", "none")) not in ("none", "ieee"):
+            said.append(f"{name or 'fp32'} {precision}")
     if torch.are_deterministic_algorithms_enabled():
         said.append("deterministic")
     if not torch.backends.mkldnn.enabled:
         said.append("no mkldnn")
     if kind == "cuda":
         said += [f"cuda {torch.version.cuda}", f"cudnn {torch.backends.cudnn.version()}"]
-        said += ["cudnn tf32"] if torch.backends.cudnn.allow_tf32 else []
+        with suppress(RuntimeError):
+            said += ["cudnn tf32"] if torch.backends.cudnn.allow_tf32 else []
         said += ["cudnn benchmark"] if torch.backends.cudnn.benchmark else []
     return " ".join(said)

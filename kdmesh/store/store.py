@@ -31,13 +31,15 @@ def default_root() -> str | Path | None:
     """Where the store is unless a command says: ``$KDMESH_STORE``, else in the user's cache folder; None: nowhere."""
     if named := os.environ.get(PLACE):
         return None if named == OFF else named
-    return _cache() / "store"
+    cache = _cache()
+    return None if cache is None else cache / "store"
 
 
-def _cache() -> Path:
-    """The user's cache folder, that of kdmesh."""
+def _cache() -> Path | None:
+    """The user's cache folder, that of kdmesh; None for a user without a home, as in some containers."""
     cache = os.environ.get("XDG_CACHE_HOME") or ""
-    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "kdmesh"
+    folder = cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")
+    return Path(folder) / "kdmesh" if os.path.isabs(folder) else None
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,11 @@ class Store:
         if limit_bytes is not None and limit_bytes < 1:
             raise MeshError(f"{limit_bytes} is no limit of bytes", where="store", instead="a positive number, or None")
         if is_url(where):
-            remote = Remote(str(where))
-            return cls(Root(_cache() / "remote" / remote.key, limit_bytes), remote)
+            remote, cache = Remote(str(where)), _cache()
+            if cache is None:
+                raise MeshError("there is no cache folder for the files of this store", where="store", file=remote.url,
+                                instead="a folder in XDG_CACHE_HOME")  # fmt: skip
+            return cls(Root(cache / "remote" / remote.key, limit_bytes), remote)
         path = Path(os.path.expanduser(where))
         what = found_at(path if str(where) else "")
         if what != "folder" and (what == "file" or path.exists() or what.startswith("is no path")):

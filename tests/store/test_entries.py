@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -189,6 +191,43 @@ def test_where_the_store_is(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_root() == tmp_path / "home" / ".cache" / "kdmesh" / "store"
+
+
+def test_a_user_without_a_home_has_no_store(monkeypatch):
+    for name in ("KDMESH_STORE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    assert default_root() is None
+    with pytest.raises(MeshError, match="no cache folder"):
+        Store.open("memory://x")
+
+
+SETTINGS = {
+    "pass": "",
+    "torch.set_float32_matmul_precision('medium')": "matmul medium",
+    "os.environ['ONEDNN_MAX_CPU_ISA'] = 'AVX2'": "ONEDNN_MAX_CPU_ISA=AVX2",
+    "torch.use_deterministic_algorithms(True)": "deterministic",
+    "torch.backends.mkldnn.enabled = False": "no mkldnn",
+    "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'": "mkldnn.matmul bf16",  # hides the first one
+}
+
+
+def test_a_fingerprint_tells_of_settings_that_choose_kernels():
+    lines = ["import os, torch", "from kdmesh.store import Fingerprint"]
+    for code in SETTINGS:
+        lines += [code, "print(Fingerprint.here().settings)"]
+    lines.append("print(Fingerprint.here(threads=3).threads, Fingerprint.here('meta').device)")
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    *told, last = done.stdout.splitlines()
+    assert last == "3 meta" and told[0] == "", done.stderr
+    assert [said in line for said, line in zip(SETTINGS.values(), told, strict=True)] == [True] * len(SETTINGS)
+
+
+@pytest.mark.parametrize("field", ["version", "build", "capability", "threads", "device", "name", "settings"])
+def test_each_part_of_a_fingerprint_makes_it_another(field):
+    other = replace(HERE, **{field: 99 if field == "threads" else "x"})
+    assert other != HERE and other.digest != HERE.digest and other.differs(HERE)
+    assert Fingerprint.of(json.loads(json.dumps(other.record()))) == other
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
