@@ -37,7 +37,7 @@ from kdmesh.hosts.memory import keep_memory
 from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 
-SAMPLES, BATCH, CLASSES = 8192, 64, 10
+SAMPLES, BATCH, CLASSES = 4096, 64, 10
 STUDENT = {"mlp": {"hidden": [160]}}  # 12,010 parameters
 STUDENTS = {"12k MLP": STUDENT, "302k MLP": {"mlp": {"hidden": [512, 512]}}}
 TIMES = 4  # a teacher's cost in those of the student
@@ -75,7 +75,7 @@ def teacher(table: Table) -> tuple[int, float]:
         return live / steps
 
     alone = min(seconds(mesh(0, 0, 2), table, "off") for _ in range(3)) / steps
-    found = {width: min(cost(width) for _ in range(2)) / alone for width in (256, 384, 512, 640, 768, 896, 1024)}
+    found = {width: min(cost(width) for _ in range(2)) / alone for width in (768, 1024, 1280)}
     best = min(found, key=lambda width: abs(found[width] - TIMES))
     return best, found[best]
 
