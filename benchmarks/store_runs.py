@@ -129,11 +129,11 @@ def second(table: Table, width: int, runs: int) -> None:
     for name, student in STUDENTS.items():
         for refresh in ("step", "once"):
             with tempfile.TemporaryDirectory() as folder:
-                fields = mesh(1, width, 4, refresh, student)
+                fields = mesh(1, width, 10, refresh, student)
                 seconds(fields, table, folder)
                 ways = {
-                    "alone": partial(seconds, mesh(0, 0, 4, student=student), table, "off"),
-                    "targets": partial(seconds, mesh(1, 1, 4, "once", student), table, "off"),
+                    "alone": partial(seconds, mesh(0, 0, 10, student=student), table, "off"),
+                    "targets": partial(seconds, mesh(1, 1, 10, "once", student), table, "off"),
                     "warm": partial(seconds, fields, table, folder),
                 }
                 got = medians(ways, runs)

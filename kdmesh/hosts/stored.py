@@ -21,6 +21,7 @@ from kdmesh.hosts.ragged import rows_of
 from kdmesh.hosts.store_keys import entry_key, seeds_of
 from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
 from kdmesh.store import Fingerprint
+from kdmesh.store.card import Damaged, read_card
 from kdmesh.store.signals import read_signal, write_signal
 from kdmesh.streams.contents import digests, seen
 from kdmesh.streams.tokens import ranges, starts_of
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
 STEPS = 64  # of which the answers are fetched together
 PLACE = "the last bits of an answer depend on its place in a forward, or on the others there"
+SECONDS = "seconds"  # noted beside an entry's key: what a row took to compute
 TABLES = 2**26  # bytes of answers that an agent has in memory, in steps
 VALUES = 2**22  # of a step's answers that are held at a time, about
 
@@ -124,8 +126,8 @@ class Stored:
         """
         at = at.cpu()
         keys = self._keys(at, epoch)
-        _, first, back = np.unique(keys.numpy().view("V16"), return_index=True, return_inverse=True)
-        at, keys = at[torch.from_numpy(first)], keys[torch.from_numpy(first)]
+        first, back = _different(keys)
+        at, keys = at[first], keys[first]
         found = torch.ones(len(at), dtype=torch.bool)
         foreign = torch.zeros_like(found)
         for entry in self._entries.values():
@@ -139,7 +141,7 @@ class Stored:
         parts += (
             [self._made(at[some], keys[some], epoch) for some in lacking.split(self._chunk)] if len(lacking) else []
         )
-        places = torch.cat([found.nonzero()[:, 0], lacking]).argsort()[torch.from_numpy(back).flatten()]
+        places = torch.cat([found.nonzero()[:, 0], lacking]).argsort()[back]
         whole = {name: self._ordered(name, [part[name] for part in parts], at, found, places) for name in self._entries}
         return whole[""], {name: value for name, value in whole.items() if name}
 
@@ -218,7 +220,7 @@ class Stored:
             hits.read += _bytes(value)
             values[name] = value.to(self._one.device)
         hits.foreign += int(foreign.sum())
-        self._seconds = _cost(self._entries[""])
+        self._seconds = self._seconds or _cost(self._entries[""])
         if asked:
             self.spared(len(at))
         return values
@@ -249,8 +251,8 @@ class Stored:
             counts = self._counts(name, at)
             starts, ids = None if counts is None else starts_of(counts), self._shard.samples(at)
             try:
-                about = {"seconds": seconds}
-                written = write_signal(entry, keys, values[name], starts, self._fingerprint, ids=ids, about=about)
+                entry.info.setdefault(SECONDS, seconds)
+                written = write_signal(entry, keys, values[name], starts, self._fingerprint, ids=ids)
             except ValueError as why:
                 self._shelf.left[self._one.name] = str(why)
                 return
@@ -290,6 +292,17 @@ class Stored:
         return {"": logits, **more}
 
 
+def _different(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of some digests stands first, and for each of them, which of these it is."""
+    halves = keys.numpy().view("<u8")
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    new = np.ones(len(order), bool)
+    new[1:] = (halves[order[1:]] != halves[order[:-1]]).any(1)
+    back = np.empty(len(order), np.int64)
+    back[order] = new.cumsum() - 1
+    return torch.from_numpy(order[new]), torch.from_numpy(back)
+
+
 def _orders(count: int) -> list[Tensor]:
     """Orders in which each of some samples comes to stand in other places: by what is left by 2, 4 and 8, too."""
     rising = torch.arange(count)
@@ -302,9 +315,11 @@ def _bytes(value: Tensor | Lazy) -> int:
 
 
 def _cost(entry: Entry) -> float:
-    """Seconds that a row took, as whoever wrote it says."""
-    told = [(len(shard), float(shard.about.get("seconds", 0))) for shard in entry.shards]
-    return sum(rows * seconds for rows, seconds in told) / max(1, sum(rows for rows, _ in told))
+    """Seconds that a row took whoever wrote the first."""
+    try:
+        return float(read_card(entry.folder)[1].get(SECONDS, 0))
+    except (OSError, Damaged, TypeError, ValueError):
+        return 0.0
 
 
 # -- within steps ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +15,6 @@ from kdmesh.store import forms
 from kdmesh.store.entry import Entry, Round
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.shards import OPTIONAL, SIGNAL, Shard
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ERRORS = "errors"  # noted in shards: by name the largest error of a form, in the values' unit
 
@@ -32,7 +29,6 @@ def write_signal(
     form: str = forms.EXACT,
     ids: Tensor | None = None,
     round: int | None = None,
-    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Keep a signal ``[n, ...]``, or one of many rows a sample; see :meth:`Entry.write` for the rest, and the errors.
 
@@ -44,8 +40,8 @@ def write_signal(
     alike, shared_types, off = forms.encode(shared, form if form in forms.FLOATS else forms.EXACT)
     signal: dict[str, Any] = {"kind": kind, "form": form, "types": {**types, **shared_types}}
     signal |= {OPTIONAL: list(value.optional)} if isinstance(value, Lazy) and value.optional else {}
-    noted = {**(about or {}), **({ERRORS: {**errors, **off}} if form != forms.EXACT else {})}
-    return entry.write(rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=noted)
+    about = {ERRORS: {**errors, **off}} if form != forms.EXACT else {}
+    return entry.write(rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=about)
 
 
 def read_signal(entry: Entry, rows: Tensor, round: Round = None) -> tuple[Tensor | Lazy, Tensor | None]:
