@@ -21,22 +21,25 @@ def answered(plan: Plan, found: Checked) -> None:
     """Refuse samples that ask nothing, prompts that leave no room for an answer, and readers with other tokens."""
     for name, stream in plan.spec.streams.items():
         if stream.prompts is not None and stream.generated_by is not None:
-            _room(found, name, stream, stream.generated_by)
-            _readers(plan, found, name, stream.generated_by)
+            agents = {stream.generated_by: None, **dict.fromkeys(_readers(plan, found, name, stream.generated_by))}
+            seen = {(found.reading.key(one), plan.spec.agents[one].view.prompt): one for one in reversed(agents)}
+            for agent in reversed(seen.values()):
+                _room(plan, found, name, stream, agent)
 
 
-def _room(found: Checked, name: str, stream: StreamSpec, agent: str) -> None:
-    from kdmesh.text.prompts import asked
+def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str) -> None:
+    from kdmesh.text.prompts import Asking
 
     encoder, how = found.reading.encoder(agent), stream.sampling or SamplingSpec()
     assert isinstance(found.table.x, Texts)
+    prompt = Asking(encoder, found.table, plan.spec.agents[agent].view.prompt, agent)
     for row in found.streams[name].rows[:: found.streams[name].draws].tolist():
         sample = found.table.x[row]
         try:
-            length = len(asked(encoder, sample))
+            length = len(prompt(row))
         except MeshError as error:
-            what = f"{agent} cannot be asked: {error.what}"
-            raise MeshError(what, where=f"streams.{name}.prompts", instead=error.instead) from None
+            what, where = f"{agent} cannot be asked: {error.what}", error.where or f"streams.{name}.prompts"
+            raise MeshError(what, where=where, instead=error.instead) from None
         if length + how.max_new_tokens > encoder.max_length:
             raise MeshError(
                 f"{sample.at or f'sample {row}'}: its prompt has {length} tokens for {agent}, and with "
@@ -46,18 +49,23 @@ def _room(found: Checked, name: str, stream: StreamSpec, agent: str) -> None:
             )
 
 
-def _readers(plan: Plan, found: Checked, name: str, writer: str) -> None:
-    """Whoever reads the answers cuts texts into the writer's tokens, which are what crosses."""
+def _readers(plan: Plan, found: Checked, name: str, writer: str) -> list[str]:
+    """Whoever reads the answers: they cut texts into the writer's tokens, which are what crosses."""
+    every: list[str] = []
     for edge in plan.edges:
         if edge.stream != name:
             continue
         for agent in (*sources(edge, plan.consensus), *readers(edge.target, plan.consensus)):
-            if agent in plan.spec.agents and found.reading.key(agent) != found.reading.key(writer):
+            if agent not in plan.spec.agents:
+                continue
+            every.append(agent)
+            if found.reading.key(agent) != found.reading.key(writer):
                 raise MeshError(
                     f"{agent} has another tokenizer or limit than {writer}, whose tokens are what is read on {name!r}",
                     where=edge.where,
                     instead=f"agents with the tokenizer and limits of {writer} on this stream",
                 )
+    return every
 
 
 def writers(plan: Plan) -> set[str]:

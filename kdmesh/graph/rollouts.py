@@ -12,6 +12,8 @@ from kdmesh.graph.written import PERIOD, refuse_reader, refuse_taken, refuse_wit
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from kdmesh.graph.plan import Plan
     from kdmesh.spec import StreamSpec
 
@@ -34,6 +36,7 @@ def refuse_rollouts(plan: Plan) -> None:
             _sampling(stream.sampling, f"{where}.sampling")
         _period(plan, name, stream, where)
         _hidden(plan, name, stream, where)
+    _views(plan, streams)
     refuse_taken(plan, streams)
     refuse_reader(plan, streams)
 
@@ -69,6 +72,28 @@ def _reason(stream: StreamSpec | None) -> str:
     if stream.shards is not None:
         return "is divided over agents"
     return "is private" if stream.private else ""
+
+
+def _views(plan: Plan, written: Collection[str]) -> None:
+    """An agent's own prompt stands before texts that are written, and nowhere else."""
+    for name, agent in plan.spec.agents.items():
+        if agent.view.prompt is None:
+            continue
+        where = plan.at(f"agents.{name}.view.prompt")
+        read = {edge.stream for edge in plan.edges if name in (edge.source, edge.target)}
+        read |= {one for one in written if plan.spec.streams[one].generated_by == name}
+        if not read & {*written}:
+            what = f"{name} reads no texts that an agent writes, so that its own prompt has no effect"
+            raise MeshError(
+                what, where=where, instead="streams: {NAME: {generated_by: ..., prompts: ...}}, and flows on it"
+            )
+        for stream in sorted(read - {*written}):
+            what = f"{name} also reads {stream!r}, whose texts the data give: these it would see without its own prompt"
+            raise MeshError(what, where=where, instead="an agent of the same weights (weights_of) for one of the two")
+        for stream in sorted(read):
+            if plan.spec.streams[stream].mix is not None:
+                what = f"given texts are mixed into {stream!r}, before which no own prompt stands in this version"
+                raise MeshError(what, where=where, instead="a stream without `mix`, and one of the given texts")
 
 
 def _hidden(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:

@@ -187,9 +187,6 @@ def _still(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
 
 
 def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: str) -> None:
-    if agent.view.prompt is not None:
-        instead = "a column of prompts in the data: {text: {prompt: COLUMN}}"
-        raise MeshError(f"an agent's own prompt {LATER}", where=f"{where}.view.prompt", instead=instead)
     if agent.view.draws is not None and not agent.view.augment:
         instead = f"augment: [shift], or {OUT}"
         raise MeshError("there are no augmentations to draw", where=f"{where}.view.draws", instead=instead)

@@ -29,13 +29,12 @@ class Writing:
     """An agent that answers prompts by generating, as the stream's ``sampling`` says."""
 
     def __init__(self, host: HostState, stream: str, agent: str) -> None:
-        from kdmesh.text.prompts import ends
+        from kdmesh.text.prompts import Asking, ends
 
         self._how = host.plan.spec.streams[stream].sampling or SamplingSpec()
         self._encoder, table = host.reading.encoder(agent), host.table
         assert isinstance(table.x, Texts)
-        self._samples = table.x
-        self._prompts: dict[int, list[int]] = {}  # by sample: tokenised when first asked
+        self._prompt = Asking(self._encoder, table, host.plan.spec.agents[agent].view.prompt, agent)
         self._ends = ends(self._encoder, table.x[int(host.streams[stream].rows[0])])
 
     def write(self, agent: Agent, asked: Sequence[Asked], rows: int) -> list[tuple[list[int], int]]:
@@ -56,13 +55,6 @@ class Writing:
                 decode=lambda ids: str(self._encoder.tokenizer.decode(ids)),
             )
         return [(prompt + text, len(prompt)) for prompt, text in zip(prompts, texts, strict=True)]
-
-    def _prompt(self, sample: int) -> list[int]:
-        from kdmesh.text.prompts import asked
-
-        if sample not in self._prompts:
-            self._prompts[sample] = asked(self._encoder, self._samples[sample])
-        return self._prompts[sample]
 
 
 class Copied:

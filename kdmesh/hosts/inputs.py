@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.state import HostState
     from kdmesh.hosts.step import StepContext, Turn
+    from kdmesh.spec import StreamSpec
 
 
 class Inputs:
@@ -61,7 +62,7 @@ class Inputs:
         self.taps = build.taps(host, plan.edges)
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[StepContext], Signal | None]] = {}
-        self._written: dict[tuple[str, str], Written | Rollouts] = {}  # by stream and device
+        self._written: dict[tuple[str, str, str], Written | Rollouts] = {}  # by stream, device and own prompt
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
     def shard(self, agent: str, stream: str) -> BatchSource:
@@ -69,7 +70,14 @@ class Inputs:
         device, spec = self.host.agents[agent].device, self.host.plan.spec.streams.get(stream)
         if spec is None or spec.generated_by is None:
             return self.host.loader.shard(stream, agent, device)
-        key = (stream, str(device))
+        return self._writing(spec, stream, agent, device)
+
+    def _writing(self, spec: StreamSpec, stream: str, agent: str, device: torch.device) -> Written | Rollouts:
+        """A written stream as an agent, here or elsewhere, sees it; agents that see the same share it."""
+        assert spec.generated_by is not None
+        agents = self.host.plan.spec.agents
+        own = agents[agent].view.prompt if spec.prompts is not None else None
+        key = (stream, str(device), own or "")
         if key not in self._written:
             given = self.host.publications, self.host.streams[stream], spec.generated_by, device
             self._written[key] = Written(*given) if spec.prompts is None else self._rollouts(stream, agent, device)
@@ -87,7 +95,13 @@ class Inputs:
         schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last, share, drawn)
         pack = encoder.max_length if encoder.pack else None
         given = None if spec.mix is None else host.loader.shard(spec.mix.of, agent, device)
-        return Rollouts(host.publications, schedule, spec.generated_by, device, encoder.pad, pack, given)
+        views = [host.plan.spec.agents[name].view.prompt for name in (agent, spec.generated_by)]
+        prompt = None
+        if views[0] != views[1]:
+            from kdmesh.text.prompts import Asking
+
+            prompt = Asking(encoder, host.table, views[0], agent)
+        return Rollouts(host.publications, schedule, spec.generated_by, device, encoder.pad, pack, given, prompt)
 
     def batch(self, context: StepContext, shard: BatchSource) -> Batch | None:
         """The batch of this step, cut once for all agents that share the shard view."""
@@ -209,7 +223,10 @@ class Inputs:
         shard, output, reading = self.shard(reader, edge.stream), edge.output, self.host.reading
         device, names = self.host.agents[reader].device, self.taps.get((edge.source, edge.stream), ())
         fixed = self.host.forward_size(edge.source)
-        if reading.key(edge.source) != reading.key(reader):
+        written = self.host.plan.spec.streams.get(edge.stream)
+        if written is not None and written.prompts is not None:
+            shard = self._writing(written, edge.stream, edge.source, device)
+        elif reading.key(edge.source) != reading.key(reader):
             shard = self.host.loader.shard(
                 edge.stream, edge.source, device
             )  # the same samples in the source's own tokens

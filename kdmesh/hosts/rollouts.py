@@ -19,7 +19,7 @@ from kdmesh.streams.seeds import mix
 from kdmesh.streams.tokens import Encoded, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.agent import Agent
@@ -145,9 +145,12 @@ class Rollouts:
         pad: int,
         pack: int | None,
         given: ShardView | None = None,
+        prompt: Callable[[int], list[int]] | None = None,
     ) -> None:
-        """``agent``: at whose host it is written; ``pad``, ``pack``: see :class:`Encoded`; ``given``: is mixed in."""
-        self._given = given
+        """``agent``: at whose host it is written; ``pad``, ``pack``: see :class:`Encoded`; ``given``: is mixed in;
+        ``prompt``: the tokens that these agents see before an answer, by the sample, None: those of the writer.
+        """
+        self._given, self._prompt = given, prompt
         self.stream, self.schedule, self.device = schedule.stream, schedule, device
         self._publications, self._pad, self._pack = publications, pad, pack
         self._keys = {part: Key(agent, self.stream.name, part, KIND) for part in (*TEXT_PARTS, STEP)}
@@ -205,6 +208,13 @@ class Rollouts:
             at = torch.arange(start, start + len(at))
         return at.to(self.device), epoch
 
+    def _seen(self, ids: list[int], asked: int, sample: int) -> tuple[list[int], int]:
+        """A text's tokens as these agents see them, and how many of them are the prompt's."""
+        if self._prompt is None:
+            return ids, asked
+        own = self._prompt(sample)
+        return own + ids[asked:], len(own)
+
     def _part(self, name: str) -> Tensor:
         found = self._publications.get(self._keys[name])
         assert found is not None and isinstance(found.values, Tensor)
@@ -217,7 +227,8 @@ class Rollouts:
             return None
         if found is not self._made[0]:
             ids = self._part(X).split(self._part(LENGTHS).tolist())
-            rows = [row(one.tolist(), asked) for one, asked in zip(ids, self._part(PROMPTS).tolist(), strict=True)]
+            texts = zip(ids, self._part(PROMPTS).tolist(), self._part(IDS).tolist(), strict=True)
+            rows = [row(*self._seen(one.tolist(), asked, sample)) for one, asked, sample in texts]
             self._made = found, Encoded.of(rows, self._pad, pack=self._pack).to(self.device)
         return self._made[1]
 

@@ -33,7 +33,7 @@ class ViewSpec(Strict):
     draws: int | None = Field(
         None, ge=1, le=MOST, description="number of different draws per sample; none: a new one every epoch"
     )
-    prompt: str | None = Field(None, description="prompt template (text tasks)")
+    prompt: str | None = Field(None, description="template of the prompt that it sees of texts that agents write")
 
 
 class AgentSpec(Strict):

@@ -7,16 +7,40 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample, Texts
 from kdmesh.text.template import given
+from kdmesh.text.views import PromptView
 
 if TYPE_CHECKING:
+    from kdmesh.streams.table import Table
     from kdmesh.text.encoder import Encoder
+
+
+class Asking:
+    """The prompts of a table's texts as one agent is asked them, in tokens; each is made when first asked for.
+
+    ``view``: the template of its own prompt, None: as they are; ``agent``: whose it is.
+    """
+
+    def __init__(self, encoder: Encoder, table: Table, view: str | None, agent: str) -> None:
+        assert isinstance(table.x, Texts)
+        self._encoder, self._samples, self._columns = encoder, table.x, table.columns
+        self._view = None if view is None else PromptView(view, agent)
+        self._known: dict[int, list[int]] = {}
+
+    def __call__(self, row: int) -> list[int]:
+        """Of the sample in a row of the table. MeshError, which names it, where it asks nothing."""
+        if row not in self._known:
+            sample = self._samples[row]
+            if self._view is not None and not sample.fault:
+                sample = self._view(sample, {name: values[row] for name, values in self._columns.items()})
+            self._known[row] = asked(self._encoder, sample)
+        return self._known[row]
 
 
 def asked(encoder: Encoder, sample: Sample) -> list[int]:
     """The tokens that a model is asked with for a sample, as training has them before what is learned.
 
-    Those of its prompt, after the token that begins a text; of a chat those of the turns before the assistant's last
-    one and of the generation prompt. MeshError, which names the sample, where it asks nothing.
+    Those of its prompt, after the token that begins a text; of a chat those of its turns, without a last one of
+    the assistant's, and of the generation prompt. MeshError, which names the sample, where it asks nothing.
     """
     at = sample.at or "a sample"
     if sample.fault:
@@ -40,7 +64,7 @@ def _chat(encoder: Encoder, sample: Sample, at: str) -> list[int]:
             instead="a tokenizer with one, or data with `prompt` and `text`",
         )
     turns, tools = given(sample)
-    last = max((number for number, turn in enumerate(turns) if turn["role"] == LEARNED), default=len(turns))
+    last = len(turns) - (turns[-1]["role"] == LEARNED)
     try:
         text = encoder.tokenizer.apply_chat_template(
             turns[:last], tools=tools, tokenize=False, add_generation_prompt=True

@@ -20,13 +20,14 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 7
+    assert len(found) == 8
     for block in found:
         base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student")}}
         mesh = parse({**base, **block})
         for agent in mesh.agents.values():
-            assert agent.model is not None
-            registry().check("models", agent.model.name, agent.model.config)
+            assert (agent.model is None) == (agent.weights_of is not None)
+            if agent.model is not None:
+                registry().check("models", agent.model.name, agent.model.config)
         for flow in mesh.flows:
             assert flow.objective is not None
             registry().check("objectives", flow.objective.name, flow.objective.config)

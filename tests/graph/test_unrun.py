@@ -28,15 +28,15 @@ PLAIN |= {"labels": "", "into": "", "out": "", "flow": ""}
 FROZEN = {"t": "{model: mlp, update: frozen, weights: t.safetensors, train: {%s}}"}
 FEW = "streams: {few: {%s}}"
 CASES = [
-    ({"s": "{model: mlp, view: {prompt: 'Q: {x}'}}"}, "agents.s.view.prompt", "not run by this version"),
+    ({"s": "{model: mlp, view: {prompt: 'Q: {x}'}}"}, "agents.s.view.prompt", "has no effect"),
     ({"s": "{model: mlp, view: {draws: 2}}"}, "agents.s.view.draws", "no augmentations"),
     ({"s": "{model: mlp, init_of: t, seed: 3}"}, "agents.s.init_of", "given twice: `seed` and `init_of`"),
     ({"s": "{model: mlp, weights: a.safetensors, seed: 3}"}, "agents.s.seed", "initial weights are given twice"),
     ({"s": "{weights_of: t, seed: 3}", "flow": ""}, "agents.s.seed", "shares the weights of t"),
     ({"s": "{weights_of: t, train: {epochs: 3}}"}, "agents.s.train", "shares the weights of t"),
     ({"top": FEW % "generated_by: t"}, "streams.few.generated_by", "not run by this version"),
-    ({"top": FEW % "prompts: train"}, "streams.few.prompts", "not run by this version"),
-    ({"top": FEW % "refresh: epoch"}, "streams.few.refresh", "not run by this version"),
+    ({"top": FEW % "prompts: train"}, "streams.few.prompts", "no agent writes this stream"),
+    ({"top": FEW % "refresh: epoch"}, "streams.few.refresh", "no agent writes this stream"),
     ({"top": FEW % "shards: {of: [t, u], alpha: 0.1}"}, "streams.few.shards.alpha", "by: iid"),
     ({"top": FEW % "shards: {of: [t, u], by: dirichlet, classes: 3}"}, "streams.few.shards.classes", "by: dirichlet"),
     ({"top": FEW % "shards: {of: [t, u], by: class, column: x}"}, "streams.few.shards.column", "by: class"),

@@ -15,6 +15,7 @@ from kdmesh.streams.texts import Sample
 from kdmesh.text.encoder import Encoder
 from kdmesh.text.generate import choose, generate, noise, refuse_writer
 from kdmesh.text.prompts import asked, ends
+from kdmesh.text.views import PromptView
 
 PROMPTS = ["the cat", "a", "who is it that sat on", "the mat", "a dog ran after the"]
 PAD, NEW = 0, 8
@@ -197,6 +198,22 @@ def test_a_model_is_asked_with_the_tokens_that_training_puts_before_an_answer() 
         assert later[0] == len(prompt) - 1  # the last answer begins there
         assert ends(one, sample) == {one.tokenizer.eos_token_id}
         assert ids[-1] in ends(one, sample)
+
+
+def test_an_agent_sees_a_prompt_of_its_own() -> None:
+    view = PromptView("{{ prompt }} ({{ kind }}; {{ text }})", "h")
+    assert view(Sample("19", prompt="7+12="), {"kind": "sum"}).prompt == "7+12= (sum; 19)"
+    turns = (("system", "add"), ("user", "1+1"), ("assistant", "2"), ("user", "7+12", "{}"), ("assistant", "19"))
+    seen = view(Sample(messages=turns), {"kind": "sum"})
+    assert seen.messages == (*turns[:3], ("user", "7+12 (sum; 19)", "{}"), turns[4])
+    open_end = view(Sample(messages=turns[:4]), {"kind": "sum"}).messages
+    assert open_end is not None and open_end[3][1] == "7+12 (sum; )"
+    assert asked(encoder(TEMPLATE), seen)[-8:] == asked(encoder(TEMPLATE), Sample(messages=turns))[-8:]
+    with pytest.raises(MeshError, match=r"line 3: the template fails: 'kind' is undefined") as caught:
+        view(Sample("19", prompt="7+12=", at="line 3"), {"sort": "sum"})
+    assert caught.value.where == "agents.h.view.prompt" and caught.value.instead == "what there is: prompt, text, sort"
+    with pytest.raises(MeshError, match="no turn stands before the assistant's"):
+        view(Sample(messages=turns[4:]), {"kind": "sum"})
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,24 @@ def sequence(**stream: Any) -> dict[str, Any]:
     }
 
 
+HINT = "{{ text }} answers {{ prompt }}"
+
+
+def privileged(**stream: Any) -> dict[str, Any]:
+    """A student that is taught by itself and by a teacher that learned first, both told the answer."""
+    fields = mesh(**stream)
+    agents = {"t": {"model": llama(16, vocabulary=None)}, "s": {"model": llama(8, vocabulary=None)}}
+    agents |= {
+        "h": {"weights_of": "s", "view": {"prompt": HINT}},
+        "v": {"weights_of": "t", "view": {"prompt": HINT}},
+    }
+    flow = {"to": "s", "stream": "rollouts", "objective": "jsd"}
+    flows = [{"from": "labels", "to": "t", "objective": "ce"}, {"from": "h", **flow}, {"from": "v", **flow}]
+    return {**fields, "agents": agents, "flows": flows}
+
+
 MESHES = {
+    "told the answer": privileged(),
     "each step": mesh(),
     "several steps": mesh(refresh="3 steps"),
     "an epoch": mesh(refresh="epoch", sampling={"max_new_tokens": 3, "greedy": True}),
@@ -157,7 +174,8 @@ def other(agent: str, **more: Any) -> dict[str, Any]:
     return {**fields, "agents": {**fields["agents"], agent: {**fields["agents"][agent], **more}}}
 
 
-PLAIN = {"stream": "rollouts", "objective": "reverse_kl"}
+PLAIN: dict[str, Any] = {"stream": "rollouts", "objective": "reverse_kl"}
+ALSO = {"from": "t", "to": "s", "objective": "reverse_kl"}
 REFUSED = [
     (mesh(refresh="round"), "streams.rollouts.refresh", "not a period of a stream of texts"),
     (mesh(refresh="once"), "streams.rollouts.refresh", "s trains at the same time"),
@@ -169,6 +187,26 @@ REFUSED = [
     (mesh(size=5), "streams.rollouts.size", "no meaning on a written stream"),
     (mesh(private=True), "streams.rollouts.private", "no meaning on a written stream"),
     (mesh(of="validation"), "streams.rollouts.of", "`of` has no effect"),
+    (other("s", view={"prompt": "{{ prompt "}), "agents.s.view.prompt", "the template cannot be read"),
+    (other("s", view={"prompt": "{{ hint }}"}), "agents.s.view.prompt", "'hint' is undefined"),
+    (other("s", view={"prompt": "{{ prompt + 1 }}"}), "agents.s.view.prompt", "TypeError"),
+    (other("s", view={"prompt": "{{ ''.__class__ }}"}), "agents.s.view.prompt", "the template fails"),
+    (other("t", view={"prompt": "{{ text * 40 }}"}), "streams.rollouts.sampling.max_new_tokens", "tokens for t"),
+    (
+        changed(other("t", view={"prompt": HINT}), flows=[*mesh()["flows"], ALSO]),
+        "agents.t.view.prompt",
+        "t also reads 'train'",
+    ),
+    (
+        changed(other("t", view={"prompt": HINT}), flows=[{"from": "labels", "to": ["s", "u"], "objective": "ce"}]),
+        "agents.t.view.prompt",
+        "t reads no texts",
+    ),
+    (
+        changed(other("t", view={"prompt": HINT}), streams=mesh(mix={"of": "train", "share": 0.5})["streams"]),
+        "agents.t.view.prompt",
+        "no own prompt stands",
+    ),
     (mesh(mix={"of": "tran", "share": 0.5}), "streams.rollouts.mix.of", "unknown stream"),
     (mesh(mix={"of": "rollouts", "share": 0.5}), "streams.rollouts.mix.of", "is written by an agent itself"),
     (mesh(mix={"of": "test", "share": 0.5}), "flows.0.stream", "cannot be used for training"),

@@ -48,6 +48,8 @@ class Plain:
     draws: int = 1
     steps: int = 1  # whose texts are written together
     share: float = 0.0  # of batches that are the data's own
+    hinted: dict[int, list[int]] = field(default_factory=dict)  # tokens by row: the student, asked so, is a teacher
+    told: dict[int, list[int]] = field(default_factory=dict)  # tokens by row: how the teachers are asked; else the same
     texts: list[list[int]] = field(default_factory=list)  # what was written, in order
 
     def batches(self, epochs: int) -> Iterator[list[tuple[int, int]]]:
@@ -68,7 +70,8 @@ class Plain:
             asked = [one for batch, mine in zip(window, own, strict=True) for one in batch if mine]
             written = iter(self.write(asked, begin))
             for batch, mine in zip(window, own, strict=True):
-                self.update(optimizer, [next(written) if mine else self.given[row] for row, _ in batch])
+                texts = [next(written) if mine else self.given[row] for row, _ in batch]
+                self.update(optimizer, texts, [row for row, _ in batch])
 
     def from_data(self, step: int) -> bool:
         """Whether a step learns from the answers of the data."""
@@ -123,22 +126,36 @@ class Plain:
                     break
         return text
 
-    def update(self, optimizer: torch.optim.Optimizer, texts: list[Learned]) -> None:
+    def update(self, optimizer: torch.optim.Optimizer, texts: list[Learned], rows: list[int]) -> None:
         """One step on what all teachers say: the mean reverse KL over the tokens that are learned."""
+        others = self.asked_with(self.told, texts, rows) if self.told else texts
+        said = [teacher.lm_head(self.hidden(teacher, others)) for teacher in self.teachers]
+        if self.hinted:
+            with torch.no_grad():
+                said.append(self.answers(self.asked_with(self.hinted, texts, rows)))
+        optimizer.zero_grad()
+        asked = self.answers(texts)
+        total = torch.zeros(())
+        for logits in said:
+            own = asked.log_softmax(-1)
+            total = total + (own.exp() * (own - logits.log_softmax(-1))).sum() / len(own)
+        total.backward()
+        optimizer.step()
+
+    def asked_with(self, prompts: dict[int, list[int]], texts: list[Learned], rows: list[int]) -> list[Learned]:
+        """The same answers after other prompts."""
+        pairs = zip(texts, rows, strict=True)
+        return [(prompts[row] + one[asked:], len(prompts[row])) for (one, asked), row in pairs]
+
+    def answers(self, texts: list[Learned]) -> Tensor:
+        """The student's logits of each learned token, of a batch padded on the right."""
         width = max(len(ids) for ids, _ in texts)
         ids = torch.tensor([one + [self.pad] * (width - len(one)) for one, _ in texts])
         at = torch.tensor(
             [row * width + place for row, (one, asked) in enumerate(texts) for place in range(asked - 1, len(one) - 1)]
         )
-        said = [teacher.lm_head(self.hidden(teacher, texts)) for teacher in self.teachers]
-        optimizer.zero_grad()
-        rows = self.student.lm_head(self.student.model(ids).last_hidden_state.flatten(0, 1)[at])
-        total = torch.zeros(())
-        for logits in said:
-            own = rows.log_softmax(-1)
-            total = total + (own.exp() * (own - logits.log_softmax(-1))).sum() / len(own)
-        total.backward()
-        optimizer.step()
+        logits: Tensor = self.student.lm_head(self.student.model(ids).last_hidden_state.flatten(0, 1)[at])
+        return logits
 
     @torch.no_grad()
     def hidden(self, teacher: Any, texts: list[Learned]) -> Tensor:

@@ -60,6 +60,7 @@ class Both:
         begin = words.bos_token_id if words.bos_token_id is not None else words.eos_token_id
         first, last = [begin] * (begin is not None), [words.eos_token_id] * (words.eos_token_id is not None)
         ids = [[words(line[part])["input_ids"] for part in "qa"] for line in lines]
+        self.told = [first + words(f"{line['a']}={line['q']}")["input_ids"] for line in lines]
         self.folder, self.plain = folder, plain
         self.prompts = [first + q for q, _ in ids]
         self.given = [(first + q + a + last, len(first + q)) for q, a in ids]
@@ -67,17 +68,21 @@ class Both:
 
     def mesh(self, stream: dict[str, Any], **more: Any) -> kdmesh.Mesh:
         """The run's side."""
+        view = {"view": {"prompt": "{{ text }}={{ prompt }}"}}
+        hinted = {"h": {"weights_of": "s", **view}} if "hinted" in self.plain else {}
         model = {name: {"hf": {"path": str(self.folder / name), "max_length": 40}} for name in "s" + self.teachers}
-        agents: dict[str, Any] = {name: {"model": model[name], "update": "frozen"} for name in self.teachers}
+        told = view if "told" in self.plain else {}
+        agents: dict[str, Any] = {name: {"model": model[name], "update": "frozen", **told} for name in self.teachers}
         return kdmesh.Mesh(
             task="language_modelling",
             data={"dataset": {"text": {"path": str(self.folder / "sums.jsonl"), "text": "a", "prompt": "q"}}},
             text={"bucket": False},
             seed=SEED,
-            agents={**agents, "s": {"model": model["s"]}},
+            agents={**agents, "s": {"model": model["s"]}, **hinted},
             streams={"rollouts": {"generated_by": "s", "prompts": "train", **stream}},
             flows=[
-                {"from": name, "to": "s", "stream": "rollouts", "objective": "reverse_kl"} for name in self.teachers
+                {"from": name, "to": "s", "stream": "rollouts", "objective": "reverse_kl", "refresh": "step"}
+                for name in (*self.teachers, *hinted)
             ],
             train={"epochs": EPOCHS, "batch_size": SIZE, "optimizer": {"sgd": {"lr": 0.2, "momentum": 0.9}}, **more},
         )
@@ -85,11 +90,13 @@ class Both:
     def loop(self, rows: list[int]) -> Plain:
         """The plain side, trained."""
         nets = {name: LlamaForCausalLM.from_pretrained(self.folder / name) for name in "s" + self.teachers}
+        told = {row: self.told[row] for row in rows}
+        more = {key: told if key in ("told", "hinted") else value for key, value in self.plain.items()}
         plain = Plain(
             nets["s"].train(), [nets[name].eval() for name in self.teachers],
             {row: self.prompts[row] for row in rows}, {row: self.given[row] for row in rows},
             self.eos, self.pad, SEED, SIZE, NEW,
-            lambda parameters: torch.optim.SGD(parameters, lr=0.2, momentum=0.9, fused=True), **self.plain,
+            lambda parameters: torch.optim.SGD(parameters, lr=0.2, momentum=0.9, fused=True), **more,
         )  # fmt: skip
         plain.train(EPOCHS)
         return plain
@@ -111,6 +118,8 @@ CASES = {
         {"mix": {"of": "train", "share": 0.5}, "refresh": "3 steps"},
         {"share": 0.5, "steps": 3},
     ),
+    "itself, told the answer": ("", END, {}, {"hinted": True}),
+    "a teacher and itself, both told the answer": ("t", BOTH, {}, {"hinted": True, "told": True}),
     "two steps at once": ("t", BOTH, {"refresh": "2 steps"}, {"steps": 2}),
 }  # fmt: skip
 

@@ -1,0 +1,66 @@
+"""Prompts as one agent sees them: a template over the prompt, what the data answer, and the sample's columns.
+
+It is how an agent knows more than another of the same sample, a solution say, or is asked in other words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from kdmesh.errors import MeshError
+from kdmesh.streams.texts import LEARNED, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROMPT, TEXT = "prompt", "text"
+OWN = (PROMPT, TEXT)
+"""What a template may name beside columns of the data."""
+
+
+class PromptView:
+    """A jinja template, in a sandbox, that makes an agent's own prompt of a sample.
+
+    It may name ``prompt`` (of a chat: its last turn that is not the assistant's), ``text`` (what the data answer) and
+    the columns of the data. MeshError, which names the agent, for a template that is none.
+    """
+
+    def __init__(self, template: str, agent: str) -> None:
+        from jinja2 import StrictUndefined, TemplateSyntaxError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        self.where = f"agents.{agent}.view.prompt"
+        try:
+            self._template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(template)
+        except TemplateSyntaxError as error:
+            what = f"the template cannot be read: {error.message}"
+            raise MeshError(what, where=self.where, instead="jinja, such as '{{ prompt }} Hint: {{ text }}'") from None
+
+    def __call__(self, sample: Sample, columns: Mapping[str, str]) -> Sample:
+        """The sample with the prompt that the agent sees. MeshError, which names it, where a field is missing."""
+        if sample.messages is None:
+            return replace(sample, prompt=self._say(sample, columns, sample.prompt or "", sample.text))
+        turns: list[Any] = list(sample.messages)
+        answer = len(turns) - (turns[-1][0] == LEARNED)
+        asked = max((at for at in range(answer) if turns[at][0] != LEARNED), default=-1)
+        if asked < 0:
+            self._refuse(sample, "no turn stands before the assistant's", "chats that ask something")
+        text = turns[answer][1] if answer < len(turns) else ""
+        role, words, *more = turns[asked]
+        turns[asked] = (role, self._say(sample, columns, words, text), *more)
+        return replace(sample, messages=tuple(turns))
+
+    def _say(self, sample: Sample, columns: Mapping[str, str], prompt: str, text: str) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self._template.render({**columns, PROMPT: prompt, TEXT: text})
+        except TemplateError as error:
+            known = ", ".join((*OWN, *columns))
+            self._refuse(sample, f"the template fails: {error.message}", f"what there is: {known}")
+        except Exception as error:  # an expression in it, such as one that adds a number to a text
+            self._refuse(sample, f"the template fails: {type(error).__name__}: {error}", "an expression over texts")
+
+    def _refuse(self, sample: Sample, what: str, instead: str) -> NoReturn:
+        raise MeshError(f"{sample.at or 'a sample'}: {what}", where=self.where, instead=instead)
