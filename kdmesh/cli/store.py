@@ -271,7 +271,7 @@ def _said(store: Store, info: EntryInfo, sample: str) -> list[dict[str, Any]]:
             "digest": hexadecimal(shard, at),
             "round": shard.round,
             "computed on": _on(shard),
-            "values": {name: one.tolist() for name, one in of_sample(shard, at).items()},
+            "values": of_sample(shard, at),
         }
         for shard in entry.shards
         for at in matching(shard, sample)

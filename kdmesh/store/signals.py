@@ -1,10 +1,12 @@
-"""Signals in the store: taken apart by their codecs, kept in a form, and made again."""
+"""Signals in the store: taken apart by their codecs, kept in a form, and made again; and texts."""
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from kdmesh.errors import RunFailed
@@ -16,6 +18,10 @@ from kdmesh.store.entry import Entry, Round
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.shards import OPTIONAL, SIGNAL, Shard
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TEXTS, UTF8 = "texts", "utf8"  # the kind of an entry of texts, and the name of their bytes
 ERRORS = "errors"  # noted in shards: by name the largest error of a form, in the values' unit
 
 
@@ -67,13 +73,47 @@ def restored(values: dict[str, Tensor], shared: dict[str, Tensor], signal: dict[
     return codecs.restore(signal["kind"], forms.decode({**values, **shared}, signal["types"]))
 
 
-def of_sample(shard: Shard, at: int) -> dict[str, Tensor]:
-    """What a shard says of the sample at a place, by name of part, in the values' own type: one row, or many.
+def write_texts(
+    entry: Entry,
+    rows: Tensor,
+    texts: Sequence[str],
+    fingerprint: Fingerprint,
+    *,
+    ids: Tensor | None = None,
+    round: int | None = None,
+) -> int:
+    """Keep what was written to samples, a text each; see :meth:`Entry.write`. They come back character by character."""
+    data = [text.encode("utf-8", "surrogatepass") for text in texts]
+    starts = torch.tensor([0, *map(len, data)]).cumsum(0)
+    values = torch.from_numpy(np.frombuffer(b"".join(data), np.uint8).copy())
+    signal = {"kind": TEXTS, "form": forms.EXACT, "types": {}}
+    return entry.write(rows, {UTF8: values}, starts, fingerprint, ids=ids, round=round, signal=signal)
 
-    What all rows share is left out.
+
+def read_texts(entry: Entry, rows: Tensor, round: Round = None) -> list[str]:
+    """The texts of rows that were found, in this order. KeyError for others, and in an entry without texts."""
+    found = entry.rows(rows, round)
+    if not found.values and not len(rows):
+        return []
+    if found.signal.get("kind") != TEXTS or found.starts is None:
+        raise KeyError("these rows are no texts: read_signal() gives their values")
+    data, ends = found.values[UTF8].numpy().tobytes(), found.starts.tolist()
+    return [_text(data[begin:end]) for begin, end in pairwise(ends)]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+def of_sample(shard: Shard, at: int) -> dict[str, Any]:
+    """What a shard says of the sample at a place, by name of part, as numbers in the values' own type, or a text.
+
+    A part is one row, or many. What all rows share is left out.
     """
-    many = shard.starts is not None
-    rows = np.arange(*shard.starts[at : at + 2]) if shard.starts is not None else np.array([at])
+    starts, signal = shard.starts, shard.about.get(SIGNAL) or {}
+    rows = np.array([at]) if starts is None else np.arange(*starts[at : at + 2])
     kept = {name: shard.take(name, rows) for name in sorted(shard.parts)}
-    values = forms.decode(kept, (shard.about.get(SIGNAL) or {}).get("types", {}))
-    return {name: one if many else one[0] for name, one in values.items()}
+    if signal.get("kind") == TEXTS:
+        return {"text": _text(kept[UTF8].numpy().tobytes())}
+    values = forms.decode(kept, signal.get("types", {}))
+    return {name: (one[0] if starts is None else one).tolist() for name, one in values.items()}

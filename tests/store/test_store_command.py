@@ -15,7 +15,7 @@ from test_entries import HERE, KEY, THERE, digests
 from kdmesh.cli import main
 from kdmesh.signals.sparse import TopKLogits
 from kdmesh.store import EntryKey, Store, forms
-from kdmesh.store.signals import write_signal
+from kdmesh.store.signals import write_signal, write_texts
 
 NAMED = EntryKey(
     {"recipe": 1, "weights": "f" * 64, "view": [{"name": "flip", "settings": {"p": 0.5}}], "precision": "float32"},
@@ -107,6 +107,17 @@ def test_a_sample_of_a_form_and_of_many_rows_is_shown_as_values(root, capsys):
     assert torch.allclose(torch.tensor(told[0]["values"]["dense"]), rows, atol=0.002)
     assert "... 8 more" in run(capsys, "show", key.digest, "--sample", 5, "--store", root)[1]
     assert "error" in run(capsys, "show", key.digest, "--store", root)[1]
+
+
+def test_a_text_is_shown_without_what_a_terminal_obeys(root, capsys):
+    key = EntryKey({"a": 2}, {})
+    write_texts(
+        Store.open(root).entry(key), digests("t"), ["an \x1b[2J answer\nof two lines"], HERE, ids=torch.tensor([5])
+    )
+    code, out, _ = run(capsys, "show", key.digest, "--sample", 5, "--store", root)
+    assert code == 0 and "an \\x1b[2J answer" in out and "of two lines" in out
+    told = json.loads(run(capsys, "show", key.digest, "--sample", 5, "--store", root, "--json")[1])
+    assert told[0]["values"] == {"text": "an \x1b[2J answer\nof two lines"}
 
 
 def test_verify_names_what_is_damaged_and_fails(root, capsys):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
 import torch
 from hypothesis import given, strategies
 from test_entries import HERE, KEY, digests
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.signals import codecs
 from kdmesh.signals.lazy import FactoredLogits, Lazy, dense
 from kdmesh.signals.sparse import TopKLogits
 from kdmesh.store import Store, forms
-from kdmesh.store.signals import read_signal, write_signal
+from kdmesh.store.signals import read_signal, read_texts, write_signal, write_texts
 
 
 @pytest.fixture
@@ -202,3 +204,33 @@ def test_a_plugins_signal_is_kept_as_it_is_where_it_says_what_rows_share(entry, 
     back = again(entry, [3, 1])
     assert isinstance(back, Said if kind is Said else torch.Tensor)
     assert torch.equal(dense(back), value.dense()[[2, 0]])
+
+
+WORDS = ["", "four words are here", "naïve 数据 🙂", "two\nlines", "a lone \ud800 one", "\x00\x1b[2J"]
+
+
+def test_texts_come_back_character_by_character(entry):
+    rows = digests(*range(len(WORDS)))
+    assert write_texts(entry, rows, WORDS, HERE) == len(WORDS)
+    assert entry.find(rows, HERE).found.all()
+    assert read_texts(entry, rows.flip(0)) == WORDS[::-1] and read_texts(entry, rows[:0]) == []
+    with pytest.raises(RunFailed, match="of kind texts"):
+        read_signal(entry, rows)
+    with pytest.raises(MeshError, match="two kinds under one key"):
+        write_signal(entry, digests("more"), torch.zeros(1, 3), None, HERE)
+
+
+def test_numbers_are_no_texts(entry):
+    write_signal(entry, digests(1), torch.zeros(1, 3), None, HERE)
+    entry.find(digests(1), HERE)
+    with pytest.raises(KeyError, match="no texts"):
+        read_texts(entry, digests(1))
+
+
+@given(strategies.lists(strategies.text(), max_size=5))
+def test_any_texts_come_back(texts):
+    with tempfile.TemporaryDirectory() as folder:
+        entry = Store.open(folder).entry(KEY)
+        assert write_texts(entry, digests(*range(len(texts))), texts, HERE) == len(texts)
+        assert entry.find(digests(*range(len(texts))), HERE).found.all()
+        assert read_texts(entry, digests(*range(len(texts)))) == texts
