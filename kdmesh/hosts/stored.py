@@ -58,7 +58,10 @@ def stored(
 ) -> Stored | None:
     """Where an agent's answers on a stream come from, if they are kept; else why not is noted."""
     shelf = host.shelf
-    if shelf is None or not isinstance(shard, ShardView) or not len(shard):
+    if shelf is None or (isinstance(shard, ShardView) and not len(shard)):
+        return None
+    if not isinstance(shard, ShardView):
+        shelf.left.setdefault(one.name, f"the samples of {shard.stream.name} are written anew, and none is met twice")
         return None
     try:
         _refuse(host, one, shard, view)

@@ -14,7 +14,10 @@ from kdmesh.plugins import registry
 from kdmesh.spec.read import bundled, parse, read_mesh
 
 STAGES = [
-    name for name in bundled() if max(stage.generation for stage in make_plan(read_mesh(name), registry()).stages)
+    name
+    for name in bundled()
+    if max(stage.generation for stage in make_plan(read_mesh(name), registry()).stages)
+    and not any(stream.generated_by for stream in read_mesh(name).streams.values())  # nobody is asked twice there
 ]
 LIVE = (
     "confidence-ensemble",
