@@ -64,7 +64,7 @@ def read_signal(entry: Entry, rows: Tensor, round: Round = None) -> tuple[Tensor
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunFailed(
             f"entry {entry.name} of the store cannot be restored as {found.signal['kind']}: {reason(error)}",
-            instead="delete it, with its folder, or run with --store off",
+            instead="run with --store off, or delete this folder: " + str(entry.folder),
         ) from error
 
 
