@@ -35,6 +35,7 @@ from kdmesh.spec import MeshSpec
 from kdmesh.spec.override import apply
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.spec.yaml12 import load
+from kdmesh.store.store import OFF
 from kdmesh.streams.table import Table
 from kdmesh.testing.small import table
 
@@ -98,7 +99,7 @@ class RunMesh:
         file's data set; a mesh without ``data`` gets 96 made-up points of three classes. ``offers``: what the mesh
         names and no package has installed; hosts are sent these. ``out``: the parent of the run's folder; True: `runs`
         beneath ``tmp_path``, False: none is written. ``more``: fields of a request, such as ``modules``, ``seeds``,
-        ``controls``, ``resume``, ``listeners`` and ``strict_signals``.
+        ``controls``, ``resume``, ``listeners``, ``strict_signals`` and ``store``, which here is off by default.
 
         Raises what the run raises: MeshError for a mesh that is refused, RunFailed for one that fails, also where a
         single seed or control does.
@@ -106,6 +107,7 @@ class RunMesh:
         spec, own = self._spec(mesh, overrides, data)
         place = out if isinstance(out, Path) else self.folder / "runs" if out and self.folder is not None else None
         place = None if more.get("resume") is not None else place
+        more.setdefault("store", OFF)  # a test that finds answers of an earlier one forwards nobody
         request = Request(spec, backend, out=place, table=own, report=False, **more)
         with lent(offers):
             experiment = Experiment(request)

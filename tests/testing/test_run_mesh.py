@@ -107,3 +107,17 @@ def test_a_contract_without_ray_says_so(pytester, monkeypatch):
     )
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["*TestIt says `ray = False`*"])
+
+
+def test_answers_of_another_test_are_not_found(run_mesh, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDMESH_STORE", str(tmp_path / "answers"))
+    mesh = (
+        "data: digits\n"
+        "agents: {t: {model: {mlp: {hidden: [4]}}, update: frozen}, s: {model: {mlp: {hidden: [4]}}}}\n"
+        "connect: [{ensemble: {teachers: [t], student: s}}]\n"
+        "train: {epochs: 1}\n"
+    )
+    made = [run_mesh(mesh).summary["agents"]["t"]["forwards"] for _ in range(2)]
+    assert made[0] == made[1] and not (tmp_path / "answers").exists()
+    kept = run_mesh(mesh, store=str(tmp_path / "answers"))
+    assert (tmp_path / "answers").is_dir(), kept.summary["store"]
