@@ -56,8 +56,8 @@ def stored(summaries: Sequence[Row]) -> list[str]:
         return said
     seconds = sum(one["seconds"] for one in found)
     read, kept = (size(sum(one[key] for one in found)) for key in ("read", "kept"))
-    spared = f"{forwards:,} forwards and {seconds:.1f} s spared"
-    return [*wrap(f"store: {hits:,} of {asked:,} answers, {spared}; {read} read, {kept} kept", WIDTH), *said]
+    spared = f"{forwards:,} forwards, {seconds:.1f} s spared"
+    return [*wrap(f"store: {hits:,}/{asked:,} answers, {spared}; {read} read, {kept} kept", WIDTH), *said]
 
 
 def size(count: float) -> str:
