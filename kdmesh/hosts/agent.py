@@ -178,13 +178,14 @@ class Agent:
         per = self.per(name)
         return None if per == "samples" else starts_of(x.counts if per == "units" else x.lengths)
 
-    def inference(self, x: Any, fixed: int, names: tuple[str, ...] = ()) -> Value:
+    def inference(self, x: Any, fixed: int, names: tuple[str, ...] = (), alone: bool = True) -> Value:
         """Forward in eval mode without gradient, in padded batches of one fixed size.
 
         A linear layer's rows change with the batch size, so this is what makes a live answer and a stored one, and
-        answers for different batches, equal bit for bit.
+        answers for different batches, equal bit for bit. Texts that are in no other batch, and of which nothing is
+        stored, need not be: not ``alone``, they are forwarded as the batch that they are.
         """
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) and alone:
             return ragged.inference(self, x, fixed, names)
         if len(x) == fixed and not self.module.training:  # the usual case in a step
             with torch.no_grad():
@@ -192,6 +193,12 @@ class Agent:
         training = self.module.training
         if training:
             self.module.eval()
+        if not isinstance(x, Tensor):
+            with torch.no_grad():
+                value: Value = self.forward(x, names)
+            if training:
+                self.weights.train()
+            return value
         parts: list[tuple[Tensor, dict[str, Any]]] = []
         with torch.no_grad():
             for start in range(0, len(x), fixed):

@@ -12,6 +12,7 @@ from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
 from kdmesh.hosts.inputs import base
 from kdmesh.hosts.publications import Key
+from kdmesh.hosts.rollouts import Rollouts
 from kdmesh.hosts.step import FROZEN
 from kdmesh.hosts.stored import answers_in_steps
 from kdmesh.signals.lazy import Lazy, dense
@@ -105,6 +106,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     if ahead is not None:
         inputs.ahead[op] = ahead
 
+    alone = not isinstance(shard, Rollouts)
     edge = host.plan.input_on(op.node, op.stream)
     seen = None if edge is None else inputs.fetcher(edge, op.node)
 
@@ -129,7 +131,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
             x = dense(signal.value)
         try:
             if not train_mode:
-                value = agent.inference(x, fixed, names) if ahead is None else ahead(context.step)
+                value = agent.inference(x, fixed, names, alone) if ahead is None else ahead(context.step)
             else:
                 reseed(at_step(seed, context.step), device)
                 if module.training:

@@ -238,7 +238,7 @@ class Inputs:
             key = (edge.source, edge.stream)
             if key not in context.kept:
                 x = old.see(batch.x, shard.samples(batch.at), batch.epoch)
-                context.kept[key] = old.inference(x.to(old.device), fixed, names)
+                context.kept[key] = old.inference(x.to(old.device), fixed, names, not isinstance(shard, Rollouts))
             logits, taps = context.kept[key]
             return Signal((taps[output] if output else logits).to(device), edge.form)
 

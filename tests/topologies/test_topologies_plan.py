@@ -32,14 +32,15 @@ GENERATIONS = {
     "ranking": [3, 1],
     "regression": [3, 1],
     "ring": [1],
+    "sequence-level": [1, 1],
     "single-teacher": [1, 1],
     "specialists": [3, 1],
     "stale-codistillation": [1],
     "swa": [1],
 }
-LONG = ("fedavg", "on-policy", "swa")  # no strategy draws weights that flow, or what is written
+LONG = ("fedavg", "on-policy", "sequence-level", "swa")  # no strategy draws weights that flow, or what is written
 OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
-OTHER_DATA |= {"on-policy": "sums"}
+OTHER_DATA |= {"on-policy": "sums", "sequence-level": "sums"}
 each = pytest.mark.parametrize("name", FILES)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Learned = tuple[list[int], int]
 """A text's tokens, and how many of them are the prompt's."""
@@ -129,12 +128,12 @@ class Plain:
     def update(self, optimizer: torch.optim.Optimizer, texts: list[Learned], rows: list[int]) -> None:
         """One step on what all teachers say: the mean reverse KL over the tokens that are learned."""
         others = self.asked_with(self.told, texts, rows) if self.told else texts
-        said = [teacher.lm_head(self.hidden(teacher, others)) for teacher in self.teachers]
-        if self.hinted:
-            with torch.no_grad():
-                said.append(self.answers(self.asked_with(self.hinted, texts, rows)))
+        with torch.no_grad():
+            said = [self.answers(teacher, others) for teacher in self.teachers]
+            if self.hinted:
+                said.append(self.answers(self.student, self.asked_with(self.hinted, texts, rows)))
         optimizer.zero_grad()
-        asked = self.answers(texts)
+        asked = self.answers(self.student, texts)
         total = torch.zeros(())
         for logits in said:
             own = asked.log_softmax(-1)
@@ -147,21 +146,12 @@ class Plain:
         pairs = zip(texts, rows, strict=True)
         return [(prompts[row] + one[asked:], len(prompts[row])) for (one, asked), row in pairs]
 
-    def answers(self, texts: list[Learned]) -> Tensor:
-        """The student's logits of each learned token, of a batch padded on the right."""
+    def answers(self, net: Any, texts: list[Learned]) -> Tensor:
+        """Logits of each learned token, of a batch padded on the right."""
         width = max(len(ids) for ids, _ in texts)
         ids = torch.tensor([one + [self.pad] * (width - len(one)) for one, _ in texts])
         at = torch.tensor(
             [row * width + place for row, (one, asked) in enumerate(texts) for place in range(asked - 1, len(one) - 1)]
         )
-        logits: Tensor = self.student.lm_head(self.student.model(ids).last_hidden_state.flatten(0, 1)[at])
+        logits: Tensor = net.lm_head(net.model(ids).last_hidden_state.flatten(0, 1)[at])
         return logits
-
-    @torch.no_grad()
-    def hidden(self, teacher: Any, texts: list[Learned]) -> Tensor:
-        """Of each learned token; each text stands alone in eight rows of the next multiple of 8 tokens."""
-        found = []
-        for one, asked in texts:
-            ids = F.pad(torch.tensor([one]), (0, -len(one) % 8), value=self.pad).expand(8, -1).contiguous()
-            found.append(teacher.model(ids).last_hidden_state[0, asked - 1 : len(one) - 1])
-        return torch.cat(found)
