@@ -2,6 +2,7 @@
 
 Agents are contracted onto their weights. Strongly connected components supply the default of `refresh`: `step` inside
 one, `once` between. A flow with `once` waits for its source's stage; any other binds its trainable ends into one.
+One on a stream that is written once also waits for the writer's.
 """
 
 from __future__ import annotations
@@ -225,6 +226,10 @@ def generations(
                 instead="step, epoch or round: these weights train together, so neither can finish first",
             )
         arrows[source, target] = None
+    for edge in edges:
+        writer = _writes_once(spec, edge)
+        if writer and found.of(writer) in stage and home[writer] != home[edge.target]:
+            arrows[home[writer], home[edge.target]] = None
     waits = nx.DiGraph()
     waits.add_nodes_from(dict.fromkeys(stage.values()))
     waits.add_edges_from(arrows)
@@ -234,6 +239,12 @@ def generations(
             if not nx.has_path(waits, first, second) and not nx.has_path(waits, second, first):
                 waits.add_edge(first, second)
     return _levels(waits, set(stage.values()))
+
+
+def _writes_once(spec: MeshSpec, edge: Link) -> str:
+    """The agent that writes the stream of an edge, where it does so once and is to have finished by then; else ""."""
+    stream = spec.streams.get(edge.stream)
+    return (stream.generated_by or "") if stream is not None and stream.refresh == "once" else ""
 
 
 def _levels(waits: nx.DiGraph, stages: set[str]) -> tuple[dict[str, int], dict[str, set[str]]]:

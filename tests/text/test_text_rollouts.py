@@ -286,6 +286,15 @@ def test_only_language_models_write(texts: Path) -> None:
         examine(make_plan(parse(fields), registry()))
 
 
+def test_what_is_written_once_waits_for_who_writes_it() -> None:
+    plan = make_plan(parse(sequence()), registry())
+    assert [(stage.name, stage.waits) for stage in plan.stages] == [("t", set()), ("s", {"t"})]
+    fields = sequence()
+    fields["flows"][-1] = {"from": "s", "to": "t", "objective": "kl", "refresh": "once"}
+    with pytest.raises(MeshError, match="stages wait for each other in a cycle"):
+        make_plan(parse(fields), registry())
+
+
 @pytest.mark.parametrize("name", ["on-policy", "sequence-level"])
 def test_bundled_meshes_teach_a_student_to_add_by_written_texts(name: str) -> None:
     fields = read_mesh(name).dump()
