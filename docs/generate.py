@@ -193,14 +193,14 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 
 | kind | in every call |
 | --- | --- |
-| objectives | a tensor without axes, on the device of the student's signal, of its type and at least float32, attached to it (a loss of 0 need not be); `loss_and_gradient` too leaves a gradient, and its target alone |
+| objectives | a tensor without axes, on the device of the student's signal, of its type and at least float32, or of float64, attached to it (a loss of 0 need not be); `loss_and_gradient` too leaves a gradient, and its target alone |
 | consensus rules | shape `[B, C]` (`weights`: `[M, B]`, finite and 0 or more), type (or float32, where it is narrower) and device of what is combined; a gradient where one is to pass; who was answered, `[B]` bool |
 | gates | a bool, or factors `[B]`, finite and 0 or more |
 | signals | a row for each, the shape that the check saw, the same device, one type (of `logits` and `probs`: that of the logits), a gradient where one is to pass |
 | views | shape, type and device of the samples; finite on a CPU |
-| models | `[B, C]` of floating point, always of one type, on the agent's device; attached to weights that train |
-| metrics | a number, or None; plain data where the offer is not `scalar`; `each`: a number a row |
-| tasks | `outputs` 1 or more, `decide` int64 a row, `chance` a `Chance` or None |
+| models | `[B, C]` of floating point, always of one type, on the agent's device; attached to weights that train; the mode that it was given in |
+| metrics | a number below 2^63, or None; one that is NaN, of answers that are finite, counts as not defined; plain data where the offer is not `scalar`; `each`: a number a row |
+| tasks | `outputs` 1 or more, `decide` int64 a row, of classes one of them, `chance` a `Chance` or None |
 | data sets | a `Table`, see there, on the CPU, without gradient, finite |
 | samplers | one of the space's values for each path |
 | `report()` of objectives and rules | finite numbers by name: no bools, tensors or NaN; what is not known yet is left out |
@@ -210,8 +210,14 @@ Objectives, rules, gates, models and metrics may not change in place what they a
 signals get copies, which they may change. Whether a loss is finite is asked where it is read, in every step on a CPU, in
 every 50th on other devices; the message then names the plugin whose part was not: the rule, signal or model of a target
 that is not finite or no distribution, the model of the student, else the objective. The numbers of `weights` are looked
-at as often, factors of gates in every step; nothing else here makes a device wait. Observers' and strategies' return
-values are ignored.
+at as often, factors of gates in every step. Observers' and strategies' return values are ignored.
+
+At first, and in every 50th step from then on, on any device, more is looked at: that the gradient of an objective's loss
+reaches the student's signal, and not an adapter or leaf alone; that no numbers were written through `.data` or numpy (of
+models the first time alone); that rules and signals which give probabilities give such, and that `weights` sum to 1.
+Nothing may be left behind in the process, as by `torch.set_grad_enabled` or `torch.set_default_dtype`, neither at first
+nor as something is made. Nothing else here makes a device wait. A rule whose state moves, and whose offer is not
+`stateful`, is refused before the run. `sys.exit` in a plugin is an error of it like any other.
 
 Before anything is called, the parameters of what an objective, rule, gate or signal is called with are compared with its
 offer: a name that the offer `needs` and the code does not take, or that the code cannot do without and the offer does not

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 LISTED = 40  # names at most in a message
+LONGEST = 600  # characters of what others' code raised, at most
+FAULTS = (Exception, SystemExit)
+"""What code of others raises that is attributed to it: a wish to exit, too, which would end the run without a word."""
 TRACEBACK = "KDMESH_TRACEBACK"
 """The switch by which frames of plugins are printed beside errors."""
 OURS = Path(__file__).parent
@@ -112,12 +115,29 @@ def wanted() -> bool:
     return os.environ.get(TRACEBACK) not in (None, "", "0")
 
 
+def text_of(error: BaseException) -> str:
+    """The type and text of what code of others raised, as far as there is one: at most some lines of it."""
+    try:
+        text = str(error)
+    except Exception as fault:
+        text = f"(its text cannot be made: {type(fault).__name__})"
+    more = "" if len(text) <= LONGEST else f" ... ({len(text):,} characters)"
+    return f"{type(error).__name__}: {text[:LONGEST].rstrip()}{more}"
+
+
 def line_of(error: BaseException) -> str:
     """The last line of a plugin's code on the way to an error: `` (foo.py, line 12)``; "" where there is none."""
     from traceback import extract_tb  # errors alone want it
 
     theirs = [frame for frame in extract_tb(error.__traceback__) if _foreign(frame)]
     return f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+
+
+def stopped(error: BaseException) -> bool:
+    """Whether a process is to end for another reason than a plugin's wish: Ray's handler of a SIGTERM does so."""
+    from traceback import extract_tb
+
+    return isinstance(error, SystemExit) and not any(map(_foreign, extract_tb(error.__traceback__)[-1:]))
 
 
 def frames_of(error: BaseException) -> str:

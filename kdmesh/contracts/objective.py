@@ -63,7 +63,7 @@ class Objective(nn.Module):
     def forward(
         self, student: Tensor, target: Tensor, *, form: str = "logits", weights: Tensor | None = None
     ) -> Tensor:
-        """Return the loss, a scalar of the student's dtype and at least float32."""
+        """Return the loss, a scalar of the student's dtype and at least float32; it may be of float64."""
         raise NotImplementedError(f"{type(self).__name__} must compute a loss")  # the one abstract method
 
     def report(self) -> dict[str, float]:

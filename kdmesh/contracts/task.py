@@ -56,6 +56,15 @@ def refuse_decided(found: object, scores: Tensor) -> None:
         raise ValueError(f"decide() gave {what}, not [{len(scores)}] or [{len(scores)}, K] of torch.int64")
 
 
+def refuse_classes(found: Tensor, scores: Tensor) -> None:
+    """Raise ValueError for answers ``[N]`` that are no columns of the scores ``[N, C]``; a device is waited for."""
+    if found.dim() != 1 or not len(found):
+        return
+    low, high = int(found.min()), int(found.max())
+    if not 0 <= low <= high < scores.shape[1]:
+        raise ValueError(f"decide() gave answers from {low} to {high}, not from 0 to {scores.shape[1] - 1}")
+
+
 class Task:
     """What models learn. This class is classification into as many classes as the data set has.
 

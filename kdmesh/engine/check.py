@@ -16,7 +16,7 @@ from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
 from kdmesh.engine.inputs import given
-from kdmesh.errors import MeshError, nearest
+from kdmesh.errors import FAULTS, MeshError, line_of, nearest, text_of
 from kdmesh.graph import inputs
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import OF_VALIDATION, gates
@@ -228,7 +228,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             unused.averaged(plan, found, agent, module)
             sizes[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
-            states[key] = merging.entries(module)
+            states[key] = _entries(module, agent, _whose(plan, agent, modules))
             drawn[key] = untrained.drawn_of(module)
             _made(plan, agent, values, logits, (module, x, tuple(spec.taps)), found)
             complaints[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
@@ -341,7 +341,7 @@ def _made(
         except MeshError as error:
             error.where = error.where or f"{edge.where}.signal"
             raise
-        except Exception as error:
+        except FAULTS as error:
             registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
 
 
@@ -355,7 +355,7 @@ def _statistic(plan: Plan, edge: Edge, offer: SignalOffer, value: torch.Tensor, 
             make = offer.make(edge.derived.config)
             parameters.of_signal(registry(), offer, make, f"{edge.where}.signal")
             made, _ = making.statistic(offer, make, _numbers(dense(value)), labels, classes)
-    except Exception as error:
+    except FAULTS as error:
         registry().attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
     found.shapes[edge.source, edge.output], found.statistics[edge.source, edge.output] = made.shape[1:], made.shape
     for other in plan.consensus[edge.target].members if edge.target in plan.consensus else ():
@@ -432,9 +432,9 @@ def _light(
             if not error.where.startswith("agents."):
                 error.where = f"agents.{owner}.{error.where or 'model'}"
             raise
-        except Exception as error:
+        except FAULTS as error:
             raise MeshError(
-                f"{_whose(plan, owner, modules)} cannot be built: {type(error).__name__}: {error}",
+                f"{_whose(plan, owner, modules)} cannot be built: {text_of(error)}{line_of(error)}",
                 where=f"agents.{owner}.model",
                 instead="settings that its class takes",
             ) from None
@@ -474,12 +474,24 @@ def _tapped(module: nn.Module, layers: dict[str, str], agent: str, written: dict
 def _forward(module: nn.Module, x: torch.Tensor | Tokens, agent: str, whose: str) -> Any:
     try:
         return output(module(x))
-    except Exception as error:
+    except FAULTS as error:
         kind = f"samples of shape {tuple(x.shape[1:])}" if isinstance(x, torch.Tensor) else "texts"
         raise MeshError(
-            f"{whose} cannot forward {kind}: {type(error).__name__}: {error}",
+            f"{whose} cannot forward {kind}: {text_of(error)}{line_of(error)}",
             where=f"agents.{agent}.model",
             instead="a model for this data's shape and type",
+        ) from None
+
+
+def _entries(module: nn.Module, agent: str, whose: str) -> Any:
+    """What a model's state has, see :func:`kdmesh.checks.merging.entries`."""
+    try:
+        return merging.entries(module)
+    except FAULTS as error:
+        raise MeshError(
+            f"{whose} gives no state: {text_of(error)}{line_of(error)}",
+            where=f"agents.{agent}.model",
+            instead="a state_dict() of tensors, as every module has",
         ) from None
 
 
@@ -555,6 +567,9 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
             f"there is no {device} device here", where=f"{_set_at(plan, owner, 'device')}.device", instead="device: cpu"
         )
     sections = _set_at(plan, owner, "optimizer"), _set_at(plan, owner, "schedule")
+    if updates and not found.kinds[owner]:
+        what = f"{_whose(plan, owner, modules)} has no weight that requires a gradient, and it is to train"
+        raise MeshError(what, where=f"agents.{owner}.model", instead="requires_grad_(), or update: frozen")
     said = rehearse(found.kinds[owner] if updates else (), train, updates, sections)
     found.notes += [f"{owner}: {text}" for text in said]
     evaluates = train.early_stopping is not None or train.evaluate_every is not None

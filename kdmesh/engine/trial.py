@@ -16,7 +16,7 @@ import torch
 from kdmesh.backends.inline import Done, InlineBackend
 from kdmesh.checks.budget import phase_steps, planned_updates
 from kdmesh.engine.publisher import Publisher, sources
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.errors import MeshError, RunFailed, text_of
 from kdmesh.graph.fragments import whole
 from kdmesh.hosts import build, guard, measure, merging
 from kdmesh.hosts.blame import BrokenLoss
@@ -84,8 +84,8 @@ def rehearse(plan: Plan, found: Checked) -> None:
             except MeshError:
                 raise
             except Exception as error:
-                message = next(iter(str(error).splitlines()), "")
-                found.notes.append(f"two trial steps on random outputs failed: {type(error).__name__}: {message}")
+                message = next(iter(text_of(error).splitlines()), "")
+                found.notes.append(f"two trial steps on random outputs failed: {message}")
 
 
 @contextmanager
@@ -205,13 +205,13 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         host.end(stage.name)
         try:
             host.load(stage.name, host.save(stage.name, None))
-        except MeshError:
+        except MeshError:  # of an objective, gate or rule, which it names
             raise
         except Exception as error:
             raise MeshError(
-                f"the state of {stage.name} cannot be kept in a checkpoint: {type(error).__name__}: {error}",
-                where="plugins",
-                instead="an objective or rule whose state_dict holds tensors and takes them back",
+                f"the state of {stage.name} cannot be kept in a checkpoint: {text_of(error)}",
+                where="streams",
+                instead="a writer whose state_dict holds tensors and takes them back",
             ) from error
     _refuse_states(host)
     merging.rehearse(host)
@@ -225,23 +225,42 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
             host.evaluate_consensus(name, stream, [], *backend.get(handles))
     for agent in host.agents.values():
         measure.reports(host, agent)
+        measure.chance(host, agent)
     for name in host.consensus:
         host.report(name)
 
 
 def _refuse_states(host: Host) -> None:
-    """Refuse a rule whose state, after these steps, does not load into it as it is set up: nothing could be resumed."""
+    """Refuse a rule whose state, after these steps, does not load into it as it is set up: nothing could be resumed.
+
+    Or has moved, where its offer says that it has none.
+    """
     fresh = build.consensus(host)
     for name, consensus in host.consensus.items():
-        state = consensus.rule.state_dict()
+        state, node = consensus.rule.state_dict(), consensus.node
+        whose = host.registry.theirs("consensus", node.rule.name) or f"rule {node.rule.name!r}"
+        before = fresh[name].rule.state_dict()
+        pairs = {key: (state[key], before[key]) for key in state.keys() & before.keys()}
+        moved = [
+            key
+            for key, (one, two) in pairs.items()
+            if torch.is_tensor(one) and torch.is_tensor(two) and not guard.same(one, two)
+        ]
+        if moved and not node.stateful and not node.trained:
+            raise MeshError(
+                f"the state of {whose} moves ({min(moved)}), and its offer does not say so: hosts would each have "
+                "one of their own",
+                where=f"consensus.{name}",
+                instead="stateful=True in its offer, or persistent=False for buffers that it can make anew",
+            )
         try:
             if state:
                 fresh[name].rule.load_state_dict(state)
         except Exception as error:
-            said = " ".join(str(error).split())
+            said = " ".join(text_of(error).split())
             raise MeshError(
-                f"the state of rule {consensus.node.rule.name!r} after some steps does not load into the rule as "
-                f"`setup` leaves it, so that no run could be resumed: {type(error).__name__}: {said}",
+                f"the state of {whose} after some steps does not load into the rule as `setup` leaves it, so that no "
+                f"run could be resumed: {said}",
                 where=f"consensus.{name}",
                 instead="buffers and parameters whose names and shapes `setup` decides; write into them (copy_, add_)",
             ) from error

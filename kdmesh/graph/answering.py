@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kdmesh.contracts.task import Chance, Task, refuse_decided
+from kdmesh.contracts.task import Chance, Task, refuse_classes, refuse_decided
+from kdmesh.errors import FAULTS
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Answering(Task):
             found = self.task.decide(scores)
             if found is not None or self.offer.decides:
                 refuse_decided(found, scores)
+                if self.offer.labels == "classes" and "probs" in self.offer.spaces:
+                    refuse_classes(found, scores)
             return found
 
         return self._asked(decide, "to decide about answers")
@@ -66,5 +69,5 @@ class Answering(Task):
     def _asked(self, ask: Callable[[], T], doing: str) -> T:
         try:
             return ask()
-        except Exception as error:
+        except FAULTS as error:
             registry().attribute_error("tasks", self.offer.name, error, doing, "task")

@@ -20,6 +20,7 @@ from kdmesh.spec import (
     StreamSpec,
 )
 from kdmesh.spec.names import LENGTH, folded
+from kdmesh.spec.numbers import refuse_odd_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +109,7 @@ class Canvas:
     def flow(self, source: str | list[str], target: str | list[str], **fields: Any) -> None:
         """Add a flow; ``fields`` are those of :class:`FlowSpec`, None meaning its default."""
         given = {name: value for name, value in fields.items() if value is not None}
+        refuse_odd_values(given, FlowSpec, where=self.where)
         self._draw(FlowSpec(**{"from": source, "to": target, **given}))
 
     def labels(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.errors import MeshError, nearest
+from kdmesh.errors import FAULTS, MeshError, nearest
 from kdmesh.graph import limits
 from kdmesh.graph.canvas import Canvas, expand
 from kdmesh.graph.task import label_objective, settled, task_of
@@ -38,7 +38,7 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
         agents, others = set(canvas.agents), set(canvas.streams)
         try:
             offer.make(ref.config).draw(canvas)
-        except Exception as error:
+        except FAULTS as error:
             registry.attribute_error("strategies", ref.name, error, "as it drew", canvas.where)
         refuse([*canvas.agents, *canvas.consensuses], canvas.where)
         refuse(canvas.streams, canvas.where)

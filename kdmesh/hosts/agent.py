@@ -55,6 +55,7 @@ class Agent:
         self._taps: dict[tuple[str, ...], Taps] = {}
         self._bf16 = weights.settings.precision == "bf16"
         self._outputs = outputs
+        self._looked = False
         self._place = guard.placed(self.device)
         self._kind: torch.dtype | None = None  # of its logits
         self._shape: torch.Size | None = None  # of those that were last looked at
@@ -136,10 +137,19 @@ class Agent:
 
     def _answer(self, x: Any) -> Any:
         """What the module makes of samples, which it leaves as they are: others see them, too."""
-        before = x._version if isinstance(x, Tensor) else 0
-        value = self.module(x)
+        before, mode = x._version if isinstance(x, Tensor) else 0, self.module.training
+        if self._looked:
+            value = self.module(x)
+        else:  # the first time at what leaves versions alone, too
+            with guard.alone():
+                kept = guard.copies((x,))
+                value = self.module(x)
+            guard.refuse_written_on(("x",), (x,), kept)
+            self._looked = True
         if isinstance(x, Tensor) and x._version != before:
             raise ValueError("it changes the samples that it is given in place")
+        if self.module.training is not mode:
+            raise ValueError(f"it leaves itself in {'eval' if mode else 'train'} mode, and was to answer in the other")
         return value
 
     def _sound(self, x: Any, logits: Any) -> Any:

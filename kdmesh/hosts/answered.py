@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import torch
 
 from kdmesh.contracts.metric import Answers
+from kdmesh.errors import FAULTS
 from kdmesh.hosts import guard, metrics
 from kdmesh.hosts.state import Kept
 from kdmesh.signals.lazy import dense
@@ -155,7 +156,7 @@ def _score(host: HostState, rows: Answers) -> Tensor | None:
         score: Tensor | None = metric.each(rows)
         if score is not None:
             guard.refuse_each(score, rows.scores)
-    except Exception as error:
+    except FAULTS as error:
         host.registry.attribute_error("metrics", ref.name, error, f"on {STREAM}", "metrics")
     return score
 

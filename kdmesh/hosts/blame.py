@@ -75,6 +75,21 @@ def culprit(term: Term) -> str:
     return registry.theirs("objectives", edge.objective.name)
 
 
+def _spoilers(term: Term, terms: Sequence[Term]) -> str:
+    """The plugins whose gradients may have made weights what is not finite any more: a loss may be finite all the same.
+
+    As that of a root at 0. "" where the agent's answers are finite.
+    """
+    if term.seen is None or _finite(term.seen[0]):
+        return ""
+    here = [one for one in terms if one.edge.target == term.edge.target and one.edge.objective is not None]
+    theirs = [
+        term.inputs.host.registry.theirs("objectives", one.edge.objective.name) for one in here if one.edge.objective
+    ]
+    words = ", ".join(dict.fromkeys(filter(None, theirs)))
+    return f"gradients before it, perhaps of {words}" if words else ""
+
+
 def _finite(value: Tensor | Lazy) -> bool:
     """Whether some first rows are finite, but for -inf, which rules a class out."""
     rows = value.detach().rows(0, min(len(value), 256)) if isinstance(value, Lazy) else value.detach()
@@ -112,7 +127,7 @@ def refuse_broken(losses: list[tuple[Term, Tensor]], step: int) -> None:
                 )
             else:
                 ranges = f"; its own signal is {_range(own)}, the target {_range(signal.value)}"
-        whose = culprit(term)
+        whose = culprit(term) or _spoilers(term, [one for one, _ in losses])
         raise BrokenLoss(
             f"the loss became {value} at step {step} on the flow {term.edge}{whose and f', by {whose}'}{ranges}",
             where=f"agents.{term.edge.target}",

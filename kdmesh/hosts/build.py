@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError, RunFailed, line_of
+from kdmesh.errors import FAULTS, MeshError, RunFailed, line_of, stopped, text_of
 from kdmesh.graph import reach
 from kdmesh.hosts import guard, making, parameters, side_inputs
 from kdmesh.hosts.agent import Agent
-from kdmesh.hosts.consensus import Consensus
+from kdmesh.hosts.consensus import Consensus, numbers, refuse_made
 from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.hosts.modules import build, load_weights, origin, plain_module
 from kdmesh.hosts.unread_weights import UnreadWeights, may_wait
@@ -87,16 +87,16 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
     return Agent(name, weights, seen, spec.taps, makes, spec.exit, outputs(host, name))
 
 
-def attribute_error(host: HostState, agent: str, error: Exception, when: str) -> NoReturn:
+def attribute_error(host: HostState, agent: str, error: BaseException, when: str) -> NoReturn:
     """Raise, with whose model it is, what a forward of an agent raised; MeshError, and what a disk says, as it is."""
-    if isinstance(error, MeshError | OSError):
+    if isinstance(error, MeshError) or stopped(error) or (isinstance(error, OSError) and not line_of(error)):
         raise error
     spec, doing = host.plan.spec.agents[host.plan.owner[agent]], f"to answer {when}"
     where = f"agents.{agent}.model"
     if spec.model is not None and not spec.model.is_import and agent not in host.config.modules:
         host.registry.attribute_error("models", spec.model.name, error, doing, where)
     raise RunFailed(
-        f"the model of {agent} failed {doing}: {type(error).__name__}: {error}{line_of(error)}",
+        f"the model of {agent} failed {doing}: {text_of(error)}{line_of(error)}",
         where=where,
         instead="a model that answers every batch alike",
     ) from error
@@ -107,6 +107,10 @@ def trained_rules(host: HostState) -> dict[str, Weights]:
     found: dict[str, Weights] = {}
     for name, consensus in host.consensus.items():
         if consensus.node.trained:
+            if not any(parameter.requires_grad for parameter in consensus.rule.parameters()):
+                none = ValueError("it is to be trained, and it has no weights that require a gradient")
+                rule = consensus.node.rule.name
+                host.registry.attribute_error("consensus", rule, none, "to be set up", f"consensus.{name}")
             settings = host.plan.train(consensus.node.readers[0].target)
             found[name] = LocalWeights(name, consensus.rule.to(settings.device), settings)
     return found
@@ -130,7 +134,7 @@ def objective(host: HostState, edge: Edge) -> Any:
     except MeshError as error:
         error.where = error.where or edge.where
         raise
-    except Exception as error:
+    except FAULTS as error:
         if isinstance(error, ValueError) and edge.reads == "hidden" and edge.tap is not None:
             raise MeshError(str(error), where=f"{edge.where}.tap", instead="taps of layers that fit") from None
         host.registry.attribute_error("objectives", offer.name, error, f"to be set up on the flow {edge}", edge.where)
@@ -141,8 +145,9 @@ def view(host: HostState, agent: str, number: int) -> Any:
     ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
     offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
     try:
-        call, strict = host.timed("views", ref.name, offer.make(ref.config, seed)), host.config.strict
-    except Exception as error:
+        with guard.alone():
+            call, strict = host.timed("views", ref.name, offer.make(ref.config, seed)), host.config.strict
+    except FAULTS as error:
         host.registry.attribute_error("views", ref.name, error, f"to be made for {agent}", where)
     if offer.factory.startswith(guard.OURS):
         return call
@@ -154,7 +159,7 @@ def view(host: HostState, agent: str, number: int) -> Any:
                 value: Tensor = call(given, ids, draw)
             guard.refuse_view(value, x)
             guard.refuse_changed(given, x, strict)
-        except Exception as error:
+        except FAULTS as error:
             doing = f"to augment samples of {agent}{_at_step(host)}"
             host.registry.attribute_error("views", ref.name, error, doing, where)
         return value
@@ -175,7 +180,7 @@ def codecs_of(plan: Plan, registry: Registry) -> None:
                 codecs.add(offer.codec, f"{edge.where}.signal")
             except MeshError:
                 raise
-            except Exception as error:
+            except FAULTS as error:
                 registry.attribute_error(
                     "signals", offer.name, error, f"to import its codec {offer.codec}", f"{edge.where}.signal"
                 )
@@ -189,7 +194,11 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
     """
     assert edge.derived is not None
     offer, strict = host.registry.find("signals", edge.derived.name), host.config.strict
-    made = offer.make(edge.derived.config)
+    try:
+        with guard.alone():
+            made = offer.make(edge.derived.config)
+    except FAULTS as error:
+        host.registry.attribute_error("signals", offer.name, error, f"to be made for {edge}", edge.where)
     parameters.of_signal(host.registry, offer, made, f"{edge.where}.signal")
     make = host.timed("signals", offer.name, made)
     shape, learns = host.config.shapes.get((agent, edge.output)), agent == edge.target or not edge.detach
@@ -215,6 +224,8 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
                 result = making.made(offer, make, given, x, module, beside, seed, first=not seen)
             guard.refuse_signal(result, value, shape, offer.form)
             guard.refuse_changed(given, value, strict)
+            if isinstance(value, Tensor) and (not seen or (host.step or 0) % guard.LOOK == 0):
+                refuse_made(result, offer.form, numbers(value))
             if kind not in (None, result.dtype):
                 raise ValueError(f"it gave {guard.told(result)}, and {kind} before")
             kind = result.dtype
@@ -223,7 +234,7 @@ def maker(host: HostState, edge: Edge, agent: str, module: nn.Module) -> making.
             if not seen:
                 guard.refuse_codec(result)
                 seen = True
-        except Exception as error:
+        except FAULTS as error:
             doing = f"on the flow {edge}" if agent == edge.source else f"of {agent}'s own, on the flow {edge}"
             host.registry.attribute_error("signals", offer.name, error, f"{doing}{_at_step(host)}", edge.where)
         return result
@@ -243,7 +254,7 @@ def _statistic(host: HostState, edge: Edge, offer: SignalOffer, make: Any) -> ma
                 value, known = making.statistic(offer, make, values, labels, classes)
             if shape is not None and value.shape != shape:
                 raise ValueError(f"it gave {guard.told(value)}, and {list(shape)} of other samples")
-        except Exception as error:
+        except FAULTS as error:
             host.registry.attribute_error("signals", offer.name, error, f"on the flow {edge}", edge.where)
         return value, known
 
@@ -331,8 +342,9 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
     with guard.seeded(mix(host.seed, "consensus", node.name)):
         config, where = host.registry.check("consensus", node.rule.name, node.rule.config), f"consensus.{node.name}"
         try:
-            consensus = Consensus(node, config.model_dump(), host.config.strict)
-        except Exception as error:
+            with guard.alone():
+                consensus = Consensus(node, config.model_dump(), host.config.strict)
+        except FAULTS as error:
             host.registry.attribute_error("consensus", node.rule.name, error, "to be made", where)
         _refuse_target(host, node, consensus)
         parameters.of_rule(host.registry, host.registry.find("consensus", node.rule.name), node, consensus.rule)
@@ -364,11 +376,12 @@ def _set_up(host: HostState, node: ConsensusNode, consensus: Consensus) -> Conse
     more = {"columns": side_inputs.columns(host, node)} if node.column else {}
     given = consensus.shapes = tuple(sent(host, edge) for edge in node.given)
     try:
-        consensus.rule.setup(tuple(edge.source for edge in node.members), consensus.width, given, **more)
+        with guard.alone():
+            consensus.rule.setup(tuple(edge.source for edge in node.members), consensus.width, given, **more)
     except MeshError as error:
         error.where = f"consensus.{node.name}.rule.{node.rule.name}" + (f".{error.where}" if error.where else "")
         raise
-    except Exception as error:
+    except FAULTS as error:
         host.registry.attribute_error("consensus", node.rule.name, error, "to be set up", where)
     return consensus
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import safetensors.torch
@@ -17,12 +17,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from kdmesh.errors import RunFailed
+from kdmesh.errors import FAULTS, RunFailed
 from kdmesh.files import aside, opened, read, reason, remedy, write
 from kdmesh.graph.reach import readers
 from kdmesh.hosts import written
 from kdmesh.hosts.consensus import Moment, Table
 from kdmesh.hosts.export import Part
+from kdmesh.hosts.gates import place
 from kdmesh.hosts.packing import pack
 from kdmesh.hosts.publications import Key, Publication
 from kdmesh.hosts.publish import take_snapshot
@@ -65,9 +66,12 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
             facts["best"][name] = host.best[name][0]
             for key, value in host.best[name][1].items():
                 keep(value, "best", name, key)
-    for kind, name, module in _modules(host, stage):
-        for key, value in module.state_dict().items():
-            keep(value, kind, name, key)
+    for one in _modules(host, stage):
+        try:
+            for key, value in one.module.state_dict().items():
+                keep(value, one.kind, one.name, key)
+        except FAULTS as error:
+            host.registry.attribute_error(*one.offer, error, "to be kept in a checkpoint", one.where)
     facts["tables"] = list(_tables(host, stage, keep))
     facts["asked"] = [[*asked, *now] for *asked, now in _asked(host, stage)]
     for stream, writer in host.writers.items():
@@ -132,9 +136,13 @@ def load(host: HostState, stage: str, given: str | Part) -> None:
         found.setdefault(kind, {})[tuple(rest)] = value
     for name, known in facts["weights"].items():
         _restore(host.weights[name], known, found)
-    for kind, name, module in _modules(host, stage):
-        state = {key[1]: value for key, value in found.get(kind, {}).items() if key[0] == str(name)}
-        module.load_state_dict(state)
+    for one in _modules(host, stage):
+        state = {key[1]: value for key, value in found.get(one.kind, {}).items() if key[0] == str(one.name)}
+        try:
+            if one.module.state_dict():
+                one.module.load_state_dict(state)
+        except FAULTS as error:
+            host.registry.attribute_error(*one.offer, error, "to be restored from a checkpoint", one.where)
     for number, (name, variant, mark, form) in enumerate(facts.get("tables", ())):
         said = {key[1]: value.to(host.device) for key, value in found.get("table", {}).items() if key[0] == str(number)}
         signal = Signal(said["value"], form, said.get("weights")) if said else None
@@ -187,21 +195,37 @@ def _restore(weights: Weights, facts: dict[str, Any], found: dict[str, dict[tupl
     weights.resume(facts, {key: value for key, value in own.items() if key[0] in ("optimizer", "grad")})
 
 
-def _modules(host: HostState, stage: str) -> Iterator[tuple[str, Any, nn.Module]]:
-    """Objectives, gates and rules with a state that belong to a stage."""
+class _Owned(NamedTuple):
+    """What has a state of a stage beside its weights: by kind and name in a checkpoint, and whose offer it is of."""
+
+    kind: str
+    name: Any
+    module: nn.Module
+    offer: tuple[str, str]
+    where: str
+
+
+def _modules(host: HostState, stage: str) -> Iterator[_Owned]:
+    """Objectives, gates and rules that belong to a stage."""
     agents = host.plan.stage(stage).agents
     for edge in host.plan.edges:
-        if edge.id in host.objectives and edge.target in agents and host.objectives[edge.id].state_dict():
-            yield "objective", edge.id, host.objectives[edge.id]
+        if edge.id in host.objectives and edge.target in agents and edge.objective is not None:
+            objective = host.objectives[edge.id]
+            yield _Owned("objective", edge.id, objective, ("objectives", edge.objective.name), edge.where)
     for (kind, about), gate in _gates(host, stage):
-        if gate.state_dict():
-            yield f"gate of {kind}", about, gate
+        edge = next((one for one in host.plan.edges if (kind, about) == ("flow", one.id)), None)
+        ref = host.plan.spec.agents[str(about)].gate if edge is None else edge.gate
+        assert ref is not None
+        yield _Owned(f"gate of {kind}", about, gate, ("gates", ref.name), place(str(about), edge))
     for name, rule in host.pools.items():
-        if not set(agents).isdisjoint(host.plan.merging.readers(name)) and rule.state_dict():
-            yield "merging", name, rule
+        if not set(agents).isdisjoint(host.plan.merging.readers(name)):
+            offer = "consensus", host.plan.merging.pools[name].rule.name
+            yield _Owned("merging", name, rule, offer, f"consensus.{name}")
     for name, consensus in host.consensus.items():
-        if _reads(host, stage, name) and consensus.rule.state_dict() and name not in host.weights:
-            yield "consensus", name, consensus.rule
+        if _reads(host, stage, name) and name not in host.weights:
+            yield _Owned(
+                "consensus", name, consensus.rule, ("consensus", consensus.node.rule.name), f"consensus.{name}"
+            )
 
 
 def _tables(host: HostState, stage: str, keep: Any) -> Iterator[list[str | None]]:

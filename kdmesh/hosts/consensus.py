@@ -131,12 +131,14 @@ class Consensus:
         fetch: Callable[[Edge], Signal | None],
         given: Mapping[str, Any] | None = None,
         seed: int | None = None,
+        look: bool = True,
     ) -> Signal | None:
         """Combine the members' outputs for a batch; samples that no member has an output for, or that the rule does
         not answer, get weight 0.
 
         ``given``: what the rule asks of the batch, by keyword: see :func:`kdmesh.hosts.rules.facts`. ``seed``: of what
-        it draws for rows that are made later; who calls has seeded what it draws now.
+        it draws for rows that are made later; who calls has seeded what it draws now. ``look``: whether the numbers
+        that a plugin's rule gives are looked at, too: then a device is waited for.
         """
         gathered = self.gather(reader, fetch)
         if gathered is None:
@@ -150,7 +152,7 @@ class Consensus:
         answered: Tensor | None = None
         alike = not more and not node.needs_errors and all(edge.classes is None for edge in node.members)
         if not alike or not any(signal is not None and isinstance(signal.value, Lazy) for signal in signals):
-            value, answered = self._now(self.stack(signals), {**facts, **more})
+            value, answered = self._now(self.stack(signals), {**facts, **more}, look)
         elif node.eager:
             value, answered = self._in_parts(signals, facts, seed)
         else:
@@ -159,7 +161,7 @@ class Consensus:
         form = node.members[0].form if node.unaligned else node.space
         return Signal(value, form, None if rows is None else rows.to(value.dtype))
 
-    def _now(self, logits: Tensor, facts: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _now(self, logits: Tensor, facts: dict[str, Any], look: bool = False) -> tuple[Tensor, Tensor | None]:
         """Apply the rule to logits ``[M, B, C]``; the values, and which rows it answered ``[B]``, None for all."""
         node = self.node
         values = probabilities(logits, node.space, node.temperature)
@@ -173,6 +175,9 @@ class Consensus:
             rows = _both(facts["present"], answered)
             weights = None if rows is None else rows.to(value.dtype)
             refuse_improper(value, values.shape[1:], node.space, weights, values.isneginf().any(0))
+        elif look and self.draws:
+            rows, known = _both(facts["present"], answered), numbers(values.transpose(0, 1))
+            refuse_made(value, node.space, known if rows is None else known & rows)
         return value, answered
 
     def _in_parts(
@@ -226,6 +231,8 @@ class Consensus:
                 guard.refuse_worked_on(here, before, after)
             if look:
                 guard.refuse_below_0(part, "weights")
+                if self.draws:
+                    refuse_shares(part, here["present"])
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
@@ -367,6 +374,34 @@ def refuse_improper(
     if space == "marginals" and rows.numel() and not 0 <= rows.min().item() <= rows.max().item() <= 1:
         raise ValueError(f"it gave no probabilities: values are {rows.min().item():.4g} to {rows.max().item():.4g}")
     if space == "probs" and rows.numel():
-        low, off = rows.min().item(), (rows.sum(-1) - 1).abs().max().item()
-        if low < 0 or off > 1e-3:
+        low, off = rows.min().item(), (rows.float().sum(-1) - 1).abs().max().item()
+        if low < 0 or off > close(rows):
             raise ValueError(f"it gave no distribution: the least value is {low:.4g}, a sum is off from 1 by {off:.4g}")
+
+
+def close(values: Tensor) -> float:
+    """How far a sum that is to be 1 may be off; in half precision rounding alone takes it further."""
+    return max(1e-3, torch.finfo(values.dtype).eps)
+
+
+def refuse_made(value: Any, form: str, known: Tensor) -> None:
+    """Raise ValueError for what plugins made ``[B, C]`` that is not what its ``form`` says.
+
+    ``known [B]`` bool: the rows that count, and of which all that it is made of are numbers.
+    """
+    if form in PROBABILITIES and isinstance(value, Tensor):
+        refuse_improper(value, value.shape, form, known)
+
+
+def numbers(values: Tensor) -> Tensor:
+    """Which rows of ``[B, ...]`` hold numbers alone, or -inf, which rules a class out; ``[B]`` bool."""
+    return ~(values.isnan() | values.isposinf()).flatten(1).any(1)
+
+
+def refuse_shares(weights: Tensor, present: Tensor | None) -> None:
+    """Raise ValueError for a plugin's coefficients ``[M, B]`` that do not sum to 1 where some source is present."""
+    total = (weights if present is None else weights.masked_fill(~present, 0)).detach().float().sum(0)
+    here = total if present is None else total[present.any(0)]
+    if here.numel() and (here - 1).abs().max().item() > close(weights):
+        low, high = here.min().item(), here.max().item()
+        raise ValueError(f"its weights sum to {low:.4g} to {high:.4g} over the sources of a row, not to 1")

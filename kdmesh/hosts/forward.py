@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kdmesh.errors import FAULTS
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import build
 from kdmesh.hosts.agent import reseed
@@ -122,7 +123,10 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
             return
         threads_now(threads)
         if known is not None:
-            context.values[op] = known(context.step, batch)
+            try:
+                context.values[op] = known(context.step, batch)
+            except FAULTS as error:
+                build.attribute_error(host, op.node, error, f"at step {context.step} on the stream {op.stream!r}")
             return
         x = batch.x if agent.view is None else see(batch.x, shard.samples(batch.at), batch.epoch)
         if seen is not None:
@@ -142,7 +146,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
                 for one, learning in zip(value if others else (value,), learns, strict=True):
                     if learning and not one[0].requires_grad:
                         refuse_detached(one)
-        except Exception as error:
+        except FAULTS as error:
             build.attribute_error(host, op.node, error, f"at step {context.step} on the stream {op.stream!r}")
         if read and not others and isinstance(value[0], Lazy):
             value[1][FROZEN] = value[0].frozen_copy()  # who reads it later must not see weights that moved on

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import FAULTS, MeshError
 from kdmesh.graph.edges import flow_names
 from kdmesh.graph.gates import OF_BATCHES, OF_VALIDATION
 from kdmesh.graph.steps import Op
@@ -63,7 +63,7 @@ def _made(host: HostState, ref: GateRef, agent: str, edge: Edge | None) -> Gate:
         if any(parameter.requires_grad for parameter in gate.parameters()):
             raise ValueError("it has weights to train, and no gradient reaches a gate")
         return gate.to(host.plan.train(agent).device)
-    except Exception as error:
+    except FAULTS as error:
         host.registry.attribute_error("gates", ref.name, error, f"to be made for {edge or agent}", place(agent, edge))
 
 
@@ -132,7 +132,7 @@ class OpenOrShut:
                 return self._count(guard.refuse_decision(answer))
             factors = guard.refuse_factors(answer, rows, self._place)
             return self._count(factors if bool(factors.any()) else False)
-        except Exception as error:
+        except FAULTS as error:
             what = "an update of" if self.edge is None else "the flow"
             doing = f"at step {context.step} about {what} {self.edge or self.agent}"
             self.inputs.host.registry.attribute_error("gates", self.name, error, doing, place(self.agent, self.edge))
@@ -225,7 +225,7 @@ class GatedTerm(Term):
         name = self.edge.objective.name
         try:
             copied = copy.deepcopy(self.objective, {id(one): one for one in self.objective.parameters()})
-        except Exception as error:
+        except FAULTS as error:
             doing = f"to be copied for gate {self.gate.name!r}, which needs losses, of the flow {self.edge}"
             self.inputs.host.registry.attribute_error("objectives", name, error, doing, self.edge.where)
         return self.inputs.host.timed("objectives", name, copied.forward)
@@ -273,8 +273,10 @@ class GatedTerm(Term):
             value = dense(signal.value).detach()
             try:
                 loss = self._of_rows(own, value, form=signal.form, weights=weights, **self.given(context))
+                if not isinstance(loss, Tensor) or not loss.requires_grad:
+                    raise ValueError("its loss does not depend on `weights`, by which a gate learns each row's")
                 (gradient,) = torch.autograd.grad(loss, ones)
-            except Exception as error:
+            except FAULTS as error:
                 self.attribute_error(error, context.step)
         return gradient * len(own)
 

@@ -33,7 +33,12 @@ Or the agent, the path of a buffer that its answers move in eval mode, and MOVED
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDE = {kind: torch.promote_types(kind, torch.float32) for kind in FLOATS}
 """The type of a loss by that of the student's signal; also of what is made of a signal, where that is widened."""
+LOSSES = {kind: {wide, torch.float64} for kind, wide in WIDE.items()}
+"""The types that a loss may have, likewise: in double precision it is none the worse."""
 EITHER = (Tensor, Lazy)  # asked in every call, where a union takes longer
+LOOK = 50  # steps of which the numbers that plugins give are looked at in one, where that makes a device wait
+SMALL = 2**20  # numbers of a tensor of which a copy is kept, to see whether it was changed
+HUGE = 2**63  # of whole numbers, beyond which readers of JSON differ
 OURS = "kdmesh.builtin."  # made here, and tested to give and to keep what it should
 
 
@@ -44,7 +49,8 @@ def seeded(seed: int, *, strict: bool = False, ours: bool = False) -> Iterator[N
     With ``strict`` it is a ValueError to draw from one. ``ours``: code that draws from torch's alone, as all here does.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices), nullcontext() if ours else others_seeded(seed):
+    apart = nullcontext() if ours else others_seeded(seed)
+    with torch.random.fork_rng(devices=devices), apart, nullcontext() if ours else alone():
         _seed(seed)
         before = _states() if strict else None
         yield
@@ -91,6 +97,11 @@ def same(one: Tensor, two: Tensor) -> bool:
 def placed(device: torch.device) -> torch.device:
     """Where tensors are that are made on a device: on `cuda:0`, say, of `cuda`, which is not equal to it."""
     return torch.empty(0, device=device).device
+
+
+def sparse(value: Any) -> bool:
+    """Whether a tensor's layout is not the usual one: what is compared and combined has a place for each number."""
+    return isinstance(value, Tensor) and value.layout is not torch.strided
 
 
 def told(value: Any) -> str:
@@ -158,18 +169,69 @@ def refuse_worked_on(names: Iterable[str], before: list[int], after: list[int]) 
         raise ValueError(f"it changes `{which}`, which it is given, in place (others read it, too: use a copy)")
 
 
+def copies(values: Collection[Any]) -> list[Tensor | None]:
+    """What tensors hold, apart from them; None of others, and of such as are too large for it."""
+    return [one.detach().clone() if isinstance(one, Tensor) and one.numel() <= SMALL else None for one in values]
+
+
+def refuse_written_on(names: Sequence[str], given: Sequence[Any], kept: Sequence[Tensor | None]) -> None:
+    """Raise ValueError, with the first of these names, where numbers differ: `.data` and numpy leave versions alone."""
+    for name, one, two in zip(names, given, kept, strict=False):
+        if two is not None and not same(one, two):
+            raise ValueError(f"it changes `{name}`, which it is given, in place (others read it, too: use a copy)")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Put back what torch has one of in a process; ValueError where code of a plugin has switched it."""
+    grad, kind = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        now = torch.is_grad_enabled(), torch.get_default_dtype()
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(kind)
+    for was, name, one in zip((grad, kind), ("set_grad_enabled", "set_default_dtype"), now, strict=True):
+        if one != was:
+            raise ValueError(f"it leaves torch.{name}({one}) behind, for all that runs in this process")
+
+
 def refuse_loss(loss: Any, own: Any) -> None:
     """Raise ValueError for what is no loss of the signal ``own``, with a gradient where that has one.
 
-    A loss of 0 may be without: of a batch in which there is nothing to compare.
+    It may be wider than that. A loss of 0 may be without gradient: of a batch in which there is nothing to compare.
     """
-    if not isinstance(loss, Tensor) or loss.dim() or loss.dtype != WIDE.get(own.dtype) or loss.device != own.device:
-        kind = WIDE.get(own.dtype, torch.float32)
-        if isinstance(loss, Tensor) and not loss.dim() and loss.is_floating_point():
+    good = isinstance(loss, Tensor) and not loss.dim() and loss.layout is torch.strided and loss.device == own.device
+    if not good or loss.dtype not in LOSSES.get(own.dtype, ()):
+        if isinstance(loss, Tensor) and not loss.dim() and loss.is_floating_point() and loss.layout is torch.strided:
+            kind = WIDE.get(own.dtype, torch.float32)
             raise ValueError(f"it gave a loss of {loss.dtype} on {loss.device}, not of {kind} on {own.device}")
         raise ValueError(f"it gave {told(loss)}, not a loss: a tensor without axes, of floating point")
     if not loss.requires_grad and own.requires_grad and torch.is_grad_enabled() and loss.item() != 0:
         raise ValueError("it gave a loss that is detached from the signal it is given, so it trains nothing")
+
+
+def reaches(loss: Tensor, own: Any) -> bool:
+    """Whether a gradient passes from one tensor back to another: by its graph, so that nothing is computed."""
+    goal, seen, left = own.grad_fn, set(), [loss.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        if node is goal or getattr(node, "variable", None) is own:
+            return True
+        seen.add(node)
+        left += [one for one, _ in node.next_functions]
+    return loss is own
+
+
+def refuse_apart(loss: Tensor, own: Any) -> None:
+    """Raise ValueError for a loss whose gradient does not pass to the signal ``own``: it moves other weights alone."""
+    learns = isinstance(own, Tensor) and own.requires_grad and loss.requires_grad
+    if learns and not reaches(loss, own) and loss.item() != 0:
+        raise ValueError(
+            "it gave a loss whose gradient does not reach the signal it is given, so it trains nothing there"
+        )
 
 
 def refuse_values(value: Any, shape: Sequence[int], like: Any, gradient: bool = False) -> None:
@@ -177,7 +239,7 @@ def refuse_values(value: Any, shape: Sequence[int], like: Any, gradient: bool = 
 
     ``gradient``: one is to pass through it, where gradients are in force.
     """
-    good = isinstance(value, EITHER) and value.shape == shape and value.device == like.device
+    good = isinstance(value, EITHER) and value.shape == shape and value.device == like.device and not sparse(value)
     if not good or value.dtype not in (like.dtype, WIDE[like.dtype]):
         on = "" if like.device.type == "cpu" else f" on {like.device}"
         raise ValueError(f"it gave {told(value)}, not a tensor of shape {tuple(shape)}, {like.dtype}{on}")
@@ -191,7 +253,11 @@ def refuse_answers(value: Any, x: Any, shape: Sequence[int], device: torch.devic
     Of texts, which may have several, one after the other, rows are not counted. ``kind``: their type before.
     """
     rows = len(x) if isinstance(x, Tensor) else value.shape[0]
-    fits = value.device == device and (value.dtype == kind or (kind is None and value.dtype.is_floating_point))
+    fits = (
+        value.device == device
+        and not sparse(value)
+        and (value.dtype == kind or (kind is None and value.dtype.is_floating_point))
+    )
     if not fits or value.shape != (rows, *shape):
         columns = ", ".join(map(str, (rows, *shape)))
         raise ValueError(f"it gave {told(value)}, not [{columns}] of {kind or 'floating point'} on {device}")
@@ -221,8 +287,9 @@ def report(of: Any) -> dict[str, float]:
         raise TypeError(f"it gave {told(figures)}, not numbers by name")
     for name, value in figures.items():
         if not isinstance(name, str) or not isinstance(value, int | float) or isinstance(value, bool):
-            more = " (of a tensor: value.item())" if isinstance(value, Tensor) else ""
-            raise TypeError(f"it gave {told(value)} as {name!r}, not a number{more} by its name")
+            raise TypeError(f"it gave {told(value)} as {name!r}, not a number{_as_number(value)} by its name")
+        if isinstance(value, int) and abs(value) >= HUGE:
+            raise ValueError(f"it gave a whole number of {value.bit_length():,} bits as {name!r}")
         if value - value != 0:  # NaN or infinite, which JSON has not
             raise ValueError(f"it gave {value} as {name!r}, which is not finite: leave out what is not known")
     return figures
@@ -235,7 +302,7 @@ def refuse_signal(value: Any, made_of: Any, shape: Sequence[int] | None, form: s
     """
     rows = made_of.shape[0]
     own = value.shape if isinstance(value, EITHER) else ()
-    if not own or own[0] != rows:
+    if not own or own[0] != rows or sparse(value):
         raise ValueError(f"it gave {told(value)}, not a tensor with {rows} rows, one for each that it is given")
     if shape is not None and own[1:] != shape:
         raise ValueError(f"it gave {told(value)}, not rows of shape {tuple(shape)}, as is due")
@@ -247,12 +314,20 @@ def refuse_signal(value: Any, made_of: Any, shape: Sequence[int] | None, form: s
 
 def refuse_figure(value: Any, single: bool) -> None:
     """Raise ValueError for what is no figure of a metric: a number, where it is not ``single`` plain data; or None."""
+    if isinstance(value, int) and abs(value) >= HUGE:
+        raise ValueError(f"it gave a whole number of {value.bit_length():,} bits")
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return
     if single:
-        more = " (of a tensor: value.item())" if isinstance(value, Tensor) else ""
-        raise ValueError(f"it gave {told(value)}, not a number{more}, or None where it is not defined")
+        raise ValueError(f"it gave {told(value)}, not a number{_as_number(value)}, or None where it is not defined")
     _refuse_data(value)
+
+
+def _as_number(value: Any) -> str:
+    """How to make a number of one that is none of Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return " (of numpy's: value.item())"
+    return " (of a tensor: value.item())" if isinstance(value, Tensor) else ""
 
 
 def _refuse_data(value: Any) -> None:
@@ -426,7 +501,7 @@ def refuse_written(given: Any, size: int, table: Table, labelled: bool) -> None:
 def refuse_view(value: Any, x: Tensor) -> None:
     """Raise ValueError for what is no augmented ``x``: of its shape, type and device."""
     same = isinstance(value, Tensor) and (value.shape, value.dtype, value.device) == (x.shape, x.dtype, x.device)
-    if not same:
+    if not same or sparse(value):
         raise ValueError(f"it gave {told(value)}, of {told(x)}: an augmentation keeps shape and type")
     if value.requires_grad:
         raise ValueError("it gave samples that require a gradient")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.reach import speaker
 from kdmesh.graph.steps import Op
-from kdmesh.hosts import build, rules, side_inputs
+from kdmesh.hosts import build, guard, rules, side_inputs
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.classes import labels as known_labels
 from kdmesh.hosts.consensus import Moment
@@ -283,8 +284,9 @@ class Inputs:
                 if consensus.nested and consensus.draws:  # these draw first, wherever they are asked for
                     consensus.gather(reader, lambda edge: self._member(edge, reader)(context))
                 seed = self.draw(context, consensus, reader)
-                signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(context), given, seed)
-            except Exception as error:
+                look = context.step % guard.LOOK == 0
+                signal = consensus.combine(reader, lambda edge: self._member(edge, reader)(context), given, seed, look)
+            except FAULTS as error:
                 rules.attribute_error(self.host, name, error, f"at step {context.step}")
         elif batch is not None and isinstance(shard, ShardView):
             now = self.moment(context, reader) if consensus.timely else None

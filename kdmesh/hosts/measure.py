@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 
+from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
 from kdmesh.hosts import answered, build, gates, guard, metrics, oddities, rules, side_inputs, stored
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kdmesh.contracts.metric import Metric
     from kdmesh.contracts.task import Chance
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.agent import Agent
@@ -67,7 +69,7 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     try:
         known = stored.answers(host, one, shard, (), CHUNK) if x is None and stored.still(host, one) else None
         logits, _ = known or one.inference(shard.x if x is None else x, CHUNK)
-    except Exception as error:
+    except FAULTS as error:
         build.attribute_error(host, one.name, error, f"the stream {stream!r}")
     one.forwards = before  # measuring is not teaching
     oddities.softened(host, one.name, logits)
@@ -119,12 +121,19 @@ def _figures(
 
     when = f" after {host.agents[of].weights.updates} updates" if of in host.agents else ""
 
-    def on_error(key: str, error: Exception) -> None:
+    def on_error(key: str, error: BaseException) -> None:
         host.registry.attribute_error("metrics", names[key], error, f"on {shard.stream.name} of {of}{when}", "metrics")
+
+    def make(name: str, settings: dict[str, Any]) -> Metric:
+        try:
+            made: Metric = host.registry.find("metrics", name).make(settings)
+            return made
+        except FAULTS as error:
+            host.registry.attribute_error("metrics", name, error, "to be made", "metrics")
 
     single = {ref.key for ref in host.plan.metrics if host.registry.find("metrics", ref.name).scalar and not ref.by}
     return metrics.measure(
-        metrics.made(host.plan, host.registry, characters, host.values),
+        metrics.made(host.plan, host.registry, characters, host.values, make),
         answers,
         truth,
         probs=probs,
@@ -219,7 +228,7 @@ def _combined(
             now = rules.last_asked(host, consensus.node)
             given = rules.facts(host, consensus.node, shard, truth, errors, now=now)
             return consensus.eval_copy().combine(None, fetch, given)
-    except Exception as error:
+    except FAULTS as error:
         rules.attribute_error(host, name, error, "for its measurement")
 
 
@@ -272,7 +281,7 @@ def _report(host: HostState, edge: Edge) -> dict[str, float]:
     assert edge.objective is not None
     try:
         return guard.report(host.objectives[edge.id])
-    except Exception as error:
+    except FAULTS as error:
         host.registry.attribute_error(
             "objectives", edge.objective.name, error, f"to report on the flow {edge}", edge.where
         )

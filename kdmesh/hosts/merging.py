@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.contracts.rule import weighted_sum
-from kdmesh.errors import MeshError
+from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts import guard
 from kdmesh.hosts.packing import pack, unpack
 from kdmesh.hosts.parameters import refuse_parameters
@@ -102,7 +102,7 @@ def rule(host: HostState, pool: Pool, values: int) -> Any:
             made.setup(tuple(flow.source for flow in pool.inputs), values, ())
     except MeshError as error:
         raise _at(error, pool) from None
-    except Exception as error:
+    except FAULTS as error:
         host.registry.attribute_error("consensus", pool.rule.name, error, "to be made", where)
     return made
 
@@ -125,7 +125,7 @@ def _call(host: HostState, name: str, rule: Any, rows: Tensor, present: Tensor |
         guard.refuse_values(value, rows.shape[1:], rows)
     except MeshError as error:
         raise _at(error, pool) from None
-    except Exception as error:
+    except FAULTS as error:
         doing, where = f"to combine weights after step {at}", f"consensus.{name}"
         host.registry.attribute_error("consensus", pool.rule.name, error, doing, where)
     return value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.contracts.metric import Answers
+from kdmesh.errors import FAULTS
 from kdmesh.hosts import guard
 from kdmesh.hosts.by_column import ByColumn
 from kdmesh.signals.crossing import LARGE
@@ -27,20 +28,26 @@ UNDEFINED = "undefined"  # among figures: which metrics are not defined on these
 
 
 def made(
-    plan: Plan, registry: Registry, characters: int | None, values: Mapping[str, Sequence[str]]
+    plan: Plan,
+    registry: Registry,
+    characters: int | None,
+    values: Mapping[str, Sequence[str]],
+    make: Callable[[str, dict[str, Any]], Metric],
 ) -> dict[str, Metric]:
     """The metrics of a mesh, fresh, by key; without those that need what is not there.
 
-    ``values``: of columns by which some are measured, all that are in the data.
+    ``values``: of columns by which some are measured, all that are in the data; ``make``: makes one of its name and
+    settings.
     """
     found: dict[str, Metric] = {}
     for ref in plan.metrics:
         offer: MetricOffer = registry.find("metrics", ref.name)
-        make = partial(offer.make, ref.settings)
         if ref.by:
-            found[ref.key] = ByColumn(ref.name, ref.by, values[ref.by], make, offer.higher)
+            found[ref.key] = ByColumn(
+                ref.name, ref.by, values[ref.by], partial(make, ref.name, ref.settings), offer.higher
+            )
         elif characters or "characters" not in offer.needs:
-            found[ref.key] = make()
+            found[ref.key] = make(ref.name, ref.settings)
     return found
 
 
@@ -55,7 +62,7 @@ def measure(
     classes: Sequence[int] | None = None,
     total: int | None = None,
     columns: Mapping[str, Tensor] | None = None,
-    on_error: Callable[[str, Exception], None] | None = None,
+    on_error: Callable[[str, BaseException], None] | None = None,
     single: Container[str] = (),
 ) -> dict[str, Any]:
     """The figures of answers on a labelled stream, by metric, in the order of ``metrics``, which start fresh.
@@ -87,11 +94,13 @@ def measure(
             last = name
             value = metric.compute()
             guard.refuse_figure(value, name in single)
-            if value is not None:
-                found[name] = value
-            else:
+            if value is None:
                 reasons[name] = metric.undefined()
-    except Exception as error:
+            elif value != value and isinstance(scores, Tensor) and scores.isfinite().all():
+                reasons[name] = "it gave NaN, of answers that are finite"
+            else:
+                found[name] = value
+    except FAULTS as error:
         if on_error is not None:
             on_error(last, error)
         raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kdmesh.errors import FAULTS
 from kdmesh.hosts import build, guard, measure, oddities, stored
 from kdmesh.hosts.packing import Packed, Published, pack, unpack
 from kdmesh.hosts.publications import Key
@@ -52,7 +53,7 @@ def publish(
             if x is None:
                 x = shard.x if measuring else one.see(shard.x, shard.ids, 0)
             known = one.inference(x, host.forward_size(agent), names)
-    except Exception as error:
+    except FAULTS as error:
         build.attribute_error(host, agent, error, f"the stream {stream!r}")
     logits, values = known
     host.passes[agent, stream] = one.forwards - before

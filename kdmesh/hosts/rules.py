@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from kdmesh.errors import FAULTS
 from kdmesh.graph import reach
 from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.consensus import Moment, fingerprint
@@ -93,7 +94,7 @@ def published(host: HostState, node: ConsensusNode) -> dict[str, Tensor]:
     return {name: one.errors for name, one in found.items() if one is not None and one.errors is not None}
 
 
-def attribute_error(host: HostState, name: str, error: Exception, when: str) -> NoReturn:
+def attribute_error(host: HostState, name: str, error: BaseException, when: str) -> NoReturn:
     """Raise, with whose rule it is, what a consensus raised."""
     rule = host.plan.consensus[name].rule.name
     host.registry.attribute_error("consensus", rule, error, f"to combine {when}", f"consensus.{name}")
@@ -103,7 +104,7 @@ def report(host: HostState, name: str) -> dict[str, float]:
     """What the rule of a consensus says of itself."""
     try:
         return guard.report(host.consensus[name].rule)
-    except Exception as error:
+    except FAULTS as error:
         rule = host.plan.consensus[name].rule.name
         host.registry.attribute_error("consensus", rule, error, "to report", f"consensus.{name}")
 
@@ -149,7 +150,7 @@ def stored(
             seed = _seed(host, consensus, reader, fetch, stream)
             with guard.seeded(seed):
                 return consensus.combine(reader, fetch, given, seed)
-        except Exception as error:
+        except FAULTS as error:
             attribute_error(host, name, error, f"the stream {stream!r}" if shard else "statistics of streams")
 
     def mark() -> str:

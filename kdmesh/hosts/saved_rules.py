@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import FAULTS, MeshError
 from kdmesh.files import RULE, WEIGHTS, opened, read, sha256, write_json
 from kdmesh.hosts import guard
 from kdmesh.hosts.consensus import probabilities, spread
@@ -215,6 +215,6 @@ def load_rule(root: Path) -> Combined:
             rule.space, rule.temperature = saved.space, saved.temperature
             rule.setup(tuple(saved.sources), saved.outputs, tuple(map(torch.Size, saved.inputs)), **more)
         rule.load_state_dict(tensors)
-    except Exception as error:
+    except FAULTS as error:
         registry().attribute_error("consensus", ref.name, error, "to be loaded", where)
     return Combined(saved, rule).eval()

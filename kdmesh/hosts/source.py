@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts import guard
 from kdmesh.imports import maker
 from kdmesh.plugins import registry
@@ -82,7 +82,7 @@ class Source:
         try:
             table: Table = offer.make(data.dataset.config)
             guard.refuse_table(table)
-        except Exception as error:
+        except FAULTS as error:
             registry().attribute_error("datasets", offer.name, error, "to give a table", "data.dataset")
         return table
 

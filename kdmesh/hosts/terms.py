@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
+from kdmesh.errors import FAULTS
 from kdmesh.hosts import build, guard, rules
 from kdmesh.hosts.agent import reseed
 from kdmesh.signals import Signal
@@ -49,6 +50,7 @@ class Term:
         self.seen: tuple[Any, Signal] | None = None  # of the last step, for the report of a broken loss
         assert edge.objective is not None
         host, offer = inputs.host, inputs.host.registry.find("objectives", edge.objective.name)
+        self._looked = False
         self._seed, self._device = None, host.agents[edge.target].device
         if not offer.factory.startswith(guard.OURS):  # random numbers, perhaps: ours draw none
             self._seed = mix(host.seed, "loss", edge.source, edge.target, edge.id, inputs.plan.name)
@@ -77,18 +79,29 @@ class Term:
 
         What it draws is seeded by flow and step, whatever else was computed on this host.
         """
+        look = False  # at more than versions, where it is not ours: that takes longer
         if self._seed is not None:
             reseed(at_step(self._seed, context.step), self._device)
+            look = not self._looked or context.step % guard.LOOK == 0
+            self._looked = True
         more = (weights, *given.values()) if weights is not None or given else ()
         before, rest = guard.both_marks(own, target), guard.marks(more) if more else []
-        loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
-        guard.refuse_loss(loss, own)
+        if look:
+            with guard.alone():
+                kept = guard.copies((own, target, *more))
+                loss: Tensor = self.forward(own, target, form=form, weights=weights, **given)
+            guard.refuse_loss(loss, own)
+            guard.refuse_apart(loss, own)
+            guard.refuse_written_on(("student", "target", "weights", *given), (own, target, *more), kept)
+        else:
+            loss = self.forward(own, target, form=form, weights=weights, **given)
+            guard.refuse_loss(loss, own)
         if guard.both_marks(own, target) != before or (more and guard.marks(more) != rest):
             names = ("student", "target", "weights", *given)
             guard.refuse_worked_on(names, [*before, *rest], guard.marks((own, target, *more)))
         return loss
 
-    def attribute_error(self, error: Exception, step: int) -> NoReturn:
+    def attribute_error(self, error: BaseException, step: int) -> NoReturn:
         """Raise, with whose objective it is, what it raised."""
         assert self.edge.objective is not None
         doing, where = f"to compute at step {step} on the flow {self.edge}", self.edge.where
@@ -181,9 +194,9 @@ class SpreadTerm(Term):
         facts |= self.consensus.given(lambda edge: self.members[edge.id](context))
         self.inputs.draw(context, self.consensus, reader)
         try:
-            look = self._device.type == "cpu" or context.step % 50 == 0  # elsewhere it makes the device wait
+            look = self._device.type == "cpu" or context.step % guard.LOOK == 0  # elsewhere it makes the device wait
             weights = self.consensus.weigh(signals, facts, look)
-        except Exception as error:
+        except FAULTS as error:
             rules.attribute_error(self.inputs.host, node.name, error, f"at step {context.step}")
         total: Tensor | None = None
         for edge, signal, weight in zip(node.members, signals, weights, strict=True):

@@ -11,10 +11,10 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import FAULTS, MeshError
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
-from kdmesh.hosts import blame
+from kdmesh.hosts import blame, guard
 from kdmesh.hosts.gates import GatedTerm, gated
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, shared_targets
@@ -155,7 +155,7 @@ class Update:
             for index, term in enumerate(terms):
                 try:
                     loss = term(context)
-                except Exception as error:
+                except FAULTS as error:
                     term.attribute_error(error, context.step)
                 if loss is None:
                     values.append(None)
@@ -169,7 +169,8 @@ class Update:
                 weights.zero()
             record((context.step, flows, values))
             if total is not None:
-                if check_now or context.step % 50 == 0 or context.step == last - 1:  # reading it makes a GPU wait
+                # elsewhere than on a CPU reading it makes the device wait
+                if check_now or context.step % guard.LOOK == 0 or context.step == last - 1:
                     value = total.item()
                     if value - value != 0:  # NaN or infinite
                         blame.refuse_broken(parts, context.step)

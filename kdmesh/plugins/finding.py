@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
-from kdmesh.errors import MeshError, RunFailed, line_of
+from kdmesh.errors import MeshError, RunFailed, line_of, stopped, text_of
 from kdmesh.plugins.kinds import NOUNS
 from kdmesh.plugins.loading import Loaded
 from kdmesh.plugins.unknown import refused
@@ -48,11 +48,11 @@ class Registry(Loaded):
         offer = self.find(kind, name)
         return next((record for record in self.records if record.claims.get((kind, name)) is offer), None)
 
-    def attribute_error(self, kind: str, name: str, error: Exception, doing: str, where: str) -> NoReturn:
+    def attribute_error(self, kind: str, name: str, error: BaseException, doing: str, where: str) -> NoReturn:
         """Raise RunFailed, which says whose code raised ``error`` and what it was ``doing``; MeshError as it is."""
-        if isinstance(error, MeshError):
+        if isinstance(error, MeshError) or stopped(error):
             raise error
-        record, what = self.origin(kind, name), f"{type(error).__name__}: {error}{line_of(error)}"
+        record, what = self.origin(kind, name), f"{text_of(error)}{line_of(error)}"
         raise RunFailed(
             f"the {NOUNS[kind]} {name!r} of {record or 'kdmesh'} failed {doing}: {what}",
             where=where,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from kdmesh import hookspecs
-from kdmesh.errors import MeshError, RunFailed, shown
+from kdmesh.errors import FAULTS, MeshError, RunFailed, shown, stopped, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -48,8 +48,8 @@ class Hooks:
             own = {name: deepcopy(value) if isinstance(value, dict) else value for name, value in about.items()}
             try:
                 timed(impl.plugin_name, self.manager.subset_hook_caller(hook, others))(**own)
-            except (Exception, SystemExit) as error:
-                self._say(f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}{shown(error)}")
+            except FAULTS as error:
+                self._say(f"plugin {impl.plugin_name} failed in {hook}: {text_of(error)}{shown(error)}")
                 failed.append(impl.plugin_name)
         return failed
 
@@ -62,7 +62,7 @@ class Hooks:
             others = [other for other in self.manager.get_plugins() if other is not impl.plugin]
             try:
                 answers = self.manager.subset_hook_caller(hook, others)(**about())
-            except Exception as error:
+            except FAULTS as error:
                 yield impl.plugin_name, error
             else:
                 yield from ((impl.plugin_name, answer) for answer in answers)
@@ -81,10 +81,10 @@ class Hooks:
             except MeshError as error:
                 error.what = f"{error.what} (plugin {impl.plugin_name}, {hook})"
                 raise
-            except Exception as error:
-                raise RunFailed(
-                    f"plugin {impl.plugin_name} failed in {hook}: {type(error).__name__}: {error}"
-                ) from error
+            except FAULTS as error:
+                if stopped(error):
+                    raise
+                raise RunFailed(f"plugin {impl.plugin_name} failed in {hook}: {text_of(error)}") from error
             if answer is not None:
                 return answer
         return None

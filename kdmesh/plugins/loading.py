@@ -7,7 +7,7 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.errors import MeshError, frames_of, wanted
+from kdmesh.errors import FAULTS, MeshError, frames_of, text_of, wanted
 from kdmesh.plugins.faults import fault, hookless, too_heavy, unmarked
 from kdmesh.plugins.hooks import Hooks
 from kdmesh.plugins.kinds import COMMANDS, HEAVY, KINDS, NOUNS
@@ -80,11 +80,11 @@ class Loaded(Hooks):
             problems += filter(None, (fault(kind, offer) for (kind, _), offer in record.claims.items()))
             if problems:
                 raise BadOffer("; ".join(problems))
-        except (Exception, SystemExit) as error:
+        except FAULTS as error:
             if plugin is not None and self.manager.is_registered(plugin):
                 self.manager.unregister(plugin)  # registering can fail half-way
-            kind = "" if isinstance(error, BadOffer) else f"{type(error).__name__}: "
-            record.refuse("broken", kind + " ".join(str(error).split()))
+            said = str(error) if isinstance(error, BadOffer) else text_of(error)
+            record.refuse("broken", " ".join(said.split()))
             record.frames = frames_of(error)
 
     def _claims(self, plugin: Any, claims: dict[tuple[str, str], Offer]) -> list[str]:
@@ -98,7 +98,7 @@ class Loaded(Hooks):
             try:
                 answers = self.manager.subset_hook_caller(hook, others)() or [None]  # pluggy leaves a None out
             except Exception as error:
-                raise BadOffer(f"{hook} failed: {type(error).__name__}: {error}") from error
+                raise BadOffer(f"{hook} failed: {text_of(error)}") from error
             for offers in answers:
                 if not isinstance(offers, list | tuple):
                     raise BadOffer(f"{hook} returns {_named(offers)}, not a list of offers")

@@ -10,14 +10,15 @@ import math
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.sampler import refuse_point
+from kdmesh.errors import FAULTS
 from kdmesh.plugins import registry
 from kdmesh.sweep.design import Trial, at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kdmesh.contracts.sampler import Point, Sampler
     from kdmesh.sweep.design import Sweep
@@ -76,7 +77,12 @@ class Search:
         """Take the figures of the trials that were wanted last."""
         if self._rung == 0:
             for point, trials in zip(self._proposed[-len(self._turn) :], self._turn, strict=True):
-                self.sampler.tell(point, _mean(trials, figures))
+                try:
+                    self.sampler.tell(point, _mean(trials, figures))
+                except FAULTS as error:
+                    name = self.sweep.sampler[0]
+                    doing = f"as it was told of {at(point)}"
+                    registry().attribute_error("samplers", name, error, doing, f"--sampler {name}")
             if len(self._proposed) < self.rungs[0][0]:
                 return
         for one in self._here():
@@ -121,6 +127,16 @@ class Search:
         return made
 
 
+def sampler_of(name: str, config: Mapping[str, Any], **about: Any) -> Sampler:
+    """A sampler of a name and settings, for a space; RunFailed, with whose it is, where it cannot be made."""
+    offer = registry().find("samplers", name, "--sampler")
+    try:
+        sampler: Sampler = offer.make(dict(config), **about)
+    except FAULTS as error:
+        registry().attribute_error("samplers", name, error, "to be made", f"--sampler {name}")
+    return sampler
+
+
 def proposal(sampler: Sampler, name: str, first: bool = False) -> Point | None:
     """The next point of a sampler of a name; None where it has no more, which it must not say ``first``.
 
@@ -130,7 +146,7 @@ def proposal(sampler: Sampler, name: str, first: bool = False) -> Point | None:
         point = sampler.ask()
         if point is not None or first:
             refuse_point(point, sampler.axes)
-    except Exception as error:
+    except FAULTS as error:
         registry().attribute_error("samplers", name, error, "to propose a point", f"--sampler {name}")
     return point
 

@@ -29,7 +29,7 @@ from kdmesh.sweep.axes import axes, size
 from kdmesh.sweep.budget import rungs, shortest
 from kdmesh.sweep.design import ALONE, BEST, DESIGN, MESH, MOST, Sweep, at, words
 from kdmesh.sweep.meshes import Meshes, named, taught_by_several
-from kdmesh.sweep.search import proposal
+from kdmesh.sweep.search import proposal, sampler_of
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
     points = _count(asked, space, name)
     with TemporaryDirectory() as folder:
         about = {"axes": space, "count": points, "seed": spec.seed, "higher": by.higher, "folder": Path(folder)}
-        sampler = registry().find("samplers", name).make(config, **about)
+        sampler = sampler_of(name, config, **about)
         asked_for = () if adaptive else range(points)
         proposed = [point for _ in asked_for if (point := proposal(sampler, name)) is not None]
         proposed = corners if adaptive else proposed
-    _refuse_number(asked, len(proposed) if not adaptive else points, points)
+    _refuse_number(name, points if adaptive else len({at(point) for point in proposed}), points)
     refuse_margin(asked.equal, plan.primary)
     checked = _refuse_unmeasured(meshes, plan, corners[0])
     found = Found({MESH: sum(stage_steps(plan, checked, stage) for stage in plan.stages)})
@@ -170,13 +170,17 @@ def _count(asked: Asked, space: Sequence[Axis], name: str) -> int:
     return asked.points or (min(POINTS, total) if total else POINTS)
 
 
-def _refuse_number(asked: Asked, there: int, points: int) -> None:
+def _refuse_number(name: str, there: int, points: int) -> None:
     if points > MOST:
         raise MeshError(
             f"more than {MOST:,} points", where="--over", instead="fewer values, or --random 100: a part of the grid"
         )
     if points < 2:
         raise MeshError("one point has nothing to be compared with", where="kdmesh sweep", instead="2 points or more")
+    if there < points and name not in ("grid", "random"):
+        whose = registry().theirs("samplers", name) or f"the sampler {name!r}"
+        what = f"{whose} proposes {there} different points, and {points} are asked for"
+        raise MeshError(what, where=f"--sampler {name}", instead=f"--points {there}, or another sampler")
     if there < points:
         raise MeshError(f"{there} points were found, not {points}", where="--random", instead=f"--random {there}")
 

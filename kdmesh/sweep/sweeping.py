@@ -19,12 +19,11 @@ from kdmesh.engine.inputs import code
 from kdmesh.engine.lock import held
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import read_json, write, write_json
-from kdmesh.plugins import registry
 from kdmesh.report import answers
 from kdmesh.sweep.design import ALONE, BEST, DESIGN, MESH, Trial, at, read
 from kdmesh.sweep.meshes import Meshes
 from kdmesh.sweep.result import SHEET, TABLE, Seen, points, result, sheet
-from kdmesh.sweep.search import Search
+from kdmesh.sweep.search import Search, sampler_of
 from kdmesh.sweep.start import budgets
 from kdmesh.tasks import metric
 
@@ -122,11 +121,8 @@ class Sweeping:
         name, config = sweep.sampler
         mine = [axis for axis in sweep.axes if axis.path in sweep.arms[arm]]
         folder = self.root / "samplers" / arm  # made by a sampler that keeps something there
-        sampler = (
-            registry()
-            .find("samplers", name, "--sampler")
-            .make(config, axes=mine, count=sweep.points, seed=sweep.seed, higher=self.metric.higher, folder=folder)
-        )
+        about = {"axes": mine, "count": sweep.points, "seed": sweep.seed, "higher": self.metric.higher}
+        sampler = sampler_of(name, config, **about, folder=folder)
         return Search(arm, sweep, budgets(sweep, self.meshes), sampler, self.metric)
 
     def _searched(self, again: bool) -> None:

@@ -192,7 +192,7 @@ def test_a_rule_is_tried(mesh: Any, what: str, said: str) -> None:
 
 
 def test_a_state_that_no_checkpoint_holds_is_refused(mesh: Any) -> None:
-    with pytest.raises(MeshError, match="cannot be kept in a checkpoint"):
+    with pytest.raises(MeshError, match=r"the consensus rule .try. of kdmesh-try 3 failed to be kept in a checkpoint"):
         check(agreed(mesh, "kept"))
     assert not [note for note in check(agreed(mesh, "")).notes if "random" in note]
 

@@ -322,7 +322,7 @@ MESHES: dict[str, Any] = {
 ALWAYS = ("nothing", "text", "numpy", "shape", "meta")
 KINDS = ("float64", "half", "whole")
 LATE: dict[str, tuple[str, ...]] = {
-    "objective": (*ALWAYS, *KINDS, "detached", "in place", "nan"),
+    "objective": (*ALWAYS, "half", "whole", "detached", "in place", "nan"),
     "rule": (*ALWAYS, *KINDS, "rows", "in place", "nan", "below 0"),
     "weights": ("nothing", "shape", "meta", "whole", "rows", "in place", "nan", "below 0"),
     "answered": ("nothing", "text", "numpy", "rows", "meta", "whole"),
@@ -335,7 +335,7 @@ LATE: dict[str, tuple[str, ...]] = {
 }
 """From the sixth call on: in what no check before a run sees."""
 AT_ONCE: dict[str, tuple[str, ...]] = {
-    "objective": ("float64", "half", "detached", "in place", *REPORTS),
+    "objective": ("half", "detached", "in place", *REPORTS),
     "stored rule": ("nothing", "shape", "float64", "meta", "in place"),
     "rule": tuple(REPORTS),
     "weights": ("nan", "below 0"),

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from kdmesh.builtin.samplers.grid import Grid
-from kdmesh.errors import RunFailed
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.samplers import Sampler
 from kdmesh.statistics import ACCURACY
 from kdmesh.sweep.axes import axes
 from kdmesh.sweep.budget import rungs
 from kdmesh.sweep.design import Sweep
-from kdmesh.sweep.search import Search
+from kdmesh.sweep.search import Search, sampler_of
+from kdmesh.sweep.start import _refuse_number
 from kdmesh.tasks import Figure
 
 
@@ -101,3 +104,18 @@ def test_a_sampler_that_proposes_no_point_of_the_space_is_named():
         made.sampler.ask = lambda answer=answer: answer
         with pytest.raises(RunFailed, match="--sampler grid"):
             made.wanted()
+
+
+def test_a_sampler_that_raises_as_it_is_told_or_made_is_named(monkeypatch):
+    made = search(["a=1,2"], 2)
+    made.sampler.tell = lambda point, value: 1 / 0
+    with pytest.raises(RunFailed, match=r"sampler 'grid' of kdmesh failed as it was told of .*: ZeroDivisionError"):
+        run(made, lambda trial: 1.0)
+    monkeypatch.setattr(Grid, "__init__", lambda self, **given: sys.exit(0))
+    with pytest.raises(RunFailed, match=r"--sampler grid: the sampler 'grid' of kdmesh failed to be made: SystemExit"):
+        sampler_of("grid", {}, axes=[], count=2, seed=0, higher=True, folder=None)
+
+
+def test_a_sampler_with_too_few_points_is_named():
+    with pytest.raises(MeshError, match=r"the sampler 'thrifty' proposes 1 different points, and 2 are asked for"):
+        _refuse_number("thrifty", 1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 from kdmesh.contracts import sections as given
+from kdmesh.errors import FAULTS, text_of
 from kdmesh.plugins import registry
 from kdmesh.report.page.blocks import Bar, Bars, Block, Cell, Section, Series, Table, Text, number, plain
 from kdmesh.report.page.course import lines
@@ -21,8 +22,8 @@ def sections(known: Known) -> list[Section]:
     for plugin, answer in registry().each(HOOK, lambda: {"run": deepcopy(facts)}):
         who = plugin.partition(": ")[0]
         where = f"plugin-{len(found)}"
-        if isinstance(answer, Exception):
-            said = f"It failed, and its sections are left out: {type(answer).__name__}: {answer}"
+        if isinstance(answer, FAULTS):
+            said = f"It failed, and its sections are left out: {text_of(answer)}"
             found.append(Section(where, f"Plugin {who}", [Text([said])]))
         elif not isinstance(answer, list | tuple) or not all(isinstance(one, given.Section) for one in answer):
             said = f"{HOOK} gave {_kind(answer)}, where a list of kdmesh.sections.Section is asked for: it is left out."
