@@ -49,7 +49,7 @@ class Answering(Task):
             found = self.task.decide(scores)
             if found is not None or self.offer.decides:
                 refuse_decided(found, scores)
-                if self.offer.labels == "classes" and "probs" in self.offer.spaces:
+                if found is not None and self.offer.labels == "classes" and "probs" in self.offer.spaces:
                     refuse_classes(found, scores)
             return found
 

@@ -213,10 +213,10 @@ def _modules(host: HostState, stage: str) -> Iterator[_Owned]:
             objective = host.objectives[edge.id]
             yield _Owned("objective", edge.id, objective, ("objectives", edge.objective.name), edge.where)
     for (kind, about), gate in _gates(host, stage):
-        edge = next((one for one in host.plan.edges if (kind, about) == ("flow", one.id)), None)
-        ref = host.plan.spec.agents[str(about)].gate if edge is None else edge.gate
+        flow = next((one for one in host.plan.edges if (kind, about) == ("flow", one.id)), None)
+        ref = host.plan.spec.agents[str(about)].gate if flow is None else flow.gate
         assert ref is not None
-        yield _Owned(f"gate of {kind}", about, gate, ("gates", ref.name), place(str(about), edge))
+        yield _Owned(f"gate of {kind}", about, gate, ("gates", ref.name), place(str(about), flow))
     for name, rule in host.pools.items():
         if not set(agents).isdisjoint(host.plan.merging.readers(name)):
             offer = "consensus", host.plan.merging.pools[name].rule.name

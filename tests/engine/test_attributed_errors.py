@@ -122,14 +122,15 @@ def test_a_strategy_that_raises_names_itself_and_where_it_was_written(mesh: Any)
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("nan", "96 values that are not finite"),
+        ("nan", r"\d+ values that are not finite"),
         ("shape", r"gave .*\(32, 2\).*, not a tensor of shape \(32, 3\)"),
         ("heavy", "no distribution: .* off from 1 by 1"),
         ("negative", "no distribution: the least value is -0"),
     ],
 )
 def test_strict_signals_stop_what_is_no_distribution_at_the_edge(mesh: Any, what: str, said: str) -> None:
-    with pytest.raises(RunFailed, match=rf"kdmesh-foo 1\.2\.3 failed to combine at step 1: ValueError: it .*{said}"):
+    when = "at step 1" if what == "shape" else "for its measurement"  # the first that looks at its numbers
+    with pytest.raises(RunFailed, match=rf"kdmesh-foo 1\.2\.3 failed to combine {when}: ValueError: it .*{said}"):
         consensus(mesh, what).run(backend="inline", strict_signals=True)
 
 
