@@ -6,6 +6,8 @@ import pytest
 
 from kdmesh.builtin.samplers.grid import Grid
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.offers import SamplerOffer
+from kdmesh.plugins import registry
 from kdmesh.samplers import Sampler
 from kdmesh.statistics import ACCURACY
 from kdmesh.sweep.axes import axes
@@ -116,6 +118,8 @@ def test_a_sampler_that_raises_as_it_is_told_or_made_is_named(monkeypatch):
         sampler_of("grid", {}, axes=[], count=2, seed=0, higher=True, folder=None)
 
 
-def test_a_sampler_with_too_few_points_is_named():
+def test_a_sampler_with_too_few_points_is_named(monkeypatch):
+    offer = SamplerOffer("thrifty", "nowhere:Thrifty")
+    monkeypatch.setitem(registry()._offers["samplers"], "thrifty", offer)
     with pytest.raises(MeshError, match=r"the sampler 'thrifty' proposes 1 different points, and 2 are asked for"):
         _refuse_number("thrifty", 1, 2)
