@@ -106,7 +106,6 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     ahead = None if train_mode or known is not None else answers_ahead(inputs, agent, shard, names)
     if ahead is not None:
         inputs.ahead[op] = ahead
-
     alone = not isinstance(shard, Rollouts)
     edge = host.plan.input_on(op.node, op.stream)
     seen = None if edge is None else inputs.fetcher(edge, op.node)
