@@ -221,6 +221,9 @@ def _overridden(plan: Plan) -> Iterator[str]:
             readers = [agent for agent in readers if agent.update == "grad"]
         elif field in LEARNING:
             readers = [agent for agent in readers if agent.update != "frozen"]
+        elif field == "forward_size":
+            answering = dict.fromkeys(owner for agent, owner in plan.owner.items() if _answers(plan, agent))
+            readers = [plan.spec.agents[owner] for owner in answering]
         own = {"epochs": ("epochs", "steps"), "steps": ("epochs", "steps")}.get(field, (field,))
         left = [agent for agent in readers if all(getattr(agent.train, name) is None for name in own)]
         if field == "batch_size":  # also how many samples a forward has that answers without training

@@ -119,14 +119,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_agent_step_flow_and_ranges
     assert events(folder)[-1]["event"] == "run_failed"
 
 
-def test_an_error_nobody_foresaw_is_told_in_a_line_and_traced_in_the_folder(run, tmp_path):
+def test_an_error_of_a_model_is_told_by_its_file_and_line(run, tmp_path):
     (tmp_path / "beside_the_mesh.py").write_text(BESIDE, encoding="utf-8")
     code, _, said, (folder,) = run(MESH.replace("{mlp: {hidden: [8]}}", "{'beside_the_mesh:Net': {fail: true}}"))
     assert code == 1
-    assert "kdmesh: error: the run failed: ZeroDivisionError: a fault of its own\n" in said
-    assert "Traceback" not in said and f"see the traceback in {folder / 'error.txt'}" in said
-    text = (folder / "error.txt").read_text(encoding="utf-8")
-    assert text.startswith("Traceback") and "with a second line" in text
+    assert "failed to answer at step 0 on the stream 'train': ZeroDivisionError: a fault of its own" in said
+    assert "agents.student.model" in said and "beside_the_mesh.py, line 11" in said and "Traceback" not in said
     assert events(folder)[-1]["event"] == "run_failed"
 
 

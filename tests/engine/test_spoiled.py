@@ -56,7 +56,7 @@ def test_validation_that_teaches_nobody_is_not_spoken_of(mesh: Any) -> None:
 def test_a_length_in_epochs_beside_one_in_steps_is_said(mesh: Any, train: Any, own: Any, said: list[str]) -> None:
     made = mesh({"s": {"train": own}}, train=train)
     made.flow("labels", "s", objective="ce")
-    assert [note for note in examine(made.plan(), {}, made.table).notes if "has no effect" in note] == said
+    assert [note for note in examine(made.plan(), {}, made.table).notes if "takes precedence" in note] == said
 
 
 def test_the_length_of_a_line_has_one_unit(mesh: Any) -> None:

@@ -24,6 +24,7 @@ from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.contents import Keys
 from kdmesh.streams.learned import in_header
 from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Texts
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 SMALL = ("data.train=200", "train.epochs=1", "train.batch_size=50")
@@ -40,6 +41,11 @@ def other(table: Table, name: str, seed: int = 0) -> Table:
     """The same data, but for the samples of one official split: other values, and labels in another order."""
     rows = table.official[name]
     draw = torch.Generator().manual_seed(seed)
+    if isinstance(table.x, Texts):  # no more than other answers to other prompts
+        texts = list(table.x)
+        for row in rows.tolist():
+            texts[row] = replace(texts[row], text=texts[row].text[::-1] + "0", prompt=f"1{texts[row].prompt}")
+        return replace(table, x=Texts(texts))
     x, y = table.tensor.clone(), table.y.clone()
     x[rows] = torch.rand(x[rows].shape, generator=draw) * 9 - 4
     y[rows] = y[rows][torch.randperm(len(rows), generator=draw)]

@@ -107,7 +107,7 @@ def test_what_a_strategy_draws_is_named_within_bounds_and_apart():
 
 
 def test_a_plugin_that_places_agents_on_odd_hosts_is_refused(monkeypatch):
-    monkeypatch.setattr(type(registry()), "ask", lambda self, hook, **about: {"../h": ["s"]})
+    monkeypatch.setattr(type(registry()), "ask", lambda self, hook, look, **about: {"../h": ["s"]})
     with pytest.raises(MeshError, match=r"placement: the name '../h' begins with a dot"):
         plan()
 
