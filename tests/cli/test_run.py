@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from kdmesh.cli import main
+from kdmesh.engine.curves import Curve
 
 MESH = """
 name: small
@@ -125,6 +126,20 @@ def test_an_error_of_a_model_is_told_by_its_file_and_line(run, tmp_path):
     assert code == 1
     assert "failed to answer at step 0 on the stream 'train': ZeroDivisionError: a fault of its own" in said
     assert "agents.student.model" in said and "beside_the_mesh.py, line 11" in said and "Traceback" not in said
+    assert events(folder)[-1]["event"] == "run_failed"
+
+
+def test_an_error_nobody_foresaw_is_told_in_a_line_and_traced_in_the_folder(run, monkeypatch):
+    def add(self, *about):
+        raise ZeroDivisionError("a fault of its own\nwith a second line")
+
+    monkeypatch.setattr(Curve, "add", add)
+    code, _, said, (folder,) = run(MESH)
+    assert code == 1
+    assert "kdmesh: error: the run failed: ZeroDivisionError: a fault of its own\n" in said
+    assert "Traceback" not in said and f"see the traceback in {folder / 'error.txt'}" in said
+    text = (folder / "error.txt").read_text(encoding="utf-8")
+    assert text.startswith("Traceback") and "with a second line" in text
     assert events(folder)[-1]["event"] == "run_failed"
 
 
