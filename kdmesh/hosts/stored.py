@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.hosts import guard
 from kdmesh.hosts.identity import Unknown
 from kdmesh.hosts.loader import ShardView
+from kdmesh.hosts.placed import moves
 from kdmesh.hosts.ragged import rows_of
 from kdmesh.hosts.store_keys import entry_key, seeds_of
 from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
 STEPS = 64  # of which the answers are fetched together
-PLACE = "the last bits of an answer depend on its place in a forward, or on the others there"
 SECONDS = "seconds"  # noted beside an entry's key: what a row took to compute
 TABLES = 2**26  # bytes of answers that an agent has in memory, in steps
 VALUES = 2**22  # of a step's answers that are held at a time, about
@@ -270,25 +269,13 @@ class Stored:
         return x if self._view is None else self._one.see(x, shard.samples(at), epoch)
 
     def _probe(self) -> str:
-        """Ask for some samples in several orders: whatever its place and company, an answer has to be the same bits."""
+        """Ask for some samples in several orders."""
         one, made = self._one, self._one.forwards
         some = torch.linspace(0, len(self._shard) - 1, min(len(self._shard), self._rows)).long()
         try:
-            with guard.seeded(0, strict=True):
-                first = self._all(some)
-                for order in _orders(len(some)):
-                    again = self._all(some[order])
-                    for name, value in first.items():
-                        counts = self._counts(name, some)
-                        index = order if counts is None else ranges(starts_of(counts)[order], counts[order])
-                        for leaf, other in zip(leaves(value), leaves(again[name]), strict=True):
-                            if not guard.same(leaf[index.to(leaf.device)], other):
-                                return PLACE
-        except ValueError as why:
-            return str(why)
+            return moves(self._all, some, self._counts)
         finally:
             one.forwards = made
-        return ""
 
     def _all(self, at: Tensor) -> dict[str, Any]:
         logits, more = self._one.inference(self._x(at, 0), self._size, self._names)
@@ -304,12 +291,6 @@ def _different(keys: Tensor) -> tuple[Tensor, Tensor]:
     back = np.empty(len(order), np.int64)
     back[order] = new.cumsum() - 1
     return torch.from_numpy(order[new]), torch.from_numpy(back)
-
-
-def _orders(count: int) -> list[Tensor]:
-    """Orders in which each of some samples comes to stand in other places: by what is left by 2, 4 and 8, too."""
-    rising = torch.arange(count)
-    return [rising.flip(0), *(rising.roll(by) for by in (1, 2, 5))]
 
 
 def _bytes(value: Tensor | Lazy) -> int:
