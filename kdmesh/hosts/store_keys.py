@@ -68,7 +68,13 @@ def _input(host: HostState, one: Agent, shard: ShardView) -> dict[str, Any]:
     if isinstance(shard.x, Tensor):
         return {"dtype": str(shard.x.dtype), "shape": list(shard.x.shape[1:])}
     encoder = host.reading.encoder(one.name)
-    return {"tokenizer": encoder.key, "task": host.plan.task.name, "pad": shard.x.pad, "tokens": encoder.vocabulary}
+    return {
+        "tokenizer": encoder.key,
+        "numbers": encoder.numbers,  # for who has a tokenizer and not all settings of `tokenizer`
+        "task": host.plan.task.name,
+        "pad": shard.x.pad,
+        "tokens": encoder.vocabulary,
+    }
 
 
 def _signal(host: HostState, one: Agent, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kdmesh.errors import MeshError, nearest
@@ -16,7 +17,7 @@ from kdmesh.streams.tokens import Encoded, Row
 from kdmesh.text import pieces
 from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SEQUENCE, TOKEN, head_of
 from kdmesh.text.template import Chat, Template, given
-from kdmesh.text.tokenizers import dumps, separator
+from kdmesh.text.tokenizers import dumps, numbered, separator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -136,6 +137,11 @@ class Encoder:
         before = self.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
         lead = len(self.tokenizer.decode(before))  # alone, a token of some tokenizers loses its first space
         return [self.tokenizer.decode([*before, number])[lead:] for number in range(self.vocabulary)]
+
+    @cached_property
+    def numbers(self) -> str:
+        """The sha256 of which number stands for which token: what columns over a vocabulary mean."""
+        return numbered(self.tokenizer)
 
     def files(self) -> dict[str, str]:
         """The tokenizer's files by name, for processes that cannot read or make it themselves."""

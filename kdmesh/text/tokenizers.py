@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -166,6 +167,11 @@ def loads(files: dict[str, str]) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.name_or_path = ""
     return _fast(tokenizer, "the tokenizer")
+
+
+def numbered(tokenizer: Any) -> str:
+    """The sha256 of which number stands for which token, whatever else a tokenizer does with them."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def begin_with(tokenizer: PreTrainedTokenizerFast, begin: int) -> None:
