@@ -22,7 +22,7 @@ demo: $(RUN_READY)
 
 test: $(DEV_READY)
 	ls -d plugins/*/ | xargs -P 2 -n 1 $(BIN)/python -m pytest --quiet
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 slow: $(DEV_READY)
 	$(BIN)/python -m pytest -n 2 -m slow

@@ -168,16 +168,21 @@ def by_themselves(mesh: Any, modules: Any, table: Any, steps: int) -> tuple[floa
         each = alone(known[name], given[name])
         if name == "_answer":  # the rest of it is the model
             agent, x = given[name]
-            with patch.object(agent, "module", bare):
-                each = alone(known[name], (agent, x)) - alone(bare, (x,))
+            with patch.object(agent, "module", Bare()):
+                each = alone(known[name], (agent, x)) - alone(Bare(), (x,))
         total += count / steps * each
         words.append(f"{name} {count / steps:.1f} x {each:.2f}")
     return total, ", ".join(words)
 
 
-def bare(x: Tensor) -> Tensor:
+class Bare:
     """A model that does nothing."""
-    return x
+
+    training = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The samples."""
+        return x
 
 
 def alone(call: Callable[..., Any], args: tuple[Any, ...]) -> float:

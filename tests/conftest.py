@@ -28,11 +28,19 @@ HOSTS = 6  # the most that a test on the shared Ray opens at a time
 
 
 def pytest_collection_modifyitems(items):
-    """Of several processes (`--dist loadgroup`) one has a file's tests; and one has all that need the shared Ray."""
+    """Of several processes (`--dist loadgroup`) one has a file's tests; and one has all that need the shared Ray.
+
+    What is long begins first, for no process to wait at the end.
+    """
+    long = set()
     for item in items:
         if "on_ray" in item.fixturenames:  # of the contracts, which know no mark of ours
             item.add_marker(pytest.mark.ray)
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+        if group == "ray" or item.get_closest_marker("long"):
+            long.add(group)
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in long)
 
 
 @pytest.fixture(autouse=True, scope="session")

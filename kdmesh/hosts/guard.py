@@ -500,10 +500,11 @@ def refuse_written(given: Any, size: int, table: Table, labelled: bool) -> None:
 
 def refuse_view(value: Any, x: Tensor) -> None:
     """Raise ValueError for what is no augmented ``x``: of its shape, type and device."""
-    same = isinstance(value, Tensor) and (value.shape, value.dtype, value.device) == (x.shape, x.dtype, x.device)
-    if not same or sparse(value):
+    same = isinstance(value, Tensor) and value.shape == x.shape and value.dtype is x.dtype and value.device == x.device
+    if not same or value.layout is not torch.strided:
         raise ValueError(f"it gave {told(value)}, of {told(x)}: an augmentation keeps shape and type")
     if value.requires_grad:
         raise ValueError("it gave samples that require a gradient")
-    if x.device.type == "cpu" and not finite(value) and finite(x):  # elsewhere to ask makes it wait
+    # Their sum tells, mostly. Elsewhere than on a CPU to ask makes the device wait.
+    if x.is_cpu and not math.isfinite(value.sum().item()) and not finite(value) and finite(x):
         raise ValueError("it gave samples that are not finite, of samples that are")

@@ -19,6 +19,8 @@ from kdmesh.compare.making import Maker, Told
 from kdmesh.engine.experiment import Experiment
 from kdmesh.errors import MeshError
 
+pytestmark = pytest.mark.long
+
 MESH = """
 name: small
 data: {dataset: digits, train: 200}

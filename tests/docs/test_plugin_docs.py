@@ -24,6 +24,8 @@ from kdmesh.offers import API, KNOWN, ConsensusOffer
 from kdmesh.plugins import KINDS, PluginFile, Registry
 from kdmesh.spec import MeshSpec
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "plugins").glob("*.md"))
 REFERENCE = (ROOT / "docs" / "plugins" / "reference.md").read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ import kdmesh
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.cli import main
 
+pytestmark = pytest.mark.long
+
 PLUGIN = '''
 import torch
 from kdmesh import hookimpl

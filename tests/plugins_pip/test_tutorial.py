@@ -18,6 +18,7 @@ def passed(said: str) -> int:
     return int(found[1]) if found else 0
 
 
+@pytest.mark.long
 def test_the_tutorial_does_what_it_says(environment, tmp_path):
     pytest.importorskip("pip")
     home = tmp_path / "empty"

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE, ROOT, processes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="gives processes different views of a folder")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="gives processes different views of a folder"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -208,6 +208,7 @@ def test_the_other_process_tells_the_same_figures():
     assert scope["told"] == [worth(point) for point in scope["points"]]
 
 
+@pytest.mark.slow  # a package of every kind that `new` writes is in test_new_packages.py
 def test_the_sampler_that_new_writes_keeps_its_contract(pytester, monkeypatch):
     for name, text in package("kdmesh-even", "sampler").items():
         path = pytester.path / name
