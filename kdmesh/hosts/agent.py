@@ -137,18 +137,19 @@ class Agent:
 
     def _answer(self, x: Any) -> Any:
         """What the module makes of samples, which it leaves as they are: others see them, too."""
-        before, mode = x._version if isinstance(x, Tensor) else 0, self.module.training
+        module, counts = self.module, isinstance(x, Tensor)
+        before, mode = x._version if counts else 0, module.training
         if self._looked:
-            value = self.module(x)
+            value = module(x)
         else:  # the first time at what leaves versions alone, too
             with guard.alone():
                 kept = guard.copies((x,))
-                value = self.module(x)
+                value = module(x)
             guard.refuse_written_on(("x",), (x,), kept)
             self._looked = True
-        if isinstance(x, Tensor) and x._version != before:
+        if counts and x._version != before:
             raise ValueError("it changes the samples that it is given in place")
-        if self.module.training is not mode:
+        if module.training is not mode:
             raise ValueError(f"it leaves itself in {'eval' if mode else 'train'} mode, and was to answer in the other")
         return value
 
