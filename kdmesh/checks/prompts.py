@@ -18,13 +18,26 @@ if TYPE_CHECKING:
 
 
 def answered(plan: Plan, found: Checked) -> None:
-    """Refuse samples that ask nothing, prompts that leave no room for an answer, and readers with other tokens."""
+    """Refuse samples that ask nothing, or cannot be told an agent as its view says; prompts that leave no room for an
+    answer; and readers with other tokens.
+    """
     for name, stream in plan.spec.streams.items():
         if stream.prompts is not None and stream.generated_by is not None:
             agents = {stream.generated_by: None, **dict.fromkeys(_readers(plan, found, name, stream.generated_by))}
             seen = {(found.reading.key(one), plan.spec.agents[one].view.prompt): one for one in reversed(agents)}
             for agent in reversed(seen.values()):
                 _room(plan, found, name, stream, agent)
+    for agent, spec in plan.spec.agents.items():
+        for name in _given(plan, agent) if spec.view.prompt is not None else ():
+            found.reading.told(agent, found.streams[name].rows)  # MeshError for one that it cannot be told
+
+
+def _given(plan: Plan, agent: str) -> list[str]:
+    """The streams of given texts on which an agent teaches or learns."""
+    read = dict.fromkeys(edge.stream for edge in plan.edges if agent in (edge.source, edge.target))
+    specs = {name: plan.spec.streams.get(name) for name in read}
+    mixed = [one.mix.of for one in specs.values() if one is not None and one.mix is not None]
+    return list(dict.fromkeys([*(name for name, one in specs.items() if one is None or one.prompts is None), *mixed]))
 
 
 def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str) -> None:

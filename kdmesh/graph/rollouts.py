@@ -75,25 +75,18 @@ def _reason(stream: StreamSpec | None) -> str:
 
 
 def _views(plan: Plan, written: Collection[str]) -> None:
-    """An agent's own prompt stands before texts that are written, and nowhere else."""
+    """An agent's own prompt stands before what a language model answers, where it teaches or learns."""
     for name, agent in plan.spec.agents.items():
         if agent.view.prompt is None:
             continue
         where = plan.at(f"agents.{name}.view.prompt")
-        read = {edge.stream for edge in plan.edges if name in (edge.source, edge.target)}
-        read |= {one for one in written if plan.spec.streams[one].generated_by == name}
-        if not read & {*written}:
-            what = f"{name} reads no texts that an agent writes, so that its own prompt has no effect"
-            raise MeshError(
-                what, where=where, instead="streams: {NAME: {generated_by: ..., prompts: ...}}, and flows on it"
-            )
-        for stream in sorted(read - {*written}):
-            what = f"{name} also reads {stream!r}, whose texts the data give: these it would see without its own prompt"
-            raise MeshError(what, where=where, instead="an agent of the same weights (weights_of) for one of the two")
-        for stream in sorted(read):
-            if plan.spec.streams[stream].mix is not None:
-                what = f"given texts are mixed into {stream!r}, before which no own prompt stands in this version"
-                raise MeshError(what, where=where, instead="a stream without `mix`, and one of the given texts")
+        if plan.task.outputs != "vocabulary":
+            what = f"task {plan.task.name} answers no prompts, so that this has no effect"
+            raise MeshError(what, where=where, instead="task: language_modelling, or leave it out")
+        reads = any(name in (edge.source, edge.target) for edge in plan.edges)
+        if not reads and not any(plan.spec.streams[one].generated_by == name for one in written):
+            what = f"{name} teaches nobody, learns from nothing and writes nothing, so that this has no effect"
+            raise MeshError(what, where=where, instead="a flow from or to it")
 
 
 def _hidden(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:

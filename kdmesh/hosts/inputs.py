@@ -70,7 +70,7 @@ class Inputs:
         """The agent's shard view of a stream, on the agent's device."""
         device, spec = self.host.agents[agent].device, self.host.plan.spec.streams.get(stream)
         if spec is None or spec.generated_by is None:
-            return self.host.loader.shard(stream, agent, device)
+            return self.host.loader.shard(stream, agent, device, told=True)
         return self._writing(spec, stream, agent, device)
 
     def _writing(self, spec: StreamSpec, stream: str, agent: str, device: torch.device) -> Written | Rollouts:
@@ -95,7 +95,7 @@ class Inputs:
         share, drawn = 0.0 if spec.mix is None else spec.mix.share, (stream, self.lesson)
         schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last, share, drawn)
         pack = encoder.max_length if encoder.pack else None
-        given = None if spec.mix is None else host.loader.shard(spec.mix.of, agent, device)
+        given = None if spec.mix is None else host.loader.shard(spec.mix.of, agent, device, told=True)
         views = [host.plan.spec.agents[name].view.prompt for name in (agent, spec.generated_by)]
         prompt = None
         if views[0] != views[1]:
@@ -227,10 +227,8 @@ class Inputs:
         written = self.host.plan.spec.streams.get(edge.stream)
         if written is not None and written.prompts is not None:
             shard = self._writing(written, edge.stream, edge.source, device)
-        elif reading.key(edge.source) != reading.key(reader):
-            shard = self.host.loader.shard(
-                edge.stream, edge.source, device
-            )  # the same samples in the source's own tokens
+        elif reading.told_key(edge.source) != reading.told_key(reader):  # the same samples, as the source reads them
+            shard = self.host.loader.shard(edge.stream, edge.source, device, told=True)
 
         def snapshot(context: StepContext) -> Signal | None:
             old, batch = self.host.snapshots.get(edge.source), self.batch(context, shard)

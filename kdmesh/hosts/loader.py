@@ -61,11 +61,19 @@ class BatchSource(Protocol):
 class ShardView:
     """One stream as one agent visits it, resident on one device: its shard if the stream is sharded, else all of it.
 
-    ``units``: whether the task asks for an answer per token rather than per sample.
+    ``units``: whether the task asks for an answer per token rather than per sample; ``told``: texts stand after the
+    prompts that the agent is told, if it is.
     """
 
     def __init__(
-        self, reading: Preprocessor, stream: Stream, agent: str, owner: str, seed: int, device: torch.device
+        self,
+        reading: Preprocessor,
+        stream: Stream,
+        agent: str,
+        owner: str,
+        seed: int,
+        device: torch.device,
+        told: bool = False,
     ) -> None:
         table, rows = reading.table, stream.rows_for(owner) if owner else stream.rows
         self.stream, self.owner, self.seed, self.device = stream, owner, seed, device
@@ -74,7 +82,7 @@ class ShardView:
         self.units, self.counts, self.characters, self._sizes = False, None, None, None
         truth = None if table.y is None else table.y[rows].to(device)
         if reading.texts:
-            self.x = reading.encoded(agent, rows).to(device)
+            self.x = (reading.told if told else reading.encoded)(agent, rows).to(device)
             self.units = reading.plan.task.rows == "units"
             self._sizes = reading.sizes(rows) if reading.plan.spec.text.bucket else None
             if self.units:
@@ -150,15 +158,19 @@ class Loader:
 
     def __init__(self, reading: Preprocessor, streams: dict[str, Stream], seed: int) -> None:
         self.reading, self.streams, self.seed = reading, streams, seed
-        self._views: dict[tuple[str, str, str, str], ShardView] = {}
+        self._views: dict[tuple[str, ...], ShardView] = {}
 
-    def shard(self, stream: str, agent: str, device: torch.device) -> ShardView:
-        """The shard view of an agent on a stream; agents that read alike share it unless the stream is sharded."""
+    def shard(self, stream: str, agent: str, device: torch.device, told: bool = False) -> ShardView:
+        """The shard view of an agent on a stream; agents that read alike share it unless the stream is sharded.
+
+        ``told``: for teaching and learning, with the prompts of the agent's view, in place of the samples as they are.
+        """
         spec = self.streams[stream]
         owner = agent if spec.shards is not None else ""
-        key = (stream, owner, str(device), self.reading.key(agent))
+        read = self.reading.told_key(agent) if told else (self.reading.key(agent), "")
+        key = (stream, owner, str(device), *read)
         if key not in self._views:
-            self._views[key] = ShardView(self.reading, spec, agent, owner, self.seed, device)
+            self._views[key] = ShardView(self.reading, spec, agent, owner, self.seed, device, told)
         return self._views[key]
 
     def one(self, agent: str, device: torch.device) -> Tensor | Tokens:

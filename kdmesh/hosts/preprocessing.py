@@ -102,13 +102,26 @@ class Preprocessor:
             raise MeshError(f"{agent} would read private samples of another agent", where="streams")
         return self._read(agent)[0].select(places)
 
+    def told(self, agent: str, rows: Tensor) -> Encoded:
+        """The same with the prompt that the agent is told of each, where its view has one: what teaches and learns."""
+        given, prompt = self.encoded(agent, rows), self.plan.spec.agents[agent].view.prompt
+        if prompt is None:
+            return given
+        from kdmesh.text.prompts import told
+
+        return told(self.encoder(agent), self.table, prompt, agent, rows.tolist(), given)
+
     def report(self, agent: str) -> Any:
         """What was truncated, dropped and counted when an agent's samples were encoded."""
         return self._read(agent)[1]
 
     def key(self, agent: str) -> str:
-        """What agents have in common that see the same in every sample."""
+        """What agents have in common that read the same tokens in every sample."""
         return str(self.encoder(agent).key) if self.texts else ""
+
+    def told_key(self, agent: str) -> tuple[str, str]:
+        """What agents have in common that are also told the same prompts."""
+        return self.key(agent), self.plan.spec.agents[agent].view.prompt or ""
 
     def shape(self, agent: str) -> torch.Size:
         """The shape of what an agent sees of a sample."""

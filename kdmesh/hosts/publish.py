@@ -38,7 +38,7 @@ def publish(
     default what was last published of it.
     """
     one = host.agents[agent]
-    shard = host.loader.shard(stream, agent, one.device)
+    shard = host.loader.shard(stream, agent, one.device, told=not measuring)
     host.threads(one.weights.settings.threads)
     before, start = one.forwards, time.perf_counter()
     layers = {output: one.makes[output].layer if _whole(one, output) else output for output in outputs}

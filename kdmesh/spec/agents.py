@@ -33,7 +33,9 @@ class ViewSpec(Strict):
     draws: int | None = Field(
         None, ge=1, le=MOST, description="number of different draws per sample; none: a new one every epoch"
     )
-    prompt: str | None = Field(None, description="template of the prompt that it sees of texts that agents write")
+    prompt: str | None = Field(
+        None, description="template of the prompt that it is told in place of the data's, before the same answer"
+    )
 
 
 class AgentSpec(Strict):

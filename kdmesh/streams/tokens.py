@@ -108,6 +108,15 @@ class Encoded:
         """The same samples on a device."""
         return Encoded(self._store.to(device), self._rows.to(device), self.pad, self.pack)
 
+    def samples(self) -> Iterator[Row]:
+        """Each sample, as it was made."""
+        store = self._store.to(torch.device("cpu"))
+        for row in self._rows.tolist():
+            own = slice(int(store.starts[row]), int(store.starts[row + 1]))
+            asked = slice(int(store.unit_starts[row]), int(store.unit_starts[row + 1]))
+            spans = [(begin, end) for begin, end in store.spans[asked].tolist()]
+            yield Row(store.ids[own].tolist(), store.units[asked].tolist(), store.targets[asked].tolist(), spans)
+
     @property
     def counts(self) -> Tensor:
         """Units of each sample, ``[n]`` int64."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample, Texts
+from kdmesh.streams.tokens import Encoded
 from kdmesh.text.template import given
 from kdmesh.text.views import PromptView
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kdmesh.streams.table import Table
+    from kdmesh.streams.tokens import Row
     from kdmesh.text.encoder import Encoder
 
 
@@ -24,16 +29,59 @@ class Asking:
         assert isinstance(table.x, Texts)
         self._encoder, self._samples, self._columns = encoder, table.x, table.columns
         self._view = None if view is None else PromptView(view, agent)
+        self._agent = agent
         self._known: dict[int, list[int]] = {}
 
     def __call__(self, row: int) -> list[int]:
         """Of the sample in a row of the table. MeshError, which names it, where it asks nothing."""
         if row not in self._known:
-            sample = self._samples[row]
-            if self._view is not None and not sample.fault:
-                sample = self._view(sample, {name: values[row] for name, values in self._columns.items()})
-            self._known[row] = asked(self._encoder, sample)
+            self._known[row] = asked(self._encoder, self._seen(row))
         return self._known[row]
+
+    def before(self, row: int, given: Row) -> Row:
+        """A sample that the data answer, with what the agent is asked in place of its prompt.
+
+        ``given``: the sample as it is. What is learned of it stays, token by token. MeshError, which names the sample,
+        where that cannot be, or where both together are longer than what the agent reads.
+        """
+        sample, most = self._samples[row], self._encoder.max_length
+        if not given.units:
+            return given
+        if sample.messages is not None:
+            found, report = self._encoder.encode(Texts([self._seen(row)]))
+            told, length = next(found.samples()), report.longest
+        else:
+            first = given.units[0] + 1
+            lead = given.ids[:first] if sample.prompt is None and self._encoder.begin is None else []
+            asked_with = self(row) + lead
+            units = [unit - first + len(asked_with) for unit in given.units]
+            told = replace(given, ids=asked_with + given.ids[first:], units=units)
+            length = len(told.ids)
+        at, where = sample.at or f"sample {row}", self._view.where if self._view else ""
+        if length > most and (len(told.ids) > most or told.targets != given.targets):
+            what = f"{at}: as {self._agent} is told it, it has {length} tokens, more than the {most} that it reads"
+            instead = "a larger text.max_length (and max_length of the model), or a shorter prompt"
+            raise MeshError(what, where=where, instead=instead)
+        if told.targets != given.targets:
+            what = f"{at}: after the prompt that {self._agent} is told, its answers become other tokens"
+            raise MeshError(
+                what, where=where, instead="a template that leaves the turns before the last one as they are"
+            )
+        return told
+
+    def _seen(self, row: int) -> Sample:
+        """The sample in a row, with the agent's own prompt if it has one."""
+        sample = self._samples[row]
+        if self._view is None or sample.fault:
+            return sample
+        return self._view(sample, {name: values[row] for name, values in self._columns.items()})
+
+
+def told(encoder: Encoder, table: Table, view: str, agent: str, rows: Sequence[int], given: Encoded) -> Encoded:
+    """Samples in ``rows`` of a table, ``given`` as they are, as an agent is told them: see :meth:`Asking.before`."""
+    asking = Asking(encoder, table, view, agent)
+    made = [asking.before(row, one) for row, one in zip(rows, given.samples(), strict=True)]
+    return Encoded.of(made, given.pad, pack=given.pack)
 
 
 def asked(encoder: Encoder, sample: Sample) -> list[int]:

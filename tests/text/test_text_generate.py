@@ -11,10 +11,11 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.spec import SamplingSpec
-from kdmesh.streams.texts import Sample
+from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Sample, Texts
 from kdmesh.text.encoder import Encoder
 from kdmesh.text.generate import choose, generate, noise, refuse_writer
-from kdmesh.text.prompts import asked, ends
+from kdmesh.text.prompts import Asking, asked, ends, told
 from kdmesh.text.views import PromptView
 
 PROMPTS = ["the cat", "a", "who is it that sat on", "the mat", "a dog ran after the"]
@@ -173,17 +174,15 @@ TEMPLATE = (
 )
 
 
-def encoder(template: str | None = None) -> Encoder:
+def encoder(template: str | None = None, max_length: int = 64) -> Encoder:
     from kdmesh.text import tokenizers
 
     words = tokenizers.loads(tokenizers.dumps(bpe()))
     words.chat_template = template
-    return Encoder(words, "language_modelling", max_length=64)
+    return Encoder(words, "language_modelling", max_length=max_length)
 
 
 def test_a_model_is_asked_with_the_tokens_that_training_puts_before_an_answer() -> None:
-    from kdmesh.streams.texts import Texts
-
     turns = (("user", "who is it?"), ("assistant", "a cat"), ("user", "where?"), ("assistant", "on the mat"))
     for one, sample in (
         (encoder(), Sample("the mat", prompt="on ")),
@@ -214,6 +213,47 @@ def test_an_agent_sees_a_prompt_of_its_own() -> None:
     assert caught.value.where == "agents.h.view.prompt" and caught.value.instead == "what there is: prompt, text, sort"
     with pytest.raises(MeshError, match="no turn stands before the assistant's"):
         view(Sample(messages=turns[4:]), {"kind": "sum"})
+
+
+CHAT = (("system", "add"), ("user", "who?"), ("assistant", "a cat"), ("user", "where?"), ("assistant", "on the mat"))
+
+
+@pytest.mark.parametrize("kind", ["prompt", "text", "messages"])
+def test_given_answers_stay_after_another_prompt(kind: str) -> None:
+    sample = {
+        "prompt": Sample("the mat", prompt="on "),
+        "text": Sample("the mat"),
+        "messages": Sample(messages=CHAT),
+    }[kind]
+    one = encoder(TEMPLATE, 96)
+    (given,) = one.encode(Texts([sample]))[0].samples()
+    table = Table(Texts([sample]), None, classes=0, columns={"hint": ["near a dog"]})
+    (seen,) = told(one, table, "{{ hint }} {{ prompt }}", "h", [0], one.encode(table.x)[0]).samples()
+    assert seen.targets == given.targets and seen.spans == given.spans and len(seen.units) == len(given.units)
+    assert [seen.ids[unit + 1] for unit in seen.units] == given.targets
+    first = seen.units[-1] + 2 - len(one.tokenizer("on the mat</s>")["input_ids"]) if kind == "messages" else 0
+    prompt = one.tokenizer.decode(seen.ids[: first or seen.units[0] + 1])
+    assert "near a dog" in prompt and "near a dog" not in one.tokenizer.decode(given.ids)
+    asked_with = Asking(one, table, "{{ hint }} {{ prompt }}", "h")(0)
+    assert seen.ids[: len(asked_with)] == asked_with
+
+
+def test_given_answers_that_an_agent_cannot_be_told_are_refused_by_sample() -> None:
+    one = encoder(TEMPLATE)
+    for sample in (Sample("the mat", prompt="on ", at="line 3"), Sample(messages=CHAT, at="line 3")):
+        table = Table(Texts([sample]), None, classes=0)
+        with pytest.raises(MeshError, match=r"line 3: as h is told it, it has \d+ tokens, more than the 64") as caught:
+            told(one, table, "{{ prompt * 70 }}", "h", [0], one.encode(table.x)[0])
+        assert caught.value.where == "agents.h.view.prompt" and caught.value.instead
+    marked = (  # forgets earlier turns where the last one asks otherwise
+        "{% for m in (messages if 'where' in messages[3]['content'] else messages[3:]) %}{{ '<s>' + m['role'] }}"
+        "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + '</s>' }}{% endgeneration %}"
+        "{% else %}{{ m['content'] + '</s>' }}{% endif %}{% endfor %}"
+    )
+    forgets = encoder(marked, 96)
+    table = Table(Texts([Sample(messages=CHAT, at="line 3")]), None, classes=0)
+    with pytest.raises(MeshError, match="line 3: after the prompt that h is told, its answers become other tokens"):
+        told(forgets, table, "who?", "h", [0], forgets.encode(table.x)[0])
 
 
 @pytest.mark.parametrize(

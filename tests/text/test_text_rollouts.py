@@ -77,8 +77,23 @@ def privileged(**stream: Any) -> dict[str, Any]:
     return {**fields, "agents": agents, "flows": flows}
 
 
+def given() -> dict[str, Any]:
+    """A student that learns the data's answers told them, and without from itself, a frozen and a learning teacher."""
+    fields = privileged(mix={"of": "train", "share": 0.5})
+    agents = {**fields["agents"], "f": {"model": llama(8, vocabulary=None), "update": "frozen"}}
+    agents["g"] = {"weights_of": "f", "view": {"prompt": HINT}}
+    flows = [
+        *fields["flows"],
+        {"from": "labels", "to": "h", "objective": "ce"},
+        {"from": ["g", "v"], "to": "s", "objective": "kl"},
+        {"from": "g", "to": "s", "objective": "kl", "refresh": "step"},
+    ]
+    return {**fields, "agents": agents, "flows": flows}
+
+
 MESHES = {
     "told the answer": privileged(),
+    "told the answer of given texts": given(),
     "each step": mesh(),
     "several steps": mesh(refresh="3 steps"),
     "an epoch": mesh(refresh="epoch", sampling={"max_new_tokens": 3, "greedy": True}),
@@ -138,7 +153,7 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(name: str, tmp_path: Path, c
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["several steps", "once"])
+@pytest.mark.parametrize("name", ["several steps", "once", "told the answer of given texts"])
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     expected = outcome(MESHES[name])
     assert outcome(MESHES[name], "spread", session=ray_session) == expected
@@ -176,6 +191,7 @@ def other(agent: str, **more: Any) -> dict[str, Any]:
 
 PLAIN: dict[str, Any] = {"stream": "rollouts", "objective": "reverse_kl"}
 ALSO = {"from": "t", "to": "s", "objective": "reverse_kl"}
+TAUGHT = {"from": "labels", "to": "u", "objective": "ce"}
 REFUSED = [
     (mesh(refresh="round"), "streams.rollouts.refresh", "not a period of a stream of texts"),
     (mesh(refresh="once"), "streams.rollouts.refresh", "s trains at the same time"),
@@ -193,19 +209,19 @@ REFUSED = [
     (other("s", view={"prompt": "{{ ''.__class__ }}"}), "agents.s.view.prompt", "the template fails"),
     (other("t", view={"prompt": "{{ text * 40 }}"}), "streams.rollouts.sampling.max_new_tokens", "tokens for t"),
     (
-        changed(other("t", view={"prompt": HINT}), flows=[*mesh()["flows"], ALSO]),
-        "agents.t.view.prompt",
-        "t also reads 'train'",
-    ),
-    (
         changed(other("t", view={"prompt": HINT}), flows=[{"from": "labels", "to": ["s", "u"], "objective": "ce"}]),
         "agents.t.view.prompt",
-        "t reads no texts",
+        "t teaches nobody",
     ),
     (
-        changed(other("t", view={"prompt": HINT}), streams=mesh(mix={"of": "train", "share": 0.5})["streams"]),
+        changed(other("t", view={"prompt": "{{ text * 40 }}"}), flows=[ALSO, TAUGHT]),
         "agents.t.view.prompt",
-        "no own prompt stands",
+        "as t is told it, it has",
+    ),
+    (
+        changed(other("t", view={"prompt": "{{ hint }}"}), flows=[ALSO, TAUGHT]),
+        "agents.t.view.prompt",
+        "'hint' is undefined",
     ),
     (mesh(mix={"of": "tran", "share": 0.5}), "streams.rollouts.mix.of", "unknown stream"),
     (mesh(mix={"of": "rollouts", "share": 0.5}), "streams.rollouts.mix.of", "is written by an agent itself"),
@@ -295,11 +311,11 @@ def test_what_is_written_once_waits_for_who_writes_it() -> None:
         make_plan(parse(fields), registry())
 
 
-@pytest.mark.parametrize("name", ["on-policy", "sequence-level"])
+@pytest.mark.parametrize("name", ["on-policy", "privileged-self", "sequence-level"])
 def test_bundled_meshes_teach_a_student_to_add_by_written_texts(name: str) -> None:
     fields = read_mesh(name).dump()
     fields["train"]["epochs"] = 12
-    (flow,) = (flow for flow in fields["flows"] if "student" in flow["to"])
+    (flow,) = (flow for flow in fields["flows"] if flow["to"] in ("student", ["student"]))
     assert fields["streams"][flow["stream"]]["generated_by"] in ("student", "teacher")
     found = [
         run_once(Request(parse({**fields, "train": {**fields["train"], **more}}), "inline"))[0]

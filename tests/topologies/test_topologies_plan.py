@@ -29,6 +29,7 @@ GENERATIONS = {
     "parties": [1],
     "previous-batch": [1],
     "previous-epoch": [1],
+    "privileged-self": [1],
     "ranking": [3, 1],
     "regression": [3, 1],
     "ring": [1],
@@ -38,9 +39,9 @@ GENERATIONS = {
     "stale-codistillation": [1],
     "swa": [1],
 }
-LONG = ("fedavg", "on-policy", "sequence-level", "swa")  # no strategy draws weights that flow, or what is written
+LONG = ("fedavg", "on-policy", "privileged-self", "sequence-level", "swa")  # what no strategy draws
 OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
-OTHER_DATA |= {"on-policy": "sums", "sequence-level": "sums"}
+OTHER_DATA |= {"on-policy": "sums", "privileged-self": "sums", "sequence-level": "sums"}
 each = pytest.mark.parametrize("name", FILES)
 
 

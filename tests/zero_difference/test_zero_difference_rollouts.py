@@ -66,7 +66,7 @@ class Both:
         self.given = [(first + q + a + last, len(first + q)) for q, a in ids]
         self.eos, self.pad = words.eos_token_id, words.pad_token_id
 
-    def mesh(self, stream: dict[str, Any], **more: Any) -> kdmesh.Mesh:
+    def mesh(self, stream: dict[str, Any] | None, **more: Any) -> kdmesh.Mesh:
         """The run's side."""
         view = {"view": {"prompt": "{{ text }}={{ prompt }}"}}
         hinted = {"h": {"weights_of": "s", **view}} if "hinted" in self.plain else {}
@@ -79,9 +79,15 @@ class Both:
             text={"bucket": False},
             seed=SEED,
             agents={**agents, "s": {"model": model["s"]}, **hinted},
-            streams={"rollouts": {"generated_by": "s", "prompts": "train", **stream}},
+            streams={} if stream is None else {"rollouts": {"generated_by": "s", "prompts": "train", **stream}},
             flows=[
-                {"from": name, "to": "s", "stream": "rollouts", "objective": "reverse_kl", "refresh": "step"}
+                {
+                    "from": name,
+                    "to": "s",
+                    "stream": "train" if stream is None else "rollouts",
+                    "objective": "reverse_kl",
+                    "refresh": "step",
+                }
                 for name in (*self.teachers, *hinted)
             ],
             train={"epochs": EPOCHS, "batch_size": SIZE, "optimizer": {"sgd": {"lr": 0.2, "momentum": 0.9}}, **more},
@@ -120,6 +126,14 @@ CASES = {
     ),
     "itself, told the answer": ("", END, {}, {"hinted": True}),
     "a teacher and itself, both told the answer": ("t", BOTH, {}, {"hinted": True, "told": True}),
+    "given texts, itself told the answer": ("", END, None, {"hinted": True, "share": 1.0}),
+    "given texts without BOS or EOS, itself told the answer": ("", NONE, None, {"hinted": True, "share": 1.0}),
+    "half of the batches given, both told the answer": (
+        "t",
+        BOTH,
+        {"mix": {"of": "train", "share": 0.5}, "refresh": "3 steps"},
+        {"hinted": True, "told": True, "share": 0.5, "steps": 3},
+    ),
     "two steps at once": ("t", BOTH, {"refresh": "2 steps"}, {"steps": 2}),
 }  # fmt: skip
 
@@ -128,12 +142,14 @@ CASES = {
 def test_a_run_and_a_plain_loop_end_with_the_same_weights(case: str, tmp_path: Path) -> None:
     teachers, special, stream, plain = CASES[case]
     both = Both(tmp_path, teachers, special, **plain)
-    stream = {**stream, "sampling": {"max_new_tokens": NEW, **stream.get("sampling", {})}}
+    if stream is not None:
+        stream = {**stream, "sampling": {"max_new_tokens": NEW, **stream.get("sampling", {})}}
     mesh = both.mesh(stream)
     loop = both.loop(examine(mesh.plan()).streams["train"].rows.tolist())
     lengths = {len(text) for text in loop.texts}
-    assert (0 < sum(map(loop.from_data, range(8))) < 8) == bool(loop.share)
-    assert len(lengths) > 1 if special else lengths == {NEW}
+    assert (0 < sum(map(loop.from_data, range(8))) < 8) == (0 < loop.share < 1)
+    if stream is not None:
+        assert len(lengths) > 1 if special else lengths == {NEW}
     result = mesh.run(backend="inline")
     start = LlamaForCausalLM.from_pretrained(tmp_path / "s").state_dict()
     for name, value in result["s"].module.net.state_dict().items():
