@@ -29,6 +29,7 @@ from kdmesh.samplers import Choices, Range, Sampler
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec import (
     AgentSpec,
+    AnswersSpec,
     ConsensusSpec,
     DataSpec,
     EmaSpec,
@@ -705,6 +706,7 @@ weights: net.safetensors
 saved: copy
 update: {ema: {of: s, decay: 0.99}}
 view: {augment: [shift]}
+answers: {form: int8}
 exit: layers.0
 taps: {mid: layers.0}
 train: {epochs: 5}
@@ -719,6 +721,9 @@ count: 3
 augment: [shift, {noise: {std: 0.1}}]
 draws: 1
 prompt: null
+""",
+    AnswersSpec: """\
+form: int8
 """,
     EmaSpec: """\
 of: s
@@ -1167,6 +1172,7 @@ HEADINGS: dict[type[Strict], str] = {
     ShardSpec: "`streams.NAME.shards`",
     AgentSpec: "`agents.NAME`",
     ViewSpec: "`agents.NAME.view`",
+    AnswersSpec: "`agents.NAME.answers`",
     EmaSpec: "`agents.NAME.update.ema`",
     TrainSpec: "`train`, and `agents.NAME.train` for one agent",
     EarlyStopping: "`train.early_stopping`",

@@ -128,7 +128,7 @@ def _listed(found: list[EntryInfo]) -> Grid:
         {
             "entry": one.digest[:SHORT],
             "who": _who(one),
-            "what": "damaged" if one.fault else (brief(dict(one.key.signal)) if one.key else "") or "logits",
+            "what": "damaged" if one.fault else _what(one),
             "rows": f"{one.rows:,}",
             "size": amount(one.size),
             "used": None if one.used is None else span(max(0.0, time.time() - one.used)),
@@ -154,6 +154,12 @@ def _who(one: EntryInfo) -> str | None:
             str(one.key.producer["history"]),
         ]
     return "/".join(told) or None
+
+
+def _what(one: EntryInfo) -> str:
+    """Which output, and in which form."""
+    signal = {} if one.key is None else dict(one.key.signal)
+    return " ".join(filter(None, ("" if signal.get("output") or signal.get("made") else "logits", brief(signal))))
 
 
 def brief(value: object, named: bool = False) -> str:

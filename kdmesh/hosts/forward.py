@@ -11,6 +11,7 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts import build
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.ahead import answers_ahead
+from kdmesh.hosts.forms import former
 from kdmesh.hosts.inputs import base
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import Rollouts
@@ -106,7 +107,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     ahead = None if train_mode or known is not None else answers_ahead(inputs, agent, shard, names)
     if ahead is not None:
         inputs.ahead[op] = ahead
-    alone = not isinstance(shard, Rollouts)
+    alone, answer = not isinstance(shard, Rollouts), former(host, op.node)
     edge = host.plan.input_on(op.node, op.stream)
     seen = None if edge is None else inputs.fetcher(edge, op.node)
 
@@ -134,7 +135,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
             x = dense(signal.value)
         try:
             if not train_mode:
-                value = agent.inference(x, fixed, names, alone) if ahead is None else ahead(context.step)
+                value = answer(agent.inference(x, fixed, names, alone) if ahead is None else ahead(context.step))
             else:
                 reseed(at_step(seed, context.step), device)
                 if module.training:

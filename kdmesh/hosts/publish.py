@@ -9,10 +9,12 @@ import torch
 
 from kdmesh.errors import FAULTS
 from kdmesh.hosts import build, guard, measure, oddities, stored
+from kdmesh.hosts.forms import form_of, former
 from kdmesh.hosts.packing import Packed, Published, pack, unpack
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.seen import seen
 from kdmesh.signals.lazy import dense
+from kdmesh.store.forms import EXACT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +48,15 @@ def publish(
     x = seen(host, one, stream, given)
     try:
         if not stage and (not measuring or stored.still(host, one)):
-            known = stored.answers(host, one, shard, names, host.forward_size(agent), view=not measuring)
+            form = EXACT if measuring else form_of(host, agent)
+            known = stored.answers(host, one, shard, names, host.forward_size(agent), view=not measuring, form=form)
         else:
             known = None
         if known is None:
             if x is None:
                 x = shard.x if measuring else one.see(shard.x, shard.ids, 0)
             known = one.inference(x, host.forward_size(agent), names)
+            known = known if measuring else former(host, agent)(known)
     except FAULTS as error:
         build.attribute_error(host, agent, error, f"the stream {stream!r}")
     logits, values = known

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kdmesh.hosts.identity import Unknown, code, identity
 from kdmesh.store import EntryKey
+from kdmesh.store.forms import EXACT
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ RECIPE = 1
 """Rises where this version makes other values of the same weights and samples than the one before."""
 
 
-def entry_key(host: HostState, one: Agent, shard: ShardView, name: str, rows: int, *, view: bool) -> EntryKey:
+def entry_key(
+    host: HostState, one: Agent, shard: ShardView, name: str, rows: int, *, view: bool, form: str = EXACT
+) -> EntryKey:
     """The key of one of an agent's outputs ("": its logits) on samples like a stream's.
 
-    ``rows``: of each forward; ``view``: whether it sees them in its view. :class:`Unknown` for what has no key.
+    ``rows``: of each forward; ``view``: whether it sees them in its view; ``form``: that values are kept in.
+    :class:`Unknown` for what has no key.
     """
     owner = host.plan.owner[one.name]
     shelf, frozen = host.shelf, host.plan.spec.agents[owner].update == "frozen"
@@ -42,7 +46,8 @@ def entry_key(host: HostState, one: Agent, shard: ShardView, name: str, rows: in
         "precision": one.weights.settings.precision,
         "forward_size": rows,
     }
-    return EntryKey(producer, _signal(host, one, name))
+    kept = {} if form == EXACT else {"form": form}
+    return EntryKey(producer, _signal(host, one, name) | kept)
 
 
 def seeds_of(host: HostState, one: Agent) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdmesh.hosts.forms import form_of, parts
 from kdmesh.hosts.identity import Unknown
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.placed import moves
@@ -22,7 +23,8 @@ from kdmesh.hosts.store_keys import entry_key, seeds_of
 from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
 from kdmesh.store import Fingerprint
 from kdmesh.store.card import Damaged, read_card
-from kdmesh.store.signals import read_signal, write_signal
+from kdmesh.store.forms import EXACT
+from kdmesh.store.signals import read_signal
 from kdmesh.streams.contents import digests, seen
 from kdmesh.streams.tokens import ranges, starts_of
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.shelf import Hits
     from kdmesh.hosts.state import HostState
     from kdmesh.store import Entry
+    from kdmesh.store.signals import Parts
 
 ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
 STEPS = 64  # of which the answers are fetched together
@@ -45,15 +48,32 @@ VALUES = 2**22  # of a step's answers that are held at a time, about
 
 
 def answers(
-    host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, *, view: bool = False
+    host: HostState,
+    one: Agent,
+    shard: ShardView,
+    names: tuple[str, ...],
+    size: int,
+    *,
+    view: bool = False,
+    form: str = EXACT,
 ) -> Value | None:
-    """What an agent says of a whole stream; None where the store has no part in it. ``view``: as it sees samples."""
-    found = stored(host, one, shard, names, size, view=view)
+    """What an agent says of a whole stream; None where the store has no part in it.
+
+    ``view``: as it sees samples; ``form``: that it is kept and read in.
+    """
+    found = stored(host, one, shard, names, size, view=view, form=form)
     return None if found is None else found(torch.arange(len(shard)))
 
 
 def stored(
-    host: HostState, one: Agent, shard: BatchSource, names: tuple[str, ...], size: int, *, view: bool = False
+    host: HostState,
+    one: Agent,
+    shard: BatchSource,
+    names: tuple[str, ...],
+    size: int,
+    *,
+    view: bool = False,
+    form: str = EXACT,
 ) -> Stored | None:
     """Where an agent's answers on a stream come from, if they are kept; else why not is noted."""
     shelf = host.shelf
@@ -64,7 +84,7 @@ def stored(
         return None
     try:
         _refuse(host, one, shard, view)
-        found = Stored(host, one, shard, names, size, view)
+        found = Stored(host, one, shard, names, size, view, form)
         if why := found.unsound():
             raise Unknown(why)
     except Unknown as why:
@@ -92,17 +112,17 @@ class Stored:
     """An agent's answers on one stream: read where the store has them, else forwarded and written."""
 
     def __init__(
-        self, host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, view: bool
+        self, host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, view: bool, form: str
     ) -> None:
         assert host.shelf is not None
         self._host, self._one, self._shard, self._names, self._size = host, one, shard, names, size
-        self._shelf, self._view = host.shelf, one.view if view else None
+        self._shelf, self._view, self._form = host.shelf, one.view if view else None, form
         self._rows = size if isinstance(shard.x, Tensor) else rows_of(shard.x, size)
         settings = one.weights.settings
         self._fingerprint = Fingerprint.here(one.device, settings.threads)
         self._entries: dict[str, Entry] = {}
         for name in ("", *names):
-            key = entry_key(host, one, shard, name, self._rows, view=self._view is not None)
+            key = entry_key(host, one, shard, name, self._rows, view=self._view is not None, form=form)
             self._entries[name] = self._shelf.store.entry(key, {"agent": one.name, "mesh": host.plan.spec.name})
         if self._shelf.digests.get(id(shard), (None,))[0] is not shard:
             self._shelf.digests[id(shard)] = shard, digests(shard.x)
@@ -242,23 +262,25 @@ class Stored:
         if one.device.type == "cuda":
             torch.cuda.synchronize(one.device)
         seconds = time.perf_counter() - start
-        values = {"": logits, **more}
+        kept = parts(one.name, (logits, more), self._form)
         hits.forwarded += len(at)
-        self._write(at, keys, values, seconds / len(at), hits)
-        return values
+        self._write(at, keys, kept, seconds / len(at), hits)
+        if self._form == EXACT:
+            return {"": logits, **more}
+        return {name: value.value for name, value in kept.items()}
 
-    def _write(self, at: Tensor, keys: Tensor, values: dict[str, Any], seconds: float, hits: Hits) -> None:
+    def _write(self, at: Tensor, keys: Tensor, values: dict[str, Parts], seconds: float, hits: Hits) -> None:
         written = 0
         for name, entry in self._entries.items():
             counts = self._counts(name, at)
             starts, ids = None if counts is None else starts_of(counts), self._shard.samples(at)
             try:
                 entry.info.setdefault(SECONDS, seconds)
-                written = write_signal(entry, keys, values[name], starts, self._fingerprint, ids=ids)
+                written = values[name].write(entry, keys, starts, self._fingerprint, ids=ids)
             except ValueError as why:
                 self._shelf.left[self._one.name] = str(why)
                 return
-            hits.kept += _bytes(values[name]) * written // len(at)
+            hits.kept += values[name].size * written // len(at)
         hits.written += written
 
     def _x(self, at: Tensor, epoch: int) -> Any:
@@ -316,7 +338,8 @@ def answers_in_steps(
     host = inputs.host
     if not still(host, one):
         return None
-    found = stored(host, one, shard, names, host.forward_size(one.name), view=one.view is not None)
+    size, form = host.forward_size(one.name), form_of(host, one.name)
+    found = stored(host, one, shard, names, size, view=one.view is not None, form=form)
     if found is None:
         return None
     assert isinstance(shard, ShardView)

@@ -97,6 +97,7 @@ def _agents(plan: Plan) -> Row:
             "update": owner.update if isinstance(owner.update, str) else owner.update.model_dump(mode="json"),
             "view": agent.view.model_dump(mode="json", exclude_defaults=True),
             "host": host_of[name],
+            "answers": agent.answers.model_dump(mode="json", exclude_defaults=True),
             "on_loss": agent.on_loss,
             "gate": None if agent.gate is None else agent.gate.model_dump(mode="json"),
             "train": settings[key] if learns else None,

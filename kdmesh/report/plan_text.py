@@ -82,6 +82,7 @@ def _agents(agents: Row) -> list[Row]:
             "budget": "",
             "batch": "",
             "optimizer": "",
+            "form": agent["answers"].get("form", ""),
             "host": agent["host"],
             "on_loss": "" if agent["on_loss"] == "restart" else agent["on_loss"],
         }

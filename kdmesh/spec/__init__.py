@@ -1,6 +1,6 @@
 """The file a user writes: pydantic models, reading, overrides, errors with paths."""
 
-from kdmesh.spec.agents import AgentSpec, EmaSpec, ViewSpec
+from kdmesh.spec.agents import AgentSpec, AnswersSpec, EmaSpec, ViewSpec
 from kdmesh.spec.base import (
     DEFAULT_RULE,
     DEFAULT_TASK,
@@ -26,6 +26,7 @@ __all__ = [
     "DEFAULT_RULE",
     "DEFAULT_TASK",
     "AgentSpec",
+    "AnswersSpec",
     "ConsensusSpec",
     "DataSpec",
     "EmaSpec",

@@ -38,6 +38,16 @@ class ViewSpec(Strict):
     )
 
 
+class AnswersSpec(Strict):
+    """How what an agent says teaches, and is kept."""
+
+    form: Literal["exact", "float32", "bfloat16", "float16", "int8"] = Field(
+        "exact",
+        description="numbers in which its answers are kept in the store and read by others, with or without a store: "
+        "exact (as computed), float32, bfloat16, float16, or int8 (a byte a value)",
+    )
+
+
 class AgentSpec(Strict):
     """One agent. Agents that name the same ``weights_of`` share one set of weights."""
 
@@ -54,6 +64,9 @@ class AgentSpec(Strict):
         "sha256 (the default), or a copy",
     )
     view: ViewSpec = Field(default_factory=ViewSpec, description="augmentation or prompt, the agent's own")
+    answers: AnswersSpec = Field(
+        default_factory=AnswersSpec, description="the form of what it says, where it is frozen or has finished"
+    )
     exit: str | None = Field(
         None, description="layer whose output is the agent's; several exits of one network are agents with `weights_of`"
     )

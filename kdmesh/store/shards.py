@@ -64,7 +64,11 @@ def words(parts: Mapping[str, tuple[torch.dtype, list[int]]], many: bool, about:
     said = [
         f"{name} {written_as(dtype)} {shape}" for name, (dtype, shape) in sorted(parts.items()) if name not in may_miss
     ]
-    said += [f"{name} {json.dumps(signal[name])}" for name in sorted(signal) if name != OPTIONAL and signal[name]]
+    said += [
+        f"{name} {json.dumps(signal[name], sort_keys=True)}"
+        for name in sorted(signal)
+        if name != OPTIONAL and signal[name]
+    ]
     said += ["many rows a sample"] if many else []
     return ", ".join([*said, *([f"{about[SHARED]['is']} ({about[SHARED]['file'][:8]})"] if SHARED in about else [])])
 

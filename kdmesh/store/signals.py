@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,46 @@ TEXTS, UTF8 = "texts", "utf8"  # the kind of an entry of texts, and the name of 
 ERRORS = "errors"  # noted in shards: by name the largest error of a form, in the values' unit
 
 
+@dataclass(frozen=True)
+class Parts:
+    """A signal as it is kept: taken apart by its codec, in a form.
+
+    Attributes:
+        values: tensors with a row for each of its rows, by name; ``shared``: those without.
+        signal: what the values are; ``about``: the largest errors of the form.
+    """
+
+    values: dict[str, Tensor]
+    shared: dict[str, Tensor]
+    signal: dict[str, Any]
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, value: Tensor | Lazy, form: str = forms.EXACT) -> Parts:
+        """Take a signal apart. MeshError for values that the form cannot hold."""
+        kind, parts, shared = codecs.keep(value)
+        kept, types, errors = forms.encode(parts, form)
+        alike, shared_types, off = forms.encode(shared, form if form in forms.FLOATS else forms.EXACT)
+        signal: dict[str, Any] = {"kind": kind, "form": form, "types": {**types, **shared_types}}
+        signal |= {OPTIONAL: list(value.optional)} if isinstance(value, Lazy) and value.optional else {}
+        return cls(kept, alike, signal, {ERRORS: {**errors, **off}} if form != forms.EXACT else {})
+
+    @property
+    def value(self) -> Tensor | Lazy:
+        """The signal with the form's errors, as :func:`read_signal` gives it."""
+        return restored(self.values, self.shared, self.signal)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what there is for each row."""
+        return sum(one.numel() * one.element_size() for one in self.values.values())
+
+    def write(self, entry: Entry, rows: Tensor, starts: Tensor | None, fingerprint: Fingerprint, **more: Any) -> int:
+        """Keep it; ``more``: `ids` and `round` of :meth:`Entry.write`."""
+        shared, signal, about = self.shared, self.signal, self.about
+        return entry.write(rows, self.values, starts, fingerprint, shared=shared, signal=signal, about=about, **more)
+
+
 def write_signal(
     entry: Entry,
     rows: Tensor,
@@ -41,13 +82,7 @@ def write_signal(
     ``form``: one of :data:`kdmesh.store.forms.FORMS`, which the entry's key should say, too: an entry has one. A signal
     that no codec knows, a mixture say, is made whole.
     """
-    kind, parts, shared = codecs.keep(value)
-    kept, types, errors = forms.encode(parts, form)
-    alike, shared_types, off = forms.encode(shared, form if form in forms.FLOATS else forms.EXACT)
-    signal: dict[str, Any] = {"kind": kind, "form": form, "types": {**types, **shared_types}}
-    signal |= {OPTIONAL: list(value.optional)} if isinstance(value, Lazy) and value.optional else {}
-    about = {ERRORS: {**errors, **off}} if form != forms.EXACT else {}
-    return entry.write(rows, kept, starts, fingerprint, ids=ids, round=round, shared=alike, signal=signal, about=about)
+    return Parts.of(value, form).write(entry, rows, starts, fingerprint, ids=ids, round=round)
 
 
 def read_signal(entry: Entry, rows: Tensor, round: Round = None) -> tuple[Tensor | Lazy, Tensor | None]:
