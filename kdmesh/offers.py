@@ -89,6 +89,10 @@ class Config(BaseModel):
         """
         return {}
 
+    def only_compared(self) -> str:
+        """Of a signal, why an objective may compare it, and nothing else may read it; "" where anything may."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -142,6 +146,9 @@ class ObjectiveOffer(Offer):
     ``aligned=False``: its target is a statistic of a stream, ``[K, D]`` (see :class:`SignalOffer`), and not a row for
     each of the student's; ``weights [K]`` are then 0 for rows that nobody knows.
 
+    ``linear``: its gradient at the student is linear in a target of form `probs`, as that of a forward KL is: so it is
+    right on average of a target that is. (A part of the loss that no student changes may be another.)
+
     ``reduction``: how the loss is averaged, in words for `plan`: `batchmean` (summed over classes, averaged over
     samples), `mean over elements`, or others; "": nothing is said of it. A setting ``per_element: true`` makes
     `mean over elements` of it.
@@ -156,6 +163,7 @@ class ObjectiveOffer(Offer):
     forms_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     reduction: str = ""  # what `plan` says of it
     aligned: bool = True
+    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -251,6 +259,9 @@ class SignalOffer(Offer):
     ``classes``, their number. An objective reads it whose offer says `aligned=False`; a consensus combines such alone,
     in space `logits`, as they are.
 
+    ``estimate``: its values are right on average alone, as those that are drawn: objectives whose offer is not `linear`
+    are refused, since they would be wrong on average, and so is whatever else would read it, as a consensus.
+
     ``both``: the reader, an agent, makes the same signal of its own forward,
     with gradients to its weights (``torch.autograd.grad(..., create_graph=True)``), and the objective compares the two.
     """
@@ -264,6 +275,7 @@ class SignalOffer(Offer):
     gradient: bool = False
     both: bool = False
     aligned: bool = True
+    estimate: bool = False
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,29 @@ def _refuse_offer(kind: SignalOffer, where: str) -> None:
         raise MeshError(f"the signal {kind.name!r} {sort}, and {what}", where=f"{where}.signal", instead=instead)
 
 
+def _refuse_readers(
+    kind: SignalOffer, flow: FlowSpec, where: str, offer: ObjectiveOffer | None, registry: Registry
+) -> None:
+    """Refuse who cannot read what a signal says; ``offer``: of the objective, where one compares it."""
+    assert flow.signal is not None
+    config = registry.check("signals", kind.name, flow.signal.config, f"{where}.signal")
+    why = "it is right on average alone" if kind.estimate else getattr(config, "only_compared", str)()
+    if why and offer is None:
+        raise MeshError(
+            f"the signal {kind.name!r} is for objectives alone, and nothing else may read it: {why}",
+            where=f"{where}.signal",
+            instead="logits, or top_k with `tail: spread`",
+        )
+    if kind.estimate and offer is not None and not offer.linear:
+        names = [one.name for one in registry.offers("objectives") if one.linear and kind.form in one.forms]
+        raise MeshError(
+            f"{kind.name!r} is right on average alone, and {offer.name!r} is not linear in its target: "
+            "it would learn something else",
+            where=f"{where}.objective",
+            instead=" or ".join(names) + ", or signal: logits",
+        )
+
+
 def _apart(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> set[int]:
     """The flows whose sources need not see the same samples, by their numbers."""
     named = {
@@ -212,6 +235,8 @@ def _edge(
         raise MeshError(f"only an agent sends {signal}, not {source}", where=f"{where}.signal", instead="leave it out")
     form = "labels" if from_labels else kind.form if kind is not None else "hidden" if signal == "hidden" else "logits"
     unaligned = kind is not None and not kind.aligned
+    if kind is not None and flow.signal is not None:
+        _refuse_readers(kind, flow, where, offer if to_agent and flow.as_ == "target" else None, registry)
     if not to_agent and flow.as_ == "target" and form == "hidden" and not unaligned:
         raise MeshError(
             f"a consensus combines outputs, and {source} -> {target} carries {signal}",

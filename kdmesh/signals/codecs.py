@@ -13,10 +13,11 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.signals.lazy import FactoredLogits, Lazy
+from kdmesh.signals.sampled import SampledProbs
 from kdmesh.signals.sparse import TopKLogits
 
 DENSE = "dense"
-KINDS: dict[str, type[Lazy]] = {"factored": FactoredLogits, "top_k": TopKLogits}
+KINDS: dict[str, type[Lazy]] = {"factored": FactoredLogits, "top_k": TopKLogits, "sampled": SampledProbs}
 """Classes by the name under which their values cross: built-in ones, and import strings of offered ones."""
 
 

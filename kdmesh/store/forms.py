@@ -8,18 +8,25 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError
+from kdmesh.store import packed
 from kdmesh.store.mapped import DTYPES, written_as
 
-EXACT, INT8 = "exact", "int8"
+EXACT, INT8, PACKED = "exact", "int8", "packed"
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FORMS = (EXACT, *FLOATS, INT8)
-"""``exact`` keeps the bits. ``int8`` keeps a byte a value, with a scale and a middle for each row."""
+DENSE = (EXACT, *FLOATS, INT8)
+FORMS = (*DENSE, PACKED)
+"""``exact`` keeps the bits. ``int8`` keeps a byte a value, with a scale and a middle for each row. ``packed`` is for
+signals that name columns, as top-k logits, alone: see :mod:`kdmesh.store.packed`."""
 SCALE, MIDDLE = ".scale", ".middle"  # how the names of a row's two numbers end
 STEPS = 254  # between the least and the largest value of a row
 
 
-def encode(values: Mapping[str, Tensor], form: str) -> tuple[dict[str, Tensor], dict[str, str], dict[str, float]]:
+def encode(
+    values: Mapping[str, Tensor], form: str, columns: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, str], dict[str, float]]:
     """Tensors in a form; the types of those that were changed, by name; and the largest errors, by name.
+
+    ``columns``: of a signal that names some columns, how many there are.
 
     Whole numbers stay as they are, and with ``int8`` also tensors with one number a row, as the mass of a tail. An
     error is the largest difference of a value and what :func:`decode` gives for it. MeshError for a form that is none,
@@ -27,6 +34,10 @@ def encode(values: Mapping[str, Tensor], form: str) -> tuple[dict[str, Tensor], 
     """
     if form not in FORMS:
         raise MeshError(f"{form!r} is no form of values", where="form", instead=", ".join(FORMS))
+    if form == PACKED:
+        kept, types = packed.encode(values, columns)
+        found = packed.decode(kept, types)[packed.VALUES]
+        return kept, types, {packed.VALUES: _largest(values[packed.VALUES], found)}
     kept, types, errors = dict(values), {}, {}
     for name, one in values.items():
         to = FLOATS.get(form, one.dtype)
@@ -41,6 +52,8 @@ def encode(values: Mapping[str, Tensor], form: str) -> tuple[dict[str, Tensor], 
 
 def decode(kept: Mapping[str, Tensor], types: Mapping[str, str]) -> dict[str, Tensor]:
     """What :func:`encode` was given, but for its errors; ``types``: those that it told."""
+    if packed.is_packed(kept):
+        return packed.decode(kept, types)
     values = {name: one for name, one in kept.items() if not name.endswith((SCALE, MIDDLE))}
     for name, type_of in types.items():
         if name not in values:

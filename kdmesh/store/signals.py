@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.errors import RunFailed
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import reason
 from kdmesh.signals import codecs
 from kdmesh.signals.lazy import Lazy
 from kdmesh.store import forms
 from kdmesh.store.entry import Entry, Round
 from kdmesh.store.fingerprint import Fingerprint
-from kdmesh.store.shards import OPTIONAL, SIGNAL, Shard
+from kdmesh.store.packed import COLUMNS
+from kdmesh.store.shards import OPTIONAL, SHARED, SIGNAL, Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 TEXTS, UTF8 = "texts", "utf8"  # the kind of an entry of texts, and the name of their bytes
 ERRORS = "errors"  # noted in shards: by name the largest error of a form, in the values' unit
@@ -44,7 +46,8 @@ class Parts:
     def of(cls, value: Tensor | Lazy, form: str = forms.EXACT) -> Parts:
         """Take a signal apart. MeshError for values that the form cannot hold."""
         kind, parts, shared = codecs.keep(value)
-        kept, types, errors = forms.encode(parts, form)
+        columns = int(shared[COLUMNS]) if COLUMNS in shared else None
+        kept, types, errors = forms.encode(parts, form, columns)
         alike, shared_types, off = forms.encode(shared, form if form in forms.FLOATS else forms.EXACT)
         signal: dict[str, Any] = {"kind": kind, "form": form, "types": {**types, **shared_types}}
         signal |= {OPTIONAL: list(value.optional)} if isinstance(value, Lazy) and value.optional else {}
@@ -62,6 +65,7 @@ class Parts:
 
     def write(self, entry: Entry, rows: Tensor, starts: Tensor | None, fingerprint: Fingerprint, **more: Any) -> int:
         """Keep it; ``more``: `ids` and `round` of :meth:`Entry.write`."""
+        _refuse_vocabulary(entry, self.shared)
         shared, signal, about = self.shared, self.signal, self.about
         return entry.write(rows, self.values, starts, fingerprint, shared=shared, signal=signal, about=about, **more)
 
@@ -83,6 +87,20 @@ def write_signal(
     that no codec knows, a mixture say, is made whole.
     """
     return Parts.of(value, form).write(entry, rows, starts, fingerprint, ids=ids, round=round)
+
+
+def _refuse_vocabulary(entry: Entry, shared: Mapping[str, Tensor]) -> None:
+    """MeshError where the columns of some outputs are told apart among so many, and were among others in this entry."""
+    entry.refresh()
+    if COLUMNS not in shared or not entry.shards:
+        return
+    there = re.search(r"\bcolumns (\d+)", entry.shards[0].about.get(SHARED, {}).get("is", ""))
+    if there and int(there[1]) != (now := int(shared[COLUMNS])):
+        raise MeshError(
+            f"top-k of a head whose vocabulary changed: it has {now:,} columns, and had {int(there[1]):,}",
+            where=f"entry {entry.name} of the store",
+            instead="a key that says which head it is: `kdmesh store show` prints this one's",
+        )
 
 
 def read_signal(entry: Entry, rows: Tensor, round: Round = None) -> tuple[Tensor | Lazy, Tensor | None]:

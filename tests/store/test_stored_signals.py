@@ -56,7 +56,7 @@ def test_top_k_where_some_rows_rule_columns_out_and_others_do_not(entry, logits)
 
 def test_top_k_of_another_vocabulary_is_refused(entry, logits):
     write_signal(entry, digests(*range(12)), TopKLogits.top(logits, 5), None, HERE)
-    with pytest.raises(MeshError, match=r"columns 40 .*, and .*columns 41|columns 41 .*, and .*columns 40"):
+    with pytest.raises(MeshError, match="top-k of a head whose vocabulary changed: it has 41 columns, and had 40"):
         write_signal(entry, digests(20), TopKLogits.top(torch.zeros(1, 41), 5), None, HERE)
     with pytest.raises(MeshError, match="two kinds"):
         write_signal(entry, digests(20), TopKLogits.top(torch.zeros(1, 40), 6), None, HERE)
@@ -103,7 +103,7 @@ def test_hidden_states_of_texts(entry):
     assert torch.equal(dense(back), values[[2, 3, 4, 5, 6, 7, 8, 0, 1]])
 
 
-@pytest.mark.parametrize("form", forms.FORMS)
+@pytest.mark.parametrize("form", forms.DENSE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_form_gives_back_values_within_its_stated_error(entry, logits, form, dtype):
     given = logits.to(dtype)
@@ -131,7 +131,7 @@ def test_a_form_keeps_numbers_of_columns_and_the_tail(entry, logits):
 ROWS = strategies.lists(strategies.floats(-1e4, 1e4, width=32), min_size=3, max_size=3)
 
 
-@given(strategies.lists(ROWS, min_size=1, max_size=6), strategies.sampled_from(forms.FORMS))
+@given(strategies.lists(ROWS, min_size=1, max_size=6), strategies.sampled_from(forms.DENSE))
 def test_any_values_come_back_within_the_error_of_their_form(rows, form):
     values = {"a": torch.tensor(rows)}
     kept, types, errors = forms.encode(values, form)

@@ -134,6 +134,7 @@ OBJECTIVES = [
             **dict.fromkeys(("temperature", "t2_scale"), ("probs", "logits")),
         },
         reduction="batchmean",
+        linear=True,
     ),
     ObjectiveOffer(
         "kl",
@@ -143,6 +144,7 @@ OBJECTIVES = [
         HINTON,
         tempered=True,
         reduction="batchmean",
+        linear=True,
     ),
     ObjectiveOffer(
         "reverse_kl",

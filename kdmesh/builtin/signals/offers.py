@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from kdmesh.offers import Config, SignalOffer
+from kdmesh.spec import Temperature
 
 
 class TopKConfig(Config):
@@ -16,6 +17,19 @@ class TopKConfig(Config):
         """All are the likeliest."""
         said = f"all {outputs:,} outputs cross, and their places beside them, which takes more bytes than logits"
         return {"k": said} if self.k == outputs else {}
+
+
+class SampledConfig(Config):
+    """Settings of `sampled`."""
+
+    draws: int = Field(ge=1, description="how many outputs of each row are drawn, with equal shares")
+    k: int = Field(0, ge=0, description="how many stand with their own probability, the likeliest; others are drawn")
+    seed: int = Field(0, ge=0, lt=2**63, description="another seed, another draw of the same answers")
+    temperature: Temperature = Field(1.0, description="softmax temperature T that they are drawn at: the objective's")
+
+    def whole(self, outputs: int) -> dict[str, str]:
+        """None is left to be drawn."""
+        return {"k": f"all {outputs:,} outputs stand as they are, and none is drawn"} if self.k == outputs else {}
 
 
 SIGNALS = [
@@ -40,5 +54,14 @@ SIGNALS = [
         summary="the k likeliest outputs; the mass of all others is spread evenly over them",
         form="logits",
         lazy=True,
+    ),
+    SignalOffer(
+        "sampled",
+        "kdmesh.builtin.signals.sampled:Sampled",
+        SampledConfig,
+        "a few outputs of each row, drawn: on average the whole distribution, also its tail",
+        "Anshumann et al., Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs, 2025",
+        lazy=True,
+        estimate=True,
     ),
 ]
