@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from kdmesh.api import Mesh, Result, data, load
     from kdmesh.errors import MeshError, RunFailed
     from kdmesh.hookspecs import hookimpl
+    from kdmesh.loops.collator import TargetsCollator
+    from kdmesh.loops.targets import targets
 
     __version__: str
 
@@ -19,8 +21,21 @@ _HOMES = {
     "MeshError": "kdmesh.errors",
     "RunFailed": "kdmesh.errors",
     "hookimpl": "kdmesh.hookspecs",
+    "TargetsCollator": "kdmesh.loops.collator",
+    "targets": "kdmesh.loops.targets",
 }
-__all__ = ["Mesh", "MeshError", "Result", "RunFailed", "__version__", "data", "hookimpl", "load"]
+__all__ = [
+    "Mesh",
+    "MeshError",
+    "Result",
+    "RunFailed",
+    "TargetsCollator",
+    "__version__",
+    "data",
+    "hookimpl",
+    "load",
+    "targets",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from kdmesh import hookspecs, offers
 from kdmesh.contracts.run_info import RunInfo
 
 NAMES = {
-    "kdmesh": "Mesh MeshError Result RunFailed data hookimpl load",
+    "kdmesh": "Mesh MeshError Result RunFailed TargetsCollator data hookimpl load targets",
     "kdmesh.errors": "MeshError RunFailed",
     "kdmesh.consensus": "UHC Concat Confidence Entropy GeometricMedian LowestCE Mean Median Route Rule TrimmedMean "
     "Vote Weighted normalised present_of silenced uniform weighted_sum",

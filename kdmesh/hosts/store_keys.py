@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from kdmesh.hosts.identity import Unknown, code, identity
+from kdmesh.hosts.local_weights import sha256
 from kdmesh.store import EntryKey
 from kdmesh.store.forms import EXACT
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from kdmesh.graph.edges import Edge
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.loader import ShardView
@@ -48,6 +51,25 @@ def entry_key(
     }
     kept = {} if form == EXACT else {"form": form}
     return EntryKey(producer, _signal(host, one, name) | kept)
+
+
+def alone(module: nn.Module, samples: dict[str, Any], rows: int) -> EntryKey:
+    """The key of a module's answers outside a mesh: that of an agent with these weights, all else by default.
+
+    ``samples``: their dtype and shape; ``rows``: of each forward. :class:`Unknown` for what has no key.
+    """
+    producer = {
+        "recipe": RECIPE,
+        "weights": sha256(module),
+        "module": {"class": type(module).__qualname__, "sha256": identity(module)},
+        "exit": None,
+        "labels": None,
+        "view": [],
+        "input": samples,
+        "precision": "fp32",
+        "forward_size": rows,
+    }
+    return EntryKey(producer, {"output": ""})
 
 
 def seeds_of(host: HostState, one: Agent) -> int:

@@ -39,6 +39,25 @@ def test_a_plain_loop_with_the_median_withstands_the_liar(capsys):
     assert "student of the Median" in capsys.readouterr().out
 
 
+def test_a_plain_loop_has_targets_from_the_store(tmp_path, capsys):
+    example = script(ROOT / "examples" / "targets" / "plain_loop.py")
+    first = example.main(epochs=6, store=str(tmp_path))
+    assert first > 0.7 and "student of three teachers" in capsys.readouterr().out  # chance is 0.1
+    assert example.main(epochs=6, store=str(tmp_path), workers=1) == first
+
+
+def test_a_trainer_of_transformers_has_targets_from_the_store(tmp_path, capsys):
+    pytest.importorskip("accelerate", reason="Trainer needs accelerate: pip install kdmesh[trainer]")
+    assert script(ROOT / "examples" / "targets" / "with_trainer.py").main(12, str(tmp_path), 300) > 0.6  # chance: 0.34
+    assert "student of" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries that lightning brings
+def test_lightning_has_targets_from_the_store(tmp_path):
+    pytest.importorskip("lightning", reason="pip install kdmesh[lightning]")
+    assert script(ROOT / "examples" / "targets" / "with_lightning.py").main(6, str(tmp_path)) > 0.7
+
+
 @pytest.fixture
 def attackers():
     return script(ROOT / "benchmarks" / "attackers.py")
