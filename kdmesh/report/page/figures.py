@@ -191,9 +191,9 @@ def _differences(known: Known) -> Table:
     heads = ["", "minus", "verdict", "mean", "from", "to", "p", "effect", "found in 8 of 10", "wins", "ties", "seeds"]
     note = (
         "Paired by seed; from and to are the ends of the 95% interval of the mean; p is adjusted for all verdicts "
-        "together (Holm); effect: the mean in standard deviations of the differences; found in 8 of 10: the true "
-        "difference that so many seeds of this spread find in 8 of 10 repeats. Verdicts are on controls only: a "
-        "student and its teacher are different models."
+        "together (Holm); effect: the mean in standard deviations of the differences, corrected for few seeds "
+        "(Hedges); found in 8 of 10: the true difference that so many seeds of this spread find in 8 of 10 repeats. "
+        "Verdicts are on controls only: a student and its teacher are different models."
     )
     return Table(
         "Differences", heads, rows, note if len(known.summaries) > 1 else "One seed: no interval, no verdict."
@@ -377,12 +377,13 @@ def _machine(known: Known) -> list[Block]:
         return [Text(["Memory and energy were not recorded in this run."])]
     first, blocks = known.costs[0], list[Block]()
     energy, processes = row(first.get("energy")), first.get("processes")
+    of = " of the first seed" if len(known.summaries) > 1 else ""
     ends = [number(one) for one in energy.get("joules") or []]
     if len(ends) == 2 and (low := plain(ends[0])) is not None and (high := plain(ends[1])) is not None:
         by = [f"{one.get('source')}: {one.get('about')}" for one in map(row, energy.get("by") or [])]
         lacks = f", without {energy['lacks']}" if energy.get("lacks") else ""
         joules = [low] if ends[0] == ends[1] else [low, " to ", high]
-        blocks.append(Text(["Energy: ", *joules, f" J ({'; '.join(by)}){lacks}.", *_co2(energy)]))
+        blocks.append(Text([f"Energy{of}: ", *joules, f" J ({'; '.join(by)}){lacks}.", *_co2(energy)]))
     rows: list[list[Cell]] = [
         [
             f"process {at}" + (", which drove" if one.get("driver") else ""),
@@ -393,7 +394,7 @@ def _machine(known: Known) -> list[Block]:
         for at, one in enumerate(map(row, processes if isinstance(processes, list) else []), 1)
     ]
     if rows:
-        blocks.append(Table("Processes", ("", "hosts", "CPU seconds", "peak memory, bytes"), rows[:300]))
+        blocks.append(Table(f"Processes{of}", ("", "hosts", "CPU seconds", "peak memory, bytes"), rows[:300]))
     return blocks
 
 

@@ -57,6 +57,12 @@ def general(known: Known) -> list[Words]:
             *said[0], "All seeds share one split: intervals say how training varies, not which samples the test set "
             "happens to hold. No difference shown is not the same as equal."
         ]  # fmt: skip
+    against = {str(one.get("against")) for one in known.over.get("verdicts") or []}
+    if against & set(ALONE):
+        said.append([
+            "A student's controls, alone and taught by its best teacher only, have its initial weights, samples, order "
+            "of batches and number of updates; alone, it learns from labels only."
+        ])  # fmt: skip
     if len(known.students) > MOST:
         said.append([f"The best {MOST} of {len(known.students)} students have a card; all stand in Results."])
     return said
@@ -176,7 +182,7 @@ def _trust(known: Known, name: str, told: list[dict[str, Any]]) -> Words:
         words.append("It was dropped during the run. ")
     if known.nodes[name].get("learned") is False:
         words.append("Its weights did not move: it learned nothing. ")
-    return words or ["Several seeds with controls on one split."]
+    return words or [f"Good as far as one split tells: {int(n)} seeds, with controls."]
 
 
 def _cost(known: Known, name: str) -> Words:
@@ -192,7 +198,7 @@ def _cost(known: Known, name: str) -> Words:
     if made:
         words += [
             given(count(sum(made))),
-            f" forwards of {len(teachers)} {'teacher' if len(teachers) == 1 else 'teachers'}, ",
+            f" batches answered by {len(teachers)} {'teacher' if len(teachers) == 1 else 'teachers'}, ",
         ]
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
