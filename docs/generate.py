@@ -34,6 +34,7 @@ from kdmesh.spec import (
     DataSpec,
     EmaSpec,
     FlowSpec,
+    HistorySpec,
     HostSpec,
     MeshSpec,
     MixSpec,
@@ -766,6 +767,11 @@ temperature: 4
 include_self: false
 trained: false
 per_target: false
+history: all
+""",
+    HistorySpec: """\
+keep: {ema: 0.9}
+sources: true
 """,
     FlowSpec: """\
 from: [a, b]
@@ -1178,6 +1184,7 @@ HEADINGS: dict[type[Strict], str] = {
     EarlyStopping: "`train.early_stopping`",
     TextSpec: "`text`",
     ConsensusSpec: "`consensus.NAME`",
+    HistorySpec: "`consensus.NAME.history`",
     FlowSpec: "`flows.N`",
     Ramp: "`flows.N.weight` that changes",
     TapRef: "`flows.N.tap`",

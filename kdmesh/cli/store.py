@@ -159,6 +159,10 @@ def _who(one: EntryInfo) -> str | None:
 def _what(one: EntryInfo) -> str:
     """Which output, and in which form."""
     signal = {} if one.key is None else dict(one.key.signal)
+    if "history" in ({} if one.key is None else one.key.producer):
+        kept = signal.get("retention")
+        told = " ".join(f"{name}: {value}" for name, value in kept.items()) if isinstance(kept, dict) else str(kept)
+        return f"history of {signal.get('space', 'values')}, {told}"
     return " ".join(filter(None, ("" if signal.get("output") or signal.get("made") else "logits", brief(signal))))
 
 

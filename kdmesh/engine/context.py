@@ -48,13 +48,15 @@ class StageRecord:
     """What a stage has to tell in the summary; its checkpoints hold it.
 
     ``records``: of its rounds; ``saved``: reads of publications that spared a forward, ``made``: forwards of sources
-    that had finished before, both by agent; ``reason``: why it ended.
+    that had finished before, both by agent; ``reason``: why it ended; ``histories``: of consensus nodes,
+    their rounds and entries.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
     saved: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     reason: str = ""
+    histories: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -84,6 +86,7 @@ class RunContext:
         self.roles = roles(self.plan)
         self.host_of = self.plan.host_of
         self.pausing = False
+        self.which: dict[str, Any] = {}  # what makes it this run: see histories.py
         self.records: dict[str, StageRecord] = {}  # by stage
         self.drops = [] if self.folder is None else dropping.read(self.folder)
         self.odd: set[Oddity] = set()  # what was said of answers

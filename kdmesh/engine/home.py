@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import wait
 from kdmesh.contracts.events import RoundFinished
+from kdmesh.engine import histories
 from kdmesh.engine.context import StageRecord
 from kdmesh.engine.position import Position
 from kdmesh.graph.gates import dated
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Stage
 
 
+RECORDED = [field.name for field in fields(StageRecord)]
+
+
 class Paused(Exception):
     """A stage has written its checkpoint and stands still, as it was asked to."""
 
@@ -34,9 +39,7 @@ class StageHome:
         self.run, self.stage = run, stage
         self.position = Position(known.get("at", ()))
         self.round: int | None = None  # of the innermost repetition that is under way
-        self.record = StageRecord(
-            **{name: known[name] for name in ("records", "saved", "made", "reason") if name in known}
-        )
+        self.record = StageRecord(**{name: known[name] for name in RECORDED if name in known})
         self.written = time.monotonic()
         self._dated = dated(run.plan, registry())
 
@@ -62,6 +65,10 @@ class StageHome:
         for found in (yield from wait(handles)):
             if isinstance(found, list):  # of a host that read some
                 self.run.tell_odd(found)
+
+    def remember(self, names: Sequence[str]) -> Work[None]:
+        """Have the round that is over kept of some consensus nodes."""
+        yield from histories.remember(self.run, self.record, names)
 
     def merge(self, leaving: Collection[tuple[str, str]], at: int, to: str | None = None) -> Work[None]:
         """At a time: wait until the weights that leave have arrived; see :meth:`Merger.due`."""

@@ -6,7 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import wait
+from kdmesh.engine.histories import told as told_of
 from kdmesh.errors import MeshError
+from kdmesh.graph import histories
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.store import LIMIT_BYTES, Store, default_root
 from kdmesh.store.store import OFF
@@ -41,12 +43,15 @@ def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:
     parts: list[Told | None] = yield from wait(run.backend.submit(host, RemoteHost.shelved) for host in hosts)
     known = [part for part in parts if part is not None]
     if not known:
+        if lost := histories.kept(run.plan):
+            summary["notes"].append(f"the history of {', '.join(lost)} is not kept: there is no store")
         return
     agents = {name: hits for part in known for name, hits in part["agents"].items()}
     keys = list(next(iter(agents.values()), {}))
     summary["store"] = {
         "agents": agents,
         "all": {key: round(sum(hits[key] for hits in agents.values()), 3) for key in keys},
+        **({"histories": found} if (found := told_of(run)) else {}),
         "not_loaded": [name for part in known for name in part["unread"]],
         "not_kept": {name: why for part in known for name, why in part["left"].items()},
     }

@@ -14,6 +14,7 @@ from kdmesh.engine.context import At
 from kdmesh.engine.home import StageHome
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
+from kdmesh.graph import histories
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.graph.renewal import at_line, due, publications
 from kdmesh.hosts.remote import RemoteHost
@@ -62,6 +63,7 @@ class StageRun(StageHome):
         for (agent, _), size in zip(first, sizes, strict=True):
             self.record.made[agent] = self.record.made.get(agent, 0) + size
         if self.resume is None:
+            yield from self.remember(histories.before(run.plan, stage))
             yield from self.publish(run.publisher.begin(stage))
             yield from self.merge(run.merger.once(stage), 0)  # a checkpoint has what came of it
             yield from self.checkpoint()
@@ -99,6 +101,7 @@ class StageRun(StageHome):
                 yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to))
                 yield from self._renewed(line)
                 yield from self._heard(line)
+                yield from self.remember(histories.after_line(self.run.plan, line))
                 yield from self.merge([(name, "round") for name in line.agents], self.teaching.done, line.to)
             else:
                 yield from self._repeat(line)

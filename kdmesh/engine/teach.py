@@ -13,7 +13,7 @@ from kdmesh.contracts.events import Note, Progress
 from kdmesh.engine.context import At
 from kdmesh.engine.curves import Curve
 from kdmesh.errors import RunFailed
-from kdmesh.graph import renewal
+from kdmesh.graph import histories, renewal
 from kdmesh.graph.fragments import cut, hosts_of_ops, whole
 from kdmesh.hosts.metrics import UNDEFINED
 from kdmesh.hosts.remote import RemoteHost
@@ -207,6 +207,7 @@ class Teaching:
         publisher = self.run.publisher
         if offset % epoch == 0:
             yield from self.home.publish(publisher.due(self.stage, "epoch"))
+            yield from self.home.remember(histories.after(self.plan, "epoch", self.stage.agents))
             yield from self.home.publish(publisher.renew(renewal.due(self.plan, self.stage, "epoch")))
         yield from self.home.merge(
             [
@@ -219,10 +220,13 @@ class Teaching:
         )
         if offset % epoch == 0:
             yield from self._evaluate(offset // epoch)
+        spoke: dict[str, None] = {}
         for subscription in publisher.subscriptions(self.stage):
             source, refresh = subscription.source, subscription.refresh
             if refresh.endswith(" steps") and offset % self._period(source, refresh) == 0:
                 yield from self.home.publish(publisher.due(self.stage, refresh, [source]))
+                spoke |= dict.fromkeys(histories.after(self.plan, refresh, [source]))
+        yield from self.home.remember([*spoke])
         for period, agents in _steps_of(renewal.periods(self.plan, self.stage)):
             over = {agent for agent in agents if offset % self._period(agent, period) == 0}
             found = {name: over & {*who} for name, who in renewal.due(self.plan, self.stage, period).items()}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.forms import refuse_forms
+from kdmesh.graph.histories import refuse_histories
 from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
@@ -59,6 +60,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_written(plan, writers or {})
     refuse_rollouts(plan)
     refuse_forms(plan)
+    refuse_histories(plan)
     for name, agent in plan.spec.agents.items():
         _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:

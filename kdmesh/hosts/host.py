@@ -15,6 +15,7 @@ from kdmesh.hosts import (
     gates,
     generating,
     guard,
+    histories,
     measure,
     merging,
     publish,
@@ -221,6 +222,10 @@ class Host(HostState):
     ) -> measure.ConsensusFigures:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
         return measure.evaluate_consensus(self, consensus, stream, among, published)
+
+    def remember(self, consensus: str, run: dict[str, Any], round: int, *published: Published) -> dict[str, str]:
+        """Keep a round of a consensus, of its sources' signals; returns the entries of the store, by who spoke."""
+        return histories.remember(self, consensus, run, round, published)
 
     def report(self, consensus: str) -> dict[str, float]:
         """What the rule of a consensus says of itself."""

@@ -154,16 +154,11 @@ def evaluate_consensus(
     """
     consensus = host.consensus[name]
     device = host.device
-    sent: dict[tuple[str, str], Tensor | Lazy] = {}
-    errors: dict[str, Tensor] = {}
-    for part in published:
-        for key, (value, more) in unpack(part, device).items():
-            sent[key.source, key.output] = value
-            errors |= {key.source: more["errors"]} if "errors" in more else {}
-    shard = host.loader.shard(stream, _owner(host, consensus.node.members[0].source, stream), device)
+    sent, errors = arrived(host, published)
+    shard = host.loader.shard(stream, owner(host, consensus.node.members[0].source, stream), device)
     truth = shard.truth
     found: ConsensusFigures = {"quality": {}, "oracle": consensus.node.needs_labels}
-    signal = _combined(host, name, sent, errors, truth, shard)
+    signal = combined(host, name, sent, errors, truth, shard)
     if signal is not None and truth is not None:
         answers: Tensor | Lazy = signal.value
         probs, softened = signal.form in PROBABILITIES, consensus.node.temperature
@@ -191,6 +186,19 @@ def evaluate_consensus(
     return found
 
 
+def arrived(
+    host: HostState, published: Sequence[Published]
+) -> tuple[dict[tuple[str, str], Tensor | Lazy], dict[str, Tensor]]:
+    """What agents sent, by agent and what, and their errors on validation by agent, where they sent these."""
+    sent: dict[tuple[str, str], Tensor | Lazy] = {}
+    errors: dict[str, Tensor] = {}
+    for part in published:
+        for key, (value, more) in unpack(part, host.device).items():
+            sent[key.source, key.output] = value
+            errors |= {key.source: more["errors"]} if "errors" in more else {}
+    return sent, errors
+
+
 def _answered(consensus: Consensus, signal: Signal) -> Tensor | None:
     """Which rows ``[N]`` a consensus answered; None for one that always does."""
     if not consensus.abstains:
@@ -200,7 +208,7 @@ def _answered(consensus: Consensus, signal: Signal) -> Tensor | None:
     return signal.weights != 0
 
 
-def _combined(
+def combined(
     host: HostState,
     name: str,
     sent: dict[tuple[str, str], Tensor | Lazy],
@@ -219,7 +227,7 @@ def _combined(
 
     def fetch(edge: Edge) -> Signal | None:
         if edge.source in host.consensus:
-            return _combined(host, edge.source, sent, errors, truth, shard)
+            return combined(host, edge.source, sent, errors, truth, shard)
         value = sent.get((edge.source, edge.output))
         return None if value is None else Signal(value, edge.form)
 
@@ -232,7 +240,7 @@ def _combined(
         rules.attribute_error(host, name, error, "for its measurement")
 
 
-def _owner(host: HostState, source: str, stream: str) -> str:
+def owner(host: HostState, source: str, stream: str) -> str:
     """The agent whose shard view has the rows that the members of a consensus answer: one that reads as they do."""
     shards = host.streams[stream].shards
     if shards is not None:

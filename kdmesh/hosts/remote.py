@@ -35,6 +35,7 @@ Method = Literal[
     "evaluate",
     "measured_at",
     "evaluate_consensus",
+    "remember",
     "report",
     "answers",
     "keep_best",
@@ -128,6 +129,9 @@ class RemoteHost(Protocol):
         self, consensus: str, stream: str, among: list[str], *published: Published
     ) -> ConsensusFigures:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
+
+    def remember(self, consensus: str, run: dict[str, Any], round: int, *published: Published) -> dict[str, str]:
+        """Keep a round of a consensus, of its sources' signals; returns the entries of the store, by who spoke."""
 
     def report(self, consensus: str) -> dict[str, float]:
         """What the rule of a consensus says of itself."""

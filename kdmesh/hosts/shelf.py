@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from kdmesh.store import Store
+from kdmesh.streams.contents import digests
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from kdmesh.hosts.loader import ShardView
 
 
 @dataclass
@@ -76,6 +79,12 @@ class Shelf:
             "notes": self.store.notes,
             "unread": unread,
         }
+
+    def digests_of(self, shard: ShardView) -> Tensor:
+        """The digests of a view's samples, ``[n, 16]`` uint8, made once."""
+        if self.digests.get(id(shard), (None,))[0] is not shard:
+            self.digests[id(shard)] = shard, digests(shard.x)
+        return self.digests[id(shard)][1]
 
     def of(self, agent: str) -> Hits:
         """What is counted of an agent."""

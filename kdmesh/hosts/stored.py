@@ -25,7 +25,7 @@ from kdmesh.store import Fingerprint
 from kdmesh.store.card import Damaged, read_card
 from kdmesh.store.forms import EXACT
 from kdmesh.store.signals import read_signal
-from kdmesh.streams.contents import digests, seen
+from kdmesh.streams.contents import seen
 from kdmesh.streams.tokens import ranges, starts_of
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ class Stored:
         for name in ("", *names):
             key = entry_key(host, one, shard, name, self._rows, view=self._view is not None, form=form)
             self._entries[name] = self._shelf.store.entry(key, {"agent": one.name, "mesh": host.plan.spec.name})
-        if self._shelf.digests.get(id(shard), (None,))[0] is not shard:
-            self._shelf.digests[id(shard)] = shard, digests(shard.x)
-        self._digests = self._shelf.digests[id(shard)][1]
+        self._digests = self._shelf.digests_of(shard)
         self._seed = seeds_of(host, one) if self._view is not None else 0
         self._hits, self._seconds = self._shelf.of(one.name), 0.0
         self._starts: dict[str, Tensor | None] = {}  # of rows among all, by name

@@ -16,7 +16,7 @@ from kdmesh.spec.base import (
     TaskRef,
 )
 from kdmesh.spec.data import DataSpec, MixSpec, SamplingSpec, ShardSpec, StreamSpec
-from kdmesh.spec.flows import ConsensusSpec, FlowSpec, Ramp, TapRef, Temperature
+from kdmesh.spec.flows import ConsensusSpec, FlowSpec, HistorySpec, Ramp, TapRef, Temperature
 from kdmesh.spec.mesh import HostSpec, MeshSpec
 from kdmesh.spec.program import ProgramItem, Until
 from kdmesh.spec.text import TextSpec
@@ -32,6 +32,7 @@ __all__ = [
     "EmaSpec",
     "FlowSpec",
     "GateRef",
+    "HistorySpec",
     "HostSpec",
     "MeshSpec",
     "MetricRef",

@@ -30,6 +30,10 @@ class Ramp(Strict):
         return self.start + (self.end - self.start) * epoch / (self.epochs - 1)
 
 
+Newest = Annotated[dict[Literal["k"], Annotated[int, Field(ge=1, le=MOST)]], Field(min_length=1)]
+Average = Annotated[dict[Literal["ema"], Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
+
+
 class TapRef(Strict):
     """Layers to compare: the source's and the target's own, by tap name or module path."""
 
@@ -40,6 +44,21 @@ class TapRef(Strict):
     @classmethod
     def _same(cls, value: Any) -> Any:
         return {"of": value, "to": value} if isinstance(value, str) else value
+
+
+class HistorySpec(Strict):
+    """What is kept in the store of what a consensus said of each sample, round by round."""
+
+    keep: Literal["last", "all"] | Newest | Average = Field(
+        description="of each sample: last (its newest round), {k: 3} (its three newest), all, or {ema: 0.9} (one "
+        "average over rounds, in which what was before has that share)"
+    )
+    sources: bool = Field(False, description="keep what its sources said, too")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) and "keep" in value else {"keep": value}
 
 
 class ConsensusSpec(Strict):
@@ -55,6 +74,9 @@ class ConsensusSpec(Strict):
     include_self: bool = Field(True, description="false: leave-one-out for a target that is also a source")
     trained: bool = Field(False, description="the rule has weights of its own that train with its readers")
     per_target: bool = Field(False, description="the rule gives each target a signal of its own")
+    history: HistorySpec | None = Field(
+        None, description="keep what it says of each sample by round: last, all, {k: 3} or {ema: 0.9}"
+    )
 
     @model_validator(mode="before")
     @classmethod

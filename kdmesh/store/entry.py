@@ -205,7 +205,17 @@ class Entry:
         return written
 
     def refresh(self) -> None:
-        """Open the shards that have come since, and check each. What is not whole is set aside, and noticed."""
+        """Open the shards that have come since, and check each. What is not whole is set aside, and noticed.
+
+        Where one went away meanwhile, there may be another that has its rows, or a newer round: it is looked for.
+        """
+        gone: set[str] = set()
+        while more := self._opened(gone) - gone:
+            gone |= more
+
+    def _opened(self, gone: set[str]) -> set[str]:
+        """Open what has come; which files, beside those that had ``gone`` before, were listed and not there."""
+        missing: set[str] = set()
         if self._remote is not None:
             try:
                 self._remote.fetch(self.key.digest, self.folder)
@@ -214,9 +224,9 @@ class Entry:
         try:
             names = sorted(name for name in os.listdir(self.folder / SHARDS) if name.endswith(SUFFIX))
         except OSError:
-            return
+            return missing
         for name in names:
-            if name in self._open or name in self._left or name.startswith("."):
+            if name in self._open or name in self._left or name in gone or name.startswith("."):
                 continue
             if self._lock is None:
                 self._lock = using.shared(self.folder)
@@ -234,10 +244,11 @@ class Entry:
                 self._left.add(name)
                 self._set_aside(path, str(why))
             except FileNotFoundError:
-                continue
+                missing.add(name)
             except OSError as error:
                 self._left.add(name)
                 self._root.note(f"a shard of {self.name} cannot be read: {reason(error)}; its rows are computed again")
+        return missing
 
     def _named(self, shared: Mapping[str, Tensor]) -> str:
         """The file of what rows share; where it is there already, without writing out what may be a large layer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -143,7 +144,7 @@ def test_show_says_what_was_said_in_which_round(tmp_path, capsys):
     assert "0.25" in out and "0.0625" in out and "99" not in out.replace("torch", "")
     assert main(["store", "ls", "--store", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "retention=all" in out and "m/c" in out
+    assert "history of values, all" in out and "m/c" in out
 
 
 @settings(max_examples=20)
@@ -165,3 +166,22 @@ def test_a_history_is_what_a_dict_would_say(told, rounds):
             for round in own[:keep]:
                 assert read(of, [sample], round) == {sample: said[sample, round]}
             assert read(of, [sample]) == ({sample: said[sample, own[0]]} if own else {})
+
+
+def test_an_average_is_right_though_another_writer_forgets_the_round_before(tmp_path, monkeypatch):
+    """The files are listed, and then the other adds a round and deletes the one before, which was listed."""
+    one, other = (history(tmp_path, {"ema": 0.5}) for _ in range(2))
+    say(one, 1, [1, 2], [1.0, 2.0])
+    listed = os.listdir
+
+    def late(folder):
+        found = listed(folder)
+        monkeypatch.setattr(os, "listdir", listed)
+        say(one, 2, [1, 2], [3.0, 4.0])
+        return found
+
+    monkeypatch.setattr("kdmesh.store.entry.os.listdir", late)
+    say(other, 2, [1, 2], [3.0, 4.0])
+    fresh = history(tmp_path, {"ema": 0.5})
+    assert read(fresh, [1, 2]) == {1: 2.0, 2: 3.0} and fresh.rounds() == [2]
+    assert len([*tmp_path.rglob("*.safetensors")]) == 1
