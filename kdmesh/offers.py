@@ -147,7 +147,9 @@ class ObjectiveOffer(Offer):
     each of the student's; ``weights [K]`` are then 0 for rows that nobody knows.
 
     ``linear``: its gradient at the student is linear in a target of form `probs`, as that of a forward KL is: so it is
-    right on average of a target that is. (A part of the loss that no student changes may be another.)
+    right on average of a target that is. (A part of the loss that no student changes may be another.) ``rowwise``: it
+    compares outcomes row by row, so that a column may stand for another outcome in each row, as in top-k logits whose
+    tail is not spread; one that is told labels, or looks at a column over the batch, does not.
 
     ``reduction``: how the loss is averaged, in words for `plan`: `batchmean` (summed over classes, averaged over
     samples), `mean over elements`, or others; "": nothing is said of it. A setting ``per_element: true`` makes
@@ -164,6 +166,7 @@ class ObjectiveOffer(Offer):
     reduction: str = ""  # what `plan` says of it
     aligned: bool = True
     linear: bool = False
+    rowwise: bool = False
 
 
 @dataclass(frozen=True)

@@ -152,21 +152,26 @@ def _refuse_readers(
     """Refuse who cannot read what a signal says; ``offer``: of the objective, where one compares it."""
     assert flow.signal is not None
     config = registry.check("signals", kind.name, flow.signal.config, f"{where}.signal")
-    why = "it is right on average alone" if kind.estimate else getattr(config, "only_compared", str)()
+    partial: str = getattr(config, "only_compared", str)()
+    why = "it is right on average alone" if kind.estimate else partial
     if why and offer is None:
         raise MeshError(
             f"the signal {kind.name!r} is for objectives alone, and nothing else may read it: {why}",
             where=f"{where}.signal",
             instead="logits, or top_k with `tail: spread`",
         )
-    if kind.estimate and offer is not None and not offer.linear:
-        names = [one.name for one in registry.offers("objectives") if one.linear and kind.form in one.forms]
-        raise MeshError(
-            f"{kind.name!r} is right on average alone, and {offer.name!r} is not linear in its target: "
-            "it would learn something else",
-            where=f"{where}.objective",
-            instead=" or ".join(names) + ", or signal: logits",
-        )
+    odd = ""
+    if offer is not None and kind.estimate and not offer.linear:
+        odd = f"{offer.name!r} is not linear in its target, and would learn something else"
+    elif offer is not None and partial and not offer.rowwise:
+        odd = f"{offer.name!r} asks that a column is the same output in every row"
+    if odd:
+        fit = [
+            one.name for one in registry.offers("objectives")
+            if kind.form in one.forms and (one.linear or not kind.estimate) and (one.rowwise or not partial)
+        ]  # fmt: skip
+        raise MeshError(f"of the signal {kind.name!r} {why}: {odd}", where=f"{where}.objective",
+                        instead=", ".join(fit[:6]) + ", or signal: logits")  # fmt: skip
 
 
 def _apart(spec: MeshSpec, registry: Registry, origins: Mapping[str, str]) -> set[int]:

@@ -20,7 +20,7 @@ from kdmesh.hosts.state import Tally
 from kdmesh.hosts.terms import Term, beside, softened
 from kdmesh.offers import MEASURED, NOW
 from kdmesh.signals import Signal
-from kdmesh.signals.lazy import dense
+from kdmesh.signals.lazy import dense, faced
 from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class GatedTerm(Term):
             own, signal = self._shared(own, signal)
         if not len(own):
             return None
-        signal = beside(own, signal)
+        own, signal = beside(own, signal)
 
         def fact(name: str) -> Tensor:
             value = dense(signal.value).detach()
@@ -263,14 +263,13 @@ class GatedTerm(Term):
         """Each row's loss ``l_i``: B times the gradient by ``w_i`` of ``sum_i w_i l_i / B``, an objective's."""
         looked = self.gate.looked(context)
         if looked is not None:
-            own = looked.value if self.columns is None else self._shared(looked.value, raw)[0]
-        own = dense(own).detach()
+            own, signal = (looked.value, raw) if self.columns is None else self._shared(looked.value, raw)
+        own, value = (dense(side).detach() for side in faced(own, signal.value))
         if self._seed is not None:
             reseed(at_step(self._seed, context.step), self._device)
         with torch.enable_grad():
             ones = torch.ones(len(own), dtype=_wide(own), device=own.device, requires_grad=True)
             weights = ones if signal.weights is None else ones * signal.weights
-            value = dense(signal.value).detach()
             try:
                 loss = self._of_rows(own, value, form=signal.form, weights=weights, **self.given(context))
                 if not isinstance(loss, Tensor) or not loss.requires_grad:

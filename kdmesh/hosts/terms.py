@@ -12,7 +12,7 @@ from kdmesh.hosts import build, guard, rules
 from kdmesh.hosts.agent import reseed
 from kdmesh.signals import Signal
 from kdmesh.signals.crossing import LARGE
-from kdmesh.signals.lazy import Lazy, dense, narrowed
+from kdmesh.signals.lazy import Lazy, dense, faced, narrowed
 from kdmesh.spec import Ramp
 from kdmesh.streams.seeds import at_step, mix
 
@@ -122,7 +122,7 @@ class Term:
         own = self.own(context)
         if self.columns is not None:
             own, signal = self._shared(own, signal)
-        signal = beside(own, signal)
+        own, signal = beside(own, signal)
         self.seen = (own, signal)
         if not len(own):
             return None  # a batch in which nothing is asked
@@ -133,10 +133,12 @@ class Term:
         return loss if weight == 1.0 else weight * loss
 
 
-def beside(own: Any, signal: Signal) -> Signal:
-    """The signal, made where the own logits are: an objective need not know of such as are not."""
-    materialise = isinstance(signal.value, Lazy) and isinstance(own, Tensor) and own.numel() <= LARGE
-    return Signal(dense(signal.value), signal.form, signal.weights) if materialise else signal
+def beside(own: Any, signal: Signal) -> tuple[Any, Signal]:
+    """Both sides, made where the own logits are: an objective need not know of such as are not."""
+    if not (isinstance(signal.value, Lazy) and isinstance(own, Tensor) and own.numel() <= LARGE):
+        return own, signal
+    own, value = faced(own, signal.value)
+    return own, Signal(dense(value), signal.form, signal.weights)
 
 
 def shared_targets(edges: Sequence[Edge], objectives: Mapping[int, Any]) -> dict[int, float]:
@@ -203,7 +205,7 @@ class SpreadTerm(Term):
             if signal is None:
                 continue
             mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
-            mine, theirs = mine, beside(mine, theirs)
+            mine, theirs = beside(mine, theirs)
             self.seen = mine, Signal(theirs.value, theirs.form, weight if len(weight) == len(theirs.value) else None)
             rows = theirs.value if "spans" in self.edge.needs else mine
             every = weight if len(weight) == len(rows) else None  # one factor for all, between unlike rows

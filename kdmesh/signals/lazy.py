@@ -27,7 +27,8 @@ class Lazy:
     It calls ``super().__init__(shape, dtype, device, requires_grad)``, and writes ``rows``, ``leaves``, ``of``,
     ``narrow``, ``detach`` and ``to``. Where it is to cross between hosts and be kept as it is, not made, it also writes
     ``pack`` and the class method ``restore(parts)``, and its offer names it as ``codec``. Parts that hold no row for
-    each of its rows, as one layer for all, it names in ``shared``; else a store makes it whole.
+    each of its rows, as one layer for all, it names in ``shared``; else a store makes it whole. One that is to be
+    compared in fewer columns than it has sets ``partial`` and writes ``facing``.
     """
 
     shape: torch.Size
@@ -36,6 +37,7 @@ class Lazy:
     requires_grad: bool
     shared: tuple[str, ...] = ()  # names of parts of `pack` that hold no row for each of its rows
     optional: tuple[str, ...] = ()  # names of parts that may be missing, which says the same as zeros
+    partial: bool = False  # whether objectives compare it by `facing`, in other columns than its own
     parts: int = 1  # how many tensors of the size of its rows are alive while rows are made
 
     def __init__(self, shape: torch.Size, dtype: torch.dtype, device: torch.device, requires_grad: bool) -> None:
@@ -94,6 +96,13 @@ class Lazy:
     def restore(cls, parts: dict[str, Tensor]) -> Lazy:
         """The same of such tensors."""
         raise NotImplementedError(f"{cls.__name__} must be made of what it is packed as")
+
+    def facing(self, student: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Both sides as they are compared, of rows ``start .. stop - 1``: logits ``[n, V]`` of a student, and its own.
+
+        Each ``[n, c]``, logits of the same outcomes; gradients pass to the student's.
+        """
+        return student, self.rows(start, stop)
 
     def narrow(self, vocabulary: int) -> Lazy:
         """The first so many columns."""
@@ -286,6 +295,15 @@ class MixedLogits(Lazy):
         """The same of sources on a device; whatever ``make`` holds must be there already."""
         index = None if self.index is None else self.index.to(device)
         return MixedLogits([source.to(device) for source in self.sources], self.make, index)
+
+
+def faced(student: Tensor | Lazy, target: Tensor | Lazy) -> tuple[Tensor | Lazy, Tensor | Lazy]:
+    """Both sides as an objective compares them: made, in the columns of a target that is ``partial``; else as given."""
+    if not (isinstance(target, Lazy) and target.partial):
+        return student, target
+    if student.shape != target.shape:
+        raise ValueError(f"student {list(student.shape)} and target {list(target.shape)} differ in shape")
+    return target.facing(dense(student), 0, len(target))
 
 
 def dense(value: Tensor | Lazy) -> Tensor:

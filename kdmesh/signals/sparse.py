@@ -13,6 +13,9 @@ from kdmesh.signals.lazy import Lazy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+RULES = ("spread", "bucket", "renormalise")
+"""What becomes of the mass of the columns that are not named, where a row becomes a loss."""
+
 
 class TopKLogits(Lazy):
     """Log-probabilities of a few columns of each row, as logits over all of them: 2k + 1 numbers for a row of V.
@@ -20,10 +23,18 @@ class TopKLogits(Lazy):
     ``values [N, k]``: at least float32, of the columns ``index [N, k]`` (int32, different ones within a row);
     ``tail [N]``: the logarithm of the mass of all other columns together.
 
-    The convention: the tail's mass is spread evenly over the other columns, so that a row is a distribution and no mass
-    is lost. Lost is what stood in the tail: a reader learns that it is flat. So is a row's offset, which a softmax does
-    not see and a comparison of logits themselves does. Elsewhere the k columns are compared alone, renormalised, which
-    teaches more certainty than the source has; or with one bucket for the rest, of which only the sum is taught.
+    ``rule`` says what becomes of the tail where a row becomes a loss:
+
+    - `spread`: the tail's mass is spread evenly over the other columns, so that a row is a distribution and no mass is
+      lost. Lost is what stood in the tail: a reader learns that it is flat.
+    - `bucket`: the columns are compared, and all others together as one outcome, on both sides: a coarser distribution,
+      whose divergence is never larger than the whole one's. Only the sum of the tail is taught.
+    - `renormalise`: the columns alone are compared, both sides renormalised over them: nothing is learned of the mass
+      that stands elsewhere, which teaches more certainty than the source has.
+
+    Under each the divergence is 0 where the student says the same, and nowhere is it clamped, so it has a gradient
+    wherever the two differ. With the last two it is compared by :meth:`facing`; where rows are made, a tail is spread.
+    A row's offset is lost, which a softmax does not see and a comparison of logits themselves does.
 
     A column that the source rules out (a logit of -inf) gets nothing of the tail and stays at -inf. Which these are is
     sent along, a bit a column: ``ruled_out [N, columns / 8]`` (uint8; :func:`packed`), None where there are none.
@@ -31,7 +42,7 @@ class TopKLogits(Lazy):
     An ``index`` from ``columns`` on is of a column that was narrowed away. No gradient passes.
     """
 
-    shared, optional = ("columns",), ("ruled_out",)
+    shared, optional = ("columns", "rule"), ("ruled_out",)
 
     def __init__(
         self,
@@ -42,15 +53,18 @@ class TopKLogits(Lazy):
         ruled_out: Tensor | None = None,
         *,
         narrowed: bool = True,
+        rule: str = "spread",
     ) -> None:
-        """``narrowed``: whether an index may be of a column that was narrowed away."""
+        """``narrowed``: whether an index may be of a column that was narrowed away; ``rule``: one of :data:`RULES`."""
+        if rule not in RULES:
+            raise ValueError(f"{rule!r} is no rule for a tail: {', '.join(RULES)}")
         self.values, self.index, self.tail, self.ruled_out = values, index, tail, ruled_out
-        self.narrowed = narrowed
+        self.narrowed, self.rule, self.partial = narrowed, rule, rule != "spread"
         super().__init__(torch.Size((len(values), columns)), values.dtype, values.device, False)
 
     @classmethod
     @torch.no_grad()
-    def top(cls, logits: Tensor | Lazy, k: int) -> TopKLogits:
+    def top(cls, logits: Tensor | Lazy, k: int, rule: str = "spread") -> TopKLogits:
         """Of logits ``[N, V]`` the k likeliest columns, ``1 <= k <= V``; where these are large, some rows at a time."""
         count, columns = logits.shape
         step = max(1, min(count, LARGE // columns))
@@ -76,18 +90,20 @@ class TopKLogits(Lazy):
                 ruled_out[at] = packed(
                     rows.scatter(1, places, 0.0).isneginf()
                 )  # those that are named say so themselves
-        return cls(values, index, tail, columns, ruled_out, narrowed=False)
+        return cls(values, index, tail, columns, ruled_out, narrowed=False, rule=rule)
 
     def pack(self) -> dict[str, Tensor]:
         """What it is given, and how many columns there are."""
         parts = {"values": self.values, "index": self.index, "tail": self.tail, "columns": torch.tensor(self.shape[1])}
+        parts |= {"rule": torch.tensor(RULES.index(self.rule))} if self.partial else {}
         return parts if self.ruled_out is None else {**parts, "ruled_out": self.ruled_out}
 
     @classmethod
     def restore(cls, parts: dict[str, Tensor]) -> TopKLogits:
         """Of what it was given."""
         values, index, tail, columns = (parts[name] for name in ("values", "index", "tail", "columns"))
-        return cls(values, index, tail, int(columns), parts.get("ruled_out"))
+        rule = RULES[int(parts["rule"])] if "rule" in parts else "spread"
+        return cls(values, index, tail, int(columns), parts.get("ruled_out"), rule=rule)
 
     def rows(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Rows of log-probabilities over all columns."""
@@ -103,6 +119,31 @@ class TopKLogits(Lazy):
             row, at = (index < self.shape[1]).nonzero(as_tuple=True)
             out[row, index[row, at].long()] = values[row, at]
         return out
+
+    def facing(self, student: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """The student's and its own logits ``[n, k]`` of the columns that are named; with `bucket` ``[n, k + 1]``.
+
+        The last is then that of all other columns together. Columns that were narrowed away are -inf on both sides.
+        """
+        values, index, tail = self.values[start:stop], self.index[start:stop].long(), self.tail[start:stop]
+        student = student.to(torch.promote_types(student.dtype, torch.float32))
+        there = index < self.shape[1]
+        own = student if self.rule == "renormalise" else student.log_softmax(1)
+        own = own.gather(1, index.where(there, 0))
+        if self.narrowed:
+            own, values = own.masked_fill(~there, float("-inf")), values.masked_fill(~there, float("-inf"))
+        if self.rule == "renormalise" or index.shape[1] >= self.shape[1]:
+            return own, values
+        return torch.cat([own, self._beyond(student, index)[:, None]], 1), torch.cat([values, tail[:, None]], 1)
+
+    def _beyond(self, student: Tensor, index: Tensor) -> Tensor:
+        """The logarithm of a student's mass on columns that are not named, ``[n]``; -inf where there is none."""
+        named = index.new_zeros((len(index), self.shape[1] + 1), dtype=torch.bool)
+        named.scatter_(1, index.clamp_max(self.shape[1]), True)
+        others = student.masked_fill(named[:, :-1], float("-inf"))
+        empty = others.isneginf().all(1)
+        others = others.masked_fill(empty[:, None], 0.0)  # whose gradient would be NaN, and is not used
+        return (others.logsumexp(1) - student.logsumexp(1)).masked_fill(empty, float("-inf"))
 
     def _rest(self, at: slice) -> Tensor:
         """The log-probability of each column that is neither named nor ruled out, by row."""
@@ -121,7 +162,7 @@ class TopKLogits(Lazy):
     def of(self, *rows: Tensor) -> TopKLogits:
         """Other rows over as many columns."""
         values, index, tail, *ruled_out = rows
-        return TopKLogits(values, index, tail, self.shape[1], *ruled_out, narrowed=self.narrowed)
+        return TopKLogits(values, index, tail, self.shape[1], *ruled_out, narrowed=self.narrowed, rule=self.rule)
 
     def joined(self, others: Sequence[Lazy]) -> Lazy:
         """Its rows and those of others, one after the other; some may rule nothing out."""
@@ -144,7 +185,8 @@ class TopKLogits(Lazy):
         tail = torch.where(others > 0, tail, float("-inf"))  # also where nothing was in the tail before
         mass = torch.cat([self.values.where(kept, float("-inf")), tail[:, None]], 1).logsumexp(1)
         bits = None if self.ruled_out is None else packed(unpacked(self.ruled_out, vocabulary))
-        return TopKLogits(self.values - mass[:, None], self.index, tail - mass, vocabulary, bits, narrowed=True)
+        values = self.values - mass[:, None]
+        return TopKLogits(values, self.index, tail - mass, vocabulary, bits, narrowed=True, rule=self.rule)
 
     def detach(self) -> TopKLogits:
         """Itself: no gradient passes."""

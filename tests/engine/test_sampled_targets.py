@@ -28,7 +28,7 @@ def test_in_a_mesh_live_stored_together_and_spread_teach_the_same(mesh: Any, has
 @pytest.mark.parametrize(
     ("objective", "signal", "said"),
     [
-        ("reverse_kl", {"draws": 2}, "'reverse_kl' is not linear in its target.*instead: ce or kl|ce or kl"),
+        ("reverse_kl", {"draws": 2}, "'reverse_kl' is not linear in its target"),
         ("jsd", {"draws": 2}, "not linear"),
         ("kl", {"draws": 0}, "greater than or equal to 1"),
         ("kl", {"draws": 1, "k": 4}, "the likeliest 4 of 3 outputs"),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdmesh.builtin.objectives._gathered import gatherer
 from kdmesh.signals.crossing import LARGE
-from kdmesh.signals.lazy import FactoredLogits, Lazy, blocks, dense, taken
+from kdmesh.signals.lazy import FactoredLogits, Lazy, blocks, dense, faced, taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,7 @@ def lazily(
     the target or the weights.
     """
     if not _in_chunks(student, target, weights):
+        student, target = faced(student, target)
         return objective.forward(dense(student), dense(target), form=form, weights=weights, **facts)
     if target.shape != (student.shape[:1] if form == "labels" else student.shape):
         raise ValueError(f"student {list(student.shape)} and target {list(target.shape)} differ in shape")
@@ -65,6 +66,7 @@ def lazily(
             student, target, factors = taken(student, counted), taken(target, counted), factors[counted]
             facts = {name: _some(value, counted) for name, value in facts.items()}
     if not len(student):
+        student, target = faced(student, target)
         return objective.forward(dense(student), dense(target), form=form, weights=None, **facts)
     leaves = (student.hidden, *student.whole) if isinstance(student, FactoredLogits) else (student,)
     wanted = [torch.is_grad_enabled() and isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
@@ -106,12 +108,19 @@ class _Pass:
         target, width, total = self.target, self.student.shape[1], self.factors.new_zeros(())
         most = self._most()
         student = gatherer(self.student, self.wanted, most, self.factors.dtype)
-        buffer = torch.empty((most if isinstance(target, Lazy) else 0, width), dtype=target.dtype, device=target.device)
+        partial = isinstance(target, Lazy) and target.partial
+        most_made = most if isinstance(target, Lazy) and not partial else 0
+        buffer = torch.empty((most_made, width), dtype=target.dtype, device=target.device)
         cut = blocks(most, width, self.student.device)
         spare = self.factors.new_empty((4, next(cut)[1], width))
         for start in range(0, len(self.student), most):
             stop = min(start + most, len(self.student))
             logits = student.rows(start, stop)
+            if isinstance(target, Lazy) and target.partial:
+                for a, b in blocks(stop - start, width, self.student.device):
+                    total += self._partial(target, start + a, start + b, logits[a:b])
+                student.gather(start, stop, logits)
+                continue
             wanted = (
                 target.rows(start, stop, buffer[: stop - start]) if isinstance(target, Lazy) else target[start:stop]
             )
@@ -126,6 +135,17 @@ class _Pass:
         buffers += self.student.dtype != self.factors.dtype
         chunks = -(-len(self.student) // max(1, CHUNK // (buffers * self.student.shape[1])))
         return -(-len(self.student) // chunks)
+
+    def _partial(self, target: Lazy, start: int, stop: int, logits: Tensor) -> Tensor:
+        """Leave the gradient of some rows' loss in their logits, where few of their columns are compared."""
+        at = slice(start, stop)
+        given = {name: _some(value, at) for name, value in self.facts.items()}
+        with torch.enable_grad():
+            leaf = logits.detach().clone().requires_grad_()
+            own, theirs = target.facing(leaf, start, stop)
+            loss = self.objective.forward(own, theirs, form=self.form, weights=self.factors[at], **given) * len(leaf)
+        logits.copy_(torch.autograd.grad(loss, leaf)[0])
+        return loss.detach()
 
     def _block(self, at: slice, logits: Tensor, target: Tensor, spare: Tensor) -> Tensor:
         """Leave the gradient of some rows' loss in their logits."""

@@ -135,6 +135,7 @@ OBJECTIVES = [
         },
         reduction="batchmean",
         linear=True,
+        rowwise=True,
     ),
     ObjectiveOffer(
         "kl",
@@ -145,6 +146,7 @@ OBJECTIVES = [
         tempered=True,
         reduction="batchmean",
         linear=True,
+        rowwise=True,
     ),
     ObjectiveOffer(
         "reverse_kl",
@@ -154,6 +156,7 @@ OBJECTIVES = [
         "Gu et al., MiniLLM: Knowledge Distillation of Large Language Models, 2023",
         tempered=True,
         reduction="batchmean",
+        rowwise=True,
     ),
     ObjectiveOffer(
         "jsd",
@@ -163,6 +166,7 @@ OBJECTIVES = [
         "Agarwal et al., On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes, 2023",
         tempered=True,
         reduction="batchmean",
+        rowwise=True,
     ),
     ObjectiveOffer(
         "skewed_kl",
@@ -172,6 +176,7 @@ OBJECTIVES = [
         KO,
         tempered=True,
         reduction="batchmean",
+        rowwise=True,
     ),
     ObjectiveOffer(
         "skewed_reverse_kl",
@@ -181,6 +186,7 @@ OBJECTIVES = [
         KO,
         tempered=True,
         reduction="batchmean",
+        rowwise=True,
     ),
     ObjectiveOffer(
         "total_variation",
@@ -190,6 +196,7 @@ OBJECTIVES = [
         "Wen et al., f-Divergence Minimization for Sequence-Level Knowledge Distillation, 2023",
         tempered=True,
         reduction="batchmean",
+        rowwise=True,
     ),
     ObjectiveOffer(
         "mse",
@@ -200,6 +207,7 @@ OBJECTIVES = [
         forms=("logits", "labels"),
         labels=("values",),
         reduction="batchmean",
+        rowwise=True,
     ),
     ObjectiveOffer(
         "mae",
@@ -210,6 +218,7 @@ OBJECTIVES = [
         forms=("logits", "labels"),
         labels=("values",),
         reduction="batchmean",
+        rowwise=True,
     ),
     ObjectiveOffer(
         "bce",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from kdmesh.offers import Config, SignalOffer
@@ -12,11 +14,20 @@ class TopKConfig(Config):
     """Settings of `top_k`."""
 
     k: int = Field(ge=1, description="how many outputs of each row cross, the likeliest")
+    tail: Literal["spread", "bucket", "renormalise"] = Field(
+        "spread",
+        description="the mass of all others, in the loss: spread evenly over them; bucket, one outcome on both sides; "
+        "or renormalise, left out on both sides",
+    )
 
     def whole(self, outputs: int) -> dict[str, str]:
         """All are the likeliest."""
         said = f"all {outputs:,} outputs cross, and their places beside them, which takes more bytes than logits"
         return {"k": said} if self.k == outputs else {}
+
+    def only_compared(self) -> str:
+        """Rows with a tail that is not spread are none over all outputs."""
+        return "" if self.tail == "spread" else f"with `tail: {self.tail}` it is no distribution over all outputs"
 
 
 class SampledConfig(Config):
@@ -51,7 +62,7 @@ SIGNALS = [
         "top_k",
         "kdmesh.builtin.signals.top_k:TopK",
         TopKConfig,
-        summary="the k likeliest outputs; the mass of all others is spread evenly over them",
+        summary="the k likeliest outputs, and the mass of all others: spread, one bucket, or left out",
         form="logits",
         lazy=True,
     ),

@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 
 class TopK:
-    """``make(logits [N, C]) -> Sparse [N, C]``: the k likeliest columns; the rest of the mass evenly over the others.
+    """``make(logits [N, C]) -> Sparse [N, C]``: the k likeliest columns, and what becomes of the rest of the mass.
 
-    Outputs that the source rules out (-inf) get nothing of it.
+    That is `tail`: see :class:`kdmesh.signals.sparse.TopKLogits`. Outputs that the source rules out (-inf) get nothing
+    of a tail that is spread.
 
-    The readers' temperature softens that distribution, which is not the source's at this temperature: a flat tail gains
-    more. No gradient passes.
+    The readers' temperature softens what is compared, which is not what the source says at this temperature: a flat
+    tail gains more, and a bucket counts as one outcome; `renormalise` alone is exact at any. No gradient passes.
     """
 
-    def __init__(self, k: int) -> None:
-        self.k = k
+    def __init__(self, k: int, tail: str = "spread") -> None:
+        self.k, self.tail = k, tail
 
     def __call__(self, value: Tensor | Lazy) -> TopKLogits:
         """Return the columns, from large logits some rows at a time.
@@ -35,4 +36,4 @@ class TopK:
                 f"the signal top_k asks for the likeliest {self.k} of {value.shape[1]} outputs",
                 instead=f"k: {value.shape[1]}, or less",
             )
-        return TopKLogits.top(value, self.k)
+        return TopKLogits.top(value, self.k, self.tail)
