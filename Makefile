@@ -5,7 +5,7 @@
 # make lint   style, types and layers          make bench, claims, task-claims, chaos   measure: see docs/
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
-# make on-policy   an on-policy step beside a loop by hand and TRL's trainers, in .venv-trl
+# make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench on-policy claims task-claims trec ranking shakespeare chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -48,12 +48,14 @@ lint: $(DEV_READY)
 bench: $(RUN_READY)
 	$(BIN)/python benchmarks/report.py
 
-# An environment of its own: TRL brings libraries that kdmesh does not need.
-on-policy:
-	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
-	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt trl==1.16.0 --editable .
-	.venv-trl/bin/python benchmarks/on_policy.py
+# An environment of its own: peers bring libraries that kdmesh does not need.
+peers:
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  trl==1.16.0 textbrewer==0.2.1.post1 --editable .
+	.venv-peers/bin/python benchmarks/on_policy.py
+	.venv-peers/bin/python benchmarks/textbrewer_cache.py
 
 claims: $(RUN_READY)
 	$(BIN)/python benchmarks/digits_claims.py
@@ -80,7 +82,7 @@ docs: $(RUN_READY)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) .venv-trl build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Stamps: what is installed is installed anew only when these files change.
 $(RUN_READY): pyproject.toml constraints.txt

@@ -12,7 +12,7 @@ All take turns in one process on one thread, in blocks of a few steps, from the 
 are CPU time of a step, medians over blocks; the ratio is the median of the paired ratios to the loop by hand, of which
 kdmesh may have at most 1.05. What is sampled differs, so the losses are no measure of sameness here: that kdmesh's
 texts and updates are those of a plain loop is tested, bit by bit, in ``tests/text``.
-Run: ``python benchmarks/on_policy.py [--quick]``; with TRL, in an environment of its own: ``make on-policy``.
+Run: ``python benchmarks/on_policy.py [--quick]``; with TRL, in an environment of its own: ``make peers``.
 """
 
 from __future__ import annotations
