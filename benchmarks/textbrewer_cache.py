@@ -8,8 +8,8 @@ that stay as they were drawn, holds batches and logits in memory, and shuffles t
 the process. kdmesh draws new batches in each epoch and keeps the answers on disk: *cold* is a run with an empty store,
 *warm* one that finds all; *live* is without a store.
 
-All take turns in one process, on one thread; CPU seconds of the training with what is computed of teachers in it, medians;
-ratios are medians of the paired ratios of TextBrewer's seconds to kdmesh's: above 1, kdmesh is ahead.
+All take turns in one process, on one thread; CPU seconds of the training with what is computed of teachers in it,
+medians; ratios are medians of the paired ratios of TextBrewer's seconds to kdmesh's: above 1, kdmesh is ahead.
 Run: ``python benchmarks/textbrewer_cache.py [--quick]`` where TextBrewer is installed: ``make peers``.
 """
 
