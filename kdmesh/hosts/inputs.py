@@ -237,7 +237,10 @@ class Inputs:
             key = (edge.source, edge.stream)
             if key not in context.kept:
                 x = old.see(batch.x, shard.samples(batch.at), batch.epoch)
-                context.kept[key] = old.inference(x.to(old.device), fixed, names, not isinstance(shard, Rollouts))
+                try:
+                    context.kept[key] = old.inference(x.to(old.device), fixed, names, not isinstance(shard, Rollouts))
+                except FAULTS as error:
+                    build.attribute_error(self.host, edge.source, error, f"at step {context.step}, as it was before")
             logits, taps = context.kept[key]
             return Signal((taps[output] if output else logits).to(device), edge.form)
 

@@ -88,8 +88,11 @@ def squared_errors(host: HostState, one: Agent) -> Tensor:
     assert shard.truth is not None  # the check saw to it
     before = one.forwards
     size = host.forward_size(one.name)
-    known = stored.answers(host, one, shard, (), size) if stored.still(host, one) else None
-    answers, _ = known or one.inference(shard.x, size)
+    try:
+        known = stored.answers(host, one, shard, (), size) if stored.still(host, one) else None
+        answers, _ = known or one.inference(shard.x, size)
+    except FAULTS as error:
+        build.attribute_error(host, one.name, error, "the stream 'validation'")
     one.forwards = before  # measuring is not teaching
     return (widened(dense(answers)) - widened(shard.truth)).square().mean(0)
 

@@ -132,7 +132,7 @@ def _make(
             where=f"agents.{agent}.model",
             instead="mlp, cnn ..., or a data set of texts",
         )
-    return offer.make(config, input_shape=tuple(reading.shape(agent)), classes=classes)
+    return offer.make(config, input_shape=torch.Size(reading.shape(agent)), classes=classes)
 
 
 def load_weights(module: nn.Module, path: str, where: str) -> None:
