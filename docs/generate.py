@@ -67,6 +67,7 @@ PUBLIC = {
     "kdmesh.objectives": "`Objective`, `Tempered`, the built-in objectives, and what to write one with",
     "kdmesh.strategies": "`Strategy`, `Canvas`, and what to draw with; imports no torch",
     "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
+    "kdmesh.filters": "`Filter`, `WrittenText`, the built-in filters",
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
     "kdmesh.samplers": "`Sampler`, `Choices` and `Range`, for `kdmesh sweep`; imports no torch",
     "kdmesh.sections": "`Section` and its blocks, for `kdmesh_report`; imports no torch",
@@ -202,6 +203,7 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 | views | shape, type and device of the samples; finite on a CPU |
 | models | `[B, C]` of floating point, always of one type, on the agent's device; attached to weights that train; the mode that it was given in |
 | metrics | a number below 2^63, or None; one that is NaN, of answers that are finite, counts as not defined; plain data where the offer is not `scalar`; `each`: a number a row |
+| filters | a list of bools, one for each text |
 | tasks | `outputs` 1 or more, `decide` int64 a row, of classes one of them, `chance` a `Chance` or None |
 | data sets | a `Table`, see there, on the CPU, without gradient, finite |
 | samplers | one of the space's values for each path |
@@ -251,6 +253,7 @@ FACTORIES = {  # by kind: how a factory is called, and what it gives
     "signals": ("factory(**settings)", "`make(value, **facts)`: a row for each of `value`"),
     "tasks": ("factory(**settings)", "`kdmesh.tasks.Task`"),
     "metrics": ("factory(**settings)", "`kdmesh.metrics.Metric`"),
+    "filters": ("factory(**settings)", "`kdmesh.filters.Filter`"),
     "samplers": (
         "factory(*, axes: list[Choices | Range], count: int, seed: int, higher: bool, folder: Path, **settings)",
         "`kdmesh.samplers.Sampler`",
@@ -679,6 +682,7 @@ prompts: train
 refresh: step
 sampling: {max_new_tokens: 64}
 mix: {of: train, share: 0.5}
+keep: [length, {perplexity: {of: t, max: 50}}]
 """,
     MixSpec: """\
 of: train
@@ -1243,6 +1247,7 @@ JSON = {
     "list[str]": "list of text",
     "Hosts": "object of lists of text",
     "list[StageSize]": "list of objects",
+    "Mapping[str, int]": "object of integers",
     "Mapping[str, float | None]": "object of numbers or null",
     "Mapping[str, Mapping[str, float | None]]": "object of objects of numbers or null",
     "dict[str, str | None]": "object of text or null",

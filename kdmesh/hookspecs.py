@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CommandOffer,
         ConsensusOffer,
         DatasetOffer,
+        FilterOffer,
         GateOffer,
         MetricOffer,
         ModelOffer,
@@ -203,6 +204,24 @@ def kdmesh_metrics() -> list[MetricOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_metrics():
             return [MetricOffer("brier", "kdmesh_brier.metric:Brier", summary="Brier score", higher=False)]
+    """
+
+
+@hookspec
+def kdmesh_filters() -> list[FilterOffer]:  # type: ignore[empty-body]
+    """Offer filters, which say which of the texts that an agent wrote are learned.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, FilterOffer
+
+        class Shout(Config):
+            share: float = 0.5
+
+        @kdmesh.hookimpl
+        def kdmesh_filters():
+            return [FilterOffer("quiet", "kdmesh_quiet.filter:Quiet", Shout, "texts without too many capitals")]
     """
 
 

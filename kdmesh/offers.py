@@ -51,6 +51,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "spaces": SPACES,
     },
     "metrics": {"labels": LABELS, "needs": ("characters", "classes")},
+    "filters": {"needs": ("loss",)},
 }
 """What a trait of an offer may name, by kind."""
 
@@ -231,6 +232,20 @@ class GateOffer(Offer):
     needs: tuple[str, ...] = ()
     rows: bool = False
     answers: tuple[str, ...] = ("classes", "values", "relevance", "indicators")
+
+
+@dataclass(frozen=True)
+class FilterOffer(Offer):
+    """Says which of the texts that an agent wrote are learned: ``factory(**config)`` gives a
+    :class:`kdmesh.filters.Filter`.
+
+    ``needs``: `loss`, the mean loss of each text by the agent that the mesh names with `of`, by default the writer.
+    ``several``: it compares the texts of one prompt, which are then written together, several of each.
+    """
+
+    kind: ClassVar[str] = "filters"
+    needs: tuple[str, ...] = ()
+    several: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ Schema = dict[str, Any]
 BESIDE = {
     "metrics": ("by", "a column of the data by whose values it is measured"),
     "gates": ("of", "an agent whose logits it reads beside the own"),
+    "filters": ("of", "the agent whose loss it reads; by default the writer"),
 }
 """Settings that every offer of a kind may have, whatever its own are."""
 
@@ -84,7 +85,7 @@ def _choices(kind: str, offers: list[Offer] | None, refs: dict[type[BaseModel], 
         offer.name: {"description": offer.summary, "anyOf": [refs[offer.config], {"type": "null"}]} for offer in offers
     }
     table["additionalProperties"] = False
-    if kind == "models":
+    if kind in ("models", "filters"):
         names.append({"type": "string", "pattern": ":", "description": "import path, `package.module:Thing`"})
         table["patternProperties"] = {":": free}
     return [*names, table]

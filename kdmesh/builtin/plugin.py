@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kdmesh.offers import (
         ConsensusOffer,
         DatasetOffer,
+        FilterOffer,
         GateOffer,
         MetricOffer,
         ModelOffer,
@@ -52,6 +53,14 @@ def kdmesh_gates() -> list[GateOffer]:
     from kdmesh.builtin.gates.offers import GATES
 
     return GATES
+
+
+@hookimpl
+def kdmesh_filters() -> list[FilterOffer]:
+    """Built-in filters of written texts."""
+    from kdmesh.builtin.filters.offers import FILTERS
+
+    return FILTERS
 
 
 @hookimpl

@@ -23,8 +23,8 @@ def add(commands: Any) -> None:
     about = "List what can be named in a mesh, from strategies to signals, and plugins with a problem."
     command = commands.add_parser("plugins", help="list what can be named in a mesh", description=about)
     kinds = (
-        "only strategies, objectives, consensus, gates, models, datasets, views, signals, tasks, metrics, samplers or "
-        "commands"
+        "only strategies, objectives, consensus, gates, models, datasets, views, signals, tasks, metrics, filters, "
+        "samplers or commands"
     )
     command.add_argument("--kind", metavar="KIND", help=kinds)
     command.add_argument("--all", action="store_true", help="also every plugin, disabled ones too, with its status")

@@ -332,6 +332,31 @@ class Dropped(Event, kind="dropped"):
 
 
 @dataclass(frozen=True)
+class TextsWritten(Event, kind="texts_written"):
+    """An agent wrote texts for a stream: those of the steps since the last such event of it.
+
+    Attributes:
+        stage: the stage that reads them.
+        stream: the stream's name.
+        agent: who wrote them.
+        step: at which step of the phase the last of them were written.
+        written: how many texts.
+        kept: how many of these are learned.
+        dropped: how many of the others, by the filter that dropped them.
+        empty: steps of whose texts none is kept, so that they add no loss.
+    """
+
+    stage: str
+    stream: str
+    agent: str
+    step: int
+    written: int
+    kept: int
+    dropped: Mapping[str, int]
+    empty: int
+
+
+@dataclass(frozen=True)
 class Note(Event, kind="note"):
     """Something worth knowing about the mesh or its run.
 

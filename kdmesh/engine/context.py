@@ -11,6 +11,7 @@ from kdmesh.contracts.events import Evaluated, Note
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.merging import Merger
 from kdmesh.engine.publisher import Publisher, sources
+from kdmesh.engine.texts import TextLog
 from kdmesh.graph.fragments import hosts_of_ops
 from kdmesh.graph.roles import roles
 from kdmesh.hosts.guard import SOFTENED
@@ -49,7 +50,7 @@ class StageRecord:
 
     ``records``: of its rounds; ``saved``: reads of publications that spared a forward, ``made``: forwards of sources
     that had finished before, both by agent; ``reason``: why it ended; ``histories``: of consensus nodes,
-    their rounds and entries.
+    their rounds and entries; ``texts``: what was written for its streams, see :mod:`kdmesh.engine.texts`.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -57,6 +58,7 @@ class StageRecord:
     made: dict[str, int] = field(default_factory=dict)
     reason: str = ""
     histories: dict[str, dict[str, Any]] = field(default_factory=dict)
+    texts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -83,6 +85,7 @@ class RunContext:
         self.seed = self.plan.spec.seed
         self.publisher = Publisher(self.plan, self.backend)
         self.merger = Merger(self.plan, self.checked, self.backend)
+        self.texts = TextLog(self.folder, self.plan)
         self.roles = roles(self.plan)
         self.host_of = self.plan.host_of
         self.pausing = False

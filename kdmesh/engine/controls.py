@@ -15,7 +15,17 @@ from kdmesh.graph.task import label_objective
 from kdmesh.graph.unrun import LEARNING, unused
 from kdmesh.hosts.modules import origin, seed_of
 from kdmesh.plugins import registry
-from kdmesh.spec import DEFAULT_RULE, AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, ModelRef, ProgramItem, RuleRef
+from kdmesh.spec import (
+    DEFAULT_RULE,
+    AgentSpec,
+    ConsensusSpec,
+    FlowSpec,
+    MeshSpec,
+    ModelRef,
+    ProgramItem,
+    RuleRef,
+    StreamSpec,
+)
 from kdmesh.spec.train import TrainOverride
 
 if TYPE_CHECKING:
@@ -141,7 +151,11 @@ def _mesh(
     spec = plan.spec
     used = {end for flow in flows for end in (*flow.from_, *flow.to)}
     owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
-    kept = {name: one for name, one in spec.streams.items() if not one.generated_by or one.generated_by in agents}
+    kept = {
+        name: _filtered(one, agents)
+        for name, one in spec.streams.items()
+        if not one.generated_by or one.generated_by in agents
+    }
     idle = {owner: _frozen(plan, owner) for owner in spec.agents if owner in owners and owner not in agents}
     return spec.model_copy(
         update={
@@ -155,6 +169,12 @@ def _mesh(
             "placement": "together",
         }
     )
+
+
+def _filtered(stream: StreamSpec, agents: dict[str, AgentSpec]) -> StreamSpec:
+    """A stream without filters that read the loss of an agent which is left out."""
+    left = [ref for ref in stream.keep or () if not ref.of or ref.of in agents]
+    return stream if len(left) == len(stream.keep or ()) else stream.model_copy(update={"keep": left or None})
 
 
 def _written(spec: MeshSpec, stream: str) -> bool:

@@ -56,7 +56,9 @@ def _is_read(file: Path) -> bool:
 def code(spec: MeshSpec) -> Sums:
     """The sums of the modules that a mesh names and of their own imports; of installed ones, the versions."""
     refs = [agent.model for agent in spec.agents.values() if agent.model is not None]
-    names = [ref.name for ref in (*refs, *([spec.data.dataset] if spec.data is not None else ())) if ref.is_import]
+    filters = [ref for stream in spec.streams.values() for ref in stream.keep or ()]
+    data = [spec.data.dataset] if spec.data is not None else []
+    names = [ref.name for ref in (*refs, *filters, *data) if ref.is_import]
     found: Sums = {}
     for name in dict.fromkeys(name.partition(":")[0] for name in names):
         if name != "python":  # data given from Python

@@ -249,6 +249,7 @@ class Run(RunContext):
         self.tell_odd([(name, facts["put_back"], MOVED) for name, facts in described.items() if facts["put_back"]])
         for text in notes.learned_nothing(described, self.plan.owner):
             self.events.emit(kinds.Note(text))
+        self.texts.finish()
         summary = summarise(self, agents, consensus, described)
         yield from told(self, summary)
         self.answers, summary["answers"] = yield from gathered(self)

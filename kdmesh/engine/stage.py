@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends._base import wait
 from kdmesh.checks.budget import planned_updates
 from kdmesh.contracts.events import StageFinished, StageResumed, StageStarted
+from kdmesh.engine import texts
 from kdmesh.engine.checkpoint import HOSTS
 from kdmesh.engine.context import At
 from kdmesh.engine.home import StageHome
@@ -72,6 +73,7 @@ class StageRun(StageHome):
         yield from self._lines(stage.program.body)
         for point in self.teaching.curve.rest(self.teaching.done):
             run.events.emit(point)
+        texts.refuse_nothing(self.record.texts)
         yield from wait(submit(host, RemoteHost.end, stage.name) for host in self.hosts)
         yield from self.checkpoint(finished=True)
         if "validation" in run.checked.streams:
@@ -159,6 +161,7 @@ class StageRun(StageHome):
         """Write where the stage stands; every host writes its part."""
         checkpoints = self.run.checkpoints
         if checkpoints is not None:
+            self.run.texts.sync()
             folder = checkpoints.next(self.stage.name)
             submit, name = self.run.backend.submit, self.stage.name
             places = {host: checkpoints.place(host, folder / HOSTS) for host in self.hosts}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.engine import notes
+from kdmesh.engine import notes, texts
 from kdmesh.graph.roles import TAUGHT, teachers_of
 from kdmesh.plugins import registry
 from kdmesh.tasks import metric
@@ -77,17 +77,25 @@ def summarise(
             name: {"sources": [edge.source for edge in plan.consensus[name].members], **values}
             for name, values in consensus.items()
         },
+        **({"streams": written} if (written := _written(run)) else {}),
         "best_teacher": best_teacher(plan, agents, run.roles),
         "controls": {},
         "notes": [
             *run.checked.marks,
             *map(notes.on_answers, notes.ordered(run.odd, plan.spec.agents)),
+            *texts.notes(_written(run)),
             *notes.learned_nothing(described, plan.owner),
             *notes.always_shut(described),
             *notes.at_chance(plan, run.checked, agents, described),
         ],
         "rounds": [record for stage in plan.stages for record in run.records[stage.name].records],
     }
+
+
+def _written(run: RunContext) -> dict[str, Any]:
+    """What was written for each stream of texts, in the file's order."""
+    found = {name: tally for record in run.records.values() for name, tally in record.texts.items()}
+    return {name: found[name] for name in run.plan.spec.streams if name in found}
 
 
 def _made(run: RunContext, name: str, described: dict[str, dict[str, Any]]) -> int | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends._base import as_argument, wait
 from kdmesh.checks.budget import epoch_steps, phase_steps
 from kdmesh.contracts.events import Note, Progress
+from kdmesh.engine import texts
 from kdmesh.engine.context import At
 from kdmesh.engine.curves import Curve
 from kdmesh.errors import RunFailed
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.program import Train
     from kdmesh.graph.steps import Phase
     from kdmesh.hosts.packing import Bundle
-    from kdmesh.hosts.step import Report
+    from kdmesh.hosts.step import Report, Wrote
 
 WINDOW = 16  # steps submitted together where hosts exchange live
 AHEAD = 2  # windows in flight: bounds memory and lets a teacher run ahead
@@ -188,11 +189,20 @@ class Teaching:
             self.losses.update(report.losses)
             self.run.tell_odd(report.odd)
         losses = [one for report in reports for one in report.flows]
+        self._written([one for report in reports for one in report.wrote])
         for point in self.curve.add(losses, first, end, self.done, first - zero, self._epoch):
             self.run.events.emit(replace(point, round=self.home.round))
         self.done += end - first
         self._count_saved(phase, end - first)
         self.run.events.emit(Progress(self.stage.name, self.done, self.total, dict(self.losses)))
+
+    def _written(self, wrote: list[Wrote]) -> None:
+        """Count and keep the texts that were written."""
+        for one in wrote:
+            texts.count(self.home.record.texts, one)
+        self.run.texts.add(wrote)
+        for event in texts.told(self.stage.name, wrote):
+            self.run.events.emit(event)
 
     def _count_saved(self, phase: Phase, steps: int) -> None:
         """Count the forwards that publications spared: one per step and stored source, however many read it."""

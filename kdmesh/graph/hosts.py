@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.graph import private, reach
+from kdmesh.graph import kept, private, reach
 from kdmesh.spec import HostSpec
 from kdmesh.spec.names import refuse
 
@@ -46,6 +46,9 @@ def groups(
             found_groups.append((ends, f"gradients pass through {edge} (detach: false)"))
         elif edge.refresh == "step" and edge.stale == "recorded" and len(set(ends)) == 2:
             found_groups.append((ends, f"{edge} reads values recorded at every step"))
+    for read, writer, where in kept.informants(spec):
+        if read in spec.agents:
+            found_groups.append(([writer, read], f"the filter at {where} reads the loss of {read}"))
     for node in consensus.values():
         readers = [edge.target for edge in node.readers if edge.target in spec.agents]
         behind = reach.readers(node.name, consensus)

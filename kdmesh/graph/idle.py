@@ -85,6 +85,9 @@ def _named(plan: Plan) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
             yield plan.at(f"agents.{agent}.view.augment.{number}"), "views", view.name, view.config
         if spec.gate is not None:
             yield plan.at(f"agents.{agent}.gate"), "gates", spec.gate.name, spec.gate.settings
+    for name, stream in plan.spec.streams.items():
+        for number, ref in enumerate(stream.keep or ()):
+            yield plan.at(f"streams.{name}.keep.{number}"), "filters", ref.name, ref.settings
     for name, node in (plan.consensus | plan.merging.pools).items():
         yield plan.at(f"consensus.{name}.rule"), "consensus", node.rule.name, node.rule.config
     seen: set[tuple[str, int, int]] = set()  # a flow's edges share what it names

@@ -12,6 +12,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.forms import refuse_forms
 from kdmesh.graph.histories import refuse_histories
+from kdmesh.graph.kept import refuse_filters
 from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
@@ -61,6 +62,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_rollouts(plan)
     refuse_forms(plan)
     refuse_histories(plan)
+    refuse_filters(plan, registry)
     for name, agent in plan.spec.agents.items():
         _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:
@@ -159,7 +161,7 @@ def _stream(stream: StreamSpec, where: str, written: bool) -> None:
             where=f"{where}.generated_by",
             instead="prompts: a stream of prompts or chats, which it answers; or a stream `of` a split",
         )
-    for field in ("prompts", "refresh", "sampling", "mix"):
+    for field in ("prompts", "refresh", "sampling", "mix", "keep"):
         if stream.generated_by is None and getattr(stream, field) is not None:
             what = f"no agent writes this stream, so `{field}` has no effect"
             raise MeshError(what, where=f"{where}.{field}", instead=f"generated_by: the agent that does, or {OUT}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.hosts.keeping import Keeping
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
+from kdmesh.hosts.step import Line, Wrote
 from kdmesh.hosts.writing import keep
 from kdmesh.hosts.written import KIND, STEP
 from kdmesh.spec import SamplingSpec
@@ -14,15 +17,20 @@ from kdmesh.streams.seeds import mix
 from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
 
+    from torch import Tensor
+
+    from kdmesh.contracts.filter import WrittenText
     from kdmesh.graph.steps import Op
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.inputs import Inputs
     from kdmesh.hosts.preprocessing import Preprocessor
-    from kdmesh.hosts.rollouts import Author
+    from kdmesh.hosts.rollouts import Author, Schedule
     from kdmesh.hosts.state import HostState
     from kdmesh.hosts.step import StepContext
+    from kdmesh.spec import TrainSpec
 
 
 class Writing:
@@ -100,7 +108,8 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     assert isinstance(source, Rollouts)
     schedule, stream, settings = source.schedule, host.streams[op.stream], inputs.settings
     threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)
-    rows = host.forward_size(op.node)
+    rows, keeping = host.forward_size(op.node), Keeping(host, op.stream, op.node)
+    often = schedule.every is not None and spec.refresh != "epoch"  # a sum at every step would take its time
 
     def write(context: StepContext) -> None:
         begins, last = schedule.begins(context.step), host.publications.get(stamp)
@@ -129,7 +138,47 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
         finally:
             if training:
                 agent.weights.train()
-        value = context.values[op] = parts_of(texts, samples)
+        draws = [place % stream.draws for place in due.tolist()]
+        said, why = keeping.sort(asked, draws, texts, rows)
+        value = context.values[op] = parts_of(texts, samples, [not reason for reason in why])
         keep(host, op, context.step, value)
+        empty = _empty(schedule, context.step, due, why, settings)
+        lines = [_line(one, reason) for one, reason in zip(said, why, strict=True)]
+        known_weights = "" if often else agent.weights.sha256()
+        about = op.stream, op.node, inputs.lesson, context.step, agent.weights.updates
+        inputs.wrote.append(Wrote(*about, known_weights, lines, empty))
+        if schedule.every is None and lines and all(why) and op.stream not in host.config.authors:
+            refuse_all_dropped(op.stream, op.node, Counter(why))
 
     return write
+
+
+def _line(one: WrittenText, dropped: str) -> Line:
+    return Line(one.sample, one.draw, one.prompt, one.text, one.tokens, one.ended, dropped, one.at)
+
+
+def _empty(schedule: Schedule, step: int, due: Tensor, why: list[str], settings: TrainSpec) -> int:
+    """How many of the steps that read what was just written have no text that is kept."""
+    if not any(why):
+        return 0
+    kept = [at for at, reason in enumerate(why) if not reason]
+    count, start = 0, 0
+    left = set(due[kept].tolist()) if schedule.every is None else set(kept)
+    for one in schedule.window(step):
+        if schedule.is_given(one):
+            continue
+        at = schedule.at(one, settings.batch_size, settings.drop_last)[0]
+        places = at.tolist() if schedule.every is None else range(start, start + len(at))
+        start += len(at)
+        count += left.isdisjoint(places)
+    return count
+
+
+def refuse_all_dropped(stream: str, agent: str, why: Mapping[str, int]) -> NoReturn:
+    """Raise RunFailed for a stream of which nothing is learned: ``why``: how many texts were dropped, by reason."""
+    said = ", ".join(f"{reason} {count}" for reason, count in sorted(why.items()))
+    raise RunFailed(
+        f"none of the {sum(why.values())} texts that {agent} wrote is kept ({said}), so nothing is learned of them",
+        where=f"streams.{stream}.keep",
+        instead="filters that keep some, other sampling, or a better writer",
+    )

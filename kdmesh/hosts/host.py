@@ -149,7 +149,7 @@ class Host(HostState):
         phase.took(clock.stop())
         for name, agent in self.agents.items():
             self.count(fragment.stage, name, agent.forwards - before[name])
-        return exports, Report(phase.update.report(), list(odd), phase.update.told())
+        return exports, Report(phase.update.report(), list(odd), phase.update.told(), phase.inputs.told_texts())
 
     # -- publishing: see publish.py --------------------------------------------------------------------------------
 

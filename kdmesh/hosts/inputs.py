@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.state import HostState
-    from kdmesh.hosts.step import StepContext, Turn
+    from kdmesh.hosts.step import StepContext, Turn, Wrote
     from kdmesh.spec import StreamSpec
 
 
@@ -64,6 +64,7 @@ class Inputs:
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[StepContext], Signal | None]] = {}
         self._written: dict[tuple[str, str, str], Written | Rollouts] = {}  # by stream, device and own prompt
+        self.wrote: list[Wrote] = []  # texts, since the last report
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
     def shard(self, agent: str, stream: str) -> BatchSource:
@@ -103,6 +104,11 @@ class Inputs:
 
             prompt = Asking(encoder, host.table, views[0], agent)
         return Rollouts(host.publications, schedule, spec.generated_by, device, encoder.pad, pack, given, prompt)
+
+    def told_texts(self) -> list[Wrote]:
+        """The texts that were written here since the last report."""
+        found, self.wrote = self.wrote, []
+        return found
 
     def batch(self, context: StepContext, shard: BatchSource) -> Batch | None:
         """The batch of this step, cut once for all agents that share the shard view."""

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from kdmesh.streams.stream import Stream
 
 ONCE = "once"
-PROMPTS, LENGTHS = "prompts", "lengths"
-TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS}
-"""What written texts are made of: all their tokens, and of each its sample, tokens of the prompt, and tokens in all."""
+PROMPTS, LENGTHS, KEPT = "prompts", "lengths", "kept"
+TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS, KEPT}
+"""What written texts are made of: all their tokens, and of each its sample, tokens of the prompt, tokens in all, and
+whether it is learned."""
 
 
 class Asked(NamedTuple):
@@ -164,7 +165,7 @@ class Rollouts:
         return 0 if texts is None else int(texts.counts[self._places(step, size, drop_last)[0]].sum())
 
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
-        """What was written for a step; None where nothing was, as of a dropped agent."""
+        """What was written for a step and kept; None where nothing was, as of a dropped agent."""
         if self._given is not None and self.schedule.is_given(step):
             batch = self._given.batch(step, size, drop_last)
             assert batch is not None
@@ -173,6 +174,8 @@ class Rollouts:
         if texts is None:
             return None
         at, epoch = self._places(step, size, drop_last)
+        if not len(at):
+            return None  # filters have dropped all of them
         tokens = texts.batch(at)
         return Batch(tokens, tokens.targets if self.stream.labelled else None, at, epoch)
 
@@ -200,13 +203,13 @@ class Rollouts:
         return self.samples(at).to(self.device).repeat_interleave(texts.counts[at])
 
     def _places(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
-        """Where a step's texts stand among those that were written together, and the epoch."""
+        """Where a step's texts that are kept stand among those that were written together, and the epoch."""
         at, epoch = self.schedule.at(step, size, drop_last)
         if self.schedule.every is not None:
             before = [one for one in range(self.schedule.begins(step), step) if not self.schedule.is_given(one)]
             start = sum(len(self.schedule.at(one, size, drop_last)[0]) for one in before)
             at = torch.arange(start, start + len(at))
-        return at.to(self.device), epoch
+        return at[self._part(KEPT)[at]].to(self.device), epoch
 
     def _seen(self, ids: list[int], asked: int, sample: int) -> tuple[list[int], int]:
         """A text's tokens as these agents see them, and how many of them are the prompt's."""
@@ -245,12 +248,15 @@ def row(ids: list[int], prompt: int) -> Row:
     return Row(ids, units, ids[prompt:], [(0, 0)] * len(units))
 
 
-def parts_of(texts: Sequence[tuple[list[int], int]], samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Texts, each with how many tokens of it are its prompt's, as tensors by name."""
+def parts_of(
+    texts: Sequence[tuple[list[int], int]], samples: Tensor, kept: Sequence[bool]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Texts, each with how many tokens of it are its prompt's, and whether it is learned, as tensors by name."""
     tokens = [token for ids, _ in texts for token in ids]
     lengths, prompts = [len(ids) for ids, _ in texts], [prompt for _, prompt in texts]
     return torch.tensor(tokens, dtype=torch.int64), {
         PROMPTS: torch.tensor(prompts, dtype=torch.int64),
         LENGTHS: torch.tensor(lengths, dtype=torch.int64),
         IDS: samples,
+        KEPT: torch.tensor(kept, dtype=torch.bool),
     }

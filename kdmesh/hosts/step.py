@@ -50,12 +50,44 @@ class Losses(NamedTuple):
     values: tuple[float | None, ...]
 
 
+class Line(NamedTuple):
+    """One text that was written, see :class:`kdmesh.contracts.filter.WrittenText`; ``dropped``: why, "" if kept."""
+
+    sample: int
+    draw: int
+    prompt: str
+    text: str
+    tokens: int
+    ended: bool
+    dropped: str
+    at: str
+
+
+class Wrote(NamedTuple):
+    """The texts that were written together for a stream.
+
+    ``step``: of the phase, at which its agent, after so many ``updates`` of its weights, wrote them; ``weights``: their
+    sha256, "" where it was not made; ``empty``: how many of the steps that read them have no text that is kept.
+    """
+
+    stream: str
+    agent: str
+    phase: str
+    step: int
+    updates: int
+    weights: str
+    lines: list[Line]
+    empty: int
+
+
 class Report(NamedTuple):
-    """A host's report on its steps: mean losses by weights, the oddities of outputs in some, and losses by flow."""
+    """A host's report on its steps: mean losses by weights, the oddities of outputs in some, losses by flow, and texts
+    that were written."""
 
     losses: dict[str, float]
     odd: list[Oddity]
     flows: list[Losses]
+    wrote: list[Wrote]
 
 
 def frozen_copy(value: Value) -> Value:

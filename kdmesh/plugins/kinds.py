@@ -15,6 +15,7 @@ NOUNS = {
     "signals": "kind of signal",
     "tasks": "task",
     "metrics": "metric",
+    "filters": "filter",
     "samplers": "sampler",
     "commands": "command",
 }
@@ -26,7 +27,7 @@ COMMANDS = (
 )  # fmt: skip
 """Of kdmesh's own, which no plugin takes."""
 HEAVY = ("torch", "ray", "transformers")  # what takes seconds to import, and no listing needs
-IMPORTED = ("models", "datasets")  # also named by an import path, ``package.module:Thing``
+IMPORTED = ("models", "datasets", "filters")  # also named by an import path, ``package.module:Thing``
 FOLDER = "KDMESH_PLUGINS_DIR"  # read where kdmesh is started; its files travel, and workers may not see it
 SWITCHES = (
     "KDMESH_PLUGINS",

@@ -41,7 +41,8 @@ def _meant(kind: str, name: str, offers: Mapping[str, Any]) -> list[str]:
     """What an unknown name may be: a class without its colon, a file or a hub's id."""
     module, _, thing = name.rpartition(".")
     if ":" in name:
-        return [f"only models and data sets are named by an import path; a plugin can offer {NOUNS[kind]} {name!r}"]
+        what = "only models, data sets and filters are named by an import path"
+        return [f"{what}; a plugin can offer {NOUNS[kind]} {name!r}"]
     if kind in IMPORTED and re.fullmatch(FACTORY, f"{module}:{thing}") and thing[:1].isupper():
         return [f"'{module}:{thing}', with a colon, for {thing} of the module {module}"]
     reading = [offer.name for offer in offers.values() if kind in IMPORTED and "path" in offer.config.model_fields]

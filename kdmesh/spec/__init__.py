@@ -4,6 +4,7 @@ from kdmesh.spec.agents import AgentSpec, AnswersSpec, EmaSpec, ViewSpec
 from kdmesh.spec.base import (
     DEFAULT_RULE,
     DEFAULT_TASK,
+    FilterRef,
     GateRef,
     MetricRef,
     ModelRef,
@@ -30,6 +31,7 @@ __all__ = [
     "ConsensusSpec",
     "DataSpec",
     "EmaSpec",
+    "FilterRef",
     "FlowSpec",
     "GateRef",
     "HistorySpec",

@@ -127,6 +127,30 @@ class GateRef(Named):
         return {name: value for name, value in self.config.items() if name != "of"}
 
 
+class FilterRef(Named):
+    """A filter of written texts with its settings, or the import path of a function; ``of``, which any may have, names
+    the agent whose loss it reads."""
+
+    kind: ClassVar[str] = "filters"
+
+    @model_validator(mode="after")
+    def _agent(self) -> Self:
+        if not self.is_import and "of" in self.config and not (isinstance(self.of, str) and self.of):
+            raise ValueError(f"`of` of filter {self.name!r} names an agent: {{{self.name}: {{of: AGENT}}}}")
+        return self
+
+    @property
+    def of(self) -> str:
+        """The agent whose loss it reads; "": that of the writer."""
+        agent: str = "" if self.is_import else self.config.get("of", "")
+        return agent
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its offer, or the function, knows."""
+        return {name: value for name, value in self.config.items() if name != "of" or self.is_import}
+
+
 class MetricRef(Named):
     """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by."""
 

@@ -20,6 +20,10 @@ def named(mesh: MeshSpec) -> dict[str, str]:
             found[f"agents.{name}.model"] = agent.model.name
         elif agent.model is not None and agent.model.config.get(TRUSTED):
             found[f"agents.{name}.model.{agent.model.name}.{TRUSTED}"] = f"code in {agent.model.config[TRUSTED]}"
+    for name, stream in mesh.streams.items():
+        for number, ref in enumerate(stream.keep or ()):
+            if ref.is_import:
+                found[f"streams.{name}.keep.{number}"] = ref.name
     if mesh.data is not None and mesh.data.dataset.is_import:
         found["data.dataset"] = mesh.data.dataset.name
     return found

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from kdmesh.spec.base import DatasetRef, Strict
+from kdmesh.spec.base import DatasetRef, FilterRef, Strict
 
 SPLITS = ("train", "validation", "test", "transfer")
 """The streams that there are without being named, where they have samples."""
@@ -96,6 +96,9 @@ class StreamSpec(Strict):
     )
     sampling: SamplingSpec | None = Field(None, description="how texts are written")
     mix: MixSpec | None = Field(None, description="batches of given texts among them; by default all are written")
+    keep: list[FilterRef] | None = Field(
+        None, min_length=1, description="filters, one after the other: texts that one drops are not learned"
+    )
 
     @field_validator("where", mode="before")
     @classmethod

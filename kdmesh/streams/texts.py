@@ -48,6 +48,19 @@ class Sample:
     fault: str = ""
     candidates: tuple[str, ...] | None = None
 
+    def asks(self) -> str:
+        """What stands before the answer: the prompt, or the words of a chat's turns before the learned one."""
+        if self.messages is None:
+            return self.prompt or ""
+        last = len(self.messages) - (bool(self.messages) and self.messages[-1][0] == LEARNED)
+        return "".join(f"{turn[1]}\n" for turn in self.messages[:last])
+
+    def answers(self) -> str:
+        """What the data answer, "" where they do not: the text, or a chat's last turn where that is learned."""
+        if self.messages is None:
+            return self.text
+        return self.messages[-1][1] if self.messages and self.messages[-1][0] == LEARNED else ""
+
 
 def turn_of(turn: Turn) -> dict[str, Any]:
     """A turn as chat templates are given it."""

@@ -25,6 +25,7 @@ pytest.register_assert_rewrite(
             "base",
             "consensus",
             "datasets",
+            "filters",
             "gates",
             "metrics",
             "models",
@@ -44,6 +45,7 @@ pytest.register_assert_rewrite(
 
 from kdmesh.testing.consensus import ConsensusContract  # noqa: E402  pytest rewrites the asserts of what comes next
 from kdmesh.testing.datasets import DatasetContract  # noqa: E402
+from kdmesh.testing.filters import FilterContract  # noqa: E402
 from kdmesh.testing.gates import GateContract  # noqa: E402
 from kdmesh.testing.metrics import MetricContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
@@ -60,6 +62,7 @@ from kdmesh.testing.views import ViewContract  # noqa: E402
 __all__ = [
     "ConsensusContract",
     "DatasetContract",
+    "FilterContract",
     "GateContract",
     "MeshRun",
     "MetricContract",

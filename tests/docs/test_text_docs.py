@@ -20,7 +20,7 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 8
+    assert len(found) == 9
     for block in found:
         base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student")}}
         mesh = parse({**base, **block})
@@ -28,6 +28,8 @@ def test_every_block_of_the_page_is_valid() -> None:
             assert (agent.model is None) == (agent.weights_of is not None)
             if agent.model is not None:
                 registry().check("models", agent.model.name, agent.model.config)
+        for ref in (ref for stream in mesh.streams.values() for ref in stream.keep or () if not ref.is_import):
+            registry().check("filters", ref.name, ref.settings)
         for flow in mesh.flows:
             assert flow.objective is not None
             registry().check("objectives", flow.objective.name, flow.objective.config)

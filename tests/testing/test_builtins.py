@@ -27,6 +27,7 @@ CONTRACTS = {
     "metrics": testing.MetricContract,
     "samplers": testing.SamplerContract,
     "gates": testing.GateContract,
+    "filters": testing.FilterContract,
 }
 BERT = {
     "model_type": "bert",
@@ -79,6 +80,12 @@ DECLARED = {
     ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
     ("consensus", "threshold_vote"): {"config": {"votes": 2}, **ANY_ORDER},
     ("consensus", "route"): {"config": {"column": "domain", "to": {"x": "c"}, "else": "b"}, "sources": (3,)},
+    ("filters", "agreement"): {"config": {"pattern": "[0-9a-z]", "share": 0.3}},
+    ("filters", "answer"): {"config": {"pattern": "#### (.*)", "column": "answer"}, "keeps": False},
+    ("filters", "dedup"): {"config": {"by": "near"}},
+    ("filters", "length"): {"config": {"min": 2, "max": 9}},
+    ("filters", "pattern"): {"config": {"without": "[aeiou]"}},
+    ("filters", "perplexity"): {"config": {"max": 20.0}},
     ("samplers", "grid"): {"ranges": False},
     ("signals", "top_k"): {"config": {"k": 2}},
     ("models", "mlp"): {"shapes": ((1, 8, 8), (12,)), "config": {"hidden": [16, 8], "dropout": 0.2}},

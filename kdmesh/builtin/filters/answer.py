@@ -1,0 +1,48 @@
+"""Texts whose answer is the known one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.contracts.filter import Filter
+from kdmesh.errors import nearest
+from kdmesh.text import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from kdmesh.contracts.filter import WrittenText
+
+
+class Answer(Filter):
+    """Keeps texts whose answer, what ``pattern`` finds in them, equals that of a ``column``.
+
+    Of the column the answer is what the pattern finds there, and all of it where it finds nothing. ``column`` None: of
+    what the data answer. ``numeric``: the last numbers that both name are compared.
+    """
+
+    def __init__(self, pattern: str | None, column: str | None, numeric: bool) -> None:
+        self.pattern = None if pattern is None else answers.pattern(pattern)
+        self.column, self.numeric = column, numeric
+
+    def setup(self, columns: Collection[str]) -> None:
+        """Refuse a column that the data have not."""
+        if self.column is not None and self.column not in columns:
+            raise ValueError(f"the data have no column {self.column!r}: {nearest(self.column, columns, 'columns')}")
+
+    def keep(self, texts: Sequence[WrittenText]) -> list[bool]:
+        """By the answers."""
+        return [self._right(one) for one in texts]
+
+    def _right(self, one: WrittenText) -> bool:
+        known = one.given if self.column is None else one.columns[self.column]
+        said = answers.extracted(self.pattern, one.text)
+        truth = answers.extracted(self.pattern, known) or known.strip()
+        if not truth and self.column is None:
+            raise ValueError("the data do not say what the answer is: name a `column` that does")
+        if said is None or not truth:
+            return False
+        if self.numeric:
+            value = answers.number(said)
+            return value is not None and value == answers.number(truth)
+        return said == truth

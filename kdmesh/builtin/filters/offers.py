@@ -1,0 +1,143 @@
+"""The built-in filters as offers: reading this imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from kdmesh.offers import Config, FilterOffer
+
+
+def _regular(value: str | None) -> str | None:
+    """Refuse what is no regular expression, and one that matches everywhere since it is empty."""
+    from kdmesh.text.answers import pattern
+
+    if value is not None:
+        pattern(value)
+        if not value:
+            raise ValueError("an empty pattern is found everywhere")
+    return value
+
+
+class LengthConfig(Config):
+    """Settings of `length`."""
+
+    min: int = Field(1, ge=0, description="least tokens of an answer, without the one that ends it")
+    max: int | None = Field(None, ge=1, description="most tokens; by default any number")
+    ended: bool = Field(False, description="drop texts that were cut at max_new_tokens")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"no text has at least {self.min} tokens and at most {self.max}")
+        return self
+
+    def idle(self) -> dict[str, str]:
+        """No bound."""
+        return {"min": "every text is kept"} if self.min == 0 and self.max is None and not self.ended else {}
+
+
+class DedupConfig(Config):
+    """Settings of `dedup`."""
+
+    by: Literal["exact", "near"] = Field(
+        "exact", description="exact: the same words; near: runs of five words that are nearly all the same"
+    )
+    alike: float = Field(0.8, gt=0, le=1, description="near: least share of runs that two have, of all of both")
+    across: bool = Field(False, description="compare answers to all prompts; by default those to the same prompt")
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.by == "exact" and "alike" in self.model_fields_set:
+            raise ValueError("`alike` is of `by: near`")
+        return self
+
+
+class PatternConfig(Config):
+    """Settings of `pattern`."""
+
+    match: str | None = Field(None, description="a regular expression that is found in a text that is kept")
+    without: str | None = Field(None, description="one that is found in none")
+
+    _compiles = field_validator("match", "without")(_regular)
+
+    @model_validator(mode="after")
+    def _given(self) -> Self:
+        if self.match is None and self.without is None:
+            raise ValueError("it needs `match`, or `without`")
+        return self
+
+
+class AnswerConfig(Config):
+    """Settings of `answer`."""
+
+    pattern: str | None = Field(
+        None, description="a regular expression whose last match is the answer, or its first group; by default all"
+    )
+    column: str | None = Field(None, description="column of the data that has it; by default what the data answer")
+    numeric: bool = Field(False, description="compare the last number that each names, 1,000.0 and 1000 being equal")
+
+    _compiles = field_validator("pattern")(_regular)
+
+
+class PerplexityConfig(Config):
+    """Settings of `perplexity`."""
+
+    min: float = Field(1.0, ge=1, description="least perplexity of a text that is kept")
+    max: float | None = Field(None, gt=1, description="most; by default any")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"no perplexity is at least {self.min} and at most {self.max}")
+        return self
+
+    def idle(self) -> dict[str, str]:
+        """No bound."""
+        return {"min": "every text is kept"} if self.min == 1 and self.max is None else {}
+
+
+class AgreementConfig(Config):
+    """Settings of `agreement`."""
+
+    pattern: str | None = Field(
+        None, description="a regular expression whose last match is the answer, or its first group; by default all"
+    )
+    share: float = Field(0.5, gt=0, le=1, description="least share of a prompt's texts that give the same answer")
+    numeric: bool = Field(False, description="compare the last number that each names, 1,000.0 and 1000 being equal")
+
+    _compiles = field_validator("pattern")(_regular)
+
+
+def _offer(name: str, made: str, config: type[Config], summary: str, paper: str = "", **more: object) -> FilterOffer:
+    return FilterOffer(name, f"kdmesh.builtin.filters.{name}:{made}", config, summary, paper, **more)  # type: ignore[arg-type]
+
+
+FILTERS = [
+    _offer(
+        "agreement",
+        "Agreement",
+        AgreementConfig,
+        "texts with the answer that most of a prompt's texts give",
+        "Wang et al., Self-Consistency Improves Chain of Thought Reasoning in Language Models, 2023",
+        several=True,
+    ),
+    _offer(
+        "answer",
+        "Answer",
+        AnswerConfig,
+        "texts whose answer equals that of a column (STaR, rejection sampling)",
+        "Zelikman et al., STaR: Bootstrapping Reasoning With Reasoning, 2022",
+    ),
+    _offer("dedup", "Dedup", DedupConfig, "the first of texts that say the same, exactly or nearly"),
+    _offer("length", "Length", LengthConfig, "texts of a bounded number of tokens"),
+    _offer("pattern", "Pattern", PatternConfig, "texts in which a regular expression is found, or is not"),
+    _offer(
+        "perplexity",
+        "Perplexity",
+        PerplexityConfig,
+        "texts of a bounded perplexity by an agent, the writer or one that is frozen",
+        needs=("loss",),
+    ),
+]

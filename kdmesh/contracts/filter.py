@@ -1,0 +1,58 @@
+"""The interface of a filter: it says which of the texts that an agent wrote are learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenText:
+    """One text that an agent wrote as the answer to a prompt.
+
+    Attributes:
+        sample: the number of the prompt's sample in the data; equal ones are answers to the same prompt.
+        draw: which of the texts to this prompt it is, from 0.
+        prompt: what the data ask; of a chat the words of its turns before the answer, a line each.
+        text: the answer, without the token that ended it, and without special tokens.
+        tokens: how many tokens of the writer the answer has, without the one that ended it: 0 for an empty answer.
+        ended: whether the writer ended it; False where it was cut at `max_new_tokens`.
+        given: what the data answer, "" where they do not.
+        columns: the sample's columns of the data, by name.
+        loss: mean of ``-log p`` over the tokens of the answer, with that which ended it, in nats, by the agent that the
+            mesh names with `of`; None where the filter's offer does not need it.
+        at: where the sample came from, for messages: `train.jsonl, line 7`.
+    """
+
+    sample: int
+    draw: int
+    prompt: str
+    text: str
+    tokens: int
+    ended: bool
+    given: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    loss: float | None = None
+    at: str = ""
+
+
+class Filter:
+    """Says which texts are kept. Made as ``factory(**config)`` of its offer, on the host where texts are written.
+
+    It is called with all texts that are written together, less those that the filters before it have dropped: those of
+    one update with `refresh: step`, of all prompts with `refresh: once`. Equal texts must give equal answers: a filter
+    holds no state, draws nothing, and does not look at anything else.
+    """
+
+    def setup(self, columns: Collection[str]) -> None:
+        """Look at what there is, once, before anything is written; raise ValueError for what cannot work.
+
+        ``columns``: the names of the data's columns.
+        """
+
+    def keep(self, texts: Sequence[WrittenText]) -> Sequence[bool]:
+        """Whether each of the texts is kept, in their order. At least one is given."""
+        raise NotImplementedError(f"{type(self).__name__} must say which texts it keeps")  # the one abstract method

@@ -1,0 +1,208 @@
+"""What agents wrote in a run: counted by stream, told in events, and kept text by text in ``streams/<name>.jsonl``.
+
+A line is a text. What a run repeats, after a loss or resumed from a checkpoint, it writes again; at the end of the run
+each text stands once, as it was last written. So the lines, but for their times, are those of an unbroken run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.contracts.events import TextsWritten
+from kdmesh.contracts.run_files import STREAMS
+from kdmesh.errors import RunFailed
+from kdmesh.files import aside, inside, reason, remedy, to_json
+from kdmesh.hosts.generating import refuse_all_dropped
+from kdmesh.spec import SamplingSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.step import Line, Wrote
+
+Tally = dict[str, Any]
+"""Of a stream: ``agent``, texts ``written`` and ``kept``, how many were ``dropped`` by reason, steps that were left
+``empty``, texts of no token (``blank``) and where the first of these came from."""
+PLACE = ("phase", "step", "number")
+"""What tells a line of a file from all others."""
+
+
+def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
+    """Add what was written to the stream's tally."""
+    tally = tallies.setdefault(
+        wrote.stream,
+        {"agent": wrote.agent, "written": 0, "kept": 0, "dropped": {}, "empty": 0, "blank": 0, "first_blank": ""},
+    )
+    why = Counter(line.dropped for line in wrote.lines)
+    tally["written"] += len(wrote.lines)
+    tally["kept"] += why.pop("", 0)
+    tally["empty"] += wrote.empty
+    for name in sorted(why):
+        tally["dropped"][name] = tally["dropped"].get(name, 0) + why[name]
+    for line in wrote.lines:
+        if not line.tokens:
+            tally["blank"] += 1
+            tally["first_blank"] = tally["first_blank"] or line.at
+
+
+def refuse_nothing(tallies: dict[str, Tally]) -> None:
+    """Raise RunFailed for a stream of which nothing was kept in all of a stage."""
+    for name, tally in tallies.items():
+        if tally["written"] and not tally["kept"]:
+            refuse_all_dropped(name, tally["agent"], tally["dropped"])
+
+
+def notes(tallies: dict[str, Tally]) -> list[str]:
+    """What to say of streams at the end of a run."""
+    found = []
+    for name, tally in tallies.items():
+        agent = tally["agent"]
+        if tally["dropped"]:
+            said = ", ".join(f"{reason} {number}" for reason, number in sorted(tally["dropped"].items()))
+            found.append(f"{name}: {tally['kept']} of {tally['written']} texts of {agent} were kept; dropped: {said}")
+        if tally["empty"]:
+            found.append(f"{name}: of {tally['empty']} batches no text was kept, so they added no loss")
+        if tally["blank"]:
+            found.append(
+                f"{name}: {tally['blank']} of {tally['written']} texts of {agent} have no token before their end, "
+                f"first the one to {tally['first_blank']}"
+            )
+    return found
+
+
+class TextLog:
+    """The files of what was written in one run. ``folder``: the run's, None: none are written."""
+
+    def __init__(self, folder: Path | None, plan: Plan) -> None:
+        self._folder, self._plan, self._open = folder, plan, dict[str, Any]()
+
+    def add(self, wrote: Iterable[Wrote]) -> None:
+        """Append texts. RunFailed where the disk takes no more."""
+        for one in wrote:
+            path = self._path(one.stream)
+            if path is None:
+                return
+            try:
+                if one.stream not in self._open:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    _end_line(path)
+                    self._open[one.stream] = path.open("a", encoding="utf-8", errors="backslashreplace")
+                self._open[one.stream].writelines(self._lines(one))
+                self._open[one.stream].flush()
+            except OSError as error:
+                raise self._unwritten(error, path) from error
+
+    def sync(self) -> None:
+        """Have what was written on disk, before a checkpoint says that it is done."""
+        for file in self._open.values():
+            os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """Close the files, each with every text once."""
+        for stream, file in self._open.items():
+            file.close()
+            path = self._path(stream)
+            assert path is not None
+            try:
+                with aside(path) as draft, draft.open("w", encoding="utf-8") as whole:
+                    whole.writelines(_once(path))
+            except OSError as error:
+                raise self._unwritten(error, path) from error
+        self._open = {}
+
+    def names(self) -> list[str]:
+        """The files that there are, below the run's folder."""
+        found = [self._path(name) for name in self._plan.spec.streams]
+        return [f"{STREAMS}/{path.name}" for path in found if path is not None and path.is_file()]
+
+    def _path(self, stream: str) -> Path | None:
+        return None if self._folder is None else inside(self._folder, f"{STREAMS}/{stream}.jsonl")
+
+    def _lines(self, wrote: Wrote) -> Iterator[str]:
+        spec = self._plan.spec.streams[wrote.stream]
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        sampling = (spec.sampling or SamplingSpec()).model_dump(mode="json")
+        filters = [one.model_dump(mode="json") for one in spec.keep or ()]
+        for number, line in enumerate(wrote.lines):
+            yield (
+                to_json(
+                    {
+                        **_about(wrote, number, line),
+                        "producer": wrote.agent,
+                        "updates": wrote.updates,
+                        "weights_sha256": wrote.weights or None,
+                        "sampling": sampling,
+                        "filters": filters,
+                        "time": now,
+                    }
+                )
+                + "\n"
+            )
+
+    def _unwritten(self, error: OSError, path: Path) -> RunFailed:
+        return RunFailed(
+            f"a text that was written could not be kept: {reason(error)}",
+            file=str(path),
+            instead=remedy(error) or "free disk space, or give the right to write there",
+        )
+
+
+def _about(wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
+    return {
+        "prompt": line.prompt,
+        "text": line.text,
+        "kept": not line.dropped,
+        "dropped": line.dropped or None,
+        "tokens": line.tokens,
+        "ended": line.ended,
+        "sample": line.sample,
+        "at": line.at,
+        "draw": line.draw,
+        "phase": wrote.phase,
+        "step": wrote.step,
+        "number": number,
+    }
+
+
+def _end_line(path: Path) -> None:
+    """Cut off a last line that was not finished."""
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _once(path: Path) -> Iterator[str]:
+    """The lines of a file, of those of one text the last, where the first stood."""
+    starts: dict[tuple[Any, ...], int] = {}
+    with path.open("rb") as file:
+        start = 0
+        for line in file:
+            known = json.loads(line)
+            starts[tuple(known[name] for name in PLACE)] = start
+            start += len(line)
+        for start in starts.values():
+            file.seek(start)
+            yield file.readline().decode()
+
+
+def told(stage: str, wrote: Iterable[Wrote]) -> list[TextsWritten]:
+    """An event for each stream, of what was written since the last."""
+    found: dict[str, dict[str, Tally]] = {}
+    last: dict[str, int] = {}
+    for one in wrote:
+        count(found.setdefault(one.stream, {}), one)
+        last[one.stream] = one.step
+    return [
+        TextsWritten(
+            stage, name, tally["agent"], last[name], tally["written"], tally["kept"], tally["dropped"], tally["empty"]
+        )
+        for name, tallies in found.items()
+        for tally in tallies.values()
+    ]

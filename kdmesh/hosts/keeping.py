@@ -1,0 +1,229 @@
+"""Which of the texts that an agent wrote are learned: filters at work on the writer's host, one after the other.
+
+What trains never says, nearly word for word, what is held out: such texts are dropped by whatever else a mesh asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from kdmesh.contracts.filter import Filter, WrittenText
+from kdmesh.errors import FAULTS, MeshError, RunFailed, text_of
+from kdmesh.graph.kept import keys
+from kdmesh.imports import maker
+from kdmesh.signals.lazy import Lazy
+from kdmesh.spec import SamplingSpec
+from kdmesh.streams.texts import Texts
+from kdmesh.streams.tokens import Encoded
+from kdmesh.text.near import Known
+from kdmesh.text.prompts import Asking, ends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from kdmesh.hosts.rollouts import Asked
+    from kdmesh.hosts.state import HostState
+    from kdmesh.spec import FilterRef
+    from kdmesh.streams.tokens import Row
+
+HELD = ("test", "validation")
+CHUNK = 2**24  # logits of losses that are made at a time
+
+Written = list[tuple[list[int], int]]
+"""Texts as they are written: the tokens of each, its prompt first, and how many of them are the prompt's."""
+
+
+class _Step(NamedTuple):
+    """One filter: the name it is counted under, what says which texts are kept, its place, whose loss it reads."""
+
+    key: str
+    filter: Filter
+    ref: FilterRef
+    where: str
+    loss: str
+
+
+class Keeping:
+    """The filters of one stream. :meth:`sort` says why each text is dropped, "" where it is kept."""
+
+    def __init__(self, host: HostState, stream: str, agent: str) -> None:
+        self._host, self._stream, self.agent = host, stream, agent
+        spec = host.plan.spec.streams[stream]
+        self._how = spec.sampling or SamplingSpec()
+        self._encoder, table = host.reading.encoder(agent), host.table
+        assert isinstance(table.x, Texts)
+        self._texts, self._columns, own = table.x, table.columns, host.streams[stream]
+        self._labelled, self._ends = own.labelled, ends(self._encoder, table.x[int(own.rows[0])])
+        self._steps = [
+            self._made(key, ref, f"streams.{stream}.keep.{number}")
+            for number, (key, ref) in enumerate(zip(keys(spec.keep), spec.keep or (), strict=True))
+        ]
+        self._held: dict[str, Known] | None = None
+
+    def _made(self, key: str, ref: FilterRef, where: str) -> _Step:
+        host = self._host
+        if ref.is_import:
+            step = _Step(key, _imported(ref, where), ref, where, "")
+        else:
+            offer = host.registry.find("filters", ref.name, where)
+            try:
+                step = _Step(key, offer.make(ref.settings), ref, where, ref.of or self.agent)
+                step = step if "loss" in offer.needs else step._replace(loss="")
+            except FAULTS as error:
+                host.registry.attribute_error("filters", ref.name, error, f"to be made for {self._stream!r}", where)
+        try:
+            step.filter.setup(host.table.columns.keys())
+        except ValueError as error:
+            raise MeshError(str(error), where=where, instead="a setting that fits the data") from None
+        return step
+
+    def sort(
+        self, asked: Sequence[Asked], draws: Sequence[int], texts: Written, rows: int
+    ) -> tuple[list[WrittenText], list[str]]:
+        """The texts as filters see them, and why each is dropped, "" where it is kept.
+
+        ``rows``: how many an agent answers at a time, where its loss is read.
+        """
+        said = [self._said(*one) for one in zip(asked, draws, texts, strict=True)]
+        why = [self._held_out(one) for one in said]
+        for step in self._steps:
+            left = [at for at, reason in enumerate(why) if not reason]
+            if not left:
+                break
+            given = [said[at] for at in left]
+            if step.loss:
+                losses = losses_of(self._host, step.loss, [texts[at] for at in left], [asked[at] for at in left], rows)
+                given = [replace(one, loss=loss) for one, loss in zip(given, losses, strict=True)]
+            for at, kept in zip(left, self._asked(step, given), strict=True):
+                why[at] = "" if kept else step.key
+        return said, why
+
+    def _said(self, asked: Asked, draw: int, text: tuple[list[int], int]) -> WrittenText:
+        (ids, prompt), sample = text, self._texts[asked.sample]
+        answer = ids[prompt:]
+        content = answer[:-1] if answer[-1:] and answer[-1] in self._ends else answer
+        decoded = str(self._encoder.tokenizer.decode(content, skip_special_tokens=True))
+        ended = len(content) < len(answer) or any(one in decoded for one in self._how.stop)
+        return WrittenText(
+            sample=asked.sample,
+            draw=draw,
+            prompt=sample.asks(),
+            text=decoded,
+            tokens=len(content),
+            ended=ended,
+            given=sample.answers() if self._labelled else "",
+            columns={name: values[asked.sample] for name, values in self._columns.items()},
+            at=sample.at or f"sample {asked.sample}",
+        )
+
+    def _asked(self, step: _Step, texts: list[WrittenText]) -> list[bool]:
+        """What a filter says, checked; where it raises, of which text."""
+        try:
+            found = step.filter.keep(texts)
+            if not isinstance(found, list | tuple) or len(found) != len(texts):
+                raise ValueError(f"it gave {type(found).__name__} for {len(texts)} texts, not a bool for each")
+            if wrong := next((one for one in found if not isinstance(one, bool)), None):
+                raise ValueError(f"it gave {wrong!r:.40}, which is no bool")
+            return list(found)
+        except FAULTS as error:
+            about = self._blamed(step, texts)
+            doing = f"on what {self.agent} wrote for {self._stream!r}{about}"
+            if not step.ref.is_import:
+                self._host.registry.attribute_error("filters", step.ref.name, error, doing, step.where)
+            if isinstance(error, MeshError):
+                raise
+            raise RunFailed(
+                f"{step.ref.name} failed {doing}: {text_of(error)}",
+                where=step.where,
+                instead="mend it, or leave it out",
+            ) from error
+
+    def _blamed(self, step: _Step, texts: list[WrittenText]) -> str:
+        """The first text on which a filter fails by itself; "" where each alone is fine."""
+        for one in texts:
+            try:
+                step.filter.keep([one])
+            except FAULTS:
+                return f" to {one.at}, {one.text!r:.60}"
+        return ""
+
+    def _held_out(self, one: WrittenText) -> str:
+        """Why a text is dropped that says what is held out; "" where it does not."""
+        if self._held is None:
+            self._held = self._read()
+        for name, known in self._held.items():
+            if one.prompt + one.text in known or one.text in known:
+                return f"near {name}"
+        return ""
+
+    def _read(self) -> dict[str, Known]:
+        """What is held out of all that trains, by split: of validation nothing where its own prompts are answered."""
+        host, found = self._host, dict[str, Known]()
+        own = host.streams[self._stream].every
+        for name in HELD:
+            stream = host.streams.get(name)
+            if stream is None or bool(torch.isin(stream.rows, own).any()):
+                continue
+            found[name] = Known()
+            found[name].update(sample.asks() + sample.answers() for sample in self._texts[stream.rows])
+        return found
+
+
+class _Function(Filter):
+    """A function of one's own, asked text by text."""
+
+    def __init__(self, call: Callable[..., Any], settings: dict[str, Any]) -> None:
+        self._call, self._settings = call, settings
+
+    def keep(self, texts: Sequence[WrittenText]) -> list[bool]:
+        """Ask of each."""
+        return [self._call(one, **self._settings) for one in texts]
+
+
+def _imported(ref: FilterRef, where: str) -> Filter:
+    """A filter by its import path: a function of a text that gives a bool, or a class of filters."""
+    instead = "`def keep(text, ...) -> bool:`, or a class of filters"
+    found = maker(ref.name, where, (bool, Filter), "Filter", instead=instead)
+    try:
+        if isinstance(found, type):
+            made = found(**ref.settings)
+            assert isinstance(made, Filter)
+            return made
+        return _Function(found, ref.settings)
+    except TypeError as error:
+        raise MeshError(f"{ref.name} cannot be made: {error}", where=where, instead="settings that it takes") from None
+
+
+@torch.no_grad()
+def losses_of(host: HostState, agent: str, texts: Written, asked: Sequence[Asked], rows: int) -> list[float]:
+    """The mean of ``-log p`` over the tokens of each answer, in nats, by an agent here, as it sees the prompt."""
+    from kdmesh.hosts.rollouts import row
+
+    one, encoder = host.agents[agent], host.reading.encoder(agent)
+    prompt = Asking(encoder, host.table, host.plan.spec.agents[agent].view.prompt, agent)
+    seen = [(prompt(each.sample), ids[before:]) for each, (ids, before) in zip(asked, texts, strict=True)]
+    every: list[Row] = [row([*own, *answer], len(own)) for own, answer in seen]
+    found: list[float] = []
+    for start in range(0, len(every), rows):
+        part = Encoded.of(every[start : start + rows], encoder.pad).to(one.device)
+        batch = part.batch(torch.arange(len(part), device=one.device))
+        value = one.inference(batch, host.forward_size(agent), (), False)[0]
+        losses = _losses(value, batch.targets)
+        found += [each.mean().item() for each in losses.split(batch.counts.tolist())]
+    return found
+
+
+def _losses(value: Tensor | Lazy, targets: Tensor) -> Tensor:
+    """``-log p`` of each target ``[N]`` float32, a chunk of rows at a time."""
+    step = max(1, CHUNK // value.shape[1])
+    parts = []
+    for start in range(0, len(targets), step):
+        end = min(start + step, len(targets))
+        logits = value.rows(start, end) if isinstance(value, Lazy) else value[start:end]
+        parts.append(torch.nn.functional.cross_entropy(logits.float(), targets[start:end], reduction="none"))
+    return torch.cat(parts)
