@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kdmesh.backends._base import Backend
+    from kdmesh.backends.ray_data import RayPool
 
 
 class Session:
@@ -77,6 +78,15 @@ def _ray(address: str | None, progress_timeout: float) -> Backend:
     from kdmesh.backends.ray import RayBackend
 
     return RayBackend(address, progress_timeout)
+
+
+def make_pool(address: str | None, actors: int) -> RayPool:
+    """Actors that do pieces of work over Ray Data: see `ray_data.py`."""
+    if address is None:
+        _private_ray()
+    from kdmesh.backends.ray_data import RayPool
+
+    return RayPool(address, actors)
 
 
 BACKENDS: dict[str, Callable[[str | None, float], Backend]] = {"inline": _inline, "ray": _ray}

@@ -1,4 +1,4 @@
-"""Hosts as Ray actors. The only module that imports ray.
+"""Hosts as Ray actors. But for `ray_data.py`, the only module that imports ray.
 
 Arguments and results travel as references; the driver reads only small results. Trainable actors are never restarted by
 Ray (`max_restarts=0`): a blank actor that went on applying queued updates would be worse than none.
@@ -84,16 +84,7 @@ class RayBackend(Backend):
         """Start Ray if need be, and build all hosts at the same time."""
         self._opened = (config, source)
         needs = needs_of(config.plan)
-        cpus = math.ceil(sum(need.cpus for need in needs.values()))
-        own = self._owned and ray.is_initialized()
-        if own and (_broken() or ray.cluster_resources().get("CPU", 0) < cpus):
-            self.close()  # without a raylet Ray ends this process at its next call; or it was started for a smaller run
-        self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
-        if self._owned and self._guard is None and self.address is None:  # to join a cluster starts nothing
-            folder = new_folder_for_ray()
-            self._guard, self._folder = guard(self._mark, folder), inner(folder)
-        with marked(self._mark):
-            start_ray(self.address, cpus=cpus, folder=self._folder)
+        self.up(math.ceil(sum(need.cpus for need in needs.values())))
         self.lost()  # an actor may have died since the run before
         _fits(needs)
         if (plugins := carried()) != self._carried:
@@ -119,11 +110,23 @@ class RayBackend(Backend):
         _refuse_nodes(self.get(met))
         self.get(opened)
 
+    def up(self, cpus: int) -> None:
+        """Start Ray if need be, an embedded one with so many logical CPUs."""
+        own = self._owned and ray.is_initialized()
+        if own and (_broken() or ray.cluster_resources().get("CPU", 0) < cpus):
+            self.close()  # without a raylet Ray ends this process at its next call; or it was started for a smaller run
+        self._owned = self._owned or not ray.is_initialized()  # known before the start, which a signal may break off
+        if self._owned and self._guard is None and self.address is None:  # to join a cluster starts nothing
+            folder = new_folder_for_ray()
+            self._guard, self._folder = guard(self._mark, folder), inner(folder)
+        with marked(self._mark):
+            start_ray(self.address, cpus=cpus, folder=self._folder)
+
     def _meet(self) -> list[Any]:
-        """Have the workers do as this process does; on a cluster they get its code, which their nodes may lack."""
-        code = ray.put(own_code() if self.address is not None else {})
-        versions = {name: found for name in ("kdmesh", "torch") if (found := worker.installed(name))}
-        return [actor.meet.remote(os.getcwd(), code, versions) for actor in self._hosts.values()]
+        """Have the workers do as this process does."""
+        folder, code, versions = meeting(self.address)
+        sent = ray.put(code)
+        return [actor.meet.remote(folder, sent, versions) for actor in self._hosts.values()]
 
     def resources(self) -> Resources | None:
         """What the cluster that is joined has, and its largest node; None on the embedded Ray."""
@@ -175,8 +178,7 @@ class RayBackend(Backend):
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(bundle[1], bundle[2])
         options |= {"max_restarts": 0, "max_task_retries": 0}
         options["enable_task_events"] = False  # the control store would keep one of every call, for a dashboard
-        paths = [path or os.getcwd() for path in sys.path]
-        actor = ray.remote(worker.Worker).options(**options).remote(paths, self._carried)
+        actor = ray.remote(worker.Worker).options(**options).remote(paths(), self._carried)
         self._workers[need].append(actor)
         if bundle is not None:
             self._taken[actor] = bundle
@@ -343,6 +345,17 @@ def start_ray(address: str | None = None, cpus: int = 1, store_mb: int = 512, fo
                     where="ray",
                     instead="--backend inline; or free memory, processes, and disk where TMPDIR is, and try again",
                 ) from error
+
+
+def meeting(address: str | None) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """What a worker does as this process does; on a cluster it gets this one's code, which its node may lack."""
+    versions = {name: found for name in ("kdmesh", "torch") if (found := worker.installed(name))}
+    return os.getcwd(), own_code() if address is not None else {}, versions
+
+
+def paths() -> list[str]:
+    """Where this process looks for modules."""
+    return [path or os.getcwd() for path in sys.path]
 
 
 def running() -> bool:

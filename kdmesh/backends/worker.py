@@ -91,6 +91,52 @@ class Worker:
             raise self.fence.cause
 
 
+class Filling:
+    """What an actor of Ray Data runs: a host with one agent, which answers what the store lacks."""
+
+    def __init__(
+        self,
+        paths: list[str],
+        plugins: dict[str, Any],
+        meeting: tuple[Any, ...],
+        given: bytes,
+    ) -> None:
+        """``meeting``: of :meth:`Worker.meet`; ``given``: the host's name, config and source, to be read once the modules they are made of are there."""
+        self._worker, self._meeting, self._given = Worker(paths, plugins), meeting, given
+        self._filler: Any = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Do pieces of work; of each what was done, or the error it ended with, as bytes."""
+        numbers = batch["number"].tolist()
+        return {"number": numbers, "done": [self._done(sent) for sent in batch["piece"].tolist()]}
+
+    def _done(self, sent: bytes) -> bytes:
+        import pickle
+
+        try:
+            if self._filler is None:
+                self._open()
+            return pickle.dumps(self._filler(pickle.loads(sent)))
+        except Exception as error:
+            from kdmesh.errors import MeshError, RunFailed
+
+            known = error if isinstance(error, MeshError) else RunFailed(f"{type(error).__name__}: {error} ({here()})")
+            return pickle.dumps(known)
+
+    def _open(self) -> None:
+        import pickle
+
+        why = self._worker.meet(*self._meeting)
+        from kdmesh.errors import MeshError
+        from kdmesh.hosts.filling import Filler
+
+        if why:
+            raise MeshError(why, where="--ray-address", instead="the same kdmesh and torch on every node and here")
+        name, config, source = pickle.loads(self._given)
+        self._worker.open(name, 0, config, source)
+        self._filler = Filler(self._worker.host)
+
+
 class Sent(MetaPathFinder, InspectLoader):
     """Imports modules from the text that the driver sent, whatever this node may have under their names."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import add_mesh, planned
@@ -31,8 +32,17 @@ def execute(args: argparse.Namespace) -> int:
 
         print(dump(plan.spec.dump()), end="")
         return 0
+    from kdmesh.graph.unkept import unkept
+    from kdmesh.plugins import registry
     from kdmesh.report import layout
     from kdmesh.report.plan_text import plan_json, plan_text
 
-    print(json.dumps(plan_json(plan), indent=2) if args.json else plan_text(plan, width=layout.terminal_width()))
+    if args.json:
+        print(json.dumps(plan_json(plan), indent=2))
+        return 0
+    width = layout.terminal_width()
+    print(plan_text(plan, width=width))
+    if os.environ.get("KDMESH_STORE") != "off":  # whose constants come with torch
+        for name, one in unkept(plan, registry()).items():
+            print("\n".join(layout.wrap(one.told(name), width, "  ")))
     return 0

@@ -21,6 +21,7 @@ from kdmesh.graph import inputs
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import OF_VALIDATION, gates
 from kdmesh.graph.idle import idle, untaught
+from kdmesh.graph.unkept import unkept
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard, making, parameters
 from kdmesh.hosts.modes import held
@@ -34,6 +35,7 @@ from kdmesh.placement import sizes
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import FactoredLogits, Lazy, dense, leaves
 from kdmesh.spec.code import told
+from kdmesh.store import default_root
 from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
@@ -76,7 +78,10 @@ def check(plan: Plan) -> list[str]:
     lines += [f"agent {name}: {count:,} parameters" for name, count in found.parameters.items()]
     lines += [*texts.told(plan, found), *texts.crossings(plan, found)]
     lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items() if tap]
-    return [*lines, *(f"note: {text}" for text in found.notes), "everything fits"]
+    lines += [f"note: {text}" for text in found.notes]
+    if default_root() is not None:
+        lines += [f"note: {one.told(name)}" for name, one in unkept(plan, registry()).items()]
+    return [*lines, "everything fits"]
 
 
 def examine(

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _OF_NN = frozenset(vars(nn.Module()))  # what every module has: weights, buffers and parts are looked at by themselves
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_TOLD = ("_name_or_path", "_commit_hash")  # of configurations of transformers: where they are from
+# Of configurations of transformers: where they are from, and a hash that is another one in each process.
+_TOLD = ("_name_or_path", "_commit_hash", "_original_object_hash")
 _PLAIN = (torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout, PurePath, re.Pattern, Enum, complex)
 _ALIKE = ("torch", "numpy", "builtins")  # of these a fingerprint has the version, or none is needed
 

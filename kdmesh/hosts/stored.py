@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdmesh.graph.unkept import SEES_ANOTHER, of_private, of_written
 from kdmesh.hosts.forms import form_of, parts
 from kdmesh.hosts.identity import Unknown
 from kdmesh.hosts.loader import ShardView
@@ -80,16 +81,23 @@ def stored(
     if shelf is None or (isinstance(shard, ShardView) and not len(shard)):
         return None
     if not isinstance(shard, ShardView):
-        shelf.left.setdefault(one.name, f"the samples of {shard.stream.name} are written anew, and none is met twice")
+        shelf.left.setdefault(one.name, of_written(shard.stream.name))
         return None
     try:
-        _refuse(host, one, shard, view)
-        found = Stored(host, one, shard, names, size, view, form)
-        if why := found.unsound():
-            raise Unknown(why)
+        return opened(host, one, shard, names, size, view=view, form=form)
     except Unknown as why:
         shelf.left.setdefault(one.name, str(why))
         return None
+
+
+def opened(
+    host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, *, view: bool, form: str
+) -> Stored:
+    """An agent's answers on a stream, of a host that has a store. :class:`Unknown`, with why, if none are kept."""
+    _refuse(host, one, shard, view)
+    found = Stored(host, one, shard, names, size, view, form)
+    if why := found.unsound():
+        raise Unknown(why)
     return found
 
 
@@ -101,9 +109,9 @@ def still(host: HostState, one: Agent) -> bool:
 def _refuse(host: HostState, one: Agent, shard: ShardView, view: bool) -> None:
     """Answers that another run could not use, or must not have."""
     if shard.stream.private:
-        raise Unknown(f"what it says of private samples ({shard.stream.name}) leaves no trace")
+        raise Unknown(of_private(shard.stream.name))
     if one.name in host.plan.inputs:
-        raise Unknown("it sees what another agent says, in the place of samples")
+        raise Unknown(SEES_ANOTHER)
     if view and one.view is not None and one.view.draws is None:
         raise Unknown("each epoch it sees new views of all samples; `view: {draws: 4}` counts them")
 
@@ -148,14 +156,7 @@ class Stored:
         keys = self._keys(at, epoch)
         first, back = _different(keys)
         at, keys = at[first], keys[first]
-        found = torch.ones(len(at), dtype=torch.bool)
-        foreign = torch.zeros_like(found)
-        for entry in self._entries.values():
-            told = entry.find(keys, self._fingerprint)
-            found &= told.found
-            foreign |= told.foreign
-            for other in told.elsewhere:
-                self._shelf.elsewhere[other.differs(self._fingerprint)] = None
+        found, foreign = self._there(keys)
         parts = [self._read(at[found], keys[found], foreign[found], asked)] if found.any() else []
         lacking = (~found).nonzero()[:, 0]
         parts += (
@@ -164,6 +165,52 @@ class Stored:
         places = torch.cat([found.nonzero()[:, 0], lacking]).argsort()[back]
         whole = {name: self._ordered(name, [part[name] for part in parts], at, found, places) for name in self._entries}
         return whole[""], {name: value for name, value in whole.items() if name}
+
+    def lacking(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Positions of the samples of which the store lacks an answer in the view of an epoch: of equal ones the first.
+
+        With the digests of each by entry. Of texts those of one shape stand together, so that they fill forwards.
+        """
+        keys = self._keys(torch.arange(len(self._shard)), epoch)
+        first, _ = _different(keys)
+        at = first[~self._there(keys[first])[0]].sort().values
+        if not isinstance(self._shard.x, Tensor):
+            shapes = self._shard.x.shapes.cpu().unique(dim=0, return_inverse=True)[1]
+            at = at[shapes[at].argsort(stable=True)]
+        return at, {entry.key.digest: keys[at] for entry in self._entries.values()}
+
+    def fill(self, at: Tensor, epoch: int) -> int:
+        """Forward and write, of samples at positions ``at``, what is not there in the view of an epoch.
+
+        Returns how many are not there afterwards either: the store took none.
+        """
+        keys = self._keys(at, epoch)
+        lacking, before = (~self._there(keys)[0]).nonzero()[:, 0], self._hits.written
+        for some in lacking.split(self._chunk) if len(lacking) else ():
+            self._made(at[some], keys[some], epoch)
+        whole = self._hits.written - before == len(lacking)  # else another process may have written them meanwhile
+        return 0 if whole else int((~self._there(keys)[0]).sum())
+
+    def different(self, epoch: int) -> int:
+        """How many different samples there are in the view of an epoch."""
+        return len(_different(self._keys(torch.arange(len(self._shard)), epoch))[0])
+
+    @property
+    def rows(self) -> int:
+        """Samples of each forward."""
+        return self._rows
+
+    def _there(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Of which samples all is in the store, and of which of these something that was computed otherwise."""
+        found = torch.ones(len(keys), dtype=torch.bool)
+        foreign = torch.zeros_like(found)
+        for entry in self._entries.values():
+            told = entry.find(keys, self._fingerprint)
+            found &= told.found
+            foreign |= told.foreign
+            for other in told.elsewhere:
+                self._shelf.elsewhere[other.differs(self._fingerprint)] = None
+        return found, foreign
 
     def view(self, epoch: int) -> int:
         """The number of the view that an epoch sees."""

@@ -9,6 +9,9 @@ import pytest
 from text_meshes import bert, gpt
 
 import kdmesh
+from kdmesh.engine.label import Asked, label
+from kdmesh.hosts.identity import identity
+from kdmesh.text import build
 
 WORDS = {"task": "token_classification"}
 MODELLED = {"task": "language_modelling"}
@@ -22,9 +25,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Any, Any, dict[str, Any]]
 }
 
 
-def run(case: str, texts: Path, refresh: str, store: str | Path, batch: int = 8, teacher: Any = None) -> Any:
+def mesh(case: str, texts: Path, refresh: str, batch: int = 8, teacher: Any = None) -> kdmesh.Mesh:
     more, columns, usual, student, flow = CASES[case]
-    mesh = {
+    fields = {
         **more,
         "data": {"dataset": {"text": {"path": str(texts), **columns}}},
         "agents": {"t": {"model": teacher or usual, "update": "frozen"}, "s": {"model": student}},
@@ -34,7 +37,11 @@ def run(case: str, texts: Path, refresh: str, store: str | Path, batch: int = 8,
         ],
         "train": {"epochs": 2, "batch_size": batch},
     }
-    return kdmesh.Mesh(**mesh).run(backend="inline", store=str(store)).summary
+    return kdmesh.Mesh(**fields)
+
+
+def run(case: str, texts: Path, refresh: str, store: str | Path, batch: int = 8, teacher: Any = None) -> Any:
+    return mesh(case, texts, refresh, batch, teacher).run(backend="inline", store=str(store)).summary
 
 
 def said(summary: dict[str, Any]) -> dict[str, Any]:
@@ -65,3 +72,26 @@ def test_another_tokenizer_is_a_miss(texts: Path, tmp_path: Path) -> None:
     other, alone = (run("sentences", texts, "once", tmp_path / store, teacher=teacher) for store in ("one", "empty"))
     assert other["store"]["all"]["found"] == alone["store"]["all"]["found"]  # of texts that two streams have
     assert said(other) == said(run("sentences", texts, "once", "off", teacher=teacher))
+
+
+@pytest.mark.parametrize("actors", [None, pytest.param(2, marks=pytest.mark.ray)])
+@pytest.mark.parametrize("case", ["words", "language"])
+def test_labelled_ahead_a_run_forwards_nothing(case: str, actors: int | None, texts: Path, tmp_path: Path) -> None:
+    """The same key, the same forwards, the same bits."""
+    made = label(Asked(mesh(case, texts, "step").plan().spec, ("t",), str(tmp_path), actors))
+    without, warm = (run(case, texts, "step", store) for store in ("off", tmp_path))
+    assert said(without) == said(warm) and warm["store"]["all"]["forwarded"] == 0
+    assert made.agents["t"].done.written == made.agents["t"].rows > 0 and warm["store"]["all"]["foreign"] == 0
+
+
+def test_a_language_model_is_the_same_one_in_another_process(texts: Path) -> None:
+    """transformers keeps a hash of texts, which Python draws anew in each."""
+    one = build.build(
+        task="language_modelling", vocabulary=100, pad=0, config={**gpt()["hf"]["config"], "vocab_size": 100}
+    ).eval()
+    known = identity(one)
+    assert isinstance(one.net.generation_config._original_object_hash, int)
+    one.net.generation_config._original_object_hash += 1
+    assert identity(one) == known
+    one.net.generation_config.temperature = 0.5
+    assert identity(one) != known
