@@ -101,7 +101,9 @@ class Filling:
         meeting: tuple[Any, ...],
         given: bytes,
     ) -> None:
-        """``meeting``: of :meth:`Worker.meet`; ``given``: the host's name, config and source, to be read once the modules they are made of are there."""
+        """``meeting``: what :meth:`Worker.meet` is given; ``given``: a host's name, config and source, as bytes that
+        are read once the modules they are made of are there.
+        """
         self._worker, self._meeting, self._given = Worker(paths, plugins), meeting, given
         self._filler: Any = None
 

@@ -22,9 +22,17 @@ from kdmesh.report.words import clock
 class Filled(Protocol):
     """What was done: see :class:`kdmesh.hosts.filling.Filled`."""
 
-    rows: int
-    forwards: int
-    kept: int
+    @property
+    def rows(self) -> int:
+        """Samples that were asked for."""
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that were made."""
+
+    @property
+    def kept(self) -> int:
+        """Bytes that were written."""
 
 
 class Far(Protocol):
