@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.reach import readers, sources
+from kdmesh.graph.rollouts import ONCE
 from kdmesh.spec import SamplingSpec
 from kdmesh.streams.texts import Texts
+
+MARK = "\ue000"
+"""Stands where a template writes a text that is yet to be written: no character of a text."""
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,22 +44,60 @@ def _given(plan: Plan, agent: str) -> list[str]:
     return list(dict.fromkeys([*(name for name, one in specs.items() if one is None or one.prompts is None), *mixed]))
 
 
+class _Read(NamedTuple):
+    """Texts that a template may name: how many tokens one has at most, and how many there are of a prompt."""
+
+    most: int
+    texts: int | None  # None: the template is given one, and no list
+    alone: bool  # whether the template is given the one that goes with what is written
+
+    def said(self, text: str) -> dict[str, str | list[str]]:
+        """What the template is given if each of them is this."""
+        found: dict[str, str | list[str]] = {} if self.texts is None else {"texts": [text] * self.texts}
+        return {**found, "text": text} if self.alone else found
+
+
+def _reads(plan: Plan, found: Checked, name: str, names: set[str]) -> dict[str, _Read]:
+    """What the template of a stream may read, by name; MeshError for what it does not, or for a column of that name."""
+    own, reads = plan.spec.streams[name], {}
+    for key, other in (own.reads or {}).items():
+        at = plan.at(f"streams.{name}.reads.{key}")
+        if key in found.table.columns:
+            raise MeshError(f"the data have a column {key!r}", where=at, instead="another name in the template")
+        if key not in names:
+            raise MeshError(
+                f"the template does not name {key!r}", where=at, instead=f"{{{{ {key}.text }}}}, or leave it out"
+            )
+        how, writes = plan.spec.streams[other].sampling or SamplingSpec(), own.sampling or SamplingSpec()
+        once = plan.spec.streams[other].refresh == ONCE
+        reads[key] = _Read(how.max_new_tokens, how.samples if once else None, how.samples in (1, writes.samples))
+    return reads
+
+
 def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str) -> None:
     from kdmesh.text.prompts import Asking
 
     encoder, how = found.reading.encoder(agent), stream.sampling or SamplingSpec()
     assert isinstance(found.table.x, Texts)
-    prompt = Asking(encoder, found.table, plan.spec.agents[agent].view.prompt, agent)
+    template, where = plan.spec.agents[agent].view.prompt, ""
+    if agent == stream.generated_by and stream.template is not None:
+        template, where = stream.template, f"streams.{name}.template"
+    prompt = Asking(encoder, found.table, template, agent, where)
+    reads = _reads(plan, found, name, prompt.names)
     for row in found.streams[name].rows[:: found.streams[name].draws].tolist():
         sample = found.table.x[row]
         try:
-            length = len(prompt(row))
+            length = len(prompt.having_read(row, {key: one.said("") for key, one in reads.items()}))
+            for key, one in reads.items():
+                told = {other: each.said(MARK if other == key else "") for other, each in reads.items()}
+                length += one.most * prompt.seen(row, told).asks().count(MARK)
         except MeshError as error:
-            what, where = f"{agent} cannot be asked: {error.what}", error.where or f"streams.{name}.prompts"
-            raise MeshError(what, where=where, instead=error.instead) from None
+            what, at = f"{agent} cannot be asked: {error.what}", error.where or f"streams.{name}.prompts"
+            raise MeshError(what, where=at, instead=error.instead) from None
         if length + how.max_new_tokens > encoder.max_length:
+            read = " with all that it may read" if reads else ""
             raise MeshError(
-                f"{sample.at or f'sample {row}'}: its prompt has {length} tokens for {agent}, and with "
+                f"{sample.at or f'sample {row}'}: its prompt{read} has {length} tokens for {agent}, and with "
                 f"{how.max_new_tokens} new ones the text would have more than the {encoder.max_length} that it reads",
                 where=f"streams.{name}.sampling.max_new_tokens",
                 instead="fewer, a larger text.max_length (and max_length of the model), or shorter prompts",

@@ -75,6 +75,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
             *mixed,
             ("prompts", stream.prompts),
             *(("rest_of", one) for one in stream.rest_of or ()),
+            *((f"reads.{key}", one) for key, one in (stream.reads or {}).items()),
         ]
         for field, other in named:
             if other is not None and other not in known:
@@ -224,7 +225,8 @@ def _circle(spec: MeshSpec) -> None:
     """Every stream ends at a split."""
     graph = nx.DiGraph()
     for name, stream in spec.streams.items():
-        graph.add_edges_from((name, other) for other in (stream.prompts or stream.of, *(stream.rest_of or ())))
+        read = (stream.reads or {}).values()
+        graph.add_edges_from((name, other) for other in (stream.prompts or stream.of, *(stream.rest_of or ()), *read))
     try:
         path = [name for name, _ in nx.find_cycle(graph, list(spec.streams))]
     except nx.NetworkXNoCycle:
@@ -232,10 +234,14 @@ def _circle(spec: MeshSpec) -> None:
     first = next(name for name in spec.streams if name in path)
     path = path[path.index(first) :] + path[: path.index(first)]
     stream, after = spec.streams[first], [*path[1:], first]
+    field, instead = "of" if (stream.prompts or stream.of) == after[0] else "rest_of", f"one of {', '.join(SPLITS)}"
+    for key, other in (stream.reads or {}).items():
+        if other == after[0] and field != "of":
+            field, instead = f"reads.{key}", "streams that are written before this one"
     raise MeshError(
         f"streams are derived from each other in a cycle: {' -> '.join([first, *after])}",
-        where=f"streams.{first}.{'of' if (stream.prompts or stream.of) == after[0] else 'rest_of'}",
-        instead=f"one of the splits: {', '.join(SPLITS)}",
+        where=f"streams.{first}.{field}",
+        instead=instead,
     )
 
 

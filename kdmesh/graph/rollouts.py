@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.nodes import labelled
-from kdmesh.graph.sources import below
+from kdmesh.graph.reads import refuse_reads
+from kdmesh.graph.sources import below, written_before
 from kdmesh.graph.written import PERIOD, refuse_reader, refuse_taken, refuse_without_meaning
 from kdmesh.spec import SamplingSpec
 
@@ -25,7 +26,7 @@ def refuse_rollouts(plan: Plan) -> None:
     """Raise MeshError for the first such thing in the plan."""
     streams = {name: one for name, one in plan.spec.streams.items() if one.prompts is not None}
     for name, one in plan.spec.streams.items():
-        for field in ("sampling", "mix") if one.prompts is None else ():
+        for field in ("sampling", "mix", "template", "reads") if one.prompts is None else ():
             if getattr(one, field) is not None:
                 what = f"`{field}` is about texts that are written, and this stream has no prompts to answer"
                 raise MeshError(what, where=plan.at(f"streams.{name}.{field}"), instead=ONLY_TEXTS)
@@ -34,6 +35,7 @@ def refuse_rollouts(plan: Plan) -> None:
         _stream(plan, name, stream, where)
         if stream.sampling is not None:
             _sampling(stream.sampling, f"{where}.sampling")
+        refuse_reads(plan, name, stream, where)
         _period(plan, name, stream, where)
         _hidden(plan, name, stream, where)
     _views(plan, streams)
@@ -123,7 +125,8 @@ def _period(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
     if refresh != ONCE and not PERIOD.fullmatch(refresh):
         instead = "step, `10 steps`, epoch, or once"
         raise MeshError(f"{refresh!r} is not a period of a stream of texts", where=f"{where}.refresh", instead=instead)
-    readers = [edge for edge in plan.edges if edge.stream == name and edge.target in plan.owner]
+    also = {name, *(one for one in plan.spec.streams if name in written_before(plan.spec, one))}
+    readers = [edge for edge in plan.edges if edge.stream in also and edge.target in plan.owner]
     for edge in readers:
         stage = plan.stage_of(edge.target)
         if refresh == ONCE and writer in plan.trainable and stage is not None and writer in stage.weights:

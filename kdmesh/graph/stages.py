@@ -16,6 +16,7 @@ import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
+from kdmesh.graph.sources import written_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,11 +91,8 @@ def structure(spec: MeshSpec, edges: Sequence[Link], found: WeightSets) -> nx.Di
     for name, agent in spec.agents.items():
         if agent.ema is not None:
             arrows[found.of(agent.ema.of), name] = None
-    generators = {name: found.of(stream.generated_by) for name, stream in spec.streams.items() if stream.generated_by}
-    if generators:
-        arrows.update(
-            {(generators[edge.stream], found.of(edge.target)): None for edge in edges if edge.stream in generators}
-        )
+    for edge in edges if any(stream.generated_by for stream in spec.streams.values()) else ():
+        arrows.update(((found.of(writer), found.of(edge.target)), None) for writer, _ in _writers(spec, edge))
     graph = nx.DiGraph()
     graph.add_nodes_from(found.agents)
     graph.add_nodes_from(spec.consensus)
@@ -143,14 +141,10 @@ def bind(spec: MeshSpec, edges: Sequence[Link], found: WeightSets, trained: set[
     for name, agent in spec.agents.items():
         if agent.ema is not None and found.of(agent.ema.of) in found.trainable:
             union.union(found.of(agent.ema.of), name)
-    generators = {
-        name: found.of(stream.generated_by)
-        for name, stream in spec.streams.items()
-        if stream.generated_by and stream.refresh != "once"
-    }
-    for edge in edges if generators else ():
-        if edge.stream in generators and {generators[edge.stream], found.of(edge.target)} <= found.trainable:
-            union.union(generators[edge.stream], found.of(edge.target))
+    for edge in edges if any(stream.generated_by for stream in spec.streams.values()) else ():
+        for writer, refresh in _writers(spec, edge):
+            if refresh != "once" and {found.of(writer), found.of(edge.target)} <= found.trainable:
+                union.union(found.of(writer), found.of(edge.target))
     order = {name: number for number, name in enumerate([*spec.agents, *spec.consensus])}
     first: dict[str, str] = {}
     declared = sorted(found.trainable, key=order.__getitem__)
@@ -227,9 +221,9 @@ def generations(
             )
         arrows[source, target] = None
     for edge in edges:
-        writer = _writes_once(spec, edge)
-        if writer and found.of(writer) in stage and home[writer] != home[edge.target]:
-            arrows[home[writer], home[edge.target]] = None
+        for writer, refresh in _writers(spec, edge):
+            if refresh == "once" and found.of(writer) in stage and home[writer] != home[edge.target]:
+                arrows[home[writer], home[edge.target]] = None
     waits = nx.DiGraph()
     waits.add_nodes_from(dict.fromkeys(stage.values()))
     waits.add_edges_from(arrows)
@@ -241,10 +235,10 @@ def generations(
     return _levels(waits, set(stage.values()))
 
 
-def _writes_once(spec: MeshSpec, edge: Link) -> str:
-    """The agent that writes the stream of an edge, where it does so once and is to have finished by then; else ""."""
-    stream = spec.streams.get(edge.stream)
-    return (stream.generated_by or "") if stream is not None and stream.refresh == "once" else ""
+def _writers(spec: MeshSpec, edge: Link) -> list[tuple[str, str | None]]:
+    """Who writes the stream of an edge, and what that is written from, each with how often it does."""
+    streams = [spec.streams.get(name) for name in (*written_before(spec, edge.stream), edge.stream)]
+    return [(one.generated_by, one.refresh) for one in streams if one is not None and one.generated_by]
 
 
 def _levels(waits: nx.DiGraph, stages: set[str]) -> tuple[dict[str, int], dict[str, set[str]]]:

@@ -122,15 +122,23 @@ class _Drawing:
         op = Op("f", agent, stream, mode)
         if op not in self.ops:
             self.ops[op] = None
-            stream_spec = self.spec.streams.get(stream)
-            if stream_spec is not None and stream_spec.generated_by:
-                self.arrow(Op("gen", stream_spec.generated_by, stream), op)
+            self.written(stream, op)
             given = self.inputs.get((agent, stream))
             if given is not None:
                 self.given.append(given)
                 if given.live:
                     self.arrow(self.publication(given), op)
         return op
+
+    def written(self, stream: str, reader: Op) -> None:
+        """Add that an agent writes a stream, if one does, before it is read, and after what it is written from."""
+        spec = self.spec.streams.get(stream)
+        if spec is None or not spec.generated_by:
+            return
+        op = Op("gen", spec.generated_by, stream)
+        self.arrow(op, reader)
+        for other in (spec.reads or {}).values():
+            self.written(other, op)
 
     def publication(self, edge: Edge) -> Op:
         """The op whose value a live edge carries: the source's forward, again after its update where asked."""

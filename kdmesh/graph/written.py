@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.sources import written_before
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -61,13 +62,18 @@ def refuse_reader(plan: Plan, written: Collection[str]) -> None:
                 instead="a rule that reads none",
             )
     for name in written:
-        stages = [s.name for s in plan.stages if any(name in phase.streams for phase in s.phases.values())]
+        stages = [s.name for s in plan.stages if any(_in(plan, name, phase.streams) for phase in s.phases.values())]
         if len(stages) > 1:
             raise MeshError(
                 f"it is read in several stages, {' and '.join(stages)}, which would each need a stream of their own",
                 where=f"streams.{name}",
                 instead="a stream for each",
             )
+
+
+def _in(plan: Plan, name: str, streams: Collection[str]) -> bool:
+    """Whether a stream is among those, or one of them is written from it."""
+    return any(name in (one, *written_before(plan.spec, one)) for one in streams)
 
 
 def _stream(stream: StreamSpec, where: str) -> None:

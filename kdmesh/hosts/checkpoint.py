@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from kdmesh.errors import FAULTS, RunFailed
 from kdmesh.files import aside, opened, read, reason, remedy, write
 from kdmesh.graph.reach import readers
+from kdmesh.graph.sources import written_before
 from kdmesh.hosts import written
 from kdmesh.hosts.consensus import Moment, Table
 from kdmesh.hosts.export import Part
@@ -59,6 +60,7 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
 
     plan = host.plan.stage(stage)
     streams = {stream for phase in plan.phases.values() for stream in phase.streams}
+    streams |= {other for stream in streams for other in written_before(host.plan.spec, stream)}
     for name in plan.weights:
         if name in host.weights:
             facts["weights"][name] = _weights(host.weights[name], keep)

@@ -42,14 +42,21 @@ class Writing:
         self._how = host.plan.spec.streams[stream].sampling or SamplingSpec()
         self._encoder, table = host.reading.encoder(agent), host.table
         assert isinstance(table.x, Texts)
-        self._prompt = Asking(self._encoder, table, host.plan.spec.agents[agent].view.prompt, agent)
+        spec, own = host.plan.spec.streams[stream], host.plan.spec.agents[agent].view.prompt
+        where = f"streams.{stream}.template"
+        self._prompt = (
+            Asking(self._encoder, table, own, agent)
+            if spec.template is None
+            else Asking(self._encoder, table, spec.template, agent, where)
+        )
+        self._where, self._texts = where, table.x
         self._ends = ends(self._encoder, table.x[int(host.streams[stream].rows[0])])
 
     def write(self, agent: Agent, asked: Sequence[Asked], rows: int) -> list[tuple[list[int], int]]:
         """Generate; each text's noise is its own."""
         from kdmesh.text.generate import generate
 
-        prompts = [self._prompt(one.sample) for one in asked]
+        prompts = [self._asked(one) for one in asked]
         model: Any = agent.module  # a language model: `check` refuses others
         with agent.precision():
             texts = generate(
@@ -63,6 +70,20 @@ class Writing:
                 decode=lambda ids: str(self._encoder.tokenizer.decode(ids)),
             )
         return [(prompt + text, len(prompt)) for prompt, text in zip(prompts, texts, strict=True)]
+
+    def _asked(self, one: Asked) -> list[int]:
+        if not one.read:
+            return self._prompt(one.sample)
+        prompt, most = self._prompt.having_read(one.sample, one.read), self._encoder.max_length
+        if len(prompt) + self._how.max_new_tokens > most:
+            at = self._texts[one.sample].at or f"sample {one.sample}"
+            raise MeshError(
+                f"{at}: with what it reads its prompt has {len(prompt)} tokens, and with {self._how.max_new_tokens} "
+                f"new ones more than the {most} that its agent reads",
+                where=self._where,
+                instead="a larger text.max_length (and max_length of the model), or shorter texts to read",
+            )
+        return prompt
 
 
 class Copied:
@@ -94,6 +115,51 @@ def authors(host: HostState) -> dict[str, Author]:
     return found
 
 
+class Reads:
+    """What the writer of a stream is given of others: their texts, as the tokenizer of each one's writer says them."""
+
+    def __init__(self, inputs: Inputs, op: Op) -> None:
+        host, spec = inputs.host, inputs.host.plan.spec
+        self._own, self._sizes = (
+            inputs.shard(op.node, op.stream),
+            (inputs.settings.batch_size, inputs.settings.drop_last),
+        )
+        self._sources: dict[str, tuple[Rollouts, Any]] = {}
+        for key, name in (spec.streams[op.stream].reads or {}).items():
+            source, writer = inputs.shard(op.node, name), spec.streams[name].generated_by
+            assert isinstance(source, Rollouts) and writer is not None
+            self._sources[key] = source, host.reading.encoder(writer).tokenizer
+
+    def __call__(self, step: int, due: Tensor) -> list[dict[str, dict[str, Any]]]:
+        """What each text that is written at a step may name, in the order of ``due``, its positions in the stream."""
+        found: list[dict[str, dict[str, Any]]] = [{} for _ in due]
+        for key, (source, tokenizer) in self._sources.items():
+            said = [_decoded(tokenizer, ids) for ids in source.answers()]
+            for one, text in zip(found, self._of(source, said, step, due), strict=True):
+                one[key] = text
+        return found
+
+    def _of(self, source: Rollouts, said: list[str], step: int, due: Tensor) -> list[dict[str, Any]]:
+        assert isinstance(self._own, Rollouts)
+        draws, theirs = self._own.stream.draws, source.stream.draws
+        if source.schedule.every is not None:  # written for the same steps, in the same order
+            window = [one for one in self._own.schedule.window(step) if not self._own.schedule.is_given(one)]
+            return [{"text": said[at]} for one in window for at in source.places(one, *self._sizes)[0].tolist()]
+        found = []
+        for at in due.tolist():
+            first = at // draws * theirs
+            one: dict[str, Any] = {"texts": said[first : first + theirs]}
+            if theirs in (1, draws):
+                one["text"] = said[first + at % draws % theirs]
+            found.append(one)
+        return found
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    """What the tokens of an answer say, without those that stand for no text."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
 def version(refresh: str | None, phase: str, step: int) -> tuple[str, int]:
     """Of the producer's weights, as far as noise goes: the phase and the step at which a text was written."""
     return (ONCE, 0) if refresh == ONCE else (phase, step)
@@ -110,6 +176,7 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)
     rows, keeping = host.forward_size(op.node), Keeping(host, op.stream, op.node)
     often = schedule.every is not None and spec.refresh != "epoch"  # a sum at every step would take its time
+    reads = Reads(inputs, op) if spec.reads and isinstance(author, Writing) else None
 
     def write(context: StepContext) -> None:
         begins, last = schedule.begins(context.step), host.publications.get(stamp)
@@ -127,6 +194,8 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
             Asked(sample, mix(host.seed, KIND, op.stream, op.node, sample, place % stream.draws, *known))
             for sample, place in zip(samples.tolist(), due.tolist(), strict=True)
         ]
+        if reads is not None:
+            asked = [one._replace(read=more) for one, more in zip(asked, reads(context.step, due), strict=True)]
         host.threads(threads)
         training = agent.module.training
         agent.weights.train(False)

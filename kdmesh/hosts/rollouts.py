@@ -6,7 +6,7 @@ themselves are written by an agent, cross, and stand among the publications of e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -36,10 +36,14 @@ whether it is learned."""
 
 
 class Asked(NamedTuple):
-    """One text that is to be written: to the prompt of a sample, by its number in the table, with its own seed."""
+    """One text that is to be written: to the prompt of a sample, by its number in the table, with its own seed.
+
+    ``read``: the texts of other streams that its template may name, by name.
+    """
 
     sample: int
     seed: int
+    read: dict[str, dict[str, Any]] = {}  # noqa: RUF012  # never written to
 
 
 class Author(Protocol):
@@ -162,7 +166,7 @@ class Rollouts:
         if self._given is not None and self.schedule.is_given(step):
             return self._given.count(step, size, drop_last)
         texts = self._texts()
-        return 0 if texts is None else int(texts.counts[self._places(step, size, drop_last)[0]].sum())
+        return 0 if texts is None else int(texts.counts[self._kept(step, size, drop_last)[0]].sum())
 
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """What was written for a step and kept; None where nothing was, as of a dropped agent."""
@@ -173,7 +177,7 @@ class Rollouts:
         texts = self._texts()
         if texts is None:
             return None
-        at, epoch = self._places(step, size, drop_last)
+        at, epoch = self._kept(step, size, drop_last)
         if not len(at):
             return None  # filters have dropped all of them
         tokens = texts.batch(at)
@@ -202,13 +206,23 @@ class Rollouts:
         assert texts is not None
         return self.samples(at).to(self.device).repeat_interleave(texts.counts[at])
 
-    def _places(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
-        """Where a step's texts that are kept stand among those that were written together, and the epoch."""
+    def answers(self) -> list[list[int]]:
+        """The tokens of every text that was written last, without its prompt."""
+        pairs = zip(self._part(X).split(self._part(LENGTHS).tolist()), self._part(PROMPTS).tolist(), strict=True)
+        return [ids[asked:].tolist() for ids, asked in pairs]
+
+    def places(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
+        """Where a step's texts, kept or not, stand among those that were written together, and the epoch."""
         at, epoch = self.schedule.at(step, size, drop_last)
         if self.schedule.every is not None:
             before = [one for one in range(self.schedule.begins(step), step) if not self.schedule.is_given(one)]
             start = sum(len(self.schedule.at(one, size, drop_last)[0]) for one in before)
             at = torch.arange(start, start + len(at))
+        return at, epoch
+
+    def _kept(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
+        """The same of those that are kept."""
+        at, epoch = self.places(step, size, drop_last)
         return at[self._part(KEPT)[at]].to(self.device), epoch
 
     def _seen(self, ids: list[int], asked: int, sample: int) -> tuple[list[int], int]:

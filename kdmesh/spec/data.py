@@ -94,6 +94,12 @@ class StreamSpec(Strict):
     refresh: str | None = Field(
         None, description="how often it is written anew: step (the default), `N steps` or epoch; texts also once"
     )
+    template: str | None = Field(
+        None, description="template of what its agent is asked in place of each prompt; who reads the texts is not told"
+    )
+    reads: dict[str, str] | None = Field(
+        None, min_length=1, description="streams of texts that the template may name: {a: STREAM}, then {{ a.text }}"
+    )
     sampling: SamplingSpec | None = Field(None, description="how texts are written")
     mix: MixSpec | None = Field(None, description="batches of given texts among them; by default all are written")
     keep: list[FilterRef] | None = Field(

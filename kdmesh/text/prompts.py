@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample, Texts
@@ -12,7 +12,7 @@ from kdmesh.text.template import given
 from kdmesh.text.views import PromptView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Row
@@ -22,21 +22,30 @@ if TYPE_CHECKING:
 class Asking:
     """The prompts of a table's texts as one agent is asked them, in tokens; each is made when first asked for.
 
-    ``view``: the template of its own prompt, None: as they are; ``agent``: whose it is.
+    ``view``: the template of its own prompt, None: as they are; ``agent``: whose it is; ``where``: in the mesh the
+    template stands, by default as the agent's view.
     """
 
-    def __init__(self, encoder: Encoder, table: Table, view: str | None, agent: str) -> None:
+    def __init__(self, encoder: Encoder, table: Table, view: str | None, agent: str, where: str = "") -> None:
         assert isinstance(table.x, Texts)
-        self._encoder, self._samples, self._columns = encoder, table.x, table.columns
-        self._view = None if view is None else PromptView(view, agent)
-        self._agent = agent
+        self._encoder, self._samples, self._columns, self._agent = encoder, table.x, table.columns, agent
+        self._view = None if view is None else PromptView(view, where or f"agents.{agent}.view.prompt")
         self._known: dict[int, list[int]] = {}
+
+    @property
+    def names(self) -> set[str]:
+        """What the template names."""
+        return set() if self._view is None else self._view.names
 
     def __call__(self, row: int) -> list[int]:
         """Of the sample in a row of the table. MeshError, which names it, where it asks nothing."""
         if row not in self._known:
-            self._known[row] = asked(self._encoder, self._seen(row))
+            self._known[row] = asked(self._encoder, self.seen(row))
         return self._known[row]
+
+    def having_read(self, row: int, read: Mapping[str, Any]) -> list[int]:
+        """The same where the template may also name what is ``read``."""
+        return asked(self._encoder, self.seen(row, read))
 
     def before(self, row: int, given: Row) -> Row:
         """A sample that the data answer, with what the agent is asked in place of its prompt.
@@ -48,7 +57,7 @@ class Asking:
         if not given.units:
             return given
         if sample.messages is not None:
-            found, report = self._encoder.encode(Texts([self._seen(row)]))
+            found, report = self._encoder.encode(Texts([self.seen(row)]))
             told, length = next(found.samples()), report.longest
         else:
             first = given.units[0] + 1
@@ -69,12 +78,12 @@ class Asking:
             )
         return told
 
-    def _seen(self, row: int) -> Sample:
-        """The sample in a row, with the agent's own prompt if it has one."""
+    def seen(self, row: int, read: Mapping[str, Any] | None = None) -> Sample:
+        """The sample in a row, with the agent's own prompt if it has one; see :meth:`having_read`."""
         sample = self._samples[row]
         if self._view is None or sample.fault:
             return sample
-        return self._view(sample, {name: values[row] for name, values in self._columns.items()})
+        return self._view(sample, {name: values[row] for name, values in self._columns.items()} | dict(read or {}))
 
 
 def told(encoder: Encoder, table: Table, view: str, agent: str, rows: Sequence[int], given: Encoded) -> Encoded:

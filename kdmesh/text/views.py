@@ -20,25 +20,27 @@ OWN = (PROMPT, TEXT)
 
 
 class PromptView:
-    """A jinja template, in a sandbox, that makes an agent's own prompt of a sample.
+    """A jinja template, in a sandbox, that makes a prompt of its own of a sample. ``where`` in the mesh it stands.
 
     It may name ``prompt`` (of a chat: its last turn that is not the assistant's), ``text`` (what the data answer) and
-    the columns of the data. MeshError, which names the agent, for a template that is none.
+    the columns of the data. MeshError for a template that is none.
     """
 
-    def __init__(self, template: str, agent: str) -> None:
-        from jinja2 import StrictUndefined, TemplateSyntaxError
+    def __init__(self, template: str, where: str) -> None:
+        from jinja2 import StrictUndefined, TemplateSyntaxError, meta
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        self.where = f"agents.{agent}.view.prompt"
+        self.where = where
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
         try:
-            self._template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(template)
+            self.names = meta.find_undeclared_variables(environment.parse(template))
+            self._template = environment.from_string(template)
         except TemplateSyntaxError as error:
             what = f"the template cannot be read: {error.message}"
             raise MeshError(what, where=self.where, instead="jinja, such as '{{ prompt }} Hint: {{ text }}'") from None
 
-    def __call__(self, sample: Sample, columns: Mapping[str, str]) -> Sample:
-        """The sample with the prompt that the agent sees. MeshError, which names it, where a field is missing."""
+    def __call__(self, sample: Sample, columns: Mapping[str, Any]) -> Sample:
+        """The sample with the prompt that is made of it. MeshError, which names it, where a field is missing."""
         if sample.messages is None:
             return replace(sample, prompt=self._say(sample, columns, sample.prompt or "", sample.text))
         turns: list[Any] = list(sample.messages)
@@ -51,7 +53,7 @@ class PromptView:
         turns[asked] = (role, self._say(sample, columns, words, text), *more)
         return replace(sample, messages=tuple(turns))
 
-    def _say(self, sample: Sample, columns: Mapping[str, str], prompt: str, text: str) -> str:
+    def _say(self, sample: Sample, columns: Mapping[str, Any], prompt: str, text: str) -> str:
         from jinja2 import TemplateError
 
         try:

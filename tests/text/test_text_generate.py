@@ -200,7 +200,7 @@ def test_a_model_is_asked_with_the_tokens_that_training_puts_before_an_answer() 
 
 
 def test_an_agent_sees_a_prompt_of_its_own() -> None:
-    view = PromptView("{{ prompt }} ({{ kind }}; {{ text }})", "h")
+    view = PromptView("{{ prompt }} ({{ kind }}; {{ text }})", "agents.h.view.prompt")
     assert view(Sample("19", prompt="7+12="), {"kind": "sum"}).prompt == "7+12= (sum; 19)"
     turns = (("system", "add"), ("user", "1+1"), ("assistant", "2"), ("user", "7+12", "{}"), ("assistant", "19"))
     seen = view(Sample(messages=turns), {"kind": "sum"})

@@ -91,7 +91,33 @@ def given() -> dict[str, Any]:
     return {**fields, "agents": agents, "flows": flows}
 
 
+def revised(each: str = "step", **first: Any) -> dict[str, Any]:
+    """A student that reads what two others have written, one of them after the other, and answers anew."""
+    stream = {"prompts": "train", "refresh": each, "sampling": {"max_new_tokens": 3}}
+    streams = {
+        "rollouts": {**stream, "generated_by": "u", "reads": {"a": "first", "b": "second"},
+                     "template": "{{ a.text }};{{ b.text }};{{ prompt }}"},
+        "second": {**stream, "generated_by": "t", "reads": {"a": "first"}, "template": "{{ a.text }}-{{ prompt }}"},
+        "first": {**stream, "generated_by": "s", **first},
+    }  # fmt: skip
+    return {**mesh(), "streams": streams}
+
+
+def gathered() -> dict[str, Any]:
+    """A teacher that learns first, writes two texts to each prompt, and reads both to write once more."""
+    fields = sequence()
+    streams = {
+        "drafts": fields["streams"]["rollouts"],
+        "rollouts": {**fields["streams"]["rollouts"], "sampling": {"max_new_tokens": 4}, "reads": {"a": "drafts"},
+                     "template": "{% for one in a.texts %}{{ one }};{% endfor %}{{ prompt }}"},
+    }  # fmt: skip
+    return {**fields, "streams": streams}
+
+
 MESHES = {
+    "reads what others write": revised(),
+    "reads, two steps at once": revised("2 steps"),
+    "reads all drafts": gathered(),
     "told the answer": privileged(),
     "told the answer of given texts": given(),
     "each step": mesh(),
@@ -153,7 +179,7 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(name: str, tmp_path: Path, c
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["several steps", "once", "told the answer of given texts"])
+@pytest.mark.parametrize("name", ["several steps", "once", "told the answer of given texts", "reads what others write"])
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     expected = outcome(MESHES[name])
     assert outcome(MESHES[name], "spread", session=ray_session) == expected
@@ -187,6 +213,11 @@ def changed(fields: dict[str, Any], **parts: Any) -> dict[str, Any]:
 def other(agent: str, **more: Any) -> dict[str, Any]:
     fields = mesh()
     return {**fields, "agents": {**fields["agents"], agent: {**fields["agents"][agent], **more}}}
+
+
+def reading(refresh: str = "step", first: dict[str, Any] | None = None, **rollouts: Any) -> dict[str, Any]:
+    fields = revised(refresh, **(first or {}))
+    return {**fields, "streams": {**fields["streams"], "rollouts": {**fields["streams"]["rollouts"], **rollouts}}}
 
 
 PLAIN: dict[str, Any] = {"stream": "rollouts", "objective": "reverse_kl"}
@@ -223,6 +254,47 @@ REFUSED = [
         "agents.t.view.prompt",
         "'hint' is undefined",
     ),
+    (reading(reads={"a": "rollouts", "b": "second"}), "streams.rollouts.reads.a", "in a cycle: rollouts -> rollouts"),
+    (
+        reading(first={"reads": {"c": "rollouts"}, "template": "{{ c.text }}"}),
+        "streams.rollouts.reads.a",
+        "in a cycle: rollouts -> first -> rollouts",
+    ),
+    (reading(reads={"a": "frist", "b": "second"}), "streams.rollouts.reads.a", "unknown stream 'frist'"),
+    (reading(reads={"a": "train", "b": "second"}), "streams.rollouts.reads.a", "no agent writes texts on 'train'"),
+    (reading(first={"keep": [{"length": {"min": 2}}]}), "streams.first.keep", "filters say what is learned"),
+    (reading(template=None), "streams.rollouts.reads", "texts are read where a template names them"),
+    (reading(template="{{ a.text }}"), "streams.rollouts.reads.b", "does not name 'b'"),
+    (reading(template="{{ a.text }} {{ b.text "), "streams.rollouts.template", "the template cannot be read"),
+    (reading(template="{{ a.text }} {{ b.words }}"), "streams.rollouts.template", "has no attribute 'words'"),
+    (reading(template="{{ a.texts }} {{ b.text }}"), "streams.rollouts.template", "has no attribute 'texts'"),
+    (reading(template="{{ a.text }}{{ b.text }}{{ hint }}"), "streams.rollouts.template", "'hint' is undefined"),
+    (reading(reads={"text": "first"}), "streams.rollouts.reads.text", "is the sample's own"),
+    (reading(reads={"a b": "first"}), "streams.rollouts.reads.a b", "is no name in a template"),
+    (
+        reading(template="{{ a.text }}{{ b.text * 15 }}"),
+        "streams.rollouts.sampling.max_new_tokens",
+        "with all that it may read has",
+    ),
+    (reading(first={"refresh": "2 steps"}), "streams.rollouts.reads.a", "of other lengths"),
+    (
+        reading(first={"sampling": {"max_new_tokens": 3, "samples": 2}}),
+        "streams.rollouts.reads.a",
+        "has 2 texts of a prompt",
+    ),
+    (reading(first={"mix": {"of": "train", "share": 0.5}}), "streams.rollouts.reads.a", "given texts are mixed into"),
+    (
+        changed(revised(), streams={**revised()["streams"], "part": {"size": 9},
+                                    "first": {**revised()["streams"]["first"], "prompts": "part"}}),
+        "streams.rollouts.reads.a",
+        "answers the prompts of 'part'",
+    ),
+    (
+        changed(reading(), agents={**mesh()["agents"], "u": {**mesh()["agents"]["u"], "view": {"prompt": HINT}}}),
+        "streams.rollouts.template",
+        "would stand in its place",
+    ),
+    (reading(first={"refresh": "once"}), "streams.first.refresh", "s trains at the same time"),
     (mesh(mix={"of": "tran", "share": 0.5}), "streams.rollouts.mix.of", "unknown stream"),
     (mesh(mix={"of": "rollouts", "share": 0.5}), "streams.rollouts.mix.of", "is written by an agent itself"),
     (mesh(mix={"of": "test", "share": 0.5}), "flows.0.stream", "cannot be used for training"),

@@ -49,6 +49,7 @@ class Plain:
     share: float = 0.0  # of batches that are the data's own
     hinted: dict[int, list[int]] = field(default_factory=dict)  # tokens by row: the student, asked so, is a teacher
     told: dict[int, list[int]] = field(default_factory=dict)  # tokens by row: how the teachers are asked; else the same
+    revised: Callable[[int, list[int]], list[int]] | None = None  # how a first answer, in tokens, is asked about again
     texts: list[list[int]] = field(default_factory=list)  # what was written, in order
 
     def batches(self, epochs: int) -> Iterator[list[tuple[int, int]]]:
@@ -83,16 +84,22 @@ class Plain:
         self.student.eval()
         found = []
         for row, draw in asked:
-            prompt = self.prompts[row]
+            prompt = asked_with = self.prompts[row]
+            if self.revised is not None:
+                first = self.drawn(prompt, self.noise("first", row, draw, version))
+                asked_with = self.revised(row, first)
             if self.greedy:
                 text = self.greedily(prompt)
             else:
-                seed = key(self.seed, "written", "rollouts", "s", row, draw, "main", version)
-                text = self.drawn(prompt, torch.Generator().manual_seed(seed))
+                text = self.drawn(asked_with, self.noise("rollouts", row, draw, version))
             self.texts.append(text)
             found.append((prompt + text, len(prompt)))
         self.student.train()
         return found
+
+    def noise(self, stream: str, row: int, draw: int, version: int) -> torch.Generator:
+        """Of one text of a stream."""
+        return torch.Generator().manual_seed(key(self.seed, "written", stream, "s", row, draw, "main", version))
 
     def greedily(self, prompt: list[int]) -> list[int]:
         """As transformers writes it."""

@@ -62,6 +62,7 @@ class Both:
         ids = [[words(line[part])["input_ids"] for part in "qa"] for line in lines]
         self.told = [first + words(f"{line['a']}={line['q']}")["input_ids"] for line in lines]
         self.folder, self.plain = folder, plain
+        self.questions, self.first, self.words = [line["q"] for line in lines], first, words
         self.prompts = [first + q for q, _ in ids]
         self.given = [(first + q + a + last, len(first + q)) for q, a in ids]
         self.eos, self.pad = words.eos_token_id, words.pad_token_id
@@ -70,6 +71,10 @@ class Both:
         """The run's side."""
         view = {"view": {"prompt": "{{ text }}={{ prompt }}"}}
         hinted = {"h": {"weights_of": "s", **view}} if "hinted" in self.plain else {}
+        again: dict[str, Any] = {}
+        if stream is not None and "revised" in self.plain:
+            again["first"] = {"generated_by": "s", "prompts": "train", **stream}
+            stream = {**stream, "reads": {"a": "first"}, "template": "{{ a.text }}={{ prompt }}"}
         model = {name: {"hf": {"path": str(self.folder / name), "max_length": 40}} for name in "s" + self.teachers}
         told = view if "told" in self.plain else {}
         agents: dict[str, Any] = {name: {"model": model[name], "update": "frozen", **told} for name in self.teachers}
@@ -79,7 +84,9 @@ class Both:
             text={"bucket": False},
             seed=SEED,
             agents={**agents, "s": {"model": model["s"]}, **hinted},
-            streams={} if stream is None else {"rollouts": {"generated_by": "s", "prompts": "train", **stream}},
+            streams={}
+            if stream is None
+            else {**again, "rollouts": {"generated_by": "s", "prompts": "train", **stream}},
             flows=[
                 {
                     "from": name,
@@ -93,11 +100,17 @@ class Both:
             train={"epochs": EPOCHS, "batch_size": SIZE, "optimizer": {"sgd": {"lr": 0.2, "momentum": 0.9}}, **more},
         )
 
+    def revised(self, row: int, answer: list[int]) -> list[int]:
+        """What the template makes of a first answer."""
+        said = self.words.decode(answer, skip_special_tokens=True)
+        return self.first + self.words(f"{said}={self.questions[row]}")["input_ids"]
+
     def loop(self, rows: list[int]) -> Plain:
         """The plain side, trained."""
         nets = {name: LlamaForCausalLM.from_pretrained(self.folder / name) for name in "s" + self.teachers}
         told = {row: self.told[row] for row in rows}
         more = {key: told if key in ("told", "hinted") else value for key, value in self.plain.items()}
+        more |= {"revised": self.revised} if "revised" in more else {}
         plain = Plain(
             nets["s"].train(), [nets[name].eval() for name in self.teachers],
             {row: self.prompts[row] for row in rows}, {row: self.given[row] for row in rows},
@@ -134,6 +147,7 @@ CASES = {
         {"mix": {"of": "train", "share": 0.5}, "refresh": "3 steps"},
         {"hinted": True, "told": True, "share": 0.5, "steps": 3},
     ),
+    "answers after its first ones": ("t", BOTH, {"refresh": "2 steps"}, {"steps": 2, "revised": True}),
     "two steps at once": ("t", BOTH, {"refresh": "2 steps"}, {"steps": 2}),
 }  # fmt: skip
 
