@@ -22,7 +22,7 @@ def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
     assert len(found) == 9
     for block in found:
-        base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student")}}
+        base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student", "other")}}
         mesh = parse({**base, **block})
         for agent in mesh.agents.values():
             assert (agent.model is None) == (agent.weights_of is not None)
