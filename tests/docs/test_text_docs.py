@@ -20,7 +20,7 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 9
+    assert len(found) == 10
     for block in found:
         base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student", "other")}}
         mesh = parse({**base, **block})
