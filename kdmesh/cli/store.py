@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.cli import store_audit
 from kdmesh.errors import MeshError, printable
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add(commands: Any) -> None:
     checking = _action(actions, "verify", "read everything back, and tell what is damaged", verify)
     for one in (listing, showing, checking):
         one.add_argument("--json", action="store_true", help="as JSON")
+    store_audit.add(_action(actions, "audit", "measure what sparse and rounded answers cost, and their errors", audit))
     pruning = _action(actions, "prune", "delete entries: those that were used longest ago, and none in use", prune)
     pruning.add_argument(
         "--keep-bytes", metavar="N", type=size, required=True, help="how much to keep: 0, 500M, 20G (powers of 1000)"
@@ -333,6 +335,11 @@ def verify(args: argparse.Namespace) -> int:
     if bad:
         print("what a damaged file held is computed again where a run needs it")
     return int(bool(bad))
+
+
+def audit(args: argparse.Namespace) -> int:
+    """Measure sparse and rounded answers against dense ones."""
+    return store_audit.audit(args, _open(args), _who)
 
 
 def prune(args: argparse.Namespace) -> int:

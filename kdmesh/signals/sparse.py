@@ -125,6 +125,8 @@ class TopKLogits(Lazy):
 
         The last is then that of all other columns together. Columns that were narrowed away are -inf on both sides.
         """
+        if not self.partial:
+            return super().facing(student, start, stop)
         values, index, tail = self.values[start:stop], self.index[start:stop].long(), self.tail[start:stop]
         student = student.to(torch.promote_types(student.dtype, torch.float32))
         there = index < self.shape[1]
@@ -163,6 +165,12 @@ class TopKLogits(Lazy):
         """Other rows over as many columns."""
         values, index, tail, *ruled_out = rows
         return TopKLogits(values, index, tail, self.shape[1], *ruled_out, narrowed=self.narrowed, rule=self.rule)
+
+    def ruled(self, rule: str) -> TopKLogits:
+        """The same with another rule for its tail."""
+        found = TopKLogits(self.values, self.index, self.tail, self.shape[1], self.ruled_out, rule=rule)
+        found.narrowed = self.narrowed
+        return found
 
     def joined(self, others: Sequence[Lazy]) -> Lazy:
         """Its rows and those of others, one after the other; some may rule nothing out."""
