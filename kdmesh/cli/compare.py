@@ -91,6 +91,7 @@ def execute(args: argparse.Namespace) -> int:
             args.backend or "inline",
             args.strict_signals,
             args.workers,
+            args.store,
         )
         planned, steps = design(given, asked)
         root = begin(Path(args.out), planned)
@@ -117,6 +118,7 @@ def finished(args: argparse.Namespace) -> int:
         "--backend": args.backend,
         "--ray-address": args.ray_address,
         "--out": args.out != OUT,
+        "--store": args.store,
     }
     if given := [name for name, value in wrong.items() if value]:
         raise MeshError("runs are compared as they are", where=given[0], instead="mesh files, which are trained")

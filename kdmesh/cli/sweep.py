@@ -93,6 +93,7 @@ def execute(args: argparse.Namespace) -> int:
             args.backend or "inline",
             not args.no_code,
             args.strict_signals,
+            args.store,
         )
         planned, found = design(asked, _checking(args.quiet))
         root = begin(Path(args.out), planned)
@@ -103,7 +104,7 @@ def resume(root: Path, args: argparse.Namespace) -> int:
     """Go on with a sweep."""
     from kdmesh.sweep.design import read
 
-    for flag, given in (("--backend", args.backend), ("--from-start", args.from_start)):
+    for flag, given in (("--backend", args.backend), ("--from-start", args.from_start), ("--store", args.store)):
         if given:
             raise MeshError("a sweep goes on as it was begun", where=flag, instead=f"kdmesh resume {root}")
     if (begun := read(root)) is not None:

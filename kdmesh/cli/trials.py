@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kdmesh.cli.common import add_backend, add_no_code, add_strict_signals
+from kdmesh.cli.common import add_backend, add_no_code, add_store, add_strict_signals
 from kdmesh.cli.run import count
 from kdmesh.errors import MeshError, RunFailed, printable
 
@@ -41,6 +41,7 @@ def add_trials(command: argparse.ArgumentParser) -> None:
     add_backend(command, "in the trial's own process")
     add_no_code(command)
     add_strict_signals(command)
+    add_store(command)
 
 
 def refuse_url(args: argparse.Namespace) -> None:

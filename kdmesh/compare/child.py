@@ -46,6 +46,7 @@ class Order:
     advice: str
     tested: bool = True
     report: bool = True
+    store: str | None = None
     made_of: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
@@ -132,6 +133,7 @@ def request(order: Order, *listeners: Listener) -> Request:
         made_of=order.made_of,
         tested=order.tested,
         report=order.report,
+        store=order.store,
     )
 
 

@@ -27,6 +27,7 @@ from kdmesh.engine.check import examine
 from kdmesh.engine.folder import made_of
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import sizes
+from kdmesh.engine.spared import stored_at
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import to_json, write, write_json
 from kdmesh.graph.planner import make_plan
@@ -63,6 +64,7 @@ class Asked:
     backend: str = "inline"
     strict_signals: bool = False
     workers: int | None = None
+    store: str | None = None
 
 
 def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[str, int]]:
@@ -120,6 +122,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
             "backend": asked.backend,
             "strict_signals": asked.strict_signals,
             "workers": asked.workers,
+            "store": stored_at(asked.store),
         }
     )
     return made, steps
@@ -200,6 +203,7 @@ class Comparison:
             progress_timeout=self.progress_timeout,
             advice=f"kdmesh resume {self.root}",
             report=self.report,
+            store=self.design.store,
             made_of=entry.made_of,
         )
 

@@ -74,6 +74,7 @@ class Design(BaseModel):
         backend: where every trial lives.
         strict_signals: as for `run`.
         workers: how many trials are made side by side; None: one per core.
+        store: as for `run`, from a folder's root; None: as each trial's environment says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,6 +90,7 @@ class Design(BaseModel):
     backend: Literal["inline", "ray"] = "inline"
     strict_signals: bool = False
     workers: Annotated[int, Field(ge=1)] | None = None
+    store: str | None = None
 
     def trials(self) -> Iterator[Trial]:
         """Every trial, so that whatever is made first can already be compared: contenders side by side."""

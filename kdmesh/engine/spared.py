@@ -34,6 +34,11 @@ def kept_at(asked: str | None) -> str:
     return place
 
 
+def stored_at(asked: str | None) -> str | None:
+    """What processes in other folders ask for to have the same store; None: as their environment says."""
+    return asked if asked in (None, OFF) else kept_at(asked)
+
+
 def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:
     """Put what the store had into a summary, by agent and in all, with why the answers of others are not kept.
 

@@ -79,7 +79,7 @@ class Sweep(BaseModel):
         arms: the mesh and its controls, with the paths that concern each.
         halving: by what number of points is divided, and the budget of one multiplied, from rung to rung; 0: no rungs.
         equal: the margin within which a difference does not matter, in the metric's unit; None: not asked.
-        backend, strict_signals: of every trial.
+        backend, strict_signals, store: of every trial.
         made_of: sums of the data and of the code that points name, which every trial must have.
     """
 
@@ -104,6 +104,7 @@ class Sweep(BaseModel):
     equal: float | None = None
     backend: Literal["inline", "ray"] = "inline"
     strict_signals: bool = False
+    store: str | None = None
     made_of: dict[str, Any] = {}
 
     def search_seed(self, number: int) -> int:

@@ -17,6 +17,7 @@ from kdmesh.compare.design import refuse_margin
 from kdmesh.compare.making import cores
 from kdmesh.engine.folder import made_of
 from kdmesh.engine.inputs import code
+from kdmesh.engine.spared import stored_at
 from kdmesh.errors import MeshError
 from kdmesh.files import to_json
 from kdmesh.graph.planner import make_plan
@@ -60,6 +61,7 @@ class Asked:
     backend: str = "inline"
     code: bool = True  # a mesh may name code
     strict_signals: bool = False
+    store: str | None = None
 
 
 @dataclass
@@ -125,6 +127,7 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
         equal=asked.equal,
         backend=asked.backend,
         strict_signals=asked.strict_signals,
+        store=stored_at(asked.store),
         made_of={"data": json.loads(to_json(made_of(plan, checked)["data"])), "code": _code(meshes, corners)},
     )
     return made, found

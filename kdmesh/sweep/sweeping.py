@@ -225,6 +225,7 @@ class Sweeping:
             advice=f"kdmesh resume {self.root}",
             tested=trial.tested,
             report=trial.tested and self.report,
+            store=self.sweep.store,
             made_of=self._made_of(spec),
         )
 

@@ -239,3 +239,22 @@ def test_modules_of_one_name_beside_two_meshes_are_refused(tmp_path):
     both = contenders(made, [], [], [[str(Path(file).parent)] for file in made])
     with pytest.raises(MeshError, match=r"two: agents\.student\.model: net is .* in another mesh"):
         design(both, Asked(seeds=1))
+
+
+def test_trials_share_the_store_of_the_comparison(tmp_path, monkeypatch):
+    """Its folder is that of the command, wherever trials stand; what one teacher said is read by the next."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(MESH.replace("epochs: 2", "epochs: 1"), encoding="utf-8")
+    made = contenders(["small.yaml"], [HOT], [], [[]])
+    comparison = Comparison(begin(tmp_path / "runs", design(made, Asked(seeds=1, controls=False, store="kept"))[0]))
+    orders = [comparison.order(trial) for trial in comparison.design.trials()]
+    assert {order.store for order in orders} == {str(tmp_path / "kept")}
+    found = []
+    for order in orders:
+        Experiment(request(order)).run()
+        summary = json.loads((Path(order.at) / "summary.json").read_text())
+        found.append(summary["store"]["all"])
+    assert found[0]["written"] == found[1]["found"] > 0 == found[1]["forwarded"]
+    with pytest.raises(MeshError, match="no folder is named"):
+        design(made, Asked(seeds=1, controls=False, store=" "))
+    assert design(made, Asked(seeds=1, controls=False, store="off"))[0].store == "off"

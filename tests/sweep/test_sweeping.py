@@ -202,6 +202,14 @@ def test_trials_are_as_strict_with_signals_as_the_sweep(here, tmp_path):
     assert sweeping._order(trial).strict_signals
 
 
+@pytest.mark.parametrize("store", [None, "off", "kept"])
+def test_trials_have_the_store_of_the_sweep(here, tmp_path, monkeypatch, store):
+    monkeypatch.chdir(tmp_path)
+    sweeping = Sweeping(begun(tmp_path, f"{LR}=0.01,0.03", seeds=1, controls=False, store=store))
+    (trial,) = sweeping._tests({"mesh": json.dumps({LR: 0.01})})
+    assert sweeping._order(trial).store == (str(tmp_path / "kept") if store == "kept" else store)
+
+
 @pytest.mark.parametrize(
     "command", [["sweep", "ensemble", "--over", f"{LR}=0.01,0.03"], ["compare", "ensemble", "council"]]
 )
