@@ -58,6 +58,7 @@ class Backend(ABC):
     """
 
     name: str
+    away = False  # whether hosts may be on other machines than this one
 
     def resources(self) -> Resources | None:
         """What hosts may take of a cluster; None: what this machine has."""

@@ -65,6 +65,7 @@ class RayBackend(Backend):
     def __init__(self, address: str | None = None, progress_timeout: float = 600.0) -> None:
         """``progress_timeout``: seconds without any awaited result after which hosts count as lost; 0: never."""
         self.address, self.patience = address, progress_timeout or None
+        self.away = address is not None
         self._last: dict[str, Any] = {}  # host -> the handle of its newest call
         self._sequencer = Sequencer()
         self._opened: tuple[HostConfig, Source] | None = None

@@ -8,16 +8,14 @@ compared with these first: one that is cut short, was changed, or is another's i
 from __future__ import annotations
 
 import json
-import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.backends._base import wait
+from kdmesh.engine.sharing import apart
 from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, inside, read, sha256, write_all, write_json
 from kdmesh.hosts.checkpoint import part_names, unwritable
-from kdmesh.hosts.export import TOKEN, Part
-from kdmesh.hosts.remote import RemoteHost
+from kdmesh.hosts.export import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,23 +56,12 @@ class Checkpoints:
 
     def find_apart(self, backend: Backend, hosts: Iterable[str]) -> Work[None]:
         """Find the hosts that are on a machine without this folder: tokens left here must be seen both ways."""
-        names, token = list(hosts), secrets.token_hex(8)
+        names = list(hosts)
         self.hosts.update(names)
         try:
-            write_all(self.root, {TOKEN: token.encode()})
-            seen = yield from wait(backend.submit(host, RemoteHost.sees, str(self.root), token) for host in names)
-            shared = [host for host, there in zip(names, seen, strict=True) if there and self._has(host, token)]
-            self.apart = set(names) - set(shared)
+            self.apart = yield from apart(self.root, backend, names)
         except OSError as error:
             raise unwritable(error, self.root / "stage" / "0000") from error
-        finally:
-            for path in self.root.glob(f"{TOKEN}*"):
-                path.unlink(missing_ok=True)
-
-    def _has(self, host: str, token: str) -> bool:
-        with suppress(OSError, UnicodeDecodeError):
-            return read(self.root / f"{TOKEN}-{host}", most=len(token)) == token
-        return False
 
     def place(self, host: str, folder: Path) -> str | None:
         """Where a host writes what belongs in a folder; None: it hands it over."""

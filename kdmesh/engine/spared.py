@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import wait
 from kdmesh.engine.histories import told as told_of
+from kdmesh.engine.sharing import apart
 from kdmesh.errors import MeshError
 from kdmesh.graph import histories
 from kdmesh.hosts.remote import RemoteHost
@@ -47,6 +50,7 @@ def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:
     hosts = list(run.plan.hosts)
     parts: list[Told | None] = yield from wait(run.backend.submit(host, RemoteHost.shelved) for host in hosts)
     known = [part for part in parts if part is not None]
+    summary["notes"] += yield from _of_other_machines(run, dict(zip(hosts, parts, strict=True)))
     if not known:
         if lost := histories.kept(run.plan):
             summary["notes"].append(f"the history of {', '.join(lost)} is not kept: there is no store")
@@ -67,3 +71,31 @@ def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:
             f"answers of {', '.join(foreign)} were kept where they were computed otherwise ({how}): their last bits "
             "may differ from those computed here"
         )
+
+
+def _of_other_machines(run: RunContext, parts: dict[str, Told | None]) -> Work[list[str]]:
+    """Of hosts that have a folder of their own for the store, on a machine that does not see the driver's."""
+    folders = {host: part["folder"] for host, part in parts.items() if part is not None and part["folder"]}
+    if not run.backend.away or not folders:
+        return []
+    root = Path(next(iter(folders.values())))
+    new = not root.exists()
+    try:
+        alone = yield from apart(root, run.backend, folders)
+    except OSError:
+        return []
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty
+                root.rmdir()
+    said = []
+    for host in sorted(alone):
+        part = parts[host]
+        assert part is not None
+        found, forwarded = (sum(hits[key] for hits in part["agents"].values()) for key in ("found", "forwarded"))
+        if found or forwarded:
+            said.append(
+                f"store: {host} has {root} of its own machine, {part['node']}: {found} answers were found there, and "
+                f"{forwarded} computed; a folder that all machines share, or a URL, would be one store"
+            )
+    return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -38,13 +39,18 @@ class Hits:
 
 
 class Told(TypedDict):
-    """What a host says of the store: see :class:`Shelf`; ``agents``: :meth:`Hits.record` by agent."""
+    """What a host says of the store: see :class:`Shelf`; ``agents``: :meth:`Hits.record` by agent.
+
+    ``folder``: where it is, "" for a URL, ``node``: on what machine.
+    """
 
     agents: dict[str, dict[str, Any]]
     left: dict[str, str]
     elsewhere: list[str]
     notes: list[str]
     unread: list[str]
+    folder: str
+    node: str
 
 
 @dataclass
@@ -78,6 +84,8 @@ class Shelf:
             "elsewhere": [*self.elsewhere],
             "notes": self.store.notes,
             "unread": unread,
+            "folder": str(self.store.path) if self.store.place == str(self.store.path) else "",
+            "node": socket.gethostname(),
         }
 
     def digests_of(self, shard: ShardView) -> Tensor:

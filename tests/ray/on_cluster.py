@@ -57,6 +57,22 @@ SHARDS = {
 ROWS = "p,q,label\n" + "".join(f"{row % 7},{row % 5},{row % 2}\n" for row in range(40))
 
 
+TAUGHT = {
+    "data": "digits",
+    "streams": {"few": {"of": "train", "size": 96}},
+    "agents": {
+        "t": {"model": {"mlp": {"hidden": [16]}}, "update": "frozen"},
+        "s": {"model": {"mlp": {"hidden": [16]}}},
+    },
+    "flows": [
+        {"from": "labels", "to": "s", "objective": "ce", "stream": "few"},
+        {"from": "t", "to": "s", "objective": "kl", "stream": "few"},
+    ],
+    "train": {"epochs": 1},
+    "placement": "spread",
+}
+
+
 def tell(**found):
     print(json.dumps(found), flush=True)
 
@@ -106,6 +122,11 @@ def main(folder: Path) -> None:
         files = sorted(path.relative_to(last).as_posix() for path in last.rglob("*") if path.is_file())
         tell(spread=shas(summary), expected=expected["short"], nodes=len(homes()), checkpoint=files)
         tell(agents=sorted(path.name for path in (written.root / "agents" / "b").iterdir()))
+        for _ in range(2):
+            request = Request(parse(TAUGHT), "ray", cluster.address, store=str(folder / "kept"))
+            summary, _, _ = run_once(request, session=session)
+            notes = [note for note in summary["notes"] if note.startswith("store:")]
+        tell(store=notes, asked=summary["store"]["all"], here=(folder / "kept").exists())
         tell(refused={name: refused(name, cluster.address, session) for name in ("rows.csv", "other.csv")})
 
         events = []

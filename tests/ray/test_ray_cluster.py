@@ -56,6 +56,13 @@ def test_checkpoints_and_agents_are_collected_where_no_storage_is_shared(found):
     assert found["agents"] == ["README.md", "config.json", "model.safetensors"]
 
 
+def test_a_store_of_another_node_is_told_of(found):
+    """Nodes see another folder than the driver here: it is theirs that was used, and the driver made none."""
+    (note,) = found["store"]
+    assert "kept of its own machine" in note and f"{found['asked']['found']} answers were found there" in note
+    assert found["asked"]["found"] > 0 == found["asked"]["forwarded"] and not found["here"]
+
+
 def test_data_that_a_node_lacks_or_has_in_another_version_are_wrong_input(found):
     for name, said in (("rows.csv", "no file rows.csv"), ("other.csv", "other.csv has other samples here")):
         code, text = found["refused"][name]

@@ -1,4 +1,4 @@
-"""Runs that write the store, killed by SIGKILL at random times and taken up again: the same weights, and right reads."""
+"""Runs that write the store, killed at random times and taken up again: the same weights, and right reads."""
 
 from __future__ import annotations
 
