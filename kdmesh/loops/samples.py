@@ -74,16 +74,15 @@ class Samples:
     def __init__(self, kind: Kind, sample: Any = None) -> None:
         self.kind, self._sample = kind, sample
 
-    def digests(self, items: Sequence[Any], at: Sequence[int]) -> tuple[Tensor, list[Tensor] | None]:
-        """The digests ``[n, 16]`` of items, and of texts which of their tokens are asked for an answer, each int64.
+    def digests(self, items: Sequence[Any], at: Sequence[int]) -> tuple[Tensor, list[Row] | None]:
+        """The digests ``[n, 16]`` of items, and, of texts, their tokens and which of them are asked for an answer.
 
-        Of one answer for a whole text these are none. ``at``: the items' numbers, for errors.
+        ``at``: the items' numbers, for errors.
         """
         if not self.kind.text:
             return digests(self.numbers(items, at)), None
         rows = [self._row(item, number) for item, number in zip(items, at, strict=True)]
-        own = digests(Encoded.of(rows, 0))
-        return own, [torch.tensor(row.units, dtype=torch.int64) for row in rows] if self.by_unit else None
+        return digests(Encoded.of(rows, 0)), rows
 
     @property
     def by_unit(self) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kdmesh.store import EntryKey
+    from kdmesh.streams.tokens import Row
 
 MISSING = ("raise", "skip", "fill")
 CHUNK = 4096  # items that are looked up at a time
@@ -191,8 +192,9 @@ class Targets(Dataset[Any]):
     def _read(self, numbers: list[int]) -> tuple[list[Any], list[list[Any]], list[Tensor] | None]:
         """Items, each producer's values of them, and the units that these are for."""
         items = _items(self.dataset, numbers)
-        rows, units = self.samples.digests(items, numbers)
-        values = []
+        rows, texts = self.samples.digests(items, numbers)
+        values: list[list[Any]] = []
+        units: list[Tensor] | None = None
         for number, (one, entry) in enumerate(zip(self.producers, self.entries(), strict=True)):
             found = self._found(number, entry, rows)
             if not bool(found.all()):
@@ -202,7 +204,11 @@ class Targets(Dataset[Any]):
                     where=WHERE, instead="items that stay the same, or sample=, which gives of an item what had one",
                 )  # fmt: skip
             value, starts = read_signal(entry, rows, self._round if one.history else None)
-            values.append(_each(value, starts, units, one))
+            own = None if starts is None else _units(texts, starts, one)
+            if number and (own is None) != (units is None):
+                raise MeshError("some producers answer by sample, others by token", where=WHERE, instead="one kind")
+            units = own
+            values.append(_each(value, starts))
         return items, values, units
 
     def _told(self, values: list[list[Any]], units: list[Tensor] | None) -> list[Any]:
@@ -252,7 +258,18 @@ def _with(item: Any, target: Any, units: Tensor | None) -> Any:
     return (*item, target) if isinstance(item, tuple | list) else (item, target)
 
 
-def _each(value: Tensor | Lazy, starts: Tensor | None, units: list[Tensor] | None, one: Producer) -> list[Any]:
+def _units(texts: list[Row] | None, starts: Tensor, one: Producer) -> list[Tensor]:
+    """For which of each text's tokens there are rows: those that are asked, or, of a layer, all."""
+    counts, rows = (starts[1:] - starts[:-1]).tolist(), texts or []
+    if counts == [len(row.units) for row in rows]:
+        return [torch.tensor(row.units, dtype=torch.int64) for row in rows]
+    if counts == [len(row.ids) for row in rows]:
+        return [torch.arange(count) for count in counts]
+    what = f"{one} has another number of answers to a sample than it has tokens that are asked"
+    raise MeshError(what, where=WHERE, instead="an entry of logits")
+
+
+def _each(value: Tensor | Lazy, starts: Tensor | None) -> list[Any]:
     """The values of each sample. What many rows share, as a wide layer, does not travel: these are made."""
     if isinstance(value, Lazy) and any(
         part.numel() > 1 for name, part in (value.keep() or {}).items() if name in value.shared
@@ -262,13 +279,9 @@ def _each(value: Tensor | Lazy, starts: Tensor | None, units: list[Tensor] | Non
         return (
             list(value) if isinstance(value, Tensor) else [value.take(at) for at in torch.arange(len(value))[:, None]]
         )
-    ends = starts.tolist()
-    if units is not None and [len(own) for own in units] != (starts[1:] - starts[:-1]).tolist():
-        what = f"{one} has answers to every token, or to other ones than these items ask for"
-        raise MeshError(what, where=WHERE, instead="an entry of logits")
     if isinstance(value, Tensor):
-        return [value[begin:end] for begin, end in pairwise(ends)]
-    return [value.take(torch.arange(begin, end)) for begin, end in pairwise(ends)]
+        return [value[begin:end] for begin, end in pairwise(starts.tolist())]
+    return [value.take(torch.arange(begin, end)) for begin, end in pairwise(starts.tolist())]
 
 
 def _flat(value: Any, units: list[Tensor] | None) -> Tensor:
