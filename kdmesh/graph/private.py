@@ -146,5 +146,7 @@ def _shared(spec: MeshSpec, one: str, other: str) -> tuple[bool, bool]:
 def _whole(spec: MeshSpec, name: str) -> bool:
     """Whether a stream has every sample of what it is taken from."""
     stream = spec.streams[name]
-    whole = all(one is None for one in (stream.size, stream.rest_of, stream.where, stream.only, stream.without))
+    whole = all(
+        one is None for one in (stream.select, stream.size, stream.rest_of, stream.where, stream.only, stream.without)
+    )
     return whole and (stream.shards is None or stream.shards.by != "class")

@@ -50,7 +50,9 @@ def _stream(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
             where=f"{where}.generated_by",
             instead="task: language_modelling, or a stream `of` a split",
         )
-    refuse_without_meaning(stream, where, "set it on the stream of prompts", "size", "where", "only", "without")
+    refuse_without_meaning(
+        stream, where, "set it on the stream of prompts", "select", "size", "where", "only", "without"
+    )
     if stream.of != type(stream).model_fields["of"].default:
         what = f"its samples are answers to the prompts of {stream.prompts!r}, so `of` has no effect"
         raise MeshError(what, where=f"{where}.of", instead="leave it out")

@@ -79,6 +79,9 @@ class StreamSpec(Strict):
     rest_of: list[str] | None = Field(
         None, min_length=1, description="streams taken from `of`: this one has exactly the other samples of it"
     )
+    select: str | None = Field(
+        None, min_length=1, description="the file of a selection, as `kdmesh select` writes it: only its samples"
+    )
     size: Share | None = Field(None, gt=0, description="take only so much of it, drawn by the data seed")
     where: dict[str, list[str]] | None = Field(
         None, min_length=1, description="keep only samples with these values of columns of the data, {source: [a, b]}"

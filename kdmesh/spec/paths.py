@@ -25,9 +25,10 @@ MODEL_PATHS = ("path", "tokenizer", "trust_remote_code")
 def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
     """Return the mesh with relative paths resolved against ``folder``.
 
-    Those are `weights` of agents; whatever an offer's settings have as a `pathlib.Path`, or as a type of pydantic's
-    that is one (`FilePath`, `DirectoryPath`, `NewPath`), also within lists, mappings, and settings in settings; `PATHS`
-    of data sets; `MODEL_PATHS` of models that are folders there. What has a scheme (``s3://...``) stays as it is.
+    Those are `weights` of agents; `select` of streams; whatever an offer's settings have as a `pathlib.Path`, or as a
+    type of pydantic's that is one (`FilePath`, `DirectoryPath`, `NewPath`), also within lists, mappings, and settings
+    in settings; `PATHS` of data sets; `MODEL_PATHS` of models that are folders there. What has a scheme
+    (``s3://...``) stays as it is.
     """
     mesh = _within(mesh, folder)
     changes: dict[str, Any] = {}
@@ -41,6 +42,10 @@ def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
     moved = {name: _moved(agent, folder) for name, agent in mesh.agents.items()}
     if any(moved[name] is not agent for name, agent in mesh.agents.items()):
         changes["agents"] = moved
+    chosen = {name: stream for name, stream in mesh.streams.items() if stream.select is not None}
+    if chosen:
+        files = {name: one.model_copy(update={"select": _at(str(one.select), folder)}) for name, one in chosen.items()}
+        changes["streams"] = {**mesh.streams, **files}
     return mesh.model_copy(update=changes)
 
 

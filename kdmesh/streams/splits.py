@@ -96,7 +96,7 @@ def draw(rows: Tensor, count: int, y: Tensor | None, *names: int | str) -> Tenso
         return mixed[:count].sort().values
     counts = y[mixed].unique(return_counts=True)[1]
     parts = mixed[torch.argsort(y[mixed], stable=True)].split(counts.tolist())
-    shares = zip(parts, _quotas(counts.tolist(), count), strict=True)
+    shares = zip(parts, quotas(counts.tolist(), count), strict=True)
     return torch.cat([part[:share] for part, share in shares]).sort().values
 
 
@@ -105,7 +105,7 @@ def without(rows: Tensor, *taken: Tensor) -> Tensor:
     return rows[~torch.isin(rows, torch.cat(taken))] if taken else rows
 
 
-def _quotas(counts: list[int], total: int) -> list[int]:
+def quotas(counts: list[int], total: int) -> list[int]:
     """Divide ``total`` in proportion to ``counts`` by largest remainder, in whole numbers; ties go to the first."""
     whole = sum(counts)
     quotas = [total * count // whole for count in counts]

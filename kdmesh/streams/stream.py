@@ -10,6 +10,7 @@ import torch
 from kdmesh.errors import MeshError, nearest
 from kdmesh.spec.data import SPLITS
 from kdmesh.streams.seeds import mix
+from kdmesh.streams.selected import selected
 from kdmesh.streams.shards import shard
 from kdmesh.streams.splits import count_of, draw, split
 
@@ -63,9 +64,9 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
 
     A stream takes its samples `of` a split or another stream, in any order of writing. It inherits from that one:
     hidden labels stay hidden, private stays private, shards are narrowed with the rows. `rest_of` leaves out what other
-    streams have taken from it, `where` keeps values of columns, `only` and `without` filter by class, then `size` draws
-    from what is left (stratified as the splits are), then `shards` divide. What is drawn depends on ``data.seed`` and
-    on the stream's name.
+    streams have taken from it, `select` keeps the samples that a file names, `where` keeps values of columns, `only`
+    and `without` filter by class, then `size` draws from what is left (stratified as the splits are), then `shards`
+    divide. What is drawn depends on ``data.seed`` and on the stream's name.
     """
     labelled = table.y is not None or table.is_text  # tags and tokens are the texts' own
     found = {name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data).items()}
@@ -128,18 +129,22 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
     if spec.prompts is not None:
         draws = 1 if spec.sampling is None else spec.sampling.samples
         return replace(stream, rows=base.rows.repeat_interleave(draws), draws=draws)
-    narrowed = bool(taken) or any(one is not None for one in (spec.size, spec.where, spec.only, spec.without))
+    narrowing = (spec.select, spec.size, spec.where, spec.only, spec.without)
+    narrowed = bool(taken) or any(one is not None for one in narrowing)
     if spec.replay:
         if narrowed or spec.shards:
             raise MeshError(
-                "a replay repeats whole batches: rest_of, size, where, only, without and shards have no meaning",
+                "a replay repeats whole batches: rest_of, select, size, where, only, without, shards have no meaning",
                 where=f"{where}.replay",
                 instead=f"set them on the stream that is replayed, {base.name}",
             )
         return replace(stream, replay=True, base=base.name)
     if base.replay:
         raise MeshError(f"{base.name} is a replay", where=f"{where}.of", instead=f"of: {base.base}")
-    rows = _filter(_rest(base, taken, f"{where}.rest_of"), spec, table, where)
+    rows = _rest(base, taken, f"{where}.rest_of")
+    if spec.select is not None:
+        rows = selected(spec.select, table, rows, split(table, data), f"{where}.select")
+    rows = _filter(rows, spec, table, where)
     if spec.size is not None:
         count = count_of(spec.size, len(rows), f"{where}.size")
         rows = draw(rows, count, table.strata if data.stratify else None, data.seed, "stream", name)

@@ -1,0 +1,1 @@
+"""Choosing a small training set by what teachers say: ``kdmesh select``. See docs/data.md."""
