@@ -526,17 +526,18 @@ def _set_at(plan: Plan, owner: str, field: str) -> str:
 
 
 def _told_by(plan: Plan, table: Table) -> None:
-    """Columns by whose values metrics are told are there, and have values that samples share."""
-    for number, ref in enumerate(plan.spec.metrics):
-        where = f"metrics.{number}.{ref.name}.by"
-        if ref.by and ref.by not in table.columns:
-            instead = nearest(ref.by, table.columns, "columns of words") if table.columns else "data with such a column"
-            feature = f"column {ref.by!r} is a feature, of numbers"
-            found = feature if ref.by in table.features else f"the data have no column {ref.by!r}"
+    """Columns by whose values metrics are told, or losses averaged, are there, and have values that samples share."""
+    asked = [(f"metrics.{number}.{ref.name}.by", ref.by) for number, ref in enumerate(plan.spec.metrics)]
+    asked += [(f"{edge.where}.denominator.group", edge.group) for edge in plan.edges]
+    for where, column in asked:
+        if column and column not in table.columns:
+            instead = nearest(column, table.columns, "columns of words") if table.columns else "data with such a column"
+            feature = f"column {column!r} is a feature, of numbers"
+            found = feature if column in table.features else f"the data have no column {column!r}"
             raise MeshError(found, where=where, instead=instead)
-        count = len(set(table.columns[ref.by])) if ref.by else 0
+        count = len(set(table.columns[column])) if column else 0
         if count > MOST_VALUES:
-            what = f"column {ref.by!r} has {count} different values, more than {MOST_VALUES}"
+            what = f"column {column!r} has {count} different values, more than {MOST_VALUES}"
             raise MeshError(what, where=where, instead="a column whose values many samples share")
 
 

@@ -55,6 +55,7 @@ class Edge:
     gate: GateRef | None = None
     renewed: str | None = None
     unaligned: bool = False  # what it carries has rows of no samples: see unaligned.py
+    group: str = ""  # the column by which its losses are averaged
     gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
 
     @property
@@ -278,6 +279,7 @@ def _edge(
         reads=reads,
         derived=None if kind is None else flow.signal,
         gate=flow.gate,
+        group="" if flow.denominator is None else flow.denominator.group,
         unaligned=unaligned,
         mirrored=kind is not None and kind.both and to_agent and flow.as_ == "target",
     )

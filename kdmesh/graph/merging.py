@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLES = "samples"
 """As the `weight` of a flow: how many samples its source has on the flow's stream."""
-OF_SIGNALS = ("signal", "tap", "objective", "gate", "stale", "sees", "detach", "mode", "lesson")
+OF_SIGNALS = ("signal", "tap", "objective", "denominator", "gate", "stale", "sees", "detach", "mode", "lesson")
 """Fields of flows that say something of signals and losses."""
 OUT = "leave it out"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.denominators import refuse_denominators
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.forms import refuse_forms
 from kdmesh.graph.histories import refuse_histories
@@ -60,6 +61,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         _stream(stream, plan.at(f"streams.{name}"), name in (writers or {}))
     refuse_written(plan, writers or {})
     refuse_rollouts(plan)
+    refuse_denominators(plan)
     refuse_forms(plan)
     refuse_histories(plan)
     refuse_filters(plan, registry)

@@ -55,7 +55,7 @@ def refuse_reader(plan: Plan, written: Collection[str]) -> None:
         if edge.stream in written:
             _read(plan, edge)
     for node in plan.consensus.values():
-        if node.stream in written and node.column:
+        if node.stream in written and node.column and plan.spec.streams[node.stream].prompts is None:
             raise MeshError(
                 f"stream {node.stream!r} is written and has no columns",
                 where=f"consensus.{node.name}.rule.{node.rule.name}.column",

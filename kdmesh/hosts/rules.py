@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from kdmesh.signals.lazy import Lazy
 
 
-def numbers(host: HostState, node: ConsensusNode, shard: ShardView) -> Tensor:
-    """The number of each sample's value in the column that a rule reads, see :func:`side_inputs.numbers`."""
-    side_inputs.columns(host, node)
-    return side_inputs.numbers(host, node.column, shard)
-
-
 def facts(
     host: HostState,
     node: ConsensusNode,
@@ -50,9 +44,8 @@ def facts(
     """
     found: dict[str, Any] = {"labels": y} if node.needs_labels else {}
     if node.column:
-        assert isinstance(shard, ShardView)  # what is written has no columns
-        column = numbers(host, node, shard)
-        found["column"] = column if at is None else column[shard.rows(at)]
+        side_inputs.columns(host, node)
+        found["column"] = side_inputs.numbers_at(host, node.column, shard, at)
     if "ids" in node.needs:
         found["ids"] = side_inputs.ids(shard, at)
     if node.needs_errors:

@@ -82,6 +82,7 @@ def ids(shard: BatchSource, at: Tensor | None = None) -> Tensor:
 def distinct(plan: Plan, table: Table) -> dict[str, list[str]]:
     """The different values of each column that a rule or a metric reads, sorted, in the data of all hosts."""
     asked = [node.column for node in plan.consensus.values()] + [ref.by for ref in plan.metrics]
+    asked += [edge.group for edge in plan.edges]
     names = dict.fromkeys(name for name in asked if name in table.columns)
     return {name: sorted(set(table.columns[name]) - {""}) for name in names}
 
@@ -93,10 +94,30 @@ def numbers(host: HostState, column: str, shard: ShardView) -> Tensor:
     """
     key = (column, id(shard))
     if key not in host.numbers:
-        known = {value: number for number, value in enumerate(host.values[column])}
-        values = host.table.columns[column]
-        found = torch.tensor([known.get(values[row], -1) for row in shard.ids.tolist()], device=shard.device)
+        found = _all_numbers(host, column)[shard.ids].to(shard.device)
         host.numbers[key] = found if shard.counts is None else torch.repeat_interleave(found, shard.counts)
+    return host.numbers[key]
+
+
+def numbers_at(host: HostState, column: str, shard: BatchSource, at: Tensor | None = None) -> Tensor:
+    """The same of each row that is about samples at positions ``at``, None: about all of a shard view.
+
+    Of texts that an agent wrote it is the value of the sample that was answered.
+    """
+    if isinstance(shard, Rollouts):
+        assert at is not None  # nobody has all that is written
+        return _all_numbers(host, column)[shard.unit_samples(at).cpu()].to(shard.device)
+    assert isinstance(shard, ShardView)  # what Python writes has no columns
+    found = numbers(host, column, shard)
+    return found if at is None else found[shard.rows(at)]
+
+
+def _all_numbers(host: HostState, column: str) -> Tensor:
+    """Of every sample of the table, ``[N]`` int64, on the CPU."""
+    key = (column, 0)
+    if key not in host.numbers:
+        known = {value: number for number, value in enumerate(host.values[column])}
+        host.numbers[key] = torch.tensor([known.get(value, -1) for value in host.table.columns[column]])
     return host.numbers[key]
 
 

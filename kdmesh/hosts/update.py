@@ -16,6 +16,7 @@ from kdmesh.graph.edges import Edge
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import blame, guard
 from kdmesh.hosts.gates import GatedTerm, gated
+from kdmesh.hosts.grouped import GroupedTerm
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, shared_targets
 from kdmesh.signals.wide import wide
@@ -132,7 +133,7 @@ class Update:
         consensus = self.host.consensus.get(edge.source)
         if consensus is not None and consensus.node.space in ("loss", "gradient"):
             return SpreadTerm(edge, objective, value, self.inputs, consensus)
-        kind = Term if edge.gate is None else GatedTerm
+        kind = GroupedTerm if edge.group else Term if edge.gate is None else GatedTerm
         return kind(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
     def _step(self, group: list[Weights]) -> Callable[[StepContext], None]:

@@ -93,6 +93,14 @@ class ConsensusSpec(Strict):
         return known
 
 
+class DenominatorSpec(Strict):
+    """By what the losses of a flow's rows are averaged."""
+
+    group: str = Field(
+        description="column of the data: rows with one value of it are averaged, and such averages count the same"
+    )
+
+
 class FlowSpec(Strict):
     """An edge. ``from`` and ``to`` may name several nodes, ``tap`` several layers; each pair is an edge of its own."""
 
@@ -111,6 +119,9 @@ class FlowSpec(Strict):
         1.0,
         description="factor of the objective, or {start, end, epochs}; 0 adds no loss, and is told. `as: weights`: "
         "share of what arrives, or samples: as many as the source has",
+    )
+    denominator: DenominatorSpec | None = Field(
+        None, description="{group: COLUMN}: an average for each value of a column; by default one over all rows"
     )
     gate: GateRef | None = Field(
         None, description="says in each step whether the flow adds its loss, or how much of it for each row"

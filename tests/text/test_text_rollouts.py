@@ -223,7 +223,35 @@ def reading(refresh: str = "step", first: dict[str, Any] | None = None, **rollou
 PLAIN: dict[str, Any] = {"stream": "rollouts", "objective": "reverse_kl"}
 ALSO = {"from": "t", "to": "s", "objective": "reverse_kl"}
 TAUGHT = {"from": "labels", "to": "u", "objective": "ce"}
+GROUPED: dict[str, Any] = {**PLAIN, "denominator": {"group": "kind"}}
 REFUSED = [
+    (
+        changed(mesh(), flows=[{"from": "t", "to": ["s", "u"], **GROUPED}]),
+        "flows.0.denominator.group",
+        "the data have no column 'kind'",
+    ),
+    (
+        changed(mesh(), flows=[{"from": "t", "to": ["s", "u"], **GROUPED}], train={**SETTINGS, "accumulate": 2}),
+        "flows.0.denominator",
+        "accumulates batches",
+    ),
+    (
+        changed(mesh(), flows=[{"from": "t", "to": ["s", "u"], **GROUPED, "gate": "confident"}]),
+        "flows.0.denominator",
+        "says which rows count",
+    ),
+    (
+        changed(
+            mesh(),
+            consensus={"c": "mean"},
+            flows=[
+                {"from": "t", "to": "c", "stream": "rollouts", "denominator": {"group": "kind"}},
+                {"from": "c", "to": ["s", "u"], **PLAIN},
+            ],
+        ),
+        "flows.0.denominator",
+        "adds no loss",
+    ),
     (mesh(refresh="round"), "streams.rollouts.refresh", "not a period of a stream of texts"),
     (mesh(refresh="once"), "streams.rollouts.refresh", "s trains at the same time"),
     (mesh(sampling={"greedy": True, "top_p": 0.5}), "streams.rollouts.sampling.top_p", "has no effect"),

@@ -50,6 +50,10 @@ class Plain:
     hinted: dict[int, list[int]] = field(default_factory=dict)  # tokens by row: the student, asked so, is a teacher
     told: dict[int, list[int]] = field(default_factory=dict)  # tokens by row: how the teachers are asked; else the same
     revised: Callable[[int, list[int]], list[int]] | None = None  # how a first answer, in tokens, is asked about again
+    merge: Callable[[Tensor, Tensor], Tensor] | None = None  # of the teachers' probabilities, with each token's row
+    groups: dict[int, int] = field(default_factory=dict)  # by row: averaged by themselves
+    name: str = "s"  # of the student, and of what it writes
+    stream: str = "rollouts"
     texts: list[list[int]] = field(default_factory=list)  # what was written, in order
 
     def batches(self, epochs: int) -> Iterator[list[tuple[int, int]]]:
@@ -75,7 +79,7 @@ class Plain:
 
     def from_data(self, step: int) -> bool:
         """Whether a step learns from the answers of the data."""
-        drawn = torch.Generator().manual_seed(key(self.seed, "mix", "rollouts", "main", step))
+        drawn = torch.Generator().manual_seed(key(self.seed, "mix", self.stream, "main", step))
         return bool(torch.rand((), generator=drawn, dtype=torch.float64) < self.share) if self.share else False
 
     @torch.no_grad()
@@ -91,7 +95,7 @@ class Plain:
             if self.greedy:
                 text = self.greedily(prompt)
             else:
-                text = self.drawn(asked_with, self.noise("rollouts", row, draw, version))
+                text = self.drawn(asked_with, self.noise(self.stream, row, draw, version))
             self.texts.append(text)
             found.append((prompt + text, len(prompt)))
         self.student.train()
@@ -99,7 +103,7 @@ class Plain:
 
     def noise(self, stream: str, row: int, draw: int, version: int) -> torch.Generator:
         """Of one text of a stream."""
-        return torch.Generator().manual_seed(key(self.seed, "written", stream, "s", row, draw, "main", version))
+        return torch.Generator().manual_seed(key(self.seed, "written", stream, self.name, row, draw, "main", version))
 
     def greedily(self, prompt: list[int]) -> list[int]:
         """As transformers writes it."""
@@ -139,12 +143,29 @@ class Plain:
             said = [self.answers(teacher, others) for teacher in self.teachers]
             if self.hinted:
                 said.append(self.answers(self.student, self.asked_with(self.hinted, texts, rows)))
+        self.learn(optimizer, texts, rows, said)
+
+    def learn(
+        self, optimizer: torch.optim.Optimizer, texts: list[Learned], rows: list[int], said: list[Tensor]
+    ) -> None:
+        """One step on what was said of the texts."""
         optimizer.zero_grad()
-        asked = self.answers(self.student, texts)
-        total = torch.zeros(())
-        for logits in said:
-            own = asked.log_softmax(-1)
-            total = total + (own.exp() * (own - logits.log_softmax(-1))).sum() / len(own)
+        answers, total = self.answers(self.student, texts), torch.zeros(())
+        tokens = torch.tensor([row for row, (one, asked) in zip(rows, texts, strict=True) for _ in one[asked:]])
+        told = [logits.log_softmax(-1) for logits in said]
+        if self.merge is not None:
+            merged = self.merge(torch.stack([logits.softmax(-1) for logits in said]), tokens)
+            told = [merged.clamp_min(torch.finfo(merged.dtype).tiny).log()]
+        for other in told:
+            own = answers.log_softmax(-1)
+            each = own.exp() * (own - other)
+            if self.groups:
+                group = torch.tensor([self.groups[row] for row in tokens.tolist()])
+                sizes = group.bincount()
+                factors = len(own) / ((sizes > 0).sum() * sizes[group]).double()
+                total = total + (each.sum(-1) * factors.float()).sum() / len(own)
+            else:
+                total = total + each.sum() / len(own)
         total.backward()
         optimizer.step()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from plain_rollouts import Plain
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import kdmesh
@@ -18,6 +19,7 @@ from kdmesh.engine.check import examine
 
 EPOCHS, SIZE, SEED, NEW = 2, 6, 7, 5
 SIGNS = "0123456789+="
+KINDS = ["small", "large"]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,8 @@ class Both:
 
     def __init__(self, folder: Path, teachers: str, special: tuple[str, ...], **plain: Any) -> None:
         words, self.teachers = tokenizer(special), teachers
-        lines = [{"q": f"{a}+{b}" + "=" * (a % 3), "a": str(a + b)} for a in range(5) for b in range(5)]
+        pairs = [(a, b) for a in range(5) for b in range(5)]
+        lines = [{"q": f"{a}+{b}" + "=" * (a % 3), "a": str(a + b), "kind": KINDS[a > 2]} for a, b in pairs]
         (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
         for number, name in enumerate("s" + teachers):
             torch.manual_seed(number)
@@ -62,12 +65,14 @@ class Both:
         ids = [[words(line[part])["input_ids"] for part in "qa"] for line in lines]
         self.told = [first + words(f"{line['a']}={line['q']}")["input_ids"] for line in lines]
         self.folder, self.plain = folder, plain
+        self.data = {"dataset": {"text": {"path": str(folder / "sums.jsonl"), "text": "a", "prompt": "q"}}}
+        self.kinds = [KINDS.index(line["kind"]) for line in lines]
         self.questions, self.first, self.words = [line["q"] for line in lines], first, words
         self.prompts = [first + q for q, _ in ids]
         self.given = [(first + q + a + last, len(first + q)) for q, a in ids]
         self.eos, self.pad = words.eos_token_id, words.pad_token_id
 
-    def mesh(self, stream: dict[str, Any] | None, **more: Any) -> kdmesh.Mesh:
+    def mesh(self, stream: dict[str, Any] | None, placement: str = "together", **more: Any) -> kdmesh.Mesh:
         """The run's side."""
         view = {"view": {"prompt": "{{ text }}={{ prompt }}"}}
         hinted = {"h": {"weights_of": "s", **view}} if "hinted" in self.plain else {}
@@ -80,25 +85,34 @@ class Both:
         agents: dict[str, Any] = {name: {"model": model[name], "update": "frozen", **told} for name in self.teachers}
         return kdmesh.Mesh(
             task="language_modelling",
-            data={"dataset": {"text": {"path": str(self.folder / "sums.jsonl"), "text": "a", "prompt": "q"}}},
+            data=self.data,
             text={"bucket": False},
+            placement=placement,
             seed=SEED,
             agents={**agents, "s": {"model": model["s"]}, **hinted},
             streams={}
             if stream is None
             else {**again, "rollouts": {"generated_by": "s", "prompts": "train", **stream}},
-            flows=[
-                {
-                    "from": name,
-                    "to": "s",
-                    "stream": "train" if stream is None else "rollouts",
-                    "objective": "reverse_kl",
-                    "refresh": "step",
-                }
-                for name in (*self.teachers, *hinted)
-            ],
+            consensus={} if "merge" not in self.plain else {"c": RULES[self.plain["merge"]]},
+            flows=self.flows((*self.teachers, *hinted), "train" if stream is None else "rollouts"),
             train={"epochs": EPOCHS, "batch_size": SIZE, "optimizer": {"sgd": {"lr": 0.2, "momentum": 0.9}}, **more},
         )
+
+    def flows(self, teachers: Sequence[str], stream: str) -> list[dict[str, Any]]:
+        """From each teacher, or from a consensus of all of them."""
+        more: dict[str, Any] = {"stream": stream, "to": "s", "objective": "reverse_kl"}
+        more |= {"denominator": {"group": "kind"}} if "groups" in self.plain else {}
+        if "merge" not in self.plain:
+            return [{**more, "from": name, "refresh": "step"} for name in teachers]
+        return [*({"from": name, "to": "c", "stream": stream, "refresh": "step"} for name in teachers),
+                {**more, "from": "c"}]  # fmt: skip
+
+    def merged(self, probs: Tensor, rows: Tensor) -> Tensor:
+        """What the consensus says of each token."""
+        if self.plain["merge"] == "mean":
+            return (probs[0] + probs[1]) / 2
+        kinds = torch.tensor([self.kinds[row] for row in rows.tolist()])
+        return torch.where((kinds == 0)[:, None], probs[0], probs[1])
 
     def revised(self, row: int, answer: list[int]) -> list[int]:
         """What the template makes of a first answer."""
@@ -111,6 +125,8 @@ class Both:
         told = {row: self.told[row] for row in rows}
         more = {key: told if key in ("told", "hinted") else value for key, value in self.plain.items()}
         more |= {"revised": self.revised} if "revised" in more else {}
+        more |= {"merge": self.merged} if "merge" in more else {}
+        more |= {"groups": {row: self.kinds[row] for row in rows}} if "groups" in more else {}
         plain = Plain(
             nets["s"].train(), [nets[name].eval() for name in self.teachers],
             {row: self.prompts[row] for row in rows}, {row: self.given[row] for row in rows},
@@ -121,6 +137,7 @@ class Both:
         return plain
 
 
+RULES = {"mean": "mean", "route": {"rule": "route", "column": "kind", "to": {"small": "t", "large": "u"}}}
 BOTH, END, NONE = ("<s>", "</s>"), ("</s>",), ()
 CASES = {
     "greedy": ("t", BOTH, {"sampling": {"greedy": True}}, {"greedy": True}),
@@ -148,6 +165,16 @@ CASES = {
         {"hinted": True, "told": True, "share": 0.5, "steps": 3},
     ),
     "answers after its first ones": ("t", BOTH, {"refresh": "2 steps"}, {"steps": 2, "revised": True}),
+    "two teachers agree on each token": ("tu", BOTH, {}, {"merge": "mean"}),
+    "two teachers, by the kind of the question": ("tu", END, {"refresh": "2 steps"}, {"merge": "route", "steps": 2}),
+    "two teachers, each kind averaged by itself": ("tu", BOTH, {}, {"groups": True}),
+    "routed, each kind averaged by itself, half given": (
+        "tu",
+        END,
+        {"mix": {"of": "train", "share": 0.5}},
+        {"merge": "route", "groups": True, "share": 0.5},
+    ),
+    "given texts, each kind averaged by itself": ("", END, None, {"hinted": True, "share": 1.0, "groups": True}),
     "two steps at once": ("t", BOTH, {"refresh": "2 steps"}, {"steps": 2}),
 }  # fmt: skip
 
@@ -169,3 +196,53 @@ def test_a_run_and_a_plain_loop_end_with_the_same_weights(case: str, tmp_path: P
     for name, value in result["s"].module.net.state_dict().items():
         assert torch.equal(value, loop.student.state_dict()[name]), name
         assert not torch.equal(value, start[name]), name
+
+
+def test_routes_and_groups_are_the_same_wherever_agents_are(tmp_path: Path) -> None:
+    both = Both(tmp_path, "tu", END, merge="route", groups=True)
+    found = []
+    for placement in ("together", "spread"):
+        mesh = both.mesh({"sampling": {"max_new_tokens": NEW}}, placement, epochs=1)
+        found.append(mesh.run(backend="inline")["s"].module.net.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def test_two_students_learn_on_what_the_other_wrote(tmp_path: Path) -> None:
+    both = Both(tmp_path, "u", BOTH)
+    hf: dict[str, Any] = {name: {"model": {"hf": {"path": str(tmp_path / name), "max_length": 40}}} for name in "su"}
+    stream = {"prompts": "train", "sampling": {"max_new_tokens": NEW}}
+    flow = {"objective": "reverse_kl", "refresh": "step"}
+    mesh = kdmesh.Mesh(
+        task="language_modelling",
+        data=both.data,
+        seed=SEED,
+        agents=hf,
+        streams={name: {**stream, "generated_by": name[0]} for name in ("s_says", "u_says")},
+        flows=[
+            {"from": "u", "to": "s", "stream": "u_says", **flow},
+            {"from": "s", "to": "u", "stream": "s_says", **flow},
+        ],
+        train={"epochs": EPOCHS, "batch_size": SIZE, "optimizer": {"sgd": {"lr": 0.2, "momentum": 0.9}}},
+    )
+    rows = examine(mesh.plan()).streams["train"].rows.tolist()
+    nets = {name: LlamaForCausalLM.from_pretrained(tmp_path / name) for name in "su"}
+    sides = {
+        name: Plain(
+            nets[name].train(), [], {row: both.prompts[row] for row in rows}, {}, both.eos, both.pad, SEED, SIZE, NEW,
+            lambda parameters: torch.optim.SGD(parameters, lr=0.2, momentum=0.9, fused=True),
+            name=name, stream=f"{name}_says",
+        )
+        for name in "su"
+    }  # fmt: skip
+    optimizers = {name: side.make(side.student.parameters()) for name, side in sides.items()}
+    for step, batch in enumerate(sides["s"].batches(EPOCHS)):
+        texts = {name: side.write(batch, step) for name, side in sides.items()}
+        said = {name: side.answers(side.student, texts[name]).detach() for name, side in sides.items()}
+        for name, other in ("su", "us"):
+            sides[name].learn(optimizers[name], texts[other], [row for row, _ in batch], [said[other]])
+    result = mesh.run(backend="inline")
+    for name, net in nets.items():
+        start = LlamaForCausalLM.from_pretrained(tmp_path / name).state_dict()
+        for key, value in result[name].module.net.state_dict().items():
+            assert torch.equal(value, net.state_dict()[key]), (name, key)
+            assert not torch.equal(value, start[key]), (name, key)
