@@ -64,6 +64,11 @@ class Backend(ABC):
         """What hosts may take of a cluster; None: what this machine has."""
         return None
 
+    @property
+    def near(self) -> bool:
+        """Whether all hosts are on this machine, and see its files."""
+        return True
+
     @abstractmethod
     def open(self, config: HostConfig, source: Source) -> None:
         """Build every host of the plan; those of the run before are given up."""

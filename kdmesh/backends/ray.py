@@ -129,6 +129,11 @@ class RayBackend(Backend):
         sent = ray.put(code)
         return [actor.meet.remote(folder, sent, versions) for actor in self._hosts.values()]
 
+    @property
+    def near(self) -> bool:
+        """Whether the cluster is this machine alone."""
+        return len(_nodes()) < 2
+
     def resources(self) -> Resources | None:
         """What the cluster that is joined has, and its largest node; None on the embedded Ray."""
         if self.address is None:

@@ -126,7 +126,7 @@ def _train(
         root = folder.root if folder else None
         seconds, observing = request.checkpoint_seconds, Profile() if request.profiled else None
         run = Run(plan, checked, session.backend, events, checkpoints, root, seconds, request.tested, observing)
-        run.open(*blueprint(request, plan, checked))
+        run.open(*blueprint(request, plan, checked, session.backend.near))
         stopping.run = run
         observers = Observers(run, info(run, ready.goes_on, request.part))
         observers.started()
@@ -154,7 +154,7 @@ def tell_placed(placed: Placed, events: Events, folder: Folder | None) -> None:
             folder.json(PLACEMENT, placed.facts)
 
 
-def blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConfig, Source]:
+def blueprint(request: Request, plan: Plan, checked: Checked, near: bool = False) -> tuple[HostConfig, Source]:
     """What the hosts are built from, and where they have the data from."""
     private = any(stream.private for stream in checked.streams.values())
     sent = private or checked.table.x.nbytes <= SENT  # where samples are private, no host reads those of others
@@ -174,6 +174,7 @@ def blueprint(request: Request, plan: Plan, checked: Checked) -> tuple[HostConfi
         registry().lent,
         kept_at(request.store),
         LIMIT_BYTES,
+        near=near,
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

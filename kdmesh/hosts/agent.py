@@ -54,7 +54,7 @@ class Agent:
         self._kept = bool(weights.buffers)  # whether there is anything that an answer must leave as it was
         self._taps: dict[tuple[str, ...], Taps] = {}
         self._bf16 = weights.settings.precision == "bf16"
-        self._outputs = outputs
+        self.outputs = outputs
         self._looked = False
         self._place = guard.placed(self.device)
         self._kind: torch.dtype | None = None  # of its logits
@@ -161,8 +161,8 @@ class Agent:
             or logits.device != self._place
             or not isinstance(x, Tensor)
             or x.shape[0] != self._rows
-        ) and self._outputs is not None:
-            guard.refuse_answers(logits, x, self._outputs, self._place, self._kind)
+        ) and self.outputs is not None:
+            guard.refuse_answers(logits, x, self.outputs, self._place, self._kind)
             self._shape, self._kind, self._rows = logits.shape, logits.dtype, len(x)
         return logits
 

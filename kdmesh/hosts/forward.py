@@ -16,7 +16,7 @@ from kdmesh.hosts.inputs import base
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import Rollouts
 from kdmesh.hosts.step import FROZEN
-from kdmesh.hosts.stored import answers_in_steps
+from kdmesh.hosts.stored_steps import answers_in_steps
 from kdmesh.signals.lazy import Lazy, dense
 from kdmesh.streams.seeds import at_step, mix
 

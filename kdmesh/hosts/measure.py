@@ -10,7 +10,7 @@ import torch
 from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
-from kdmesh.hosts import answered, build, gates, guard, metrics, oddities, rules, side_inputs, stored
+from kdmesh.hosts import answered, build, gates, guard, kept, metrics, oddities, rules, side_inputs, stored
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.seen import seen
@@ -196,7 +196,12 @@ def arrived(
     sent: dict[tuple[str, str], Tensor | Lazy] = {}
     errors: dict[str, Tensor] = {}
     for part in published:
-        for key, (value, more) in unpack(part, host.device).items():
+        there = {key: kept.fetch(host.shelf, packed) for key, packed in part.items() if kept.is_kept(packed)}
+        for key, one in there.items():
+            sent[key.source, key.output] = one.values.to(host.device)
+            errors |= {} if one.errors is None else {key.source: one.errors}
+        rest = {key: packed for key, packed in part.items() if key not in there}
+        for key, (value, more) in unpack(rest, host.device).items():
             sent[key.source, key.output] = value
             errors |= {key.source: more["errors"]} if "errors" in more else {}
     return sent, errors

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import FAULTS
-from kdmesh.hosts import build, guard, measure, oddities, stored
+from kdmesh.hosts import build, guard, kept, measure, oddities, stored
 from kdmesh.hosts.forms import form_of, former
 from kdmesh.hosts.packing import Packed, Published, pack, unpack
 from kdmesh.hosts.publications import Key
@@ -47,19 +47,19 @@ def publish(
     names = tuple(dict.fromkeys(name for name in layers.values() if name))
     x = seen(host, one, stream, given)
     try:
+        found = None
         if not stage and (not measuring or stored.still(host, one)):
             form = EXACT if measuring else form_of(host, agent)
-            known = stored.answers(host, one, shard, names, host.forward_size(agent), view=not measuring, form=form)
-        else:
-            known = None
-        if known is None:
+            found = stored.stored(host, one, shard, names, host.forward_size(agent), view=not measuring, form=form)
+        held = measuring or not host.config.near or any(_whole(one, output) for output in outputs)
+        known = None if found is None else found.published(None if held else stored.TABLES)
+        if found is None:
             if x is None:
                 x = shard.x if measuring else one.see(shard.x, shard.ids, 0)
             known = one.inference(x, host.forward_size(agent), names)
             known = known if measuring else former(host, agent)(known)
     except FAULTS as error:
         build.attribute_error(host, agent, error, f"the stream {stream!r}")
-    logits, values = known
     host.passes[agent, stream] = one.forwards - before
     if stage:
         host.count(stage, agent, one.forwards - before)
@@ -67,16 +67,22 @@ def publish(
         if one.device.type == "cuda":
             torch.cuda.synchronize(one.device)
         host.seconds_of(stage).add("teaching", agent, time.perf_counter() - start)
-    outputs_of = {Key(agent, stream, output): values[name] if name else logits for output, name in layers.items()}
     errors = measure.squared_errors(host, one) if host.plan.judged(agent) else None
-    found: Published = {}
-    for key, value in outputs_of.items():
-        if (whole := _whole(one, key.output)) is not None:
-            statistic, known = whole(dense(value), shard.y)
-            found[key] = pack((statistic, {"present": known}))
+    told: Published = {}
+    for output, name in layers.items():
+        key = Key(agent, stream, output)
+        more = {"starts": one.starts(shard.x, output), "errors": errors}
+        if known is None:
+            assert found is not None
+            told[key] = kept.refer(*found.refer(name), more)
+            continue
+        value = known[1][name] if name else known[0]
+        if (whole := _whole(one, output)) is not None:
+            statistic, present = whole(dense(value), shard.y)
+            told[key] = pack((statistic, {"present": present}))
         else:
-            found[key] = pack((value, {"starts": one.starts(shard.x, key.output), "errors": errors}))
-    return found
+            told[key] = pack((value, more))
+    return told
 
 
 def _whole(one: Agent, output: str) -> Any:
@@ -95,6 +101,9 @@ def receive(host: HostState, *published: Published) -> list[guard.Oddity]:
     """Keep publications of this and other hosts, one after the other; returns the oddities found in them."""
     odd: dict[guard.Oddity, None] = {}
     for key, packed in (item for part in published for item in part.items()):
+        if kept.is_kept(packed):
+            odd.update(dict.fromkeys(_looked_at(host, key, kept.fetch(host.shelf, packed))))
+            continue
         values, more = next(iter(unpack({0: packed}, host.device).values()))
         host.publications.put(key, values, more.get("present"), more.get("starts"), more.get("errors"))
         if guard.is_dead(values):
@@ -102,6 +111,19 @@ def receive(host: HostState, *published: Published) -> list[guard.Oddity]:
         if not key.output and oddities.softened(host, key.source, values):
             odd[key.source, "", guard.SOFTENED] = None
     return list(odd)
+
+
+def _looked_at(host: HostState, key: Key, publication: kept.KeptPublication) -> list[guard.Oddity]:
+    """Keep a publication that stays in the store, and look at it some samples at a time; the oddities in it."""
+    host.publications.restore("visible", key, publication)
+    dead, soft = False, not key.output and key.source not in host.softened
+    for values in publication.chunks():
+        dead = dead or guard.is_dead(values)
+        soft = soft and guard.is_softened(values)
+    if not key.output:
+        host.softened.setdefault(key.source, soft)
+    softened = not key.output and oddities.softened(host, key.source, None)
+    return [(key.source, key.stream, guard.DEAD)] * dead + [(key.source, "", guard.SOFTENED)] * softened
 
 
 def recall(host: HostState, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:

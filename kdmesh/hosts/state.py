@@ -88,7 +88,8 @@ class HostConfig:
     ``profiled``: calls of what is offered are counted and timed. ``statistics``: the whole shapes of signals whose rows
     are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that
     is. ``offers``: those that no package has installed. ``store``: the folder of answers that are kept, "" for none;
-    ``store_limit``: its bytes, None for any number.
+    ``store_limit``: its bytes, None for any number. ``near``: all hosts have these files, so that what one has kept
+    there another need not be sent.
     """
 
     plan: Plan
@@ -107,6 +108,7 @@ class HostConfig:
     store: str = ""
     store_limit: int | None = None
     authors: dict[str, Author] = field(default_factory=dict)
+    near: bool = False
 
 
 class HostState:

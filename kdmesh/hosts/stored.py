@@ -7,7 +7,9 @@ rows that are missing are forwarded in groups of the agent's forward size, whose
 
 from __future__ import annotations
 
+import math
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.graph.unkept import SEES_ANOTHER, of_private, of_written
-from kdmesh.hosts.forms import form_of, parts
+from kdmesh.hosts.forms import parts
 from kdmesh.hosts.identity import Unknown
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.placed import moves
@@ -30,22 +32,21 @@ from kdmesh.streams.contents import seen
 from kdmesh.streams.tokens import ranges, starts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from kdmesh.hosts.agent import Agent
-    from kdmesh.hosts.inputs import Inputs
-    from kdmesh.hosts.loader import Batch, BatchSource
+    from kdmesh.hosts.loader import BatchSource
     from kdmesh.hosts.ragged import Value
     from kdmesh.hosts.shelf import Hits
     from kdmesh.hosts.state import HostState
-    from kdmesh.store import Entry
+    from kdmesh.store import Entry, EntryKey
     from kdmesh.store.signals import Parts
 
+MADE = 2**25  # bytes of answers that are made before they are written
+HIDDEN = 1024  # numbers of a hidden row, about
 ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
-STEPS = 64  # of which the answers are fetched together
 SECONDS = "seconds"  # noted beside an entry's key: what a row took to compute
-TABLES = 2**26  # bytes of answers that an agent has in memory, in steps
-VALUES = 2**22  # of a step's answers that are held at a time, about
+TABLES = 2**26  # bytes of an agent's answers that are in memory; of more the files are mapped
 
 
 def answers(
@@ -225,6 +226,37 @@ class Stored:
         rows = len(self._shard) if isinstance(self._shard.x, Tensor) else int(self._shard.x.lengths.sum())
         return rows * sum(_bytes(value) // max(1, len(value)) for value in one)
 
+    def published(self, most: int | None) -> Value | None:
+        """What the agent says of the whole stream; None where that is more than ``most`` bytes, and all is kept.
+
+        Then :meth:`refer` says where. No more than that is held meanwhile. ``most`` None: any number.
+        """
+        whole = torch.arange(len(self._shard))
+        size = None if most is None else self.known(0)
+        if most is None or (size is not None and size <= most):
+            return self(whole)
+        if size is not None:
+            self._seconds = self._seconds or _cost(self._entries[""])
+            self._hits.read += size
+            self.spared(len(whole))
+            return None
+        parts: list[Value] = []
+        held = 0
+        for at in whole.split(self._chunk):
+            parts.append(self(at))
+            held += sum(map(_bytes, (parts[-1][0], *parts[-1][1].values())))
+            if held > most:
+                parts.clear()
+        if held <= most:
+            return joined([part[0] for part in parts]), {
+                name: joined([part[1][name] for part in parts]) for name in self._names
+            }
+        return self(whole) if self.known(0) is None else None  # None: the disk is full, say
+
+    def refer(self, name: str) -> tuple[EntryKey, Tensor]:
+        """Under which key the store has one of its outputs, and the rows of all samples, ``[n, 16]``."""
+        return self._entries[name].key, self._keys(torch.arange(len(self._shard)), 0)
+
     def all(self, epoch: int) -> Value:
         """All answers in the view of an epoch."""
         return self(torch.arange(len(self._shard)), epoch, asked=False)
@@ -255,7 +287,21 @@ class Stored:
 
     @property
     def _chunk(self) -> int:
-        return max(1, ROWS // self._rows) * self._rows
+        """Samples that are forwarded before they are written: whole forwards, and no more than memory has room for."""
+        return max(1, min(ROWS, MADE // max(1, self._wide)) // self._rows) * self._rows
+
+    @cached_property
+    def _wide(self) -> int:
+        """Bytes of all that is made of a sample, about; of a language model's logits there are hidden rows."""
+        shapes, shard, total = self._host.config.shapes, self._shard.x, 0
+        for name in self._entries:
+            shape: Sequence[int] | None = shapes.get((self._one.name, name)) if name else self._one.outputs
+            if not name and self._host.plan.task.outputs == "vocabulary":
+                shape = (HIDDEN,)
+            counts = self._counts(name, torch.arange(min(len(self._shard), self._rows)))
+            rows = 1.0 if counts is None or isinstance(shard, Tensor) else float(counts.float().mean())
+            total += int(4 * math.prod(shape or ()) * rows)
+        return total
 
     def _keys(self, at: Tensor, epoch: int) -> Tensor:
         """The digests of samples in the view of an epoch."""
@@ -371,66 +417,3 @@ def _cost(entry: Entry) -> float:
         return float(read_card(entry.folder)[1].get(SECONDS, 0))
     except (OSError, Damaged, TypeError, ValueError):
         return 0.0
-
-
-# -- within steps ----------------------------------------------------------------------------------------------------
-
-
-def answers_in_steps(
-    inputs: Inputs, one: Agent, shard: BatchSource, names: tuple[str, ...]
-) -> Callable[[int, Batch], Value] | None:
-    """What a frozen agent says in the steps of a phase, by step and batch; None where the store has no part in it."""
-    host = inputs.host
-    if not still(host, one):
-        return None
-    size, form = host.forward_size(one.name), form_of(host, one.name)
-    found = stored(host, one, shard, names, size, view=one.view is not None, form=form)
-    if found is None:
-        return None
-    assert isinstance(shard, ShardView)
-    size, drop, last = inputs.settings.batch_size, inputs.settings.drop_last, max(inputs.ends.values())
-
-    def batches(step: int) -> list[Tensor]:
-        return shard.ahead(inputs.position(step, shard), size, drop, min(STEPS, last - step))
-
-    return InSteps(found, batches)
-
-
-class InSteps:
-    """The answers for the batches of steps: of a few at once, or, where all are there and small, of a whole view."""
-
-    def __init__(self, found: Stored, batches: Callable[[int], list[Tensor]]) -> None:
-        self._found, self._batches = found, batches
-        self._window = 1  # how large values are is known after the first
-        self._steps: dict[int, Value] = {}
-        self._tables: dict[int, Value | None] = {}  # by number of the view; None: not all are there, or too large
-        self._room = TABLES  # bytes
-        self._epoch = -1
-
-    def __call__(self, step: int, batch: Batch) -> Value:
-        """The logits and named values of a step's batch."""
-        found = self._found
-        if (table := self._table(batch.epoch)) is not None:
-            found.spared(len(batch.at))
-            return found.picked(table, batch.at.cpu())
-        if step not in self._steps:
-            self._steps = {}  # before there are others
-            at = self._batches(step)[: self._window]
-            whole = found(torch.cat(at), batch.epoch)
-            ends = torch.tensor([len(part) for part in at]).cumsum(0).tolist()
-            self._steps = dict(enumerate(found.cut(whole, torch.cat(at), ends), step))
-            values = sum(leaf.numel() for value in (whole[0], *whole[1].values()) for leaf in leaves(value))
-            self._window = max(1, min(STEPS, VALUES * len(at) // max(values, 1)))
-        return self._steps.pop(step)
-
-    def _table(self, epoch: int) -> Value | None:
-        """All answers in the view of an epoch; looked for once an epoch, until they are there."""
-        view = self._found.view(epoch)
-        table = self._tables.get(view)
-        if table is None and epoch != self._epoch:
-            self._epoch, self._steps = epoch, {}
-            size = self._found.known(epoch)
-            if size is not None and size <= self._room:
-                table = self._tables[view] = self._found.all(epoch)
-                self._room -= size
-        return table

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ from kdmesh.store.card import CARD, Damaged, LaterCard, card, read_card
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.key import EntryKey
 from kdmesh.store.mapped import SUFFIX, Mapped, Newer, Unreadable, written_as
+from kdmesh.store.places import Places, Rows
 from kdmesh.store.pruning import USED, make_room
 from kdmesh.store.remote import Remote, Unreachable
 from kdmesh.store.root import FULL, SET_ASIDE, SHARDS, Root
@@ -60,23 +61,6 @@ class Newest:
 
 Round = int | Newest | None
 """Rows of one round of a history, each row's newest, or, None, rows of no history."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of an entry, in the order in which they were asked for.
-
-    Attributes:
-        values: tensors by name.
-        starts: where each sample's rows begin, ``[n + 1]`` int64; None where each has one.
-        shared: tensors that all rows share, by name. They are mapped: nobody may change them.
-        signal: what the values are, as their writer noted it.
-    """
-
-    values: dict[str, Tensor]
-    starts: Tensor | None
-    shared: dict[str, Tensor] = field(default_factory=dict)
-    signal: dict[str, Any] = field(default_factory=dict)
 
 
 class Entry:
@@ -125,17 +109,24 @@ class Entry:
 
     def rows(self, rows: Tensor, round: Round = None) -> Rows:
         """The same, with what all rows share."""
+        found = self.places(rows, round)
+        return Rows({}, None) if found is None else found.rows()
+
+    def places(self, rows: Tensor, round: Round = None) -> Places | None:
+        """Where rows that were found stand, to be read again and again; None where there is no shard, and no row.
+
+        KeyError for rows that are not there.
+        """
         of, places, order = self._located(shards.numbers(rows), round)
         if (of < 0).any():
             raise KeyError(f"{int((of < 0).sum())} of {len(of)} rows are not in the store: find() tells which are")
         if not order:
-            return Rows({}, None)
+            return None
         used = [order[number] for number in (np.unique(of) if len(of) else [0])]
         self._refuse_unlike(one.layout for one in used)
-        values, starts = gather.joined(order, of, places) if len(of) else gather.none(used[0])
         about = used[0].about
         shared = self._shared[about[SHARED]["file"]].whole() if SHARED in about else {}
-        return Rows(values, starts, shared, about.get(SIGNAL) or {})
+        return Places(order, of.astype(np.int32), places, shared, about.get(SIGNAL) or {})
 
     def write(
         self,

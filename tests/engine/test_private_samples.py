@@ -10,7 +10,7 @@ import torch
 
 import kdmesh
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import _blueprint
+from kdmesh.engine.launch import blueprint
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
@@ -104,7 +104,7 @@ def test_no_process_reads_private_samples_of_others_from_a_file():
     )
     plan = make_plan(request.spec, registry())
     found = examine(plan)
-    source = _blueprint(request, plan, found)[1]
+    source = blueprint(request, plan, found)[1]
     for host, (agent,) in plan.hosts.items():
         sent = source.of(host, plan)
         assert sent.table is not None and not sent.expected
