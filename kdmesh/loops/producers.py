@@ -49,7 +49,14 @@ class Producer:
     @property
     def labels(self) -> list[int] | None:
         """The classes that its columns stand for, where it knows some alone."""
-        return self.key.producer.get("labels")
+        return self.key.signal.get("classes") if self.history else self.key.producer.get("labels")
+
+    @property
+    def form(self) -> str:
+        """What its answers are, as objectives call it."""
+        signal = self.key.signal
+        layer = signal.get("output") and "made" not in signal
+        return str(signal.get("space", "hidden" if layer else "logits"))
 
     def __str__(self) -> str:
         known = [f"{word} {self.info[word]}" for word in ("agent", "mesh") if self.info.get(word)]

@@ -97,6 +97,9 @@ def targets(
         raise _missing(whole, lacking, missing)
     if lacking:
         whole.leave_out(lacking)
+    if len(forms := {one.form for one in found}) > 1 or (rule is not None and forms != {"logits"}):
+        what = f"producers answered with {' and '.join(sorted(forms))}"
+        raise MeshError(what, where=WHERE, instead="logits of each; a consensus of a history is combined already")
     if rule is not None:
         columns = whole.answers([0])[0][0].shape[-1]
         whole.combining = Combining(rule, [one.name for one in found], columns, temperature, space)
@@ -109,7 +112,8 @@ def targets(
 class Targets(Dataset[Any]):
     """See :func:`targets`. Items are those of the data set with ``targets``, of a tuple as the last part.
 
-    ``form``: what targets are, for an objective's `form`: `logits`, `probs`, or `hidden`. ``left_out``: the numbers
+    ``form``: what targets are, for an objective's `form`: `logits`, `probs`, or `hidden`; ``temperature``: of `probs`,
+    else None. ``left_out``: the numbers
     of items without an answer. With :class:`kdmesh.loops.collator.TargetsCollator` a DataLoader reads a batch at once.
     """
 
@@ -131,10 +135,14 @@ class Targets(Dataset[Any]):
         """What targets are, as objectives call it."""
         if self.combining is not None:
             return self.combining.space
-        signals = [one.key.signal for one in self.producers]
-        if any(signal.get("output") and "made" not in signal for signal in signals):
-            return "hidden"
-        return str(signals[0].get("space", "logits"))
+        return self.producers[0].form
+
+    @property
+    def temperature(self) -> float | None:
+        """At which a target in form `probs` is: that of the loss. None for others."""
+        if self.combining is not None:
+            return self.combining.temperature if self.combining.space != "logits" else None
+        return self.producers[0].key.signal.get("temperature")
 
     def __getitem__(self, at: int) -> Any:
         if not -len(self) <= at < len(self):
@@ -237,6 +245,13 @@ class Targets(Dataset[Any]):
         bare = [Producer(one.name, one.key, one.info) for one in self.producers]
         return {**self.__dict__, "_store": None, "_entries": None, "producers": bare}
 
+    def rounds(self) -> str:
+        """In words, which round is asked for and which there are; nothing where there are none."""
+        if not isinstance(self._round, int) or not any(one.history for one in self.producers):
+            return ""
+        there = {shard.round for entry in self.entries() for shard in entry.shards if shard.round is not None}
+        return f", in round {self._round} (there are {', '.join(map(str, sorted(there))) or 'none'})"
+
     @property
     def place(self) -> str:
         """The store's folder or URL."""
@@ -338,7 +353,7 @@ def _refuse_tokenizer(found: list[Producer], samples: Samples, tokenizer: Any) -
 def _missing(whole: Targets, lacking: list[int], missing: str) -> MeshError:
     """How many items have no answer, the first of them, and what fills the store."""
     count, kind = len(whole.dataset), whole.samples.kind
-    who = "; ".join(map(str, whole.producers))
+    who = "; ".join(map(str, whole.producers)) + whole.rounds()
     agents = ",".join(dict.fromkeys(str(one.info.get("agent", "AGENT")) for one in whole.producers))
     how = f"`kdmesh label FILE --agents {agents}`, or `kdmesh run FILE`, which fill the store"
     if all(one.module is not None for one in whole.producers):

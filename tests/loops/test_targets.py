@@ -284,3 +284,29 @@ def test_a_view_of_a_mesh_is_refused(store: str) -> None:
         except kdmesh.MeshError as error:
             refused += "answered to views of samples (noise)" in str(error)
     assert refused == 1
+
+
+def test_a_consensus_is_a_data_set_of_another_run(store: str) -> None:
+    """Each round, or the newest, of what peers agreed on; probabilities are not combined as if they were logits."""
+    mesh = kdmesh.Mesh(data=kdmesh.data((X, Y), points(40, 1), points(40, 2)), train={"epochs": 3, "batch_size": 32})
+    for name in "abs":
+        mesh.agent(name, {"mlp": {"hidden": [8]}})
+        mesh.flow("labels", name, objective="ce")
+    mesh.consensus("c", "mean", temperature=2.0, history={"keep": "all", "sources": True})
+    mesh.flow(["a", "b"], "c", refresh="epoch")
+    mesh.flow("c", "s", objective={"kl": {"temperature": 2.0}})
+    summary = mesh.run(backend="inline", store=store).summary
+    entries = summary["store"]["histories"]["c"]["entries"]
+    newest, first = (kdmesh.targets(DATA, entries["c"], store=store, **more) for more in ({}, {"round": 1}))
+    assert (newest.form, newest.temperature) == ("probs", 2.0)
+    rows = torch.stack([one[2] for one in newest])
+    torch.testing.assert_close(rows.sum(1), torch.ones(90))
+    assert not torch.equal(rows[0], first[0][2])
+    sources = kdmesh.targets(DATA, {name: entries[name] for name in "ab"}, store=store, rule="mean", temperature=2.0)
+    torch.testing.assert_close(torch.stack([one[2] for one in sources]), rows)
+    with pytest.raises(kdmesh.MeshError, match=r"in round 9 \(there are 1, 2"):
+        kdmesh.targets(DATA, entries["c"], store=store, round=9)
+    with pytest.raises(kdmesh.MeshError, match="producers answered with probs"):
+        kdmesh.targets(DATA, {"c": entries["c"]}, store=store, rule="mean", temperature=2.0)
+    with pytest.raises(kdmesh.MeshError, match="producers answered with logits and probs"):
+        kdmesh.targets(DATA, {"c": entries["c"], "a": entries["a"]}, store=store)
