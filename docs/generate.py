@@ -763,6 +763,7 @@ over: truncate
 bucket: true
 pack: false
 vocabulary: exact
+decoding: {max_new_tokens: 64, greedy: true}
 """,
     ConsensusSpec: """\
 rule: {trimmed_mean: {trim: 0.25}}

@@ -50,7 +50,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "head": ("", "sequence", "token", "causal", "candidates"),
         "spaces": SPACES,
     },
-    "metrics": {"labels": LABELS, "needs": ("characters", "classes")},
+    "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts")},
     "filters": {"needs": ("loss",)},
 }
 """What a trait of an offer may name, by kind."""
@@ -404,7 +404,8 @@ class MetricOffer(Offer):
 
     ``higher``: whether more is better. ``lowest``, ``highest``: its range, None where it has no bound. ``labels``: the
     kinds of labels (see :class:`TaskOffer`) that it is defined for. ``needs``: `characters` (how many characters the
-    answers are about; without, it is left out), `classes` (those of the data, not of a model's vocabulary). ``scalar``:
+    answers are about; without, it is left out), `classes` (those of the data, not of a model's vocabulary), `texts`
+    (what a language model writes to the prompts of the stream: these are its rows). ``scalar``:
     it is one number; what is not stands in `results.json` and `summary.json` alone.
     """
 
@@ -413,5 +414,5 @@ class MetricOffer(Offer):
     lowest: float | None = None
     highest: float | None = None
     labels: tuple[str, ...] = ("classes",)
-    needs: tuple[str, ...] = ()  # of: characters, classes
+    needs: tuple[str, ...] = ()  # of: characters, classes, texts
     scalar: bool = True

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from kdmesh.errors import MeshError
 from kdmesh.graph.reach import readers, sources
 from kdmesh.graph.rollouts import ONCE
+from kdmesh.plugins import registry
 from kdmesh.spec import SamplingSpec
+from kdmesh.streams.stream import without
 from kdmesh.streams.texts import Texts
 
 MARK = "\ue000"
@@ -27,7 +29,8 @@ def answered(plan: Plan, found: Checked) -> None:
     """
     for name, stream in plan.spec.streams.items():
         if stream.prompts is not None and stream.generated_by is not None:
-            agents = {stream.generated_by: None, **dict.fromkeys(_readers(plan, found, name, stream.generated_by))}
+            others = _readers(plan, found, name, stream.generated_by) + _judges(plan, found, name, stream)
+            agents = {stream.generated_by: None, **dict.fromkeys(others)}
             seen = {(found.reading.key(one), plan.spec.agents[one].view.prompt): one for one in reversed(agents)}
             for agent in reversed(seen.values()):
                 _room(plan, found, name, stream, agent)
@@ -123,15 +126,64 @@ def _readers(plan: Plan, found: Checked, name: str, writer: str) -> list[str]:
     return every
 
 
+def _judges(plan: Plan, found: Checked, name: str, stream: StreamSpec) -> list[str]:
+    """The agents whose loss filters read: they cut texts into the writer's tokens too."""
+    every = []
+    for number, ref in enumerate(stream.keep or ()):
+        if ref.of and ref.of != stream.generated_by:
+            every.append(ref.of)
+            if found.reading.key(ref.of) != found.reading.key(str(stream.generated_by)):
+                raise MeshError(
+                    f"{ref.of} has another tokenizer or limit than {stream.generated_by}, whose tokens it would judge",
+                    where=f"streams.{name}.keep.{number}.{ref.name}.of",
+                    instead=f"an agent with the tokenizer and limits of {stream.generated_by}",
+                )
+    return every
+
+
+def measured(plan: Plan, found: Checked) -> None:
+    """Refuse held out samples that ask nothing, or leave no room for an answer, where what is written is measured."""
+    from kdmesh.text.prompts import Asking
+
+    streams, how = without(found.streams, found.left_out), plan.spec.text.decoding
+    assert isinstance(found.table.x, Texts) or not _measures(plan)
+    for agent in plan.spec.agents if _measures(plan) else ():
+        encoder = found.reading.encoder(agent)
+        prompt = Asking(encoder, found.table, None, agent)
+        for row in (row for name in ("validation", "test") if name in streams for row in streams[name].rows.tolist()):
+            try:
+                length = len(prompt(row))
+            except MeshError as error:
+                what = f"{agent} cannot be asked: {error.what}"
+                raise MeshError(what, where="metrics", instead=error.instead) from None
+            if length + how.max_new_tokens > encoder.max_length:
+                raise MeshError(
+                    f"{found.table.x[row].at or f'sample {row}'}: its prompt has {length} tokens for {agent}, and with "
+                    f"{how.max_new_tokens} new ones the text would have more than the {encoder.max_length} that it "
+                    "reads",
+                    where="text.decoding.max_new_tokens",
+                    instead="fewer, a larger text.max_length (and max_length of the model), or shorter prompts",
+                )
+
+
+def _measures(plan: Plan) -> bool:
+    """Whether a metric asks for what agents write."""
+    return any("texts" in registry().find("metrics", ref.name).needs for ref in plan.metrics)
+
+
 def writers(plan: Plan) -> set[str]:
     """The agents that answer prompts."""
+    if _measures(plan):
+        return set(plan.spec.agents)
     return {one.generated_by for one in plan.spec.streams.values() if one.prompts and one.generated_by}
 
 
 def writes(plan: Plan, agent: str, module: nn.Module) -> None:
     """Refuse a model that is to write texts and cannot."""
+    from kdmesh.text.generate import refuse_writer
+
+    if _measures(plan):
+        refuse_writer(module, "metrics")
     for name, stream in plan.spec.streams.items():
         if stream.prompts is not None and stream.generated_by == agent:
-            from kdmesh.text.generate import refuse_writer
-
             refuse_writer(module, f"streams.{name}.generated_by")

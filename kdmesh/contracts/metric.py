@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from kdmesh.contracts.filter import WrittenText
 
 
 class Answers:
@@ -21,7 +24,8 @@ class Answers:
     what the columns stand for where they are not all classes, one number a column. ``characters``: how many characters
     of text the rows are about; None where the task asks nothing of units. ``total``: how many classes the data have; by
     default as many as there are columns. ``columns``: of columns of the data by which something is measured, the number
-    of each row's value, ``[N]`` int64, -1 for none.
+    of each row's value, ``[N]`` int64, -1 for none. ``texts``: where the rows are texts that a model wrote, for metrics
+    whose offers need them; ``scores`` and ``labels`` then say nothing.
     """
 
     def __init__(
@@ -34,11 +38,13 @@ class Answers:
         characters: int | None = None,
         total: int | None = None,
         columns: Mapping[str, Tensor] | None = None,
+        texts: Sequence[WrittenText] = (),
     ) -> None:
         self.scores = scores.float() if scores.element_size() < 4 else scores  # of models in half precision
         self.labels, self.classes, self.characters, self.probs = labels, classes, characters, probs
         self.total = scores.shape[1] if total is None else total
         self.columns: Mapping[str, Tensor] = columns or {}
+        self.texts = texts
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -143,3 +149,37 @@ class Metric:
     def undefined(self) -> str:
         """Why :meth:`compute` gave None: `one class alone`. Empty where there is nothing to say."""
         return ""
+
+
+class TextMetric(Metric):
+    """A mean over texts that a model wrote: a subclass says in :meth:`of` what each counts, None for one that does not.
+
+    Its offer says ``needs=("texts",)``.
+    """
+
+    reason = "no text counts"
+    """Why there is no figure, where no text counts."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+
+    def of(self, text: WrittenText) -> float | None:
+        """What a text adds to the mean."""
+        raise NotImplementedError(f"{type(self).__name__} must say what a text counts")  # the one abstract method
+
+    def update(self, answers: Answers) -> None:
+        """Add some texts: a number of each is kept, so that their order does not matter to the last bit."""
+        self._values += [value for text in answers.texts if (value := self.of(text)) is not None]
+
+    def compute(self) -> float | None:
+        """The mean; None where no text counts."""
+        return math.fsum(self._values) / len(self._values) if self._values else None
+
+    def each(self, answers: Answers) -> Tensor | None:
+        """What each text counts, ``[N]`` float64; NaN for one that does not."""
+        values = [self.of(text) for text in answers.texts]
+        return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64)
+
+    def undefined(self) -> str:
+        """Why there is no mean."""
+        return "" if self._values else self.reason

@@ -109,6 +109,7 @@ def examine(
     _told_by(plan, found.table)
     texts.read(plan, found)
     prompts.answered(plan, found)
+    prompts.measured(plan, found)
     _streams(plan, found)
     private.prove(plan, found)
     _models(plan, found, modules or {})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from kdmesh.graph.plan import Plan
+    from kdmesh.plugins import Registry
     from kdmesh.spec import StreamSpec
 
 ONCE = "once"
@@ -34,13 +35,27 @@ def refuse_rollouts(plan: Plan) -> None:
         where = plan.at(f"streams.{name}")
         _stream(plan, name, stream, where)
         if stream.sampling is not None:
-            _sampling(stream.sampling, f"{where}.sampling")
+            refuse_sampling(stream.sampling, f"{where}.sampling")
         refuse_reads(plan, name, stream, where)
         _period(plan, name, stream, where)
         _hidden(plan, name, stream, where)
     _views(plan, streams)
     refuse_taken(plan, streams)
     refuse_reader(plan, streams)
+
+
+def refuse_decoding(plan: Plan, registry: Registry) -> None:
+    """Raise MeshError for a decoding that no metric asks for, or that cannot be."""
+    how, where = plan.spec.text.decoding, "text.decoding"
+    if "decoding" not in plan.spec.text.model_fields_set:
+        return
+    if not any("texts" in registry.find("metrics", ref.name).needs for ref in plan.metrics):
+        what = "no metric of this mesh is of written texts, so that this has no effect"
+        raise MeshError(what, where=where, instead="leave it out, or metrics: [rouge_l]")
+    refuse_sampling(how, where)
+    if how.samples > 1:
+        what = "a prompt is answered once where it is measured"
+        raise MeshError(what, where=f"{where}.samples", instead="leave it out")
 
 
 def _stream(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
@@ -101,7 +116,7 @@ def _hidden(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
         raise MeshError(what, where=f"{where}.mix.of", instead="a labelled stream, or no flow from labels on this one")
 
 
-def _sampling(how: SamplingSpec, where: str) -> None:
+def refuse_sampling(how: SamplingSpec, where: str) -> None:
     """Settings of drawing where nothing is drawn; strings that end every text."""
     plain = SamplingSpec()
     for field in ("temperature", "top_p", "top_k") if how.greedy else ():

@@ -74,6 +74,10 @@ def _refuse(ref: MetricRef, task: TaskOffer, registry: Registry, where: str) -> 
             where=where,
             instead=nearest(ref.name, fit, "metrics of this task"),
         )
+    if "texts" in offer.needs and (task.outputs != "vocabulary" or ref.by):
+        said = "measured by no column" if ref.by else f"of what language models write, and task {task.name} writes none"
+        what = f"the metric {ref.name!r} is {said}"
+        raise MeshError(what, where=where, instead="leave `by` out" if ref.by else "leave it out")
     if "classes" in offer.needs and task.outputs == "vocabulary":
         raise MeshError(
             f"the metric {ref.name!r} counts classes of the data, and task {task.name} has none",

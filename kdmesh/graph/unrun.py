@@ -18,7 +18,7 @@ from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
 from kdmesh.graph.renewal import publications
-from kdmesh.graph.rollouts import refuse_rollouts
+from kdmesh.graph.rollouts import refuse_decoding, refuse_rollouts
 from kdmesh.graph.until import refuse_until
 from kdmesh.graph.written import refuse_written
 from kdmesh.offers import PROBABILITIES
@@ -62,6 +62,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_written(plan, writers or {})
     refuse_rollouts(plan)
     refuse_denominators(plan)
+    refuse_decoding(plan, registry)
     refuse_forms(plan)
     refuse_histories(plan)
     refuse_filters(plan, registry)

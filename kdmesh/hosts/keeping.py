@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from kdmesh.contracts.filter import Filter, WrittenText
+from kdmesh.contracts.filter import Filter
 from kdmesh.errors import FAULTS, MeshError, RunFailed, text_of
 from kdmesh.graph.kept import keys
 from kdmesh.imports import maker
@@ -19,13 +19,15 @@ from kdmesh.spec import SamplingSpec
 from kdmesh.streams.texts import Texts
 from kdmesh.streams.tokens import Encoded
 from kdmesh.text.near import Known
-from kdmesh.text.prompts import Asking, ends
+from kdmesh.text.prompts import Asking
+from kdmesh.text.spoken import Spoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
+    from kdmesh.contracts.filter import WrittenText
     from kdmesh.hosts.rollouts import Asked
     from kdmesh.hosts.state import HostState
     from kdmesh.spec import FilterRef
@@ -54,11 +56,11 @@ class Keeping:
     def __init__(self, host: HostState, stream: str, agent: str) -> None:
         self._host, self._stream, self.agent = host, stream, agent
         spec = host.plan.spec.streams[stream]
-        self._how = spec.sampling or SamplingSpec()
-        self._encoder, table = host.reading.encoder(agent), host.table
+        table, own = host.table, host.streams[stream]
+        how, first = spec.sampling or SamplingSpec(), int(own.rows[0])
+        self._said = Spoken(host.reading.encoder(agent), table, first, how, own.labelled)
         assert isinstance(table.x, Texts)
-        self._texts, self._columns, own = table.x, table.columns, host.streams[stream]
-        self._labelled, self._ends = own.labelled, ends(self._encoder, table.x[int(own.rows[0])])
+        self._texts = table.x
         self._steps = [
             self._made(key, ref, f"streams.{stream}.keep.{number}")
             for number, (key, ref) in enumerate(zip(keys(spec.keep), spec.keep or (), strict=True))
@@ -89,7 +91,10 @@ class Keeping:
 
         ``rows``: how many an agent answers at a time, where its loss is read.
         """
-        said = [self._said(*one) for one in zip(asked, draws, texts, strict=True)]
+        said = [
+            self._said(one.sample, draw, ids[before:])
+            for one, draw, (ids, before) in zip(asked, draws, texts, strict=True)
+        ]
         why = [self._held_out(one) for one in said]
         for step in self._steps:
             left = [at for at, reason in enumerate(why) if not reason]
@@ -97,29 +102,21 @@ class Keeping:
                 break
             given = [said[at] for at in left]
             if step.loss:
-                losses = losses_of(self._host, step.loss, [texts[at] for at in left], [asked[at] for at in left], rows)
+                losses = self._losses(step.loss, [texts[at] for at in left], [asked[at] for at in left], rows)
                 given = [replace(one, loss=loss) for one, loss in zip(given, losses, strict=True)]
             for at, kept in zip(left, self._asked(step, given), strict=True):
                 why[at] = "" if kept else step.key
         return said, why
 
-    def _said(self, asked: Asked, draw: int, text: tuple[list[int], int]) -> WrittenText:
-        (ids, prompt), sample = text, self._texts[asked.sample]
-        answer = ids[prompt:]
-        content = answer[:-1] if answer[-1:] and answer[-1] in self._ends else answer
-        decoded = str(self._encoder.tokenizer.decode(content, skip_special_tokens=True))
-        ended = len(content) < len(answer) or any(one in decoded for one in self._how.stop)
-        return WrittenText(
-            sample=asked.sample,
-            draw=draw,
-            prompt=sample.asks(),
-            text=decoded,
-            tokens=len(content),
-            ended=ended,
-            given=sample.answers() if self._labelled else "",
-            columns={name: values[asked.sample] for name, values in self._columns.items()},
-            at=sample.at or f"sample {asked.sample}",
-        )
+    def _losses(self, agent: str, texts: Written, asked: Sequence[Asked], rows: int) -> list[float]:
+        """Of each text by an agent: the writer as it was asked, another as it sees the data's prompt."""
+        seen = texts
+        if agent != self.agent:
+            view = self._host.plan.spec.agents[agent].view.prompt
+            prompt = Asking(self._host.reading.encoder(agent), self._host.table, view, agent)
+            own = [prompt(each.sample) for each in asked]
+            seen = [(one + ids[before:], len(one)) for one, (ids, before) in zip(own, texts, strict=True)]
+        return losses_of(self._host, agent, seen, rows)
 
     def _asked(self, step: _Step, texts: list[WrittenText]) -> list[bool]:
         """What a filter says, checked; where it raises, of which text."""
@@ -200,14 +197,12 @@ def _imported(ref: FilterRef, where: str) -> Filter:
 
 
 @torch.no_grad()
-def losses_of(host: HostState, agent: str, texts: Written, asked: Sequence[Asked], rows: int) -> list[float]:
-    """The mean of ``-log p`` over the tokens of each answer, in nats, by an agent here, as it sees the prompt."""
+def losses_of(host: HostState, agent: str, texts: Written, rows: int) -> list[float]:
+    """The mean of ``-log p`` over the tokens of each answer, in nats, by an agent here."""
     from kdmesh.hosts.rollouts import row
 
     one, encoder = host.agents[agent], host.reading.encoder(agent)
-    prompt = Asking(encoder, host.table, host.plan.spec.agents[agent].view.prompt, agent)
-    seen = [(prompt(each.sample), ids[before:]) for each, (ids, before) in zip(asked, texts, strict=True)]
-    every: list[Row] = [row([*own, *answer], len(own)) for own, answer in seen]
+    every: list[Row] = [row(ids, before) for ids, before in texts]
     found: list[float] = []
     for start in range(0, len(every), rows):
         part = Encoded.of(every[start : start + rows], encoder.pad).to(one.device)

@@ -10,7 +10,7 @@ import torch
 from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
-from kdmesh.hosts import answered, build, gates, guard, kept, metrics, oddities, rules, side_inputs, stored
+from kdmesh.hosts import answered, build, gates, guard, kept, metrics, oddities, rules, side_inputs, spoken, stored
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.seen import seen
@@ -76,6 +76,9 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     classes = host.plan.spec.agents[one.name].labels
     answered.keep(host, one.name, logits, truth, shard, classes)
     figures = _figures(host, logits, truth, shard, classes, of=one.name)
+    of_texts = spoken.measure(host, one, stream)
+    reasons = figures.get(metrics.UNDEFINED, {}) | of_texts.get(metrics.UNDEFINED, {})
+    figures |= of_texts | ({metrics.UNDEFINED: reasons} if reasons else {})
     if stream == "validation" and one.name in host.watched:
         host.figures[one.name] = metrics.scalars(figures)
     return figures

@@ -42,6 +42,8 @@ def made(
     found: dict[str, Metric] = {}
     for ref in plan.metrics:
         offer: MetricOffer = registry.find("metrics", ref.name)
+        if "texts" in offer.needs:
+            continue  # of what is written: see spoken.py
         if ref.by:
             found[ref.key] = ByColumn(
                 ref.name, ref.by, values[ref.by], partial(make, ref.name, ref.settings), offer.higher

@@ -20,6 +20,10 @@ def named(mesh: MeshSpec) -> dict[str, str]:
             found[f"agents.{name}.model"] = agent.model.name
         elif agent.model is not None and agent.model.config.get(TRUSTED):
             found[f"agents.{name}.model.{agent.model.name}.{TRUSTED}"] = f"code in {agent.model.config[TRUSTED]}"
+    for number, metric in enumerate(mesh.metrics):
+        path = metric.config.get("path")
+        if isinstance(path, str) and ":" in path:
+            found[f"metrics.{number}.{metric.name}.path"] = path
     for name, stream in mesh.streams.items():
         for number, ref in enumerate(stream.keep or ()):
             if ref.is_import:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kdmesh.spec.base import Strict
+from kdmesh.spec.data import SamplingSpec
 
 
 class TextSpec(Strict):
@@ -29,3 +30,14 @@ class TextSpec(Strict):
         description="outputs of unequal size over one tokenizer: refuse, or compare the prefix that both have, "
         "renormalised (vocabularies padded to different multiples); for flows between language models",
     )
+    decoding: SamplingSpec = Field(
+        SamplingSpec(greedy=True),
+        description="how agents write the texts that metrics measure, on validation and test; by default greedily",
+    )
+
+    @field_validator("decoding", mode="before")
+    @classmethod
+    def _greedy(cls, value: Any) -> Any:
+        """What draws nothing is greedy."""
+        draws = {"greedy", "temperature", "top_p", "top_k"}
+        return {"greedy": True, **value} if isinstance(value, dict) and draws.isdisjoint(value) else value

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kdmesh.contracts.filter import WrittenText
 from kdmesh.plugins import registry
 from kdmesh.spec import DEFAULT_TASK
 from kdmesh.streams.table import Table
@@ -64,6 +65,23 @@ def texts(classes: bool = True, spans: bool = False) -> Table:
     samples = [Sample(text=text, spans=tag) for text, tag in zip(words, tags, strict=True)]
     count = 2 if classes else 3 if spans else 0
     return Table(Texts(samples), y, classes=count, labels=["O", "X", "Y"] if spans else [])
+
+
+def prompts() -> Table:
+    """Sums of small numbers, as prompts with answers."""
+    pairs = [(one, other) for one in range(7) for other in range(7)]
+    samples = [Sample(text=f" {a + b} {a}", prompt=f"{a} and {b}:", at=f"{a} and {b}") for a, b in pairs]
+    return Table(Texts(samples), None, classes=0)
+
+
+def written(count: int) -> list[WrittenText]:
+    """Answers to sums: right, wrong, cut off, repeated and empty ones."""
+    found = []
+    for at in range(count):
+        right = f"it is {at}"
+        said = [right, f"it is {at + 1}", "", f"it is it is it is it is {at}", f"{at}, I think, is what it is"][at % 5]
+        found.append(WrittenText(at, 0, f"{at}+0=", said, len(said.split()), at % 3 > 0, right, at=f"sum {at}"))
+    return found
 
 
 def model(labels: str = "classes", shape: Sequence[int] = (6,), head: str = "") -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 
@@ -22,6 +24,8 @@ def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
     assert len(found) == 11
     for block in found:
+        if "metrics" in block:
+            continue  # it is run below
         base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student", "other")}}
         mesh = parse({**base, **block})
         for agent in mesh.agents.values():
@@ -35,6 +39,16 @@ def test_every_block_of_the_page_is_valid() -> None:
             if flow.objective is None:
                 continue
             registry().check("objectives", flow.objective.name, flow.objective.config)
+
+
+def test_the_page_has_a_file_of_filters_and_metrics_that_runs() -> None:
+    (fields,) = (block for block in blocks("docs/text.md") if "metrics" in block)
+    summary = run_once(Request(parse(fields), "inline"))[0]
+    tally = summary["streams"]["answers"]
+    assert set(tally["dropped"]) == {"answer", "dedup"} and tally["kept"] > 0
+    assert all(
+        {"numeric_answer", "rouge_l", "perplexity"} <= {*one["metrics"]["test"]} for one in summary["agents"].values()
+    )
 
 
 def test_every_data_set_of_the_page_is_offered() -> None:

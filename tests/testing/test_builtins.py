@@ -80,6 +80,9 @@ DECLARED = {
     ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
     ("consensus", "threshold_vote"): {"config": {"votes": 2}, **ANY_ORDER},
     ("consensus", "route"): {"config": {"column": "domain", "to": {"x": "c"}, "else": "b"}, "sources": (3,)},
+    ("metrics", "perplexity"): {"best": 1.0, "tolerance": 1e-6},
+    ("metrics", "verifier"): {"config": {"path": "test_builtins:shorter", "settings": {"than": 12}}},
+    ("metrics", "repetition"): {"config": {"n": 2}},
     ("filters", "agreement"): {"config": {"pattern": "[0-9a-z]", "share": 0.3}},
     ("filters", "answer"): {"config": {"pattern": "#### (.*)", "column": "answer"}, "keeps": False},
     ("filters", "dedup"): {"config": {"by": "near"}},
@@ -155,6 +158,11 @@ def ranked(self, offer, settings):
     """Two agents that rank, for models that read lists."""
     connect = [{"ensemble": {"teachers": "a", "student": "b"}}]
     return small.mesh(("a", "b"), {offer.name: settings}, "ranking", connect=connect), small.table("relevance", (12,))
+
+
+def shorter(text, than) -> bool:
+    """What a verifier is."""
+    return len(text.text) < than
 
 
 def contract(kind, offer):

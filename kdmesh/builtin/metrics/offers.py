@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from kdmesh.offers import Config, MetricOffer
 
@@ -19,7 +21,70 @@ class FirstThreeConfig(Config):
     k: int = Field(3, ge=1, description="how many of the first candidates count")
 
 
+class PatternConfig(Config):
+    """Settings of `numeric_answer`."""
+
+    pattern: str | None = Field(
+        None, description="a regular expression whose last match is the answer, or its first group; by default all"
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        from kdmesh.text.answers import pattern
+
+        if value is not None:
+            pattern(value)
+        return value
+
+
+class MatchConfig(PatternConfig):
+    """Settings of `exact_match`."""
+
+    words: bool = Field(False, description="compare words and signs alone, without case and space")
+
+
+class RougeConfig(Config):
+    """Settings of `rouge_l`."""
+
+    beta: float = Field(1.0, gt=0, description="how much more recall counts than precision; 1: as much")
+
+
+class FourWordsConfig(Config):
+    """Settings of `repetition`."""
+
+    n: int = Field(4, ge=1, description="words of a run")
+
+
+class TwoWordsConfig(Config):
+    """Settings of `distinct_n`."""
+
+    n: int = Field(2, ge=1, description="words of a run")
+
+
+class VerifierConfig(Config):
+    """Settings of `verifier`."""
+
+    path: str = Field(description="a function `package.module:function` of a text, annotated to return a bool or float")
+    settings: dict[str, Any] = Field({}, description="what it is also called with, by name")
+
+    @field_validator("path")
+    @classmethod
+    def _function(cls, value: str) -> str:
+        if value.count(":") != 1:
+            raise ValueError("write package.module:function")
+        return value
+
+
 ROOM = "kdmesh.builtin.metrics"
+
+
+def _of_texts(name: str, made: str, summary: str, paper: str = "", **more: Any) -> MetricOffer:
+    """A metric of what language models write, from 0 to 1 unless it is said otherwise."""
+    more = {"lowest": 0.0, "highest": 1.0, **more}
+    return MetricOffer(name, f"{ROOM}.{name}:{made}", summary=summary, paper=paper, needs=("texts",), **more)
+
+
 METRICS = [
     MetricOffer(
         "accuracy",
@@ -171,5 +236,53 @@ METRICS = [
         higher=False,
         lowest=0.0,
         needs=("characters",),
+    ),
+    MetricOffer(
+        "perplexity",
+        f"{ROOM}.perplexity:Perplexity",
+        summary="exp of the mean loss of a row, or token, at temperature 1",
+        paper="Jelinek et al., Perplexity: a measure of the difficulty of speech recognition tasks, 1977",
+        higher=False,
+        lowest=1.0,
+    ),
+    _of_texts("answer_length", "AnswerLength", "mean tokens of what a model writes, in its own", highest=None),
+    _of_texts(
+        "distinct_n",
+        "DistinctN",
+        "different runs of n words in all that a model writes, for each word",
+        "Li et al., A Diversity-Promoting Objective Function for Neural Conversation Models, 2016",
+        config=TwoWordsConfig,
+    ),
+    _of_texts(
+        "exact_match", "ExactMatch", "share of written texts whose answer is that of the data", config=MatchConfig
+    ),
+    _of_texts(
+        "numeric_answer",
+        "NumericAnswer",
+        "share of written texts whose last number is that of the data",
+        config=PatternConfig,
+    ),
+    _of_texts(
+        "repetition",
+        "Repetition",
+        "share of a written text's runs of n words that it has had already",
+        "Welleck et al., Neural Text Generation With Unlikelihood Training, 2020",
+        config=FourWordsConfig,
+        higher=False,
+    ),
+    _of_texts(
+        "rouge_l",
+        "RougeL",
+        "F of the longest common subsequence of words of a written text and the data's answer",
+        "Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004",
+        config=RougeConfig,
+    ),
+    _of_texts(
+        "verifier",
+        "Verifier",
+        "mean of what a function of one's own says of each written text",
+        config=VerifierConfig,
+        lowest=None,
+        highest=None,
     ),
 ]

@@ -58,6 +58,8 @@ def results(known: Known) -> Section:
         blocks.append(_differences(known))
     blocks += _reports(known)
     blocks += _gates(known)
+    blocks += _written(known)
+    blocks += _texts(known)
     return Section("results", "Results: consensus, students, teachers", blocks)
 
 
@@ -157,6 +159,34 @@ def _gates(known: Known) -> list[Block]:
     note += f"Of seed {known.summaries[0].get('seed')}. " if len(known.summaries) > 1 else ""
     heads = ("", "gate", "steps it was asked in", "and was shut in", "share of rows kept")
     return [Table("Gates", heads, rows, note)] if rows else []
+
+
+def _written(known: Known) -> list[Block]:
+    """How many texts agents wrote for each stream, and why some of them were dropped, of the first seed."""
+    rows: list[list[Cell]] = []
+    for name, told in row(known.summaries[0].get("streams")).items():
+        of = row(told)
+        why = ", ".join(f"{reason} {plain(number(many))}" for reason, many in row(of.get("dropped")).items())
+        kept = [count(of.get(part)) for part in ("written", "kept", "empty", "blank")]
+        rows.append([name, str(of.get("agent", "")), *kept, why or None])
+    note = "Dropped texts are not learned; a batch without any that is kept adds no loss. "
+    note += f"Of seed {known.summaries[0].get('seed')}. " if len(known.summaries) > 1 else ""
+    heads = ("stream", "writer", "texts", "kept", "batches without any", "texts of no token", "dropped by")
+    return [Table("Written streams", heads, rows, note).without_empty()] if rows else []
+
+
+def _texts(known: Known) -> list[Block]:
+    """Some prompts of test with what each agent wrote, of the first seed."""
+    rows: list[list[Cell]] = []
+    for name, node in known.nodes.items():
+        test = row(row(node.get("metrics")).get("test"))
+        for one in test.get("texts") or []:
+            of = row(one)
+            rows.append([str(of.get("prompt", "")), name, str(of.get("text", "")), str(of.get("given", ""))])
+    rows.sort(key=lambda cells: str(cells[0]))
+    note = "Some prompts of test, with the decoding by which metrics of texts are measured. "
+    note += f"Of seed {known.summaries[0].get('seed')}. " if len(known.summaries) > 1 else ""
+    return [Table("What agents wrote", ("prompt", "agent", "text", "in the data"), rows, note)] if rows else []
 
 
 def _best_teachers(known: Known, name: str) -> str | None:

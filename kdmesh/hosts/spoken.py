@@ -1,0 +1,117 @@
+"""Measure what an agent writes to the prompts of a stream, with the mesh's fixed decoding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.contracts.metric import Answers
+from kdmesh.errors import FAULTS, MeshError
+from kdmesh.hosts import guard
+from kdmesh.hosts.metrics import UNDEFINED
+from kdmesh.streams.seeds import mix
+from kdmesh.text.generate import generate
+from kdmesh.text.model import TextModel
+from kdmesh.text.prompts import Asking
+from kdmesh.text.spoken import Spoken
+
+if TYPE_CHECKING:
+    from kdmesh.contracts.filter import WrittenText
+    from kdmesh.contracts.metric import Metric
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.state import HostState
+    from kdmesh.spec import MetricRef
+
+TEXTS = "texts"  # among figures: some prompts of the stream with what was written and what the data answer
+SHOWN, LONGEST = 4, 2000  # such prompts, and characters of each of their parts
+
+
+def asked(host: HostState) -> list[MetricRef]:
+    """The metrics of the mesh that are of written texts."""
+    return [ref for ref in host.plan.metrics if TEXTS in host.registry.find("metrics", ref.name).needs]
+
+
+def measure(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
+    """The figures of what an agent writes to each prompt of a labelled stream; nothing where no metric asks for it."""
+    refs, rows = asked(host), host.streams[stream].rows.tolist()
+    if not refs or not rows:
+        return {}
+    if isinstance(one.module, TextModel):
+        texts = written(host, one, stream)
+    else:  # it stands in for a model, in the trial
+        texts = [_own(host, one, row) for row in rows]
+    found: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    empty = torch.zeros(len(texts), 0), torch.zeros(len(texts), dtype=torch.int64)
+    for ref in refs:
+        offer = host.registry.find("metrics", ref.name)
+        try:
+            metric: Metric = offer.make(ref.settings)
+            metric.update(Answers(*empty, texts=texts))
+            value = metric.compute()
+            guard.refuse_figure(value, offer.scalar)
+        except FAULTS as error:
+            host.registry.attribute_error(
+                "metrics", ref.name, error, f"on what {one.name} wrote to {stream}", "metrics"
+            )
+        if value is None:
+            reasons[ref.key] = metric.undefined()
+        else:
+            found[ref.key] = value
+    found |= {UNDEFINED: reasons} if any(reasons.values()) else {}
+    return found | ({TEXTS: shown(texts)} if not any(each.private for each in host.streams.values()) else {})
+
+
+def shown(texts: list[WrittenText]) -> list[dict[str, str]]:
+    """A few of the texts, evenly spaced, as the summary and the page have them."""
+    count = min(SHOWN, len(texts))
+    some = [texts[number * len(texts) // count] for number in range(count)]
+    return [
+        {"at": one.at, **{part: getattr(one, part)[:LONGEST] for part in ("prompt", "text", "given")}} for one in some
+    ]
+
+
+def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
+    """What an agent writes to each prompt, asked as the data ask; others of the stream change a text by rounding alone.
+
+    What is drawn, where the decoding draws, is drawn by the run's seed, the agent and the sample: alike each time.
+    """
+    how, encoder, rows = (
+        host.plan.spec.text.decoding,
+        host.reading.encoder(one.name),
+        host.streams[stream].rows.tolist(),
+    )
+    prompt = Asking(encoder, host.table, None, one.name)
+    spoken = Spoken(encoder, host.table, rows[0], how, labelled=True)
+    host.threads(one.weights.settings.threads)
+    training, model = one.module.training, one.module
+    assert isinstance(model, TextModel)
+    one.weights.train(False)
+    try:
+        with one.precision():
+            answers = generate(
+                model,
+                [prompt(row) for row in rows],
+                how,
+                ends=spoken.ends,
+                pad=encoder.pad,
+                rows=host.forward_size(one.name),
+                seeds=[mix(host.seed, "decoding", one.name, row) for row in rows],
+                decode=lambda ids: str(encoder.tokenizer.decode(ids)),
+            )
+    except MeshError as error:
+        error.where = error.where or "metrics"
+        raise
+    finally:
+        if training:
+            one.weights.train()
+    return [spoken(row, 0, answer) for row, answer in zip(rows, answers, strict=True)]
+
+
+def _own(host: HostState, one: Agent, row: int) -> WrittenText:
+    """The data's own answer, as if it was written."""
+    encoder = host.reading.encoder(one.name)
+    spoken = Spoken(encoder, host.table, row, host.plan.spec.text.decoding, labelled=True)
+    sample: Any = host.table.x[row]
+    return spoken(row, 0, encoder.tokenizer(sample.answers(), add_special_tokens=False)["input_ids"])
