@@ -146,8 +146,8 @@ def measured(plan: Plan, found: Checked) -> None:
     from kdmesh.text.prompts import Asking
 
     streams, how = without(found.streams, found.left_out), plan.spec.text.decoding
-    assert isinstance(found.table.x, Texts) or not _measures(plan)
     for agent in plan.spec.agents if _measures(plan) else ():
+        assert isinstance(found.table.x, Texts)
         encoder = found.reading.encoder(agent)
         prompt = Asking(encoder, found.table, None, agent)
         for row in (row for name in ("validation", "test") if name in streams for row in streams[name].rows.tolist()):
