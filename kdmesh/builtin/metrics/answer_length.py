@@ -1,4 +1,4 @@
-"""How long texts are."""
+"""How long texts are, in the tokens of the model that wrote them: a plain mean, of no paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact match: the share of texts whose answer is that of the data."""
+"""Exact match: the share of texts whose answer is that of the data, of no paper."""
 
 from __future__ import annotations
 

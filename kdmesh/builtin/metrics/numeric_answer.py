@@ -1,4 +1,4 @@
-"""Numeric answers: the share of texts whose last number is that of the data."""
+"""Numeric answers: the share of texts whose last number is that of the data, of no paper."""
 
 from __future__ import annotations
 

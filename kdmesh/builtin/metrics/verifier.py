@@ -1,4 +1,4 @@
-"""A function of one's own that says how right a text is."""
+"""A function of one's own that says of each text how right it is: a plain mean, of no paper."""
 
 from __future__ import annotations
 
