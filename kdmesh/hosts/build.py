@@ -17,6 +17,7 @@ from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus, numbers, refuse_made
 from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.hosts.modules import build, load_weights, origin, plain_module
+from kdmesh.hosts.unbuilt_weights import unbuilt
 from kdmesh.hosts.unread_weights import UnreadWeights, may_wait
 from kdmesh.hosts.weights import Weights
 from kdmesh.signals import codecs
@@ -60,7 +61,9 @@ def _unread(host: HostState, owner: str) -> Weights | None:
     """Frozen weights that may stay in their file, since the store may have all that their agents say; else None."""
     spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
     there = spec.weights is not None and spec.update == "frozen" and owner not in host.config.modules
-    if host.shelf is None or spec.weights is None or not there or host.reading.texts or host.config.writers:
+    if host.reading.texts:
+        return unbuilt(host, owner)
+    if host.shelf is None or spec.weights is None or not there or host.config.writers:
         return None  # a writer is given its agent, and may ask the module itself
     module = build(host.plan, owner, host.reading, host.registry, host.config.modules, "meta").eval()
     return UnreadWeights(owner, module, settings, spec.weights, f"agents.{owner}.weights") if may_wait(module) else None

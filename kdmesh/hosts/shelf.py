@@ -67,6 +67,7 @@ class Shelf:
     elsewhere: dict[str, None] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)  # by owner of weights that do not change: identity
     weights: dict[str, str] = field(default_factory=dict)  # of these: sha256
+    signs: dict[str, str] = field(default_factory=dict)  # by owner, the sum of all that its model is made from
     sound: dict[tuple[str, ...], str] = field(default_factory=dict)  # what is wrong with answers, "" for nothing
     digests: dict[int, tuple[Any, Tensor]] = field(default_factory=dict)  # of a view's samples, with that view
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kdmesh.hosts.identity import Unknown, code, identity
 from kdmesh.hosts.local_weights import sha256
+from kdmesh.hosts.unbuilt_weights import MODULE, WEIGHTS
 from kdmesh.store import EntryKey
 from kdmesh.store.forms import EXACT
 from kdmesh.streams.seeds import mix
@@ -37,7 +38,9 @@ def entry_key(
     shelf, frozen = host.shelf, host.plan.spec.agents[owner].update == "frozen"
     assert shelf is not None
     if not frozen or owner not in shelf.weights:
-        shelf.weights[owner], shelf.modules[owner] = one.weights.sha256(), identity(one.module)
+        shelf.weights[owner], shelf.modules[owner] = one.weights.sha256(), one.weights.identity()
+        if owner in shelf.signs and not one.weights.unread:
+            shelf.store.remember(shelf.signs[owner], {WEIGHTS: shelf.weights[owner], MODULE: shelf.modules[owner]})
     producer = {
         "recipe": RECIPE,
         "weights": shelf.weights[owner],

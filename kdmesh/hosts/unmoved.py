@@ -20,6 +20,10 @@ class Buffers:
 
     def __init__(self, module: nn.Module) -> None:
         self.moved = ""
+        self.become(module)
+
+    def become(self, module: nn.Module) -> None:
+        """Be those of a module that has taken the place of the one before."""
         self._places = [
             (part._buffers, name, f"{path}.{name}" if path else name)
             for path, part in module.named_modules()

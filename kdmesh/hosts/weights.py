@@ -20,6 +20,8 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdmesh.hosts.identity import identity
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -104,6 +106,10 @@ class Weights(ABC):
     @abstractmethod
     def sha256(self) -> str:
         """Hash of names, types, shapes and bytes of the state, in order of the names."""
+
+    def identity(self) -> str:
+        """What the module computes beside its state: see :func:`kdmesh.hosts.identity.identity`."""
+        return identity(self.module)
 
     @abstractmethod
     def size(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdmesh.errors import LISTED, MeshError
 from kdmesh.files import found_at
+from kdmesh.store import known
 from kdmesh.store.card import CARD, Damaged, parsed, read_card
 from kdmesh.store.entry import Entry
 from kdmesh.store.exporting import export
@@ -134,6 +135,14 @@ class Store:
             instead = f"one of {listed}" if listed else "a store with entries: this one has none"
             raise MeshError(what, file=self.place, where="KEY", instead=instead)
         return found[0]
+
+    def recall(self, sign: str) -> dict[str, str] | None:
+        """What was noted of a model by the sum of all that it is made from; see :mod:`kdmesh.store.known`."""
+        return known.recall(self._root, sign)
+
+    def remember(self, sign: str, told: dict[str, str]) -> None:
+        """Note what a model is found by."""
+        known.remember(self._root, sign, told)
 
     def prune(self, keep_bytes: int) -> list[Pruned]:
         """Delete entries, those used longest ago first, until at most so many bytes are left; return what went.

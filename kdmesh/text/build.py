@@ -95,7 +95,7 @@ def build(
     )
     drawn = [name for name, _ in made.net.named_parameters()] if drawn is None else drawn
     made.drawn = [name for name in drawn if head != BI or path is None or not _pools(name)]  # no pooler is asked
-    if path is not None and not meta and not trusted:
+    if path is not None and not trusted:
         made.source = folder_of(path, revision)
     if made.adapted is not None:
         made.drawn += [name for name, p in made.net.named_parameters() if p.requires_grad and name not in made.drawn]

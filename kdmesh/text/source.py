@@ -13,7 +13,7 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.files import INDEX, REFERENCE, WEIGHTS, found_at, inside, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from transformers import PreTrainedConfig
 
@@ -325,6 +325,21 @@ def folder_of(path: str, revision: str | None) -> Path | None:
         return folder
     found = try_to_load_from_cache(path, "config.json", revision=revision)
     return Path(found).parent if isinstance(found, str) else None
+
+
+def files_read(config: Mapping[str, Any]) -> list[Path] | None:
+    """The files that a model with these settings is read from; None where these are not all that it is made from.
+
+    That is so of a hub id, of code of its own, and of adapters.
+    """
+    if any(config.get(name) is not None for name in ("trust_remote_code", "lora", "prefix")):
+        return None
+    if (path := config.get("path")) is None:
+        return []
+    folder = Path(str(path)).expanduser()
+    if not (folder / "config.json").is_file() or (folder / "adapter_config.json").exists():
+        return None
+    return [*sorted(file for file in folder.glob("*.json") if file.is_file()), *weight_files(folder)]
 
 
 def check_weights(path: str) -> None:

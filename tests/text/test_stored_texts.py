@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import text_meshes
 from text_meshes import bert, gpt
 
 import kdmesh
 from kdmesh.engine.label import Asked, label
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
 from kdmesh.hosts.identity import identity
+from kdmesh.hosts.unbuilt_weights import UnbuiltWeights
+from kdmesh.spec.read import parse
 from kdmesh.text import build
 
 WORDS = {"task": "token_classification"}
@@ -95,3 +102,75 @@ def test_a_language_model_is_the_same_one_in_another_process(texts: Path) -> Non
     assert identity(one) == known
     one.net.generation_config.temperature = 0.5
     assert identity(one) != known
+
+
+def taught_by(model: Any, texts: Path, store: Path | str, refresh: str = "step", **more: Any) -> dict[str, Any]:
+    """The summary of a run of a student with a frozen teacher."""
+    return made_by(model, texts, store, refresh, None, **more)[0]
+
+
+def made_by(model: Any, texts: Path, store: Path | str, refresh: str, out: Path | None, **more: Any) -> Any:
+    """The same, with the folder. Python's `Mesh.run` would read all weights at the end, to return them."""
+    fields = {
+        "data": {"dataset": {"text": {"path": str(texts), "label": "label"}}},
+        "agents": {"t": {"model": model, "update": "frozen"}, "s": {"model": bert(16, 1)}},
+        "flows": [
+            {"from": "labels", "to": "s", "objective": "ce"},
+            {"from": "t", "to": "s", "refresh": refresh, "objective": "kl"},
+        ],
+        "train": {"epochs": 2, "batch_size": 8},
+        **more,
+    }
+    summary, folder, _ = run_once(Request(parse(fields), "inline", store=str(store), out=out))
+    return summary, None if folder is None else folder.root
+
+
+def trained(texts: Path, out: Path, seed: int = 0) -> Path:
+    """The folder of an agent that was trained."""
+    made = kdmesh.Mesh(
+        data={"dataset": {"text": {"path": str(texts), "label": "label"}}},
+        agents={"t": {"model": bert(24), "seed": seed}},
+        flows=[{"from": "labels", "to": "t", "objective": "ce"}],
+        train={"steps": 2, "batch_size": 8},
+    ).run(backend="inline", store="off", out=out)
+    return Path(made.folder) / "agents" / "t"
+
+
+@pytest.mark.parametrize("refresh", ["once", "step"])
+def test_a_teacher_in_a_folder_of_which_all_is_there_is_not_built(
+    refresh: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are hashed, to what the model itself is known by; the run's folder refers to them."""
+    teacher = {"hf": {"path": str(trained(texts, tmp_path / "first")), "max_length": 48}}
+    store = tmp_path / "kept"
+    without, cold = (taught_by(teacher, texts, where, refresh) for where in ("off", store))
+    with monkeypatch.context() as patched:
+        patched.setattr(UnbuiltWeights, "read", lambda self: pytest.fail("it was built"))
+        warm, folder = made_by(teacher, texts, store, refresh, tmp_path / "warm")
+    assert said(without) == said(cold) == said(warm)
+    assert (cold["store"]["not_loaded"], warm["store"]["not_loaded"]) == ([], ["t"])
+    assert warm["store"]["all"]["forwarded"] == 0 and warm["agents"]["t"]["latency_ms"] is None
+    assert (folder / "agents" / "t" / "reference.json").is_file()
+    assert kdmesh.load(folder / "agents" / "t")(["a red cat"]).shape == (1, 3)
+    more = texts.with_name(f"more-{refresh}.jsonl")
+    more.write_text("\n".join(json.dumps(row) for row in text_meshes.rows(120, 5)), encoding="utf-8")
+    again = taught_by(teacher, more, store, refresh)  # of which it lacks some: built in the middle of the run
+    assert again["store"]["not_loaded"] == [] and again["store"]["all"]["written"] > 0
+    assert said(again) == said(taught_by(teacher, more, "off", refresh))
+
+
+def test_a_folder_that_has_changed_is_another_teacher(texts: Path, tmp_path: Path) -> None:
+    folder, other = (trained(texts, tmp_path / str(seed), seed) for seed in (0, 1))
+    teacher, store = {"hf": {"path": str(folder), "max_length": 48}}, tmp_path / "kept"
+    taught_by(teacher, texts, store)
+    assert taught_by(teacher, texts, store)["store"]["not_loaded"] == ["t"]
+    for note in (notes := [*(store / "v1" / "models").iterdir()]):
+        note.write_text(note.read_text(encoding="utf-8").replace('"module": "', '"module": "0'), encoding="utf-8")
+    assert len(notes) == 1
+    damaged = taught_by(teacher, texts, store)  # says nothing, and is written anew
+    assert damaged["store"]["not_loaded"] == [] and damaged["store"]["all"]["forwarded"] == 0
+    assert taught_by(teacher, texts, store)["store"]["not_loaded"] == ["t"]
+    shutil.copy(other / "model.safetensors", folder / "model.safetensors")
+    changed = taught_by(teacher, texts, store)
+    assert changed["store"]["not_loaded"] == [] and changed["store"]["all"]["written"] > 0
+    assert said(changed) == said(taught_by(teacher, texts, "off"))
