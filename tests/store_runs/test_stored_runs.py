@@ -114,7 +114,7 @@ class Together(nn.Linear):
 
 def of_files(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """A module of this file, which would have no identity, as if it came from one that is not rewritten."""
-    monkeypatch.setattr("kdmesh.hosts.store_keys.identity", lambda module: type(module).__name__)
+    monkeypatch.setattr("kdmesh.hosts.weights.identity", lambda module: type(module).__name__)
     return module
 
 
