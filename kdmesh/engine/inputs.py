@@ -30,8 +30,15 @@ Sums = dict[str, str]
 
 
 def inputs(spec: MeshSpec) -> dict[str, Any]:
-    """The sums of the files that agents are made from, by their place in the mesh; a hub id counts by its commit."""
-    found: dict[str, Any] = {}
+    """The sums of the files that agents and chosen streams are made from, by their place in the mesh.
+
+    A hub id counts by its commit.
+    """
+    found: dict[str, Any] = {
+        f"streams.{name}.select": sha256(Path(stream.select))
+        for name, stream in spec.streams.items()
+        if stream.select is not None
+    }
     for name, agent in spec.agents.items():
         for key, value in ({} if agent.model is None else agent.model.config).items():
             if not isinstance(value, str) or not (os.path.isabs(value) or key in MODEL_PATHS):

@@ -92,14 +92,20 @@ class Samples:
     def numbers(self, items: Sequence[Any], at: Sequence[int]) -> Tensor:
         """The samples ``[n, ...]`` as a model is given them. MeshError for another shape."""
         dtype = getattr(torch, self.kind.dtype.removeprefix("torch."))
-        made = torch.empty((len(items), *self.kind.shape), dtype=dtype)
-        for place, (item, number) in enumerate(zip(items, at, strict=True)):
-            value = as_tensor(self._told(item, number), f"item {number}", WHERE)
-            if tuple(value.shape) != self.kind.shape:
-                what = f"item {number} is a sample of shape {list(value.shape)}, and the answers are to {self.kind}"
-                raise MeshError(what, where=WHERE, instead=f"the data that were answered, or {HERE}")
-            made[place] = value
-        return made
+        made = [self._number(item, number) for item, number in zip(items, at, strict=True)]
+        if len({one.dtype for one in made}) > 1:
+            made = [one.to(dtype) for one in made]
+        return torch.stack(made).to(dtype)
+
+    def _number(self, item: Any, number: int) -> Tensor:
+        """One sample. MeshError for another shape."""
+        told = self._told(item, number)
+        plain = isinstance(told, Tensor) and told.device.type == "cpu"
+        value = told.detach() if plain else as_tensor(told, f"item {number}", WHERE)
+        if tuple(value.shape) != self.kind.shape:
+            what = f"item {number} is a sample of shape {list(value.shape)}, and the answers are to {self.kind}"
+            raise MeshError(what, where=WHERE, instead=f"the data that were answered, or {HERE}")
+        return value
 
     def _told(self, item: Any, number: int) -> Any:
         if self._sample is not None:

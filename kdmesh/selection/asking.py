@@ -103,7 +103,9 @@ def _refuse(plan: Plan, name: str) -> None:
     owner = plan.spec.agents[plan.owner[name]]
     if owner.weights is None and owner.model is not None and not (owner.model.config.get("path")):
         what = f"{name} has learned nothing yet: its weights are drawn at random"
-        instead = "weights: FILE, of a run that trained it (runs/.../agents/NAME/model.safetensors)"
+        instead = (
+            "weights: FILE, of a run that trained it (runs/.../agents/NAME/model.safetensors); of texts, its folder"
+        )
         raise MeshError(what, where=f"agents.{name}.weights", instead=instead)
 
 

@@ -13,6 +13,7 @@ import yaml
 import kdmesh
 from kdmesh.cli import main
 from kdmesh.engine.check import examine
+from kdmesh.engine.inputs import inputs
 from kdmesh.selection.choosing import first, ranked
 from kdmesh.selection.criterion import Asked
 from kdmesh.selection.disagreement import Disagreement
@@ -101,6 +102,15 @@ def test_a_stream_of_chosen_samples_teaches(folder: Path) -> None:
     told = [{"from": name, "to": "s", "objective": "kl", "stream": "core"} for name in ("a", "b")]
     summary = later(folder, "selection.json", flows=told).run(backend="inline", store="off").summary
     assert summary["agents"]["s"]["updates"] == 1  # 40 of 200 in batches of 64
+
+
+def test_a_run_notes_which_selection_it_was_made_with(folder: Path) -> None:
+    """So that it is not resumed with another one."""
+    chosen(folder, "--by", "random")
+    before = inputs(later(folder, "selection.json").plan().spec)
+    chosen(folder, "--by", "random", "--seed", "1")
+    after = inputs(later(folder, "selection.json").plan().spec)
+    assert before.keys() == after.keys() == {"streams.core.select"} and before != after
 
 
 @pytest.mark.parametrize(
