@@ -236,11 +236,6 @@ REFUSED = [
         "accumulates batches",
     ),
     (
-        changed(mesh(), flows=[{"from": "t", "to": ["s", "u"], **GROUPED, "gate": "confident"}]),
-        "flows.0.denominator",
-        "says which rows count",
-    ),
-    (
         changed(
             mesh(),
             consensus={"c": "mean"},
