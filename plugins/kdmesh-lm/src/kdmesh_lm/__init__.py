@@ -1,0 +1,1 @@
+"""Distillation on outputs: objectives and consensus rules for kdmesh."""
