@@ -10,6 +10,7 @@ from kdmesh.hosts.keeping import Keeping
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
 from kdmesh.hosts.step import Line, Wrote
+from kdmesh.hosts.stored_texts import memory
 from kdmesh.hosts.writing import keep
 from kdmesh.hosts.written import KIND, STEP
 from kdmesh.spec import SamplingSpec
@@ -39,6 +40,7 @@ class Writing:
     def __init__(self, host: HostState, stream: str, agent: str) -> None:
         from kdmesh.text.prompts import Asking, ends
 
+        self._host, self._stream = host, stream
         self._how = host.plan.spec.streams[stream].sampling or SamplingSpec()
         self._encoder, table = host.reading.encoder(agent), host.table
         assert isinstance(table.x, Texts)
@@ -68,6 +70,7 @@ class Writing:
                 rows=rows,
                 seeds=[one.seed for one in asked],
                 decode=lambda ids: str(self._encoder.tokenizer.decode(ids)),
+                memory=memory(self._host, agent, self._stream, self._how, self._encoder, self._ends, rows),
             )
         return [(prompt + text, len(prompt)) for prompt, text in zip(prompts, texts, strict=True)]
 

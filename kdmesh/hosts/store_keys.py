@@ -34,17 +34,8 @@ def entry_key(
     ``rows``: of each forward; ``view``: whether it sees them in its view; ``form``: that values are kept in.
     :class:`Unknown` for what has no key.
     """
-    owner = host.plan.owner[one.name]
-    shelf, frozen = host.shelf, host.plan.spec.agents[owner].update == "frozen"
-    assert shelf is not None
-    if not frozen or owner not in shelf.weights:
-        shelf.weights[owner], shelf.modules[owner] = one.weights.sha256(), one.weights.identity()
-        if owner in shelf.signs and not one.weights.unread:
-            shelf.store.remember(shelf.signs[owner], {WEIGHTS: shelf.weights[owner], MODULE: shelf.modules[owner]})
     producer = {
-        "recipe": RECIPE,
-        "weights": shelf.weights[owner],
-        "module": {"class": type(one.module).__qualname__, "sha256": shelf.modules[owner]},
+        **made_by(host, one),
         "exit": one.exit,
         "labels": host.plan.spec.agents[one.name].labels,
         "view": _views(host, one) if view else [],
@@ -54,6 +45,19 @@ def entry_key(
     }
     kept = {} if form == EXACT else {"form": form}
     return EntryKey(producer, _signal(host, one, name) | kept)
+
+
+def made_by(host: HostState, one: Agent) -> dict[str, Any]:
+    """Of a key, what an agent computes with: its weights and module. :class:`Unknown` for what has no identity."""
+    owner = host.plan.owner[one.name]
+    shelf, frozen = host.shelf, host.plan.spec.agents[owner].update == "frozen"
+    assert shelf is not None
+    if not frozen or owner not in shelf.weights:
+        shelf.weights[owner], shelf.modules[owner] = one.weights.sha256(), one.weights.identity()
+        if owner in shelf.signs and not one.weights.unread:
+            shelf.store.remember(shelf.signs[owner], {WEIGHTS: shelf.weights[owner], MODULE: shelf.modules[owner]})
+    made = {"class": type(one.module).__qualname__, "sha256": shelf.modules[owner]}
+    return {"recipe": RECIPE, "weights": shelf.weights[owner], "module": made}
 
 
 def alone(module: nn.Module, samples: dict[str, Any], rows: int) -> EntryKey:

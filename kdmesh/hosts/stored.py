@@ -236,7 +236,7 @@ class Stored:
         if most is None or (size is not None and size <= most):
             return self(whole)
         if size is not None:
-            self._seconds = self._seconds or _cost(self._entries[""])
+            self._seconds = self._seconds or cost(self._entries[""])
             self._hits.read += size
             self.spared(len(whole))
             return None
@@ -333,7 +333,7 @@ class Stored:
             hits.read += _bytes(value)
             values[name] = value.to(self._one.device)
         hits.foreign += int(foreign.sum())
-        self._seconds = self._seconds or _cost(self._entries[""])
+        self._seconds = self._seconds or cost(self._entries[""])
         if asked:
             self.spared(len(at))
         return values
@@ -411,7 +411,7 @@ def _bytes(value: Tensor | Lazy) -> int:
     return sum(leaf.numel() * leaf.element_size() for leaf in leaves(value))
 
 
-def _cost(entry: Entry) -> float:
+def cost(entry: Entry) -> float:
     """Seconds that a row took whoever wrote the first."""
     try:
         return float(read_card(entry.folder)[1].get(SECONDS, 0))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +37,18 @@ def refuse_writer(module: Any, where: str) -> None:
         raise MeshError(what, where=where, instead=f"{instead} with attention alone")
 
 
+class Memory(Protocol):
+    """What was written before, by batch; :func:`generate` asks it before it writes one."""
+
+    def find(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[list[int]] | None:
+        """The texts of a batch that was written before."""
+
+    def keep(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], texts: Sequence[list[int]], seconds: float
+    ) -> None:
+        """Keep those of one that was just written, and what it took."""
+
+
 def noise(seed: int, count: int) -> Tensor:
     """The numbers in [0, 1) by which one text's tokens are drawn, ``[count]`` float64: of a generator of its own."""
     return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -51,6 +64,7 @@ def generate(
     rows: int,
     seeds: Sequence[int] = (),
     decode: Callable[[list[int]], str] | None = None,
+    memory: Memory | None = None,
 ) -> list[list[int]]:
     """The tokens that a model goes on with from each prompt, with the token that ends them, if one does.
 
@@ -65,14 +79,21 @@ def generate(
         pad: Stands in the places that are masked.
         seeds: Of each prompt's noise, see :func:`noise`; none where ``how.greedy``.
         decode: Says what tokens stand for, where ``how.stop`` is given.
+        memory: Has batches that were written before, and keeps those that are.
     """
     order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
     found: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), rows):
         at = order[start : start + rows]
-        drawn = None if how.greedy else torch.stack([noise(seeds[one], how.max_new_tokens) for one in at])
-        batch = _Batch(module, [list(prompts[one]) for one in at], pad)
-        for one, text in zip(at, _texts(batch, how, frozenset(ends), pad, drawn, decode), strict=True):
+        asked, own = [list(prompts[one]) for one in at], [] if how.greedy else [seeds[one] for one in at]
+        texts = None if memory is None else memory.find(asked, own)
+        if texts is None:
+            began = time.perf_counter()
+            drawn = None if how.greedy else torch.stack([noise(seed, how.max_new_tokens) for seed in own])
+            texts = _texts(_Batch(module, asked, pad), how, frozenset(ends), pad, drawn, decode)
+            if memory is not None:
+                memory.keep(asked, own, texts, time.perf_counter() - began)
+        for one, text in zip(at, texts, strict=True):
             found[one] = text
     return found
 
