@@ -9,8 +9,8 @@ share of test prompts whose greedy answer is right (exact match).
 
 What was expected before the first comparison was run: on-policy above off-policy and above supervised, and
 privileged-self above supervised, by intervals above 0. One seed of supervised, on-policy and privileged-self was run
-before, to see how long they take. In that of on-policy the teacher still learned beside the student, which was a mistake
-in the file and mended; nothing else was changed by what they printed.
+before, to see how long they take. In that of on-policy the teacher still learned beside the student, which was a
+mistake in the file and mended; nothing else was changed by what they printed.
 """
 
 from __future__ import annotations
