@@ -148,7 +148,27 @@ def lists(folder):
     return {"path": str(folder / "some.jsonl"), "test_path": str(folder / "some.jsonl"), "ngrams": 2}
 
 
-FILES = {"idx": idx, "arrays": arrays, "csv": csv, "jsonl": jsonl, "lists": lists, "text": text, "text_file": text_file}
+def written(folder):
+    rows = [
+        {"prompt": f"{at}+1=", "text": str(at + 1), "kept": at != 2, "dropped": None, "tokens": 1, "sample": at,
+         "draw": 0, "producer": "t", "step": 0, "updates": 3}
+        for at in range(6)
+    ]  # fmt: skip
+    (folder / "some.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (folder / "more.jsonl").write_text(json.dumps({"prompt": "9+1=", "text": "10"}) + "\n")
+    return {"path": str(folder / "some.jsonl"), "test_path": str(folder / "more.jsonl")}
+
+
+FILES = {
+    "written": written,
+    "idx": idx,
+    "arrays": arrays,
+    "csv": csv,
+    "jsonl": jsonl,
+    "lists": lists,
+    "text": text,
+    "text_file": text_file,
+}
 
 
 RANKERS = ("bi_encoder", "cross_encoder")

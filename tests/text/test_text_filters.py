@@ -239,3 +239,18 @@ def test_what_is_held_out_is_never_learned(tmp_path: Path, monkeypatch: pytest.M
         names = [name for name in ("test", "validation") if said in held[name].rows.tolist()]
         assert line["dropped"] == (f"near {names[0]}" if names else None)
     assert sum(tally["dropped"].values()) == sum(not line["kept"] for line in lines) > 0
+
+
+def test_a_written_stream_is_the_data_of_a_later_run(tmp_path: Path) -> None:
+    run(MESHES["once"], out=tmp_path / "first")
+    (folder,) = (tmp_path / "first").glob("*/*")
+    tally, _ = told(folder)
+    fields = {
+        "task": "language_modelling",
+        "data": {"dataset": {"written": {"path": str(folder / "streams" / "rollouts.jsonl")}}},
+        "agents": {"a": {"model": MESHES["once"]["agents"]["s"]["model"]}},
+        "train": SMALL,
+    }
+    found = examine(make_plan(parse(fields), registry()))
+    assert 0 < len(found.table) <= tally["kept"]
+    assert run(fields)["agents"]["a"]["updates"] > 0

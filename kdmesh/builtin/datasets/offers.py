@@ -55,6 +55,14 @@ class RowsConfig(Config):
         return self
 
 
+class WrittenConfig(Config):
+    """Settings of `written`."""
+
+    path: str = Field(description="a file streams/NAME.jsonl of a run's folder")
+    test_path: str | None = Field(None, description="JSON lines of the official test split, with `prompt` and `text`")
+    dropped: bool = Field(False, description="also texts that filters dropped")
+
+
 class SumsConfig(Config):
     """Sums of two whole numbers, as text."""
 
@@ -245,5 +253,11 @@ DATASETS = [
     ),
     DatasetOffer(
         "text_file", "kdmesh.builtin.datasets.text_file:text_file", TextFileConfig, "a plain text, cut into samples"
+    ),
+    DatasetOffer(
+        "written",
+        "kdmesh.builtin.datasets.written:written",
+        WrittenConfig,
+        "texts that an agent wrote in an earlier run, as prompts with answers",
     ),
 ]

@@ -1,0 +1,63 @@
+"""Texts that an agent wrote in an earlier run: a file of its folder, `streams/<name>.jsonl`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from kdmesh.builtin.datasets._rows import Rows
+from kdmesh.builtin.datasets.jsonl_file import read_jsonl
+from kdmesh.errors import MeshError
+from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Sample, Texts
+
+NEEDED = ("prompt", "text", "kept", "tokens", "sample", "draw", "producer", "step")
+KEPT = ("sample", "draw", "producer", "step", "updates", "dropped")
+"""What stays as columns."""
+RAW = ("prompt", "text", "kept", "sampling", "filters", "dropped", "weights_sha256")
+
+
+def written(path: str, test_path: str | None = None, dropped: bool = False) -> Table:
+    """Return the texts as prompts with answers, without those of no token, and those that filters dropped.
+
+    ``dropped``: also these. ``test_path``: a file of the official test split, another stream's or one of `jsonl`, whose
+    lines need `prompt` and `text` alone. Columns say which sample and draw of the earlier run each answers, and who
+    wrote it at which step after how many updates.
+    """
+    where = "data.dataset.written.path"
+    rows = read_jsonl(Path(path), where, RAW)
+    if lacking := [name for name in NEEDED if name not in rows.columns]:
+        raise MeshError(
+            f"{path}: its lines have no {lacking[0]!r}",
+            where=where,
+            instead="a file streams/NAME.jsonl of a run's folder",
+        )
+    taken = [number for number, one in enumerate(rows.cells) if int(one["tokens"]) and (dropped or one["kept"] is True)]
+    if not taken:
+        what = f"{path}: none of its {len(rows.cells)} texts is kept and has a token"
+        raise MeshError(what, where=where, instead="another stream, or dropped: true")
+    samples = [_sample(rows, number) for number in taken]
+    columns = {name: [str(rows.cells[number].get(name, "")) for number in taken] for name in KEPT}
+    official, notes = {}, []
+    if test_path is not None:
+        test = read_jsonl(Path(test_path), "data.dataset.written.test_path", RAW)
+        held = [_sample(test, number) for number in range(len(test.cells))]
+        official = {"train": torch.arange(len(samples)), "test": torch.arange(len(held)) + len(samples)}
+        samples += held
+        columns = {name: [*values, *[""] * len(held)] for name, values in columns.items()}
+    elif max(Counter(one.prompt for one in samples).values()) > 1:
+        notes = ["several texts answer one prompt, and splits that are drawn may divide them: give a test_path"]
+    return Table(Texts(samples), None, classes=0, official=official, columns=columns, source=path, notes=notes)
+
+
+def _sample(rows: Rows, number: int) -> Sample:
+    cells = rows.cells[number]
+    for name in ("prompt", "text"):
+        if not isinstance(cells.get(name), str):
+            what = f"{rows.at(number, name)}: it is no text"
+            raise MeshError(what, where=rows.where, instead="text in every row")
+    return Sample(
+        cells["text"], prompt=cells["prompt"], at=f"{getattr(rows.path, 'name', rows.path)}, {rows.line(number)}"
+    )
