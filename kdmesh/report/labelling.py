@@ -64,8 +64,6 @@ class Lines:
             self.line(_asked(far))
             return
         pace = self.paces[far.agent]
-        if pace.since is None:
-            pace.report(now - far.seconds, 0)
         pace.report(now, far.done.rows)
         self.move(far, pace, now)
         if far.done.rows >= lacking:

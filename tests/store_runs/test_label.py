@@ -8,12 +8,15 @@ import random
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 from small_runs import mesh, said
 from test_stored_topologies import LIVE, frozen, left, made, short
 
+from kdmesh.backends.ray_data import RayPool
 from kdmesh.cli import main
 from kdmesh.engine.label import Asked, Far, label
 from kdmesh.engine.launch import run_once
@@ -115,6 +118,47 @@ def test_what_an_actor_raises_is_told_as_it_is(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "kept" / "v1").write_text("in the way", encoding="utf-8")
     with pytest.raises(RunFailed, match="what t says is not kept: the store cannot be written"):
         label(Asked(spec, ("t",), str(tmp_path / "kept"), actors=1))
+
+
+@pytest.mark.ray
+def test_an_actor_that_is_killed_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    flag = tmp_path / "flag"
+    spec = of("live", teacher={"model": {"mortal:Mortal": {"flag": str(flag)}}})
+    flag.write_text(str(os.getpid()), encoding="utf-8")
+    done = label(Asked(spec, ("t",), str(tmp_path / "kept"), actors=2)).agents["t"]
+    assert not flag.exists()  # one was
+    assert done.rows == done.done.rows > 0
+    warm = trained(spec, tmp_path / "kept")
+    assert said(warm) == said(trained(spec, "off")) and warm["store"]["all"]["forwarded"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (OutOfMemoryError("gone"), "Ray has no memory for the actors"),
+        (ActorDiedError(), "the processes of the actors ended"),
+    ],
+)
+def test_actors_that_are_lost_again_and_again_are_named(error: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    def lost(*_: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise error
+
+    pool = RayPool(None, 2)
+    monkeypatch.setattr(pool, "_rows", lost)
+    monkeypatch.setattr(pool, "_fits", lambda need: None)
+    monkeypatch.setattr(pool._backend, "up", lambda cpus: None)
+    monkeypatch.setattr("kdmesh.backends.ray_data.meeting", lambda address: ())
+    config = SimpleNamespace(plan=SimpleNamespace(hosts={"label": ["t"]}), modules={})
+    source = SimpleNamespace(of=lambda name, plan: None)
+    with pytest.raises(RunFailed, match=what) as told:
+        [*pool(config, source, SimpleNamespace(cpus=1), [1, 2])]  # type: ignore[arg-type]
+    assert told.value.where == "--actors" and "fewer --actors" in told.value.instead
+    assert tries == (1 if isinstance(error, OutOfMemoryError) else 3)
 
 
 def killed(work: Any, after: float) -> None:
