@@ -78,7 +78,7 @@ class Lines:
         if now - self.last >= EVERY:
             self.last = now
             share = f"{pace.done / max(1, pace.total or 1):.0%}"
-            self.line(f"{far.agent}: {share}, {_cost(far)}, {clock(pace.left(now))} left")
+            self.line(f"{far.agent}: {share}, {_cost(far)}{_left(', ', pace, now)}")
 
     def finished(self, far: Far) -> None:
         """Say that an agent is done."""
@@ -106,7 +106,7 @@ class Bar(Lines):
 
     def move(self, far: Far, pace: Pace, now: float) -> None:
         """Move the bar."""
-        left = f"{clock(pace.left(now))} left"
+        left = _left("", pace, now)
         total = max(1, pace.total or 1)
         self.drawn.update(
             self.task, completed=pace.done, total=total, description=far.agent, left=left, cost=_cost(far)
@@ -132,6 +132,12 @@ def _asked(far: Far) -> str:
     if not lacking:
         return f"{far.agent}: all {far.rows:,} answers are there"
     return f"{far.agent}: {lacking:,} of {far.rows:,} answers lack, about {far.forwards:,} forwards"
+
+
+def _left(before: str, pace: Pace, now: float) -> str:
+    """How long the rest takes, once two pieces tell."""
+    seconds = pace.left(now)
+    return "" if seconds is None else f"{before}{clock(seconds)} left"
 
 
 def _cost(far: Far) -> str:

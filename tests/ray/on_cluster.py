@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from ray.cluster_utils import Cluster
 from kdmesh.backends import Session
 from kdmesh.cli.common import import_from
 from kdmesh.engine import launch
+from kdmesh.engine.label import Asked, label
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
@@ -142,6 +145,11 @@ def main(folder: Path) -> None:
         request = Request(long, "ray", cluster.address, folder / "runs", listeners=(listen,), checkpoint_seconds=0.5)
         summary, _, _ = run_once(request, session=session)
         tell(rebuilt=shas(summary), whole=expected["long"], events=[name for name in events if name != "progress"])
+    shared = tempfile.mkdtemp()  # which all see
+    made = label(Asked(parse(TAUGHT), ("t",), shared, actors=2, ray_address=cluster.address)).agents["t"]
+    warm, live = (run_once(Request(parse(TAUGHT), "inline", store=store))[0] for store in (shared, "off"))
+    tell(labelled=[made.rows, made.done.written], warm=warm["store"]["all"], same=shas(warm) == shas(live))
+    shutil.rmtree(shared)
     job = {"runtime_env": {"env_vars": {"JOB": "1"}}, "metadata": {"job_submission_id": "one"}}
     told = {"RAY_ADDRESS": cluster.address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}  # as a job's driver is
     command = ["run", "mesh.yaml", "--ray-address", "auto", "--out", "jobs", "--quiet"]
@@ -151,7 +159,9 @@ def main(folder: Path) -> None:
     (path,) = folder.glob("jobs/*/*/summary.json") if done.returncode == 0 else (None,)
     tell(job=shas(json.loads(path.read_text())) if path else done.stderr)
     ray.init(address=cluster.address, logging_level="ERROR")
-    living = [actor["State"] for actor in actors().values() if actor["State"] != "DEAD"]
+    left = [actor for actor in actors().values() if actor["State"] != "DEAD"]
+    living = [actor["ActorClassName"] for actor in left if not actor["IsDetached"]]
+    tell(services=[actor["ActorClassName"] for actor in left if actor["IsDetached"]])  # of Ray Data, on any cluster
     tell(living=living, free=ray.available_resources()["CPU"], all=ray.cluster_resources()["CPU"])
     ray.shutdown()
     cluster.shutdown()

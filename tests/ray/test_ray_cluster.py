@@ -63,6 +63,12 @@ def test_a_store_of_another_node_is_told_of(found):
     assert found["asked"]["found"] > 0 == found["asked"]["forwarded"] and not found["here"]
 
 
+def test_actors_on_several_nodes_label(found):
+    rows, written = found["labelled"]
+    assert rows == written > 0 and found["same"]
+    assert found["warm"]["forwarded"] == 0 and found["warm"]["foreign"] == 0
+
+
 def test_data_that_a_node_lacks_or_has_in_another_version_are_wrong_input(found):
     for name, said in (("rows.csv", "no file rows.csv"), ("other.csv", "other.csv has other samples here")):
         code, text = found["refused"][name]
@@ -79,5 +85,6 @@ def test_a_driver_with_the_environment_of_a_job_joins_by_auto(found):
 
 
 def test_nothing_stays_on_the_cluster_nor_of_it(found):
+    assert not any("Worker" in name for name in found["services"]), found["services"]
     assert found["living"] == [] and found["free"] == found["all"] == 2
     assert found["left"] == {}
