@@ -669,6 +669,7 @@ seed: 0
     StreamSpec: """\
 of: train
 rest_of: [few]
+select: selection.json
 size: 100
 where: {source: [a, b]}
 only: [0, 1, 2]
