@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from kdmesh.loops.producers import ONE, Producer, kind_of, opened, producers
 from kdmesh.loops.rules import Combining
 from kdmesh.loops.samples import WHERE, Samples
 from kdmesh.signals.lazy import Lazy
-from kdmesh.store import Entry, Fingerprint, Store
+from kdmesh.store import Entry, Fingerprint, Found, Store
 from kdmesh.store.entry import Newest, Round
 from kdmesh.store.signals import read_signal
 from kdmesh.text.tokenizers import numbered
@@ -93,6 +94,7 @@ def targets(
     _refuse_tokenizer(found, samples, tokenizer)
     whole = Targets(dataset, found, place, samples, Newest() if round is None else round)
     lacking = whole.look(missing == "fill", forward_size)
+    whole.notes += [*place.notes, *whole.elsewhere()]
     if lacking and missing != "skip":
         raise _missing(whole, lacking, missing)
     if lacking:
@@ -106,6 +108,8 @@ def targets(
     elif temperature is not None:
         what = "it is at which a rule combines"
         raise MeshError(what, where="temperature", instead="the loss's own temperature: targets are logits")
+    for note in whole.notes:
+        print(f"kdmesh: note: {note}", file=sys.stderr)
     return whole
 
 
@@ -113,14 +117,17 @@ class Targets(Dataset[Any]):
     """See :func:`targets`. Items are those of the data set with ``targets``, of a tuple as the last part.
 
     ``form``: what targets are, for an objective's `form`: `logits`, `probs`, or `hidden`; ``temperature``: of `probs`,
-    else None. ``left_out``: the numbers
-    of items without an answer. With :class:`kdmesh.loops.collator.TargetsCollator` a DataLoader reads a batch at once.
+    else None. ``notes``: what was noticed, as rows that another machine computed; they are printed to stderr, too.
+    ``left_out``: the numbers of items without an answer. With :class:`kdmesh.loops.collator.TargetsCollator` a
+    DataLoader reads a batch at once.
     """
 
     def __init__(self, dataset: Any, found: list[Producer], store: Store, samples: Samples, round: Round) -> None:
         self.dataset, self.producers, self.samples = dataset, found, samples
         self.combining: Combining | None = None
         self.left_out: list[int] = []
+        self.notes: list[str] = []
+        self._foreign: dict[str, int] = {}  # rows that were computed elsewhere, by what differs there
         self._at: list[int] | None = None  # the items that have an answer; None: all
         self._round, self._place = round, store.place
         self._here = Fingerprint.here()  # of this process: its workers prefer the same rows
@@ -184,7 +191,11 @@ class Targets(Dataset[Any]):
             rows = self.samples.digests(items, numbers)[0]
             there = torch.ones(len(items), dtype=torch.bool)
             for number, entry in enumerate(self.entries()):
-                found = self._found(number, entry, rows)
+                told = self._told_of(number, entry, rows)
+                found = told.found
+                if told.elsewhere:
+                    what = "; ".join(one.differs(self._here) for one in told.elsewhere)
+                    self._foreign[what] = self._foreign.get(what, 0) + int(told.foreign.sum())
                 if fillers and not bool(found.all()):
                     at = (~found).nonzero()[:, 0]
                     x = self.samples.numbers([items[one] for one in at.tolist()], [numbers[one] for one in at.tolist()])
@@ -195,7 +206,14 @@ class Targets(Dataset[Any]):
         return lacking
 
     def _found(self, number: int, entry: Entry, rows: Tensor) -> Tensor:
-        return entry.find(rows, self._here, self._round if self.producers[number].history else None).found
+        return self._told_of(number, entry, rows).found
+
+    def _told_of(self, number: int, entry: Entry, rows: Tensor) -> Found:
+        return entry.find(rows, self._here, self._round if self.producers[number].history else None)
+
+    def elsewhere(self) -> list[str]:
+        """In words, how many answers were computed on another machine, or with other settings."""
+        return [f"{count} answers were computed elsewhere ({what})" for what, count in self._foreign.items()]
 
     def _read(self, numbers: list[int]) -> tuple[list[Any], list[list[Any]], list[Tensor] | None]:
         """Items, each producer's values of them, and the units that these are for."""
@@ -364,4 +382,4 @@ def _missing(whole: Targets, lacking: list[int], missing: str) -> MeshError:
     else:
         what = f"{len(lacking)} of {count} items have no answer, the first is item {lacking[0]}, by {who}"
         instead = how if missing == "skip" else f"{how}; or missing='skip'"
-    return MeshError(what, where=WHERE, file=whole.place, instead=instead)
+    return MeshError("; ".join([what, *whole.notes]), where=WHERE, file=whole.place, instead=instead)

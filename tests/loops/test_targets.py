@@ -310,3 +310,24 @@ def test_a_consensus_is_a_data_set_of_another_run(store: str) -> None:
         kdmesh.targets(DATA, {"c": entries["c"]}, store=store, rule="mean", temperature=2.0)
     with pytest.raises(kdmesh.MeshError, match="producers answered with logits and probs"):
         kdmesh.targets(DATA, {"c": entries["c"], "a": entries["a"]}, store=store)
+
+
+def test_a_flipped_bit_is_named_and_never_a_target(store: str) -> None:
+    teacher = net(1)
+    filled(teacher, store)
+    (shard,) = Path(store).rglob("shards/*.safetensors")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(kdmesh.MeshError, match=r"none of 90 items has an answer .*; a shard of \w+ is damaged"):
+        kdmesh.targets(DATA, teacher, store=store, forward_size=32)
+    assert torch.equal(filled(teacher, store)[3][2], asked(teacher, X)[3])  # computed again
+
+
+def test_answers_of_another_machine_are_used_and_said(store: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmesh.store.fingerprint._processor", lambda: "another")
+    filled(net(1), store)
+    monkeypatch.undo()
+    answered = kdmesh.targets(DATA, key(store), store=store)
+    assert answered.notes == [f"90 answers were computed elsewhere (device another, not {answered._here.name})"]
+    assert f"kdmesh: note: {answered.notes[0]}" in capsys.readouterr().err
