@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from kdmesh.store import EntryInfo, Store
     from kdmesh.store.shards import Shard
 
-UNITS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 SHORT = 12  # digits of a digest that are shown
 FEW = 12  # numbers of a row that are shown
 UNTOLD = ("recipe", "sha256", "weights")  # of a key, what says little in a list
@@ -73,10 +71,12 @@ def _say(text: str) -> None:
 
 def size(text: str) -> int:
     """Read an amount of bytes; argparse puts this function's name into its message."""
-    found = re.fullmatch(r"(\d{1,15})([kMGT]?)B?", text.strip())
+    from kdmesh.store.store import amount
+
+    found = amount(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of bytes, as 0, 500M or 20G")
-    return int(found[1]) * 1000 ** UNITS[found[2]]
+    return found
 
 
 def _open(args: argparse.Namespace) -> Store:

@@ -34,7 +34,7 @@ from kdmesh.hosts.source import Source, digest
 from kdmesh.hosts.state import HostConfig
 from kdmesh.placement.settle import choose_backend, settle, threaded
 from kdmesh.plugins import registry
-from kdmesh.store import LIMIT_BYTES
+from kdmesh.store import default_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,7 +173,7 @@ def blueprint(request: Request, plan: Plan, checked: Checked, near: bool = False
         checked.reading.inputs,
         registry().lent,
         kept_at(request.store),
-        LIMIT_BYTES,
+        default_limit(),
         near=near,
     )
     return config, Source(

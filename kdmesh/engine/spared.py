@@ -13,7 +13,7 @@ from kdmesh.engine.sharing import apart
 from kdmesh.errors import MeshError
 from kdmesh.graph import histories
 from kdmesh.hosts.remote import RemoteHost
-from kdmesh.store import LIMIT_BYTES, Store, default_root
+from kdmesh.store import Store, default_limit, default_root
 from kdmesh.store.store import OFF
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def kept_at(asked: str | None) -> str:
     if not str(where).strip():
         raise MeshError("no folder is named", where="store", instead="a folder, or off")
     place = str(where) if "://" in str(where) else os.path.abspath(where)
-    Store.open(place, limit_bytes=LIMIT_BYTES)  # creates nothing
+    Store.open(place, limit_bytes=default_limit())  # creates nothing
     return place
 
 

@@ -40,6 +40,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
             "stateful": node.stateful,
             "per_target": node.per_target,
             "stream": node.stream,
+            "history": _history(plan, name),
             "inputs": [edge.source for edge in node.inputs],
             "readers": [edge.target for edge in node.readers],
         }
@@ -187,9 +188,16 @@ def _pool(pool: Pool) -> Row:
         "stateful": pool.stateful,
         "per_target": False,
         "stream": None,
+        "history": None,
         "inputs": [flow.source for flow in pool.inputs],
         "readers": [flow.target for flow in pool.readers],
     }
+
+
+def _history(plan: Plan, name: str) -> Row | None:
+    """What is kept of what a consensus says, round by round."""
+    kept = plan.spec.consensus[name].history
+    return None if kept is None else kept.model_dump(mode="json")
 
 
 def _stage(stage: Stage) -> Row:

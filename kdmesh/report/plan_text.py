@@ -126,11 +126,21 @@ def _consensus(nodes: Row) -> list[Row]:
             "rule": setting({node["rule"]: node["settings"]}),
             "kind": ", ".join(word for word in ("trained", "stateful", "per_target") if node[word]) or "pure",
             "stream": node["stream"] or "",
+            "history": _kept(node["history"]),
             "inputs": listed(node["inputs"], CELL),
             "readers": listed(node["readers"], CELL),
         }
         for name, node in nodes.items()
     ]
+
+
+def _kept(history: Row | None) -> str:
+    """How much of a history is kept: ``all``, ``k 3``, ``ema 0.9, of sources too``."""
+    if history is None:
+        return ""
+    kept = history["keep"]
+    told = kept if isinstance(kept, str) else " ".join(f"{name} {value}" for name, value in kept.items())
+    return f"{told}, of sources too" if history["sources"] else told
 
 
 def _choices(data: Row, many: bool) -> list[Row]:

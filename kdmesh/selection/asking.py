@@ -16,7 +16,7 @@ from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.source import Source
 from kdmesh.hosts.state import HostConfig
 from kdmesh.signals.lazy import dense
-from kdmesh.store import LIMIT_BYTES
+from kdmesh.store import default_limit
 from kdmesh.streams.tokens import Encoded
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def ask(plan: Plan, agents: Sequence[str], stream: str, store: str | None, table
     rows = _rows(found, stream)
     config = HostConfig(
         plan, {}, found.shapes, tokenizers=found.reading.files(), left_out=found.left_out, learned=found.learned,
-        statistics=found.statistics, inputs=found.reading.inputs, store=kept_at(store), store_limit=LIMIT_BYTES,
+        statistics=found.statistics, inputs=found.reading.inputs, store=kept_at(store), store_limit=default_limit(),
     )  # fmt: skip
     backend = InlineBackend()
     backend.open(config, Source(found.table))

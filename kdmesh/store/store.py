@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ from kdmesh.store.verify import Fault, verify
 
 PLACE = "KDMESH_STORE"  # the environment's variable: a folder, a URL, or OFF
 OFF = "off"
+LIMIT = "KDMESH_STORE_LIMIT"  # the environment's variable: an amount of bytes, or NO_LIMIT
+NO_LIMIT = "none"
 LIMIT_BYTES = 20 * 2**30
 """How large a store may become where nothing else is said."""
+UNITS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
 
 
 def default_root() -> str | Path | None:
@@ -34,6 +38,26 @@ def default_root() -> str | Path | None:
         return None if named == OFF else named
     cache = _cache()
     return None if cache is None else cache / "store"
+
+
+def default_limit() -> int | None:
+    """How many bytes a store may hold unless a caller says: ``$KDMESH_STORE_LIMIT``, else :data:`LIMIT_BYTES`.
+
+    None: any number. MeshError for what is no amount.
+    """
+    told = os.environ.get(LIMIT)
+    if not told:
+        return LIMIT_BYTES
+    found = None if told == NO_LIMIT else amount(told)
+    if told != NO_LIMIT and not found:
+        raise MeshError(f"{told!r} is no amount of bytes", where=LIMIT, instead=f"500M, 20G, 1T, or {NO_LIMIT}")
+    return found
+
+
+def amount(text: str) -> int | None:
+    """An amount of bytes that a person wrote, ``500M`` or ``20G``, in powers of 1000; None for what is none."""
+    found = re.fullmatch(r"(\d{1,15})([kMGT]?)B?", text.strip())
+    return None if found is None else int(found[1]) * 1000 ** UNITS[found[2]]
 
 
 def _cache() -> Path | None:

@@ -16,6 +16,7 @@ from kdmesh.cli import main
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.report.plan_text import plan_text
 from kdmesh.spec.read import parse
 from kdmesh.store import EntryKey, Fingerprint, Store
 from kdmesh.store.history import History, Retention
@@ -190,3 +191,7 @@ def test_what_has_no_rounds_has_no_history(into: dict[str, Any], stream: Any, wh
 def test_what_says_no_retention(keep: Any) -> None:
     with pytest.raises(MeshError, match=r"consensus\.c\.history"):
         mesh(keep).plan()
+
+
+def test_the_plan_shows_it() -> None:
+    assert "ema 0.5, of sources too" in plan_text(mesh({"keep": {"ema": 0.5}, "sources": True}).plan())

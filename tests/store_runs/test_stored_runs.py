@@ -275,3 +275,15 @@ def test_a_teacher_of_which_all_is_there_is_not_loaded(refresh: str, tmp_path: P
     assert warm["costs"]["agents"]["t"]["flops_why"].startswith("its weights were not read")
     again = mesh(teacher=teacher, flow={"refresh": refresh}).run(backend="inline", store=str(tmp_path / "kept"))
     assert torch.equal(again["t"].module(torch.ones(2, 8)), trained["t"].module(torch.ones(2, 8)))
+
+
+def test_the_environment_says_how_large_a_store_may_become(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDMESH_STORE_LIMIT", "2k")
+    full = run(mesh(), tmp_path / "full")
+    assert full["store"]["all"]["written"] < 170 and any("limit of 2000 bytes" in note for note in full["notes"])
+    for told in ("none", "1G"):
+        monkeypatch.setenv("KDMESH_STORE_LIMIT", told)
+        assert run(mesh(), tmp_path / told)["store"]["all"]["written"] == 170
+    monkeypatch.setenv("KDMESH_STORE_LIMIT", "much")
+    with pytest.raises(MeshError, match="KDMESH_STORE_LIMIT: 'much' is no amount"):
+        run(mesh(), tmp_path)
