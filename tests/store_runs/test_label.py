@@ -6,12 +6,16 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from commands import PATIENCE, ROOT, processes
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from small_runs import mesh, said
 from test_stored_topologies import LIVE, frozen, left, made, short
@@ -25,6 +29,7 @@ from kdmesh.errors import MeshError, RunFailed
 from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import dump
+from kdmesh.store import Store
 
 COUNTED = {"augment": ["noise"], "draws": 4}
 KINDS: dict[str, dict[str, Any]] = {
@@ -182,6 +187,29 @@ def test_killed_and_started_again_it_goes_on(number: int, tmp_path: Path) -> Non
     killed(lambda: label(Asked(spec, ("t",), store)), random.Random(number).uniform(0.3, 0.9) * lasts)
     again = label(Asked(spec, ("t",), store)).agents["t"]
     assert again.there + again.done.forwarded == again.rows == whole.rows
+    warm = trained(spec, store)
+    assert said(warm) == said(trained(spec, "off")) and warm["store"]["all"]["forwarded"] == 0
+
+
+@pytest.mark.slow
+def test_the_command_over_ray_is_killed_and_goes_on(tmp_path: Path) -> None:
+    """Its driver is: what its actors wrote is there, and nothing of it stays."""
+    spec, store = of("views"), tmp_path / "kept"
+    (tmp_path / "small.yaml").write_text(dump(spec.dump()), encoding="utf-8")
+    name, value = "KDMESH_TEST_MARK", uuid.uuid4().hex
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    line = [sys.executable, "-m", "kdmesh", "label", "small.yaml", "--actors", "2", "--store", str(store), "--quiet"]
+    driver = subprocess.Popen(line, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths, name: value})
+    deadline = time.monotonic() + PATIENCE
+    while not [*store.rglob("*.safetensors")] and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    driver.kill()
+    driver.wait()
+    while processes(f"{name}={value}") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes(f"{name}={value}") == {} and [*Store.open(store).verify()] == []
+    again = label(Asked(spec, ("t",), str(store))).agents["t"]
+    assert again.there > 0 and again.there + again.done.forwarded == again.rows
     warm = trained(spec, store)
     assert said(warm) == said(trained(spec, "off")) and warm["store"]["all"]["forwarded"] == 0
 
