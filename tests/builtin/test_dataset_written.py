@@ -69,3 +69,15 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, lines: list[dict[str, A
     with pytest.raises(MeshError, match=what) as caught:
         written(file(tmp_path, *lines))
     assert caught.value.where == "data.dataset.written.path" and caught.value.instead
+
+
+def test_texts_may_be_classified_by_what_they_were_asked_with(tmp_path: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"prompt": "plant", "text": "an elm"}) + "\n")
+    about = {"prompt": "stone", "text": "a flint"}
+    path = file(tmp_path, line(0, **about), line(1, prompt="plant", text="an oak"), line(2, kept=False, prompt="?"))
+    table = written(path, str(test), label="prompt")
+    assert table.y is not None and table.y.tolist() == [1, 0, 0] and table.labels == ["plant", "stone"]
+    assert [(one.text, one.prompt) for one in table.x] == [("a flint", None), ("an oak", None), ("an elm", None)]
+    with pytest.raises(MeshError, match="no column 'kind'"):
+        written(path, label="kind")

@@ -61,6 +61,9 @@ class WrittenConfig(Config):
     path: str = Field(description="a file streams/NAME.jsonl of a run's folder")
     test_path: str | None = Field(None, description="JSON lines of the official test split, with `prompt` and `text`")
     dropped: bool = Field(False, description="also texts that filters dropped")
+    label: str | None = Field(
+        None, description="column with the class of each text, to classify them: `prompt`, where it was asked for by it"
+    )
 
 
 class SumsConfig(Config):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from kdmesh.builtin.datasets._rows import Rows
+from kdmesh.builtin.datasets._rows import Rows, has_columns, labels_of
 from kdmesh.builtin.datasets.jsonl_file import read_jsonl
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
@@ -19,8 +20,10 @@ KEPT = ("sample", "draw", "producer", "step", "updates", "dropped")
 RAW = ("prompt", "text", "kept", "sampling", "filters", "dropped", "weights_sha256")
 
 
-def written(path: str, test_path: str | None = None, dropped: bool = False) -> Table:
+def written(path: str, test_path: str | None = None, dropped: bool = False, label: str | None = None) -> Table:
     """Return the texts as prompts with answers, without those of no token, and those that filters dropped.
+
+    ``label``: the column with their classes; they are then classified, and no prompts.
 
     ``dropped``: also these. ``test_path``: a file of the official test split, another stream's or one of `jsonl`, whose
     lines need `prompt` and `text` alone. Columns say which sample and draw of the earlier run each answers, and who
@@ -38,18 +41,25 @@ def written(path: str, test_path: str | None = None, dropped: bool = False) -> T
     if not taken:
         what = f"{path}: none of its {len(rows.cells)} texts is kept and has a token"
         raise MeshError(what, where=where, instead="another stream, or dropped: true")
-    samples = [_sample(rows, number) for number in taken]
-    columns = {name: [str(rows.cells[number].get(name, "")) for number in taken] for name in KEPT}
+    rows = replace(rows, cells=[rows.cells[number] for number in taken], lines=[rows.lines[number] for number in taken])
+    parts = [rows]
+    columns = {name: [str(one.get(name, "")) for one in rows.cells] for name in KEPT}
     official, notes = {}, []
     if test_path is not None:
-        test = read_jsonl(Path(test_path), "data.dataset.written.test_path", RAW)
-        held = [_sample(test, number) for number in range(len(test.cells))]
-        official = {"train": torch.arange(len(samples)), "test": torch.arange(len(held)) + len(samples)}
-        samples += held
-        columns = {name: [*values, *[""] * len(held)] for name, values in columns.items()}
-    elif max(Counter(one.prompt for one in samples).values()) > 1:
+        parts.append(read_jsonl(Path(test_path), "data.dataset.written.test_path", RAW))
+        ends = len(rows.cells), len(rows.cells) + len(parts[1].cells)
+        official = {"train": torch.arange(ends[0]), "test": torch.arange(*ends)}
+        columns = {name: [*values, *[""] * len(parts[1].cells)] for name, values in columns.items()}
+    elif label is None and max(Counter(one["prompt"] for one in rows.cells).values()) > 1:
         notes = ["several texts answer one prompt, and splits that are drawn may divide them: give a test_path"]
-    return Table(Texts(samples), None, classes=0, official=official, columns=columns, source=path, notes=notes)
+    samples = [_sample(part, number) for part in parts for number in range(len(part.cells))]
+    y, classes, names = None, 0, list[str]()
+    if label is not None:
+        for part in parts:
+            has_columns(part, label)
+        y, classes, names = labels_of(parts, label, None)
+        samples = [replace(one, prompt=None) for one in samples]
+    return Table(Texts(samples), y, classes, official=official, columns=columns, labels=names, source=path, notes=notes)
 
 
 def _sample(rows: Rows, number: int) -> Sample:
