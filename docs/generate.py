@@ -52,6 +52,7 @@ from kdmesh.spec import (
 )
 from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
+from kdmesh.spec.flows import DenominatorSpec
 from kdmesh.spec.train import EarlyStopping
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
@@ -684,6 +685,8 @@ refresh: step
 sampling: {max_new_tokens: 64}
 mix: {of: train, share: 0.5}
 keep: [length, {perplexity: {of: t, max: 50}}]
+reads: {a: first}
+template: "{{ prompt }} One answered: {{ a.text }}"
 """,
     MixSpec: """\
 of: train
@@ -794,7 +797,11 @@ sees: before
 detach: true
 mode: auto
 lesson: digest
+denominator: {group: domain}
 gate: {small_loss: {of: b, forget: 0.2}}
+""",
+    DenominatorSpec: """\
+group: domain
 """,
     Ramp: """\
 start: 0
@@ -1192,6 +1199,7 @@ HEADINGS: dict[type[Strict], str] = {
     ConsensusSpec: "`consensus.NAME`",
     HistorySpec: "`consensus.NAME.history`",
     FlowSpec: "`flows.N`",
+    DenominatorSpec: "`flows.N.denominator`",
     Ramp: "`flows.N.weight` that changes",
     TapRef: "`flows.N.tap`",
     ProgramItem: "`program.N`",
