@@ -280,6 +280,8 @@ class SignalOffer(Offer):
     ``estimate``: its values are right on average alone, as those that are drawn: objectives whose offer is not `linear`
     are refused, since they would be wrong on average, and so is whatever else would read it, as a consensus.
 
+    ``sparse``: it names some outputs of each row, and is kept in a form of its own, `packed`.
+
     ``both``: the reader, an agent, makes the same signal of its own forward,
     with gradients to its weights (``torch.autograd.grad(..., create_graph=True)``), and the objective compares the two.
     """
@@ -294,6 +296,7 @@ class SignalOffer(Offer):
     both: bool = False
     aligned: bool = True
     estimate: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True)

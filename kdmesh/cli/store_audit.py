@@ -72,7 +72,8 @@ def _about(one: Audit, who: str | None) -> str:
     measured = (
         f"{one.rows:,} rows measured against {one.against[:12]}"
         if one.against
-        else "not measured: no dense answers of the same producer, in the form exact, to the same samples are here"
+        else "not measured: no dense answers of the same producer to the same samples are here, as a run with "
+        "`signal: logits` keeps them"
     )
     name = f"{one.info.digest[:12]}{f' {who}' if who else ''}"
     return printable(f"{name}: {one.kind}, {one.form}: {one.bytes:.1f} bytes a row{tail}; {measured}")

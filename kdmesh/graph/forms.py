@@ -9,12 +9,13 @@ from kdmesh.errors import MeshError
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
+    from kdmesh.plugins import Registry
 
-USUAL = "exact"
+USUAL, PACKED = "exact", "packed"
 LEAVE = f"leave it out, or form: {USUAL}"
 
 
-def refuse_forms(plan: Plan) -> None:
+def refuse_forms(plan: Plan, registry: Registry) -> None:
     """Raise MeshError for the form of an agent's answers that nobody reads, or not in that form."""
     for name, agent in plan.spec.agents.items():
         if agent.answers.form == USUAL:
@@ -26,6 +27,12 @@ def refuse_forms(plan: Plan) -> None:
         for edge in edges:
             if why := _unkept(plan, edge):
                 raise MeshError(f"{edge} carries what is in no form: {why}", where=where, instead=LEAVE)
+            kind = None if edge.derived is None else registry.find("signals", edge.derived.name)
+            if agent.answers.form == PACKED and (kind is None or not kind.sparse):
+                raise MeshError(
+                    f"{edge} carries {edge.signal}, which names no outputs, so there is nothing that packs",
+                    where=where, instead="int8, or the signal sampled or top_k on all of its flows",
+                )  # fmt: skip
 
 
 def _unkept(plan: Plan, edge: Edge) -> str:

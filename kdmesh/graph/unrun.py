@@ -63,7 +63,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_rollouts(plan)
     refuse_denominators(plan)
     refuse_decoding(plan, registry)
-    refuse_forms(plan)
+    refuse_forms(plan, registry)
     refuse_histories(plan)
     refuse_filters(plan, registry)
     for name, agent in plan.spec.agents.items():

@@ -28,7 +28,7 @@ MOST = stored.ROWS  # samples of a piece, about: what a kill can cost
 
 
 class Ask(NamedTuple):
-    """What a run asks of a frozen agent: values by name beside its logits, on a stream, in forwards of one size.
+    """What a run asks of a frozen agent: values by name, and its logits, on a stream, in forwards of one size.
 
     ``teaching``: of samples as it sees them to teach, in its views of these numbers, ``draws``, and in the form of its
     answers; else of samples as they are.
@@ -40,6 +40,7 @@ class Ask(NamedTuple):
     size: int
     teaching: bool
     draws: tuple[int, ...] = (0,)
+    logits: bool = True
 
 
 class Piece(NamedTuple):
@@ -92,7 +93,7 @@ def asks(host: HostState, agent: str, passes: Iterable[Passed], steps: dict[str,
             for name in each.outputs
         ]
         names = tuple(dict.fromkeys(name for name in layers if name))
-        found[Ask(agent, each.stream, names, size, not each.measuring)] = None
+        found[Ask(agent, each.stream, names, size, not each.measuring, logits="" in layers)] = None
     for stream in ("validation", "test"):
         if stream in host.streams and host.loader.shard(stream, agent, one.device).truth is not None:
             found[Ask(agent, stream, (), CHUNK, False)] = None
@@ -113,7 +114,8 @@ def _live(host: HostState, stage: Stage, agent: str, steps: int) -> Iterator[Ask
                 most = min(epochs, one.view.draws or epochs)  # every so many they come again
                 draws = tuple(sorted({one.view.draw(first + epoch) for epoch in range(max(1, most))}))
             size = host.forward_size(agent)
-            yield Ask(agent, op.stream, names.get((agent, op.stream), ()), size, True, draws)
+            logits = stored.is_read(host, agent)
+            yield Ask(agent, op.stream, names.get((agent, op.stream), ()), size, True, draws, logits)
 
 
 class Filler:
@@ -180,5 +182,7 @@ class Filler:
             shard = self.host.loader.shard(ask.stream, ask.agent, one.device, told=ask.teaching)
             self.host.threads(one.weights.settings.threads)
             form = form_of(self.host, ask.agent) if ask.teaching else EXACT
-            self._stored[ask] = stored.opened(self.host, one, shard, ask.names, ask.size, view=ask.teaching, form=form)
+            self._stored[ask] = stored.opened(
+                self.host, one, shard, ask.names, ask.size, view=ask.teaching, form=form, logits=ask.logits
+            )
         return self._stored[ask]

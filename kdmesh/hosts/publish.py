@@ -50,7 +50,8 @@ def publish(
         found = None
         if not stage and (not measuring or stored.still(host, one)):
             form = EXACT if measuring else form_of(host, agent)
-            found = stored.stored(host, one, shard, names, host.forward_size(agent), view=not measuring, form=form)
+            size, logits = host.forward_size(agent), "" in layers.values()
+            found = stored.stored(host, one, shard, names, size, view=not measuring, form=form, logits=logits)
         held = measuring or not host.config.near or any(_whole(one, output) for output in outputs)
         known = None if found is None else found.published(None if held else stored.TABLES)
         if found is None:

@@ -47,6 +47,7 @@ HIDDEN = 1024  # numbers of a hidden row, about
 ROWS = 4096  # that are forwarded before they are written: what a kill can cost, and how large a shard is at most
 SECONDS = "seconds"  # noted beside an entry's key: what a row took to compute
 TABLES = 2**26  # bytes of an agent's answers that are in memory; of more the files are mapped
+UNREAD = torch.empty(0)  # in the place of logits that nobody reads
 
 
 def answers(
@@ -58,12 +59,14 @@ def answers(
     *,
     view: bool = False,
     form: str = EXACT,
+    logits: bool = True,
 ) -> Value | None:
     """What an agent says of a whole stream; None where the store has no part in it.
 
-    ``view``: as it sees samples; ``form``: that it is kept and read in.
+    ``view``: as it sees samples; ``form``: that it is kept and read in; ``logits``: whether these are read, beside
+    values by name.
     """
-    found = stored(host, one, shard, names, size, view=view, form=form)
+    found = stored(host, one, shard, names, size, view=view, form=form, logits=logits)
     return None if found is None else found(torch.arange(len(shard)))
 
 
@@ -76,6 +79,7 @@ def stored(
     *,
     view: bool = False,
     form: str = EXACT,
+    logits: bool = True,
 ) -> Stored | None:
     """Where an agent's answers on a stream come from, if they are kept; else why not is noted."""
     shelf = host.shelf
@@ -85,18 +89,26 @@ def stored(
         shelf.left.setdefault(one.name, of_written(shard.stream.name))
         return None
     try:
-        return opened(host, one, shard, names, size, view=view, form=form)
+        return opened(host, one, shard, names, size, view=view, form=form, logits=logits)
     except Unknown as why:
         shelf.left.setdefault(one.name, str(why))
         return None
 
 
 def opened(
-    host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, *, view: bool, form: str
+    host: HostState,
+    one: Agent,
+    shard: ShardView,
+    names: tuple[str, ...],
+    size: int,
+    *,
+    view: bool,
+    form: str,
+    logits: bool = True,
 ) -> Stored:
     """An agent's answers on a stream, of a host that has a store. :class:`Unknown`, with why, if none are kept."""
     _refuse(host, one, shard, view)
-    found = Stored(host, one, shard, names, size, view, form)
+    found = Stored(host, one, shard, names, size, view, form, logits or not names)
     if why := found.unsound():
         raise Unknown(why)
     return found
@@ -105,6 +117,11 @@ def opened(
 def still(host: HostState, one: Agent) -> bool:
     """Whether an agent's weights never change."""
     return host.plan.spec.agents[host.plan.owner[one.name]].update == "frozen"
+
+
+def is_read(host: HostState, agent: str) -> bool:
+    """Whether anybody reads an agent's logits, and not only what it makes of them; else they are not kept."""
+    return any(edge.source == agent and not edge.output for edge in host.plan.edges)
 
 
 def _refuse(host: HostState, one: Agent, shard: ShardView, view: bool) -> None:
@@ -121,7 +138,15 @@ class Stored:
     """An agent's answers on one stream: read where the store has them, else forwarded and written."""
 
     def __init__(
-        self, host: HostState, one: Agent, shard: ShardView, names: tuple[str, ...], size: int, view: bool, form: str
+        self,
+        host: HostState,
+        one: Agent,
+        shard: ShardView,
+        names: tuple[str, ...],
+        size: int,
+        view: bool,
+        form: str,
+        logits: bool,
     ) -> None:
         assert host.shelf is not None
         self._host, self._one, self._shard, self._names, self._size = host, one, shard, names, size
@@ -130,7 +155,7 @@ class Stored:
         settings = one.weights.settings
         self._fingerprint = Fingerprint.here(one.device, settings.threads)
         self._entries: dict[str, Entry] = {}
-        for name in ("", *names):
+        for name in ("", *names) if logits else names:
             key = entry_key(host, one, shard, name, self._rows, view=self._view is not None, form=form)
             self._entries[name] = self._shelf.store.entry(key, {"agent": one.name, "mesh": host.plan.spec.name})
         self._digests = self._shelf.digests_of(shard)
@@ -165,7 +190,7 @@ class Stored:
         )
         places = torch.cat([found.nonzero()[:, 0], lacking]).argsort()[back]
         whole = {name: self._ordered(name, [part[name] for part in parts], at, found, places) for name in self._entries}
-        return whole[""], {name: value for name, value in whole.items() if name}
+        return whole.get("", UNREAD), {name: value for name, value in whole.items() if name}
 
     def lacking(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Positions of the samples of which the store lacks an answer in the view of an epoch: of equal ones the first.
@@ -236,7 +261,7 @@ class Stored:
         if most is None or (size is not None and size <= most):
             return self(whole)
         if size is not None:
-            self._seconds = self._seconds or cost(self._entries[""])
+            self._seconds = self._seconds or cost(next(iter(self._entries.values())))
             self._hits.read += size
             self.spared(len(whole))
             return None
@@ -263,7 +288,8 @@ class Stored:
 
     def picked(self, whole: Value, at: Tensor) -> Value:
         """Of all answers those for samples at positions ``at``."""
-        return self._picked("", whole[0], at), {name: self._picked(name, value, at) for name, value in whole[1].items()}
+        logits = self._picked("", whole[0], at) if "" in self._entries else UNREAD
+        return logits, {name: self._picked(name, value, at) for name, value in whole[1].items()}
 
     def _picked(self, name: str, value: Any, at: Tensor) -> Any:
         if isinstance(value, Tensor) and isinstance(self._shard.x, Tensor):
@@ -279,11 +305,12 @@ class Stored:
         """The values of samples at ``at``, apart where batches end."""
         places = torch.arange(len(at)).tensor_split(ends[:-1])
         parts = {}
-        for name, value in (("", whole[0]), *whole[1].items()):
-            counts = self._counts(name, at)
+        for name in self._entries:
+            value, counts = whole[1][name] if name else whole[0], self._counts(name, at)
             index = places if counts is None else [ranges(starts_of(counts)[own], counts[own]) for own in places]
             parts[name] = [rebuild(value, [leaf[own.to(leaf.device)] for leaf in leaves(value)]) for own in index]
-        return [(parts[""][number], {name: parts[name][number] for name in whole[1]}) for number in range(len(places))]
+        logits = parts.get("", [UNREAD] * len(places))
+        return [(logits[number], {name: parts[name][number] for name in whole[1]}) for number in range(len(places))]
 
     @property
     def _chunk(self) -> int:
@@ -333,7 +360,7 @@ class Stored:
             hits.read += _bytes(value)
             values[name] = value.to(self._one.device)
         hits.foreign += int(foreign.sum())
-        self._seconds = self._seconds or cost(self._entries[""])
+        self._seconds = self._seconds or cost(next(iter(self._entries.values())))
         if asked:
             self.spared(len(at))
         return values
@@ -353,11 +380,12 @@ class Stored:
         if one.device.type == "cuda":
             torch.cuda.synchronize(one.device)
         seconds = time.perf_counter() - start
-        kept = parts(one.name, (logits, more), self._form)
+        values = {"": logits, **more}
+        kept = parts(one.name, {name: values[name] for name in self._entries}, self._form)
         hits.forwarded += len(at)
         self._write(at, keys, kept, seconds / len(at), hits)
         if self._form == EXACT:
-            return {"": logits, **more}
+            return values
         return {name: value.value for name, value in kept.items()}
 
     def _write(self, at: Tensor, keys: Tensor, values: dict[str, Parts], seconds: float, hits: Hits) -> None:

@@ -33,7 +33,8 @@ def answers_in_steps(
     if not stored.still(host, one):
         return None
     size, form = host.forward_size(one.name), form_of(host, one.name)
-    found = stored.stored(host, one, shard, names, size, view=one.view is not None, form=form)
+    view, logits = one.view is not None, stored.is_read(host, one.name)
+    found = stored.stored(host, one, shard, names, size, view=view, form=form, logits=logits)
     if found is None:
         return None
     assert isinstance(shard, ShardView)

@@ -41,10 +41,10 @@ class ViewSpec(Strict):
 class AnswersSpec(Strict):
     """How what an agent says teaches, and is kept."""
 
-    form: Literal["exact", "float32", "bfloat16", "float16", "int8"] = Field(
+    form: Literal["exact", "float32", "bfloat16", "float16", "int8", "packed"] = Field(
         "exact",
         description="numbers in which its answers are kept in the store and read by others, with or without a store: "
-        "exact (as computed), float32, bfloat16, float16, or int8 (a byte a value)",
+        "exact (as computed), float32, bfloat16, float16, int8 (a byte a value), or packed (of top_k and sampled)",
     )
 
 

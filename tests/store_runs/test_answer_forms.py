@@ -17,9 +17,9 @@ from kdmesh.errors import MeshError
 from kdmesh.report.plan_text import plan_text
 from kdmesh.spec.agents import AnswersSpec
 from kdmesh.spec.read import parse
-from kdmesh.store import forms
+from kdmesh.store import Store, forms
 
-LOSSY = [form for form in forms.FORMS if form != forms.EXACT]
+LOSSY = [form for form in forms.DENSE if form != forms.EXACT]
 FLOWS = {
     "once": {"refresh": "once"},
     "step": {"refresh": "step"},
@@ -51,8 +51,32 @@ def test_a_form_is_the_same_cold_warm_and_without_a_store(form: str, flow: str, 
     assert (cold["store"]["all"]["kept"] < wide) is (form != "float32")
 
 
+@pytest.mark.parametrize("refresh", ["once", "step"])
+@pytest.mark.parametrize("signal", [{"top_k": {"k": 2, "tail": "bucket"}}, {"sampled": {"k": 1, "draws": 2}}])
+def test_sparse_answers_are_packed_and_logits_that_nobody_reads_are_not_kept(
+    signal: dict[str, Any], refresh: str, tmp_path: Path
+) -> None:
+    def made(form: str, signal: Any = signal) -> Any:
+        return mesh(teacher={"answers": {"form": form}}, flow={"signal": signal, "refresh": refresh})
+
+    without, cold, warm = (run(made("packed"), store) for store in ("off", tmp_path, tmp_path))
+    assert said(without) == said(cold) == said(warm) != said(run(made("exact"), "off"))
+    assert warm["agents"]["t"]["forwards"]["made"] == 0 and warm["store"]["not_kept"] == {}
+    kept = [one for one in Store.open(tmp_path).entries() if one.key is not None and one.key.signal.get("form")]
+    assert [one.key.signal["form"] for one in kept if one.key] == ["packed"] and "made" in kept[0].key.signal
+    run(made("exact"), tmp_path / "exact")
+    rows = {bool(one.key.signal.get("made")): one.rows for one in Store.open(tmp_path / "exact").entries() if one.key}
+    assert rows[True] == kept[0].rows and rows[False] == 170 - rows[True]  # logits of what it is measured on alone
+
+
+def test_what_names_no_outputs_is_not_packed() -> None:
+    made = mesh(teacher={"answers": {"form": "packed"}})
+    with pytest.raises(MeshError, match="carries logits, which names no outputs"):
+        run(made, "off")
+
+
 def test_forms_of_one_teacher_are_entries_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for form in forms.FORMS:
+    for form in forms.DENSE:
         run(mesh(teacher={"answers": {"form": form}}), tmp_path)
     again = run(mesh(teacher={"answers": {"form": "int8"}}), tmp_path)
     assert again["store"]["all"]["forwarded"] == 0

@@ -29,6 +29,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Any, Any, dict[str, Any]]
     "words": (WORDS, {"spans": "spans"}, bert(24), bert(16, 1), {"objective": "kl"}),
     "language": (MODELLED, {}, gpt(24), gpt(16), {"objective": "kl"}),
     "top k": (MODELLED, {}, gpt(24), gpt(16), {"objective": "kl", "signal": {"top_k": {"k": 4}}}),
+    "bucket": (MODELLED, {}, gpt(24), gpt(16), {"objective": "kl", "signal": {"top_k": {"k": 4, "tail": "bucket"}}}),
+    "sampled": (MODELLED, {}, gpt(24), gpt(16), {"objective": "kl", "signal": {"sampled": {"k": 2, "draws": 4}}}),
 }
 
 

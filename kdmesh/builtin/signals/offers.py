@@ -65,6 +65,7 @@ SIGNALS = [
         summary="the k likeliest outputs, and the mass of all others: spread, one bucket, or left out",
         form="logits",
         lazy=True,
+        sparse=True,
     ),
     SignalOffer(
         "sampled",
@@ -74,5 +75,6 @@ SIGNALS = [
         "Anshumann et al., Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs, 2025",
         lazy=True,
         estimate=True,
+        sparse=True,
     ),
 ]
