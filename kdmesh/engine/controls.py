@@ -11,6 +11,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.roles import teachers_of
+from kdmesh.graph.sources import written_before
 from kdmesh.graph.task import label_objective
 from kdmesh.graph.unrun import LEARNING, unused
 from kdmesh.hosts.modules import origin, seed_of
@@ -74,6 +75,9 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
     while any(flow.from_[0] not in sources for flow in flows):
         flows = [flow for flow in flows if flow.from_[0] in sources]
         sources = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
+    flows = [flow for flow in flows if flow.stream is None or not _lost(spec, flow.stream, kept)]
+    if all(flow.to[0] != student for flow in flows):
+        return None  # what it learned from was written by others
     learned = _again(plan, best, saved) if plan.owner[best] in plan.trainable else {}
     teacher = _frozen(plan, best, **learned)
     mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]
@@ -151,10 +155,12 @@ def _mesh(
     spec = plan.spec
     used = {end for flow in flows for end in (*flow.from_, *flow.to)}
     owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
+    read = {flow.stream for flow in flows if flow.stream is not None}
+    read |= {other for stream in read for other in written_before(spec, stream)}
     kept = {
         name: _filtered(one, agents)
         for name, one in spec.streams.items()
-        if not one.generated_by or one.generated_by in agents
+        if not one.generated_by or (name in read and not _lost(spec, name, agents))
     }
     idle = {owner: _frozen(plan, owner) for owner in spec.agents if owner in owners and owner not in agents}
     return spec.model_copy(
@@ -175,6 +181,12 @@ def _filtered(stream: StreamSpec, agents: dict[str, AgentSpec]) -> StreamSpec:
     """A stream without filters that read the loss of an agent which is left out."""
     left = [ref for ref in stream.keep or () if not ref.of or ref.of in agents]
     return stream if len(left) == len(stream.keep or ()) else stream.model_copy(update={"keep": left or None})
+
+
+def _lost(spec: MeshSpec, stream: str, agents: Collection[str]) -> bool:
+    """Whether a stream, or one that is read to write it, is written by none of these agents."""
+    every = (spec.streams.get(name) for name in (stream, *written_before(spec, stream)))
+    return any(one is not None and one.generated_by is not None and one.generated_by not in agents for one in every)
 
 
 def _written(spec: MeshSpec, stream: str) -> bool:

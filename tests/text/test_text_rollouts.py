@@ -13,10 +13,12 @@ from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine import teach
 from kdmesh.engine.check import examine
+from kdmesh.engine.controls import alone, from_best
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.rollouts import Schedule
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
@@ -418,3 +420,16 @@ def test_bundled_meshes_teach_a_student_to_add_by_written_texts(name: str) -> No
     ]
     bits = [one["agents"]["student"]["metrics"]["test"]["bits_per_character"] for one in found]
     assert bits[1] < 0.75 * bits[0]
+
+
+def test_controls_leave_out_what_others_write_and_what_is_written_from_it() -> None:
+    fields = reading(first={"keep": [{"length": {"min": 1}}]})
+    labels = {"from": "labels", "to": ["s", "u"], "objective": "ce"}
+    on_first = {"from": ["t", "u"], "to": "s", "objective": "kl", "stream": "first", "refresh": "step"}
+    plan = make_plan(parse({**fields, "flows": [*fields["flows"], labels, on_first]}), registry())
+    without = alone(plan, "s", 5)
+    assert not without.streams
+    refuse_unrun(make_plan(without, registry()), registry())
+    one = from_best(plan, "s", "t", Path("nowhere"))
+    assert one is not None and list(one.streams) == ["first"]  # `rollouts` is written by u, from what t writes too
+    refuse_unrun(make_plan(one, registry()), registry())
