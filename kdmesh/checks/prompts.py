@@ -145,7 +145,7 @@ def measured(plan: Plan, found: Checked) -> None:
     """Refuse held out samples that ask nothing, or leave no room for an answer, where what is written is measured."""
     from kdmesh.text.prompts import Asking
 
-    streams, how = without(found.streams, found.left_out), plan.spec.text.decoding
+    streams, how = without(found.streams, found.left_out), plan.spec.text.measured
     for agent in plan.spec.agents if _measures(plan) else ():
         assert isinstance(found.table.x, Texts)
         encoder = found.reading.encoder(agent)

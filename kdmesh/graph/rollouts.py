@@ -47,7 +47,7 @@ def refuse_rollouts(plan: Plan) -> None:
 def refuse_decoding(plan: Plan, registry: Registry) -> None:
     """Raise MeshError for a decoding that no metric asks for, or that cannot be."""
     how, where = plan.spec.text.decoding, "text.decoding"
-    if "decoding" not in plan.spec.text.model_fields_set:
+    if how is None:
         return
     if not any("texts" in registry.find("metrics", ref.name).needs for ref in plan.metrics):
         what = "no metric of this mesh is of written texts, so that this has no effect"

@@ -78,7 +78,7 @@ def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
     What is drawn, where the decoding draws, is drawn by the run's seed, the agent and the sample: alike each time.
     """
     how, encoder, rows = (
-        host.plan.spec.text.decoding,
+        host.plan.spec.text.measured,
         host.reading.encoder(one.name),
         host.streams[stream].rows.tolist(),
     )
@@ -112,6 +112,6 @@ def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
 def _own(host: HostState, one: Agent, row: int) -> WrittenText:
     """The data's own answer, as if it was written."""
     encoder = host.reading.encoder(one.name)
-    spoken = Spoken(encoder, host.table, row, host.plan.spec.text.decoding, labelled=True)
+    spoken = Spoken(encoder, host.table, row, host.plan.spec.text.measured, labelled=True)
     sample: Any = host.table.x[row]
     return spoken(row, 0, encoder.tokenizer(sample.answers(), add_special_tokens=False)["input_ids"])

@@ -30,9 +30,10 @@ class TextSpec(Strict):
         description="outputs of unequal size over one tokenizer: refuse, or compare the prefix that both have, "
         "renormalised (vocabularies padded to different multiples); for flows between language models",
     )
-    decoding: SamplingSpec = Field(
-        SamplingSpec(greedy=True),
-        description="how agents write the texts that metrics measure, on validation and test; by default greedily",
+    decoding: SamplingSpec | None = Field(
+        None,
+        description="how agents write the texts that metrics measure, on validation and test; by default greedily, at "
+        "most 64 tokens",
     )
 
     @field_validator("decoding", mode="before")
@@ -41,3 +42,8 @@ class TextSpec(Strict):
         """What draws nothing is greedy."""
         draws = {"greedy", "temperature", "top_p", "top_k"}
         return {"greedy": True, **value} if isinstance(value, dict) and draws.isdisjoint(value) else value
+
+    @property
+    def measured(self) -> SamplingSpec:
+        """How texts that are measured are written."""
+        return self.decoding or SamplingSpec(greedy=True)
