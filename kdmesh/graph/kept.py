@@ -69,7 +69,7 @@ def _several(plan: Plan, name: str, stream: StreamSpec, which: str, where: str) 
     if draws == 1:
         what = f"filter {which!r} compares the texts of a prompt, and one is written to each"
         raise MeshError(what, where=where, instead=f"streams.{name}.sampling.samples: 4")
-    if stream.refresh in ("once", "epoch"):
+    if stream.refresh in ("once", "round", "epoch"):
         return
     for edge in plan.edges:
         size = plan.train(edge.target).batch_size if edge.stream == name and edge.target in plan.owner else draws

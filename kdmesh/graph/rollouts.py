@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.nodes import labelled
+from kdmesh.graph.program import Repeat
 from kdmesh.graph.reads import refuse_reads
 from kdmesh.graph.sources import below, written_before
 from kdmesh.graph.written import PERIOD, refuse_reader, refuse_taken, refuse_without_meaning
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
     from kdmesh.spec import StreamSpec
 
-ONCE = "once"
+ONCE, ROUND = "once", "round"
 ONLY_TEXTS = "prompts: a stream of prompts or chats, or leave it out"
 
 
@@ -139,8 +140,8 @@ def _period(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
     """When it is written: by weights that stand by then, and not in the middle of an update."""
     assert stream.generated_by is not None
     writer, refresh = plan.owner[stream.generated_by], stream.refresh or "step"
-    if refresh != ONCE and not PERIOD.fullmatch(refresh):
-        instead = "step, `10 steps`, epoch, or once"
+    if refresh not in (ONCE, ROUND) and not PERIOD.fullmatch(refresh):
+        instead = "step, `10 steps`, epoch, round, or once"
         raise MeshError(f"{refresh!r} is not a period of a stream of texts", where=f"{where}.refresh", instead=instead)
     also = {name, *(one for one in plan.spec.streams if name in written_before(plan.spec, one))}
     readers = [edge for edge in plan.edges if edge.stream in also and edge.target in plan.owner]
@@ -152,8 +153,15 @@ def _period(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
                 where=f"{where}.refresh",
                 instead="refresh: step, `N steps` or epoch; or a writer that is frozen or trained before",
             )
+        lines = () if stage is None else stage.program.body
+        if refresh == ROUND and not (lines and all(isinstance(line, Repeat) for line in lines)):
+            raise MeshError(
+                f"it is written anew in each round, and {edge.target} trains in " + ("none" if lines else "no stage"),
+                where=f"{where}.refresh",
+                instead="program: [{of: [...], repeat: N, do: [...]}], or epoch",
+            )
         steps, own = plan.train(writer).accumulate, plan.train(edge.target).accumulate
-        if refresh not in (ONCE, "epoch"):
+        if refresh not in (ONCE, ROUND, "epoch"):
             steps *= 1 if refresh == "step" else int(refresh.split()[0])
             if steps % own:
                 raise MeshError(

@@ -178,7 +178,10 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     schedule, stream, settings = source.schedule, host.streams[op.stream], inputs.settings
     threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)
     rows, keeping = host.forward_size(op.node), Keeping(host, op.stream, op.node)
-    often = schedule.every is not None and spec.refresh != "epoch"  # a sum at every step would take its time
+    often = schedule.every is not None and spec.refresh not in (
+        "epoch",
+        "round",
+    )  # a sum at every step would take its time
     reads = Reads(inputs, op) if spec.reads and isinstance(author, Writing) else None
 
     def write(context: StepContext) -> None:

@@ -90,9 +90,9 @@ class Inputs:
         host, own = self.host, self.host.streams[stream]
         spec, encoder = host.plan.spec.streams[stream], host.reading.encoder(agent)
         assert spec.prompts is not None and spec.generated_by is not None
-        sizes = host.reading.sizes(own.rows[:: own.draws]) if host.plan.spec.text.bucket else None
-        together = every(host.plan, stream, host.streams[self.plan.streams[0]], self.settings)
         last = max(self.ends.values())
+        sizes = host.reading.sizes(own.rows[:: own.draws]) if host.plan.spec.text.bucket else None
+        together = every(host.plan, stream, host.streams[self.plan.streams[0]], self.settings, last - self.first)
         share, drawn = 0.0 if spec.mix is None else spec.mix.share, (stream, self.lesson)
         schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last, share, drawn)
         pack = encoder.max_length if encoder.pack else None

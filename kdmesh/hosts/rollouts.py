@@ -56,14 +56,17 @@ class Author(Protocol):
         """
 
 
-def every(plan: Plan, stream: str, first: Stream, settings: TrainSpec) -> int | None:
+def every(plan: Plan, stream: str, first: Stream, settings: TrainSpec, steps: int) -> int | None:
     """Steps whose texts are written together; None: all at once, and never again. See :func:`written.period`.
 
+    ``steps``: how many the phase has from where it began, in the round that is under way.
     Micro-batches of one update are written together, as the weights do not change between them.
     """
     spec = plan.spec.streams[stream]
     if spec.refresh == ONCE:
         return None
+    if spec.refresh == "round":
+        return steps
     if spec.refresh in (None, "step") and spec.generated_by is not None:
         return plan.train(spec.generated_by).accumulate
     return period(plan, stream, first, settings)

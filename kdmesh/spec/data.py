@@ -95,7 +95,8 @@ class StreamSpec(Strict):
     generated_by: str | None = Field(None, description="the agent that writes the samples")
     prompts: str | None = Field(None, description="the stream whose prompts it answers: `generated_by` writes texts")
     refresh: str | None = Field(
-        None, description="how often it is written anew: step (the default), `N steps` or epoch; texts also once"
+        None,
+        description="how often it is written anew: step (the default), `N steps` or epoch; texts also round or once",
     )
     template: str | None = Field(
         None, description="template of what its agent is asked in place of each prompt; who reads the texts is not told"

@@ -254,3 +254,14 @@ def test_a_written_stream_is_the_data_of_a_later_run(tmp_path: Path) -> None:
     found = examine(make_plan(parse(fields), registry()))
     assert 0 < len(found.table) <= tally["kept"]
     assert run(fields)["agents"]["a"]["updates"] > 0
+
+
+def test_each_round_has_texts_of_its_own(tmp_path: Path) -> None:
+    lines = [{"train": ["s", "u"], "steps": 7}]
+    fields = {**mesh(refresh="round"), "program": [{"of": ["s", "u"], "repeat": 2, "do": lines}]}
+    run(fields, out=tmp_path)
+    (folder,) = tmp_path.glob("*/*")
+    _, written = told(folder)
+    assert [line["step"] for line in written] == [0] * 34 + [7] * 34  # batches of 5, one of 4 at an epoch's end
+    assert [line["updates"] for line in written] == [0] * 34 + [7] * 34
+    assert all(line["weights_sha256"] for line in written)

@@ -128,6 +128,10 @@ MESHES = {
     "once": sequence(),
     "accumulated": {**mesh(sampling={"max_new_tokens": 3, "samples": 2}), "train": {**SETTINGS, "accumulate": 2}},
     "mixed": mesh(refresh="2 steps", mix={"of": "train", "share": 0.5}),
+    "a round": {
+        **mesh(refresh="round"),
+        "program": [{"of": ["s", "u"], "repeat": 2, "do": [{"train": ["s", "u"], "steps": 7}]}],
+    },
     "packed": {**mesh(), "text": {"pack": True}},
 }
 
@@ -249,7 +253,8 @@ REFUSED = [
         "flows.0.denominator",
         "adds no loss",
     ),
-    (mesh(refresh="round"), "streams.rollouts.refresh", "not a period of a stream of texts"),
+    (mesh(refresh="round"), "streams.rollouts.refresh", "s trains in none"),
+    (mesh(refresh="month"), "streams.rollouts.refresh", "not a period of a stream of texts"),
     (mesh(refresh="once"), "streams.rollouts.refresh", "s trains at the same time"),
     (mesh(sampling={"greedy": True, "top_p": 0.5}), "streams.rollouts.sampling.top_p", "has no effect"),
     (mesh(sampling={"greedy": True, "samples": 2}), "streams.rollouts.sampling.samples", "would be the same"),
