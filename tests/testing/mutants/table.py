@@ -8,6 +8,7 @@ from .kinds import (
     cpu,
     detach,
     eval_state,
+    filters,
     in_place,
     pickling,
     precision,
@@ -35,4 +36,5 @@ KINDS: dict[str, list[Mutant]] = {
     "undeclared labels": undeclared.MUTANTS,
     "ignored temperature": temperature.MUTANTS,
     "`forward` against `weights`": weights.MUTANTS,
+    "filters": filters.MUTANTS,
 }

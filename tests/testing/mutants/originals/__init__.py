@@ -8,6 +8,7 @@ from typing import Any
 from kdmesh.offers import (
     ConsensusOffer,
     DatasetOffer,
+    FilterOffer,
     GateOffer,
     MetricOffer,
     ModelOffer,
@@ -30,6 +31,7 @@ CONTRACTS = {
     "views": "ViewContract",
     "metrics": "MetricContract",
     "gates": "GateContract",
+    "filters": "FilterContract",
     "models": "ModelContract",
     "datasets": "DatasetContract",
     "tasks": "TaskContract",
@@ -130,5 +132,8 @@ _ALL = [
         _offer(StrategyOffer, "Council", configs.Council), {"config": {"teachers": ["a", "b"], "students": ["c"]}}
     ),
     Original(_offer(SamplerOffer, "Drawn")),
+    Original(_offer(FilterOffer, "Bounded"), {"keeps": False}),
+    Original(_offer(FilterOffer, "First")),
+    Original(_offer(FilterOffer, "Likely", needs=("loss",)), {"keeps": False}),
 ]
 ORIGINALS = {f"{one.room}.{one.thing}": one for one in _ALL}
