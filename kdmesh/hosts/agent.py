@@ -85,14 +85,16 @@ class Agent:
         """
         if self.weights.unread:
             self.weights.read()
-        if self._bf16:
-            with torch.autocast(self.device.type, torch.bfloat16):
+        if self._bf16 or torch.is_autocast_enabled(self.device.type):
+            with self.precision():
                 return self._forward(x, names, others)
         return self._forward(x, names, others)
 
     def precision(self) -> AbstractContextManager[object]:
-        """What a forward of the module itself, without this agent's, is to stand in."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
+        """What a forward of the module itself, without this agent's, is to stand in, whatever the caller stands in."""
+        if not (self._bf16 or torch.is_autocast_enabled(self.device.type)):
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
     def in_train_mode(self, compute: Callable[[], Any], keep: bool) -> Any:
         """What ``compute`` gives of a module in eval mode that is in train mode for this while, without gradient.

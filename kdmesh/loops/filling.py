@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, line_of
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.hosts.placed import moves
@@ -53,4 +53,9 @@ class Filler:
                             instead="a store with room that can be written")  # fmt: skip
 
     def _ask(self, x: Tensor) -> dict[str, Any]:
-        return {"": self._agent.inference(x.to(self._agent.device), self._size)[0]}
+        try:
+            return {"": self._agent.inference(x.to(self._agent.device), self._size)[0]}
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            kind = f"samples {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}"
+            what = f"{self._one.name} fails at {kind}: {type(error).__name__}: {error}{line_of(error)}"
+            raise MeshError(what, where=WHERE, instead="a module that takes these, or sample=") from error

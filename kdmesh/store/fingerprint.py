@@ -137,6 +137,8 @@ def _settings(kind: str) -> str:
             place = getattr(place, part, None)
         if (precision := getattr(place, "fp32_precision", "none")) not in ("none", "ieee"):
             said.append(f"{name or 'fp32'} {precision}")
+    if not bool(torch.tensor(1e-40) * 1):
+        said.append("no denormal numbers")
     if torch.are_deterministic_algorithms_enabled():
         said.append("deterministic")
     if not torch.backends.mkldnn.enabled:

@@ -331,3 +331,15 @@ def test_answers_of_another_machine_are_used_and_said(store: str, capsys: Any, m
     answered = kdmesh.targets(DATA, key(store), store=store)
     assert answered.notes == [f"90 answers were computed elsewhere (device another, not {answered._here.name})"]
     assert f"kdmesh: note: {answered.notes[0]}" in capsys.readouterr().err
+
+
+def test_a_module_answers_as_it_is_called_for_and_not_as_where_it_is_called(tmp_path: Path) -> None:
+    """Within autocast, say, the answers would be other numbers than the key says."""
+    torch.manual_seed(0)
+    teacher, data = torch.nn.Linear(8, 3), TensorDataset(torch.randn(20, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = kdmesh.targets(data, teacher, store=tmp_path / "one", missing="fill", forward_size=4)
+    outside = kdmesh.targets(data, teacher, store=tmp_path / "other", missing="fill", forward_size=4)
+    assert all(torch.equal(inside[at][1], outside[at][1]) for at in range(20))
+    with pytest.raises(kdmesh.MeshError, match=r"it fails at samples float32 \[8\]: RuntimeError"):
+        kdmesh.targets(data, teacher.double(), store=tmp_path / "one", missing="fill")

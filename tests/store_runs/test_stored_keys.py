@@ -131,14 +131,11 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def write(net: str = NET, factor: float = 1.0) -> None:
-        from kdmesh.hosts import identity as module
-
         (tmp_path / "scaled_net.py").write_text(net, encoding="utf-8")
         (tmp_path / "scaled_help.py").write_text(f"FACTOR = {factor}\n", encoding="utf-8")
         for name in ("scaled_net", "scaled_help"):
             sys.modules.pop(name, None)
         invalidate_caches()
-        module._sources.cache_clear()  # of a process in which code does not change
 
     yield write
     for name in ("scaled_net", "scaled_help"):

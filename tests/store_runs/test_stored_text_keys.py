@@ -90,10 +90,11 @@ def test_one_change_of_texts_is_a_miss_or_the_same_bits(
     first = host(made(folder, aspects), store)
     published(first)
     opened = host(made(folder, changed), store)
-    assert same(published(opened), published(host(made(folder, changed), "")))
-    assert first.shelf is not None and opened.shelf is not None and opened.shelf.left == {}
-    hits, asked = opened.shelf.hits["t"], first.shelf.hits["t"].forwarded
-    assert hits.found + hits.forwarded >= asked > 0
+    alone = host(made(folder, changed), tmp_path_factory.mktemp("empty"))  # some texts are one where they are cut
+    assert same(published(opened), published(alone))
+    assert alone.shelf is not None and opened.shelf is not None and opened.shelf.left == {}
+    hits, asked = opened.shelf.hits["t"], alone.shelf.hits["t"].forwarded
+    assert hits.found + hits.forwarded == asked > 0
     if changed == aspects:
         assert hits.forwarded == 0
     elif name in NONE:

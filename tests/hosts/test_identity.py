@@ -1,0 +1,160 @@
+"""Modules that compute other things have other identities, however the difference came about."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from importlib import import_module, invalidate_caches, reload
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kdmesh.hosts.identity import Unknown, identity
+
+SOURCE = """
+import os
+from collections import defaultdict, deque, namedtuple
+import torch
+from torch import nn
+import told_apart_help
+
+SCALE = float(os.environ.get("TOLD_APART", "1"))
+ACTS = [lambda x: x * 2, lambda x: x * 3]
+Pair = namedtuple("Pair", "a b")
+
+def helped(x): return told_apart_help.OFFSET + x
+
+class Net(nn.Module):
+    by = 1.0
+    def __init__(self, held=None):
+        super().__init__()
+        self.layer, self.held = nn.Linear(4, 3), held
+    def forward(self, x):
+        return helped(self.layer(x)) * SCALE * self.by
+
+def inner(number):
+    if number:
+        def of(x): return x * 2
+    else:
+        def of(x): return x * 3
+    return of
+
+def local(number):
+    class Local(Net):
+        by = float(number)
+    return Local()
+
+def by_default(number):
+    class Local(Net):
+        def forward(self, x, by=float(number)): return self.layer(x) * by
+    return Local()
+
+def forwards(number):
+    if number:
+        def forward(self, x): return self.layer(x) * 2
+    else:
+        def forward(self, x): return self.layer(x) * 3
+    return forward
+
+class Dict(dict): pass
+class List(list): pass
+class Float(float): pass
+class Slot: __slots__ = ("a",)
+class Slotted(Slot): pass
+class Deque(deque): pass
+
+def having(made, value):
+    made.a = value
+    return made
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "told_apart.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "told_apart_help.py").write_text("OFFSET = 0.0\n", encoding="utf-8")
+    invalidate_caches()
+    yield import_module("told_apart")
+    for name in ("told_apart", "told_apart_help"):
+        sys.modules.pop(name, None)
+
+
+def bound(code: Any, number: int) -> nn.Module:
+    net: nn.Module = code.Net()
+    net.forward = types.MethodType(code.forwards(number), net)
+    return net
+
+
+UNLIKE: dict[str, Callable[[Any, int], nn.Module]] = {
+    "lambdas of one line": lambda code, n: code.Net(code.ACTS[n]),
+    "functions of one name": lambda code, n: code.Net(code.inner(n)),
+    "attributes of a local class": lambda code, n: code.local(n),
+    "defaults of a local class": lambda code, n: code.by_default(n),
+    "two local classes": lambda code, n: nn.Sequential(code.local(1), code.local(n)),
+    "a method put on one module": bound,
+    "what a dict holds beside its pairs": lambda code, n: code.Net(code.having(code.Dict(), n)),
+    "what a list holds beside its parts": lambda code, n: code.Net(code.having(code.List(), n)),
+    "a number of a derived type": lambda code, n: code.Net(code.Float(n)),
+    "slots": lambda code, n: code.Net(code.having(code.Slotted(), n)),
+    "what a dict gives for missing keys": lambda code, n: code.Net(code.defaultdict(code.ACTS[n])),
+    "long patterns": lambda code, n: code.Net(__import__("re").compile("a" * 300 + str(n))),
+    "named tuples": lambda code, n: code.Net(code.Pair(1, n)),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_what_is_unlike_is_told_apart(code: Any, name: str) -> None:
+    def made(number: int) -> str:
+        torch.manual_seed(0)
+        return identity(UNLIKE[name](code, number))
+
+    first, second = made(0), made(1)
+    assert first != second
+    assert (made(0), made(1)) == (first, second)
+
+
+def test_what_is_set_from_outside_counts(code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = code.Net()
+    found = [identity(net)]
+    for place, name, value in (
+        (code.Net, "by", 2.0),
+        (code.Net, "forward", code.forwards(0)),
+        (code, "SCALE", 5.0),
+        (code.told_apart_help, "OFFSET", 1.0),
+        (nn.Linear, "forward", code.forwards(1)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, value)
+            found.append(identity(net))
+    hook = torch.nn.modules.module.register_module_forward_hook(code.ACTS[0])
+    found.append(identity(net))
+    hook.remove()
+    assert len({*found}) == len(found)
+    assert identity(net) == found[0]
+
+
+def test_the_environment_that_code_was_loaded_in_counts(code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity(code.Net())
+    monkeypatch.setitem(os.environ, "TOLD_APART", "3")
+    assert identity(reload(code).Net()) != before
+
+
+def test_a_source_that_was_edited_is_read_anew(code: Any, tmp_path: Path) -> None:
+    net, path = code.Net(), tmp_path / "told_apart.py"
+    before = identity(net)
+    path.write_text(SOURCE.replace("* self.by", "* self.by * 7"), encoding="utf-8")
+    with pytest.raises(Unknown, match=r"Net\.forward is code that told_apart\.py no longer has"):
+        identity(net)
+    assert identity(reload(code).Net()) != before
+
+
+def test_what_only_c_sees_has_no_identity(code: Any) -> None:
+    with pytest.raises(Unknown, match="held is a Deque, of which nothing tells"):
+        identity(code.Net(code.Deque([1])))
