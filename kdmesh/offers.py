@@ -309,6 +309,10 @@ class ModelOffer(Offer):
     ``sizes``: for language models, an import string of ``sizes(config) -> (values of a row that its last layer maps,
     how many outputs)``, each None where settings do not tell; it imports no torch, as a plan is drawn without.
     ``learning``: settings that only weights which learn by gradient have a use of; on others they are refused.
+    ``lookup``: of a model that has no weights and looks its answers up in the store, an import string of
+    ``settle(config, store, labels) -> config``, called before a run: it says in whole what the settings leave open, or
+    raises MeshError. ``store``: the run's, "" for none; ``labels``: the agent's. Its module has ``lacking(x) -> [n]``
+    bool, the samples without an answer. Only frozen agents have such a model, and what they say is not stored again.
     """
 
     kind: ClassVar[str] = "models"
@@ -316,6 +320,7 @@ class ModelOffer(Offer):
     encoder: str = ""
     sizes: str = ""
     learning: tuple[str, ...] = ()
+    lookup: str = ""
 
 
 @dataclass(frozen=True)

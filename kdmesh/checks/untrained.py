@@ -34,7 +34,7 @@ def tell(plan: Plan, found: Checked, owner: str, drawn: Sequence[str] | None, co
         raise MeshError(
             what, where=f"{plan.at(f'agents.{first}')}.seed", instead="leave it out, or a model without `path`"
         )
-    if owner in plan.trainable or spec.weights is not None or spec.model is None or spec.model.is_import:
+    if not count or owner in plan.trainable or spec.weights is not None or spec.model is None or spec.model.is_import:
         return
     heard = {plan.owner.get(end) for edge in plan.edges for end in (edge.source, edge.target)}
     if owner not in heard | {plan.owner.get(flow.source) for flow in plan.merging.flows}:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from kdmesh.engine import sums
 from kdmesh.engine.check import examine
 from kdmesh.engine.folder import made_of
 from kdmesh.engine.lock import held
+from kdmesh.engine.looked_up import settled
 from kdmesh.engine.progress import sizes
 from kdmesh.engine.spared import stored_at
 from kdmesh.errors import MeshError, RunFailed
@@ -79,6 +80,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
     for one in contenders:
         plans[one.name] = plan = make_plan(one.spec, registry())
         refuse_unrun(plan, registry())
+        plans[one.name] = plan = replace(plan, spec=settled(plan.spec, asked.store))
         known[one.name] = checked = examine(plan, {}, None)
         steps[one.name] = sum(sizes(plan, checked, [one.spec.seed], asked.controls).values())
     first = contenders[0]

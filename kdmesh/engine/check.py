@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdmesh.checks import drawn, labels, lineage, lonely, merging, private, prompts, texts, untrained, unused
+from kdmesh.checks import drawn, labels, lineage, lonely, looked_up, merging, private, prompts, texts, untrained, unused
 from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
 from kdmesh.engine.inputs import given
+from kdmesh.engine.looked_up import settled
 from kdmesh.errors import FAULTS, MeshError, line_of, nearest, text_of
 from kdmesh.graph import inputs
 from kdmesh.graph.edges import LABELS
@@ -59,6 +61,7 @@ EXIT = ""  # the tap of the layer that gives an agent's outputs
 
 def check(plan: Plan) -> list[str]:
     """Check a plan and say what was found, a line each."""
+    plan = replace(plan, spec=settled(plan.spec, None))
     found = examine(plan)
     table = found.table
     kind = "texts" if found.reading.texts else f"samples of shape {tuple(table.shape)}"
@@ -113,6 +116,7 @@ def examine(
     _streams(plan, found)
     private.prove(plan, found)
     _models(plan, found, modules or {})
+    looked_up.covered(plan, found)
     if here:
         sizes.refuse(plan, found)
     merging.compare(plan, found)

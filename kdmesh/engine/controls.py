@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kdmesh.errors import MeshError
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.looked_up import lookup
 from kdmesh.graph.roles import teachers_of
 from kdmesh.graph.sources import written_before
 from kdmesh.graph.task import label_objective
@@ -106,7 +107,8 @@ def _own(plan: Plan, name: str) -> AgentSpec:
     """An agent that needs no other: with the model it shares, and the file, or else the seed, it starts from."""
     owner = plan.spec.agents[plan.owner[name]]
     first = plan.spec.agents[origin(plan, plan.owner[name])]
-    seed = seed_of(plan, plan.owner[name]) if first.weights is None else None
+    drawn = first.weights is None and not lookup(owner.model, registry())
+    seed = seed_of(plan, plan.owner[name]) if drawn else None
     start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None, "gate": None}
     update = "grad" if owner.learns else "frozen"
     model = owner.model if update == "grad" else _still(owner.model)

@@ -13,11 +13,13 @@ from kdmesh.backends.needs import needs_of
 from kdmesh.checks.budget import stage_steps
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import blueprint
+from kdmesh.engine.looked_up import settled
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.engine.request import Request
 from kdmesh.engine.spared import kept_at
 from kdmesh.errors import MeshError, RunFailed, nearest
 from kdmesh.files import reason
+from kdmesh.graph.looked_up import THERE, looked_up
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unkept import frozen, unkept
 from kdmesh.hosts.filling import Filled, Filler, Passed, Piece, asks
@@ -104,6 +106,7 @@ def label(asked: Asked, told: Callable[[Far], None] = lambda far: None) -> Label
     plan = make_plan(asked.spec, registry())
     names, left = _agents(plan, asked.agents)
     place = _place(asked.store)
+    plan = replace(plan, spec=settled(plan.spec, place))
     checked = examine(plan, here=asked.ray_address is None)
     plan = replace(plan, spec=threaded(plan.spec, resolve(plan, checked, {}, machine(), inline=True).threads))
     if asked.ray_address is None and asked.actors is not None:
@@ -123,7 +126,7 @@ def label(asked: Asked, told: Callable[[Far], None] = lambda far: None) -> Label
 def _agents(plan: Plan, named: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The agents to label, and of others why not. MeshError for one that is named and of which nothing is kept."""
     still, why = frozen(plan), unkept(plan, registry())
-    read = {edge.source for edge in plan.edges}
+    read, there = {edge.source for edge in plan.edges}, looked_up(plan, registry())
     for name in named:
         if name not in plan.spec.agents:
             raise MeshError(
@@ -132,6 +135,8 @@ def _agents(plan: Plan, named: Sequence[str]) -> tuple[list[str], dict[str, str]
         if name not in still:
             what = f"{name} trains in this mesh: what it says now is not what it says then"
             raise MeshError(what, where="--agents", instead=f"frozen agents: {', '.join(still) or 'none'}")
+        if name in there:
+            raise MeshError(f"{name}: {THERE}", where="--agents", instead="agents that compute their answers")
         if name not in read:
             raise MeshError(f"no flow carries what {name} says", where="--agents", instead="agents that teach")
         if name in why:
@@ -139,7 +144,7 @@ def _agents(plan: Plan, named: Sequence[str]) -> tuple[list[str], dict[str, str]
                             instead=why[name].instead)  # fmt: skip
     if named:
         return list(dict.fromkeys(named)), {}
-    usable = [name for name in still if name in read and name not in why]
+    usable = [name for name in still if name in read and name not in why and name not in there]
     if not usable:
         told = "; ".join(f"{name}: {one.why}" for name, one in why.items())
         what = "no frozen agent teaches whose answers are kept" + (f" ({told})" if told else "")

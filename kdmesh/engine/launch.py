@@ -20,6 +20,7 @@ from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.costs import declared
 from kdmesh.engine.events import Events
 from kdmesh.engine.folder import IDENTITY, Folder
+from kdmesh.engine.looked_up import settled
 from kdmesh.engine.observe import Observers, info
 from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes, refuse_others
 from kdmesh.engine.run import Run
@@ -64,6 +65,7 @@ def prepare(request: Request, session: Session) -> Prepared:
     declared(os.environ)
     if request.resume is not None:
         request = replace(request, spec=as_begun(request.spec, request.resume))
+    request = replace(request, spec=settled(request.spec, request.store))
     plan = make_plan(request.spec, registry())
     checked = examine(plan, request.modules, request.table, here=request.ray_address is None, writers=request.writers)
     here = choose_backend(plan, checked, request.modules, session, request.ray_address)

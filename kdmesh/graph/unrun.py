@@ -14,6 +14,7 @@ from kdmesh.graph.edges import LABELS
 from kdmesh.graph.forms import refuse_forms
 from kdmesh.graph.histories import refuse_histories
 from kdmesh.graph.kept import refuse_filters
+from kdmesh.graph.looked_up import refuse_looked_up
 from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
@@ -66,6 +67,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_forms(plan, registry)
     refuse_histories(plan)
     refuse_filters(plan, registry)
+    refuse_looked_up(plan, registry)
     for name, agent in plan.spec.agents.items():
         _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:

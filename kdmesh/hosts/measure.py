@@ -12,6 +12,7 @@ from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
 from kdmesh.hosts import answered, build, gates, guard, kept, metrics, oddities, rules, side_inputs, spoken, stored
 from kdmesh.hosts.consensus import sharpened
+from kdmesh.hosts.looked_up import lacking
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.seen import seen
 from kdmesh.offers import PROBABILITIES
@@ -66,6 +67,8 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     host.threads(one.weights.settings.threads)
     before = one.forwards
     x = seen(host, one, stream, given)
+    if (unknown := lacking(host, one, shard.x)) is not None and bool(unknown.any()):
+        return {}  # the check has said so
     try:
         known = stored.answers(host, one, shard, (), CHUNK) if x is None and stored.still(host, one) else None
         logits, _ = known or one.inference(shard.x if x is None else x, CHUNK)

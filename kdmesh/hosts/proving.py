@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdmesh.files import WEIGHTS
 from kdmesh.hosts import loading
 from kdmesh.hosts.agent import reseed
+from kdmesh.hosts.looked_up import lacking, looks_up
 from kdmesh.hosts.modules import output
 from kdmesh.signals.compare import Comparison
 from kdmesh.signals.lazy import dense
@@ -77,5 +78,9 @@ def _rows(host: HostState, agent: str) -> Tensor:
     for name in dict.fromkeys(["test", "validation", *host.streams]):
         stream = host.streams.get(name)
         if stream is not None and (stream.shards is None or agent in stream.shards) and len(stream.rows_for(agent)):
-            return stream.rows_for(agent)[:SAMPLES]
+            rows, one = stream.rows_for(agent), host.agents[agent]
+            if looks_up(host, one) and (unknown := lacking(host, one, host.reading.samples(agent, rows))) is not None:
+                rows = rows[~unknown]
+            if len(rows):
+                return rows[:SAMPLES]
     return torch.arange(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine.check import examine
+from kdmesh.engine.looked_up import settled
 from kdmesh.engine.spared import kept_at
 from kdmesh.errors import MeshError, nearest
 from kdmesh.hosts.packing import unpack
@@ -62,6 +63,7 @@ def ask(plan: Plan, agents: Sequence[str], stream: str, store: str | None, table
     """
     for name in agents:
         _refuse(plan, name)
+    plan = replace(plan, spec=settled(plan.spec, store))
     found = examine(plan, table=table)
     rows = _rows(found, stream)
     config = HostConfig(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.checks.budget import planned_updates
 from kdmesh.engine import controls
 from kdmesh.engine.check import examine
+from kdmesh.engine.looked_up import settled
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.roles import teachers_of
@@ -30,12 +32,16 @@ if TYPE_CHECKING:
 class Meshes:
     """Makes meshes of points of one file."""
 
-    def __init__(self, given: dict[str, Any], folder: str, file: str = "", code: bool = True) -> None:
+    def __init__(
+        self, given: dict[str, Any], folder: str, file: str = "", code: bool = True, store: str | None = None
+    ) -> None:
         """``given``: the file's content; ``folder``: where its paths start from; ``file``: its name in errors.
 
-        ``code``: they may name code; else a point that does is refused before anything is imported.
+        ``code``: they may name code; else a point that does is refused before anything is imported. ``store``: as
+        trials have it.
         """
         self.given, self.folder, self.file, self.code = given, Path(folder), file, code
+        self.store = store
         self._known: dict[str, Checked] = {}
 
     def plan(self, point: Point, seed: int | None = None, part: int = 1) -> Plan:
@@ -56,7 +62,8 @@ class Meshes:
 
     def check(self, plan: Plan) -> Checked:
         """What the check finds of a mesh; its data are read once for all that have the same."""
-        found = self._known[self._data(plan)] = examine(plan)
+        known = replace(plan, spec=settled(plan.spec, self.store))
+        found = self._known[self._data(plan)] = examine(known)
         return found
 
     def updates(self, plan: Plan, agent: str) -> int:

@@ -82,7 +82,7 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
     given = apply(load(text, file=asked.file), asked.overrides)
     space = axes(asked.over)
     name, config, adaptive = _sampler(asked)
-    meshes = Meshes(given, str(path.resolve().parent), asked.file, asked.code)
+    meshes = Meshes(given, str(path.resolve().parent), asked.file, asked.code, asked.store)
     corners = _corners(space)
     plan = meshes.plan(corners[0])
     by = metric(plan.primary)

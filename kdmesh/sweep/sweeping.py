@@ -62,7 +62,7 @@ class Sweeping:
         self.workers = workers or max(1, cores() if made.backend == "inline" else 1)
         self.ray_address, self.report = ray_address, report
         self.checkpoint_seconds, self.progress_timeout = checkpoint_seconds, progress_timeout
-        self.meshes = Meshes(made.given, made.anchor, str(root / DESIGN), code)
+        self.meshes = Meshes(made.given, made.anchor, str(root / DESIGN), code, made.store)
         self.first = {axis.path: axis.ends[0] for axis in made.axes}
         plan = self.meshes.plan(self.first)
         self.task, self.metric = plan.task.name, metric(plan.primary)

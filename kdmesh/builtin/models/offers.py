@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -66,6 +67,18 @@ class BiEncoderConfig(_Layers):
     scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor of the score; of cosines 10 and more")
 
 
+class StoredConfig(Config):
+    """What the store has of an agent or a consensus, answering in a mesh as a frozen agent."""
+
+    entry: str = Field(
+        pattern="^[0-9a-f]{4,64}$", description="the first digits of an entry's name, as `kdmesh store ls` lists them"
+    )
+    round: int | None = Field(
+        None, ge=1, description="of a history: as it stood after this round; by default after its last"
+    )
+    store: Path | None = Field(None, description="the store's folder or URL; by default the run's own store")
+
+
 MODELS = [
     ModelOffer("mlp", "kdmesh.builtin.models.mlp:MLP", MlpConfig, "fully connected layers, for vectors and images"),
     ModelOffer("cnn", "kdmesh.builtin.models.cnn:CNN", CnnConfig, "convolution, ReLU, pooling; for images"),
@@ -106,5 +119,12 @@ MODELS = [
         encoder="kdmesh.text.encoding:encoder",
         sizes="kdmesh.text.sizes:sizes",
         learning=("gradient_checkpointing",),
+    ),
+    ModelOffer(
+        "stored",
+        "kdmesh.builtin.models.stored:Stored",
+        StoredConfig,
+        "what the store has of an agent or a consensus, looked up; for frozen agents",
+        lookup="kdmesh.builtin.models.stored:settle",
     ),
 ]

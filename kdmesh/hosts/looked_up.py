@@ -1,0 +1,28 @@
+"""Agents that look their answers up on this host: which samples these have none for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.graph.looked_up import lookup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.state import HostState
+
+
+def looks_up(host: HostState, one: Agent) -> bool:
+    """Whether an agent looks its answers up. A stand-in for its model, in the trial before a run, does not."""
+    model = host.plan.spec.agents[host.plan.owner[one.name]].model
+    return bool(lookup(model, host.registry)) and hasattr(one.module, "lacking")
+
+
+def lacking(host: HostState, one: Agent, x: Any) -> Tensor | None:
+    """The samples of ``x`` that an agent has no answer to, ``[n]`` bool; None of one that computes."""
+    if not looks_up(host, one):
+        return None
+    module: Any = one.module
+    found: Tensor = module.lacking(x)
+    return found

@@ -1,0 +1,307 @@
+"""What the store has of an agent or a consensus, as a frozen agent of another mesh: inline, on Ray, resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import mesh, points, run, table
+from test_histories import mesh as peers
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import kdmesh
+from kdmesh.backends.inline import InlineBackend
+from kdmesh.cli import main
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.objectives import ForwardKL
+from kdmesh.store import Store
+from kdmesh.streams.order import epoch_order
+from kdmesh.streams.table import Table
+
+TEMPERATURE = 4.0
+
+
+def entry(store: Path, who: str, rows: int = 90) -> str:
+    """The first digits of what the store has of an agent's logits, or of a history."""
+    (found,) = (
+        one.digest[:12]
+        for one in Store.open(store).entries()
+        if one.key is not None and who in (one.info.get("agent"), one.key.producer.get("history")) and one.rows == rows
+    )
+    return found
+
+
+def reader(settings: Any, data: Table | None = None, agent: Any = None, **flow: Any) -> kdmesh.Mesh:
+    """The student of `small_runs.mesh`, taught by what the store has."""
+    train = {"epochs": 3, "batch_size": 32, "forward_size": 32, "optimizer": {"sgd": {"lr": 0.1}}}
+    made = kdmesh.Mesh(data=table() if data is None else data, train=train)
+    made.agent("t", {"stored": {"entry": settings} if isinstance(settings, str) else settings},
+               **{"update": "frozen", **(agent or {})})  # fmt: skip
+    made.agent("s", {"mlp": {"hidden": [12]}})
+    made.flow("labels", "s", objective="ce")
+    made.flow("t", "s", **{"objective": "kl", **flow})
+    return made
+
+
+def student(summary: dict[str, Any]) -> tuple[str, Any]:
+    return summary["agents"]["s"]["weights_sha256"], summary["agents"]["s"]["metrics"]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A store with a teacher's answers, and the run that made them."""
+    store = tmp_path_factory.mktemp("filled")
+    return store, run(mesh(flow={"refresh": "once"}), store)
+
+
+@pytest.fixture(scope="module")
+def agreed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the history of a consensus of three rounds."""
+    store = tmp_path_factory.mktemp("agreed")
+    run(peers(), store)
+    return store
+
+
+@pytest.mark.parametrize("refresh", ["once", "step"])
+def test_a_student_of_an_entry_is_a_student_of_the_teacher(filled: Any, refresh: str, tmp_path: Path) -> None:
+    store, live = filled
+    key = entry(store, "t")
+    found = reader(key, refresh=refresh).run(backend="inline", store=str(store), out=tmp_path)
+    assert student(found.summary) == student(live)
+    told = found.summary["agents"]["t"]
+    assert told["role"] == "teacher" and told["parameters"] == 0 and told["metrics"] == {"validation": {}, "test": {}}
+    assert any("t is not measured on test: it has no answer to 40 of its 40" in one for one in found.summary["notes"])
+    assert "t" not in found.summary["store"]["agents"] and "t" not in found.summary["store"]["not_kept"]
+    again = reader({"entry": key, "store": str(store)}, refresh=refresh)
+    assert student(again.run(backend="inline", store="off").summary) == student(live)
+
+
+def test_the_folder_of_a_run_has_the_whole_name_and_its_agent_is_read_again(filled: Any, tmp_path: Path) -> None:
+    store, _ = filled
+    key = entry(store, "t")
+    folder = reader(key).run(backend="inline", store=str(store), out=tmp_path).folder
+    assert folder is not None
+    model = json.loads((folder / "manifest.json").read_text())["mesh"]["agents"]["t"]["model"]
+    (whole,) = (one.digest for one in Store.open(store).entries() if one.digest.startswith(key))
+    assert model == {"stored": {"entry": whole, "store": str(store)}}
+    module = kdmesh.load(folder / "agents" / "t")
+    said = module(points(90, 0)[0][:5])
+    assert said.shape == (5, 3)
+    targets = kdmesh.targets(TensorDataset(points(90, 0)[0]), key, store=str(store))
+    assert torch.equal(said, torch.stack([targets[at][1] for at in range(5)]))
+
+
+@pytest.mark.ray
+def test_on_ray(filled: Any) -> None:
+    store, live = filled
+    found = reader(entry(store, "t")).run(backend="ray", store=str(store)).summary
+    assert student(found) == student(live)
+
+
+def plain(answered: Dataset[Any]) -> dict[str, torch.Tensor]:
+    """The mesh's student in a loop of one's own, on the history's probabilities made logits."""
+    settings = {"epochs": 1, "batch_size": 32, "optimizer": {"sgd": {"lr": 0.1}}}
+    made = kdmesh.Mesh(data=table(), train=settings)
+    made.agent("s", {"mlp": {"hidden": [12]}})
+    made.flow("labels", "s", objective="ce")
+    from kdmesh.hosts.modules import build
+    from kdmesh.hosts.preprocessing import Preprocessor
+    from kdmesh.plugins import registry
+
+    plan = made.plan()
+    net = build(plan, "s", Preprocessor(plan, table(), registry(), None, None), registry(), {})
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=True)  # as a mesh makes it
+    kl, tiny = ForwardKL(TEMPERATURE), torch.finfo(torch.float32).tiny
+    for epoch in range(3):
+        order = epoch_order(0, "train", epoch, 90).tolist()
+        for x, y, target in DataLoader(answered, batch_size=32, sampler=order):
+            optimizer.zero_grad()
+            said = net(x)
+            told = answered.temperature * target.clamp_min(tiny).log()  # type: ignore[attr-defined]
+            (nn.functional.cross_entropy(said, y) + kl(said, told)).backward()
+            optimizer.step()
+    return net.state_dict()
+
+
+@pytest.mark.parametrize("round", [None, 2])
+def test_a_student_of_a_history_is_that_of_a_plain_loop(agreed: Path, round: int | None, tmp_path: Path) -> None:
+    key = entry(agreed, "c", 270)
+    settings = {"entry": key, **({"round": round} if round else {})}
+    flow = {"objective": {"kl": {"temperature": TEMPERATURE}}, "refresh": "step"}
+    found = reader(settings, **flow).run(backend="inline", store=str(agreed), out=tmp_path)
+    data = TensorDataset(*points(90, 0))
+    expected = plain(kdmesh.targets(data, key, store=str(agreed), round=round))
+    own = found["s"].module.state_dict()
+    assert {name: bool(torch.equal(own[name], value)) for name, value in expected.items()} == dict.fromkeys(own, True)
+    assert found.folder is not None
+    told = json.loads((found.folder / "manifest.json").read_text())["mesh"]["agents"]["t"]["model"]["stored"]
+    assert told["round"] == (round or 3)
+
+
+def test_its_logits_softened_are_what_was_kept(agreed: Path) -> None:
+    key = entry(agreed, "c", 270)
+    answered = kdmesh.targets(TensorDataset(points(90, 0)[0]), key, store=str(agreed))
+    from kdmesh.builtin.models.stored import Stored
+
+    module = Stored((8,), 3, key, store=agreed)
+    said, kept = module(points(90, 0)[0]), torch.stack([answered[at][1] for at in range(90)])
+    torch.testing.assert_close((said / answered.temperature).softmax(-1), kept, rtol=1e-6, atol=1e-7)
+
+
+def test_resumed_and_refused_once_the_entry_is_gone(
+    filled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, live = filled
+    call, left = InlineBackend.call, 12
+
+    def mortal(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise RuntimeError("broken off")
+        return call(self, *args, **options)
+
+    monkeypatch.setattr(InlineBackend, "call", mortal)
+    made = reader(entry(store, "t"), refresh="step")
+    with pytest.raises(RunFailed, match="broken off"):
+        made.run(backend="inline", store=str(store), out=tmp_path, checkpoint_seconds=0)
+    (folder,) = (tmp_path / "mesh").iterdir()
+    away = store.with_name("away")
+    store.rename(away)
+    try:
+        with pytest.raises(MeshError, match="no entry begins with") as refused:
+            made.run(resume=folder, store=str(store))
+        assert refused.value.where == "agents.t.model.stored.entry"
+    finally:
+        away.rename(store)
+    assert student(made.run(resume=folder, store=str(store)).summary) == student(live)
+
+
+def test_what_is_in_use_is_not_pruned(filled: Any) -> None:
+    from kdmesh.builtin.models.stored import Stored
+
+    store, _ = filled
+    key = entry(store, "t")
+    copy = store.with_name("copy")
+    (one,) = (one for one in Store.open(store).entries() if one.digest.startswith(key))
+    assert one.key is not None
+    Store.open(store).export(one.key, copy)
+    module = Stored((8,), 3, key, store=copy)
+    assert Store.open(copy).prune(0) == []
+    assert module(points(90, 0)[0]).shape == (90, 3)
+    del module
+    assert [gone.digest for gone in Store.open(copy).prune(0)] == [one.digest]
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "where", "what"),
+    [
+        ({"entry": "0000"}, {}, "agents.t.model.stored.entry", "no entry begins with '0000'"),
+        ({"round": 2}, {}, "agents.t.model.stored.round", "has no rounds"),
+        ({}, {"agent": {"update": "grad"}}, "agents.t.update", "no weights that could change"),
+        ({}, {"agent": {"seed": 3}}, "agents.t.seed", "`seed` has no effect"),
+        ({}, {"agent": {"weights": "some.safetensors"}}, "agents.t.weights", "`weights` has no effect"),
+        ({}, {"agent": {"view": {"augment": ["noise"]}}}, "agents.t.view", "a view of one is another sample"),
+        ({}, {"agent": {"labels": [0, 1]}}, "agents.t.labels", "answers for all classes"),
+        ({}, {"data": table(seed=5)}, "agents.t.model", "no answer to 90 of the 90 samples of 'train', the first"),
+    ],
+)
+def test_refused(filled: Any, settings: Any, more: Any, where: str, what: str) -> None:
+    store, _ = filled
+    made = reader({"entry": entry(store, "t"), **settings}, **more)
+    with pytest.raises(MeshError) as refused:
+        made.run(backend="inline", store=str(store))
+    assert (refused.value.where, what in str(refused.value)) == (where, True), refused.value
+    assert refused.value.instead
+
+
+def test_some_samples_missing_another_shape_and_other_classes(filled: Any) -> None:
+    store, _ = filled
+    x, y = points(90, 0)
+    x[7] += 1
+    for data, what in (
+        (kdmesh.data((x, y), points(40, 1), points(40, 2), classes=3), "no answer to 1 of the 90 samples of 'train'"),
+        (kdmesh.data(points(90, 0, 5), points(40, 1, 5), points(40, 2, 5), classes=3), "samples of shape [8]"),
+        (kdmesh.data(points(90, 0), points(40, 1), points(40, 2), classes=4), "the task asks for 4"),
+    ):
+        with pytest.raises(MeshError) as refused:
+            reader(entry(store, "t"), data).run(backend="inline", store=str(store))
+        assert what in str(refused.value), refused.value
+        assert refused.value.where.startswith("agents.t.model")
+    with pytest.raises(MeshError, match="the first is sample 7"):
+        reader(entry(store, "t"), kdmesh.data((x, y), points(40, 1), points(40, 2), classes=3)).run(store=str(store))
+
+
+def test_without_a_store_of_views_of_a_layer_and_damaged(tmp_path: Path) -> None:
+    with pytest.raises(MeshError, match="the store is switched off") as refused:
+        reader("abcd").run(backend="inline", store="off")
+    assert refused.value.where == "agents.t.model.stored"
+    run(mesh(teacher={"view": {"augment": ["noise"], "draws": 1}}, flow={"refresh": "once"}), tmp_path)
+    with pytest.raises(MeshError, match="answered to views of samples"):
+        reader(entry(tmp_path, "t")).run(backend="inline", store=str(tmp_path))
+    (folder,) = (tmp_path / "v1").glob(f"??/{entry(tmp_path, 't')}*")
+    (folder / "entry.json").write_text("{}")
+    with pytest.raises(MeshError, match="is damaged"):
+        reader(folder.name).run(backend="inline", store=str(tmp_path))
+
+
+def test_a_flipped_bit_is_told(filled: Any, tmp_path: Path) -> None:
+    store, _ = filled
+    key = entry(store, "t")
+    (one,) = (one for one in Store.open(store).entries() if one.digest.startswith(key))
+    assert one.key is not None
+    Store.open(store).export(one.key, tmp_path / "copy")
+    (shard,) = (tmp_path / "copy").glob("v1/*/*/shards/*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(MeshError) as refused:
+        reader(key).run(backend="inline", store=str(tmp_path / "copy"))
+    assert "no answer to 90 of the 90" in str(refused.value) and "not those that were written" in str(refused.value)
+
+
+def test_private_samples(filled: Any) -> None:
+    store, _ = filled
+    made = reader(entry(store, "t"), stream="mine")
+    made._fields["streams"] = {"mine": {"of": "train", "private": True}}
+    with pytest.raises(MeshError, match="nothing in the store was said of private"):
+        made.run(backend="inline", store=str(store))
+
+
+def test_a_file_is_checked_run_compared_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store beside the file, by a relative path; with controls, whose students have the same teacher."""
+    text = """
+    name: {name}
+    data: {{dataset: digits, validation: 0.2, test: 0.2}}
+    train: {{epochs: 1, batch_size: 64, forward_size: 256}}
+    agents:
+      t: {{model: {model}, update: frozen}}
+      s: {{model: {{mlp: {{hidden: [4]}}}}}}
+    flows:
+      - {{from: labels, to: s, objective: ce}}
+      - {{from: t, to: s, objective: kl}}
+    """
+    (tmp_path / "first.yaml").write_text(text.format(name="first", model="mlp"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "first.yaml", "--store", "known", "--backend", "inline", "--quiet"]) == 0
+    (key,) = {one.digest for one in Store.open("known").entries() if one.info["agent"] == "t"}
+    (tmp_path / "below").mkdir()
+    file = tmp_path / "below" / "second.yaml"
+    file.write_text(text.format(name="second", model=f"{{stored: {{entry: {key[:8]}, store: ../known}}}}"))
+    capsys.readouterr()
+    assert main(["check", str(file)]) == 0
+    assert "everything fits" in capsys.readouterr().out
+    assert main(["run", str(file), "--store", "off", "--backend", "inline", "--quiet", "--controls"]) == 0
+    (one,), (two,) = (tmp_path / "runs" / "first").iterdir(), (tmp_path / "runs" / "second").iterdir()
+    first, second = (json.loads((folder / "summary.json").read_text())["agents"] for folder in (one, two))
+    assert first["s"]["weights_sha256"] == second["s"]["weights_sha256"]
+    assert first["t"]["metrics"] == second["t"]["metrics"]  # measured in forwards of the same size
+    assert main(["report", str(two)]) == 0
+    assert main(["label", str(file), "--agents", "t", "--store", "known"]) == 2
+    assert "is in the store already" in capsys.readouterr().err
