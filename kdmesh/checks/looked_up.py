@@ -26,7 +26,7 @@ def covered(plan: Plan, found: Checked) -> None:
             rows = found.streams[stream].rows_for(name)
             if not len(rows):
                 continue
-            x = found.reading.samples(name, rows)
+            x: Any = found.reading.samples(name, rows)
             lacking = module.lacking(x)
             count = int(lacking.sum())
             if count < len(rows):

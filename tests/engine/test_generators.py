@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "branched": None,
     "bi_encoder": None,  # of lists
     "cross_encoder": None,
+    "stored": None,  # of the store
 }
 RULES = [
     offer.name
