@@ -17,8 +17,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 PARTS = (
-    *("throughput", "recording", "placement.peers", "plugins", "placement.planner", "startup"),
-    *("placement.flow", "vocabulary", "text_step"),
+    *("throughput", "recording", "placement.peers", "plugins", "boundary", "placement.planner", "startup"),
+    *("placement.flow", "vocabulary", "text_step", "store_runs"),
 )
 
 
@@ -59,7 +59,9 @@ def main() -> None:
         f"{os.cpu_count()} cores, Python {platform.python_version()}. "
         "A row under its floor, or behind the loop with a DataLoader, is marked MISS.\n"
     )
-    PAGE.write_text("\n".join([head, *map(section, PARTS)]), encoding="utf-8")
+    others = re.split(r"^(?=## )", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    kept = [text.rstrip("\n") + "\n" for text in others if text.splitlines()[0].removeprefix("## ") not in PARTS]
+    PAGE.write_text("\n".join([head, *map(section, PARTS), *kept]), encoding="utf-8")  # `make peers` prints the others
 
 
 if __name__ == "__main__":
