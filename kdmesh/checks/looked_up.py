@@ -42,9 +42,9 @@ def covered(plan: Plan, found: Checked) -> None:
                     where=f"agents.{name}.model",
                     instead="the data that were answered, prepared as they were then; or a flow on a stream of these",
                 )
-            found.mark(
-                f"{name} is not measured on {stream}: it has no answer to {count} of its {len(rows)} samples{notes}"
-            )
+            found.mark(f"{name} is not measured on {stream}: it has no answer to {count} of its {len(rows)} samples")
+        for note in getattr(module, "notes", ()):
+            found.mark(f"{name}: {note}")
 
 
 def _answers(module: Any, x: Tensor, name: str) -> None:

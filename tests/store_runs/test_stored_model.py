@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from kdmesh.backends.inline import InlineBackend
 from kdmesh.cli import main
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.objectives import ForwardKL
-from kdmesh.store import Store
+from kdmesh.store import EntryKey, Fingerprint, Store
+from kdmesh.store.history import History, Retention, history_key
+from kdmesh.store.signals import read_signal, write_signal
+from kdmesh.streams.contents import digests
 from kdmesh.streams.order import epoch_order
 from kdmesh.streams.table import Table
 
@@ -305,3 +309,61 @@ def test_a_file_is_checked_run_compared_and_resumed(
     assert main(["report", str(two)]) == 0
     assert main(["label", str(file), "--agents", "t", "--store", "known"]) == 2
     assert "is in the store already" in capsys.readouterr().err
+
+
+def test_at_a_url_and_of_another_machine(filled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store at a URL, named in the file; and answers of another version of torch, which are read, and told."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store, live = filled
+    key = entry(store, "t")
+    (one,) = (one for one in Store.open(store).entries() if one.digest.startswith(key))
+    assert one.key is not None
+    rows, here = digests(points(90, 0)[0]), Fingerprint.here()
+    near = Store.open(store).entry(one.key)
+    assert bool(near.find(rows, here).found.all())
+    values, _ = read_signal(near, rows)
+    url = f"file://{tmp_path / 'far'}"
+    far = Store.open(url).entry(one.key, {"agent": "t"})
+    assert write_signal(far, rows, values, None, replace(here, version="0.1")) == 90
+    found = reader({"entry": key, "store": url}).run(backend="inline", store="off").summary
+    assert student(found) == student(live)
+    assert any("t: answers were computed elsewhere (torch" in note for note in found["notes"]), found["notes"]
+
+
+@pytest.mark.parametrize(
+    ("signal", "what"),
+    [
+        ({"space": "marginals", "temperature": 1.0, "classes": None}, "a history of marginals"),
+        ({"space": "logits", "output": "layers.0", "classes": None}, "a history of layers.0"),
+        ({"space": "probs", "classes": None}, "probabilities at no temperature"),
+        ({"space": "probs", "temperature": 2.0, "classes": [2, 0]}, "the classes [2, 0] alone"),
+    ],
+)
+def test_histories_that_are_no_logits(signal: dict[str, Any], what: str, tmp_path: Path) -> None:
+    key = history_key({"seed": 0}, "c", "train", signal, Retention.of("all"))
+    rows = digests(points(90, 0)[0])
+    History(Store.open(tmp_path).entry(key), Retention.of("all")).add(
+        rows, torch.full((90, 3), 1 / 3), None, 1, Fingerprint.here()
+    )
+    with pytest.raises(MeshError) as refused:
+        reader(key.digest).run(backend="inline", store=str(tmp_path))
+    assert what in str(refused.value) and refused.value.where.startswith("agents.t")
+
+
+def test_a_round_that_is_not_there(agreed: Path) -> None:
+    with pytest.raises(MeshError, match="has no round 4") as refused:
+        reader({"entry": entry(agreed, "c", 270), "round": 4}).run(backend="inline", store=str(agreed))
+    assert refused.value.where == "agents.t.model.stored.round" and refused.value.instead == "one of 1, 2, 3"
+
+
+def test_digits_of_several_entries(tmp_path: Path) -> None:
+    """Entries are made until two begin alike."""
+    opened, rows, seen = Store.open(tmp_path), digests(points(1, 0)[0]), {}
+    for number in range(2000):
+        key = EntryKey({"number": number}, {"output": ""})
+        if (other := seen.setdefault(key.digest[:4], key)) is not key:
+            break
+    for one in (key, other):
+        write_signal(opened.entry(one), rows, torch.zeros(1, 3), None, Fingerprint.here())
+    with pytest.raises(MeshError, match="2 entries begin with"):
+        reader(key.digest[:4]).run(backend="inline", store=str(tmp_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from kdmesh.offers import Config, ModelOffer
 from kdmesh.text.settings import HfConfig
@@ -67,6 +67,11 @@ class BiEncoderConfig(_Layers):
     scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor of the score; of cosines 10 and more")
 
 
+def _url_stays(value: object, path: ValidatorFunctionWrapHandler) -> object:
+    """A URL as it is written: as a path it would lose a slash."""
+    return value if isinstance(value, str) and "://" in value else path(value)
+
+
 class StoredConfig(Config):
     """What the store has of an agent or a consensus, answering in a mesh as a frozen agent."""
 
@@ -76,7 +81,9 @@ class StoredConfig(Config):
     round: int | None = Field(
         None, ge=1, description="of a history: as it stood after this round; by default after its last"
     )
-    store: Path | None = Field(None, description="the store's folder or URL; by default the run's own store")
+    store: Annotated[Path | None, WrapValidator(_url_stays)] = Field(
+        None, description="the store's folder or URL; by default the run's own store"
+    )
 
 
 MODELS = [

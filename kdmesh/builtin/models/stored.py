@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdmesh.builtin.models.offers import StoredConfig
 from kdmesh.errors import MeshError
-from kdmesh.store import Entry, EntryInfo, Fingerprint, Found, Store, default_root
+from kdmesh.store import Entry, EntryInfo, Fingerprint, Store, default_root
 from kdmesh.store.entry import Newest, Round
 from kdmesh.store.signals import read_signal
 from kdmesh.store.using import shared
@@ -42,7 +42,7 @@ class Stored(nn.Module):
     ) -> None:
         """``round``, ``store``: see :class:`StoredConfig`. MeshError for an entry that is not there, or of others."""
         super().__init__()
-        self.place, self.classes = _place(store) or str(default_root() or ""), classes
+        self.place, self.classes = str(store or default_root() or ""), classes
         info = _found(self.place, entry)
         assert info.key is not None
         self.key, self.info, self.round = info.key, info.info, round
@@ -54,6 +54,7 @@ class Stored(nn.Module):
                 where=f"{WHERE}.entry", instead="an entry of these data",
             )  # fmt: skip
         self._opened: Entry | None = None
+        self._elsewhere: dict[str, None] = {}  # in words, on what answers were computed that another machine made
         self._lock = shared(self.entry.folder)  # from now on nobody deletes it
 
     @property
@@ -66,16 +67,18 @@ class Stored(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """What was noticed of the store, as shards that are damaged."""
-        return [] if self._opened is None else self._store.notes
-
-    def find(self, x: Tensor) -> Found:
-        """Which of some samples ``[n, ...]`` have an answer, and of which it was computed elsewhere."""
-        return self.entry.find(digests(x.detach()), Fingerprint.here(), self._round)
+        """What was noticed: shards that are damaged, and, of samples that were looked for, answers of elsewhere."""
+        told = [f"answers were computed elsewhere ({how}): bits may differ from here" for how in self._elsewhere]
+        return told if self._opened is None else [*told, *self._store.notes]
 
     def lacking(self, x: Tensor) -> Tensor:
         """The samples of ``x [n, ...]`` that have no answer, ``[n]`` bool."""
-        return ~self.find(x).found
+        here = Fingerprint.here(threads=1)  # how many does not matter to whoever only reads
+        told = self.entry.find(digests(x.detach()), here, self._round)
+        for other in told.elsewhere:
+            if how := replace(other, threads=1).differs(here):
+                self._elsewhere[how] = None
+        return ~told.found
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, classes]``."""
@@ -122,7 +125,7 @@ def settle(config: dict[str, Any], store: str, labels: Sequence[int] | None) -> 
     is not there, damaged, or whose answers are no logits of samples of numbers for these classes.
     """
     asked = StoredConfig.model_validate(config)
-    place = _place(asked.store) or store
+    place = str(asked.store or store)
     info = _found(place, asked.entry)
     assert info.key is not None
     history = "history" in info.key.producer
@@ -205,8 +208,3 @@ def _named(info: EntryInfo) -> str:
     who = info.info.get("agent") or info.key.producer.get("history")
     mesh = info.info.get("mesh")
     return f"entry {info.digest[:12]}" + (f" ({who}{f' of {mesh}' if mesh else ''})" if who else "")
-
-
-def _place(store: Path | str | None) -> str:
-    """Where a store is, as text; a path has made one slash of the two of a URL."""
-    return "" if store is None else re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+):/(?!/)", r"\1://", str(store))
