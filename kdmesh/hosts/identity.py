@@ -48,7 +48,7 @@ class Unknown(ValueError):
 def identity(module: nn.Module) -> str:
     """The sha256 of all that a module's answers in eval mode depend on, but for its state. :class:`Unknown` if none.
 
-    That are the classes of its parts and how these are nested, attributes, hooks, buffers that are not in its state,
+    That are the classes of its parts and how these are nested, attributes, hooks, what is not in its state,
     and the sources of the code, or the version of the distribution that it comes with. Of one's own code what it reads
     counts, too, as it is now: attributes of classes, and globals, which an environment or a caller may have set. Code
     that was loaded from a source that says another thing by now has no identity.
@@ -57,7 +57,18 @@ def identity(module: nn.Module) -> str:
     parts = [(path, walk.part(part)) for path, part in module.named_modules()]
     everywhere = [walk.value(hook, "a hook of all modules") for name in _EVERYWHERE for hook in _global_hooks(name)]
     told = {"parts": parts, "classes": walk.classes(), "reads": walk.reads, "code": walk.code()}
-    return digest({**told, "hooks": everywhere} if everywhere else told)
+    more = {"hooks": everywhere, "unstated": _unstated(module)}
+    return digest(told | {name: one for name, one in more.items() if one})
+
+
+def _unstated(module: nn.Module) -> list[tuple[str, str, str]]:
+    """Weights and buffers that the state leaves out. :class:`Unknown` for a state that has more than tensors."""
+    state = module.state_dict(keep_vars=True)
+    if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise Unknown(f"{odd[0]} of its state is a {type(state[odd[0]]).__qualname__}, and not a tensor")
+    shown = {id(value) for value in state.values()}
+    own = [*module.named_parameters(), *module.named_buffers()]
+    return [(name, str(value.dtype), _hash(value)) for name, value in own if id(value) not in shown]
 
 
 def code(names: Iterable[str]) -> dict[str, str]:

@@ -53,7 +53,7 @@ def made_by(host: HostState, one: Agent) -> dict[str, Any]:
     shelf, frozen = host.shelf, host.plan.spec.agents[owner].update == "frozen"
     assert shelf is not None
     if not frozen or owner not in shelf.weights:
-        shelf.weights[owner], shelf.modules[owner] = one.weights.sha256(), one.weights.identity()
+        shelf.modules[owner], shelf.weights[owner] = one.weights.identity(), one.weights.sha256()
         if owner in shelf.signs and not one.weights.unread:
             shelf.store.remember(shelf.signs[owner], {WEIGHTS: shelf.weights[owner], MODULE: shelf.modules[owner]})
     made = {"class": type(one.module).__qualname__, "sha256": shelf.modules[owner]}
@@ -67,8 +67,8 @@ def alone(module: nn.Module, samples: dict[str, Any], rows: int) -> EntryKey:
     """
     producer = {
         "recipe": RECIPE,
-        "weights": sha256(module),
         "module": {"class": type(module).__qualname__, "sha256": identity(module)},
+        "weights": sha256(module),
         "exit": None,
         "labels": None,
         "view": [],

@@ -131,7 +131,7 @@ def _asked(far: Far) -> str:
     lacking = far.rows - far.there
     if not lacking:
         return f"{far.agent}: all {far.rows:,} answers are there"
-    return f"{far.agent}: {lacking:,} of {far.rows:,} answers lack, about {far.forwards:,} forwards"
+    return f"{far.agent}: {lacking:,} of {far.rows:,} answers are missing, about {far.forwards:,} forwards"
 
 
 def _left(before: str, pace: Pace, now: float) -> str:

@@ -83,7 +83,7 @@ def _agents(
     if not needs & {"teachers", "several"} and not (hidden and found):
         found = []
     if "several" in needs and len(found) < 2:
-        what = f"{len(found)} teachers, and disagreement is between several"
+        what = f"{len(found) or 'no'} teacher, and disagreement is between several"
         raise MeshError(what, where="--agents", instead="two or more agents; by default those that are frozen")
     if "teachers" in needs and not found:
         raise MeshError("no teacher", where="--agents", instead="an agent; by default those that are frozen")

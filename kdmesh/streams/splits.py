@@ -70,7 +70,7 @@ def count_of(size: Share, whole: int, where: str, available: int | None = None) 
 
     A size above 0 that comes out as no sample, or as more than are ``available`` (by default all), is a MeshError.
     """
-    if isinstance(size, float) and size > 1:
+    if isinstance(size, float) and not size <= 1:  # NaN is no fraction either
         raise MeshError(
             f"a fraction of {size}", where=where, instead="a fraction up to 1.0, or a whole number of samples"
         )

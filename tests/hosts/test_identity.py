@@ -68,6 +68,17 @@ class Slot: __slots__ = ("a",)
 class Slotted(Slot): pass
 class Deque(deque): pass
 
+class Unstated(Net):
+    def state_dict(self, *args, **more): return {}
+
+class Cleared(Net):
+    def __init__(self):
+        super().__init__()
+        self._register_state_dict_hook(lambda module, state, *more: state.clear())
+
+class Extra(Net):
+    def get_extra_state(self): return {"a": 1}
+
 def having(made, value):
     made.a = value
     return made
@@ -158,3 +169,13 @@ def test_a_source_that_was_edited_is_read_anew(code: Any, tmp_path: Path) -> Non
 def test_what_only_c_sees_has_no_identity(code: Any) -> None:
     with pytest.raises(Unknown, match="held is a Deque, of which nothing tells"):
         identity(code.Net(code.Deque([1])))
+
+
+def test_weights_that_a_state_leaves_out_count(code: Any) -> None:
+    for made in (code.Unstated, code.Cleared):
+        one, other = made(), made()
+        assert identity(one) != identity(other)
+        other.layer.load_state_dict(one.layer.state_dict())
+        assert identity(one) == identity(other)
+    with pytest.raises(Unknown, match="_extra_state of its state is a dict, and not a tensor"):
+        identity(code.Extra())

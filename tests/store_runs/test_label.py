@@ -282,7 +282,7 @@ def test_the_command(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatc
     line = ["label", "small.yaml", "--store", "kept"]
     assert main([*line, "--agents", "t"]) == 0
     out, err = capsys.readouterr()
-    assert "703" in out and "answers lack, about" in err and "t: done, " in err
+    assert "703" in out and "answers are missing, about" in err and "t: done, " in err
     assert max(map(len, (out + err).splitlines())) <= 80 or len(str(tmp_path)) > 50
     assert main([*line, "--json", "--quiet"]) == 0
     out, err = capsys.readouterr()
