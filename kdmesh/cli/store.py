@@ -187,8 +187,9 @@ def show(args: argparse.Namespace) -> int:
     store = _open(args)
     info = store.find(args.key)
     if info.key is None:
-        raise MeshError(f"is damaged: {info.fault}", where="KEY", file=info.digest[:SHORT],
-                        instead="run what wrote it once more: it writes entry.json anew")  # fmt: skip
+        raise MeshError(f"cannot be read: {info.fault}", where="KEY", file=info.digest[:SHORT],
+                        instead="the version of kdmesh that wrote it; or, where it is damaged, run what wrote it once "
+                        "more: it writes entry.json anew")  # fmt: skip
     entry = store.entry(info.key)
     entry.refresh()
     if args.sample is not None:
@@ -297,14 +298,18 @@ def _print_sample(said: list[dict[str, Any]], as_json: bool) -> None:
         print(to_json(said, 2))
         return
     rows: list[list[str]] = []
+    machines = {one["computed on"] for one in said}
     for one in said:
         who = one["who"] or "it"
         number = f"digest {one['digest'][:SHORT]}" if one["sample"] is None else f"sample {one['sample']}"
         of = "" if one["round"] is None else f"round {one['round']}: "
-        rows.append([f"{of}{who} of {number}, on {one['computed on']}", ""])
+        on = f", on {one['computed on']}" if len(said) == 1 or len(machines) > 1 else ""
+        rows.append([f"{of}{who} of {number}{on}", ""])
         rows += [[f"  {name}", told] for name, value in one["values"].items() for told in _numbers(value)]
     for head, told in rows:
         _say(f"{head:<10} {told}".rstrip())
+    if len(said) > 1 and len(machines) == 1:
+        _say(f"all computed on {machines.pop()}")
 
 
 def _numbers(value: Any) -> list[str]:
@@ -331,7 +336,8 @@ def verify(args: argparse.Namespace) -> int:
         _say(f"{one.path}: {one.what}")
     total = sum(one.shards for one in store.entries())
     damaged = f"{len(bad)} {'file' if len(bad) == 1 else 'files'} damaged, or not of a store"
-    print(f"{total} shards read, {damaged}" if bad else f"{total} shards read: all as they were written")
+    shards = f"{total} {'shard' if total == 1 else 'shards'} read"
+    print(f"{shards}, {damaged}" if bad else f"{shards}: all as they were written")
     if bad:
         print("what a damaged file held is computed again where a run needs it")
     return int(bool(bad))

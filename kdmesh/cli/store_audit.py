@@ -57,7 +57,7 @@ def audit(args: argparse.Namespace, store: Store, who: Callable[[EntryInfo], str
     if not found:
         raise MeshError(
             "no entry here is sparse or rounded: all answers are kept as they were computed",
-            where="KEY",
+            where="KEY" if args.key else "",
             file=store.place,
             instead="entries of signals such as top_k or sampled, or in a form other than exact",
         )

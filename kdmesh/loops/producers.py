@@ -110,7 +110,8 @@ def _producer(name: str, given: Any, store: Store, sample: Tensor | None, forwar
         return Producer(name, given, {})
     if not isinstance(given, str):
         what = f"found {type(given).__name__}"
-        raise MeshError(what, where=WHERE, instead=f"{WHICH}; or the module that answers")
+        several = ", or several by name, {'a': ..., 'b': ...}"
+        raise MeshError(what, where=WHERE, instead=f"{WHICH}; or the module that answers{several}")
     info = store.find(given)
     if info.key is None:
         raise MeshError(f"is damaged: {info.fault}", where=WHERE, file=info.digest[:12], instead="another entry")

@@ -134,6 +134,10 @@ class Targets(Dataset[Any]):
         self._store: Store | None = store
         self._entries: list[Entry] | None = None
 
+    def __repr__(self) -> str:
+        left = f", {len(self.left_out)} left out" if self.left_out else ""
+        return f"<Targets: {len(self)} items{left}, {self.form} of {'; '.join(map(str, self.producers))}>"
+
     def __len__(self) -> int:
         return len(self.dataset) if self._at is None else len(self._at)
 
@@ -372,13 +376,18 @@ def _missing(whole: Targets, lacking: list[int], missing: str) -> MeshError:
     """How many items have no answer, the first of them, and what fills the store."""
     count, kind = len(whole.dataset), whole.samples.kind
     who = "; ".join(map(str, whole.producers)) + whole.rounds()
-    agents = ",".join(dict.fromkeys(str(one.info.get("agent", "AGENT")) for one in whole.producers))
-    how = f"`kdmesh label FILE --agents {agents}`, or `kdmesh run FILE`, which fill the store"
-    if all(one.module is not None for one in whole.producers):
-        how = "missing='fill', which asks the module"
+    how = "missing='fill', which asks the module"
+    if any(one.module is None for one in whole.producers):
+        asked = [str(one.info.get("agent", "AGENT")) for one in whole.producers if "mesh" in one.info]
+        agents = ",".join(dict.fromkeys(asked))
+        how = f"`kdmesh label FILE --agents {agents}`, or `kdmesh run FILE`, which fill the store"
+        if not asked:  # a loop kept them, which had the module
+            how = "the module itself in place of its entry's name, with missing='fill', which asks it"
     if len(lacking) == count:
         what = f"none of {count} items has an answer by {who}"
         instead = f"the {kind} that it answered, found by their values, as they were prepared there; or {how}"
+        if all(one.module is not None for one in whole.producers):
+            instead = f"weights, code, forward_size= and {kind} as they were when these were kept; or {how}"
     else:
         what = f"{len(lacking)} of {count} items have no answer, the first is item {lacking[0]}, by {who}"
         instead = how if missing == "skip" else f"{how}; or missing='skip'"

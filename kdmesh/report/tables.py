@@ -56,13 +56,14 @@ def stored(summaries: Sequence[Row]) -> list[str]:
         return said
     seconds = sum(one["seconds"] for one in found)
     read, kept = (size(sum(one[key] for one in found)) for key in ("read", "kept"))
+    there = f"all {asked:,} answers found" if hits == asked else f"{hits:,}/{asked:,} answers found"
     spared = f"{forwards:,} forwards, {seconds:.1f} s spared"
-    return [*wrap(f"store: {hits:,}/{asked:,} answers, {spared}; {read} read, {kept} kept", WIDTH), *said]
+    return [*wrap(f"store: {there}: {spared}; {read} read, {kept} kept", WIDTH), *said]
 
 
 def size(count: float) -> str:
     """A number of bytes."""
-    for unit in ("B", "KB", "MB"):
+    for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
         count /= 1000

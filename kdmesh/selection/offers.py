@@ -69,7 +69,8 @@ def criteria(told: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for name, settings in told.items():
         where = f"--by {name}"
         if name not in CRITERIA:
-            raise MeshError(f"unknown criterion {name!r}", where="--by", instead=nearest(name, CRITERIA, "criteria"))
+            instead = nearest(name, [*CRITERIA, RANDOM], "criteria")
+            raise MeshError(f"unknown criterion {name!r}", where="--by", instead=instead)
         try:
             CRITERIA[name].config.model_validate(settings)
         except ValidationError as error:

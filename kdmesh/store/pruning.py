@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdmesh.errors import MeshError
-from kdmesh.files import DRAFT
+from kdmesh.files import DRAFT, reason, remedy
 from kdmesh.store import using
 from kdmesh.store.root import SET_ASIDE, SHARDS, Root, size_of
 from kdmesh.store.shards import SHARED
@@ -107,6 +107,9 @@ def _delete(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     except (ImportError, OSError) as error:
+        how = remedy(error)
+        if how:
+            raise MeshError(f"cannot prune: {reason(error)}", file=str(folder), instead=how) from None
         raise MeshError(
             f"cannot prune: whether an entry is in use is not known here ({error})",
             file=str(folder),

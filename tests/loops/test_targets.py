@@ -124,6 +124,20 @@ def test_targets_are_those_of_the_sample_in_any_order_and_batch(store: str) -> N
         answered[90]
 
 
+def test_what_fills_the_store_is_said_of_whoever_filled_it(store: str) -> None:
+    """A loop's module is asked by the loop: no mesh has an agent of its class's name."""
+    whole = filled(net(1), store)
+    assert repr(whole) == f"<Targets: 90 items, logits of entry {key(store)[:12]} (agent Sequential)>"
+    more = torch.utils.data.TensorDataset(torch.cat([X, points(4, 7)[0]]), torch.cat([Y, points(4, 7)[1]]))
+    with pytest.raises(kdmesh.MeshError, match=r"(?s)4 of 94 items.*the module itself .*missing='fill'") as error:
+        kdmesh.targets(more, key(store), store=store)
+    assert "kdmesh label" not in str(error.value)
+    skipped = kdmesh.targets(more, key(store), store=store, missing="skip")
+    assert "90 items, 4 left out" in repr(skipped)
+    with pytest.raises(kdmesh.MeshError, match=r"(?s)none of 90 items.*weights, code, forward_size= and samples"):
+        kdmesh.targets(DATA, net(2), store=store, forward_size=32)
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_open_the_store_for_themselves(store: str, start: str) -> None:
     teacher = net(1)
@@ -223,7 +237,7 @@ def test_missing_answers_are_counted_and_named(store: str) -> None:
     kdmesh.targets(TensorDataset(X[:60], Y[:60]), teacher, store=store, missing="fill")
     with pytest.raises(kdmesh.MeshError, match=r"30 of 90 items have no answer, the first is item 60") as error:
         kdmesh.targets(DATA, key(store), store=store)
-    assert "kdmesh label FILE --agents Sequential" in str(error.value) and "missing='skip'" in str(error.value)
+    assert "the module itself" in str(error.value) and "missing='skip'" in str(error.value)
     some = kdmesh.targets(DATA, key(store), store=store, missing="skip")
     assert len(some) == 60 and some.left_out == list(range(60, 90))
     back = kdmesh.targets(TensorDataset(X.flip(0), Y), key(store), store=store, missing="skip")
@@ -255,6 +269,8 @@ def test_another_teacher_code_or_entry_is_another_key(store: str) -> None:
         kdmesh.targets(DATA, key(store), store=store, missing="fill")
     with pytest.raises(kdmesh.MeshError, match="found int"):
         kdmesh.targets(DATA, 3, store=store)
+    with pytest.raises(kdmesh.MeshError, match=r"(?s)found list.*several by name"):
+        kdmesh.targets(DATA, [net(1), net(2)], store=store)
     with pytest.raises(kdmesh.MeshError, match="the store is switched off"):
         kdmesh.targets(DATA, key(store))
 

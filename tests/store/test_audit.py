@@ -131,5 +131,5 @@ def test_the_command(root, capsys):
     (one,) = json.loads(run(capsys, "audit", told[0]["digest"][:10], "--store", root, "--json")[1])
     assert one == told[0]
     code, _, said = run(capsys, "audit", key().digest, "--store", root)
-    assert code == 2 and "no entry here is sparse or rounded" in said
+    assert code == 2 and "KEY: no entry here is sparse or rounded" in said
     assert run(capsys, "audit", "zz", "--store", root)[0] == 2

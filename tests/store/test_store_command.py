@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,6 +93,14 @@ def test_a_sample_is_shown_by_everyone_who_answered_it(root, capsys):
     assert code == 2 and "no sample 99" in said
 
 
+def test_what_one_machine_computed_names_it_once(root, capsys):
+    entry = Store.open(root).entry(EntryKey({"a": 3}, {}))
+    for view in (8, 9):
+        write_signal(entry, digests(view), torch.ones(1, 2), None, HERE, ids=torch.tensor([9]))
+    code, out, _ = run(capsys, "show", entry.key.digest, "--sample", 9, "--store", root)
+    assert code == 0 and out.count("it of sample 9\n") == 2 and out.count("torch") == 1 and "all computed on" in out
+
+
 def test_a_sample_of_a_form_and_of_many_rows_is_shown_as_values(root, capsys):
     key = EntryKey({"a": 1}, {"form": "int8"})
     rows = torch.linspace(-1, 1, 60).reshape(3, 20)
@@ -127,6 +137,22 @@ def test_verify_names_what_is_damaged_and_fails(root, capsys):
     code, out, _ = run(capsys, "verify", "--store", root)
     assert code == 1 and "1 file damaged" in out and shard.name in out.replace("\n", "").replace(" ", "")
     assert json.loads(run(capsys, "verify", "--store", root, "--json")[1])[0]["harmless"] is False
+
+
+def test_an_entry_of_a_newer_version_asks_for_that_version(root, capsys):
+    card = root / "v1" / KEY.digest[:2] / KEY.digest / "entry.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "format": 2}))
+    code, _, said = run(capsys, "show", KEY.digest[:8], "--store", root)
+    assert code == 2 and "a newer version of kdmesh wrote it" in said and "instead: the version of kdmesh" in said
+
+
+def test_a_folder_that_cannot_be_written_is_not_pruned_and_named(root, capsys, monkeypatch):
+    def refuse(self, target):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    code, _, said = run(capsys, "prune", "--keep-bytes", 0, "--store", root)
+    assert code == 2 and "cannot prune" in said and "instead: make this disk writable" in said
 
 
 def test_prune_deletes_what_was_used_longest_ago(root, capsys):
