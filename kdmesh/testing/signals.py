@@ -165,7 +165,7 @@ class SignalContract(Alike):
                 found = dense(self._made(offer, offer.make(settings), rough.to(dtype), dtype=dtype)).detach()
             kept = found.dtype == dtype or (dtype.itemsize < 4 and found.dtype == torch.float32)
             assert kept, f"of {dtype} it gives {found.dtype}"
-            if not self.drawn:
+            if not self.drawn and not offer.estimate:  # an estimate may draw by the answer's bits
                 assert close(found.float(), expected, atol=error * (1 + float(expected.abs().max()))), f"{dtype}"
 
     def test_packed_it_is_the_same(self, offer: SignalOffer, settings: dict[str, Any]) -> None:

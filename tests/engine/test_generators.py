@@ -18,6 +18,8 @@ SETTINGS: dict[str, Any] = {
     "threshold_vote": {"votes": 2},
     "route": {"column": "kind", "to": {"x": "t1"}, "else": "t2"},
     "top_k": {"k": 2},
+    "sampled": {"draws": 2},
+    "entropy_aware_kl": {"threshold": 1.0},
     "hf": None,  # of texts
     "branched": None,
     "bi_encoder": None,  # of lists
@@ -126,7 +128,7 @@ def test_objectives_between_layers(opened: Any, taught: Any, loss: str) -> None:
     look(opened, made)
 
 
-@pytest.mark.parametrize("signal", ["votes", "top_k", "logits"])
+@pytest.mark.parametrize("signal", ["votes", "top_k", "sampled", "logits"])
 def test_signals(opened: Any, taught: Any, signal: str) -> None:
     made = taught()
     made.flow("labels", ["t1", "t2", "s"], objective="ce")
