@@ -131,8 +131,8 @@ class RayBackend(Backend):
 
     @property
     def near(self) -> bool:
-        """Whether the cluster is this machine alone."""
-        return len(_nodes()) < 2
+        """Whether the cluster is this machine alone; what is not started yet is, where none is joined."""
+        return len(_nodes()) < 2 if ray.is_initialized() else self.address is None
 
     def resources(self) -> Resources | None:
         """What the cluster that is joined has, and its largest node; None on the embedded Ray."""

@@ -266,3 +266,24 @@ def test_a_session_makes_room_for_a_larger_run():
     """The embedded Ray is started for the first run's hosts, and anew for one that has more."""
     found = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, timeout=3 * PATIENCE)
     assert found.stdout.strip().endswith("[1, 3, 2]"), found.stderr
+
+
+FRESH = """
+import sys
+import torch
+import kdmesh
+
+x = torch.randn(48, 4)
+data = kdmesh.data(*((x[rows], x[rows].argmax(1)) for rows in torch.arange(48).split([24, 12, 12])), classes=4)
+mesh = kdmesh.Mesh(data=data, train={"steps": 1, "batch_size": 8})
+mesh.agent("s", {"mlp": {"hidden": [4]}})
+mesh.flow("labels", "s", objective="ce")
+print(list(mesh.run(backend="ray", store="off", out=sys.argv[1]).summary["agents"]))
+"""
+
+
+def test_the_first_thing_that_a_process_does_may_be_a_run(tmp_path: Path) -> None:
+    """Ray is not started before, as it is by the tests' own fixtures."""
+    told = subprocess.run([sys.executable, "-c", FRESH, tmp_path], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[-1] == "['s']"
