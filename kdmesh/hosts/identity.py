@@ -71,6 +71,13 @@ def _unstated(module: nn.Module) -> list[tuple[str, str, str]]:
     return [(name, str(value.dtype), _hash(value)) for name, value in own if id(value) not in shown]
 
 
+def made_of(found: Any) -> str:
+    """The sha256 of a class or a function: of its code, and of what that reads. :class:`Unknown` if it has none."""
+    walk = _Walk()
+    told = walk.value(found, getattr(found, "__name__", "it"))
+    return digest({"is": told, "classes": walk.classes(), "reads": walk.reads, "code": walk.code()})
+
+
 def code(names: Iterable[str]) -> dict[str, str]:
     """Of modules by name, and of what they import: the sha256 of each source, or the version of what is installed."""
     found: dict[str, str] = {}

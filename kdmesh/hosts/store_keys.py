@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from kdmesh.hosts.identity import Unknown, code, identity
+from kdmesh.hosts.identity import Unknown, identity, made_of
 from kdmesh.hosts.local_weights import sha256
 from kdmesh.hosts.unbuilt_weights import MODULE, WEIGHTS
 from kdmesh.store import EntryKey
@@ -94,7 +94,7 @@ def _offered(host: HostState, kind: str, name: str, config: dict[str, Any]) -> d
     """An offer that takes part: its name, settings, and code."""
     offer: Offer = host.registry.find(kind, name)
     settings = offer.config.model_validate(config).model_dump(mode="json")
-    return {"name": name, "settings": settings, "code": code([offer.factory.partition(":")[0]])}
+    return {"name": name, "settings": settings, "code": made_of(offer.load())}
 
 
 def _input(host: HostState, one: Agent, shard: ShardView) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdmesh.hosts.identity import Unknown, identity
+from kdmesh.hosts.identity import Unknown, identity, made_of
 
 SOURCE = """
 import os
@@ -149,6 +149,13 @@ def test_what_is_set_from_outside_counts(code: Any, monkeypatch: pytest.MonkeyPa
     hook.remove()
     assert len({*found}) == len(found)
     assert identity(net) == found[0]
+
+
+def test_what_a_function_reads_counts_as_what_a_module_reads(code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [made_of(code.helped), made_of(code.Net), made_of(code.inner)]
+    monkeypatch.setattr(code.told_apart_help, "OFFSET", 1.0)
+    again = [made_of(code.helped), made_of(code.Net), made_of(code.inner)]
+    assert len({*found, *again}) == 5 and found[2] == again[2]
 
 
 def test_the_environment_that_code_was_loaded_in_counts(code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
