@@ -282,6 +282,11 @@ class SignalOffer(Offer):
 
     ``sparse``: it names some outputs of each row, and is kept in a form of its own, `packed`.
 
+    ``needs=("asked",)``: ``make(logits [N, C], asked=...)`` is given what the reader, an agent, asks in this step: what
+    ``make.ask(logits [N, C])`` makes, at the reader's host, of its own detached logits of the same rows, a tensor of N
+    rows; without a method ``ask`` these logits. It is made of logits alone, after both have answered, with
+    `refresh: step`, and no gradient passes. Logits of both are of the outputs that both have.
+
     ``both``: the reader, an agent, makes the same signal of its own forward,
     with gradients to its weights (``torch.autograd.grad(..., create_graph=True)``), and the objective compares the two.
     """
@@ -291,7 +296,7 @@ class SignalOffer(Offer):
     form: str = "probs"  # logits | probs | hidden
     lazy: bool = False
     codec: str = ""
-    needs: tuple[str, ...] = ()  # of: x, module, taps, generator; of one that is not aligned: labels, classes
+    needs: tuple[str, ...] = ()  # of: x, module, taps, generator, or asked; not aligned: labels, classes
     gradient: bool = False
     both: bool = False
     aligned: bool = True

@@ -390,7 +390,7 @@ def _make(
 ) -> Any:
     """Make a signal of what its offer needs, of two samples; all on `meta` where it needs the module, which is so.
 
-    ``still``: its source answers in eval mode, where nothing may be drawn.
+    ``still``: its source answers in eval mode, where nothing may be drawn. What is asked is asked of the same.
     """
     beside = {name: layers[name].detach() for name in taps}
     if "module" not in offer.needs:
@@ -398,7 +398,8 @@ def _make(
     for layer in beside.values():
         layer.requires_grad_(torch.is_grad_enabled() and layer.is_floating_point())
     with guard.seeded(0, strict=still):
-        return making.made(offer, make, value, x, module, beside, 0, first=True)
+        asked = making.ask(make, value) if "asked" in offer.needs else None
+        return making.made(offer, make, value, x, module, beside, 0, first=True, asked=asked)
 
 
 def _numbers(value: Any) -> Any:

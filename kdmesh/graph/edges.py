@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph import asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +26,9 @@ class Edge:
     """One flow between two nodes. ``refresh`` is None on edges that leave labels or a consensus.
 
     ``renewed``: how often the consensus that it leaves is made anew for its reader; None: whenever a source publishes.
+
+    ``asked``: what it carries is made after the forwards of both ends, of the source's logits and of what the reader
+    asks about its own; see asked.py.
 
     ``classes``: the columns of the reader's own logits that the source knows, in the source's order; None where both
     stand for the same classes. An agent compares those only; a consensus has the source's logits there.
@@ -56,6 +60,7 @@ class Edge:
     renewed: str | None = None
     unaligned: bool = False  # what it carries has rows of no samples: see unaligned.py
     group: str = ""  # the column by which its losses are averaged
+    asked: bool = False
     gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
 
     @property
@@ -65,12 +70,25 @@ class Edge:
 
     @property
     def output(self) -> str:
-        """Which output of its source it carries: "" for logits, else a tap or a derived signal (`x{"k": 8}@mid`)."""
+        """Which output of its source it carries: "" for logits, else a tap or a derived signal (`x{"k": 8}@mid`).
+
+        What is asked for is made for its reader alone, and named after it, too.
+        """
         tap = "" if self.tap is None else self.tap.of
         if self.derived is None:
             return tap if self.signal == "hidden" else ""
         settings = json.dumps(self.derived.config, sort_keys=True) if self.derived.config else ""
-        return self.derived.name + settings + (f"@{tap}" if tap else "")
+        return self.derived.name + settings + (f"@{tap}" if tap else "") + (f" for {self.target}" if self.asked else "")
+
+    @property
+    def forwarded(self) -> str:
+        """Which output the forward of its source gives for it."""
+        return "" if self.asked else self.output
+
+    @property
+    def question(self) -> str:
+        """The name of what the forward of its reader gives for it, where it is asked for."""
+        return f"{self.output}, of {self.source}"
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target}"
@@ -137,8 +155,8 @@ def _signal(flow: FlowSpec, registry: Registry, where: str) -> SignalOffer | Non
 
 def _refuse_offer(kind: SignalOffer, where: str) -> None:
     """Refuse an offer that asks for what a signal of its kind is not given."""
-    known = ("x", "module", "taps", "generator") if kind.aligned else ("labels", "classes")
-    odd = [need for need in kind.needs if need not in known]
+    known = asked.KNOWN if kind.aligned else ("labels", "classes")
+    odd = [need for need in kind.needs if need not in known] or asked.odd(kind)
     odd += [] if kind.aligned else [n for n in ("lazy", "gradient", "both", "codec") if getattr(kind, n)]
     if odd or (not kind.aligned and kind.form not in PLAIN):
         what = f"asks for {odd[0]}" if odd else f"has the form {kind.form}"
@@ -239,6 +257,9 @@ def _edge(
     signal = flow.signal.name if flow.signal is not None else reads
     if kind is not None and not from_agent:
         raise MeshError(f"only an agent sends {signal}, not {source}", where=f"{where}.signal", instead="leave it out")
+    asks = kind is not None and asked.NEED in kind.needs
+    if asks and kind is not None:
+        refresh = asked.settled(kind, flow, where, to_agent, offer)
     form = "labels" if from_labels else kind.form if kind is not None else "hidden" if signal == "hidden" else "logits"
     unaligned = kind is not None and not kind.aligned
     if kind is not None and flow.signal is not None:
@@ -281,6 +302,7 @@ def _edge(
         gate=flow.gate,
         group="" if flow.denominator is None else flow.denominator.group,
         unaligned=unaligned,
+        asked=asks,
         mirrored=kind is not None and kind.both and to_agent and flow.as_ == "target",
     )
 

@@ -30,7 +30,8 @@ def refuse_forms(plan: Plan, registry: Registry) -> None:
             kind = None if edge.derived is None else registry.find("signals", edge.derived.name)
             if agent.answers.form == PACKED and (kind is None or not kind.sparse):
                 raise MeshError(
-                    f"{edge} carries {edge.signal}, which names no outputs, so there is nothing that packs",
+                    f"{edge} carries {edge.signal}, which {'is not kept' if edge.asked else 'names no outputs'}, so "
+                    "there is nothing that packs",
                     where=where, instead="int8, or the signal sampled or top_k on all of its flows",
                 )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The step of a phase, unrolled into a DAG: forwards, combinations, updates.
 
 `as: target` is forward to update, `input` forward to forward; `sees: after` forwards the source again after its
-update. The topological order is the inline loop and the order of submission to Ray.
+update. What a reader asks for is answered after the forwards of both. The topological order is the inline loop and the
+order of submission to Ray.
 """
 
 from __future__ import annotations
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 
+ANSWERS = {"f": "a", "f+": "a+"}
+"""The op that answers what readers ask, by that which forwards their source."""
+
+
 class Op(NamedTuple):
-    """One node of the step: ``gen``, ``f`` (forward or combine), ``f+`` (forward again), ``u`` (update)."""
+    """One node of the step: ``gen``, ``f`` (forward or combine), ``f+`` (forward again), ``u`` (update).
+
+    ``a``, ``a+``: the answer, of what such a forward said, to what readers ask about their own.
+    """
 
     kind: str
     node: str
@@ -141,7 +149,20 @@ class _Drawing:
             self.written(other, op)
 
     def publication(self, edge: Edge) -> Op:
-        """The op whose value a live edge carries: the source's forward, again after its update where asked."""
+        """The op whose value a live edge carries: the source's forward, again after its update where asked.
+
+        Of what its reader asks for it is the answer, which waits for the reader's forward, too.
+        """
+        op = self.said(edge)
+        if not edge.asked:
+            return op
+        answer = op._replace(kind=ANSWERS[op.kind])
+        self.arrow(op, answer)
+        self.arrow(self.forward(edge.target, edge.stream), answer)
+        return answer
+
+    def said(self, edge: Edge) -> Op:
+        """The forward of a live edge's source."""
         weight_set = self.owner[edge.source]
         usual = "train" if weight_set in self.train and self.spec.agents[edge.source].ema is None else "eval"
         op = self.forward(edge.source, edge.stream, "" if edge.mode in ("auto", usual) else edge.mode)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdmesh.errors import FAULTS, MeshError, RunFailed, line_of, stopped, text_of
 from kdmesh.graph import reach
-from kdmesh.hosts import guard, making, parameters, side_inputs
+from kdmesh.hosts import asking, guard, making, parameters, side_inputs
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus, numbers, refuse_made
 from kdmesh.hosts.local_weights import LocalWeights
@@ -85,8 +85,11 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
     makes = {
         edge.output: maker(host, edge, name, weights.module)
         for edge in host.plan.edges
-        if edge.derived is not None and (edge.source == name or (edge.mirrored and edge.target == name))
+        if edge.derived is not None
+        and not edge.asked
+        and (edge.source == name or (edge.mirrored and edge.target == name))
     }
+    makes |= asking.questions(host, name, columns)
     return Agent(name, weights, seen, spec.taps, makes, spec.exit, outputs(host, name))
 
 
@@ -410,7 +413,9 @@ def taps(host: HostState, edges: list[Edge]) -> dict[tuple[str, str], tuple[str,
             found.setdefault((edge.target, edge.stream), {})[edge.output] = None
         elif edge.reads == "hidden" and edge.tap is not None:
             found.setdefault((edge.target, edge.stream), {})[edge.tap.to] = None
+        if edge.asked:
+            found.setdefault((edge.target, edge.stream), {})[edge.question] = None
     for edge in (*edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)):
-        if edge.output and edge.source in host.plan.owner and not edge.unaligned:
+        if edge.forwarded and edge.source in host.plan.owner and not edge.unaligned:
             found.setdefault((edge.source, edge.stream), {})[edge.output] = None
     return {key: tuple(names) for key, names in found.items()}

@@ -69,7 +69,7 @@ def _is_read(inputs: Inputs, op: Op) -> bool:
     """Whether others read a forward's outputs within the step."""
     host = inputs.host
     edges = [*inputs.plan.edges, *(edge for node in host.plan.consensus.values() for edge in node.inputs)]
-    return any(e.live and (e.source, e.stream, e.output) == (op.node, op.stream, "") for e in edges)
+    return any(e.live and (e.source, e.stream, e.forwarded) == (op.node, op.stream, "") for e in edges)
 
 
 def refuse_detached(value: Value) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.reach import speaker
-from kdmesh.graph.steps import Op
+from kdmesh.graph.steps import ANSWERS, Op
 from kdmesh.hosts import build, guard, rules, side_inputs
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.classes import labels as known_labels
@@ -202,12 +202,18 @@ class Inputs:
             return self._snapshot(edge, reader)
         return self._stored(edge, reader)
 
-    def _live(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
+    def carrier(self, edge: Edge) -> Op:
+        """The op whose value a live edge from an agent carries."""
         usual = Op("f+" if edge.sees == "after" else "f", edge.source, edge.stream)
-        asked = usual._replace(mode=edge.mode)  # is drawn only where it differs from the usual one
-        op = asked if asked in self.plan.ops else usual
+        moded = usual._replace(mode=edge.mode)  # is drawn only where it differs from the usual one
+        op = moded if moded in self.plan.ops else usual
+        return op._replace(kind=ANSWERS[op.kind]) if edge.asked else op
+
+    def _live(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
+        op = self.carrier(edge)
         assert op in self.plan.ops, f"the step has no {op.label(set())} for {edge}"
         output, detach, device, form = edge.output, edge.detach, self.host.agents[reader].device, edge.form
+        asked = edge.asked  # of a reader that has no batch nothing was
         key = (op, output, detach, str(device))
         source = self.host.agents.get(edge.source)
         moves = source is None or source.device != device
@@ -216,7 +222,7 @@ class Inputs:
             signal = context.signals.get(key)  # made once for all readers
             if signal is None:
                 value = context.values.get(op)
-                if value is None:
+                if value is None or (asked and output not in value[1]):
                     return None
                 tensor: Any = value[1][output] if output else (frozen_copy(value)[0] if detach else value[0])
                 if detach:

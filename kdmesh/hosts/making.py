@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kdmesh.offers import SignalOffer
+    from kdmesh.signals.lazy import Lazy
 
 
 class Maker(NamedTuple):
@@ -43,11 +44,12 @@ def made(
     seed: int,
     *,
     first: bool,
+    asked: Any = None,
 ) -> Any:
     """A signal, of what its offer needs. Gradients reach it where they are in force here.
 
     An offer with ``gradient`` has them in force while it is made, and samples that require them. ``first``: it is made
-    for the first time, so that all is looked at that it might do to the module.
+    for the first time, so that all is looked at that it might do to the module. ``asked``: see :func:`ask`.
     """
     if not offer.needs:
         return make(value)
@@ -60,11 +62,29 @@ def made(
         facts["module"] = module
     if "taps" in offer.needs:
         facts["taps"] = {name: layer.clone() for name, layer in taps.items()}
+    if "asked" in offer.needs:
+        facts["asked"] = asked
     if "generator" in offer.needs:
         facts["generator"] = torch.Generator(value.device if value.device.type != "meta" else "cpu").manual_seed(seed)
     with torch.set_grad_enabled(wanted or offer.gradient), _kept(module, first) if "module" in facts else nullcontext():
         result = make(value, **facts)
     return result.detach() if isinstance(result, Tensor) and not wanted else result
+
+
+@torch.no_grad()
+def ask(make: Any, value: Tensor | Lazy) -> Tensor | Lazy:
+    """What a reader asks of its own value ``[N, ...]``: what the signal's ``ask`` makes of it, else itself, detached.
+
+    ValueError for what has no row for each.
+    """
+    value = value.detach()
+    asks = getattr(make, "ask", None)
+    asked = value if asks is None else asks(value)
+    if asked is not value and (not isinstance(asked, Tensor) or asked.shape[:1] != value.shape[:1]):
+        raise ValueError(
+            f"its ask gave {guard.told(asked)}, not a tensor with {len(value)} rows, one for each of its own"
+        )
+    return asked.detach()
 
 
 @contextmanager

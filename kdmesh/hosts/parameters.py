@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SWITCHES = {"labels": "needs_labels=True", "errors": "needs_errors=True", "column": "needs_column", "inputs": "inputs"}
 """What an offer of a rule says for facts that are not among its `needs`."""
-SIGNALS = ("x", "module", "taps", "generator", "labels", "classes")
+SIGNALS = ("x", "module", "taps", "generator", "asked", "labels", "classes")
 
 
 def refuse_parameters(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph.reach import readers
-from kdmesh.graph.steps import Op
+from kdmesh.graph.steps import ANSWERS, Op
 from kdmesh.hosts import guard, oddities
+from kdmesh.hosts.answering import answer_op
 from kdmesh.hosts.forward import forward_op, trains
 from kdmesh.hosts.generating import generate_op
 from kdmesh.hosts.inputs import Inputs
@@ -71,6 +72,8 @@ class CompiledPhase:
         if op.kind == "gen":
             texts = self.host.plan.spec.streams[op.stream].prompts is not None
             return generate_op(self.inputs, op) if texts else write_op(self.inputs, op)
+        if op.kind in ANSWERS.values():
+            return answer_op(self.inputs, op) if op.node in self.host.agents else None
         if op.node in self.host.agents:
             return forward_op(self.inputs, self.recorded, op)
         if op.node in self.host.plan.consensus:
@@ -96,7 +99,8 @@ class CompiledPhase:
         """What an op is made for, and by which nodes: forwards of who trains here are training, others teaching."""
         if op.kind == "u":
             return "training", self.update.together(op.node)
-        learns = op.node in self.host.agents and trains(self.inputs, op.node)
+        forwards = op.node in self.host.agents and op.kind not in ANSWERS.values()
+        learns = forwards and trains(self.inputs, op.node)
         return "training" if learns else "teaching", (op.node,)
 
     def took(self, seconds: Sequence[float]) -> None:
@@ -115,7 +119,11 @@ class CompiledPhase:
 
             edges = [*self.plan.edges, *(edge for node in nodes.values() for edge in node.inputs)]
             mine = [edge for edge in edges if (edge.source, edge.stream) == (op.node, op.stream) and not edge.unaligned]
-            self._sent[op] = {e.output for e in mine if not here.keys() >= {*readers(e.target, nodes)}}
+            abroad = [edge for edge in mine if not here.keys() >= {*readers(edge.target, nodes)}]
+            answers = op.kind in ANSWERS.values()
+            self._sent[op] = {edge.output for edge in abroad if edge.asked == answers}
+            asks = [e for e in edges if e.asked and (e.target, e.stream) == (op.node, op.stream) and not answers]
+            self._sent[op] |= {edge.question for edge in asks if edge.source not in here}
         return self._sent[op]
 
     def answered(self) -> dict[str, Any]:
@@ -153,7 +161,7 @@ class CompiledPhase:
     def odd(self, context: StepContext) -> list[guard.Oddity]:
         """What is odd about the answers in a step that is over."""
         answers = {
-            (op.node, op.stream): frozen_copy(value)[0] for op, value in context.values.items() if op.kind != "gen"
+            (op.node, op.stream): frozen_copy(value)[0] for op, value in context.values.items() if op.kind in ANSWERS
         }
         answers |= {(key[0], key[1]): value[0] for key, value in context.kept.items()}
         dead = [(*key, guard.DEAD) for key, value in answers.items() if key[0] in self.sources and guard.is_dead(value)]

@@ -122,7 +122,7 @@ def still(host: HostState, one: Agent) -> bool:
 
 def is_read(host: HostState, agent: str) -> bool:
     """Whether anybody reads an agent's logits, and not only what it makes of them; else they are not kept."""
-    return any(edge.source == agent and not edge.output for edge in host.plan.edges)
+    return any(edge.source == agent and not edge.forwarded for edge in host.plan.edges)
 
 
 def _refuse(host: HostState, one: Agent, shard: ShardView, view: bool) -> None:

@@ -10,6 +10,7 @@ from kdmesh.graph.arriving import Moment
 from kdmesh.graph.program import Publish, Repeat
 from kdmesh.graph.reach import behind
 from kdmesh.graph.resources import Resources
+from kdmesh.graph.steps import ANSWERS, Op
 from kdmesh.placement.assign import CostModel, Problem, Task, Work
 from kdmesh.placement.sizes import FLOAT, memory, process
 from kdmesh.placement.timing import trains
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan, Stage
-    from kdmesh.graph.steps import Op, Phase
+    from kdmesh.graph.steps import Phase
     from kdmesh.placement.timing import Timings
 
 
@@ -71,21 +72,25 @@ def _tasks(plan: Plan, found: Checked, phase: Phase, timings: Timings) -> list[T
             again = exit and (plan.owner[op.node], op.stream) in shared  # exits of one network share a forward
             shared.add((plan.owner[op.node], op.stream))
             seconds = tuple(0.0 if again else timing.forward for timing in (few, every))
+        elif op.kind in ANSWERS.values():  # some of what its forward gave
+            seconds = (0.0, 0.0)
         else:
             seconds = (few.inference, every.inference)
         if op.kind == "gen":  # samples, and a forward's time: what a writer takes is not measured
             sends = plan.train(op.node).batch_size * FLOAT * found.table.shape.numel()
         else:
-            sends = 0 if op.kind == "u" else _bytes(plan, found, op.node, op.stream, plan.train(op.node).batch_size)
+            sends = 0 if op.kind == "u" else _bytes(plan, found, op, plan.train(op.node).batch_size)
         stands[op] = (len(tasks),)
         tasks.append(Task(op.node, (seconds[0], seconds[1]), after, sends))
     return tasks
 
 
-def _bytes(plan: Plan, found: Checked, agent: str, stream: str, samples: int) -> int:
-    """Bytes of what others read of an agent's forward."""
+def _bytes(plan: Plan, found: Checked, op: Op, samples: int) -> int:
+    """Bytes of what others read of an agent's forward, or of its answer to what they ask."""
+    agent, answers = op.node, op.kind in ANSWERS.values()
     classes = plan.answers.outputs(found.table) if (labels := plan.spec.agents[agent].labels) is None else len(labels)
-    outputs = {edge.output for edge in plan.edges if edge.source == agent and edge.stream == stream}
+    edges = [edge for edge in plan.edges if (edge.source, edge.stream, edge.asked) == (agent, op.stream, answers)]
+    outputs = {edge.output for edge in edges}
     return sum(samples * FLOAT * (found.shapes[agent, what].numel() if what else classes) for what in outputs)
 
 
@@ -108,7 +113,7 @@ def _publications(
         for source, stream in sources:
             size, batch = found.size(stream, source), plan.train(source).batch_size
             seconds = tuple(-(-size // batch) * timing.inference for timing in timings[source])
-            tasks.append(Task(source, (seconds[0], seconds[1]), (), _bytes(plan, found, source, stream, size)))
+            tasks.append(Task(source, (seconds[0], seconds[1]), (), _bytes(plan, found, Op("f", source, stream), size)))
         for number, ends in enumerate(sources.values()):
             tasks += [Task(reader, (0.0, 0.0), (number,)) for reader in ends]
         if tasks:

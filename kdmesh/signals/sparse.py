@@ -64,24 +64,31 @@ class TopKLogits(Lazy):
 
     @classmethod
     @torch.no_grad()
-    def top(cls, logits: Tensor | Lazy, k: int, rule: str = "spread") -> TopKLogits:
-        """Of logits ``[N, V]`` the k likeliest columns, ``1 <= k <= V``; where these are large, some rows at a time."""
+    def top(cls, logits: Tensor | Lazy, k: int, rule: str = "spread", index: Tensor | None = None) -> TopKLogits:
+        """Of logits ``[N, V]`` the k likeliest columns, ``1 <= k <= V``; where these are large, some rows at a time.
+
+        ``index [N, k]`` (int32): these columns in their place, different ones within a row.
+        """
         count, columns = logits.shape
         step = max(1, min(count, LARGE // columns))
         dtype = torch.promote_types(logits.dtype, torch.float32)
         most = step if isinstance(logits, Lazy) else 0
         buffer = torch.empty((most, columns), dtype=logits.dtype, device=logits.device)
         values = torch.empty((count, k), dtype=dtype, device=logits.device)
-        index, tail = torch.empty_like(values, dtype=torch.int32), values.new_empty(count)
+        found, tail = torch.empty_like(values, dtype=torch.int32), values.new_empty(count)
         ruled_out: Tensor | None = None
         for start in range(0, count, step):
             at = slice(start, min(start + step, count))
             out = buffer[: at.stop - start]
             rows = logits.rows(start, at.stop, out) if isinstance(logits, Lazy) else logits[at]
             rows = rows.to(dtype)
-            best, places = rows.topk(k)
+            if index is None:
+                best, places = rows.topk(k)
+            else:
+                places = index[at].long()
+                best = rows.gather(1, places)
             mass = rows.logsumexp(1)
-            values[at], index[at] = best - mass[:, None], places
+            values[at], found[at] = best - mass[:, None], places
             tail[at] = rows.scatter(1, places, float("-inf")).logsumexp(1) - mass
             least = rows.amin()
             if ruled_out is None and least.device.type != "meta" and bool(least.isneginf()):
@@ -90,7 +97,7 @@ class TopKLogits(Lazy):
                 ruled_out[at] = packed(
                     rows.scatter(1, places, 0.0).isneginf()
                 )  # those that are named say so themselves
-        return cls(values, index, tail, columns, ruled_out, narrowed=False, rule=rule)
+        return cls(values, found, tail, columns, ruled_out, narrowed=False, rule=rule)
 
     def pack(self) -> dict[str, Tensor]:
         """What it is given, and how many columns there are."""
@@ -203,6 +210,19 @@ class TopKLogits(Lazy):
     def to(self, device: torch.device | str) -> TopKLogits:
         """The same on a device."""
         return self if torch.device(device) == self.device else self.of(*(part.to(device) for part in self.leaves()))
+
+
+@torch.no_grad()
+def likeliest(logits: Tensor | Lazy, k: int) -> Tensor:
+    """Of logits ``[N, V]`` the k likeliest columns of each row, ``[N, k]`` int32; of large ones some rows at a time."""
+    count, columns = logits.shape
+    step = max(1, min(count, LARGE // columns))
+    index = torch.empty((count, k), dtype=torch.int32, device=logits.device)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        rows = logits.rows(start, stop) if isinstance(logits, Lazy) else logits[start:stop]
+        index[start:stop] = rows.topk(k)[1]
+    return index
 
 
 def packed(mask: Tensor) -> Tensor:

@@ -102,7 +102,11 @@ class SignalContract(Alike):
         taps = {name: at(torch.rand(BATCH, *shape, generator=draws).to(dtype)) for name, shape in shapes}
         module = at((module or self.answering()).to(dtype))
         try:
-            return making.made(offer, make, value, at(self.samples().to(dtype)), module, taps, 9, first=at is here)
+            asked = (
+                making.ask(make, value.roll(1, -1)) if "asked" in offer.needs else None
+            )  # a reader says other things
+            x, first = at(self.samples().to(dtype)), at is here
+            return making.made(offer, make, value, x, module, taps, 9, first=first, asked=asked)
         except ValueError as error:
             raise AssertionError(str(error)) from None
 

@@ -14,7 +14,7 @@ from kdmesh.hosts.packing import pack, unpack
 from kdmesh.hosts.publications import Publication
 from kdmesh.signals import sparse
 from kdmesh.signals.lazy import FactoredLogits, MixedLogits, joined, leaves
-from kdmesh.signals.sparse import TopKLogits
+from kdmesh.signals.sparse import TopKLogits, likeliest
 
 CPU = torch.device("cpu")
 
@@ -131,6 +131,28 @@ def test_large_logits_are_read_some_rows_at_a_time(monkeypatch):
     found = TopK(4)(value)
     assert asked == [(0, 2), (2, 4), (4, 6), (6, 7)]
     torch.testing.assert_close(found.dense(), TopKLogits.top(hidden @ weight.T, 4).dense())
+
+
+@pytest.mark.parametrize("large", [2**24, 24])
+def test_columns_that_another_finds_likeliest(monkeypatch, large):
+    monkeypatch.setattr(sparse, "LARGE", large)  # some rows at a time
+    draw = torch.Generator().manual_seed(3)
+    source = FactoredLogits(*(torch.randn(n, 4, dtype=torch.float64, generator=draw) for n in (7, 11)))
+    reader = FactoredLogits(*(torch.randn(n, 4, dtype=torch.float64, generator=draw) for n in (7, 11)))
+    asked = likeliest(reader, 3)
+    assert torch.equal(asked.long(), reader.dense().topk(3)[1]) and asked.dtype == torch.int32
+    assert torch.equal(likeliest(reader.dense(), 3), asked)
+    whole = source.dense().clone()
+    for value in (source, whole):
+        made, probs = TopKLogits.top(value, 3, index=asked), whole.softmax(1)
+        assert torch.equal(made.index, asked) and not torch.equal(asked.long(), whole.topk(3)[1])
+        torch.testing.assert_close(made.values.exp(), probs.gather(1, asked.long()))
+        torch.testing.assert_close(made.tail.exp(), 1 - probs.gather(1, asked.long()).sum(1))
+    whole[0, asked[0, 0].item()] = whole[1, 0] = -torch.inf  # named, and elsewhere
+    made = TopKLogits.top(whole, 3, index=asked).dense()
+    torch.testing.assert_close(made.exp().sum(1), torch.ones(7, dtype=torch.float64))
+    assert made[0, asked[0, 0].item()] == made[1, 0] == -torch.inf
+    assert torch.equal(TopKLogits.top(whole, 3).index, TopKLogits.top(whole, 3, index=likeliest(whole, 3)).index)
 
 
 def test_a_tiny_tail_stays_finite_and_half_precision_is_raised():

@@ -92,6 +92,7 @@ DECLARED = {
     ("samplers", "grid"): {"ranges": False},
     ("signals", "top_k"): {"config": {"k": 2}},
     ("signals", "sampled"): {"config": {"draws": 4, "k": 1}},
+    ("signals", "reader_top_k"): {"config": {"k": 2}},
     ("models", "mlp"): {"shapes": ((1, 8, 8), (12,)), "config": {"hidden": [16, 8], "dropout": 0.2}},
     ("models", "cross_encoder"): {"shapes": ((6, 1, 8, 8), (6, 12)), "config": {"hidden": [16], "dropout": 0.2}},
     ("models", "bi_encoder"): {"shapes": ((6, 1, 8, 8), (6, 12)), "config": {"similarity": "cosine", "scale": 10}},

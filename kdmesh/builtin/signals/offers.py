@@ -30,6 +30,17 @@ class TopKConfig(Config):
         return "" if self.tail == "spread" else f"with `tail: {self.tail}` it is no distribution over all outputs"
 
 
+class ReaderTopKConfig(TopKConfig):
+    """Settings of `reader_top_k`."""
+
+    k: int = Field(ge=1, description="how many outputs of each row cross: those that the reader finds likeliest")
+
+    def whole(self, outputs: int) -> dict[str, str]:
+        """All are asked for."""
+        said = f"all {outputs:,} outputs are asked for, and cross with their places beside them: more than logits"
+        return {"k": said} if self.k == outputs else {}
+
+
 class SampledConfig(Config):
     """Settings of `sampled`."""
 
@@ -66,6 +77,15 @@ SIGNALS = [
         form="logits",
         lazy=True,
         sparse=True,
+    ),
+    SignalOffer(
+        "reader_top_k",
+        "kdmesh.builtin.signals.reader_top_k:ReaderTopK",
+        ReaderTopKConfig,
+        summary="the k outputs that the reader finds likeliest, as the source sees them in this step, and all others",
+        form="logits",
+        lazy=True,
+        needs=("asked",),
     ),
     SignalOffer(
         "sampled",
