@@ -24,8 +24,12 @@ def odd(kind: SignalOffer) -> list[str]:
     return found + ([] if kind.reads == "logits" else [f"layers (reads={kind.reads!r})"])
 
 
-def settled(kind: SignalOffer, flow: FlowSpec, where: str, to_agent: bool, offer: ObjectiveOffer | None) -> str:
-    """How often it is made: `step`. MeshError for a flow where nobody asks in the step, or of other rows."""
+def settled(
+    kind: SignalOffer | None, flow: FlowSpec, where: str, to_agent: bool, offer: ObjectiveOffer | None
+) -> str | None:
+    """A flow's refresh: of what is asked for it is `step`. MeshError for a flow where nobody asks in the step, or of other rows."""
+    if kind is None or NEED not in kind.needs:
+        return flow.refresh
     asks, instead = f"the signal {kind.name!r} is made of what its reader asks in each step", "signal: logits"
     if not to_agent or flow.as_ != "target":
         what = "a consensus asks nothing" if not to_agent else f"with `as: {flow.as_}` nobody asks"

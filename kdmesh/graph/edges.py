@@ -257,9 +257,7 @@ def _edge(
     signal = flow.signal.name if flow.signal is not None else reads
     if kind is not None and not from_agent:
         raise MeshError(f"only an agent sends {signal}, not {source}", where=f"{where}.signal", instead="leave it out")
-    asks = kind is not None and asked.NEED in kind.needs
-    if asks and kind is not None:
-        refresh = asked.settled(kind, flow, where, to_agent, offer)
+    refresh = asked.settled(kind, flow, where, to_agent, offer)
     form = "labels" if from_labels else kind.form if kind is not None else "hidden" if signal == "hidden" else "logits"
     unaligned = kind is not None and not kind.aligned
     if kind is not None and flow.signal is not None:
@@ -302,7 +300,7 @@ def _edge(
         gate=flow.gate,
         group="" if flow.denominator is None else flow.denominator.group,
         unaligned=unaligned,
-        asked=asks,
+        asked=kind is not None and asked.NEED in kind.needs,
         mirrored=kind is not None and kind.both and to_agent and flow.as_ == "target",
     )
 
