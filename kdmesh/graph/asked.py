@@ -27,7 +27,7 @@ def odd(kind: SignalOffer) -> list[str]:
 def settled(
     kind: SignalOffer | None, flow: FlowSpec, where: str, to_agent: bool, offer: ObjectiveOffer | None
 ) -> str | None:
-    """A flow's refresh: of what is asked for it is `step`. MeshError for a flow where nobody asks in the step, or of other rows."""
+    """A flow's refresh, `step` where its reader asks. MeshError where nobody asks in the step, or of other rows."""
     if kind is None or NEED not in kind.needs:
         return flow.refresh
     asks, instead = f"the signal {kind.name!r} is made of what its reader asks in each step", "signal: logits"
