@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdmesh.store import EntryInfo, Store
     from kdmesh.store.audit import Audit
 
+SMALL = 5e-5  # of a dense loss: below it, parts of it say nothing
 STUDENTS = {"half": "halfway from the average answer to each", "prior": "the average answer"}
 
 
@@ -41,6 +42,9 @@ def audit(args: argparse.Namespace, store: Store, who: Callable[[EntryInfo], str
             print("\n".join(wrap(_about(one, who(one.info)), terminal_width(), "  ")))
             if one.figures:
                 print_table(sys.stdout, _table(one))
+            if any(figures["loss"] < SMALL for figures in one.figures.values()):
+                said = "a dense loss of 0.0000 has no parts to tell: these answers are almost the same for all samples"
+                print("\n".join(wrap(said, terminal_width(), "  ")))
             print()
     if args.json:
         print(to_json([one.record() for one in found], 2))
@@ -93,7 +97,11 @@ def _table(one: Audit) -> Grid:
         {
             "way": way or "as it is",
             "student": student,
-            **{name: form.format(figures[name]) for name, (_, form) in names.items()},
+            **{
+                name: form.format(figures[name])
+                for name, (_, form) in names.items()
+                if name in ("loss", "cosine") or figures["loss"] >= SMALL
+            },
         }
         for (way, student), figures in one.figures.items()
     ]

@@ -39,6 +39,10 @@ class TargetsCollator:
             batch = self.base([item[0] if len(item) == 2 else tuple(item[:-1]) for item in items])
             whole = batch if isinstance(batch, list | tuple) and len(items[0]) > 2 else [batch]
             return [*whole, _together([item[-1] for item in items], flat=False)]
+        if TARGETS not in items[0]:
+            raise MeshError("items have no targets", where="TargetsCollator",
+                            instead="those of kdmesh.targets; a Trainer drops them but for "
+                            "TrainingArguments(remove_unused_columns=False)")  # fmt: skip
         own = [{name: value for name, value in item.items() if name not in (TARGETS, UNITS)} for item in items]
         batch = self.base(own)
         flat = UNITS in items[0]

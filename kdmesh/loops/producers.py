@@ -60,6 +60,8 @@ class Producer:
 
     def __str__(self) -> str:
         known = [f"{word} {self.info[word]}" for word in ("agent", "mesh") if self.info.get(word)]
+        if self.history:
+            known.append(f"history of {self.key.producer['history']}")
         called = f"{self.name}, " if self.name != ONE else ""
         who = f" ({', '.join(known)})" if known else ""
         return f"{called}entry {self.key.digest[:12]}{who}"

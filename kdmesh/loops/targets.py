@@ -381,7 +381,9 @@ def _missing(whole: Targets, lacking: list[int], missing: str) -> MeshError:
         asked = [str(one.info.get("agent", "AGENT")) for one in whole.producers if "mesh" in one.info]
         agents = ",".join(dict.fromkeys(asked))
         how = f"`kdmesh label FILE --agents {agents}`, or `kdmesh run FILE`, which fill the store"
-        if not asked:  # a loop kept them, which had the module
+        if any(one.history for one in whole.producers):
+            how = "the samples and a round that a run kept: `kdmesh store show KEY`"
+        elif not asked:  # a loop kept them, which had the module
             how = "the module itself in place of its entry's name, with missing='fill', which asks it"
     if len(lacking) == count:
         what = f"none of {count} items has an answer by {who}"

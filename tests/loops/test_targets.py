@@ -160,6 +160,8 @@ def test_items_by_name_and_alone(store: str) -> None:
     batch = next(iter(DataLoader(named, 8, collate_fn=kdmesh.TargetsCollator())))
     assert torch.equal(batch["targets"], expected[:8]) and torch.equal(batch["labels"], Y[:8])
     alone = kdmesh.targets(X, key(store), store=store)
+    with pytest.raises(kdmesh.MeshError, match="remove_unused_columns=False"):
+        kdmesh.TargetsCollator()([{"x": X[0]}])
     x, target = kdmesh.TargetsCollator()([alone[2], alone[1]])
     assert torch.equal(x, X[[2, 1]]) and torch.equal(target, expected[[2, 1]])
 
@@ -320,8 +322,11 @@ def test_a_consensus_is_a_data_set_of_another_run(store: str) -> None:
     assert not torch.equal(rows[0], first[0][2])
     sources = kdmesh.targets(DATA, {name: entries[name] for name in "ab"}, store=store, rule="mean", temperature=2.0)
     torch.testing.assert_close(torch.stack([one[2] for one in sources]), rows)
-    with pytest.raises(kdmesh.MeshError, match=r"in round 9 \(there are 1, 2"):
+    with pytest.raises(
+        kdmesh.MeshError, match=r"(?s)\(history of c\), in round 9 \(there are 1, 2.*a round that"
+    ) as error:
         kdmesh.targets(DATA, entries["c"], store=store, round=9)
+    assert "missing='fill'" not in str(error.value)
     with pytest.raises(kdmesh.MeshError, match="producers answered with probs"):
         kdmesh.targets(DATA, {"c": entries["c"]}, store=store, rule="mean", temperature=2.0)
     with pytest.raises(kdmesh.MeshError, match="producers answered with logits and probs"):

@@ -10,6 +10,7 @@ import torch
 from test_entries import HERE, digests
 from test_store_command import run
 
+from kdmesh.cli import store_audit
 from kdmesh.signals.lazy import FactoredLogits
 from kdmesh.signals.sampled import SampledProbs
 from kdmesh.signals.sparse import TopKLogits
@@ -121,7 +122,7 @@ def test_entries_are_measured_against_the_dense_answers_of_their_producer(root):
     assert packed.bytes > 8 + 8 + 8  # codes, bits, least and tail
 
 
-def test_the_command(root, capsys):
+def test_the_command(root, capsys, monkeypatch):
     code, out, _ = run(capsys, "audit", "--store", root)
     words = " ".join(out.split())
     assert code == 0 and "three/wide: top_k, packed:" in words and "of the mass in tails" in words
@@ -130,6 +131,10 @@ def test_the_command(root, capsys):
     assert len(told) == 4
     (one,) = json.loads(run(capsys, "audit", told[0]["digest"][:10], "--store", root, "--json")[1])
     assert one == told[0]
+    sparse = next(one for one in told if one["measured"])
+    monkeypatch.setattr(store_audit, "SMALL", 1e9)
+    words = " ".join(run(capsys, "audit", sparse["digest"][:10], "--store", root)[1].split())
+    assert "these answers are almost the same for all samples" in words and "+" not in words.split("error,")[0]
     code, _, said = run(capsys, "audit", key().digest, "--store", root)
     assert code == 2 and "KEY: no entry here is sparse or rounded" in said
     assert run(capsys, "audit", "zz", "--store", root)[0] == 2
