@@ -59,6 +59,13 @@ def _node(term: Term, name: str) -> str:
     return "" if model is None or model.is_import else host.registry.theirs("models", model.name)
 
 
+def _views(term: Term, agent: str) -> list[str]:
+    """The plugins of an agent's augmentations, whose numbers are not looked at in every step."""
+    host = term.inputs.host
+    view = host.plan.spec.agents[agent].view.augment if agent in host.plan.spec.agents else []
+    return [host.registry.theirs("views", one.name) for one in view]
+
+
 def culprit(term: Term) -> str:
     """The plugin that made what a loss broke by, "" where it was none: by what is not finite, or no distribution."""
     if term.seen is None:
@@ -67,7 +74,9 @@ def culprit(term: Term) -> str:
     assert edge.objective is not None
     if not _finite(own):
         mirrored = edge.mirrored and edge.derived is not None
-        return registry.theirs("signals", edge.derived.name) if mirrored and edge.derived else _node(term, edge.target)
+        if mirrored and edge.derived:
+            return registry.theirs("signals", edge.derived.name)
+        return " or ".join(filter(None, (_node(term, edge.target), *_views(term, edge.target))))
     if signal.weights is not None and not _finite(signal.weights):
         return _node(term, edge.source)
     if signal.form != "labels" and not _proper(signal):

@@ -36,7 +36,7 @@ WIDE = {kind: torch.promote_types(kind, torch.float32) for kind in FLOATS}
 LOSSES = {kind: {wide, torch.float64} for kind, wide in WIDE.items()}
 """The types that a loss may have, likewise: in double precision it is none the worse."""
 EITHER = (Tensor, Lazy)  # asked in every call, where a union takes longer
-LOOK = 50  # steps of which the numbers that plugins give are looked at in one, where that makes a device wait
+LOOK = 50  # steps of which the numbers that plugins give are looked at in one, where looking is dear
 SMALL = 2**20  # numbers of a tensor of which a copy is kept, to see whether it was changed
 HUGE = 2**63  # of whole numbers, beyond which readers of JSON differ
 OURS = "kdmesh.builtin."  # made here, and tested to give and to keep what it should
@@ -498,13 +498,16 @@ def refuse_written(given: Any, size: int, table: Table, labelled: bool) -> None:
         raise ValueError(f"its labels are {int(y.min())} to {int(y.max())}, not 0 to {table.classes - 1}")
 
 
-def refuse_view(value: Any, x: Tensor) -> None:
-    """Raise ValueError for what is no augmented ``x``: of its shape, type and device."""
+def refuse_view(value: Any, x: Tensor, numbers: bool = True) -> None:
+    """Raise ValueError for what is no augmented ``x``: of its shape, type and device.
+
+    ``numbers``: look whether they are finite, too.
+    """
     same = isinstance(value, Tensor) and value.shape == x.shape and value.dtype is x.dtype and value.device == x.device
     if not same or value.layout is not torch.strided:
         raise ValueError(f"it gave {told(value)}, of {told(x)}: an augmentation keeps shape and type")
     if value.requires_grad:
         raise ValueError("it gave samples that require a gradient")
     # Their sum tells, mostly. Elsewhere than on a CPU to ask makes the device wait.
-    if x.is_cpu and not math.isfinite(value.sum().item()) and not finite(value) and finite(x):
+    if numbers and x.is_cpu and not math.isfinite(value.sum().item()) and not finite(value) and finite(x):
         raise ValueError("it gave samples that are not finite, of samples that are")

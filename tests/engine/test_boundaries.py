@@ -89,9 +89,12 @@ class View:
     """Noise, but for what is asked for."""
 
     def __init__(self, seed: int, what: str) -> None:
-        self.what = what
+        self.what, self.calls = what, 0
 
     def __call__(self, x: Tensor, ids: Tensor, draw: int) -> Any:
+        self.calls += 1
+        if self.what == "late":
+            return x * torch.nan if self.calls == 71 else x
         if self.what == "in place":
             return x.mul_(0.5)
         if self.what == "drawn":
@@ -156,6 +159,13 @@ def test_what_is_no_view_is_named(mesh: Any, what: str) -> None:
     made = mesh({"a": {"view": {"augment": [{"odd": {"what": what}}]}}}, train={"epochs": 1})
     made.flow("labels", "a", objective="ce")
     with pytest.raises(RunFailed, match=r"'odd' of kdmesh-odd 2 failed to augment samples of a at step 0: .*it gave"):
+        made.run(backend="inline")
+
+
+def test_a_view_whose_numbers_break_late_is_named_by_the_loss(mesh: Any) -> None:
+    made = mesh({"a": {"view": {"augment": [{"odd": {"what": "late"}}]}}}, train={"epochs": 200})
+    made.flow("labels", "a", objective="ce")
+    with pytest.raises(RunFailed, match=r"the loss became nan at step \d+ .*by the view 'odd' of kdmesh-odd 2"):
         made.run(backend="inline")
 
 
