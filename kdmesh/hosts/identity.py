@@ -183,7 +183,7 @@ class _Walk:
         for name, value in sorted(vars(one).items()):
             methods = _methods(value)
             for method in methods:
-                if own or (_top(method) not in (_top(one), *_ALIKE) and method.__module__ in sys.modules):
+                if own or (_foreign(method, one) and _counts(method, name, one)):
                     told[name] = self._function(method, f"{one.__qualname__}.{name}", whole=local)
             if own and not methods and isinstance(value, _DATA) and not name.startswith("__"):
                 told[name] = self._data(value, name)
@@ -319,6 +319,19 @@ class _Walk:
 
 def _top(one: Any) -> str:
     return str(one.__module__ or "").partition(".")[0]
+
+
+def _foreign(method: types.FunctionType, one: type) -> bool:
+    return _top(method) not in (_top(one), *_ALIKE) and method.__module__ in sys.modules
+
+
+def _counts(method: types.FunctionType, name: str, one: type) -> bool:
+    """Whether a method that others put on a class may be called: one's own, or in place of another.
+
+    A new name that a library adds, as transformers does to `nn.Module` once it has built a model, is only for itself.
+    """
+    replaced = any(name in vars(base) for base in one.__mro__[1:]) or loaded_code.defines(one, name)
+    return replaced or own_source(method.__module__) is not None
 
 
 def _methods(value: Any) -> list[types.FunctionType]:

@@ -26,6 +26,13 @@ def stale(function: types.FunctionType) -> Path | None:
     return None if code in _codes(str(file), stamp(file)) else file
 
 
+def defines(kind: type, name: str) -> bool:
+    """Whether the source of a class has a method of this name; True where its source cannot be read."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    found = _codes(file, stamp(Path(file))) if file else frozenset()
+    return not found or any(code.co_qualname == f"{kind.__qualname__}.{name}" for code in found)
+
+
 def in_its_place(function: types.FunctionType) -> bool:
     """Whether a function is what its module has by its name: then the module's source says all of it."""
     found: Any = sys.modules.get(function.__module__ or "")

@@ -143,4 +143,4 @@ def test_settings_of_what_has_none_are_to_be_left_out():
 
 def test_an_import_path_where_only_offers_are_named():
     error = refused(ensemble=", objective: 'mine:Loss'")
-    assert "only models and data sets are named by an import path" in error.instead
+    assert "only models, data sets and filters are named by an import path" in error.instead

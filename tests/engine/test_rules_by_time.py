@@ -103,7 +103,7 @@ def outcome(summary: dict[str, Any]) -> Any:
 def told(make: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int | None, ...]]:
     """What the rule is told in a run, without the trial before it and without being measured."""
     monkeypatch.setattr("kdmesh.engine.trial.STEPS", 0)
-    monkeypatch.setattr("kdmesh.hosts.measure._combined", lambda *args: None)
+    monkeypatch.setattr("kdmesh.hosts.measure.combined", lambda *args: None)
     make.run(backend="inline")
     return list(SEEN)
 

@@ -186,3 +186,17 @@ def test_weights_that_a_state_leaves_out_count(code: Any) -> None:
         assert identity(one) == identity(other)
     with pytest.raises(Unknown, match="_extra_state of its state is a dict, and not a tensor"):
         identity(code.Extra())
+
+
+def test_what_a_library_adds_for_itself_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers adds `smart_apply` to `nn.Module`: else no other process would find the answers."""
+    import yaml
+
+    before = identity(nn.Linear(4, 3))
+    monkeypatch.setattr(nn.Module, "added_by_a_library", yaml.safe_load, raising=False)
+    assert identity(nn.Linear(4, 3)) == before
+    for kind, name in ((nn.Linear, "forward"), (nn.Linear, "train")):  # its own, and one that it has of another
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, name, yaml.safe_load)
+            assert identity(nn.Linear(4, 3)) != before
+    assert identity(nn.Linear(4, 3)) == before
