@@ -137,7 +137,10 @@ def _block(nodes: Sequence[Node], arrows: Sequence[Arrow], placed: Placed, headi
     )
     graph.add_edges_from((a.target, a.source) for a in inner if a.both)
     rows = _ordered(_rows(graph, two=True), graph)
-    pairs = {frozenset((a.source, a.target)): max(map(cell_len, label(a)), default=0) for a in inner}
+    pairs: dict[frozenset[str], int] = {}
+    for arrow in inner:  # there may be several between two nodes
+        ends = frozenset((arrow.source, arrow.target))
+        pairs[ends] = max([pairs.get(ends, 0), *map(cell_len, label(arrow))])
     boxes = {node.id: placed.boxes[node.id] for node in nodes}
 
     def gap(row: Sequence[str]) -> float:
