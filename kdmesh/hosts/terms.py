@@ -83,7 +83,9 @@ class Term:
         if self._seed is not None:
             reseed(at_step(self._seed, context.step), self._device)
             look = not self._looked or context.step % guard.LOOK == 0
-            self._looked = True
+        elif self._looked:  # of ours the first is checked, which tells of a model or a rule that does not fit
+            return self.forward(own, target, form=form, weights=weights, **given)
+        self._looked = True
         more = (weights, *given.values()) if weights is not None or given else ()
         before, rest = guard.both_marks(own, target), guard.marks(more) if more else []
         if look:
