@@ -201,7 +201,7 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 | consensus rules | shape `[B, C]` (`weights`: `[M, B]`, finite and 0 or more), type (or float32, where it is narrower) and device of what is combined; a gradient where one is to pass; who was answered, `[B]` bool |
 | gates | a bool, or factors `[B]`, finite and 0 or more |
 | signals | a row for each, the shape that the check saw, the same device, one type (of `logits` and `probs`: that of the logits), a gradient where one is to pass |
-| views | shape, type and device of the samples; finite on a CPU |
+| views | shape, type and device of the samples; on a CPU finite, in the first 50 calls and then in every 50th |
 | models | `[B, C]` of floating point, always of one type, on the agent's device; attached to weights that train; the mode that it was given in |
 | metrics | a number below 2^63, or None; one that is NaN, of answers that are finite, counts as not defined; plain data where the offer is not `scalar`; `each`: a number a row |
 | filters | a list of bools, one for each text |
@@ -214,7 +214,7 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 Objectives, rules, gates, models and metrics may not change in place what they are given: others read it, too. Views and
 signals get copies, which they may change. Whether a loss is finite is asked where it is read, in every step on a CPU, in
 every 50th on other devices; the message then names the plugin whose part was not: the rule, signal or model of a target
-that is not finite or no distribution, the model of the student, else the objective. The numbers of `weights` are looked
+that is not finite or no distribution, the model or the views of the student, else the objective. The numbers of `weights` are looked
 at as often, factors of gates in every step. Observers' and strategies' return values are ignored.
 
 At first, and in every 50th step from then on, on any device, more is looked at: that the gradient of an objective's loss
