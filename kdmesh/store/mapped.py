@@ -121,7 +121,8 @@ class Mapped:
             raise Unreadable(f"it holds {self.size} bytes")
         try:
             self._tensor = torch.from_file(str(path), shared=False, size=self.size, dtype=torch.uint8)
-        except RuntimeError as error:  # the file became shorter, or there is no room in the table of maps
+        except RuntimeError as error:  # the file went or became shorter, or there is no room in the table of maps
+            path.stat()  # FileNotFoundError where it went since: another process merged it, or deleted the entry
             raise OSError(str(error).splitlines()[0]) from None
         data = self._tensor.numpy()
         data.flags.writeable = False

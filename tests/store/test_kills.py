@@ -108,3 +108,20 @@ def test_a_reader_sees_what_others_write_later(tmp_path):
     assert not reader.find(digests(1), HERE).found.any()
     filled(tmp_path, 1)
     assert reader.find(digests(1), HERE).found.all()
+
+
+def test_a_shard_that_another_process_merges_while_it_is_opened_is_no_fault(tmp_path, monkeypatch):
+    filled(tmp_path, 1)
+    real = torch.from_file
+
+    def merged(name, **settings):  # its size was just asked for: another process makes one of this one and its own
+        monkeypatch.setattr(torch, "from_file", real)
+        filled(tmp_path, 1, 2)
+        Path(name).unlink()
+        return real(name, **settings)
+
+    monkeypatch.setattr(torch, "from_file", merged)
+    store = Store.open(tmp_path)
+    entry = store.entry(KEY)
+    entry.find(digests(1), HERE)
+    assert store.notes == []
