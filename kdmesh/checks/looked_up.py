@@ -27,7 +27,7 @@ def covered(plan: Plan, found: Checked) -> None:
             if not len(rows):
                 continue
             x: Any = found.reading.samples(name, rows)
-            lacking = module.lacking(x)
+            lacking = module.lacking(x, measuring=stream not in taught)
             count = int(lacking.sum())
             if count < len(rows):
                 _answers(module, x[~lacking][:1], name)
@@ -42,7 +42,10 @@ def covered(plan: Plan, found: Checked) -> None:
                     where=f"agents.{name}.model",
                     instead="the data that were answered, prepared as they were then; or a flow on a stream of these",
                 )
-            found.mark(f"{name} is not measured on {stream}: it has no answer to {count} of its {len(rows)} samples")
+            how = f"; {module.remedy}" if getattr(module, "remedy", "") else ""
+            found.mark(
+                f"{name} is not measured on {stream}: it has no answer to {count} of its {len(rows)} samples{how}"
+            )
         for note in getattr(module, "notes", ()):
             found.mark(f"{name}: {note}")
 

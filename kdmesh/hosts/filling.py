@@ -13,8 +13,8 @@ from kdmesh.errors import FAULTS
 from kdmesh.hosts import build, stored
 from kdmesh.hosts.forms import form_of
 from kdmesh.hosts.loader import AGAIN
-from kdmesh.hosts.measure import CHUNK
 from kdmesh.store.forms import EXACT
+from kdmesh.store.key import MEASURED
 from kdmesh.streams.order import steps_per_epoch
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def asks(host: HostState, agent: str, passes: Iterable[Passed], steps: dict[str,
         found[Ask(agent, each.stream, names, size, not each.measuring, logits="" in layers)] = None
     for stream in ("validation", "test"):
         if stream in host.streams and host.loader.shard(stream, agent, one.device).truth is not None:
-            found[Ask(agent, stream, (), CHUNK, False)] = None
+            found[Ask(agent, stream, (), MEASURED, False)] = None
     return sorted(found, key=lambda ask: -len(ask.names))  # who asks for more first: less is then there, too
 
 

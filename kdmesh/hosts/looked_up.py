@@ -20,9 +20,12 @@ def looks_up(host: HostState, one: Agent) -> bool:
 
 
 def lacking(host: HostState, one: Agent, x: Any) -> Tensor | None:
-    """The samples of ``x`` that an agent has no answer to, ``[n]`` bool; None of one that computes."""
+    """The samples of ``x`` on which an agent cannot be measured for want of an answer, ``[n]`` bool.
+
+    None of one that computes.
+    """
     if not looks_up(host, one):
         return None
     module: Any = one.module
-    found: Tensor = module.lacking(x)
+    found: Tensor = module.lacking(x, measuring=True)
     return found

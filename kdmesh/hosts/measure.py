@@ -19,6 +19,7 @@ from kdmesh.offers import PROBABILITIES
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import dense, taken
 from kdmesh.signals.wide import widened
+from kdmesh.store.key import MEASURED
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from kdmesh.hosts.packing import Published
     from kdmesh.hosts.state import HostState
     from kdmesh.signals.lazy import Lazy
-
-CHUNK = 256
 
 
 class ConsensusFigures(TypedDict):
@@ -70,8 +69,8 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     if (unknown := lacking(host, one, shard.x)) is not None and bool(unknown.any()):
         return {}  # the check has said so
     try:
-        known = stored.answers(host, one, shard, (), CHUNK) if x is None and stored.still(host, one) else None
-        logits, _ = known or one.inference(shard.x if x is None else x, CHUNK)
+        known = stored.answers(host, one, shard, (), MEASURED) if x is None and stored.still(host, one) else None
+        logits, _ = known or one.inference(shard.x if x is None else x, MEASURED)
     except FAULTS as error:
         build.attribute_error(host, one.name, error, f"the stream {stream!r}")
     one.forwards = before  # measuring is not teaching

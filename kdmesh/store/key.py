@@ -13,6 +13,7 @@ from typing import Any
 from kdmesh.errors import MeshError
 
 DIGEST = 64  # hexadecimal digits of an entry's name
+MEASURED = 256  # samples of each forward in which agents are measured; who teaches has forwards of a size of its own
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,9 @@ def test_a_student_of_an_entry_is_a_student_of_the_teacher(filled: Any, refresh:
     found = reader(key, refresh=refresh).run(backend="inline", store=str(store), out=tmp_path)
     assert student(found.summary) == student(live)
     told = found.summary["agents"]["t"]
-    assert told["role"] == "teacher" and told["parameters"] == 0 and told["metrics"] == {"validation": {}, "test": {}}
-    assert any("t is not measured on test: it has no answer to 40 of its 40" in one for one in found.summary["notes"])
+    assert told["role"] == "teacher" and told["parameters"] == 0
+    assert told["metrics"] == live["agents"]["t"]["metrics"]  # it was measured, and that is kept, too
+    assert not any("measured" in one for one in found.summary["notes"])
     assert "t" not in found.summary["store"]["agents"] and "t" not in found.summary["store"]["not_kept"]
     again = reader({"entry": key, "store": str(store)}, refresh=refresh)
     assert student(again.run(backend="inline", store="off").summary) == student(live)
@@ -90,13 +91,32 @@ def test_the_folder_of_a_run_has_the_whole_name_and_its_agent_is_read_again(fill
     folder = reader(key).run(backend="inline", store=str(store), out=tmp_path).folder
     assert folder is not None
     model = json.loads((folder / "manifest.json").read_text())["mesh"]["agents"]["t"]["model"]
-    (whole,) = (one.digest for one in Store.open(store).entries() if one.digest.startswith(key))
-    assert model == {"stored": {"entry": whole, "store": str(store)}}
+    whole, measured = (Store.open(store).find(one).digest for one in (key, entry(store, "t", 80)))
+    assert model == {"stored": {"entry": whole, "store": str(store), "measured": measured}}
     module = kdmesh.load(folder / "agents" / "t")
     said = module(points(90, 0)[0][:5])
     assert said.shape == (5, 3)
     targets = kdmesh.targets(TensorDataset(points(90, 0)[0]), key, store=str(store))
     assert torch.equal(said, torch.stack([targets[at][1] for at in range(5)]))
+
+
+def test_it_is_measured_by_what_a_run_or_a_label_keeps(filled: Any, tmp_path: Path) -> None:
+    """Of which forwards are of another size, so that it is another entry; where that is not there, what makes it is."""
+    store, live = filled
+    taught, own = entry(store, "t"), entry(store, "t", 80)
+    opened = Store.open(store)
+    opened.export(opened.find(taught).key, tmp_path)
+    found = reader(taught).run(backend="inline", store=str(tmp_path)).summary
+    assert student(found) == student(live) and found["agents"]["t"]["metrics"] == {"validation": {}, "test": {}}
+    why = "t is not measured on test: it has no answer to 40 of its 40 samples; `kdmesh label FILE --agents t`, of the"
+    assert any(why in one for one in found["notes"])
+    for measured in (None, own):  # as found, and as a resolved mesh says it
+        settings = {"entry": taught, **({"measured": measured} if measured else {})}
+        told = reader(settings).run(backend="inline", store=str(store)).summary
+        assert told["agents"]["t"]["metrics"] == live["agents"]["t"]["metrics"]
+    with pytest.raises(MeshError, match="is not of the agent that answered in") as error:
+        reader({"entry": own, "measured": own}).run(backend="inline", store=str(store))
+    assert error.value.where == "agents.t.model.stored.measured"
 
 
 @pytest.mark.ray

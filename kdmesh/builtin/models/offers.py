@@ -84,6 +84,12 @@ class StoredConfig(Config):
     store: Annotated[Path | None, WrapValidator(_url_stays)] = Field(
         None, description="the store's folder or URL; by default the run's own store"
     )
+    measured: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{4,64}$",
+        description="an entry of the same agent in forwards of another size, for what it is measured on; by default "
+        "the one of the size in which agents are measured, where the store has it",
+    )
 
 
 MODELS = [

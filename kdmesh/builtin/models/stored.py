@@ -12,6 +12,7 @@ from kdmesh.builtin.models.offers import StoredConfig
 from kdmesh.errors import MeshError
 from kdmesh.store import Entry, EntryInfo, Fingerprint, Store, default_root
 from kdmesh.store.entry import Newest, Round
+from kdmesh.store.key import MEASURED
 from kdmesh.store.signals import read_signal
 from kdmesh.store.using import shared
 from kdmesh.streams.contents import digests
@@ -19,6 +20,8 @@ from kdmesh.streams.contents import digests
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from kdmesh.store import EntryKey
 
 WHERE = "model.stored"
 LOGITS = "an entry of logits, as `kdmesh store ls` lists them"
@@ -39,8 +42,12 @@ class Stored(nn.Module):
         entry: str,
         round: int | None = None,
         store: Path | str | None = None,
+        measured: str | None = None,
     ) -> None:
-        """``round``, ``store``: see :class:`StoredConfig`. MeshError for an entry that is not there, or of others."""
+        """Look for the entry. MeshError where it is not there, or of other samples.
+
+        ``round``, ``store``, ``measured``: see :class:`StoredConfig`.
+        """
         super().__init__()
         self.place, self.classes = str(store or default_root() or ""), classes
         info = _found(self.place, entry)
@@ -53,55 +60,80 @@ class Stored(nn.Module):
                 f"{_named(info)} answered to samples of shape {list(shape)}, and these have {list(input_shape)}",
                 where=f"{WHERE}.entry", instead="an entry of these data",
             )  # fmt: skip
-        self._opened: Entry | None = None
+        self.beside: EntryKey | None = None  # of what it is measured by
+        if measured is not None:
+            self.beside = _beside(self.place, info, measured).key
+        self._opened: list[Entry] = []
         self._elsewhere: dict[str, None] = {}  # in words, on what answers were computed that another machine made
-        self._lock = shared(self.entry.folder)  # from now on nobody deletes it
+        self._locks = [shared(one.folder) for one in self.entries]  # from now on nobody deletes them
 
     @property
-    def entry(self) -> Entry:
-        """The entry, open in this process."""
-        if self._opened is None:
+    def entries(self) -> list[Entry]:
+        """The entry, and the one for what the agent is measured on, if there is one: open in this process."""
+        if not self._opened:
             self._store = Store.open(self.place)
-            self._opened = self._store.entry(self.key, self.info)
+            beside = [] if self.beside is None else [self._store.entry(self.beside)]
+            self._opened = [self._store.entry(self.key, self.info), *beside]
         return self._opened
 
     @property
     def notes(self) -> list[str]:
         """What was noticed: shards that are damaged, and, of samples that were looked for, answers of elsewhere."""
         told = [f"answers were computed elsewhere ({how}): bits may differ from here" for how in self._elsewhere]
-        return told if self._opened is None else [*told, *self._store.notes]
+        return [*told, *self._store.notes] if self._opened else told
 
-    def lacking(self, x: Tensor) -> Tensor:
-        """The samples of ``x [n, ...]`` that have no answer, ``[n]`` bool."""
+    @property
+    def remedy(self) -> str:
+        """What keeps the answers by which it would be measured, in words; "" where nothing does."""
+        agent, mesh = self.info.get("agent"), self.info.get("mesh")
+        if "history" in self.key.producer or not (agent and mesh):
+            return ""
+        return f"`kdmesh label FILE --agents {agent}`, of the file of {mesh}, keeps them"
+
+    def lacking(self, x: Tensor, measuring: bool = False) -> Tensor:
+        """The samples of ``x [n, ...]`` that have no answer, ``[n]`` bool: to teach on, or to be measured on."""
         here = Fingerprint.here(threads=1)  # how many does not matter to whoever only reads
-        told = self.entry.find(digests(x.detach()), here, self._round)
-        for other in told.elsewhere:
-            if how := replace(other, threads=1).differs(here):
-                self._elsewhere[how] = None
-        return ~told.found
+        rows, lacking = digests(x.detach()), torch.ones(len(x), dtype=torch.bool)
+        for entry in self.entries if measuring else self.entries[:1]:
+            told = entry.find(rows[lacking], here, self._round)
+            for other in told.elsewhere:
+                if how := replace(other, threads=1).differs(here):
+                    self._elsewhere[how] = None
+            lacking[lacking.clone()] = ~told.found
+        return lacking
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, classes]``."""
         if x.is_meta:
             return torch.empty(len(x), self.classes, device="meta")
         rows = digests(x.detach())
-        found = self.entry.find(rows, Fingerprint.here(), self._round).found
-        if not bool(found.all()):
-            raise MeshError(
-                f"{int((~found).sum())} of {len(x)} samples have no answer in entry {self.key.digest[:12]}",
-                file=self.place, where=WHERE, instead="the samples that were answered, bit for bit",
-            )  # fmt: skip
-        value, starts = read_signal(self.entry, rows, self._round)
+        lacking, value = torch.ones(len(rows), dtype=torch.bool), torch.empty(len(rows), self.classes)
+        for entry in self.entries:
+            found = entry.find(rows[lacking], Fingerprint.here(), self._round).found
+            if bool(found.any()):
+                at = lacking.nonzero()[found, 0]
+                value[at] = self._read(entry, rows[at])
+                lacking[at] = False
+            if not bool(lacking.any()):
+                return value.to(x.device)
+        raise MeshError(
+            f"{int(lacking.sum())} of {len(x)} samples have no answer in entry {self.key.digest[:12]}",
+            file=self.place, where=WHERE, instead="the samples that were answered, bit for bit",
+        )  # fmt: skip
+
+    def _read(self, entry: Entry, rows: Tensor) -> Tensor:
+        """Logits ``[n, classes]`` of samples that an entry has. MeshError for values of another kind."""
+        value, starts = read_signal(entry, rows, self._round)
         if not isinstance(value, Tensor) or starts is not None or value.shape[1:] != (self.classes,):
             kind = type(value).__name__ if not isinstance(value, Tensor) else f"{list(value.shape[1:])} values"
             raise MeshError(
-                f"entry {self.key.digest[:12]} has {kind} for a sample, and the task asks for {self.classes}",
+                f"entry {entry.name} has {kind} for a sample, and the task asks for {self.classes}",
                 file=self.place, where=f"{WHERE}.entry", instead="an entry of logits for these classes",
             )  # fmt: skip
         value = value.float()
         if self.key.signal.get("space") == "probs":
             value = self.key.signal["temperature"] * value.clamp_min(torch.finfo(value.dtype).tiny).log()
-        return value.to(x.device)
+        return value
 
     def extra_repr(self) -> str:
         """The entry, in words."""
@@ -115,7 +147,7 @@ class Stored(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open: a copy opens the store for itself."""
-        return {name: one for name, one in self.__dict__.items() if name != "_store"} | {"_opened": None, "_lock": None}
+        return {name: one for name, one in self.__dict__.items() if name != "_store"} | {"_opened": [], "_locks": []}
 
 
 def settle(config: dict[str, Any], store: str, labels: Sequence[int] | None) -> dict[str, Any]:
@@ -137,7 +169,36 @@ def settle(config: dict[str, Any], store: str, labels: Sequence[int] | None) -> 
         told = "all classes" if known is None else f"the classes {known} alone, in this order"
         instead = "leave `labels` out" if known is None else f"labels: {known}"
         raise MeshError(f"{_named(info)} answers for {told}", file=place, where="labels", instead=instead)
-    return {"entry": info.digest, **_rounds(info, asked, place), "store": place}
+    beside = None if asked.measured is None else _beside(place, info, asked.measured)
+    if beside is None and not history:
+        beside = next((one for one in Store.open(place).entries() if _measures(one, info, MEASURED)), None)
+    measured = {} if beside is None else {"measured": beside.digest}
+    return {"entry": info.digest, **_rounds(info, asked, place), "store": place, **measured}
+
+
+def _beside(place: str, info: EntryInfo, named: str) -> EntryInfo:
+    """The entry for what an agent is measured on. MeshError for one that is of another agent."""
+    try:
+        found = _found(place, named)
+    except MeshError as error:
+        error.where = f"{WHERE}.measured"
+        raise
+    if not _measures(found, info):
+        raise MeshError(
+            f"{_named(found)} is not of the agent that answered in {_named(info)}, or not its logits as computed",
+            file=place, where=f"{WHERE}.measured", instead="the same agent in forwards of another size",
+        )  # fmt: skip
+    return found
+
+
+def _measures(one: EntryInfo, info: EntryInfo, size: int | None = None) -> bool:
+    """Whether an entry has the logits of another's agent as computed, in forwards of a size, None: of any other."""
+    if one.key is None or info.key is None or one.digest == info.digest or "history" in info.key.producer:
+        return False
+    own, other = dict(one.key.producer), dict(info.key.producer)
+    rows, _ = own.pop("forward_size", None), other.pop("forward_size", None)
+    signal = {name: value for name, value in info.key.signal.items() if name != "form"}
+    return own == other and dict(one.key.signal) == signal and (size is None or rows == size)
 
 
 def _rounds(info: EntryInfo, asked: StoredConfig, place: str) -> dict[str, int]:
