@@ -103,6 +103,7 @@ class History:
         self._entry.refresh()
         new = self._lacking(shards.numbers(rows), round)
         if not len(new):
+            self._forget()  # who wrote it may have been killed before it did
             return 0
         at = torch.from_numpy(new)
         known = None if ids is None else ids.cpu()[at]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pkgutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +125,76 @@ def test_a_run_that_breaks_off_adds_no_round_twice(tmp_path: Path, monkeypatch: 
         assert torch.equal(values(histories(store)["c"])[1], expected)
         assert again["store"]["histories"]["c"]["rounds"] == ROUNDS
         calls = 0
+
+
+def apart(work: Callable[[], Any]) -> int:
+    """Do something in a process of its own; return its number."""
+    if not (child := os.fork()):
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+@pytest.mark.parametrize("keep", ["all", "last", {"k": 2}, {"ema": 0.5}])
+def test_two_processes_at_once_write_the_history_of_one(keep: Any, tmp_path: Path) -> None:
+    """Each adds rounds, and deletes those that are not kept, while the other does."""
+    rounds, both = 5, tmp_path / "both"
+    run(mesh(keep, rounds=rounds), tmp_path / "one")
+    children = [apart(lambda: run(mesh(keep, rounds=rounds), both)) for _ in range(2)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    one, other = histories(tmp_path / "one")["c"], histories(both)["c"]
+    assert one.rounds() == other.rounds()
+    for number in one.rounds():
+        (found, expected), (there, value) = values(one, number), values(other, number)
+        assert int(found.sum()) == 90 and torch.equal(there, found) and torch.equal(value, expected)
+    assert [*Store.open(both).verify()] == []
+
+
+MOMENTS = {
+    "before a round": ("kdmesh.store.history.write_signal", False),
+    "a round is written, and the last one is there": ("kdmesh.store.history.write_signal", True),
+    "the last one is deleted": ("kdmesh.store.entry.Entry.drop", True),
+}
+
+
+@pytest.mark.parametrize("round", [1, 2, 3])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_between_rounds_and_resumed_it_is_the_history_of_a_whole_run(
+    moment: str, round: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(mesh({"ema": 0.5}), tmp_path / "whole")
+    name, after = MOMENTS[moment]
+    real, calls = pkgutil.resolve_name(name), 0
+
+    def deadly(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        done = real(*args, **options) if after or calls != round else None
+        if calls == round:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    store, out = tmp_path / "store", tmp_path / "out"
+
+    def doomed() -> None:
+        monkeypatch.setattr(name, deadly)
+        run(mesh({"ema": 0.5}), store, out=out, checkpoint_seconds=0)
+
+    _, status = os.waitpid(apart(doomed), 0)
+    if "deleted" in moment and round == 3:  # of three rounds two are
+        assert status == 0
+        return
+    assert os.WIFSIGNALED(status)
+    (folder,) = (out / "mesh").iterdir()
+    again = mesh({"ema": 0.5}).run(resume=folder).summary
+    assert again["store"]["histories"]["c"]["rounds"] == ROUNDS
+    expected, found = (histories(tmp_path / one)["c"] for one in ("whole", "store"))
+    assert found.rounds() == expected.rounds() == [ROUNDS]
+    assert torch.equal(values(found)[1], values(expected)[1]) and [*Store.open(store).verify()] == []
 
 
 def test_the_same_run_once_more_is_the_same_history(tmp_path: Path) -> None:
