@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.unkept import unkept_on
 
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
@@ -27,6 +28,9 @@ def refuse_forms(plan: Plan, registry: Registry) -> None:
         for edge in edges:
             if why := _unkept(plan, edge):
                 raise MeshError(f"{edge} carries what is in no form: {why}", where=where, instead=LEAVE)
+            if (lost := unkept_on(plan, registry, edge)) is not None:
+                what = f"what {edge} carries is not kept, in no form: {lost.why}"
+                raise MeshError(what, where=where, instead=f"{lost.instead} ({lost.where}); or {LEAVE}")
             kind = None if edge.derived is None else registry.find("signals", edge.derived.name)
             if agent.answers.form == PACKED and (kind is None or not kind.sparse):
                 raise MeshError(

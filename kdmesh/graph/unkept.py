@@ -34,14 +34,15 @@ def unkept(plan: Plan, registry: Registry) -> dict[str, Unkept]:
     found: dict[str, Unkept] = {}
     for name in frozen(plan):
         for edge in (edge for edge in plan.edges if edge.source == name):
-            if (why := _on(plan, registry, name, edge)) is not None:
+            if (why := unkept_on(plan, registry, edge)) is not None:
                 found[name] = why
                 break
     return found
 
 
-def _on(plan: Plan, registry: Registry, name: str, edge: Edge) -> Unkept | None:
-    """Why nothing is kept of what an agent says on one flow."""
+def unkept_on(plan: Plan, registry: Registry, edge: Edge) -> Unkept | None:
+    """Why nothing is kept of what an agent says on one flow; None where it is, if the agent no longer changes."""
+    name = edge.source
     stream, view = plan.spec.streams.get(edge.stream), plan.spec.agents[name].view
     if name in plan.inputs:
         return Unkept(SEES_ANOTHER, plan.inputs[name].where, "samples as its input")

@@ -121,13 +121,18 @@ def test_values_that_a_form_cannot_hold_are_named(refresh: str, store: str, tmp_
         ({}, {"mode": "train", "refresh": "step"}, "train mode"),
         ({"update": "grad"}, {"refresh": "epoch", "stale": "snapshot"}, "stale: snapshot"),
         ({"update": "grad"}, {"detach": False}, "gradient"),
+        ({"view": {"augment": ["noise"]}}, {"refresh": "step"}, "is not kept, in no form: each epoch it sees new views"),
+        ({}, {"stream": "own"}, r"is not kept, in no form: what it says of private samples \(own\)"),
     ],
 )
 def test_a_form_of_what_is_not_kept_is_refused(teacher: dict[str, Any], flow: dict[str, Any], why: str) -> None:
     made = mesh(teacher={**teacher, "answers": {"form": "int8"}}, flow=flow)
+    if "stream" in flow:
+        made._fields["streams"] = {"own": {"of": "train", "private": True}}
     with pytest.raises(MeshError, match=why) as caught:
         made.plan()
-    assert caught.value.where == "agents.t.answers.form"
+    assert caught.value.where == "agents.t.answers.form" and "leave it out" in caught.value.instead
+    assert "each epoch" not in why or "view: {draws: 4} (agents.t.view)" in caught.value.instead
 
 
 def test_a_form_that_nobody_reads_is_refused() -> None:
