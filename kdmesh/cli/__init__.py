@@ -28,7 +28,7 @@ from kdmesh.cli import (
     watch,
 )
 from kdmesh.cli.common import traced, working_folder
-from kdmesh.cli.output import in_utf8, printed, steady
+from kdmesh.cli.output import complain, in_utf8, printed, steady
 from kdmesh.errors import MeshError, printable, shown, wanted
 
 if TYPE_CHECKING:
@@ -88,28 +88,19 @@ def _caught(call: Callable[[], int], file: str = "") -> int:
     except MeshError as error:
         if error.where and not error.file:
             error.file = file
-        _say("\n".join([f"kdmesh: error: {error}", *map(printable, getattr(error, "__notes__", ()))]))
+        complain("\n".join([f"kdmesh: error: {error}", *getattr(error, "__notes__", ())]))
         if wanted():
             print(printable(shown(error).strip("\n")), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stop:
         if stop.args:
-            _say(printable(f"kdmesh: interrupted; {stop.args[0]}"))
+            complain(f"kdmesh: interrupted; {stop.args[0]}")
         return 130
     except OSError as error:  # of the machine, as a full disk
         from kdmesh.files import reason
 
-        _say(printable(f"kdmesh: error: {reason(error)}"))
+        complain(f"kdmesh: error: {reason(error)}")
         return 1
-
-
-def _say(text: str) -> None:
-    """Print to stderr; on a terminal, in lines that fit it. Elsewhere a line stays whole, for who searches in it."""
-    if sys.stderr.isatty():
-        from kdmesh.report import layout
-
-        text = "\n".join(layout.wrap(text, layout.terminal_width(sys.stderr), "    "))
-    print(text, file=sys.stderr)
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, Any]:

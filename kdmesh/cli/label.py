@@ -16,7 +16,7 @@ from kdmesh.cli.common import (
     read,
     understood,
 )
-from kdmesh.cli.run import count
+from kdmesh.cli.run import count, seeds
 from kdmesh.errors import printable
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ def add(commands: Any) -> None:
         help="copies of an agent, each in a process of Ray (default: none, in this process)",
     )  # fmt: skip
     command.add_argument("--ray-address", metavar="A", help="join this Ray cluster; by default a local one is started")
+    command.add_argument("--seed", metavar="N", type=int, help="run seed of these runs; short for --set seed=N")
+    command.add_argument(
+        "--seeds", metavar="N", type=seeds, default=1, help="for runs of so many seeds (default: %(default)s)"
+    )
     add_no_code(command)
     add_store(command)
     command.add_argument("--json", action="store_true", help="what was done as JSON")
@@ -64,6 +68,8 @@ def names(text: str) -> list[str]:
 
 def execute(args: argparse.Namespace) -> int:
     """Label."""
+    if args.seed is not None:
+        args.overrides = [*args.overrides, f"seed={args.seed}"]
     spec = read(args)
     understood(spec)
     allow_code(spec, args)
@@ -74,10 +80,19 @@ def execute(args: argparse.Namespace) -> int:
 
     keep_memory()
     out, shown = sys.stdout, display(sys.stderr, args.quiet)
-    asked = Asked(spec, tuple(args.agents), args.store, args.actors, args.ray_address)
+    parts = {
+        seed: Asked(
+            spec.model_copy(update={"seed": seed}), tuple(args.agents), args.store, args.actors, args.ray_address
+        )
+        for seed in range(spec.seed, spec.seed + args.seeds)
+    }
+    done: dict[int, Labelled] = {}
     try:
         with redirect_stdout(sys.stderr), terminable():
-            done = label(asked, shown) if shown is not None else label(asked)
+            for seed, asked in parts.items():
+                if shown is not None and len(parts) > 1:
+                    print(f"seed {seed}", file=sys.stderr)
+                done[seed] = label(asked, shown) if shown is not None else label(asked)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was answered is kept; give the same command again to go on") from None
     finally:
@@ -87,18 +102,27 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(out: Any, done: Labelled, args: argparse.Namespace) -> None:
-    """Print what was done."""
+def _print(out: Any, done: dict[int, Labelled], args: argparse.Namespace) -> None:
+    """Print what was done, by seed."""
     from kdmesh.files import to_json
+
+    records = {str(seed): one.record() for seed, one in done.items()}
+    if args.json:
+        print(to_json(records if len(records) > 1 else next(iter(records.values())), 2), file=out)
+        return
+    for seed, one in done.items():
+        if len(done) > 1:
+            print(f"seed {seed}", file=out)
+        _table(out, one)
+
+
+def _table(out: Any, done: Labelled) -> None:
+    """Print what was done for a seed."""
     from kdmesh.report import layout
     from kdmesh.report.grid import show
     from kdmesh.report.labelling import table
 
-    record = done.record()
-    if args.json:
-        print(to_json(record, 2), file=out)
-        return
-    show(out, table(record["agents"]))
+    show(out, table(done.record()["agents"]))
     said = [f"not kept: {name}: {why}" for name, why in done.left.items()] + [f"note: {text}" for text in done.notes]
     for line in said:
         print("\n".join(layout.wrap(line, layout.terminal_width(out), "  ")), file=out)

@@ -8,6 +8,8 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from kdmesh.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -74,6 +76,25 @@ def steady() -> Iterator[Steady]:
         out.flush()
         err.flush()
         sys.stdout, sys.stderr = before
+
+
+def say(text: str) -> None:
+    """Print a sentence in lines that fit: as wide as the terminal, elsewhere 80 cells."""
+    from kdmesh.report import layout
+
+    print("\n".join(layout.wrap(text, layout.terminal_width(), "  ")))
+
+
+def complain(text: str) -> None:
+    """Print an error, or a note; on a terminal, in lines that fit it.
+
+    Elsewhere a line stays whole, for who searches in it.
+    """
+    if sys.stderr.isatty():
+        from kdmesh.report import layout
+
+        text = "\n".join(layout.wrap(text, layout.terminal_width(sys.stderr), "    "))
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def in_utf8() -> None:

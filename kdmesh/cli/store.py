@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli import store_audit
+from kdmesh.cli.output import say
 from kdmesh.errors import MeshError, printable
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 SHORT = 12  # digits of a digest that are shown
 FEW = 12  # numbers of a row that are shown
+NAME, BRIEF = re.compile(f"([0-9a-f]{{{SHORT}}})[0-9a-f]{{52}}"), r"\1*"  # sums in paths, as a shell finds them
 UNTOLD = ("recipe", "sha256", "weights")  # of a key, what says little in a list
 
 
@@ -62,13 +65,6 @@ def execute(args: argparse.Namespace) -> int:
     return int(args.action(args))
 
 
-def _say(text: str) -> None:
-    """Print a sentence in lines that fit."""
-    from kdmesh.report import layout
-
-    print("\n".join(layout.wrap(text, layout.terminal_width(), "  ")))
-
-
 def size(text: str) -> int:
     """Read an amount of bytes; argparse puts this function's name into its message."""
     from kdmesh.store.store import amount
@@ -107,7 +103,7 @@ def ls(args: argparse.Namespace) -> int:
     if found:
         print_table(sys.stdout, _listed(found))
     total = sum(one.size for one in found)
-    _say(f"{amount(total)} in {store.place}" if found else f"nothing in {store.place}")
+    say(f"{amount(total)} in {store.place}" if found else f"nothing in {store.place}")
     return 0
 
 
@@ -307,9 +303,9 @@ def _print_sample(said: list[dict[str, Any]], as_json: bool) -> None:
         rows.append([f"{of}{who} of {number}{on}", ""])
         rows += [[f"  {name}", told] for name, value in one["values"].items() for told in _numbers(value)]
     for head, told in rows:
-        _say(f"{head:<10} {told}".rstrip())
+        say(f"{head:<10} {told}".rstrip())
     if len(said) > 1 and len(machines) == 1:
-        _say(f"all computed on {machines.pop()}")
+        say(f"all computed on {machines.pop()}")
 
 
 def _numbers(value: Any) -> list[str]:
@@ -333,7 +329,7 @@ def verify(args: argparse.Namespace) -> int:
         print(to_json([vars(one) for one in faults], 2))
         return int(bool(bad))
     for one in faults:
-        _say(f"{one.path}: {one.what}")
+        say(f"{NAME.sub(BRIEF, one.path)}: {one.what}")
     total = sum(one.shards for one in store.entries())
     damaged = f"{len(bad)} {'file' if len(bad) == 1 else 'files'} damaged, or not of a store"
     shards = f"{total} {'shard' if total == 1 else 'shards'} read"
@@ -370,5 +366,5 @@ def export(args: argparse.Namespace) -> int:
     if info.key is None:
         raise MeshError(f"is damaged: {info.fault}", where="KEY", file=info.digest[:SHORT], instead="another entry")
     rows = store.export(info.key, Path(args.folder))
-    _say(f"{rows:,} rows of {info.digest[:SHORT]} copied: use them with --store {args.folder}")
+    say(f"{rows:,} rows of {info.digest[:SHORT]} copied: use them with --store {args.folder}")
     return 0

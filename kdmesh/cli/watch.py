@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.cli.output import complain
 from kdmesh.errors import MeshError, printable
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def watch(root: Path, once: bool = False) -> int:
 
     run = _whole(read(root))
     for remark in run.remarks:
-        _say(f"note: {remark}")
+        complain(f"note: {remark}")
     follower, said = Follower(root, run.seed_numbers), ""
     while True:
         if locked(root / LOCK):
@@ -78,7 +79,7 @@ def watch(root: Path, once: bool = False) -> int:
             return code
         if run.status not in (RUNNING, said):
             said = run.status
-            _say(f"{run.name}: {said}; go on with: kdmesh resume {root}")
+            complain(f"{run.name}: {said}; go on with: kdmesh resume {root}")
         if once:
             return 130
         time.sleep(POLL)
@@ -108,7 +109,7 @@ def _show(display: Display, events: list[Event]) -> None:
         try:
             display(event)
         except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
-            _say(f"note: an event {event.kind} could not be shown: {error}")
+            complain(f"note: an event {event.kind} could not be shown: {error}")
 
 
 def _ended(run: RunFolder) -> int | None:
@@ -129,16 +130,5 @@ def _ended(run: RunFolder) -> int | None:
             ) from None
     if run.status == FINISHED:
         return 0
-    _say(f"kdmesh: error: {run.error}")
+    complain(f"kdmesh: error: {run.error}")
     return 1
-
-
-def _say(text: str) -> None:
-    from kdmesh.report import layout
-
-    text = (
-        "\n".join(layout.wrap(text, layout.terminal_width(sys.stderr), "    "))
-        if sys.stderr.isatty()
-        else printable(text)
-    )
-    print(text, file=sys.stderr, flush=True)

@@ -80,7 +80,7 @@ class Entry:
         self._left: set[str] = set()  # names of files that are not read
         self._lock: IO[Any] | None = None
         self._preferred: Fingerprint | None = None
-        self._touched = False
+        self._touched, self._carded = False, False
         self._changes = 0  # of which shards are open
         self._last: tuple[object, np.ndarray, tuple[np.ndarray, np.ndarray, list[Shard]]] | None = None
 
@@ -239,7 +239,20 @@ class Entry:
             except OSError as error:
                 self._left.add(name)
                 self._root.note(f"a shard of {self.name} cannot be read: {reason(error)}; its rows are computed again")
+        if self._open and not self._carded:
+            self._carded = True
+            with suppress(Damaged, OSError):  # whoever writes next makes it anew; `verify` tells
+                self._unlike_card()
         return missing
+
+    def _unlike_card(self) -> bool:
+        """Whether a newer version wrote what the entry is, which is then said."""
+        try:
+            read_card(self.folder)
+        except LaterCard as what:
+            self._root.note(f"entry {self.name}: {what}; what can be read of it is used, and nothing is added")
+            return True
+        return False
 
     def _named(self, shared: Mapping[str, Tensor]) -> str:
         """The file of what rows share; where it is there already, without writing out what may be a large layer."""
@@ -286,6 +299,11 @@ class Entry:
     def shards(self) -> list[Shard]:
         """Those that are open, by name."""
         return [self._open[name] for name in sorted(self._open)]
+
+    def files(self) -> dict[str, Mapped]:
+        """Those that are open, by their paths in its folder: what rows share comes before the shards that need it."""
+        shared = {f"{SHARED}/{name}": one for name, one in sorted(self._shared.items())}
+        return shared | {f"{SHARDS}/{one.name}": one for one in self.shards}
 
     def close(self) -> None:
         """Say that this process no longer uses it."""
@@ -363,10 +381,8 @@ class Entry:
             if self._lock is None and (self.folder / SHARDS).is_dir():  # no locks here
                 break
         try:
-            read_card(self.folder)
-        except LaterCard as what:
-            self._root.note(f"entry {self.name}: {what}; nothing is added to it")
-            return False
+            if self._unlike_card():
+                return False
         except (Damaged, FileNotFoundError):
             write(self.folder / CARD, card(self.key, self.info))
         self._touch()

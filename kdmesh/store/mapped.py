@@ -156,6 +156,11 @@ class Mapped:
         """All tensors, mapped: nobody may change them."""
         return dict(self._whole)
 
+    def copy(self, path: Path) -> None:
+        """Write all of its bytes to another file. OSError where that fails."""
+        with path.open("wb") as file:
+            file.write(self._tensor.numpy().data)
+
     def empty(self, name: str, count: int) -> Tensor:
         """Room for so many rows of a tensor."""
         _, dtype, shape = self.parts[name]

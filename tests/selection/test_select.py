@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pkgutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from kdmesh.selection.diversity import Diversity
 from kdmesh.selection.loss import Loss
 from kdmesh.selection.offers import CRITERIA
 from kdmesh.selection.teachability import Teachability
+from kdmesh.store import Store
 
 DATA = {"dataset": "digits", "train": 200, "test": 100, "validation": 100}
 
@@ -56,6 +60,39 @@ def chosen(folder: Path, *words: str, out: str = "selection.json", keep: str = "
 
 def ids(told: dict[str, Any]) -> list[int]:
     return [one["id"] for one in told["samples"]]
+
+
+MOMENTS = {
+    "an agent was asked": "kdmesh.store.entry.shards.write",
+    "both were": "kdmesh.selection.select.first",
+    "the choice is written": "kdmesh.files._sync",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_in_the_middle_it_leaves_the_choice_before_and_goes_on(
+    moment: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = chosen(folder, "--by", "disagreement")
+    out, store = tmp_path / "selection.json", tmp_path / "store"
+    out.write_text("the one before", encoding="utf-8")
+    line = ["select", str(folder / "mesh.yaml"), "--keep", "40", "--out", str(out), "--store", str(store)]
+    line += ["--by", "disagreement"]
+    real = pkgutil.resolve_name(MOMENTS[moment])
+
+    def deadly(*args: Any, **options: Any) -> Any:
+        done = real(*args, **options)
+        if "written" not in moment or args[0].parent == tmp_path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    if not (child := os.fork()):
+        monkeypatch.setattr(MOMENTS[moment], deadly)
+        os._exit(main(line))
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert out.read_text(encoding="utf-8") == "the one before"
+    assert [one for one in Store.open(store).verify() if not one.harmless] == []
+    assert main(line) == 0 and json.loads(out.read_text()) == whole
 
 
 def later(folder: Path, path: str, **changes: Any) -> Any:

@@ -163,8 +163,9 @@ def test_nothing_is_added_to_an_entry_of_a_newer_version(tmp_path):
     card = only(tmp_path, "entry.json")
     card.write_text(json.dumps({**json.loads(card.read_text()), "format": 2}))
     store = filled(tmp_path, 2)
-    assert "a newer version of kdmesh wrote it (format 2); nothing is added" in store.notes[0]
-    assert found(tmp_path, 1, 2)[0] == [1]
+    assert "a newer version of kdmesh wrote it (format 2); what can be read of it is used" in store.notes[0]
+    known, notes = found(tmp_path, 1, 2)
+    assert known == [1] and notes == store.notes  # who only reads is told, too
     assert "newer version" in next(Store.open(tmp_path).entries()).fault
 
 

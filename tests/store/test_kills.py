@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ import torch
 from test_damage import filled
 from test_entries import HERE, KEY, digests, values
 
-from kdmesh.store import Store
+from kdmesh.cli import main
+from kdmesh.store import Store, exporting
 
 SCRIPT = Path(__file__).parent / "doomed_writers.py"
 TWO = """
@@ -42,6 +46,56 @@ def test_whatever_killed_writers_leave_is_right(tmp_path, kills):
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
     assert told["kills"] == kills == len(told["rows"]) and max(told["rows"]) > 0
+
+
+@pytest.mark.parametrize("files", range(5))
+def test_an_export_that_is_killed_leaves_a_store_and_goes_on(files, tmp_path, monkeypatch, capsys):
+    """Killed as it copies each of its files in turn, half of which is written."""
+    for samples in ([1, 2], [3], [4, 5, 6]):
+        filled(tmp_path / "from", *samples)
+    line = ["store", "export", KEY.digest[:12], str(tmp_path / "to"), "--store", str(tmp_path / "from")]
+    copied, real = [], exporting.aside
+
+    @contextmanager
+    def deadly(path):
+        with real(path) as draft:
+            yield draft
+            if len(copied) == files:
+                os.truncate(draft, draft.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            copied.append(path)
+
+    if not (child := os.fork()):
+        monkeypatch.setattr(exporting, "aside", deadly)
+        os._exit(main(line))
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) if files < 4 else status == 0  # a card and three shards
+    every, to = [*range(1, 7)], Store.open(tmp_path / "to")
+    assert [one for one in to.verify() if not one.harmless] == []
+    there = to.entry(KEY).find(digests(*every), HERE).found
+    known = [one for one, hit in zip(every, there.tolist(), strict=True) if hit]
+    assert bool(known) == (files > 1)
+    assert not known or torch.equal(to.entry(KEY).read(digests(*known))[0]["values"], values(*known))
+    to.close()
+    assert main(line) == 0 and "6 rows of" in capsys.readouterr().out
+    to.prune(10**9)
+    assert to.entry(KEY).find(digests(*every), HERE).found.all()
+    assert [*to.verify()] == [*Store.open(tmp_path / "from").verify()] == []
+
+
+def test_what_is_merged_while_it_is_exported_is_whole(tmp_path, monkeypatch):
+    filled(tmp_path / "from", 1, 2)
+    store, real = Store.open(tmp_path / "from"), exporting.aside
+
+    def merged(path):
+        monkeypatch.setattr(exporting, "aside", real)
+        for shard in (tmp_path / "from").rglob("shards/*.safetensors"):
+            shard.unlink()
+        return real(path)
+
+    monkeypatch.setattr(exporting, "aside", merged)
+    assert store.export(KEY, tmp_path / "to") == 2
+    assert [*Store.open(tmp_path / "to").verify()] == []
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path):

@@ -121,8 +121,8 @@ def test_values_that_a_form_cannot_hold_are_named(refresh: str, store: str, tmp_
         ({}, {"mode": "train", "refresh": "step"}, "train mode"),
         ({"update": "grad"}, {"refresh": "epoch", "stale": "snapshot"}, "stale: snapshot"),
         ({"update": "grad"}, {"detach": False}, "gradient"),
-        ({"view": {"augment": ["noise"]}}, {"refresh": "step"}, "is not kept, in no form: each epoch it sees new views"),
-        ({}, {"stream": "own"}, r"is not kept, in no form: what it says of private samples \(own\)"),
+        ({"view": {"augment": ["noise"]}}, {"refresh": "step"}, "in no form: each epoch it sees new views"),
+        ({}, {"stream": "own"}, r"in no form: what it says of private samples \(own\)"),
     ],
 )
 def test_a_form_of_what_is_not_kept_is_refused(teacher: dict[str, Any], flow: dict[str, Any], why: str) -> None:

@@ -295,6 +295,25 @@ def test_the_command(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatc
     assert "forwards, " in capsys.readouterr().out
 
 
+def test_several_seeds(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher whose views each seed draws: a run of as many seeds then forwards nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(dump(of("fewer views").dump()), encoding="utf-8")
+    line = ["label", "small.yaml", "--store", "kept", "--seed", "3", "--seeds", "2", "--quiet"]
+    assert main(line) == 0
+    assert [one for one in capsys.readouterr().out.splitlines() if one.startswith("seed")] == ["seed 3", "seed 4"]
+    assert main([*line, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {seed: one["agents"]["t"]["rows"] == one["agents"]["t"]["there"] for seed, one in told.items()} == {
+        "3": True, "4": True,
+    }  # fmt: skip
+    run = ["run", "small.yaml", "--store", "kept", "--quiet", "--backend", "inline", "--seed", "3", "--seeds", "2"]
+    assert main(run) == 0
+    folders = sorted((tmp_path / "runs").rglob("seeds/*/summary.json"))
+    stores = [json.loads(one.read_text(encoding="utf-8"))["store"]["all"] for one in folders]
+    assert [one["forwarded"] for one in stores] == [0, 0] and all(one["found"] for one in stores)
+
+
 @pytest.mark.parametrize("command", ["check", "plan"])
 def test_whose_answers_are_not_kept_is_said_before_a_run(
     command: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
