@@ -68,7 +68,7 @@ PUBLIC = {
     "kdmesh.objectives": "`Objective`, `Tempered`, the built-in objectives, and what to write one with",
     "kdmesh.strategies": "`Strategy`, `Canvas`, and what to draw with; imports no torch",
     "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
-    "kdmesh.filters": "`Filter`, `WrittenText`, the built-in filters",
+    "kdmesh.filters": "`Filter`, `WrittenText`, built-in filters; `TextRule`, `Candidate`, `Choice`, rules of texts",
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
     "kdmesh.samplers": "`Sampler`, `Choices` and `Range`, for `kdmesh sweep`; imports no torch",
     "kdmesh.sections": "`Section` and its blocks, for `kdmesh_report`; imports no torch",
@@ -205,6 +205,7 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 | models | `[B, C]` of floating point, always of one type, on the agent's device; attached to weights that train; the mode that it was given in |
 | metrics | a number below 2^63, or None; one that is NaN, of answers that are finite, counts as not defined; plain data where the offer is not `scalar`; `each`: a number a row |
 | filters | a list of bools, one for each text |
+| rules over texts | a `Choice`: a place among the texts or a reason, and plain data |
 | tasks | `outputs` 1 or more, `decide` int64 a row, of classes one of them, `chance` a `Chance` or None |
 | data sets | a `Table`, see there, on the CPU, without gradient, finite |
 | samplers | one of the space's values for each path |
@@ -255,6 +256,7 @@ FACTORIES = {  # by kind: how a factory is called, and what it gives
     "tasks": ("factory(**settings)", "`kdmesh.tasks.Task`"),
     "metrics": ("factory(**settings)", "`kdmesh.metrics.Metric`"),
     "filters": ("factory(**settings)", "`kdmesh.filters.Filter`"),
+    "text_rules": ("factory(**settings)", "`kdmesh.filters.TextRule`"),
     "samplers": (
         "factory(*, axes: list[Choices | Range], count: int, seed: int, higher: bool, folder: Path, **settings)",
         "`kdmesh.samplers.Sampler`",
@@ -687,6 +689,8 @@ mix: {of: train, share: 0.5}
 keep: [length, {perplexity: {of: t, max: 50}}]
 reads: {a: first}
 template: "{{ prompt }} One answered: {{ a.text }}"
+consensus_of: [first, second]
+rule: {vote: {share: 0.5}}
 """,
     MixSpec: """\
 of: train

@@ -1,4 +1,5 @@
-"""The filters of written texts (``from kdmesh.filters import Length``), and what to write one with; no torch."""
+"""The filters of written texts (``from kdmesh.filters import Length``), rules over such texts, and what to write either
+with; no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +9,23 @@ from kdmesh.builtin.filters.dedup import Dedup
 from kdmesh.builtin.filters.length import Length
 from kdmesh.builtin.filters.pattern import Pattern
 from kdmesh.builtin.filters.perplexity import Perplexity
+from kdmesh.builtin.text_rules.best_of import BestOf
+from kdmesh.builtin.text_rules.vote import Vote
 from kdmesh.contracts.filter import Filter, WrittenText
+from kdmesh.contracts.text_rule import Candidate, Choice, TextRule
 
-__all__ = ["Agreement", "Answer", "Dedup", "Filter", "Length", "Pattern", "Perplexity", "WrittenText"]
+__all__ = [
+    "Agreement",
+    "Answer",
+    "BestOf",
+    "Candidate",
+    "Choice",
+    "Dedup",
+    "Filter",
+    "Length",
+    "Pattern",
+    "Perplexity",
+    "TextRule",
+    "Vote",
+    "WrittenText",
+]

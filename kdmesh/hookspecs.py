@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         SignalOffer,
         StrategyOffer,
         TaskOffer,
+        TextRuleOffer,
         ViewOffer,
     )
     from kdmesh.spec import MeshSpec
@@ -222,6 +223,24 @@ def kdmesh_filters() -> list[FilterOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_filters():
             return [FilterOffer("quiet", "kdmesh_quiet.filter:Quiet", Shout, "texts without too many capitals")]
+    """
+
+
+@hookspec
+def kdmesh_text_rules() -> list[TextRuleOffer]:  # type: ignore[empty-body]
+    """Offer rules over texts, which make one of several that answer a prompt.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, TextRuleOffer
+
+        class Brief(Config):
+            words: int = 20
+
+        @kdmesh.hookimpl
+        def kdmesh_text_rules():
+            return [TextRuleOffer("briefest", "kdmesh_brief.rule:Briefest", Brief, "the text with the fewest words")]
     """
 
 

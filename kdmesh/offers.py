@@ -52,6 +52,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts")},
     "filters": {"needs": ("loss",)},
+    "text_rules": {"needs": ("score",)},
 }
 """What a trait of an offer may name, by kind."""
 
@@ -246,6 +247,20 @@ class FilterOffer(Offer):
     kind: ClassVar[str] = "filters"
     needs: tuple[str, ...] = ()
     several: bool = False
+
+
+@dataclass(frozen=True)
+class TextRuleOffer(Offer):
+    """Makes one of several texts that answer a prompt: ``factory(**config)`` gives a
+    :class:`kdmesh.filters.TextRule`.
+
+    ``needs``: `score`, what the metric says of each text that its setting ``metric`` names, more being better.
+    ``reads``: it looks at further texts, those of the stream's `reads`; without, a mesh that has such is refused.
+    """
+
+    kind: ClassVar[str] = "text_rules"
+    needs: tuple[str, ...] = ()
+    reads: bool = False
 
 
 @dataclass(frozen=True)

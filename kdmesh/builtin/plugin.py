@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         SignalOffer,
         StrategyOffer,
         TaskOffer,
+        TextRuleOffer,
         ViewOffer,
     )
 
@@ -61,6 +62,14 @@ def kdmesh_filters() -> list[FilterOffer]:
     from kdmesh.builtin.filters.offers import FILTERS
 
     return FILTERS
+
+
+@hookimpl
+def kdmesh_text_rules() -> list[TextRuleOffer]:
+    """Built-in rules over texts."""
+    from kdmesh.builtin.text_rules.offers import TEXT_RULES
+
+    return TEXT_RULES
 
 
 @hookimpl

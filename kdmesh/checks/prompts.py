@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.agreed import draws, longest
 from kdmesh.graph.reach import readers, sources
 from kdmesh.graph.rollouts import ONCE
 from kdmesh.plugins import registry
@@ -71,22 +72,22 @@ def _reads(plan: Plan, found: Checked, name: str, names: set[str]) -> dict[str, 
             raise MeshError(
                 f"the template does not name {key!r}", where=at, instead=f"{{{{ {key}.text }}}}, or leave it out"
             )
-        how, writes = plan.spec.streams[other].sampling or SamplingSpec(), own.sampling or SamplingSpec()
-        once = plan.spec.streams[other].refresh == ONCE
-        reads[key] = _Read(how.max_new_tokens, how.samples if once else None, how.samples in (1, writes.samples))
+        read, writes = plan.spec.streams[other], own.sampling or SamplingSpec()
+        once, samples = read.refresh == ONCE, draws(read)
+        reads[key] = _Read(longest(plan.spec, other), samples if once else None, samples in (1, writes.samples))
     return reads
 
 
 def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str) -> None:
     from kdmesh.text.prompts import Asking
 
-    encoder, how = found.reading.encoder(agent), stream.sampling or SamplingSpec()
+    encoder, most = found.reading.encoder(agent), longest(plan.spec, name)
     assert isinstance(found.table.x, Texts)
     template, where = plan.spec.agents[agent].view.prompt, ""
     if agent == stream.generated_by and stream.template is not None:
         template, where = stream.template, f"streams.{name}.template"
     prompt = Asking(encoder, found.table, template, agent, where)
-    reads = _reads(plan, found, name, prompt.names)
+    reads = _reads(plan, found, name, prompt.names) if stream.consensus_of is None else {}
     for row in found.streams[name].rows[:: found.streams[name].draws].tolist():
         sample = found.table.x[row]
         try:
@@ -97,11 +98,11 @@ def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str)
         except MeshError as error:
             what, at = f"{agent} cannot be asked: {error.what}", error.where or f"streams.{name}.prompts"
             raise MeshError(what, where=at, instead=error.instead) from None
-        if length + how.max_new_tokens > encoder.max_length:
+        if length + most > encoder.max_length:
             read = " with all that it may read" if reads else ""
             raise MeshError(
                 f"{sample.at or f'sample {row}'}: its prompt{read} has {length} tokens for {agent}, and with "
-                f"{how.max_new_tokens} new ones the text would have more than the {encoder.max_length} that it reads",
+                f"{most} new ones the text would have more than the {encoder.max_length} that it reads",
                 where=f"streams.{name}.sampling.max_new_tokens",
                 instead="fewer, a larger text.max_length (and max_length of the model), or shorter prompts",
             )

@@ -39,6 +39,11 @@ def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
         wrote.stream,
         {"agent": wrote.agent, "written": 0, "kept": 0, "dropped": {}, "empty": 0, "blank": 0, "first_blank": ""},
     )
+    if wrote.rule:
+        noted = tally.setdefault("counted", {})
+        tally["rule"] = wrote.rule
+        for name in (name for line in wrote.lines for name in line.counted):
+            noted[name] = noted.get(name, 0) + 1
     why = Counter(line.dropped for line in wrote.lines)
     tally["written"] += len(wrote.lines)
     tally["kept"] += why.pop("", 0)
@@ -46,7 +51,7 @@ def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
     for name in sorted(why):
         tally["dropped"][name] = tally["dropped"].get(name, 0) + why[name]
     for line in wrote.lines:
-        if not line.tokens:
+        if not line.tokens and not (wrote.rule and line.dropped):  # a rule that abstains writes nothing
             tally["blank"] += 1
             tally["first_blank"] = tally["first_blank"] or line.at
 
@@ -55,17 +60,20 @@ def refuse_nothing(tallies: dict[str, Tally]) -> None:
     """Raise RunFailed for a stream of which nothing was kept in all of a stage."""
     for name, tally in tallies.items():
         if tally["written"] and not tally["kept"]:
-            refuse_all_dropped(name, tally["agent"], tally["dropped"])
+            refuse_all_dropped(name, tally["agent"], tally["dropped"], tally.get("rule", ""))
 
 
 def notes(tallies: dict[str, Tally]) -> list[str]:
     """What to say of streams at the end of a run."""
     found = []
     for name, tally in tallies.items():
-        agent = tally["agent"]
+        agent = f"rule {tally['rule']!r}" if "rule" in tally else tally["agent"]
         if tally["dropped"]:
             said = ", ".join(f"{reason} {number}" for reason, number in sorted(tally["dropped"].items()))
             found.append(f"{name}: {tally['kept']} of {tally['written']} texts of {agent} were kept; dropped: {said}")
+        if counted := tally.get("counted"):
+            said = ", ".join(f"{what} {number}" for what, number in sorted(counted.items()))
+            found.append(f"{name}: of {tally['written']} prompts, rule {tally['rule']!r} counted: {said}")
         if tally["empty"]:
             found.append(f"{name}: of {tally['empty']} batches no text was kept, so they added no loss")
         if tally["blank"]:
@@ -127,18 +135,20 @@ class TextLog:
     def _lines(self, wrote: Wrote) -> Iterator[str]:
         spec = self._plan.spec.streams[wrote.stream]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        sampling = (spec.sampling or SamplingSpec()).model_dump(mode="json")
+        sampling = None if wrote.rule else (spec.sampling or SamplingSpec()).model_dump(mode="json")
+        rule = {} if spec.rule is None else {"rule": spec.rule.model_dump(mode="json")}
         filters = [one.model_dump(mode="json") for one in spec.keep or ()]
         for number, line in enumerate(wrote.lines):
             yield (
                 to_json(
                     {
                         **_about(wrote, number, line),
-                        "producer": wrote.agent,
+                        "producer": _producer(wrote, line),
                         "updates": wrote.updates,
                         "weights_sha256": wrote.weights or None,
                         "sampling": sampling,
                         "filters": filters,
+                        **rule,
                         "time": now,
                     }
                 )
@@ -167,7 +177,14 @@ def _about(wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
         "phase": wrote.phase,
         "step": wrote.step,
         "number": number,
+        **({} if line.told is None else {"consensus": line.told}),
     }
+
+
+def _producer(wrote: Wrote, line: Line) -> str | None:
+    """Who wrote a text: of a consensus the writer of what was chosen, None where nothing was."""
+    chosen = {"agent": wrote.agent} if line.told is None else line.told["from"]
+    return None if chosen is None else str(chosen["agent"])
 
 
 def _end_line(path: Path) -> None:

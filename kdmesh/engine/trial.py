@@ -188,7 +188,11 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         left_out=found.left_out if rows is None else None,
         values=distinct(plan, found.table),
         writers=_writers(plan, found),
-        authors={name: Copied(found.reading) for name, one in plan.spec.streams.items() if one.prompts is not None},
+        authors={
+            name: Copied(found.reading)
+            for name, one in plan.spec.streams.items()
+            if one.prompts is not None and one.consensus_of is None  # rules are called as the run would
+        },
         statistics=found.statistics,
         inputs=found.reading.inputs,
     )

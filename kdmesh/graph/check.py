@@ -75,7 +75,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
             *mixed,
             ("prompts", stream.prompts),
             *(("rest_of", one) for one in stream.rest_of or ()),
-            *((f"reads.{key}", one) for key, one in (stream.reads or {}).items()),
+            *stream.made_of.items(),
         ]
         for field, other in named:
             if other is not None and other not in known:
@@ -225,7 +225,7 @@ def _circle(spec: MeshSpec) -> None:
     """Every stream ends at a split."""
     graph = nx.DiGraph()
     for name, stream in spec.streams.items():
-        read = (stream.reads or {}).values()
+        read = stream.made_of.values()
         graph.add_edges_from((name, other) for other in (stream.prompts or stream.of, *(stream.rest_of or ()), *read))
     try:
         path = [name for name, _ in nx.find_cycle(graph, list(spec.streams))]
@@ -235,9 +235,9 @@ def _circle(spec: MeshSpec) -> None:
     path = path[path.index(first) :] + path[: path.index(first)]
     stream, after = spec.streams[first], [*path[1:], first]
     field, instead = "of" if (stream.prompts or stream.of) == after[0] else "rest_of", f"one of {', '.join(SPLITS)}"
-    for key, other in (stream.reads or {}).items():
+    for at, other in stream.made_of.items():
         if other == after[0] and field != "of":
-            field, instead = f"reads.{key}", "streams that are written before this one"
+            field, instead = at, "streams that are written before this one"
     raise MeshError(
         f"streams are derived from each other in a cycle: {' -> '.join([first, *after])}",
         where=f"streams.{first}.{field}",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import FAULTS, MeshError, nearest
 from kdmesh.graph import limits
+from kdmesh.graph.agreed import filled
 from kdmesh.graph.canvas import Canvas, expand
 from kdmesh.graph.task import label_objective, settled, task_of
 from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ProgramItem
@@ -59,7 +60,12 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
     for at, flow in enumerate(canvas.flows[flows:], len(spec.flows) + flows):
         origins[f"flows.{at}"] = f"agents.{flow.to[0]}"
     if not spec.connect and not canvas.flows:
-        return spec
+        return filled(spec)
+    return filled(_long(spec, canvas))
+
+
+def _long(spec: MeshSpec, canvas: Canvas) -> MeshSpec:
+    """The mesh as it was drawn."""
     return spec.model_copy(
         update={
             "connect": [],

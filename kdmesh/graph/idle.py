@@ -88,6 +88,8 @@ def _named(plan: Plan) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     for name, stream in plan.spec.streams.items():
         for number, ref in enumerate(stream.keep or ()):
             yield plan.at(f"streams.{name}.keep.{number}"), "filters", ref.name, ref.settings
+        if stream.rule is not None:
+            yield plan.at(f"streams.{name}.rule"), "text_rules", stream.rule.name, stream.rule.config
     for name, node in (plan.consensus | plan.merging.pools).items():
         yield plan.at(f"consensus.{name}.rule"), "consensus", node.rule.name, node.rule.config
     seen: set[tuple[str, int, int]] = set()  # a flow's edges share what it names

@@ -17,7 +17,7 @@ def below(spec: MeshSpec, name: str) -> list[str]:
         stream = spec.streams.get(waiting.pop(0))
         if stream is not None:
             above = [stream.prompts or stream.of, *([] if stream.mix is None else [stream.mix.of])]
-            above += (stream.reads or {}).values()
+            above += stream.made_of.values()
             new = [one for one in above if one not in found]
             found += new
             waiting += new
@@ -28,6 +28,6 @@ def written_before(spec: MeshSpec, name: str) -> list[str]:
     """The streams that are read to write this one, also through others, in the order in which they are written."""
     found: list[str] = []
     stream = spec.streams.get(name)
-    for other in (stream.reads or {}).values() if stream is not None else ():
+    for other in stream.made_of.values() if stream is not None else ():
         found += [one for one in (*written_before(spec, other), other) if one not in found]
     return found

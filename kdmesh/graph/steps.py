@@ -145,7 +145,7 @@ class _Drawing:
             return
         op = Op("gen", spec.generated_by, stream)
         self.arrow(op, reader)
-        for other in (spec.reads or {}).values():
+        for other in spec.made_of.values():
             self.written(other, op)
 
     def publication(self, edge: Edge) -> Op:

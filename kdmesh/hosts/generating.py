@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.hosts.agreeing import Agreeing
 from kdmesh.hosts.keeping import Keeping
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.filter import WrittenText
     from kdmesh.graph.steps import Op
     from kdmesh.hosts.agent import Agent
+    from kdmesh.hosts.agreeing import Agreed
     from kdmesh.hosts.inputs import Inputs
     from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.hosts.rollouts import Author, Schedule
@@ -114,7 +116,8 @@ def authors(host: HostState) -> dict[str, Author]:
     for name, stream in host.plan.spec.streams.items():
         agent = stream.generated_by
         if stream.prompts is not None and agent is not None and agent in host.agents:
-            found[name] = host.config.authors.get(name) or Writing(host, name, agent)
+            made = Writing if stream.consensus_of is None else Agreeing
+            found[name] = host.config.authors.get(name) or made(host, name, agent)
     return found
 
 
@@ -128,32 +131,50 @@ class Reads:
             (inputs.settings.batch_size, inputs.settings.drop_last),
         )
         self._sources: dict[str, tuple[Rollouts, Any]] = {}
-        for key, name in (spec.streams[op.stream].reads or {}).items():
+        self._rule = spec.streams[op.stream].consensus_of is not None
+        for field, name in spec.streams[op.stream].made_of.items():
             source, writer = inputs.shard(op.node, name), spec.streams[name].generated_by
             assert isinstance(source, Rollouts) and writer is not None
+            key = field if self._rule else field.partition(".")[2]
             self._sources[key] = source, host.reading.encoder(writer).tokenizer
 
     def __call__(self, step: int, due: Tensor) -> list[dict[str, dict[str, Any]]]:
-        """What each text that is written at a step may name, in the order of ``due``, its positions in the stream."""
+        """What each text that is written at a step may name, in the order of ``due``, its positions in the stream.
+
+        Where a rule chooses, the tokens of all that answer its prompt, by the field that names their stream.
+        """
         found: list[dict[str, dict[str, Any]]] = [{} for _ in due]
         for key, (source, tokenizer) in self._sources.items():
-            said = [_decoded(tokenizer, ids) for ids in source.answers()]
-            for one, text in zip(found, self._of(source, said, step, due), strict=True):
+            texts, places = source.answers(), self._places(source, step, due)
+            if self._rule:
+                told: list[dict[str, Any]] = [{"ids": [texts[at] for at in of]} for of in places]
+            else:
+                said = [_decoded(tokenizer, ids) for ids in texts]
+                told = self._told(source, said, places, due)
+            for one, text in zip(found, told, strict=True):
                 one[key] = text
         return found
 
-    def _of(self, source: Rollouts, said: list[str], step: int, due: Tensor) -> list[dict[str, Any]]:
+    def _places(self, source: Rollouts, step: int, due: Tensor) -> list[list[int]]:
+        """For each text that is written, the places of those that answer its prompt; of the same step the one alone."""
         assert isinstance(self._own, Rollouts)
         draws, theirs = self._own.stream.draws, source.stream.draws
         if source.schedule.every is not None:  # written for the same steps, in the same order
             window = [one for one in self._own.schedule.window(step) if not self._own.schedule.is_given(one)]
-            return [{"text": said[at]} for one in window for at in source.places(one, *self._sizes)[0].tolist()]
+            return [[at] for one in window for at in source.places(one, *self._sizes)[0].tolist()]
+        firsts = [at // draws * theirs for at in due.tolist()]
+        return [list(range(first, first + theirs)) for first in firsts]
+
+    def _told(self, source: Rollouts, said: list[str], places: list[list[int]], due: Tensor) -> list[dict[str, Any]]:
+        """What a template may name of a stream, for each text that is written."""
+        if source.schedule.every is not None:
+            return [{"text": said[at]} for (at,) in places]
+        draws, theirs = self._own.stream.draws, source.stream.draws
         found = []
-        for at in due.tolist():
-            first = at // draws * theirs
-            one: dict[str, Any] = {"texts": said[first : first + theirs]}
+        for of, at in zip(places, due.tolist(), strict=True):
+            one: dict[str, Any] = {"texts": [said[place] for place in of]}
             if theirs in (1, draws):
-                one["text"] = said[first + at % draws % theirs]
+                one["text"] = one["texts"][at % draws % theirs]
             found.append(one)
         return found
 
@@ -182,7 +203,7 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
         "epoch",
         "round",
     )  # a sum at every step would take its time
-    reads = Reads(inputs, op) if spec.reads and isinstance(author, Writing) else None
+    reads = Reads(inputs, op) if spec.made_of and isinstance(author, Writing | Agreeing) else None
 
     def write(context: StepContext) -> None:
         begins, last = schedule.begins(context.step), host.publications.get(stamp)
@@ -214,22 +235,26 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
             if training:
                 agent.weights.train()
         draws = [place % stream.draws for place in due.tolist()]
-        said, why = keeping.sort(asked, draws, texts, rows)
+        agreed = author.agreed if isinstance(author, Agreeing) else None
+        said, why = keeping.sort(asked, draws, texts, rows, agreed)
         value = context.values[op] = parts_of(texts, samples, [not reason for reason in why])
         keep(host, op, context.step, value)
         empty = _empty(schedule, context.step, due, why, settings)
-        lines = [_line(one, reason) for one, reason in zip(said, why, strict=True)]
-        known_weights = "" if often else agent.weights.sha256()
+        votes: Sequence[Agreed | None] = [None] * len(said) if agreed is None else agreed
+        lines = [_line(*one) for one in zip(said, why, votes, strict=True)]
+        known_weights = "" if often or agreed is not None else agent.weights.sha256()
         about = op.stream, op.node, inputs.lesson, context.step, agent.weights.updates
-        inputs.wrote.append(Wrote(*about, known_weights, lines, empty))
-        if schedule.every is None and lines and all(why) and op.stream not in host.config.authors:
-            refuse_all_dropped(op.stream, op.node, Counter(why))
+        rule = "" if spec.rule is None else spec.rule.name
+        inputs.wrote.append(Wrote(*about, known_weights, lines, empty, rule))
+        if schedule.every is None and lines and all(why) and not host.config.authors:
+            refuse_all_dropped(op.stream, op.node, Counter(why), rule)
 
     return write
 
 
-def _line(one: WrittenText, dropped: str) -> Line:
-    return Line(one.sample, one.draw, one.prompt, one.text, one.tokens, one.ended, dropped, one.at)
+def _line(one: WrittenText, dropped: str, agreed: Agreed | None) -> Line:
+    about = one.sample, one.draw, one.prompt, one.text, one.tokens, one.ended, dropped, one.at
+    return Line(*about) if agreed is None else Line(*about, agreed.told, tuple(agreed.counted))
 
 
 def _empty(schedule: Schedule, step: int, due: Tensor, why: list[str], settings: TrainSpec) -> int:
@@ -249,9 +274,19 @@ def _empty(schedule: Schedule, step: int, due: Tensor, why: list[str], settings:
     return count
 
 
-def refuse_all_dropped(stream: str, agent: str, why: Mapping[str, int]) -> NoReturn:
-    """Raise RunFailed for a stream of which nothing is learned: ``why``: how many texts were dropped, by reason."""
+def refuse_all_dropped(stream: str, agent: str, why: Mapping[str, int], rule: str = "") -> NoReturn:
+    """Raise RunFailed for a stream of which nothing is learned: ``why``: how many texts were dropped, by reason.
+
+    ``rule``: by which it is made of others, "" where ``agent`` wrote it.
+    """
     said = ", ".join(f"{reason} {count}" for reason, count in sorted(why.items()))
+    if rule:
+        raise RunFailed(
+            f"none of {sum(why.values())} prompts has a text that rule {rule!r} chose and that is kept ({said}), so "
+            "nothing is learned of them",
+            where=f"streams.{stream}",
+            instead="a rule that abstains less, or streams that answer better",
+        )
     raise RunFailed(
         f"none of the {sum(why.values())} texts that {agent} wrote is kept ({said}), so nothing is learned of them",
         where=f"streams.{stream}.keep",

@@ -99,7 +99,8 @@ class Inputs:
         given = None if spec.mix is None else host.loader.shard(spec.mix.of, agent, device, told=True)
         views = [host.plan.spec.agents[name].view.prompt for name in (agent, spec.generated_by)]
         prompt = None
-        if views[0] != views[1] or spec.template is not None:  # what the writer alone is asked, nobody else is
+        apart = spec.template is not None or spec.consensus_of is not None
+        if views[0] != views[1] or apart:  # what the writer alone is asked, nobody else is
             from kdmesh.text.prompts import Asking
 
             prompt = Asking(encoder, host.table, views[0], agent)

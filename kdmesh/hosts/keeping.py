@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdmesh.contracts.filter import WrittenText
+    from kdmesh.hosts.agreeing import Agreed
     from kdmesh.hosts.rollouts import Asked
     from kdmesh.hosts.state import HostState
     from kdmesh.spec import FilterRef
@@ -85,17 +86,27 @@ class Keeping:
         return step
 
     def sort(
-        self, asked: Sequence[Asked], draws: Sequence[int], texts: Written, rows: int
+        self,
+        asked: Sequence[Asked],
+        draws: Sequence[int],
+        texts: Written,
+        rows: int,
+        agreed: Sequence[Agreed] | None = None,
     ) -> tuple[list[WrittenText], list[str]]:
         """The texts as filters see them, and why each is dropped, "" where it is kept.
 
-        ``rows``: how many an agent answers at a time, where its loss is read.
+        ``rows``: how many an agent answers at a time, where its loss is read; ``agreed``: what a rule made, where one
+        did.
         """
-        said = [
-            self._said(one.sample, draw, ids[before:])
-            for one, draw, (ids, before) in zip(asked, draws, texts, strict=True)
-        ]
-        why = [self._held_out(one) for one in said]
+        if agreed is not None:
+            said = [one.text for one in agreed]
+            why = [one.why or self._held_out(one.text) for one in agreed]
+        else:
+            said = [
+                self._said(one.sample, draw, ids[before:])
+                for one, draw, (ids, before) in zip(asked, draws, texts, strict=True)
+            ]
+            why = [self._held_out(one) for one in said]
         for step in self._steps:
             left = [at for at, reason in enumerate(why) if not reason]
             if not left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,10 @@ class Losses(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One text that was written, see :class:`kdmesh.contracts.filter.WrittenText`; ``dropped``: why, "" if kept."""
+    """One text that was written, see :class:`kdmesh.contracts.filter.WrittenText`; ``dropped``: why, "" if kept.
+
+    ``told``, ``counted``: where a rule chose it of several, see :class:`kdmesh.contracts.text_rule.Choice`.
+    """
 
     sample: int
     draw: int
@@ -61,13 +64,16 @@ class Line(NamedTuple):
     ended: bool
     dropped: str
     at: str
+    told: dict[str, Any] | None = None
+    counted: tuple[str, ...] = ()
 
 
 class Wrote(NamedTuple):
     """The texts that were written together for a stream.
 
     ``step``: of the phase, at which its agent, after so many ``updates`` of its weights, wrote them; ``weights``: their
-    sha256, "" where it was not made; ``empty``: how many of the steps that read them have no text that is kept.
+    sha256, "" where it was not made; ``empty``: how many of the steps that read them have no text that is kept;
+    ``rule``: by which they were chosen of others, "" where the agent wrote them.
     """
 
     stream: str
@@ -78,6 +84,7 @@ class Wrote(NamedTuple):
     weights: str
     lines: list[Line]
     empty: int
+    rule: str = ""
 
 
 class Report(NamedTuple):

@@ -16,6 +16,7 @@ NOUNS = {
     "tasks": "task",
     "metrics": "metric",
     "filters": "filter",
+    "text_rules": "rule over texts",
     "samplers": "sampler",
     "commands": "command",
 }

@@ -15,6 +15,7 @@ from kdmesh.spec.base import (
     StrategyRef,
     Strict,
     TaskRef,
+    TextRuleRef,
 )
 from kdmesh.spec.data import DataSpec, MixSpec, SamplingSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec, HistorySpec, Ramp, TapRef, Temperature
@@ -54,6 +55,7 @@ __all__ = [
     "TapRef",
     "TaskRef",
     "Temperature",
+    "TextRuleRef",
     "TextSpec",
     "TrainOverride",
     "TrainSpec",

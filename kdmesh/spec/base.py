@@ -151,6 +151,20 @@ class FilterRef(Named):
         return {name: value for name, value in self.config.items() if name != "of" or self.is_import}
 
 
+class TextRuleRef(Named):
+    """A rule by which several texts that answer one prompt become one, with its settings."""
+
+    kind: ClassVar[str] = "text_rules"
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Code that its settings name, in a metric, by the place of each."""
+        metric = self.config.get("metric")
+        told = metric.items() if isinstance(metric, dict) else ()
+        found = {f"{name}.path": one.get("path") for name, one in told if isinstance(one, dict)}
+        return {f"{self.name}.metric.{at}": path for at, path in found.items() if isinstance(path, str) and ":" in path}
+
+
 class MetricRef(Named):
     """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by."""
 

@@ -28,6 +28,8 @@ def named(mesh: MeshSpec) -> dict[str, str]:
         for number, ref in enumerate(stream.keep or ()):
             if ref.is_import:
                 found[f"streams.{name}.keep.{number}"] = ref.name
+        if stream.rule is not None:
+            found.update((f"streams.{name}.rule.{at}", path) for at, path in stream.rule.paths.items())
     if mesh.data is not None and mesh.data.dataset.is_import:
         found["data.dataset"] = mesh.data.dataset.name
     return found

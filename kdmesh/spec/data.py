@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from kdmesh.spec.base import DatasetRef, FilterRef, Strict
+from kdmesh.spec.base import DatasetRef, FilterRef, Strict, TextRuleRef
 
 SPLITS = ("train", "validation", "test", "transfer")
 """The streams that there are without being named, where they have samples."""
@@ -104,6 +104,10 @@ class StreamSpec(Strict):
     reads: dict[str, str] | None = Field(
         None, min_length=1, description="streams of texts that the template may name: {a: STREAM}, then {{ a.text }}"
     )
+    consensus_of: list[str] | None = Field(
+        None, min_length=1, description="streams of texts: of those that answer a prompt, `rule` makes one"
+    )
+    rule: TextRuleRef | None = Field(None, description="by which rule: vote, best_of, or an offered one")
     sampling: SamplingSpec | None = Field(None, description="how texts are written")
     mix: MixSpec | None = Field(None, description="batches of given texts among them; by default all are written")
     keep: list[FilterRef] | None = Field(
@@ -119,7 +123,13 @@ class StreamSpec(Strict):
         plain = {name: [str(one) if type(one) is int else one for one in item] for name, item in listed.items()}
         return plain
 
-    @field_validator("rest_of", mode="before")
+    @property
+    def made_of(self) -> dict[str, str]:
+        """The streams of texts that are read to write this one, by the fields that name them."""
+        found = {f"reads.{key}": other for key, other in (self.reads or {}).items()}
+        return found | {f"consensus_of.{number}": other for number, other in enumerate(self.consensus_of or ())}
+
+    @field_validator("consensus_of", "rest_of", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -37,6 +37,7 @@ pytest.register_assert_rewrite(
             "signals",
             "strategies",
             "tasks",
+            "text_rules",
             "trackers",
             "views",
         )
@@ -56,6 +57,7 @@ from kdmesh.testing.samplers import SamplerContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
 from kdmesh.testing.strategies import StrategyContract  # noqa: E402
 from kdmesh.testing.tasks import TaskContract  # noqa: E402
+from kdmesh.testing.text_rules import TextRuleContract  # noqa: E402
 from kdmesh.testing.trackers import Tracked, TrackerContract  # noqa: E402
 from kdmesh.testing.views import ViewContract  # noqa: E402
 
@@ -74,6 +76,7 @@ __all__ = [
     "SignalContract",
     "StrategyContract",
     "TaskContract",
+    "TextRuleContract",
     "Tracked",
     "TrackerContract",
     "ViewContract",

@@ -6,6 +6,7 @@ import re
 from decimal import Decimal, InvalidOperation
 
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
+PLACES = 24  # a number with more is written with its exponent
 
 
 def pattern(text: str) -> re.Pattern[str]:
@@ -39,3 +40,10 @@ def number(text: str) -> Decimal | None:
         except InvalidOperation:
             continue  # an empty match, or a sign alone
     return None
+
+
+def plain(value: Decimal) -> str:
+    """A number as it is counted: equal ones are the same text, `1000` for 1,000.0 and 1e3."""
+    if value == 0:
+        return "0"
+    return f"{value.normalize():f}" if abs(value.adjusted()) < PLACES else str(value.normalize())

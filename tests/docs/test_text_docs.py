@@ -22,7 +22,7 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 13
+    assert len(found) == 14
     for block in found:
         if "metrics" in block:
             continue  # it is run below
@@ -34,6 +34,8 @@ def test_every_block_of_the_page_is_valid() -> None:
                 registry().check("models", agent.model.name, agent.model.config)
         for ref in (ref for stream in mesh.streams.values() for ref in stream.keep or () if not ref.is_import):
             registry().check("filters", ref.name, ref.settings)
+        for rule in (stream.rule for stream in mesh.streams.values() if stream.rule is not None):
+            registry().check("text_rules", rule.name, rule.config)
         for flow in mesh.flows:
             assert (flow.objective is None) == (flow.to[0] in mesh.consensus)
             if flow.objective is None:

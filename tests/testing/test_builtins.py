@@ -28,6 +28,7 @@ CONTRACTS = {
     "samplers": testing.SamplerContract,
     "gates": testing.GateContract,
     "filters": testing.FilterContract,
+    "text_rules": testing.TextRuleContract,
 }
 BERT = {
     "model_type": "bert",
@@ -89,6 +90,8 @@ DECLARED = {
     ("filters", "length"): {"config": {"min": 2, "max": 9}},
     ("filters", "pattern"): {"config": {"without": "[aeiou]"}},
     ("filters", "perplexity"): {"config": {"max": 20.0}},
+    ("text_rules", "vote"): {"config": {"ties": "first", "share": 0.5}},
+    ("text_rules", "best_of"): {"config": {"metric": {"numeric_answer": {}}}},
     ("samplers", "grid"): {"ranges": False},
     ("signals", "top_k"): {"config": {"k": 2}},
     ("signals", "sampled"): {"config": {"draws": 4, "k": 1}},

@@ -116,7 +116,38 @@ def gathered() -> dict[str, Any]:
     return {**fields, "streams": streams}
 
 
+def agreed(each: str = "step") -> dict[str, Any]:
+    """A student that learns what a vote chooses of what it and a teacher write, and a judge of the two."""
+    fields, stream = mesh(), {"prompts": "train", "refresh": each, "sampling": {"max_new_tokens": 3}}
+    streams = {
+        "first": {**stream, "generated_by": "u"},
+        "second": {**stream, "generated_by": "t"},
+        "verdicts": {**stream, "generated_by": "s", "reads": {"a": "first", "b": "second"},
+                     "template": "{{ a.text }}{{ b.text }}{{ prompt }}"},
+        "judged": {"consensus_of": ["first", "second"], "reads": {"judge": "verdicts"},
+                   "rule": {"best_of": {"verdict": "[0-9]", "names": ["1", "2"]}}},
+        "rollouts": {"consensus_of": ["judged", "second", "first"],
+                     "rule": {"vote": {"pattern": "[0-9]", "ties": "first"}}},
+    }  # fmt: skip
+    return {**fields, "streams": streams}
+
+
+def elected() -> dict[str, Any]:
+    """Two teachers that learn first, of unlike tokenizers; what most of their texts say, in tokens of the first."""
+    fields = sequence()
+    agents = {**fields["agents"], "w": {"model": llama(16, vocabulary=270)}}
+    one = fields["streams"]["rollouts"]
+    streams = {"drafts": one, "others": {**one, "generated_by": "w"},
+               "rollouts": {"consensus_of": ["drafts", "others"], "rule": {"vote": {"numeric": True, "ties": "first"}},
+                            "keep": ["length"]}}  # fmt: skip
+    flows = [*fields["flows"], {"from": "labels", "to": "w", "objective": "ce"}]
+    return {**fields, "agents": agents, "streams": streams, "flows": flows}
+
+
 MESHES = {
+    "a vote after a judge": agreed(),
+    "a vote after a judge, two steps at once": agreed("2 steps"),
+    "a vote of unlike tokenizers, once": elected(),
     "reads what others write": revised(),
     "reads, two steps at once": revised("2 steps"),
     "reads all drafts": gathered(),
@@ -185,7 +216,10 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(name: str, tmp_path: Path, c
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["several steps", "once", "told the answer of given texts", "reads what others write"])
+@pytest.mark.parametrize(
+    "name",
+    ["several steps", "once", "told the answer of given texts", "reads what others write", "a vote after a judge"],
+)
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     expected = outcome(MESHES[name])
     assert outcome(MESHES[name], "spread", session=ray_session) == expected

@@ -16,6 +16,7 @@ from .kinds import (
     reduction,
     set_order,
     temperature,
+    text_rules,
     undeclared,
     weights,
 )
@@ -37,4 +38,5 @@ KINDS: dict[str, list[Mutant]] = {
     "ignored temperature": temperature.MUTANTS,
     "`forward` against `weights`": weights.MUTANTS,
     "filters": filters.MUTANTS,
+    "rules over texts": text_rules.MUTANTS,
 }

@@ -18,6 +18,7 @@ from kdmesh.offers import (
     SignalOffer,
     StrategyOffer,
     TaskOffer,
+    TextRuleOffer,
     ViewOffer,
 )
 
@@ -32,6 +33,7 @@ CONTRACTS = {
     "metrics": "MetricContract",
     "gates": "GateContract",
     "filters": "FilterContract",
+    "text_rules": "TextRuleContract",
     "models": "ModelContract",
     "datasets": "DatasetContract",
     "tasks": "TaskContract",
@@ -135,5 +137,9 @@ _ALL = [
     Original(_offer(FilterOffer, "Bounded"), {"keeps": False}),
     Original(_offer(FilterOffer, "First")),
     Original(_offer(FilterOffer, "Likely", needs=("loss",)), {"keeps": False}),
+    Original(_offer(TextRuleOffer, "Shortest")),
+    Original(
+        _offer(TextRuleOffer, "Highest", configs.Scored, needs=("score",)), {"config": {"metric": {"exact_match": {}}}}
+    ),
 ]
 ORIGINALS = {f"{one.room}.{one.thing}": one for one in _ALL}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from kdmesh.offers import Config
+from kdmesh.spec import MetricRef
 
 
 class Temperature(Config):
@@ -81,3 +82,7 @@ class Ring(Config):
 class Council(Config):
     teachers: list[str] = Field(min_length=1, description="agents that teach")
     students: list[str] = Field(min_length=1, description="agents that learn")
+
+
+class Scored(Config):
+    metric: MetricRef = Field(description="what scores a text")

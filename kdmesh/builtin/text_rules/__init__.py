@@ -1,0 +1,1 @@
+"""The built-in rules over texts, one a file."""

@@ -1,0 +1,77 @@
+"""The best of several texts, by a metric or by what a judge says of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.contracts.text_rule import Choice, TextRule
+from kdmesh.text import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from kdmesh.contracts.filter import WrittenText
+    from kdmesh.contracts.text_rule import Candidate
+
+UNSCORED, LOW, SILENT, TIE = "not scored", "too low", "no verdict", "a tie"
+OUTSIDE = "verdicts outside the form"
+
+
+class BestOf(TextRule):
+    """Chooses the text with the highest score (best-of-n), or with the most verdicts of judges.
+
+    ``metric``: the metric of texts, one that is a mean over them, whose value for a text is its score; a text that it
+    does not count has none. Without one, the texts that the stream reads are verdicts: in each, ``verdict`` finds the
+    name of a text, one of ``names``, by default `1`, `2`, ... in their order. A verdict in which it finds nothing, or
+    no such name, is outside the form: it chooses none, and is counted.
+
+    It abstains where no text is scored, or no verdict names one, and where the best score is below ``least``. Of
+    several that are best, the first is chosen, or none with ``ties: abstain``.
+    """
+
+    def __init__(
+        self, metric: object, least: float | None, verdict: str | None, names: list[str] | None, ties: str
+    ) -> None:
+        self.verdict = None if verdict is None else answers.pattern(verdict)
+        self.least, self.names, self.ties, self.judged = least, names, ties, metric is None
+
+    def setup(self, columns: Collection[str], sources: Sequence[str], read: Collection[str]) -> None:
+        """Refuse names of other texts, and a judge where none is asked or that is not there."""
+        if self.names is not None and len(self.names) != len(sources):
+            raise ValueError(f"{len(self.names)} names for {len(sources)} texts ({', '.join(sources)})")
+        if self.judged and not read:
+            raise ValueError("a judge's verdicts are read, and the stream has no `reads`: {judge: STREAM}")
+        if not self.judged and read:
+            raise ValueError(f"texts are scored by a metric, and those under {', '.join(read)} are not looked at")
+
+    def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
+        """By scores, or by verdicts."""
+        counted: list[str] = []
+        if self.judged:
+            scores, told, counted = self._verdicts(len(texts), read)
+        else:
+            scores = [one.score for one in texts]
+            told = {"scores": scores}
+        known = [score for score in scores if score is not None]
+        if not known:
+            return Choice(None, SILENT if self.judged else UNSCORED, told, counted)
+        best = max(known)
+        first = [at for at, score in enumerate(scores) if score == best]
+        told["tied"] = first if len(first) > 1 else []
+        if self.least is not None and best < self.least:
+            return Choice(None, LOW, told, counted)
+        if len(first) > 1 and self.ties == "abstain":
+            return Choice(None, TIE, told, counted)
+        return Choice(first[0], "", told, counted + ["ties broken"] * (len(first) > 1))
+
+    def _verdicts(
+        self, count: int, read: Mapping[str, Sequence[WrittenText]]
+    ) -> tuple[list[float | None], dict[str, Any], list[str]]:
+        """How many verdicts each text has, None where none has any; what was said; what was outside the form."""
+        names = self.names[:count] if self.names else [str(number + 1) for number in range(count)]
+        said = [(judge, answers.extracted(self.verdict, one.text)) for judge, texts in read.items() for one in texts]
+        votes = [sum(name == verdict for _, verdict in said) for name in names]
+        outside = [verdict for _, verdict in said if verdict not in names]
+        told = {"verdicts": [{"judge": judge, "verdict": verdict} for judge, verdict in said]}
+        scores: list[float | None] = [float(one) if any(votes) else None for one in votes]
+        return scores, told, [OUTSIDE] * len(outside)

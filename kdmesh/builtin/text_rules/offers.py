@@ -1,0 +1,85 @@
+"""The built-in rules over texts as offers: reading this imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from kdmesh.offers import Config, TextRuleOffer
+from kdmesh.spec import MetricRef
+
+ROOM = "kdmesh.builtin.text_rules"
+
+
+def _regular(value: str | None) -> str | None:
+    """Refuse what is no regular expression, and one that matches everywhere since it is empty."""
+    from kdmesh.text.answers import pattern
+
+    if value is not None:
+        pattern(value)
+        if not value:
+            raise ValueError("an empty pattern is found everywhere")
+    return value
+
+
+class VoteConfig(Config):
+    """Settings of `vote`."""
+
+    pattern: str | None = Field(
+        None, description="a regular expression whose last match is the answer, or its first group; by default all"
+    )
+    numeric: bool = Field(False, description="compare the last number that each names, 1,000.0 and 1000 being equal")
+    share: float = Field(0.0, ge=0, le=1, description="least share of a prompt's texts that must give the answer")
+    ties: Literal["abstain", "first"] = Field(
+        "abstain", description="where several answers are the most frequent: none, or the one that came first"
+    )
+
+    _compiles = field_validator("pattern")(_regular)
+
+
+class BestOfConfig(Config):
+    """Settings of `best_of`."""
+
+    metric: MetricRef | None = Field(None, description="a metric of texts: the best is the one with its best value")
+    least: float | None = Field(None, description="least score of a text that is chosen; by default any")
+    verdict: str | None = Field(
+        None, description="in place of a metric: a regular expression that finds, in what a judge says, a text's name"
+    )
+    names: list[str] | None = Field(None, min_length=2, description="their names; by default `1`, `2`, ...")
+    ties: Literal["abstain", "first"] = Field("first", description="where several are the best: none, or the first")
+
+    _compiles = field_validator("verdict")(_regular)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.metric is None) == (self.verdict is None):
+            raise ValueError("it needs `metric`, or `verdict`: the form of what a judge says")
+        for name in ("least",) if self.metric is None else ("names",):
+            if getattr(self, name) is not None:
+                raise ValueError(f"`{name}` is for " + ("scores of a metric" if self.metric is None else "verdicts"))
+        if self.names is not None and len(set(self.names)) < len(self.names):
+            raise ValueError("two texts of one name")
+        if self.metric is not None and self.metric.by:
+            raise ValueError("`by` measures many texts, and a score is of one")
+        return self
+
+
+TEXT_RULES = [
+    TextRuleOffer(
+        "best_of",
+        f"{ROOM}.best_of:BestOf",
+        BestOfConfig,
+        "the text with the best value of a metric, or with the most verdicts of judges",
+        "Cobbe et al., Training Verifiers to Solve Math Word Problems, 2021",
+        needs=("score",),
+        reads=True,
+    ),
+    TextRuleOffer(
+        "vote",
+        f"{ROOM}.vote:Vote",
+        VoteConfig,
+        "the first text with the answer that most give (self-consistency, debate)",
+        "Wang et al., Self-Consistency Improves Chain of Thought Reasoning in Language Models, 2023",
+    ),
+]

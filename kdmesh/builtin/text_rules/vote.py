@@ -1,0 +1,62 @@
+"""A vote on the answers in texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.contracts.text_rule import Choice, TextRule
+from kdmesh.text import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kdmesh.contracts.filter import WrittenText
+    from kdmesh.contracts.text_rule import Candidate
+
+NONE, TIE, FEW = "no answer", "a tie", "too few agree"
+
+
+class Vote(TextRule):
+    """Chooses the first text with the answer that the most texts give (Wang et al., "Self-Consistency Improves Chain of
+    Thought Reasoning in Language Models", 2023).
+
+    The answer is what ``pattern`` finds, by default the whole text; with ``numeric`` its last number. A text without an
+    answer votes for none, and counts. It abstains where no text has an answer, where fewer than ``share`` of all texts
+    give the most frequent one, and, with ``ties: abstain``, where another is as frequent; with ``ties: first`` the one
+    that came first wins then.
+    """
+
+    def __init__(self, pattern: str | None, numeric: bool, share: float, ties: str) -> None:
+        self.pattern = None if pattern is None else answers.pattern(pattern)
+        self.numeric, self.share, self.ties = numeric, share, ties
+
+    def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
+        """By the answers."""
+        said = [self._answer(one.text.text) for one in texts]
+        votes = Counter(answer for answer in said if answer is not None)  # in the order in which they came
+        told: dict[str, Any] = {"votes": dict(votes), "texts": len(texts), "silent": said.count(None)}
+        if not votes:
+            return Choice(None, NONE, told)
+        most = max(votes.values())
+        first = [answer for answer, count in votes.items() if count == most]
+        told["tied"] = first if len(first) > 1 else []
+        if most < self.share * len(texts):
+            return Choice(None, FEW, told)
+        if len(first) > 1 and self.ties == "abstain":
+            return Choice(None, TIE, told)
+        told["answer"] = first[0]
+        told["dissent"] = [
+            {"stream": one.stream, "agent": one.agent, "draw": one.text.draw, "answer": answer}
+            for one, answer in zip(texts, said, strict=True)
+            if answer != first[0]
+        ]
+        return Choice(said.index(first[0]), told=told, counted=["ties broken"] if len(first) > 1 else [])
+
+    def _answer(self, text: str) -> str | None:
+        """As it is counted: numbers that are equal as one."""
+        found = answers.extracted(self.pattern, text)
+        if not self.numeric or found is None:
+            return found
+        number = answers.number(found)
+        return None if number is None else answers.plain(number)

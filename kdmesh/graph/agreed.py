@@ -1,0 +1,149 @@
+"""Streams that a rule makes of several streams of texts: where they are made, and what of them cannot be run.
+
+Such a stream is made on the host of the agent that writes the first of them, in the tokens of that agent: the long form
+says so (`generated_by`), with the prompts and the period, which follow from the streams that it is made of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.spec import MeshSpec, MetricRef, SamplingSpec, StreamSpec
+
+if TYPE_CHECKING:
+    from kdmesh.graph.plan import Plan
+    from kdmesh.plugins import Registry
+
+ONCE = "once"
+OUT = "leave it out"
+
+
+def filled(spec: MeshSpec) -> MeshSpec:
+    """The mesh with what follows for each such stream written out. MeshError for one that is made of none."""
+    if all(one.consensus_of is None for one in spec.streams.values()):
+        return spec
+    found = dict(spec.streams)
+    for name in spec.streams:
+        _fill(found, name, ())
+    return spec.model_copy(update={"streams": found})
+
+
+def _fill(streams: dict[str, StreamSpec], name: str, path: tuple[str, ...]) -> None:
+    stream = streams[name]
+    if stream.consensus_of is None:
+        return
+    if name in path:
+        circle = " -> ".join([*path[path.index(name) :], name])
+        where = f"streams.{name}.consensus_of"
+        raise MeshError(
+            f"streams are derived from each other in a cycle: {circle}", where=where, instead="streams before it"
+        )
+    sources = []
+    for number, other in enumerate(stream.consensus_of):
+        where = f"streams.{name}.consensus_of.{number}"
+        if other not in streams:
+            raise MeshError(f"unknown stream {other!r}", where=where, instead=nearest(other, streams, "streams"))
+        _fill(streams, other, (*path, name))
+        if streams[other].prompts is None or streams[other].generated_by is None:
+            what = f"no agent writes texts on {other!r}"
+            raise MeshError(what, where=where, instead="streams with `generated_by` and `prompts`")
+        sources.append(streams[other])
+    periods = [one.refresh or "step" for one in sources]
+    given = {
+        "generated_by": sources[0].generated_by,
+        "prompts": sources[0].prompts,
+        "refresh": next((one for one in periods if one != ONCE), ONCE),
+    }
+    for field, value in given.items():
+        own = getattr(stream, field)
+        if own is not None and own != value:
+            what = f"it is made of {', '.join(stream.consensus_of)}, so that its `{field}` is {value}"
+            raise MeshError(what, where=f"streams.{name}.{field}", instead=OUT)
+    streams[name] = stream.model_copy(update=given)
+
+
+def sources(spec: MeshSpec, name: str) -> list[str]:
+    """The streams whose texts a written stream has: those that it is made of, or itself."""
+    return spec.streams[name].consensus_of or [name]
+
+
+def longest(spec: MeshSpec, name: str) -> int:
+    """How many tokens a text of a written stream has at most, in those of who wrote it."""
+    stream = spec.streams[name]
+    if stream.consensus_of is None:
+        return (stream.sampling or SamplingSpec()).max_new_tokens
+    return max(longest(spec, other) for other in stream.consensus_of)
+
+
+def draws(stream: StreamSpec) -> int:
+    """How many texts of a prompt a written stream has."""
+    return (stream.sampling or SamplingSpec()).samples
+
+
+def refuse_agreed(plan: Plan, registry: Registry) -> None:
+    """Raise MeshError for what of such a stream cannot be, or does nothing."""
+    for name, stream in plan.spec.streams.items():
+        where = plan.at(f"streams.{name}")
+        if stream.consensus_of is None:
+            if stream.rule is not None:
+                what = "a rule makes one text of several streams', and this stream is made of none"
+                raise MeshError(what, where=f"{where}.rule", instead=f"consensus_of: [FIRST, SECOND], or {OUT}")
+            continue
+        for field in ("template", "sampling"):
+            if getattr(stream, field) is not None:
+                what = f"nobody is asked anything for a stream that is made of others, so `{field}` has no effect"
+                raise MeshError(what, where=f"{where}.{field}", instead=OUT)
+        if stream.rule is None:
+            raise MeshError("nothing says how one text is made of several", where=where, instead="rule: vote")
+        _rule(stream, registry, f"{where}.rule")
+        if len(set(stream.consensus_of)) < len(stream.consensus_of):
+            raise MeshError("a stream is named twice", where=f"{where}.consensus_of", instead="each once")
+        if len(stream.consensus_of) == 1 and draws(plan.spec.streams[stream.consensus_of[0]]) == 1:
+            what = f"{stream.consensus_of[0]!r} has one text of each prompt, so there is nothing to choose from"
+            raise MeshError(what, where=f"{where}.consensus_of", instead="several streams, or several `samples`")
+        for number, other in enumerate(stream.consensus_of):
+            refuse_read(plan, name, stream, other, f"{where}.consensus_of.{number}")
+
+
+def _rule(stream: StreamSpec, registry: Registry, where: str) -> None:
+    assert stream.rule is not None
+    rule = stream.rule
+    offer = registry.find("text_rules", rule.name, where)
+    settings = registry.check("text_rules", rule.name, rule.config, where)
+    if stream.reads and not offer.reads:
+        what = f"rule {rule.name!r} looks at no further texts, so `reads` has no effect"
+        raise MeshError(what, where=where, instead=f"{OUT}, or best_of with `verdict`")
+    for field in type(settings).model_fields:
+        ref = getattr(settings, field)
+        if isinstance(ref, MetricRef):
+            at = f"{where}.{rule.name}.{field}"
+            registry.check("metrics", ref.name, ref.settings, at)
+            if "texts" not in registry.find("metrics", ref.name, at).needs:
+                what = f"metric {ref.name!r} is not of written texts, and cannot score one"
+                raise MeshError(what, where=at, instead="metric: numeric_answer")
+
+
+def refuse_read(plan: Plan, name: str, stream: StreamSpec, other: str, at: str) -> None:
+    """Raise MeshError where the texts of another stream cannot be those that go with the texts of this one."""
+    read = plan.spec.streams.get(other)
+    if read is None or read.prompts is None or read.generated_by is None:
+        what = f"no agent writes texts on {other!r}"
+        raise MeshError(what, where=at, instead="a stream with `generated_by` and `prompts`; columns need no `reads`")
+    if read.prompts != stream.prompts:
+        what = f"{other!r} answers the prompts of {read.prompts!r}, and {name!r} those of {stream.prompts!r}"
+        raise MeshError(what, where=at, instead="streams with the same prompts")
+    if read.mix is not None:
+        what = f"given texts are mixed into {other!r}, so that some of its steps have none that were written"
+        raise MeshError(what, where=at, instead="a stream without `mix`")
+    if read.refresh == ONCE:
+        return
+    assert stream.generated_by is not None
+    own, theirs = stream.refresh or "step", read.refresh or "step"
+    updates = [plan.train(agent).accumulate for agent in (stream.generated_by, read.generated_by)]
+    if own != theirs or (own != "epoch" and updates[0] != updates[1]):
+        what = f"{other!r} is written anew each {theirs}, and {name!r} each {own}, of other lengths"
+        raise MeshError(what, where=at, instead="one `refresh` (and `accumulate`) for both; or once for what is read")
+    if draws(stream) != draws(read):
+        what = f"{other!r} has {draws(read)} texts of a prompt and {name!r} {draws(stream)}, so that their steps differ"
+        raise MeshError(what, where=at, instead="as many `samples` in both; or refresh: once for what is read")

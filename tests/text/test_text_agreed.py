@@ -1,0 +1,223 @@
+"""Streams that a rule makes of several: who is chosen, what is counted and kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_text_rollouts import agreed, elected
+
+from kdmesh.engine.check import examine
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.filters import BestOf, Candidate, Choice, TextRule, Vote, WrittenText
+from kdmesh.graph.draw import draw
+from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.keeping import Keeping
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
+
+
+def texts(*said: str, scores: tuple[float | None, ...] = ()) -> list[Candidate]:
+    """One text of each of some streams."""
+    return [
+        Candidate(WrittenText(0, 0, "1+2=", text, len(text), True), f"s{at}", f"a{at}", scores[at] if scores else None)
+        for at, text in enumerate(said)
+    ]
+
+
+def voted(*said: str, **settings: Any) -> Choice:
+    return Vote(**{"pattern": None, "numeric": False, "share": 0.0, "ties": "abstain", **settings}).choose(
+        texts(*said), {}
+    )
+
+
+def test_a_vote_takes_the_first_with_the_most_frequent_answer() -> None:
+    found = voted("so 4", "is 3", "", "it is 3.0", numeric=True)
+    assert found.chosen == 1 and found.told["votes"] == {"4": 1, "3": 2} and found.told["silent"] == 1
+    assert [one["stream"] for one in found.told["dissent"]] == ["s0", "s2"] and found.told["answer"] == "3"
+    assert voted("#A b", "c #A", "#B", pattern="#(.)").chosen == 0
+    assert voted("1e3", "1,000.0", "999", numeric=True).told["votes"] == {"1000": 2, "999": 1}
+    assert voted("1e999999", "7", "7", numeric=True).told["votes"] == {"1E+999999": 1, "7": 2}
+
+
+def test_a_vote_abstains_and_says_why() -> None:
+    assert [voted("", " ").why, voted("a", "b").why, voted("a", "b", "c", "a", share=0.6).why] == [
+        "no answer",
+        "a tie",
+        "too few agree",
+    ]
+    broken = voted("b", "a", "a", "b", ties="first")
+    assert broken.chosen == 0 and broken.counted == ["ties broken"] and broken.told["tied"] == ["b", "a"]
+    assert voted("a", "b", "c", "a", share=0.5).chosen == 0
+
+
+def best(said: list[Candidate], read: dict[str, list[str]] | None = None, **settings: Any) -> Choice:
+    fields = {"metric": None if read else object(), "least": None, "verdict": None, "names": None, "ties": "first"}
+    told = {key: [texts(one)[0].text for one in some] for key, some in (read or {}).items()}
+    return BestOf(**{**fields, **settings}).choose(said, told)
+
+
+def test_the_best_is_that_of_the_highest_score_or_of_the_most_verdicts() -> None:
+    scored = texts("a", "b", "c", scores=(None, 0.5, 0.5))
+    assert best(scored).chosen == 1 and best(scored).counted == ["ties broken"]
+    assert best(scored, ties="abstain").why == "a tie" and best(scored, least=0.6).why == "too low"
+    assert best(texts("a", "b", scores=(None, None))).why == "not scored"
+    form = {"verdict": r"Verdict: (\w+)", "names": ["A", "B", "C"]}
+    judged = best(texts("a", "b", "c"), {"one": ["Verdict: B"], "two": ["hm", "Verdict: D", "Verdict: B"]}, **form)
+    assert judged.chosen == 1 and judged.counted == ["verdicts outside the form"] * 2
+    assert judged.told["verdicts"][1] == {"judge": "two", "verdict": None}
+    nothing = best(texts("a", "b", "c"), {"one": ["I cannot say"]}, **form)
+    assert (nothing.chosen, nothing.why, nothing.counted) == (None, "no verdict", ["verdicts outside the form"])
+
+
+def test_the_long_form_says_where_it_is_made_and_is_valid_itself() -> None:
+    long = draw(parse(agreed("2 steps")), registry())
+    one = long.streams["rollouts"]
+    assert (one.generated_by, one.prompts, one.refresh) == ("u", "train", "2 steps")
+    assert draw(parse(long.model_dump(mode="json", by_alias=True, exclude_unset=True)), registry()) == long
+
+
+def lines(out: Path, stream: str) -> list[dict[str, Any]]:
+    (file,) = out.glob(f"*/*/streams/{stream}.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> None:
+    summary = run_once(Request(parse(elected()), "inline", out=tmp_path))[0]
+    said: dict[int, list[tuple[str, dict[str, Any]]]] = {}
+    for stream in ("drafts", "others"):
+        for line in lines(tmp_path, stream):
+            said.setdefault(line["sample"], []).append((stream, line))
+    broken, why = 0, Counter[str]()
+    for line in lines(tmp_path, "rollouts"):
+        answers = ["".join(re.findall(r"\d+", text["text"])[-1:]) for _, text in said[line["sample"]]]
+        answers = [answer and (answer.lstrip("0") or "0") for answer in answers]
+        votes = Counter(answer for answer in answers if answer)
+        assert line["consensus"]["votes"] == votes and line["rule"] == elected()["streams"]["rollouts"]["rule"]
+        first = [answer for answer, count in votes.items() if count == max(votes.values())]
+        if not first:
+            why["no answer"] += 1
+            assert line["dropped"] == "no answer" and line["producer"] is None and line["text"] == ""
+            continue
+        broken += len(first) > 1
+        stream, text = said[line["sample"]][answers.index(first[0])]
+        assert line["consensus"]["from"] == {"stream": stream, "agent": text["producer"], "draw": text["draw"]}
+        assert (line["text"], line["producer"]) == (text["text"], text["producer"])
+    tally = summary["streams"]["rollouts"]
+    assert tally["counted"] == {"ties broken": broken} and broken and tally["rule"] == "vote"
+    assert tally["written"] == 24 and tally["dropped"].get("no answer", 0) == why["no answer"]
+
+
+STREAMS = agreed()["streams"]
+
+
+def with_streams(**parts: Any) -> dict[str, Any]:
+    return {**agreed(), "streams": {**STREAMS, **parts}}
+
+
+ROLLOUTS, JUDGED = STREAMS["rollouts"], STREAMS["judged"]
+REFUSED = [
+    (with_streams(rollouts={**ROLLOUTS, "rule": None}), "streams.rollouts", "nothing says how"),
+    (with_streams(rollouts={**ROLLOUTS, "rule": "vot"}), "streams.rollouts.rule", "vot"),
+    (with_streams(rollouts={**ROLLOUTS, "rule": {"vote": {"share": 2}}}), "streams.rollouts.rule.vote.share",
+     "found 2"),
+    (with_streams(rollouts={**ROLLOUTS, "rule": {"vote": {"pattern": "("}}}), "streams.rollouts.rule.vote.pattern",
+     "no regular expression"),
+    (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["first", "frist"]}), "streams.rollouts.consensus_of.1",
+     "unknown stream 'frist'"),
+    (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["train"]}), "streams.rollouts.consensus_of.0",
+     "unknown stream 'train'"),
+    (with_streams(part={"size": 8}, rollouts={**ROLLOUTS, "consensus_of": ["part", "first"]}),
+     "streams.rollouts.consensus_of.0", "no agent writes texts on 'part'"),
+    (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["first", "rollouts"]}), "streams.rollouts.consensus_of",
+     "in a cycle: rollouts -> rollouts"),
+    (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["first"]}), "streams.rollouts.consensus_of",
+     "nothing to choose from"),
+    (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["first", "first"]}), "streams.rollouts.consensus_of", "twice"),
+    (with_streams(rollouts={**ROLLOUTS, "sampling": {"samples": 2}}), "streams.rollouts.sampling", "has no effect"),
+    (with_streams(rollouts={**ROLLOUTS, "template": "{{ prompt }}"}), "streams.rollouts.template", "has no effect"),
+    (with_streams(rollouts={**ROLLOUTS, "generated_by": "t"}), "streams.rollouts.generated_by",
+     "its `generated_by` is u"),
+    (with_streams(rollouts={**ROLLOUTS, "reads": {"j": "verdicts"}}), "streams.rollouts.rule", "`reads` has no effect"),
+    (with_streams(first={**STREAMS["first"], "rule": "vote"}), "streams.first.rule", "is made of none"),
+    (with_streams(first={**STREAMS["first"], "sampling": {"samples": 2}}), "streams.verdicts.reads.a",
+     "has 2 texts of a prompt"),
+    (with_streams(second={**STREAMS["second"], "refresh": "epoch"}), "streams.verdicts.reads.b", "of other lengths"),
+    (with_streams(judged={**JUDGED, "reads": None}), "streams.judged.rule", "the stream has no `reads`"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {}}}), "streams.judged.rule.best_of", "`metric`, or `verdict`"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"metric": "rouge_l", "least": 1, "verdict": "a"}}}),
+     "streams.judged.rule.best_of", "it needs `metric`, or"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": ["x", "y", "z"]}}}),
+     "streams.judged.rule", "3 names for 2 texts"),
+    (with_streams(judged={**JUDGED, "reads": None, "rule": {"best_of": {"metric": "loss"}}}),
+     "streams.judged.rule.best_of.metric", "not of written texts"),
+    (with_streams(judged={**JUDGED, "reads": None, "rule": {"best_of": {"metric": "distinct_n"}}}),
+     "streams.judged.rule.best_of.metric", "is no mean over texts"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"metric": "rouge_l"}}}), "streams.judged.rule",
+     "are not looked at"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "where", "what"), REFUSED, ids=[what for *_, what in REFUSED])
+def test_what_cannot_be_made_is_refused(fields: dict[str, Any], where: str, what: str) -> None:
+    with pytest.raises(MeshError) as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == where and what in caught.value.what
+
+
+def test_where_all_abstain_the_stage_ends() -> None:
+    fields = with_streams(rollouts={**ROLLOUTS, "rule": {"vote": {"pattern": "@@@"}}})
+    with pytest.raises(RunFailed, match="rule 'vote' chose") as caught:
+        run_once(Request(parse(fields), "inline"))
+    assert caught.value.where == "streams.rollouts" and "no answer 48" in caught.value.what
+    one = elected()
+    one["streams"]["rollouts"] = {**one["streams"]["rollouts"], "rule": {"vote": {"pattern": "@@@"}}}
+    with pytest.raises(RunFailed, match="none of 24 prompts has a text"):
+        run_once(Request(parse(one), "inline"))
+
+
+class Odd(TextRule):
+    """Gives what the test says."""
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+
+    def choose(self, texts: Any, read: Any) -> Any:
+        if isinstance(self.given, Exception):
+            raise self.given
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (3, "it gave int, not a Choice"),
+        (Choice(9), "it chose 9 among 4 texts"),
+        (Choice(True), "it chose True"),
+        (Choice(None), "abstains without saying why"),
+        (Choice(0, told={"x": {1, 2}}), "not plain data"),
+        (Choice(0, counted=[""]), "not named in words"),
+        (KeyError("x"), "KeyError"),
+    ],
+    ids=str,
+)
+def test_a_rule_that_fails_is_named_with_its_prompt(given: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdmesh.builtin.text_rules.vote.Vote.choose", lambda *parts: Odd(given).choose(*parts[1:]))
+    with pytest.raises(Exception, match="what answers") as caught:
+        examine(make_plan(parse(elected()), registry()))
+    assert what in str(caught.value) and "vote" in str(caught.value)
+
+
+def test_what_says_what_is_held_out_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Keeping, "_held_out", lambda self, one: "near test" if one.sample % 2 else "")
+    run_once(Request(parse(elected()), "inline", out=tmp_path))
+    odd = [line for line in lines(tmp_path, "rollouts") if line["sample"] % 2]
+    assert any(line["consensus"]["from"] for line in odd)
+    for line in odd:
+        assert line["dropped"] == ("near test" if line["consensus"]["from"] else "no answer")
