@@ -61,6 +61,10 @@ class RunFailed(MeshError):
     exit_code = 1
 
 
+class RunPaused(RunFailed):
+    """The run stands still for what its user has to decide, a spent budget say; it can be resumed."""
+
+
 class HostLost(RunFailed):
     """The process of a host is gone. ``host``: its name."""
 

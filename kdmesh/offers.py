@@ -334,6 +334,8 @@ class ModelOffer(Offer):
     raises MeshError. ``store``: the run's, "" for none; ``labels``: the agent's. Its module has ``lacking(x,
     measuring) -> [n]`` bool, the samples without an answer, to be measured on or to teach on. Only frozen agents have
     such a model, and what they say is not stored again.
+    ``served``: a model that has no weights, since it is behind an endpoint. Only frozen agents have such a one; the
+    endpoint is looked at before a run, and its answers are kept in the store.
     """
 
     kind: ClassVar[str] = "models"
@@ -342,6 +344,7 @@ class ModelOffer(Offer):
     sizes: str = ""
     learning: tuple[str, ...] = ()
     lookup: str = ""
+    served: bool = False
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Checked:
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
     marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
     softmaxes: set[str] = field(default_factory=set)  # agents whose models end in one, as was noted
+    served: dict[str, dict[str, Any]] = field(default_factory=dict)  # what was found at endpoints, by agent
     learned: dict[str, list[Any]] = field(default_factory=dict)  # what agents have learned at the end: see lineage.py
 
     def mark(self, text: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from kdmesh.errors import MeshError
 from kdmesh.files import CONFIG, OURS, WEIGHTS, read
 from kdmesh.graph.looked_up import lookup
+from kdmesh.graph.served import is_served
 from kdmesh.hosts.modules import origin
 from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
@@ -98,8 +99,8 @@ def _loaded(plan: Plan, owner: str, modules: Mapping[str, nn.Module]) -> tuple[s
         return f"agents.{owner}.weights", told_by(Path(spec.weights))
     if owner in modules:
         return f"agents.{owner}", carried(modules[owner])
-    if lookup(spec.model, registry()):
-        return f"agents.{owner}.model", [None]  # the store does not say what those learned who answered
+    if lookup(spec.model, registry()) or is_served(spec.model, registry()):
+        return f"agents.{owner}.model", [None]  # neither a store nor a server says what those learned who answered
     path = spec.model.config.get("path") if spec.model is not None else None
     if isinstance(path, str):
         return f"agents.{owner}.model.{spec.model.name if spec.model else ''}.path", told(Path(path))

@@ -37,6 +37,13 @@ def add(commands: Any) -> None:
         action="store_true",
         help="where no checkpoint of a stage is sound, do its work again from the very beginning",
     )
+    command.add_argument(
+        "--more",
+        metavar="AGENT.WHAT=N",
+        action="append",
+        default=[],
+        help="add so many requests or tokens to what may be spent on an endpoint: gpt.requests=500 (repeatable)",
+    )
     add_store(command)
     add_plugins_dir(command)
     add_no_code(command)
@@ -67,6 +74,7 @@ def execute(args: argparse.Namespace) -> int:
             ("--from-start", args.from_start),
             ("--measure", args.measure),
             ("--store", args.store),
+            ("--more", args.more),
         ):
             if given:
                 raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")
@@ -90,7 +98,9 @@ def execute(args: argparse.Namespace) -> int:
         )
     from kdmesh.cli.running import launch
     from kdmesh.engine.request import Request
+    from kdmesh.engine.spent import add_more
 
+    add_more(folder, spec, args.more)
     request = Request(
         spec,
         args.backend or begun["backend"],

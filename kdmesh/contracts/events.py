@@ -375,7 +375,7 @@ class RunFailed(Event, kind="run_failed"):
 
     Attributes:
         error: the message.
-        interrupted: whether somebody asked for it.
+        interrupted: whether somebody asked for it, or a budget is spent: it waits to be resumed.
     """
 
     error: str

@@ -31,6 +31,7 @@ SWEPT, SWEEP = "sweep.json", "sweep_result.json"  # of a sweep, likewise
 TRIALS = "trials"  # folder of either, with its runs
 CHOSEN = "chosen.json"  # of a sweep: what each arm chose, from the moment on that its search is over
 POINT = "point.json"  # of a sweep: beside the trials of a point, its value of each path
+ENDPOINTS = "endpoints"  # folder of what was sent to endpoints, a file of lines for each agent
 STREAMS = "streams"  # folder of the texts that agents wrote, a file of lines for each stream
 CHECKPOINTS, SEEDS, CONTROLS = "checkpoints", "seeds", "controls"  # folders
 MOST_SEEDS = 1000  # that one run trains

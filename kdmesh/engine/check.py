@@ -12,12 +12,26 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdmesh.checks import drawn, labels, lineage, lonely, looked_up, merging, private, prompts, texts, untrained, unused
+from kdmesh.checks import (
+    drawn,
+    labels,
+    lineage,
+    lonely,
+    looked_up,
+    merging,
+    private,
+    prompts,
+    served,
+    texts,
+    untrained,
+    unused,
+)
 from kdmesh.checks.budget import planned_updates, whole_epochs
 from kdmesh.checks.checked import Checked
 from kdmesh.engine import notes, trial
 from kdmesh.engine.inputs import given
 from kdmesh.engine.looked_up import settled
+from kdmesh.engine.spared import kept_at
 from kdmesh.errors import FAULTS, MeshError, line_of, nearest, text_of
 from kdmesh.graph import inputs
 from kdmesh.graph.edges import LABELS
@@ -62,7 +76,7 @@ EXIT = ""  # the tap of the layer that gives an agent's outputs
 def check(plan: Plan) -> list[str]:
     """Check a plan and say what was found, a line each."""
     plan = replace(plan, spec=settled(plan.spec, None))
-    found = examine(plan)
+    found = examine(plan, anew=True)
     table = found.table
     kind = "texts" if found.reading.texts else f"samples of shape {tuple(table.shape)}"
     classes = f", {table.classes} classes" if table.classes else ""
@@ -93,11 +107,14 @@ def examine(
     table: Table | None = None,
     here: bool = True,
     writers: dict[str, Writer] | None = None,
+    store: str | None = None,
+    anew: bool = False,
 ) -> Checked:
     """Load the data, build every model without memory, and refuse what cannot run.
 
     ``here``: the hosts are on this machine, whose memory must do; a cluster that is joined knows its own.
-    ``writers``: by stream that an agent writes, what writes it.
+    ``writers``: by stream that an agent writes, what writes it. ``store``: the run's, which has what was
+    found at endpoints before; ``anew``: they are looked at all the same.
     """
     refuse_unrun(plan, registry(), writers)
     table, streams = Source(table).load(plan)
@@ -129,6 +146,7 @@ def examine(
     _measured(plan, found)
     trial.rehearse(plan, found)
     lineage.trace(plan, found, modules or {})
+    served.looked_at(plan, found, kept_at(store), anew)  # once nothing else is wrong: it costs
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
     found.notes += [*notes.unused_epochs(plan), *notes.unused_task_settings(plan), *notes.unread(plan)]

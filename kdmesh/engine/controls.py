@@ -12,6 +12,7 @@ from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.looked_up import lookup
 from kdmesh.graph.roles import teachers_of
+from kdmesh.graph.served import is_served
 from kdmesh.graph.sources import written_before
 from kdmesh.graph.task import label_objective
 from kdmesh.graph.unrun import LEARNING, unused
@@ -107,7 +108,8 @@ def _own(plan: Plan, name: str) -> AgentSpec:
     """An agent that needs no other: with the model it shares, and the file, or else the seed, it starts from."""
     owner = plan.spec.agents[plan.owner[name]]
     first = plan.spec.agents[origin(plan, plan.owner[name])]
-    drawn = first.weights is None and not lookup(owner.model, registry())
+    elsewhere = lookup(owner.model, registry()) or is_served(owner.model, registry())
+    drawn = first.weights is None and not elsewhere
     seed = seed_of(plan, plan.owner[name]) if drawn else None
     start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None, "gate": None}
     update = "grad" if owner.learns else "frozen"

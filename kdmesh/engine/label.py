@@ -21,6 +21,7 @@ from kdmesh.errors import MeshError, RunFailed, nearest
 from kdmesh.files import reason
 from kdmesh.graph.looked_up import THERE, looked_up
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.served import ASKED, served
 from kdmesh.graph.unkept import frozen, unkept
 from kdmesh.hosts.filling import Filled, Filler, Passed, Piece, asks
 from kdmesh.hosts.host import Host
@@ -126,7 +127,8 @@ def label(asked: Asked, told: Callable[[Far], None] = lambda far: None) -> Label
 def _agents(plan: Plan, named: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The agents to label, and of others why not. MeshError for one that is named and of which nothing is kept."""
     still, why = frozen(plan), unkept(plan, registry())
-    read, there = {edge.source for edge in plan.edges}, looked_up(plan, registry())
+    read = {edge.source for edge in plan.edges}
+    there = dict.fromkeys(looked_up(plan, registry()), THERE) | dict.fromkeys(served(plan, registry()), ASKED)
     for name in named:
         if name not in plan.spec.agents:
             raise MeshError(
@@ -136,7 +138,7 @@ def _agents(plan: Plan, named: Sequence[str]) -> tuple[list[str], dict[str, str]
             what = f"{name} trains in this mesh: what it says now is not what it says then"
             raise MeshError(what, where="--agents", instead=f"frozen agents: {', '.join(still) or 'none'}")
         if name in there:
-            raise MeshError(f"{name}: {THERE}", where="--agents", instead="agents that compute their answers")
+            raise MeshError(f"{name}: {there[name]}", where="--agents", instead="agents that compute their answers")
         if name not in read:
             raise MeshError(f"no flow carries what {name} says", where="--agents", instead="agents that teach")
         if name in why:

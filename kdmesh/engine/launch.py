@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.contracts import events as kinds
-from kdmesh.contracts.run_files import FAULT, PLACEMENT
+from kdmesh.contracts.run_files import ENDPOINTS, FAULT, PLACEMENT
 from kdmesh.engine import dropping, notes
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
@@ -26,7 +26,7 @@ from kdmesh.engine.resume import as_begun, asked, begun, refuse_changes, refuse_
 from kdmesh.engine.run import Run
 from kdmesh.engine.spared import kept_at
 from kdmesh.engine.stopping import AtOnce, stoppable
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.errors import MeshError, RunFailed, RunPaused
 from kdmesh.files import place, reason, remedy, write, writing
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.profile import Profile
@@ -67,14 +67,15 @@ def prepare(request: Request, session: Session) -> Prepared:
         request = replace(request, spec=as_begun(request.spec, request.resume))
     request = replace(request, spec=settled(request.spec, request.store))
     plan = make_plan(request.spec, registry())
-    checked = examine(plan, request.modules, request.table, here=request.ray_address is None, writers=request.writers)
-    here = choose_backend(plan, checked, request.modules, session, request.ray_address)
+    here = request.ray_address is None
+    checked = examine(plan, request.modules, request.table, here, request.writers, request.store)
+    chosen = choose_backend(plan, checked, request.modules, session, request.ray_address)
     placed = settle(plan, checked, request.modules, session)
     if session.name == "inline":
         checked.notes += notes.unused_inline(plan)
     request = replace(request, spec=threaded(request.spec, placed.threads))
-    if here is not None:
-        placed.lines, placed.facts = [*here.lines, *placed.lines], placed.facts or here.facts
+    if chosen is not None:
+        placed.lines, placed.facts = [*chosen.lines, *placed.lines], placed.facts or chosen.facts
     return Prepared(request, placed.plan, checked, placed, *_folder(request, placed.plan, checked, session))
 
 
@@ -100,7 +101,8 @@ def run_once(
             try:
                 return _train(request, ready, session, events, finish)
             except BaseException as error:
-                failed = kinds.RunFailed(str(error) or type(error).__name__, not isinstance(error, Exception))
+                asked = isinstance(error, RunPaused) or not isinstance(error, Exception)
+                failed = kinds.RunFailed(str(error) or type(error).__name__, asked)
                 try:
                     events.emit(failed)
                 except RunFailed:  # the log may be what could not be written: who listens is told all the same
@@ -128,7 +130,8 @@ def _train(
         root = folder.root if folder else None
         seconds, observing = request.checkpoint_seconds, Profile() if request.profiled else None
         run = Run(plan, checked, session.backend, events, checkpoints, root, seconds, request.tested, observing)
-        run.open(*blueprint(request, plan, checked, session.backend.near))
+        whole = request.within or root
+        run.open(*blueprint(request, plan, checked, session.backend.near, whole))
         stopping.run = run
         observers = Observers(run, info(run, ready.goes_on, request.part))
         observers.started()
@@ -156,8 +159,10 @@ def tell_placed(placed: Placed, events: Events, folder: Folder | None) -> None:
             folder.json(PLACEMENT, placed.facts)
 
 
-def blueprint(request: Request, plan: Plan, checked: Checked, near: bool = False) -> tuple[HostConfig, Source]:
-    """What the hosts are built from, and where they have the data from."""
+def blueprint(
+    request: Request, plan: Plan, checked: Checked, near: bool = False, root: Path | None = None
+) -> tuple[HostConfig, Source]:
+    """What the hosts are built from, and where they have the data from. ``root``: the folder of the whole run."""
     private = any(stream.private for stream in checked.streams.values())
     sent = private or checked.table.x.nbytes <= SENT  # where samples are private, no host reads those of others
     config = HostConfig(
@@ -177,6 +182,8 @@ def blueprint(request: Request, plan: Plan, checked: Checked, near: bool = False
         kept_at(request.store),
         default_limit(),
         near=near,
+        served=checked.served,
+        journals=str(root / ENDPOINTS) if root is not None else "",
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

@@ -14,7 +14,7 @@ from kdmesh.backends._base import wait
 from kdmesh.checks.budget import stage_steps
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import LOG
-from kdmesh.engine import dropping, notes
+from kdmesh.engine import dropping, notes, spent
 from kdmesh.engine.answers import gathered
 from kdmesh.engine.context import RunContext
 from kdmesh.engine.costs import Meter, counted
@@ -252,6 +252,7 @@ class Run(RunContext):
         self.texts.finish()
         summary = summarise(self, agents, consensus, described)
         yield from told(self, summary)
+        yield from spent.told(self, summary)
         self.answers, summary["answers"] = yield from gathered(self)
         summary["costs"] = yield from counted(self, self.meter, sum(one.teaching.done for one in self.stages.values()))
         return summary

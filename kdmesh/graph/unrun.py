@@ -21,6 +21,7 @@ from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
 from kdmesh.graph.renewal import publications
 from kdmesh.graph.rollouts import refuse_decoding, refuse_rollouts
+from kdmesh.graph.served import refuse_served
 from kdmesh.graph.until import refuse_until
 from kdmesh.graph.written import refuse_written
 from kdmesh.offers import PROBABILITIES
@@ -70,6 +71,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_agreed(plan, registry)
     refuse_filters(plan, registry)
     refuse_looked_up(plan, registry)
+    refuse_served(plan, registry)
     for name, agent in plan.spec.agents.items():
         _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdmesh.errors import FAULTS, MeshError, RunFailed, line_of, stopped, text_of
 from kdmesh.graph import reach
-from kdmesh.hosts import asking, guard, making, parameters, side_inputs
+from kdmesh.hosts import asking, endpoints, guard, making, parameters, side_inputs
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus, numbers, refuse_made
 from kdmesh.hosts.local_weights import LocalWeights
@@ -51,6 +51,8 @@ def weights(host: HostState, owner: str) -> Weights:
         load_weights(module, path, f"agents.{owner}.weights")
     elif first != owner and first in given:
         module.load_state_dict(plain_module(copy.deepcopy(given[first])).state_dict())
+    if (served := endpoints.weights(host, owner, module)) is not None:
+        return served
     weights = LocalWeights(owner, module, settings, spec.ema)
     if not spec.learns:
         module.requires_grad_(False)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.agreeing import Agreed
     from kdmesh.hosts.inputs import Inputs
     from kdmesh.hosts.preprocessing import Preprocessor
-    from kdmesh.hosts.rollouts import Author, Schedule
+    from kdmesh.hosts.rollouts import Schedule
     from kdmesh.hosts.state import HostState
     from kdmesh.hosts.step import StepContext
     from kdmesh.spec import TrainSpec
@@ -108,17 +108,6 @@ class Copied:
             prompt = int(tokens.units[0]) + 1 if len(tokens.units) else len(ids) - 1
             found.append((ids if len(ids) > 1 else ids * 2, max(1, prompt)))
         return found
-
-
-def authors(host: HostState) -> dict[str, Author]:
-    """What writes the streams of texts of a host's agents."""
-    found: dict[str, Author] = {}
-    for name, stream in host.plan.spec.streams.items():
-        agent = stream.generated_by
-        if stream.prompts is not None and agent is not None and agent in host.agents:
-            made = Writing if stream.consensus_of is None else Agreeing
-            found[name] = host.config.authors.get(name) or made(host, name, agent)
-    return found
 
 
 class Reads:

@@ -11,9 +11,9 @@ from kdmesh.hosts import (
     build,
     checkpoint,
     costs,
+    endpoints,
     export,
     gates,
-    generating,
     guard,
     histories,
     measure,
@@ -23,6 +23,7 @@ from kdmesh.hosts import (
     side_inputs,
     writing,
 )
+from kdmesh.hosts.authors import authors
 from kdmesh.hosts.optimizers import load_optimizers
 from kdmesh.hosts.packing import Bundle, Packed, Published, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
@@ -48,7 +49,7 @@ class Host(HostState):
         self.weights = {owner: build.weights(self, owner) for owner in dict.fromkeys(plan.owner[n] for n in names)}
         self.agents = {agent: build.agent(self, agent, self.weights[plan.owner[agent]]) for agent in names}
         self.writers = writing.writers(self)
-        self.authors = generating.authors(self)
+        self.authors = authors(self)
         self.consensus = build.consensus(self)
         self.pools = merging.rules(self)
         self.objectives = {
@@ -264,6 +265,10 @@ class Host(HostState):
             if self.shelf is None
             else self.shelf.told([name for name, one in self.agents.items() if one.weights.unread])
         )
+
+    def endpoints(self) -> dict[str, endpoints.Asked]:
+        """What agents here that are behind endpoints were asked, by the weights' owner."""
+        return endpoints.told(self)
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

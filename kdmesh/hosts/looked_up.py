@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph.looked_up import lookup
+from kdmesh.text.api import ApiModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +20,17 @@ def looks_up(host: HostState, one: Agent) -> bool:
     return bool(lookup(model, host.registry)) and hasattr(one.module, "lacking")
 
 
+def asks(one: Agent) -> bool:
+    """Whether an agent is behind an endpoint, and asks for its answers, which are kept as they come."""
+    return isinstance(one.module, ApiModel)
+
+
 def lacking(host: HostState, one: Agent, x: Any) -> Tensor | None:
     """The samples of ``x`` on which an agent cannot be measured for want of an answer, ``[n]`` bool.
 
     None of one that computes.
     """
-    if not looks_up(host, one):
+    if not looks_up(host, one) and not asks(one):
         return None
     module: Any = one.module
     found: Tensor = module.lacking(x, measuring=True)

@@ -12,7 +12,7 @@ from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
 from kdmesh.hosts import answered, build, gates, guard, kept, metrics, oddities, rules, side_inputs, spoken, stored
 from kdmesh.hosts.consensus import sharpened
-from kdmesh.hosts.looked_up import lacking
+from kdmesh.hosts.looked_up import asks, lacking
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.seen import seen
 from kdmesh.offers import PROBABILITIES
@@ -266,7 +266,7 @@ def describe(host: HostState, agent: Agent) -> dict[str, Any]:
     return {
         "parameters": agent.weights.size(),
         "weights_sha256": agent.weights.sha256(),
-        "latency_ms": None if agent.weights.unread else latency(host, agent),
+        "latency_ms": None if agent.weights.unread or asks(agent) else latency(host, agent),
         "forwards": sum(made.get(agent.name, 0) for made in host.made.values()),
         "updates": agent.weights.updates,
         "moved": agent.weights.moved,

@@ -77,6 +77,8 @@ def rows_of(x: Tokens | Encoded, fixed: int) -> int:
 
 def answers(agent: Forwards, x: Tokens | Encoded, rows: int, names: tuple[str, ...]) -> Answers:
     """Forward in eval mode without gradient, each sample in a shape that depends on its own length alone."""
+    if (ahead := getattr(agent.module, "ahead", None)) is not None:  # what is elsewhere is asked for much at a time
+        ahead(x)
     training = agent.module.training
     if training:
         agent.module.eval()

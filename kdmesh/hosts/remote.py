@@ -9,6 +9,7 @@ from kdmesh.hosts.step import ALONE
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
     from kdmesh.hosts.costs import HostCosts
+    from kdmesh.hosts.endpoints import Asked
     from kdmesh.hosts.export import Export, Part
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.measure import ConsensusFigures
@@ -43,6 +44,7 @@ Method = Literal[
     "describe",
     "costs",
     "shelved",
+    "endpoints",
     "sees",
     "save",
     "load",
@@ -153,6 +155,9 @@ class RemoteHost(Protocol):
 
     def shelved(self) -> Told | None:
         """What the store had of what agents here were asked for; None where there is none."""
+
+    def endpoints(self) -> dict[str, Asked]:
+        """What agents here that are behind endpoints were asked, by the weights' owner."""
 
     def sees(self, folder: str, token: str) -> bool:
         """Whether a folder here is the driver's."""

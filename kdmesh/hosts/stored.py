@@ -20,7 +20,7 @@ from kdmesh.graph.unkept import SEES_ANOTHER, of_private, of_written
 from kdmesh.hosts.forms import parts
 from kdmesh.hosts.identity import Unknown
 from kdmesh.hosts.loader import ShardView
-from kdmesh.hosts.looked_up import looks_up
+from kdmesh.hosts.looked_up import asks, looks_up
 from kdmesh.hosts.placed import moves
 from kdmesh.hosts.ragged import rows_of
 from kdmesh.hosts.store_keys import entry_key, seeds_of
@@ -84,7 +84,7 @@ def stored(
 ) -> Stored | None:
     """Where an agent's answers on a stream come from, if they are kept; else why not is noted."""
     shelf = host.shelf
-    if shelf is None or looks_up(host, one) or (isinstance(shard, ShardView) and not len(shard)):
+    if shelf is None or looks_up(host, one) or asks(one) or (isinstance(shard, ShardView) and not len(shard)):
         return None
     if not isinstance(shard, ShardView):
         shelf.left.setdefault(one.name, of_written(shard.stream.name))

@@ -37,6 +37,8 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
         print("no verdict: --controls trains the controls that students are compared with", file=file)
     for line in stored(summaries):
         print(line, file=file)
+    for line in asked(summaries):
+        print(line, file=file)
     seconds = sum(summary["wall_s"] for summary in summaries)
     without = " without controls" if table.get("controls") else ""
     print(f"{place}  (training and tests{without}: {seconds:.1f} s)", file=file)
@@ -59,6 +61,22 @@ def stored(summaries: Sequence[Row]) -> list[str]:
     there = f"all {asked:,} answers found" if hits == asked else f"{hits:,}/{asked:,} answers found"
     spared = f"{forwards:,} forwards, {seconds:.1f} s spared"
     return [*wrap(f"store: {there}: {spared}; {read} read, {kept} kept", WIDTH), *said]
+
+
+def asked(summaries: Sequence[Row]) -> list[str]:
+    """What endpoints were asked, a line for each agent behind one."""
+    found: dict[str, Row] = {}
+    for summary in summaries:
+        for name, one in (summary.get("endpoints") or {}).items():
+            own = found.setdefault(name, {**one, "sent": 0, "found": 0, "repeated": 0})
+            own |= {key: one[key] for key in ("requests", "tokens", "spent")}  # of the whole run so far
+            own |= {key: own[key] + one[key] for key in ("sent", "found", "repeated")}
+    lines: list[str] = []
+    for name, one in found.items():
+        again = f", {one['repeated']:,} of them again" if one["repeated"] else ""
+        now = f"{one['sent']:,} sent now{again}, {one['found']:,} answers were there before"
+        lines += wrap(f"endpoint {name} ({one['model']}): {one['spent']}; {now}", WIDTH)
+    return lines
 
 
 def size(count: float) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError
+from kdmesh.text.api import Served
 from kdmesh.text.heads import CAUSAL
 from kdmesh.text.model import TextModel
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 def refuse_writer(module: Any, where: str) -> None:
     """Raise MeshError for a model that cannot go on from a text token by token."""
     instead = "a causal language model of transformers"
+    if isinstance(module, Served):
+        return
     if not isinstance(module, TextModel) or module.head != CAUSAL:
         raise MeshError(f"a {type(module).__name__} writes no texts", where=where, instead=instead)
     if module.adapted == "prefix":

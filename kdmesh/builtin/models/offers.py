@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from kdmesh.offers import Config, ModelOffer
+from kdmesh.text.api_settings import ApiConfig
 from kdmesh.text.settings import HfConfig
 
 Width = Annotated[int, Field(ge=1)]
@@ -132,6 +133,14 @@ MODELS = [
         encoder="kdmesh.text.encoding:encoder",
         sizes="kdmesh.text.sizes:sizes",
         learning=("gradient_checkpointing",),
+    ),
+    ModelOffer(
+        "api",
+        "kdmesh.text.api:build",
+        ApiConfig,
+        "a model behind an OpenAI-compatible endpoint, as a labeller or a language model; for frozen agents",
+        encoder="kdmesh.text.api:encoder",
+        served=True,
     ),
     ModelOffer(
         "stored",

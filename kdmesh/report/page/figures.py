@@ -301,13 +301,40 @@ def costs(known: Known) -> Section:
         blocks.insert(0, Text(["The line joins those that no other beats in both: the Pareto front, of test figures."]))
     if lacks:
         blocks.append(Text([f"Not recorded in this run: {', '.join(lacks)}."]))
-    blocks += [*_stored(known), *_latency(known), *_machine(known)]
+    blocks += [*_asked(known), *_stored(known), *_latency(known), *_machine(known)]
     seconds = [value for one in known.summaries if (value := number(one.get("wall_s"))) is not None]
     if seconds:
         words = ["Training and tests took ", given(span(sum(seconds))), " in all"]
         words += [", ", given(span(fmean(seconds))), " a seed on average"] if len(seconds) > 1 else []
         blocks.append(Text([*words, "; controls are not counted."]))
     return Section("costs", "Quality against cost", blocks)
+
+
+def _asked(known: Known) -> list[Block]:
+    """What endpoints were asked, over all seeds."""
+    found: dict[str, dict[str, Any]] = {}
+    for summary in known.summaries:
+        for name, one in row(summary.get("endpoints")).items():
+            own, now = found.setdefault(name, {"sent": 0, "found": 0, "repeated": 0}), row(one)
+            own |= {key: now.get(key) for key in ("model", "build", "requests", "tokens")}  # of the whole run so far
+            own |= {key: own[key] + (number(now.get(key)) or 0) for key in ("sent", "found", "repeated")}
+    if not found:
+        return []
+    heads = ["", "model", "build", "requests", "tokens", "sent", "repeated", "found"]
+    rows: list[list[Cell]] = [
+        [
+            name,
+            given(str(one["model"])),
+            given(str(one["build"])),
+            *(count(one[key]) for key in ("requests", "tokens", "sent", "repeated", "found")),
+        ]
+        for name, one in found.items()
+    ]
+    note = (
+        "Requests and tokens are of the whole run, with looking at the endpoint; sent, repeated and found (answers that "
+        "were there before) since it was last resumed."
+    )
+    return [Table("Asked of endpoints", heads, rows, note)]
 
 
 def _stored(known: Known) -> list[Block]:

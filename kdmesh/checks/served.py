@@ -1,0 +1,91 @@
+"""Endpoints are looked at before a run: a known text is sent, and what comes back counted and summed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.endpoints.served import Needs, Served, probe
+from kdmesh.errors import MeshError
+from kdmesh.graph.private import MEASURED
+from kdmesh.graph.served import served
+from kdmesh.hosts.modules import build
+from kdmesh.plugins import registry
+from kdmesh.spec import SamplingSpec
+from kdmesh.store import Store
+
+if TYPE_CHECKING:
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.plan import Plan
+    from kdmesh.text.api import ApiModel
+
+
+def looked_at(plan: Plan, found: Checked, place: str, anew: bool) -> None:
+    """Refuse endpoints that lack what the mesh asks of them; note what they are.
+
+    ``place``: the store, in which it is noted what was found, for the next run, "" for none; ``anew``: what is noted
+    there does not count.
+    """
+    names = served(plan, registry())
+    store = Store.open(place) if names and place else None
+    for name in names:
+        if name != plan.owner[name]:
+            continue
+        module: Any = build(plan, name, found.reading, registry(), {}, "meta")
+        needs = _needs(plan, name, module)
+        sign = _sign(module, needs)
+        known = None if store is None or anew else store.recall(sign)
+        if known is not None:
+            one = replace(Served(**json.loads(known["served"])), requests=0, tokens=0)
+        else:
+            try:
+                one = probe(module.config, needs, name)
+            except MeshError as error:
+                error.where = error.where or f"agents.{name}.model.api"
+                raise
+            if store is not None:
+                store.remember(sign, {"served": json.dumps(one.record())})
+        found.served[name] = one.record()
+        found.notes.append(one.said(name))
+        _count(plan, found, name, module)
+
+
+def _needs(plan: Plan, name: str, module: ApiModel) -> Needs:
+    """What the mesh asks of an endpoint: as its forward does, and as a writer."""
+    needs = module.needs
+    for stream in plan.spec.streams.values():
+        writes = stream.prompts is not None and stream.consensus_of is None
+        if writes and plan.owner.get(stream.generated_by or "") == name:
+            how = stream.sampling or SamplingSpec()
+            n = how.samples if module.config.together else 1
+            drawn = 0.0 if how.greedy else how.temperature
+            needs = replace(needs, n=max(needs.n, n), drawn=drawn)
+    return needs
+
+
+def _sign(module: ApiModel, needs: Needs) -> str:
+    config = module.config
+    told = [config.base_url, config.model, config.route, config.extra, config.sha256, config.system, vars(needs)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _count(plan: Plan, found: Checked, name: str, module: ApiModel) -> None:
+    """Note how many samples an endpoint will be asked about at most, and where it is not measured."""
+    if module.needs == Needs():
+        for edge in plan.edges:
+            if plan.owner.get(edge.source) == name and edge.as_ != "weights":
+                what = f"the endpoint of {edge.source} writes texts, and says nothing of those of others"
+                instead = "a stream that it writes (generated_by: NAME), learned by a flow from labels"
+                raise MeshError(what, where=edge.where, instead=instead)
+        found.mark(f"{name} is not measured: its endpoint writes texts, and says nothing of those of others")
+        return
+    streams = dict.fromkeys(edge.stream for edge in plan.edges if edge.source == name)
+    if module.config.measured:
+        streams |= dict.fromkeys(split for split in MEASURED if split in found.streams)
+    else:
+        found.mark(f"{name} is not measured, as agents.{name}.model.api.measured says")
+    sizes = {stream: found.size(stream, name) for stream in streams if stream in found.streams}
+    parts = ", ".join(f"{size:,} of {stream}" for stream, size in sizes.items())
+    found.notes.append(f"{name} is asked about {sum(sizes.values()):,} samples at most ({parts}), each once")

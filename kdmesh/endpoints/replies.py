@@ -1,0 +1,189 @@
+"""What is asked of an endpoint, and what comes back, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from kdmesh.endpoints.settings import EndpointConfig
+
+ROOM = 16  # tokens of a turn's frame at most, as chat templates write it
+
+
+class Unsound(Exception):
+    """An answer that cannot be used; its text says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: turns, or plain text, and how it is to be answered.
+
+    ``top``: likeliest tokens whose log-probabilities are asked for at each place, 0: none; ``n``: answers.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    n: int = 1
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    top: int = 0
+
+    def body(self, config: EndpointConfig) -> dict[str, Any]:
+        """The request as JSON holds it."""
+        chat = config.route == "chat"
+        system = [] if config.system is None else [("system", config.system)]
+        turns = [{"role": role, "content": text} for role, text in (*system, *self.turns)]
+        told: dict[str, Any] = {"messages": turns} if chat else {"prompt": "".join(text for _, text in self.turns)}
+        body = {"model": config.model, **told, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        body |= {"top_p": self.top_p} if self.top_p < 1 else {}
+        body |= {"n": self.n} if self.n > 1 else {}
+        body |= {"seed": self.seed} if self.seed is not None else {}
+        body |= {"stop": list(self.stop)} if self.stop else {}
+        if self.top:
+            body |= {"logprobs": True, "top_logprobs": self.top} if chat else {"logprobs": self.top}
+        return {**body, **config.extra}
+
+    def most(self, config: EndpointConfig) -> int:
+        """Tokens that it may cost at most: a token of a prompt has a byte or more."""
+        system = 0 if config.system is None else len(config.system.encode()) + ROOM
+        prompt = sum(len(text.encode()) + ROOM for _, text in self.turns) + system
+        return prompt + self.n * self.max_tokens
+
+
+def digest(config: EndpointConfig, ask: Ask) -> str:
+    """What a request is found by: the sha256 of where it goes and of all that it says."""
+    told = json.dumps([config.route, ask.body(config)], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+class Token(NamedTuple):
+    """A token of an answer: its text, its log-probability, and the likeliest ones at its place with theirs."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Choice(NamedTuple):
+    """One answer. ``finish``: why it ended, `stop` or `length`; ``reasoning``: what stood apart from it."""
+
+    text: str
+    finish: str
+    tokens: tuple[Token, ...] = ()
+    reasoning: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. ``tokens``: of prompt and answers, as the server counts; None where it does not tell."""
+
+    choices: tuple[Choice, ...]
+    tokens: int | None
+    model: str = ""
+    build: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "choices": [
+                [one.text, one.finish, one.reasoning, [[t.text, t.logprob, t.top] for t in one.tokens]]
+                for one in self.choices
+            ],
+            "tokens": self.tokens,
+            "model": self.model,
+            "build": self.build,
+        }
+
+    @classmethod
+    def restore(cls, record: dict[str, Any]) -> Reply:
+        """Of :meth:`record`."""
+        choices = [
+            Choice(
+                text, finish, tuple(Token(t, float(p), tuple((a, float(b)) for a, b in top)) for t, p, top in own), why
+            )
+            for text, finish, why, own in record["choices"]
+        ]
+        return cls(tuple(choices), record["tokens"], record["model"], record["build"])
+
+
+def read(config: EndpointConfig, ask: Ask, value: Any) -> Reply:
+    """What a server said to a request. :class:`Unsound` where it cannot be used."""
+    if not isinstance(value, dict) or not isinstance(value.get("choices"), list):
+        raise Unsound("it gives no list of `choices`")
+    told = value["choices"]
+    if len(told) != ask.n:
+        raise Unsound(f"it gives {len(told)} of {ask.n} answers that were asked for")
+    order = [one.get("index") if isinstance(one, dict) else None for one in told]
+    if sorted(map(str, order)) == sorted(map(str, range(ask.n))):  # permuted ones go back to their places
+        told = [one for _, one in sorted(zip(order, told, strict=True), key=lambda pair: pair[0])]
+    elif any(one is not None for one in order):
+        raise Unsound(f"it numbers its answers {order}, which are not 0 to {ask.n - 1}")
+    choices = tuple(_choice(config, ask, one) for one in told)
+    usage = value.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    tokens = usage.get("total_tokens")
+    if not _is_count(tokens):
+        parts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        tokens = sum(parts) if all(map(_is_count, parts)) else None  # type: ignore[arg-type]  # they are counts
+    return Reply(choices, tokens, str(value.get("model") or ""), str(value.get("system_fingerprint") or ""))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _choice(config: EndpointConfig, ask: Ask, one: Any) -> Choice:
+    if not isinstance(one, dict):
+        raise Unsound("one of its answers is no object")
+    said = one.get("message") if config.route == "chat" else one
+    text = said.get("content" if config.route == "chat" else "text") if isinstance(said, dict) else None
+    if text is None and isinstance(said, dict):
+        text = ""  # nothing but reasoning, or an answer that ends at once
+    if not isinstance(text, str):
+        raise Unsound("one of its answers has no text")
+    assert isinstance(said, dict)
+    reasoning = said.get("reasoning_content") or said.get("reasoning") or ""
+    tokens = _tokens(config, ask, one.get("logprobs")) if ask.top else ()
+    finish = str(one.get("finish_reason") or "")
+    return Choice(text, finish, tokens, reasoning if isinstance(reasoning, str) else "")
+
+
+def _tokens(config: EndpointConfig, ask: Ask, told: Any) -> tuple[Token, ...]:
+    """The log-probabilities of an answer, in either of the forms that servers give them."""
+    if not isinstance(told, dict):
+        raise Unsound("it gives no log-probabilities, which were asked for")
+    if isinstance(told.get("content"), list):
+        found = [(one.get("token"), one.get("logprob"), _pairs(one.get("top_logprobs"))) for one in told["content"]]
+    elif isinstance(told.get("tokens"), list):
+        found = list(
+            zip(
+                told["tokens"],
+                told.get("token_logprobs") or [],
+                [list((one or {}).items()) for one in told.get("top_logprobs") or []],
+                strict=False,
+            )
+        )
+    else:
+        raise Unsound("it gives log-probabilities in no form that is known")
+    tokens = []
+    for text, value, top in found:
+        if not isinstance(text, str) or not _is_log(value) or not all(_is_log(other) for _, other in top):
+            raise Unsound("one of its log-probabilities is no number of 0 or below")
+        tokens.append(Token(text, float(value), tuple((str(name), float(other)) for name, other in top)))
+    if not tokens or not all(one.top for one in tokens):
+        raise Unsound(f"it gives no list of the {ask.top} likeliest tokens at a place, which was asked for")
+    return tuple(tokens)
+
+
+def _pairs(told: Any) -> list[tuple[Any, Any]]:
+    return [(one.get("token"), one.get("logprob")) for one in told or () if isinstance(one, dict)]
+
+
+def _is_log(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3 and not math.isnan(value)
