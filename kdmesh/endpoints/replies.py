@@ -121,7 +121,7 @@ def read(config: EndpointConfig, ask: Ask, value: Any) -> Reply:
         raise Unsound(f"it gives {len(told)} of {ask.n} answers that were asked for")
     order = [one.get("index") if isinstance(one, dict) else None for one in told]
     if sorted(map(str, order)) == sorted(map(str, range(ask.n))):  # permuted ones go back to their places
-        told = [one for _, one in sorted(zip(order, told, strict=True), key=lambda pair: pair[0])]
+        told = sorted(told, key=lambda one: int(one["index"]))
     elif any(one is not None for one in order):
         raise Unsound(f"it numbers its answers {order}, which are not 0 to {ask.n - 1}")
     choices = tuple(_choice(config, ask, one) for one in told)

@@ -92,8 +92,8 @@ def _edge(plan: Plan, registry: Registry, name: str, edge: Edge) -> None:
     hot = _temperature(plan, registry, edge)
     if hot != 1.0:
         raise MeshError(
-            f"what {name} says at temperature {hot:g} cannot be computed from what an endpoint lists at 1: it takes all "
-            "outputs",
+            f"what {name} says at temperature {hot:g} cannot be computed from what an endpoint lists at 1: it takes "
+            "all outputs",
             where=edge.where,
             instead="temperature: 1, or, of a labeller that always lists every label, model.api.missing: refuse",
         )

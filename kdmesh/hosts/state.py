@@ -89,8 +89,8 @@ class HostConfig:
     are of no samples, as ``shapes``. ``inputs``: by agent that sees another's output in the place of samples, what that
     is. ``offers``: those that no package has installed. ``store``: the folder of answers that are kept, "" for none;
     ``store_limit``: its bytes, None for any number. ``near``: all hosts have these files, so that what one has kept
-    there another need not be sent. ``served``: by agent behind an endpoint, what was found there; ``journals``: the folder
-    where what is sent to endpoints is noted, "" for none.
+    there another need not be sent. ``served``: by agent behind an endpoint, what was found there; ``journals``: the
+    folder where what is sent to endpoints is noted, "" for none.
     """
 
     plan: Plan

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -207,8 +207,8 @@ class Labeller(ApiModel):
         bounded, unread, off = (sum(one[at] for one in self._told.values()) for at in range(3))
         if bounded:
             found.append(
-                f"of {asked * len(self.words)} labels of {asked} texts {bounded} were begun by no listed token, and got "
-                "the most that they can have"
+                f"of {asked * len(self.words)} labels of {asked} texts {bounded} were begun by no listed token, and "
+                "got the most that they can have"
             )
         if unread:
             found.append(f"{unread} of {asked * self._draws} answers were none of the labels' words")
@@ -234,8 +234,8 @@ class Labeller(ApiModel):
 
     def ahead(self, x: Encoded | Tokens) -> None:
         """Ask about many samples, several at a time, before they are forwarded in batches."""
-        encoded = x if not hasattr(x, "encoded") else cast("Tokens", x).encoded
-        self.ask([ask for row in cast("Encoded", encoded).samples() for ask in self._asks(row.ids)])
+        encoded: Any = getattr(x, "encoded", x)
+        self.ask([ask for row in encoded.samples() for ask in self._asks(row.ids)])
 
     def forward(self, x: Tokens) -> Tensor:
         """Return log-probabilities ``[B, C]``."""

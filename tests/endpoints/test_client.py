@@ -265,7 +265,7 @@ def test_a_server_that_draws_is_taken(served):
 
 def test_probes_that_cannot_be(served):
     server = served(tops=lambda prompt: {"a": -0.1, "b": -0.1, "c": -0.2})
-    with pytest.raises(MeshError, match="sum to 2.628"):
+    with pytest.raises(MeshError, match=r"sum to 2\.628"):
         look(server, Needs(top=3))
     server.usage = False
     with pytest.raises(MeshError, match="does not count tokens"):

@@ -103,7 +103,7 @@ def test_a_spent_budget_pauses_and_more_goes_on(served, tmp_path, capsys):
     assert (summary["endpoints"]["gpt"]["requests"], summary["endpoints"]["gpt"]["found"]) == (46, 19)
     assert main(["report", str(root)]) == 0
     assert "Asked of endpoints" in (root / "report.html").read_text()
-    whole, other = run(classified(tmp_path, served(tops=tops).url), tmp_path)
+    _, other = run(classified(tmp_path, served(tops=tops).url), tmp_path)
     assert weights(other) == weights(root)
 
 
@@ -245,7 +245,7 @@ def test_tokens_that_begin_a_label_count_together():
     module = labeller()
     found = read(module, {"pos": 0.6, "x": 0.3, "y": 0.02})
     assert torch.allclose(found, torch.tensor([0.02, 0.6]) / 0.62)  # at most as much as the least that is listed
-    assert "1 labels were begun by no listed token" in module.noticed()[0]
+    assert "1 were begun by no listed token" in module.noticed()[0]
     found = read(labeller(), {"pos": 0.6, "x": 0.39})
     assert torch.allclose(found, torch.tensor([0.01, 0.6]) / 0.61)  # nor more than what is left
     with pytest.raises(

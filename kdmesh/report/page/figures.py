@@ -324,15 +324,15 @@ def _asked(known: Known) -> list[Block]:
     rows: list[list[Cell]] = [
         [
             name,
-            given(str(one["model"])),
-            given(str(one["build"])),
+            str(one["model"]),
+            str(one["build"]),
             *(count(one[key]) for key in ("requests", "tokens", "sent", "repeated", "found")),
         ]
         for name, one in found.items()
     ]
     note = (
-        "Requests and tokens are of the whole run, with looking at the endpoint; sent, repeated and found (answers that "
-        "were there before) since it was last resumed."
+        "Requests and tokens are of the whole run, with looking at the endpoint; sent, repeated and found (answers "
+        "that were there before) since it was last resumed."
     )
     return [Table("Asked of endpoints", heads, rows, note)]
 
