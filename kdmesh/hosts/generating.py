@@ -43,6 +43,7 @@ class Writing:
         from kdmesh.text.prompts import Asking, ends
 
         self._host, self._stream = host, stream
+        self._finished = host.plan.spec.streams[stream].refresh == ONCE
         self._how = host.plan.spec.streams[stream].sampling or SamplingSpec()
         self._encoder, table = host.reading.encoder(agent), host.table
         assert isinstance(table.x, Texts)
@@ -72,7 +73,9 @@ class Writing:
                 rows=rows,
                 seeds=[one.seed for one in asked],
                 decode=lambda ids: str(self._encoder.tokenizer.decode(ids)),
-                memory=memory(self._host, agent, self._stream, self._how, self._encoder, self._ends, rows),
+                memory=memory(
+                    self._host, agent, self._stream, self._how, self._encoder, self._ends, rows, self._finished
+                ),
             )
         return [(prompt + text, len(prompt)) for prompt, text in zip(prompts, texts, strict=True)]
 

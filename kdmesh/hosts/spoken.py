@@ -10,6 +10,7 @@ from kdmesh.contracts.metric import Answers
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts import guard
 from kdmesh.hosts.metrics import UNDEFINED
+from kdmesh.hosts.stored_texts import memory
 from kdmesh.streams.seeds import mix
 from kdmesh.text.generate import generate
 from kdmesh.text.model import TextModel
@@ -75,7 +76,8 @@ def shown(texts: list[WrittenText]) -> list[dict[str, str]]:
 def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
     """What an agent writes to each prompt, asked as the data ask; others of the stream change a text by rounding alone.
 
-    What is drawn, where the decoding draws, is drawn by the run's seed, the agent and the sample: alike each time.
+    What is drawn, where the decoding draws, is drawn by the run's seed, the agent and the sample: alike each time. What
+    a frozen agent writes is kept in the store, as what it writes for a stream is.
     """
     how, encoder, rows = (
         host.plan.spec.text.measured,
@@ -88,6 +90,7 @@ def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
     training, model = one.module.training, one.module
     assert isinstance(model, TextModel)
     one.weights.train(False)
+    size = host.forward_size(one.name)
     try:
         with one.precision():
             answers = generate(
@@ -96,9 +99,10 @@ def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
                 how,
                 ends=spoken.ends,
                 pad=encoder.pad,
-                rows=host.forward_size(one.name),
+                rows=size,
                 seeds=[mix(host.seed, "decoding", one.name, row) for row in rows],
                 decode=lambda ids: str(encoder.tokenizer.decode(ids)),
+                memory=memory(host, one, stream, how, encoder, spoken.ends, size),
             )
     except MeshError as error:
         error.where = error.where or "metrics"

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from kdmesh.hosts.identity import Unknown, code
-from kdmesh.hosts.rollouts import ONCE
 from kdmesh.hosts.store_keys import made_by
 from kdmesh.hosts.stored import SECONDS, cost
 from kdmesh.store import EntryKey, Fingerprint
@@ -35,13 +34,22 @@ CODE = ("kdmesh.text.generate", "kdmesh.text.model")
 
 
 def memory(
-    host: HostState, agent: Agent, stream: str, how: SamplingSpec, encoder: Encoder, ends: Collection[int], rows: int
+    host: HostState,
+    agent: Agent,
+    stream: str,
+    how: SamplingSpec,
+    encoder: Encoder,
+    ends: Collection[int],
+    rows: int,
+    finished: bool = False,
 ) -> WrittenTexts | None:
-    """What a writer wrote before; None where nothing is kept: its weights change as it writes, or why not is noted."""
+    """What a writer wrote before; None where nothing is kept: its weights change as it writes, or why not is noted.
+
+    ``finished``: whether they no longer change although they did.
+    """
     plan, shelf = host.plan, host.shelf
-    spec = plan.spec.streams[stream]
     still = plan.spec.agents[plan.owner[agent.name]].update == "frozen"
-    if shelf is None or not (still or spec.refresh == ONCE):
+    if shelf is None or not (still or finished):
         return None
     if host.streams[stream].private:
         shelf.left.setdefault(agent.name, f"what it writes to private samples ({stream}) leaves no trace")

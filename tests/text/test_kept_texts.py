@@ -106,6 +106,27 @@ def test_writers_that_learn_as_they_write_keep_nothing(tmp_path: Path) -> None:
     assert "s" not in told["agents"] and not any('"texts"' in one.read_text() for one in tmp_path.rglob("entry.json"))
 
 
+@pytest.mark.parametrize("greedy", [True, False])
+def test_what_a_frozen_agent_is_measured_by_is_kept(greedy: bool, tmp_path: Path, written: list[int]) -> None:
+    """Of the student alone is written anew what metrics of texts measure, which changes."""
+    fields = frozen("once") | {
+        "metrics": ["exact_match"],
+        "text": {"decoding": {"max_new_tokens": 3, "greedy": greedy}},
+    }
+    without, _ = said(fields, "off")
+    every = sum(written)
+    cold, _ = said(fields, tmp_path)
+    before = sum(written)
+    assert before == 2 * every
+    warm, told = said(fields, tmp_path)
+    student = sum(written) - before
+    assert without == cold == warm and "exact_match" in warm["t"][1]["test"]
+    assert told["agents"]["t"]["found"] >= every - student > 0 < student
+    flow = {"from": "labels", "to": "s", "objective": "ce"}
+    said({**fields, "flows": [flow]} | {"streams": {}, "agents": {"s": fields["agents"]["s"]}}, "off")
+    assert sum(written) - before == 2 * student  # as many as a student writes that is measured by itself
+
+
 @pytest.mark.ray
 def test_on_ray(tmp_path: Path, ray_session: Session) -> None:
     fields = {**frozen("once"), "placement": "spread"}
