@@ -57,6 +57,24 @@ MESHES = {
         "train": {"epochs": 2, "batch_size": 4, "accumulate": 2, "optimizer": {"adamw": {"lr": 3e-3}}},
     },
     "mixed": mesh(refresh="2 steps", mix={"of": "train", "share": 0.5}, keep=[SHORT]),
+    "mixed and accumulated": {
+        **mesh(mix={"of": "train", "share": 0.5}, keep=["length", SHORT]),
+        "train": {"epochs": 2, "batch_size": 4, "accumulate": 2, "optimizer": {"adamw": {"lr": 3e-3}}},
+    },
+    "half precision": {
+        **mesh(refresh="2 steps", keep=[{"perplexity": {"max": 16.5, "of": "t"}}, SHORT]),
+        "train": {"epochs": 2, "batch_size": 5, "precision": "bf16", "optimizer": {"adamw": {"lr": 3e-3}}},
+    },
+    "half precision, accumulated": {
+        **sequence(keep=[{"perplexity": {"max": 17}}, SHORT]),
+        "train": {
+            "epochs": 2,
+            "batch_size": 5,
+            "precision": "bf16",
+            "accumulate": 2,
+            "optimizer": {"adamw": {"lr": 3e-3}},
+        },
+    },
 }
 
 
@@ -97,7 +115,7 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["several steps", "by a frozen agent"])
+@pytest.mark.parametrize("name", MESHES)
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     expected = outcome(MESHES[name])
     assert outcome(MESHES[name], "spread", session=ray_session) == expected
