@@ -147,17 +147,25 @@ class Contract(Checks):
             {**fields, **self.mesh}, backend=backend, data=data, offers=(offer,), out=False, strict_signals=strict
         )
 
+    def reported(self, run: MeshRun) -> Any:
+        """What a run says of the thing, beside the weights that it ends with: nothing, by default."""
+        return None
+
     def test_a_mesh_runs_with_it(self, offer: Offer, settings: dict[str, Any], run_mesh: RunMesh) -> None:
-        """A small mesh that names it runs, and run again it ends with the same bits."""
+        """A small mesh that names it runs, and run again it ends with the same bits, and figures."""
         one, two = (self.run(offer, settings, run_mesh) for _ in range(2))
         assert one.weights == two.weights, "run again in this process, the mesh ends with other weights"
+        before, now = self.reported(one), self.reported(two)
+        assert before == now, f"run again in this process, the mesh reports {now}, not {before}"
 
     def test_ray_gives_the_same_bits(
         self, offer: Offer, settings: dict[str, Any], run_mesh: RunMesh, on_ray: None
     ) -> None:
-        """The same mesh on Ray, where every agent has a process of its own, ends with the same bits."""
+        """The same mesh on Ray, where every agent has a process of its own, ends with the same bits, and figures."""
         one, two = (self.run(offer, settings, run_mesh, backend) for backend in ("inline", "ray"))
         assert one.weights == two.weights, "on Ray the mesh ends with other weights than in this process"
+        here, there = self.reported(one), self.reported(two)
+        assert here == there, f"on Ray the mesh reports {there}, and in this process {here}"
 
 
 def _home(offer: Offer) -> str:

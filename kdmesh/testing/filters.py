@@ -113,6 +113,10 @@ class FilterContract(Alike):
         assert tally["kept"] + sum(tally["dropped"].values()) == tally["written"], f"the counts do not add up: {tally}"
         return found
 
+    def reported(self, run: MeshRun) -> Any:
+        """How many texts were kept, and dropped by which filter."""
+        return run.summary["streams"]
+
     def test_a_mesh_runs_with_it(self, offer: Any, settings: dict[str, Any], run_mesh: RunMesh) -> None:
         """A small mesh that names it runs, and run again it ends with the same bits; see ``keeps``."""
         if self.keeps:

@@ -79,6 +79,10 @@ class MetricContract(Alike):
             assert said or undefined or not offer.scalar, f"{name} is not measured by it: {', '.join(figures)}"
         return found
 
+    def reported(self, run: MeshRun) -> Any:
+        """Every agent's figures, and the texts that were measured, if any were."""
+        return {name: agent["metrics"] for name, agent in run.summary["agents"].items()}
+
     def made(self, offer: MetricOffer, settings: dict[str, Any]) -> Any:
         """One for each kind of answers."""
         return [offer.make(settings) for _ in self.kinds(offer)]

@@ -223,3 +223,26 @@ RANGE = {"lowest": 0.0, "highest": 1.0}
 def test_a_broken_metric_is_named(broken, check, traits, said):
     with pytest.raises(AssertionError, match=said):
         of_metric(check, broken, best=1.0, **traits)
+
+
+class Remembering(Share):
+    """What it says depends on what the process has measured before."""
+
+    before = 0
+
+    def compute(self):
+        Remembering.before += 1
+        return 1 / Remembering.before
+
+
+@pytest.mark.parametrize("metric", [Share, Remembering])
+def test_figures_are_those_of_another_run(metric):
+    class Of(MetricContract):
+        __test__ = False
+
+    offer = MetricOffer("broken", f"{__name__}:{metric.__name__}", summary="for a test", lowest=0.0, highest=1.0)
+    if metric is Share:
+        Of().test_a_mesh_runs_with_it(offer, {}, RunMesh())
+        return
+    with pytest.raises(AssertionError, match="run again in this process, the mesh reports .*broken"):
+        Of().test_a_mesh_runs_with_it(offer, {}, RunMesh())
