@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from kdmesh.signals.lazy import faced
+from kdmesh.signals.sparse import TopKLogits
 
 from kdmesh_lm.adaptive_kl import AdaptiveKL
 from kdmesh_lm.entropy_aware_kl import EntropyAwareKL
@@ -113,6 +115,36 @@ def test_gradients_are_those_of_what_is_not_weighed(name):
     of_reverse = q * (log_ratio - (q * log_ratio).sum(-1, keepdim=True))
     wanted = (forward[:, None] * of_forward + reverse[:, None] * of_reverse) * temperature / len(p)
     torch.testing.assert_close(leaf.grad, wanted, rtol=1e-10, atol=1e-13)
+
+
+def outcomes(s, t, k, tail):
+    """What is compared of both sides where a target has its likeliest k columns alone, as logits of doubles."""
+    at = t.topk(k, -1).indices
+    found = []
+    for side in (s, t):
+        p = side.softmax(-1)
+        named = p.gather(-1, at)
+        found.append(named if tail == "renormalise" else torch.cat([named, 1 - named.sum(-1, keepdim=True)], -1))
+    return [one.log() for one in found]
+
+
+@pytest.mark.parametrize("tail", ["bucket", "renormalise"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_of_the_likeliest_alone_each_is_its_formula(name, tail):
+    """As the engine compares a signal `top_k` with such a tail; the gradient is that of what is compared."""
+    hand = {
+        "adaptive": lambda s, t: 4 * adaptive(s, t, 0.4, 2.0),
+        "entropy-aware": lambda s, t: entropy_aware(s, t, 1.0, 0.5),
+        "mass-weighted": lambda s, t: 9 * mass_weighted(s, t, 2, 3.0),
+    }[name]
+    objective = EntropyAwareKL(threshold=1.0, forward=0.5) if name == "entropy-aware" else OBJECTIVES[name]
+    expected = outcomes(S, T, 4, tail)
+    wanted, found = S.clone().requires_grad_(), S.clone().requires_grad_()
+    loss = objective(*faced(found, TopKLogits.top(T, 4, tail)))
+    assert loss.item() == pytest.approx(hand(*(side.numpy() for side in expected)).mean(), rel=1e-9)
+    loss.backward()
+    objective(*outcomes(wanted, T, 4, tail)).backward()
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
