@@ -244,5 +244,5 @@ def test_figures_are_those_of_another_run(metric):
     if metric is Share:
         Of().test_a_mesh_runs_with_it(offer, {}, RunMesh())
         return
-    with pytest.raises(AssertionError, match="run again in this process, the mesh reports .*broken"):
+    with pytest.raises(AssertionError, match=r"run again in this process, the mesh reports .*broken"):
         Of().test_a_mesh_runs_with_it(offer, {}, RunMesh())
