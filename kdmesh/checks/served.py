@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.endpoints.served import Needs, Served, probe
+from kdmesh.endpoints.served import KNOWN, Needs, Reader, Served, probe
 from kdmesh.errors import MeshError
 from kdmesh.graph.private import MEASURED
 from kdmesh.graph.served import served
@@ -18,6 +19,7 @@ from kdmesh.store import Store
 
 if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
+    from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.text.api import ApiModel
 
@@ -41,7 +43,7 @@ def looked_at(plan: Plan, found: Checked, place: str, anew: bool) -> None:
             one = replace(Served(**json.loads(known["served"])), requests=0, tokens=0)
         else:
             try:
-                one = probe(module.config, needs, name)
+                one = probe(module.config, needs, name, _reader(found, name) if needs.scored else None)
             except MeshError as error:
                 error.where = error.where or f"agents.{name}.model.api"
                 raise
@@ -73,7 +75,7 @@ def _sign(module: ApiModel, needs: Needs) -> str:
 
 def _count(plan: Plan, found: Checked, name: str, module: ApiModel) -> None:
     """Note how many samples an endpoint will be asked about at most, and where it is not measured."""
-    if module.needs == Needs():
+    if not module.says:
         for edge in plan.edges:
             if plan.owner.get(edge.source) == name and edge.as_ != "weights":
                 what = f"the endpoint of {edge.source} writes texts, and says nothing of those of others"
@@ -81,11 +83,35 @@ def _count(plan: Plan, found: Checked, name: str, module: ApiModel) -> None:
                 raise MeshError(what, where=edge.where, instead=instead)
         found.mark(f"{name} is not measured: its endpoint writes texts, and says nothing of those of others")
         return
+    for edge in plan.edges:
+        if plan.owner.get(edge.source) == name and module.needs.scored:
+            _refuse_signal(edge, module.needs.scored)
     streams = dict.fromkeys(edge.stream for edge in plan.edges if edge.source == name)
     if module.config.measured:
         streams |= dict.fromkeys(split for split in MEASURED if split in found.streams)
     else:
         found.mark(f"{name} is not measured, as agents.{name}.model.api.measured says")
-    sizes = {stream: found.size(stream, name) for stream in streams if stream in found.streams}
+    rows = {stream: found.streams[stream].rows_for(name) for stream in streams if stream in found.streams}
+    by_place = module.needs.scored and not module.needs.whole
+    sizes = {
+        stream: int(found.reading.encoded(name, own).counts.sum()) if by_place else len(own)
+        for stream, own in rows.items()
+    }
     parts = ", ".join(f"{size:,} of {stream}" for stream, size in sizes.items())
-    found.notes.append(f"{name} is asked about {sum(sizes.values()):,} samples at most ({parts}), each once")
+    what = "places in texts" if by_place else "samples"
+    found.notes.append(f"{name} is asked about {sum(sizes.values()):,} {what} at most ({parts}), each once")
+
+
+def _refuse_signal(edge: Edge, top: int) -> None:
+    """What is listed is not all: a flow says what becomes of the rest, and asks for no more than there is."""
+    k = 0 if edge.derived is None else edge.derived.config.get("k", 0)
+    if not k or k > top:
+        what = f"{edge.source} lists {top} tokens at a place" + (f", and {k} are asked for" if k else ", and not all")
+        instead = f"signal: {{top_k: {{k: {top}}}}}, whose `tail` says what becomes of the rest"
+        raise MeshError(what, where=f"{edge.where}.signal", instead=instead)
+
+
+def _reader(found: Checked, name: str) -> Reader:
+    encoder = found.reading.encoder(name)
+    ids = encoder.tokenizer(KNOWN[0][1], add_special_tokens=False)["input_ids"]
+    return Reader(tuple(ids), cache(encoder.word), encoder.vocabulary)

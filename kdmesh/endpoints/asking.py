@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kdmesh.endpoints.client import About, Client
-    from kdmesh.endpoints.replies import Ask
+    from kdmesh.endpoints.replies import Question
     from kdmesh.endpoints.served import Served
 
 TOGETHER = 512  # answers that are sent for before those that came are kept
@@ -40,7 +40,7 @@ class Asker:
         self._seen = False  # whether it was looked at whether the server is still the one that was probed
         self._lock = threading.Lock()
 
-    def __call__(self, asks: Sequence[tuple[Ask, About]]) -> list[Reply]:
+    def __call__(self, asks: Sequence[tuple[Question, About]]) -> list[Reply]:
         """Answers to requests, each with what it is about, for errors. See :meth:`Client.post`."""
         names = [digest(self.client.config, ask) for ask, _ in asks]
         self._find(names)
@@ -61,13 +61,13 @@ class Asker:
         if self._memory is not None and lost:  # of a process that was killed before it kept them
             self._memory.keep(lost)
 
-    def _send(self, todo: Sequence[tuple[str, tuple[Ask, About]]]) -> None:
+    def _send(self, todo: Sequence[tuple[str, tuple[Question, About]]]) -> None:
         """Send some requests, several at a time; what came is kept also where one of them fails."""
         pool = ThreadPoolExecutor(self.client.config.concurrency, "endpoint")
         came: dict[str, Reply] = {}
         failed = threading.Event()
 
-        def one(name: str, ask: Ask, about: About) -> None:
+        def one(name: str, ask: Question, about: About) -> None:
             if failed.is_set():
                 return
             try:

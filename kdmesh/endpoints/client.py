@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from kdmesh.endpoints.replies import Unsound, digest, read
+from kdmesh.endpoints.replies import Unsound, digest
 from kdmesh.errors import MeshError, RunFailed, printable
 
 if TYPE_CHECKING:
     from kdmesh.endpoints.journal import Journal
-    from kdmesh.endpoints.replies import Ask, Reply
+    from kdmesh.endpoints.replies import Question, Reply
     from kdmesh.endpoints.settings import EndpointConfig
 
 FIRST_WAIT, DOUBLES = 0.5, 2.0  # seconds before the first repetition; each further one waits so many times as long
@@ -79,17 +78,14 @@ class Client:
         """What stands at a path of the server as JSON; None where nothing does. ``root``: not below the base URL."""
         import httpx2
 
-        base = self.config.base_url
-        if root:
-            found = urlsplit(base)
-            base = f"{found.scheme}://{found.netloc}"
+        base = self.config.root if root else self.config.base_url
         try:
             answer = self._http.get(f"{base}/{path}", headers=self._headers())
             return answer.json() if answer.status_code == 200 else None
         except (httpx2.HTTPError, ValueError):
             return None
 
-    def post(self, ask: Ask, about: About = str) -> Reply:
+    def post(self, ask: Question, about: About = str) -> Reply:
         """Send a request until it is answered well. ``about``: see :data:`About`.
 
         RunPaused where the budget has no room for it, RunFailed where no try was answered.
@@ -119,10 +115,10 @@ class Client:
                 self._sleep(pause)
         raise AssertionError("a try returns or raises")
 
-    def _once(self, ask: Ask, name: str, most: int, began: float, about: About) -> Reply:
+    def _once(self, ask: Question, name: str, most: int, began: float, about: About) -> Reply:
         value = self._send(ask, about)
         try:
-            reply = read(self.config, ask, value)
+            reply = ask.read(self.config, value)
         except Unsound as error:
             self.journal.got(name, most, None, None)
             raise _Again(str(error)) from None
@@ -132,10 +128,10 @@ class Client:
             self.tally.seconds += time.perf_counter() - began
         return reply
 
-    def _send(self, ask: Ask, about: About) -> Any:
+    def _send(self, ask: Question, about: About) -> Any:
         import httpx2
 
-        url, body = f"{self.config.base_url}/{self.config.path}", ask.body(self.config)
+        url, body = ask.url(self.config), ask.body(self.config)
         try:
             with self._http.stream("POST", url, json=body, headers=self._headers()) as answer:
                 data, size = [], 0

@@ -41,13 +41,21 @@ class Ask:
         turns = [{"role": role, "content": text} for role, text in (*system, *self.turns)]
         told: dict[str, Any] = {"messages": turns} if chat else {"prompt": "".join(text for _, text in self.turns)}
         body = {"model": config.model, **told, "max_tokens": self.max_tokens, "temperature": self.temperature}
-        body |= {"top_p": self.top_p} if self.top_p < 1 else {}
+        body |= {"top_p": self.top_p} if self.temperature and not self.top else {}  # some servers' default is less
         body |= {"n": self.n} if self.n > 1 else {}
         body |= {"seed": self.seed} if self.seed is not None else {}
         body |= {"stop": list(self.stop)} if self.stop else {}
         if self.top:
             body |= {"logprobs": True, "top_logprobs": self.top} if chat else {"logprobs": self.top}
         return {**body, **config.extra}
+
+    def url(self, config: EndpointConfig) -> str:
+        """Where it goes."""
+        return f"{config.base_url}/{config.path}"
+
+    def read(self, config: EndpointConfig, value: Any) -> Reply:
+        """What a server says to it. :class:`Unsound` where that cannot be used."""
+        return read(config, self, value)
 
     def most(self, config: EndpointConfig) -> int:
         """Tokens that it may cost at most: a token of a prompt has a byte or more."""
@@ -56,9 +64,84 @@ class Ask:
         return prompt + self.n * self.max_tokens
 
 
-def digest(config: EndpointConfig, ask: Ask) -> str:
+@dataclass(frozen=True)
+class Score:
+    """A text in tokens, whose likeliest continuations are asked for, ``top`` of them, by their numbers.
+
+    ``whole``: after each of its tokens but the last, in one request (vLLM's `prompt_logprobs`); else after its last
+    one, of a server that generates one token and lists all (llama.cpp's `n_probs`). In answers a token is named by its
+    number and its text.
+    """
+
+    ids: tuple[int, ...]
+    top: int
+    whole: bool
+
+    def url(self, config: EndpointConfig) -> str:
+        """Where it goes: llama.cpp's own route stands beside those of OpenAI."""
+        return f"{config.base_url}/completions" if self.whole else f"{config.root}/completion"
+
+    def body(self, config: EndpointConfig) -> dict[str, Any]:
+        """The request as JSON holds it."""
+        common = {"model": config.model, "prompt": list(self.ids), "temperature": 1.0}
+        if self.whole:
+            return {**common, "max_tokens": 1, "prompt_logprobs": self.top, **config.extra}
+        return {**common, "n_predict": 1, "n_probs": self.top, "cache_prompt": True, **config.extra}
+
+    def most(self, config: EndpointConfig) -> int:
+        """Tokens that it costs."""
+        return len(self.ids) + 1
+
+    def read(self, config: EndpointConfig, value: Any) -> Reply:
+        """What a server says to it. :class:`Unsound` where that cannot be used."""
+        if not isinstance(value, dict):
+            raise Unsound("its answer is no object")
+        places = _of_prompt(value, len(self.ids)) if self.whole else _of_last(value)
+        tokens = []
+        for place in places:
+            best = sorted(place, key=lambda pair: -pair[1])[: self.top]
+            if len(best) < self.top:
+                raise Unsound(f"it lists {len(best)} tokens at a place, and {self.top} were asked for")
+            tokens.append(Token("", 0.0, tuple(best)))
+        model, build = str(value.get("model") or ""), str(value.get("system_fingerprint") or "")
+        return Reply((Choice("", "length", tuple(tokens)),), len(self.ids) + 1, model, build)
+
+
+def _of_last(value: dict[str, Any]) -> list[list[tuple[str, float]]]:
+    """The tokens that llama.cpp lists after a text."""
+    told = value.get("completion_probabilities")
+    first = told[0] if isinstance(told, list) and told and isinstance(told[0], dict) else {}
+    listed = first.get("top_logprobs")
+    if not isinstance(listed, list):
+        raise Unsound("it gives no log-probabilities (`n_probs`), which were asked for")
+    return [[_named(one.get("id"), one.get("token"), one.get("logprob")) for one in listed if isinstance(one, dict)]]
+
+
+def _of_prompt(value: dict[str, Any], count: int) -> list[list[tuple[str, float]]]:
+    """The tokens that vLLM lists at each place of a text but the first."""
+    choices = value.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    told = first.get("prompt_logprobs")
+    if not isinstance(told, list) or len(told) != count or not all(isinstance(one, dict) for one in told[1:]):
+        raise Unsound(f"it gives no log-probabilities of the {count} tokens of the text (`prompt_logprobs`)")
+    return [
+        [_named(number, one.get("decoded_token"), one.get("logprob")) for number, one in place.items()]
+        for place in told[1:]
+    ]
+
+
+def _named(number: Any, text: Any, value: Any) -> tuple[str, float]:
+    if not str(number).isdigit() or not _is_log(value):
+        raise Unsound("it lists a token without its number, or with no log-probability")
+    return f"{number} {text}", float(value)
+
+
+Question = Ask | Score
+
+
+def digest(config: EndpointConfig, ask: Question) -> str:
     """What a request is found by: the sha256 of where it goes and of all that it says."""
-    told = json.dumps([config.route, ask.body(config)], sort_keys=True, ensure_ascii=False)
+    told = json.dumps([ask.url(config), ask.body(config)], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdmesh.endpoints.client import Client
 from kdmesh.endpoints.journal import Journal
-from kdmesh.endpoints.replies import Ask
+from kdmesh.endpoints.replies import Ask, Score
 from kdmesh.errors import MeshError, RunFailed, RunPaused, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdmesh.endpoints.replies import Token
     from kdmesh.endpoints.settings import EndpointConfig
 
 KNOWN = (("user", "The capital of France is"),)
 SHORT, LONG = 4, 16  # tokens that are asked for
 HOT = 2.0  # a temperature at which equal answers come by no chance
 DRAWS = 3  # answers that are compared
+ODD = "\N{REPLACEMENT CHARACTER}"  # of tokens that are parts of a character
 SLACK = 1e-3  # by which probabilities may sum to more than 1
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a mesh asks of an endpoint. ``top``: likeliest tokens; ``n``: answers of one request; ``drawn``: the
-    temperature at which texts are drawn, 0: the likeliest tokens are taken, None: no text of it is read."""
+    """What a mesh asks of an endpoint.
+
+    ``top``: likeliest tokens; ``n``: answers of one request; ``drawn``: the temperature at which texts are drawn, 0:
+    the likeliest tokens are taken, None: no text of it is read; ``scored``: likeliest tokens at places of given texts,
+    and ``whole``: of all places in one request, see :class:`~kdmesh.endpoints.replies.Score`.
+    """
 
     top: int = 0
     n: int = 1
     drawn: float | None = None
+    scored: int = 0
+    whole: bool = False
+
+
+class Reader(NamedTuple):
+    """How an agent reads: a known text in its tokens, and what text a token is."""
+
+    known: tuple[int, ...]
+    word: Callable[[int], str]
+    vocabulary: int
 
 
 @dataclass(frozen=True)
@@ -99,13 +118,18 @@ def identity(client: Client) -> dict[str, str]:
     return {"build": build, "about": about}
 
 
-def probe(config: EndpointConfig, needs: Needs, whose: str) -> Served:
-    """Ask an endpoint what the mesh will ask of it. MeshError, which says what it lacks, where it cannot be used."""
+def probe(config: EndpointConfig, needs: Needs, whose: str, reader: Reader | None = None) -> Served:
+    """Ask an endpoint what the mesh will ask of it. MeshError, which says what it lacks, where it cannot be used.
+
+    ``reader``: where texts are scored, how its agent reads them.
+    """
     journal = Journal(None, config.budget, whose)
     client = Client(config, journal, whose)
     try:
         client.refuse_keyless()
         found = _asked(client, needs)
+        if needs.scored and reader is not None:
+            found = _scores(client, needs, reader, found)
     except RunPaused as error:
         raise MeshError(
             f"the budget of {whose} is less than what looking at its endpoint takes: {journal.told()}",
@@ -137,14 +161,33 @@ def _asked(client: Client, needs: Needs) -> Served:
         if least < needs.top:
             what = f"the server lists {least} tokens at a place, and {needs.top} were asked for"
             raise MeshError(what, where=f"{where}.top", instead=f"top: {least}, or a server that lists more")
-        sums = [sum(math.exp(value) for _, value in token.top) for token in places]
-        if max(sums) > 1 + SLACK:
-            what = f"the probabilities that the server lists at a place sum to {max(sums):.3f}"
-            raise MeshError(what, where=where, instead="a server whose log-probabilities are of one distribution")
-        found = replace(found, listed=least, least=min(sums), most=max(sums))
+        found = _summed(found, places, least, where)
     if needs.drawn is not None:
         _draws(client, needs.drawn)
     return found
+
+
+def _summed(found: Served, places: Sequence[Token], least: int, where: str) -> Served:
+    """With what the tokens that are listed at a place hold together. MeshError where that is more than all."""
+    sums = [sum(math.exp(value) for _, value in token.top) for token in places]
+    if max(sums) > 1 + SLACK:
+        what = f"the probabilities that the server lists at a place sum to {max(sums):.3f}"
+        raise MeshError(what, where=where, instead="a server whose log-probabilities are of one distribution")
+    return replace(found, listed=least, least=min(sums), most=max(sums))
+
+
+def _scores(client: Client, needs: Needs, reader: Reader, found: Served) -> Served:
+    """Have a known text scored: as many tokens as asked for, each the same text here as there."""
+    reply = client.post(Score(reader.known, needs.scored, needs.whole), lambda: ", where a given text was to be scored")
+    places = reply.choices[0].tokens
+    for name, _ in (pair for place in places for pair in place.top):
+        number, _, text = name.partition(" ")
+        here = reader.word(int(number)) if int(number) < reader.vocabulary else ""
+        if here != text and ODD not in here + text:
+            what = f"token {number} is {text!r} at the endpoint, and {here!r} for {client.whose}"
+            instead = "tokenizer: that of the model which is served"
+            raise MeshError(what, where=f"{client.where}.tokenizer", instead=instead)
+    return _summed(found, places, needs.scored, client.where)
 
 
 def _lacks(needs: Needs) -> str:

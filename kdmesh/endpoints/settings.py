@@ -109,6 +109,12 @@ class EndpointConfig(Config):
             return host == "localhost"
 
     @property
+    def root(self) -> str:
+        """The server itself."""
+        found = urlsplit(self.base_url)
+        return f"{found.scheme}://{found.netloc}"
+
+    @property
     def path(self) -> str:
         """Where requests go, below the base URL."""
         return "chat/completions" if self.route == "chat" else "completions"

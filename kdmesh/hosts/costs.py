@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
+from kdmesh.hosts.looked_up import asks
 from kdmesh.hosts.state import Seconds
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def flops(host: HostState, agent: Agent) -> tuple[int | None, str]:
     """
     if agent.weights.unread:
         return None, "its weights were not read: the store has all that it was asked"
+    if asks(agent):
+        return None, "it computes elsewhere, behind an endpoint"
     from torch.utils.flop_counter import FlopCounterMode
 
     x, was = host.loader.one(agent.name, agent.device), agent.module.training

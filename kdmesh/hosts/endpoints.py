@@ -107,7 +107,7 @@ def weights(host: HostState, owner: str, module: nn.Module) -> ServedWeights | N
     key = EntryKey(told, {"output": "answers"})
     kept = None if host.shelf is None else Kept(host.shelf, key, owner, plan.spec.name)
     module.asker = Asker(Client(module.config, journal, owner), served, kept)
-    module.named = Places(host)
+    module.named = Places(host, owner)
     module.requires_grad_(False).eval()
     return ServedWeights(owner, module, settings, told)
 
@@ -130,15 +130,17 @@ def _journal(host: HostState, owner: str) -> Path | None:
 class Places:
     """Says of what sample a text is, and of which streams, for errors."""
 
-    def __init__(self, host: HostState) -> None:
-        self._host = host
+    def __init__(self, host: HostState, owner: str) -> None:
+        self._host, self._owner = host, owner
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, text: str | Sequence[int]) -> str:
         """``, for train.jsonl, line 7, of the stream 'train'``."""
         host = self._host
         assert isinstance(host.table.x, Texts)
+        if not isinstance(text, str):
+            text = str(host.reading.encoder(self._owner).tokenizer.decode(list(text), skip_special_tokens=True))
         for row, sample in enumerate(host.table.x):
-            if sample.text == text:
+            if text in (sample.text, f"{sample.prompt or ''}{sample.text}"):
                 streams = [name for name, one in host.streams.items() if bool((one.rows == row).any())]
                 of = f", of the stream {streams[0]!r}" if streams else ""
                 return f", for {sample.at or f'sample {row}'}{of}"

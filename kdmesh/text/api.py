@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kdmesh.endpoints.replies import Ask
+from kdmesh.endpoints.replies import Ask, Score
 from kdmesh.endpoints.served import Needs
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.signals.sparse import TopKLogits
 from kdmesh.streams.texts import Sample
 from kdmesh.text import tokenizers
 from kdmesh.text.api_settings import PROMPT, ApiConfig
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from kdmesh.endpoints.asking import Asker
     from kdmesh.endpoints.client import About
-    from kdmesh.endpoints.replies import Reply, Token
+    from kdmesh.endpoints.replies import Question, Reply, Token
     from kdmesh.spec import TextSpec
     from kdmesh.streams.tokens import Encoded, Tokens
 
@@ -37,9 +38,11 @@ BYTES = 260  # tokens of a tokenizer that writes every byte as one, and four spe
 LONGEST = 2**20  # bytes of a text
 ANSWER = 16  # tokens of an answer that is read as a label
 DRAWS = 5
+LEAST = 1e-12  # probability of all tokens that are not listed, at least
 OFF = 0.5  # of the probability on no label, above which that is told
-LABELLER = ("top", "prompt", "words", "read", "missing", "draws", "measured")
-WRITER = ("tokenizer", "max_length")
+LABELLER = ("prompt", "words", "read", "missing", "draws")
+TEACHER = ("top", "measured")  # of a language model that scores, beside labellers
+WRITER = ("tokenizer", "max_length", "scores")
 
 
 def encoder(
@@ -56,6 +59,10 @@ def encoder(
     where = f"agents.{agent}.model.api"
     if head_of(task) == CAUSAL:
         _refuse(config, LABELLER, "it writes texts, and labels none", where)
+        if config.scores is None:
+            _refuse(config, TEACHER, "it writes texts, and scores none", where)
+        elif text.pack:
+            raise MeshError("texts that are scored are sent one by one", where="text.pack", instead="pack: false")
         if config.tokenizer is None:
             raise MeshError(
                 "what an endpoint writes comes as characters, and those who read it read tokens",
@@ -121,7 +128,7 @@ class ApiModel(nn.Module):
     """
 
     asker: Asker | None = None
-    named: Callable[[str], str] | None = None  # says of what stream and sample a text is, for errors
+    named: Callable[[Any], str] | None = None  # says of what stream and sample a text, or its tokens, are, for errors
 
     def __init__(self, config: ApiConfig) -> None:
         super().__init__()
@@ -132,6 +139,11 @@ class ApiModel(nn.Module):
         """What its forward asks of an endpoint."""
         return Needs()
 
+    @property
+    def says(self) -> bool:
+        """Whether its forward says anything."""
+        return True
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what is open: a copy asks nobody."""
         return {name: value for name, value in self.__dict__.items() if name not in ("asker", "named")}
@@ -140,15 +152,15 @@ class ApiModel(nn.Module):
         """The samples that it has no answer to, ``[n]`` bool."""
         return torch.ones(len(x), dtype=torch.bool)
 
-    def about(self, text: str) -> str:
-        """Of what stream and sample a text is, as errors say it."""
+    def about(self, text: str | Sequence[int]) -> str:
+        """Of what stream and sample a text, or its tokens, are, as errors say it."""
         return f", for the text {text[:40]!r}" if self.named is None else self.named(text)
 
     def noticed(self) -> list[str]:
         """What whoever reads its figures must know."""
         return []
 
-    def ask(self, asks: Sequence[tuple[Ask, About]]) -> list[Reply]:
+    def ask(self, asks: Sequence[tuple[Question, About]]) -> list[Reply]:
         """Ask the endpoint; each request comes with what says whereof it is."""
         if self.asker is None:
             raise RunFailed("its endpoint is asked in a run alone", where="model.api", instead="kdmesh run")
@@ -156,25 +168,76 @@ class ApiModel(nn.Module):
 
 
 class Served(ApiModel):
-    """A language model behind an endpoint: it writes, and its forward has nothing to say."""
+    """A language model behind an endpoint: it writes, and, with `scores`, says what comes next in given texts.
+
+    ``forward(x) -> top-k [N, vocabulary]``: the `top` likeliest tokens at each place that is learned, at temperature 1,
+    and what is left for all others.
+    """
 
     def __init__(self, config: ApiConfig, vocabulary: int) -> None:
         super().__init__(config)
         self.vocabulary = vocabulary
 
+    @property
+    def needs(self) -> Needs:
+        """See :class:`ApiModel`."""
+        if self.config.scores is None:
+            return Needs()
+        return Needs(scored=self.config.top, whole=self._whole)
+
+    @property
+    def says(self) -> bool:
+        """See :class:`ApiModel`."""
+        return self.config.scores is not None
+
+    @property
+    def _whole(self) -> bool:
+        return self.config.scores == "prompt_logprobs"
+
     def rows(self, path: str) -> str:
         """What its answers have rows of."""
         return "units"
 
-    def forward(self, x: Tokens) -> Tensor:
-        """Shapes alone: a row for each token that is learned."""
+    def lacking(self, x: Tokens | Encoded, measuring: bool) -> Tensor:
+        """See :class:`ApiModel`."""
+        return torch.full((len(x),), not (self.says and self.config.measured))
+
+    def ahead(self, x: Encoded | Tokens) -> None:
+        """Ask about many texts, several at a time, before they are forwarded in batches."""
+        encoded: Any = getattr(x, "encoded", x)
+        self.ask([ask for row in encoded.samples() for ask in self._asks(row.ids, row.units)])
+
+    def forward(self, x: Tokens) -> Tensor | TopKLogits:
+        """Return a row for each token that is learned."""
         if x.ids.is_meta:
             return torch.empty(len(x.units), self.vocabulary, device="meta")
-        raise RunFailed(
-            "an endpoint writes texts, and says nothing of those of others",
-            where="model.api",
-            instead="a stream that it writes (generated_by), or a model here",
-        )
+        width, rows = x.ids.shape[1], dict[int, list[int]]()
+        for unit in x.units.tolist():  # those of a row stand together, in the order of its tokens
+            rows.setdefault(unit // width, []).append(unit % width)
+        asks = [(units, self._asks(x.ids[row][x.mask[row]].tolist(), units)) for row, units in rows.items()]
+        replies = iter(self.ask([one for _, own in asks for one in own]))
+        places: list[Token] = []
+        for units, own in asks:
+            found = [next(replies).choices[0].tokens for _ in own]
+            places += [found[0][unit] for unit in units] if self._whole else [one[0] for one in found]
+        return self._signal(places, x.device)
+
+    def _asks(self, ids: Sequence[int], units: Sequence[int]) -> list[tuple[Score, About]]:
+        about = partial(self.about, ids)
+        if self._whole:
+            return [(Score(tuple(ids[: units[-1] + 2]), self.config.top, True), about)] if units else []
+        return [(Score(tuple(ids[: unit + 1]), self.config.top, False), about) for unit in units]
+
+    def _signal(self, places: Sequence[Token], device: torch.device) -> TopKLogits:
+        index = torch.tensor([[int(name.partition(" ")[0]) for name, _ in one.top] for one in places])
+        index = index.view(-1, self.config.top)
+        if len(index) and int(index.max()) >= self.vocabulary:
+            what = f"the endpoint says token {int(index.max())}, and its tokenizer here has {self.vocabulary}"
+            raise RunFailed(what, where="model.api.tokenizer", instead="that of the model which is served")
+        values = torch.tensor([[min(value, 0.0) for _, value in one.top] for one in places], dtype=torch.float32)
+        values = values.view(-1, self.config.top)
+        tail = (-values.double().exp().sum(1)).add(1).clamp_min(LEAST).log().float()
+        return TopKLogits(values.to(device), index.int().to(device), tail.to(device), self.vocabulary, narrowed=False)
 
 
 class Labeller(ApiModel):

@@ -43,8 +43,11 @@ class ApiConfig(EndpointConfig):
         None, ge=1, le=1000, description="of a labeller with read: answers: answers to each sample; by default 5"
     )
     together: bool = Field(True, description="several answers to a prompt are asked for in one request (`n`)")
-    measured: bool = Field(
-        True, description="of a labeller: it is asked about validation and test too, to compare students with it"
+    measured: bool = Field(True, description="it is asked about validation and test too, to compare students with it")
+    scores: Literal["positions", "prompt_logprobs"] | None = Field(
+        None,
+        description="of a language model that teaches tokens: positions asks llama.cpp for the `top` tokens after each "
+        "place of a text, a request each; prompt_logprobs vLLM for all places in one; by default it writes alone",
     )
     tokenizer: str | TokenizerConfig | None = Field(
         None, description="of a language model: the tokenizer of the agents that read its texts, as theirs is written"

@@ -134,9 +134,13 @@ class Encoder:
 
     def words(self) -> list[str]:
         """Every token as text, with the space it begins with; one that is part of a character is no text of its own."""
+        return [self.word(number) for number in range(self.vocabulary)]
+
+    def word(self, token: int) -> str:
+        """One token as text, see :meth:`words`."""
         before = self.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
         lead = len(self.tokenizer.decode(before))  # alone, a token of some tokenizers loses its first space
-        return [self.tokenizer.decode([*before, number])[lead:] for number in range(self.vocabulary)]
+        return str(self.tokenizer.decode([*before, token])[lead:])
 
     @cached_property
     def numbers(self) -> str:

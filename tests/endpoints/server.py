@@ -27,6 +27,7 @@ class Server:
         self.faults: list[Any] = []
         self.ignores: set[str] = set()
         self.build = "b1"
+        self.score: Callable[[list[int], int], list[tuple[int, str, float]]] | None = None  # of tokens, and how many
         self.usage = True
         self.under_way = self.most_under_way = 0
         self.before: Callable[[int], None] = lambda number: None
@@ -101,10 +102,12 @@ class Server:
 
     def reply(self, path: str, body: dict[str, Any], fault: Any) -> dict[str, Any]:
         chat = path.endswith("/chat/completions")
-        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        prompt = body["messages"][-1]["content"] if chat else str(body["prompt"])
         n = 1 if "n" in self.ignores else body.get("n", 1)
         n = n - 1 if fault == "fewer" else n
         seen = {name: value for name, value in body.items() if name not in self.ignores}
+        if self.score is not None and ("prompt_logprobs" in body or path == "/completion"):
+            return self.scored(path, body)
         choices: list[dict[str, Any]] = []
         for number in range(n):
             text = self.answer(prompt, number, seen)
@@ -123,6 +126,22 @@ class Server:
             "system_fingerprint": self.build,
         }
         return {**told, "usage": {"total_tokens": count}} if self.usage else told
+
+    def scored(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """As llama.cpp and vLLM score a text in tokens."""
+        assert self.score is not None
+        ids = body["prompt"]
+        if path == "/completion":
+            best = [{"id": n, "token": text, "logprob": value} for n, text, value in self.score(ids, body["n_probs"])]
+            listed = [] if "n_probs" in self.ignores else [{**best[0], "top_logprobs": best}]
+            return {"content": "x", "completion_probabilities": listed, "model": self.model}
+        k = body["prompt_logprobs"]
+        places = [
+            {str(n): {"decoded_token": text, "logprob": value} for n, text, value in self.score(ids[:end], k + end % 2)}
+            for end in range(1, len(ids))
+        ]
+        told = None if "prompt_logprobs" in self.ignores else [None, *places]
+        return {"choices": [{"index": 0, "text": "x", "prompt_logprobs": told}], "model": self.model}
 
     def words(self, one: dict[str, Any], chat: bool) -> list[str]:
         return (one["message"]["content"] if chat else one["text"]).split()

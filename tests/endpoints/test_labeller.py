@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from served_meshes import classified, tops
+from served_meshes import bert, classified, tops, write
 
 from kdmesh.cli import main
 from kdmesh.endpoints import client
@@ -20,7 +20,7 @@ from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, RunFailed, RunPaused
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
-from kdmesh.spec.read import parse
+from kdmesh.spec.read import parse, read_mesh
 from kdmesh.text.api import Labeller, texts_of, words_of
 from kdmesh.text.api_settings import ApiConfig
 
@@ -278,6 +278,22 @@ def test_bytes_come_back_as_they_were():
         assert texts_of(_bytes()(text)["input_ids"]) == (text, None) or "</s>" in text
         assert texts_of(_bytes()(text, "and a second")["input_ids"])[0][:3] == text[:3]
     assert texts_of(_bytes()("one", "two")["input_ids"]) == ("one", "two")
+
+
+def test_the_bundled_topology_gives_a_student_that_replaces_it(served, tmp_path):
+    server = served(tops=tops)
+    fields = read_mesh("api-classifier").dump()
+    fields["data"]["dataset"]["text"]["path"] = str(write(tmp_path, 120))
+    fields["agents"]["teacher"]["model"]["api"] |= {"base_url": server.url, "model": "tiny"}
+    fields["agents"]["student"]["model"] = bert(32)
+    fields |= {
+        "text": {"max_length": 48},
+        "train": {"epochs": 30, "batch_size": 8, "optimizer": {"adamw": {"lr": 3e-3}}},
+    }
+    summary, _ = run(fields, tmp_path)
+    found = {name: facts["metrics"]["test"]["accuracy"] for name, facts in summary["agents"].items()}
+    assert found["teacher"] == 1.0 and found["student"] >= 0.9  # which has never seen a label
+    assert summary["endpoints"]["teacher"]["requests"] == len(server.bodies) == 121
 
 
 @pytest.mark.ray

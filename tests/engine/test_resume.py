@@ -104,7 +104,7 @@ def run(
 
 BREAKS = [  # where agents are, and the fifth of a run's calls at which it breaks off: in turn one of four a mesh
     pytest.param(name, placement, fifth, marks=[pytest.mark.slow] if (number + turn) % (4 if number else 2) else [])
-    for number, name in enumerate(("mixed", *sorted(bundled())))
+    for number, name in enumerate(("mixed", *sorted({*bundled()} - {"api-classifier"})))  # which asks a server
     for turn, (placement, fifth) in enumerate((("together", 1), ("spread", 2), ("spread", 4), ("together", 3)))
 ]
 

@@ -13,6 +13,7 @@ from kdmesh.spec.yaml12 import dump, load
 
 FILES = bundled()
 GENERATIONS = {
+    "api-classifier": [1],
     "assistant-chain": [1, 1, 1],
     "born-again": [1, 1, 1],
     "confidence-ensemble": [3, 1],
@@ -41,7 +42,7 @@ GENERATIONS = {
 }
 LONG = ("fedavg", "on-policy", "privileged-self", "sequence-level", "swa")  # what no strategy draws
 OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
-OTHER_DATA |= {"on-policy": "sums", "privileged-self": "sums", "sequence-level": "sums"}
+OTHER_DATA |= {"api-classifier": "text", "on-policy": "sums", "privileged-self": "sums", "sequence-level": "sums"}
 each = pytest.mark.parametrize("name", FILES)
 
 
