@@ -180,7 +180,7 @@ def test_a_labeller_and_a_writer_and_a_teacher(llamacpp, here, tmp_path, monkeyp
             summary, _, _ = run_once(Request(parse(mesh), "inline", out=tmp_path / "runs"))
             asked = summary["endpoints"]["gpt"]
             print(json.dumps(asked))
-            assert (asked["sent"] == 0) == (number == 1) and asked["found"] > 0 or number == 0
+            assert asked["sent"] > 0 if number == 0 else (asked["sent"] == 0 and asked["found"] > 0)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def transformers_serve(here):
 def test_transformers_serve_gives_text_alone(transformers_serve):
     url, model = transformers_serve
     served = EndpointConfig(base_url=url, model=model, retries=0, timeout=300)
-    with pytest.raises(MeshError, match="gives no log-probabilities.*where logprobs, top_logprobs was asked for"):
+    with pytest.raises(MeshError, match=r"gives no log-probabilities.*where logprobs, top_logprobs was asked for"):
         probe(served, Needs(top=5), "gpt")
     reply = Client(served, Journal(None, BudgetConfig(), "g"), "g").post(
         Ask((("user", "Say hello."),), 8, temperature=0.0)
