@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+
+from kdmesh.spec import offered
 
 MOST = 10**9
 """The most epochs, steps, rounds ... that can be asked for: more than any run makes, and what all counts can hold."""
@@ -44,6 +47,8 @@ class Named(Strict):
             return value
         if isinstance(value, cls):
             return value
+        if isinstance(value, dict) and len(value) == 1 and (written := _by_name(cls.kind, *next(iter(value.items())))):
+            raise ValueError(f"a setting stands by its name: write {written}")
         raise ValueError("write a name, or one name with its settings: {name: {setting: value}}")
 
     @model_serializer
@@ -54,6 +59,19 @@ class Named(Strict):
     def is_import(self) -> bool:
         """Whether the name is an import path, ``package.module:Thing``."""
         return ":" in self.name
+
+
+def _by_name(kind: str, name: Any, value: Any) -> str:
+    """What to write for a bare value beside an offered name, ``{dedup: near}``; "" where no setting takes it."""
+    model = offered.configs(kind).get(name) if kind and isinstance(name, str) else None
+    takes, said = [], value if isinstance(value, str) and value.isalpha() else json.dumps(value, default=str)
+    for field in () if model is None else model.model_fields:
+        try:
+            model.model_validate({field: value}, strict=True)
+            takes.append(f"{{{name}: {{{field}: {said}}}}}")
+        except ValidationError:
+            continue
+    return " or ".join(takes)
 
 
 class ModelRef(Named):
