@@ -437,8 +437,9 @@ class MetricOffer(Offer):
     ``higher``: whether more is better. ``lowest``, ``highest``: its range, None where it has no bound. ``labels``: the
     kinds of labels (see :class:`TaskOffer`) that it is defined for. ``needs``: `characters` (how many characters the
     answers are about; without, it is left out), `classes` (those of the data, not of a model's vocabulary), `texts`
-    (what a language model writes to the prompts of the stream: these are its rows). ``scalar``:
-    it is one number; what is not stands in `results.json` and `summary.json` alone.
+    (what a language model writes to the prompts of the stream: these are its rows), `given` (beside `texts`: what the
+    data answer, so that a mesh is refused that measures it on prompts alone). ``scalar``: it is one number; what is not
+    stands in `results.json` and `summary.json` alone.
     """
 
     kind: ClassVar[str] = "metrics"
@@ -446,5 +447,5 @@ class MetricOffer(Offer):
     lowest: float | None = None
     highest: float | None = None
     labels: tuple[str, ...] = ("classes",)
-    needs: tuple[str, ...] = ()  # of: characters, classes, texts
+    needs: tuple[str, ...] = ()  # of: characters, classes, texts, given
     scalar: bool = True

@@ -50,7 +50,6 @@ def read(plan: Plan, found: Checked) -> None:
                 where="text.max_length",
                 instead="a larger max_length, or over: truncate",
             )
-    _learns(plan, found)
 
 
 def _without(plan: Plan) -> None:
@@ -64,13 +63,15 @@ def _without(plan: Plan) -> None:
             )
 
 
-def _learns(plan: Plan, found: Checked) -> None:
+def learned(plan: Plan, found: Checked) -> None:
     """Refuse a flow whose target has no token to answer for: its stream's answers are all cut off."""
-    for edge in plan.edges if plan.task.rows == "units" else ():
+    for edge in plan.edges if plan.task.rows == "units" and found.reading.texts else ():
+        written = edge.stream in plan.spec.streams and plan.spec.streams[edge.stream].prompts is not None
         for agent in (edge.target, *sources(edge, plan.consensus)):
             if agent not in plan.spec.agents or "hidden" in (edge.reads, edge.form):
                 continue
-            rows = found.streams[edge.stream].rows_for(agent) if edge.stream in found.streams else None
+            stream = found.streams.get(edge.stream)
+            rows = None if stream is None else stream.mixed if written else stream.rows_for(agent)
             if rows is not None and not int(found.reading.encoded(agent, rows).counts.sum()):
                 raise MeshError(
                     f"nothing is left to learn for {agent} in the {len(rows)} samples of {edge.stream!r}: what it "
@@ -139,8 +140,11 @@ def notes(plan: Plan, found: Checked) -> list[str]:
         said += [f"{name} {note}" for note in found.reading.encoder(name).notes]
         if one["truncated"] or one["dropped"]:
             said.append(f"{name} reads {one['truncated']} {every} cut to its limit, {one['dropped']} are left out")
-        if one["nothing_learned"]:
-            said.append(f"{one['nothing_learned']} {every} leave {name} nothing to learn within its limit")
+        alone = found.reading.report(name).alone
+        if alone:
+            said.append(f"{alone} {every} are prompts alone: answers to them are learned, where agents write some")
+        if cut := one["nothing_learned"] - alone:
+            said.append(f"{cut} {every} leave {name} nothing to learn within its limit")
         if one["unknown"]:
             said.append(
                 f"{one['unknown']:,} of {one['tokens']:,} tokens that {name} reads are unknown to its tokenizer"

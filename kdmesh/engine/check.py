@@ -23,6 +23,7 @@ from kdmesh.checks import (
     prompts,
     served,
     texts,
+    unanswered,
     untrained,
     unused,
 )
@@ -128,6 +129,8 @@ def examine(
     labels.judged(plan, found)
     _told_by(plan, found.table)
     texts.read(plan, found)
+    unanswered.refuse(plan, found)
+    texts.learned(plan, found)
     prompts.answered(plan, found)
     prompts.measured(plan, found)
     _streams(plan, found)
@@ -614,6 +617,7 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
     if train.early_stopping is not None and train.early_stopping.metric is not None:
         where = f"{_set_at(plan, owner, 'early_stopping')}.early_stopping.metric"
         labels.watched(plan, found, train.early_stopping.metric, where)
+        unanswered.watched(plan, found, train.early_stopping.metric, where)
     path = plan.spec.agents[origin(plan, owner)].weights
     if path is not None:
         module = build(plan, owner, found.reading, registry(), modules, "cpu")

@@ -61,8 +61,10 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     """
     shard = host.loader.shard(stream, one.name, one.device)
     truth = shard.truth
-    if truth is None or not len(truth):
+    if truth is None or not len(shard):
         return {}
+    if not len(truth):  # prompts alone
+        return _watched(host, one, stream, spoken.measure(host, one, stream))
     host.threads(one.weights.settings.threads)
     before = one.forwards
     x = seen(host, one, stream, given)
@@ -81,6 +83,11 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     of_texts = spoken.measure(host, one, stream)
     reasons = figures.get(metrics.UNDEFINED, {}) | of_texts.get(metrics.UNDEFINED, {})
     figures |= of_texts | ({metrics.UNDEFINED: reasons} if reasons else {})
+    return _watched(host, one, stream, figures)
+
+
+def _watched(host: HostState, one: Agent, stream: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures, of which gates on this host are told those of validation."""
     if stream == "validation" and one.name in host.watched:
         host.figures[one.name] = metrics.scalars(figures)
     return figures
@@ -167,7 +174,7 @@ def evaluate_consensus(
     truth = shard.truth
     found: ConsensusFigures = {"quality": {}, "oracle": consensus.node.needs_labels}
     signal = combined(host, name, sent, errors, truth, shard)
-    if signal is not None and truth is not None:
+    if signal is not None and truth is not None and len(truth):
         answers: Tensor | Lazy = signal.value
         probs, softened = signal.form in PROBABILITIES, consensus.node.temperature
         if probs and softened != 1:  # at T = 1, as its sources' figures are: the same answers, comparable numbers

@@ -55,6 +55,13 @@ class Sample:
         last = len(self.messages) - (bool(self.messages) and self.messages[-1][0] == LEARNED)
         return "".join(f"{turn[1]}\n" for turn in self.messages[:last])
 
+    @property
+    def answered(self) -> bool:
+        """Whether anything of it can be learned by a language model; what cannot is a prompt alone."""
+        if self.messages is None:
+            return bool(self.text)
+        return any(turn[0] == LEARNED for turn in self.messages)
+
     def answers(self) -> str:
         """What the data answer, "" where they do not: the text, or a chat's last turn where that is learned."""
         if self.messages is None:

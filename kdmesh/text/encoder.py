@@ -40,7 +40,7 @@ class Report:
     """What became of the samples. Numbers of rows are positions in the texts that were encoded.
 
     ``unreadable``: samples that are left out, each with the reason; ``empty``: samples that ask for no answer, such as
-    those whose answers were cut away; ``tokens``: of all samples, of which so many are ``unknown``; ``unread``: how
+    those whose answers were cut away, of which so many are prompts ``alone``; ``tokens``: of all samples, of which so many are ``unknown``; ``unread``: how
     many samples have something that the chat template leaves out.
 
     ``characters``: those that units are about, so that a sum of losses in nats over ``characters * ln 2`` is in bits
@@ -56,6 +56,7 @@ class Report:
     lost: int = 0
     unreadable: dict[int, str] = field(default_factory=dict)
     empty: list[int] = field(default_factory=list)
+    alone: int = 0
     tokens: int = 0
     unknown: int = 0
     unread: Counter[str] = field(default_factory=Counter)
@@ -73,7 +74,7 @@ class Encoder:
     tokenizer's own, else its EOS, else none: then the first token is not learned. The prompt's tokens are those that
     the model is asked with, the text's those that go on from there to the same characters. Of messages it reads the
     tokens of what the chat template writes, as a whole, and learns those of the assistant's words, up to the special
-    token that ends them, or those that the template itself marks.
+    token that ends them, or those that the template itself marks. Of a prompt that nothing answers it learns nothing.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class Encoder:
                     (report.dropped if self.over == "drop" else report.truncated).append(len(rows))
                 if not row.units and self.head.per == "units" and not (cut and self.over == "drop"):
                     report.empty.append(len(rows))
+                    report.alone += not texts[len(rows)].answered
                 report.characters += sum(end - begin for begin, end in row.spans)
                 rows.append(row)
         if first is not None and len(report.unreadable) == len(rows):
@@ -280,11 +282,11 @@ class Encoder:
         """A conversation as the template writes it, another sample as it is."""
         if sample.messages is not None:
             assert self._template is not None
-            return self._template.write(sample)
+            return self._template.write(sample) if sample.answered else self._template.ask(sample)
         for name in ("pair", "spans", "candidates"):
             if getattr(sample, name) is not None:
                 self._refuse_sample(sample, name, "a language model reads none", "data without it, or another task")
-        if not sample.text:
+        if not sample.text and not sample.prompt:
             self._leave_out(sample, "text", "an empty text", "text in every sample")
         return sample
 
@@ -302,14 +304,24 @@ class Encoder:
             if isinstance(one, Chat):
                 if number == chats[0]:
                     self._is_the_templates(samples[number], tokens[0])
+                if not one.learned:
+                    return self._only_asks(samples[number], tokens[0])
                 return self._learned(samples[number], pieces.chat(one, tokens, self._special.__contains__))
             if one.prompt is None:
                 return self._learned(one, pieces.plain(one.text, tokens))
             told = next(prompts), tokens, next(whole)
+            if not one.text:
+                return self._only_asks(one, told[0][0])
             return self._learned(one, pieces.answer(one, *told, self.tokenizer, self.where))
 
         numbers = [one if isinstance(one, Unreadable) else number for number, one in enumerate(written)]
         return self._each(numbers, read)
+
+    def _only_asks(self, sample: Sample, ids: list[int]) -> Row:
+        """The row of a prompt that nothing answers."""
+        if not ids:
+            self._leave_out(sample, "prompt" if sample.messages is None else "messages", NOTHING_LEFT, "text it knows")
+        return Row(ids if sample.messages is not None or self.begin is None else [self.begin, *ids])
 
     def _is_the_templates(self, sample: Sample, ids: list[int]) -> None:
         """Refuse a tokenizer that makes other tokens of a conversation than of what its template writes."""

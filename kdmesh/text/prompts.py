@@ -141,6 +141,7 @@ def ends(encoder: Encoder, sample: Sample) -> frozenset[int]:
     """
     found = {encoder.tokenizer.eos_token_id} - {None}
     if sample.messages is not None:
-        last = encoder.encode(Texts([sample]))[0].endings()[-1:].tolist()
+        said = sample if sample.answered else replace(sample, messages=(*sample.messages, (LEARNED, "a")))
+        last = encoder.encode(Texts([said]))[0].endings()[-1:].tolist()
         found |= {one for one in last if encoder.is_special(one)}
     return frozenset(found)

@@ -154,12 +154,7 @@ class Template:
         stands between these. A template that trims the words, or writes no reasoning, is followed. Raises Unreadable
         for messages that it refuses, and for words that cannot be told from what it writes around them.
         """
-        if not self.tokenizer.chat_template:
-            raise MeshError(
-                f"{sample.at}, field 'messages': the tokenizer has no chat template",
-                where=self.where,
-                instead="a tokenizer with one, or data with `prompt` and `text` instead of `messages`",
-            )
+        self._needs_template(sample)
         turns, tools = given(sample)
         self._needs_words(sample, turns)
         marked = _Marked()
@@ -193,6 +188,22 @@ class Template:
             words = [Words(start, end, at, 0, end - start) for (start, end), at in zip(learned, told, strict=True)]
             lost = set()
         return Chat(written, learned, words, exact, sorted(lost | self._unread(sample, turns, tools, written, chosen)))
+
+    def ask(self, sample: Sample) -> Chat:
+        """The same of turns of which none is the assistant's: a prompt, of which nothing is learned."""
+        self._needs_template(sample)
+        turns, tools = given(sample)
+        written = self._render(sample, turns, tools)
+        chosen = self.tokenizer.get_chat_template(None, tools)
+        return Chat(written, [], [], True, sorted(self._unread(sample, turns, tools, written, chosen)))
+
+    def _needs_template(self, sample: Sample) -> None:
+        if not self.tokenizer.chat_template:
+            raise MeshError(
+                f"{sample.at}, field 'messages': the tokenizer has no chat template",
+                where=self.where,
+                instead="a tokenizer with one, or data with `prompt` and `text` instead of `messages`",
+            )
 
     def _needs_words(self, sample: Sample, turns: list[dict[str, Any]]) -> None:
         own = [turn for turn in turns if turn["role"] == LEARNED]

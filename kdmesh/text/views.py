@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROMPT, TEXT = "prompt", "text"
-OWN = (PROMPT, TEXT)
-"""What a template may name beside columns of the data."""
 
 
 class PromptView:
     """A jinja template, in a sandbox, that makes a prompt of its own of a sample. ``where`` in the mesh it stands.
 
-    It may name ``prompt`` (of a chat: its last turn that is not the assistant's), ``text`` (what the data answer) and
-    the columns of the data. MeshError for a template that is none.
+    It may name ``prompt`` (of a chat: its last turn that is not the assistant's), ``text`` (what the data answer, where
+    they do) and the columns of the data. MeshError for a template that is none.
     """
 
     def __init__(self, template: str, where: str) -> None:
@@ -42,24 +40,26 @@ class PromptView:
     def __call__(self, sample: Sample, columns: Mapping[str, Any]) -> Sample:
         """The sample with the prompt that is made of it. MeshError, which names it, where a field is missing."""
         if sample.messages is None:
-            return replace(sample, prompt=self._say(sample, columns, sample.prompt or "", sample.text))
+            return replace(sample, prompt=self._say(sample, columns, sample.prompt or "", sample.text or None))
         turns: list[Any] = list(sample.messages)
         answer = len(turns) - (turns[-1][0] == LEARNED)
         asked = max((at for at in range(answer) if turns[at][0] != LEARNED), default=-1)
         if asked < 0:
             self._refuse(sample, "no turn stands before the assistant's", "chats that ask something")
-        text = turns[answer][1] if answer < len(turns) else ""
+        text = turns[answer][1] if answer < len(turns) else None
         role, words, *more = turns[asked]
         turns[asked] = (role, self._say(sample, columns, words, text), *more)
         return replace(sample, messages=tuple(turns))
 
-    def _say(self, sample: Sample, columns: Mapping[str, Any], prompt: str, text: str) -> str:
+    def _say(self, sample: Sample, columns: Mapping[str, Any], prompt: str, text: str | None) -> str:
+        """``text`` None: the data answer nothing, so that a template that names it fails."""
         from jinja2 import TemplateError
 
+        there = {**columns, PROMPT: prompt} | ({} if text is None else {TEXT: text})
         try:
-            return self._template.render({**columns, PROMPT: prompt, TEXT: text})
+            return self._template.render(there)
         except TemplateError as error:
-            known = ", ".join((*OWN, *columns))
+            known = ", ".join(there) + ("" if text is not None or TEXT in columns else " (the data answer nothing)")
             self._refuse(sample, f"the template fails: {error.message}", f"what there is: {known}")
         except Exception as error:  # an expression in it, such as one that adds a number to a text
             self._refuse(sample, f"the template fails: {type(error).__name__}: {error}", "an expression over texts")

@@ -321,8 +321,35 @@ def test_a_bad_conversation_says_why_and_costs_no_other(tmp_path):
         assert sample.fault.endswith(f"a.jsonl, column 'turns', line {line}: {what}") or "no JSON (" in sample.fault
 
 
+def test_conversations_that_all_wait_for_an_answer_are_prompts(tmp_path):
+    rows = [{"turns": CHAT[:1]}, {"turns": [*CHAT, {"role": "user", "content": "and?"}]}]
+    samples = list(read(path=put(tmp_path, "a.jsonl", rows), messages="turns").texts)
+    assert [(one.answered, one.answers(), one.fault) for one in samples] == [(False, "", ""), (True, "", "")]
+    system = {"turns": [{"role": "system", "content": "be brief"}]}
+    samples = list(read(path=put(tmp_path, "a.jsonl", [*rows, system]), messages="turns").texts)
+    assert [bool(one.fault) for one in samples] == [False, False, True]
+    samples = list(read(path=put(tmp_path, "a.jsonl", [*rows, {"turns": CHAT}]), messages="turns").texts)
+    assert [bool(one.fault) for one in samples] == [True, False, False]
+
+
+def test_prompts_may_lack_the_column_of_their_answers(tmp_path):
+    prompts = put(tmp_path, "p.jsonl", [{"prompt": "1+1", "hint": "two"}])
+    table = read(path=prompts, prompt="prompt")
+    assert [(one.prompt, one.text, one.answered) for one in table.texts] == [("1+1", "", False)]
+    assert table.columns == {"hint": ["two"]}
+    assert table.notes == [f"{prompts} has no column 'text': its 1 samples are prompts alone"]
+    test = put(tmp_path, "t.jsonl", [{"prompt": "2+2", "hint": "", "sum": "4"}])
+    table = read(path=prompts, prompt="prompt", text="sum", test_path=test)
+    assert [(one.prompt, one.text) for one in table.texts] == [("1+1", ""), ("2+2", "4")]
+    refused("no column 'sum'", path=prompts, prompt="prompt", text="sum")
+    refused("no column 'text'", path=prompts)
+    refused("an empty text", path=put(tmp_path, "e.jsonl", [{"prompt": " "}]), prompt="prompt")
+
+
 def test_a_file_of_bad_conversations_alone_is_refused(tmp_path):
     for turns, what in BAD_TURNS:
+        if turns == CHAT[:1]:
+            continue  # alone, it is a prompt
         refused(re.escape(f"line 1: {what}"), path=put(tmp_path, "a.jsonl", [{"turns": turns}]), messages="turns")
 
 

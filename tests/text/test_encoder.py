@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from kdmesh.text.encoder import WORD, Encoder
+from kdmesh.text.prompts import asked
 
 CORPUS = ["the student reads what the teachers say", "a teacher tells a student: read, read!", "1 + 2 = 3"] * 4
 CHATML = (
@@ -302,6 +303,16 @@ def test_equal_keys_are_equal_tokenizers_and_settings():
     assert Encoder(PIECES, "classification", max_length=20).vocabulary == len(PIECES)
 
 
+def test_a_prompt_that_nothing_answers_is_read_and_teaches_nothing():
+    chat, task = Sample(messages=(("user", "a"),)), "language_modelling"
+    for tokenizer, sample in ((BYTES["whole"], Sample(prompt="ab")), (BYTES["chat"], chat)):
+        encoded, report = encode(tokenizer, [sample], task)
+        (row,) = encoded.samples()
+        assert row.ids and not row.units
+        assert (report.empty, report.alone, report.unreadable) == ([0], 1, {})
+        assert sample.messages is not None or row.ids == asked(Encoder(tokenizer, task, max_length=20), sample)
+
+
 # bad input
 
 
@@ -320,7 +331,6 @@ def test_equal_keys_are_equal_tokenizers_and_settings():
         (BYTES["whole"], Sample("a", pair="b"), "language_modelling", "field 'pair'"),
         (BYTES["whole"], Sample("a", prompt="\ud800"), "language_modelling", "field 'prompt': half of a surrogate"),
         (BYTES["whole"], Sample(messages=(("assistant", "a"),)), "language_modelling", "has no chat template"),
-        (BYTES["chat"], Sample(messages=(("user", "a"),)), "language_modelling", "no turn of role 'assistant'"),
         (BYTES["chat"], Sample(messages=(("assistant", " "),)), "language_modelling", "'messages': .*empty"),
     ],
 )

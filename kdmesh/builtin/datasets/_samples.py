@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from kdmesh.builtin.datasets._rows import Rows
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample, Turn
+
+ASKS = ("user", "tool")
+"""Roles whose turns may stand last where a conversation is a prompt: an answer follows them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Columns:
 def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
     """Return a sample for every row; a cell that makes none is a MeshError that names file, column and line.
 
-    A conversation that cannot be read becomes a sample with a `fault`, unless no row has one that can.
+    A conversation that cannot be read becomes a sample with a `fault`, unless no row has one that can. Where none of
+    them ends with a turn of the assistant's they are prompts, and may have none.
     """
     made = []
     name = getattr(rows.path, "name", rows.path)
@@ -42,7 +46,7 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
         told = columns.text or columns.query
         text = "" if told is None else _text(rows, row, told)
         pair = None if columns.pair is None else _text(rows, row, columns.pair)
-        prompt = None if columns.prompt is None else _text(rows, row, columns.prompt, empty=True)
+        prompt = None if columns.prompt is None else _text(rows, row, columns.prompt, empty=columns.text is not None)
         spans = None if columns.spans is None else _spans(rows, row, columns.spans, cells[columns.spans], text)
         messages, tools, fault = None, None, ""
         try:
@@ -51,9 +55,26 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
         except MeshError as error:
             first, fault, messages = first or error, error.what, ()
         made.append(Sample(text, pair, prompt, messages, spans, f"{name}, {rows.line(row)}", tools, fault))
+    if columns.messages is not None and any(sample.messages and not sample.answered for sample in made):
+        made, first = _asked(rows, columns.messages, made, first)
     if first is not None and all(sample.fault for sample in made):
         raise first
     return made
+
+
+def _asked(
+    rows: Rows, column: str, made: list[Sample], first: MeshError | None
+) -> tuple[list[Sample], MeshError | None]:
+    """Conversations without a turn of the assistant's: as they are where all are prompts, else with a `fault`."""
+    prompts = not any(one.messages and one.messages[-1][0] == LEARNED for one in made)
+    for row, one in enumerate(made):
+        if not one.messages or one.answered or (prompts and one.messages[-1][0] in ASKS):
+            continue
+        try:
+            refuse_cell(rows, row, column, f"no turn of role {LEARNED!r}", "at least one: its words are learned")
+        except MeshError as error:
+            first, made[row] = first or error, replace(one, messages=(), fault=error.what)
+    return made, first
 
 
 def _text(rows: Rows, row: int, column: str, empty: bool = False) -> str:
@@ -92,7 +113,7 @@ def _messages(rows: Rows, row: int, column: str) -> tuple[Turn, ...]:
                 refuse_cell(rows, row, column, f"{shown(call)} is not a tool call", instead)
         words = text_of(rows, row, column, content, empty=turn["role"] != LEARNED or bool(more))
         turns.append((turn["role"], words, json.dumps(more)) if more else (turn["role"], words))
-    if all(turn[0] != LEARNED for turn in turns):
+    if not turns:
         refuse_cell(rows, row, column, f"no turn of role {LEARNED!r}", "at least one: its words are learned")
     return tuple(turns)
 

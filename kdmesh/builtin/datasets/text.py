@@ -50,7 +50,8 @@ def text(
     licence: str | None = None,
 ) -> Table:
     """Return texts, with classes (``label``), ``values``, ``indicators``, tags (``spans``), or neither: then a language
-    model's own tokens are what is learned, after the ``prompt`` or as the assistant's turns of ``messages``. With
+    model's own tokens are what is learned, after the ``prompt`` or as the assistant's turns of ``messages``. A part
+    with a ``prompt`` may lack the column of texts: its samples are prompts alone, which is noted. With
     ``query`` samples are lists to rank: ``candidates`` with the ``relevance`` of each, or ``positive`` and ``negative``
     ones.
 
@@ -77,10 +78,11 @@ def text(
         licence = licence or getattr(chosen["train"].info, "license", "")
     if messages is not None and tools is None and all("tools" in rows.columns for rows in parts.values()):
         columns = replace(columns, tools="tools")
-    for rows in parts.values():
-        has_columns(rows, *columns.names(), *listed.names(), *learned)
-    samples = Texts([sample for rows in parts.values() for sample in samples_of(rows, columns)])
     every = list(parts.values())
+    read = _asked(every, columns, text is not None)
+    for rows, own in zip(every, read, strict=True):
+        has_columns(rows, *own.names(), *listed.names(), *learned)
+    samples = Texts([sample for rows, own in zip(every, read, strict=True) for sample in samples_of(rows, own)])
     y, count, names = None, classes or 0, labels or []
     if label is not None:
         y, count, names = labels_of(every, label, classes, labels or declared)
@@ -101,7 +103,23 @@ def text(
         labels=names,
         licence=licence or "not stated",
         source=source,
+        notes=[
+            f"{rows.path} has no column {columns.text!r}: its {len(rows.cells)} samples are prompts alone"
+            for rows, own in zip(every, read, strict=True)
+            if own.text != columns.text
+        ],
     )
+
+
+def _asked(parts: list[Rows], columns: Columns, named: bool) -> list[Columns]:
+    """The columns of each part: without that of texts where it has prompts and lacks the column.
+
+    ``named``: the file says which column that is, so that one part has it at least.
+    """
+    there = [columns.text in rows.columns for rows in parts]
+    if columns.prompt is None or columns.text is None or (named and not any(there)):
+        return [columns] * len(parts)
+    return [columns if has else replace(columns, text=None) for has in there]
 
 
 def _refuse(what: str, key: str, instead: str) -> NoReturn:

@@ -81,8 +81,8 @@ ROOM = "kdmesh.builtin.metrics"
 
 def _of_texts(name: str, made: str, summary: str, paper: str = "", **more: Any) -> MetricOffer:
     """A metric of what language models write, from 0 to 1 unless it is said otherwise."""
-    more = {"lowest": 0.0, "highest": 1.0, **more}
-    return MetricOffer(name, f"{ROOM}.{name}:{made}", summary=summary, paper=paper, needs=("texts",), **more)
+    more = {"lowest": 0.0, "highest": 1.0, "needs": ("texts",), **more}
+    return MetricOffer(name, f"{ROOM}.{name}:{made}", summary=summary, paper=paper, **more)
 
 
 METRICS = [
@@ -254,13 +254,18 @@ METRICS = [
         config=TwoWordsConfig,
     ),
     _of_texts(
-        "exact_match", "ExactMatch", "share of written texts whose answer is that of the data", config=MatchConfig
+        "exact_match",
+        "ExactMatch",
+        "share of written texts whose answer is that of the data",
+        config=MatchConfig,
+        needs=("texts", "given"),
     ),
     _of_texts(
         "numeric_answer",
         "NumericAnswer",
         "share of written texts whose last number is that of the data",
         config=PatternConfig,
+        needs=("texts", "given"),
     ),
     _of_texts(
         "repetition",
@@ -276,6 +281,7 @@ METRICS = [
         "F of the longest common subsequence of words of a written text and the data's answer",
         "Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004",
         config=RougeConfig,
+        needs=("texts", "given"),
     ),
     _of_texts(
         "verifier",

@@ -1,0 +1,103 @@
+"""Check samples that are prompts alone: what would learn, compare or measure an answer that the data do not give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.private import MEASURED
+from kdmesh.plugins import registry
+from kdmesh.streams.stream import without
+from kdmesh.streams.texts import Texts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan
+    from kdmesh.spec import MetricRef
+
+ALONE = "prompts alone, which the data do not answer"
+ANSWERS = "data with answers (`text`, or an assistant's last turn)"
+
+
+def refuse(plan: Plan, found: Checked) -> None:
+    """Raise MeshError for the first such thing of a language model; note which figures are left out."""
+    if plan.task.outputs != "vocabulary" or not isinstance(found.table.x, Texts):
+        return
+    for edge in plan.edges:
+        _learned(plan, found, edge)
+    _measured(plan, found)
+
+
+def given(plan: Plan, found: Checked, edge: Edge) -> Tensor | None:
+    """The rows of given samples on a flow, for all agents; None where all texts are written."""
+    stream, spec = found.streams.get(edge.stream), plan.spec.streams.get(edge.stream)
+    if stream is None or spec is None or spec.prompts is None:
+        return None if stream is None else stream.rows
+    return stream.mixed
+
+
+def _learned(plan: Plan, found: Checked, edge: Edge) -> None:
+    rows = given(plan, found, edge)
+    if rows is None or not len(rows) or "hidden" in (edge.reads, edge.form) or edge.as_ == "weights":
+        return
+    if any(found.table.x[row].answered for row in rows.tolist()):
+        return
+    spec = plan.spec.streams.get(edge.stream)
+    mixed = None if spec is None or spec.prompts is None else spec.mix
+    name, where = (edge.stream, edge.where) if mixed is None else (mixed.of, f"streams.{edge.stream}.mix.of")
+    instead = f"{ANSWERS}, or a stream that an agent writes: {{generated_by: AGENT, prompts: {name}}}"
+    raise MeshError(
+        f"there is nothing to learn on {name!r}: its {len(rows)} samples are {ALONE}",
+        where=plan.at(where) if mixed is not None else where,
+        instead=instead if mixed is None else f"a stream of {ANSWERS}, or no `mix`",
+    )
+
+
+def lacking(found: Checked, name: str) -> bool:
+    """Whether a split is there, and no sample of it has an answer."""
+    stream, texts = without(found.streams, found.left_out).get(name), found.table.x
+    assert isinstance(texts, Texts)
+    return stream is not None and len(stream.rows) > 0 and not any(one.answers() for one in texts[stream.rows])
+
+
+def compares(ref: MetricRef) -> bool:
+    """Whether a metric of language models needs what the data answer."""
+    needs = registry().find("metrics", ref.name).needs
+    return "texts" not in needs or "given" in needs
+
+
+def _measured(plan: Plan, found: Checked) -> None:
+    there = [name for name in MEASURED if name in found.streams and len(found.streams[name].rows)]
+    bare = [name for name in there if lacking(found, name)]
+    if not bare:
+        return
+    for ref in plan.metrics:
+        if ref.key == plan.primary and compares(ref):
+            _refuse(ref, bare[0], "primary" if plan.spec.primary else f"data.{bare[0]}")
+    for number, ref in enumerate(plan.spec.metrics):
+        if compares(ref) and len(bare) == len(there):
+            _refuse(ref, bare[0], f"metrics.{number}")
+    for name in bare:
+        out = ", ".join(ref.key for ref in plan.metrics if compares(ref))
+        found.mark(f"the samples of {name} are {ALONE}: there is no figure of {out}")
+
+
+def watched(plan: Plan, found: Checked, key: str, where: str) -> None:
+    """Raise MeshError where early stopping watches what needs the answers of validation, which has none."""
+    if plan.task.outputs != "vocabulary" or not isinstance(found.table.x, Texts) or not lacking(found, "validation"):
+        return
+    for ref in plan.metrics:
+        if ref.key == key and compares(ref):
+            _refuse(ref, "validation", where)
+
+
+def _refuse(ref: MetricRef, name: str, where: str) -> None:
+    other = "a metric of what is written alone, as verifier (`metrics`, `primary`)"
+    raise MeshError(
+        f"{ref.key} compares with what the data answer, and the samples of {name!r} are {ALONE}",
+        where=where,
+        instead=f"{name}_path: a file with answers; data: {{{name}: 0}}; or {other}",
+    )
