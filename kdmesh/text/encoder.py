@@ -40,8 +40,8 @@ class Report:
     """What became of the samples. Numbers of rows are positions in the texts that were encoded.
 
     ``unreadable``: samples that are left out, each with the reason; ``empty``: samples that ask for no answer, such as
-    those whose answers were cut away, of which so many are prompts ``alone``; ``tokens``: of all samples, of which so many are ``unknown``; ``unread``: how
-    many samples have something that the chat template leaves out.
+    those whose answers were cut away, of which so many are prompts ``alone``; ``tokens``: of all samples, of which so
+    many are ``unknown``; ``unread``: how many samples have something that the chat template leaves out.
 
     ``characters``: those that units are about, so that a sum of losses in nats over ``characters * ln 2`` is in bits
     per character; ``longest``: tokens of the longest sample, before any was cut; ``lost``: words to tag without a token
