@@ -43,7 +43,8 @@ def _learned(plan: Plan, found: Checked, edge: Edge) -> None:
     rows = given(plan, found, edge)
     if rows is None or not len(rows) or "hidden" in (edge.reads, edge.form) or edge.as_ == "weights":
         return
-    if any(found.table.x[row].answered for row in rows.tolist()):
+    assert isinstance(found.table.x, Texts)
+    if any(one.answered for one in found.table.x[rows]):
         return
     spec = plan.spec.streams.get(edge.stream)
     mixed = None if spec is None or spec.prompts is None else spec.mix

@@ -65,7 +65,9 @@ def _by_name(kind: str, name: Any, value: Any) -> str:
     """What to write for a bare value beside an offered name, ``{dedup: near}``; "" where no setting takes it."""
     model = offered.configs(kind).get(name) if kind and isinstance(name, str) else None
     takes, said = [], value if isinstance(value, str) and value.isalpha() else json.dumps(value, default=str)
-    for field in () if model is None else model.model_fields:
+    if model is None:
+        return ""
+    for field in model.model_fields:
         try:
             model.model_validate({field: value}, strict=True)
             takes.append(f"{{{name}: {{{field}: {said}}}}}")
