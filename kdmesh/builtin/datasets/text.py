@@ -79,9 +79,7 @@ def text(
     if messages is not None and tools is None and all("tools" in rows.columns for rows in parts.values()):
         columns = replace(columns, tools="tools")
     every = list(parts.values())
-    read = _asked(every, columns, text is not None)
-    for rows, own in zip(every, read, strict=True):
-        has_columns(rows, *own.names(), *listed.names(), *learned)
+    read = _asked(every, columns, text is not None, [*listed.names(), *learned])
     samples = Texts([sample for rows, own in zip(every, read, strict=True) for sample in samples_of(rows, own)])
     y, count, names = None, classes or 0, labels or []
     if label is not None:
@@ -103,23 +101,28 @@ def text(
         labels=names,
         licence=licence or "not stated",
         source=source,
-        notes=[
-            f"{rows.path} has no column {columns.text!r}: its {len(rows.cells)} samples are prompts alone"
-            for rows, own in zip(every, read, strict=True)
-            if own.text != columns.text
-        ],
+        notes=_alone(every, read, columns.text),
     )
 
 
-def _asked(parts: list[Rows], columns: Columns, named: bool) -> list[Columns]:
+def _alone(parts: list[Rows], read: list[Columns], text: str | None) -> list[str]:
+    """Which parts have prompts alone."""
+    bare = [rows for rows, own in zip(parts, read, strict=True) if own.text != text]
+    return [f"{rows.path} has no column {text!r}: its {len(rows.cells)} samples are prompts alone" for rows in bare]
+
+
+def _asked(parts: list[Rows], columns: Columns, named: bool, more: list[str]) -> list[Columns]:
     """The columns of each part: without that of texts where it has prompts and lacks the column.
 
-    ``named``: the file says which column that is, so that one part has it at least.
+    ``named``: the file says which column that is, so that one part has it at least. A part without another one, or
+    without those that are needed ``more``, is refused.
     """
     there = [columns.text in rows.columns for rows in parts]
-    if columns.prompt is None or columns.text is None or (named and not any(there)):
-        return [columns] * len(parts)
-    return [columns if has else replace(columns, text=None) for has in there]
+    fixed = columns.prompt is None or columns.text is None or (named and not any(there))
+    found = [columns if has or fixed else replace(columns, text=None) for has in there]
+    for rows, own in zip(parts, found, strict=True):
+        has_columns(rows, *own.names(), *more)
+    return found
 
 
 def _refuse(what: str, key: str, instead: str) -> NoReturn:
