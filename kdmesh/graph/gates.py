@@ -52,7 +52,20 @@ def informants(spec: MeshSpec, edges: list[Edge], registry: Registry) -> list[Ed
             if _looks(spec, registry, agent.gate, name, where):
                 own = next(edge for edge in edges if edge.target == name and edge.as_ == "target")
                 found.append(_informs(len(edges) + len(found), agent.gate.of, own, where, flow=False))
+    for name, stream in spec.streams.items():
+        if stream.mix is not None and stream.mix.gate is not None:
+            _mixes(spec, registry, stream.mix.gate, str(stream.generated_by), f"streams.{name}.mix.gate")
     return found
+
+
+def _mixes(spec: MeshSpec, registry: Registry, gate: GateRef, writer: str, where: str) -> None:
+    """Refuse a gate of a mix that looks at a batch: it says which batch there is to be."""
+    offer: GateOffer = registry.find("gates", gate.name, where)
+    if offer.rows or (needs := [need for need in offer.needs if need in OF_BATCHES]):
+        what = f"gate {gate.name!r} " + ("weighs rows" if offer.rows else f"needs {needs[0]}") + " of a batch"
+        instead = "a gate by step, epoch, round or metrics"
+        raise MeshError(f"{what}, and it is to say whether that batch is written", where=where, instead=instead)
+    _looks(spec, registry, gate, writer, where)
 
 
 def _looks(spec: MeshSpec, registry: Registry, gate: GateRef, agent: str, where: str) -> bool:
@@ -115,13 +128,19 @@ def _informs(number: int, source: str, gated: Edge, where: str, flow: bool = Tru
 
 
 def gates(plan: Plan) -> Iterator[tuple[GateRef, str, Edge | None, str]]:
-    """Every gate, with the agent that it is of, its flow or None for the agent's update, and where it stands."""
+    """Every gate, with the agent that it is of, its flow or None where it has none, and where it stands.
+
+    Of a stream into which given samples are mixed that is the agent that writes it.
+    """
     for edge in plan.edges:
         if edge.gate is not None:
             yield edge.gate, edge.target, edge, f"{edge.where}.gate"
     for name, agent in plan.spec.agents.items():
         if agent.gate is not None:
             yield agent.gate, name, None, f"agents.{name}.gate"
+    for name, stream in plan.spec.streams.items():
+        if stream.mix is not None and stream.mix.gate is not None and stream.generated_by in plan.owner:
+            yield stream.mix.gate, stream.generated_by, None, plan.at(f"streams.{name}.mix.gate")
 
 
 def dated(plan: Plan, registry: Registry) -> set[str]:
@@ -208,6 +227,9 @@ def _times(plan: Plan, who: str, needs: tuple[str, ...], agent: str, where: str)
             raise MeshError(f"{what}sends to or reads", where=where, instead=instead)
     if "agreement" in needs and not plan.task.decides:
         what = f"answers of task {plan.task.name} are {plan.task.labels}, of which agreement is not defined"
+        raise MeshError(what, where=where, instead="another gate")
+    if OF_VALIDATION & {*needs} and plan.owner[agent] not in plan.trainable:
+        what = f"{who} reads metrics of {agent}, which does not train, so that they stay as they are"
         raise MeshError(what, where=where, instead="another gate")
     if OF_VALIDATION & {*needs} and not rounds:
         train = plan.train(agent)

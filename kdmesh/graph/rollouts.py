@@ -140,6 +140,9 @@ def _period(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
     """When it is written: by weights that stand by then, and not in the middle of an update."""
     assert stream.generated_by is not None
     writer, refresh = plan.owner[stream.generated_by], stream.refresh or "step"
+    if refresh == ONCE and stream.mix is not None and stream.mix.gate is not None:
+        what = "it is written once, for all steps, and a gate says for each as it comes whether it is written"
+        raise MeshError(what, where=f"{where}.mix.gate", instead="share: 0.5; or refresh: step, `N steps` or epoch")
     if refresh not in (ONCE, ROUND) and not PERIOD.fullmatch(refresh):
         instead = "step, `10 steps`, epoch, round, or once"
         raise MeshError(f"{refresh!r} is not a period of a stream of texts", where=f"{where}.refresh", instead=instead)

@@ -24,7 +24,7 @@ from kdmesh.graph.sources import written_before
 from kdmesh.hosts import written
 from kdmesh.hosts.consensus import Moment, Table
 from kdmesh.hosts.export import Part
-from kdmesh.hosts.gates import place
+from kdmesh.hosts.gates import mixes, of_mix, place
 from kdmesh.hosts.packing import pack
 from kdmesh.hosts.publications import Key, Publication
 from kdmesh.hosts.publish import take_snapshot
@@ -216,9 +216,11 @@ def _modules(host: HostState, stage: str) -> Iterator[_Owned]:
             yield _Owned("objective", edge.id, objective, ("objectives", edge.objective.name), edge.where)
     for (kind, about), gate in _gates(host, stage):
         flow = next((one for one in host.plan.edges if (kind, about) == ("flow", one.id)), None)
-        ref = host.plan.spec.agents[str(about)].gate if flow is None else flow.gate
+        mixed = {name: ref for name, ref, _ in mixes(host)} if kind == "mix" else {}
+        ref = mixed[str(about)] if mixed else flow.gate if flow else host.plan.spec.agents[str(about)].gate
         assert ref is not None
-        yield _Owned(f"gate of {kind}", about, gate, ("gates", ref.name), place(str(about), flow))
+        where = of_mix(str(about)) if mixed else place(str(about), flow)
+        yield _Owned(f"gate of {kind}", about, gate, ("gates", ref.name), where)
     for name, rule in host.pools.items():
         if not set(agents).isdisjoint(host.plan.merging.readers(name)):
             offer = "consensus", host.plan.merging.pools[name].rule.name
@@ -254,10 +256,12 @@ def _asked(host: HostState, stage: str) -> Iterator[tuple[str, str | None, Momen
 
 
 def _gates(host: HostState, stage: str) -> Iterator[tuple[tuple[str, int | str], nn.Module]]:
-    """The gates of a stage: of its agents' updates and of flows into them."""
+    """The gates of a stage: of its agents' updates, of flows into them, and of the streams that they write."""
+    writers = {name: agent for name, _, agent in mixes(host)}
     agents, flows = host.plan.stage(stage).agents, {edge.id: edge for edge in host.plan.edges if edge.gate is not None}
     for (kind, about), gate in host.gates.items():
-        if (flows[int(about)].target if kind == "flow" else about) in agents:
+        of = flows[int(about)].target if kind == "flow" else writers[str(about)] if kind == "mix" else about
+        if of in agents:
             yield (kind, about), gate
 
 

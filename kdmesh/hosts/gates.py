@@ -24,7 +24,7 @@ from kdmesh.signals.lazy import dense, faced
 from kdmesh.streams.seeds import at_step, mix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kdmesh.contracts.gate import Gate
     from kdmesh.graph.edges import Edge
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from kdmesh.spec import GateRef
 
 Key = tuple[str, int | str]
-"""Of a gate: ("flow", its id), or ("update", the agent whose update it is for), which may be named by a number."""
+"""Of a gate: ("flow", its id), ("update", the agent whose update it is for), or ("mix", the stream into which given
+samples are mixed); names may be numbers."""
 
 
 def make(host: HostState) -> dict[Key, Gate]:
@@ -49,22 +50,32 @@ def make(host: HostState) -> dict[Key, Gate]:
         gate = host.plan.spec.agents[name].gate
         if gate is not None:
             found["update", name] = _made(host, gate, name, None)
+    for name, mixed, agent in mixes(host):
+        found["mix", name] = _made(host, mixed, agent, None, name)
     return found
 
 
-def _made(host: HostState, ref: GateRef, agent: str, edge: Edge | None) -> Gate:
+def mixes(host: HostState) -> Iterator[tuple[str, GateRef, str]]:
+    """The streams that agents here write where a gate says, with that gate and the agent."""
+    for name, stream in host.plan.spec.streams.items():
+        if stream.mix is not None and stream.mix.gate is not None and stream.generated_by in host.agents:
+            yield name, stream.mix.gate, stream.generated_by
+
+
+def _made(host: HostState, ref: GateRef, agent: str, edge: Edge | None, mixed: str = "") -> Gate:
     offer: GateOffer = host.registry.find("gates", ref.name)
     ends = ("", agent, "update") if edge is None else (edge.source, agent, edge.id)
+    ends, where = (ends, place(agent, edge)) if not mixed else (("mix", agent, mixed), of_mix(mixed))
     try:
         with guard.seeded(mix(host.seed, "gate", *ends), ours=offer.factory.startswith(guard.OURS)):
             gate: Gate = offer.make(ref.settings)
-            refuse_parameters(host.registry, offer, "forward", gate.forward, 0, offer.needs, place(agent, edge))
+            refuse_parameters(host.registry, offer, "forward", gate.forward, 0, offer.needs, where)
             gate.setup(build.outputs(host, agent))
         if any(parameter.requires_grad for parameter in gate.parameters()):
             raise ValueError("it has weights to train, and no gradient reaches a gate")
         return gate.to(host.plan.train(agent).device)
     except FAULTS as error:
-        host.registry.attribute_error("gates", ref.name, error, f"to be made for {edge or agent}", place(agent, edge))
+        host.registry.attribute_error("gates", ref.name, error, f"to be made for {mixed or edge or agent}", where)
 
 
 def watched(host: HostState) -> set[str]:
@@ -72,6 +83,7 @@ def watched(host: HostState) -> set[str]:
     agents = host.plan.spec.agents
     refs = [(name, agents[name].gate) for name in host.agents]
     refs += [(edge.target, edge.gate) for edge in host.plan.edges if edge.target in host.agents]
+    refs += [(agent, ref) for _, ref, agent in mixes(host)]
     found = [(name, host.registry.find("gates", ref.name)) for name, ref in refs if ref is not None]
     return {name for name, offer in found if not OF_VALIDATION.isdisjoint(offer.needs)}
 
@@ -81,16 +93,28 @@ def place(agent: str, edge: Edge | None) -> str:
     return f"agents.{agent}.gate" if edge is None else f"{edge.where}.gate"
 
 
+def of_mix(stream: str) -> str:
+    """The same of one that says when a stream is written."""
+    return f"streams.{stream}.mix.gate"
+
+
 class OpenOrShut:
     """One gate in one phase: what it is called with, and what it says."""
 
-    def __init__(self, inputs: Inputs, agent: str, stream: str, edge: Edge | None = None) -> None:
-        """``edge``: the flow that it gates, on this ``stream``; None: the agent's update."""
+    def __init__(
+        self, inputs: Inputs, agent: str, stream: str, edge: Edge | None = None, *, mixes: bool = False
+    ) -> None:
+        """``edge``: the flow that it gates, on this ``stream``; None: the agent's update, or, where it ``mixes``,
+        whether the agent writes a batch of the stream.
+        """
         host = inputs.host
-        ref = host.plan.spec.agents[agent].gate if edge is None else edge.gate
+        mix_of = host.plan.spec.streams[stream].mix if mixes else None
+        ref = mix_of.gate if mix_of else host.plan.spec.agents[agent].gate if edge is None else edge.gate
         assert ref is not None
         self.inputs, self.agent, self.stream, self.edge, self.name = inputs, agent, stream, edge, ref.name
-        key: Key = ("update", agent) if edge is None else ("flow", edge.id)
+        self._where = of_mix(stream) if mixes else place(agent, edge)
+        self._about = f"the batches of {stream}" if mixes else f"the flow {edge}" if edge else f"an update of {agent}"
+        key: Key = ("mix", stream) if mixes else ("update", agent) if edge is None else ("flow", edge.id)
         self.gate = host.timed("gates", self.name, host.gates[key])
         self.tally = host.gated.setdefault(key, Tally())
         offer: GateOffer = host.registry.find("gates", ref.name)
@@ -133,9 +157,8 @@ class OpenOrShut:
             factors = guard.refuse_factors(answer, rows, self._place)
             return self._count(factors if bool(factors.any()) else False)
         except FAULTS as error:
-            what = "an update of" if self.edge is None else "the flow"
-            doing = f"at step {context.step} about {what} {self.edge or self.agent}"
-            self.inputs.host.registry.attribute_error("gates", self.name, error, doing, place(self.agent, self.edge))
+            doing = f"at step {context.step} about {self._about}"
+            self.inputs.host.registry.attribute_error("gates", self.name, error, doing, self._where)
 
     def _fact(self, name: str, context: StepContext, more: Callable[[str], Any] | None) -> Any:
         """One of the facts that a gate may need."""
@@ -361,7 +384,9 @@ def _of_update(inputs: Inputs, group: list[Weights], terms: list[Term]) -> OpenO
 
 
 def told(host: HostState, agent: str) -> dict[str, dict[str, Any]]:
-    """How the gates of an agent decided: of its flows by their names, and under `update` of its update."""
+    """How the gates of an agent decided: of its flows by their names, under `update` of its update, and of the streams
+    that it writes.
+    """
     edges = [edge for edge in host.plan.edges if edge.target == agent and edge.objective is not None]
     names = flow_names(edges)
     found: list[tuple[str, Key, GateRef]] = [
@@ -369,6 +394,7 @@ def told(host: HostState, agent: str) -> dict[str, dict[str, Any]]:
     ]
     if (gate := host.plan.spec.agents[agent].gate) is not None:
         found.append(("update", ("update", agent), gate))
+    found += [(f"batches of {name}", ("mix", name), ref) for name, ref, writer in mixes(host) if writer == agent]
     out = {}
     for name, key, ref in found:
         tally = host.gated.get(key, Tally())

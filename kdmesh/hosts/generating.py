@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.hosts.agreeing import Agreeing
+from kdmesh.hosts.gates import OpenOrShut
 from kdmesh.hosts.keeping import Keeping
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
-from kdmesh.hosts.step import Line, Wrote
+from kdmesh.hosts.step import Line, StepContext, Wrote
 from kdmesh.hosts.stored_texts import memory
 from kdmesh.hosts.writing import keep
 from kdmesh.hosts.written import KIND, STEP
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.hosts.rollouts import Schedule
     from kdmesh.hosts.state import HostState
-    from kdmesh.hosts.step import StepContext
     from kdmesh.spec import TrainSpec
 
 
@@ -196,6 +196,7 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
         "round",
     )  # a sum at every step would take its time
     reads = Reads(inputs, op) if spec.made_of and isinstance(author, Writing | Agreeing) else None
+    gate = OpenOrShut(inputs, op.node, op.stream, mixes=True) if schedule.gated else None
 
     def write(context: StepContext) -> None:
         begins, last = schedule.begins(context.step), host.publications.get(stamp)
@@ -206,6 +207,9 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
                 what = f"what {op.node} wrote at step {begins} is not there at step {context.step}"
                 raise RunFailed(what, where=f"streams.{op.stream}")
             return
+        given = None if gate is None else [not gate.ask(StepContext(one)) for one in schedule.window(context.step)]
+        if given is not None:
+            schedule.decide(context.step, given)
         due = schedule.due(context.step, settings.batch_size, settings.drop_last)
         samples = stream.rows[due]
         known = version(spec.refresh, inputs.lesson, context.step)
@@ -229,7 +233,7 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
         draws = [place % stream.draws for place in due.tolist()]
         agreed = author.agreed if isinstance(author, Agreeing) else None
         said, why = keeping.sort(asked, draws, texts, rows, agreed)
-        value = context.values[op] = parts_of(texts, samples, [not reason for reason in why])
+        value = context.values[op] = parts_of(texts, samples, [not reason for reason in why], given)
         keep(host, op, context.step, value)
         empty = _empty(schedule, context.step, due, why, settings)
         votes: Sequence[Agreed | None] = [None] * len(said) if agreed is None else agreed

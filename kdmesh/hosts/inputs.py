@@ -93,7 +93,7 @@ class Inputs:
         last = max(self.ends.values())
         sizes = host.reading.sizes(own.rows[:: own.draws]) if host.plan.spec.text.bucket else None
         together = every(host.plan, stream, host.streams[self.plan.streams[0]], self.settings, last - self.first)
-        share, drawn = 0.0 if spec.mix is None else spec.mix.share, (stream, self.lesson)
+        share, drawn = 0.0 if spec.mix is None else spec.mix.share, (stream, self.lesson)  # None: a gate says
         schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last, share, drawn)
         pack = encoder.max_length if encoder.pack else None
         given = None if spec.mix is None else host.loader.shard(spec.mix.of, agent, device, told=True)

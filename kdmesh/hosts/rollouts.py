@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from kdmesh.streams.stream import Stream
 
 ONCE = "once"
-PROMPTS, LENGTHS, KEPT = "prompts", "lengths", "kept"
-TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS, KEPT}
+PROMPTS, LENGTHS, KEPT, GIVEN = "prompts", "lengths", "kept", "given"
+TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS, KEPT, GIVEN}
 """What written texts are made of: all their tokens, and of each its sample, tokens of the prompt, tokens in all, and
-whether it is learned."""
+whether it is learned; and, where a gate mixes in given samples, of each step whether it has these."""
 
 
 class Asked(NamedTuple):
@@ -76,9 +76,9 @@ class Schedule:
     """Which samples of a written stream each step of a phase has, and which steps are written together.
 
     ``prompts``: the name of the stream that they are of, in whose order they come; ``sizes``: how long its samples are,
-    where batches are of samples alike in length; ``share``: of steps that are of given samples instead; ``drawn``: the
-    names by which that is seeded; ``every``: steps that are written together, counted from ``first`` on,
-    None: all there ever are; ``last``: where the phase ends.
+    where batches are of samples alike in length; ``share``: of steps that are of given samples instead, None: as
+    :meth:`decide` is told; ``drawn``: the names by which that is seeded; ``every``: steps that are written together,
+    counted from ``first`` on, None: all there ever are; ``last``: where the phase ends.
     """
 
     def __init__(
@@ -90,16 +90,23 @@ class Schedule:
         every: int | None,
         first: int,
         last: int,
-        share: float = 0.0,
+        share: float | None = 0.0,
         drawn: tuple[str, ...] = (),
     ) -> None:
-        self.stream, self.every = stream, every
+        self.stream, self.every, self.gated = stream, every, share is None
         self._prompts, self._sizes, self._seed, self._first, self._last = prompts, sizes, seed, first, last
         self._order: tuple[int, Tensor] = (-1, stream.rows)
         self._share, self._drawn = share, drawn
+        self._decided: dict[int, bool] = {}
+
+    def decide(self, first: int, given: Sequence[bool]) -> None:
+        """Say of the steps from ``first`` on, which are written together, which are of given samples."""
+        self._decided = dict(enumerate(given, first))
 
     def is_given(self, step: int) -> bool:
         """Whether a step is of given samples."""
+        if self._share is None:
+            return self._decided[step]
         if not self._share:
             return False
         drawn = torch.Generator().manual_seed(mix(self._seed, "mix", *self._drawn, step))
@@ -163,17 +170,18 @@ class Rollouts:
         self._publications, self._pad, self._pack = publications, pad, pack
         self._keys = {part: Key(agent, self.stream.name, part, KIND) for part in (*TEXT_PARTS, STEP)}
         self._made: tuple[Publication | None, Encoded | None] = (None, None)
+        self._told: Publication | None = None
 
     def count(self, step: int, size: int, drop_last: bool) -> int:
         """How many tokens are learned in a step that is written already."""
-        if self._given is not None and self.schedule.is_given(step):
+        if self._given is not None and self._is_given(step):
             return self._given.count(step, size, drop_last)
         texts = self._texts()
         return 0 if texts is None else int(texts.counts[self._kept(step, size, drop_last)[0]].sum())
 
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """What was written for a step and kept; None where nothing was, as of a dropped agent."""
-        if self._given is not None and self.schedule.is_given(step):
+        if self._given is not None and self._is_given(step):
             batch = self._given.batch(step, size, drop_last)
             assert batch is not None
             return batch._replace(y=batch.x.targets if self.stream.labelled else None, at=-1 - batch.at)
@@ -223,6 +231,17 @@ class Rollouts:
             at = torch.arange(start, start + len(at))
         return at, epoch
 
+    def _is_given(self, step: int) -> bool:
+        """Whether a step is of given samples: where a gate says so, as its agent's host has told."""
+        if self.schedule.gated:
+            told = self._publications.get(self._keys[GIVEN])
+            if told is None:
+                return False  # nothing was written yet
+            if told is not self._told:
+                self._told = told
+                self.schedule.decide(int(self._part(STEP)), self._part(GIVEN).tolist())
+        return self.schedule.is_given(step)
+
     def _kept(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
         """The same of those that are kept."""
         at, epoch = self.places(step, size, drop_last)
@@ -266,9 +285,12 @@ def row(ids: list[int], prompt: int) -> Row:
 
 
 def parts_of(
-    texts: Sequence[tuple[list[int], int]], samples: Tensor, kept: Sequence[bool]
+    texts: Sequence[tuple[list[int], int]], samples: Tensor, kept: Sequence[bool], given: Sequence[bool] | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Texts, each with how many tokens of it are its prompt's, and whether it is learned, as tensors by name."""
+    """Texts, each with how many tokens of it are its prompt's, and whether it is learned, as tensors by name.
+
+    ``given``: of each step that they are for, whether it is of given samples, where a gate says so.
+    """
     tokens = [token for ids, _ in texts for token in ids]
     lengths, prompts = [len(ids) for ids, _ in texts], [prompt for _, prompt in texts]
     return torch.tensor(tokens, dtype=torch.int64), {
@@ -276,4 +298,5 @@ def parts_of(
         LENGTHS: torch.tensor(lengths, dtype=torch.int64),
         IDS: samples,
         KEPT: torch.tensor(kept, dtype=torch.bool),
+        **({} if given is None else {GIVEN: torch.tensor(given, dtype=torch.bool)}),
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from kdmesh.spec.base import DatasetRef, FilterRef, Strict, TextRuleRef
+from kdmesh.spec.base import DatasetRef, FilterRef, GateRef, Strict, TextRuleRef
 
 SPLITS = ("train", "validation", "test", "transfer")
 """The streams that there are without being named, where they have samples."""
@@ -67,9 +67,19 @@ class MixSpec(Strict):
     """Batches of given texts among those that an agent writes."""
 
     of: str = Field(description="the stream whose samples, with their own answers, such a batch has")
-    share: float = Field(
-        gt=0, lt=1, description="the share of batches that are of it, drawn for each by the run's seed"
+    share: float | None = Field(
+        None, gt=0, lt=1, description="the share of batches that are of it, drawn for each by the run's seed"
     )
+    gate: GateRef | None = Field(
+        None, description="in place of `share`: says in each step whether the batch is written, and else it is of it"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.share is None) == (self.gate is None):
+            said = "both" if self.gate is not None else "neither"
+            raise ValueError(f"it has {said} of `share` and `gate`: write one, {{of: {self.of}, share: 0.5}}")
+        return self
 
 
 class StreamSpec(Strict):

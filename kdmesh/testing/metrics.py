@@ -127,7 +127,8 @@ class MetricContract(Alike):
         """Labels of a kind that there is, and a range that is one."""
         kinds = {"classes", "values", "relevance", "indicators"}
         assert set(offer.labels) <= kinds and offer.labels, f"labels {offer.labels}"
-        assert set(offer.needs) <= {"characters", "classes", "texts"}, f"needs {offer.needs}"
+        known = {"characters", "classes", "texts", *(("given",) if "texts" in offer.needs else ())}
+        assert set(offer.needs) <= known, f"needs {offer.needs}"
         if offer.lowest is not None and offer.highest is not None:
             assert offer.lowest < offer.highest, f"from {offer.lowest} to {offer.highest} is no range"
 

@@ -236,7 +236,6 @@ def test_a_prompt_that_the_text_changes_is_left_out_with_what_to_write() -> None
 
 BAD = [
     (LLAMA, (("system", "so"), *CHAT), "the chat template refuses them: no system role"),
-    (TURNS, CHAT[:1], "no turn of role 'assistant'"),
     (TURNS, (*CHAT[:1], ("assistant", " ")), "an empty turn of role 'assistant'"),
     (TURNS.replace("m.content", "m.content | upper"), CHAT, "changes the words of role 'assistant'"),
     (CALLING.replace("m.tool_calls is defined", "false"), USES[:2], "leaves out tool_calls"),

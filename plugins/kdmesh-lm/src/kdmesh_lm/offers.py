@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdmesh.offers import Config, ObjectiveOffer
+from kdmesh.offers import Config, GateOffer, ObjectiveOffer
 from pydantic import Field
 
 
@@ -30,6 +30,30 @@ class MassWeightedKLConfig(_Tempered):
     k: int = Field(16, ge=1, description="likeliest classes of the student on which the target's mass is summed")
 
 
+class AdaptiveShareConfig(Config):
+    """Settings of `adaptive_share`."""
+
+    start: float = Field(0.0, ge=0, le=1, description="probability at first that the agent writes a batch")
+    increase: float = Field(0.1, gt=0, le=1, description="what is added to it each time that the loss has grown")
+    tolerance: float = Field(
+        0.1, ge=0, allow_inf_nan=False, description="least growth of the loss on validation, in nats a token"
+    )
+
+    def idle(self) -> dict[str, str]:
+        """It cannot grow."""
+        return {"start": "every batch is written, and nothing is left to grow"} if self.start == 1 else {}
+
+
+GATES = [
+    GateOffer(
+        "adaptive_share",
+        "kdmesh_lm.adaptive_share:AdaptiveShare",
+        AdaptiveShareConfig,
+        "a share of written batches that grows as the loss on validation does (DistiLLM)",
+        "Ko et al., DistiLLM: Towards Streamlined Distillation for Large Language Models, 2024",
+        needs=("metrics", "measured_step"),
+    ),
+]
 OBJECTIVES = [
     ObjectiveOffer(
         "adaptive_kl",

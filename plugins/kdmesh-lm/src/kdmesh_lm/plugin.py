@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING
 
 import kdmesh
 
-from kdmesh_lm.offers import OBJECTIVES
+from kdmesh_lm.offers import GATES, OBJECTIVES
 
 if TYPE_CHECKING:
-    from kdmesh.offers import ObjectiveOffer
+    from kdmesh.offers import GateOffer, ObjectiveOffer
+
+
+@kdmesh.hookimpl
+def kdmesh_gates() -> list[GateOffer]:
+    """Gates of the batches that a student writes."""
+    return GATES
 
 
 @kdmesh.hookimpl
