@@ -210,8 +210,8 @@ class ConsensusOffer(Offer):
 
 @dataclass(frozen=True)
 class GateOffer(Offer):
-    """Says in each step whether a flow adds its loss, or an agent is updated: ``factory(**config)`` gives a
-    :class:`kdmesh.gates.Gate`.
+    """Says in each step whether a flow adds its loss, an agent is updated, or it writes a batch: ``factory(**config)``
+    gives a :class:`kdmesh.gates.Gate`.
 
     ``needs``: what it is called with, as keywords of these names. Of the step's batch, without gradient: ``own [B,
     C]``, the agent's logits; ``other [B, C]``, those of the agent that the mesh names with `of`; ``signal``, what

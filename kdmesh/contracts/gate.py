@@ -11,6 +11,10 @@ from torch import Tensor, nn
 class Gate(nn.Module):
     """Decides, in each step, whether a flow adds its loss, or whether an agent is updated.
 
+    Or, of a stream that an agent writes, whether its batch is written, or else of given samples (`mix`). There it is
+    asked before there is a batch, where a period of the stream begins, of all steps of that period, one after the
+    other; facts are those of the agent that writes.
+
     ``forward(**facts) -> bool | Tensor``
 
     ``facts``: what its offer ``needs``, by name, and nothing else; tensors of one batch of B rows, on the agent's

@@ -9,7 +9,7 @@ import sys
 import pytest
 from kdmesh import Mesh, MeshError
 
-from kdmesh_lm.offers import OBJECTIVES
+from kdmesh_lm.offers import GATES, OBJECTIVES
 
 CONFIG = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
           "num_key_value_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}  # fmt: skip
@@ -46,4 +46,4 @@ def test_settings_are_checked_where_they_stand(offer):
 def test_the_command_line_lists_the_offers_under_this_package():
     done = subprocess.run([sys.executable, "-m", "kdmesh", "plugins", "--json"], capture_output=True, check=True)
     found = {row["name"] for row in json.loads(done.stdout) if row.get("dist", "").startswith("kdmesh-lm")}
-    assert found == {offer.name for offer in OBJECTIVES}
+    assert found == {offer.name for offer in (*OBJECTIVES, *GATES)}
