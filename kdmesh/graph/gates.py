@@ -54,7 +54,11 @@ def informants(spec: MeshSpec, edges: list[Edge], registry: Registry) -> list[Ed
                 found.append(_informs(len(edges) + len(found), agent.gate.of, own, where, flow=False))
     for name, stream in spec.streams.items():
         if stream.mix is not None and stream.mix.gate is not None:
-            _mixes(spec, registry, stream.mix.gate, str(stream.generated_by), f"streams.{name}.mix.gate")
+            where = f"streams.{name}.mix.gate"
+            if stream.generated_by is None:
+                what = f"a gate is asked where an agent writes, and no agent writes {name!r}"
+                raise MeshError(what, where=where, instead="share: 0.5")
+            _mixes(spec, registry, stream.mix.gate, stream.generated_by, where)
     return found
 
 
