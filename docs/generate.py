@@ -693,8 +693,10 @@ consensus_of: [first, second]
 rule: {vote: {share: 0.5}}
 """,
     MixSpec: """\
-of: train
-share: 0.5
+- of: train
+  share: 0.5
+- of: train
+  gate: late          # in place of share: one that is offered, by step, epoch, round or metrics
 """,
     SamplingSpec: """\
 max_new_tokens: 64
