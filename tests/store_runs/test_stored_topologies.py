@@ -57,8 +57,10 @@ def frozen(mesh: dict[str, Any], view: dict[str, Any]) -> list[str]:
     return names
 
 
-def made(mesh: dict[str, Any], store: str | Path) -> dict[str, Any]:
-    summary, _, _ = run_once(Request(parse(mesh), "inline", store=str(store)))
+def made(mesh: dict[str, Any], store: str | Path, session: Any = None) -> dict[str, Any]:
+    """The summary of a run in this process, or on the hosts of a session."""
+    backend = "inline" if session is None else None
+    summary, _, _ = run_once(Request(parse(mesh), backend, store=str(store)), session=session)
     return summary
 
 
@@ -106,3 +108,25 @@ def test_frozen_teachers_that_answer_live(name: str, draws: int, tmp_path: Path)
     for name in kept:
         counts = [run["agents"][name]["forwards"]["made"] for run in (without, cold, warm)]
         assert counts[0] >= counts[1] > counts[2] == 0
+
+
+RAY = [(name, 0) for name in STAGES] + [(name, draws) for name in LIVE for draws in (1, 4)]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("name", "draws"), [one if one == ("ensemble", 4) else pytest.param(*one, marks=pytest.mark.slow) for one in RAY]
+)
+def test_on_hosts_of_ray(name: str, draws: int, tmp_path: Path, ray_session: Any) -> None:
+    """Each agent on a host of its own, where a mesh allows it: cold and warm, the bits of one process and no store.
+
+    ``draws``: views of frozen teachers that answer live; 0: teachers train first, and publish once.
+    """
+    mesh = short(name, 2 if draws else 1)
+    teachers = frozen(mesh, {"augment": ["noise"], "draws": draws}) if draws else []
+    without = made(mesh, "off")
+    mesh["placement"] = "spread"
+    cold, warm = (made(mesh, tmp_path, ray_session) for _ in range(2))
+    assert said(without) == said(cold) == said(warm)
+    assert name == "council" or warm["store"]["all"]["forwarded"] == 0
+    assert {warm["agents"][one]["forwards"]["made"] for one in {*teachers} - left(warm)} <= {0}
