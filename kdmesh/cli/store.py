@@ -364,7 +364,7 @@ def export(args: argparse.Namespace) -> int:
     store = _open(args)
     info = store.find(args.key)
     if info.key is None:
-        raise MeshError(f"is damaged: {info.fault}", where="KEY", file=info.digest[:SHORT], instead="another entry")
+        raise MeshError(f"cannot be read: {info.fault}", where="KEY", file=info.digest[:SHORT], instead="another entry")
     rows = store.export(info.key, Path(args.folder))
     say(f"{rows:,} rows of {info.digest[:SHORT]} copied: use them with --store {args.folder}")
     return 0

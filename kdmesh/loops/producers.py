@@ -116,7 +116,7 @@ def _producer(name: str, given: Any, store: Store, sample: Tensor | None, forwar
         raise MeshError(what, where=WHERE, instead=f"{WHICH}; or the module that answers{several}")
     info = store.find(given)
     if info.key is None:
-        raise MeshError(f"is damaged: {info.fault}", where=WHERE, file=info.digest[:12], instead="another entry")
+        raise MeshError(f"cannot be read: {info.fault}", where=WHERE, file=info.digest[:12], instead="another entry")
     return Producer(name, info.key, info.info)
 
 

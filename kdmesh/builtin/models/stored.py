@@ -258,7 +258,7 @@ def _found(place: str, entry: str) -> EntryInfo:
         error.where = f"{WHERE}.entry"
         raise
     if info.key is None:
-        what = f"entry {info.digest[:12]} is damaged: {info.fault}"
+        what = f"entry {info.digest[:12]} cannot be read: {info.fault}"
         raise MeshError(what, file=place, where=f"{WHERE}.entry", instead="another entry, or the run that made it anew")
     return info
 
