@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench peers claims task-claims trec ranking shakespeare smollm smollm-store test-endpoints chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench peers claims agents-claims task-claims trec ranking shakespeare smollm smollm-store test-endpoints chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -62,6 +62,9 @@ peers:
 
 claims: $(RUN_READY)
 	$(BIN)/python benchmarks/digits_claims.py
+
+agents-claims: $(RUN_READY)
+	nice -n 5 $(BIN)/python benchmarks/agents_claims.py
 
 task-claims: $(RUN_READY)
 	$(BIN)/python benchmarks/task_claims.py

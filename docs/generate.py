@@ -691,6 +691,7 @@ reads: {a: first}
 template: "{{ prompt }} One answered: {{ a.text }}"
 consensus_of: [first, second]
 rule: {vote: {share: 0.5}}
+measured: true
 """,
     MixSpec: """\
 - of: train

@@ -10,6 +10,7 @@ from kdmesh.builtin.filters.length import Length
 from kdmesh.builtin.filters.pattern import Pattern
 from kdmesh.builtin.filters.perplexity import Perplexity
 from kdmesh.builtin.text_rules.best_of import BestOf
+from kdmesh.builtin.text_rules.joined import Joined
 from kdmesh.builtin.text_rules.vote import Vote
 from kdmesh.contracts.filter import Filter, WrittenText
 from kdmesh.contracts.text_rule import Candidate, Choice, TextRule
@@ -22,6 +23,7 @@ __all__ = [
     "Choice",
     "Dedup",
     "Filter",
+    "Joined",
     "Length",
     "Pattern",
     "Perplexity",

@@ -8,6 +8,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.agreed import draws, longest
 from kdmesh.graph.reach import readers, sources
 from kdmesh.graph.rollouts import ONCE
+from kdmesh.graph.sources import written_before
 from kdmesh.plugins import registry
 from kdmesh.spec import SamplingSpec
 from kdmesh.streams.stream import without
@@ -88,7 +89,7 @@ def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str)
         template, where = stream.template, f"streams.{name}.template"
     prompt = Asking(encoder, found.table, template, agent, where)
     reads = _reads(plan, found, name, prompt.names) if stream.consensus_of is None else {}
-    for row in found.streams[name].rows[:: found.streams[name].draws].tolist():
+    for row in _asked(plan, found, name):
         sample = found.table.x[row]
         try:
             length = len(prompt.having_read(row, {key: one.said("") for key, one in reads.items()}))
@@ -106,6 +107,16 @@ def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str)
                 where=f"streams.{name}.sampling.max_new_tokens",
                 instead="fewer, a larger text.max_length (and max_length of the model), or shorter prompts",
             )
+
+
+def _asked(plan: Plan, found: Checked, name: str) -> list[int]:
+    """The samples that a stream answers, those of held out splits too where it, or what is made of it, is measured."""
+    rows: list[int] = found.streams[name].rows[:: found.streams[name].draws].tolist()
+    measured = [one for one, stream in plan.spec.streams.items() if stream.measured]
+    if name in measured or any(name in written_before(plan.spec, one) for one in measured):
+        held = without(found.streams, found.left_out)
+        rows += [row for split in ("validation", "test") if split in held for row in held[split].rows.tolist()]
+    return list(dict.fromkeys(rows))
 
 
 def _readers(plan: Plan, found: Checked, name: str, writer: str) -> list[str]:

@@ -38,12 +38,14 @@ class Choice:
         why: the reason for which it abstains, under which that is counted: a few words, the same for each prompt.
         told: what is kept beside the text, plain data: votes, dissent.
         counted: what else is counted, by a few words each: `ties broken`.
+        text: what stands in place of the chosen text, where the rule makes one; None: the chosen text as it is.
     """
 
     chosen: int | None
     why: str = ""
     told: Mapping[str, Any] = field(default_factory=dict)
     counted: Sequence[str] = ()
+    text: str | None = None
 
 
 class TextRule:

@@ -9,6 +9,7 @@ import torch
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.merging import SAMPLES
+from kdmesh.graph.sources import written_before
 from kdmesh.graph.task import label_objective
 from kdmesh.hosts.guard import DEAD, MOVED, Oddity
 from kdmesh.plugins import registry
@@ -66,6 +67,8 @@ def unread(plan: Plan) -> list[str]:
     read = {edge.stream for edge in plan.edges} | {stream.of for stream in spec.streams.values()}
     read |= {name for stream in spec.streams.values() for name in stream.rest_of or ()}
     read |= {flow.stream for flow in plan.merging.flows if flow.weight == SAMPLES}
+    read |= {name for name, stream in spec.streams.items() if stream.measured}
+    read |= {other for name in [*read] for other in written_before(spec, name)}
     read |= {stream.prompts for stream in spec.streams.values() if stream.prompts is not None}
     read |= {stream.mix.of for stream in spec.streams.values() if stream.mix is not None}
     found = [f"streams.{name}: no flow is on it, so it has no effect" for name in spec.streams if name not in read]

@@ -20,6 +20,7 @@ from kdmesh.engine.context import RunContext
 from kdmesh.engine.costs import Meter, counted
 from kdmesh.engine.events import progressed
 from kdmesh.engine.home import Paused
+from kdmesh.engine.measured_texts import measured_texts
 from kdmesh.engine.merging import Merger
 from kdmesh.engine.publisher import Publisher
 from kdmesh.engine.spared import told
@@ -238,6 +239,7 @@ class Run(RunContext):
                 consensus[name]["oracle"] = judged["oracle"]
                 if "answered" in judged:
                     consensus[name].setdefault("answered", {})[stream] = judged["answered"]
+        said = yield from measured_texts(self)
         measured = [name for name in consensus if self.plan.evaluator(name)]
         reports = [self.backend.submit(self.plan.evaluator(name), RemoteHost.report, name) for name in measured]
         for name, figures in zip(measured, (yield from wait(reports)), strict=True):
@@ -250,7 +252,7 @@ class Run(RunContext):
         for text in notes.learned_nothing(described, self.plan.owner):
             self.events.emit(kinds.Note(text))
         self.texts.finish()
-        summary = summarise(self, agents, consensus, described)
+        summary = summarise(self, agents, consensus, described, said)
         yield from told(self, summary)
         yield from spent.told(self, summary)
         self.answers, summary["answers"] = yield from gathered(self)

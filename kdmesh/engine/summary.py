@@ -41,6 +41,7 @@ def summarise(
     agents: dict[str, dict[str, Any]],
     consensus: dict[str, dict[str, Any]],
     described: dict[str, dict[str, Any]],
+    said: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Put the figures of a finished run together. Of an agent that was dropped there is what was known before."""
     plan = run.plan
@@ -78,6 +79,7 @@ def summarise(
             for name, values in consensus.items()
         },
         **({"streams": written} if (written := _written(run)) else {}),
+        **({"texts": said} if said else {}),
         "best_teacher": best_teacher(plan, agents, run.roles),
         "controls": {},
         "notes": [

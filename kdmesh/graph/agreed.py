@@ -106,6 +106,24 @@ def refuse_agreed(plan: Plan, registry: Registry) -> None:
             refuse_read(plan, name, stream, other, f"{where}.consensus_of.{number}")
 
 
+def refuse_measured(plan: Plan, registry: Registry) -> None:
+    """Raise MeshError for a stream that is to be measured and cannot be, or that no metric reads."""
+    for name, stream in plan.spec.streams.items():
+        where = plan.at(f"streams.{name}.measured")
+        if not stream.measured:
+            continue
+        if stream.prompts is None:
+            what = "texts that an agent writes are measured, and this stream has no prompts to answer"
+            raise MeshError(what, where=where, instead=OUT)
+        if not any("texts" in registry.find("metrics", ref.name).needs for ref in plan.metrics):
+            what = "no metric of this mesh is of written texts, so that this has no effect"
+            raise MeshError(what, where=where, instead=f"{OUT}, or metrics: [exact_match]")
+        private = [key for key, one in plan.spec.streams.items() if one.private]
+        if private:
+            what = f"what is measured travels between hosts, and {private[0]!r} is private"
+            raise MeshError(what, where=where, instead=OUT)
+
+
 def _rule(stream: StreamSpec, registry: Registry, where: str) -> None:
     assert stream.rule is not None
     rule = stream.rule

@@ -159,6 +159,11 @@ class Canvas:
         """Add a stage's program, as in a mesh file or read from one."""
         self.programs.append(ProgramItem.model_validate(item))
 
+    @property
+    def measures_texts(self) -> bool:
+        """Whether the mesh has a metric of what agents write."""
+        return any("texts" in registry().find("metrics", ref.name).needs for ref in self.spec.metrics)
+
     def taught(self) -> set[str]:
         """Agents at which a flow of a signal ends so far."""
         return {name for flow in [*self.spec.flows, *self.flows] if flow.as_ != "weights" for name in flow.to}

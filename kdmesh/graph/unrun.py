@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
-from kdmesh.graph.agreed import refuse_agreed
+from kdmesh.graph.agreed import refuse_agreed, refuse_measured
 from kdmesh.graph.denominators import refuse_denominators
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.forms import refuse_forms
@@ -69,6 +69,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_forms(plan, registry)
     refuse_histories(plan)
     refuse_agreed(plan, registry)
+    refuse_measured(plan, registry)
     refuse_filters(plan, registry)
     refuse_looked_up(plan, registry)
     refuse_served(plan, registry)

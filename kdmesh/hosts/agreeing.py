@@ -122,9 +122,10 @@ class Agreeing:
             return [], Agreed(none, choice.why, {**told, "from": None}, list(choice.counted))
         source, ids, text = given[choice.chosen]
         told["from"] = {"stream": source.name, "agent": source.agent, "draw": text.draw}
-        if source.encoder.key != self._encoder.key:
-            ids = list(self._encoder.tokenizer(text.text, add_special_tokens=False)["input_ids"])
-            text = replace(text, tokens=len(ids))
+        if choice.text is not None or source.encoder.key != self._encoder.key:
+            said = text.text if choice.text is None else choice.text
+            ids = list(self._encoder.tokenizer(said, add_special_tokens=False)["input_ids"])
+            text = replace(text, text=said, tokens=len(ids))
             ids += self._ends[:1] if text.ended else []
         return ids, Agreed(replace(text, draw=0), "", told, list(choice.counted))
 
@@ -146,6 +147,8 @@ def refuse_choice(found: object, texts: int) -> None:
     place = found.chosen
     if place is not None and (isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < texts):
         raise ValueError(f"it chose {place!r:.40} among {texts} texts, which are counted from 0")
+    if found.text is not None and (place is None or not isinstance(found.text, str)):
+        raise ValueError("it gives a text where it abstains, or one that is none")
     if place is None and not (isinstance(found.why, str) and found.why):
         raise ValueError("it abstains without saying why")
     if not all(isinstance(one, str) and one for one in found.counted):

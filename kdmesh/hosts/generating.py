@@ -11,6 +11,7 @@ from kdmesh.hosts.gates import OpenOrShut
 from kdmesh.hosts.keeping import Keeping
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
+from kdmesh.hosts.spoken import decoded
 from kdmesh.hosts.step import Line, StepContext, Wrote
 from kdmesh.hosts.stored_texts import memory
 from kdmesh.hosts.writing import keep
@@ -141,7 +142,7 @@ class Reads:
             if self._rule:
                 told: list[dict[str, Any]] = [{"ids": [texts[at] for at in of]} for of in places]
             else:
-                said = [_decoded(tokenizer, ids) for ids in texts]
+                said = [decoded(tokenizer, ids) for ids in texts]
                 told = self._told(source, said, places, due)
             for one, text in zip(found, told, strict=True):
                 one[key] = text
@@ -169,11 +170,6 @@ class Reads:
                 one["text"] = one["texts"][at % draws % theirs]
             found.append(one)
         return found
-
-
-def _decoded(tokenizer: Any, ids: list[int]) -> str:
-    """What the tokens of an answer say, without those that stand for no text."""
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def version(refresh: str | None, phase: str, step: int) -> tuple[str, int]:

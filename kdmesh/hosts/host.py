@@ -17,6 +17,7 @@ from kdmesh.hosts import (
     guard,
     histories,
     measure,
+    measured_texts,
     merging,
     publish,
     rules,
@@ -33,6 +34,7 @@ from kdmesh.hosts.update import refuse_spread
 
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
+    from kdmesh.hosts.measured_texts import Said
     from kdmesh.hosts.remote import RemoteHost
     from kdmesh.hosts.shelf import Told
     from kdmesh.streams.table import Table
@@ -213,6 +215,10 @@ class Host(HostState):
     def evaluate(self, agent: str, stream: str, *given: Published) -> dict[str, Any]:
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
         return measure.evaluate(self, self.agents[agent], stream, given)
+
+    def say(self, stream: str, split: str, read: dict[str, Said]) -> Said:
+        """What a stream of texts would have if the prompts of a split were its own, and its figures."""
+        return measured_texts.say(self, stream, split, read)
 
     def measured_at(self, agent: str, done: dict[str, int]) -> None:
         """Note for gates that an agent was just measured on validation, when so many steps were done, by lesson."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.export import Export, Part
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.measure import ConsensusFigures
+    from kdmesh.hosts.measured_texts import Said
     from kdmesh.hosts.packing import Bundle, Packed, Published
     from kdmesh.hosts.shelf import Told
     from kdmesh.hosts.state import Kept
@@ -34,6 +35,7 @@ Method = Literal[
     "combine_weights",
     "take_weights",
     "evaluate",
+    "say",
     "measured_at",
     "evaluate_consensus",
     "remember",
@@ -122,6 +124,12 @@ class RemoteHost(Protocol):
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py.
 
         ``given``: what it sees there in the place of samples, where it has an input.
+        """
+
+    def say(self, stream: str, split: str, read: dict[str, Said]) -> Said:
+        """What a stream of texts would have if the prompts of a split were its own, and its figures.
+
+        ``read``: the same of the streams that it is made of, by the fields that name them.
         """
 
     def measured_at(self, agent: str, done: dict[str, int]) -> None:

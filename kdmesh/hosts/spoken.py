@@ -35,17 +35,22 @@ def asked(host: HostState) -> list[MetricRef]:
 
 def measure(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
     """The figures of what an agent writes to each prompt of a labelled stream; nothing where no metric asks for it."""
-    refs, rows = asked(host), host.streams[stream].rows.tolist()
-    if not refs or not rows:
+    rows = host.streams[stream].rows.tolist()
+    if not asked(host) or not rows:
         return {}
     if isinstance(one.module, TextModel):
         texts = written(host, one, stream)
     else:  # it stands in for a model, in the trial
         texts = [_own(host, one, row) for row in rows]
+    return figures(host, texts, one.name, stream)
+
+
+def figures(host: HostState, texts: list[WrittenText], who: str, stream: str) -> dict[str, Any]:
+    """What the metrics of texts say of those that ``who`` wrote to a stream, and some of these."""
     found: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     empty = torch.zeros(len(texts), 0), torch.zeros(len(texts), dtype=torch.int64)
-    for ref in refs:
+    for ref in asked(host):
         offer = host.registry.find("metrics", ref.name)
         try:
             metric: Metric = offer.make(ref.settings)
@@ -53,15 +58,18 @@ def measure(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
             value = metric.compute()
             guard.refuse_figure(value, offer.scalar)
         except FAULTS as error:
-            host.registry.attribute_error(
-                "metrics", ref.name, error, f"on what {one.name} wrote to {stream}", "metrics"
-            )
+            host.registry.attribute_error("metrics", ref.name, error, f"on what {who} wrote to {stream}", "metrics")
         if value is None:
             reasons[ref.key] = metric.undefined()
         else:
             found[ref.key] = value
     found |= {UNDEFINED: reasons} if any(reasons.values()) else {}
     return found | ({TEXTS: shown(texts)} if not any(each.private for each in host.streams.values()) else {})
+
+
+def decoded(tokenizer: Any, ids: list[int]) -> str:
+    """What the tokens of an answer say, without those that stand for no text."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def shown(texts: list[WrittenText]) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import IO, Any
 
 from kdmesh.report.grid import KEPT, Column, Grid, figure, interval, show, signed
+from kdmesh.report.measured_texts import texts_table
 from kdmesh.report.paired import on_test
 from kdmesh.report.run_folder import ALSO
 from kdmesh.statistics import ACCURACY, ALL_SAME, NO_VERDICT, ONE_NUMBER, SAME
@@ -30,6 +31,8 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
         for summary in summaries:
             parts = [rounds_table(summary["rounds"])] if summary["rounds"] else []
             show(file, *parts, final_table(summary))
+    if (of_texts := texts_table(summaries)) is not None:
+        show(file, of_texts)
     verdicts = table.get("over_seeds", {}).get("verdicts")
     if verdicts:
         show(file, verdict_table(table["over_seeds"]))

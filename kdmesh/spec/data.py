@@ -118,6 +118,9 @@ class StreamSpec(Strict):
         None, min_length=1, description="streams of texts: of those that answer a prompt, `rule` makes one"
     )
     rule: TextRuleRef | None = Field(None, description="by which rule: vote, best_of, or an offered one")
+    measured: bool = Field(
+        False, description="at the end it also answers the prompts of validation and test, by the metrics of texts"
+    )
     sampling: SamplingSpec | None = Field(None, description="how texts are written")
     mix: MixSpec | None = Field(None, description="batches of given texts among them; by default all are written")
     keep: list[FilterRef] | None = Field(

@@ -103,9 +103,11 @@ class StrategyContract(Alike):
             again = make_plan(parse(spec.dump()), registry())
             assert shown(again) == shown(plan)
 
-    def test_long_form_trains_to_the_same_weights(self, plan: Plan, run_mesh: RunMesh) -> None:
+    def test_long_form_trains_to_the_same_weights(
+        self, offer: StrategyOffer, settings: dict[str, Any], plan: Plan, run_mesh: RunMesh
+    ) -> None:
         """The long form and the resolved one, with every default, give the same bits."""
-        data = small.table(rows=ROWS)
+        data = self.small_mesh(offer, settings)[1]
         one, two = (run_mesh(spec.dump(), data=data, out=False) for spec in (plan.spec, plan.resolved()))
         assert one.weights == two.weights, "the long form trains to other weights with every default written"
 

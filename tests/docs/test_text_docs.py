@@ -22,12 +22,14 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 15
+    assert len(found) == 17
     for block in found:
-        if "metrics" in block:
+        if "name" in block:
             continue  # it is run below
         base = {"agents": {name: {"model": {"hf": {"path": "x"}}} for name in ("teacher", "student", "other")}}
         mesh = parse({**base, **block})
+        for ref in mesh.connect:
+            registry().check("strategies", ref.name, ref.config)
         for agent in mesh.agents.values():
             assert (agent.model is None) == (agent.weights_of is not None)
             if agent.model is not None:
@@ -44,7 +46,7 @@ def test_every_block_of_the_page_is_valid() -> None:
 
 
 def test_the_page_has_a_file_of_filters_and_metrics_that_runs() -> None:
-    (fields,) = (block for block in blocks("docs/text.md") if "metrics" in block)
+    (fields,) = (block for block in blocks("docs/text.md") if "name" in block)
     summary = run_once(Request(parse(fields), "inline"))[0]
     tally = summary["streams"]["answers"]
     assert set(tally["dropped"]) == {"answer", "dedup"} and tally["kept"] > 0

@@ -11,6 +11,8 @@ import pytest
 
 from kdmesh import testing
 from kdmesh.plugins import KINDS, registry
+from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Sample, Texts
 from kdmesh.testing import small
 
 EQUAL = {"zero_at_equality": True, "permutation_invariant": True}
@@ -57,6 +59,17 @@ DECLARED = {
     ("metrics", "bits_per_character"): {"best": 0.0},
     ("models", "hf"): {"config": {"config": BERT, "tokenizer": {"characters": {}}, "max_length": 8}},
     ("strategies", "chain"): {"config": {"agents": ["a", "b", "c"], "dense": True}},
+    ("strategies", "debate"): {
+        "config": {
+            "debaters": ["a", "b"],
+            "student": "c",
+            "template": "{{ others }}={{ prompt }}",
+            "sampling": {"max_new_tokens": 3},
+        }
+    },
+    ("strategies", "star"): {
+        "config": {"student": "c", "hint": "{{ text }}{{ prompt }}", "least": 0, "sampling": {"max_new_tokens": 3}}
+    },
     ("strategies", "ensemble"): {"config": {"teachers": ["a", "b"], "student": "c"}},
     ("strategies", "mutual"): {"config": {"peers": ["a", "b", "c"]}},
     ("strategies", "rounds"): {"config": {"teachers": "a", "students": ["b", "c"], "rounds": 2}},
@@ -177,6 +190,17 @@ FILES = {
 
 
 RANKERS = ("bi_encoder", "cross_encoder")
+SPEAKERS = ("debate", "star")
+
+
+def speaking(self, offer, settings):
+    """Agents that write, for strategies between such."""
+    fields = small.mesh(("a", "b", "c", "bystander"), small.model(head="causal"), small.task(head="causal"),
+                        connect=[{offer.name: settings}])  # fmt: skip
+    pairs = [(a, b) for a in range(7) for b in range(7)]
+    samples = [Sample(text=str(a + b), prompt=f"{a}+{b}=", at=f"sum {at}") for at, (a, b) in enumerate(pairs)]
+    fields["data"] = {"dataset": "python:given", "test": 7, "validation": 0}
+    return fields, Table(Texts(samples), None, classes=0)
 
 
 def ranked(self, offer, settings):
@@ -195,6 +219,8 @@ def contract(kind, offer):
     body = {"offer": pytest.fixture(lambda self: offer), **DECLARED.get((kind, offer.name), FALLBACK.get(kind, {}))}
     if offer.name in RANKERS:
         body["small_mesh"] = ranked
+    if kind == "strategies" and offer.name in SPEAKERS:
+        body["small_mesh"] = speaking
     if kind == "datasets" and offer.name in FILES:
         body["settings"] = pytest.fixture(lambda self, tmp_path: FILES[offer.name](tmp_path))
     return type(f"Test_{kind}_{offer.name}", (CONTRACTS[kind],), body)

@@ -23,6 +23,7 @@ GENERATIONS = {
     "ensemble": [3, 1],
     "ensemble-then-mutual": [2, 1, 1],
     "fedavg": [1],
+    "debate": [3, 1],
     "hint": [1, 1],
     "mean-teacher": [1],
     "multi-label": [3, 1],
@@ -38,11 +39,13 @@ GENERATIONS = {
     "single-teacher": [1, 1],
     "specialists": [3, 1],
     "stale-codistillation": [1],
+    "star": [1, 1, 1],
     "swa": [1],
 }
 LONG = ("fedavg", "on-policy", "privileged-self", "sequence-level", "swa")  # what no strategy draws
 OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
 OTHER_DATA |= {"api-classifier": "text", "on-policy": "sums", "privileged-self": "sums", "sequence-level": "sums"}
+OTHER_DATA |= {"debate": "sums", "star": "sums"}
 each = pytest.mark.parametrize("name", FILES)
 
 

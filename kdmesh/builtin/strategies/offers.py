@@ -19,7 +19,7 @@ from kdmesh.builtin.strategies._common import (
     softened,
 )
 from kdmesh.offers import Config, StrategyOffer
-from kdmesh.spec import ConsensusSpec, ObjectiveRef, TapRef
+from kdmesh.spec import ConsensusSpec, FilterRef, MetricRef, ObjectiveRef, SamplingSpec, TapRef, TextRuleRef
 from kdmesh.spec.base import MOST
 
 Members = Annotated[list[str], Field(min_length=1)]
@@ -148,6 +148,65 @@ class RoundsConfig(_OfLabels):
         return self
 
 
+class DebateConfig(_OfLabels):
+    """Settings of `debate`."""
+
+    debaters: Names = Field(description="agents that debate, two or more")
+    student: Names | None = Field(None, description="one or many agents that learn what it comes to")
+    students: Names | None = Field(None, description="the same as `student`; debaters may be among them")
+    rounds: int = Field(1, ge=0, le=20, description="how often each reads the others and answers anew; 0: a vote alone")
+    rule: TextRuleRef = Field(TextRuleRef(name="vote"), description="a rule over texts, by which the debate closes")
+    teach: Literal["winner", "transcript"] = Field(
+        "winner", description="what is learned: the text that the rule chose, or all that was said, and that"
+    )
+    template: str = Field(
+        "{{ prompt }}\nOthers answered:\n{{ others }}\nAnswer again.\n",
+        description="what a debater is asked in a later round; may name `{{ own.text }}`, its own last answer",
+    )
+    between: str = Field("\n", description="stands between the answers of two others")
+    practice: str | None = Field(
+        None,
+        description="template with made-up answers of others, as later rounds have: debaters that learn read it too",
+    )
+    roles: dict[str, str] | None = Field(None, description="by debater, a text that stands before all it is asked")
+    sampling: SamplingSpec = Field(SamplingSpec(), description="how texts are written")
+    keep: list[FilterRef] | None = Field(None, description="filters of what is learned")
+    refresh: str | None = Field(
+        None, description="how often they debate anew: once, or epoch where debaters learn from it; or as of a stream"
+    )
+    objective: ObjectiveRef | None = Field(None, description="by what texts are learned; by default as labels are")
+    weight: Weight = Field(1.0, description="weight of what the debate comes to")
+    labels: Labels | None = Field(None, description="weight of the data's own answers")
+    stream: Stream = Field("train", description="the stream whose prompts they answer")
+    labels_stream: LabelsStream = "train"
+
+
+class StarConfig(_OfLabels):
+    """Settings of `star`."""
+
+    student: Names = Field(description="the agent that explains to itself")
+    rounds: int = Field(1, ge=1, le=20, description="how often it writes, and its base learns what was right")
+    metric: MetricRef = Field(MetricRef(name="numeric_answer"), description="a metric of texts: what is right")
+    least: float = Field(1.0, description="least value of a text that is learned")
+    hint: str | None = Field(
+        None, description="template of what it is asked, with the solution, where its own answer is wrong"
+    )
+    sampling: SamplingSpec = Field(SamplingSpec(), description="how texts are written")
+    objective: ObjectiveRef | None = Field(None, description="by what texts are learned; by default as labels are")
+    weight: Weight = Field(1.0, description="weight of its own texts")
+    labels: Labels = Field(1.0, description="weight of the given answers")
+    stream: Stream = Field("train", description="the stream whose prompts it answers")
+    labels_stream: LabelsStream = Field("train", description="the stream of given explanations")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.hint is None and self.sampling.samples == 1:
+            raise ValueError(
+                "with one text of a prompt there is nothing to choose from: a `hint`, or several `samples`"
+            )
+        return self
+
+
 ROOM = "kdmesh.builtin.strategies"
 STRATEGIES = [
     StrategyOffer(
@@ -177,6 +236,20 @@ STRATEGIES = [
         SelfConfig,
         "a model learns from its own average, last epoch or last batch",
         "Kim et al., Self-Knowledge Distillation with Progressive Refinement of Targets, 2021",
+    ),
+    StrategyOffer(
+        "debate",
+        f"{ROOM}.debate:Debate",
+        DebateConfig,
+        "agents answer, read each other and answer again; students learn what a vote chooses",
+        "Du et al., Improving Factuality and Reasoning in Language Models through Multiagent Debate, 2023",
+    ),
+    StrategyOffer(
+        "star",
+        f"{ROOM}.star:Star",
+        StarConfig,
+        "a model learns its own explanations that end right, from its base in each round",
+        "Zelikman et al., STaR: Bootstrapping Reasoning With Reasoning, 2022",
     ),
     StrategyOffer(
         "rounds",

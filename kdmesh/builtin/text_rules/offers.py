@@ -38,6 +38,12 @@ class VoteConfig(Config):
     _compiles = field_validator("pattern")(_regular)
 
 
+class JoinedConfig(Config):
+    """Settings of `joined`."""
+
+    between: str = Field("\n", description="stands between two texts")
+
+
 class BestOfConfig(Config):
     """Settings of `best_of`."""
 
@@ -74,6 +80,12 @@ TEXT_RULES = [
         "Cobbe et al., Training Verifiers to Solve Math Word Problems, 2021",
         needs=("score",),
         reads=True,
+    ),
+    TextRuleOffer(
+        "joined",
+        f"{ROOM}.joined:Joined",
+        JoinedConfig,
+        "all texts, one after the other: the transcript of a debate",
     ),
     TextRuleOffer(
         "vote",

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from kdmesh.errors import MeshError
-from kdmesh.report import latency
+from kdmesh.report import latency, measured_texts
 from kdmesh.report.page.blocks import (
     Bar,
     Bars,
@@ -59,6 +59,7 @@ def results(known: Known) -> Section:
     blocks += _reports(known)
     blocks += _gates(known)
     blocks += _written(known)
+    blocks += _said(known)
     blocks += _texts(known)
     return Section("results", "Results: consensus, students, teachers", blocks)
 
@@ -173,6 +174,26 @@ def _written(known: Known) -> list[Block]:
     note += f"Of seed {known.summaries[0].get('seed')}. " if len(known.summaries) > 1 else ""
     heads = ("stream", "writer", "texts", "kept", "batches without any", "texts of no token", "dropped by")
     return [Table("Written streams", heads, rows, note).without_empty()] if rows else []
+
+
+def _said(known: Known) -> list[Block]:
+    """Streams of texts that were measured on held out prompts, beside the best agent alone; means over seeds."""
+    by = measured_texts.by_what(known.summaries)
+    if by is None:
+        return []
+    rows: list[list[Cell]] = [
+        [one["name"], one["by"], plain(one["cost"]), *map(_three, (one["test"], one["validation"], one["answered"])),
+         one["best"], _three(one["best test"]), _three(one["minus"], "+")]
+        for one in measured_texts.rows(known.summaries, by)
+    ]  # fmt: skip
+    heads = ("stream", "by", "texts a prompt", f"{by.title} on test", "on validation", "prompts answered",
+             "best agent", "its test", "minus best agent")  # fmt: skip
+    note = f"{measured_texts.NOTE} {measured_texts.ORACLE[0].upper()}{measured_texts.ORACLE[1:]}."
+    return [Table("Texts, measured", heads, rows, note).without_empty()]
+
+
+def _three(value: float | None, sign: str = "") -> str | None:
+    return None if value is None else f"{value:{sign}.3f}"
 
 
 def _texts(known: Known) -> list[Block]:

@@ -1,0 +1,142 @@
+"""Agents answer, read what the others answered, answer again; a vote closes, and students learn what it chose.
+
+Du et al., Improving Factuality and Reasoning in Language Models through Multiagent Debate, 2023: every agent reads the
+others' last answers. With ``rounds`` 0 it is a vote without debate. It draws streams alone, and the labels of students
+on the last one:
+
+    streams:
+      debate.0.a: {generated_by: a, prompts: train, refresh: once}
+      debate.1.a: {generated_by: a, prompts: train, refresh: once, reads: {other_1: debate.0.b}, template: ...}
+      debate: {consensus_of: [debate.1.a, debate.1.b], rule: vote}
+    flows:
+      - {from: labels, to: student, stream: debate, objective: ce}
+
+Where the mesh has metrics of texts, it is measured beside what it is to beat: the vote without debate, and each
+debater's vote with itself, of as many texts as the debate takes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.builtin.strategies import _common
+from kdmesh.errors import MeshError
+from kdmesh.spec import SamplingSpec, StreamSpec
+
+if TYPE_CHECKING:
+    from kdmesh.builtin.strategies._common import LabelWeight, Weight
+    from kdmesh.graph.canvas import Canvas
+    from kdmesh.spec import FilterRef, ObjectiveRef, TextRuleRef
+
+OTHERS, OWN = "{{ others }}", re.compile(r"\bown\b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debate:
+    """Streams by round and debater, those that close it, and those that it is compared with."""
+
+    debaters: list[str]
+    student: list[str] | None
+    students: list[str] | None
+    rounds: int
+    rule: TextRuleRef
+    teach: str
+    template: str
+    between: str
+    practice: str | None
+    roles: dict[str, str] | None
+    sampling: SamplingSpec
+    keep: list[FilterRef] | None
+    refresh: str | None
+    objective: ObjectiveRef | None
+    weight: Weight
+    labels: LabelWeight | None
+    stream: str
+    labels_stream: str
+
+    def draw(self, canvas: Canvas) -> None:
+        """Draw all streams, then what students learn."""
+        debaters = canvas.names(self.debaters, "debaters")
+        students = _common.students(canvas, self.student, self.students)
+        self._refuse(canvas, debaters)
+        refresh = self.refresh or ("epoch" if set(students) & set(debaters) else "once")
+        common: dict[str, Any] = {"prompts": self.stream, "refresh": refresh, "sampling": self.sampling}
+        turns: list[list[str]] = []
+        for turn in range(self.rounds + 1):
+            turns.append([
+                canvas.stream(f"debate.{turn}.{name}", {
+                    "generated_by": name, **common, **self._asked(name, at, turns[-1] if turns else []),
+                })
+                for at, name in enumerate(debaters)
+            ])  # fmt: skip
+        measured = canvas.measures_texts
+        closed = {"rule": self.rule, "measured": measured}
+        whole = self.teach == "transcript"
+        last = canvas.stream(
+            "debate.answer" if whole else "debate",
+            {"consensus_of": turns[-1], **closed, **({} if whole else {"keep": self.keep})},
+        )
+        if whole:
+            every = [name for turn in turns for name in turn]
+            last = canvas.stream("debate", {"consensus_of": [*every, last], "rule": "joined", "keep": self.keep})
+        if measured:
+            self._compare(canvas, debaters, turns[0], common)
+        self._practise(canvas, [name for name in debaters if name not in students])
+        canvas.labels(students, self.labels, stream=self.labels_stream)
+        canvas.labels(students, self.weight, stream=last, objective=self.objective)
+
+    def _asked(self, name: str, at: int, before: list[str]) -> dict[str, Any]:
+        """What a debater is asked: the prompt, after its role; later with what it reads of the round before."""
+        role = (self.roles or {}).get(name, "")
+        if not before:
+            return {"template": f"{role}{{{{ prompt }}}}"} if role else {}
+        others = {f"other_{number + 1}": one for number, one in enumerate(b for k, b in enumerate(before) if k != at)}
+        said = self.between.join(f"{{{{ {key}.text }}}}" for key in others)
+        own = {"own": before[at]} if OWN.search(self.template) else {}
+        return {"template": role + self.template.replace(OTHERS, said), "reads": {**own, **others}}
+
+    def _practise(self, canvas: Canvas, debaters: list[str]) -> None:
+        """Debaters that learn the data's answers learn them after made-up answers of others, too."""
+        if self.practice is None:
+            return
+        learners = [name for name in debaters if canvas.agents[name].update == "grad"]
+        if not learners:
+            what = "no debater learns the data's answers beside this debate, so that this has no effect"
+            raise MeshError(what, where=f"{canvas.where}.practice", instead="leave it out")
+        for name in learners:
+            owner = canvas.agents[name].weights_of or name
+            told = canvas.agent(f"{name}.told", {"weights_of": owner, "view": {"prompt": self.practice}})
+            canvas.labels([name, told], 1.0, stream=self.labels_stream)
+
+    def _compare(self, canvas: Canvas, debaters: list[str], first: list[str], common: dict[str, Any]) -> None:
+        """Streams that are measured alone: nobody learns them."""
+        closed: dict[str, Any] = {"rule": self.rule, "measured": True}
+        if self.rounds:
+            canvas.stream("debate.vote", {"consensus_of": first, **closed})
+        count = len(debaters) * (self.rounds + 1)
+        drawn = self.sampling.model_copy(update={"samples": count, "greedy": False})
+        for at, name in enumerate(debaters):
+            alone = {"generated_by": name, **common, "sampling": drawn, **self._asked(name, at, [])}
+            draws = canvas.stream(f"debate.draws.{name}", StreamSpec.model_validate(alone))
+            canvas.stream(f"debate.self.{name}", {"consensus_of": [draws], **closed})
+
+    def _refuse(self, canvas: Canvas, debaters: list[str]) -> None:
+        """Refuse a debate of one, templates that read nobody, and roles of others."""
+        where = canvas.where
+        if len(debaters) < 2:
+            raise MeshError("one agent debates with nobody", where=f"{where}.debaters", instead="two agents, or more")
+        if self.rounds and OTHERS not in self.template:
+            what = f"the template has no {OTHERS}, where the others' answers stand"
+            raise MeshError(what, where=f"{where}.template", instead="{{ prompt }} Others said: {{ others }}")
+        for name in self.roles or {}:
+            if name not in debaters:
+                raise MeshError(f"{name!r} is no debater", where=f"{where}.roles", instead=", ".join(debaters))
+        for name in debaters:
+            if canvas.agents[name].view.prompt is not None:
+                what = f"{name} has a prompt of its own, and is asked by templates here"
+                raise MeshError(what, where=f"{where}.debaters", instead=f"roles: {{{name}: TEXT}}")
+        if self.sampling.samples > 1:
+            what = "each debater says one text a round"
+            raise MeshError(what, where=f"{where}.sampling.samples", instead="leave it out")

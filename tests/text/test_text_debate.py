@@ -1,0 +1,179 @@
+"""Debate and STaR: what the strategies draw, what is measured beside them, and that their topologies run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from test_text_rollouts import mesh
+from text_meshes import llama
+
+from kdmesh.engine.check import examine
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.measured_texts import cost
+from kdmesh.engine.request import Request
+from kdmesh.errors import MeshError
+from kdmesh.graph.draw import draw
+from kdmesh.graph.planner import make_plan
+from kdmesh.plugins import registry
+from kdmesh.report.measured_texts import best_agent, texts_table
+from kdmesh.spec.read import parse, read_mesh
+from kdmesh.tasks import metric
+
+HINT = "{{ text }}={{ prompt }}"
+
+
+def debate(**settings: Any) -> dict[str, Any]:
+    """Two frozen agents and a student that debates with them and learns the vote."""
+    given = {
+        "debaters": ["t", "u", "s"], "student": "s", "template": "{{ others }}={{ prompt }}", "between": ";",
+        "rule": {"vote": {"pattern": "[0-9]", "ties": "first"}}, "sampling": {"max_new_tokens": 3}, "refresh": "epoch",
+    }  # fmt: skip
+    fields = {**mesh(), "connect": [{"debate": {**given, **settings}}], "metrics": ["exact_match"]}
+    agents = {**fields["agents"], "u": {"model": llama(8, 2, vocabulary=None), "update": "frozen"}}
+    return {
+        **{key: value for key, value in fields.items() if key not in ("streams", "flows")},
+        "agents": agents,
+        "data": {"dataset": {"sums": {"below": 5}}, "train": 12, "validation": 4},
+        "text": {"decoding": {"max_new_tokens": 3}},
+    }
+
+
+def test_it_draws_rounds_in_which_each_reads_the_others() -> None:
+    long = draw(parse(debate(rounds=2, roles={"u": "Be brief. "}, template="{{ own.text }}{{ others }}={{ prompt }}")),
+                registry())  # fmt: skip
+    streams = long.streams
+    assert [name for name in streams if name.count(".") == 2 and "draws" not in name and "self" not in name] == [
+        f"debate.{turn}.{name}" for turn in range(3) for name in "tus"
+    ]
+    one = streams["debate.2.u"]
+    assert one.reads == {"own": "debate.1.u", "other_1": "debate.1.t", "other_2": "debate.1.s"}
+    assert one.template == "Be brief. {{ own.text }}{{ other_1.text }};{{ other_2.text }}={{ prompt }}"
+    assert streams["debate.0.u"].template == "Be brief. {{ prompt }}" and streams["debate.0.t"].template is None
+    assert streams["debate"].consensus_of == ["debate.2.t", "debate.2.u", "debate.2.s"]
+    assert {flow.stream for flow in long.flows} == {"debate"}
+
+
+def test_it_is_compared_at_equal_cost() -> None:
+    spec = draw(parse(debate(rounds=2)), registry())
+    measured = [name for name, one in spec.streams.items() if one.measured]
+    assert measured == ["debate", "debate.vote", *(f"debate.self.{name}" for name in "tus")]
+    assert [cost(spec, name) for name in measured] == [9, 3, 9, 9, 9]
+    greedy = draw(parse(debate(sampling={"greedy": True, "max_new_tokens": 3})), registry())
+    drawn = greedy.streams["debate.draws.t"].sampling
+    assert drawn is not None and not drawn.greedy and drawn.samples == 6
+    without = draw(parse({**debate(), "metrics": [], "text": {}}), registry())
+    assert not any(one.measured for one in without.streams.values()) and "debate.vote" not in without.streams
+
+
+def alone(**streams: Any) -> dict[str, Any]:
+    """Streams that are measured, and a student that learns the data."""
+    how = {"prompts": "train", "sampling": {"max_new_tokens": 3, "greedy": True}, "refresh": "once"}
+    fields = debate()
+    del fields["connect"]
+    made = {name: {**how, "generated_by": name, "measured": True} for name in "tu"}
+    return {
+        **fields,
+        "streams": {
+            **{f"{name}_says": one for name, one in made.items()},
+            "drawn": {**how, "generated_by": "t", "sampling": {"max_new_tokens": 3, "samples": 3}, "measured": True},
+            "again": {**how, "generated_by": "u", "reads": {"a": "t_says", "b": "drawn"}, "measured": True,
+                      "template": "{{ a.text }}{% for one in b.texts %}{{ one }}{% endfor %}{{ prompt }}"},
+            "agreed": {"consensus_of": ["t_says", "drawn", "again"], "rule": {"vote": {"pattern": "[0-9]"}},
+                       "measured": True},
+            "best": {"consensus_of": ["t_says", "u_says"], "rule": {"best_of": {"metric": "exact_match"}},
+                     "measured": True},
+            **streams,
+        },
+        "flows": [{"from": "labels", "to": "s", "objective": "ce"}],
+        "data": {"dataset": {"sums": {"below": 4}}, "train": 6, "validation": 3},
+    }  # fmt: skip
+
+
+def test_what_is_measured_is_what_agents_say_and_what_a_count_says() -> None:
+    found = {}
+    for placement in ("together", "spread"):
+        summary = run_once(Request(parse({**alone(), "placement": placement}), "inline"))[0]
+        found[placement] = summary["texts"]
+    assert found["together"] == found["spread"]
+    texts, agents = found["together"], summary["agents"]
+    assert texts["agreed"]["cost"] == 5 and texts["agreed"]["writers"] == ["t", "u"]
+    assert texts["best"]["oracle"] and "oracle" not in texts["agreed"]
+    for split in ("validation", "test"):
+        for name in "tu":
+            own, said = agents[name]["metrics"][split], texts[f"{name}_says"][split]
+            assert (said["exact_match"], said["texts"]) == (own["exact_match"], own["texts"])
+        parts = [texts[name][split]["texts"] for name in ("t_says", "again")]
+        for number, agreed in enumerate(texts["agreed"][split]["texts"]):  # three prompts: all are shown
+            answers = [[one for one in part[number]["text"] if one.isdigit()][-1:] for part in parts]
+            if agreed["text"]:
+                assert any(agreed["text"] for _ in answers)
+            assert agreed["given"] == parts[0][number]["given"]
+        assert (
+            texts["agreed"][split]["answered"] == sum(bool(one["text"]) for one in texts["agreed"][split]["texts"]) / 3
+        )
+    lines = "\n".join(texts_table([summary]).lines(80))  # type: ignore[union-attr]
+    assert "agreed" in lines and "oracle" in lines and "minus" in lines
+    assert all(len(line) <= 80 for line in lines.splitlines())
+
+
+def test_the_best_agent_is_so_by_validation() -> None:
+    def agent(validation: float, test: float) -> dict[str, Any]:
+        return {"metrics": {"validation": {"exact_match": validation}, "test": {"exact_match": test}}}
+
+    summary = {"agents": {"a": agent(0.5, 0.1), "b": agent(0.4, 0.9), "c": agent(0.5, 0.3)}}
+    assert best_agent(["b", "c", "a"], summary, metric("exact_match")) == "c"
+    assert best_agent(["d"], summary, metric("exact_match")) is None
+
+
+REFUSED = [
+    (debate(debaters=["t"]), "connect.0.debate.debaters", "debates with nobody"),
+    (debate(template="{{ prompt }}"), "connect.0.debate.template", "the others' answers stand"),
+    (debate(roles={"x": "y"}), "connect.0.debate.roles", "'x' is no debater"),
+    (debate(sampling={"samples": 2}), "connect.0.debate.sampling.samples", "one text a round"),
+    (debate(practice="{{ prompt }}"), "connect.0.debate.practice", "no debater learns"),
+    (debate(rule="median"), "connect.0.debate.rule", "median"),
+    ({**alone(), "metrics": [], "text": {}}, "streams.t_says.measured", "no metric of this mesh is of written texts"),
+    (alone(few={"size": 3, "measured": True}), "streams.few.measured", "has no prompts to answer"),
+    ({**alone(few={"of": "transfer", "private": True}), "data": {**alone()["data"], "transfer": 2}},
+     "streams.t_says.measured", "'few' is private"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "where", "what"), REFUSED, ids=[what for *_, what in REFUSED])
+def test_what_cannot_be_is_refused(fields: dict[str, Any], where: str, what: str) -> None:
+    with pytest.raises(MeshError) as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == where and what in caught.value.what and caught.value.instead
+
+
+def test_star_starts_from_its_base_and_asks_with_a_hint() -> None:
+    fields = read_mesh("star").dump()
+    spec = draw(parse(fields), registry())
+    assert list(spec.agents) == [
+        "student", "student.hinted", "student.r1", "student.r1.hinted", "student.r2"
+    ]  # fmt: skip
+    assert spec.agents["student.r2"].init_of == "student"
+    assert spec.streams["star.2"].consensus_of == ["star.2.own", "star.2.hinted"]
+    assert spec.streams["star.2.hinted"].generated_by == "student.r1.hinted"
+    with pytest.raises(MeshError, match="nothing to choose from"):
+        make_plan(parse({**fields, "connect": [{"star": {"student": "student"}}]}), registry())
+
+
+@pytest.mark.parametrize("name", ["debate", "star"])
+def test_bundled_meshes_run(name: str) -> None:
+    fields = read_mesh(name).dump()
+    fields["data"] = {"dataset": {"sums": {"below": 8}}, "validation": 6}
+    fields["train"]["epochs"] = 6
+    fields["streams"] = {"few": {"size": 16}} if name == "star" else {}
+    summary = run_once(Request(parse(fields), "inline"))[0]
+    tallies = summary["streams"]
+    if name == "debate":
+        assert tallies["debate"]["kept"] > 0 and {*summary["texts"]} == {
+            "debate", "debate.vote", *(f"debate.self.{one}" for one in "abc")
+        }  # fmt: skip
+        assert "debate.draws.a" not in tallies  # is written where it is measured, and nowhere else
+        return
+    why = Counter(tallies["star.1"]["dropped"])
+    assert {*why} <= {"too low"} and tallies["star.1"]["written"] == 45 == tallies["star.1"]["kept"] + why.total()
