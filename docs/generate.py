@@ -775,6 +775,7 @@ bucket: true
 pack: false
 vocabulary: exact
 decoding: {max_new_tokens: 64, greedy: true}
+reasoning: [<think>, </think>]
 """,
     ConsensusSpec: """\
 rule: {trimmed_mean: {trim: 0.25}}
@@ -805,6 +806,7 @@ detach: true
 mode: auto
 lesson: digest
 denominator: {group: domain}
+part: answer
 gate: {small_loss: {of: b, forget: 0.2}}
 """,
     DenominatorSpec: """\

@@ -59,7 +59,7 @@ class _Read(NamedTuple):
     def said(self, text: str) -> dict[str, str | list[str]]:
         """What the template is given if each of them is this."""
         found: dict[str, str | list[str]] = {} if self.texts is None else {"texts": [text] * self.texts}
-        return {**found, "text": text} if self.alone else found
+        return {**found, "text": text, "reasoning": text, "answer": text} if self.alone else found
 
 
 def _reads(plan: Plan, found: Checked, name: str, names: set[str]) -> dict[str, _Read]:

@@ -25,6 +25,7 @@ class WrittenText:
         loss: mean of ``-log p`` over the tokens of the answer, with that which ended it, in nats, by the agent that the
             mesh names with `of`; None where the filter's offer does not need it.
         at: where the sample came from, for messages: `train.jsonl, line 7`.
+        marks: what begins and ends reasoning, as `text.reasoning` says; None: the text is all answer.
     """
 
     sample: int
@@ -37,6 +38,36 @@ class WrittenText:
     columns: Mapping[str, str] = field(default_factory=dict)
     loss: float | None = None
     at: str = ""
+    marks: tuple[str, str] | None = None
+
+    @property
+    def reasoning(self) -> str:
+        """What the text says before its answer, with the marks of `text.reasoning`; "" where there are none."""
+        return parted(self.text, self.marks)[0]
+
+    @property
+    def answer(self) -> str:
+        """What it says after its reasoning; all of it where there is none, "" where that never ends."""
+        return parted(self.text, self.marks)[1]
+
+    @property
+    def known(self) -> str:
+        """The same of what the data answer."""
+        return parted(self.given, self.marks)[1]
+
+
+def parted(text: str, marks: tuple[str, str] | None) -> tuple[str, str]:
+    """Reasoning and answer of a text: it ends with the last end mark; a text that begins one and has none is reasoning.
+
+    With an empty first mark a text without an end mark is an answer.
+    """
+    if marks is None:
+        return "", text
+    begin, end = marks
+    before, mark, after = text.rpartition(end)
+    if mark:
+        return before + mark, after
+    return (text, "") if begin and text.lstrip().startswith(begin) else ("", text)
 
 
 class Filter:

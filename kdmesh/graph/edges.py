@@ -60,6 +60,7 @@ class Edge:
     renewed: str | None = None
     unaligned: bool = False  # what it carries has rows of no samples: see unaligned.py
     group: str = ""  # the column by which its losses are averaged
+    part: str = ""  # of an answer, that its losses are of
     asked: bool = False
     gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
 
@@ -299,6 +300,7 @@ def _edge(
         derived=None if kind is None else flow.signal,
         gate=flow.gate,
         group="" if flow.denominator is None else flow.denominator.group,
+        part=flow.part or "",
         unaligned=unaligned,
         asked=kind is not None and asked.NEED in kind.needs,
         mirrored=kind is not None and kind.both and to_agent and flow.as_ == "target",

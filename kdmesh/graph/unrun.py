@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.agreed import refuse_agreed, refuse_measured
-from kdmesh.graph.denominators import refuse_denominators
+from kdmesh.graph.denominators import refuse_denominators, refuse_parts
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.forms import refuse_forms
 from kdmesh.graph.histories import refuse_histories
@@ -65,6 +65,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_written(plan, writers or {})
     refuse_rollouts(plan)
     refuse_denominators(plan)
+    refuse_parts(plan)
     refuse_decoding(plan, registry)
     refuse_forms(plan, registry)
     refuse_histories(plan)

@@ -49,7 +49,8 @@ class Source:
         self.name, self.agent = name, spec.generated_by
         self.encoder, stream = host.reading.encoder(self.agent), host.streams[name]
         how, labelled = spec.sampling or SamplingSpec(), stream.labelled and host.streams[own].labelled
-        self._said = Spoken(self.encoder, host.table, int(stream.rows[0]), how, labelled)
+        marks = host.plan.spec.text.reasoning
+        self._said = Spoken(self.encoder, host.table, int(stream.rows[0]), how, labelled, marks)
 
     def __call__(self, sample: int, draw: int, answer: Sequence[int]) -> WrittenText:
         """One of its texts."""

@@ -11,7 +11,7 @@ from kdmesh.hosts.gates import OpenOrShut
 from kdmesh.hosts.keeping import Keeping
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
-from kdmesh.hosts.spoken import decoded
+from kdmesh.hosts.spoken import decoded, told
 from kdmesh.hosts.step import Line, StepContext, Wrote
 from kdmesh.hosts.stored_texts import memory
 from kdmesh.hosts.writing import keep
@@ -124,6 +124,7 @@ class Reads:
             (inputs.settings.batch_size, inputs.settings.drop_last),
         )
         self._sources: dict[str, tuple[Rollouts, Any]] = {}
+        self._marks = spec.text.reasoning
         self._rule = spec.streams[op.stream].consensus_of is not None
         for field, name in spec.streams[op.stream].made_of.items():
             source, writer = inputs.shard(op.node, name), spec.streams[name].generated_by
@@ -140,11 +141,11 @@ class Reads:
         for key, (source, tokenizer) in self._sources.items():
             texts, places = source.answers(), self._places(source, step, due)
             if self._rule:
-                told: list[dict[str, Any]] = [{"ids": [texts[at] for at in of]} for of in places]
+                given: list[dict[str, Any]] = [{"ids": [texts[at] for at in of]} for of in places]
             else:
                 said = [decoded(tokenizer, ids) for ids in texts]
-                told = self._told(source, said, places, due)
-            for one, text in zip(found, told, strict=True):
+                given = self._told(source, said, places, due)
+            for one, text in zip(found, given, strict=True):
                 one[key] = text
         return found
 
@@ -161,13 +162,13 @@ class Reads:
     def _told(self, source: Rollouts, said: list[str], places: list[list[int]], due: Tensor) -> list[dict[str, Any]]:
         """What a template may name of a stream, for each text that is written."""
         if source.schedule.every is not None:
-            return [{"text": said[at]} for (at,) in places]
+            return [told(said[at], self._marks) for (at,) in places]
         draws, theirs = self._own.stream.draws, source.stream.draws
         found = []
         for of, at in zip(places, due.tolist(), strict=True):
             one: dict[str, Any] = {"texts": [said[place] for place in of]}
             if theirs in (1, draws):
-                one["text"] = one["texts"][at % draws % theirs]
+                one |= told(one["texts"][at % draws % theirs], self._marks)
             found.append(one)
         return found
 

@@ -59,7 +59,8 @@ class Keeping:
         spec = host.plan.spec.streams[stream]
         table, own = host.table, host.streams[stream]
         how, first = spec.sampling or SamplingSpec(), int(own.rows[0])
-        self._said = Spoken(host.reading.encoder(agent), table, first, how, own.labelled)
+        marks = host.plan.spec.text.reasoning
+        self._said = Spoken(host.reading.encoder(agent), table, first, how, own.labelled, marks)
         assert isinstance(table.x, Texts)
         self._texts = table.x
         self._steps = [

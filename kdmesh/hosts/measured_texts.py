@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from kdmesh.errors import RunFailed
 from kdmesh.hosts.agreeing import Agreeing, Source
 from kdmesh.hosts.rollouts import Asked
-from kdmesh.hosts.spoken import decoded, figures
+from kdmesh.hosts.spoken import decoded, figures, told
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ def say(host: HostState, stream: str, split: str, read: Mapping[str, Said]) -> S
     name, author = spec.generated_by, host.authors[stream]
     assert name is not None
     agent, draws, rows = host.agents[name], host.streams[stream].draws, host.streams[split].rows.tolist()
-    told = {field: _by_prompt(host, plan.spec.streams[stream].made_of[field], one, len(rows), draws)
+    heard = {field: _by_prompt(host, plan.spec.streams[stream].made_of[field], one, len(rows), draws)
             for field, one in read.items()}  # fmt: skip
     asked = []
     for at, row in enumerate(rows):
         for draw in range(draws):
             given = {
                 field if spec.consensus_of else field.partition(".")[2]: _given(spec.consensus_of, of[at], draw)
-                for field, of in told.items()
+                for field, of in heard.items()
             }
             asked.append(Asked(row, mix(host.seed, "measured", stream, name, row, draw), given))
     host.threads(agent.weights.settings.threads)
@@ -72,11 +72,13 @@ def _by_prompt(host: HostState, name: str, said: Said, prompts: int, draws: int)
         raise RunFailed(f"{name} says {len(said['ids'])} texts to {prompts} prompts", where=f"streams.{name}")
     writer = host.plan.spec.streams[name].generated_by
     assert writer is not None
-    tokenizer = host.reading.encoder(writer).tokenizer
+    marks, tokenizer = host.plan.spec.text.reasoning, host.reading.encoder(writer).tokenizer
     found = []
     for at in range(prompts):
         ids = said["ids"][at * theirs : (at + 1) * theirs]
-        found.append({"ids": ids, "texts": [decoded(tokenizer, one) for one in ids], "own": theirs in (1, draws)})
+        found.append(
+            {"ids": ids, "texts": [decoded(tokenizer, one) for one in ids], "own": theirs in (1, draws), "marks": marks}
+        )
     return found
 
 
@@ -85,4 +87,4 @@ def _given(rule: Sequence[str] | None, of: dict[str, Any], draw: int) -> dict[st
     if rule:
         return {"ids": of["ids"]}
     texts: list[str] = of["texts"]
-    return {"texts": texts, **({"text": texts[draw % len(texts)]} if of["own"] else {})}
+    return {"texts": texts, **(told(texts[draw % len(texts)], of["marks"]) if of["own"] else {})}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kdmesh.contracts.filter import parted
 from kdmesh.contracts.metric import Answers
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts import guard
@@ -18,6 +19,8 @@ from kdmesh.text.prompts import Asking
 from kdmesh.text.spoken import Spoken
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kdmesh.contracts.filter import WrittenText
     from kdmesh.contracts.metric import Metric
     from kdmesh.hosts.agent import Agent
@@ -72,6 +75,12 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
+def told(text: str, marks: Sequence[str] | None) -> dict[str, str]:
+    """What a template may name of one text: all of it, and its reasoning and answer apart."""
+    reasoning, answer = parted(text, None if marks is None else (marks[0], marks[1]))
+    return {"text": text, "reasoning": reasoning, "answer": answer}
+
+
 def shown(texts: list[WrittenText]) -> list[dict[str, str]]:
     """A few of the texts, evenly spaced, as the summary and the page have them."""
     count = min(SHOWN, len(texts))
@@ -93,7 +102,7 @@ def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
         host.streams[stream].rows.tolist(),
     )
     prompt = Asking(encoder, host.table, None, one.name)
-    spoken = Spoken(encoder, host.table, rows[0], how, labelled=True)
+    spoken = Spoken(encoder, host.table, rows[0], how, True, host.plan.spec.text.reasoning)
     host.threads(one.weights.settings.threads)
     training, model = one.module.training, one.module
     assert isinstance(model, TextModel)
@@ -124,6 +133,7 @@ def written(host: HostState, one: Agent, stream: str) -> list[WrittenText]:
 def _own(host: HostState, one: Agent, row: int) -> WrittenText:
     """The data's own answer, as if it was written."""
     encoder = host.reading.encoder(one.name)
-    spoken = Spoken(encoder, host.table, row, host.plan.spec.text.measured, labelled=True)
+    text = host.plan.spec.text
+    spoken = Spoken(encoder, host.table, row, text.measured, True, text.reasoning)
     sample: Any = host.table.x[row]
     return spoken(row, 0, encoder.tokenizer(sample.answers(), add_special_tokens=False)["input_ids"])

@@ -17,6 +17,7 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts import blame, guard
 from kdmesh.hosts.gates import GatedTerm, gated
 from kdmesh.hosts.grouped import GroupedTerm
+from kdmesh.hosts.parts import PartTerm
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, shared_targets
 from kdmesh.signals.wide import wide
@@ -134,6 +135,7 @@ class Update:
         if consensus is not None and consensus.node.space in ("loss", "gradient"):
             return SpreadTerm(edge, objective, value, self.inputs, consensus)
         kind = GroupedTerm if edge.group else Term if edge.gate is None else GatedTerm
+        kind = PartTerm if edge.part else kind
         return kind(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
     def _step(self, group: list[Weights]) -> Callable[[StepContext], None]:

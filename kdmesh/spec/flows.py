@@ -123,6 +123,9 @@ class FlowSpec(Strict):
     denominator: DenominatorSpec | None = Field(
         None, description="{group: COLUMN}: an average for each value of a column; by default one over all rows"
     )
+    part: Literal["reasoning", "answer"] | None = Field(
+        None, description="of language models: the loss is over the tokens of `text.reasoning` alone, or those after it"
+    )
     gate: GateRef | None = Field(
         None, description="says in each step whether the flow adds its loss, or how much of it for each row"
     )

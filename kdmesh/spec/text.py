@@ -36,6 +36,21 @@ class TextSpec(Strict):
         "most 64 tokens",
     )
 
+    reasoning: list[str] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="what begins and ends the reasoning in an answer, [<think>, </think>]; an empty first mark: with "
+        "it. Metrics, filters and rules that look for an answer look after it",
+    )
+
+    @field_validator("reasoning")
+    @classmethod
+    def _ended(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and not value[1]:
+            raise ValueError("an empty mark ends nothing")
+        return value
+
     @field_validator("decoding", mode="before")
     @classmethod
     def _greedy(cls, value: Any) -> Any:

@@ -20,12 +20,21 @@ class Spoken:
     """Makes a :class:`WrittenText` of an answer's tokens.
 
     ``first``: a row of the prompts, by which is told what ends an answer; ``how``: as they were written; ``labelled``:
-    whether what the data answer may be told.
+    whether what the data answer may be told; ``marks``: see `text.reasoning`.
     """
 
-    def __init__(self, encoder: Encoder, table: Table, first: int, how: SamplingSpec, labelled: bool) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        table: Table,
+        first: int,
+        how: SamplingSpec,
+        labelled: bool,
+        marks: Sequence[str] | None = None,
+    ) -> None:
         assert isinstance(table.x, Texts)
         self._encoder, self._samples, self._columns = encoder, table.x, table.columns
+        self._marks = None if marks is None else (marks[0], marks[1])
         self.ends, self._stop, self._labelled = ends(encoder, table.x[first]), how.stop, labelled
 
     def __call__(self, row: int, draw: int, answer: Sequence[int]) -> WrittenText:
@@ -43,4 +52,5 @@ class Spoken:
             given=sample.answers() if self._labelled else "",
             columns={name: values[row] for name, values in self._columns.items()},
             at=sample.at or f"sample {row}",
+            marks=self._marks,
         )

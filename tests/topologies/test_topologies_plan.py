@@ -33,6 +33,7 @@ GENERATIONS = {
     "previous-epoch": [1],
     "privileged-self": [1],
     "ranking": [3, 1],
+    "rationale": [1, 1],
     "regression": [3, 1],
     "ring": [1],
     "sequence-level": [1, 1],
@@ -42,10 +43,10 @@ GENERATIONS = {
     "star": [1, 1, 1],
     "swa": [1],
 }
-LONG = ("fedavg", "on-policy", "privileged-self", "sequence-level", "swa")  # what no strategy draws
+LONG = ("fedavg", "on-policy", "privileged-self", "rationale", "sequence-level", "swa")  # what no strategy draws
 OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
 OTHER_DATA |= {"api-classifier": "text", "on-policy": "sums", "privileged-self": "sums", "sequence-level": "sums"}
-OTHER_DATA |= {"debate": "sums", "star": "sums"}
+OTHER_DATA |= {"debate": "sums", "star": "sums", "rationale": "sums"}
 each = pytest.mark.parametrize("name", FILES)
 
 

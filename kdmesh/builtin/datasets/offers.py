@@ -70,6 +70,7 @@ class SumsConfig(Config):
     """Sums of two whole numbers, as text."""
 
     below: int = Field(20, ge=2, le=1000, description="both numbers are below this: its square samples")
+    explained: bool = Field(False, description="answers say before themselves what the last digits add up to: 12>22")
 
 
 class TextConfig(Config):

@@ -29,7 +29,7 @@ class Agreement(Filter):
 
     def keep(self, texts: Sequence[WrittenText]) -> list[bool]:
         """By the answers to each prompt."""
-        said = [self._answer(one.text) for one in texts]
+        said = [self._answer(one.answer) for one in texts]
         of: dict[int, list[object]] = {}
         for one, answer in zip(texts, said, strict=True):
             of.setdefault(one.sample, []).append(answer)

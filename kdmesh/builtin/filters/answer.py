@@ -35,8 +35,8 @@ class Answer(Filter):
         return [self._right(one) for one in texts]
 
     def _right(self, one: WrittenText) -> bool:
-        known = one.given if self.column is None else one.columns[self.column]
-        said = answers.extracted(self.pattern, one.text)
+        known = one.known if self.column is None else one.columns[self.column]
+        said = answers.extracted(self.pattern, one.answer)
         truth = answers.extracted(self.pattern, known) or known.strip()
         if not truth and self.column is None:
             raise ValueError("the data do not say what the answer is: name a `column` that does")

@@ -27,10 +27,10 @@ class ExactMatch(TextMetric):
 
     def of(self, text: WrittenText) -> float | None:
         """1 or 0; a prompt without an answer does not count."""
-        truth = answers.extracted(self.pattern, text.given) or text.given.strip()
+        truth = answers.extracted(self.pattern, text.known) or text.known.strip()
         if not truth:
             return None
-        said = answers.extracted(self.pattern, text.text)
+        said = answers.extracted(self.pattern, text.answer)
         if said is None:
             return 0.0
         return float(normalised(said) == normalised(truth) if self.words else said == truth)

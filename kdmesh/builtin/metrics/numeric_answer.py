@@ -26,8 +26,8 @@ class NumericAnswer(TextMetric):
 
     def of(self, text: WrittenText) -> float | None:
         """1 or 0; a prompt whose answer in the data has no number does not count."""
-        truth = answers.number(answers.extracted(self.pattern, text.given) or text.given)
+        truth = answers.number(answers.extracted(self.pattern, text.known) or text.known)
         if truth is None:
             return None
-        said = answers.extracted(self.pattern, text.text)
+        said = answers.extracted(self.pattern, text.answer)
         return float(said is not None and answers.number(said) == truth)

@@ -69,7 +69,7 @@ class BestOf(TextRule):
     ) -> tuple[list[float | None], dict[str, Any], list[str]]:
         """How many verdicts each text has, None where none has any; what was said; what was outside the form."""
         names = self.names[:count] if self.names else [str(number + 1) for number in range(count)]
-        said = [(judge, answers.extracted(self.verdict, one.text)) for judge, texts in read.items() for one in texts]
+        said = [(judge, answers.extracted(self.verdict, one.answer)) for judge, texts in read.items() for one in texts]
         votes = [sum(name == verdict for _, verdict in said) for name in names]
         outside = [verdict for _, verdict in said if verdict not in names]
         told = {"verdicts": [{"judge": judge, "verdict": verdict} for judge, verdict in said]}

@@ -33,7 +33,7 @@ class Vote(TextRule):
 
     def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
         """By the answers."""
-        said = [self._answer(one.text.text) for one in texts]
+        said = [self._answer(one.text.answer) for one in texts]
         votes = Counter(answer for answer in said if answer is not None)  # in the order in which they came
         told: dict[str, Any] = {"votes": dict(votes), "texts": len(texts), "silent": said.count(None)}
         if not votes:
