@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from test_text_rollouts import agreed, elected
+from text_meshes import llama
 
+from kdmesh.builtin.datasets.written import written
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -109,6 +111,18 @@ def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> Non
         stream, text = said[line["sample"]][answers.index(first[0])]
         assert line["consensus"]["from"] == {"stream": stream, "agent": text["producer"], "draw": text["draw"]}
         assert (line["text"], line["producer"]) == (text["text"], text["producer"])
+    (file,) = tmp_path.glob("*/*/streams/rollouts.jsonl")
+    table = written(str(file))
+    assert {*table.columns["rule"]} == {"vote"} and "" not in table.columns["answer"]
+    assert {*table.columns["share"]} <= {f"{count / 4:.3f}" for count in range(1, 5)}
+    later = {
+        "task": "language_modelling",
+        "data": {"dataset": {"written": {"path": str(file)}}, "validation": 0, "test": 3},
+        "agents": {"s": {"model": llama(8, vocabulary=None)}},
+        "train": {"steps": 2, "batch_size": 4},
+    }
+    run_once(Request(parse(later), "inline"))
+    assert len(written(str(file), dropped=True).x) >= len(table.x)
     tally = summary["streams"]["rollouts"]
     assert tally["counted"] == {"ties broken": broken} and broken and tally["rule"] == "vote"
     assert tally["written"] == 24 and tally["dropped"].get("no answer", 0) == why["no answer"]

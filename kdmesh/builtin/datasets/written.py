@@ -17,7 +17,12 @@ from kdmesh.streams.texts import Sample, Texts
 NEEDED = ("prompt", "text", "kept", "tokens", "sample", "draw", "producer", "step")
 KEPT = ("sample", "draw", "producer", "step", "updates", "dropped")
 """What stays as columns."""
-RAW = ("prompt", "text", "kept", "sampling", "filters", "dropped", "weights_sha256")
+RAW = (
+    *("prompt", "text", "kept", "sampling", "filters", "dropped", "weights_sha256"),
+    *("producer", "consensus", "rule"),
+)
+AGREED = ("answer", "share", "rule")
+"""Columns of what a rule chose: on which answer most agreed, the share of texts that give it, and which rule."""
 
 
 def written(path: str, test_path: str | None = None, dropped: bool = False, label: str | None = None) -> Table:
@@ -27,7 +32,8 @@ def written(path: str, test_path: str | None = None, dropped: bool = False, labe
 
     ``dropped``: also these. ``test_path``: a file of the official test split, another stream's or one of `jsonl`, whose
     lines need `prompt` and `text` alone. Columns say which sample and draw of the earlier run each answers, and who
-    wrote it at which step after how many updates.
+    wrote it at which step after how many updates; of what a rule chose of several also its `answer`, the `share` of
+    texts that agree, and the `rule`.
     """
     where = "data.dataset.written.path"
     rows = read_jsonl(Path(path), where, RAW)
@@ -44,6 +50,9 @@ def written(path: str, test_path: str | None = None, dropped: bool = False, labe
     rows = replace(rows, cells=[rows.cells[number] for number in taken], lines=[rows.lines[number] for number in taken])
     parts = [rows]
     columns = {name: [str(one.get(name, "")) for one in rows.cells] for name in KEPT}
+    if any(one.get("consensus") for one in rows.cells):
+        told = [_agreed(one.get("consensus")) for one in rows.cells]
+        columns |= {name: [one[name] for one in told] for name in AGREED}
     official, notes = {}, []
     if test_path is not None:
         parts.append(read_jsonl(Path(test_path), "data.dataset.written.test_path", RAW))
@@ -60,6 +69,15 @@ def written(path: str, test_path: str | None = None, dropped: bool = False, labe
         y, classes, names = labels_of(parts, label, None)
         samples = [replace(one, prompt=None) for one in samples]
     return Table(Texts(samples), y, classes, official=official, columns=columns, labels=names, source=path, notes=notes)
+
+
+def _agreed(told: object) -> dict[str, str]:
+    """What a line says of a vote, as columns; "" for what it does not."""
+    about = told if isinstance(told, dict) else {}
+    answer, votes, texts = about.get("answer"), about.get("votes"), about.get("texts")
+    known = isinstance(votes, dict) and isinstance(texts, int) and texts > 0
+    share = f"{votes.get(answer, 0) / texts:.3f}" if known and isinstance(votes.get(answer, 0), int) else ""
+    return {"answer": str(answer or ""), "share": share, "rule": str(about.get("rule", ""))}
 
 
 def _sample(rows: Rows, number: int) -> Sample:
