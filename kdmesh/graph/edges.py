@@ -264,11 +264,9 @@ def _edge(
     if kind is not None and flow.signal is not None:
         _refuse_readers(kind, flow, where, offer if to_agent and flow.as_ == "target" else None, registry)
     if not to_agent and flow.as_ == "target" and form == "hidden" and not unaligned:
-        raise MeshError(
-            f"a consensus combines outputs, and {source} -> {target} carries {signal}",
-            where=f"{where}.signal",
-            instead="logits or votes; `as: input` for what only informs the rule",
-        )
+        what = f"a consensus combines outputs, and {source} -> {target} carries {signal}"
+        instead = "logits or votes; `as: input` for what only informs the rule"
+        raise MeshError(what, where=f"{where}.signal", instead=instead)
     if offer is not None and form not in offer.forms and (from_agent or from_labels):
         raise MeshError(
             f"objective {offer.name!r} does not read {form}, which {source} -> {target} carries",

@@ -134,8 +134,9 @@ class Update:
         consensus = self.host.consensus.get(edge.source)
         if consensus is not None and consensus.node.space in ("loss", "gradient"):
             return SpreadTerm(edge, objective, value, self.inputs, consensus)
+        if edge.part:
+            return PartTerm(edge, objective, value, self.inputs, self._softens.get(edge.id))
         kind = GroupedTerm if edge.group else Term if edge.gate is None else GatedTerm
-        kind = PartTerm if edge.part else kind
         return kind(edge, objective, value, self.inputs, self._softens.get(edge.id))
 
     def _step(self, group: list[Weights]) -> Callable[[StepContext], None]:

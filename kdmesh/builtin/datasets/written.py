@@ -75,8 +75,8 @@ def _agreed(told: object) -> dict[str, str]:
     """What a line says of a vote, as columns; "" for what it does not."""
     about = told if isinstance(told, dict) else {}
     answer, votes, texts = about.get("answer"), about.get("votes"), about.get("texts")
-    known = isinstance(votes, dict) and isinstance(texts, int) and texts > 0
-    share = f"{votes.get(answer, 0) / texts:.3f}" if known and isinstance(votes.get(answer, 0), int) else ""
+    own = votes.get(answer, 0) if isinstance(votes, dict) else None
+    share = f"{own / texts:.3f}" if isinstance(own, int) and isinstance(texts, int) and texts > 0 else ""
     return {"answer": str(answer or ""), "share": share, "rule": str(about.get("rule", ""))}
 
 
