@@ -63,7 +63,7 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
 def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | None:
     """The student with one teacher: flows from the others are dropped. None where nothing would change.
 
-    ``saved``: the teacher's folder; it is not trained again.
+    ``saved``: the teacher's folder; it is not trained again. MeshError where it teaches only on what others write.
     """
     spec = plan.spec
     drop = set(teachers_of(plan, student)) - {best, student}
@@ -77,9 +77,13 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
     while any(flow.from_[0] not in sources for flow in flows):
         flows = [flow for flow in flows if flow.from_[0] in sources]
         sources = kept | {LABELS} | {flow.to[0] for flow in flows if flow.to[0] in spec.consensus}
-    flows = [flow for flow in flows if flow.stream is None or not _lost(spec, flow.stream, kept)]
+    lost = {flow.stream: flow for flow in flows if flow.stream is not None and _lost(spec, flow.stream, kept)}
+    flows = [flow for flow in flows if flow.stream not in lost]
+    if lost and not any(best in flow.from_ for flow in flows):
+        what = f"{best} teaches {student} only on texts that other agents write ({', '.join(map(str, lost))})"
+        raise MeshError(what, where=f"agents.{student}", instead="a stream that the teacher or student writes")
     if all(flow.to[0] != student for flow in flows):
-        return None  # what it learned from was written by others
+        return None
     learned = _again(plan, best, saved) if plan.owner[best] in plan.trainable else {}
     teacher = _frozen(plan, best, **learned)
     mine = [item for item in spec.program if stage is not None and set(item.of or ()) & set(stage.agents)]

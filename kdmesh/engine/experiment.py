@@ -192,7 +192,10 @@ class Experiment:
                 self._lacks(summary, f"{student}: no control from {best}, which sees what another agent says")
             elif best is not None:
                 saved = folder.root.resolve() / "agents" / best
-                meshes["best_teacher"] = controls.from_best(plan, student, best, saved)
+                try:
+                    meshes["best_teacher"] = controls.from_best(plan, student, best, saved)
+                except MeshError as error:
+                    self._lacks(summary, f"{student}: no control from {best}, for {error.what}")
             for which, mesh in meshes.items():
                 part = control_name(seed, student, which)
                 if mesh is not None:

@@ -472,3 +472,13 @@ def test_controls_leave_out_what_others_write_and_what_is_written_from_it() -> N
     one = from_best(plan, "s", "t", Path("nowhere"))
     assert one is not None and list(one.streams) == ["first"]  # `rollouts` is written by u, from what t writes too
     refuse_unrun(make_plan(one, registry()), registry())
+
+
+def test_a_best_teacher_that_wrote_none_of_its_texts_has_no_control() -> None:
+    fields = mesh(generated_by="t")
+    flows = [{"from": ["t", "u"], "to": "s", **PLAIN, "refresh": "step"}, TAUGHT]
+    plan = make_plan(parse({**fields, "flows": flows}), registry())
+    with pytest.raises(MeshError, match=r"u teaches s only on texts that other agents write \(rollouts\)"):
+        from_best(plan, "s", "u", Path("nowhere"))
+    one = from_best(plan, "s", "t", Path("nowhere"))
+    assert one is not None and list(one.streams) == ["rollouts"]
