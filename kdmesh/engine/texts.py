@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 Tally = dict[str, Any]
 """Of a stream: ``agent``, texts ``written`` and ``kept``, how many were ``dropped`` by reason, steps that were left
-``empty``, texts of no token (``blank``) and where the first of these came from."""
+``empty``, texts of no token (``blank``), those that their writer did not end (``cut``), and where the first of each
+came from."""
 PLACE = ("phase", "step", "number")
 """What tells a line of a file from all others."""
 
@@ -54,6 +55,9 @@ def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
         if not line.tokens and not (wrote.rule and line.dropped):  # a rule that abstains writes nothing
             tally["blank"] += 1
             tally["first_blank"] = tally["first_blank"] or line.at
+        if not line.ended and not wrote.rule:
+            tally["cut"] = tally.get("cut", 0) + 1
+            tally.setdefault("first_cut", line.at)
 
 
 def refuse_nothing(tallies: dict[str, Tally]) -> None:
@@ -80,6 +84,11 @@ def notes(tallies: dict[str, Tally]) -> list[str]:
             found.append(
                 f"{name}: {tally['blank']} of {tally['written']} texts of {agent} have no token before their end, "
                 f"first the one to {tally['first_blank']}"
+            )
+        if tally["written"] and tally.get("cut") == tally["written"]:
+            found.append(
+                f"{name}: {agent} ended none of its {tally['written']} texts, which were cut at max_new_tokens, "
+                f"first the one to {tally['first_cut']}"
             )
     return found
 

@@ -228,6 +228,15 @@ def test_answers_of_no_token_are_counted_named_and_dropped_by_length(monkeypatch
     assert tally["dropped"] == {"length": 12}
 
 
+def test_a_writer_that_never_stops_is_named_with_its_first_text() -> None:
+    summary = run(mesh(refresh="once", generated_by="t", sampling={"max_new_tokens": 1, "greedy": True}))
+    assert summary["streams"]["rollouts"]["cut"] == summary["streams"]["rollouts"]["written"] == 24
+    said = "rollouts: t ended none of its 24 texts, which were cut at max_new_tokens, first the one to "
+    assert any(note.startswith(said) and "+" in note.removeprefix(said) for note in summary["notes"]), summary["notes"]
+    some = run(mesh())["streams"]["rollouts"]
+    assert 0 < some["cut"] < some["written"]
+
+
 def test_what_is_held_out_is_never_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that says, nearly, what validation or test hold is not listened to, though no filter is asked for."""
     from kdmesh.hosts import generating
