@@ -220,3 +220,13 @@ def test_the_short_form_says_the_same(tmp_path: Path) -> None:
     with pytest.raises(MeshError, match=ALONE) as caught:
         examine(make_plan(parse(fields), registry()))
     assert caught.value.where == "connect.0.ensemble"
+
+
+def test_chats_without_a_template_name_agent_and_sample(tmp_path: Path) -> None:
+    fields = mesh(tmp_path)
+    path = put(tmp_path / "chats.jsonl", [{"messages": [{"role": "user", "content": "1+1="}]}] * 6)
+    fields["data"] = {"dataset": {"text": {"path": path, "messages": "messages"}}, "validation": 0, "test": 0}
+    del fields["metrics"], fields["text"]
+    with pytest.raises(MeshError, match=r"chats.jsonl, line 1, field 'messages': .* no chat template") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == "agents.t"
