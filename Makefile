@@ -2,7 +2,7 @@
 # make slow   the tests that take minutes      make mutants   how many wrong plugins the kit for tests catches
 # make browser AXE=axe.min.js   the page of a run in Chromium, which must be installed, with chromedriver; AXE: axe-core
 # make bundle   the JavaScript with which a page's charts are drawn, made anew: needs npm and a network
-# make lint   style, types and layers          make bench, claims, task-claims, chaos   measure: see docs/
+# make lint   style, types and layers          make bench, claims, task-claims, reward-claims, chaos   measure: see docs/
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
@@ -68,6 +68,11 @@ agents-claims: $(RUN_READY)
 
 task-claims: $(RUN_READY)
 	$(BIN)/python benchmarks/task_claims.py
+
+.PHONY: reward-claims
+reward-claims: $(RUN_READY)
+	$(PIP) --no-deps --editable plugins/kdmesh-rl
+	$(BIN)/python benchmarks/reward_claims.py
 
 trec: $(RUN_READY)
 	$(PIP) --editable '.[bench]'

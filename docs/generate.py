@@ -687,6 +687,7 @@ refresh: step
 sampling: {max_new_tokens: 64}
 mix: {of: train, share: 0.5}
 keep: [length, {perplexity: {of: t, max: 50}}]
+reward: [numeric_answer, {"my_checks:right": {weight: 2, time_limit: 5}}]
 reads: {a: first}
 template: "{{ prompt }} One answered: {{ a.text }}"
 consensus_of: [first, second]
@@ -1262,6 +1263,7 @@ JSON = {
     "int": "integer",
     "int | None": "integer or null",
     "float": "number",
+    "float | None": "number or null",
     "bool": "true or false",
     "list[str]": "list of text",
     "Hosts": "object of lists of text",

@@ -22,6 +22,9 @@ PROBABILITIES = ("probs", "marginals")
 LABELS = ("classes", "values", "relevance", "indicators")
 NOW = ("step", "epoch", "round")
 """Facts that are plain numbers, and say how far the training is."""
+OF_TEXTS = ("text", "group", "reward", "written")
+"""Facts about the texts that an agent wrote: which one a token is of, which prompt it answers, how right it is, and how
+likely its writer found the token."""
 MEASURED = ("measured_step", "measured_epoch", "measured_age")
 """Facts that say when an agent was last measured on validation: plain numbers, None before."""
 SPACES = ("probs", "marginals", "logits", "loss", "gradient")
@@ -29,7 +32,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "objectives": {
         "reads": ("logits", "hidden"),
         "forms": ("logits", *PROBABILITIES, "labels", "hidden"),
-        "needs": ("labels", "ids", "spans", "tokens", *NOW),
+        "needs": ("labels", "ids", "spans", "tokens", *NOW, *OF_TEXTS),
         "labels": LABELS,
     },
     "consensus": {"spaces": (*SPACES, "weights"), "answers": LABELS, "needs": ("ids", *NOW)},
@@ -145,6 +148,12 @@ class ObjectiveOffer(Offer):
     text, ``tokens`` and ``source_tokens``, ``list[str]``. Plain numbers: ``step``, the batches of this lesson before
     this one, over all rounds; ``epoch``, of the lesson, from 0; ``round``, from 1, refused outside rounds.
 
+    Of texts that an agent writes, row by row (a row is a token): ``text [N]`` int64, which of the batch's texts it is
+    of, from 0, in their order; ``group [N]`` int64, the id of the prompt's sample: equal ones are answers to the same
+    prompt, and a batch has all of them that are kept; ``reward [N]`` float32, how right the whole text is, by the
+    stream's `reward`; ``written [N]`` float32, the log-probability of the token by who wrote it, when it did, at the
+    temperature at which it was drawn. ``needs_of``: settings that need more where they are not null, and what.
+
     ``aligned=False``: its target is a statistic of a stream, ``[K, D]`` (see :class:`SignalOffer`), and not a row for
     each of the student's; ``weights [K]`` are then 0 for rows that nobody knows.
 
@@ -162,13 +171,20 @@ class ObjectiveOffer(Offer):
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, marginals, labels, hidden
     tempered: bool = False  # has a `temperature` that its target must share
-    needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens, step, epoch, round
+    needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens, step, epoch, round, text, group, reward, written
+    needs_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     forms_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     reduction: str = ""  # what `plan` says of it
     aligned: bool = True
     linear: bool = False
     rowwise: bool = False
+
+    def needed(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """What it needs with these settings."""
+        given = {name: config.get(name, self.config.model_fields[name].default) for name in self.needs_of}
+        more = [need for name, needs in self.needs_of.items() if given[name] is not None for need in needs]
+        return (*self.needs, *(need for need in dict.fromkeys(more) if need not in self.needs))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ OFFERED = {
     ("objectives", "entropy_aware_kl"): "kdmesh-lm",
     ("objectives", "mass_weighted_kl"): "kdmesh-lm",
     ("objectives", "minilm"): "kdmesh-relational",
+    ("objectives", "policy_gradient"): "kdmesh-rl",
     ("objectives", "rkd"): "kdmesh-relational",
     ("objectives", "sp"): "kdmesh-relational",
     ("objectives", "standardised_kl"): "kdmesh-logit",

@@ -8,7 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from kdmesh.plugins import IN_FILES, registry
 from kdmesh.spec.agents import AgentSpec
-from kdmesh.spec.base import Named
+from kdmesh.spec.base import FilterRef, GateRef, MetricRef, ModelRef, Named, RewardRef
 from kdmesh.spec.data import DataSpec
 from kdmesh.spec.flows import ConsensusSpec, TapRef
 from kdmesh.spec.mesh import MeshSpec
@@ -21,12 +21,20 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
 
 Schema = dict[str, Any]
-BESIDE = {
-    "metrics": ("by", "a column of the data by whose values it is measured"),
-    "gates": ("of", "an agent whose logits it reads beside the own"),
-    "filters": ("of", "the agent whose loss it reads; by default the writer"),
+TEXT: Schema = {"type": "string", "minLength": 1}
+BESIDE: dict[type[Named], dict[str, Schema]] = {
+    MetricRef: {"by": {**TEXT, "description": "a column of the data by whose values it is measured"}},
+    GateRef: {"of": {**TEXT, "description": "an agent whose logits it reads beside the own"}},
+    FilterRef: {"of": {**TEXT, "description": "the agent whose loss it reads; by default the writer"}},
+    RewardRef: {
+        "weight": {"type": "number", "description": "of its number in the reward; 1 by default"},
+        "time_limit": {"type": "number", "exclusiveMinimum": 0, "description": "seconds that a text may take it"},
+        "late": {"type": "number", "description": "its number for a text that took longer; by default an error"},
+    },
 }
-"""Settings that every offer of a kind may have, whatever its own are."""
+"""Settings that whatever is chosen so may have, beside those of its offer."""
+IMPORTED = (ModelRef, FilterRef, RewardRef)
+"""What may be an import path."""
 
 
 def json_schema(offered: Registry | None = None) -> Schema:
@@ -41,9 +49,9 @@ def json_schema(offered: Registry | None = None) -> Schema:
     for cls in named:
         key = _key(refs[cls])
         offers = offered.offers(cls.kind) if cls.kind else None
-        defs[key] = {"title": key, "description": cls.__doc__ or "", "anyOf": _choices(cls.kind, offers, refs)}
-        if cls.kind in BESIDE:
-            _beside(defs[key]["anyOf"][-1]["properties"], defs, *BESIDE[cls.kind])
+        defs[key] = {"title": key, "description": cls.__doc__ or "", "anyOf": _choices(cls, offers, refs)}
+        if cls in BESIDE:
+            _beside(defs[key]["anyOf"][-1]["properties"], defs, BESIDE[cls])
     mesh = defs.pop(_key(refs[MeshSpec]))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **mesh, "$defs": defs}
 
@@ -74,7 +82,7 @@ class _ShortForms(GenerateJsonSchema):
         return {"anyOf": [*(form.get("items", {}) for form in lists), long]} if lists else long
 
 
-def _choices(kind: str, offers: list[Offer] | None, refs: dict[type[BaseModel], Schema]) -> list[Schema]:
+def _choices(cls: type[Named], offers: list[Offer] | None, refs: dict[type[BaseModel], Schema]) -> list[Schema]:
     """A name, or an object of one name with its settings; ``offers`` None: any name."""
     free: Schema = {"type": ["object", "null"]}
     table: Schema = {"type": "object", "minProperties": 1, "maxProperties": 1}
@@ -85,18 +93,17 @@ def _choices(kind: str, offers: list[Offer] | None, refs: dict[type[BaseModel], 
         offer.name: {"description": offer.summary, "anyOf": [refs[offer.config], {"type": "null"}]} for offer in offers
     }
     table["additionalProperties"] = False
-    if kind in ("models", "filters"):
+    if cls in IMPORTED:
         names.append({"type": "string", "pattern": ":", "description": "import path, `package.module:Thing`"})
         table["patternProperties"] = {":": free}
     return [*names, table]
 
 
-def _beside(properties: Schema, defs: Schema, name: str, about: str) -> None:
-    """Let every offer of a kind have a setting beside its own."""
-    more = {"type": "string", "minLength": 1, "description": about}
+def _beside(properties: Schema, defs: Schema, more: dict[str, Schema]) -> None:
+    """Let every offer of a kind have settings beside its own."""
     for known in properties.values():
         own = defs[_key(known["anyOf"][0])]
-        known["anyOf"][0] = {**own, "properties": {**own.get("properties", {}), name: more}}
+        known["anyOf"][0] = {**own, "properties": {**own.get("properties", {}), **more}}
 
 
 def _key(ref: Schema) -> str:

@@ -344,6 +344,7 @@ class TextsWritten(Event, kind="texts_written"):
         kept: how many of these are learned.
         dropped: how many of the others, by the filter that dropped them.
         empty: steps of whose texts none is kept, so that they add no loss.
+        reward: the mean of their rewards; null where nothing says how right they are.
     """
 
     stage: str
@@ -354,6 +355,7 @@ class TextsWritten(Event, kind="texts_written"):
     kept: int
     dropped: Mapping[str, int]
     empty: int
+    reward: float | None = None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,12 @@ class Objective(nn.Module):
     The softmax of a source that several flows read is then computed once for all of them.
     """
 
+    averages = "rows"
+    """What the loss is a mean over: `rows`, or `texts`, each of which counts once, however many rows it has.
+
+    Where batches are accumulated, each has the share of the update that it has of these.
+    """
+
     asks_labels = False
     """Whether :meth:`setup` of a flow from labels is given them all, though the offer needs none beside the target."""
 

@@ -65,10 +65,11 @@ def code(spec: MeshSpec) -> Sums:
     refs = [agent.model for agent in spec.agents.values() if agent.model is not None]
     filters = [ref for stream in spec.streams.values() for ref in stream.keep or ()]
     data = [spec.data.dataset] if spec.data is not None else []
-    names = [ref.name for ref in (*refs, *filters, *data) if ref.is_import]
+    verifiers = [ref for stream in spec.streams.values() for ref in stream.reward or ()]
+    names = [ref.name for ref in (*refs, *filters, *data, *verifiers) if ref.is_import]
     rules = [stream.rule for stream in spec.streams.values() if stream.rule is not None]
     names += [path for ref in rules for path in ref.paths.values()]
-    names += [path for ref in spec.metrics if ":" in (path := str(ref.config.get("path", "")))]
+    names += [path for ref in (*spec.metrics, *verifiers) if ":" in (path := str(ref.config.get("path", "")))]
     found: Sums = {}
     for name in dict.fromkeys(name.partition(":")[0] for name in names):
         if name != "python":  # data given from Python

@@ -7,6 +7,7 @@ each text stands once, as it was last written. So the lines, but for their times
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from kdmesh.contracts.run_files import STREAMS
 from kdmesh.errors import RunFailed
 from kdmesh.files import aside, inside, reason, remedy, to_json
 from kdmesh.hosts.generating import refuse_all_dropped
+from kdmesh.hosts.rewarding import UNKNOWN
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
     tally["written"] += len(wrote.lines)
     tally["kept"] += why.pop("", 0)
     tally["empty"] += wrote.empty
+    if any(line.reward is not None or line.dropped == UNKNOWN for line in wrote.lines):
+        _reward(tally.setdefault("reward", {"texts": 0, "average": None, "groups": 0, "equal": 0, "late": {}}), wrote)
     for name in sorted(why):
         tally["dropped"][name] = tally["dropped"].get(name, 0) + why[name]
     for line in wrote.lines:
@@ -58,6 +62,40 @@ def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
         if not line.ended and not wrote.rule:
             tally["cut"] = tally.get("cut", 0) + 1
             tally.setdefault("first_cut", line.at)
+
+
+def _reward(tally: Tally, wrote: Wrote) -> None:
+    """Add what verifiers said to a tally: of so many ``texts`` the ``average``, of so many ``groups`` of several kept
+    answers to one prompt how many have ``equal`` rewards, and how many texts were ``late`` for a verifier."""
+    numbers = [line.reward for line in wrote.lines if line.reward is not None]
+    if numbers:
+        before = tally["texts"]
+        tally["texts"] += len(numbers)
+        tally["average"] = ((tally["average"] or 0.0) * before + math.fsum(numbers)) / tally["texts"]
+    groups: dict[tuple[int, int], list[float | None]] = {}
+    seen: dict[tuple[int, int], int] = {}  # an epoch that begins within a window asks a prompt again
+    for line in wrote.lines:
+        again = seen[line.sample, line.draw] = seen.get((line.sample, line.draw), -1) + 1
+        if not line.dropped:
+            groups.setdefault((line.sample, again), []).append(line.reward)
+        for name in line.late:
+            tally["late"][name] = tally["late"].get(name, 0) + 1
+    several = [one for one in groups.values() if len(one) > 1]
+    tally["groups"] += len(several)
+    tally["equal"] += sum(len(set(one)) == 1 for one in several)
+
+
+def _rewarded(name: str, tally: Tally) -> list[str]:
+    found = []
+    if tally["texts"]:
+        found.append(f"{name}: the mean reward of {tally['texts']} texts is {tally['average']:.4g}")
+    if tally["equal"]:
+        found.append(
+            f"{name}: in {tally['equal']} of {tally['groups']} groups of texts to one prompt all rewards are equal, "
+            "so that nothing is learned of them by comparison"
+        )
+    found += [f"{name}: {count} texts were late for {verifier}" for verifier, count in sorted(tally["late"].items())]
+    return found
 
 
 def refuse_nothing(tallies: dict[str, Tally]) -> None:
@@ -72,6 +110,7 @@ def notes(tallies: dict[str, Tally]) -> list[str]:
     found = []
     for name, tally in tallies.items():
         agent = f"rule {tally['rule']!r}" if "rule" in tally else tally["agent"]
+        found += _rewarded(name, tally["reward"]) if "reward" in tally else []
         if tally["dropped"]:
             said = ", ".join(f"{reason} {number}" for reason, number in sorted(tally["dropped"].items()))
             found.append(f"{name}: {tally['kept']} of {tally['written']} texts of {agent} were kept; dropped: {said}")
@@ -187,6 +226,8 @@ def _about(wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
         "step": wrote.step,
         "number": number,
         **({} if line.told is None else {"consensus": line.told}),
+        **({} if line.reward is None and line.dropped != UNKNOWN else {"reward": line.reward}),
+        **({"numbers": line.numbers} if line.numbers else {}),
     }
 
 
@@ -227,7 +268,15 @@ def told(stage: str, wrote: Iterable[Wrote]) -> list[TextsWritten]:
         last[one.stream] = one.step
     return [
         TextsWritten(
-            stage, name, tally["agent"], last[name], tally["written"], tally["kept"], tally["dropped"], tally["empty"]
+            stage,
+            name,
+            tally["agent"],
+            last[name],
+            tally["written"],
+            tally["kept"],
+            tally["dropped"],
+            tally["empty"],
+            tally["reward"]["average"] if "reward" in tally else None,
         )
         for name, tallies in found.items()
         for tally in tallies.values()

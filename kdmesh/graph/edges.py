@@ -293,7 +293,7 @@ def _edge(
         mode=flow.mode,
         lesson=flow.lesson,
         tap=tap,
-        needs=() if offer is None else offer.needs,
+        needs=() if offer is None or flow.objective is None else offer.needed(flow.objective.config),
         reads=reads,
         derived=None if kind is None else flow.signal,
         gate=flow.gate,

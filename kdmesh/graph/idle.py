@@ -92,6 +92,8 @@ def _named(plan: Plan) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
             yield plan.at(f"streams.{name}.rule"), "text_rules", stream.rule.name, stream.rule.config
         if stream.mix is not None and (gate := stream.mix.gate) is not None:
             yield plan.at(f"streams.{name}.mix.gate"), "gates", gate.name, gate.settings
+        for number, verifier in enumerate(stream.reward or ()):
+            yield plan.at(f"streams.{name}.reward.{number}"), "metrics", verifier.name, verifier.settings
     for name, node in (plan.consensus | plan.merging.pools).items():
         yield plan.at(f"consensus.{name}.rule"), "consensus", node.rule.name, node.rule.config
     seen: set[tuple[str, int, int]] = set()  # a flow's edges share what it names

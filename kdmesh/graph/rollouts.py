@@ -28,7 +28,7 @@ def refuse_rollouts(plan: Plan) -> None:
     """Raise MeshError for the first such thing in the plan."""
     streams = {name: one for name, one in plan.spec.streams.items() if one.prompts is not None}
     for name, one in plan.spec.streams.items():
-        for field in ("sampling", "mix", "template", "reads") if one.prompts is None else ():
+        for field in ("sampling", "mix", "template", "reads", "reward") if one.prompts is None else ():
             if getattr(one, field) is not None:
                 what = f"`{field}` is about texts that are written, and this stream has no prompts to answer"
                 raise MeshError(what, where=plan.at(f"streams.{name}.{field}"), instead=ONLY_TEXTS)

@@ -20,6 +20,7 @@ from kdmesh.graph.merging import counted
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
 from kdmesh.graph.renewal import publications
+from kdmesh.graph.rewards import refuse_rewards
 from kdmesh.graph.rollouts import refuse_decoding, refuse_rollouts
 from kdmesh.graph.served import refuse_served
 from kdmesh.graph.until import refuse_until
@@ -72,6 +73,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_agreed(plan, registry)
     refuse_measured(plan, registry)
     refuse_filters(plan, registry)
+    refuse_rewards(plan, registry)
     refuse_looked_up(plan, registry)
     refuse_served(plan, registry)
     for name, agent in plan.spec.agents.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.sources import written_before
+from kdmesh.offers import OF_TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -101,9 +102,9 @@ def _read(plan: Plan, edge: Edge) -> None:
             where=f"{edge.where}.refresh",
             instead="refresh: step, or stale: snapshot",
         )
-    if edge.needs:
+    if whole := [need for need in edge.needs if need not in OF_TEXTS]:
         raise MeshError(
-            f"the objective of {edge} needs {', '.join(edge.needs)} of a whole stream, and {edge.stream!r} is written",
+            f"the objective of {edge} needs {', '.join(whole)} of a whole stream, and {edge.stream!r} is written",
             where=f"{edge.where}.objective",
             instead="an objective without these, or another stream",
         )

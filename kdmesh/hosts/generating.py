@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.hosts.agreeing import Agreeing
 from kdmesh.hosts.gates import OpenOrShut
-from kdmesh.hosts.keeping import Keeping
+from kdmesh.hosts.keeping import Keeping, token_losses
 from kdmesh.hosts.publications import Key
+from kdmesh.hosts.rewarding import UNKNOWN, Rewarding
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
 from kdmesh.hosts.spoken import decoded, told
 from kdmesh.hosts.step import Line, StepContext, Wrote
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.agreeing import Agreed
     from kdmesh.hosts.inputs import Inputs
     from kdmesh.hosts.preprocessing import Preprocessor
+    from kdmesh.hosts.rewarding import Verdict
     from kdmesh.hosts.rollouts import Schedule
     from kdmesh.hosts.state import HostState
     from kdmesh.spec import TrainSpec
@@ -194,6 +197,9 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     )  # a sum at every step would take its time
     reads = Reads(inputs, op) if spec.made_of and isinstance(author, Writing | Agreeing) else None
     gate = OpenOrShut(inputs, op.node, op.stream, mixes=True) if schedule.gated else None
+    rewarding = Rewarding(host, op.stream, op.node) if spec.reward else None
+    asks = any("written" in edge.needs for edge in host.plan.edges if edge.stream == op.stream)
+    heat = 1.0 if spec.sampling is None or spec.sampling.greedy else spec.sampling.temperature
 
     def write(context: StepContext) -> None:
         begins, last = schedule.begins(context.step), host.publications.get(stamp)
@@ -229,12 +235,18 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
                 agent.weights.train()
         draws = [place % stream.draws for place in due.tolist()]
         agreed = author.agreed if isinstance(author, Agreeing) else None
-        said, why = keeping.sort(asked, draws, texts, rows, agreed)
-        value = context.values[op] = parts_of(texts, samples, [not reason for reason in why], given)
+        said = keeping.said(asked, draws, texts, agreed)
+        judged = None if rewarding is None else rewarding(said)
+        why = keeping.sort(said, asked, texts, rows, [] if agreed is None else [one.why for one in agreed])
+        if judged is not None:
+            why = [reason or ("" if one.known else UNKNOWN) for reason, one in zip(why, judged, strict=True)]
+        # before its weights move
+        likely = [-one for one in token_losses(host, op.node, texts, rows, heat)] if asks else None
+        rewards = None if judged is None else [one.total for one in judged]
+        value = context.values[op] = parts_of(texts, samples, [not reason for reason in why], given, rewards, likely)
         keep(host, op, context.step, value)
         empty = _empty(schedule, context.step, due, why, settings)
-        votes: Sequence[Agreed | None] = [None] * len(said) if agreed is None else agreed
-        lines = [_line(*one) for one in zip(said, why, votes, strict=True)]
+        lines = [_line(*one) for one in zip(said, why, agreed or repeat(None), judged or repeat(None))]  # noqa: B905
         known_weights = "" if often or agreed is not None else agent.weights.sha256()
         about = op.stream, op.node, inputs.lesson, context.step, agent.weights.updates
         rule = "" if spec.rule is None else spec.rule.name
@@ -245,9 +257,14 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     return write
 
 
-def _line(one: WrittenText, dropped: str, agreed: Agreed | None) -> Line:
-    about = one.sample, one.draw, one.prompt, one.text, one.tokens, one.ended, dropped, one.at
-    return Line(*about) if agreed is None else Line(*about, agreed.told, tuple(agreed.counted))
+def _line(one: WrittenText, dropped: str, agreed: Agreed | None, verdict: Verdict | None) -> Line:
+    line = Line(one.sample, one.draw, one.prompt, one.text, one.tokens, one.ended, dropped, one.at)
+    if agreed is not None:
+        line = line._replace(told=agreed.told, counted=tuple(agreed.counted))
+    if verdict is None:
+        return line
+    numbers = verdict.numbers if len(verdict.numbers) > 1 else {}
+    return line._replace(reward=verdict.total if verdict.known else None, numbers=numbers, late=verdict.late)
 
 
 def _empty(schedule: Schedule, step: int, due: Tensor, why: list[str], settings: TrainSpec) -> int:

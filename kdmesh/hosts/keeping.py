@@ -86,28 +86,31 @@ class Keeping:
             raise MeshError(str(error), where=where, instead="a setting that fits the data") from None
         return step
 
+    def said(
+        self, asked: Sequence[Asked], draws: Sequence[int], texts: Written, agreed: Sequence[Agreed] | None = None
+    ) -> list[WrittenText]:
+        """The texts as filters and verifiers see them; ``agreed``: what a rule made, where one did."""
+        if agreed is not None:
+            return [one.text for one in agreed]
+        return [
+            self._said(one.sample, draw, ids[before:])
+            for one, draw, (ids, before) in zip(asked, draws, texts, strict=True)
+        ]
+
     def sort(
         self,
+        said: Sequence[WrittenText],
         asked: Sequence[Asked],
-        draws: Sequence[int],
         texts: Written,
         rows: int,
-        agreed: Sequence[Agreed] | None = None,
-    ) -> tuple[list[WrittenText], list[str]]:
-        """The texts as filters see them, and why each is dropped, "" where it is kept.
+        made: Sequence[str] = (),
+    ) -> list[str]:
+        """Why each text is dropped, "" where it is kept.
 
-        ``rows``: how many an agent answers at a time, where its loss is read; ``agreed``: what a rule made, where one
-        did.
+        ``rows``: how many an agent answers at a time, where its loss is read; ``made``: why a rule says nothing, where
+        one made them.
         """
-        if agreed is not None:
-            said = [one.text for one in agreed]
-            why = [one.why or self._held_out(one.text) for one in agreed]
-        else:
-            said = [
-                self._said(one.sample, draw, ids[before:])
-                for one, draw, (ids, before) in zip(asked, draws, texts, strict=True)
-            ]
-            why = [self._held_out(one) for one in said]
+        why = [reason or self._held_out(one) for one, reason in zip(said, made or [""] * len(said), strict=True)]
         for step in self._steps:
             left = [at for at, reason in enumerate(why) if not reason]
             if not left:
@@ -118,7 +121,7 @@ class Keeping:
                 given = [replace(one, loss=loss) for one, loss in zip(given, losses, strict=True)]
             for at, kept in zip(left, self._asked(step, given), strict=True):
                 why[at] = "" if kept else step.key
-        return said, why
+        return why
 
     def _losses(self, agent: str, texts: Written, asked: Sequence[Asked], rows: int) -> list[float]:
         """Of each text by an agent: the writer as it was asked, another as it sees the data's prompt."""
@@ -208,29 +211,35 @@ def _imported(ref: FilterRef, where: str) -> Filter:
         raise MeshError(f"{ref.name} cannot be made: {error}", where=where, instead="settings that it takes") from None
 
 
-@torch.no_grad()
 def losses_of(host: HostState, agent: str, texts: Written, rows: int) -> list[float]:
     """The mean of ``-log p`` over the tokens of each answer, in nats, by an agent here."""
+    return [each.mean().item() for each in token_losses(host, agent, texts, rows)]
+
+
+@torch.no_grad()
+def token_losses(host: HostState, agent: str, texts: Written, rows: int, temperature: float = 1.0) -> list[Tensor]:
+    """``-log p`` of each token of each answer, in nats, float32 on the CPU, by an agent here at a temperature."""
     from kdmesh.hosts.rollouts import row
 
     one, encoder = host.agents[agent], host.reading.encoder(agent)
     every: list[Row] = [row(ids, before) for ids, before in texts]
-    found: list[float] = []
+    found: list[Tensor] = []
     for start in range(0, len(every), rows):
         part = Encoded.of(every[start : start + rows], encoder.pad).to(one.device)
         batch = part.batch(torch.arange(len(part), device=one.device))
         value = one.inference(batch, host.forward_size(agent), (), False)[0]
-        losses = _losses(value, batch.targets)
-        found += [each.mean().item() for each in losses.split(batch.counts.tolist())]
-    return found
+        losses = _losses(value, batch.targets, temperature)
+        found += losses.split(batch.counts.tolist())
+    return [each.cpu() for each in found]
 
 
-def _losses(value: Tensor | Lazy, targets: Tensor) -> Tensor:
+def _losses(value: Tensor | Lazy, targets: Tensor, temperature: float) -> Tensor:
     """``-log p`` of each target ``[N]`` float32, a chunk of rows at a time."""
     step = max(1, CHUNK // value.shape[1])
     parts = []
     for start in range(0, len(targets), step):
         end = min(start + step, len(targets))
         logits = value.rows(start, end) if isinstance(value, Lazy) else value[start:end]
-        parts.append(torch.nn.functional.cross_entropy(logits.float(), targets[start:end], reduction="none"))
+        scores = logits.float() if temperature == 1 else logits.float() / temperature
+        parts.append(torch.nn.functional.cross_entropy(scores, targets[start:end], reduction="none"))
     return torch.cat(parts)

@@ -19,7 +19,7 @@ from kdmesh.streams.seeds import mix
 from kdmesh.streams.tokens import Encoded, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.agent import Agent
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 ONCE = "once"
 PROMPTS, LENGTHS, KEPT, GIVEN = "prompts", "lengths", "kept", "given"
-TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS, KEPT, GIVEN}
+REWARD, WRITTEN = "reward", "written"
+TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS, KEPT, GIVEN, REWARD, WRITTEN}
 """What written texts are made of: all their tokens, and of each its sample, tokens of the prompt, tokens in all, and
-whether it is learned; and, where a gate mixes in given samples, of each step whether it has these."""
+whether it is learned; where its stream says so, how right it is; where an objective asks, of each token of an answer
+its log-probability when it was written; and, where a gate mixes in given samples, of each step whether it has these."""
 
 
 class Asked(NamedTuple):
@@ -217,6 +219,28 @@ class Rollouts:
         assert texts is not None
         return self.samples(at).to(self.device).repeat_interleave(texts.counts[at])
 
+    def facts(self, needs: Collection[str], at: Tensor) -> dict[str, Tensor]:
+        """What objectives ask about the texts at positions ``at``, ``[N]`` each, a row for a token that is learned."""
+        texts = self._texts()
+        assert texts is not None
+        counts = texts.counts[at]
+        found: dict[str, Tensor] = {}
+        if "text" in needs:
+            found["text"] = torch.arange(len(at), device=self.device).repeat_interleave(counts)
+        if "group" in needs:
+            found["group"] = self.unit_samples(at)
+        if "reward" in needs:
+            found["reward"] = self._part(REWARD)[at.cpu()].to(self.device).repeat_interleave(counts)
+        if "written" in needs:
+            found["written"] = self._part(WRITTEN)[texts.unit_rows(at).cpu()].to(self.device)
+        return found
+
+    def texts(self, step: int, size: int, drop_last: bool) -> int:
+        """How many texts are learned in a step that is written already."""
+        if self._given is not None and self._is_given(step):
+            return size
+        return 0 if self._texts() is None else len(self._kept(step, size, drop_last)[0])
+
     def answers(self) -> list[list[int]]:
         """The tokens of every text that was written last, without its prompt."""
         pairs = zip(self._part(X).split(self._part(LENGTHS).tolist()), self._part(PROMPTS).tolist(), strict=True)
@@ -285,15 +309,25 @@ def row(ids: list[int], prompt: int) -> Row:
 
 
 def parts_of(
-    texts: Sequence[tuple[list[int], int]], samples: Tensor, kept: Sequence[bool], given: Sequence[bool] | None
+    texts: Sequence[tuple[list[int], int]],
+    samples: Tensor,
+    kept: Sequence[bool],
+    given: Sequence[bool] | None,
+    rewards: Sequence[float] | None = None,
+    written: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Texts, each with how many tokens of it are its prompt's, and whether it is learned, as tensors by name.
 
-    ``given``: of each step that they are for, whether it is of given samples, where a gate says so.
+    ``given``: of each step that they are for, whether it is of given samples, where a gate says so; ``rewards``: how
+    right each is; ``written``: of each the log-probabilities of its answer's tokens.
     """
     tokens = [token for ids, _ in texts for token in ids]
     lengths, prompts = [len(ids) for ids, _ in texts], [prompt for _, prompt in texts]
+    more = {} if rewards is None else {REWARD: torch.tensor(rewards, dtype=torch.float32)}
+    if written is not None:
+        more[WRITTEN] = torch.cat([*written, torch.empty(0)])
     return torch.tensor(tokens, dtype=torch.int64), {
+        **more,
         PROMPTS: torch.tensor(prompts, dtype=torch.int64),
         LENGTHS: torch.tensor(lengths, dtype=torch.int64),
         IDS: samples,

@@ -57,6 +57,8 @@ def of_batch(
 ) -> dict[str, Tensor | None]:
     """What an objective is called with: of the reader's batch, and, between unlike tokens, of the source's."""
     found: dict[str, Tensor | None] = {}
+    if isinstance(shard, Rollouts):
+        found |= shard.facts(needs, batch.at)
     if "ids" in needs:
         found["ids"] = shard.samples(batch.at)
     if "spans" not in needs:

@@ -54,6 +54,8 @@ class Line(NamedTuple):
     """One text that was written, see :class:`kdmesh.contracts.filter.WrittenText`; ``dropped``: why, "" if kept.
 
     ``told``, ``counted``: where a rule chose it of several, see :class:`kdmesh.contracts.text_rule.Choice`.
+    ``reward``: how right it is, None where nothing says so; ``numbers``: what each verifier said, where there are
+    several; ``late``: those that took too long.
     """
 
     sample: int
@@ -66,6 +68,9 @@ class Line(NamedTuple):
     at: str
     told: dict[str, Any] | None = None
     counted: tuple[str, ...] = ()
+    reward: float | None = None
+    numbers: dict[str, float | None] = {}  # noqa: RUF012  # never written to
+    late: tuple[str, ...] = ()
 
 
 class Wrote(NamedTuple):

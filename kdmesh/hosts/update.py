@@ -205,8 +205,12 @@ class Update:
         shard, first = self.inputs.shard(term.edge.target, term.edge.stream), self.inputs.first
         size, drop = self.inputs.settings.batch_size, self.inputs.settings.drop_last
 
+        by_text = getattr(term.objective, "averages", "") == "texts"
+        texts = getattr(shard, "texts", None) if by_text else None  # of those that an agent writes
+
         def samples(step: int) -> int:
-            return shard.count(self.inputs.position(step, shard), size, drop)
+            at = self.inputs.position(step, shard)
+            return int((texts or shard.count)(at, size, drop))
 
         def share(step: int) -> float:
             start = first + (step - first) // accumulate * accumulate

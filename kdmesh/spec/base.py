@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
@@ -13,6 +14,8 @@ MOST = 10**9
 """The most epochs, steps, rounds ... that can be asked for: more than any run makes, and what all counts can hold."""
 
 
+VERIFYING = 10.0
+"""Seconds that a function which says of a text how right it is may take, unless a mesh says otherwise."""
 DEFAULT_TASK = "classification"
 """The task of a mesh, a saved agent or a summary that names none."""
 DEFAULT_RULE = "mean"
@@ -213,6 +216,52 @@ class MetricRef(Named):
     def key(self) -> str:
         """The name of its figure."""
         return f"{self.name}_by_{self.by}" if self.by else self.name
+
+
+class RewardRef(Named):
+    """A verifier: a metric of written texts with its settings, or the import path of a function.
+
+    Any may have ``weight``, of its number in the reward, ``time_limit``, seconds for a text, and ``late``, its number
+    for a text that took longer.
+    """
+
+    kind: ClassVar[str] = "metrics"
+    own: ClassVar[tuple[str, ...]] = ("weight", "time_limit", "late")
+
+    @model_validator(mode="after")
+    def _numbers(self) -> Self:
+        for field in self.own:
+            value = self.config.get(field, 1.0)
+            number = type(value) in (int, float) and math.isfinite(value)
+            if not number or (field == "weight" and value == 0) or (field == "time_limit" and value <= 0):
+                odd = {"weight": " other than 0", "time_limit": " of seconds above 0"}.get(field, "")
+                raise ValueError(f"`{field}` of {self.name!r} is a number{odd}, not {value!r}")
+        if "late" in self.config and self.time_limit is None:
+            raise ValueError(f"`late` of {self.name!r} stands where a `time_limit` is over, and it has none")
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its offer, or the function, knows."""
+        return {name: value for name, value in self.config.items() if name not in self.own}
+
+    @property
+    def weight(self) -> float:
+        """The factor of its number in the reward."""
+        return float(self.config.get("weight", 1.0))
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds that it may take for a text, in a process of its own; None: it is asked in the host's own."""
+        usual = VERIFYING if self.is_import else None
+        limit: float | None = self.config.get("time_limit", usual)
+        return limit
+
+    @property
+    def late(self) -> float | None:
+        """Its number for a text for which it took longer; None: that is an error."""
+        number: float | None = self.config.get("late")
+        return number
 
 
 class AdamWArguments(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from kdmesh.spec.base import DatasetRef, FilterRef, GateRef, Strict, TextRuleRef
+from kdmesh.spec.base import DatasetRef, FilterRef, GateRef, RewardRef, Strict, TextRuleRef
 
 SPLITS = ("train", "validation", "test", "transfer")
 """The streams that there are without being named, where they have samples."""
@@ -127,6 +127,12 @@ class StreamSpec(Strict):
         None, min_length=1, description="filters, one after the other: texts that one drops are not learned"
     )
 
+    reward: list[RewardRef] | None = Field(
+        None,
+        min_length=1,
+        description="what says how right each text is, for objectives that ask: metrics of texts, functions; their sum",
+    )
+
     @field_validator("where", mode="before")
     @classmethod
     def _values(cls, value: Any) -> Any:
@@ -142,7 +148,7 @@ class StreamSpec(Strict):
         found = {f"reads.{key}": other for key, other in (self.reads or {}).items()}
         return found | {f"consensus_of.{number}": other for number, other in enumerate(self.consensus_of or ())}
 
-    @field_validator("consensus_of", "rest_of", mode="before")
+    @field_validator("consensus_of", "rest_of", "reward", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        return value if value is None or isinstance(value, list) else [value]

@@ -13,13 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.hosts import guard
-from kdmesh.offers import ObjectiveOffer
+from kdmesh.offers import OF_TEXTS, ObjectiveOffer
 from kdmesh.streams.table import Table
 from kdmesh.testing import small
 from kdmesh.testing.alike import Alike, At, here, worded
 
 Compare = Callable[..., Tensor]
 BATCH = 6
+TEXTS = torch.tensor([0, 0, 1, 2, 3, 3])
+"""Of which text each row is, where the offer asks: two answer a prompt each."""
+REWARDS = torch.tensor([1.0, 0.25, 0.0, 1.0])
+WRITTEN = torch.tensor([-1.5, -0.5, -2.0, -1.0, -3.0, -0.1])
 
 
 class ObjectiveContract(Alike):
@@ -135,6 +139,8 @@ class ObjectiveContract(Alike):
             flows[0]["to"] = ["a", "c"]
             flows += [{"from": ["a", "c"], "to": "both"}, {"from": "both", "to": "b", **objective}]
         agents = ("a", "b", "c") if more else ("a", "b")
+        if {*OF_TEXTS} & {*self.needs(offer)}:
+            return self._on_written(own, offer, flows[-1]), small.prompts()
         if {"spans", "tokens"} & {*offer.needs}:
             task = small.task(head="causal")
             return small.mesh(agents, small.model(head="causal"), task, flows=flows, **more), small.texts(classes=False)
@@ -142,6 +148,16 @@ class ObjectiveContract(Alike):
         shape = (1, 8, 8) if maps else (6,)
         fields = small.mesh(agents, small.model(labels, shape), small.task(labels), flows=flows, **more)
         return fields, small.table(labels, shape)
+
+    def _on_written(self, own: dict[str, Any], offer: ObjectiveOffer, flow: dict[str, Any]) -> dict[str, Any]:
+        """An agent that writes four texts to each prompt, and learns from them by the offer, and one from labels."""
+        sampling = {"max_new_tokens": 3, "samples": 4, "temperature": own.get("temperature", 1.0)}
+        stream = {"generated_by": "b", "prompts": "train", "refresh": "2 steps", "sampling": sampling}
+        flows = [{"from": "labels", "to": "a", "objective": "ce"}, {**flow, "stream": "texts"}]
+        if flow["from"] != "labels":
+            flows[1]["refresh"] = "step"
+        more = {"streams": {"texts": {**stream, "reward": {"pattern": {"match": "[aeiou]"}}}}, "flows": flows}
+        return small.mesh(("a", "b"), small.model(head="causal"), small.task(head="causal"), **more)
 
     def shapes(self, offer: ObjectiveOffer) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of student and target without the batch axis."""
@@ -154,13 +170,23 @@ class ObjectiveContract(Alike):
         :meth:`setup` is given the same of the whole stream, which has the batch's samples and no more.
         """
         known = {"labels": self.labels(offer, rows), "ids": rows}
-        given = {name: known[name] for name in offer.needs if name in known}
+        known |= {
+            "text": TEXTS[rows],
+            "group": TEXTS[rows] // 2,
+            "reward": REWARDS[TEXTS[rows]],
+            "written": WRITTEN[rows],
+        }
+        given = {name: known[name] for name in self.needs(offer) if name in known}
         if "spans" in offer.needs:  # every sample one word, which student and target read as one token
             each = torch.arange(len(rows))
             spans = torch.stack([each, torch.zeros_like(each), torch.ones_like(each)], 1)
             given |= {"spans": spans, "source_spans": spans}
             given |= {"source_labels": known["labels"]} if "labels" in offer.needs else {}
         return given
+
+    def needs(self, offer: ObjectiveOffer) -> tuple[str, ...]:
+        """What the objective asks beside the target, with this contract's settings."""
+        return offer.needed(self.config)
 
     def labels(self, offer: ObjectiveOffer, rows: Tensor) -> Tensor:
         """Labels of samples, of a kind that the offer reads: classes ``[B]``, or how relevant candidates are.

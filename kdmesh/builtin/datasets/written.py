@@ -14,6 +14,8 @@ from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Sample, Texts
 
+JUDGED = ("reward", "numbers")
+"""What verifiers said: `reward` stays as a column, where texts have one."""
 NEEDED = ("prompt", "text", "kept", "tokens", "sample", "draw", "producer", "step")
 KEPT = ("sample", "draw", "producer", "step", "updates", "dropped")
 """What stays as columns."""
@@ -36,7 +38,7 @@ def written(path: str, test_path: str | None = None, dropped: bool = False, labe
     texts that agree, and the `rule`.
     """
     where = "data.dataset.written.path"
-    rows = read_jsonl(Path(path), where, RAW)
+    rows = read_jsonl(Path(path), where, (*RAW, *JUDGED))
     if lacking := [name for name in NEEDED if name not in rows.columns]:
         raise MeshError(
             f"{path}: its lines have no {lacking[0]!r}",
@@ -68,6 +70,9 @@ def written(path: str, test_path: str | None = None, dropped: bool = False, labe
             has_columns(part, label)
         y, classes, names = labels_of(parts, label, None)
         samples = [replace(one, prompt=None) for one in samples]
+    if any("reward" in one for one in rows.cells):
+        worth = ["" if one.get("reward") is None else str(one["reward"]) for one in rows.cells]
+        columns["reward"] = worth + [""] * (len(samples) - len(worth))
     return Table(Texts(samples), y, classes, official=official, columns=columns, labels=names, source=path, notes=notes)
 
 

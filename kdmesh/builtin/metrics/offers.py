@@ -38,6 +38,20 @@ class PatternConfig(Config):
         return value
 
 
+class FoundConfig(Config):
+    """Settings of `pattern`."""
+
+    match: str = Field(description="a regular expression; a text counts 1 where it is found anywhere, else 0")
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        from kdmesh.text.answers import pattern
+
+        pattern(value)
+        return value
+
+
 class MatchConfig(PatternConfig):
     """Settings of `exact_match`."""
 
@@ -267,6 +281,7 @@ METRICS = [
         config=PatternConfig,
         needs=("texts", "given"),
     ),
+    _of_texts("pattern", "Pattern", "share of written texts with a regular expression", config=FoundConfig),
     _of_texts(
         "repetition",
         "Repetition",

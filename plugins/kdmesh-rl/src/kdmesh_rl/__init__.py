@@ -1,0 +1,1 @@
+"""Reinforcement learning on what language models write: objectives for kdmesh."""
