@@ -107,7 +107,7 @@ def trained(arm: str, seed: int, out: Path, steps: int | None = None) -> dict[st
     begun = sorted(one.parent for one in runs.glob(f"*/*/{MANIFEST}") if not (one.parent / RESULTS).exists())
     began = time.perf_counter()
     how: dict[str, Any] = {"resume": begun[-1], "from_start": True} if begun else {"out": runs}
-    result = mesh.run(backend="inline", store=out / "store", checkpoint_seconds=240, controls=None, **how)
+    result = mesh.run(backend="inline", store=out / "store", checkpoint_seconds=1200, controls=None, **how)
     agents = {name: one.metrics for name, one in result.agents.items()}
     return {"arm": arm, "seed": seed, "seconds": time.perf_counter() - began, "resumed": bool(begun), "agents": agents,
             "updates": 200 if steps is None else steps, "store": result.summary.get("store")}  # fmt: skip

@@ -51,6 +51,9 @@ MESHES = {
     "each step": mesh(keep=[SHORT]),
     "several steps": mesh(refresh="3 steps", keep=["length", SHORT, {"dedup": {"across": True}}]),
     "once": sequence(keep=[{"perplexity": {"max": 17}}, SHORT, f"{HERE}:odd"]),
+    "answers that end rightly": sequence(
+        keep=[{"answer": {"pattern": "[0-9]"}}], sampling={"max_new_tokens": 4, "samples": 4}
+    ),
     "by a frozen agent": mesh(refresh="epoch", keep=[{"perplexity": {"max": 16, "of": "t"}}]),
     "accumulated": {
         **mesh(sampling={"max_new_tokens": 3, "samples": 2}, keep=[SHORT]),
