@@ -5,6 +5,7 @@
 # make lint   style, types and layers          make bench, claims, task-claims, reward-claims, chaos   measure: see docs/
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
+# make api-classifier DATA=folder   a classifier behind an endpoint, distilled: see benchmarks/api_classifier.py
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
 # make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
 # make smollm-store DATA=folder   bytes and errors of sparse targets of a language model, which it downloads (93 MB)
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench peers claims agents-claims task-claims trec ranking shakespeare smollm smollm-store test-endpoints chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench peers claims agents-claims task-claims trec ranking shakespeare api-classifier smollm smollm-store test-endpoints chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -81,6 +82,9 @@ trec: $(RUN_READY)
 ranking: $(RUN_READY)
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python benchmarks/ranking.py $(DATA)
+
+api-classifier: $(RUN_READY)
+	$(BIN)/python benchmarks/api_classifier.py $(DATA)
 
 shakespeare: $(RUN_READY)
 	$(BIN)/python benchmarks/shakespeare.py $(DATA)

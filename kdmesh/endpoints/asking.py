@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kdmesh.endpoints.replies import Reply, digest
 from kdmesh.endpoints.served import identity
-from kdmesh.errors import RunFailed
+from kdmesh.errors import RunFailed, RunPaused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,16 +65,17 @@ class Asker:
         """Send some requests, several at a time; what came is kept also where one of them fails."""
         pool = ThreadPoolExecutor(self.client.config.concurrency, "endpoint")
         came: dict[str, Reply] = {}
-        failed = threading.Event()
+        halted = self.client.halted
+        halted.clear()
 
         def one(name: str, ask: Question, about: About) -> None:
-            if failed.is_set():
+            if halted.is_set():
                 return
             try:
                 reply = self.client.post(ask, about)
                 self._refuse_other(reply.model, about)
             except BaseException:
-                failed.set()  # what waits its turn is not sent any more
+                halted.set()  # what waits its turn is not sent any more
                 raise
             if reply.build:
                 self.builds[reply.build] = None
@@ -85,9 +86,10 @@ class Asker:
             futures = [pool.submit(one, name, *pair) for name, pair in todo]
             done = wait(futures, return_when=FIRST_EXCEPTION).done
             errors = [error for future in done if (error := future.exception()) is not None]
-            if errors:
-                raise errors[0]
+            if errors:  # a spent budget is what halted the others
+                raise min(errors, key=lambda error: not isinstance(error, RunPaused))
         finally:
+            halted.set()
             pool.shutdown(wait=True, cancel_futures=True)
             self._known.update(came)
             if self._memory is not None and came:

@@ -60,6 +60,7 @@ class Client:
         self.config, self.journal, self.whose, self.tally = config, journal, whose, Tally()
         self.where = f"agents.{whose}.model.api"
         self._sleep, self._lock = sleep, threading.Lock()
+        self.halted = threading.Event()  # set where another request failed, or somebody interrupts: nothing is repeated
         self._jitter = random.Random(whose)
         limits = httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
         tls = config.base_url.startswith("https:")  # else no certificates are read, which takes its time
@@ -100,8 +101,9 @@ class Client:
             except _Again as error:
                 if error.void:
                     self.journal.void(name, most)
-                if not left:
-                    tries = f"{self.config.retries + 1} tries" if self.config.retries else "one try"
+                if not left or self.halted.is_set():
+                    count = self.config.retries + 1 - left
+                    tries = f"{count} tries" if count > 1 else "one try"
                     self._fail(f"{error}, after {tries}{about()}", "a server that answers, or more `retries`")
                 pause = error.wait if error.wait is not None else wait * (1 + self._jitter.random()) / 2
                 if pause > self.config.longest_wait:

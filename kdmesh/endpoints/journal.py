@@ -35,6 +35,7 @@ class Journal:
         self.requests = self.tokens = 0
         self.replies: dict[str, dict[str, Any]] = {}
         self._served: dict[str, str] = {}
+        self._looks: set[str] = set()
         self._more = {"requests": 0, "tokens": 0}
         self._at, self._here = 0, threading.RLock()
         with self._held():
@@ -71,11 +72,11 @@ class Journal:
             where = f"agents.{self._whose}.model.api"
             raise RunFailed(what, where=where, instead="the model that was served, or a new run")
 
-    def before(self, requests: int, tokens: int) -> None:
-        """Note what a probe has cost, once."""
+    def before(self, requests: int, tokens: int, look: str) -> None:
+        """Note what a look at the endpoint has cost, once; ``look``: its name."""
         with self._held() as write:
-            if requests and not self.requests:
-                write({"before": [requests, tokens]})
+            if requests and look not in self._looks:
+                write({"before": [requests, tokens], "look": look})
 
     def more(self, requests: int, tokens: int) -> None:
         """Raise the budget by so much, from here on."""
@@ -149,6 +150,7 @@ class Journal:
         elif "before" in line:
             self.requests += line["before"][0]
             self.tokens += line["before"][1]
+            self._looks.add(line["look"])
         elif "more" in line:
             for name in self._more:
                 self._more[name] += line["more"][name]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from kdmesh.endpoints.client import Client
 from kdmesh.endpoints.journal import Journal
@@ -56,7 +57,7 @@ class Served:
     """What a probe found: the model's name in answers, the server's build, and what was counted and summed.
 
     ``least``, ``most``: the probability that the listed tokens of a place have together; ``requests``, ``tokens``: what
-    the probe cost.
+    the probe cost; ``look``: its name, by which that is counted once.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Served:
     counts: bool = True
     requests: int = 0
     tokens: int = 0
+    look: str = ""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -139,7 +141,7 @@ def probe(config: EndpointConfig, needs: Needs, whose: str, reader: Reader | Non
         raise MeshError(error.what, where=error.where, instead=error.instead) from None
     finally:
         client.close()
-    return replace(found, requests=journal.requests, tokens=journal.tokens)
+    return replace(found, requests=journal.requests, tokens=journal.tokens, look=uuid4().hex)
 
 
 def _asked(client: Client, needs: Needs) -> Served:

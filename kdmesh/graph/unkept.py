@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from kdmesh.graph.served import is_served
+
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
@@ -33,6 +35,8 @@ def unkept(plan: Plan, registry: Registry) -> dict[str, Unkept]:
     """Of frozen agents that are asked, whose answers are computed anew in every run, all or some of them."""
     found: dict[str, Unkept] = {}
     for name in frozen(plan):
+        if is_served(plan.spec.agents[plan.owner[name]].model, registry):
+            continue  # its answers are kept as they come
         for edge in (edge for edge in plan.edges if edge.source == name):
             if (why := unkept_on(plan, registry, edge)) is not None:
                 found[name] = why

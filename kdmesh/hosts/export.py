@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, read, write, write_json
 from kdmesh.hosts.loading import loadable
+from kdmesh.hosts.looked_up import asks
 from kdmesh.hosts.metrics import scalars
 from kdmesh.hosts.modules import origin
 from kdmesh.hosts.proving import prove
@@ -267,6 +268,10 @@ def _nameless(model: Any) -> Any:
 def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
     """The model card: who taught it, on what data, how good it is, how to use it."""
     spec = host.plan.spec
+    if asks(host.agents[agent]):
+        config: Any = host.agents[agent].module.config
+        said = f"Asked by kdmesh in the mesh `{spec.name}`: {config.model} at {config.base_url}. Nothing of it is here."
+        return f"# {agent}\n\n{said}\n"
     split = spec.data.seed if spec.data is not None else 0
     lines = [
         f"# {agent}",

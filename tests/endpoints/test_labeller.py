@@ -53,6 +53,7 @@ def test_teaches_a_student_and_sends_nothing_twice(served, tmp_path):
     body = server.bodies[-1]
     assert (body["max_tokens"], body["temperature"], body["top_logprobs"]) == (1, 1.0, 20)
     assert "Which of these is it: animal, colour, number?" in body["messages"][0]["content"]
+    assert f"tiny at {server.url}. Nothing of it is here." in (root / "agents/gpt/README.md").read_text()
     sent, gets = len(server.bodies), len(server.gets)
     second, again = run(classified(tmp_path, server.url), tmp_path)
     assert len(server.bodies) == sent and len(server.gets) == gets  # nothing at all
