@@ -100,12 +100,14 @@ def build(*, task: str, classes: int, labels: list[str], vocabulary: int, **conf
 
 def words_of(config: ApiConfig, labels: Sequence[str], classes: int) -> list[str]:
     """The word that stands for each label. MeshError where there is none, or two begin alike."""
-    where = "model.api.words"
+    where, unnamed = "model.api.words", not labels
+    labels = labels or [str(number) for number in range(classes)]
     if unknown := [name for name in config.words if name not in labels]:
         known = ", ".join(labels) or "none"
         raise MeshError(f"the data have no label {unknown[0]!r}", where=where, instead=f"of the labels {known}")
-    if len(labels) != classes:
-        raise MeshError("the classes of the data have no names", where=where, instead="data whose labels are words")
+    if unnamed and len(config.words) < classes:
+        what = f"the classes of the data are the numbers 0 to {classes - 1}, which are no words to answer with"
+        raise MeshError(what, where=where, instead="a word for each: {0: negative, 1: positive}")
     words = [config.words.get(name, name).strip() for name in labels]
     for at, word in enumerate(words):
         if not word:
