@@ -233,7 +233,7 @@ def test_words_of_labels_that_are_numbers():
     made = ApiConfig(base_url="http://127.0.0.1:1/v1", model="m", words={"0": "bad", "1": "good"})
     assert words_of(made, [], 2) == ["bad", "good"]
     for words in ({}, {"0": "bad"}, {"0": "bad", "2": "good"}):
-        with pytest.raises(MeshError, match="classes of the data are the numbers 0 to 1|no label '2'"):
+        with pytest.raises(MeshError, match=r"classes of the data are the numbers 0 to 1|no label '2'"):
             words_of(made.model_copy(update={"words": words}), [], 2)
 
 
