@@ -13,6 +13,7 @@ from kdmesh.hosts.packing import VALUE, pack, unpack
 from kdmesh.hosts.publications import Publication
 from kdmesh.signals.lazy import leaves
 from kdmesh.store import EntryKey, Fingerprint
+from kdmesh.store.key import canonical
 from kdmesh.store.signals import restored
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ FEW = 32  # samples of which it is seen how large they are
 CHUNK = 2**22  # bytes that are looked at together, about
 
 
-def refer(key: EntryKey, rows: Tensor, more: dict[str, Tensor | None]) -> Packed:
-    """What crosses in the place of values that the store has: an entry's key, and digests ``[n, 16]`` of its rows."""
-    parts = [("key", np.frombuffer(key.canonical, np.uint8), "uint8"), ("rows", rows.numpy(), "torch.uint8")]
+def refer(key: EntryKey, rows: Tensor, here: Fingerprint, more: dict[str, Tensor | None]) -> Packed:
+    """What crosses in the place of values that the store has: an entry's key, and digests ``[n, 16]`` of its rows.
+
+    ``here``: on what the publisher computes. Rows of it are preferred by whoever reads, whatever it computes on itself.
+    """
+    told = {"key": key.canonical, "on": canonical(here.record())}
+    parts = [(name, np.frombuffer(one, np.uint8), "uint8") for name, one in told.items()]
+    parts.append(("rows", rows.numpy(), "torch.uint8"))
     beside = {name: value for name, value in more.items() if value is not None}
     return [(VALUE, KEPT, parts), *(one for one in pack((torch.empty(0), beside)) if one[0] != VALUE)]
 
@@ -50,7 +56,7 @@ def fetch(shelf: Shelf | None, packed: Packed) -> KeptPublication:
     places: Places | None = None
     if shelf is not None:
         entry = shelf.store.entry(key)
-        entry.find(rows, Fingerprint.here(torch.device("cpu"), torch.get_num_threads()))
+        entry.find(rows, Fingerprint.of(json.loads(bytes(parts["on"]))))
         try:
             places = entry.places(rows)
         except KeyError:

@@ -279,9 +279,9 @@ class Stored:
             }
         return self(whole) if self.known(0) is None else None  # None: the disk is full, say
 
-    def refer(self, name: str) -> tuple[EntryKey, Tensor]:
-        """Under which key the store has one of its outputs, and the rows of all samples, ``[n, 16]``."""
-        return self._entries[name].key, self._keys(torch.arange(len(self._shard)), 0)
+    def refer(self, name: str) -> tuple[EntryKey, Tensor, Fingerprint]:
+        """Under which key the store has one of its outputs, the rows ``[n, 16]``, and on what they are computed."""
+        return self._entries[name].key, self._keys(torch.arange(len(self._shard)), 0), self._fingerprint
 
     def all(self, epoch: int) -> Value:
         """All answers in the view of an epoch."""

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import host, mesh, run, said
 
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import RunFailed
-from kdmesh.hosts.kept import KeptPublication, is_kept
+from kdmesh.hosts.kept import KeptPublication, fetch, is_kept, refer
 from kdmesh.hosts.publications import Key
+from kdmesh.hosts.shelf import Shelf
 from kdmesh.spec.read import parse
+from kdmesh.store import EntryKey, Fingerprint, Store
+from kdmesh.store.signals import write_signal
+from kdmesh.streams.contents import digests
 
 FLOWS = {
     "logits": {},
@@ -76,6 +81,18 @@ def test_a_store_without_the_rows_is_named(tmp_path: Path, small: None) -> None:
     one.config.near = True
     with pytest.raises(RunFailed, match="lacks answers that another host has kept"):
         other.receive(one.publish("t", "train", ("",)))
+
+
+def test_readers_have_the_bits_of_the_publisher(tmp_path: Path) -> None:
+    """Where rows were computed twice, those of what the publisher computes on count, not of what the reader does."""
+    shelf, key = Shelf(Store.open(tmp_path)), EntryKey({"weights": "one"}, {"output": ""})
+    rows, here = digests(torch.arange(6.0).view(3, 2)), torch.get_num_threads()
+    for threads in (here, here + 1):
+        value = torch.full((3, 2), float(threads))
+        write_signal(shelf.store.entry(key), rows, value, None, Fingerprint.here(threads=threads))
+    for threads in (here, here + 1):
+        packed = refer(key, rows, Fingerprint.here(threads=threads), {})
+        assert torch.equal(fetch(shelf, packed).values, torch.full((3, 2), float(threads)))
 
 
 @pytest.mark.ray
