@@ -14,6 +14,7 @@ from kdmesh.offers import Config
 from kdmesh.spec.names import BAD
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEY = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{24,}")  # long, with digits and no underscore: rather a key than a name
 OURS = ("model", "messages", "prompt", "n", "max_tokens", "temperature", "top_p", "seed", "stop", "logprobs",
         "top_logprobs", "stream")  # fmt: skip
 """Fields of a request that follow from the mesh."""
@@ -64,6 +65,14 @@ class EndpointConfig(Config):
         False, description="true: plain http to another machine, where everybody between can read it"
     )
 
+    @field_validator("base_url", "key_env", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        """Anything else is refused here, without being repeated."""
+        if value is not None and not isinstance(value, str):
+            _refuse("this is no text", "text: where the server is, or the name of the variable that holds the key")
+        return value
+
     @field_validator("base_url")
     @classmethod
     def _plain(cls, value: str) -> str:
@@ -77,7 +86,7 @@ class EndpointConfig(Config):
     @field_validator("key_env")
     @classmethod
     def _named(cls, value: str | None) -> str | None:
-        if value is not None and NAME.fullmatch(value) is None:
+        if value is not None and (NAME.fullmatch(value) is None or KEY.fullmatch(value)):
             _refuse("this is no name of an environment variable", "OPENAI_API_KEY, say, and not the key itself")
         return value
 

@@ -14,6 +14,7 @@ from kdmesh.endpoints.replies import Ask, Reply, digest
 from kdmesh.endpoints.served import Needs, Served, probe
 from kdmesh.endpoints.settings import BudgetConfig, EndpointConfig
 from kdmesh.errors import MeshError, RunFailed, RunPaused
+from kdmesh.spec.explain import explain
 
 HELLO = Ask((("user", "hello there"),), 4)
 
@@ -213,13 +214,18 @@ def test_keys_come_from_the_environment_and_are_told_nobody(served, monkeypatch)
         ({"base_url": "https://user:pass@example.com/v1"}, "has a user"),
         ({"base_url": "example.com"}, "no URL"),
         ({"key_env": "sk-12345"}, "no name of an environment"),
+        ({"key_env": "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6"}, "no name of an environment"),
+        ({"key_env": ["sk-12345"]}, "this is no text"),
+        ({"base_url": {"https": "//user:pass@example.com/v1"}}, "this is no text"),
         ({"extra": {"n": 3}}, "leave 'n' out"),
         ({"system": "Be brief.", "route": "completions"}, "system"),
     ],
 )
 def test_settings_that_are_refused(settings, said):
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=said) as error:
         EndpointConfig(**{"base_url": "http://127.0.0.1:1/v1", "model": "m", **settings})
+    told = explain(error.value, EndpointConfig, where="api", data={"model": "m", **settings})
+    assert not any(secret in str(told) for secret in ("sk-12345", "a1b2c3d4", "user:pass"))
 
 
 def test_another_machine_only_in_the_clear_where_that_is_asked_for():
