@@ -78,6 +78,7 @@ class Entry:
         self._open: dict[str, Shard] = {}
         self._shared: dict[str, Mapped] = {}
         self._left: set[str] = set()  # names of files that are not read
+        self.damaged = False  # whether shards were set aside in this process
         self._lock: IO[Any] | None = None
         self._preferred: Fingerprint | None = None
         self._touched, self._carded = False, False
@@ -399,6 +400,7 @@ class Entry:
                 path.touch()
 
     def _set_aside(self, path: Path, why: str) -> None:
+        self.damaged = True
         with suppress(OSError):
             (self.folder / SET_ASIDE).mkdir(exist_ok=True)
             path.replace(self.folder / SET_ASIDE / path.name)

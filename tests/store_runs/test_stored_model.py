@@ -205,6 +205,24 @@ def test_resumed_and_refused_once_the_entry_is_gone(
     assert student(made.run(resume=folder, store=str(store)).summary) == student(live)
 
 
+def test_what_it_is_measured_by_does_not_teach(filled: Any, tmp_path: Path) -> None:
+    """Not even samples of which the entry's own answers are damaged."""
+    from kdmesh.builtin.models.stored import Stored
+
+    store, _ = filled
+    opened = Store.open(store)
+    keys = [opened.find(entry(store, "t", rows)).key for rows in (90, 80)]
+    for key in keys:
+        opened.export(key, tmp_path)
+    x, own = points(90, 0)[0], Store.open(tmp_path).entry(keys[1])
+    write_signal(own, digests(x), torch.full((90, 3), 7.0), None, Fingerprint.here())
+    module = Stored((8,), 3, keys[0].digest, store=tmp_path, measured=keys[1].digest)
+    (shard,) = (tmp_path / "v1" / keys[0].digest[:2] / keys[0].digest / "shards").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(MeshError, match=r"90 of 90 samples have no answer in entry .*is damaged and was set aside"):
+        module(x)
+
+
 def test_what_is_in_use_is_not_pruned(filled: Any) -> None:
     from kdmesh.builtin.models.stored import Stored
 

@@ -88,7 +88,7 @@ class Stored(nn.Module):
         agent, mesh = self.info.get("agent"), self.info.get("mesh")
         if "history" in self.key.producer or not (agent and mesh):
             return ""
-        return f"`kdmesh label FILE --agents {agent}`, of the file of {mesh}, keeps them"
+        return f"`kdmesh label FILE --agents {agent}`, of the file of {mesh}, keeps them where it is frozen there"
 
     def lacking(self, x: Tensor, measuring: bool = False) -> Tensor:
         """The samples of ``x [n, ...]`` that have no answer, ``[n]`` bool: to teach on, or to be measured on."""
@@ -116,8 +116,11 @@ class Stored(nn.Module):
                 lacking[at] = False
             if not bool(lacking.any()):
                 return value.to(x.device)
+            if entry.damaged:  # else what is measured would stand in for what teaches
+                break
+        what = f"{int(lacking.sum())} of {len(x)} samples have no answer in entry {self.key.digest[:12]}"
         raise MeshError(
-            f"{int(lacking.sum())} of {len(x)} samples have no answer in entry {self.key.digest[:12]}",
+            "; ".join([what, *self._store.notes]),
             file=self.place, where=WHERE, instead="the samples that were answered, bit for bit",
         )  # fmt: skip
 
