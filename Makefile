@@ -139,3 +139,7 @@ $(DEV_READY): $(RUN_READY) $(wildcard plugins/*/pyproject.toml)
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps $(foreach folder,$(wildcard plugins/*/),--editable $(folder))
 	touch $@
+
+.PHONY: preference-claims
+preference-claims: $(DEV_READY)
+	$(BIN)/python benchmarks/preference_claims.py

@@ -681,6 +681,7 @@ labels: false
 shards: {by: iid, of: [a, b]}
 private: false
 replay: false
+pairs: false
 generated_by: s
 prompts: train
 refresh: step

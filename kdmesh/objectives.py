@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdmesh.builtin.objectives._base import Tempered, batchmean, elementmean, refuse_form
 from kdmesh.builtin.objectives._chunked import lazily
 from kdmesh.builtin.objectives._numerics import at_least_float32, comparable, floored, kept, log_probs, possible, probs
+from kdmesh.builtin.objectives._tokens import Answers, token_log_probs
 from kdmesh.builtin.objectives.aligned import Aligned
 from kdmesh.builtin.objectives.attention_kl import AttentionKL
 from kdmesh.builtin.objectives.attention_mse import AttentionMSE
@@ -32,6 +33,7 @@ __all__ = [
     "MAE",
     "MSE",
     "Aligned",
+    "Answers",
     "AttentionKL",
     "AttentionMSE",
     "AttentionTransfer",
@@ -61,4 +63,5 @@ __all__ = [
     "possible",
     "probs",
     "refuse_form",
+    "token_log_probs",
 ]

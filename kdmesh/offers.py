@@ -32,7 +32,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "objectives": {
         "reads": ("logits", "hidden"),
         "forms": ("logits", *PROBABILITIES, "labels", "hidden"),
-        "needs": ("labels", "ids", "spans", "tokens", *NOW, *OF_TEXTS),
+        "needs": ("labels", "ids", "spans", "tokens", "pairs", *NOW, *OF_TEXTS),
         "labels": LABELS,
     },
     "consensus": {"spaces": (*SPACES, "weights"), "answers": LABELS, "needs": ("ids", *NOW)},
@@ -53,7 +53,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "head": ("", "sequence", "token", "causal", "candidates"),
         "spaces": SPACES,
     },
-    "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts")},
+    "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts", "pairs")},
     "filters": {"needs": ("loss",)},
     "text_rules": {"needs": ("score",)},
 }
@@ -145,8 +145,12 @@ class ObjectiveOffer(Offer):
     texts each in their own tokens, ``spans``: then ``spans [N, 3]`` and ``source_spans [M, 3]`` say what the N rows of
     the student and the M of the target are about (sample in the batch, first character, character after the last), and
     `labels` come for both, ``labels [N]`` and ``source_labels [M]``; ``tokens``: ``setup`` gets both vocabularies as
-    text, ``tokens`` and ``source_tokens``, ``list[str]``. Plain numbers: ``step``, the batches of this lesson before
-    this one, over all rounds; ``epoch``, of the lesson, from 0; ``round``, from 1, refused outside rounds.
+    text, ``tokens`` and ``source_tokens``, ``list[str]``. ``pairs``: it compares the two answers of each sample of a
+    stream with `pairs: true`; then ``pairs [N, 3]`` int64 says of each of the N rows which sample of the batch it is
+    about, which answer, 0 the chosen or 1 the rejected one, and the token that stands there, also where the stream's
+    labels are hidden; whoever reads which is the chosen one needs `labels` as well. Its loss is a mean over pairs.
+    Plain numbers: ``step``, the batches of this lesson before this one, over all rounds; ``epoch``, of the lesson, from
+    0; ``round``, from 1, refused outside rounds.
 
     Of texts that an agent writes, row by row (a row is a token): ``text [N]`` int64, which of the batch's texts it is
     of, from 0, in their order; ``group [N]`` int64, the id of the prompt's sample: equal ones are answers to the same
@@ -171,7 +175,7 @@ class ObjectiveOffer(Offer):
     reads: str = "logits"  # logits | hidden
     forms: tuple[str, ...] = ("logits", "probs")  # of: logits, probs, marginals, labels, hidden
     tempered: bool = False  # has a `temperature` that its target must share
-    needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens, step, epoch, round, text, group, reward, written
+    needs: tuple[str, ...] = ()  # of: labels, ids, spans, tokens, pairs, step ... round, text, group, reward, written
     needs_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     labels: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     forms_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
@@ -454,7 +458,9 @@ class MetricOffer(Offer):
     kinds of labels (see :class:`TaskOffer`) that it is defined for. ``needs``: `characters` (how many characters the
     answers are about; without, it is left out), `classes` (those of the data, not of a model's vocabulary), `texts`
     (what a language model writes to the prompts of the stream: these are its rows), `given` (beside `texts`: what the
-    data answer, so that a mesh is refused that measures it on prompts alone). ``scalar``: it is one number; what is not
+    data answer, so that a mesh is refused that measures it on prompts alone), `pairs` (the two answers to each prompt:
+    ``scores [N, 2]`` float64 are the log-probabilities, in nats, of the chosen and the rejected one, less those by the
+    agent that the mesh names with `of`, and ``labels [N]`` are 0). ``scalar``: it is one number; what is not
     stands in `results.json` and `summary.json` alone.
     """
 
@@ -463,5 +469,5 @@ class MetricOffer(Offer):
     lowest: float | None = None
     highest: float | None = None
     labels: tuple[str, ...] = ("classes",)
-    needs: tuple[str, ...] = ()  # of: characters, classes, texts, given
+    needs: tuple[str, ...] = ()  # of: characters, classes, texts, given, pairs
     scalar: bool = True

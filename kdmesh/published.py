@@ -13,6 +13,8 @@ OFFERED = {
     ("objectives", "crd"): "kdmesh-relational",
     ("objectives", "dist"): "kdmesh-logit",
     ("objectives", "dkd"): "kdmesh-logit",
+    ("objectives", "dpo"): "kdmesh-preference",
+    ("objectives", "dpo_distilled"): "kdmesh-preference",
     ("objectives", "entropy_aware_kl"): "kdmesh-lm",
     ("objectives", "mass_weighted_kl"): "kdmesh-lm",
     ("objectives", "minilm"): "kdmesh-relational",

@@ -45,6 +45,7 @@ class Checked:
     marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
     softmaxes: set[str] = field(default_factory=set)  # agents whose models end in one, as was noted
     served: dict[str, dict[str, Any]] = field(default_factory=dict)  # what was found at endpoints, by agent
+    pairs: dict[str, torch.Tensor] = field(default_factory=dict)  # by agent, the rows of which it reads both answers
     learned: dict[str, list[Any]] = field(default_factory=dict)  # what agents have learned at the end: see lineage.py
 
     def mark(self, text: str) -> None:

@@ -141,13 +141,13 @@ def _readers(plan: Plan, found: Checked, name: str, writer: str) -> list[str]:
 def _judges(plan: Plan, found: Checked, name: str, stream: StreamSpec) -> list[str]:
     """The agents whose loss filters read: they cut texts into the writer's tokens too."""
     every = []
-    for number, ref in enumerate(stream.keep or ()):
+    for field, ref in stream.filters.items():
         if ref.of and ref.of != stream.generated_by:
             every.append(ref.of)
             if found.reading.key(ref.of) != found.reading.key(str(stream.generated_by)):
                 raise MeshError(
                     f"{ref.of} has another tokenizer or limit than {stream.generated_by}, whose tokens it would judge",
-                    where=f"streams.{name}.keep.{number}.{ref.name}.of",
+                    where=f"streams.{name}.{field}.{ref.name}.of",
                     instead=f"an agent with the tokenizer and limits of {stream.generated_by}",
                 )
     return every

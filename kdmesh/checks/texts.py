@@ -8,6 +8,7 @@ import torch
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.reach import readers, sources
+from kdmesh.plugins import registry
 from kdmesh.signals.crossing import crosses_hidden
 from kdmesh.spec import SamplingSpec
 from kdmesh.streams.stream import without
@@ -32,6 +33,12 @@ def read(plan: Plan, found: Checked) -> None:
         report = found.reading.report(agent)
         dropped.update(report.dropped, report.unreadable)
         reasons |= report.unreadable
+    found.pairs = pairs_of(plan, found)
+    for agent, rows in found.pairs.items():
+        report = found.reading.report(agent, True)
+        own = {*rows.tolist()}
+        dropped.update(row for row in (*report.dropped, *report.unreadable) if row in own)
+        reasons |= report.unreadable
     whole = dict(found.streams)
     if dropped:
         found.left_out = torch.tensor(sorted(dropped))
@@ -50,6 +57,34 @@ def read(plan: Plan, found: Checked) -> None:
                 where="text.max_length",
                 instead="a larger max_length, or over: truncate",
             )
+
+
+def pairs_of(plan: Plan, found: Checked) -> dict[str, Tensor]:
+    """By agent that reads pairs, the rows of the table of which it does; MeshError where the data have no pairs."""
+    asked: dict[str, list[Tensor]] = {}
+    for edge in plan.edges:
+        stream = found.streams.get(edge.stream)
+        if stream is None or not stream.pairs:
+            continue
+        for agent in (edge.target, *sources(edge, plan.consensus)):
+            if agent in plan.spec.agents:
+                asked.setdefault(agent, []).append(stream.rows)
+    held = [found.streams[name].rows for name in ("validation", "test") if name in found.streams]
+    if any("pairs" in registry().find("metrics", ref.name).needs for ref in plan.metrics):
+        for agent in plan.spec.agents:
+            asked.setdefault(agent, []).extend(held)
+    rows = {agent: torch.cat(parts).unique() for agent, parts in asked.items() if parts}
+    for row in torch.cat([*rows.values()]).unique().tolist() if rows else ():
+        sample: Any = found.table.x[row]
+        if sample.rejected is None and not sample.fault:
+            raise MeshError(
+                f"{sample.at or f'sample {row}'} has one answer, and its pair is read",
+                where=next(
+                    (f"streams.{name}.pairs" for name, one in plan.spec.streams.items() if one.pairs), "metrics"
+                ),
+                instead="text: {path: FILE, prompt: PROMPT, text: CHOSEN, rejected: REJECTED}",
+            )
+    return rows
 
 
 def _without(plan: Plan) -> None:
@@ -72,13 +107,18 @@ def learned(plan: Plan, found: Checked) -> None:
                 continue
             stream = found.streams.get(edge.stream)
             rows = None if stream is None else stream.mixed if written else stream.rows_for(agent)
-            if rows is not None and not int(found.reading.encoded(agent, rows).counts.sum()):
+            pairs = stream is not None and stream.pairs
+            if rows is not None and not int(found.reading.encoded(agent, rows, pairs).counts.sum()):
                 raise MeshError(
                     f"nothing is left to learn for {agent} in the {len(rows)} samples of {edge.stream!r}: what it "
                     "would learn is beyond its limit",
                     where="text.max_length",
                     instead=f"a larger max_length; its longest sample has {found.reading.report(agent).longest} tokens",
                 )
+
+
+def _pairs(found: Checked, edge: Edge) -> bool:
+    return found.streams[edge.stream].pairs
 
 
 def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
@@ -101,8 +141,16 @@ def reports(plan: Plan, found: Checked) -> dict[str, dict[str, Any]]:
             "longest": one.longest,
             "characters": one.characters,
             "vocabulary": found.reading.encoder(agent).vocabulary,
+            **({"pairs": _of_pairs(found, agent)} if agent in found.pairs else {}),
         }
     return report_of
+
+
+def _of_pairs(found: Checked, agent: str) -> dict[str, int]:
+    """What became of the pairs that an agent reads."""
+    own, one = {*found.pairs[agent].tolist()}, found.reading.report(agent, True)
+    counted = {"truncated": one.truncated, "dropped": one.dropped, "unreadable": one.unreadable}
+    return {"samples": len(own), **{name: len(own.intersection(which)) for name, which in counted.items()}}
 
 
 def told(plan: Plan, found: Checked) -> list[str]:
@@ -131,7 +179,7 @@ def learnable(streams: dict[str, Stream]) -> Tensor | None:
 
 def notes(plan: Plan, found: Checked) -> list[str]:
     """What a run says before it starts: samples that are not read whole, and vocabularies that are cut to fit."""
-    said = []
+    said = _unread_pairs(plan, found)
     allowed = learnable(found.streams)
     if found.reading.trained and allowed is not None and len(allowed) < (whole := len(found.streams["train"].rows)):
         said.append(f"tokenizers are made from {len(allowed)} of {whole} training texts: the others are private")
@@ -149,6 +197,8 @@ def notes(plan: Plan, found: Checked) -> list[str]:
             said.append(
                 f"{one['unknown']:,} of {one['tokens']:,} tokens that {name} reads are unknown to its tokenizer"
             )
+        if pairs := one.get("pairs"):
+            said += _told_of_pairs(found, name, pairs)
         for row, reason in list(found.reading.report(name).unreadable.items())[:1]:
             said.append(
                 f"{one['unreadable']} {every} are left out because {name} cannot read them: sample {row}, {reason}"
@@ -162,6 +212,29 @@ def notes(plan: Plan, found: Checked) -> list[str]:
                 least = min(sizes)
                 said.append(f"{edge} compares the first {least:,} of {max(sizes):,} outputs, renormalised")
     return list(dict.fromkeys(said))
+
+
+def _unread_pairs(plan: Plan, found: Checked) -> list[str]:
+    """What is said of second answers that nobody reads, and of pairs where samples are packed."""
+    if found.pairs:
+        return ["pairs have a row of tokens for each answer, and are not packed"] if plan.spec.text.pack else []
+    given = found.reading.texts and any(sample.rejected is not None for sample in found.table.texts)
+    return ["the data have rejected answers, and no stream with `pairs: true` is read"] if given else []
+
+
+def _told_of_pairs(found: Checked, agent: str, one: dict[str, int]) -> list[str]:
+    """What is said of pairs that an agent does not read whole."""
+    said, every = [], f"of {one['samples']} pairs"
+    if one["truncated"] or one["dropped"]:
+        said.append(f"{agent} reads {one['truncated']} {every} cut to its limit, {one['dropped']} are left out")
+    if one["unreadable"]:
+        plain, pairs = (found.reading.report(agent, which).unreadable for which in (False, True))
+        row, reason = next(((row, why) for row, why in pairs.items() if row not in plain), next(iter(pairs.items())))
+        said.append(
+            f"{one['unreadable']} {every} are left out of all streams because {agent} cannot read them: "
+            f"sample {row}, {reason}"
+        )
+    return said
 
 
 def crossings(plan: Plan, found: Checked) -> list[str]:
@@ -210,7 +283,7 @@ def _units(plan: Plan, found: Checked, edge: Edge) -> Tensor:
         if (mixed := found.streams[edge.stream].mixed) is not None:
             most = max(most, int(found.reading.encoded(edge.source, mixed).counts.max()))
         return torch.full_like(rows, most)
-    return found.reading.encoded(edge.source, rows).counts
+    return found.reading.encoded(edge.source, rows, _pairs(found, edge)).counts
 
 
 def compare(plan: Plan, found: Checked) -> None:

@@ -192,9 +192,10 @@ def _filtered(stream: StreamSpec, agents: dict[str, AgentSpec]) -> StreamSpec:
 
 
 def _lost(spec: MeshSpec, stream: str, agents: Collection[str]) -> bool:
-    """Whether a stream, or one that is read to write it, is written by none of these agents."""
+    """Whether a stream, or one that is read to write it, is written, or made pairs of, by none of these agents."""
     every = (spec.streams.get(name) for name in (stream, *written_before(spec, stream)))
-    return any(one is not None and one.generated_by is not None and one.generated_by not in agents for one in every)
+    needed = [name for one in every if one is not None for name in (one.generated_by, one.judge)]
+    return any(name is not None and name not in agents for name in needed)
 
 
 def _written(spec: MeshSpec, stream: str) -> bool:

@@ -63,7 +63,7 @@ def _is_read(file: Path) -> bool:
 def code(spec: MeshSpec) -> Sums:
     """The sums of the modules that a mesh names and of their own imports; of installed ones, the versions."""
     refs = [agent.model for agent in spec.agents.values() if agent.model is not None]
-    filters = [ref for stream in spec.streams.values() for ref in stream.keep or ()]
+    filters = [ref for stream in spec.streams.values() for ref in stream.filters.values()]
     data = [spec.data.dataset] if spec.data is not None else []
     verifiers = [ref for stream in spec.streams.values() for ref in stream.reward or ()]
     names = [ref.name for ref in (*refs, *filters, *data, *verifiers) if ref.is_import]

@@ -185,7 +185,7 @@ class TextLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         sampling = None if wrote.rule else (spec.sampling or SamplingSpec()).model_dump(mode="json")
         rule = {} if spec.rule is None else {"rule": spec.rule.model_dump(mode="json")}
-        filters = [one.model_dump(mode="json") for one in spec.keep or ()]
+        filters = [one.model_dump(mode="json") for one in spec.filters.values()]
         for number, line in enumerate(wrote.lines):
             yield (
                 to_json(

@@ -45,7 +45,7 @@ def _problem(plan: Plan, edge: Edge) -> tuple[str, str] | None:
     node, stream = plan.consensus.get(edge.source), plan.spec.streams.get(edge.stream)
     if edge.target not in plan.spec.agents or edge.as_ != "target":
         return f"{edge} adds no loss, so this has no effect", OUT
-    if {"spans", "text"} & {*edge.needs} or edge.unaligned:
+    if {"spans", "text", "pairs"} & {*edge.needs} or edge.unaligned:
         return f"the rows that {edge} compares are not those of single samples", OUT
     if edge.gate is not None:
         return f"the gate of {edge} says which rows count, and this would weigh them again", "one of the two"

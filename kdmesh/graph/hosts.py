@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.graph import kept, private, reach
+from kdmesh.graph import kept, pairs, private, reach
 from kdmesh.spec import HostSpec
 from kdmesh.spec.names import refuse
 
@@ -49,6 +49,9 @@ def groups(
     for read, writer, where in kept.informants(spec):
         if read in spec.agents:
             found_groups.append(([writer, read], f"the filter at {where} reads the loss of {read}"))
+    for read in dict.fromkeys(pairs.references(spec)):
+        if len(spec.agents) > 1:
+            found_groups.append(([*spec.agents], f"metrics of pairs compare each with {read}"))
     for node in consensus.values():
         readers = [edge.target for edge in node.readers if edge.target in spec.agents]
         behind = reach.readers(node.name, consensus)

@@ -86,8 +86,8 @@ def _named(plan: Plan) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         if spec.gate is not None:
             yield plan.at(f"agents.{agent}.gate"), "gates", spec.gate.name, spec.gate.settings
     for name, stream in plan.spec.streams.items():
-        for number, ref in enumerate(stream.keep or ()):
-            yield plan.at(f"streams.{name}.keep.{number}"), "filters", ref.name, ref.settings
+        for field, ref in stream.filters.items():
+            yield plan.at(f"streams.{name}.{field}"), "filters", ref.name, ref.settings
         if stream.rule is not None:
             yield plan.at(f"streams.{name}.rule"), "text_rules", stream.rule.name, stream.rule.config
         if stream.mix is not None and (gate := stream.mix.gate) is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdmesh.plugins import Registry
     from kdmesh.spec import FilterRef, MeshSpec, StreamSpec
 
-OUT = "leave it out"
+OUT, PAIRS = "leave it out", "pairs"
 
 
 def keys(refs: list[FilterRef] | None) -> list[str]:
@@ -27,19 +27,21 @@ def keys(refs: list[FilterRef] | None) -> list[str]:
 def informants(spec: MeshSpec) -> Iterator[tuple[str, str, str]]:
     """The agents that filters read: each with the agent that writes the texts, and the place of the filter."""
     for name, stream in spec.streams.items():
-        for number, ref in enumerate(stream.keep or ()):
+        for field, ref in stream.filters.items():
             if ref.of and stream.generated_by is not None and ref.of != stream.generated_by:
-                yield ref.of, stream.generated_by, f"streams.{name}.keep.{number}"
+                yield ref.of, stream.generated_by, f"streams.{name}.{field}"
 
 
 def refuse_filters(plan: Plan, registry: Registry) -> None:
     """Raise MeshError for a filter that is not offered, has wrong settings, or cannot say anything here."""
     for name, stream in plan.spec.streams.items():
-        for number, ref in enumerate(stream.keep or ()):
-            where = plan.at(f"streams.{name}.keep.{number}")
+        for field, ref in stream.filters.items():
+            where = plan.at(f"streams.{name}.{field}")
             if stream.prompts is None:
                 what = "filters are of texts that an agent writes, and this stream has no prompts to answer"
-                raise MeshError(what, where=plan.at(f"streams.{name}.keep"), instead=OUT)
+                raise MeshError(what, where=plan.at(f"streams.{name}.{field.partition('.')[0]}"), instead=OUT)
+            if field == PAIRS:
+                _several(plan, name, stream, "pairs", where)
             if not ref.is_import:
                 offer: FilterOffer = registry.find("filters", ref.name, where)
                 registry.check("filters", ref.name, ref.settings, where)

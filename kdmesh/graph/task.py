@@ -74,6 +74,13 @@ def _refuse(ref: MetricRef, task: TaskOffer, registry: Registry, where: str) -> 
             where=where,
             instead=nearest(ref.name, fit, "metrics of this task"),
         )
+    if ref.of and "pairs" not in offer.needs:
+        what = f"the metric {ref.name!r} compares an agent's answers with the labels, and with no other agent"
+        raise MeshError(what, where=f"{where}.{ref.name}.of", instead="leave `of` out")
+    if "pairs" in offer.needs and (task.outputs != "vocabulary" or ref.by):
+        said = "measured by no column" if ref.by else f"of answers of language models, and this is task {task.name}"
+        what = f"the metric {ref.name!r} is {said}"
+        raise MeshError(what, where=where, instead="leave `by` out" if ref.by else "leave it out")
     if "texts" in offer.needs and (task.outputs != "vocabulary" or ref.by):
         said = "measured by no column" if ref.by else f"of what language models write, and task {task.name} writes none"
         what = f"the metric {ref.name!r} is {said}"

@@ -17,6 +17,7 @@ from kdmesh.graph.histories import refuse_histories
 from kdmesh.graph.kept import refuse_filters
 from kdmesh.graph.looked_up import refuse_looked_up
 from kdmesh.graph.merging import counted
+from kdmesh.graph.pairs import refuse_pairs
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
 from kdmesh.graph.renewal import publications
@@ -67,6 +68,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_rollouts(plan)
     refuse_denominators(plan)
     refuse_parts(plan)
+    refuse_pairs(plan)
     refuse_decoding(plan, registry)
     refuse_forms(plan, registry)
     refuse_histories(plan)

@@ -102,7 +102,8 @@ def _read(plan: Plan, edge: Edge) -> None:
             where=f"{edge.where}.refresh",
             instead="refresh: step, or stale: snapshot",
         )
-    if whole := [need for need in edge.needs if need not in OF_TEXTS]:
+    batched = (*OF_TEXTS, "pairs", *(["labels"] if "pairs" in edge.needs else []))  # are those of its batch
+    if whole := [need for need in edge.needs if need not in batched]:
         raise MeshError(
             f"the objective of {edge} needs {', '.join(whole)} of a whole stream, and {edge.stream!r} is written",
             where=f"{edge.where}.objective",

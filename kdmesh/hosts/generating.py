@@ -243,7 +243,9 @@ def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
         # before its weights move
         likely = [-one for one in token_losses(host, op.node, texts, rows, heat)] if asks else None
         rewards = None if judged is None else [one.total for one in judged]
-        value = context.values[op] = parts_of(texts, samples, [not reason for reason in why], given, rewards, likely)
+        rivals = keeping.pair(said, why, asked, texts, rows)
+        kept = [not reason for reason in why]
+        value = context.values[op] = parts_of(texts, samples, kept, given, rewards, likely, rivals)
         keep(host, op, context.step, value)
         empty = _empty(schedule, context.step, due, why, settings)
         lines = [_line(*one) for one in zip(said, why, agreed or repeat(None), judged or repeat(None))]  # noqa: B905

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kdmesh.streams.tokens import Row
 
 HELD = ("test", "validation")
+REJECTED, UNPAIRED = "rejected", "unpaired"
+"""Why texts are not kept where pairs are made: they are the worse of one, or in none."""
 CHUNK = 2**24  # logits of losses that are made at a time
 
 Written = list[tuple[list[int], int]]
@@ -67,7 +69,32 @@ class Keeping:
             self._made(key, ref, f"streams.{stream}.keep.{number}")
             for number, (key, ref) in enumerate(zip(keys(spec.keep), spec.keep or (), strict=True))
         ]
+        self._judge: _Step | None = None
+        if not isinstance(spec.pairs, bool):
+            self._judge = self._made(spec.pairs.name, spec.pairs, f"streams.{stream}.pairs")
         self._held: dict[str, Known] | None = None
+
+    def pair(
+        self, said: Sequence[WrittenText], why: list[str], asked: Sequence[Asked], texts: Written, rows: int
+    ) -> list[int] | None:
+        """By text that is chosen, the place of the one that is rejected in its favour, -1 for others; None: no pairs.
+
+        Of the texts of a prompt that no filter dropped the first that the stream's ``pairs`` keeps is chosen, and the
+        first that it drops is rejected. ``why`` then says of the latter that it is `rejected`, and of all others that
+        they are `unpaired`. Otherwise as :meth:`sort`.
+        """
+        if self._judge is None:
+            return None
+        left = [at for at, reason in enumerate(why) if not reason]
+        good = dict(zip(left, self._kept(self._judge, left, said, asked, texts, rows), strict=True))
+        rivals, of = [-1] * len(why), dict[int, dict[bool, int]]()
+        for at in left:
+            of.setdefault(said[at].sample, {}).setdefault(good[at], at)
+            why[at] = UNPAIRED
+        for sides in of.values():
+            if len(sides) == 2:
+                rivals[sides[True]], why[sides[True]], why[sides[False]] = sides[False], "", REJECTED
+        return rivals
 
     def _made(self, key: str, ref: FilterRef, where: str) -> _Step:
         host = self._host
@@ -115,13 +142,25 @@ class Keeping:
             left = [at for at, reason in enumerate(why) if not reason]
             if not left:
                 break
-            given = [said[at] for at in left]
-            if step.loss:
-                losses = self._losses(step.loss, [texts[at] for at in left], [asked[at] for at in left], rows)
-                given = [replace(one, loss=loss) for one, loss in zip(given, losses, strict=True)]
-            for at, kept in zip(left, self._asked(step, given), strict=True):
+            for at, kept in zip(left, self._kept(step, left, said, asked, texts, rows), strict=True):
                 why[at] = "" if kept else step.key
         return why
+
+    def _kept(
+        self,
+        step: _Step,
+        left: Sequence[int],
+        said: Sequence[WrittenText],
+        asked: Sequence[Asked],
+        texts: Written,
+        rows: int,
+    ) -> list[bool]:
+        """Whether a filter keeps each of the texts at the places that are ``left``."""
+        given = [said[at] for at in left]
+        if step.loss and left:
+            losses = self._losses(step.loss, [texts[at] for at in left], [asked[at] for at in left], rows)
+            given = [replace(one, loss=loss) for one, loss in zip(given, losses, strict=True)]
+        return self._asked(step, given) if left else []
 
     def _losses(self, agent: str, texts: Written, asked: Sequence[Asked], rows: int) -> list[float]:
         """Of each text by an agent: the writer as it was asked, another as it sees the data's prompt."""
@@ -228,12 +267,12 @@ def token_losses(host: HostState, agent: str, texts: Written, rows: int, tempera
         part = Encoded.of(every[start : start + rows], encoder.pad).to(one.device)
         batch = part.batch(torch.arange(len(part), device=one.device))
         value = one.inference(batch, host.forward_size(agent), (), False)[0]
-        losses = _losses(value, batch.targets, temperature)
+        losses = row_losses(value, batch.targets, temperature)
         found += losses.split(batch.counts.tolist())
     return [each.cpu() for each in found]
 
 
-def _losses(value: Tensor | Lazy, targets: Tensor, temperature: float) -> Tensor:
+def row_losses(value: Tensor | Lazy, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """``-log p`` of each target ``[N]`` float32, a chunk of rows at a time."""
     step = max(1, CHUNK // value.shape[1])
     parts = []

@@ -48,6 +48,9 @@ class BatchSource(Protocol):
     def count(self, step: int, size: int, drop_last: bool) -> int:
         """How many answers the batch of a step asks for, known before the batch is."""
 
+    def sizes(self, step: int, size: int, drop_last: bool) -> int:
+        """How many samples the batch of a step has."""
+
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """The batch of a step; None where it has none."""
 
@@ -82,7 +85,7 @@ class ShardView:
         self.units, self.counts, self.characters, self._sizes = False, None, None, None
         truth = None if table.y is None else table.y[rows].to(device)
         if reading.texts:
-            self.x = (reading.told if told else reading.encoded)(agent, rows).to(device)
+            self.x = (reading.told if told else reading.encoded)(agent, rows, stream.pairs).to(device)
             self.units = reading.plan.task.rows == "units"
             self._sizes = reading.sizes(rows) if reading.plan.spec.text.bucket else None
             if self.units:
@@ -112,6 +115,11 @@ class ShardView:
         if isinstance(self.x, Encoded) and self.units:
             return int(self.x.counts[self._at(step, size, drop_last)[0]].sum())
         return min(size, len(self) - step % steps_per_epoch(len(self), size, drop_last) * size)
+
+    def sizes(self, step: int, size: int, drop_last: bool) -> int:
+        """How many samples the batch of a step has."""
+        step -= self.stream.replay
+        return 0 if step < 0 else len(self._at(step, size, drop_last)[0])
 
     def _at(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
         """The positions of a step's batch, and the epoch."""

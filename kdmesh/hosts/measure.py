@@ -10,7 +10,20 @@ import torch
 from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import flow_names
 from kdmesh.graph.reach import speaker
-from kdmesh.hosts import answered, build, gates, guard, kept, metrics, oddities, rules, side_inputs, spoken, stored
+from kdmesh.hosts import (
+    answered,
+    build,
+    gates,
+    guard,
+    kept,
+    metrics,
+    oddities,
+    paired,
+    rules,
+    side_inputs,
+    spoken,
+    stored,
+)
 from kdmesh.hosts.consensus import sharpened
 from kdmesh.hosts.looked_up import asks, lacking
 from kdmesh.hosts.packing import unpack
@@ -80,9 +93,11 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     classes = host.plan.spec.agents[one.name].labels
     answered.keep(host, one.name, logits, truth, shard, classes)
     figures = _figures(host, logits, truth, shard, classes, of=one.name)
-    of_texts = spoken.measure(host, one, stream)
-    reasons = figures.get(metrics.UNDEFINED, {}) | of_texts.get(metrics.UNDEFINED, {})
-    figures |= of_texts | ({metrics.UNDEFINED: reasons} if reasons else {})
+    more = [figures, spoken.measure(host, one, stream), paired.measure(host, one, stream)]
+    reasons = {name: why for part in more for name, why in part.get(metrics.UNDEFINED, {}).items()}
+    for part in more[1:]:
+        figures |= part
+    figures |= {metrics.UNDEFINED: reasons} if reasons else {}
     return _watched(host, one, stream, figures)
 
 

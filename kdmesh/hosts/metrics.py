@@ -42,8 +42,8 @@ def made(
     found: dict[str, Metric] = {}
     for ref in plan.metrics:
         offer: MetricOffer = registry.find("metrics", ref.name)
-        if "texts" in offer.needs:
-            continue  # of what is written: see spoken.py
+        if {"texts", "pairs"} & {*offer.needs}:
+            continue  # of what is written, or of two answers: see spoken.py and paired.py
         if ref.by:
             found[ref.key] = ByColumn(
                 ref.name, ref.by, values[ref.by], partial(make, ref.name, ref.settings), offer.higher

@@ -85,7 +85,7 @@ def of_objective(registry: Registry, offer: Offer, objective: Any, edge: Edge) -
     refuse_parameters(
         registry, offer, "forward", objective.forward, 2, ("form", "weights", *facts), f"{edge.where}.objective"
     )
-    whole = [name for name in needs if name in ("labels", "ids", "tokens")]
+    whole = [name for name in needs if name in ("labels", "ids", "tokens")]  # of a stream that is not written
     whole += ["source_tokens"] if "tokens" in needs else []
     whole += ["labels"] if getattr(objective, "asks_labels", False) and not needs and edge.source == LABELS else []
     refuse_parameters(registry, offer, "setup", objective.setup, 2, whole, f"{edge.where}.objective")

@@ -49,7 +49,7 @@ class Preprocessor:
         self.trained = False  # whether a tokenizer was made here
         self.inputs: dict[str, Given] = {}  # by agent that sees another's output in the place of samples, what that is
         self._encoders: dict[str, Any] = {}
-        self._encoded: dict[str, tuple[Encoded, Any]] = {}
+        self._encoded: dict[tuple[str, bool], tuple[Encoded, Any]] = {}
 
     @property
     def here(self) -> Tensor:
@@ -95,25 +95,28 @@ class Preprocessor:
                 raise
         return self._encoders[owner]
 
-    def encoded(self, agent: str, rows: Tensor) -> Encoded:
-        """Samples of the table as an agent's tokenizer gives them; agents with equal tokenizers share the work."""
+    def encoded(self, agent: str, rows: Tensor, pairs: bool = False) -> Encoded:
+        """Samples of the table as an agent's tokenizer gives them; agents with equal tokenizers share the work.
+
+        ``pairs``: both answers of each.
+        """
         places = self._places[rows]
         if (places < 0).any():
             raise MeshError(f"{agent} would read private samples of another agent", where="streams")
-        return self._read(agent)[0].select(places)
+        return self._read(agent, pairs)[0].select(places)
 
-    def told(self, agent: str, rows: Tensor) -> Encoded:
+    def told(self, agent: str, rows: Tensor, pairs: bool = False) -> Encoded:
         """The same with the prompt that the agent is told of each, where its view has one: what teaches and learns."""
-        given, prompt = self.encoded(agent, rows), self.plan.spec.agents[agent].view.prompt
+        given, prompt = self.encoded(agent, rows, pairs), self.plan.spec.agents[agent].view.prompt
         if prompt is None:
             return given
         from kdmesh.text.prompts import told
 
         return told(self.encoder(agent), self.table, prompt, agent, rows.tolist(), given)
 
-    def report(self, agent: str) -> Any:
+    def report(self, agent: str, pairs: bool = False) -> Any:
         """What was truncated, dropped and counted when an agent's samples were encoded."""
-        return self._read(agent)[1]
+        return self._read(agent, pairs)[1]
 
     def key(self, agent: str) -> str:
         """What agents have in common that read the same tokens in every sample."""
@@ -150,12 +153,13 @@ class Preprocessor:
         owners = dict.fromkeys(self.plan.owner.values()) if self.texts else {}
         return {owner: self.encoder(owner).files() for owner in owners}
 
-    def _read(self, agent: str) -> tuple[Encoded, Any]:
+    def _read(self, agent: str, pairs: bool) -> tuple[Encoded, Any]:
         encoder = self.encoder(agent)
-        if encoder.key not in self._encoded:
+        key = (encoder.key, pairs)
+        if key not in self._encoded:
             assert isinstance(self.table.x, Texts)
-            self._encoded[encoder.key] = encoder.encode(self.table.x[self._here])
-        return self._encoded[encoder.key]
+            self._encoded[key] = encoder.encode(self.table.x[self._here], pairs)
+        return self._encoded[key]
 
     def _learnable(self) -> list[str]:
         """The texts on which a tokenizer may be trained."""

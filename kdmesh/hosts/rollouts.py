@@ -16,7 +16,7 @@ from kdmesh.hosts.publications import Key, Publication
 from kdmesh.hosts.written import IDS, KIND, STEP, X, period
 from kdmesh.streams.order import alike, epoch_order, steps_per_epoch
 from kdmesh.streams.seeds import mix
-from kdmesh.streams.tokens import Encoded, Row
+from kdmesh.streams.tokens import Encoded, Row, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from kdmesh.streams.stream import Stream
 
 ONCE = "once"
-PROMPTS, LENGTHS, KEPT, GIVEN = "prompts", "lengths", "kept", "given"
+PROMPTS, LENGTHS, KEPT, GIVEN, RIVALS = "prompts", "lengths", "kept", "given", "rivals"
 REWARD, WRITTEN = "reward", "written"
-TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS, KEPT, GIVEN, REWARD, WRITTEN}
+TEXT_PARTS = {X, IDS, PROMPTS, LENGTHS, KEPT, GIVEN, REWARD, WRITTEN, RIVALS}
 """What written texts are made of: all their tokens, and of each its sample, tokens of the prompt, tokens in all, and
 whether it is learned; where its stream says so, how right it is; where an objective asks, of each token of an answer
-its log-probability when it was written; and, where a gate mixes in given samples, of each step whether it has these."""
+its log-probability when it was written; where they are pairs, the place of the text that is rejected in its favour, -1
+for none; and, where a gate mixes in given samples, of each step whether it has these."""
 
 
 class Asked(NamedTuple):
@@ -181,6 +182,12 @@ class Rollouts:
         texts = self._texts()
         return 0 if texts is None else int(texts.counts[self._kept(step, size, drop_last)[0]].sum())
 
+    def sizes(self, step: int, size: int, drop_last: bool) -> int:
+        """How many samples there are in a step that is written already."""
+        if self._given is not None and self._is_given(step):
+            return self._given.sizes(step, size, drop_last)
+        return 0 if self._texts() is None else len(self._kept(step, size, drop_last)[0])
+
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """What was written for a step and kept; None where nothing was, as of a dropped agent."""
         if self._given is not None and self._is_given(step):
@@ -292,7 +299,11 @@ class Rollouts:
             ids = self._part(X).split(self._part(LENGTHS).tolist())
             texts = zip(ids, self._part(PROMPTS).tolist(), self._part(IDS).tolist(), strict=True)
             rows = [row(*self._seen(one.tolist(), asked, sample)) for one, asked, sample in texts]
-            self._made = found, Encoded.of(rows, self._pad, pack=self._pack).to(self.device)
+            pairs = self._publications.get(self._keys[RIVALS]) is not None
+            if pairs:
+                rivals = self._part(RIVALS).tolist()
+                rows = [one if at < 0 else side_by_side(one, rows[at]) for one, at in zip(rows, rivals, strict=True)]
+            self._made = found, Encoded.of(rows, self._pad, pack=None if pairs else self._pack).to(self.device)
         return self._made[1]
 
 
@@ -315,11 +326,13 @@ def parts_of(
     given: Sequence[bool] | None,
     rewards: Sequence[float] | None = None,
     written: Sequence[Tensor] | None = None,
+    rivals: Sequence[int] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Texts, each with how many tokens of it are its prompt's, and whether it is learned, as tensors by name.
 
     ``given``: of each step that they are for, whether it is of given samples, where a gate says so; ``rewards``: how
-    right each is; ``written``: of each the log-probabilities of its answer's tokens.
+    right each is; ``written``: of each the log-probabilities of its answer's tokens; ``rivals``: see
+    :data:`TEXT_PARTS`.
     """
     tokens = [token for ids, _ in texts for token in ids]
     lengths, prompts = [len(ids) for ids, _ in texts], [prompt for _, prompt in texts]
@@ -333,4 +346,5 @@ def parts_of(
         IDS: samples,
         KEPT: torch.tensor(kept, dtype=torch.bool),
         **({} if given is None else {GIVEN: torch.tensor(given, dtype=torch.bool)}),
+        **({} if rivals is None else {RIVALS: torch.tensor(rivals, dtype=torch.int64)}),
     }

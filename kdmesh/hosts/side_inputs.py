@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 def of_stream(host: HostState, edge: Edge, asks_labels: bool = False) -> dict[str, Any]:
     """What an objective's `setup` gets, of the whole stream; ``asks_labels``: on a flow from labels, these too."""
+    spec = host.plan.spec.streams.get(edge.stream)
+    if edge.needs and spec is not None and spec.generated_by is not None:
+        return {}  # it is yet to be written
     if not edge.needs:
         return {"labels": _classes(host, edge)} if asks_labels and edge.source == LABELS else {}
     shard = host.loader.shard(edge.stream, edge.target, torch.device(host.plan.train(edge.target).device))
@@ -61,6 +64,8 @@ def of_batch(
         found |= shard.facts(needs, batch.at)
     if "ids" in needs:
         found["ids"] = shard.samples(batch.at)
+    if "pairs" in needs:
+        found["pairs"] = batch.x.pairs
     if "spans" not in needs:
         return found | ({"labels": batch.y} if "labels" in needs else {})
     assert theirs is not None and not isinstance(batch.x, Tensor) and not isinstance(theirs.x, Tensor)

@@ -204,13 +204,14 @@ class Update:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""
         shard, first = self.inputs.shard(term.edge.target, term.edge.stream), self.inputs.first
         size, drop = self.inputs.settings.batch_size, self.inputs.settings.drop_last
+        count = shard.sizes if "pairs" in term.edge.needs else shard.count  # its loss is a mean over pairs
 
         by_text = getattr(term.objective, "averages", "") == "texts"
         texts = getattr(shard, "texts", None) if by_text else None  # of those that an agent writes
 
         def samples(step: int) -> int:
             at = self.inputs.position(step, shard)
-            return int((texts or shard.count)(at, size, drop))
+            return int((texts or count)(at, size, drop))
 
         def share(step: int) -> float:
             start = first + (step - first) // accumulate * accumulate

@@ -72,6 +72,10 @@ class Written:
         """As many as a full batch has: see :func:`guard.refuse_written`."""
         return size
 
+    def sizes(self, step: int, size: int, drop_last: bool) -> int:
+        """The same: a sample has one answer."""
+        return size
+
     def batch(self, step: int, size: int, drop_last: bool) -> Batch | None:
         """What was written for this step or the last before it; None where nothing was, as of a dropped agent."""
         found = self._publications.get(self._x)

@@ -189,7 +189,9 @@ class TextRuleRef(Named):
 
 
 class MetricRef(Named):
-    """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by."""
+    """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by, and
+    ``of``, of metrics of pairs, the agent whose log-probabilities are taken off.
+    """
 
     kind: ClassVar[str] = "metrics"
 
@@ -199,7 +201,15 @@ class MetricRef(Named):
             raise ValueError(
                 f"`by` of metric {self.name!r} names a column of the data: {{{self.name}: {{by: COLUMN}}}}"
             )
+        if "of" in self.config and not (isinstance(self.of, str) and self.of):
+            raise ValueError(f"`of` of metric {self.name!r} names an agent: {{{self.name}: {{of: AGENT}}}}")
         return self
+
+    @property
+    def of(self) -> str:
+        """The agent with which answers to pairs are compared; "": none."""
+        agent: str = self.config.get("of", "")
+        return agent
 
     @property
     def by(self) -> str:
@@ -210,7 +220,7 @@ class MetricRef(Named):
     @property
     def settings(self) -> dict[str, Any]:
         """What its offer knows."""
-        return {name: value for name, value in self.config.items() if name != "by"}
+        return {name: value for name, value in self.config.items() if name not in ("by", "of")}
 
     @property
     def key(self) -> str:

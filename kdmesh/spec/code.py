@@ -25,9 +25,9 @@ def named(mesh: MeshSpec) -> dict[str, str]:
         if isinstance(path, str) and ":" in path:
             found[f"metrics.{number}.{metric.name}.path"] = path
     for name, stream in mesh.streams.items():
-        for number, ref in enumerate(stream.keep or ()):
+        for field, ref in stream.filters.items():
             if ref.is_import:
-                found[f"streams.{name}.keep.{number}"] = ref.name
+                found[f"streams.{name}.{field}"] = ref.name
         if stream.rule is not None:
             found.update((f"streams.{name}.rule.{at}", path) for at, path in stream.rule.paths.items())
     if mesh.data is not None and mesh.data.dataset.is_import:

@@ -102,6 +102,11 @@ class StreamSpec(Strict):
     shards: ShardSpec | None = Field(None, description="divide over agents")
     private: bool = Field(False, description="no signal made on this stream may leave its agent's host")
     replay: bool = Field(False, description="the previous step's batch of stream `of`, again")
+    pairs: bool | FilterRef = Field(
+        False,
+        description="both answers of each sample are read, the chosen and the rejected one; of texts that are written "
+        "a filter, which keeps the one and drops the other",
+    )
     generated_by: str | None = Field(None, description="the agent that writes the samples")
     prompts: str | None = Field(None, description="the stream whose prompts it answers: `generated_by` writes texts")
     refresh: str | None = Field(
@@ -141,6 +146,17 @@ class StreamSpec(Strict):
         listed = {name: item if isinstance(item, list) else [item] for name, item in value.items()}
         plain = {name: [str(one) if type(one) is int else one for one in item] for name, item in listed.items()}
         return plain
+
+    @property
+    def filters(self) -> dict[str, FilterRef]:
+        """The filters of texts that are written, by the fields that name them."""
+        found = {f"keep.{number}": ref for number, ref in enumerate(self.keep or ())}
+        return found if isinstance(self.pairs, bool) else {**found, "pairs": self.pairs}
+
+    @property
+    def judge(self) -> str | None:
+        """The agent whose loss makes pairs of these texts; None: no other than the writer."""
+        return None if isinstance(self.pairs, bool) else self.pairs.of or None
 
     @property
     def made_of(self) -> dict[str, str]:

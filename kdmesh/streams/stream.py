@@ -28,7 +28,7 @@ class Stream:
     ``shards`` maps an agent to its own part of ``rows``; ``labelled`` says whether labels may be read here; what is
     made on a ``private`` stream stays on its agent's host; a ``replay`` stream repeats the previous batch of ``base``.
     Where texts are written, ``rows`` are those of the prompts, each ``draws`` times, one after the other; ``mixed`` are
-    those of given texts that come among them.
+    those of given texts that come among them. Of ``pairs`` both answers of a sample are read.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Stream:
     base: str | None = None
     draws: int = 1
     mixed: Tensor | None = None
+    pairs: bool = False
 
     @property
     def every(self) -> Tensor:
@@ -125,6 +126,7 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
         private=base.private or spec.private,
         base=None,
         replay=False,
+        pairs=(base.pairs or spec.pairs is True) and spec.prompts is None,
     )
     if spec.prompts is not None:
         draws = 1 if spec.sampling is None else spec.sampling.samples

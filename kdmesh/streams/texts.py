@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -35,7 +35,8 @@ class Sample:
     learned; ``messages`` are (role, content) turns, of which the assistant's are learned, perhaps with a third item,
     see :data:`Turn`; ``tools``: what the assistant may call, as JSON; ``spans`` name parts of the text for token
     classification: (start, end exclusive, tag). ``at`` says where the sample came from, for errors only:
-    ``train.jsonl, line 7``; ``fault``: why nobody can read it, if nobody can.
+    ``train.jsonl, line 7``; ``fault``: why nobody can read it, if nobody can. ``rejected``: a second answer to the
+    prompt, to which the first is preferred: words, or, of a chat, the turn that stands in the last one's place.
     """
 
     text: str = ""
@@ -47,6 +48,7 @@ class Sample:
     tools: str | None = None
     fault: str = ""
     candidates: tuple[str, ...] | None = None
+    rejected: str | Turn | None = None
 
     def asks(self) -> str:
         """What stands before the answer: the prompt, or the words of a chat's turns before the learned one."""
@@ -67,6 +69,14 @@ class Sample:
         if self.messages is None:
             return self.text
         return self.messages[-1][1] if self.messages and self.messages[-1][0] == LEARNED else ""
+
+
+def answers_of(sample: Sample) -> tuple[Sample, Sample]:
+    """The two samples of a pair: with the answer that is chosen, and with the one that is rejected."""
+    chosen = replace(sample, rejected=None)
+    if isinstance(sample.rejected, tuple):
+        return chosen, replace(chosen, messages=(*(sample.messages or ())[:-1], sample.rejected))
+    return chosen, replace(chosen, text=sample.rejected or "")
 
 
 def turn_of(turn: Turn) -> dict[str, Any]:
@@ -119,7 +129,14 @@ class Texts:
         found = []
         for one in self._samples:
             turns = [part for turn in one.messages or () for part in turn[1:]]
-            parts = (one.tools, *turns, (one.prompt or "") + one.text, one.pair, *(one.candidates or ()))
+            parts = (
+                one.tools,
+                *turns,
+                (one.prompt or "") + one.text,
+                one.pair,
+                *(one.candidates or ()),
+                *_rejected(one),
+            )
             found.append("\n".join(part for part in parts if part))
         return found
 
@@ -132,6 +149,7 @@ class Texts:
                 + len(one.prompt or "")
                 + sum(len(part) for turn in one.messages or () for part in turn[1:])
                 + sum(map(len, one.candidates or ()))
+                + sum(map(len, _rejected(one)))
                 for one in self._samples
             ],
             dtype=torch.int64,
@@ -149,12 +167,20 @@ class Texts:
             fields: list[Any] = [sample.text, sample.pair, sample.prompt, sample.messages, sample.spans]
             fields += [] if sample.tools is None else [sample.tools]
             fields += [] if sample.candidates is None else [sample.candidates]
+            fields += [] if sample.rejected is None else [{"rejected": sample.rejected}]
             found.update(json.dumps(fields).encode() + b"\n")
         return found.digest()
 
     def blanked(self, mask: Tensor) -> Texts:
         """Return the texts with those where ``mask [N]`` (bool) is true taken out: empty, whatever they held."""
         return Texts([HIDDEN if gone else one for one, gone in zip(self._samples, mask.tolist(), strict=True)])
+
+
+def _rejected(sample: Sample) -> tuple[str, ...]:
+    """The words of the answer that is rejected, where there is one."""
+    if sample.rejected is None:
+        return ()
+    return (sample.rejected,) if isinstance(sample.rejected, str) else sample.rejected[1:]
 
 
 def concatenate(parts: Sequence[Tensor | Texts]) -> Tensor | Texts:

@@ -27,7 +27,8 @@ class Row:
     ``units``: the positions whose output answers for something that has a loss: for a language model the position
     before each learned token, for tags each word's first token, for a class of the whole sample none. ``targets``: the
     answer, for each unit; ``spans``: the characters that it is about, from start to end. ``texts``: how many tokens
-    each text of it has, where a model reads several one by one: a query's candidates.
+    each text of it has, where a model reads several one by one: a query's candidates, or the two answers of a pair;
+    units count through all of them.
     """
 
     ids: list[int]
@@ -35,6 +36,18 @@ class Row:
     targets: list[int] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
     texts: list[int] | None = None
+
+
+def side_by_side(chosen: Row, rejected: Row) -> Row:
+    """One sample of two answers."""
+    first = len(chosen.ids)
+    return Row(
+        chosen.ids + rejected.ids,
+        chosen.units + [first + unit for unit in rejected.units],
+        chosen.targets + rejected.targets,
+        chosen.spans + rejected.spans,
+        [first, len(rejected.ids)],
+    )
 
 
 @dataclass
@@ -64,6 +77,16 @@ class Tokens:
     def device(self) -> torch.device:
         """Where the tokens are."""
         return self.ids.device
+
+    @property
+    def pairs(self) -> Tensor:
+        """Of samples with two answers what each unit is about, ``[N, 3]`` int64: the sample's number in the batch, the
+        answer, 0 the chosen or 1 the rejected one, and its token.
+        """
+        assert self.texts is not None
+        sample = self.spans[:, 0]
+        answer = self.units // self.ids.shape[1] - starts_of(self.texts)[sample]
+        return torch.stack([sample, answer, self.targets], 1)
 
     def to(self, device: torch.device) -> Tokens:
         """The same batch on a device."""
@@ -115,7 +138,10 @@ class Encoded:
             own = slice(int(store.starts[row]), int(store.starts[row + 1]))
             asked = slice(int(store.unit_starts[row]), int(store.unit_starts[row + 1]))
             spans = [(begin, end) for begin, end in store.spans[asked].tolist()]
-            yield Row(store.ids[own].tolist(), store.units[asked].tolist(), store.targets[asked].tolist(), spans)
+            listed, texts = store.text_starts, None
+            if listed is not None:
+                texts = store.texts[int(listed[row]) : int(listed[row + 1])].tolist()
+            yield Row(store.ids[own].tolist(), store.units[asked].tolist(), store.targets[asked].tolist(), spans, texts)
 
     @property
     def counts(self) -> Tensor:
@@ -243,11 +269,15 @@ class Encoded:
             positions = positions.view(rows, width)
         units = self._units()
         sample = torch.repeat_interleave(torch.arange(len(self), device=device), counts)
+        if store.text_starts is None:
+            places = begins[sample] + store.units[units]
+        else:  # a sample's rows do not follow each other without a gap
+            places = tokens[starts_of(lengths)[sample] + store.units[units]]
         return Tokens(
             ids=ids.view(rows, width),
             mask=mask.view(rows, width),
             positions=positions,
-            units=begins[sample] + store.units[units],
+            units=places,
             targets=store.targets[units],
             counts=counts,
             tokens=tokens,

@@ -38,6 +38,8 @@ class MetricContract(Alike):
         drawn = torch.Generator().manual_seed(6)
         scores = torch.randn(ROWS, self.columns, generator=drawn, dtype=torch.float64)
         about: dict[str, Any] = {"characters": 1 + torch.arange(ROWS) % 5} if "characters" in offer.needs else {}
+        if "pairs" in offer.needs:
+            return [(scores[:, :2], torch.zeros(ROWS, dtype=torch.int64), {})]
         if "texts" in offer.needs:
             return [(scores, torch.arange(ROWS) % self.columns, {"texts": small.written(ROWS)})]
         found: list[tuple[Tensor, Tensor, dict[str, Any]]] = []
@@ -64,6 +66,9 @@ class MetricContract(Alike):
             task, own = small.task(head="causal"), small.model(head="causal")
             fields = small.mesh(("a", "b"), own, task, **more, text={"decoding": {"max_new_tokens": 4}})
             return fields, small.prompts()
+        if "pairs" in offer.needs:
+            task, own = small.task(head="causal"), small.model(head="causal")
+            return small.mesh(("a", "b"), own, task, **more), small.texts(classes=False, pairs=True)
         if "characters" in offer.needs:
             task = small.task(head="causal")
             return small.mesh(("a", "b"), small.model(head="causal"), task, **more), small.texts(classes=False)
@@ -127,7 +132,7 @@ class MetricContract(Alike):
         """Labels of a kind that there is, and a range that is one."""
         kinds = {"classes", "values", "relevance", "indicators"}
         assert set(offer.labels) <= kinds and offer.labels, f"labels {offer.labels}"
-        known = {"characters", "classes", "texts", *(("given",) if "texts" in offer.needs else ())}
+        known = {"characters", "classes", "texts", "pairs", *(("given",) if "texts" in offer.needs else ())}
         assert set(offer.needs) <= known, f"needs {offer.needs}"
         if offer.lowest is not None and offer.highest is not None:
             assert offer.lowest < offer.highest, f"from {offer.lowest} to {offer.highest} is no range"

@@ -141,9 +141,15 @@ class ObjectiveContract(Alike):
         agents = ("a", "b", "c") if more else ("a", "b")
         if {*OF_TEXTS} & {*self.needs(offer)}:
             return self._on_written(own, offer, flows[-1]), small.prompts()
-        if {"spans", "tokens"} & {*offer.needs}:
+        if "pairs" in offer.needs:
+            for flow in flows[1:]:
+                flow["stream"] = "pairs"
+            more["streams"] = {"pairs": {"pairs": True}}
+        if {"spans", "tokens", "pairs"} & {*offer.needs}:
             task = small.task(head="causal")
-            return small.mesh(agents, small.model(head="causal"), task, flows=flows, **more), small.texts(classes=False)
+            return small.mesh(agents, small.model(head="causal"), task, flows=flows, **more), small.texts(
+                classes=False, pairs="pairs" in offer.needs
+            )
         maps = offer.reads == "hidden" and labels == "classes" and len(self.shapes(offer)[0]) == 3
         shape = (1, 8, 8) if maps else (6,)
         fields = small.mesh(agents, small.model(labels, shape), small.task(labels), flows=flows, **more)
@@ -182,6 +188,9 @@ class ObjectiveContract(Alike):
             spans = torch.stack([each, torch.zeros_like(each), torch.ones_like(each)], 1)
             given |= {"spans": spans, "source_spans": spans}
             given |= {"source_labels": known["labels"]} if "labels" in offer.needs else {}
+        if "pairs" in offer.needs:  # every two samples one pair of answers, of a token each
+            again = (rows[:, None] == rows).tril(-1).sum(1)
+            given["pairs"] = torch.stack([rows // 2 + BATCH * again, rows % 2, rows % self.shapes(offer)[0][0]], 1)
         return given
 
     def needs(self, offer: ObjectiveOffer) -> tuple[str, ...]:

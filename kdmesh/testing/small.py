@@ -57,12 +57,15 @@ def table(labels: str = "classes", shape: Sequence[int] = (6,), rows: int = ROWS
     return Table(x, along.argmax(1), classes=3)
 
 
-def texts(classes: bool = True, spans: bool = False) -> Table:
-    """Short texts, of two classes or of none; with ``spans``, the first word of each has a tag."""
+def texts(classes: bool = True, spans: bool = False, pairs: bool = False) -> Table:
+    """Short texts, of two classes or of none; with ``spans``, the first word of each has a tag; with ``pairs``, each
+    has another beside it that is rejected.
+    """
     words = [f"{'abcde'[n % 5]} {'fgh'[n % 3]} {'xy'[n % 2]}" for n in range(48)]
     y = torch.arange(48) % 2 if classes else None
     tags = [((0, 1, "XY"[n % 2]),) if spans else None for n in range(48)]
-    samples = [Sample(text=text, spans=tag) for text, tag in zip(words, tags, strict=True)]
+    worse = [text[::-1] if pairs else None for text in words]
+    samples = [Sample(text=one, spans=tag, rejected=two) for one, tag, two in zip(words, tags, worse, strict=True)]
     count = 2 if classes else 3 if spans else 0
     return Table(Texts(samples), y, classes=count, labels=["O", "X", "Y"] if spans else [])
 

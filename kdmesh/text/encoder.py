@@ -7,13 +7,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable
-from kdmesh.streams.tokens import Encoded, Row
+from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable, answers_of
+from kdmesh.streams.tokens import Encoded, Row, side_by_side
 from kdmesh.text import pieces
 from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SEQUENCE, TOKEN, head_of
 from kdmesh.text.template import Chat, Template, given
@@ -152,8 +152,10 @@ class Encoder:
         """The tokenizer's files by name, for processes that cannot read or make it themselves."""
         return dumps(self.tokenizer)
 
-    def encode(self, texts: Texts) -> tuple[Encoded, Report]:
+    def encode(self, texts: Texts, pairs: bool = False) -> tuple[Encoded, Report]:
         """Return the samples as tokens, a sample for each, and what had to be cut.
+
+        ``pairs``: both answers of each, in a row of tokens of their own; these are not packed.
 
         A sample that cannot be encoded is left out: its row is a pad token. If none can be, or samples over the limit
         are refused, it is an Unreadable that names agent, field and sample; what no sample should have is a MeshError.
@@ -162,8 +164,9 @@ class Encoder:
         rows: list[Row] = []
         first: Unreadable | None = None
         unknown = self.tokenizer.unk_token_id
+        make = self._paired if pairs else self._make
         for start in range(0, len(texts), CHUNK):
-            for made in self._make(list(texts[start : start + CHUNK]), report):
+            for made in make(list(texts[start : start + CHUNK]), report):
                 if isinstance(made, Unreadable):
                     first = first or made
                     if self.over == "refuse":
@@ -183,7 +186,7 @@ class Encoder:
                 rows.append(row)
         if first is not None and len(report.unreadable) == len(rows):
             raise first
-        return Encoded.of(rows, self.pad, pack=self.max_length if self.pack else None), report
+        return Encoded.of(rows, self.pad, pack=self.max_length if self.pack and not pairs else None), report
 
     def _each(self, samples: Iterable[Any], read: Callable[[Any], Any]) -> list[Any]:
         """``read`` of every sample, or why it cannot be read; what cannot be read stays so."""
@@ -202,7 +205,7 @@ class Encoder:
             self._refuse_sample(sample, "text", "it is not here", "samples of this agent")
         if sample.fault:
             raise Unreadable(sample.fault, where=self.where, instead="a sample that can be read, or a file without it")
-        for name in ("text", "pair", "prompt", "messages", "candidates"):
+        for name in ("text", "pair", "prompt", "messages", "candidates", "rejected"):
             value = getattr(sample, name)
             try:
                 (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
@@ -211,7 +214,7 @@ class Encoder:
         return sample
 
     def _classified(self, samples: list[Sample], report: Report) -> Iterator[Made]:
-        for made in self._with_specials(samples, report, "prompt", "messages", "candidates"):
+        for made in self._with_specials(samples, report, "prompt", "messages", "candidates", "rejected"):
             yield made if isinstance(made, Unreadable) else (Row(made[0]), made[2])
 
     def texts(self, sample: Sample) -> list[Sample]:
@@ -244,11 +247,11 @@ class Encoder:
         self._readable(sample)
         if not sample.candidates:
             self._refuse_sample(sample, "candidates", "no candidate to score", "one or more for each query")
-        self._reads_all(sample, "pair", "prompt", "messages", "spans")
+        self._reads_all(sample, "pair", "prompt", "messages", "spans", "rejected")
         return sample
 
     def _tagged(self, samples: list[Sample], report: Report) -> Iterator[Made]:
-        encoded = self._with_specials(samples, report, "pair", "prompt", "messages", "candidates")
+        encoded = self._with_specials(samples, report, "pair", "prompt", "messages", "candidates", "rejected")
         for sample, made in zip(samples, encoded, strict=True):
             if isinstance(made, Unreadable):
                 yield made
@@ -272,11 +275,54 @@ class Encoder:
                 continue
             report.longest = max(report.longest, len(row.ids))
             cut = self._is_over(sample, len(row.ids))
-            if cut:
-                keep = sum(unit + 1 < self.max_length for unit in row.units)
-                row = Row(row.ids[: self.max_length], row.units[:keep], row.targets[:keep], row.spans[:keep])
-            yield row, cut
+            yield self._within(row), cut
         report.unread.update(name for one in written if isinstance(one, Chat) for name in one.unread)
+
+    def _within(self, row: Row) -> Row:
+        """As much of a row as the model reads."""
+        keep = sum(unit + 1 < self.max_length for unit in row.units)
+        return Row(row.ids[: self.max_length], row.units[:keep], row.targets[:keep], row.spans[:keep])
+
+    def _paired(self, samples: list[Sample], report: Report) -> Iterator[Made]:
+        """Both answers of a sample, one after the other; of a chat the last turn alone, which tells them apart."""
+        given = self._each(self._each(samples, self._readable), self._pair)
+        both = [one for pair in given if not isinstance(pair, Unreadable) for one in pair]
+        written = [
+            replace(one, learned=one.learned[-1:]) if isinstance(one, Chat) else one
+            for one in self._each(both, self._written)
+        ]
+        rows = iter(self._rows(both, written))
+        for pair in given:
+            yield pair if isinstance(pair, Unreadable) else self._side_by_side(pair, (next(rows), next(rows)), report)
+        report.unread.update(name for one in written if isinstance(one, Chat) for name in one.unread)
+
+    def _pair(self, sample: Sample) -> tuple[Sample, Sample]:
+        """The two samples of one with two answers, each named in errors."""
+        if sample.rejected is None:
+            self._refuse_sample(sample, "rejected", "there is no second answer", "data with `rejected`")
+        at = sample.at or "a sample"
+        chosen, rejected = answers_of(sample)
+        if chosen == rejected:
+            self._leave_out(sample, "rejected", "both answers are the same", "two answers that differ")
+        return replace(chosen, at=f"{at}, chosen answer"), replace(rejected, at=f"{at}, rejected answer")
+
+    def _side_by_side(self, pair: tuple[Sample, Sample], made: tuple[Row | Unreadable, ...], report: Report) -> Made:
+        rows = [row for row in made if isinstance(row, Row)]
+        if len(rows) < 2:
+            return next(row for row in made if isinstance(row, Unreadable))
+        report.longest = max(report.longest, *(len(row.ids) for row in rows))
+        over = [self._is_over(one, len(row.ids)) for one, row in zip(pair, rows, strict=True)]
+        cut = any(over)
+        short = [self._within(row) for row in rows]
+        what = ""
+        if not all(row.units for row in short):
+            what = "an answer is cut away"
+        elif short[0].ids == short[1].ids:
+            what = "both answers are the same tokens"
+        if what and not (cut and self.over == "drop"):
+            within = f" within the {self.max_length} tokens that are read" if cut else ""
+            return self._unreadable(pair[1], "text", what + within, "answers that differ, or a larger text.max_length")
+        return side_by_side(*short), cut
 
     def _written(self, sample: Sample) -> Sample | Chat:
         """A conversation as the template writes it, another sample as it is."""

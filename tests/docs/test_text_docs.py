@@ -23,7 +23,7 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 19
+    assert len(found) == 21
     for block in found:
         if "name" in block:
             continue  # it is run below
@@ -35,14 +35,14 @@ def test_every_block_of_the_page_is_valid() -> None:
             assert (agent.model is None) == (agent.weights_of is not None)
             if agent.model is not None:
                 registry().check("models", agent.model.name, agent.model.config)
-        for ref in (ref for stream in mesh.streams.values() for ref in stream.keep or () if not ref.is_import):
+        for ref in (ref for stream in mesh.streams.values() for ref in stream.filters.values() if not ref.is_import):
             registry().check("filters", ref.name, ref.settings)
         for verifier in (ref for stream in mesh.streams.values() for ref in stream.reward or () if not ref.is_import):
             registry().check("metrics", verifier.name, verifier.settings)
         for rule in (stream.rule for stream in mesh.streams.values() if stream.rule is not None):
             registry().check("text_rules", rule.name, rule.config)
         for flow in mesh.flows:
-            assert (flow.objective is None) == (flow.to[0] in mesh.consensus)
+            assert (flow.objective is None) == (flow.to[0] in mesh.consensus or flow.as_ == "weights")
             if flow.objective is None or ("objectives", flow.objective.name) in OFFERED:
                 continue  # of a package of its own, which tests what it shows
             registry().check("objectives", flow.objective.name, flow.objective.config)
@@ -61,7 +61,7 @@ def test_the_page_has_a_file_of_filters_and_metrics_that_runs() -> None:
 def test_every_data_set_of_the_page_is_offered() -> None:
     page = (ROOT / "docs" / "text.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+: \{.*?\})` \|", page, re.MULTILINE)
-    assert len(rows) == 10
+    assert len(rows) == 11
     for row in rows:
         ((name, config),) = yaml.safe_load(row).items()
         registry().check("datasets", name, config)

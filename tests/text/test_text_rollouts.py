@@ -164,6 +164,9 @@ MESHES = {
         "program": [{"of": ["s", "u"], "repeat": 2, "do": [{"train": ["s", "u"], "steps": 7}]}],
     },
     "packed": {**mesh(), "text": {"pack": True}},
+    "pairs of what is written": mesh(
+        refresh="2 steps", sampling={"max_new_tokens": 3, "samples": 5}, pairs={"pattern": {"match": "[0-4]"}}
+    ),
 }
 
 

@@ -26,10 +26,11 @@ class Columns:
     spans: str | None = None
     tools: str | None = None
     query: str | None = None
+    rejected: str | None = None
 
     def names(self) -> list[str]:
         """The columns that there must be."""
-        found = (self.text, self.pair, self.prompt, self.messages, self.spans, self.tools, self.query)
+        found = (self.text, self.pair, self.prompt, self.messages, self.rejected, self.spans, self.tools, self.query)
         return [name for name in found if name is not None]
 
 
@@ -46,15 +47,23 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
         told = columns.text or columns.query
         text = "" if told is None else _text(rows, row, told)
         pair = None if columns.pair is None else _text(rows, row, columns.pair)
-        prompt = None if columns.prompt is None else _text(rows, row, columns.prompt, empty=columns.text is not None)
+        chat = columns.messages is not None
+        prompt = None
+        if columns.prompt is not None and not chat:
+            prompt = _text(rows, row, columns.prompt, empty=columns.text is not None)
         spans = None if columns.spans is None else _spans(rows, row, columns.spans, cells[columns.spans], text)
         messages, tools, fault = None, None, ""
+        rejected: str | Turn | None = None
+        if columns.rejected is not None and not chat:
+            rejected = _text(rows, row, columns.rejected)
         try:
-            messages = None if columns.messages is None else _messages(rows, row, columns.messages)
+            if columns.messages is not None:
+                messages, rejected = _chat(rows, row, columns)
             tools = None if columns.tools is None else _tools(rows, row, columns.tools)
         except MeshError as error:
             first, fault, messages = first or error, error.what, ()
-        made.append(Sample(text, pair, prompt, messages, spans, f"{name}, {rows.line(row)}", tools, fault))
+        at = f"{name}, {rows.line(row)}"
+        made.append(Sample(text, pair, prompt, messages, spans, at, tools, fault, rejected=rejected))
     if columns.messages is not None and any(sample.messages and not sample.answered for sample in made):
         made, first = _asked(rows, columns.messages, made, first)
     if first is not None and all(sample.fault for sample in made):
@@ -116,6 +125,24 @@ def _messages(rows: Rows, row: int, column: str) -> tuple[Turn, ...]:
     if not turns:
         refuse_cell(rows, row, column, f"no turn of role {LEARNED!r}", "at least one: its words are learned")
     return tuple(turns)
+
+
+def _chat(rows: Rows, row: int, columns: Columns) -> tuple[tuple[Turn, ...], Turn | None]:
+    """A conversation's turns, those of the prompt first; and the turn that is rejected in place of the last one."""
+    assert columns.messages is not None
+    before = () if columns.prompt is None else _messages(rows, row, columns.prompt)
+    turns = (*before, *_messages(rows, row, columns.messages))
+    if columns.rejected is None:
+        return turns, None
+    other = _messages(rows, row, columns.rejected)
+    for column, told in ((columns.messages, turns), (columns.rejected, other)):
+        if told[-1][0] != LEARNED:
+            refuse_cell(rows, row, column, f"its last turn is of role {told[-1][0]!r}", f"a last turn of {LEARNED!r}")
+    alike = len(other) == 1 or (*before, *other[:-1]) == turns[:-1] or other[:-1] == turns[:-1]
+    if not alike:
+        what = f"the turns before its last one are not those of {columns.messages!r}"
+        refuse_cell(rows, row, columns.rejected, what, "two answers to the same turns, or the last turn alone")
+    return turns, other[-1]
 
 
 def _joined(content: Any) -> Any:

@@ -71,6 +71,18 @@ class SumsConfig(Config):
 
     below: int = Field(20, ge=2, le=1000, description="both numbers are below this: its square samples")
     explained: bool = Field(False, description="answers say before themselves what the last digits add up to: 12>22")
+    wrong: bool = Field(False, description="a wrong answer stands beside the right one, and is rejected")
+    swapped: float = Field(
+        0.0, ge=0, lt=1, description="wrong: share of training samples in which the two answers are the wrong way round"
+    )
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if self.swapped and not self.wrong:
+            raise ValueError("`swapped` goes with `wrong: true`")
+        if self.explained and self.wrong:
+            raise ValueError("`explained` and `wrong` do not go together")
+        return self
 
 
 class TextConfig(Config):
@@ -98,6 +110,11 @@ class TextConfig(Config):
     prompt: str | None = Field(None, description="column with what stands before the text and is not learned")
     messages: str | None = Field(
         None, description="column with turns {role, content}, instead of `text`: the assistant's are learned"
+    )
+    rejected: str | None = Field(
+        None,
+        description="column with a worse answer than `text` to the same prompt, or than the last of `messages`: these "
+        "are then pairs, which streams with `pairs: true` read",
     )
     tools: str | None = Field(
         None, description="messages: column with what the assistant may call, as JSON schemas; by default `tools`"
@@ -138,6 +155,8 @@ class TextConfig(Config):
         for name, owners in WITH.items():
             if name in given and not given & {*owners}:
                 raise ValueError(f"`{name}` goes with {' or '.join(f'`{owner}`' for owner in owners)}")
+        if "messages" in given and "prompt" in given and "rejected" not in given:
+            raise ValueError("`messages` and `prompt` do not go together, but where there is a `rejected`")
         own = {one for one in LISTS if one in given}
         if "query" in given and own not in ({"candidates", "relevance"}, {"positive", "negative"}):
             raise ValueError("`query` goes with `candidates` and `relevance`, or with `positive` and `negative`")
@@ -152,15 +171,28 @@ class TextConfig(Config):
 
 
 LISTS = ("candidates", "relevance", "positive", "negative")
-COLUMNS = ("text", "pair", "prompt", "messages", "tools", "spans", "query", *LISTS, "label")
-WITH = {"tools": ("messages",), "labels": ("label", "spans"), "classes": ("label",)}
+COLUMNS = ("text", "pair", "prompt", "messages", "rejected", "tools", "spans", "query", *LISTS, "label")
+WITH = {"rejected": ("text", "messages"), "tools": ("messages",), "labels": ("label", "spans"), "classes": ("label",)}
 """Settings of a text that are about another one, of which one must be there."""
 UNLIKE = {
     "hub": {"validation_path", "test_path"},
     "path": {"name", "revision"},
     "splits": {"validation_path", "test_path"},
-    "messages": {"text", "pair", "prompt", "spans", "label", "labels", "classes", "values", "indicators"},
-    "query": {"text", "pair", "prompt", "messages", "spans", "label", "labels", "classes", "values", "indicators"},
+    "messages": {"text", "pair", "spans", "label", "labels", "classes", "values", "indicators"},
+    "query": {
+        "text",
+        "pair",
+        "prompt",
+        "messages",
+        "rejected",
+        "spans",
+        "label",
+        "labels",
+        "classes",
+        "values",
+        "indicators",
+    },
+    "rejected": {"pair", "spans", "label", "labels", "classes", "values", "indicators"},
     "prompt": {"pair", "spans", "label", "labels", "classes", "values", "indicators"},
     "spans": {"pair", "label", "classes", "values", "indicators"},
     "values": {"label", "labels", "classes", "indicators"},

@@ -42,6 +42,7 @@ def text(
     relevance: str | None = None,
     positive: str | None = None,
     negative: str | None = None,
+    rejected: str | None = None,
     label: str | None = None,
     values: list[str] | None = None,
     indicators: list[str] | None = None,
@@ -53,13 +54,13 @@ def text(
     model's own tokens are what is learned, after the ``prompt`` or as the assistant's turns of ``messages``. A part
     with a ``prompt`` may lack the column of texts: its samples are prompts alone, which is noted. With
     ``query`` samples are lists to rank: ``candidates`` with the ``relevance`` of each, or ``positive`` and ``negative``
-    ones.
+    ones. With ``rejected`` there are two answers to each prompt.
 
     Every column that makes no sample is kept as a column, where all parts have it; a column `tools` beside `messages`
     is what the assistant may call.
     """
     plain = text is None and messages is None and query is None
-    columns = Columns("text" if plain else text, pair, prompt, messages, spans, tools, query)
+    columns = Columns("text" if plain else text, pair, prompt, messages, spans, tools, query, rejected)
     listed = Candidates(candidates, relevance, positive, negative)
     raw = [*columns.names(), *listed.names()]
     learned = values or indicators or ([label] if label is not None else [])
@@ -89,8 +90,7 @@ def text(
     elif query is not None:
         samples, y = _ranked(every, samples, listed)
     elif spans is not None:
-        names = _tags(every, samples, labels, spans)
-        count = len(names)
+        count = len(names := _tags(every, samples, labels, spans))
     taken = {*raw, *columns.names(), *learned}
     return Table(
         samples,

@@ -132,6 +132,14 @@ FILTERS = [
     ),
     _offer("dedup", "Dedup", DedupConfig, "the first of texts that say the same, exactly or nearly"),
     _offer("length", "Length", LengthConfig, "texts of a bounded number of tokens"),
+    _offer(
+        "likeliest",
+        "Likeliest",
+        Config,
+        "of the texts of a prompt the likeliest one by an agent, the writer or one that is frozen",
+        needs=("loss",),
+        several=True,
+    ),
     _offer("pattern", "Pattern", PatternConfig, "texts in which a regular expression is found, or is not"),
     _offer(
         "perplexity",

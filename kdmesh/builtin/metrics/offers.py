@@ -259,6 +259,22 @@ METRICS = [
         higher=False,
         lowest=1.0,
     ),
+    MetricOffer(
+        "pair_accuracy",
+        f"{ROOM}.pair_accuracy:PairAccuracy",
+        summary="share of pairs whose chosen answer is likelier than the rejected one, by more than for the agent `of`",
+        paper="Rafailov et al., Direct Preference Optimization, 2023",
+        lowest=0.0,
+        highest=1.0,
+        needs=("pairs",),
+    ),
+    MetricOffer(
+        "pair_margin",
+        f"{ROOM}.pair_margin:PairMargin",
+        summary="nats by which a chosen answer is likelier than the rejected one, more than for the agent `of`; mean",
+        paper="Rafailov et al., Direct Preference Optimization, 2023",
+        needs=("pairs",),
+    ),
     _of_texts("answer_length", "AnswerLength", "mean tokens of what a model writes, in its own", highest=None),
     _of_texts(
         "distinct_n",

@@ -1,0 +1,1 @@
+"""Preference optimisation for kdmesh: objectives that compare the two answers of a pair."""
