@@ -109,8 +109,9 @@ def identity(client: Client) -> dict[str, str]:
     elif isinstance(version := client.get("version", root=True), dict) and version.get("version"):
         build = f"vLLM {version['version']}"
     if config.model in models:
-        meta = models[config.model].get("meta")
-        about = " ".join([about, *(f"{key}={value}" for key, value in sorted((meta or {}).items()))]).strip()
+        own = models[config.model]
+        told = {**(own["meta"] if isinstance(own.get("meta"), dict) else {}), **_origin(own, config.model)}
+        about = " ".join([about, *(f"{key}={value}" for key, value in sorted(told.items()))]).strip()
     elif models and not build.startswith("llama.cpp"):  # which answers by whatever name it is asked
         raise MeshError(
             f"{config.base_url} has no model {config.model!r}",
@@ -118,6 +119,12 @@ def identity(client: Client) -> dict[str, str]:
             instead=nearest(config.model, models, "models"),
         )
     return {"build": build, "about": about}
+
+
+def _origin(listed: dict[str, Any], name: str) -> dict[str, str]:
+    """Where a model comes from that vLLM serves under a name: its folder, and that of an adapter's base."""
+    told = {key: listed.get(key) for key in ("root", "parent")}
+    return {key: value for key, value in told.items() if isinstance(value, str) and value != name}
 
 
 def probe(config: EndpointConfig, needs: Needs, whose: str, reader: Reader | None = None) -> Served:

@@ -33,6 +33,7 @@ class Server:
         self.before: Callable[[int], None] = lambda number: None
         self.lock = threading.Lock()
         self.headers: dict[str, str] = {}
+        self.listed: dict[str, Any] = {}  # more that the list of models says of it
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,7 +45,7 @@ class Server:
             def do_GET(self) -> None:
                 outer.gets.append(self.path)
                 found = {
-                    "/v1/models": {"data": [{"id": outer.model}]},
+                    "/v1/models": {"data": [{"id": outer.model, **outer.listed}]},
                     "/version": {"version": outer.build},
                 }.get(self.path)
                 self._send(200 if found else 404, json.dumps(found or {}).encode())

@@ -185,6 +185,18 @@ def test_a_model_that_changes_while_it_is_asked(served):
         Asker(client(server), Served("tiny", "vLLM b1"), None)([(HELLO, str)])
 
 
+def test_another_checkpoint_behind_one_name_is_another_model(served):
+    """Of which the version of the server and the name say nothing; what has no meaning as a name is left out."""
+    server, found = served(), set()
+    for listed in ({"root": "/models/a"}, {"root": "/models/b"}, {"root": "/models/a", "parent": "base"}, {"meta": 1}):
+        server.listed = listed
+        found.add(look(server, Needs()).about)
+    assert found == {"root=/models/a", "root=/models/b", "parent=base root=/models/a", ""}
+    server.listed = {"root": "/models/b"}
+    with pytest.raises(RunFailed, match="it was root=/models/a, and is root=/models/b"):
+        Asker(client(server), Served("tiny", "vLLM b1", "root=/models/a"), None)([(HELLO, str)])
+
+
 def test_keys_come_from_the_environment_and_are_told_nobody(served, monkeypatch):
     server = served()
     with pytest.raises(MeshError, match="the environment has no A_KEY"):
