@@ -13,9 +13,12 @@ from kdmesh.engine.check import examine
 from kdmesh.engine.looked_up import settled
 from kdmesh.engine.spared import kept_at
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.looked_up import lookup
+from kdmesh.graph.served import ELSEWHERE, is_served
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.source import Source
 from kdmesh.hosts.state import HostConfig
+from kdmesh.plugins import registry
 from kdmesh.signals.lazy import dense
 from kdmesh.store import default_limit
 from kdmesh.streams.tokens import Encoded
@@ -42,7 +45,7 @@ class Answers:
         labels: of rows, ``[R]`` int64; None where the stream has none.
         classes: of samples, ``[N]`` int64, for whoever keeps their shares; None where labels are hidden, or no classes.
         values: what a model is given of each sample, ``[N, D]`` float32.
-        weights: by agent, the sha256 of its weights.
+        weights: by agent, the sha256 of its weights, or the entry of the store in which it looks its answers up.
         found: what the check found.
     """
 
@@ -80,7 +83,7 @@ def ask(plan: Plan, agents: Sequence[str], stream: str, store: str | None, table
             ((_, (value, more)),) = published.items()
             logits[name], starts = dense(value).float(), more.get("starts")
             shard = host.loader.shard(stream, name, host.agents[name].device)
-            labels, weights[name] = shard.y, host.agents[name].weights.sha256()
+            labels, weights[name] = shard.y, _known_by(plan, name) or host.agents[name].weights.sha256()
             values = _values(shard.x) if values is None else values
     finally:
         backend.close()
@@ -103,12 +106,23 @@ def _refuse(plan: Plan, name: str) -> None:
         what = f"{name} knows the classes {spec.labels} alone"
         raise MeshError(what, where="--agents", instead="agents that know all classes")
     owner = plan.spec.agents[plan.owner[name]]
+    if is_served(owner.model, registry()):
+        raise MeshError(f"{name} {ELSEWHERE}: it is asked in runs alone", where="--agents",
+                        instead="agents here; what an endpoint said in a run is in the store")  # fmt: skip
+    if lookup(owner.model, registry()):
+        return
     if owner.weights is None and owner.model is not None and not (owner.model.config.get("path")):
         what = f"{name} has learned nothing yet: its weights are drawn at random"
         instead = (
             "weights: FILE, of a run that trained it (runs/.../agents/NAME/model.safetensors); of texts, its folder"
         )
         raise MeshError(what, where=f"agents.{name}.weights", instead=instead)
+
+
+def _known_by(plan: Plan, name: str) -> str:
+    """The entry in which an agent looks its answers up; "" of one that computes."""
+    model = plan.spec.agents[plan.owner[name]].model
+    return f"entry {model.config['entry']}" if model is not None and lookup(model, registry()) else ""
 
 
 def _rows(found: Checked, stream: str) -> Tensor:

@@ -17,12 +17,14 @@ import kdmesh
 from kdmesh.cli import main
 from kdmesh.engine.check import examine
 from kdmesh.engine.inputs import inputs
+from kdmesh.errors import MeshError
 from kdmesh.selection.choosing import first, ranked
 from kdmesh.selection.criterion import Asked
 from kdmesh.selection.disagreement import Disagreement
 from kdmesh.selection.diversity import Diversity
 from kdmesh.selection.loss import Loss
 from kdmesh.selection.offers import CRITERIA
+from kdmesh.selection.select import select
 from kdmesh.selection.teachability import Teachability
 from kdmesh.store import Store
 
@@ -123,6 +125,30 @@ def test_each_criterion_chooses_of_train_and_a_mesh_has_them(folder: Path, by: s
     assert digits is not None
     counts = digits[torch.tensor(core)].bincount(minlength=10)
     assert int(counts.min()) >= 3 and int(counts.max()) <= 5  # each class keeps its share
+
+
+def test_agents_that_look_their_answers_up_choose_as_those_who_gave_them(folder: Path, tmp_path: Path) -> None:
+    store, line = tmp_path / "store", ("--by", "disagreement", "--store", str(tmp_path / "store"))
+    first = chosen(folder, *line)
+    entries = {one.info["agent"]: one.digest for one in Store.open(store).entries()}
+    told = yaml.safe_load((folder / "mesh.yaml").read_text())
+    for name in ("a", "b"):
+        told["agents"][name] = {"model": {"stored": {"entry": entries[name][:12]}}, "update": "frozen"}
+    (tmp_path / "mesh.yaml").write_text(yaml.safe_dump(told))
+    again = chosen(tmp_path, *line)
+    assert again["samples"] == first["samples"]
+    assert again["how"]["weights"] == {name: f"entry {entries[name]}" for name in ("a", "b")}
+
+
+def test_an_endpoint_is_not_asked(tmp_path: Path) -> None:
+    lines = [{"text": f"text {number}", "label": "no" if number % 2 else "yes"} for number in range(20)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    mesh = kdmesh.Mesh(data={"dataset": {"text": {"path": str(tmp_path / "texts.jsonl"), "text": "text"}}})
+    mesh.agent("gpt", {"api": {"base_url": "http://127.0.0.1:1/v1", "model": "m"}}, update="frozen")
+    mesh.agent("s", {"hf": {"path": str(tmp_path)}})
+    mesh.flow("gpt", "s", objective="kl")
+    with pytest.raises(MeshError, match="gpt is behind an endpoint, and has no weights: it is asked in runs alone"):
+        select(mesh.plan(), {"teachability": {}}, 5, student="s", store="off")
 
 
 def test_a_seed_and_shares(folder: Path) -> None:
