@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from typing import Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -13,16 +13,31 @@ from pydantic_core import PydanticCustomError
 from kdmesh.offers import Config
 from kdmesh.spec.names import BAD
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEY = re.compile(r"(?=.*[0-9])[A-Za-z0-9]{24,}")  # long, with digits and no underscore: rather a key than a name
 OURS = ("model", "messages", "prompt", "n", "max_tokens", "temperature", "top_p", "seed", "stop", "logprobs",
         "top_logprobs", "stream")  # fmt: skip
 """Fields of a request that follow from the mesh."""
+SECRETS = ("api_key", "apikey", "key", "authorization", "access_token", "auth_token", "token", "secret", "password")
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
     """Without the value, which may be a key that was put into the wrong place."""
     raise PydanticCustomError(BAD, "{what}", {"what": what, "instead": instead})
+
+
+def _names(value: Any) -> Iterator[str]:
+    """The names of all fields, at any depth."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield str(name)
+            yield from _names(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _names(one)
 
 
 class BudgetConfig(Config):
@@ -90,22 +105,29 @@ class EndpointConfig(Config):
             _refuse("this is no name of an environment variable", "OPENAI_API_KEY, say, and not the key itself")
         return value
 
-    @field_validator("extra")
+    @field_validator("extra", mode="before")
     @classmethod
-    def _others(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _others(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            _refuse("these are no fields by name", "fields of a request: {top_k: 20}")
+        if keys := [name for name in _names(value) if name.lower().replace("-", "_") in SECRETS]:
+            _refuse(
+                f"{keys[0]!r} looks like a key, which would stand in the run's files", "key_env: the variable with it"
+            )
         taken = [name for name in value if name in OURS]
         if taken:
-            raise ValueError(f"leave {taken[0]!r} out: it follows from the mesh")
+            _refuse(f"leave {taken[0]!r} out: it follows from the mesh", "fields that only this server knows")
         return value
 
     @model_validator(mode="after")
     def _secure(self) -> Self:
         if urlsplit(self.base_url).scheme == "http" and not self.here and not self.insecure:
-            raise ValueError(
-                "write an https URL, or http://127.0.0.1; or insecure: true, which lets everybody between read it"
+            _refuse(
+                "everybody between could read what is sent there",
+                "an https URL, or http://127.0.0.1; or insecure: true, which lets them",
             )
         if self.system is not None and self.route != "chat":
-            raise ValueError("leave `system` out, or write route: chat")
+            _refuse("`system` has no effect on plain text", "route: chat, or no `system`")
         return self
 
     @property

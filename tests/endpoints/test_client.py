@@ -222,14 +222,17 @@ def test_keys_come_from_the_environment_and_are_told_nobody(served, monkeypatch)
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"base_url": "http://example.com/v1"}, "https"),
+        ({"base_url": "http://example.com/v1"}, "everybody between could read"),
         ({"base_url": "https://user:pass@example.com/v1"}, "has a user"),
         ({"base_url": "example.com"}, "no URL"),
         ({"key_env": "sk-12345"}, "no name of an environment"),
         ({"key_env": "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6"}, "no name of an environment"),
         ({"key_env": ["sk-12345"]}, "this is no text"),
         ({"base_url": {"https": "//user:pass@example.com/v1"}}, "this is no text"),
-        ({"extra": {"n": 3}}, "leave 'n' out"),
+        ({"extra": {"n": 3, "more": "sk-12345"}}, "leave 'n' out"),
+        ({"extra": {"Api-Key": "sk-12345"}}, "'Api-Key' looks like a key"),
+        ({"extra": {"more": [{"password": "sk-12345"}]}}, "'password' looks like a key"),
+        ({"extra": "sk-12345"}, "no fields by name"),
         ({"system": "Be brief.", "route": "completions"}, "system"),
     ],
 )
