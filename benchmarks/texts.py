@@ -148,12 +148,22 @@ class Report:
 
 def options(about: str | None, folder: str, seeds: int) -> argparse.Namespace:
     """The command line of a claim; `data`, from the first argument or KDMESH_DATA, holds ``folder`` and becomes it."""
+    return settled(parser_of(about, folder, seeds), folder)
+
+
+def parser_of(about: str | None, folder: str, seeds: int) -> argparse.ArgumentParser:
+    """What reads the command line of a claim, to which more may be added."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=os.environ.get("KDMESH_DATA"), help=f"folder that holds {folder}/")
     parser.add_argument("--seeds", type=int, default=seeds, help=f"so many seeds instead of {seeds}")
     parser.add_argument("--out", default="runs", help="folder for the runs")
     parser.add_argument("--reuse", action="store_true", help="what earlier runs left in --out")
     parser.add_argument("--write", action="store_true", help=f"write the figures into {PAGE.relative_to(ROOT)}")
+    return parser
+
+
+def settled(parser: argparse.ArgumentParser, folder: str) -> argparse.Namespace:
+    """What the command line says, with its paths made whole."""
     given = parser.parse_args()
     if given.data is None or not (Path(given.data) / folder).is_dir():
         parser.error(f"no folder {folder}/ in {given.data or 'DATA'}: see the top of {Path(sys.argv[0]).name}")

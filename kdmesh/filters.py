@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from kdmesh.builtin.filters.agreement import Agreement
 from kdmesh.builtin.filters.answer import Answer
+from kdmesh.builtin.filters.confirmed import Confirmed
 from kdmesh.builtin.filters.dedup import Dedup
 from kdmesh.builtin.filters.length import Length
 from kdmesh.builtin.filters.pattern import Pattern
@@ -21,6 +22,7 @@ __all__ = [
     "BestOf",
     "Candidate",
     "Choice",
+    "Confirmed",
     "Dedup",
     "Filter",
     "Joined",

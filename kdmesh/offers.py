@@ -260,7 +260,8 @@ class FilterOffer(Offer):
     """Says which of the texts that an agent wrote are learned: ``factory(**config)`` gives a
     :class:`kdmesh.filters.Filter`.
 
-    ``needs``: `loss`, the mean loss of each text by the agent that the mesh names with `of`, by default the writer.
+    ``needs``: `loss`, the mean loss of each text by the agent that the mesh names with `of`, by default the writer; or
+    `answers`, the class that each of the agents gives it which the mesh names with `of`, where texts are classified.
     ``several``: it compares the texts of one prompt, which are then written together, several of each.
     """
 

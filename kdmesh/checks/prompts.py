@@ -9,9 +9,11 @@ from kdmesh.graph.agreed import draws, longest
 from kdmesh.graph.reach import readers, sources
 from kdmesh.graph.rollouts import ONCE
 from kdmesh.graph.sources import written_before
+from kdmesh.hosts.read_texts import labels_of
 from kdmesh.plugins import registry
 from kdmesh.spec import SamplingSpec
 from kdmesh.streams.stream import without
+from kdmesh.streams.table import LABEL
 from kdmesh.streams.texts import Texts
 
 MARK = "\ue000"
@@ -31,6 +33,8 @@ def answered(plan: Plan, found: Checked) -> None:
     """
     for name, stream in plan.spec.streams.items():
         if stream.prompts is not None and stream.generated_by is not None:
+            if plan.language_models:
+                _labelled(plan, found, name, stream)
             others = _readers(plan, found, name, stream.generated_by) + _judges(plan, found, name, stream)
             agents = {stream.generated_by: None, **dict.fromkeys(others)}
             seen = {(found.reading.key(one), plan.spec.agents[one].view.prompt): one for one in reversed(agents)}
@@ -39,6 +43,27 @@ def answered(plan: Plan, found: Checked) -> None:
     for agent, spec in plan.spec.agents.items():
         for name in _given(plan, agent) if spec.view.prompt is not None else ():
             found.reading.told(agent, found.streams[name].rows)  # MeshError for one that it cannot be told
+
+
+def _labelled(plan: Plan, found: Checked, name: str, stream: StreamSpec) -> None:
+    """What is written gets a class that there is, and nobody is told of a class that is hidden."""
+    from kdmesh.text.views import PromptView
+
+    rows = found.streams[name].rows.tolist()
+    if found.streams[name].labelled:
+        labels_of(found.table, stream, name, rows)
+    assert isinstance(found.table.x, Texts)
+    paired = next((found.table.x[row] for row in rows if found.table.x[row].pair is not None), None)
+    if paired is not None:
+        what = f"{paired.at or 'a sample'} has two texts, and {stream.generated_by} writes one"
+        raise MeshError(what, where=f"streams.{name}.prompts", instead="data of single texts")
+    own = plan.spec.agents[str(stream.generated_by)].view.prompt
+    where = f"streams.{name}.template" if stream.template is not None else f"agents.{stream.generated_by}.view.prompt"
+    template = stream.template if stream.template is not None else own
+    told = set() if template is None else PromptView(template, where).names
+    if LABEL in told and LABEL not in found.table.columns and not found.streams[str(stream.prompts)].labelled:
+        what = f"the template tells the labels of {stream.prompts!r}, which are hidden"
+        raise MeshError(what, where=where, instead="a labelled stream of prompts, or a template without `label`")
 
 
 def _given(plan: Plan, agent: str) -> list[str]:
@@ -128,6 +153,8 @@ def _readers(plan: Plan, found: Checked, name: str, writer: str) -> list[str]:
         for agent in (*sources(edge, plan.consensus), *readers(edge.target, plan.consensus)):
             if agent not in plan.spec.agents:
                 continue
+            if plan.language_models:
+                continue  # each reads the words with a tokenizer of its own
             every.append(agent)
             if found.reading.key(agent) != found.reading.key(writer):
                 raise MeshError(
@@ -142,11 +169,13 @@ def _judges(plan: Plan, found: Checked, name: str, stream: StreamSpec) -> list[s
     """The agents whose loss filters read: they cut texts into the writer's tokens too."""
     every = []
     for field, ref in stream.filters.items():
-        if ref.of and ref.of != stream.generated_by:
-            every.append(ref.of)
-            if found.reading.key(ref.of) != found.reading.key(str(stream.generated_by)):
+        for agent in ref.agents:
+            if agent == stream.generated_by or (plan.language_models and agent not in plan.language_models):
+                continue
+            every.append(agent)
+            if found.reading.key(agent) != found.reading.key(str(stream.generated_by)):
                 raise MeshError(
-                    f"{ref.of} has another tokenizer or limit than {stream.generated_by}, whose tokens it would judge",
+                    f"{agent} has another tokenizer or limit than {stream.generated_by}, whose tokens it would judge",
                     where=f"streams.{name}.{field}.{ref.name}.of",
                     instead=f"an agent with the tokenizer and limits of {stream.generated_by}",
                 )

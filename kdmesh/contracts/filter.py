@@ -26,6 +26,9 @@ class WrittenText:
             mesh names with `of`; None where the filter's offer does not need it.
         at: where the sample came from, for messages: `train.jsonl, line 7`.
         marks: what begins and ends reasoning, as `text.reasoning` says; None: the text is all answer.
+        label: where texts are classified, the class as which it would be learned; "" where it has none.
+        answers: the class that each agent which the mesh names with `of` gives it, by the agent's name; empty where the
+            filter's offer does not need it.
     """
 
     sample: int
@@ -39,6 +42,8 @@ class WrittenText:
     loss: float | None = None
     at: str = ""
     marks: tuple[str, str] | None = None
+    label: str = ""
+    answers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reasoning(self) -> str:

@@ -269,7 +269,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         lonely.refuse(plan, found, agent, complaints[key])
         if agent == owner and owner not in modules:
             untrained.tell(plan, found, owner, *drawn[key])
-        if plan.task.outputs == "vocabulary":
+        if plan.task_of(agent).outputs == "vocabulary":
             found.shapes[agent, ""] = shape[1:]
             continue
         outputs = len(spec.labels) if spec.labels is not None else plan.answers.outputs(found.table)
@@ -325,7 +325,7 @@ def _complaints(
     plan: Plan, found: Checked, agent: str, module: nn.Module, parts: list[nn.Module], device: torch.device
 ) -> dict[int, str]:
     """What a model in train mode says of two samples, and of one."""
-    rows = plan.task.rows == "samples"
+    rows = plan.task_of(agent).rows == "samples"
     return lonely.complaints(module, parts, lambda n: found.reading.samples(agent, torch.arange(n)).to(device), rows)
 
 

@@ -186,8 +186,8 @@ def _mesh(
 
 
 def _filtered(stream: StreamSpec, agents: dict[str, AgentSpec]) -> StreamSpec:
-    """A stream without filters that read the loss of an agent which is left out."""
-    left = [ref for ref in stream.keep or () if not ref.of or ref.of in agents]
+    """A stream without filters that read an agent which is left out."""
+    left = [ref for ref in stream.keep or () if all(name in agents for name in ref.agents)]
     return stream if len(left) == len(stream.keep or ()) else stream.model_copy(update={"keep": left or None})
 
 

@@ -19,6 +19,7 @@ from kdmesh.errors import RunFailed
 from kdmesh.files import aside, inside, reason, remedy, to_json
 from kdmesh.hosts.generating import refuse_all_dropped
 from kdmesh.hosts.rewarding import UNKNOWN
+from kdmesh.hosts.rollouts import ONCE
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ PLACE = ("phase", "step", "number")
 
 
 def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
-    """Add what was written to the stream's tally."""
+    """Add what was written to the stream's tally; what is written once, to all stages alike, makes all of it."""
+    if wrote.phase == ONCE:
+        tallies.pop(wrote.stream, None)
     tally = tallies.setdefault(
         wrote.stream,
         {"agent": wrote.agent, "written": 0, "kept": 0, "dropped": {}, "empty": 0, "blank": 0, "first_blank": ""},
@@ -161,10 +164,11 @@ class TextLog:
 
     def finish(self) -> None:
         """Close the files, each with every text once."""
-        for stream, file in self._open.items():
+        for file in self._open.values():
             file.close()
-            path = self._path(stream)
-            assert path is not None
+        for path in filter(None, map(self._path, self._plan.spec.streams)):
+            if not path.is_file():
+                continue
             try:
                 with aside(path) as draft, draft.open("w", encoding="utf-8") as whole:
                     whole.writelines(_once(path))
@@ -225,6 +229,7 @@ def _about(wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
         "phase": wrote.phase,
         "step": wrote.step,
         "number": number,
+        **({"label": line.label} if line.label else {}),
         **({} if line.told is None else {"consensus": line.told}),
         **({} if line.reward is None and line.dropped != UNKNOWN else {"reward": line.reward}),
         **({"numbers": line.numbers} if line.numbers else {}),

@@ -165,7 +165,9 @@ def _stand_ins(plan: Plan, found: Checked) -> dict[str, Any]:
             if reader == agent:
                 own[spec.taps.get(name, name)] = given
     return {
-        owner: StandIn(given, found.kinds[owner], bool(found.widths[owner] and plan.task.outputs == "vocabulary"))
+        owner: StandIn(
+            given, found.kinds[owner], bool(found.widths[owner] and plan.task_of(owner).outputs == "vocabulary")
+        )
         for owner, given in layers.items()
     }
 

@@ -8,6 +8,7 @@ import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS, Edge
+from kdmesh.graph.language_models import language_models, writing_task
 from kdmesh.graph.nodes import ConsensusNode, labelled
 from kdmesh.graph.sources import below
 from kdmesh.graph.task import task_of
@@ -112,8 +113,9 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
         if "test" in reached:
             raise MeshError("the test split cannot be used for training", where=where, instead="train, or transfer")
     task = task_of(spec, registry)
+    write, writing = language_models(spec, task, registry), writing_task(registry)
     for edge in edges:
-        _answers(edge, task, registry)
+        _answers(edge, writing if edge.target in write else task, registry)
         if "spans" in edge.needs and edge.objective and task.source != "tokens":
             raise MeshError(
                 f"objective {edge.objective.name!r} compares spans of text, and this mesh models no text",

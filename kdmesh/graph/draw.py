@@ -8,8 +8,9 @@ from kdmesh.errors import FAULTS, MeshError, nearest
 from kdmesh.graph import limits
 from kdmesh.graph.agreed import filled
 from kdmesh.graph.canvas import Canvas, expand
+from kdmesh.graph.language_models import language_models, writing_task
 from kdmesh.graph.task import label_objective, settled, task_of
-from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ProgramItem
+from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ObjectiveRef, ProgramItem
 from kdmesh.spec.data import SPLITS
 from kdmesh.spec.names import refuse
 
@@ -56,7 +57,7 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
     if spec.data is not None:
         _check_streams(canvas, drawn)
     flows = len(canvas.flows)
-    _implied_labels(canvas, short=bool(spec.connect) or not spec.flows)
+    _implied_labels(canvas, short=bool(spec.connect) or not spec.flows, registry=registry)
     for at, flow in enumerate(canvas.flows[flows:], len(spec.flows) + flows):
         origins[f"flows.{at}"] = f"agents.{flow.to[0]}"
     if not spec.connect and not canvas.flows:
@@ -108,15 +109,19 @@ def _check_streams(canvas: Canvas, drawn: list[tuple[str, BaseModel, list[FlowSp
                 raise MeshError(f"unknown stream {name!r}", where=place, instead=nearest(name, known, "streams"))
 
 
-def _implied_labels(canvas: Canvas, short: bool) -> None:
+def _implied_labels(canvas: Canvas, short: bool, registry: Registry) -> None:
     """An agent that nothing teaches learns from labels: every one in the short form, a source of flows in the long."""
+    own = canvas.spec.model_copy(update={"streams": canvas.streams})
+    write = language_models(own, task_of(own, registry), registry)
+    of_words = ObjectiveRef(name=writing_task(registry).objective)
     taught = canvas.taught()
     owners = {spec.weights_of or name for name, spec in canvas.agents.items() if name in taught}
     sources = {name for flow in canvas.spec.flows for name in flow.from_}
     for name, agent in canvas.agents.items():
         if agent.update != "grad" or agent.weights_of or name in owners or not (short or name in sources):
             continue
-        canvas.flows.append(FlowSpec(**{"from": "labels", "to": name}, objective=canvas.label_objective))
+        objective = of_words if name in write else canvas.label_objective
+        canvas.flows.append(FlowSpec(**{"from": "labels", "to": name}, objective=objective))
 
 
 def _replicate(spec: MeshSpec) -> MeshSpec:

@@ -48,7 +48,7 @@ def groups(
             found_groups.append((ends, f"{edge} reads values recorded at every step"))
     for read, writer, where in kept.informants(spec):
         if read in spec.agents:
-            found_groups.append(([writer, read], f"the filter at {where} reads the loss of {read}"))
+            found_groups.append(([writer, read], f"the filter at {where} reads what {read} says"))
     for read in dict.fromkeys(pairs.references(spec)):
         if len(spec.agents) > 1:
             found_groups.append(([*spec.agents], f"metrics of pairs compare each with {read}"))

@@ -242,7 +242,9 @@ def _overridden(plan: Plan) -> Iterator[str]:
 
 
 def _answers(plan: Plan, agent: str) -> bool:
-    """Whether others read what an agent answers in eval mode, or a consensus is measured by it."""
+    """Whether others read what an agent answers in eval mode or writes, or a consensus is measured by it."""
+    if any(one.prompts is not None and one.generated_by == agent for one in plan.spec.streams.values()):
+        return True
     moves = plan.owner[agent] in plan.trainable
     return any(
         edge.source == agent and (edge.target in plan.consensus or not edge.live or not moves or edge.mode == "eval")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.nodes import labelled
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def informants(spec: MeshSpec) -> Iterator[tuple[str, str, str]]:
     """The agents that filters read: each with the agent that writes the texts, and the place of the filter."""
     for name, stream in spec.streams.items():
         for field, ref in stream.filters.items():
-            if ref.of and stream.generated_by is not None and ref.of != stream.generated_by:
-                yield ref.of, stream.generated_by, f"streams.{name}.{field}"
+            for agent in ref.agents if stream.generated_by is not None else ():
+                if agent != stream.generated_by:
+                    yield agent, str(stream.generated_by), f"streams.{name}.{field}"
 
 
 def refuse_filters(plan: Plan, registry: Registry) -> None:
@@ -45,24 +47,59 @@ def refuse_filters(plan: Plan, registry: Registry) -> None:
             if not ref.is_import:
                 offer: FilterOffer = registry.find("filters", ref.name, where)
                 registry.check("filters", ref.name, ref.settings, where)
-                if ref.of:
-                    _of(plan, stream, ref, offer, f"{where}.{ref.name}.of")
+                _of(plan, name, stream, ref, offer, f"{where}.{ref.name}.of")
                 if offer.several:
                     _several(plan, name, stream, ref.name, where)
 
 
-def _of(plan: Plan, stream: StreamSpec, ref: FilterRef, offer: FilterOffer, where: str) -> None:
-    """The agent whose loss is read stands still, or is the writer: its loss must not depend on who is first."""
-    if "loss" not in offer.needs:
+def _of(plan: Plan, name: str, stream: StreamSpec, ref: FilterRef, offer: FilterOffer, where: str) -> None:
+    """The agents that are read stand still, or write: what they say must not depend on who is first."""
+    if ref.agents and not {"loss", "answers"} & {*offer.needs}:
         raise MeshError(f"filter {ref.name!r} reads no agent's loss, so `of` has no effect", where=where, instead=OUT)
-    if ref.of not in plan.spec.agents:
-        instead = nearest(ref.of, plan.spec.agents, "agents")
-        raise MeshError(f"unknown agent {ref.of!r}", where=where, instead=instead)
+    for agent in ref.agents:
+        if agent not in plan.spec.agents:
+            instead = nearest(agent, plan.spec.agents, "agents")
+            raise MeshError(f"unknown agent {agent!r}", where=where, instead=instead)
     assert stream.generated_by is not None
-    owner = plan.owner[ref.of]
-    if owner in plan.trainable and owner != plan.owner[stream.generated_by]:
-        what = f"{ref.of} trains, and what it finds likely would depend on when it is asked"
-        raise MeshError(what, where=where, instead=f"a frozen agent, or {stream.generated_by}, which writes the texts")
+    if "answers" in offer.needs:
+        _classes(plan, name, ref, where)
+        settings = offer.config.model_validate(ref.settings)
+        unfit: dict[str, str] = getattr(settings, "unfit", lambda agents: {})(len(ref.agents))
+        for setting, instead in unfit.items():
+            what = f"`{setting}` of {ref.name} does not fit {len(ref.agents)} agents"
+            raise MeshError(what, where=f"{where.removesuffix('of')}{setting}", instead=instead)
+    elif len(ref.agents) > 1:
+        raise MeshError(f"filter {ref.name!r} reads the loss of one agent", where=where, instead=ref.agents[0])
+    else:
+        for agent in ref.agents:
+            if plan.owner[agent] in plan.trainable and plan.owner[agent] != plan.owner[stream.generated_by]:
+                what = f"{agent} trains, and what it finds likely would depend on when it is asked"
+                instead = f"a frozen agent, or {stream.generated_by}, which writes the texts"
+                raise MeshError(what, where=where, instead=instead)
+
+
+def _classes(plan: Plan, name: str, ref: FilterRef, where: str) -> None:
+    """Agents that classify what is written have finished before whoever learns it begins."""
+    task = plan.task
+    if task.outputs != "labels" or task.labels != "classes" or task.rows != "samples":
+        what = f"filter {ref.name!r} reads which class agents give a text, and task {task.name} gives none"
+        raise MeshError(what, where=where.removesuffix(".of"), instead="task: classification, or leave it out")
+    if not labelled(plan.spec, name):
+        what = f"filter {ref.name!r} compares with the labels of what is written, and {name!r} hides them"
+        instead = "a labelled stream of prompts, `label: COLUMN`, or a consensus of the same agents on this stream"
+        raise MeshError(what, where=where.removesuffix(".of"), instead=instead)
+    if not ref.agents:
+        what = f"filter {ref.name!r} reads which class agents give a text, and names none"
+        raise MeshError(what, where=where.removesuffix(".of"), instead=f"{ref.name}: {{of: [AGENT, OTHER]}}")
+    for agent in ref.agents:
+        if agent in plan.language_models:
+            what = f"{agent} only writes texts, and gives none a class"
+            raise MeshError(what, where=where, instead="agents that learn the mesh's task")
+        for edge in plan.edges:
+            stage = plan.stage_of(edge.target) if edge.stream == name and edge.target in plan.owner else None
+            if stage is not None and plan.owner[agent] in stage.weights:
+                what = f"{agent} trains beside {edge.target}, and its answers would depend on when it is asked"
+                raise MeshError(what, where=where, instead="agents that are frozen, or that are trained before")
 
 
 def _several(plan: Plan, name: str, stream: StreamSpec, which: str, where: str) -> None:

@@ -86,7 +86,9 @@ def labelled(spec: MeshSpec, stream: str) -> bool:
     if stream == "transfer":
         return False
     own = spec.streams.get(stream)
-    return True if own is None else own.labels and labelled(spec, own.of)
+    if own is None or own.label is not None:
+        return own is None or own.labels
+    return own.labels and labelled(spec, own.prompts or own.of)
 
 
 def consensus_nodes(

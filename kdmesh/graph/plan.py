@@ -56,6 +56,8 @@ class Plan:
     metrics: list[MetricRef]
     merging: Merging = field(default_factory=Merging)
     origins: dict[str, str] = field(default_factory=dict)  # where the user wrote what strategies drew, by its path
+    language_models: frozenset[str] = frozenset()  # agents that only write texts, of the task `writing`
+    writing: TaskOffer | None = None
 
     def at(self, path: str) -> str:
         """Where in the file stands what the long form has at a path: what a strategy drew, at its setting."""
@@ -70,6 +72,10 @@ class Plan:
     def answers(self) -> Task:
         """What the answers of the mesh's models mean."""
         return Answering(self.task, self.spec.task.config)
+
+    def task_of(self, agent: str) -> TaskOffer:
+        """What an agent answers: the mesh's task, unless it only writes texts."""
+        return self.task if self.writing is None or agent not in self.language_models else self.writing
 
     @property
     def primary(self) -> str:

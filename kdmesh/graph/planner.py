@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kdmesh.graph import check, gates, hosts, inputs, merging, private, renewal, stages, steps, unaligned
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
+from kdmesh.graph.language_models import language_models, writing_task
 from kdmesh.graph.nodes import consensus_nodes
 from kdmesh.graph.plan import Plan, Stage
 from kdmesh.graph.program import Program, programs
@@ -67,7 +68,10 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     long, placed = hosts.place(long, edges, sets.owner, consensus, registry)
     task, metrics = task_of(long, registry), metrics_of(long, registry)
     drawn = {part: where for part, where in origins.items() if not part.startswith("flows.")}  # edges know theirs
-    plan = Plan(long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics, weights, drawn)
+    write, writing = language_models(long, task, registry), writing_task(registry)
+    plan = Plan(
+        long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics, weights, drawn, write, writing
+    )
     private.check_private(long, edges, plan.host_of, consensus)
     _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)

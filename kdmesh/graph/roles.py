@@ -34,7 +34,9 @@ def roles(plan: Plan) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, teachers in taught_by.items():
         inside = [other for other in teachers if stage[name] is not None and stage[other] == stage[name]]
-        if name in averages:
+        if name in plan.language_models:
+            found[name] = "writer"
+        elif name in averages:
             found[name] = "average"
         elif not teachers:
             found[name] = "teacher" if readers[name] else "student" if name in itself else "alone"

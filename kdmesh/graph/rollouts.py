@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.language_models import refuse_language_models
 from kdmesh.graph.nodes import labelled
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reads import refuse_reads
@@ -28,10 +29,11 @@ def refuse_rollouts(plan: Plan) -> None:
     """Raise MeshError for the first such thing in the plan."""
     streams = {name: one for name, one in plan.spec.streams.items() if one.prompts is not None}
     for name, one in plan.spec.streams.items():
-        for field in ("sampling", "mix", "template", "reads", "reward") if one.prompts is None else ():
+        for field in ("sampling", "mix", "template", "reads", "reward", "label") if one.prompts is None else ():
             if getattr(one, field) is not None:
                 what = f"`{field}` is about texts that are written, and this stream has no prompts to answer"
                 raise MeshError(what, where=plan.at(f"streams.{name}.{field}"), instead=ONLY_TEXTS)
+    refuse_language_models(plan)
     for name, stream in streams.items():
         where = plan.at(f"streams.{name}")
         _stream(plan, name, stream, where)
@@ -60,12 +62,14 @@ def refuse_decoding(plan: Plan, registry: Registry) -> None:
 
 
 def _stream(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
-    if plan.task.outputs != "vocabulary":
+    if plan.language_models and ("texts" not in plan.task.data or plan.task.head != "sequence"):
         raise MeshError(
-            f"{stream.generated_by} answers for task {plan.task.name}, and only language models write texts",
+            f"task {plan.task.name} answers for no text as a whole, so that nothing can be learned of what "
+            f"{stream.generated_by} writes",
             where=f"{where}.generated_by",
-            instead="task: language_modelling, or a stream `of` a split",
+            instead="a task of texts: classification, regression, multi_label or language_modelling",
         )
+    _label(plan, stream, where)
     refuse_without_meaning(
         stream, where, "set it on the stream of prompts", "select", "size", "where", "only", "without"
     )
@@ -79,6 +83,18 @@ def _stream(plan: Plan, name: str, stream: StreamSpec, where: str) -> None:
             if reason:
                 what = f"its samples would come from {other!r}, which {reason}; that is not run by this version"
                 raise MeshError(what, where=f"{where}.{field}", instead="a split, or a plain stream of one")
+
+
+def _label(plan: Plan, stream: StreamSpec, where: str) -> None:
+    """A column of classes has a meaning where texts are classified, and their labels are read."""
+    if stream.label is None:
+        return
+    if not plan.language_models or plan.task.labels != "classes":
+        what = f"what is learned of a written text in task {plan.task.name} is no class"
+        raise MeshError(what, where=f"{where}.label", instead="leave it out, or task: classification")
+    if not stream.labels:
+        what = "the labels of this stream are hidden, so that this has no effect"
+        raise MeshError(what, where=f"{where}.label", instead="leave it out, or `labels: false`")
 
 
 def _reason(stream: StreamSpec | None) -> str:
@@ -100,7 +116,7 @@ def _views(plan: Plan, written: Collection[str]) -> None:
         if agent.view.prompt is None:
             continue
         where = plan.at(f"agents.{name}.view.prompt")
-        if plan.task.outputs != "vocabulary":
+        if plan.task_of(name).outputs != "vocabulary":
             what = f"task {plan.task.name} answers no prompts, so that this has no effect"
             raise MeshError(what, where=where, instead="task: language_modelling, or leave it out")
         reads = any(name in (edge.source, edge.target) for edge in plan.edges)

@@ -236,9 +236,14 @@ def generations(
 
 
 def _writers(spec: MeshSpec, edge: Link) -> list[tuple[str, str | None]]:
-    """Who writes the stream of an edge, and what that is written from, each with how often it does."""
+    """Who writes the stream of an edge, and what that is written from, each with how often it does; and whom filters
+    of what is written ask, who have finished by then."""
     streams = [spec.streams.get(name) for name in (*written_before(spec, edge.stream), edge.stream)]
-    return [(one.generated_by, one.refresh) for one in streams if one is not None and one.generated_by]
+    written = [one for one in streams if one is not None and one.generated_by]
+    asked = [name for one in written for ref in one.keep or () for name in ref.agents if name in spec.agents]
+    writers: list[tuple[str, str | None]] = [(str(one.generated_by), one.refresh) for one in written]
+    others = [name for name in asked if name not in dict(writers)]
+    return [*writers, *((name, "once") for name in others)]
 
 
 def _levels(waits: nx.DiGraph, stages: set[str]) -> tuple[dict[str, int], dict[str, set[str]]]:

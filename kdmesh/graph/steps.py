@@ -218,6 +218,7 @@ class _Drawing:
                 self.arrow(source, op)
         if live:
             self.ops[op] = None
+            self.written(node.stream, op)  # old weights answer it, say, and no forward waits for it
         self.combined[name] = op if live or node.space in ("loss", "gradient") else None
         return self.combined[name]
 

@@ -176,7 +176,7 @@ def _stream(stream: StreamSpec, where: str, written: bool) -> None:
             where=f"{where}.generated_by",
             instead="prompts: a stream of prompts or chats, which it answers; or a stream `of` a split",
         )
-    for field in ("prompts", "refresh", "sampling", "mix", "keep", "template", "reads"):
+    for field in ("prompts", "refresh", "sampling", "mix", "keep", "template", "reads", "label"):
         if stream.generated_by is None and getattr(stream, field) is not None:
             what = f"no agent writes this stream, so `{field}` has no effect"
             raise MeshError(what, where=f"{where}.{field}", instead=f"generated_by: the agent that does, or {OUT}")

@@ -63,6 +63,9 @@ def refuse_reader(plan: Plan, written: Collection[str]) -> None:
                 instead="a rule that reads none",
             )
     for name in written:
+        own = plan.spec.streams[name]
+        if own.prompts is not None and own.refresh == "once":
+            continue  # each stage has the same texts
         stages = [s.name for s in plan.stages if any(_in(plan, name, phase.streams) for phase in s.phases.values())]
         if len(stages) > 1:
             raise MeshError(

@@ -33,7 +33,7 @@ def answers_ahead(inputs: Inputs, agent: Agent, shard: BatchSource, names: tuple
     plan = inputs.host.plan
     moves = plan.owner[agent.name] in plan.trainable or agent.weights.ema is not None
     materialised = not getattr(agent.module, "projects", False) or not all(map(agent.layer, names))
-    wide = materialised and plan.task.outputs == "vocabulary"
+    wide = materialised and plan.task_of(agent.name).outputs == "vocabulary"
     if moves or wide or agent.view is not None or not isinstance(shard, ShardView) or not isinstance(shard.x, Encoded):
         return None
     size, drop, last = inputs.settings.batch_size, inputs.settings.drop_last, max(inputs.ends.values())

@@ -193,7 +193,7 @@ def _state(host: HostState, agent: str) -> dict[str, Tensor]:
 
 def _ends(host: HostState, agent: str) -> dict[str, Any]:
     """Which tokens began and ended what a language model learned."""
-    if host.plan.task.source != "tokens":
+    if host.plan.task_of(agent).source != "tokens":
         return {}
     encoder, rows = host.reading.encoder(agent), host.reading.here
     plain = any(sample.messages is None for sample in host.table.x[rows])
@@ -206,10 +206,13 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
     """How to build an agent's module again; ``own``: it has a form of its own."""
     spec = host.plan.spec.agents[agent]
     model, module, names = host.reading.model(agent), host.agents[agent].module, host.table.labels
+    classes = host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels)
+    if agent in host.plan.language_models:
+        names, classes = [], 0
     return {
         "kdmesh": 1,
         "agent": agent,
-        "task": host.plan.task.name,
+        "task": host.plan.task_of(agent).name,
         "model": None
         if model is None
         else _nameless(model.model_dump(mode="json"))
@@ -218,7 +221,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
         "exit": spec.exit,
         "input_shape": [] if host.reading.texts else list(host.reading.shape(agent)),
-        "classes": host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels),
+        "classes": classes,
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
         LEARNED: brief(host.config.learned.get(agent, [])),
         **({"columns": host.table.features} if host.table.features else {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.hosts.agreeing import Agreeing
@@ -183,84 +183,135 @@ def version(refresh: str | None, phase: str, step: int) -> tuple[str, int]:
 
 def generate_op(inputs: Inputs, op: Op) -> Callable[[StepContext], None] | None:
     """Write a stream of texts where its period begins; None where the agent lives elsewhere."""
-    host, spec = inputs.host, inputs.host.plan.spec.streams[op.stream]
-    if op.node not in host.agents:
-        return None
-    agent, author, source = host.agents[op.node], host.authors[op.stream], inputs.shard(op.node, op.stream)
-    assert isinstance(source, Rollouts)
-    schedule, stream, settings = source.schedule, host.streams[op.stream], inputs.settings
-    threads, stamp = agent.weights.settings.threads, Key(op.node, op.stream, STEP, KIND)
-    rows, keeping = host.forward_size(op.node), Keeping(host, op.stream, op.node)
-    often = schedule.every is not None and spec.refresh not in (
-        "epoch",
-        "round",
-    )  # a sum at every step would take its time
-    reads = Reads(inputs, op) if spec.made_of and isinstance(author, Writing | Agreeing) else None
-    gate = OpenOrShut(inputs, op.node, op.stream, mixes=True) if schedule.gated else None
-    rewarding = Rewarding(host, op.stream, op.node) if spec.reward else None
-    asks = any("written" in edge.needs for edge in host.plan.edges if edge.stream == op.stream)
-    heat = 1.0 if spec.sampling is None or spec.sampling.greedy else spec.sampling.temperature
+    return None if op.node not in inputs.host.agents else _Generation(inputs, op)
 
-    def write(context: StepContext) -> None:
-        begins, last = schedule.begins(context.step), host.publications.get(stamp)
-        if schedule.every is None and last is not None:
-            return
-        if begins != context.step:
-            if last is None or int(last.values) != begins:  # type: ignore[arg-type]  # a tensor
-                what = f"what {op.node} wrote at step {begins} is not there at step {context.step}"
+
+class _Sorted(NamedTuple):
+    """Texts as they were written, as filters saw them, why each is dropped, what is told of each, and what crosses.
+
+    ``votes``: what a rule made of each; ``verdicts``: how right each is; ``likely``: how likely its tokens were;
+    ``rivals``: of pairs. None: nobody asks.
+    """
+
+    texts: list[tuple[list[int], int]]
+    said: list[WrittenText]
+    why: list[str]
+    votes: list[Agreed] | None
+    verdicts: list[Verdict] | None
+    likely: list[Tensor] | None
+    rivals: list[int] | None
+
+
+class _Generation:
+    """The op that writes a stream of texts, in the steps of one phase."""
+
+    def __init__(self, inputs: Inputs, op: Op) -> None:
+        host = inputs.host
+        self._inputs, self._op, self._host, self._spec = inputs, op, host, host.plan.spec.streams[op.stream]
+        self._agent, self._author, source = host.agents[op.node], host.authors[op.stream], inputs.shard(*op[1:3])
+        assert isinstance(source, Rollouts)
+        self._source, self._schedule, self._stream = source, source.schedule, host.streams[op.stream]
+        self._sizes = inputs.settings.batch_size, inputs.settings.drop_last
+        self._stamp = Key(op.node, op.stream, STEP, KIND)
+        self._rows, self._keeping = host.forward_size(op.node), Keeping(host, op.stream, op.node)
+        # A sum of weights at every step would take its time.
+        self._often = self._schedule.every is not None and self._spec.refresh not in ("epoch", "round")
+        told = self._spec.made_of and isinstance(self._author, Writing | Agreeing)
+        self._reads = Reads(inputs, op) if told else None
+        self._rule = "" if self._spec.rule is None else self._spec.rule.name
+        self._gate = OpenOrShut(inputs, op.node, op.stream, mixes=True) if self._schedule.gated else None
+        self._rewarding = Rewarding(host, op.stream, op.node) if self._spec.reward else None
+        self._likely = any("written" in edge.needs for edge in host.plan.edges if edge.stream == op.stream)
+        how = self._spec.sampling
+        self._heat = 1.0 if how is None or how.greedy else how.temperature
+
+    def __call__(self, context: StepContext) -> None:
+        """Write, where it is time."""
+        op, step, last = self._op, context.step, self._host.publications.get(self._stamp)
+        once, begins = self._schedule.every is None, self._schedule.begins(context.step)
+        if begins != step:
+            if last is None or (not once and int(last.values) != begins):  # type: ignore[arg-type]  # a tensor
+                what = f"what {op.node} wrote at step {begins} is not there at step {step}"
                 raise RunFailed(what, where=f"streams.{op.stream}")
             return
-        given = None if gate is None else [not gate.ask(StepContext(one)) for one in schedule.window(context.step)]
-        if given is not None:
-            schedule.decide(context.step, given)
-        due = schedule.due(context.step, settings.batch_size, settings.drop_last)
-        samples = stream.rows[due]
-        known = version(spec.refresh, inputs.lesson, context.step)
+        given = None
+        if self._gate is not None:
+            given = [not self._gate.ask(StepContext(one)) for one in self._schedule.window(step)]
+            self._schedule.decide(step, given)
+        due = self._schedule.due(step, *self._sizes)
+        asked = self._asked(step, due)
+        found = self._sorted(asked, due, once and last is not None)
+        said, why, verdicts = found.said, found.why, found.verdicts
+        rewards = None if verdicts is None else [one.total for one in verdicts]
+        crosses = given, rewards, found.likely, found.rivals
+        kept = [not reason for reason in why]
+        value = context.values[op] = parts_of(found.texts, self._stream.rows[due], kept, *crosses)
+        keep(self._host, op, step, value)
+        told = said, why, found.votes or repeat(None), verdicts or repeat(None)
+        lines = [_line(*one) for one in zip(*told)]  # noqa: B905
+        known_weights = "" if self._often or self._rule else self._agent.weights.sha256()
+        when = version(self._spec.refresh, self._inputs.lesson, step)
+        about = op.stream, op.node, *when, self._agent.weights.updates
+        empty = _empty(self._schedule, step, due, why, self._inputs.settings)
+        self._inputs.wrote.append(Wrote(*about, known_weights, lines, empty, self._rule))
+        if once and lines and all(why) and not self._host.config.authors:
+            refuse_all_dropped(op.stream, op.node, Counter(why), self._rule)
+
+    def _sorted(self, asked: Sequence[Asked], due: Tensor, there: bool) -> _Sorted:
+        """The texts, written now or, where another stage had them written once, ``there`` already, and what is kept."""
+        known = self._host.sorted.get(self._op.stream)
+        if there and known is not None:
+            return known
+        rule = isinstance(self._author, Agreeing)
+        texts = self._source.written() if there and not rule else self._write(asked)
+        draws = [place % self._stream.draws for place in due.tolist()]
+        agreed = self._author.agreed if isinstance(self._author, Agreeing) else None
+        said = self._keeping.said(asked, draws, texts, agreed)
+        verdicts = None if self._rewarding is None else self._rewarding(said)
+        made = [] if agreed is None else [one.why for one in agreed]
+        why = self._keeping.sort(said, asked, texts, self._rows, made)
+        if verdicts is not None:
+            why = [reason or ("" if one.known else UNKNOWN) for reason, one in zip(why, verdicts, strict=True)]
+        likely = None
+        if self._likely:  # before its weights move
+            losses = token_losses(self._host, self._op.node, texts, self._rows, self._heat)
+            likely = [-one for one in losses]
+        rivals = self._keeping.pair(said, why, asked, texts, self._rows)
+        votes = None if agreed is None else list(agreed)
+        found = _Sorted(texts, said, why, votes, verdicts, likely, rivals)
+        if self._schedule.every is None:
+            self._host.sorted[self._op.stream] = found
+        return found
+
+    def _asked(self, step: int, due: Tensor) -> list[Asked]:
+        """What is to be written at a step, to the samples at positions ``due`` of the stream."""
+        about = self._host.seed, KIND, self._op.stream, self._op.node
+        known, draws = version(self._spec.refresh, self._inputs.lesson, step), self._stream.draws
         asked = [
-            Asked(sample, mix(host.seed, KIND, op.stream, op.node, sample, place % stream.draws, *known))
-            for sample, place in zip(samples.tolist(), due.tolist(), strict=True)
+            Asked(sample, mix(*about, sample, place % draws, *known))
+            for sample, place in zip(self._stream.rows[due].tolist(), due.tolist(), strict=True)
         ]
-        if reads is not None:
-            asked = [one._replace(read=more) for one, more in zip(asked, reads(context.step, due), strict=True)]
-        host.threads(threads)
-        training = agent.module.training
-        agent.weights.train(False)
+        if self._reads is None:
+            return asked
+        return [one._replace(read=more) for one, more in zip(asked, self._reads(step, due), strict=True)]
+
+    def _write(self, asked: Sequence[Asked]) -> list[tuple[list[int], int]]:
+        self._host.threads(self._agent.weights.settings.threads)
+        training = self._agent.module.training
+        self._agent.weights.train(False)
         try:
-            texts = author.write(agent, asked, rows)
+            return self._author.write(self._agent, asked, self._rows)
         except MeshError as error:
-            error.where = error.where or f"streams.{op.stream}"
+            error.where = error.where or f"streams.{self._op.stream}"
             raise
         finally:
             if training:
-                agent.weights.train()
-        draws = [place % stream.draws for place in due.tolist()]
-        agreed = author.agreed if isinstance(author, Agreeing) else None
-        said = keeping.said(asked, draws, texts, agreed)
-        judged = None if rewarding is None else rewarding(said)
-        why = keeping.sort(said, asked, texts, rows, [] if agreed is None else [one.why for one in agreed])
-        if judged is not None:
-            why = [reason or ("" if one.known else UNKNOWN) for reason, one in zip(why, judged, strict=True)]
-        # before its weights move
-        likely = [-one for one in token_losses(host, op.node, texts, rows, heat)] if asks else None
-        rewards = None if judged is None else [one.total for one in judged]
-        rivals = keeping.pair(said, why, asked, texts, rows)
-        kept = [not reason for reason in why]
-        value = context.values[op] = parts_of(texts, samples, kept, given, rewards, likely, rivals)
-        keep(host, op, context.step, value)
-        empty = _empty(schedule, context.step, due, why, settings)
-        lines = [_line(*one) for one in zip(said, why, agreed or repeat(None), judged or repeat(None))]  # noqa: B905
-        known_weights = "" if often or agreed is not None else agent.weights.sha256()
-        about = op.stream, op.node, inputs.lesson, context.step, agent.weights.updates
-        rule = "" if spec.rule is None else spec.rule.name
-        inputs.wrote.append(Wrote(*about, known_weights, lines, empty, rule))
-        if schedule.every is None and lines and all(why) and not host.config.authors:
-            refuse_all_dropped(op.stream, op.node, Counter(why), rule)
-
-    return write
+                self._agent.weights.train()
 
 
 def _line(one: WrittenText, dropped: str, agreed: Agreed | None, verdict: Verdict | None) -> Line:
-    line = Line(one.sample, one.draw, one.prompt, one.text, one.tokens, one.ended, dropped, one.at)
+    about = one.sample, one.draw, one.prompt, one.text, one.tokens, one.ended, dropped, one.at, one.label
+    line = Line(*about)
     if agreed is not None:
         line = line._replace(told=agreed.told, counted=tuple(agreed.counted))
     if verdict is None:

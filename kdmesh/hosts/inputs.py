@@ -14,6 +14,7 @@ from kdmesh.hosts.classes import labels as known_labels
 from kdmesh.hosts.consensus import Moment
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.publications import Key
+from kdmesh.hosts.read_texts import ReadTexts, labels_of, spoken_by
 from kdmesh.hosts.rollouts import Rollouts, Schedule, every
 from kdmesh.hosts.step import frozen_copy
 from kdmesh.hosts.written import Written
@@ -63,7 +64,7 @@ class Inputs:
         self.taps = build.taps(host, plan.edges)
         self.ahead: dict[Op, Any] = {}  # what answers ahead of steps: see ahead.py
         self._members: dict[tuple[int, str], Callable[[StepContext], Signal | None]] = {}
-        self._written: dict[tuple[str, str, str], Written | Rollouts] = {}  # by stream, device and own prompt
+        self._written: dict[tuple[Any, ...], Written | Rollouts] = {}  # by stream, device, own prompt and tokenizer
         self.wrote: list[Wrote] = []  # texts, since the last report
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
 
@@ -79,14 +80,18 @@ class Inputs:
         assert spec.generated_by is not None
         agents = self.host.plan.spec.agents
         own = agents[agent].view.prompt if spec.prompts is not None else None
-        key = (stream, str(device), own or "")
+        key = (stream, str(device), own or "", self._reads_words(agent) and self.host.reading.key(agent))
         if key not in self._written:
             given = self.host.publications, self.host.streams[stream], spec.generated_by, device
             self._written[key] = Written(*given) if spec.prompts is None else self._rollouts(stream, agent, device)
         return self._written[key]
 
+    def _reads_words(self, agent: str) -> bool:
+        """Whether an agent answers for a written text as a whole, so that it has tokens of its own for it."""
+        return bool(self.host.plan.language_models) and agent not in self.host.plan.language_models
+
     def _rollouts(self, stream: str, agent: str, device: torch.device) -> Rollouts:
-        """A stream of texts as an agent reads it: all that do cut texts into the same tokens."""
+        """A stream of texts as an agent reads it: in the writer's tokens, or, where it classifies them, in its own."""
         host, own = self.host, self.host.streams[stream]
         spec, encoder = host.plan.spec.streams[stream], host.reading.encoder(agent)
         assert spec.prompts is not None and spec.generated_by is not None
@@ -97,6 +102,10 @@ class Inputs:
         schedule = Schedule(own, spec.prompts, sizes, host.seed, together, self.first, last, share, drawn)
         pack = encoder.max_length if encoder.pack else None
         given = None if spec.mix is None else host.loader.shard(spec.mix.of, agent, device, told=True)
+        if self._reads_words(agent):
+            labels = labels_of(host.table, spec, stream, own.rows.tolist()) if own.labelled else None
+            read = encoder, spoken_by(host, stream, spec.generated_by), labels, given
+            return ReadTexts(host.publications, schedule, spec.generated_by, device, *read)
         views = [host.plan.spec.agents[name].view.prompt for name in (agent, spec.generated_by)]
         prompt = None
         apart = spec.template is not None or spec.consensus_of is not None

@@ -13,14 +13,14 @@ import torch
 from kdmesh.contracts.filter import Filter
 from kdmesh.errors import FAULTS, MeshError, RunFailed, text_of
 from kdmesh.graph.kept import keys
+from kdmesh.graph.reach import readers, sources
+from kdmesh.hosts.read_texts import labels_of, read, spoken_by
 from kdmesh.imports import maker
-from kdmesh.signals.lazy import Lazy
-from kdmesh.spec import SamplingSpec
-from kdmesh.streams.texts import Texts
+from kdmesh.signals.lazy import Lazy, dense
+from kdmesh.streams.texts import Texts, Unreadable
 from kdmesh.streams.tokens import Encoded
 from kdmesh.text.near import Known
 from kdmesh.text.prompts import Asking
-from kdmesh.text.spoken import Spoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.state import HostState
     from kdmesh.spec import FilterRef
     from kdmesh.streams.tokens import Row
+    from kdmesh.text.encoder import Encoder
 
 HELD = ("test", "validation")
 REJECTED, UNPAIRED = "rejected", "unpaired"
@@ -44,13 +45,15 @@ Written = list[tuple[list[int], int]]
 
 
 class _Step(NamedTuple):
-    """One filter: the name it is counted under, what says which texts are kept, its place, whose loss it reads."""
+    """One filter: the name it is counted under, what says which texts are kept, its place, whose loss it reads, and
+    whose answers."""
 
     key: str
     filter: Filter
     ref: FilterRef
     where: str
-    loss: str
+    loss: str = ""
+    answers: tuple[str, ...] = ()
 
 
 class Keeping:
@@ -60,11 +63,11 @@ class Keeping:
         self._host, self._stream, self.agent = host, stream, agent
         spec = host.plan.spec.streams[stream]
         table, own = host.table, host.streams[stream]
-        how, first = spec.sampling or SamplingSpec(), int(own.rows[0])
-        marks = host.plan.spec.text.reasoning
-        self._said = Spoken(host.reading.encoder(agent), table, first, how, own.labelled, marks)
+        self._said = spoken_by(host, stream, agent)
         assert isinstance(table.x, Texts)
         self._texts = table.x
+        self._labels = labels_of(table, spec, stream, own.rows.tolist()) if own.labelled else None
+        self._readers = [] if agent not in host.plan.language_models else list(_encoders(host, stream).values())
         self._steps = [
             self._made(key, ref, f"streams.{stream}.keep.{number}")
             for number, (key, ref) in enumerate(zip(keys(spec.keep), spec.keep or (), strict=True))
@@ -99,12 +102,15 @@ class Keeping:
     def _made(self, key: str, ref: FilterRef, where: str) -> _Step:
         host = self._host
         if ref.is_import:
-            step = _Step(key, _imported(ref, where), ref, where, "")
+            step = _Step(key, _imported(ref, where), ref, where)
         else:
             offer = host.registry.find("filters", ref.name, where)
             try:
-                step = _Step(key, offer.make(ref.settings), ref, where, ref.of or self.agent)
-                step = step if "loss" in offer.needs else step._replace(loss="")
+                step = _Step(key, offer.make(ref.settings), ref, where)
+                if "loss" in offer.needs:
+                    step = step._replace(loss=ref.agents[0] if ref.agents else self.agent)
+                elif "answers" in offer.needs:
+                    step = step._replace(answers=tuple(ref.agents))
             except FAULTS as error:
                 host.registry.attribute_error("filters", ref.name, error, f"to be made for {self._stream!r}", where)
         try:
@@ -118,11 +124,13 @@ class Keeping:
     ) -> list[WrittenText]:
         """The texts as filters and verifiers see them; ``agreed``: what a rule made, where one did."""
         if agreed is not None:
-            return [one.text for one in agreed]
-        return [
-            self._said(one.sample, draw, ids[before:])
-            for one, draw, (ids, before) in zip(asked, draws, texts, strict=True)
-        ]
+            said = [one.text for one in agreed]
+        else:
+            said = [
+                self._said(one.sample, draw, ids[before:])
+                for one, draw, (ids, before) in zip(asked, draws, texts, strict=True)
+            ]
+        return [replace(one, label=self._label(one.sample)) for one in said]
 
     def sort(
         self,
@@ -137,7 +145,10 @@ class Keeping:
         ``rows``: how many an agent answers at a time, where its loss is read; ``made``: why a rule says nothing, where
         one made them.
         """
-        why = [reason or self._held_out(one) for one, reason in zip(said, made or [""] * len(said), strict=True)]
+        why = [
+            reason or self._unread(one) or self._held_out(one)
+            for one, reason in zip(said, made or [""] * len(said), strict=True)
+        ]
         for step in self._steps:
             left = [at for at, reason in enumerate(why) if not reason]
             if not left:
@@ -160,7 +171,51 @@ class Keeping:
         if step.loss and left:
             losses = self._losses(step.loss, [texts[at] for at in left], [asked[at] for at in left], rows)
             given = [replace(one, loss=loss) for one, loss in zip(given, losses, strict=True)]
+        if step.answers and left:
+            every = {name: self._classes(name, given) for name in step.answers}
+            given = [
+                replace(one, answers={name: own[at] for name, own in every.items()}) for at, one in enumerate(given)
+            ]
         return self._asked(step, given) if left else []
+
+    def _label(self, sample: int) -> str:
+        """The class of what is written to a sample, by its name; "" where it has none."""
+        if self._labels is None or self._labels.dim() != 1 or self._labels.is_floating_point():
+            return ""
+        return self._named(int(self._labels[sample]))
+
+    def _named(self, number: int) -> str:
+        names = self._host.table.labels
+        return names[number] if names else str(number)
+
+    def _unread(self, one: WrittenText) -> str:
+        """Why a text is dropped that some agent which answers for it as a whole cannot read; "" where all can."""
+        for encoder in self._readers:
+            sample = read(one.text, f"what {self.agent} wrote to {one.at}")
+            try:
+                report = encoder.encode(Texts([sample]))[1]
+            except Unreadable:
+                return "unreadable"
+            if report.dropped:
+                return "too long"
+        return ""
+
+    def _classes(self, agent: str, texts: Sequence[WrittenText]) -> list[str]:
+        """The class that an agent gives each text, by its name."""
+        one, encoder = self._host.agents[agent], self._host.reading.encoder(agent)
+        encoded = encoder.encode(Texts([read(each.text) for each in texts]))[0].to(one.device)
+        size, known = self._host.forward_size(agent), self._host.plan.spec.agents[agent].labels
+        self._host.threads(one.weights.settings.threads)
+        training = one.module.training
+        one.weights.train(False)
+        try:
+            logits = dense(one.inference(encoded, size)[0])
+        finally:
+            if training:
+                one.weights.train()
+        found = self._host.plan.answers.decide(logits)
+        assert found is not None  # the plan has seen that the task gives classes
+        return [self._named(number if known is None else known[number]) for number in found.tolist()]
 
     def _losses(self, agent: str, texts: Written, asked: Sequence[Asked], rows: int) -> list[float]:
         """Of each text by an agent: the writer as it was asked, another as it sees the data's prompt."""
@@ -223,6 +278,16 @@ class Keeping:
             found[name] = Known()
             found[name].update(sample.asks() + sample.answers() for sample in self._texts[stream.rows])
         return found
+
+
+def _encoders(host: HostState, stream: str) -> dict[str, Encoder]:
+    """How those read a stream who answer for its texts as a whole, or are asked about them: each way once."""
+    plan, spec = host.plan, host.plan.spec.streams[stream]
+    ends = [edge for edge in plan.edges if edge.stream == stream]
+    names = [name for edge in ends for name in (*sources(edge, plan.consensus), *readers(edge.target, plan.consensus))]
+    names += [name for ref in spec.keep or () for name in ref.agents]
+    agents = [name for name in names if name in plan.owner and name not in plan.language_models]
+    return {host.reading.key(name): host.reading.encoder(name) for name in dict.fromkeys(agents)}
 
 
 class _Function(Filter):

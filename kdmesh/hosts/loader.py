@@ -86,7 +86,7 @@ class ShardView:
         truth = None if table.y is None else table.y[rows].to(device)
         if reading.texts:
             self.x = (reading.told if told else reading.encoded)(agent, rows, stream.pairs).to(device)
-            self.units = reading.plan.task.rows == "units"
+            self.units = reading.plan.task_of(agent).rows == "units"
             self._sizes = reading.sizes(rows) if reading.plan.spec.text.bucket else None
             if self.units:
                 truth, self.counts, self.characters = self.x.targets, self.x.counts, self.x.characters

@@ -72,6 +72,8 @@ def evaluate(host: HostState, one: Agent, stream: str, given: Sequence[Published
     Figures by metric: numbers, and of metrics that are no single number lists. ``given``: what it sees in the place of
     samples, where it has an input.
     """
+    if one.name in host.plan.language_models:
+        return {}  # its tokens are no answers of the mesh's task
     shard = host.loader.shard(stream, one.name, one.device)
     truth = shard.truth
     if truth is None or not len(shard):
@@ -302,7 +304,7 @@ def describe(host: HostState, agent: Agent) -> dict[str, Any]:
 
 def chance(host: HostState, agent: Agent) -> Chance | None:
     """What the best constant answer reaches on what is asked of an agent on test; None where nothing is."""
-    if "test" not in host.streams:
+    if "test" not in host.streams or agent.name in host.plan.language_models:
         return None
     truth = host.loader.shard("test", agent.name, agent.device).truth
     return None if truth is None or not len(truth) else host.plan.answers.chance(truth)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.language_models import needed
 from kdmesh.hosts import guard
 from kdmesh.hosts.bounds import bounded
 from kdmesh.hosts.scaled import unscale
@@ -84,6 +85,7 @@ def build(
             except MeshError as error:
                 if not error.where.startswith("agents."):
                     error.where = f"agents.{agent}.{error.where or 'model'}"
+                error.what += needed(plan, agent)
                 raise
     if not isinstance(module, nn.Module):
         theirs = "" if spec.model.is_import else registry.theirs("models", spec.model.name)
@@ -100,7 +102,7 @@ def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:
     labels, where = plan.spec.agents[agent].labels, f"agents.{agent}.labels"
     if labels is None:
         return None
-    if plan.task.outputs == "vocabulary":
+    if plan.task_of(agent).outputs == "vocabulary":
         raise MeshError("the outputs of a language model are its tokens", where=where, instead="leave `labels` out")
     wrong = [number for number in labels if not 0 <= number < table.classes]
     if wrong:
@@ -121,7 +123,7 @@ def _make(
         encoder = reading.encoder(agent)
         return offer.make(
             {**config, "max_length": encoder.max_length},
-            task=plan.task.name,
+            task=plan.task_of(agent).name,
             classes=classes,
             labels=table.labels if labels is None else [table.labels[n] for n in labels if table.labels],
             **encoder.facts,

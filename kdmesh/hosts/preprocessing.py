@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,12 +84,12 @@ class Preprocessor:
             try:
                 self._encoders[owner] = import_path(offer.encoder, f"agents.{agent}.model")(
                     offer.config.model_validate(ref.config),
-                    task=self.plan.task.name,
+                    task=self.plan.task_of(owner).name,
                     text=self.plan.spec.text,
                     tags=self.table.labels,
                     agent=owner,
                     files=None if self._files is None else self._files[owner],
-                    texts=self._learnable,
+                    texts=partial(self._learnable, owner),
                 )
             except MeshError as error:
                 if not error.where.startswith("agents."):
@@ -104,6 +106,14 @@ class Preprocessor:
         if (places < 0).any():
             raise MeshError(f"{agent} would read private samples of another agent", where="streams")
         return self._read(agent, pairs)[0].select(places)
+
+    def given(self, agent: str, rows: Tensor) -> Texts:
+        """The samples in rows of the table as an agent reads them: to one that only writes they are all answers."""
+        assert isinstance(self.table.x, Texts)
+        texts = self.table.x[rows]
+        if agent not in self.plan.language_models:
+            return texts
+        return Texts([replace(one, prompt=one.prompt or "") for one in texts])  # which have an end that is learned
 
     def told(self, agent: str, rows: Tensor, pairs: bool = False) -> Encoded:
         """The same with the prompt that the agent is told of each, where its view has one: what teaches and learns."""
@@ -157,12 +167,11 @@ class Preprocessor:
         encoder = self.encoder(agent)
         key = (encoder.key, pairs)
         if key not in self._encoded:
-            assert isinstance(self.table.x, Texts)
-            self._encoded[key] = encoder.encode(self.table.x[self._here], pairs)
+            self._encoded[key] = encoder.encode(self.given(agent, self._here), pairs)
         return self._encoded[key]
 
-    def _learnable(self) -> list[str]:
-        """The texts on which a tokenizer may be trained."""
+    def _learnable(self, agent: str) -> list[str]:
+        """The texts on which an agent's tokenizer may be trained, with what it is told before them."""
         assert isinstance(self.table.x, Texts)
         texts = self.table.x if self._learned is None else self.table.x[self._learned]
         if not len(texts):
@@ -172,4 +181,16 @@ class Preprocessor:
                 instead="the folder of a tokenizer",
             )
         self.trained = True
-        return texts.read()
+        return [*texts.read(), *self._told(agent)]
+
+    def _told(self, agent: str) -> list[str]:
+        """The prompts of one that only writes: its template says what no text of the data need say."""
+        assert isinstance(self.table.x, Texts)
+        template = self.plan.spec.agents[agent].view.prompt
+        if agent not in self.plan.language_models or template is None:
+            return []
+        from kdmesh.text.views import PromptView
+
+        view = PromptView(template, f"agents.{agent}.view.prompt")
+        rows = self._here if self._learned is None else self._learned
+        return [view(self.table.x[row], self.table.named(row)).prompt or "" for row in rows.tolist()]

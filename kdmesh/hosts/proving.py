@@ -37,7 +37,7 @@ def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], hom
     own: Any = getattr(one.module, "proven", None)
     if own is not None and home is None:
         encoded = host.reading.encoded(agent, rows)
-        found: Comparison = own(root, host.reading.encoder(agent), host.table.x[rows], encoded)
+        found: Comparison = own(root, host.reading.encoder(agent), host.reading.given(agent, rows), encoded)
         return found
     if own is None and (host.reading.texts or not loading.loadable(host.reading.model(agent))):
         return _files(root, state)

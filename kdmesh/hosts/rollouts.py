@@ -250,8 +250,12 @@ class Rollouts:
 
     def answers(self) -> list[list[int]]:
         """The tokens of every text that was written last, without its prompt."""
+        return [ids[asked:] for ids, asked in self.written()]
+
+    def written(self) -> list[tuple[list[int], int]]:
+        """The tokens of every text that was written last, its prompt first, and how many of them are the prompt's."""
         pairs = zip(self._part(X).split(self._part(LENGTHS).tolist()), self._part(PROMPTS).tolist(), strict=True)
-        return [ids[asked:].tolist() for ids, asked in pairs]
+        return [(ids.tolist(), asked) for ids, asked in pairs]
 
     def places(self, step: int, size: int, drop_last: bool) -> tuple[Tensor, int]:
         """Where a step's texts, kept or not, stand among those that were written together, and the epoch."""
@@ -296,15 +300,18 @@ class Rollouts:
         if found is None:
             return None
         if found is not self._made[0]:
-            ids = self._part(X).split(self._part(LENGTHS).tolist())
-            texts = zip(ids, self._part(PROMPTS).tolist(), self._part(IDS).tolist(), strict=True)
-            rows = [row(*self._seen(one.tolist(), asked, sample)) for one, asked, sample in texts]
-            pairs = self._publications.get(self._keys[RIVALS]) is not None
-            if pairs:
-                rivals = self._part(RIVALS).tolist()
-                rows = [one if at < 0 else side_by_side(one, rows[at]) for one, at in zip(rows, rivals, strict=True)]
-            self._made = found, Encoded.of(rows, self._pad, pack=None if pairs else self._pack).to(self.device)
+            self._made = found, self._encoded().to(self.device)
         return self._made[1]
+
+    def _encoded(self) -> Encoded:
+        ids = self._part(X).split(self._part(LENGTHS).tolist())
+        texts = zip(ids, self._part(PROMPTS).tolist(), self._part(IDS).tolist(), strict=True)
+        rows = [row(*self._seen(one.tolist(), asked, sample)) for one, asked, sample in texts]
+        pairs = self._publications.get(self._keys[RIVALS]) is not None
+        if pairs:
+            rivals = self._part(RIVALS).tolist()
+            rows = [one if at < 0 else side_by_side(one, rows[at]) for one, at in zip(rows, rivals, strict=True)]
+        return Encoded.of(rows, self._pad, pack=None if pairs else self._pack)
 
 
 def _below(at: Tensor) -> bool:

@@ -161,6 +161,7 @@ class HostState:
         self.answering: dict[str, Callable[[], dict[str, Any]]] = {}  # by stage, what is answered ahead of its steps
         self.answered: dict[str, dict[str, Any]] = {}  # the same, of the phase that a stage goes on with
         self.predictions: dict[str, Tensor] = {}
+        self.sorted: dict[str, Any] = {}  # by stream that is written once, its texts, and why each is dropped
         self.test: dict[str, Kept] = {}  # by agent or consensus: see answered.py
         self.softened: dict[str, bool] = {}  # whether an agent's answers look like probabilities, by the first ones
         self.best: dict[str, tuple[float, dict[str, Tensor]]] = {}

@@ -51,7 +51,8 @@ class Losses(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One text that was written, see :class:`kdmesh.contracts.filter.WrittenText`; ``dropped``: why, "" if kept.
+    """One text that was written, see :class:`kdmesh.contracts.filter.WrittenText`; ``dropped``: why, "" if kept;
+    ``label``: its class, "" where it has none.
 
     ``told``, ``counted``: where a rule chose it of several, see :class:`kdmesh.contracts.text_rule.Choice`.
     ``reward``: how right it is, None where nothing says so; ``numbers``: what each verifier said, where there are
@@ -66,6 +67,7 @@ class Line(NamedTuple):
     ended: bool
     dropped: str
     at: str
+    label: str = ""
     told: dict[str, Any] | None = None
     counted: tuple[str, ...] = ()
     reward: float | None = None

@@ -105,7 +105,7 @@ def _input(host: HostState, one: Agent, shard: ShardView) -> dict[str, Any]:
     return {
         "tokenizer": encoder.key,
         "numbers": encoder.numbers,  # for who has a tokenizer and not all settings of `tokenizer`
-        "task": host.plan.task.name,
+        "task": host.plan.task_of(one.name).name,
         "pad": shard.x.pad,
         "tokens": encoder.vocabulary,
     }

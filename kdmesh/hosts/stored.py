@@ -324,7 +324,7 @@ class Stored:
         shapes, shard, total = self._host.config.shapes, self._shard.x, 0
         for name in self._entries:
             shape: Sequence[int] | None = shapes.get((self._one.name, name)) if name else self._one.outputs
-            if not name and self._host.plan.task.outputs == "vocabulary":
+            if not name and self._host.plan.task_of(self._one.name).outputs == "vocabulary":
                 shape = (HIDDEN,)
             counts = self._counts(name, torch.arange(min(len(self._shard), self._rows)))
             rows = 1.0 if counts is None or isinstance(shard, Tensor) else float(counts.float().mean())

@@ -101,7 +101,9 @@ def sign(host: HostState, owner: str) -> str:
             "weights": sum_of(Path(spec.weights)) if spec.weights is not None else "",
             "model": [model.name, repr(sorted(model.config.items(), key=str))],
             "built for": repr(sorted(host.reading.encoder(owner).facts.items())),
-            "texts": [host.reading.encoder(owner).key, str(host.reading.encoder(owner).max_length), plan.task.name],
+            "texts": [
+                host.reading.encoder(owner).key, str(host.reading.encoder(owner).max_length), plan.task_of(owner).name
+            ],
             "labels": [plan.answers.outputs(host.table), host.table.labels, known_classes(plan, owner, host.table)],
             "seed": seed_of(plan, owner),
             "device": plan.train(owner).device,

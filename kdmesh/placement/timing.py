@@ -127,7 +127,7 @@ def _clone(plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str
     ids = _rows(plan, found, agent)[: settings.batch_size]
     x = found.reading.samples(agent, ids).to(clone.device)
     y = table.y[ids] if table.y is not None else torch.zeros(len(ids), dtype=torch.int64)
-    if not isinstance(x, torch.Tensor) and plan.task.rows == "units":
+    if not isinstance(x, torch.Tensor) and plan.task_of(agent).rows == "units":
         y = x.targets
     labels = spec.labels
     return clone, x, (y if labels is None else y % len(labels)).to(clone.device), ids

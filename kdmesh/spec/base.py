@@ -152,21 +152,25 @@ class GateRef(Named):
 
 class FilterRef(Named):
     """A filter of written texts with its settings, or the import path of a function; ``of``, which any may have, names
-    the agent whose loss it reads."""
+    the agent whose loss it reads, or the agents whose answers."""
 
     kind: ClassVar[str] = "filters"
 
     @model_validator(mode="after")
     def _agent(self) -> Self:
-        if not self.is_import and "of" in self.config and not (isinstance(self.of, str) and self.of):
-            raise ValueError(f"`of` of filter {self.name!r} names an agent: {{{self.name}: {{of: AGENT}}}}")
+        if not self.is_import and "of" in self.config:
+            given = self.agents
+            if not given or not all(isinstance(one, str) and one for one in given):
+                raise ValueError(f"`of` of filter {self.name!r} names an agent: {{{self.name}: {{of: AGENT}}}}")
+            if len(set(given)) < len(given):
+                raise ValueError(f"`of` of filter {self.name!r} names an agent twice")
         return self
 
     @property
-    def of(self) -> str:
-        """The agent whose loss it reads; "": that of the writer."""
-        agent: str = "" if self.is_import else self.config.get("of", "")
-        return agent
+    def agents(self) -> list[str]:
+        """The agents whose loss, or answers, it reads; none: that of the writer."""
+        named: Any = [] if self.is_import else self.config.get("of", [])
+        return named if isinstance(named, list) else [named]
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -127,6 +127,12 @@ class StreamSpec(Strict):
         False, description="at the end it also answers the prompts of validation and test, by the metrics of texts"
     )
     sampling: SamplingSpec | None = Field(None, description="how texts are written")
+    label: str | None = Field(
+        None,
+        min_length=1,
+        description="where texts are classified: the column of the prompts whose value is the class of what is written "
+        "to them; by default the class of the prompt's own sample",
+    )
     mix: MixSpec | None = Field(None, description="batches of given texts among them; by default all are written")
     keep: list[FilterRef] | None = Field(
         None, min_length=1, description="filters, one after the other: texts that one drops are not learned"
@@ -156,7 +162,7 @@ class StreamSpec(Strict):
     @property
     def judge(self) -> str | None:
         """The agent whose loss makes pairs of these texts; None: no other than the writer."""
-        return None if isinstance(self.pairs, bool) else self.pairs.of or None
+        return None if isinstance(self.pairs, bool) else next(iter(self.pairs.agents), None)
 
     @property
     def made_of(self) -> dict[str, str]:

@@ -122,7 +122,7 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
     stream = replace(
         base,
         name=name,
-        labelled=base.labelled and spec.labels,
+        labelled=(base.labelled or spec.label is not None) and spec.labels,
         private=base.private or spec.private,
         base=None,
         replay=False,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LABEL = "label"
+"""By which a template names a sample's class."""
 NOT_ASKED = "not among `features`"
 """Why a column is left out that nobody asked for."""
 
@@ -50,6 +52,14 @@ class Table:
     divided_by: float = 1.0  # what the source's own values were divided by to give x
     notes: list[str] = field(default_factory=list)  # what whoever trains on this should hear
     lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
+
+    def named(self, row: int) -> dict[str, str]:
+        """What a template may name of a sample: its columns, and, where the data have classes, its own as `label`."""
+        found = {name: values[row] for name, values in self.columns.items()}
+        if self.y is not None and self.kind == "classes" and LABEL not in found:
+            number = int(self.y[row])
+            found[LABEL] = self.labels[number] if self.labels else str(number)
+        return found
 
     @property
     def shape(self) -> torch.Size:

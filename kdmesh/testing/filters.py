@@ -57,6 +57,8 @@ class FilterContract(Alike):
                         columns={"city": "Bern" if sample % 2 else "Rome", "answer": right},
                         loss=0.25 + draw + sample / 7,
                         at=f"sums.jsonl, line {sample + 1}",
+                        label="even" if sample % 2 else "odd",
+                        answers={"b": "even" if draw % 2 else "odd", "c": "even" if draw > 1 else "odd"},
                     )
                 )
         return found
@@ -73,9 +75,8 @@ class FilterContract(Alike):
         return [self.kept(thing, part) for part in (texts, texts[: DRAWS * 3], texts[DRAWS * 3 :])]
 
     def given(self, offer: FilterOffer, number: int = 0) -> list[WrittenText]:
-        """A set as the engine gives it: with losses where the offer needs them."""
-        texts = self.texts(number)
-        return texts if "loss" in offer.needs else [replace(one, loss=None) for one in texts]
+        """A set as the engine gives it: with losses, or classes that agents give, where the offer needs them."""
+        return [_asked_for(offer, one) for one in self.texts(number)]
 
     def kept(self, thing: Filter, texts: list[WrittenText]) -> list[bool]:
         """What it keeps, as plain bools, one for each."""
@@ -87,7 +88,12 @@ class FilterContract(Alike):
         return list(found)
 
     def small_mesh(self, offer: FilterOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
-        """One agent writes four answers to each sum, once, and another learns those that are kept."""
+        """One agent writes four answers to each sum, once, and another learns those that are kept.
+
+        Where the offer needs classes, one writes four texts of the class of each, and a third has learned the classes.
+        """
+        if "answers" in offer.needs:
+            return self._classified(offer, settings)
         digits = [(one, other) for one in range(7) for other in range(7)]
         samples = [
             Sample(text=str(one + other), prompt=f"{one}+{other}=", at=f"sum {at}")
@@ -105,6 +111,20 @@ class FilterContract(Alike):
         fields = small.mesh(("a", "b"), model, small.task(head="causal"), **more)
         fields["data"] = {"dataset": "python:given", "test": 7, "validation": 0}
         return fields, Table(Texts(samples), None, classes=0, columns=columns)
+
+    def _classified(self, offer: FilterOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
+        sampling = {"max_new_tokens": 6, "samples": DRAWS}
+        written = {"generated_by": "a", "prompts": "train", "refresh": "once", "sampling": sampling}
+        flows = [
+            {"from": "labels", "to": ["a", "b"], "objective": "ce"},
+            {"from": "labels", "to": "c", "objective": "ce", "stream": "made"},
+        ]
+        keep = [{offer.name: {**settings, "of": ["b"]}}]
+        more = {"flows": flows, "streams": {"made": {**written, "keep": keep}}}
+        fields = small.mesh(("a", "b", "c"), small.model(head="sequence"), **more)
+        fields["agents"]["a"] = {"model": small.model(head="causal"), "view": {"prompt": "{{ label }}: "}}
+        fields["data"] = {"dataset": "python:given", "test": 7, "validation": 0}
+        return fields, small.texts()
 
     def run(self, offer: FilterOffer, settings: dict[str, Any], run_mesh: RunMesh, backend: str = "inline") -> MeshRun:
         """Run the small mesh; what it dropped is counted under its name."""
@@ -164,16 +184,20 @@ class FilterContract(Alike):
         assert torch.equal(before, torch.get_rng_state()), "it draws from torch's generator"
 
     def test_uses_what_it_declares(self, offer: FilterOffer, settings: dict[str, Any]) -> None:
-        """Losses change what is kept where the offer needs them; it never gets them else, so then they do not."""
+        """Losses and classes change what is kept where the offer needs them; else it gets none, so they do not."""
         texts = self.texts()
-        other = [replace(one, loss=9 - (one.loss or 0)) for one in texts]
-        one, two = (self.kept(self.made(offer, settings), part) for part in (texts, other))
-        if "loss" in offer.needs:
-            assert one != two or not self.decides, "its offer needs losses, and they change nothing"
-        else:
-            assert one == two == self.kept(self.made(offer, settings), self.given(offer)), (
-                "it uses losses, which its offer does not need"
-            )
+        others = {
+            "loss": [replace(one, loss=9 - (one.loss or 0)) for one in texts],
+            "answers": [replace(one, answers=dict.fromkeys(one.answers, "neither")) for one in texts],
+        }
+        one = self.kept(self.made(offer, settings), texts)
+        for need, other in others.items():
+            two = self.kept(self.made(offer, settings), other)
+            if need in offer.needs:
+                assert one != two or not self.decides, f"its offer needs `{need}`, which changes nothing"
+            else:
+                assert one == two, f"it uses `{need}`, which its offer does not need"
+        assert one == self.kept(self.made(offer, settings), self.given(offer)), "it uses what its offer does not need"
 
     def test_what_it_is_given_stays(self, offer: FilterOffer, settings: dict[str, Any]) -> None:
         """The list, and the columns of texts in it, are others' too."""
@@ -188,3 +212,9 @@ class FilterContract(Alike):
         moved = [replace(one, sample=one.sample + 1000, at="elsewhere") for one in texts]
         made = self.made(offer, settings)
         assert self.kept(made, texts) == self.kept(made, moved), "what it keeps depends on the numbers of samples"
+
+
+def _asked_for(offer: FilterOffer, text: WrittenText) -> WrittenText:
+    """A text with no more than the offer needs."""
+    loss, answers = (text.loss if "loss" in offer.needs else None), text.answers if "answers" in offer.needs else {}
+    return replace(text, loss=loss, answers=answers)

@@ -28,7 +28,7 @@ class Asking:
 
     def __init__(self, encoder: Encoder, table: Table, view: str | None, agent: str, where: str = "") -> None:
         assert isinstance(table.x, Texts)
-        self._encoder, self._samples, self._columns, self._agent = encoder, table.x, table.columns, agent
+        self._encoder, self._samples, self._table, self._agent = encoder, table.x, table, agent
         self._view = None if view is None else PromptView(view, where or f"agents.{agent}.view.prompt")
         self._known: dict[int, list[int]] = {}
 
@@ -83,7 +83,7 @@ class Asking:
         sample = self._samples[row]
         if self._view is None or sample.fault:
             return sample
-        return self._view(sample, {name: values[row] for name, values in self._columns.items()} | dict(read or {}))
+        return self._view(sample, self._table.named(row) | dict(read or {}))
 
 
 def told(encoder: Encoder, table: Table, view: str, agent: str, rows: Sequence[int], given: Encoded) -> Encoded:
@@ -105,7 +105,7 @@ def asked(encoder: Encoder, sample: Sample) -> list[int]:
     if sample.messages is not None:
         return _chat(encoder, sample, at)
     if sample.prompt is None:
-        raise MeshError(f"{at} has no prompt to answer", instead="data with `prompt` or `messages`")
+        raise MeshError(f"{at} has no prompt to answer", instead="data with `prompt` or `messages`, or a template")
     begin = [] if encoder.begin is None else [encoder.begin]
     ids = [*begin, *encoder.tokenizer(sample.prompt, add_special_tokens=False)["input_ids"]]
     if not ids:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from served_meshes import written
+from served_meshes import bert, written
 
 from kdmesh.endpoints import client
 from kdmesh.engine.check import examine
@@ -140,3 +140,26 @@ def test_a_flow_of_what_it_says_of_texts_is_refused(served, tmp_path):
     fields["flows"].append({"from": "gpt", "to": "s", "objective": {"kl": {"temperature": 1}}, "stream": "w"})
     with pytest.raises(MeshError, match="says nothing of those of others"):
         examine(make_plan(parse(fields), registry()))
+
+
+def test_writes_new_texts_of_classes_for_a_classifier(served, tmp_path):
+    said = {"even": "forty-two", "odd": "seven"}
+
+    def writes(prompt, number, body):
+        if not prompt.startswith("A number"):
+            return str(body.get("seed", 0))
+        return said[prompt.split()[-1]] + "." * number
+
+    server = served(answer=writes)
+    fields = written(server.url, {"samples": 2, "max_new_tokens": 16}, template="A number that is {{ label }}")
+    fields |= {"task": "classification", "data": {"dataset": {"numerals": {"below": 40}}, "train": 12, "validation": 4}}
+    fields["agents"]["s"] = {"model": bert(8)}
+    fields["text"] = {"max_length": 48}
+    summary, root = run(fields, tmp_path)
+    assert {(line["label"], line["text"].rstrip(".")) for line in lines(root)} == {*said.items()}
+    assert summary["streams"]["w"]["kept"] > 0 and summary["agents"]["s"]["updates"] > 0
+    assert summary["agents"]["gpt"]["role"] == "writer"
+    sent = len(server.bodies)
+    _, again = run(fields, tmp_path)
+    assert len(server.bodies) == sent
+    assert (again / "agents/s/model.safetensors").read_bytes() == (root / "agents/s/model.safetensors").read_bytes()

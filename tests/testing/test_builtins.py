@@ -99,6 +99,7 @@ DECLARED = {
     ("metrics", "repetition"): {"config": {"n": 2}},
     ("filters", "agreement"): {"config": {"pattern": "[0-9a-z]", "share": 0.3}},
     ("filters", "answer"): {"config": {"pattern": "#### (.*)", "column": "answer"}, "keeps": False},
+    ("filters", "confirmed"): {"config": {"votes": 1}},
     ("filters", "dedup"): {"config": {"by": "near"}},
     ("filters", "length"): {"config": {"min": 2, "max": 9}},
     ("filters", "pattern"): {"config": {"without": "[aeiou]"}},

@@ -151,7 +151,7 @@ REFUSED = [
     (
         changed(mesh(keep=[{"perplexity": {"of": "t", "max": 9}}]), placement={"a": ["t"], "b": ["s", "u"]}),
         "placement",
-        "reads the loss of t",
+        "reads what t says",
     ),
 ]  # fmt: skip
 

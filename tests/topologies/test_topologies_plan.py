@@ -15,6 +15,7 @@ FILES = bundled()
 GENERATIONS = {
     "api-classifier": [1],
     "assistant-chain": [1, 1, 1],
+    "augment": [3, 1],
     "born-again": [1, 1, 1],
     "confidence-ensemble": [3, 1],
     "council": [3, 1],
@@ -43,10 +44,18 @@ GENERATIONS = {
     "star": [1, 1, 1],
     "swa": [1],
 }
-LONG = ("fedavg", "on-policy", "privileged-self", "rationale", "sequence-level", "swa")  # what no strategy draws
+LONG = (
+    "augment",
+    "fedavg",
+    "on-policy",
+    "privileged-self",
+    "rationale",
+    "sequence-level",
+    "swa",
+)  # what no strategy draws
 OTHER_DATA = {"multi-label": "digit_attributes", "ranking": "digit_lists", "regression": "diabetes"}
 OTHER_DATA |= {"api-classifier": "text", "on-policy": "sums", "privileged-self": "sums", "sequence-level": "sums"}
-OTHER_DATA |= {"debate": "sums", "star": "sums", "rationale": "sums"}
+OTHER_DATA |= {"augment": "numerals", "debate": "sums", "star": "sums", "rationale": "sums"}
 each = pytest.mark.parametrize("name", FILES)
 
 

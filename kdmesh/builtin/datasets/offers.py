@@ -66,6 +66,12 @@ class WrittenConfig(Config):
     )
 
 
+class NumeralsConfig(Config):
+    """Settings of `numerals`."""
+
+    below: int = Field(1000, ge=20, le=1000, description="the numbers are below this one")
+
+
 class SumsConfig(Config):
     """Sums of two whole numbers, as text."""
 
@@ -280,6 +286,12 @@ DATASETS = [
         "kdmesh.builtin.datasets.text:text",
         TextConfig,
         "texts of CSV, JSONL, Parquet or Hugging Face data sets: with labels, to rank or tag, or to learn as language",
+    ),
+    DatasetOffer(
+        "numerals",
+        "kdmesh.builtin.datasets.numerals:numerals",
+        NumeralsConfig,
+        "numbers in words, even or odd, to try models of texts on",
     ),
     DatasetOffer(
         "sums",

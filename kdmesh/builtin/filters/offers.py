@@ -110,6 +110,18 @@ class AgreementConfig(Config):
     _compiles = field_validator("pattern")(_regular)
 
 
+class ConfirmedConfig(Config):
+    """Settings of `confirmed`."""
+
+    votes: int | None = Field(
+        None, ge=1, description="how many of the agents `of` give a text its class at least; by default all"
+    )
+
+    def unfit(self, agents: int) -> dict[str, str]:
+        """More votes than there are agents."""
+        return {"votes": f"at most {agents}"} if self.votes is not None and self.votes > agents else {}
+
+
 def _offer(name: str, made: str, config: type[Config], summary: str, paper: str = "", **more: object) -> FilterOffer:
     return FilterOffer(name, f"kdmesh.builtin.filters.{name}:{made}", config, summary, paper, **more)  # type: ignore[arg-type]
 
@@ -129,6 +141,14 @@ FILTERS = [
         AnswerConfig,
         "texts whose answer equals that of a column (STaR, rejection sampling)",
         "Zelikman et al., STaR: Bootstrapping Reasoning With Reasoning, 2022",
+    ),
+    _offer(
+        "confirmed",
+        "Confirmed",
+        ConfirmedConfig,
+        "texts whose class so many of the classifiers `of` give too",
+        "Anaby-Tavor et al., Do Not Have Enough Data? Deep Learning to the Rescue!, 2020",
+        needs=("answers",),
     ),
     _offer("dedup", "Dedup", DedupConfig, "the first of texts that say the same, exactly or nearly"),
     _offer("length", "Length", LengthConfig, "texts of a bounded number of tokens"),
