@@ -24,7 +24,8 @@ and width 64 that starts from nothing, and makes 200 updates, in each arm with a
 
 Seeds are of the students' initial weights and dropout: the fifty, the texts, the teachers and the order of batches are
 the same for all, so that intervals say nothing of other fifties or other texts. What is written is kept in the store.
-Sizes were cut to what time there was, when a first start had trained half of one teacher and printed nothing.
+Sizes were cut to what time there was, when a first start had trained half of one teacher and printed nothing; then the
+teachers' warm-up, rate and number of updates were changed, before any figure was seen, and the script began anew.
 A miss is printed as MISS, and the exit code stays 0.
 """
 
