@@ -686,6 +686,7 @@ generated_by: s
 prompts: train
 refresh: step
 sampling: {max_new_tokens: 64}
+label: topic
 mix: {of: train, share: 0.5}
 keep: [length, {perplexity: {of: t, max: 50}}]
 reward: [numeric_answer, {"my_checks:right": {weight: 2, time_limit: 5}}]
