@@ -9,6 +9,7 @@ import yaml
 
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.published import OFFERED
 from kdmesh.spec.read import parse
@@ -23,7 +24,7 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 21
+    assert len(found) == 22
     for block in found:
         if "name" in block:
             continue  # it is run below
@@ -49,7 +50,7 @@ def test_every_block_of_the_page_is_valid() -> None:
 
 
 def test_the_page_has_a_file_of_filters_and_metrics_that_runs() -> None:
-    (fields,) = (block for block in blocks("docs/text.md") if "name" in block)
+    (fields,) = (block for block in blocks("docs/text.md") if "name" in block and "answers" in block["streams"])
     summary = run_once(Request(parse(fields), "inline"))[0]
     tally = summary["streams"]["answers"]
     assert set(tally["dropped"]) == {"answer", "dedup"} and tally["kept"] > 0
@@ -77,3 +78,9 @@ def test_the_readme_meshes_are_valid() -> None:
         for agent in mesh.agents.values():
             assert agent.model is not None
             registry().check("models", agent.model.name, agent.model.config)
+
+
+def test_the_page_has_a_file_of_an_agent_that_only_writes() -> None:
+    """Which is planned here: the bundled `augment` is much the same, and is run by its own test."""
+    (fields,) = (block for block in blocks("docs/text.md") if "name" in block and "new" in block["streams"])
+    assert make_plan(parse(fields), registry()).language_models == {"writer"}
