@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +55,8 @@ def maker(
     )
     file = own_source(module)
     if file is not None and not _promises(file, attribute):
+        if missing := _missing(file, attribute):
+            raise MeshError(f"{path}: {missing[0]}", where=where, instead=missing[1])
         raise refused
     found = import_path(path, where)
     if not (makes(found, kinds) or (isinstance(found, type) and also(found))):
@@ -131,6 +133,19 @@ def _promises(file: Path, attribute: str) -> bool:
                 if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
                     return True
     return False
+
+
+def _missing(file: Path, attribute: str) -> tuple[str, str] | None:
+    """What is wrong and what to write, where a source cannot be read, or defines nothing of this name."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, ValueError, SyntaxError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        return f"{file.name}{line} cannot be read: {getattr(error, 'msg', error)}", "Python that can be imported"
+    names = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    if attribute in (*names, *(node.id for node in nodes if isinstance(node, ast.Name))):
+        return None
+    return f"{file.name} defines no {attribute!r}", nearest(attribute, names, "functions and classes")
 
 
 def _parsed(file: Path) -> ast.Module:

@@ -10,7 +10,7 @@ from torch import nn
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import Source
-from kdmesh.imports import makes, own_source, sources
+from kdmesh.imports import maker, makes, own_source, sources
 from kdmesh.plugins import registry
 from kdmesh.spec.code import named, refuse_code, told
 from kdmesh.spec.read import parse
@@ -84,7 +84,7 @@ def test_only_what_returns_a_data_set_is_called(path, tmp_path):
 
 @pytest.mark.parametrize("name", ["Plain", "unannotated", "value", "nothing"])
 def test_a_source_that_defines_no_such_thing_is_not_even_imported(own, name):
-    with pytest.raises(MeshError, match=r"no torch\.utils\.data\.Dataset class"):
+    with pytest.raises(MeshError, match=r"no torch\.utils\.data\.Dataset class|defines no 'nothing'"):
         load(f"own_code:{name}")
     assert not (own / "own_code.ran").exists()
 
@@ -161,3 +161,18 @@ def test_sources_are_summed_with_what_they_import(own, monkeypatch):
     assert {name for name, value in sources("own_code_pkg.a").items() if value != before[name]} == {"own_code_pkg.c"}
     assert sources("torch.nn") == {"torch.nn": f"torch {__import__('torch').__version__}"}
     assert own_source("torch.nn") is None and own_source("no.such.module") is None and own_source("os") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "what", "instead"),
+    [
+        ("politee", "def polite(text) -> bool: ...", "own_code.py defines no 'politee'", "did you mean 'polite'?"),
+        ("polite", "def polite(:", "own_code.py, line 1 cannot be read: invalid syntax", "Python"),
+    ],
+)
+def test_code_that_is_not_there_is_told_from_code_that_does_not_fit(own, name, source, what, instead):
+    (own / "own_code.py").write_text(source)
+    with pytest.raises(MeshError) as caught:
+        maker(f"own_code:{name}", "streams.a.keep.0", (bool,), "Filter")
+    assert what in caught.value.what and instead in caught.value.instead
+    assert caught.value.where == "streams.a.keep.0"

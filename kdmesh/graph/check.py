@@ -111,6 +111,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
                 "this mesh uses the transfer split, which is empty", where="data.transfer", instead="transfer: 0.3"
             )
         if "test" in reached:
+            where = next((at for one in (edge.stream, *below(spec, edge.stream)) if (at := _of_test(spec, one))), where)
             raise MeshError("the test split cannot be used for training", where=where, instead="train, or transfer")
     task = task_of(spec, registry)
     write, writing = language_models(spec, task, registry), writing_task(registry)
@@ -223,6 +224,16 @@ def errors(spec: MeshSpec, consensus: dict[str, ConsensusNode], registry: Regist
                 raise MeshError(what, where=edge.where, instead=instead)
 
 
+def _of_test(spec: MeshSpec, name: str) -> str:
+    """Where a stream names the test split for its prompts, or to be mixed in; "": nowhere."""
+    stream = spec.streams.get(name)
+    if stream is None:
+        return ""
+    if stream.prompts == "test":
+        return f"streams.{name}.prompts"
+    return f"streams.{name}.mix.of" if stream.mix is not None and stream.mix.of == "test" else ""
+
+
 def _circle(spec: MeshSpec) -> None:
     """Every stream ends at a split."""
     graph = nx.DiGraph()
@@ -236,9 +247,11 @@ def _circle(spec: MeshSpec) -> None:
     first = next(name for name in spec.streams if name in path)
     path = path[path.index(first) :] + path[: path.index(first)]
     stream, after = spec.streams[first], [*path[1:], first]
-    field, instead = "of" if (stream.prompts or stream.of) == after[0] else "rest_of", f"one of {', '.join(SPLITS)}"
+    field, instead = "prompts" if stream.prompts else "of", f"one of {', '.join(SPLITS)}"
+    first_made = (stream.prompts or stream.of) == after[0]
+    field = field if first_made else "rest_of"
     for at, other in stream.made_of.items():
-        if other == after[0] and field != "of":
+        if other == after[0] and not first_made:
             field, instead = at, "streams that are written before this one"
     raise MeshError(
         f"streams are derived from each other in a cycle: {' -> '.join([first, *after])}",

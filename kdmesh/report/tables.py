@@ -311,7 +311,7 @@ def _measured(name: str, node: dict[str, Any], by: Figure) -> Row:
 def _lists(node: dict[str, Any]) -> list[str]:
     """Metrics of a node that are no single number."""
     test = (node.get("metrics") or {}).get("test") or {}
-    return [key for key, value in test.items() if isinstance(value, list)]
+    return [key for key, value in test.items() if isinstance(value, list) and key != "texts"]  # these: samples
 
 
 def _spread(estimate: dict[str, Any]) -> Row:

@@ -53,7 +53,9 @@ class SamplingSpec(Strict):
     """How an agent writes the texts of a stream."""
 
     max_new_tokens: int = Field(64, ge=1, description="tokens of a text at most; it ends earlier at an end of text")
-    temperature: float = Field(1.0, gt=0, description="of the probabilities by which tokens are drawn")
+    temperature: float = Field(
+        1.0, gt=0, description="of the probabilities by which tokens are drawn; in place of 0: `greedy: true`"
+    )
     top_p: float = Field(
         1.0, gt=0, le=1, description="draw among the fewest tokens that together have this probability"
     )

@@ -97,7 +97,7 @@ def elsewhere(
     if own:
         return ", or ".join(_told(fields(owner)[other], f"{other}: {_value(value)}") for other in own)
     starts = [(_Part(owner, "{}", given), "")]
-    if owner is not whole:
+    if owner is not whole and name != "path":  # so many have one that any would be found
         starts.append((_Part(whole, "{}", file, cost=1.5), ", at the top of the file"))
     found = [
         (cost, number, text + end)

@@ -130,6 +130,8 @@ def _problem(places: Sequence[_Place], data: Any) -> _Problem:
         words = (
             details["msg"].removeprefix("Input should be ").replace("String should match pattern", "text that matches")
         )
+        if kind == "too_short":
+            words = f"at least {details['ctx']['min_length']} of them"
     return _Problem(place.path, f"found {_short(value)}", words + about)
 
 

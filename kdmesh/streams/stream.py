@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from kdmesh.spec.data import DataSpec, StreamSpec
     from kdmesh.streams.table import Table
 
+MOST_TEXTS = 100_000_000
+"""Samples of a written stream: the texts of all its prompts. A few numbers are kept of each."""
+
 
 @dataclass
 class Stream:
@@ -130,6 +133,12 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
     )
     if spec.prompts is not None:
         draws = 1 if spec.sampling is None else spec.sampling.samples
+        if len(base.rows) * draws > MOST_TEXTS:
+            raise MeshError(
+                f"{draws:,} texts to each of {len(base.rows):,} prompts are more than the {MOST_TEXTS:,} of a stream",
+                where=f"{where}.sampling.samples",
+                instead=f"samples: {max(MOST_TEXTS // len(base.rows), 1)} at most",
+            )
         return replace(stream, rows=base.rows.repeat_interleave(draws), draws=draws)
     narrowing = (spec.select, spec.size, spec.where, spec.only, spec.without)
     narrowed = bool(taken) or any(one is not None for one in narrowing)

@@ -27,6 +27,13 @@ class TokenizerConfig(Config):
     bpe: BpeConfig | None = Field(None, description="byte-level byte-pair encoding")
     characters: CharactersConfig | None = Field(None, description="one token per character")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_folder(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (folder := value.get("path")):
+            raise ValueError(f"a tokenizer that there is stands by its folder or hub id alone: tokenizer: {folder}")
+        return value
+
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.bpe is None) == (self.characters is None):

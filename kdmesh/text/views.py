@@ -14,7 +14,13 @@ from kdmesh.streams.texts import LEARNED, Sample
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jinja2.runtime import Context
+    from jinja2.sandbox import SandboxedEnvironment
+
 PROMPT, TEXT = "prompt", "text"
+LONGEST = 10_000_000
+"""Characters that a template may write, and places of a text or list that it repeats: far more than a prompt has."""
+LARGEST_POWER = 64
 
 
 class PromptView:
@@ -25,17 +31,20 @@ class PromptView:
     """
 
     def __init__(self, template: str, where: str) -> None:
-        from jinja2 import StrictUndefined, TemplateSyntaxError, meta
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        from jinja2 import TemplateSyntaxError, meta
 
         self.where = where
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+        environment = _sandbox()
         try:
-            self.names = meta.find_undeclared_variables(environment.parse(template))
+            parsed = environment.parse(template)
+            self.names = meta.find_undeclared_variables(parsed)
             self._template = environment.from_string(template)
         except TemplateSyntaxError as error:
             what = f"the template cannot be read: {error.message}"
             raise MeshError(what, where=self.where, instead="jinja, such as '{{ prompt }} Hint: {{ text }}'") from None
+        for other in meta.find_referenced_templates(parsed):
+            what = f"the template reads another, {other or 'that it computes'}, and there is none"
+            raise MeshError(what, where=where, instead="its words here, without include, import and extends")
 
     def __call__(self, sample: Sample, columns: Mapping[str, Any]) -> Sample:
         """The sample with the prompt that is made of it. MeshError, which names it, where a field is missing."""
@@ -57,12 +66,44 @@ class PromptView:
 
         there = {**columns, PROMPT: prompt} | ({} if text is None else {TEXT: text})
         try:
-            return self._template.render(there)
+            return self._written(there)
         except TemplateError as error:
             known = ", ".join(there) + ("" if text is not None or TEXT in columns else " (the data answer nothing)")
             self._refuse(sample, f"the template fails: {error.message}", f"what there is: {known}")
+        except OverflowError as error:
+            self._refuse(sample, f"the template fails: {error}", "one that writes a prompt")
         except Exception as error:  # an expression in it, such as one that adds a number to a text
             self._refuse(sample, f"the template fails: {type(error).__name__}: {error}", "an expression over texts")
 
+    def _written(self, there: Mapping[str, Any]) -> str:
+        """What the template writes, as far as a prompt can be: one that writes on and on would take all memory."""
+        parts: list[str] = []
+        length = 0
+        for part in self._template.generate(there):
+            parts.append(part)
+            length += len(part)
+            if length > LONGEST:
+                raise OverflowError(f"it writes more than {LONGEST:,} characters")
+        return "".join(parts)
+
     def _refuse(self, sample: Sample, what: str, instead: str) -> NoReturn:
         raise MeshError(f"{sample.at or 'a sample'}: {what}", where=self.where, instead=instead)
+
+
+def _sandbox() -> SandboxedEnvironment:
+    """What templates are read in: nothing of Python can be reached, and no product takes all memory, or hours."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+            if operator == "**" and not (abs(left) <= LONGEST and abs(right) <= LARGEST_POWER):
+                raise OverflowError(f"{left} ** {right} is too large")
+            for many, often in ((left, right), (right, left)):
+                if operator == "*" and hasattr(many, "__len__") and len(many) * often > LONGEST:
+                    raise OverflowError(f"what has {len(many)} places is repeated {often} times")
+            return super().call_binop(context, operator, left, right)
+
+    return Sandbox(undefined=StrictUndefined)

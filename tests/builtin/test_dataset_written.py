@@ -53,6 +53,17 @@ def test_a_test_file_is_the_official_split(tmp_path: Path) -> None:
     assert not table.notes and table.columns["sample"] == ["0", "1", ""]
 
 
+def test_a_test_file_has_prompts_and_texts_by_these_names(tmp_path: Path) -> None:
+    other = tmp_path / "held.jsonl"
+    other.write_text(json.dumps({"question": "8+1=", "answer": "9"}) + "\n")
+    with pytest.raises(MeshError, match=r"held\.jsonl: no column 'prompt'") as caught:
+        written(file(tmp_path, line(0)), str(other))
+    assert (caught.value.where, caught.value.instead) == (
+        "data.dataset.written.test_path",
+        "columns: answer, question",
+    )
+
+
 def test_several_texts_of_a_prompt_are_told_of(tmp_path: Path) -> None:
     assert "may divide them" in written(file(tmp_path, line(0), line(0, draw=1))).notes[0]
 

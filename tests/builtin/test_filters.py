@@ -85,7 +85,7 @@ def test_answers_equal_a_column_or_what_the_data_answer() -> None:
     assert Answer(r"#### (\S+)", "final", False).keep(some) == [True, False, False, False]
     assert Answer(r"#### (\S+)", None, True).keep(some) == [True, True, False, False]
     assert Answer(None, "final", False).keep(some) == [False, False, True, False]
-    with pytest.raises(ValueError, match="no column 'fina'"):
+    with pytest.raises(ValueError, match=r"no column 'fina' .*; without `column` it is the data's answer"):
         Answer(None, "fina", False).setup(["final"])
     with pytest.raises(ValueError, match="do not say what the answer is"):
         Answer(None, None, False).keep(texts("4"))

@@ -7,8 +7,11 @@ from pydantic import BaseModel, Field, ValidationError
 
 from kdmesh.errors import MeshError
 from kdmesh.offers import Config
+from kdmesh.spec.elsewhere import elsewhere
 from kdmesh.spec.explain import explain
+from kdmesh.spec.mesh import MeshSpec
 from kdmesh.spec.read import parse
+from kdmesh.text.settings import CharactersConfig, TokenizerConfig
 
 
 def refused(agents=None, **fields):
@@ -142,3 +145,12 @@ def test_what_is_no_mapping_at_all_is_told():
         Outer.model_validate(3)
     error = explain(caught.value, Outer, where="connect.0.pairs")
     assert (error.where, error.what, error.instead) == ("connect.0.pairs", "found 3", "{mode: ..., parts: ...}")
+
+
+def test_an_empty_list_and_a_path_of_a_part_that_has_none_are_told_in_plain_words():
+    written = {"generated_by": "a", "prompts": "train"}
+    error = refused(streams={"new": {**written, "keep": []}})
+    assert error.where == "streams.new.keep" and error.instead.startswith("at least 1 of them (")
+    assert elsewhere("path", "x", CharactersConfig, None, MeshSpec) == ""  # so many parts of a file have one
+    with pytest.raises(ValidationError, match="hub id alone: tokenizer: models/b"):
+        TokenizerConfig.model_validate({"path": "models/b"})

@@ -205,14 +205,36 @@ def test_an_agent_sees_a_prompt_of_its_own() -> None:
     turns = (("system", "add"), ("user", "1+1"), ("assistant", "2"), ("user", "7+12", "{}"), ("assistant", "19"))
     seen = view(Sample(messages=turns), {"kind": "sum"})
     assert seen.messages == (*turns[:3], ("user", "7+12 (sum; 19)", "{}"), turns[4])
-    open_end = view(Sample(messages=turns[:4]), {"kind": "sum"}).messages
-    assert open_end is not None and open_end[3][1] == "7+12 (sum; )"
+    with pytest.raises(MeshError, match="'text' is undefined") as unanswered:
+        view(Sample(messages=turns[:4]), {"kind": "sum"})
+    assert unanswered.value.instead == "what there is: kind, prompt (the data answer nothing)"
     assert asked(encoder(TEMPLATE), seen)[-8:] == asked(encoder(TEMPLATE), Sample(messages=turns))[-8:]
     with pytest.raises(MeshError, match=r"line 3: the template fails: 'kind' is undefined") as caught:
         view(Sample("19", prompt="7+12=", at="line 3"), {"sort": "sum"})
-    assert caught.value.where == "agents.h.view.prompt" and caught.value.instead == "what there is: prompt, text, sort"
+    assert caught.value.where == "agents.h.view.prompt" and caught.value.instead == "what there is: sort, prompt, text"
     with pytest.raises(MeshError, match="no turn stands before the assistant's"):
         view(Sample(messages=turns[4:]), {"kind": "sum"})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ prompt * 1000000000 }}",
+        "{{ 9**9**9 }}",
+        "{{ 1000000000 * [prompt] }}",
+        "{% for i in range(90000) %}{% for j in range(90000) %}{{ '%999d' % i }}{% endfor %}{% endfor %}",
+    ],
+)
+def test_a_template_that_would_take_all_memory_is_stopped(template: str) -> None:
+    view = PromptView(template, "streams.a.template")
+    with pytest.raises(MeshError, match="line 3: the template fails") as caught:
+        view(Sample("19", prompt="7+12=", at="line 3"), {})
+    assert (caught.value.where, caught.value.instead) == ("streams.a.template", "one that writes a prompt")
+
+
+def test_a_template_may_multiply() -> None:
+    view = PromptView("{{ '-' * 3 }}{{ 2 * 3 }}{{ 2**10 }}{{ 2**-1 }}", "streams.a.template")
+    assert view(Sample("19", prompt="7+12="), {}).prompt == "---610240.5"
 
 
 CHAT = (("system", "add"), ("user", "who?"), ("assistant", "a cat"), ("user", "where?"), ("assistant", "on the mat"))

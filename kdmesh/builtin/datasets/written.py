@@ -58,6 +58,7 @@ def written(path: str, test_path: str | None = None, dropped: bool = False, labe
     official, notes = {}, []
     if test_path is not None:
         parts.append(read_jsonl(Path(test_path), "data.dataset.written.test_path", RAW))
+        has_columns(parts[1], "prompt", "text")
         ends = len(rows.cells), len(rows.cells) + len(parts[1].cells)
         official = {"train": torch.arange(ends[0]), "test": torch.arange(*ends)}
         columns = {name: [*values, *[""] * len(parts[1].cells)] for name, values in columns.items()}

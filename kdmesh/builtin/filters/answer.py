@@ -28,7 +28,9 @@ class Answer(Filter):
     def setup(self, columns: Collection[str]) -> None:
         """Refuse a column that the data have not."""
         if self.column is not None and self.column not in columns:
-            raise ValueError(f"the data have no column {self.column!r}: {nearest(self.column, columns, 'columns')}")
+            there = nearest(self.column, columns, "columns")
+            found = f"the data have no column {self.column!r} beside prompt and answer: {there}"
+            raise ValueError(f"{found}; without `column` it is the data's answer")
 
     def keep(self, texts: Sequence[WrittenText]) -> list[bool]:
         """By the answers."""
