@@ -92,8 +92,11 @@ def test_finished_teachers(name: str, tmp_path: Path) -> None:
         return
     assert left(warm) or cold["store"]["all"]["written"] == warm["store"]["all"]["found"] > 0
     assert warm["store"]["all"]["forwarded"] == 0
-    before, after = (sum(one["forwards"]["made"] for one in run["agents"].values()) for run in (cold, warm))
-    assert after < before == sum(one["forwards"]["made"] for one in without["agents"].values())
+    counts = [sum(one["forwards"]["made"] for one in run["agents"].values()) for run in (without, cold, warm)]
+    if any(stream.generated_by for stream in make_plan(parse(mesh), registry()).spec.streams.values()):
+        assert counts[0] == counts[1] == counts[2]  # what is found are texts, which are not counted as forwards
+    else:
+        assert counts[0] == counts[1] > counts[2]
 
 
 @pytest.mark.parametrize("draws", [1, 4])
