@@ -39,14 +39,16 @@ class Remote:
     def __init__(self, url: str) -> None:
         """MeshError for a URL that is none, or whose package is missing. Nothing is read or written yet."""
         try:
-            password = urlsplit(url).password
+            split = urlsplit(url)
+            secret = split.password is not None or split.query
             if not url.partition("://")[0] or "\0" in url:
                 raise ValueError("this is not a URL")
         except ValueError as error:
             raise MeshError(f"{url!r}: {error}", where="store", instead=ACCESS) from None
-        if password is not None:
-            raise MeshError("a password in a URL would be written to notes and files", where="store",
-                            instead="the settings or the environment that this file system reads")  # fmt: skip
+        if secret:
+            what = "a password in a URL, or a query, which may hold a key, would be written to notes and files"
+            instead = "the settings or the environment that this file system reads"
+            raise MeshError(what, where="store", instead=instead)
         from fsspec.core import url_to_fs
 
         try:

@@ -56,6 +56,13 @@ def test_what_one_machine_wrote_another_reads_and_adds_to(machine):
     assert [*one.verify()] == []
 
 
+@pytest.mark.parametrize("url", ["memory://me:k-12345@answers/here", "memory://answers/here?sig=k-12345"])
+def test_what_may_be_a_key_in_a_url_is_refused_and_not_repeated(url):
+    with pytest.raises(MeshError, match="would be written to notes and files") as error:
+        Store.open(url)
+    assert "k-12345" not in str(error.value)
+
+
 def test_layers_come_with_their_rows(machine):
     value = FactoredLogits(torch.randn(2, 4), torch.randn(30, 4))
     write_signal(machine("one").entry(KEY), digests(1, 2), value, None, HERE)
