@@ -229,7 +229,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
         trains = lonely.trains(plan, agent)
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
-        key += str(found.reading.inputs.get(agent, ""))
+        key += f"{found.reading.inputs.get(agent, '')}{plan.task_of(agent).name}"  # who only writes has another head
         if key not in sizes or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)
             prompts.writes(plan, agent, module)

@@ -121,7 +121,7 @@ def notes(tallies: dict[str, Tally]) -> list[str]:
             said = ", ".join(f"{what} {number}" for what, number in sorted(counted.items()))
             found.append(f"{name}: of {tally['written']} prompts, rule {tally['rule']!r} counted: {said}")
         if tally["empty"]:
-            found.append(f"{name}: of {tally['empty']} batches no text was kept, so they added no loss")
+            found.append(f"{name}: batches without a text that was kept, which added no loss: {tally['empty']}")
         if tally["blank"]:
             found.append(
                 f"{name}: {tally['blank']} of {tally['written']} texts of {agent} have no token before their end, "

@@ -105,7 +105,7 @@ def asked(encoder: Encoder, sample: Sample) -> list[int]:
     if sample.messages is not None:
         return _chat(encoder, sample, at)
     if sample.prompt is None:
-        raise MeshError(f"{at} has no prompt to answer", instead="data with `prompt` or `messages`, or a template")
+        raise MeshError(f"{at} has no prompt to answer", instead="data with `prompt` or `messages`, or a `view.prompt`")
     begin = [] if encoder.begin is None else [encoder.begin]
     ids = [*begin, *encoder.tokenizer(sample.prompt, add_special_tokens=False)["input_ids"]]
     if not ids:

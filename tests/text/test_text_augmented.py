@@ -181,6 +181,11 @@ def refused(fields: dict[str, Any]) -> MeshError:
     return caught.value
 
 
+def test_models_of_one_configuration_may_write_and_classify() -> None:
+    found = examine(make_plan(parse(changed(mesh(), agents={"a": {"model": WRITER["model"]}})), registry()))
+    assert found.outputs["a"].shape[-1] == len(CLASSES) < found.outputs["w"].shape[-1]
+
+
 def rewritten(**more: Any) -> dict[str, Any]:
     """The mesh whose students learn what others answer, with more said of its stream."""
     return changed(HIDDEN, streams={"rollouts": {**HIDDEN["streams"]["rollouts"], **more}})

@@ -187,7 +187,8 @@ def test_batches_of_which_nothing_is_kept_add_no_loss_and_are_said() -> None:
     tally = summary["streams"]["rollouts"]
     assert 0 < tally["empty"] < 24
     assert summary["agents"]["s"]["updates"] == 24  # the schedule goes on; weights stay, as in no loss at all
-    assert f"rollouts: of {tally['empty']} batches no text was kept, so they added no loss" in summary["notes"]
+    said = f"rollouts: batches without a text that was kept, which added no loss: {tally['empty']}"
+    assert said in summary["notes"]
 
 
 def test_a_verifier_that_raises_is_named_with_its_sample() -> None:
