@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
+from kdmesh.graph.served import served
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.local_weights import LocalWeights
 from kdmesh.hosts.modules import build
@@ -46,12 +47,13 @@ Timings = dict[str, tuple[Timing, Timing]]  # by agent: with its few threads, an
 
 
 def measure(plan: Plan, found: Checked, modules: dict[str, nn.Module], few: dict[str, int], every: int) -> Timings:
-    """Time every agent; those that are alike only once. ``few``: threads of each, to be set against ``every``."""
+    """Time every agent that answers here, those alike once: with ``few`` threads, of each, and with ``every``."""
     like: dict[str, list[str]] = {}
-    for agent in plan.spec.agents:
+    elsewhere = served(plan, registry())  # behind endpoints: an answer costs, and is not asked for here
+    for agent in (one for one in plan.spec.agents if one not in elsewhere):
         like.setdefault(_likeness(plan, agent, modules, few[agent]), []).append(agent)
     counts = sum(len({few[agents[0]], every}) for agents in like.values())
-    timings: Timings = {}
+    timings: Timings = dict.fromkeys(elsewhere, (Timing(0.0), Timing(0.0)))
     with _undisturbed():
         for agents in like.values():
             timed = _time(plan, found, modules, agents[0], (few[agents[0]], every), BUDGET / max(1, counts))

@@ -19,6 +19,8 @@ from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, RunFailed, RunPaused
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.resources import Resources
+from kdmesh.placement import settle
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.text.api import Labeller, texts_of, words_of
@@ -59,6 +61,22 @@ def test_teaches_a_student_and_sends_nothing_twice(served, tmp_path):
     assert len(server.bodies) == sent and len(server.gets) == gets  # nothing at all
     assert weights(again) == weights(root)
     assert (second["endpoints"]["gpt"]["requests"], second["endpoints"]["gpt"]["found"]) == (0, 45)
+
+
+def test_is_not_timed_where_agents_are_placed_by_what_they_take(served, tmp_path):
+    server = served(tops=tops)
+    plan = make_plan(parse({**classified(tmp_path, server.url), "placement": "auto"}), registry())
+    found, before = examine(plan), len(server.bodies)
+    placed = settle.resolve(plan, found, {}, Resources(2))
+    assert len(server.bodies) == before and placed.plan.hosts and len(placed.facts["options"]) > 1
+
+
+def test_a_plain_run_from_the_command_line_places_and_measures_what_is_here(served, tmp_path, capsys, monkeypatch):
+    server = served(tops=tops)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.yaml").write_text(json.dumps(classified(tmp_path, server.url)), encoding="utf-8")
+    assert main(["run", "m.yaml", "--measure"]) == 0, capsys.readouterr().err
+    assert len(server.bodies) == 1 + 45
 
 
 def test_without_a_store_it_is_asked_anew_and_learns_the_same(served, tmp_path):
