@@ -9,9 +9,8 @@ teacher of 84k parameters that has learned the same chosen answers for 360 updat
 chosen. Beta is 0.5 in both. The figure is the share of test pairs, none of them turned, whose right answer is the
 likelier one; the second table has the share of test prompts whose greedy answer is right.
 
-What was expected before anything was run: dpo above supervised, and distilled above dpo, in pairs; nothing was
-expected of greedy answers. One seed (100) of dpo was run before, to see how long it takes; nothing was changed by what
-it printed.
+What was expected: dpo above supervised, and distilled above dpo, in pairs; nothing of greedy answers. That was written
+down after one seed (100) of dpo had been run, to see how long it takes; no setting was changed after it.
 """
 
 from __future__ import annotations
