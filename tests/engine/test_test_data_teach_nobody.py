@@ -43,6 +43,10 @@ def other(table: Table, name: str, seed: int = 0) -> Table:
     draw = torch.Generator().manual_seed(seed)
     if isinstance(table.x, Texts):  # no more than other answers to other prompts
         texts = list(table.x)
+        if texts[0].prompt is None:  # the labels alone: what is written near a test text is dropped, as it is to be
+            y = table.y.clone()
+            y[rows] = y[rows][torch.randperm(len(rows), generator=draw)]
+            return replace(table, y=y)
         for row in rows.tolist():
             texts[row] = replace(texts[row], text=texts[row].text[::-1] + "0", prompt=f"1{texts[row].prompt}")
         return replace(table, x=Texts(texts))
@@ -71,18 +75,23 @@ def weights(spec: MeshSpec, table: Table) -> dict[str, Any]:
     """Of every agent: its weights, and how it does on validation."""
     summary, _, _ = run_once(Request(spec, "inline", table=table))
     return {
-        name: (agent["weights_sha256"], agent["metrics"].get("validation"), agent["metrics"]["test"])
+        name: (agent["weights_sha256"], agent["metrics"].get("validation"), agent["metrics"].get("test"))
         for name, agent in summary["agents"].items()
     }
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in TOPOLOGIES.glob("*.yaml")))
+RUN = sorted({path.stem for path in TOPOLOGIES.glob("*.yaml")} - {"api-classifier"})
+"""All but that of an endpoint, which is not here, and of data that a user brings."""
+
+
+@pytest.mark.parametrize("name", RUN)
 def test_other_test_samples_change_no_weight_of_any_topology(name: str) -> None:
     spec = small(read_mesh(TOPOLOGIES / f"{name}.yaml", SMALL))
     table = digits(name)
     before, after = weights(spec, table), weights(spec, other(table, "test"))
     assert [one[:2] for one in before.values()] == [one[:2] for one in after.values()]
-    assert all(before[agent][2] != after[agent][2] for agent in before)  # and they were measured on them
+    measured = [agent for agent in before if before[agent][2]]  # all but agents that only write
+    assert measured and all(before[agent][2] != after[agent][2] for agent in measured)
 
 
 def test_a_training_sample_does_change_weights() -> None:
