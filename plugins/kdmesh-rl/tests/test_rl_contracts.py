@@ -35,6 +35,7 @@ class TestClipped(Named):
 class TestByAConstant(Named):
     __test__ = True
     config = {"average": "constant", "length": 3, "std": "population", "eps": 0.01, "temperature": 0.5}
+    doubling = 2.0  # the tokens stand twice in the same texts, whose sums are divided by what they were
 
 
 def test_every_offer_is_here():
