@@ -53,8 +53,8 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "head": ("", "sequence", "token", "causal", "candidates"),
         "spaces": SPACES,
     },
-    "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts", "pairs")},
-    "filters": {"needs": ("loss",)},
+    "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts", "given", "pairs")},
+    "filters": {"needs": ("loss", "answers")},
     "text_rules": {"needs": ("score",)},
 }
 """What a trait of an offer may name, by kind."""

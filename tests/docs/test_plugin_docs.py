@@ -216,6 +216,16 @@ def test_links_between_the_pages_lead_somewhere():
             assert not anchor or anchor in {head.lower().replace(" ", "-") for head in heads}, f"{page.name}: #{anchor}"
 
 
+def test_built_ins_ask_for_what_plugins_may_ask_for():
+    registry = Registry([builtin])
+    for kind, traits in KNOWN.items():
+        for name in registry.names(kind):
+            offer = registry.find(kind, name)
+            for trait, known in traits.items():
+                value = getattr(offer, trait, None) or ()
+                assert {value} <= {*known, ""} if isinstance(value, str) else {*value} <= {*known}, (kind, name, trait)
+
+
 def test_every_fact_stands_in_the_table():
     page = REFERENCE.partition("\n## Facts\n")[2].partition("\n## ")[0]
     cells = [[cell.strip(" `") for cell in line.split("|")] for line in page.splitlines() if line.startswith("| `")]
