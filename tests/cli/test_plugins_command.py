@@ -135,7 +135,7 @@ for home in homes:
 def test_new_writes_packages_whose_offers_are_found_and_whose_meshes_plan(tmp_path, monkeypatch):
     """A package of each kind, all installed; one process plans their meshes, and has imported no torch by then."""
     monkeypatch.chdir(tmp_path)
-    homes = [tmp_path / f"kdmesh-new-{kind}" for kind in KINDS]
+    homes = [tmp_path / f"kdmesh-new-{kind.replace('_', '-')}" for kind in KINDS]
     for kind, home in zip(KINDS, homes, strict=True):
         assert main(["plugins", "new", home.name, "--kind", kind]) == 0
         assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()} == {
@@ -148,7 +148,7 @@ def test_new_writes_packages_whose_offers_are_found_and_whose_meshes_plan(tmp_pa
         }
         info = home / f"kdmesh_new_{kind}-0.1.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kdmesh-new-{kind}\nVersion: 0.1\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {home.name}\nVersion: 0.1\n")
         (info / "entry_points.txt").write_text(f"[kdmesh]\nnew_{kind} = kdmesh_new_{kind}\n")
     paths = os.pathsep.join(map(str, [ROOT, *homes]))
     env = {**os.environ, "PYTHONPATH": paths, "KDMESH_STRICT_PLUGINS": "1"}
