@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string", "minLength": 1}
 BESIDE: dict[type[Named], dict[str, Schema]] = {
-    MetricRef: {"by": {**TEXT, "description": "a column of the data by whose values it is measured"}},
+    MetricRef: {
+        "by": {**TEXT, "description": "a column of the data by whose values it is measured"},
+        "of": {**TEXT, "description": "of metrics of pairs: the agent whose log-probabilities are taken off"},
+    },
     GateRef: {"of": {**TEXT, "description": "an agent whose logits it reads beside the own"}},
-    FilterRef: {"of": {**TEXT, "description": "the agent whose loss it reads; by default the writer"}},
+    FilterRef: {
+        "of": {
+            "anyOf": [TEXT, {"type": "array", "items": TEXT, "minItems": 1, "uniqueItems": True}],
+            "description": "the agent whose loss it reads, by default the writer; or the agents whose answers",
+        }
+    },
     RewardRef: {
         "weight": {"type": "number", "description": "of its number in the reward; 1 by default"},
         "time_limit": {"type": "number", "exclusiveMinimum": 0, "description": "seconds that a text may take it"},
