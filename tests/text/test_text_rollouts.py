@@ -431,7 +431,7 @@ def test_given_batches_count_as_what_teaches() -> None:
     assert caught.value.where == "streams.rollouts.mix.of"
 
 
-def test_only_language_models_write(texts: Path) -> None:
+def test_who_writes_learns_no_classes(texts: Path) -> None:
     fields = {
         "data": {"dataset": {"text": {"path": str(texts), "label": "label"}}},
         "agents": {name: {"model": bert(8)} for name in "ts"},
@@ -441,7 +441,7 @@ def test_only_language_models_write(texts: Path) -> None:
             {"from": "t", "to": "s", "objective": "kl", "stream": "rollouts", "refresh": "step"},
         ],
     }
-    with pytest.raises(MeshError, match="only language models write texts"):
+    with pytest.raises(MeshError, match="s only writes texts: its outputs are tokens"):
         examine(make_plan(parse(fields), registry()))
 
 
