@@ -196,6 +196,7 @@ def test_each_process_that_writes_a_log_names_the_schema_once(tmp_path):
 
 
 EMPTY = {"str": "", "int": 0, "float": 0.0, "bool": True, "int | None": None, "str | None": None}
+EMPTY |= {"float | None": None}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.kind)

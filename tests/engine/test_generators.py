@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "bi_encoder": None,  # of lists
     "cross_encoder": None,
     "stored": None,  # of the store
+    "api": None,  # elsewhere
 }
 RULES = [
     offer.name
@@ -35,7 +36,7 @@ READS = {name: registry().find("objectives", name) for name in registry().names(
 LOSSES = [
     name
     for name, offer in READS.items()
-    if offer.reads == "logits" and "logits" in offer.forms and "spans" not in offer.needs
+    if offer.reads == "logits" and "logits" in offer.forms and not {"spans", "pairs"} & {*offer.needs}
     if "marginals" not in offer.forms and ("labels" not in offer.needs or "classes" in offer.labels)
 ]
 HIDDEN = {"hint": "mlp", "rkd": "mlp", "sp": "mlp", "crd": "mlp", "attention": "cnn"}  # by a model with such layers
