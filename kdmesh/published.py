@@ -8,6 +8,7 @@ OFFERED = {
     ("consensus", "gate"): "kdmesh-gated",
     ("consensus", "kdcl_linear"): "kdmesh-logit",
     ("consensus", "kdcl_min_logit"): "kdmesh-logit",
+    ("gates", "adaptive_share"): "kdmesh-lm",
     ("models", "branched"): "kdmesh-gated",
     ("objectives", "adaptive_kl"): "kdmesh-lm",
     ("objectives", "crd"): "kdmesh-relational",
