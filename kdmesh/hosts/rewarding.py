@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 UNKNOWN = "no reward"
 """Why a text is dropped of which a verifier says that it does not count."""
 START, GRACE = 120.0, 5.0  # seconds that a process may take to begin, and that it has beyond a text's limit
+GONE = 60.0  # seconds until a process that closed its pipe has a status
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,12 @@ class Apart:
         """Send a line, and read the one that answers it."""
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
-        line = b""
+        line, silent = b"", False
         try:
             process.stdin.write(json.dumps(message).encode() + b"\n")
             process.stdin.flush()
-            if select.select([process.stdout], [], [], seconds)[0]:
+            silent = not select.select([process.stdout], [], [], seconds)[0]
+            if not silent:
                 line = process.stdout.readline()
         except OSError:
             pass  # it is gone
@@ -196,7 +198,8 @@ class Apart:
                 raise ValueError(found["error"])
             number: float | None = found["number"]
             return number
-        slow = process.poll() is None or _wait(process) == -ALARM
+        # Its pipe is closed some time before there is a status to read: a process that is gone is waited for.
+        slow = silent or _wait(process) in (None, -ALARM)
         assert self._end is not None
         self._end()
         self._process = None
@@ -210,7 +213,7 @@ ALARM = 14  # SIGALRM, by which the process ends itself
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:
     try:
-        return process.wait(1.0)
+        return process.wait(GONE)
     except subprocess.TimeoutExpired:
         return None
 

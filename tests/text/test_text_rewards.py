@@ -230,6 +230,9 @@ def test_a_process_is_ended_in_time_and_begun_anew(monkeypatch: pytest.MonkeyPat
     assert [found(one) for one in (text, WrittenText(1, 0, "3+2=", "6", 1, True, "5"))] == [1.0, 0.0]
     assert found(WrittenText(1, 0, "3+2=", "6", 1, True, "")) is None
     monkeypatch.setattr(rewarding, "GRACE", 0.1)
+    gone = Apart(f"{VERIFIERS}:leaves", {}, True, 30, "here")
+    with pytest.raises(ValueError, match="ended with 3"):
+        gone(text)
     deaf = Apart(f"{VERIFIERS}:ignores", {}, True, 0.1, "here")
     with pytest.raises(TooLong):
         deaf(text)

@@ -30,6 +30,12 @@ def dies(text: WrittenText) -> float:
     return 1.0
 
 
+def leaves(text: WrittenText) -> float:
+    os.closerange(3, 64)  # the pipe of its answers, some time before its process ends
+    time.sleep(0.5)
+    os._exit(3)
+
+
 def breaks(text: WrittenText) -> bool:
     if text.prompt.startswith("2+"):
         raise KeyError("no such answer")
