@@ -8,8 +8,12 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.contracts.run_files import ENDPOINTS
+from kdmesh.endpoints.journal import Journal
 from kdmesh.endpoints.served import KNOWN, Needs, Reader, Served, probe
+from kdmesh.endpoints.settings import BudgetConfig
 from kdmesh.errors import MeshError
+from kdmesh.files import inside
 from kdmesh.graph.private import MEASURED
 from kdmesh.graph.served import served
 from kdmesh.hosts.modules import build
@@ -18,17 +22,19 @@ from kdmesh.spec import SamplingSpec
 from kdmesh.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
     from kdmesh.text.api import ApiModel
 
 
-def looked_at(plan: Plan, found: Checked, place: str, anew: bool) -> None:
+def looked_at(plan: Plan, found: Checked, place: str, anew: bool, began: Path | None) -> None:
     """Refuse endpoints that lack what the mesh asks of them; note what they are.
 
     ``place``: the store, in which it is noted what was found, for the next run, "" for none; ``anew``: what is noted
-    there does not count.
+    does not count; ``began``: the folder of a run that goes on, whose budget a look at them is part of.
     """
     names = served(plan, registry())
     store = Store.open(place) if names and place else None
@@ -38,20 +44,32 @@ def looked_at(plan: Plan, found: Checked, place: str, anew: bool) -> None:
         module: Any = build(plan, name, found.reading, registry(), {}, "meta")
         needs = _needs(plan, name, module)
         sign = _sign(module, needs)
-        known = None if store is None or anew else store.recall(sign)
+        known = None if anew else _known(store, began, name, sign)
         if known is not None:
-            one = replace(Served(**json.loads(known["served"])), requests=0, tokens=0)
+            one = replace(Served(**known), requests=0, tokens=0)
         else:
             try:
                 one = probe(module.config, needs, name, _reader(found, name) if needs.scored else None)
             except MeshError as error:
                 error.where = error.where or f"agents.{name}.model.api"
                 raise
+            one = replace(one, sign=sign)
             if store is not None:
                 store.remember(sign, {"served": json.dumps(one.record())})
         found.served[name] = one.record()
         found.notes.append(one.said(name))
         _count(plan, found, name, module)
+
+
+def _known(store: Store | None, began: Path | None, name: str, sign: str) -> dict[str, Any] | None:
+    """What was found by an earlier look that looked for the same; None where there was none."""
+    path = None if began is None else inside(began / ENDPOINTS, f"{name}.jsonl")
+    if path is not None and path.is_file():
+        found = Journal(path, BudgetConfig(), name).looks.get(sign)
+        if found is not None:
+            return found
+    known = None if store is None else store.recall(sign)
+    return None if known is None else json.loads(known["served"])
 
 
 def _needs(plan: Plan, name: str, module: ApiModel) -> Needs:

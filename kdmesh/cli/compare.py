@@ -15,7 +15,7 @@ from kdmesh.cli.common import (
     use_plugins_dir,
 )
 from kdmesh.cli.run import seeds
-from kdmesh.cli.trials import BEFORE, OUT, add_trials, advised, made, refuse_url
+from kdmesh.cli.trials import BEFORE, OUT, add_trials, advised, made, more, refuse_url
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def resume(root: Path, args: argparse.Namespace) -> int:
     begun = read(root)
     for entry in begun.contenders.values() if begun is not None else ():
         allow_code(parse(entry.mesh, file=str(root / DESIGN)), args)
+    more(root, args)
     return make(root, args)
 
 

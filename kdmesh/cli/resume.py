@@ -74,7 +74,6 @@ def execute(args: argparse.Namespace) -> int:
             ("--from-start", args.from_start),
             ("--measure", args.measure),
             ("--store", args.store),
-            ("--more", args.more),
         ):
             if given:
                 raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")

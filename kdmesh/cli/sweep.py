@@ -15,7 +15,7 @@ from kdmesh.cli.common import (
     use_plugins_dir,
 )
 from kdmesh.cli.run import count, seeds
-from kdmesh.cli.trials import BEFORE, add_trials, advised, made, refuse_url
+from kdmesh.cli.trials import BEFORE, add_trials, advised, made, more, refuse_url
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def resume(root: Path, args: argparse.Namespace) -> int:
             raise MeshError("a sweep goes on as it was begun", where=flag, instead=f"kdmesh resume {root}")
     if (begun := read(root)) is not None:
         import_from(begun.beside)
+    more(root, args)
     return make(root, args)
 
 

@@ -69,6 +69,14 @@ def advised(how: str) -> Iterator[None]:
             raise KeyboardInterrupt(how) from None
 
 
+def more(root: Path, args: argparse.Namespace) -> None:
+    """Raise what trials may spend on endpoints, as ``--more`` of `kdmesh resume` asks."""
+    from kdmesh.engine.spent import add_more_to_trials
+
+    if args.more:
+        add_more_to_trials(root, args.more)
+
+
 def made(work: Work, table: str, args: argparse.Namespace, show: Show, steps: Mapping[str, int] | None = None) -> int:
     """Make what lacks, then show its tables and write its page, also where trials failed; returns the exit code.
 

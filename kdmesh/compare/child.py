@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.events import Event
     from kdmesh.engine.events import Listener
     from kdmesh.engine.request import Request
+    from kdmesh.errors import MeshError
 
 EVERY = 0.5  # seconds between two reports
 PATIENCE, POLL = 60.0, 0.1  # seconds that another process is waited for, and between two looks
@@ -105,11 +106,19 @@ def main() -> int:
             _until_free(Path(order.at))
             Experiment(request(order, report)).run()
     except MeshError as error:
-        report.tell(error=str(error), code=error.exit_code)
+        report.tell(**failure(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def failure(error: MeshError) -> dict[str, Any]:
+    """What is told of a trial that did not get to its end, and of what its user has to decide before it goes on."""
+    from kdmesh.errors import RunPaused
+
+    paused = {"paused": [error.what, error.where]} if isinstance(error, RunPaused) else {}
+    return {"error": str(error), "code": error.exit_code, **paused}
 
 
 def request(order: Order, *listeners: Listener) -> Request:

@@ -14,7 +14,8 @@ from kdmesh.contracts.run_files import PROGRESS, SUMMARY
 from kdmesh.engine import sums
 from kdmesh.engine.collect import fresh
 from kdmesh.engine.resume import begun, finished
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.engine.spent import flag_of, of_trials
+from kdmesh.errors import MeshError, RunFailed, RunPaused
 from kdmesh.files import DRAFT, LONE, read_json, reason, remedy, sha256, to_json, write_json
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Maker:
         told, shown: how far it is, and who is told.
         size: steps of a trial.
         failed: why a trial failed.
+        paused: what a trial stands still for, and where that is written.
     """
 
     root: Path
@@ -72,6 +74,7 @@ class Maker:
     shown: Callable[[Told], None]
     size: Callable[[Any], int]
     failed: dict[Any, str] = field(default_factory=dict)
+    paused: dict[Any, list[str]] = field(default_factory=dict)
     _part: dict[Any, int] = field(default_factory=dict)
     _noted: set[str] = field(default_factory=set)
     _lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=LINES))
@@ -82,7 +85,8 @@ class Maker:
     ) -> None:
         """Make those that are not whole; ``said`` gives the words about a trial's summary.
 
-        KeyboardInterrupt, with how to go on, where it was interrupted; each trial then has a checkpoint.
+        KeyboardInterrupt, with how to go on, where it was interrupted; each trial then has a checkpoint. RunPaused,
+        once all others are made, where trials stand still for what their user has to decide, as for a spent budget.
         """
         self.count(trials)
         lacking = [trial for trial in trials if trial not in self._part]
@@ -96,11 +100,18 @@ class Maker:
                 self.told.running[str(trial)] = 0.0
             elif "ended" in what:
                 self.told.running.pop(str(trial), None)
-                self._part[trial] = self.size(trial)
-                line = f"{trial} failed: {what['error']}" if what["error"] else said(trial, self.summary(trial) or {})
-                self.told.whole += not what["error"]
-                if what["error"]:
-                    self.failed[trial] = what["error"]
+                if "paused" in what:
+                    self.paused[trial] = what["paused"]
+                    self._part.pop(trial, None)
+                    line = f"{trial} is paused: {what['paused'][0]}"
+                else:
+                    self._part[trial] = self.size(trial)
+                    line = (
+                        f"{trial} failed: {what['error']}" if what["error"] else said(trial, self.summary(trial) or {})
+                    )
+                    self.told.whole += not what["error"]
+                    if what["error"]:
+                        self.failed[trial] = what["error"]
             elif "note" in what and what["note"] not in self._noted:
                 self._noted.add(what["note"])
                 line = f"note: {what['note']}"
@@ -110,6 +121,15 @@ class Maker:
             Pool(min(self.workers, max(1, len(lacking))), hear).run((trial, order(trial)) for trial in lacking)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"go on with: kdmesh resume {self.root}") from None
+        if self.paused:
+            first, (what, where) = next(iter(self.paused.items()))
+            raise RunPaused(
+                f"{len(self.paused)} of {self.told.trials} trials are paused; {first}: {what}; {of_trials(self.root)}",
+                where=where,
+                file=str(self.root),
+                instead=f"kdmesh resume {self.root} --more {flag_of(where)}=N, which adds so many to each trial that "
+                "is begun and not whole; all answers so far are kept",
+            )
 
     def count(self, trials: Sequence[Any]) -> None:
         """Count those that are whole already."""

@@ -36,6 +36,7 @@ class Running:
     total: int = 0
     error: str = ""
     code: int = 1
+    paused: list[str] | None = None
     said: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
 
 
@@ -43,7 +44,8 @@ class Pool:
     """Makes trials, so many at a time.
 
     ``told(trial, what)`` hears of each: ``{"begun": True}``, ``{"done": steps, "total": steps}``, ``{"note": text}``,
-    and at last ``{"ended": True, "error": text}``, of which an empty error says that the trial is whole.
+    and at last ``{"ended": True, "error": text}``, of which an empty error says that the trial is whole; one that has
+    ``{"paused": [what, where]}`` too stands still for what its user has to decide.
     A trial whose process something else killed, as a kernel that is short of memory does, is made once more, from its
     checkpoint.
     """
@@ -122,7 +124,7 @@ class Pool:
 
     def _hear(self, one: Running, what: dict[str, Any]) -> None:
         if "error" in what:
-            one.error, one.code = str(what["error"]), int(what.get("code", 1))
+            one.error, one.code, one.paused = str(what["error"]), int(what.get("code", 1)), what.get("paused")
             return
         if "done" in what:
             one.done, one.total = int(what["done"]), int(what.get("total") or 0)
@@ -141,7 +143,8 @@ class Pool:
                 self.waiting.appendleft((trial, one.order))
                 self.told(trial, {"note": f"{trial}: its process {how}; it is made again, from its checkpoint"})
                 return
-        self.told(trial, {"ended": True, "error": one.error, "code": one.code})
+        paused = {} if one.paused is None else {"paused": one.paused}
+        self.told(trial, {"ended": True, "error": one.error, "code": one.code, **paused})
 
     def _stop(self) -> None:
         """Have every process write a checkpoint and end; a second interruption ends them at once."""

@@ -35,6 +35,7 @@ class Journal:
         self.requests = self.tokens = 0
         self.replies: dict[str, dict[str, Any]] = {}
         self._served: dict[str, str] = {}
+        self.looks: dict[str, dict[str, Any]] = {}  # what was found there before the run, by what was looked for
         self._looks: set[str] = set()
         self._more = {"requests": 0, "tokens": 0}
         self._at, self._here = 0, threading.RLock()
@@ -72,11 +73,11 @@ class Journal:
             where = f"agents.{self._whose}.model.api"
             raise RunFailed(what, where=where, instead="the model that was served, or a new run")
 
-    def before(self, requests: int, tokens: int, look: str) -> None:
-        """Note what a look at the endpoint has cost, once; ``look``: its name."""
+    def before(self, found: dict[str, Any]) -> None:
+        """Note what a look at the endpoint has found and cost, once; see :meth:`Served.record`."""
         with self._held() as write:
-            if requests and look not in self._looks:
-                write({"before": [requests, tokens], "look": look})
+            if found["look"] not in self._looks:
+                write({"before": [found["requests"], found["tokens"]], "look": found["look"], "found": found})
 
     def more(self, requests: int, tokens: int) -> None:
         """Raise the budget by so much, from here on."""
@@ -151,6 +152,7 @@ class Journal:
             self.requests += line["before"][0]
             self.tokens += line["before"][1]
             self._looks.add(line["look"])
+            self.looks[line["found"]["sign"]] = line["found"]
         elif "more" in line:
             for name in self._more:
                 self._more[name] += line["more"][name]

@@ -22,7 +22,8 @@ class Unsound(Exception):
 class Ask:
     """One request: turns, or plain text, and how it is to be answered.
 
-    ``top``: likeliest tokens whose log-probabilities are asked for at each place, 0: none; ``n``: answers.
+    ``top``: likeliest tokens whose log-probabilities are asked for at each place, 0: none, and ``least``: how many must
+    be listed there, None: all of them; ``n``: answers.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -33,6 +34,7 @@ class Ask:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     top: int = 0
+    least: int | None = None
 
     def body(self, config: EndpointConfig) -> dict[str, Any]:
         """The request as JSON holds it."""
@@ -261,6 +263,9 @@ def _tokens(config: EndpointConfig, ask: Ask, told: Any) -> tuple[Token, ...]:
         tokens.append(Token(text, float(value), tuple((str(name), float(other)) for name, other in top)))
     if not tokens or not all(one.top for one in tokens):
         raise Unsound(f"it gives no list of the {ask.top} likeliest tokens at a place, which was asked for")
+    listed = min(len(one.top) for one in tokens)
+    if listed < (ask.top if ask.least is None else ask.least):
+        raise Unsound(f"it lists {listed} tokens at a place, and {ask.top} were asked for")
     return tuple(tokens)
 
 

@@ -57,7 +57,7 @@ class Served:
     """What a probe found: the model's name in answers, the server's build, and what was counted and summed.
 
     ``least``, ``most``: the probability that the listed tokens of a place have together; ``requests``, ``tokens``: what
-    the probe cost; ``look``: its name, by which that is counted once.
+    the probe cost; ``look``: its name, by which that is counted once; ``sign``: what was looked for, and where.
     """
 
     model: str
@@ -70,6 +70,7 @@ class Served:
     requests: int = 0
     tokens: int = 0
     look: str = ""
+    sign: str = ""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -153,7 +154,7 @@ def probe(config: EndpointConfig, needs: Needs, whose: str, reader: Reader | Non
 
 def _asked(client: Client, needs: Needs) -> Served:
     told, where = identity(client), client.where
-    first = Ask(KNOWN, SHORT, temperature=1.0, n=needs.n, seed=1, top=needs.top)
+    first = Ask(KNOWN, SHORT, temperature=1.0, n=needs.n, seed=1, top=needs.top, least=1)
     reply = client.post(first, lambda: _lacks(needs))
     found = Served(reply.model or client.config.model, told["build"] or reply.build, told["about"])
     if reply.tokens is None and client.config.budget.tokens is not None:

@@ -57,6 +57,7 @@ from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
@@ -110,12 +111,13 @@ def examine(
     writers: dict[str, Writer] | None = None,
     store: str | None = None,
     anew: bool = False,
+    began: Path | None = None,
 ) -> Checked:
     """Load the data, build every model without memory, and refuse what cannot run.
 
     ``here``: the hosts are on this machine, whose memory must do; a cluster that is joined knows its own.
     ``writers``: by stream that an agent writes, what writes it. ``store``: the run's, which has what was
-    found at endpoints before; ``anew``: they are looked at all the same.
+    found at endpoints before; ``anew``: they are looked at all the same; ``began``: the folder of a run that goes on.
     """
     refuse_unrun(plan, registry(), writers)
     table, streams = Source(table).load(plan)
@@ -149,7 +151,7 @@ def examine(
     _measured(plan, found)
     trial.rehearse(plan, found)
     lineage.trace(plan, found, modules or {})
-    served.looked_at(plan, found, kept_at(store), anew)  # once nothing else is wrong: it costs
+    served.looked_at(plan, found, kept_at(store), anew, began)  # once nothing else is wrong: it costs
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
     found.notes += [*notes.unused_epochs(plan), *notes.unused_task_settings(plan), *notes.unread(plan)]

@@ -21,7 +21,7 @@ from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, sizes
 from kdmesh.engine.resume import asked, refuse_finished
 from kdmesh.engine.stopping import AtOnce, stoppable
-from kdmesh.errors import HostLost, MeshError, RunFailed, frames_of
+from kdmesh.errors import HostLost, MeshError, RunFailed, RunPaused, frames_of
 from kdmesh.files import remedy
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.roles import TAUGHT
@@ -114,14 +114,18 @@ class Experiment:
                     results.keep(start.folder, self.outcome.table)
 
     def _attempt(self, part: str, make: Callable[[], Any]) -> Any:
-        """Make a part. None where it failed, and the others may not: where there are any, and hosts and disk work."""
+        """Make a part. None where it failed, and the others may not: where there are any, and hosts and disk work.
+
+        RunPaused where it stands still for what its user has to decide.
+        """
         if self.stopping.asked:  # in the part before, which had no steps left to pause after
             raise KeyboardInterrupt
         try:
             return make()
         except RunFailed as error:
             disk = isinstance(error.__cause__, OSError) or (error.__cause__ is not None and remedy(error.__cause__))
-            if isinstance(error, HostLost) or disk or len(self.progress.sizes) == 1:
+            # A budget is that of all parts.
+            if isinstance(error, HostLost | RunPaused) or disk or len(self.progress.sizes) == 1:
                 raise
             self.outcome.failed[part] = error
             self.progress.note(f"{part} failed: {error}")

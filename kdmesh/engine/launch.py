@@ -14,7 +14,7 @@ from kdmesh.backends import Session
 from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import ENDPOINTS, FAULT, PLACEMENT
-from kdmesh.engine import dropping, notes
+from kdmesh.engine import dropping, notes, spent
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.costs import declared
@@ -67,8 +67,8 @@ def prepare(request: Request, session: Session) -> Prepared:
         request = replace(request, spec=as_begun(request.spec, request.resume))
     request = replace(request, spec=settled(request.spec, request.store))
     plan = make_plan(request.spec, registry())
-    here = request.ray_address is None
-    checked = examine(plan, request.modules, request.table, here, request.writers, request.store)
+    here, began = request.ray_address is None, request.resume or request.within or request.at
+    checked = examine(plan, request.modules, request.table, here, request.writers, request.store, began=began)
     chosen = choose_backend(plan, checked, request.modules, session, request.ray_address)
     placed = settle(plan, checked, request.modules, session)
     if session.name == "inline":
@@ -76,7 +76,10 @@ def prepare(request: Request, session: Session) -> Prepared:
     request = replace(request, spec=threaded(request.spec, placed.threads))
     if chosen is not None:
         placed.lines, placed.facts = [*chosen.lines, *placed.lines], placed.facts or chosen.facts
-    return Prepared(request, placed.plan, checked, placed, *_folder(request, placed.plan, checked, session))
+    folder, goes_on = _folder(request, placed.plan, checked, session)
+    if folder is not None:
+        spent.looked(request.within or folder.root, checked.served)
+    return Prepared(request, placed.plan, checked, placed, folder, goes_on)
 
 
 def run_once(

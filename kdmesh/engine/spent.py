@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import wait
-from kdmesh.contracts.run_files import ENDPOINTS
+from kdmesh.contracts.run_files import ENDPOINTS, TRIALS
 from kdmesh.endpoints.journal import Journal
 from kdmesh.endpoints.settings import BudgetConfig
+from kdmesh.engine.resume import begun, finished, interrupted
 from kdmesh.errors import MeshError, nearest
 from kdmesh.files import inside
 from kdmesh.graph.served import is_served
@@ -15,7 +16,7 @@ from kdmesh.hosts.remote import RemoteHost
 from kdmesh.plugins import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from kdmesh.backends._base import Work
@@ -24,11 +25,21 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 
+def looked(folder: Path, served: Mapping[str, dict[str, Any]]) -> None:
+    """Note in a run's folder what looks at its endpoints have found and cost: no part of it looks again.
+
+    ``served``: by agent, see :meth:`kdmesh.endpoints.served.Served.record`.
+    """
+    for name, found in served.items():
+        Journal(inside(folder / ENDPOINTS, f"{name}.jsonl"), BudgetConfig(), name).before(found)
+
+
 def add_more(folder: Path, spec: MeshSpec, asked: Sequence[str]) -> None:
     """Raise what a run may spend on endpoints: ``AGENT.requests=N`` or ``AGENT.tokens=N``, each to be added.
 
-    MeshError for what is no such thing.
+    MeshError for what is no such thing; then nothing is added.
     """
+    found: list[tuple[str, str, int]] = []
     for text in asked:
         path, _, count = text.partition("=")
         name, _, what = path.rpartition(".")
@@ -41,8 +52,41 @@ def add_more(folder: Path, spec: MeshSpec, asked: Sequence[str]) -> None:
         model: Any = spec.agents[name].model
         if what not in (model.config.get("budget") or {}):
             raise MeshError(f"{name} may be sent any number of {what}", where="--more", instead="leave it out")
+        found.append((name, what, int(count)))
+    for name, what, more in found:
         journal = Journal(inside(folder / ENDPOINTS, f"{name}.jsonl"), BudgetConfig(), name)
-        journal.more(**{"requests": 0, "tokens": 0, what: int(count)})
+        journal.more(**{"requests": 0, "tokens": 0, what: more})
+
+
+def add_more_to_trials(root: Path, asked: Sequence[str]) -> None:
+    """The same for each trial of a comparison or a sweep that is begun and not whole.
+
+    MeshError also where there is none.
+    """
+    folders = [path.parent for path in sorted((root / TRIALS).glob(f"**/{ENDPOINTS}"))]
+    lacking = [folder for folder in folders if (how := begun(folder)) and not finished(folder, how)]
+    if not lacking:
+        raise MeshError("no trial waits for more", where="--more", file=str(root), instead=f"kdmesh resume {root}")
+    specs = [interrupted(folder) for folder in lacking]
+    for folder, spec in zip(lacking, specs, strict=True):
+        add_more(folder, spec, asked)
+
+
+def of_trials(root: Path) -> str:
+    """What all trials of a comparison or a sweep have asked of endpoints, in words."""
+    sums: dict[str, list[int]] = {}
+    for path in sorted((root / TRIALS).glob(f"**/{ENDPOINTS}/*.jsonl")):
+        journal, had = Journal(path, BudgetConfig(), path.stem), sums.setdefault(path.stem, [0, 0])
+        had[0] += journal.requests
+        had[1] += journal.tokens
+    told = ", ".join(f"{name} {requests:,} requests, {tokens:,} tokens" for name, (requests, tokens) in sums.items())
+    return f"all trials together have asked {told}"
+
+
+def flag_of(where: str) -> str:
+    """What `--more` raises, of the budget that stands at a path of a mesh."""
+    name, _, what = where.removeprefix("agents.").partition(".model.api.budget.")
+    return f"{name}.{what}"
 
 
 def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:

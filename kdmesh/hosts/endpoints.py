@@ -103,7 +103,7 @@ def weights(host: HostState, owner: str, module: nn.Module) -> ServedWeights | N
     told = identity(module, served)
     journal = Journal(_journal(host, owner), module.config.budget, owner)
     journal.serves({key: str(value) for key, value in told.items()})
-    journal.before(served.requests, served.tokens, served.look)
+    journal.before(served.record())
     key = EntryKey(told, {"output": "answers"})
     kept = None if host.shelf is None else Kept(host.shelf, key, owner, plan.spec.name)
     module.asker = Asker(Client(module.config, journal, owner), served, kept)
