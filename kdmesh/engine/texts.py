@@ -12,14 +12,17 @@ import os
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from kdmesh.contracts.events import TextsWritten
 from kdmesh.contracts.run_files import STREAMS
 from kdmesh.errors import RunFailed
 from kdmesh.files import aside, inside, reason, remedy, to_json
+from kdmesh.graph.served import is_served
 from kdmesh.hosts.generating import refuse_all_dropped
 from kdmesh.hosts.rewarding import UNKNOWN
 from kdmesh.hosts.rollouts import ONCE
+from kdmesh.plugins import registry
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
@@ -191,11 +194,13 @@ class TextLog:
         rule = {} if spec.rule is None else {"rule": spec.rule.model_dump(mode="json")}
         filters = [one.model_dump(mode="json") for one in spec.filters.values()]
         for number, line in enumerate(wrote.lines):
+            producer = _producer(wrote, line)
             yield (
                 to_json(
                     {
                         **_about(wrote, number, line),
-                        "producer": _producer(wrote, line),
+                        "producer": producer,
+                        **self._served(producer),
                         "updates": wrote.updates,
                         "weights_sha256": wrote.weights or None,
                         "sampling": sampling,
@@ -206,6 +211,14 @@ class TextLog:
                 )
                 + "\n"
             )
+
+    def _served(self, producer: str | None) -> dict[str, Any]:
+        """Of a writer behind an endpoint, the model and the host that were asked."""
+        owner = self._plan.owner.get(producer or "")
+        model = None if owner is None else self._plan.spec.agents[owner].model
+        if model is None or not is_served(model, registry()):
+            return {}
+        return {"served": {"model": model.config["model"], "host": urlsplit(model.config["base_url"]).netloc}}
 
     def _unwritten(self, error: OSError, path: Path) -> RunFailed:
         return RunFailed(

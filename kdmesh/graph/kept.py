@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.nodes import labelled
+from kdmesh.graph.served import is_served
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def refuse_filters(plan: Plan, registry: Registry) -> None:
                 offer: FilterOffer = registry.find("filters", ref.name, where)
                 registry.check("filters", ref.name, ref.settings, where)
                 _of(plan, name, stream, ref, offer, f"{where}.{ref.name}.of")
+                if "loss" in offer.needs:
+                    _served(plan, registry, stream, ref, f"{where}.{ref.name}.of")
                 if offer.several:
                     _several(plan, name, stream, ref.name, where)
 
@@ -76,6 +79,14 @@ def _of(plan: Plan, name: str, stream: StreamSpec, ref: FilterRef, offer: Filter
                 what = f"{agent} trains, and what it finds likely would depend on when it is asked"
                 instead = f"a frozen agent, or {stream.generated_by}, which writes the texts"
                 raise MeshError(what, where=where, instead=instead)
+
+
+def _served(plan: Plan, registry: Registry, stream: StreamSpec, ref: FilterRef, where: str) -> None:
+    """A model behind an endpoint lists its likeliest tokens, in its own, without the one that ends a text."""
+    agent = ref.agents[0] if ref.agents else str(stream.generated_by)
+    if is_served(plan.spec.agents[plan.owner[agent]].model, registry):
+        what = f"filter {ref.name!r} reads how likely texts are to {agent}, and no endpoint says that"
+        raise MeshError(what, where=where, instead="of: an agent on this machine that is frozen")
 
 
 def _classes(plan: Plan, name: str, ref: FilterRef, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kdmesh.endpoints.replies import Ask
 from kdmesh.errors import MeshError, RunFailed
@@ -27,12 +27,14 @@ class AskedWriting(Writing):
     """Writes as :class:`Writing` does, elsewhere. Who reads the texts has the tokens that its tokenizer makes of them.
 
     An answer ends with the token that ends what training learns, where the server says that it ended by itself; the
-    strings of `stop` are not part of it, since servers leave them out.
+    strings of `stop` are not part of it, since servers leave them out. Reasoning that stands apart from the answer
+    (`reasoning_content`) is part of a text where `text.reasoning` says between what marks; else it is left out.
     """
 
     def __init__(self, host: HostState, stream: str, agent: str) -> None:
         super().__init__(host, stream, agent)
         eos = self._encoder.tokenizer.eos_token_id
+        self._marks = host.plan.spec.text.reasoning
         turns = sorted(self._ends - {eos})  # of a chat: the token that ends a turn
         self._end = turns[:1] or ([] if eos is None else [eos])
 
@@ -54,8 +56,9 @@ class AskedWriting(Writing):
             for places, choice in zip(own.values(), reply.choices, strict=True):
                 answer = self._tokens(choice)
                 if not answer:
-                    what = f"{agent.name} wrote nothing{about()}"
-                    raise RunFailed(what, where=self._where, instead="another prompt, or a tokenizer with a last token")
+                    self._refuse_empty(agent.name, choice, about())
+                if choice.reasoning and self._marks is None:
+                    module.apart += 1
                 for at in places:
                     found[at] = prompts[at] + answer, len(prompts[at])
         return found
@@ -84,10 +87,25 @@ class AskedWriting(Writing):
     def _tokens(self, choice: Choice) -> list[int]:
         """An answer as readers' tokens, at most as many as the stream asks for."""
         most = self._how.max_new_tokens
-        ids = list(
-            self._encoder.tokenizer(choice.text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        )
+        said = self._said(choice)
+        ids = list(self._encoder.tokenizer(said, add_special_tokens=False, split_special_tokens=True)["input_ids"])
         return ids[:most] if choice.finish == "length" or len(ids) >= most else ids + self._end
+
+    def _said(self, choice: Choice) -> str:
+        """An answer with its reasoning, where the mesh says what begins and ends that; one that is cut has no end."""
+        if not choice.reasoning or self._marks is None:
+            return choice.text
+        begin, end = self._marks
+        cut = begin and not choice.text and choice.finish == "length"
+        return f"{begin}{choice.reasoning}{'' if cut else end}{choice.text}"
+
+    def _refuse_empty(self, agent: str, choice: Choice, about: str) -> NoReturn:
+        if choice.reasoning:
+            what = f"{agent} wrote nothing but reasoning, which is left out{about}"
+            instead = "text: {reasoning: [<think>, </think>]}, which keeps it, or a larger max_new_tokens"
+            raise RunFailed(what, where=f"streams.{self._stream}.sampling.max_new_tokens", instead=instead)
+        what = f"{agent} wrote nothing{about}"
+        raise RunFailed(what, where=self._where, instead="another prompt, or a tokenizer with a last token")
 
     def _about(self, row: int) -> str:
         return f", for {self._texts[row].at or f'sample {row}'}, of the stream {self._stream!r}"

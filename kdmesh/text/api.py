@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from functools import cache, partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -174,11 +175,13 @@ class Served(ApiModel):
 
     ``forward(x) -> top-k [N, vocabulary]``: the `top` likeliest tokens at each place that is learned, at temperature 1,
     and what is left for all others.
+
+    ``apart``: how many of its answers had reasoning that no text has.
     """
 
     def __init__(self, config: ApiConfig, vocabulary: int) -> None:
         super().__init__(config)
-        self.vocabulary = vocabulary
+        self.vocabulary, self.apart = vocabulary, 0
 
     @property
     def needs(self) -> Needs:
@@ -191,6 +194,13 @@ class Served(ApiModel):
     def says(self) -> bool:
         """See :class:`ApiModel`."""
         return self.config.scores is not None
+
+    def noticed(self) -> list[str]:
+        """See :class:`ApiModel`."""
+        if not self.apart:
+            return []
+        how = "text: {reasoning: [<think>, </think>]} keeps it"
+        return [f"{self.apart} of its answers came with reasoning apart, which is left out: {how}"]
 
     @property
     def _whole(self) -> bool:
@@ -256,8 +266,9 @@ class Labeller(ApiModel):
         self.words = [word.casefold() for word in words]
         self._labels = ", ".join(words)
         self._view = PromptView(config.prompt or PROMPT, "model.api.prompt")
-        self._told: dict[int, tuple[int, int, float]] = {}  # by text: labels that no token began, answers that were no
-        # label's word, and the probability that stood on no label
+        self._told: dict[bytes, tuple[int, int, float]] = {}  # by sample: labels that no token began, answers that were
+        # no label's word, and the probability that stood on no label
+        self._known: dict[bytes, list[float]] = {}  # what was read of a sample before, as each epoch has it again
 
     @property
     def needs(self) -> Needs:
@@ -306,10 +317,14 @@ class Labeller(ApiModel):
         """Return log-probabilities ``[B, C]``."""
         if x.ids.is_meta:
             return torch.empty(len(x), len(self.words), device="meta")
-        rows = [ids[mask].tolist() for ids, mask in zip(x.ids, x.mask, strict=True)]
-        asks = [self._asks(row) for row in rows]
-        replies = iter(self.ask([one for own in asks for one in own]))
-        found = [self._read([next(replies) for _ in own], hash(own[0][0]), own[0][1]) for own in asks]
+        rows = [ids[mask].cpu() for ids, mask in zip(x.ids, x.mask, strict=True)]
+        keys = [sha256(row.numpy().tobytes()).digest() for row in rows]
+        lacking = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
+        asks = {key: self._asks(row.tolist()) for key, row in lacking.items()}
+        replies = iter(self.ask([one for own in asks.values() for one in own]) if asks else ())
+        for key, own in asks.items():
+            self._known[key] = self._read([next(replies) for _ in own], key, own[0][1])
+        found = [self._known[key] for key in keys]
         return torch.tensor(found, dtype=torch.float32, device=x.device)
 
     def _asks(self, ids: Sequence[int]) -> list[tuple[Ask, About]]:
@@ -325,7 +340,7 @@ class Labeller(ApiModel):
             return [(Ask(turns, ANSWER, n=self._draws), about)]
         return [(Ask(turns, ANSWER, seed=number + 1), about) for number in range(self._draws)]
 
-    def _read(self, replies: Sequence[Reply], key: int, about: About) -> list[float]:
+    def _read(self, replies: Sequence[Reply], key: bytes, about: About) -> list[float]:
         if self.config.read == "logprobs":
             return self._of_first(replies[0].choices[0].tokens[0], key, about)
         counts = [0] * len(self.words)
@@ -342,7 +357,7 @@ class Labeller(ApiModel):
         found = [at for at, word in enumerate(self.words) if re.match(re.escape(word) + r"(?!\w)", said)]
         return found[0] if len(found) == 1 else None
 
-    def _of_first(self, first: Token, key: int, about: About) -> list[float]:
+    def _of_first(self, first: Token, key: bytes, about: About) -> list[float]:
         mass, listed = [0.0] * len(self.words), 0.0
         for token, logprob in dict(first.top).items():
             share, said = math.exp(min(logprob, 0.0)), token.strip().strip("Ġ▁").casefold()

@@ -19,6 +19,7 @@ class Server:
         answer: Callable[[str, int, dict[str, Any]], str] = lambda prompt, number, body: "yes",
         tops: Callable[[str], dict[str, float]] | None = None,
         model: str = "tiny",
+        port: int = 0,
     ) -> None:
         self.answer, self.tops, self.model = answer, tops, model
         self.bodies: list[dict[str, Any]] = []
@@ -28,6 +29,7 @@ class Server:
         self.ignores: set[str] = set()
         self.build = "b1"
         self.score: Callable[[list[int], int], list[tuple[int, str, float]]] | None = None  # of tokens, and how many
+        self.reasons: Callable[[str], str] | None = None  # what it thinks of a prompt, apart from its answer
         self.usage = True
         self.under_way = self.most_under_way = 0
         self.before: Callable[[int], None] = lambda number: None
@@ -94,7 +96,7 @@ class Server:
                 self.wfile.write(data)
 
         self.stuck = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self.port = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -114,6 +116,9 @@ class Server:
             text = self.answer(prompt, number, seen)
             one: dict[str, Any] = {"index": number, "finish_reason": "stop"}
             one |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+            if self.reasons is not None:
+                one["message"]["reasoning_content"] = self.reasons(prompt)
+                one["finish_reason"] = "stop" if text else "length"
             if body.get("logprobs") and "logprobs" not in self.ignores:
                 k = body["top_logprobs"] if chat else body["logprobs"]
                 one["logprobs"] = self.logprobs(prompt, text, 1 if "top_logprobs" in self.ignores else k)

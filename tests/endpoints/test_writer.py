@@ -111,6 +111,10 @@ def api(**change):
     return lambda fields: fields["agents"]["gpt"]["model"]["api"].update(change)
 
 
+def kept(how):
+    return lambda fields: fields["streams"]["w"].update(keep=[how])
+
+
 def private(fields):
     fields["streams"] |= {"p": {"of": "train", "private": True}, "w": {**fields["streams"]["w"], "prompts": "p"}}
 
@@ -123,6 +127,10 @@ def private(fields):
         (api(top=5), "`top` has no effect"),
         (lambda fields: fields["streams"]["w"]["sampling"].update(top_k=5), "leave it out without a word"),
         (private, "private"),
+        (kept({"perplexity": {"max": 9}}), "'perplexity' reads how likely texts are to gpt, and no endpoint says that"),
+        (kept("likeliest"), "'likeliest' reads how likely texts are to gpt"),
+        (kept({"perplexity": {"max": 9}}), "'perplexity' reads how likely texts are to gpt, and no endpoint says that"),
+        (kept("likeliest"), "'likeliest' reads how likely texts are to gpt"),
     ],
 )
 def test_refused(served, change, said):
@@ -163,3 +171,49 @@ def test_writes_new_texts_of_classes_for_a_classifier(served, tmp_path):
     _, again = run(fields, tmp_path)
     assert len(server.bodies) == sent
     assert (again / "agents/s/model.safetensors").read_bytes() == (root / "agents/s/model.safetensors").read_bytes()
+
+
+def reasoned(server, marks, **sampling):
+    """A mesh whose writer thinks, with 24 tokens for it."""
+    server.reasons = lambda prompt: "add " if "=" in prompt else ""
+    fields = written(server.url, {"max_new_tokens": 24, **sampling})
+    if marks:  # whose characters the data lack
+        fields["agents"]["gpt"]["model"]["api"]["tokenizer"] = bpe = {"bpe": {"vocabulary": 300}}
+        fields["agents"]["s"]["model"]["hf"]["tokenizer"] = bpe
+        fields["text"] = {"reasoning": marks}
+    return fields
+
+
+def test_reasoning_that_stands_apart_is_no_part_of_an_answer(served, tmp_path):
+    summary, root = run(reasoned(served(answer=adds), None), tmp_path)
+    assert all(line["text"].isdigit() for line in lines(root))
+    (note,) = [one for one in summary["notes"] if "reasoning" in one]
+    assert note.startswith("gpt: 12 of its answers came with reasoning apart, which is left out")
+
+
+@pytest.mark.parametrize(("marks", "begin"), [(["<a>", "</a>"], "<a>"), (["", "</a>"], "")])
+def test_reasoning_is_part_of_a_text_where_marks_say_what_it_is(served, tmp_path, marks, begin):
+    fields = reasoned(served(answer=adds), marks)
+    summary, root = run(fields, tmp_path)
+    for line in lines(root):
+        one, two = line["prompt"].removesuffix("=").split("+")
+        assert line["text"] == f"{begin}add </a>{int(one) + int(two)}" and line["ended"]
+    assert not any("reasoning" in one for one in summary["notes"])
+
+
+def test_an_answer_that_is_cut_within_its_reasoning(served, tmp_path):
+    server = served(answer=lambda *given: "" if "=" in given[0] else adds(*given))
+    with pytest.raises(RunFailed, match=r"gpt wrote nothing but reasoning, which is left out, for \d\+\d") as error:
+        run(reasoned(server, None), tmp_path)
+    assert error.value.where == "streams.w.sampling.max_new_tokens"
+    _, root = run(reasoned(server, ["<a>", "</a>"]), tmp_path)
+    assert {(line["text"], line["ended"]) for line in lines(root)} == {("<a>add ", False)}
+
+
+def test_its_texts_say_which_model_wrote_them_and_where(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("A_KEY", "sk-secret")
+    server = served(answer=adds)
+    _, root = run(written(server.url, api={"key_env": "A_KEY"}), tmp_path)
+    told = {json.dumps(line["served"]) for line in lines(root)}
+    assert told == {json.dumps({"model": "tiny", "host": f"127.0.0.1:{server.port}"})}
+    assert "A_KEY" not in (root / "streams" / "w.jsonl").read_text()
