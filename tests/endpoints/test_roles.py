@@ -1,0 +1,118 @@
+"""An endpoint as writer, teacher of tokens, judge and debater: alike on Ray, and killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from hashlib import sha256
+
+import pytest
+from served_meshes import llama, written
+from test_token_teacher import load, model  # noqa: F401  # a fixture
+from test_token_teacher import mesh as taught
+
+from kdmesh.cli import main
+from kdmesh.endpoints import client
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.spec.read import parse
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.0)
+    monkeypatch.setenv("KDMESH_STORE", "off")  # or the second run would ask nothing
+
+
+def says(prompt, number, body):
+    """A digit that depends on all that is asked; the first or the second, of who is asked for one of two."""
+    key = json.dumps([prompt, number, body.get("seed")])
+    drawn = int(sha256(key.encode()).hexdigest(), 16)
+    return str(1 + drawn % 3 if "/" in prompt else drawn % 10)
+
+
+def judged(url):
+    """Two agents answer, an endpoint says which answer is better, and a student learns that."""
+    fields = written(url)
+    small = {"model": llama(8, vocabulary=None), "update": "frozen"}
+    fields["agents"] |= {"a": small, "b": {**small, "seed": 1}}
+    how = {"prompts": "train", "refresh": "once", "sampling": {"max_new_tokens": 3}}
+    fields["streams"] = {
+        "first": {**how, "generated_by": "a"},
+        "second": {**how, "generated_by": "b"},
+        "verdicts": {
+            **how, "generated_by": "gpt", "reads": {"one": "first", "two": "second"},
+            "template": "{{ prompt }}/{{ one.text }}/{{ two.text }}",
+        },
+        "w": {
+            "consensus_of": ["first", "second"], "reads": {"judge": "verdicts"},
+            "rule": {"best_of": {"verdict": "[0-9]", "names": ["1", "2"]}},
+        },
+    }  # fmt: skip
+    return fields
+
+
+def debated(url):
+    """An endpoint debates with an agent and the student, which learns the vote."""
+    fields = written(url)
+    del fields["streams"], fields["flows"]
+    fields["agents"]["t"] = {"model": llama(8, vocabulary=None), "update": "frozen"}
+    fields["connect"] = [
+        {
+            "debate": {
+                "debaters": ["gpt", "t", "s"], "student": "s", "template": "{{ others }}={{ prompt }}",
+                "between": "=", "rule": {"vote": {"pattern": "[0-9]", "ties": "first"}},
+                "sampling": {"max_new_tokens": 3}, "refresh": "epoch", "roles": {"gpt": "0"},
+            }
+        }
+    ]  # fmt: skip
+    return fields
+
+
+@pytest.fixture(params=["writer", "teacher", "judge", "debater"])
+def role(request, served, model):  # noqa: F811
+    """A server, and the mesh of a role."""
+    if request.param == "teacher":
+        return model[0], taught(model[0].url)
+    server = served(answer=lambda *given: says(*given) if "capital" not in given[0] else str(given[2].get("seed")))
+    made = {"writer": lambda url: written(url, {"samples": 2}), "judge": judged, "debater": debated}
+    return server, made[request.param](server.url)
+
+
+@pytest.mark.ray
+def test_on_ray_as_inline(role, tmp_path, ray_session):
+    server, fields = role
+    summary, folder, _ = run_once(Request(parse(fields), "inline", out=tmp_path / "runs"))
+    here = sorted(json.dumps(body) for body in server.bodies)
+    server.bodies.clear()
+    spread = parse({**fields, "placement": "spread"})
+    other, ray, _ = run_once(Request(spread, "ray", out=tmp_path / "ray"), session=ray_session)
+    there = sorted(json.dumps(body) for body in server.bodies)
+    assert here == there and len(set(here)) == len(here) > 4
+    one, two = (load(each.root) for each in (folder, ray))
+    assert one.keys() == two.keys() and all(bool((one[name] == two[name]).all()) for name in one)
+    assert other["endpoints"]["gpt"]["requests"] == summary["endpoints"]["gpt"]["requests"] == len(here)
+
+
+@pytest.mark.parametrize("role", ["writer", "teacher"], indirect=True)
+def test_killed_and_resumed_it_sends_nothing_twice(role, tmp_path):
+    server, fields = role
+    fields["agents"]["gpt"]["model"]["api"]["concurrency"] = 1
+    _, unbroken, _ = run_once(Request(parse(fields), "inline", out=tmp_path / "runs"))
+    whole = len(server.bodies)
+    server.bodies.clear()
+    (tmp_path / "mesh.yaml").write_text(json.dumps(fields), encoding="utf-8")
+    command = [sys.executable, "-m", "kdmesh", "run", "mesh.yaml", "--backend", "inline", "--out", "killed"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = whole - 2
+    server.before = lambda number: process.kill() if number == last else None
+    assert process.wait(240) == -9
+    server.before = lambda number: None
+    (root,) = (tmp_path / "killed" / "m").iterdir()
+    assert main(["resume", str(root), "--quiet", "--no-report"]) == 0
+    sent = [json.dumps(body) for body in server.bodies]
+    assert len(sent) == whole + 1 and len(set(sent)) == whole and sent[last - 1] == sent[last]  # was under way
+    one, two = load(root), load(unbroken.root)
+    assert all(bool((one[name] == two[name]).all()) for name in two)
+    assert json.loads((root / "summary.json").read_text())["endpoints"]["gpt"]["requests"] == whole + 1
