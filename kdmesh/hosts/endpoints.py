@@ -51,9 +51,11 @@ class Asked(TypedDict):
 class ServedWeights(LocalWeights):
     """In the place of weights that are elsewhere: what tells them from others is what is served, and by whom."""
 
-    def __init__(self, name: str, module: nn.Module, settings: TrainSpec, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, settings: TrainSpec, identity: dict[str, Any], kept: Kept | None
+    ) -> None:
         super().__init__(name, module, settings)
-        self._identity = identity
+        self._identity, self.kept = identity, kept
 
     def sha256(self) -> str:
         """The sha256 of endpoint, model and build."""
@@ -64,7 +66,8 @@ class Kept:
     """The answers of one served model in a store; see :class:`kdmesh.endpoints.asking.Memory`."""
 
     def __init__(self, shelf: Shelf, key: EntryKey, agent: str, mesh: str) -> None:
-        self._entry = shelf.store.entry(key, {"agent": agent, "mesh": mesh})
+        self._store, self._key = shelf.store, key
+        self._entry = self._store.entry(key, {"agent": agent, "mesh": mesh})
         self._here = Fingerprint.here(threads=1)  # where an answer was received is nothing to it
 
     def find(self, digests: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -80,6 +83,17 @@ class Kept:
     def keep(self, replies: dict[str, dict[str, object]]) -> None:
         """Write answers."""
         write_texts(self._entry, _rows([*replies]), [json.dumps(one) for one in replies.values()], self._here)
+
+    def others(self) -> list[str]:
+        """Answers of the same endpoint that are not taken, for another build or model gave them, in words."""
+        mine, found = self._key.producer, []
+        for one in self._store.entries():
+            other = {} if one.key is None or one.key.signal != self._key.signal else one.key.producer
+            if other != mine and all(other.get(name) == mine[name] for name in ("endpoint", "asked")):
+                apart = sorted(name for name in {*mine, *other} if mine.get(name) != other.get(name))
+                said = ", ".join(f"{name} {other.get(name) or 'unknown'}" for name in apart)
+                found.append(f"the store has {one.rows:,} answers of another model there ({said}), which are not taken")
+        return found
 
 
 def _rows(digests: Sequence[str]) -> Tensor:
@@ -109,7 +123,7 @@ def weights(host: HostState, owner: str, module: nn.Module) -> ServedWeights | N
     module.asker = Asker(Client(module.config, journal, owner), served, kept)
     module.named = Places(host, owner)
     module.requires_grad_(False).eval()
-    return ServedWeights(owner, module, settings, told)
+    return ServedWeights(owner, module, settings, told, kept)
 
 
 def _journal(host: HostState, owner: str) -> Path | None:
@@ -165,14 +179,16 @@ def told(host: HostState) -> dict[str, Asked]:
             "found": tally.found,
             "seconds": round(tally.seconds, 3),
             "spent": journal.told(),
-            "notes": _notes(owner, module, asker),
+            "notes": _notes(owner, module, asker, getattr(own, "kept", None)),
         }
     return found
 
 
-def _notes(owner: str, module: ApiModel, asker: Asker) -> list[str]:
-    """What whoever reads figures of an agent must know."""
+def _notes(owner: str, module: ApiModel, asker: Asker, kept: Kept | None) -> list[str]:
+    """What whoever reads figures of an agent, or pays for it, must know."""
     notes = [f"{owner}: {text}" for text in module.noticed()]
+    if kept is not None and asker.client.tally.requests:
+        notes += [f"{owner}: {text}" for text in kept.others()]
     if len(asker.builds) > 1:
         notes.append(f"{owner} was answered by {len(asker.builds)} builds of its server: {', '.join(asker.builds)}")
     return notes

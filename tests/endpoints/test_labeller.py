@@ -190,6 +190,46 @@ def test_a_model_that_changes_between_runs(served, tmp_path):
     sent = len(server.bodies)
     summary, _ = run(classified(tmp_path, server.url), tmp_path)  # answers of another model are others
     assert len(server.bodies) == sent + 45 and summary["endpoints"]["gpt"]["build"] == "vLLM b2"
+    told = "gpt: the store has 45 answers of another model there (build vLLM b1), which are not taken"
+    assert told in summary["notes"]
+
+
+def test_answers_of_other_weights_under_the_same_name_are_not_taken(served, tmp_path):
+    server, notes = served(tops=tops), []
+    for number, sha in enumerate(("a" * 64, "b" * 64, "a" * 64)):
+        summary, _ = run(classified(tmp_path, server.url, sha256=sha, measured=False), tmp_path)
+        assert len(server.bodies) == (1 + 30) * min(2, number + 1)  # the third run finds all of the first
+        notes.append([one for one in summary["notes"] if "not taken" in one])
+    assert notes[0] == notes[2] == []
+    said = f"gpt: the store has 30 answers of another model there (sha256 {'a' * 64}), which are not taken"
+    assert notes[1] == [said]
+
+
+def test_a_server_that_lists_fewer_tokens_than_asked_while_it_is_asked(served, tmp_path):
+    server = served(tops=tops)
+    server.before = lambda number: server.ignores.update(["top_logprobs"] if number > 4 else [])
+    with pytest.raises(RunFailed, match="it lists 1 tokens at a place, and 20 were asked for, after 2 tries, for "):
+        run(classified(tmp_path, server.url, concurrency=1, retries=1), tmp_path)
+    server.before, server.ignores = (lambda number: None), set()
+    run(classified(tmp_path, server.url), tmp_path)  # what was listed too short is asked for again
+    assert len(server.bodies) == 46 + 2
+
+
+def test_tokens_that_are_listed_in_another_order_say_the_same(served, tmp_path):
+    def turned(prompt):
+        return dict(reversed([*tops(prompt).items()]))
+
+    _, root = run(classified(tmp_path, served(tops=tops).url), tmp_path)
+    server = served(tops=turned)
+    logprobs = server.logprobs
+    server.logprobs = lambda *given: _turned(logprobs(*given))
+    _, other = run(classified(tmp_path, server.url), tmp_path)
+    assert weights(other) == weights(root)
+
+
+def _turned(told):
+    (one,) = told["content"]
+    return {"content": [{**one, "top_logprobs": one["top_logprobs"][::-1]}]}
 
 
 def test_an_endpoint_that_is_down_is_said_by_check(served, tmp_path):
