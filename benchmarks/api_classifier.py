@@ -10,6 +10,7 @@ gives its label log-probabilities as the first token's, and is asked by kdmesh a
 labels, of validation and of test. Students are BERTs of 1 layer and width 32; they make 324 updates on batches of 64
 too: `endpoint` of what the server says of train, `hard` of the labels of the same sentences, `few` of 500 of them.
 Seeds are of the students' initial weights; split, teacher and batches are the same for all. Nothing is selected.
+`--reuse` prints what runs that are whole have left in `--out`, and makes the others.
 A miss is printed as MISS, and the exit code stays 0.
 """
 
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import math
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from texts import ROOT, Figures, Report, Threshold, options
 
@@ -33,6 +35,7 @@ from server import Server
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
+from kdmesh.statistics import paired
 
 UPDATES, BATCH = 324, 64
 WORDS = {"0": "negative", "1": "positive"}
@@ -72,13 +75,32 @@ def mesh(data: Path, **more: Any) -> dict[str, Any]:
     }
 
 
-def taught(data: Path, out: Path) -> Path:
+def taught(data: Path, out: Path, reuse: bool) -> Path:
     """The folder of the teacher, trained."""
     fields = mesh(data, name="sst2-teacher", agents={"teacher": {"model": bert(128, 2)}})
     fields["flows"] = [{"from": "labels", "to": "teacher", "objective": "ce"}]
-    _, folder, _ = run_once(Request(parse(fields), "inline", out=out, report=False))
+    return latest(out, fields["name"], reuse) or once(fields, out)[1]
+
+
+def once(fields: dict[str, Any], out: Path) -> tuple[dict[str, Any], Path]:
+    """Run a mesh, with a store of these runs alone; its summary and its folder."""
+    summary, folder, _ = run_once(Request(parse(fields), "inline", out=out, report=False, store=str(out / "store")))
     assert folder is not None
-    return folder.root / "agents" / "teacher"
+    return summary, folder.root
+
+
+def latest(out: Path, name: str, reuse: bool) -> Path | None:
+    """The folder of the last run of a mesh that is whole, where earlier ones are to be reused."""
+    done = sorted((out / name).glob("*/summary.json")) if reuse else []
+    return done[-1].parent if done else None
+
+
+def port_of(run: Path | None) -> int:
+    """Where the server of a run was, by which answers are found again; 0: at any port."""
+    if run is None:
+        return 0
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    return urlsplit(manifest["mesh"]["agents"]["api"]["model"]["api"]["base_url"]).port or 0
 
 
 @torch.no_grad()
@@ -133,30 +155,35 @@ def main() -> int:
         "Test accuracy in percent on 1,821 sentences; mean, 95% t interval and each seed; differences paired by seed."
     )
     report()
-    with tempfile.TemporaryDirectory() as temporary:
-        out = Path(temporary)
-        known = said(taught(data, out), data)
+    out = asked.out / "api-classifier"
+    known = said(taught(data, out, asked.reuse), data)
 
-        def tops(prompt: str) -> dict[str, float]:
-            values = known.get(prompt.partition("\n")[0], [math.log(0.5)] * 2)
-            return dict(zip(WORDS.values(), values, strict=True))
+    def tops(prompt: str) -> dict[str, float]:
+        values = known.get(prompt.partition("\n")[0], [math.log(0.5)] * 2)
+        return dict(zip(WORDS.values(), values, strict=True))
 
-        server = Server(tops=tops)
-        try:
-            request = Request(parse(students(data, server.url, seeds)), "inline", out=out, store=str(out / "store"))
-            summary, _, _ = run_once(request)
-            sent = len(server.bodies)
-            run_once(request)
-            again = len(server.bodies) - sent
-        finally:
-            server.close()
+    before = latest(out, "sst2-students", asked.reuse)
+    server = Server(tops=tops, port=port_of(before))
+    try:
+        if before is None:
+            before = once(students(data, server.url, seeds), out)[1]
+        sent = len(server.bodies)
+        once({**students(data, server.url, 1), "name": "sst2-again"}, out)
+        again = len(server.bodies) - sent
+    finally:
+        server.close()
+    summary = json.loads((before / "summary.json").read_text(encoding="utf-8"))
     accuracy = {name: 100 * facts["metrics"]["test"]["accuracy"] for name, facts in summary["agents"].items()}
     figures: Figures = {
         name: [accuracy[f"{name}-{seed}"] for seed in range(seeds)] for name in ("endpoint", "hard", "few")
     }
     spent = summary["endpoints"]["api"]
     report(f"        teacher behind the endpoint: {accuracy['api']:.1f}")
-    report(f"        {spent['requests']:,} requests, {spent['tokens']:,} tokens (words); a second run sent {again}")
+    gap = paired(figures["endpoint"], [accuracy["api"]] * seeds)
+    half = "" if gap["half_width"] is None else f" ± {gap['half_width']:.1f}"
+    report(f"        endpoint minus its teacher: {gap['mean']:+.1f}{half} (of the students' seeds alone)")
+    report(f"        {spent['requests']:,} requests, {spent['tokens']:,} tokens (words)")
+    report(f"        a second run, of one seed, sent {again}")
     report.figures(figures, CLAIMS, 1)
     report.close(asked.write)
     return 0
