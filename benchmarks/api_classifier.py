@@ -79,7 +79,7 @@ def taught(data: Path, out: Path, reuse: bool) -> Path:
     """The folder of the teacher, trained."""
     fields = mesh(data, name="sst2-teacher", agents={"teacher": {"model": bert(128, 2)}})
     fields["flows"] = [{"from": "labels", "to": "teacher", "objective": "ce"}]
-    return latest(out, fields["name"], reuse) or once(fields, out)[1]
+    return (latest(out, fields["name"], reuse) or once(fields, out)[1]) / "agents" / "teacher"
 
 
 def once(fields: dict[str, Any], out: Path) -> tuple[dict[str, Any], Path]:
