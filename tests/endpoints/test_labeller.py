@@ -355,7 +355,7 @@ def test_the_bundled_topology_gives_a_student_that_replaces_it(served, tmp_path)
     fields["agents"]["student"]["model"] = bert(32)
     fields |= {
         "text": {"max_length": 48},
-        "train": {"epochs": 30, "batch_size": 8, "optimizer": {"adamw": {"lr": 3e-3}}},
+        "train": {"epochs": 60, "batch_size": 8, "optimizer": {"adamw": {"lr": 3e-3}}},
     }
     summary, _ = run(fields, tmp_path)
     found = {name: facts["metrics"]["test"]["accuracy"] for name, facts in summary["agents"].items()}
