@@ -39,37 +39,53 @@ def add_more(folder: Path, spec: MeshSpec, asked: Sequence[str]) -> None:
 
     MeshError for what is no such thing; then nothing is added.
     """
-    found: list[tuple[str, str, int]] = []
-    for text in asked:
-        path, _, count = text.partition("=")
-        name, _, what = path.rpartition(".")
-        if what not in BudgetConfig.model_fields or not count.isascii() or not count.isdigit() or not int(count):
-            raise MeshError(f"{text!r} adds nothing to a budget", where="--more", instead="--more gpt.requests=500")
-        agents = [one for one, agent in spec.agents.items() if is_served(agent.model, registry())]
-        if name not in agents:
-            instead = nearest(name, agents, "agents behind endpoints")
-            raise MeshError(f"{name!r} is no agent behind an endpoint", where="--more", instead=instead)
-        model: Any = spec.agents[name].model
-        if what not in (model.config.get("budget") or {}):
-            raise MeshError(f"{name} may be sent any number of {what}", where="--more", instead="leave it out")
-        found.append((name, what, int(count)))
-    for name, what, more in found:
-        journal = Journal(inside(folder / ENDPOINTS, f"{name}.jsonl"), BudgetConfig(), name)
-        journal.more(**{"requests": 0, "tokens": 0, what: more})
+    for one in [_more(spec, text) for text in asked]:
+        _add(folder, *one)
 
 
 def add_more_to_trials(root: Path, asked: Sequence[str]) -> None:
-    """The same for each trial of a comparison or a sweep that is begun and not whole.
+    """The same for each trial of a comparison or a sweep that is begun and not whole, and that has the agent.
 
     MeshError also where there is none.
     """
     folders = [path.parent for path in sorted((root / TRIALS).glob(f"**/{ENDPOINTS}"))]
-    lacking = [folder for folder in folders if (how := begun(folder)) and not finished(folder, how)]
-    if not lacking:
+    specs = {folder: interrupted(folder) for folder in folders if (how := begun(folder)) and not finished(folder, how)}
+    if not specs:
         raise MeshError("no trial waits for more", where="--more", file=str(root), instead=f"kdmesh resume {root}")
-    specs = [interrupted(folder) for folder in lacking]
-    for folder, spec in zip(lacking, specs, strict=True):
-        add_more(folder, spec, asked)
+    found: list[tuple[Path, str, str, int]] = []
+    for text in asked:
+        fits, wrong = [], None
+        for folder, spec in specs.items():
+            try:
+                fits.append((folder, *_more(spec, text)))
+            except MeshError as error:
+                wrong = wrong or error
+        if wrong is not None and not fits:
+            raise wrong
+        found += fits
+    for one in found:
+        _add(*one)
+
+
+def _more(spec: MeshSpec, text: str) -> tuple[str, str, int]:
+    """The agent, what may be spent on it, and how much more."""
+    path, _, count = text.partition("=")
+    name, _, what = path.rpartition(".")
+    if what not in BudgetConfig.model_fields or not count.isascii() or not count.isdigit() or not int(count):
+        raise MeshError(f"{text!r} adds nothing to a budget", where="--more", instead="--more gpt.requests=500")
+    agents = [one for one, agent in spec.agents.items() if is_served(agent.model, registry())]
+    if name not in agents:
+        instead = nearest(name, agents, "agents behind endpoints")
+        raise MeshError(f"{name!r} is no agent behind an endpoint", where="--more", instead=instead)
+    model: Any = spec.agents[name].model
+    if what not in (model.config.get("budget") or {}):
+        raise MeshError(f"{name} may be sent any number of {what}", where="--more", instead="leave it out")
+    return name, what, int(count)
+
+
+def _add(folder: Path, name: str, what: str, count: int) -> None:
+    journal = Journal(inside(folder / ENDPOINTS, f"{name}.jsonl"), BudgetConfig(), name)
+    journal.more(**{"requests": 0, "tokens": 0, what: count})
 
 
 def of_trials(root: Path) -> str:
