@@ -60,7 +60,8 @@ class TextRuleContract(Alike):
                 WrittenText(sample, 0, text=text, tokens=len(text), ended=place < 2, **about)  # type: ignore[arg-type]
                 for place, text in enumerate(said)
             ]
-            scores = [None if text.text == "none" else float(text.text == right) for text in made]
+            best = 1.0 + number  # another in each set, so that a best score that is remembered changes what is chosen
+            scores = [None if text.text == "none" else best * (text.text == right) for text in made]
             candidates = [
                 Candidate(text, stream, f"writer of {stream}", score if "score" in offer.needs else None)
                 for text, stream, score in zip(made, STREAMS, scores, strict=True)
