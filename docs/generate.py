@@ -700,6 +700,7 @@ template: "{{ prompt }} One answered: {{ a.text }}"
 consensus_of: [first, second]
 rule: {vote: {share: 0.5}}
 measured: true
+history: all
 """,
     MixSpec: """\
 - of: train

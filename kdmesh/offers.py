@@ -370,9 +370,14 @@ class ModelOffer(Offer):
 
 @dataclass(frozen=True)
 class DatasetOffer(Offer):
-    """Read as ``factory(**config)``, which returns a ``kdmesh.streams.table.Table``."""
+    """Read as ``factory(**config)``, which returns a ``kdmesh.streams.table.Table``.
+
+    ``lookup``: of one that may be in the store, an import string of ``settle(config, store) -> config``, which writes
+    out what its settings leave open, so that a run that is resumed reads the same; ``store``: the run's, "" for none.
+    """
 
     kind: ClassVar[str] = "datasets"
+    lookup: str = ""
 
 
 @dataclass(frozen=True)

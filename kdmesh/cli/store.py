@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli import store_audit
+from kdmesh.cli import store_audit, store_texts
 from kdmesh.cli.output import say
 from kdmesh.errors import MeshError, printable
 
@@ -194,7 +195,10 @@ def show(args: argparse.Namespace) -> int:
             raise MeshError(f"no sample {args.sample} in this entry", where="--sample",
                             instead="a number of the stream that filled it, or a digest's first digits")  # fmt: skip
         said.sort(key=lambda one: (one["round"] is not None, one["round"], one["who"] or "", one["computed on"]))
-        _print_sample(said, args.json)
+        if _of_texts(info) and not args.json:
+            store_texts.print_texts(said)
+        else:
+            _print_sample(said, args.json)
     elif args.json:
         shards = [{"file": one.name, "rows": len(one), "bytes": one.size, **one.about} for one in entry.shards]
         print(to_json({**_record(info), "files": shards}, 2))
@@ -255,12 +259,20 @@ def _error(about: Mapping[str, Any]) -> str | None:
     return f"{max(errors.values()):.2g}" if errors else None
 
 
+def _of_texts(info: EntryInfo) -> bool:
+    """Whether it is the history of a stream that a rule made."""
+    from kdmesh.store.signals import TEXTS
+
+    key = info.key
+    return key is not None and "history" in key.producer and key.signal.get("space") == TEXTS
+
+
 def _together(store: Store, info: EntryInfo) -> list[EntryInfo]:
     """An entry alone; of a history, all of the same run and stream: who said what in which round."""
 
     def of(one: EntryInfo) -> tuple[object, ...] | None:
         known = {} if one.key is None else one.key.producer
-        return (known["run"], known.get("stream")) if "history" in known and "run" in known else None
+        return (known["run"], known.get("stream"), _of_texts(one)) if "history" in known and "run" in known else None
 
     return [info] if of(info) is None else [one for one in store.entries() if of(one) == of(info)]
 
@@ -271,7 +283,7 @@ def _said(store: Store, info: EntryInfo, sample: str) -> list[dict[str, Any]]:
     from kdmesh.store.signals import of_sample
 
     assert info.key is not None
-    entry = store.entry(info.key)
+    entry, texts = store.entry(info.key), _of_texts(info)
     entry.refresh()
     return [
         {
@@ -280,7 +292,7 @@ def _said(store: Store, info: EntryInfo, sample: str) -> list[dict[str, Any]]:
             "digest": hexadecimal(shard, at),
             "round": shard.round,
             "computed on": _on(shard),
-            "values": of_sample(shard, at),
+            "values": json.loads(of_sample(shard, at)["text"]) if texts else of_sample(shard, at),
         }
         for shard in entry.shards
         for at in matching(shard, sample)

@@ -1,13 +1,15 @@
-"""Rounds of consensus nodes, kept in the store where the file asks for their history."""
+"""Rounds of consensus nodes, and of texts that a rule chose, kept in the store where the file asks for a history."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends._base import as_argument, wait
+from kdmesh.engine import texts
 from kdmesh.engine.folder import manifest
 from kdmesh.engine.publisher import sources
 from kdmesh.hosts.remote import RemoteHost
+from kdmesh.hosts.rollouts import ONCE
 from kdmesh.store import EntryKey
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from kdmesh.backends._base import Work
     from kdmesh.engine.context import RunContext, StageRecord
+    from kdmesh.hosts.step import Wrote
 
 MADE_OF = ("data", "teachers", "inputs", "code", "plugins", "given", "writers")
 BUILDS = ("kdmesh", "torch")
@@ -33,6 +36,18 @@ def remember(run: RunContext, record: StageRecord, names: Iterable[str]) -> Work
         known["rounds"] += 1
         about = (name, which(run), known["rounds"])
         (found,) = yield from wait([run.backend.submit(host, RemoteHost.remember, *about, *sent)])
+        known["entries"] |= found
+
+
+def remember_texts(run: RunContext, record: StageRecord, wrote: Iterable[Wrote]) -> Work[None]:
+    """The same of streams that a rule has just made: what was written together is a round."""
+    for one in wrote:
+        if run.plan.spec.streams[one.stream].history is None:
+            continue
+        known = record.histories.setdefault(one.stream, {"rounds": 0, "entries": {}})
+        known["rounds"] = 1 if one.phase == ONCE else known["rounds"] + 1  # what is written once, each stage tells of
+        about = (one.stream, which(run), known["rounds"], texts.records(run.plan, one))
+        (found,) = yield from wait([run.submit(one.agent, RemoteHost.remember_texts, *about)])
         known["entries"] |= found
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdmesh.backends._base import Handle, Work
     from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Stage
+    from kdmesh.hosts.step import Wrote
 
 
 RECORDED = [field.name for field in fields(StageRecord)]
@@ -69,6 +70,10 @@ class StageHome:
     def remember(self, names: Sequence[str]) -> Work[None]:
         """Have the round that is over kept of some consensus nodes."""
         yield from histories.remember(self.run, self.record, names)
+
+    def remember_texts(self, wrote: Sequence[Wrote]) -> Work[None]:
+        """Have what rules chose kept, of the streams that have a history."""
+        yield from histories.remember_texts(self.run, self.record, wrote)
 
     def merge(self, leaving: Collection[tuple[str, str]], at: int, to: str | None = None) -> Work[None]:
         """At a time: wait until the weights that leave have arrived; see :meth:`Merger.due`."""

@@ -1,4 +1,4 @@
-"""Models that look their answers up: what their settings leave open is settled before a run, and stands in its mesh."""
+"""What is looked up in the store: what its settings leave open is settled before a run, and stands in its mesh."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def settled(spec: MeshSpec, store: str | None) -> MeshSpec:
 
     ``store``: as a run has it. MeshError, where the agent is written, for answers that are not there.
     """
+    spec = _data(spec, store)
     changed: dict[str, Any] = {}
     for name, agent in spec.agents.items():
         if agent.model is None or not (settle := lookup(agent.model, registry())):
@@ -34,3 +35,20 @@ def settled(spec: MeshSpec, store: str | None) -> MeshSpec:
         if config != agent.model.config:
             changed[name] = agent.model_copy(update={"model": agent.model.model_copy(update={"config": config})})
     return spec.model_copy(update={"agents": {**spec.agents, **changed}}) if changed else spec
+
+
+def _data(spec: MeshSpec, store: str | None) -> MeshSpec:
+    """The same of a data set."""
+    ref = None if spec.data is None else spec.data.dataset
+    if ref is None or ref.is_import or ref.name not in registry().names("datasets"):
+        return spec
+    where = "data.dataset"
+    if not (settle := registry().find("datasets", ref.name, where).lookup):
+        return spec
+    registry().check("datasets", ref.name, ref.config, where)
+    config = import_path(settle, where)(ref.config, kept_at(store))
+    if config == ref.config:
+        return spec
+    assert spec.data is not None
+    dataset = ref.model_copy(update={"config": config})
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"dataset": dataset})})

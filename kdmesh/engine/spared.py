@@ -52,7 +52,7 @@ def told(run: RunContext, summary: dict[str, Any]) -> Work[None]:
     known = [part for part in parts if part is not None]
     summary["notes"] += yield from _of_other_machines(run, dict(zip(hosts, parts, strict=True)))
     if not known:
-        if lost := histories.kept(run.plan):
+        if lost := [*histories.kept(run.plan), *histories.kept_texts(run.plan)]:
             summary["notes"].append(f"the history of {', '.join(lost)} is not kept: there is no store")
         return
     agents = {name: hits for part in known for name, hits in part["agents"].items()}

@@ -154,7 +154,7 @@ class Teaching:
             start = time.perf_counter()
             fragment = whole(host, self.stage.name, first, end)[0]
             _, report = self.backend.submit_pair(host, RemoteHost.run, fragment)
-            self._note(phase, (yield from wait([report])), zero, first, end)
+            yield from self._note(phase, (yield from wait([report])), zero, first, end)
             self._pace[phase.name] = (time.perf_counter() - start) / (end - first)
             first = end
             if first < last:  # at the last step the period's end comes first
@@ -177,32 +177,33 @@ class Teaching:
             stop = first < last and self.home.due
             while len(flight) > (0 if stop else AHEAD):
                 reports, start, until = flight.popleft()
-                self._note(phase, (yield from wait(reports)), zero, start, until)
+                yield from self._note(phase, (yield from wait(reports)), zero, start, until)
             if stop:
                 self.home.position.at(first - zero)
                 yield from self.home.checkpoint_if_due()
         for reports, start, until in flight:
-            self._note(phase, (yield from wait(reports)), zero, start, until)
+            yield from self._note(phase, (yield from wait(reports)), zero, start, until)
 
-    def _note(self, phase: Phase, reports: list[Report], zero: int, first: int, end: int) -> None:
+    def _note(self, phase: Phase, reports: list[Report], zero: int, first: int, end: int) -> Work[None]:
         for report in reports:
             self.losses.update(report.losses)
             self.run.tell_odd(report.odd)
         losses = [one for report in reports for one in report.flows]
-        self._written([one for report in reports for one in report.wrote])
+        yield from self._written([one for report in reports for one in report.wrote])
         for point in self.curve.add(losses, first, end, self.done, first - zero, self._epoch):
             self.run.events.emit(replace(point, round=self.home.round))
         self.done += end - first
         self._count_saved(phase, end - first)
         self.run.events.emit(Progress(self.stage.name, self.done, self.total, dict(self.losses)))
 
-    def _written(self, wrote: list[Wrote]) -> None:
+    def _written(self, wrote: list[Wrote]) -> Work[None]:
         """Count and keep the texts that were written."""
         for one in wrote:
             texts.count(self.home.record.texts, one)
         self.run.texts.add(wrote)
         for event in texts.told(self.stage.name, wrote):
             self.run.events.emit(event)
+        yield from self.home.remember_texts(wrote)
 
     def _count_saved(self, phase: Phase, steps: int) -> None:
         """Count the forwards that publications spared: one per step and stored source, however many read it."""

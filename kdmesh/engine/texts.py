@@ -26,7 +26,7 @@ from kdmesh.plugins import registry
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from kdmesh.graph.plan import Plan
@@ -104,10 +104,10 @@ def _rewarded(name: str, tally: Tally) -> list[str]:
     return found
 
 
-def refuse_nothing(tallies: dict[str, Tally]) -> None:
-    """Raise RunFailed for a stream of which nothing was kept in all of a stage."""
+def refuse_nothing(tallies: dict[str, Tally], learned: Collection[str]) -> None:
+    """Raise RunFailed for a stream that is ``learned`` and of which nothing was kept in all of a stage."""
     for name, tally in tallies.items():
-        if tally["written"] and not tally["kept"]:
+        if name in learned and tally["written"] and not tally["kept"]:
             refuse_all_dropped(name, tally["agent"], tally["dropped"], tally.get("rule", ""))
 
 
@@ -188,37 +188,9 @@ class TextLog:
         return None if self._folder is None else inside(self._folder, f"{STREAMS}/{stream}.jsonl")
 
     def _lines(self, wrote: Wrote) -> Iterator[str]:
-        spec = self._plan.spec.streams[wrote.stream]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        sampling = None if wrote.rule else (spec.sampling or SamplingSpec()).model_dump(mode="json")
-        rule = {} if spec.rule is None else {"rule": spec.rule.model_dump(mode="json")}
-        filters = [one.model_dump(mode="json") for one in spec.filters.values()]
-        for number, line in enumerate(wrote.lines):
-            producer = _producer(wrote, line)
-            yield (
-                to_json(
-                    {
-                        **_about(wrote, number, line),
-                        "producer": producer,
-                        **self._served(producer),
-                        "updates": wrote.updates,
-                        "weights_sha256": wrote.weights or None,
-                        "sampling": sampling,
-                        "filters": filters,
-                        **rule,
-                        "time": now,
-                    }
-                )
-                + "\n"
-            )
-
-    def _served(self, producer: str | None) -> dict[str, Any]:
-        """Of a writer behind an endpoint, the model and the host that were asked."""
-        owner = self._plan.owner.get(producer or "")
-        model = None if owner is None else self._plan.spec.agents[owner].model
-        if model is None or not is_served(model, registry()):
-            return {}
-        return {"served": {"model": model.config["model"], "host": urlsplit(model.config["base_url"]).netloc}}
+        for one in records(self._plan, wrote):
+            yield to_json({**one, "time": now}) + "\n"
 
     def _unwritten(self, error: OSError, path: Path) -> RunFailed:
         return RunFailed(
@@ -226,6 +198,27 @@ class TextLog:
             file=str(path),
             instead=remedy(error) or "free disk space, or give the right to write there",
         )
+
+
+def records(plan: Plan, wrote: Wrote) -> list[dict[str, Any]]:
+    """All that is kept of each text, but the time."""
+    spec = plan.spec.streams[wrote.stream]
+    sampling = None if wrote.rule else (spec.sampling or SamplingSpec()).model_dump(mode="json")
+    rule = {} if spec.rule is None else {"rule": spec.rule.model_dump(mode="json")}
+    filters = [one.model_dump(mode="json") for one in spec.filters.values()]
+    return [
+        {
+            **_about(wrote, number, line),
+            "producer": _producer(wrote, line),
+            **_served(plan, _producer(wrote, line)),
+            "updates": wrote.updates,
+            "weights_sha256": wrote.weights or None,
+            "sampling": sampling,
+            "filters": filters,
+            **rule,
+        }
+        for number, line in enumerate(wrote.lines)
+    ]
 
 
 def _about(wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
@@ -253,6 +246,15 @@ def _producer(wrote: Wrote, line: Line) -> str | None:
     """Who wrote a text: of a consensus the writer of what was chosen, None where nothing was."""
     chosen = {"agent": wrote.agent} if line.told is None else line.told["from"]
     return None if chosen is None else str(chosen["agent"])
+
+
+def _served(plan: Plan, producer: str | None) -> dict[str, Any]:
+    """Of a writer behind an endpoint, the model and the host that were asked."""
+    owner = plan.owner.get(producer or "")
+    model = None if owner is None else plan.spec.agents[owner].model
+    if model is None or not is_served(model, registry()):
+        return {}
+    return {"served": {"model": model.config["model"], "host": urlsplit(model.config["base_url"]).netloc}}
 
 
 def _end_line(path: Path) -> None:

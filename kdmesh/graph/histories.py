@@ -1,4 +1,4 @@
-"""Histories: of which consensus nodes what they said is kept round by round, and when a round of one is over."""
+"""Histories: of which consensus nodes, and streams that a rule makes, what was said is kept by round, and when."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.private import private_streams
 from kdmesh.graph.reach import behind, closure
 from kdmesh.graph.renewal import at_line
+from kdmesh.graph.sources import written_before
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,6 +25,11 @@ OUT = "leave `history` out"
 def kept(plan: Plan) -> list[str]:
     """The consensus nodes that have a history."""
     return [name for name in plan.consensus if plan.spec.consensus[name].history is not None]
+
+
+def kept_texts(plan: Plan) -> list[str]:
+    """The streams of texts that have a history."""
+    return [name for name, stream in plan.spec.streams.items() if stream.history is not None]
 
 
 def ends(plan: Plan, name: str) -> list[Edge]:
@@ -52,6 +58,10 @@ def after(plan: Plan, refresh: str, agents: Collection[str]) -> list[str]:
 
 def refuse_histories(plan: Plan) -> None:
     """Raise MeshError for the history of a node of which nothing could be kept, or must not."""
+    for name in kept_texts(plan):
+        if why := _unkept_texts(plan, name):
+            what = f"what is chosen for {name} cannot be kept by round: {why}"
+            raise MeshError(what, where=plan.at(f"streams.{name}.history"), instead=OUT)
     for name in plan.spec.consensus:
         if plan.spec.consensus[name].history is None:
             continue
@@ -60,6 +70,28 @@ def refuse_histories(plan: Plan) -> None:
         if why:
             what = f"what {name} says cannot be kept by round: {why}"
             raise MeshError(what, where=plan.at(f"consensus.{name}.history"), instead=OUT)
+
+
+def _unkept_texts(plan: Plan, name: str) -> str:
+    """The same of a stream of texts."""
+    stream = plan.spec.streams[name]
+    if stream.consensus_of is None:
+        return "no rule makes it of several streams"
+    if stream.refresh not in ("once", "epoch", "round"):
+        return f"it is written anew each {stream.refresh}, to a few prompts at a time, and there are no rounds"
+    if {name, stream.prompts} & private_streams(plan.spec):
+        return f"the prompts of {stream.prompts!r} are private, and what is said to them leaves no trace"
+    lessons = [
+        f"{stage.name}, {phase.name}"
+        for stage in plan.stages
+        for phase in stage.phases.values()
+        if any(name in (edge.stream, *written_before(plan.spec, edge.stream)) for edge in phase.edges)
+    ]
+    if not lessons:
+        return "nobody learns it, nor what is made of it, so that it is not written while anyone trains"
+    if stream.refresh != "once" and len(lessons) > 1:
+        return f"it is written anew for each of several lessons ({'; '.join(lessons)}), each with rounds of its own"
+    return ""
 
 
 def _unkept(plan: Plan, node: ConsensusNode) -> str:

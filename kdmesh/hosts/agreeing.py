@@ -67,6 +67,7 @@ class Agreeing:
         spec = host.plan.spec.streams[stream]
         assert spec.rule is not None and spec.consensus_of is not None
         self._ref, self._where = spec.rule, f"streams.{stream}.rule"
+        self._remembered = spec.history is not None
         self._prompt = Asking(self._encoder, table, None, agent)
         self._sources = [Source(host, name, stream) for name in spec.consensus_of]
         self._read = {key: Source(host, name, stream) for key, name in (spec.reads or {}).items()}
@@ -117,7 +118,7 @@ class Agreeing:
             for source, _, text in given
         ]
         choice = self._chosen(texts, read)
-        told = {**choice.told, "rule": self._ref.name}
+        told = {**choice.told, "rule": self._ref.name, **({"said": _said(texts)} if self._remembered else {})}
         if choice.chosen is None:
             none = replace(texts[0].text, text="", tokens=0, ended=False, draw=0)
             return [], Agreed(none, choice.why, {**told, "from": None}, list(choice.counted))
@@ -139,6 +140,11 @@ class Agreeing:
             doing = f"on what answers {texts[0].text.at} in {self._stream!r}"
             self._host.registry.attribute_error("text_rules", self._ref.name, error, doing, self._where)
         return found
+
+
+def _said(texts: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Who said what, as a history keeps it."""
+    return [{"stream": one.stream, "agent": one.agent, "draw": one.text.draw, "text": one.text.text} for one in texts]
 
 
 def refuse_choice(found: object, texts: int) -> None:

@@ -221,7 +221,8 @@ class _Generation:
         self._rule = "" if self._spec.rule is None else self._spec.rule.name
         self._gate = OpenOrShut(inputs, op.node, op.stream, mixes=True) if self._schedule.gated else None
         self._rewarding = Rewarding(host, op.stream, op.node) if self._spec.reward else None
-        self._likely = any("written" in edge.needs for edge in host.plan.edges if edge.stream == op.stream)
+        readers = [edge for edge in host.plan.edges if edge.stream == op.stream]
+        self._learned, self._likely = bool(readers), any("written" in edge.needs for edge in readers)
         how = self._spec.sampling
         self._heat = 1.0 if how is None or how.greedy else how.temperature
 
@@ -254,7 +255,7 @@ class _Generation:
         about = op.stream, op.node, *when, self._agent.weights.updates
         empty = _empty(self._schedule, step, due, why, self._inputs.settings)
         self._inputs.wrote.append(Wrote(*about, known_weights, lines, empty, self._rule))
-        if once and lines and all(why) and not self._host.config.authors:
+        if once and lines and all(why) and self._learned and not self._host.config.authors:
             refuse_all_dropped(op.stream, op.node, Counter(why), self._rule)
 
     def _sorted(self, asked: Sequence[Asked], due: Tensor, there: bool) -> _Sorted:

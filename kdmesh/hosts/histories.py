@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kdmesh.files import to_json
 from kdmesh.hosts import measure
 from kdmesh.signals import Signal
 from kdmesh.signals.lazy import leaves, rebuild
 from kdmesh.store import Fingerprint
 from kdmesh.store.history import History, Retention, history_key
+from kdmesh.store.signals import TEXTS
+from kdmesh.streams.contents import DIGEST
 from kdmesh.streams.tokens import ranges, starts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from kdmesh.hosts.loader import ShardView
@@ -54,6 +61,32 @@ def remember(
             _add(host, shelf, History(shelf.store.entry(key), retention), signal, shard, round)
             found[who] = key.digest
     return found
+
+
+def remember_texts(
+    host: HostState, stream: str, run: dict[str, Any], round: int, records: Sequence[dict[str, Any]]
+) -> dict[str, str]:
+    """Keep a round of a stream that a rule made, a record of each sample; return its entry by its name."""
+    spec, shelf = host.plan.spec.streams[stream], host.shelf
+    if spec.history is None or spec.prompts is None or shelf is None:
+        return {}
+    retention = Retention.of(spec.history)
+    key = history_key(run, stream, spec.prompts, {"space": TEXTS}, retention)
+    first = {one["sample"]: one for one in reversed(records)}  # one epoch's end and the next's start may ask twice
+    rows = b"".join(_digest(one) for one in first.values())
+    History(shelf.store.entry(key), retention).add_texts(
+        torch.frombuffer(bytearray(rows), dtype=torch.uint8).view(-1, DIGEST),
+        [to_json(one) for one in first.values()],
+        round,
+        Fingerprint.here(threads=1),
+        ids=torch.tensor([*first]),
+    )
+    return {stream: key.digest}
+
+
+def _digest(record: dict[str, Any]) -> bytes:
+    """Of a prompt, and its number in the data: two may ask the same."""
+    return blake2b(json.dumps([record["sample"], record["prompt"]]).encode(), digest_size=DIGEST).digest()
 
 
 def _add(host: HostState, shelf: Shelf, history: History, signal: Signal, shard: ShardView, round: int) -> None:

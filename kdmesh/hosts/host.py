@@ -234,6 +234,12 @@ class Host(HostState):
         """Keep a round of a consensus, of its sources' signals; returns the entries of the store, by who spoke."""
         return histories.remember(self, consensus, run, round, published)
 
+    def remember_texts(
+        self, stream: str, run: dict[str, Any], round: int, records: list[dict[str, Any]]
+    ) -> dict[str, str]:
+        """Keep a round of a stream that a rule made; returns its entry of the store, by its name."""
+        return histories.remember_texts(self, stream, run, round, records)
+
     def report(self, consensus: str) -> dict[str, float]:
         """What the rule of a consensus says of itself."""
         return rules.report(self, consensus)

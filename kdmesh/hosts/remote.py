@@ -39,6 +39,7 @@ Method = Literal[
     "measured_at",
     "evaluate_consensus",
     "remember",
+    "remember_texts",
     "report",
     "answers",
     "keep_best",
@@ -142,6 +143,11 @@ class RemoteHost(Protocol):
 
     def remember(self, consensus: str, run: dict[str, Any], round: int, *published: Published) -> dict[str, str]:
         """Keep a round of a consensus, of its sources' signals; returns the entries of the store, by who spoke."""
+
+    def remember_texts(
+        self, stream: str, run: dict[str, Any], round: int, records: list[dict[str, Any]]
+    ) -> dict[str, str]:
+        """Keep a round of a stream that a rule made; returns its entry of the store, by its name."""
 
     def report(self, consensus: str) -> dict[str, float]:
         """What the rule of a consensus says of itself."""

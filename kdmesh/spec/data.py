@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from kdmesh.spec.base import DatasetRef, FilterRef, GateRef, RewardRef, Strict, TextRuleRef
+from kdmesh.spec.flows import Newest
 
 SPLITS = ("train", "validation", "test", "transfer")
 """The streams that there are without being named, where they have samples."""
@@ -125,6 +126,10 @@ class StreamSpec(Strict):
         None, min_length=1, description="streams of texts: of those that answer a prompt, `rule` makes one"
     )
     rule: TextRuleRef | None = Field(None, description="by which rule: vote, best_of, or an offered one")
+    history: Literal["last", "all"] | Newest | None = Field(
+        None,
+        description="keep in the store, by round, what the rule chose and who said what: last, all, or {k: 3}",
+    )
     measured: bool = Field(
         False, description="at the end it also answers the prompts of validation and test, by the metrics of texts"
     )

@@ -7,7 +7,7 @@ epochs, as ``ema`` does over rounds; this one begins at the first value, and so 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from kdmesh.store import forms, shards
 from kdmesh.store.entry import Entry, Newest
 from kdmesh.store.fingerprint import Fingerprint
 from kdmesh.store.key import EntryKey
-from kdmesh.store.signals import read_signal, write_signal
+from kdmesh.store.signals import read_signal, read_texts, write_signal, write_texts
 from kdmesh.streams.tokens import ranges
 
 KINDS = "last, all, {k: 3} or {ema: 0.9}"
@@ -113,6 +113,29 @@ class History:
         written = write_signal(self._entry, rows[at], chosen, begins, fingerprint, form=form, ids=known, round=round)
         self._forget()
         return written
+
+    def add_texts(
+        self, rows: Tensor, texts: Sequence[str], round: int, fingerprint: Fingerprint, *, ids: Tensor | None = None
+    ) -> int:
+        """The same of texts, one of each sample."""
+        self._entry.refresh()
+        new, written = self._lacking(shards.numbers(rows), round), 0
+        if len(new):
+            at = torch.from_numpy(new)
+            known = None if ids is None else ids.cpu()[at]
+            kept = [texts[one] for one in new.tolist()]
+            written = write_texts(self._entry, rows[at], kept, fingerprint, ids=known, round=round)
+        self._forget()
+        return written
+
+    def texts(self, round: int) -> list[str]:
+        """Of all samples the newest text up to a round, in the order of their digests."""
+        self._entry.refresh()
+        before = [one for one in self._entry.shards if one.round is not None and one.round <= round]
+        there = [torch.from_numpy(one.rows.copy().view(np.uint8)) for one in before]
+        if not there:
+            return []
+        return read_texts(self._entry, torch.cat(there).unique(dim=0), Newest(round + 1))
 
     def rounds(self) -> list[int]:
         """The rounds of which something is there."""

@@ -24,7 +24,7 @@ def blocks(page: str) -> list[dict]:
 
 def test_every_block_of_the_page_is_valid() -> None:
     found = blocks("docs/text.md")
-    assert len(found) == 22
+    assert len(found) == 23
     for block in found:
         if "name" in block:
             continue  # it is run below
@@ -62,7 +62,7 @@ def test_the_page_has_a_file_of_filters_and_metrics_that_runs() -> None:
 def test_every_data_set_of_the_page_is_offered() -> None:
     page = (ROOT / "docs" / "text.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+: \{.*?\})` \|", page, re.MULTILINE)
-    assert len(rows) == 11
+    assert len(rows) == 12
     for row in rows:
         ((name, config),) = yaml.safe_load(row).items()
         registry().check("datasets", name, config)

@@ -67,7 +67,7 @@ def best(said: list[Candidate], read: dict[str, list[str]] | None = None, **sett
 
 def test_the_best_is_that_of_the_highest_score_or_of_the_most_verdicts() -> None:
     scored = texts("a", "b", "c", scores=(None, 0.5, 0.5))
-    assert best(scored).chosen == 1 and best(scored).counted == ["ties broken"]
+    assert best(scored).chosen == 1 and best(scored).counted == ["no score in s0", "ties broken"]
     assert best(scored, ties="abstain").why == "a tie" and best(scored, least=0.6).why == "too low"
     assert best(texts("a", "b", scores=(None, None))).why == "not scored"
     form = {"verdict": r"Verdict: (\w+)", "names": ["A", "B", "C"]}
@@ -96,11 +96,13 @@ def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> Non
     for stream in ("drafts", "others"):
         for line in lines(tmp_path, stream):
             said.setdefault(line["sample"], []).append((stream, line))
-    broken, why = 0, Counter[str]()
+    broken, why, silent = 0, Counter[str](), Counter[str]()
     for line in lines(tmp_path, "rollouts"):
         answers = ["".join(re.findall(r"\d+", text["text"])[-1:]) for _, text in said[line["sample"]]]
         answers = [answer and (answer.lstrip("0") or "0") for answer in answers]
         votes = Counter(answer for answer in answers if answer)
+        texts = zip(said[line["sample"]], answers, strict=True)
+        silent.update(f"no answer in {stream}" for (stream, _), answer in texts if not answer)
         assert line["consensus"]["votes"] == votes and line["rule"] == elected()["streams"]["rollouts"]["rule"]
         first = [answer for answer, count in votes.items() if count == max(votes.values())]
         if not first:
@@ -124,7 +126,7 @@ def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> Non
     run_once(Request(parse(later), "inline"))
     assert len(written(str(file), dropped=True).x) >= len(table.x)
     tally = summary["streams"]["rollouts"]
-    assert tally["counted"] == {"ties broken": broken} and broken and tally["rule"] == "vote"
+    assert tally["counted"] == {**silent, "ties broken": broken} and broken and tally["rule"] == "vote"
     assert tally["written"] == 24 and tally["dropped"].get("no answer", 0) == why["no answer"]
 
 

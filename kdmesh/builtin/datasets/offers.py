@@ -58,12 +58,25 @@ class RowsConfig(Config):
 class WrittenConfig(Config):
     """Settings of `written`."""
 
-    path: str = Field(description="a file streams/NAME.jsonl of a run's folder")
+    path: str | None = Field(None, description="a file streams/NAME.jsonl of a run's folder")
+    entry: str | None = Field(
+        None, description="in place of a file: an entry of the store, the history of a stream that a rule made"
+    )
+    round: int | None = Field(None, ge=1, description="of a history: as it stood after this round, by default the last")
+    store: str | None = Field(None, description="folder or URL of the store; by default the run's own")
     test_path: str | None = Field(None, description="JSON lines of the official test split, with `prompt` and `text`")
     dropped: bool = Field(False, description="also texts that filters dropped")
     label: str | None = Field(
         None, description="column with the class of each text, to classify them: `prompt`, where it was asked for by it"
     )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.path is None) == (self.entry is None):
+            raise ValueError("it needs `path`, a file of a run's folder, or `entry`, of the store")
+        if self.entry is None and (self.round is not None or self.store is not None):
+            raise ValueError("`round` and `store` are of an `entry`, and a file has neither")
+        return self
 
 
 class NumeralsConfig(Config):
@@ -306,6 +319,7 @@ DATASETS = [
         "written",
         "kdmesh.builtin.datasets.written:written",
         WrittenConfig,
-        "texts that an agent wrote in an earlier run, as prompts with answers",
+        "texts that agents wrote in an earlier run, or agreed on, as prompts with answers",
+        lookup="kdmesh.builtin.datasets.written:settle",
     ),
 ]

@@ -26,7 +26,7 @@ class BestOf(TextRule):
     no such name, is outside the form: it chooses none, and is counted.
 
     It abstains where no text is scored, or no verdict names one, and where the best score is below ``least``. Of
-    several that are best, the first is chosen, or none with ``ties: abstain``.
+    several that are best, the first is chosen, or none with ``ties: abstain``. Whose text is not scored is counted.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class BestOf(TextRule):
         else:
             scores = [one.score for one in texts]
             told = {"scores": scores}
+            counted = [f"no score in {one.stream}" for one in texts if one.score is None]
         known = [score for score in scores if score is not None]
         if not known:
             return Choice(None, SILENT if self.judged else UNSCORED, told, counted)

@@ -24,7 +24,7 @@ class Vote(TextRule):
     The answer is what ``pattern`` finds, by default the whole text; with ``numeric`` its last number. A text without an
     answer votes for none, and counts. It abstains where no text has an answer, where fewer than ``share`` of all texts
     give the most frequent one, and, with ``ties: abstain``, where another is as frequent; with ``ties: first`` the one
-    that came first wins then.
+    that came first wins then. Whose text has no answer is counted.
     """
 
     def __init__(self, pattern: str | None, numeric: bool, share: float, ties: str) -> None:
@@ -35,23 +35,24 @@ class Vote(TextRule):
         """By the answers."""
         said = [self._answer(one.text.answer) for one in texts]
         votes = Counter(answer for answer in said if answer is not None)  # in the order in which they came
-        told: dict[str, Any] = {"votes": dict(votes), "texts": len(texts), "silent": said.count(None)}
+        told: dict[str, Any] = {"votes": dict(votes), "answers": said, "texts": len(texts), "silent": said.count(None)}
+        lost = [f"no answer in {one.stream}" for one, answer in zip(texts, said, strict=True) if answer is None]
         if not votes:
-            return Choice(None, NONE, told)
+            return Choice(None, NONE, told, lost)
         most = max(votes.values())
         first = [answer for answer, count in votes.items() if count == most]
         told["tied"] = first if len(first) > 1 else []
         if most < self.share * len(texts):
-            return Choice(None, FEW, told)
+            return Choice(None, FEW, told, lost)
         if len(first) > 1 and self.ties == "abstain":
-            return Choice(None, TIE, told)
+            return Choice(None, TIE, told, lost)
         told["answer"] = first[0]
         told["dissent"] = [
             {"stream": one.stream, "agent": one.agent, "draw": one.text.draw, "answer": answer}
             for one, answer in zip(texts, said, strict=True)
             if answer != first[0]
         ]
-        return Choice(said.index(first[0]), told=told, counted=["ties broken"] if len(first) > 1 else [])
+        return Choice(said.index(first[0]), told=told, counted=lost + ["ties broken"] * (len(first) > 1))
 
     def _answer(self, text: str) -> str | None:
         """As it is counted: numbers that are equal as one."""

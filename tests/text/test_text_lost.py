@@ -1,0 +1,128 @@
+"""Who says nothing where several agents agree, and what is chosen then: writers and judges that are lost."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_text_rollouts import agreed, mesh
+from text_meshes import llama
+
+from kdmesh.engine.check import examine
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.errors import MeshError, RunFailed
+from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.generating import Writing
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
+
+WRITES = {"prompts": "train", "refresh": "once", "sampling": {"max_new_tokens": 3}}
+
+
+def council(**vote: Any) -> dict[str, Any]:
+    """Three frozen agents answer once, and a student learns what a vote chooses."""
+    streams: dict[str, Any] = {f"of_{name}": {**WRITES, "generated_by": name} for name in "tuv"}
+    rule = {"vote": {"pattern": "[0-9]", "ties": "first", **vote}}
+    agents = {name: {"model": llama(8, number, vocabulary=None), "update": "frozen"} for number, name in
+              enumerate("tuv", 1)}  # fmt: skip
+    return {
+        **mesh(),
+        "agents": {**agents, "s": {"model": llama(8, vocabulary=None)}},
+        "streams": {**streams, "agreed": {"consensus_of": [*streams], "rule": rule}},
+        "flows": [{"from": "labels", "to": "s", "stream": "agreed", "objective": "ce"}],
+        "train": {"steps": 2, "batch_size": 6, "optimizer": {"adamw": {"lr": 3e-3}}},
+    }
+
+
+def lines(out: Path, stream: str) -> list[dict[str, Any]]:
+    (file,) = out.glob(f"*/*/streams/{stream}.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Agents that write nothing to any prompt."""
+    who, inner = set[str](), Writing.write
+
+    def write(self: Writing, agent: Any, asked: Any, rows: int) -> list[tuple[list[int], int]]:
+        found = inner(self, agent, asked, rows)
+        return [(ids[:before], before) for ids, before in found] if agent.name in who else found
+
+    monkeypatch.setattr(Writing, "write", write)
+    return who
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_a_writer_that_says_nothing_has_no_vote_and_counts(share: float, silent: set[str], tmp_path: Path) -> None:
+    silent.add("u")
+    summary = run_once(Request(parse(council(share=share)), "inline", out=tmp_path))[0]
+    said = {name: {line["sample"]: line["text"] for line in lines(tmp_path, f"of_{name}")} for name in "tuv"}
+    assert {*said["u"].values()} == {""}
+    lost, broken = Counter[str](), 0
+    for line in lines(tmp_path, "agreed"):
+        answers = {name: "".join(re.findall("[0-9]", said[name][line["sample"]])[-1:]) for name in "tuv"}
+        lost.update(f"no answer in of_{name}" for name, answer in answers.items() if not answer)
+        votes = Counter(answer for answer in answers.values() if answer)
+        most = max(votes.values(), default=0)
+        enough = most >= share * 3 and most > 0
+        assert bool(line["consensus"]["from"]) == enough and line["consensus"]["votes"] == votes
+        assert line["dropped"] == (None if enough else "too few agree" if votes else "no answer")
+        assert not enough or line["producer"] != "u"
+        broken += enough and list(votes.values()).count(most) > 1
+    assert lost["no answer in of_u"] == 24
+    assert Counter(summary["streams"]["agreed"]["counted"]) == lost + Counter({"ties broken": broken})
+    (note,) = [note for note in summary["notes"] if "rule 'vote' counted" in note]
+    assert "no answer in of_u 24" in note
+
+
+def test_where_all_writers_say_nothing_the_run_ends_by_name(silent: set[str]) -> None:
+    silent |= {*"tuv"}
+    with pytest.raises(RunFailed, match="none of 24 prompts has a text that rule 'vote' chose") as caught:
+        run_once(Request(parse(council()), "inline"))
+    assert caught.value.where == "streams.agreed" and "no answer 24" in caught.value.what
+
+
+def test_filters_of_a_writer_say_what_is_learned_of_it_and_not_what_is_chosen(tmp_path: Path) -> None:
+    """All of one's texts are dropped but for one, which is learned: they are chosen from as if none were."""
+    fields = council()
+    without = run_once(Request(parse(fields), "inline", out=tmp_path / "without"))[0]
+    stream, flows = fields["streams"]["of_t"], fields["flows"]
+    (first, *_) = [line for line in lines(tmp_path / "without", "of_t") if line["text"]]
+    none = {"pattern": {"match": f"^{re.escape(first['text'])}$"}}
+    fields["streams"] = {**fields["streams"], "of_t": {**stream, "keep": [none]}}
+    with pytest.raises(MeshError, match="filters say what is learned") as refused:
+        examine(make_plan(parse(fields), registry()))
+    assert refused.value.where == "streams.of_t.keep"
+
+    fields["flows"] = [*flows, {"from": "labels", "to": "s", "stream": "of_t", "objective": "ce"}]
+    summary = run_once(Request(parse(fields), "inline", out=tmp_path / "kept"))[0]
+    tally = summary["streams"]["of_t"]
+    assert 0 < tally["kept"] < tally["written"] and tally["dropped"] == {"pattern": tally["written"] - tally["kept"]}
+    assert summary["streams"]["agreed"] == without["streams"]["agreed"]
+    chosen = [[one["text"] for one in lines(tmp_path / name, "agreed")] for name in ("without", "kept")]
+    assert chosen[0] == chosen[1]
+
+    fields["streams"]["of_t"] = {**stream, "keep": [{"pattern": {"match": "@@@"}}]}
+    with pytest.raises(RunFailed, match="none of the 24 texts that t wrote is kept") as caught:
+        run_once(Request(parse(fields), "inline"))
+    assert caught.value.where == "streams.of_t.keep"
+
+
+def test_a_judge_that_answers_outside_its_form_chooses_none(tmp_path: Path) -> None:
+    """What it judges is then silent in the vote that reads it, and the others decide."""
+    fields = agreed()
+    rule = {"best_of": {"verdict": "@(.)", "names": ["1", "2"]}}
+    fields["streams"]["judged"] = {**fields["streams"]["judged"], "rule": rule}
+    summary = run_once(Request(parse(fields), "inline", out=tmp_path))[0]
+    judged, agree = summary["streams"]["judged"], summary["streams"]["rollouts"]
+    assert (judged["kept"], judged["dropped"]) == (0, {"no verdict": 48})
+    assert judged["counted"] == {"verdicts outside the form": 48}
+    assert agree["counted"]["no answer in judged"] == 48 and agree["kept"] > 0
+    for line in lines(tmp_path, "judged"):
+        assert line["consensus"]["verdicts"] == [{"judge": "judge", "verdict": None}] and line["text"] == ""
+    assert any("verdicts outside the form 48" in note for note in summary["notes"])
