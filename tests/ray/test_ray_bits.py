@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from few_texts import FEW, topology
 
 from kdmesh.backends import Session
 from kdmesh.engine.launch import run_once
@@ -25,22 +26,23 @@ def shortened(value):
 
 
 def mesh(name, placement):
-    fields = shortened(read_mesh(name).dump())
+    fields = shortened(topology(name).dump())
     data = {"dataset": fields["data"]} if isinstance(fields["data"], str) else fields["data"]
-    few = {
-        "validation": 60,
-        "test": 60,
-        **({} if name == "parties" else {"train": 256}),
-    }  # whose classes are shared out
+    few = {"validation": 60, "test": 60, "train": 256}
+    if name == "parties":  # whose classes are shared out
+        del few["train"]
+    if name in FEW:
+        few = {}
     return parse({**fields, "data": {**few, **data}, "placement": placement})
 
 
 def outcome(name, placement, session):
     summary, _, _ = run_once(Request(mesh(name, placement)), session=session)
-    return {
+    agents = {
         agent: (facts["weights_sha256"], facts["updates"], facts["metrics"])
         for agent, facts in summary["agents"].items()
     }
+    return agents, summary.get("texts")
 
 
 @pytest.mark.ray
@@ -50,7 +52,7 @@ def test_inline_and_ray_together_and_spread_give_equal_bits(name, ray_session):
     expected = outcome(name, "together", inline)
     if name != "fedavg":  # whose agents have one set of weights in the end
         owners = {*make_plan(mesh(name, "together"), registry()).owner.values()}
-        assert len({expected[owner][0] for owner in owners}) == len(owners)  # no agent is another's copy
+        assert len({expected[0][owner][0] for owner in owners}) == len(owners)  # no agent is another's copy
     assert outcome(name, "spread", inline) == expected
     assert outcome(name, "together", ray_session) == expected
     assert outcome(name, "spread", ray_session) == expected

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from few_texts import topology
 
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -33,7 +34,7 @@ LIVE = (
 
 def short(name: str, epochs: int) -> dict[str, Any]:
     """A topology, with few epochs."""
-    mesh = read_mesh(name).dump()
+    mesh = topology(name).dump()
     mesh.setdefault("train", {})["epochs"] = epochs
     for agent in mesh["agents"].values():
         agent.get("train", {}).pop("epochs", None)
@@ -71,6 +72,7 @@ def said(summary: dict[str, Any]) -> dict[str, Any]:
         "agents": agents,
         "consensus": summary["consensus"],
         "rounds": [one["metrics"] for one in summary["rounds"]],
+        "texts": summary.get("texts"),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_text_rollouts import mesh, outcome, sequence
+from test_text_rollouts import mesh
 from text_meshes import llama
 
 from kdmesh.builtin.metrics.exact_match import ExactMatch
@@ -90,18 +90,6 @@ def test_losses_of_parts_are_those_of_a_plain_mean() -> None:
     assert one["test"]["bits_per_character"] == pytest.approx(two["test"]["bits_per_character"], abs=1e-5)
     only = run_once(Request(parse({**fields, "text": text, "flows": parts[:1]}), "inline"))[0]["agents"]["s"]["metrics"]
     assert abs(only["test"]["bits_per_character"] - one["test"]["bits_per_character"]) > 1e-3
-
-
-def parted_mesh(**more: Any) -> dict[str, Any]:
-    fields = sequence()
-    fields["data"] = {"dataset": {"sums": {"below": 8, "explained": True}}, "train": 24}
-    flows = [{**fields["flows"][0]}, *({**flow, "part": part} for part, flow in
-             zip(("reasoning", "answer"), fields["flows"][1:], strict=True))]  # fmt: skip
-    return {**fields, "flows": flows, "text": {"reasoning": ["", ">"]}, **more}
-
-
-def test_they_are_the_same_together_and_spread() -> None:
-    assert outcome(parted_mesh()) == outcome(parted_mesh(), "spread")
 
 
 PART = {"from": "t", "to": ["s", "u"], "stream": "rollouts", "objective": "reverse_kl", "part": "answer"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from few_texts import topology
 from text_meshes import bert, gpt, llama, modelled
 
 from kdmesh.backends import Session
@@ -144,6 +145,21 @@ def elected() -> dict[str, Any]:
     return {**fields, "agents": agents, "streams": streams, "flows": flows}
 
 
+def parted() -> dict[str, Any]:
+    """The same sequence, with reasoning and answers as losses of their own."""
+    fields = sequence()
+    flows = [{**fields["flows"][0]}, *({**flow, "part": part} for part, flow in
+             zip(("reasoning", "answer"), fields["flows"][1:], strict=True))]  # fmt: skip
+    data = {"dataset": {"sums": {"below": 8, "explained": True}}, "train": 24}
+    return {**fields, "data": data, "flows": flows, "text": {"reasoning": ["", ">"]}}
+
+
+def once(name: str) -> dict[str, Any]:
+    """A bundled topology, of few prompts, for one epoch."""
+    fields = topology(name).dump()
+    return {**fields, "train": {**fields["train"], "epochs": 1}}
+
+
 MESHES = {
     "a vote after a judge": agreed(),
     "a vote after a judge, two steps at once": agreed("2 steps"),
@@ -164,6 +180,9 @@ MESHES = {
         "program": [{"of": ["s", "u"], "repeat": 2, "do": [{"train": ["s", "u"], "steps": 7}]}],
     },
     "packed": {**mesh(), "text": {"pack": True}},
+    "reasoning and answer apart": parted(),
+    "a rationale": once("rationale"),
+    "explained to itself": once("star"),
     "pairs of what is written": mesh(
         refresh="2 steps", sampling={"max_new_tokens": 3, "samples": 5}, pairs={"pattern": {"match": "[0-4]"}}
     ),
@@ -221,7 +240,14 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(name: str, tmp_path: Path, c
 @pytest.mark.ray
 @pytest.mark.parametrize(
     "name",
-    ["several steps", "once", "told the answer of given texts", "reads what others write", "a vote after a judge"],
+    [
+        "several steps",
+        "once",
+        "told the answer of given texts",
+        "reads what others write",
+        "a vote after a judge",
+        "reasoning and answer apart",
+    ],
 )
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     expected = outcome(MESHES[name])
