@@ -115,6 +115,34 @@ def test_frozen_teachers_that_answer_live(name: str, draws: int, tmp_path: Path)
         assert counts[0] >= counts[1] > counts[2] == 0
 
 
+def debate_of_frozen() -> dict[str, Any]:
+    """The topology `debate`, whose debaters learn nothing."""
+    mesh = short("debate", 1)
+    for name in "abc":
+        mesh["agents"][name]["update"] = "frozen"
+    del mesh["connect"][0]["debate"]["practice"]
+    return mesh
+
+
+def frozen_debaters(mesh: dict[str, Any], store: Path, session: Any = None) -> None:
+    """Cold and warm have the bits of no store; warm, nobody who is frozen answers or writes anything."""
+    without = made(mesh, "off")
+    cold, warm = (made({**mesh, "placement": "spread"}, store, session) for _ in range(2))
+    assert said(without) == said(cold) == said(warm)
+    assert warm["store"]["all"]["forwarded"] == 0 < warm["store"]["all"]["found"]
+    assert {warm["agents"][name]["forwards"]["made"] for name in {*"abc"} - left(warm)} <= {0}
+
+
+def test_frozen_debaters_say_nothing_twice(tmp_path: Path) -> None:
+    frozen_debaters(debate_of_frozen(), tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_frozen_debaters_on_hosts_of_ray(tmp_path: Path, ray_session: Any) -> None:
+    frozen_debaters(debate_of_frozen(), tmp_path, ray_session)
+
+
 RAY = [(name, 0) for name in STAGES] + [(name, draws) for name in LIVE for draws in (1, 4)]
 
 
