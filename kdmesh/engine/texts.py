@@ -210,7 +210,7 @@ def records(plan: Plan, wrote: Wrote) -> list[dict[str, Any]]:
         {
             **_about(wrote, number, line),
             "producer": _producer(wrote, line),
-            **_served(plan, _producer(wrote, line)),
+            **_served(plan, _producer(wrote, line), bool(wrote.rule)),
             "updates": wrote.updates,
             "weights_sha256": wrote.weights or None,
             "sampling": sampling,
@@ -248,12 +248,15 @@ def _producer(wrote: Wrote, line: Line) -> str | None:
     return None if chosen is None else str(chosen["agent"])
 
 
-def _served(plan: Plan, producer: str | None) -> dict[str, Any]:
-    """Of a writer behind an endpoint, the model and the host that were asked."""
+def _served(plan: Plan, producer: str | None, chosen: bool) -> dict[str, Any]:
+    """Of a writer behind an endpoint, the model and the host that were asked.
+
+    ``chosen``: by a rule, from texts of several agents; every line then says whether its writer is.
+    """
     owner = plan.owner.get(producer or "")
     model = None if owner is None else plan.spec.agents[owner].model
     if model is None or not is_served(model, registry()):
-        return {}
+        return {"served": None} if chosen else {}
     return {"served": {"model": model.config["model"], "host": urlsplit(model.config["base_url"]).netloc}}
 
 

@@ -26,7 +26,7 @@ KEPT = ("sample", "draw", "producer", "step", "updates", "dropped")
 """What stays as columns."""
 RAW = (
     *("prompt", "text", "kept", "sampling", "filters", "dropped", "weights_sha256"),
-    *("producer", "consensus", "rule"),
+    *("producer", "served", "consensus", "rule"),
 )
 AGREED = ("answer", "share", "rule")
 """Columns of what a rule chose: on which answer most agreed, the share of texts that give it, and which rule."""
