@@ -8,6 +8,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.agreed import draws, longest
 from kdmesh.graph.reach import readers, sources
 from kdmesh.graph.rollouts import ONCE
+from kdmesh.graph.served import served
 from kdmesh.graph.sources import written_before
 from kdmesh.hosts.read_texts import labels_of
 from kdmesh.plugins import registry
@@ -43,6 +44,40 @@ def answered(plan: Plan, found: Checked) -> None:
     for agent, spec in plan.spec.agents.items():
         for name in _given(plan, agent) if spec.view.prompt is not None else ():
             found.reading.told(agent, found.streams[name].rows)  # MeshError for one that it cannot be told
+    _alike(plan, found)
+
+
+def _alike(plan: Plan, found: Checked) -> None:
+    """Say which templates name nothing of a sample; refuse one where the texts of all prompts would be the same."""
+    from kdmesh.text.views import PromptView
+
+    asked = {f"agents.{name}.view.prompt": one.view.prompt for name, one in plan.spec.agents.items()}
+    asked |= {f"streams.{name}.template": one.template for name, one in plan.spec.streams.items()}
+    alike = {where for where, one in asked.items() if one is not None and not PromptView(one, where).names}
+    for name, stream in plan.spec.streams.items():
+        own = f"agents.{stream.generated_by}.view.prompt"
+        where = own if stream.template is None else f"streams.{name}.template"
+        if stream.prompts is not None and where in alike and stream.sampling is not None and stream.sampling.greedy:
+            what = f"it names nothing of a sample, and {stream.generated_by} would write one text to every prompt"
+            instead = f"'{{{{ prompt }}}}', a column of the data, or texts that are drawn: greedy: false for {name}"
+            raise MeshError(what, where=plan.at(where), instead=instead)
+    found.notes += [f"{where} names nothing of a sample: every prompt is the same" for where in sorted(alike)]
+
+
+def drawn(plan: Plan, found: Checked) -> None:
+    """Refuse to draw among as many of the likeliest tokens as there are: the setting would do nothing."""
+    hows = [(f"streams.{name}.sampling", one.sampling, {one.generated_by}) for name, one in plan.spec.streams.items()]
+    hows += [("text.decoding", plan.spec.text.decoding, set(plan.spec.agents))] if _measures(plan) else []
+    for where, how, agents in hows:
+        own = [name for name in agents if name is not None and name not in served(plan, registry())]
+        if how is None or how.top_k is None or len(own) < len(agents):
+            continue
+        most = max(found.shapes[name, ""][0] for name in own)
+        if how.top_k >= most:
+            what = f"{', '.join(sorted(own))} has {most:,} tokens, so that drawing among the {how.top_k:,} likeliest "
+            raise MeshError(
+                what + "has no effect", where=plan.at(f"{where}.top_k"), instead=f"less than {most:,}, or leave it out"
+            )
 
 
 def _labelled(plan: Plan, found: Checked, name: str, stream: StreamSpec) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.contracts.filter import parted
 from kdmesh.errors import MeshError
+from kdmesh.graph.kept import asks_known
 from kdmesh.graph.private import MEASURED
 from kdmesh.plugins import registry
 from kdmesh.streams.stream import without
@@ -28,6 +30,7 @@ def refuse(plan: Plan, found: Checked) -> None:
         return
     for edge in plan.edges:
         _learned(plan, found, edge)
+    _filtered(plan, found)
     _measured(plan, found)
 
 
@@ -55,6 +58,28 @@ def _learned(plan: Plan, found: Checked, edge: Edge) -> None:
         where=plan.at(where) if mixed is not None else where,
         instead=instead if mixed is None else f"a stream of {ANSWERS}, or no `mix`",
     )
+
+
+def _filtered(plan: Plan, found: Checked) -> None:
+    """Filters compare with what the data answer: to every prompt, and not where that is hidden."""
+    texts, marks = found.table.x, plan.spec.text.reasoning
+    assert isinstance(texts, Texts)
+    for name, spec in plan.spec.streams.items():
+        for field, ref in spec.filters.items():
+            if not (setting := asks_known(ref, registry())):
+                continue
+            where, stream = plan.at(f"streams.{name}.{field}"), found.streams[name]
+            what = f"{name!r} hides what the data answer, and filter {ref.name!r} compares with it"
+            if stream.labelled:
+                said = (
+                    (row, parted(texts[row].answers(), marks and (marks[0], marks[1]))[1])
+                    for row in stream.rows.tolist()
+                )
+                alone = next((row for row, answer in said if not answer.strip()), None)
+                if alone is None:
+                    continue
+                what = f"{texts[alone].at or f'sample {alone}'} has no answer, and filter {ref.name!r} compares with it"
+            raise MeshError(what, where=where, instead=f"{setting}: COLUMN, the data's column that has it")
 
 
 def lacking(found: Checked, name: str) -> bool:

@@ -57,8 +57,8 @@ class WrittenText:
 
     @property
     def known(self) -> str:
-        """The same of what the data answer."""
-        return parted(self.given, self.marks)[1]
+        """The right answer: the class as which a text would be learned, or what the data answer after reasoning."""
+        return self.label or parted(self.given, self.marks)[1]
 
 
 def parted(text: str, marks: tuple[str, str] | None) -> tuple[str, str]:

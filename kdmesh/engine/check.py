@@ -138,6 +138,7 @@ def examine(
     _streams(plan, found)
     private.prove(plan, found)
     _models(plan, found, modules or {})
+    prompts.drawn(plan, found)
     looked_up.covered(plan, found)
     if here:
         sizes.refuse(plan, found)

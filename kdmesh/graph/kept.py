@@ -51,6 +51,7 @@ def refuse_filters(plan: Plan, registry: Registry) -> None:
                 _of(plan, name, stream, ref, offer, f"{where}.{ref.name}.of")
                 if "loss" in offer.needs:
                     _served(plan, registry, stream, ref, f"{where}.{ref.name}.of")
+                _known(plan, name, ref, registry, where)
                 if offer.several:
                     _several(plan, name, stream, ref.name, where)
 
@@ -89,6 +90,25 @@ def _served(plan: Plan, registry: Registry, stream: StreamSpec, ref: FilterRef, 
         raise MeshError(what, where=where, instead="of: an agent on this machine that is frozen")
 
 
+def asks_known(ref: FilterRef, registry: Registry) -> str:
+    """The setting with which a filter would not ask for the right answer of a prompt; "" where it asks for none."""
+    if ref.is_import:
+        return ""
+    settings = registry.find("filters", ref.name).config.model_validate(ref.settings)
+    setting: str = getattr(settings, "known", lambda: "")()
+    return setting
+
+
+def _known(plan: Plan, name: str, ref: FilterRef, registry: Registry, where: str) -> None:
+    """Where texts are not what the data answer, the right answer is the class of the prompt's sample."""
+    setting = asks_known(ref, registry) if plan.language_models else ""
+    if not setting or (plan.task.labels == "classes" and labelled(plan.spec, name)):
+        return
+    what = f"filter {ref.name!r} compares with the class of a text, and "
+    what += f"{name!r} hides it" if plan.task.labels == "classes" else f"task {plan.task.name} has none"
+    raise MeshError(what, where=where, instead=f"{setting}: COLUMN, the data's column of what a text must say")
+
+
 def _classes(plan: Plan, name: str, ref: FilterRef, where: str) -> None:
     """Agents that classify what is written have finished before whoever learns it begins."""
     task = plan.task
@@ -118,7 +138,8 @@ def _several(plan: Plan, name: str, stream: StreamSpec, which: str, where: str) 
     draws = (stream.sampling or SamplingSpec()).samples
     if draws == 1:
         what = f"filter {which!r} compares the texts of a prompt, and one is written to each"
-        raise MeshError(what, where=where, instead=f"streams.{name}.sampling.samples: 4")
+        instead = f"streams.{name}.sampling.samples: 4; or, of several streams' texts, a stream that a vote makes: "
+        raise MeshError(what, where=where, instead=f"{instead}{{consensus_of: [{name}, OTHER], rule: vote}}")
     if stream.refresh in ("once", "round", "epoch"):
         return
     for edge in plan.edges:

@@ -1,10 +1,12 @@
-"""What each agent is in a mesh, read off its flows: teacher, student, peer, assistant."""
+"""What each agent is in a mesh, read off its flows and texts: teacher, writer, student, peer, assistant."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.graph.edges import LABELS
 from kdmesh.graph.reach import sources
+from kdmesh.graph.sources import written_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +33,7 @@ def roles(plan: Plan) -> dict[str, str]:
     itself = {edge.source for edge in plan.edges if edge.source == edge.target}
     specs = plan.spec.agents
     averages = {name for name, owner in plan.owner.items() if specs[name].ema or specs[owner].update == "merged"}
-    found: dict[str, str] = {}
+    found, texts = dict[str, str](), _by_texts(plan)
     for name, teachers in taught_by.items():
         inside = [other for other in teachers if stage[name] is not None and stage[other] == stage[name]]
         if name in plan.language_models:
@@ -39,13 +41,39 @@ def roles(plan: Plan) -> dict[str, str]:
         elif name in averages:
             found[name] = "average"
         elif not teachers:
-            found[name] = "teacher" if readers[name] else "student" if name in itself else "alone"
+            found[name] = "teacher" if readers[name] else "student" if name in itself else texts.get(name, "alone")
         elif any(other not in averages for other in inside):
             found[name] = "student" if len(inside) < len(teachers) else "peer"
         else:
             later = any(stage[other] != stage[name] for other in readers[name])
             found[name] = "assistant" if later else "student"
     return found
+
+
+def _by_texts(plan: Plan) -> dict[str, str]:
+    """What agents are by the texts that they write and learn, which labels carry: of all for whom they do."""
+    learns: set[str] = set()
+    writes: set[str] = set()
+    for edge in plan.edges:
+        if edge.source == LABELS and edge.target in plan.owner and edge.stream in plan.spec.streams:
+            apart = {name for name, owner in plan.owner.items() if owner != plan.owner[edge.target]}
+            if others := apart & _authors(plan, edge.stream):
+                learns.add(edge.target)
+            for other in written_before(plan.spec, edge.stream):
+                others |= apart & _authors(plan, other)
+            writes |= others
+    found = {name: "assistant" if name in writes else "student" for name in learns}
+    return dict.fromkeys(writes, "writer") | found
+
+
+def _authors(plan: Plan, stream: str) -> set[str]:
+    """The agents that write the texts of a stream, also through what is made of several."""
+    spec = plan.spec.streams.get(stream)
+    if spec is None or spec.generated_by is None:
+        return set()
+    if spec.consensus_of is None:
+        return {spec.generated_by}
+    return {name for other in spec.consensus_of for name in _authors(plan, other)}
 
 
 def _teachers(plan: Plan, agents: Iterable[str]) -> dict[str, list[str]]:

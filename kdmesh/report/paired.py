@@ -26,7 +26,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     several data seeds are a ValueError. ``<metric>``, ``accuracy`` say: per consensus and agent its role, and the mean,
     half_width and n of its test figure. ``controls``: the same of each student's controls, ``alone`` and
     ``best_teacher``. ``reported``: for each node what the mesh reports beside, by the metric's name: mean, half_width
-    and n. ``differences``: per agent that is no teacher, `paired` against ``best teacher`` (of its own
+    and n. ``differences``: per agent that does not only teach or write, `paired` against ``best teacher`` (of its own
     teachers the best by validation, seed by seed), ``consensus NAME``, and the same student's ``control alone`` and
     ``control best teacher``. What a seed lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many
     are left. ``verdicts``: see :func:`kdmesh.statistics.verdicts`, against each control, adjusted for all
@@ -49,7 +49,7 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
             continue
         figures[name] = {"role": role, **estimate}
         reported[name] = _beside([_nodes(summary).get(name) for summary in summaries], asked)
-        if role in ("consensus", "teacher"):
+        if role in ("consensus", "teacher", "writer"):
             continue
         rivals = [_rivals(summary, name, metric) for summary in summaries]
         columns = dict.fromkeys(key for row in rivals for key in row)

@@ -123,7 +123,7 @@ def _results(over_seeds: object) -> tuple[str, list[tuple[str, float]], list[str
         students = [
             (name, float(of["mean"]))
             for name, of in over_seeds[metric].items()
-            if of["role"] not in ("consensus", "teacher")
+            if of["role"] not in ("consensus", "teacher", "writer")
         ]
         return metric, students, [_words(one) for one in over_seeds["verdicts"] if one["verdict"]]
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -109,7 +109,7 @@ def final_table(summary: dict[str, Any]) -> Grid:
     rows = [{**_measured(name, node, by), "role": consensus_role(node)} for name, node in consensus.items()]
     agents = summary.get("agents") or {}
     chosen = {agent.get("best_teacher") for agent in agents.values()} - {None}
-    for name in sorted(agents, key=lambda name: agents[name].get("role") != "teacher"):
+    for name in sorted(agents, key=lambda name: agents[name].get("role") not in ("teacher", "writer")):
         row, own_controls = _measured(name, agents[name], by), controls.get(name) or {}
         for which in ALSO:
             row[which] = _minus(row["test"], on_test(own_controls.get(which), by))

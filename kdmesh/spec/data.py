@@ -65,6 +65,11 @@ class SamplingSpec(Strict):
     samples: int = Field(1, ge=1, description="texts from each prompt, which stand one after the other in the stream")
     stop: list[str] = Field([], description="a text also ends with the token that completes one of these strings")
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
 
 class MixSpec(Strict):
     """Batches of given texts among those that an agent writes."""

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
     from kdmesh.text.settings import BiEncoderSettings, LoraSettings, PrefixSettings, TokenizerConfig
 
+ASKED = 32
+"""Tokens of the model that is asked in place of one without memory."""
+LARGEST = 2**27
+"""Weights that such a model has at most: a layer of those that are not causal has far fewer."""
+
 
 def build(
     *,
@@ -87,7 +92,13 @@ def build(
     if head == BI:
         _embeds(net, bi_encoder, meta)
     elif causal:
-        _models_language(net, "model.hf.path" if path is not None else "model.hf.config", meta)
+        if not (_is_causal(auto, settings, trusted, how) if meta else is_causal(net)):
+            raise MeshError(
+                f"{net.config.model_type} sees the tokens that it is to predict",
+                where="model.hf.path" if path is not None else "model.hf.config",
+                instead="config: {is_decoder: true}, or a decoder such as gpt2 or llama",
+            )
+        unmasked(net)
     else:
         name_labels(net.config, None if head == CROSS else labels, 1 if head == CROSS else classes)
     made = _dressed(
@@ -133,15 +144,28 @@ def _network(
     return net if layers is None else keep_layers(net, layers, how), drawn
 
 
-def _models_language(net: Any, where: str, meta: bool) -> None:
-    """Refuse a model that sees what it is to predict."""
-    unmasked(net)
-    if not meta and not is_causal(net):
-        raise MeshError(
-            f"{net.config.model_type} sees the tokens that it is to predict",
-            where=where,
-            instead="config: {is_decoder: true}, or a decoder such as gpt2 or llama",
-        )
+def _is_causal(auto: Any, settings: PreTrainedConfig, trusted: bool, how: dict[str, Any]) -> bool:
+    """Whether a model that has no memory is causal, found by asking one layer of it, drawn, with few tokens.
+
+    Where an architecture cannot be made so small, or the layer has too many weights for a question, it is taken for
+    causal: it is asked itself where it is built.
+    """
+    little = deepcopy(settings)
+    text = little.get_text_config()
+    try:
+        text.vocab_size = ASKED
+        if text.pad_token_id is not None:
+            text.pad_token_id = 0  # there is an embedding of it; some count positions from it
+        little = keep_config(little, [0])
+        how = {**how, "dtype": torch.float32}
+        if sum(one.numel() for one in _fresh(auto, deepcopy(little), trusted, how).parameters()) > LARGEST:
+            return True
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            net = _fresh(auto, little, trusted, how)
+            unmasked(net)
+            return is_causal(net)
+    except Exception:  # each architecture fails in its own way
+        return True
 
 
 def _embeds(net: Any, how: BiEncoderSettings | None, meta: bool) -> None:

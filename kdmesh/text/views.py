@@ -5,6 +5,7 @@ It is how an agent knows more than another of the same sample, a solution say, o
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,15 +13,16 @@ from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from jinja2.runtime import Context
-    from jinja2.sandbox import SandboxedEnvironment
 
 PROMPT, TEXT = "prompt", "text"
 LONGEST = 10_000_000
 """Characters that a template may write, and places of a text or list that it repeats: far more than a prompt has."""
 LARGEST_POWER = 64
+STEPS = 1_000_000
+"""Places of what loops and filters read, and calls, that a template may have for one prompt."""
+CALL = 10  # of these: what a call takes is as much
+COUNTED = "counted by kdmesh"  # the name of a filter that no template can write
 
 
 class PromptView:
@@ -34,15 +36,16 @@ class PromptView:
         from jinja2 import TemplateSyntaxError, meta
 
         self.where = where
-        environment = _sandbox()
+        self._sandbox = environment = _sandbox()
         try:
             parsed = environment.parse(template)
-            self.names = meta.find_undeclared_variables(parsed)
-            self._template = environment.from_string(template)
+            self.names = meta.find_undeclared_variables(parsed) - environment.globals.keys()
+            found = meta.find_referenced_templates(parsed)
+            self._template = environment.from_string(environment.counted(parsed))
         except TemplateSyntaxError as error:
             what = f"the template cannot be read: {error.message}"
             raise MeshError(what, where=self.where, instead="jinja, such as '{{ prompt }} Hint: {{ text }}'") from None
-        for other in meta.find_referenced_templates(parsed):
+        for other in found:
             what = f"the template reads another, {other or 'that it computes'}, and there is none"
             raise MeshError(what, where=where, instead="its words here, without include, import and extends")
 
@@ -78,7 +81,7 @@ class PromptView:
     def _written(self, there: Mapping[str, Any]) -> str:
         """What the template writes, as far as a prompt can be: one that writes on and on would take all memory."""
         parts: list[str] = []
-        length = 0
+        length = self._sandbox.steps = 0
         for part in self._template.generate(there):
             parts.append(part)
             length += len(part)
@@ -90,13 +93,54 @@ class PromptView:
         raise MeshError(f"{sample.at or 'a sample'}: {what}", where=self.where, instead=instead)
 
 
-def _sandbox() -> SandboxedEnvironment:
-    """What templates are read in: nothing of Python can be reached, and no product takes all memory, or hours."""
-    from jinja2 import StrictUndefined
+def _sandbox() -> Any:
+    """What templates are read in: nothing of Python can be reached, nothing is drawn, and no work takes all memory, or
+    hours.
+    """
+    from jinja2 import StrictUndefined, Undefined, nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Sandbox(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset(("*", "**"))
+        steps = 0
+
+        def __init__(self) -> None:
+            super().__init__(undefined=StrictUndefined, finalize=_written)
+            del self.globals["lipsum"], self.filters["random"]  # what is drawn would differ each time
+            self.filters[COUNTED] = self.count
+
+        def counted(self, template: nodes.Template) -> nodes.Template:
+            """The template with what its loops and filters read counted before they do."""
+            for loop in template.find_all(nodes.For):
+                loop.iter = self._counted(loop.iter)
+            for made in [*template.find_all(nodes.Filter)]:
+                if made.node is not None and made.name != COUNTED:
+                    made.node = self._counted(made.node)
+            return template
+
+        def _counted(self, node: nodes.Expr) -> nodes.Expr:
+            return nodes.Filter(node, COUNTED, [], [], None, None, lineno=node.lineno, environment=self)
+
+        def count(self, value: Any) -> Any:
+            """The value, when its places are counted; what makes them one by one is counted as it does."""
+            if isinstance(value, Undefined):
+                return value
+            self.spend(1 + (len(value) if hasattr(value, "__len__") else 0))
+            return self._each(value) if isinstance(value, Iterator) else value
+
+        def _each(self, values: Iterator[Any]) -> Iterator[Any]:
+            for value in values:
+                self.spend(1)
+                yield value
+
+        def spend(self, steps: int) -> None:
+            self.steps += steps
+            if self.steps > STEPS:
+                raise OverflowError(f"it takes more than {STEPS:,} steps")
+
+        def call(self, context: Context, called: Any, /, *args: Any, **settings: Any) -> Any:
+            self.spend(CALL)
+            return super().call(context, called, *args, **settings)
 
         def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
             if operator == "**" and not (abs(left) <= LONGEST and abs(right) <= LARGEST_POWER):
@@ -106,4 +150,13 @@ def _sandbox() -> SandboxedEnvironment:
                     raise OverflowError(f"what has {len(many)} places is repeated {often} times")
             return super().call_binop(context, operator, left, right)
 
-    return Sandbox(undefined=StrictUndefined)
+    return Sandbox()
+
+
+def _written(value: Any) -> Any:
+    """What stands between `{{` and `}}`, if it can be written. TypeError for what is no text and stands for none."""
+    if isinstance(value, Mapping):
+        raise TypeError(f"what it would write has parts: name one, {' or '.join(map(str, value))}")
+    if callable(value) and not hasattr(value, "_undefined_name"):
+        raise TypeError(f"{getattr(value, '__name__', value)} is called with parentheses")
+    return value

@@ -18,7 +18,8 @@ class Answer(Filter):
     """Keeps texts whose answer, what ``pattern`` finds in them, equals that of a ``column``.
 
     Of the column the answer is what the pattern finds there, and all of it where it finds nothing. ``column`` None: of
-    what the data answer. ``numeric``: the last numbers that both name are compared.
+    what the data answer; where texts are classified, the class of the prompt's sample, by its name. ``numeric``: the
+    last numbers that both name are compared.
     """
 
     def __init__(self, pattern: str | None, column: str | None, numeric: bool) -> None:

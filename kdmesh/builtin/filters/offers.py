@@ -75,10 +75,16 @@ class AnswerConfig(Config):
     pattern: str | None = Field(
         None, description="a regular expression whose last match is the answer, or its first group; by default all"
     )
-    column: str | None = Field(None, description="column of the data that has it; by default what the data answer")
+    column: str | None = Field(
+        None, description="column of the data that has it; by default what the data answer, or a text's class by name"
+    )
     numeric: bool = Field(False, description="compare the last number that each names, 1,000.0 and 1000 being equal")
 
     _compiles = field_validator("pattern")(_regular)
+
+    def known(self) -> str:
+        """The setting with which it would ask for no right answer of the data's own; "" where it asks for none."""
+        return "column" if self.column is None else ""
 
 
 class PerplexityConfig(Config):

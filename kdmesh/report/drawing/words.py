@@ -45,7 +45,10 @@ def agents(plan: Plan, parameters: Mapping[str, int]) -> dict[str, Facts]:
         if edge.stream in hidden:
             for name in private.agents_of(edge, plan.spec, plan.consensus):
                 sees.setdefault(name, {})[edge.stream] = None
-    writes = {stream.generated_by: name for name, stream in plan.spec.streams.items() if stream.generated_by}
+    writes: dict[str, list[str]] = {}
+    for stream, one in plan.spec.streams.items():
+        if one.generated_by is not None and one.consensus_of is None:
+            writes.setdefault(one.generated_by, []).append(stream)
     placed = plan.host_of if plan.spec.placement != "auto" and len(plan.hosts) > 1 else {}
     found: dict[str, Facts] = {}
     for name, agent in plan.spec.agents.items():
@@ -67,7 +70,7 @@ def agents(plan: Plan, parameters: Mapping[str, int]) -> dict[str, Facts]:
                                   for key, value in own.items()),
             "labels": "; ".join(f"labels: {text}" for text in labels.get(name, ())),
             "private": f"private: {', '.join(sees[name])}" if name in sees else "",
-            "stream": f"writes {writes[name]}" if name in writes else "",
+            "stream": f"writes {', '.join(writes[name])}" if name in writes else "",
             "host": f"host {placed[name]}" if name in placed else "",
         }  # fmt: skip
     return found

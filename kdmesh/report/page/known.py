@@ -20,7 +20,16 @@ from kdmesh.tasks import Figure, compared
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
 
-ROLES = ("consensus", "student", "peer", "assistant", "agent", "average", "teacher")  # the order in which they stand
+ROLES = (
+    "consensus",
+    "student",
+    "peer",
+    "assistant",
+    "agent",
+    "average",
+    "writer",
+    "teacher",
+)  # the order in which they stand
 Row = dict[str, Any]
 
 
@@ -103,8 +112,8 @@ class Known:
 
     @property
     def students(self) -> list[str]:
-        """Who is taught: agents that are no teachers."""
-        return [name for name, node in self.nodes.items() if node.get("role") not in ("consensus", "teacher")]
+        """Who is taught: agents that neither teach nor write alone."""
+        return [name for name, node in self.nodes.items() if node.get("role") not in ("consensus", "teacher", "writer")]
 
     def mean(self, name: str, *path: str) -> float | None:
         """The mean over seeds of a number in the record of an agent or consensus.
