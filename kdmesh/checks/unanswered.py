@@ -62,7 +62,8 @@ def _learned(plan: Plan, found: Checked, edge: Edge) -> None:
 
 def _filtered(plan: Plan, found: Checked) -> None:
     """Filters compare with what the data answer: to every prompt, and not where that is hidden."""
-    texts, marks = found.table.x, plan.spec.text.reasoning
+    texts, reasoning = found.table.x, plan.spec.text.reasoning
+    marks = None if reasoning is None else (reasoning[0], reasoning[1])
     assert isinstance(texts, Texts)
     for name, spec in plan.spec.streams.items():
         for field, ref in spec.filters.items():
@@ -71,10 +72,7 @@ def _filtered(plan: Plan, found: Checked) -> None:
             where, stream = plan.at(f"streams.{name}.{field}"), found.streams[name]
             what = f"{name!r} hides what the data answer, and filter {ref.name!r} compares with it"
             if stream.labelled:
-                said = (
-                    (row, parted(texts[row].answers(), marks and (marks[0], marks[1]))[1])
-                    for row in stream.rows.tolist()
-                )
+                said = ((row, parted(texts[row].answers(), marks)[1]) for row in stream.rows.tolist())
                 alone = next((row for row, answer in said if not answer.strip()), None)
                 if alone is None:
                     continue

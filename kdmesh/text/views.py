@@ -118,7 +118,7 @@ def _sandbox() -> Any:
                     made.node = self._counted(made.node)
             return template
 
-        def _counted(self, node: nodes.Expr) -> nodes.Expr:
+        def _counted(self, node: nodes.Node) -> nodes.Filter:
             return nodes.Filter(node, COUNTED, [], [], None, None, lineno=node.lineno, environment=self)
 
         def count(self, value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from test_text_filters import told as lines_of
-from test_text_rollouts import calls, outcome  # noqa: F401  calls is a fixture
+from test_text_rollouts import calls, elsewhere, outcome, seldom  # noqa: F401  calls is a fixture
 from text_meshes import bert, gpt, llama
 
 from kdmesh.api import Mesh
@@ -82,35 +82,32 @@ for name in ONE:
     MESHES[name]["flows"].append({"from": "labels", "to": "u", "objective": "ce"})
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(("name", "whole", "broken"), elsewhere(MESHES))
 def test_bits_depend_neither_on_hosts_nor_on_breaks(
     name: str,
+    whole: str,
+    broken: str,
     tmp_path: Path,
     calls: dict[str, int],  # noqa: F811
 ) -> None:
-    expected: Any = None
-    for placement in ("together", "spread"):
+    expected = outcome(MESHES[name], whole, out=tmp_path / "whole")
+    (folder,) = (tmp_path / "whole").glob("*/*")
+    (tally, lines), made = lines_of(folder), calls["made"]
+    for share in (0.5, 0.8):
+        calls.update(made=0, last=int(made * share) + 1)
+        with pytest.raises(KeyboardInterrupt):
+            outcome(MESHES[name], broken, out=tmp_path / str(share))
         calls.update(made=0, last=0)
-        found = outcome(MESHES[name], placement, out=tmp_path / f"{placement}-whole")
-        (folder,) = (tmp_path / f"{placement}-whole").glob("*/*")
-        expected = expected or (found, *lines_of(folder))
-        assert (found, *lines_of(folder)) == expected
-        whole, out = calls["made"], tmp_path / placement
-        for share in (0.5, 0.8):
-            calls.update(made=0, last=int(whole * share) + 1)
-            with pytest.raises(KeyboardInterrupt):
-                outcome(MESHES[name], placement, out=out / str(share))
-            calls.update(made=0, last=0)
-            (folder,) = (out / str(share)).glob("*/*")
-            assert outcome(MESHES[name], placement, resume=folder) == found
-            assert lines_of(folder) == expected[1:]
-    _, tally, lines = expected
+        (folder,) = (tmp_path / str(share)).glob("*/*")
+        assert outcome(MESHES[name], broken, resume=folder) == expected
+        assert lines_of(folder) == (tally, lines)
+        assert 0 < calls["made"] < made
     assert tally["written"] == len(lines) and 0 < tally["kept"] == sum(line["kept"] for line in lines)
     assert {line.get("label") for line in lines} == ({None} if name.startswith("with no") else {*CLASSES})
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["once, of several stages", "each epoch, among given ones"])
+@pytest.mark.parametrize("name", seldom(["once, of several stages"], "each epoch, among given ones"))
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     assert outcome(MESHES[name], "spread", session=ray_session) == outcome(MESHES[name])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_text_rollouts import calls, changed, mesh, outcome, sequence  # noqa: F401  calls is a fixture
+from test_text_rollouts import calls, changed, elsewhere, mesh, outcome, seldom, sequence  # noqa: F401  calls is a fixture
 
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
@@ -89,36 +89,32 @@ def told(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return tally, lines
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(("name", "whole", "broken"), elsewhere(MESHES))
 def test_bits_depend_neither_on_hosts_nor_on_breaks(
     name: str,
+    whole: str,
+    broken: str,
     tmp_path: Path,
     calls: dict[str, int],  # noqa: F811
 ) -> None:
-    expected: Any = None
-    for placement in ("together", "spread"):
-        calls.update(made=0, last=0)
-        found = outcome(MESHES[name], placement, out=tmp_path / f"{placement}-whole")
-        (folder,) = (tmp_path / f"{placement}-whole").glob("*/*")
-        tally, lines = told(folder)
-        expected = expected or (found, tally, lines)
-        assert (found, tally, lines) == expected
-        whole, out = calls["made"], tmp_path / placement
-        calls.update(made=0, last=whole * 4 // 5 + 1)
-        with pytest.raises(KeyboardInterrupt):
-            outcome(MESHES[name], placement, out=out)
-        calls.update(made=0, last=0)
-        (folder,) = out.glob("*/*")
-        assert outcome(MESHES[name], placement, resume=folder) == found
-        assert told(folder) == (tally, lines)
-        assert 0 < calls["made"] < whole
+    expected = outcome(MESHES[name], whole, out=tmp_path / "whole")
+    (folder,) = (tmp_path / "whole").glob("*/*")
+    (tally, lines), made = told(folder), calls["made"]
+    calls.update(made=0, last=made * 4 // 5 + 1)
+    with pytest.raises(KeyboardInterrupt):
+        outcome(MESHES[name], broken, out=tmp_path / "broken")
+    calls.update(made=0, last=0)
+    (folder,) = (tmp_path / "broken").glob("*/*")
+    assert outcome(MESHES[name], broken, resume=folder) == expected
+    assert told(folder) == (tally, lines)
+    assert 0 < calls["made"] < made
     assert tally["kept"] + sum(tally["dropped"].values()) == tally["written"] == len(lines)
     assert 0 < tally["kept"] < tally["written"]
     assert [line["kept"] for line in lines].count(True) == tally["kept"]
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", seldom(["once"], *(name for name in MESHES if name != "once")))
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     expected = outcome(MESHES[name])
     assert outcome(MESHES[name], "spread", session=ray_session) == expected

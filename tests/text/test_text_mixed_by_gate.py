@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_text_rollouts import SUMS, calls, mesh, outcome  # noqa: F401  calls is a fixture
+from test_text_rollouts import SUMS, calls, elsewhere, mesh, outcome  # noqa: F401  calls is a fixture
 
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
@@ -101,26 +101,22 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(("name", "whole", "broken"), elsewhere(MESHES))
 def test_bits_depend_neither_on_hosts_nor_on_breaks(
     name: str,
+    whole: str,
+    broken: str,
     tmp_path: Path,
     calls: dict[str, int],  # noqa: F811
 ) -> None:
-    expected: dict[str, Any] = {}
-    for placement in ("together", "spread"):
-        calls.update(made=0, last=0)
-        found = outcome(MESHES[name], placement)
-        expected = expected or found
-        assert found == expected
-        whole, out = calls["made"], tmp_path / placement
-        calls.update(made=0, last=whole * 3 // 5 + 1)
-        with pytest.raises(KeyboardInterrupt):
-            outcome(MESHES[name], placement, out=out)
-        calls.update(made=0, last=0)
-        (folder,) = out.glob("*/*")
-        assert outcome(MESHES[name], placement, resume=folder) == expected
-        assert 0 < calls["made"] < whole
+    expected, made = outcome(MESHES[name], whole), calls["made"]
+    calls.update(made=0, last=made * 3 // 5 + 1)
+    with pytest.raises(KeyboardInterrupt):
+        outcome(MESHES[name], broken, out=tmp_path)
+    calls.update(made=0, last=0)
+    (folder,) = tmp_path.glob("*/*")
+    assert outcome(MESHES[name], broken, resume=folder) == expected
+    assert 0 < calls["made"] < made
 
 
 @pytest.mark.ray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -195,15 +196,22 @@ class Killed(BaseException):
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many chunks were run, and before which one to break off; there is a checkpoint after every one."""
+    """How many steps of all stages were begun, and before which to break off; there is a checkpoint after every chunk.
+
+    It is the same number wherever agents are.
+    """
     monkeypatch.setattr(teach, "SECONDS", 0.0)
     monkeypatch.setattr(teach, "WINDOW", 2)
-    known, inner = {"made": 0, "last": 0}, InlineBackend.call
+    known, inner, begun = {"made": 0, "last": 0}, InlineBackend.call, set[tuple[str, int]]()
 
     def call(self: Any, host: str, method: str, *args: Any, **options: Any) -> Any:
-        known["made"] += method == "run"
-        if known["last"] and known["made"] == known["last"]:
-            raise Killed
+        if method == "run":
+            if not known["made"]:
+                begun.clear()
+            begun.update((args[0].stage, step) for step, _ in args[0].steps)
+            known["made"] = len(begun)
+            if known["last"] and known["made"] >= known["last"]:
+                raise Killed
         return inner(self, host, method, *args, **options)
 
     monkeypatch.setattr(InlineBackend, "call", call)
@@ -219,36 +227,43 @@ def outcome(fields: dict[str, Any], placement: str = "together", **more: Any) ->
     return {name: (one["weights_sha256"], one["metrics"]) for name, one in summary["agents"].items()}
 
 
-@pytest.mark.parametrize("name", MESHES)
-def test_bits_depend_neither_on_hosts_nor_on_breaks(name: str, tmp_path: Path, calls: dict[str, int]) -> None:
-    expected: dict[str, Any] = {}
-    for placement in ("together", "spread"):
-        calls.update(made=0, last=0)
-        found = outcome(MESHES[name], placement)
-        expected = expected or found
-        assert found == expected
-        whole, out = calls["made"], tmp_path / placement
-        calls.update(made=0, last=whole * 4 // 5 + 1)
-        with pytest.raises(KeyboardInterrupt):
-            outcome(MESHES[name], placement, out=out)
-        calls.update(made=0, last=0)
-        (folder,) = out.glob("*/*")
-        assert outcome(MESHES[name], placement, resume=folder) == expected
-        assert 0 < calls["made"] < whole
+def elsewhere(names: Iterable[str]) -> list[Any]:
+    """Of each mesh where it runs whole and where it is broken off; the other way round is slow.
+
+    A run that is broken off and resumed elsewhere than the whole one depends, if it is equal, on neither.
+    """
+    places = ("together", "spread")
+    return [
+        pytest.param(name, *way, id=f"{name}, broken off {way[1]}", marks=[pytest.mark.slow] * ((at + number) % 2))
+        for at, name in enumerate(names)
+        for number, way in enumerate((places, places[::-1]))
+    ]
+
+
+def seldom(fast: list[str], *slow: str) -> list[Any]:
+    """Names of meshes, of which the last are slow: they prove what the first do."""
+    return [*fast, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
+
+
+@pytest.mark.parametrize(("name", "whole", "broken"), elsewhere(MESHES))
+def test_bits_depend_neither_on_hosts_nor_on_breaks(
+    name: str, whole: str, broken: str, tmp_path: Path, calls: dict[str, int]
+) -> None:
+    expected, made = outcome(MESHES[name], whole), calls["made"]
+    calls.update(made=0, last=made * 4 // 5 + 1)
+    with pytest.raises(KeyboardInterrupt):
+        outcome(MESHES[name], broken, out=tmp_path)
+    calls.update(made=0, last=0)
+    (folder,) = tmp_path.glob("*/*")
+    assert outcome(MESHES[name], broken, resume=folder) == expected
+    assert 0 < calls["made"] < made
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    "name",
-    [
-        "several steps",
-        "once",
-        "told the answer of given texts",
-        "reads what others write",
-        "a vote after a judge",
-        "reasoning and answer apart",
-    ],
-)
+    "name", seldom(["told the answer of given texts", "a vote after a judge"], "several steps", "once",
+                   "reads what others write", "reasoning and answer apart")
+)  # fmt: skip
 def test_on_ray_they_are_the_same(name: str, ray_session: Session) -> None:
     expected = outcome(MESHES[name])
     assert outcome(MESHES[name], "spread", session=ray_session) == expected
