@@ -2,7 +2,9 @@
 # make slow   the tests that take minutes      make mutants   how many wrong plugins the kit for tests catches
 # make browser AXE=axe.min.js   the page of a run in Chromium, which must be installed, with chromedriver; AXE: axe-core
 # make bundle   the JavaScript with which a page's charts are drawn, made anew: needs npm and a network
-# make lint   style, types and layers          make bench, claims, task-claims, reward-claims, chaos   measure: see docs/
+# make lint   style, types and layers          make bench, claims, task-claims, chaos   measure: see docs/
+# make sums-claims, reward-claims, preference-claims   language models made here, see docs/text-claims.md; with
+#   ARGS='--steps 2 --seeds 1' in a minute or two, to see that all runs, with ARGS=--write the figures stand there
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 # make api-classifier DATA=folder   a classifier behind an endpoint, distilled: see benchmarks/api_classifier.py
@@ -71,10 +73,10 @@ agents-claims: $(RUN_READY)
 task-claims: $(RUN_READY)
 	$(BIN)/python benchmarks/task_claims.py
 
-.PHONY: reward-claims
-reward-claims: $(RUN_READY)
-	$(PIP) --no-deps --editable plugins/kdmesh-rl
-	$(BIN)/python benchmarks/reward_claims.py
+.PHONY: sums-claims reward-claims preference-claims
+sums-claims reward-claims preference-claims: $(RUN_READY)
+	$(PIP) --no-deps --editable plugins/kdmesh-rl --editable plugins/kdmesh-preference
+	$(BIN)/python benchmarks/$(subst -,_,$@).py $(ARGS)
 
 trec: $(RUN_READY)
 	$(PIP) --editable '.[bench]'
@@ -145,7 +147,3 @@ $(DEV_READY): $(RUN_READY) $(wildcard plugins/*/pyproject.toml)
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps $(foreach folder,$(wildcard plugins/*/),--editable $(folder))
 	touch $@
-
-.PHONY: preference-claims
-preference-claims: $(DEV_READY)
-	$(BIN)/python benchmarks/preference_claims.py

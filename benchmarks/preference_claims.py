@@ -15,58 +15,37 @@ down after one seed (100) of dpo had been run, to see how long it takes; no sett
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 from itertools import combinations
 from pathlib import Path
-from time import perf_counter
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: matrices this small are fastest on one thread
+from contenders import compare
+from texts import Figures, Report
 
-from kdmesh.cli import main as command
 from kdmesh.statistics import interval
 
-MESHES = Path(__file__).parent / "claims" / "preference"
 NAMES = ("supervised", "dpo", "distilled")
 AGENTS = ("base", "student")
 
 
-def main() -> int:
-    """Train all, and print how every two of them differ."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--out", default="runs", help="parent folder of the trials")
-    given = parser.parse_args()
-    begun, out = perf_counter(), Path(given.out) / "preference"
-    files = [str(MESHES / f"{name}.yaml") for name in NAMES]
-    options = ["--seeds", str(given.seeds), "--no-controls", "--each", "--agent", "student", "--no-report", "--quiet"]
-    if code := command(["compare", *files, *options, "--workers", "1", "--store", "off", "--out", str(out)]):
-        return code
-    newest = max(out.glob("*/*/compare.json"), key=lambda file: file.stat().st_mtime).parent
+def tables(folder: Path, report: Report) -> None:
+    """Of each figure a line for each agent of each contender, and one for the difference of every two students."""
     for figure in ("pair_accuracy", "exact_match"):
-        print(f"\n{figure} on test: mean, half of a 95% interval, each seed")
-        _table(newest, figure)
-    print(f"\n{perf_counter() - begun:.0f} s", flush=True)
-    return 0
-
-
-def _table(folder: Path, figure: str) -> None:
-    """A line for each agent of each contender, and one for the difference of every two students."""
-    found: dict[str, list[float]] = {}
-    for name in NAMES:
-        summaries = [json.loads(file.read_text()) for file in sorted(folder.glob(f"trials/{name}/*/summary.json"))]
-        for agent in (*AGENTS, *(["teacher"] if name == "distilled" else [])):
-            found[f"{name}: {agent}"] = [one["agents"][agent]["metrics"]["test"][figure] for one in summaries]
-    lines = {**found}
-    for one, other in combinations(NAMES, 2):
-        pairs = zip(found[f"{other}: student"], found[f"{one}: student"], strict=True)
-        lines[f"{other} minus {one}"] = [a - b for a, b in pairs]
-    for name, values in lines.items():
-        mean, half = interval(values)
-        print(f"  {name:28} {mean:+.4f} ± {half or 0:.4f}  ({', '.join(f'{value:.4f}' for value in values)})")
+        report(f"\n{figure} on test: mean, half of a 95% interval, each seed")
+        found: Figures = {}
+        for name in NAMES:
+            summaries = [json.loads(file.read_text()) for file in sorted(folder.glob(f"trials/{name}/*/summary.json"))]
+            for agent in (*AGENTS, *(["teacher"] if name == "distilled" else [])):
+                found[f"{name}: {agent}"] = [one["agents"][agent]["metrics"]["test"][figure] for one in summaries]
+        lines = {**found}
+        for one, other in combinations(NAMES, 2):
+            pairs = zip(found[f"{other}: student"], found[f"{one}: student"], strict=True)
+            lines[f"{other} minus {one}"] = [a - b for a, b in pairs]
+        for name, values in lines.items():
+            mean, half = interval(values)
+            report(f"  {name:28} {mean:+.4f} ± {half or 0:.4f}  ({', '.join(f'{value:.4f}' for value in values)})")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(compare(__doc__, "preference", NAMES, tables))

@@ -15,34 +15,11 @@ mistake in the file and mended; nothing else was changed by what they printed.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from pathlib import Path
-from time import perf_counter
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: matrices this small are fastest on one thread
+from contenders import compare
 
-from kdmesh.cli import main as command
-
-MESHES = Path(__file__).parent / "claims" / "sums"
 NAMES = ("supervised", "off-policy", "sequence-level", "on-policy", "half-on-policy", "privileged-self")
 
-
-def main() -> int:
-    """Train all, and print how every two of them differ."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--out", default="runs", help="parent folder of the trials")
-    given = parser.parse_args()
-    begun, out = perf_counter(), Path(given.out) / "sums"
-    files = [str(MESHES / f"{name}.yaml") for name in NAMES]
-    options = ["--seeds", str(given.seeds), "--no-controls", "--each", "--agent", "student", "--no-report", "--quiet"]
-    if code := command(["compare", *files, *options, "--out", str(out)]):
-        return code
-    print(f"\n{perf_counter() - begun:.0f} s", flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(compare(__doc__, "sums", NAMES))

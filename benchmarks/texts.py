@@ -112,7 +112,7 @@ class Report:
 
     def __init__(self, block: str) -> None:
         self.block, self.lines = block, list[str]()
-        self.begun, self.cpu = time.perf_counter(), time.process_time()
+        self.begun, self.cpu = time.perf_counter(), _cpu()
         where = (
             f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
         )
@@ -135,7 +135,7 @@ class Report:
 
     def close(self, write: bool) -> None:
         """Say how long it took; ``write``: put the lines into the page, between the comments that name the block."""
-        taken = f"{time.perf_counter() - self.begun:.0f} s, of which {time.process_time() - self.cpu:.0f} s CPU"
+        taken = f"{time.perf_counter() - self.begun:.0f} s, of which {_cpu() - self.cpu:.0f} s CPU"
         self(f"\n{taken}")
         if not write:
             return
@@ -144,6 +144,11 @@ class Report:
         _, _, after = rest.partition(end)
         text = "\n".join(self.lines)
         PAGE.write_text(f"{before}{start}\n```\n{text}\n```\n{end}{after}", encoding="utf-8")
+
+
+def _cpu() -> float:
+    """Seconds that this process and those that it began and that have ended computed."""
+    return sum(os.times()[:4])
 
 
 def options(about: str | None, folder: str, seeds: int) -> argparse.Namespace:
