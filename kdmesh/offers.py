@@ -54,7 +54,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "spaces": SPACES,
     },
     "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts", "given", "pairs")},
-    "filters": {"needs": ("loss", "answers")},
+    "filters": {"needs": ("loss", "answers", "reward")},
     "text_rules": {"needs": ("score",)},
 }
 """What a trait of an offer may name, by kind."""
@@ -260,8 +260,9 @@ class FilterOffer(Offer):
     """Says which of the texts that an agent wrote are learned: ``factory(**config)`` gives a
     :class:`kdmesh.filters.Filter`.
 
-    ``needs``: `loss`, the mean loss of each text by the agent that the mesh names with `of`, by default the writer; or
-    `answers`, the class that each of the agents gives it which the mesh names with `of`, where texts are classified.
+    ``needs``: `loss`, the mean loss of each text by the agent that the mesh names with `of`, by default the writer;
+    `answers`, the class that each of the agents gives it which the mesh names with `of`, where texts are classified; or
+    `reward`, how right it is by the verifiers of the stream's `reward`.
     ``several``: it compares the texts of one prompt, which are then written together, several of each.
     """
 

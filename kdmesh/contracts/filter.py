@@ -29,6 +29,8 @@ class WrittenText:
         label: where texts are classified, the class as which it would be learned; "" where it has none.
         answers: the class that each agent which the mesh names with `of` gives it, by the agent's name; empty where the
             filter's offer does not need it.
+        reward: how right it is, by the stream's verifiers; None where they do not know, and where the filter's offer
+            does not need it.
     """
 
     sample: int
@@ -44,6 +46,7 @@ class WrittenText:
     marks: tuple[str, str] | None = None
     label: str = ""
     answers: Mapping[str, str] = field(default_factory=dict)
+    reward: float | None = None
 
     @property
     def reasoning(self) -> str:
@@ -92,3 +95,8 @@ class Filter:
     def keep(self, texts: Sequence[WrittenText]) -> Sequence[bool]:
         """Whether each of the texts is kept, in their order. At least one is given."""
         raise NotImplementedError(f"{type(self).__name__} must say which texts it keeps")  # the one abstract method
+
+    def scores(self, texts: Sequence[WrittenText]) -> Sequence[float] | None:
+        """How good each of the texts is, more being better, for a filter that ranks those of a prompt: where it makes
+        pairs, the best is chosen over the worst. NaN: the text is in none. None: it ranks nothing.
+        """

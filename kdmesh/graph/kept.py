@@ -52,6 +52,9 @@ def refuse_filters(plan: Plan, registry: Registry) -> None:
                 if "loss" in offer.needs:
                     _served(plan, registry, stream, ref, f"{where}.{ref.name}.of")
                 _known(plan, name, ref, registry, where)
+                if "reward" in offer.needs and stream.reward is None:
+                    what = f"filter {ref.name!r} asks how right each text is, and nothing says so on {name!r}"
+                    raise MeshError(what, where=where, instead=f"streams.{name}.reward: numeric_answer, or a function")
                 if offer.several:
                     _several(plan, name, stream, ref.name, where)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -269,6 +270,8 @@ class _Generation:
         agreed = self._author.agreed if isinstance(self._author, Agreeing) else None
         said = self._keeping.said(asked, draws, texts, agreed)
         verdicts = None if self._rewarding is None else self._rewarding(said)
+        if verdicts is not None:
+            said = [replace(one, reward=of.total if of.known else None) for one, of in zip(said, verdicts, strict=True)]
         made = [] if agreed is None else [one.why for one in agreed]
         why = self._keeping.sort(said, asked, texts, self._rows, made)
         if verdicts is not None:

@@ -5,8 +5,9 @@ What trains never says, nearly word for word, what is held out: such texts are d
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 
@@ -45,8 +46,8 @@ Written = list[tuple[list[int], int]]
 
 
 class _Step(NamedTuple):
-    """One filter: the name it is counted under, what says which texts are kept, its place, whose loss it reads, and
-    whose answers."""
+    """One filter: the name it is counted under, what says which texts are kept, its place, whose loss it reads, whose
+    answers, and whether it reads rewards."""
 
     key: str
     filter: Filter
@@ -54,6 +55,7 @@ class _Step(NamedTuple):
     where: str
     loss: str = ""
     answers: tuple[str, ...] = ()
+    reward: bool = False
 
 
 class Keeping:
@@ -83,30 +85,32 @@ class Keeping:
         """By text that is chosen, the place of the one that is rejected in its favour, -1 for others; None: no pairs.
 
         Of the texts of a prompt that no filter dropped the first that the stream's ``pairs`` keeps is chosen, and the
-        first that it drops is rejected. ``why`` then says of the latter that it is `rejected`, and of all others that
-        they are `unpaired`. Otherwise as :meth:`sort`.
+        first that it drops is rejected; where it ranks them, the best and the worst. ``why`` then says of the latter
+        that it is `rejected`, and of all others that they are `unpaired`. Otherwise as :meth:`sort`.
         """
         if self._judge is None:
             return None
         left = [at for at, reason in enumerate(why) if not reason]
-        good = dict(zip(left, self._kept(self._judge, left, said, asked, texts, rows), strict=True))
-        rivals, of = [-1] * len(why), dict[int, dict[bool, int]]()
-        for at in left:
-            of.setdefault(said[at].sample, {}).setdefault(good[at], at)
+        scores = self._scores(self._judge, self._given(self._judge, left, said, asked, texts, rows)) if left else []
+        rivals, of = [-1] * len(why), dict[int, list[tuple[float, int]]]()
+        for at, score in zip(left, scores, strict=True):
             why[at] = UNPAIRED
-        for sides in of.values():
-            if len(sides) == 2:
-                rivals[sides[True]], why[sides[True]], why[sides[False]] = sides[False], "", REJECTED
+            if not math.isnan(score):
+                of.setdefault(said[at].sample, []).append((score, at))
+        for ranked in of.values():
+            (best, chosen), (worst, rejected) = max(ranked, key=lambda one: (one[0], -one[1])), min(ranked)
+            if best > worst:
+                rivals[chosen], why[chosen], why[rejected] = rejected, "", REJECTED
         return rivals
 
     def _made(self, key: str, ref: FilterRef, where: str) -> _Step:
         host = self._host
         if ref.is_import:
-            step = _Step(key, _imported(ref, where), ref, where)
+            step = _Step(key, _imported(ref, where), ref, where, reward=True)
         else:
             offer = host.registry.find("filters", ref.name, where)
             try:
-                step = _Step(key, offer.make(ref.settings), ref, where)
+                step = _Step(key, offer.make(ref.settings), ref, where, reward="reward" in offer.needs)
                 if "loss" in offer.needs:
                     step = step._replace(loss=ref.agents[0] if ref.agents else self.agent)
                 elif "answers" in offer.needs:
@@ -153,11 +157,12 @@ class Keeping:
             left = [at for at, reason in enumerate(why) if not reason]
             if not left:
                 break
-            for at, kept in zip(left, self._kept(step, left, said, asked, texts, rows), strict=True):
+            found = self._asked(step, self._given(step, left, said, asked, texts, rows))
+            for at, kept in zip(left, found, strict=True):
                 why[at] = "" if kept else step.key
         return why
 
-    def _kept(
+    def _given(
         self,
         step: _Step,
         left: Sequence[int],
@@ -165,18 +170,18 @@ class Keeping:
         asked: Sequence[Asked],
         texts: Written,
         rows: int,
-    ) -> list[bool]:
-        """Whether a filter keeps each of the texts at the places that are ``left``."""
-        given = [said[at] for at in left]
-        if step.loss and left:
+    ) -> list[WrittenText]:
+        """These texts as a filter sees them."""
+        given = [said[at] if step.reward else replace(said[at], reward=None) for at in left]
+        if step.loss:
             losses = self._losses(step.loss, [texts[at] for at in left], [asked[at] for at in left], rows)
             given = [replace(one, loss=loss) for one, loss in zip(given, losses, strict=True)]
-        if step.answers and left:
+        if step.answers:
             every = {name: self._classes(name, given) for name in step.answers}
             given = [
                 replace(one, answers={name: own[at] for name, own in every.items()}) for at, one in enumerate(given)
             ]
-        return self._asked(step, given) if left else []
+        return given
 
     def _label(self, sample: int) -> str:
         """The class of what is written to a sample, by its name; "" where it has none."""
@@ -237,17 +242,31 @@ class Keeping:
                 raise ValueError(f"it gave {wrong!r:.40}, which is no bool")
             return list(found)
         except FAULTS as error:
-            about = self._blamed(step, texts)
-            doing = f"on what {self.agent} wrote for {self._stream!r}{about}"
-            if not step.ref.is_import:
-                self._host.registry.attribute_error("filters", step.ref.name, error, doing, step.where)
-            if isinstance(error, MeshError):
-                raise
-            raise RunFailed(
-                f"{step.ref.name} failed {doing}: {text_of(error)}",
-                where=step.where,
-                instead="mend it, or leave it out",
-            ) from error
+            self._blame(step, error, self._blamed(step, texts))
+
+    def _blame(self, step: _Step, error: BaseException, about: str) -> NoReturn:
+        doing = f"on what {self.agent} wrote for {self._stream!r}{about}"
+        if not step.ref.is_import:
+            self._host.registry.attribute_error("filters", step.ref.name, error, doing, step.where)
+        if isinstance(error, MeshError):
+            raise error
+        raise RunFailed(
+            f"{step.ref.name} failed {doing}: {text_of(error)}", where=step.where, instead="mend it, or leave it out"
+        ) from error
+
+    def _scores(self, step: _Step, texts: list[WrittenText]) -> list[float]:
+        """How good each of these texts is, by a filter that ranks them, or else keeps some of them, checked."""
+        try:
+            found = step.filter.scores(texts)
+            if found is not None and (not isinstance(found, list | tuple) or len(found) != len(texts)):
+                raise ValueError(
+                    f"its `scores` gave {type(found).__name__} for {len(texts)} texts, not a number for each"
+                )
+            if wrong := [one for one in found or () if isinstance(one, bool) or not isinstance(one, int | float)]:
+                raise ValueError(f"its `scores` gave {wrong[0]!r:.40}, which is no number")
+        except FAULTS as error:
+            self._blame(step, error, "")
+        return [float(one) for one in (self._asked(step, texts) if found is None else found)]
 
     def _blamed(self, step: _Step, texts: list[WrittenText]) -> str:
         """The first text on which a filter fails by itself; "" where each alone is fine."""

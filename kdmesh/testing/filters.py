@@ -58,6 +58,7 @@ class FilterContract(Alike):
                         loss=0.25 + draw + sample / 7,
                         at=f"sums.jsonl, line {sample + 1}",
                         label="even" if sample % 2 else "odd",
+                        reward=(draw * 5 + sample) % 7 / 2,
                         answers={"b": "even" if draw % 2 else "odd", "c": "even" if draw > 1 else "odd"},
                     )
                 )
@@ -106,6 +107,8 @@ class FilterContract(Alike):
             {"from": "labels", "to": "a", "objective": "ce"},
             {"from": "labels", "to": "b", "objective": "ce", "stream": "made"},
         ]
+        if "reward" in offer.needs:
+            written["reward"] = {"pattern": {"match": "[0-4]"}}
         more = {"flows": flows, "streams": {"made": {**written, "keep": [{offer.name: settings}]}}}
         model = small.model(head="causal")
         fields = small.mesh(("a", "b"), model, small.task(head="causal"), **more)
@@ -159,6 +162,20 @@ class FilterContract(Alike):
         for part in (texts, texts[:1], texts[2:3], texts[3:4], texts[:DRAWS]):
             self.kept(made, part)
 
+    def test_what_it_keeps_is_what_it_finds_best(self, offer: FilterOffer, settings: dict[str, Any]) -> None:
+        """Where it ranks texts, by a number for each, it keeps none of a prompt that is worse than one it drops."""
+        made, texts = self.made(offer, settings), self.given(offer)
+        scores = made.scores(texts)
+        if scores is None:
+            pytest.skip("it ranks nothing")
+        assert len(scores) == len(texts), f"it gave {len(scores)} numbers for {len(texts)} texts"
+        wrong = [one for one in scores if isinstance(one, bool) or not isinstance(one, int | float)]
+        assert not wrong, f"it gave {wrong[0]!r}, which is no number"
+        said = [*zip(texts, scores, self.kept(made, texts), strict=True)]
+        for one, best, kept in said:
+            worse = kept and any(score > best for other, score, left in said if other.sample == one.sample and not left)
+            assert not worse, f"it keeps {one.text!r:.40} and drops what it finds better"
+
     def test_it_decides(self, offer: FilterOffer, settings: dict[str, Any]) -> None:
         """It keeps some texts and drops some: see ``decides``."""
         found = {one for number in range(3) for one in self.kept(self.made(offer, settings), self.given(offer, number))}
@@ -184,11 +201,12 @@ class FilterContract(Alike):
         assert torch.equal(before, torch.get_rng_state()), "it draws from torch's generator"
 
     def test_uses_what_it_declares(self, offer: FilterOffer, settings: dict[str, Any]) -> None:
-        """Losses and classes change what is kept where the offer needs them; else it gets none, so they do not."""
+        """Losses, classes, rewards change what is kept where the offer needs them; else it has none, so they do not."""
         texts = self.texts()
         others = {
             "loss": [replace(one, loss=9 - (one.loss or 0)) for one in texts],
             "answers": [replace(one, answers=dict.fromkeys(one.answers, "neither")) for one in texts],
+            "reward": [replace(one, reward=9 - (one.reward or 0)) for one in texts],
         }
         one = self.kept(self.made(offer, settings), texts)
         for need, other in others.items():
@@ -216,5 +234,5 @@ class FilterContract(Alike):
 
 def _asked_for(offer: FilterOffer, text: WrittenText) -> WrittenText:
     """A text with no more than the offer needs."""
-    loss, answers = (text.loss if "loss" in offer.needs else None), text.answers if "answers" in offer.needs else {}
-    return replace(text, loss=loss, answers=answers)
+    unasked: dict[str, Any] = {"loss": None, "answers": {}, "reward": None}
+    return replace(text, **{name: value for name, value in unasked.items() if name not in offer.needs})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kdmesh import MeshError
 from kdmesh.contracts.filter import WrittenText
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.errors import RunFailed
 from kdmesh.filters import Filter
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
@@ -92,6 +94,63 @@ def test_an_agent_chooses_the_text_that_it_finds_likeliest(tmp_path: Path) -> No
         assert sorted(str(line["dropped"]) for line in lines) in (["None", "rejected"], ["unpaired", "unpaired"])
 
 
+@pytest.mark.parametrize("pairs", ["best", f"{__name__}:Shortest"])
+def test_the_best_is_chosen_over_the_worst(pairs: str, tmp_path: Path) -> None:
+    reward = [{"pattern": {"match": "[0-4]"}}, {"pattern": {"match": "[02468]", "weight": 0.5}}]
+    chosen = 0
+    for lines in written(mesh(pairs=pairs, reward=reward), tmp_path).values():
+        good = [line["reward"] if pairs == "best" else -float(line["tokens"]) for line in lines]
+        why = [line["dropped"] for line in lines]
+        if len(set(good)) == 1:
+            assert set(why) == {"unpaired"}
+            continue
+        chosen += 1
+        assert why.index(None) == good.index(max(good)) and why.index("rejected") == good.index(min(good))
+        assert why.count(None) == why.count("rejected") == 1
+    assert chosen > 3
+
+
+class Shortest(Filter):
+    """A filter of one's own that ranks."""
+
+    def keep(self, texts: Sequence[WrittenText]) -> list[bool]:
+        raise AssertionError("it ranks, so that it is not asked which it keeps")
+
+    def scores(self, texts: Sequence[WrittenText]) -> list[float]:
+        return [-float(one.tokens) for one in texts]
+
+
+def test_texts_of_which_nothing_is_known_are_in_no_pair() -> None:
+    worth = [1.0, None, 0.5, None, None, 2.0, 2.0]
+    texts = [WrittenText(at // 3, at % 3, "", "", 1, True, reward=reward) for at, reward in enumerate(worth)]
+    made: Filter = registry().find("filters", "best").make({})
+    assert made.keep(texts) == [True, False, False, False, False, True, True]
+    scores = made.scores(texts)
+    assert scores is not None and [None if one != one else one for one in scores] == worth
+
+
+def test_scores_that_are_none_are_refused(tmp_path: Path) -> None:
+    for name, said in (("Wordy", "which is no number"), ("Few", "not a number for each"), ("Broken", "no such thing")):
+        with pytest.raises(RunFailed, match=f"{name} failed on what t wrote for 'made'.*{said}") as caught:
+            written(mesh(pairs=f"{__name__}:{name}"), tmp_path)
+        assert caught.value.where == "streams.made.pairs"
+
+
+class Wordy(Shortest):
+    def scores(self, texts: Sequence[WrittenText]) -> list[Any]:
+        return ["good" for _ in texts]
+
+
+class Few(Shortest):
+    def scores(self, texts: Sequence[WrittenText]) -> list[float]:
+        return [1.0]
+
+
+class Broken(Shortest):
+    def scores(self, texts: Sequence[WrittenText]) -> list[float]:
+        raise KeyError("no such thing")
+
+
 def test_a_batch_has_both_texts_of_its_pairs() -> None:
     good, bad = row([5, 6, 7, 8], 2), row([5, 6, 9], 2)
     batch = Encoded.of([side_by_side(good, bad), row([1, 2], 1), side_by_side(bad, good)], 0).batch(
@@ -113,6 +172,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "that are rejected, too",
     ),
     "no such agent": (mesh(pairs={"likeliest": {"of": "nobody"}}), "unknown agent 'nobody'"),
+    "no reward": (mesh(pairs="best"), "asks how right each text is, and nothing says so on 'made'"),
     "no such setting": (mesh(pairs={"answer": {"numerical": True}}), "numerical"),
 }
 

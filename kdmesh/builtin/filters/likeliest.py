@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from kdmesh.contracts.filter import Filter
@@ -25,3 +26,7 @@ class Likeliest(Filter):
             if one.loss is not None and one.loss == one.loss:
                 best[one.sample] = min(best.get(one.sample, (one.loss, at)), (one.loss, at))
         return [best.get(one.sample, (0.0, -1))[1] == at for at, one in enumerate(texts)]
+
+    def scores(self, texts: Sequence[WrittenText]) -> list[float]:
+        """The mean of ``log p`` over their tokens."""
+        return [math.nan if one.loss is None else -one.loss for one in texts]

@@ -156,6 +156,14 @@ FILTERS = [
         "Anaby-Tavor et al., Do Not Have Enough Data? Deep Learning to the Rescue!, 2020",
         needs=("answers",),
     ),
+    _offer(
+        "best",
+        "Best",
+        Config,
+        "of the texts of a prompt that with the highest reward, by what the stream's `reward` names",
+        needs=("reward",),
+        several=True,
+    ),
     _offer("dedup", "Dedup", DedupConfig, "the first of texts that say the same, exactly or nearly"),
     _offer("length", "Length", LengthConfig, "texts of a bounded number of tokens"),
     _offer(

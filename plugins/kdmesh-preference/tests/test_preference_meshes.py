@@ -44,6 +44,32 @@ def mesh(**more: Any) -> dict[str, Any]:
     }
 
 
+def made_by_agents() -> dict[str, Any]:
+    """The same student on pairs that agents make.
+
+    Right over wrong of one teacher, the best over the worst of another by verifiers, and, of the student's own texts,
+    what a judge finds likeliest over what it finds least likely.
+    """
+    sampling = {"max_new_tokens": 3, "samples": 5}
+    written: dict[str, Any] = {"prompts": "train", "sampling": sampling}
+    verifiers = ["numeric_answer", {"pattern": {"match": "[0-4]", "weight": 0.5}}]
+    streams = {
+        "right": {"generated_by": "t", "refresh": "once", **written, "pairs": {"answer": {"numeric": True}}},
+        "best": {"generated_by": "r", "refresh": "once", **written, "reward": verifiers, "pairs": "best"},
+        "judged": {"generated_by": "s", "refresh": "2 steps", **written, "pairs": {"likeliest": {"of": "j"}}},
+    }
+    fields = mesh(streams=streams)
+    distilled = {"dpo_distilled": {"beta": 0.5}}
+    fields["agents"]["j"] = {"model": MODEL, "update": "frozen"}
+    fields["flows"][2:] = [
+        {"from": "labels", "to": "t", "objective": "ce"},
+        {"from": "r", "to": "s", "stream": "right", "objective": {"dpo": {"beta": 0.5}}},
+        {"from": "t", "to": "s", "stream": "best", "objective": distilled},
+        {"from": "r", "to": "s", "stream": "judged", "objective": {"dpo": {"beta": 0.5}}},
+    ]
+    return fields
+
+
 def outcome(fields: dict[str, Any], **more: Any) -> dict[str, Any]:
     """What must not depend on breaks and places."""
     backend = more.pop("backend", "inline")
@@ -72,12 +98,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return known
 
 
-@pytest.mark.parametrize("train", [{}, {"accumulate": 2}], ids=["plain", "accumulated"])
+ACCUMULATED = mesh()
+ACCUMULATED["train"] |= {"accumulate": 2}
+MADE = made_by_agents()
+
+
+@pytest.mark.parametrize("fields", [mesh(), ACCUMULATED, MADE], ids=["plain", "accumulated", "made by agents"])
 def test_bits_depend_neither_on_hosts_nor_on_breaks(
-    train: dict[str, Any], tmp_path: Path, calls: dict[str, int]
+    fields: dict[str, Any], tmp_path: Path, calls: dict[str, int]
 ) -> None:
-    fields = mesh()
-    fields["train"] |= train
     expected: dict[str, Any] = {}
     for placement in ("together", "spread"):
         calls.update(made=0, last=0)
@@ -95,8 +124,9 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(
 
 
 @pytest.mark.ray
-def test_on_ray_they_are_the_same() -> None:
-    fields = mesh(placement="spread")
+@pytest.mark.parametrize("fields", [mesh(), MADE], ids=["given", "made by agents"])
+def test_on_ray_they_are_the_same(fields: dict[str, Any]) -> None:
+    fields = {**fields, "placement": {"a": ["r", "t"], "b": ["s", "j"]} if "j" in fields["agents"] else "spread"}
     assert outcome(fields, backend="ray") == outcome(fields)
 
 
