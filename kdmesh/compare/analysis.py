@@ -44,6 +44,8 @@ def analyse(
         row: dict[str, Any] = {"contender": name, "agent": agent, "differs": design.contenders[name].differs}
         if own:
             row["mean"], row["half_width"] = interval(_units(design, own), design.shared)
+        if rewards := _rewards(design, name, summaries):
+            row["rewards"] = rewards
         if lacks := _no_control(design, name, summaries):
             row["no_control"] = lacks
         rows.append({**row, "n": len(own), "controls": _controls(design, name, summaries)})
@@ -88,6 +90,20 @@ def _units(design: Design, own: Mapping[Trial, float]) -> list[float]:
     for trial, value in own.items():
         found.setdefault(trial.data_seed, []).append(value)
     return [fmean(values) for values in found.values()]
+
+
+def _rewards(design: Design, name: str, summaries: Mapping[Trial, Summary]) -> dict[str, Any]:
+    """The mean reward of what agents wrote for each stream of a contender, over its trials."""
+    found: dict[str, dict[Trial, float]] = {}
+    for trial, summary in summaries.items():
+        for stream, told in (summary.get("streams") or {}).items() if trial.contender == name else ():
+            if (average := (told.get("reward") or {}).get("average")) is not None:
+                found.setdefault(stream, {})[trial] = average
+    return {
+        stream: dict(zip(("mean", "half_width"), interval(_units(design, own), design.shared), strict=True))
+        | {"n": len(own)}
+        for stream, own in found.items()
+    }
 
 
 def _figure(design: Design, trial: Trial, summary: Summary, by: Figure) -> float | None:

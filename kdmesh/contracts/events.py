@@ -232,6 +232,8 @@ class Trained(Event, kind="trained"):
         flows: per agent, the mean loss of each flow into it, weighted as it is trained with, by its name: `t -> s`,
             with objective and stream where several go from one to the other.
         round: the round under way, from 1; null outside rounds.
+        rewards: of each stream that an agent wrote texts for in these steps, the mean of their rewards, where verifiers
+            say how right they are; of texts that are written once there is no curve.
     """
 
     stage: str
@@ -240,6 +242,7 @@ class Trained(Event, kind="trained"):
     losses: Mapping[str, float | None]
     flows: Mapping[str, Mapping[str, float | None]]
     round: int | None = None
+    rewards: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

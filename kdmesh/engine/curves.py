@@ -1,7 +1,8 @@
-"""Curves of a stage: the mean loss of each flow between two points, which depend on step numbers alone.
+"""Curves of a stage: the mean loss of each flow, and the mean reward of what agents wrote for each stream, between two
+points, which depend on step numbers alone.
 
-Hosts tell each step's losses; they are added here in the order of the steps, so that the same file and seed give the
-same curves under any placement and whatever a run was interrupted by.
+Hosts tell each step's losses and texts; they are added here in the order of the steps, so that the same file and seed
+give the same curves under any placement and whatever a run was interrupted by.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.events import Trained
 from kdmesh.graph.edges import flow_names
+from kdmesh.hosts.rollouts import ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kdmesh.graph.edges import Edge
-    from kdmesh.hosts.step import Losses
+    from kdmesh.hosts.step import Losses, Wrote
 
 POINTS = 200  # of a stage at most, beside the ends of as many epochs
 APART = 16  # steps between two at least, where no epoch ends: telling one costs a small model a tenth of a step
 
 
 class Curve:
-    """Adds up the losses of one stage, and tells their means where a point is reached."""
+    """Adds up the losses and rewards of one stage, and tells their means where a point is reached."""
 
     def __init__(self, stage: str, edges: Iterable[Edge], total: int, known: dict[str, Any] | None = None) -> None:
         """``total``: the stage's steps; ``known``: the :meth:`state` to go on from."""
@@ -36,18 +38,23 @@ class Curve:
             flow: [math.nan if loss is None else loss, count] for flow, loss, count in known.get("flows", ())
         }
         self.steps: dict[str, int] = known.get("steps", {})  # that had a loss, by agent
+        self.rewards: dict[str, list[float]] = known.get("rewards", {})  # by stream: their sum, and how many
 
     def state(self) -> dict[str, Any]:
         """What was added since the last point, as JSON holds it."""
-        return {"flows": [[flow, *sums] for flow, sums in self.flows.items()], "steps": self.steps}
+        flows = [[flow, *sums] for flow, sums in self.flows.items()]
+        return {"flows": flows, "steps": self.steps, "rewards": self.rewards}
 
-    def add(self, losses: list[Losses], first: int, last: int, done: int, offset: int, epoch: int) -> Iterator[Trained]:
-        """Losses of steps ``first .. last - 1``, from all hosts; gives what is to be told where a point is reached.
+    def add(
+        self, losses: list[Losses], wrote: list[Wrote], first: int, last: int, done: int, offset: int, epoch: int
+    ) -> Iterator[Trained]:
+        """Losses and texts of steps ``first .. last - 1``, from all hosts; gives what is told where a point is reached.
 
         ``done``: the stage's steps before ``first``; ``offset``: those of the phase; ``epoch``: its length in steps.
         """
         rows = sorted(losses, key=lambda row: row.step)  # of several hosts; those of one are in order
-        begin = 0
+        texts = sorted((one for one in wrote if one.phase != ONCE), key=lambda one: one.step)
+        begin = read = 0
         for step in range(first, last):
             now, within = done + step - first + 1, offset + step - first + 1
             whole = within % epoch == 0
@@ -55,9 +62,23 @@ class Curve:
                 end = bisect_right(rows, step, begin, key=lambda row: row.step)
                 self._keep(rows[begin:end])
                 begin = end
-                if self.flows:
+                end = bisect_right(texts, step, read, key=lambda one: one.step)
+                self._reward(texts[read:end])
+                read = end
+                if self.flows or self.rewards:
                     yield self._point(now, within // epoch if whole else None)
         self._keep(rows[begin:])
+        self._reward(texts[read:])
+
+    def _reward(self, wrote: list[Wrote]) -> None:
+        """Add rewards up, in the order in which texts were written."""
+        for one in wrote:
+            known = [line.reward for line in one.lines if line.reward is not None]
+            if known:
+                total, count = self.rewards.get(one.stream, (0.0, 0))
+                for reward in known:
+                    total += reward
+                self.rewards[one.stream] = [total, count + len(known)]
 
     def _keep(self, rows: list[Losses]) -> None:
         """Add losses up, those of each flow in the order of the steps."""
@@ -78,7 +99,7 @@ class Curve:
 
     def rest(self, done: int) -> Iterator[Trained]:
         """At the stage's end: what no point has told."""
-        if self.flows:
+        if self.flows or self.rewards:
             yield self._point(done, None)
 
     def _point(self, step: int, epoch: int | None) -> Trained:
@@ -90,6 +111,7 @@ class Curve:
             flows.setdefault(agent, {})[self.names[flow]] = loss / count
             totals[agent] = totals.get(agent, 0.0) + loss
         losses = {agent: total / self.steps[agent] for agent, total in totals.items()}
-        point = Trained(self.stage, step, epoch, losses, flows)
-        self.flows, self.steps = {}, {}
+        rewards = {stream: total / count for stream, (total, count) in sorted(self.rewards.items())}
+        point = Trained(self.stage, step, epoch, losses, flows, rewards=rewards)
+        self.flows, self.steps, self.rewards = {}, {}, {}
         return point

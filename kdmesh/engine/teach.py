@@ -189,8 +189,9 @@ class Teaching:
             self.losses.update(report.losses)
             self.run.tell_odd(report.odd)
         losses = [one for report in reports for one in report.flows]
-        yield from self._written([one for report in reports for one in report.wrote])
-        for point in self.curve.add(losses, first, end, self.done, first - zero, self._epoch):
+        wrote = [one for report in reports for one in report.wrote]
+        yield from self._written(wrote)
+        for point in self.curve.add(losses, wrote, first, end, self.done, first - zero, self._epoch):
             self.run.events.emit(replace(point, round=self.home.round))
         self.done += end - first
         self._count_saved(phase, end - first)

@@ -11,12 +11,14 @@ from kdmesh.report.run_folder import ALSO
 from kdmesh.statistics import ALL_SAME, EQUAL, NO_VERDICT, ONE_NUMBER, SAME
 from kdmesh.tasks import metric
 
+REWARDED = "Rewards of written texts"
+REWARDS = "Of all that was written to learn from, the first texts too: no figure on test."
 OTHERS = {"alone": "alone", "best_teacher": "by the best teacher only"}  # controls, as part of a sentence
 
 
 def compare_tables(table: Mapping[str, Any]) -> list[Grid]:
     """Lay out a ``comparison.json``."""
-    return [_contenders(table), _differences(table), *_controls(table)]
+    return [_contenders(table), *_rewards(table), _differences(table), *_controls(table)]
 
 
 def words(row: Mapping[str, Any], equal: float | None) -> str:
@@ -94,6 +96,27 @@ def _contenders(table: Mapping[str, Any]) -> Grid:
         Column("changed", "differs", spare=1),
     ]
     return Grid("contenders", columns, rows)
+
+
+def rewards(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each stream of a contender whose texts were rewarded."""
+    return [
+        {"contender": row["contender"], "stream": stream, **of}
+        for row in table["contenders"]
+        for stream, of in (row.get("rewards") or {}).items()
+    ]
+
+
+def _rewards(table: Mapping[str, Any]) -> list[Grid]:
+    columns = [
+        Column("", "contender", spare=KEPT),
+        Column("stream", "stream"),
+        Column("mean\nreward", "mean", figure),
+        Column("±", "half_width", figure),
+        Column("trials", "n"),
+    ]
+    made = rewards(table)
+    return [Grid(REWARDED.lower(), columns, made, REWARDS)] if made else []
 
 
 def _differences(table: Mapping[str, Any]) -> Grid:

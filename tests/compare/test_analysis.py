@@ -59,6 +59,22 @@ def test_a_control_that_could_not_be_made_is_told_beneath_the_table():
     assert "b has no control by the best teacher only: it wants two sources" in said
 
 
+def test_mean_rewards_of_what_was_written_stand_beside():
+    asked = design()
+    known = made(asked, of)
+    for trial, one in known.items():
+        if trial.contender == "b":
+            told = {"written": 8, "reward": {"texts": 8, "average": 0.25 * (trial.seed + 1)}}
+            one["streams"] = {"rollouts": told, "plain": {"written": 8}, "unknown": {"reward": {"average": None}}}
+    table = analyse(asked, known)
+    mean, half = interval([0.25, 0.5, 0.75])
+    assert table["contenders"][1]["rewards"] == {"rollouts": {"mean": mean, "half_width": half, "n": 3}}
+    assert "rewards" not in table["contenders"][0]
+    (grid,) = [grid for grid in compare_tables(table) if grid.title == "rewards of written texts"]
+    assert [(row["contender"], row["stream"], row["mean"]) for row in grid.rows] == [("b", "rollouts", 0.5)]
+    assert all(grid.title != "rewards of written texts" for grid in compare_tables(analyse(asked, made(asked, of))))
+
+
 def test_trials_that_are_missing_on_one_side_are_left_out_of_the_pairs():
     asked = design()
     known = made(asked, of)

@@ -16,7 +16,7 @@ from kdmesh.contracts.run_files import LOG
 from kdmesh.engine.curves import Curve
 from kdmesh.files import to_json
 from kdmesh.graph.edges import flow_names
-from kdmesh.hosts.step import Losses
+from kdmesh.hosts.step import Line, Losses, Wrote
 from kdmesh.hosts.update import Update
 from kdmesh.report.log import Log
 
@@ -65,7 +65,7 @@ def points_of(total: int, epoch: int) -> list[Trained]:
     for first in range(0, total, 7):  # as chunks happen to be cut
         last = min(first + 7, total)
         losses = [Losses(step, (0, 1), (1.0, None if step % 2 else 3.0)) for step in range(first, last)]
-        found += curve.add(losses, first, last, first, first, epoch)
+        found += curve.add(losses, [], first, last, first, first, epoch)
         curve = Curve("s", edges, total, curve.state())  # type: ignore[arg-type]  # as a checkpoint has it
     return [*found, *curve.rest(total)]
 
@@ -94,11 +94,33 @@ def test_a_long_stage_has_a_bounded_number_of_points():
 def test_a_loss_that_is_not_finite_survives_a_checkpoint():
     edges = [Edges(0, "labels", "a")]
     curve = Curve("s", edges, 3)  # type: ignore[arg-type]
-    assert not [*curve.add([Losses(0, (0,), (math.inf,))], 0, 1, 0, 0, 3)]
+    assert not [*curve.add([Losses(0, (0,), (math.inf,))], [], 0, 1, 0, 0, 3)]
     kept = json.loads(to_json(curve.state()))
     again = Curve("s", edges, 3, kept)  # type: ignore[arg-type]
-    (point,) = again.add([Losses(1, (0,), (1.0,)), Losses(2, (0,), (1.0,))], 1, 3, 1, 1, 3)
+    (point,) = again.add([Losses(1, (0,), (1.0,)), Losses(2, (0,), (1.0,))], [], 1, 3, 1, 1, 3)
     assert kept["flows"] == [[0, None, 1]] and math.isnan(point.losses["a"])
+
+
+def test_rewards_are_those_of_the_texts_since_the_last_point():
+    """However chunks are cut, over a checkpoint too; texts that are written once have no curve."""
+    worth = [[1.0, None, 0.5], [], [0.25], [None], [2.0, 4.0], [0.0]]
+    wrote = {2 * step: wrote_at(2 * step, rewards) for step, rewards in enumerate(worth)}
+    found = []
+    for sizes in ((12,), (5, 7), (1,) * 12):
+        curve, first, points = Curve("s", [], 12), 0, []
+        for size in sizes:
+            own = [wrote[step] for step in range(first, first + size) if step in wrote]
+            own += [wrote_at(0, [9.0])._replace(phase="once")] if first == 0 else []
+            points += curve.add([], own[::-1], first, first + size, first, first, 6)
+            curve = Curve("s", [], 12, json.loads(to_json(curve.state())))
+            first += size
+        found.append([(one.step, one.rewards) for one in [*points, *curve.rest(12)]])
+    assert found[0] == [(6, {"r": 1.75 / 3}), (12, {"r": 2.0})] and found[0] == found[1] == found[2]
+
+
+def wrote_at(step: int, rewards: list[float | None]) -> Wrote:
+    lines = [Line(0, draw, "", "", 1, True, "", "", reward=reward) for draw, reward in enumerate(rewards)]
+    return Wrote("r", "a", "", step, 0, "", lines, 0)
 
 
 def test_flows_between_the_same_two_have_names_of_their_own():

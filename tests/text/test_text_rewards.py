@@ -24,6 +24,8 @@ from kdmesh.hosts.rewarding import Apart, TooLong
 from kdmesh.objectives import Objective
 from kdmesh.offers import Config, ObjectiveOffer
 from kdmesh.plugins import registry
+from kdmesh.report.page.blocks import Lines, Table
+from kdmesh.report.page.facts import page_of
 from kdmesh.spec.read import parse
 from kdmesh.testing.run_mesh import lent
 
@@ -98,11 +100,14 @@ MESHES = {
 }
 
 
-def told(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def told(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[tuple[str, int], Any]]:
+    """What was written and how right it is: in sum, text by text, and as the curve of a stage."""
     tally = json.loads((folder / "summary.json").read_text())["streams"]["rollouts"]
     lines = [json.loads(line) for line in (folder / "streams" / "rollouts.jsonl").read_text().splitlines()]
     assert all(line.pop("time") for line in lines)
-    return tally, lines
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    points = [one for one in events if one["event"] == "trained" and one["rewards"]]
+    return tally, lines, {(one["stage"], one["step"]): one["rewards"]["rollouts"] for one in points}
 
 
 @pytest.mark.parametrize(("name", "whole", "broken"), elsewhere(MESHES))
@@ -115,14 +120,14 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(
 ) -> None:
     expected = outcome(MESHES[name], whole, out=tmp_path / "whole")
     (folder,) = (tmp_path / "whole").glob("*/*")
-    (tally, lines), made = told(folder), calls["made"]
+    known, made = told(folder), calls["made"]
     calls.update(made=0, last=made * 4 // 5 + 1)
     with pytest.raises(KeyboardInterrupt):
         outcome(MESHES[name], broken, out=tmp_path / "broken")
     calls.update(made=0, last=0)
     (folder,) = (tmp_path / "broken").glob("*/*")
     assert outcome(MESHES[name], broken, resume=folder) == expected
-    assert told(folder) == (tally, lines)
+    assert told(folder) == known
     assert 0 < calls["made"] < made
 
 
@@ -140,7 +145,7 @@ def run(fields: dict[str, Any], **more: Any) -> dict[str, Any]:
 def test_an_objective_is_told_of_each_token_what_its_text_is_worth(tmp_path: Path) -> None:
     summary = run(rewarded(OLD, refresh="2 steps"), out=tmp_path)
     (folder,) = tmp_path.glob("*/*")
-    tally, lines = told(folder)
+    tally, lines, curve = told(folder)
     for line in lines:
         numbers = line["numbers"]
         known = numbers[f"{VERIFIERS}:close"]
@@ -177,6 +182,20 @@ def test_an_objective_is_told_of_each_token_what_its_text_is_worth(tmp_path: Pat
     assert any("the mean reward of" in note for note in summary["notes"])
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert all(one["reward"] is not None for one in events if one["event"] == "texts_written")
+    begin, (first, *_) = 0, curve
+    for (stage, step), mean in curve.items():
+        own = [line["reward"] for line in lines if begin <= line["step"] < step and line["reward"] is not None]
+        assert stage == first[0] and mean == pytest.approx(sum(own) / len(own))
+        begin = step
+    assert begin > max(line["step"] for line in lines) and len(curve) > 1
+    blocks = [block for section in page_of(folder).sections for block in section.blocks]
+    (drawn,) = [block for block in blocks if isinstance(block, Lines) and block.title == "Mean reward of written texts"]
+    (series,) = drawn.series
+    assert series.name == "rollouts" and {x: y for x, y, *_ in series.points} == {x: y for (_, x), y in curve.items()}
+    (table,) = [block for block in blocks if isinstance(block, Table) and block.title == "Written streams"]
+    row = dict(zip(table.heads, table.rows[0], strict=True))
+    assert row["mean reward"].value == pytest.approx(tally["reward"]["average"])
+    assert row["groups of equal rewards"].value == tally["reward"]["equal"]
 
 
 def test_a_group_of_equal_rewards_is_counted_and_said() -> None:

@@ -13,7 +13,7 @@ from kdmesh.contracts.run_files import TRIALS
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
 from kdmesh.report import folders, run_folder
-from kdmesh.report.compare_table import limits, words
+from kdmesh.report.compare_table import REWARDED, REWARDS, limits, rewards, words
 from kdmesh.report.folders import FINISHED, RUNNING, standing
 from kdmesh.report.page import origin
 from kdmesh.report.page.blocks import (
@@ -260,6 +260,12 @@ def results(table: dict[str, Any]) -> Section:
         Table("All contenders", ("", "agent", metric, "± 95%", "trials", "changed"), rows).without_empty(),
         Table("Differences", heads, differences).without_empty(),
     ]
+    worth: list[list[Cell]] = [
+        [one["contender"], one["stream"], plain(one["mean"]), plain(one["half_width"]), count(one["n"])]
+        for one in rewards(table)
+    ]
+    if worth:
+        blocks.append(Table(REWARDED, ("", "stream", "mean reward", "± 95%", "trials"), worth, REWARDS).without_empty())
     if made := _controls(table):
         blocks.append(made)
     return Section("results", "Results", blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
@@ -38,7 +39,7 @@ MOST_EVENTS = 200
 
 
 def curves(known: Known) -> Section:
-    """Metrics of each agent by epoch, means over seeds; losses by flow where they were recorded."""
+    """Metrics of each agent by epoch, means over seeds; losses by flow and rewards by stream where there are some."""
     found: dict[str, dict[str, dict[float, list[float]]]] = {}
     for folder in known.run.runs.values():
         for agent, metrics in _measured(folder).items():
@@ -59,6 +60,7 @@ def curves(known: Known) -> Section:
                 lines(f"{name.replace('_', ' ')} on validation", "measurement", name.replace("_", " "), series)
             )
     blocks += _losses(known, roles)
+    blocks += _rewards(known)
     if not blocks:
         said = "Agents were measured at the end of their stages only: there is no curve. Results has the figures."
         return Section("curves", "Curves", [Text([said])])
@@ -68,7 +70,7 @@ def curves(known: Known) -> Section:
         "curves",
         "Curves by agent",
         [
-            Text([told + "Measurements on validation are in their order; losses are by step of the agent's stage."]),
+            Text([told + "Measurements on validation are in their order; losses and rewards are by step of a stage."]),
             *blocks,
         ],
     )
@@ -79,8 +81,7 @@ def _losses(known: Known, roles: dict[str, str]) -> list[Block]:
     whole: dict[str, dict[float, list[float]]] = {}
     flows: dict[str, dict[str, dict[float, list[float]]]] = {}
     for folder in known.run.runs.values():
-        told = {(one.stage, one.step): one for one in folder.log.events if isinstance(one, Trained)}  # the last counts
-        for (_, step), event in sorted(told.items()):
+        for (_, step), event in _trained(folder):
             for agent, loss in row(event.losses).items():
                 if (y := number(loss)) is not None:
                     whole.setdefault(agent, {}).setdefault(step, []).append(y)
@@ -97,6 +98,28 @@ def _losses(known: Known, roles: dict[str, str]) -> list[Block]:
         series = [Series(flow, _spread(points)) for flow, points in flows[name].items()]
         blocks.append(lines(f"{name}: loss by flow", "step", "weighted loss", series))
     return blocks
+
+
+def _rewards(known: Known) -> list[Block]:
+    """The mean reward of what agents wrote for each stream; means over seeds."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for folder in known.run.runs.values():
+        told = _trained(folder)
+        read = {(stream, stage) for (stage, _), event in told for stream in row(event.rewards)}
+        several = [stream for stream, number in Counter(stream for stream, _ in read).items() if number > 1]
+        for (stage, step), event in told:
+            for stream, reward in row(event.rewards).items():
+                if (y := number(reward)) is not None:
+                    name = f"{stream}, {stage}" if stream in several else stream
+                    found.setdefault(name, {}).setdefault(step, []).append(y)
+    series = [Series(name, _spread(points)) for name, points in found.items()]
+    return [lines("Mean reward of written texts", "step", "reward", series)] if series else []
+
+
+def _trained(folder: RunFolder) -> list[tuple[tuple[str, int], Trained]]:
+    """Points of curves by stage and step; of what a resumed run told again the last word."""
+    found = {(one.stage, one.step): one for one in folder.log.events if isinstance(one, Trained)}
+    return sorted(found.items())
 
 
 def _measured(folder: RunFolder) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -169,10 +169,14 @@ def _written(known: Known) -> list[Block]:
         of = row(told)
         why = ", ".join(f"{reason} {plain(number(many))}" for reason, many in row(of.get("dropped")).items())
         kept = [count(of.get(part)) for part in ("written", "kept", "empty", "blank")]
-        rows.append([name, str(of.get("agent", "")), *kept, why or None])
+        worth = row(of.get("reward"))
+        rewards: list[Cell] = [plain(number(worth.get("average")))]
+        rewards += [count(worth.get(part)) if worth.get("groups") else None for part in ("groups", "equal")]
+        rows.append([name, str(of.get("agent", "")), *kept, why or None, *rewards])
     note = "Dropped texts are not learned; a batch without any that is kept adds no loss. "
     note += f"Of seed {known.summaries[0].get('seed')}. " if len(known.summaries) > 1 else ""
-    heads = ("stream", "writer", "texts", "kept", "batches without any", "texts of no token", "dropped by")
+    heads = ("stream", "writer", "texts", "kept", "batches without any", "texts of no token", "dropped by",
+             "mean reward", "groups to one prompt", "groups of equal rewards")  # fmt: skip
     return [Table("Written streams", heads, rows, note).without_empty()] if rows else []
 
 

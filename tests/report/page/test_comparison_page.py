@@ -56,6 +56,15 @@ def test_contenders_and_differences_stand_on_the_page(folder):
     assert {row[0] for row in controls} == {"one", "other"}
 
 
+def test_mean_rewards_of_written_texts_stand_on_the_page(folder):
+    path = folder / "comparison.json"
+    table = json.loads(path.read_text())
+    assert "Rewards of written texts" not in Read(html(page_of(folder))).tables
+    table["contenders"][1]["rewards"] = {"rollouts": {"mean": 0.25, "half_width": None, "n": 2}}
+    path.write_text(json.dumps(table))
+    assert Read(html(page_of(folder))).tables["Rewards of written texts"][1:] == [["other", "rollouts", 0.25, 2]]
+
+
 def test_what_was_changed_and_controls_that_could_not_be_made_are_told(folder):
     path = folder / "comparison.json"
     table = json.loads(path.read_text())
