@@ -293,11 +293,13 @@ def compare(plan: Plan, found: Checked) -> None:
     for edge in plan.edges:
         for source in sources(edge, plan.consensus) if edge.target in plan.spec.agents else ():
             if "spans" not in edge.needs and (plan.task.rows == "units" or _per_token(found, edge, source)):
-                _same_rows(plan, found, (source, edge.target), edge, "an objective for unlike tokenizers: uld, span")
+                unlike = "" if _pairs(found, edge) else ", or an objective for unlike tokenizers: uld, span"
+                _same_rows(plan, found, (source, edge.target), edge, unlike)
     for node in plan.consensus.values() if plan.task.rows == "units" else ():
         first, *others = ((name, edge) for edge in node.inputs for name in sources(edge, plan.consensus))
         for name, edge in others:
-            _same_rows(plan, found, (first[0], name), edge, "from each a flow of its own, with objective uld or span")
+            unlike = ", or from each a flow of its own, with objective uld or span"
+            _same_rows(plan, found, (first[0], name), edge, unlike)
         for edge in node.readers if node.space == "gradient" else ():
             if "spans" in edge.needs and found.reading.key(first[0]) != found.reading.key(edge.target):
                 raise MeshError(
@@ -339,7 +341,7 @@ def _same_tokens(plan: Plan, found: Checked, ends: tuple[str, str], edge: Edge, 
         + ("this flow compares" if target == edge.target else f"{edge.target} combines their outputs")
         + " token by token",
         where=edge.where,
-        instead=f"agents with one tokenizer and limit, or {instead}",
+        instead=f"agents with one tokenizer and limit{instead}",
     )
 
 

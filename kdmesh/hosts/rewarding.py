@@ -57,6 +57,10 @@ class TooLong(Exception):  # not an error of its own: it is told, or counted
     """A verifier took longer than it may."""
 
 
+class Failed(ValueError):
+    """What a verifier's process says of a failure, in words."""
+
+
 class Rewarding:
     """The verifiers of one stream. Called with texts it gives a :class:`Verdict` of each."""
 
@@ -127,7 +131,8 @@ class Rewarding:
         doing = f"on what {self.agent} wrote for {self._stream!r} to {text.at}, {text.text!r:.60}"
         if not ref.is_import and ref.time_limit is None:
             self._host.registry.attribute_error("metrics", ref.name, error, doing, where)
-        self._refuse(ref, text, where, f"failed: {text_of(error)}", error)
+        said = str(error) if isinstance(error, Failed) else text_of(error)
+        self._refuse(ref, text, where, f"failed: {said}", error)
 
     def _refuse(
         self, ref: RewardRef, text: WrittenText, where: str, what: str, error: BaseException | None = None
@@ -160,7 +165,7 @@ class Apart:
     _end: weakref.finalize[Any, Any] | None
 
     def __call__(self, text: WrittenText) -> float | None:
-        """Its number for a text; None: it does not count. TooLong, ValueError with what it raised."""
+        """Its number for a text; None: it does not count. TooLong; Failed with what it raised."""
         if self._process is None:
             self._begin()
         about = {**asdict(text), "columns": dict(text.columns)}
@@ -195,7 +200,7 @@ class Apart:
             if "refused" in found:
                 raise MeshError(found["refused"], where=found["where"], instead=found["instead"])
             if "error" in found:
-                raise ValueError(found["error"])
+                raise Failed(found["error"])
             number: float | None = found["number"]
             return number
         # Its pipe is closed some time before there is a status to read: a process that is gone is waited for.
@@ -205,7 +210,7 @@ class Apart:
         self._process = None
         if slow:
             raise TooLong
-        raise ValueError(f"its process ended with {process.returncode}")
+        raise Failed(f"its process ended with {process.returncode}")
 
 
 ALARM = 14  # SIGALRM, by which the process ends itself

@@ -211,7 +211,19 @@ def test_a_group_of_equal_rewards_is_counted_and_said() -> None:
         ({f"{VERIFIERS}:hangs": {"time_limit": 0.5}}, r"hangs did not answer within 0.5 s, on what s wrote .* to 2\+"),
         (f"{VERIFIERS}:dies", r"dies failed: .*ended with 3, on what s wrote .* to 2\+"),
         (f"{VERIFIERS}:breaks", r"breaks failed: .*no such answer.* to 2\+"),
-        (f"{VERIFIERS}:words", "'much', which is no number"),
+        (
+            f"{VERIFIERS}:words",
+            r"words failed: ValueError: it gave 'much', which is no number, on what s wrote for 'rollouts'",
+        ),
+        (
+            f"{VERIFIERS}:unsure",
+            r"unsure failed: ValueError: it gave nan, which is no number, on what s wrote for 'rollouts'",
+        ),
+        ({f"{VERIFIERS}:unsure": {"says": "-inf"}}, "gave -inf, which is no number, on what s wrote for 'rollouts' to"),
+        (
+            {f"{VERIFIERS}:unsure": {"time_limit": 30}},
+            "gave nan, which is no number, on what s wrote for 'rollouts' to",
+        ),
         ({"verifier": {"path": f"{VERIFIERS}:breaks"}}, "no such answer"),
     ],
 )

@@ -10,8 +10,11 @@ import torch
 from kdmesh import Mesh, MeshError
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.engine import teach
+from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.graph.planner import make_plan
+from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -179,6 +182,25 @@ def test_labels_of_pairs_are_needed_by_dpo_alone() -> None:
         Mesh(**mesh(streams=hidden)).plan()
     del distilled[2]
     Mesh(**mesh(streams=hidden, flows=distilled)).plan()
+
+
+@pytest.mark.parametrize("teacher", ["r", "t"])
+def test_one_that_cuts_texts_into_other_tokens_is_refused_by_name(teacher: str) -> None:
+    """A reference, or a teacher of margins: of what the student reads it says nothing."""
+    fields = mesh()
+    words = {"hf": {**MODEL["hf"], "tokenizer": {"bpe": {"vocabulary": 300}}}}
+    fields["agents"][teacher] = {"model": words, "update": "frozen"}
+    fields["flows"] = [flow for flow in fields["flows"] if flow["to"] == "s" and flow.get("as") != "weights"]
+    number = [flow["from"] for flow in fields["flows"]].index(teacher)
+    with pytest.raises(MeshError, match=f"{teacher} and s cut texts into different tokens") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == f"flows.{number}"
+    assert caught.value.instead == "agents with one tokenizer and limit"
+
+
+def test_a_pair_that_is_longer_than_the_context_is_named() -> None:
+    with pytest.raises(MeshError, match=r"agents\.s: \d\+\d, rejected answer.* is cut away within the 5 tokens"):
+        examine(make_plan(parse(mesh(text={"max_length": 5})), registry()))
 
 
 REFUSED = {

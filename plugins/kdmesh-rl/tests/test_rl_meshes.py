@@ -153,6 +153,21 @@ def test_the_mesh_learns_from_rewards_and_a_teacher(tmp_path):
     assert 0 < told["equal_groups"] < 1
 
 
+@pytest.mark.parametrize("std", ["sample", "none"])
+def test_of_equal_rewards_nothing_is_learned(std, tmp_path):
+    """No weight moves, and none is lost to a division by 0."""
+    both = Judged(tmp_path, "", END, {"std": std}, {})
+    reward = {"pattern": {"match": "never written"}}
+    sampling = {"max_new_tokens": NEW, "samples": 3}
+    result = both.mesh({"sampling": sampling, "reward": reward}, epochs=1).run(backend="inline")
+    start = LlamaForCausalLM.from_pretrained(tmp_path / "s").state_dict()
+    for key, value in result["s"].module.net.state_dict().items():
+        assert torch.equal(value, start[key]), key
+    tally = result.summary["streams"]["rollouts"]["reward"]
+    assert tally["equal"] == tally["groups"] > 0
+    assert any(f"in {tally['groups']} of {tally['groups']} groups" in note for note in result.summary["notes"])
+
+
 def test_what_the_readme_shows_can_be_planned():
     blocks = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.S)
     for block in blocks:
