@@ -16,7 +16,7 @@ from kdmesh.engine.experiment import Experiment
 from kdmesh.engine.request import Request
 from kdmesh.engine.resume import begun, refuse_part
 from kdmesh.errors import MeshError, nearest
-from kdmesh.files import found_at
+from kdmesh.files import RULE, found_at
 from kdmesh.graph.plan import Plan
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
@@ -24,6 +24,8 @@ from kdmesh.hosts.modules import build
 from kdmesh.hosts.packing import unpack
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.hosts.taps import AtExit
+from kdmesh.inference.predictor import Predictor
+from kdmesh.inference.trained import Trained
 from kdmesh.plugins import registry
 from kdmesh.report.drawing import formats
 from kdmesh.spec.read import parse, read_mesh
@@ -314,6 +316,9 @@ def data(train: Any, validation: Any = None, test: Any = None, *, classes: int |
 def load(folder: str | Path, code: bool = True) -> nn.Module:
     """Give an agent's folder of a run back as a module in eval mode, ready to predict.
 
+    ``module.predict(samples)`` answers arrays, rows with the columns that it learned from, or texts, in the words of
+    the data: names of classes with their probabilities, see :class:`kdmesh.inference.predictor.Predictor`.
+
     A model of texts comes with its tokenizer: ``module(["a text"])`` gives logits, see :mod:`kdmesh.text.saved`.
     Of a consensus whose rule has weights or a state, `consensus/NAME` of a run is such a folder, too: its module
     combines the logits of the sources, see :class:`kdmesh.hosts.saved_rules.Combined`.
@@ -325,7 +330,11 @@ def load(folder: str | Path, code: bool = True) -> nn.Module:
     from kdmesh.hosts import loading
 
     _a_path(folder, "folder")
-    return loading.load(folder, code)
+    module = loading.load(folder, code)
+    if not hasattr(module, "predict") and not (Path(folder) / RULE).is_file():
+        config = loading.described(folder)
+        module.predict = Predictor(Trained(Path(folder), module, config))
+    return module
 
 
 def _a_path(value: Any, where: str, none: bool = False, instead: str = "a path, as text or a pathlib.Path") -> None:

@@ -12,10 +12,12 @@ from kdmesh.cli import (
     check,
     compare,
     draw,
+    evaluate,
     label,
     offered,
     plan,
     plugins,
+    predict,
     report,
     resume,
     run,
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
     from kdmesh.offers import CommandOffer
 
 COMMANDS = (
-    run, resume, compare, sweep, label, select, report, watch, runs, store, plan, draw, check, schema, topologies,
-    plugins,
+    run, resume, compare, sweep, label, select, predict, evaluate, report, watch, runs, store, plan, draw, check,
+    schema, topologies, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, label))  # they do more than to print

@@ -213,6 +213,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         "kdmesh": 1,
         "agent": agent,
         "task": host.plan.task_of(agent).name,
+        **_measured(host, agent),
         "model": None
         if model is None
         else _nameless(model.model_dump(mode="json"))
@@ -225,6 +226,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
         LEARNED: brief(host.config.learned.get(agent, [])),
         **({"columns": host.table.features} if host.table.features else {}),
+        **({"reads": host.table.reads} if host.table.reads else {}),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
         **(
             {"scale": {"divided_by": host.table.divided_by}}
@@ -235,6 +237,19 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
         **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),
     }
+
+
+def _measured(host: HostState, agent: str) -> dict[str, Any]:
+    """How the agent was measured, as far as that is no default: so it can be measured on other data."""
+    settings, task = host.agents[agent].weights.settings, host.plan.spec.task
+    found = {
+        "task_settings": dict(task.config) if host.plan.task_of(agent).name == task.name else {},
+        "metrics": [ref.model_dump(mode="json") for ref in host.plan.metrics],
+        "precision": "" if settings.precision == "fp32" else settings.precision,
+        "threads": settings.threads if settings.threads != 1 else 0,
+        "sees": host.plan.inputs[agent].source if agent in host.plan.inputs else "",
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _text_card(agent: str, card: dict[str, Any], host: HostState, refers: bool) -> str:
@@ -299,7 +314,7 @@ def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
 def _usage(agent: str, host: HostState) -> list[str]:
     """How to use it: by ``kdmesh.load`` where that can build it."""
     if not host.reading.texts and loadable(host.reading.model(agent)):
-        lines = ["import kdmesh", f'model = kdmesh.load("{agent}")  # this folder; ready to predict']
+        lines = ["import kdmesh", f'model = kdmesh.load("{agent}")  # this folder; model.predict(samples)']
     else:
         module = host.agents[agent].module
         lines = [

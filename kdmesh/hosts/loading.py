@@ -49,6 +49,21 @@ class Config(BaseModel):
     adapted: str | None = None
     learned_from: list[dict[str, Any] | None] = [None]
     scale: dict[str, float] | None = None
+    task_settings: dict[str, Any] = {}
+    columns: list[str] = []
+    reads: dict[str, str | list[str]] = {}
+    class_numbers: list[int] | None = None
+    metrics: list[Any] = []
+    precision: str = "fp32"
+    threads: int = 1
+    sees: str = ""
+
+
+def described(folder: str | Path) -> Config:
+    """What an agent's folder says of its model; nothing is built. MeshError for a folder that is none."""
+    root = Path(folder)
+    own = root / OURS
+    return _config(own if own.is_file() else root / CONFIG)
 
 
 def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.Module:
@@ -61,8 +76,7 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
             raise MeshError(f"{link.name} links outside of this folder", file=str(root), instead="a copy of it")
         if (root / RULE).is_file():
             return load_rule(root)
-        own = root / OURS
-        config = _config(own if own.is_file() else root / CONFIG)
+        own, config = root / OURS, described(root)
         if config.model is None:
             raise MeshError(
                 f"{config.agent} was given from Python as {config.module}; its class is not stored",

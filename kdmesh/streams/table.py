@@ -33,7 +33,9 @@ class Table:
     0 and 1 where K labels hold or not (indicators), or None for unlabelled data and for texts whose targets are their
     own tokens or spans; ``classes`` is 0 where there are no classes; ``labels`` names these, or the values or
     indicators; ``official`` maps split names (`test`, perhaps `train`, `validation`) to row numbers; ``columns`` maps a
-    column's name to one value per row (for shards by column). A reader of named columns says in ``features`` which of
+    column's name to one value per row (for shards by column). A reader of files with named columns says in
+    ``reads`` which of them make a sample and its label, by the names of its own settings (``{"text": "review"}``), so
+    that a trained model can be asked of other files. A reader of named columns says in ``features`` which of
     them x has, in order, and in ``left_out`` why it lacks others; one that scales says so in ``divided_by``, for
     whoever uses a saved model on the source's own values.
     """
@@ -47,6 +49,7 @@ class Table:
     licence: str = "not stated"
     source: str = ""
     deterministic: bool = True  # false: reading a row twice gave two values; here stands one of them
+    reads: dict[str, str | list[str]] = field(default_factory=dict)  # see above
     features: list[str] = field(default_factory=list)  # names of the columns of x, in order, where they have names
     left_out: dict[str, str] = field(default_factory=dict)  # columns of the source that x lacks, and why
     divided_by: float = 1.0  # what the source's own values were divided by to give x

@@ -137,6 +137,7 @@ def table_of(
         columns={name: [text for part in parts for text in part.texts(name)] for name in texts},
         labels=names,
         source=str(train.path),
+        reads={"values": values} if values else {"indicators": indicators} if indicators else {"label": learned[0]},
         features=list(chosen),
         left_out=left_out,
         notes=[f"column {name!r} numbers the rows, and is a feature" for name in counting],

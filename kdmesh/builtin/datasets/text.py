@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -101,8 +101,15 @@ def text(
         labels=names,
         licence=licence or "not stated",
         source=source,
+        reads=_reads(columns, listed, label=label, values=values, indicators=indicators),
         notes=_alone(every, read, columns.text),
     )
+
+
+def _reads(columns: Columns, listed: Candidates, **learned: str | list[str] | None) -> dict[str, str | list[str]]:
+    """Which columns make a sample and its label, by the settings that name them."""
+    every = {**asdict(columns), **listed._asdict(), **learned}
+    return {name: column for name, column in every.items() if column}
 
 
 def _alone(parts: list[Rows], read: list[Columns], text: str | None) -> list[str]:

@@ -1,0 +1,55 @@
+"""``kdmesh evaluate``: a trained agent's figures on a file of labelled samples."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.cli.common import use_plugins_dir
+from kdmesh.cli.predict import add_trained, progress, read
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    about = (
+        "Measure an agent that a run trained on a file of samples with labels: the metrics that the run reported. "
+        "On the file that was the run's test split these are the run's own figures."
+    )
+    command = commands.add_parser("evaluate", help="measure a trained agent on a file of labels", description=about)
+    add_trained(command, "DATA")
+    command.add_argument("--label", metavar="COLUMN", help="the column of labels, where it is called otherwise")
+    command.add_argument(
+        "--by", metavar="COLUMN", action="append", default=[], help="also by the values of this column (repeatable)"
+    )
+    command.add_argument("--json", action="store_true", help="print all figures as JSON")
+    command.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Read, answer, measure and print."""
+    use_plugins_dir(args)
+    from kdmesh.inference.evaluating import evaluate
+
+    trained, inputs = read(args)
+    told, end = progress(len(inputs), args.quiet)
+    found = evaluate(trained, inputs, args.by, args.label, told)
+    end()
+    if args.json:
+        print(json.dumps({"agent": trained.config.agent, "samples": len(inputs), "figures": found}, indent=1))
+        return 0
+    print(f"{trained.config.agent} on {len(inputs):,} samples of {inputs.path.name}")
+    width = max(map(len, found), default=0)
+    for name, value in found.items():
+        if isinstance(value, int | float):
+            print(f"  {name:{width}}  {value:.4f}")
+        elif isinstance(value, dict) and "worst_value" in value:
+            print(f"  {name:{width}}  worst {value['worst']:.4f} ({value['worst_value']})")
+            for one, figure in value["values"].items():
+                shown = "not defined" if figure is None else f"{figure:.4f}"
+                print(f"    {one:.40}: {shown}, {value['rows'][one]:,} rows")
+    for name, why in found.get("undefined", {}).items():
+        print(f"  {name}: not defined: {why}")
+    return 0

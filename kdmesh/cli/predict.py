@@ -1,0 +1,101 @@
+"""``kdmesh predict``: a trained agent's answers to a file of samples."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.cli.common import add_no_code, add_plugins_dir, use_plugins_dir
+from kdmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+FORMS = "a table (.csv, .jsonl, .parquet), texts (.txt, one a line), or arrays (.npy, IDX)"
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    about = (
+        "Answer each sample of a file by an agent that a run trained. Columns are those that the agent learned from; "
+        "others, and labels, are not looked at. Prints CSV, or writes FILE."
+    )
+    command = commands.add_parser("predict", help="ask a trained agent about a file of samples", description=about)
+    add_trained(command, "INPUT")
+    command.add_argument("-o", "--out", metavar="FILE", help="write a table: FILE.csv, .jsonl or .parquet")
+    command.add_argument("--top", metavar="K", type=int, help="also the K likeliest classes of each sample")
+    command.add_argument("--probabilities", action="store_true", help="also the probability of every class")
+    command.add_argument(
+        "--tokens",
+        metavar="N",
+        type=int,
+        default=64,
+        help="most tokens of a text that is written (default: %(default)s)",
+    )
+    command.set_defaults(execute=execute)
+
+
+def add_trained(command: argparse.ArgumentParser, data: str) -> None:
+    """Add an agent's folder, a file of samples, and how it is read and where it is computed."""
+    command.add_argument("folder", metavar="DIR", help="an agent's folder: runs/<name>/<time>/agents/<agent>")
+    command.add_argument("data", metavar=data, help=FORMS)
+    for role in ("text", "pair", "prompt"):
+        command.add_argument(
+            f"--{role}", metavar="COLUMN", help=f"the column of the {role}, where it is called otherwise"
+        )
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or mps (default: %(default)s)")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_no_code(command)
+    add_plugins_dir(command)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Read, answer, and print or write."""
+    use_plugins_dir(args)
+    out = None if args.out is None else Path(args.out)
+    for name, least in (("top", 1), ("tokens", 1)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise MeshError(f"found {value}", where=f"--{name}", instead="a whole number from 1")
+    from kdmesh.inference import output
+    from kdmesh.inference.predictions import predict
+
+    if out is not None:
+        output.refuse(out)
+    trained, inputs = read(args)
+    told, end = progress(len(inputs), args.quiet)
+    found = predict(trained, inputs.x, most=args.tokens, told=told)
+    end()
+    places = inputs.rows.lines if inputs.rows is not None else range(1, len(inputs) + 1)
+    noun = inputs.rows.noun if inputs.rows is not None else "row"
+    rows = [{noun: at, **row} for at, row in zip(places, found.rows(args.top, args.probabilities), strict=True)]
+    if out is None:
+        sys.stdout.write(output.text(rows))
+    else:
+        output.save(rows, out)
+        print(f"{len(rows)} answers of {trained.config.agent} in {out}")
+    return 0
+
+
+def read(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The agent and the samples that the arguments name."""
+    from kdmesh.inference import inputs
+    from kdmesh.inference.trained import Trained
+
+    trained = Trained.read(args.folder, code=not args.no_code, device=args.device)
+    named = {role: column for role in ("text", "pair", "prompt") if (column := getattr(args, role)) is not None}
+    return trained, inputs.read(Path(args.data), trained, named)
+
+
+def progress(total: int, quiet: bool) -> tuple[Callable[[int], None], Callable[[], None]]:
+    """What is told how many of ``total`` samples are done, and what ends that; nothing is shown where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        return (lambda done: None), (lambda: None)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    task = bar.add_task("", total=total)
+    bar.start()
+    return (lambda done: bar.update(task, completed=done)), bar.stop

@@ -1,0 +1,117 @@
+"""The figures of a trained agent on a user's own labelled file: those that its run reported."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kdmesh.builtin.datasets import _rows as table
+from kdmesh.errors import FAULTS, MeshError
+from kdmesh.hosts.by_column import ByColumn
+from kdmesh.hosts.metrics import measure
+from kdmesh.inference.inputs import LEARNED, Inputs
+from kdmesh.plugins import registry
+from kdmesh.spec.base import MetricRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from kdmesh.contracts.metric import Metric
+    from kdmesh.inference.trained import Trained
+
+
+def evaluate(
+    trained: Trained,
+    inputs: Inputs,
+    by: list[str] | None = None,
+    label: str | None = None,
+    told: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """The metrics that the run reported, of this file's samples and labels, by name.
+
+    ``by``: columns of the file by whose values the primary one of its task is given too. ``label``: the column of
+    labels, where this file calls it otherwise than the one that was learned. MeshError for a file without them.
+    """
+    truth = _truth(trained, inputs, label)
+    assert isinstance(inputs.x, torch.Tensor | list)
+    scores = trained.scores(inputs.x, told)
+    columns = {name: _numbers(inputs, name) for name in by or ()}
+    found, single = _metrics(trained, {name: values for name, (values, _) in columns.items()})
+    numbers = {name: at for name, (_, at) in columns.items()}
+    classes, total = trained.config.class_numbers, None
+    if classes is not None:
+        total = max(int(truth.max()) + 1, *(number + 1 for number in classes))
+    names = {key: key for key in found}
+
+    def on_error(key: str, error: BaseException) -> None:
+        registry().attribute_error("metrics", names[key], error, f"on {inputs.path}", "metrics")
+
+    return measure(
+        found, scores, truth, classes=classes, total=total, columns=numbers, on_error=on_error, single=single
+    )
+
+
+def _truth(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:
+    """The labels of a file, as the agent's outputs count them."""
+    if trained.offer.rows != "samples" or trained.offer.source != "table" or trained.offer.labels == "relevance":
+        what = f"{trained.config.agent} learned {trained.config.task}, which has no label for each sample"
+        raise MeshError(what, file=str(trained.root), where="task", instead="its run's figures, in summary.json")
+    if inputs.rows is None:
+        raise MeshError(f"{inputs.path}: no columns", where="DATA", instead="a table with a column of labels")
+    reads, rows = trained.config.reads, [inputs.rows]
+    learned = next((reads[role] for role in LEARNED if role in reads), None) if label is None else label
+    if learned is None:
+        raise MeshError("its folder names no column of labels", where="--label", instead="--label COLUMN")
+    wanted = [learned] if isinstance(learned, str) else learned
+    table.has_columns(inputs.rows, *wanted)
+    match trained.offer.labels:
+        case "values":
+            return table.values_of(rows, wanted)
+        case "indicators":
+            return table.indicators_of(rows, wanted)
+    names = trained.config.labels or None
+    numbers = trained.config.class_numbers
+    if numbers is not None:
+        what = f"{trained.config.agent} knows {len(numbers)} of the classes that its run had"
+        raise MeshError(what, file=str(trained.root), where="labels", instead="kdmesh predict, and your own figures")
+    return table.labels_of(rows, wanted[0], trained.config.classes, names)[0]
+
+
+def _numbers(inputs: Inputs, column: str) -> tuple[list[str], Tensor]:
+    """The values of a column, and which of them each row has, ``[N]`` int64."""
+    assert inputs.rows is not None
+    table.has_columns(inputs.rows, column)
+    cells = inputs.rows.texts(column)
+    values = sorted({one for one in cells if one.strip()})
+    place = {value: number for number, value in enumerate(values)}
+    return values, torch.tensor([place.get(cell, -1) for cell in cells])
+
+
+def _metrics(trained: Trained, values: dict[str, list[str]]) -> tuple[dict[str, Metric], set[str]]:
+    """The metrics of the run that need labels alone, fresh, by name, and which of them are one number each."""
+    found: dict[str, Metric] = {}
+    single: set[str] = set()
+    for ref in map(MetricRef.model_validate, trained.config.metrics or list(trained.offer.metrics)):
+        offer = registry().find("metrics", ref.name, "metrics")
+        if ref.by or ref.of or {"texts", "pairs", "characters"} & {*offer.needs}:
+            continue
+        make = partial(_made, ref.name, ref.settings)
+        found[ref.key] = make()
+        if offer.scalar:
+            single.add(ref.key)
+        if ref.name == trained.offer.primary:
+            for column, known in values.items():
+                found[f"{ref.name}_by_{column}"] = ByColumn(ref.name, column, known, make, offer.higher)
+    return found, single
+
+
+def _made(name: str, settings: dict[str, Any]) -> Metric:
+    try:
+        made: Metric = registry().find("metrics", name).make(settings)
+        return made
+    except FAULTS as error:
+        registry().attribute_error("metrics", name, error, "to be made", "metrics")

@@ -1,0 +1,100 @@
+"""``kdmesh.load(...).predict(...)``: values as a user has them in Python, answers in the words of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError
+from kdmesh.inference.predictions import Predictions, predict
+from kdmesh.streams.texts import Sample
+
+if TYPE_CHECKING:
+    from kdmesh.inference.trained import Trained
+
+
+class Predictor:
+    """Asks a loaded module; see :meth:`__call__`. It is what ``predict`` is of a module that ``kdmesh.load`` gives."""
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+
+    def __call__(self, samples: Any, *, most: int = 64) -> Predictions:
+        """Answer samples in eval mode, without gradient, whatever mode the module is in.
+
+        Args:
+            samples: A tensor or array ``[N, ...]`` of what was learned; a list of texts, of :class:`Sample`; or rows,
+                dictionaries with a value for each column that was learned, others are not looked at.
+            most: Tokens of an answer, where the agent writes texts.
+
+        Returns:
+            Predictions: Names of classes, probabilities and scores; see there.
+
+        Raises:
+            MeshError: For samples that are none of this agent's: another shape, a column that is missing, a number that
+                is none or not finite.
+        """
+        return predict(self.trained, self._samples(samples), most=most)
+
+    def _samples(self, given: Any) -> Tensor | list[Sample]:
+        trained = self.trained
+        if isinstance(given, str | bytes | Mapping):
+            raise self._wrong(f"found one {type(given).__name__}", "a list of samples")
+        rows = list(given) if isinstance(given, Sequence) else given
+        if isinstance(rows, list) and rows and all(isinstance(one, Mapping) for one in rows):
+            return self._texts_of(rows) if trained.is_text else self._numbers_of(rows)
+        if trained.is_text:
+            if not isinstance(rows, list) or not all(isinstance(one, str | Sample) for one in rows):
+                raise self._wrong(f"found {type(given).__name__}", "a list of texts, or of rows with its columns")
+            return [one if isinstance(one, Sample) else self._sample(one) for one in rows]
+        return self._array(rows)
+
+    def _array(self, given: Any) -> Tensor:
+        try:
+            x = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise self._wrong(str(error), "numbers, [N, ...]") from None
+        shape = torch.Size(self.trained.config.input_shape)
+        if x.dim() == 0 or (x.shape[1:] != shape and x.numel()):
+            raise self._wrong(f"found shape {list(x.shape)}", f"[N, {', '.join(map(str, shape))}]")
+        x = x.reshape(len(x), *shape)
+        if x.is_floating_point() and not bool(x.isfinite().all()):
+            raise self._wrong("found a number that is not finite", "finite numbers")
+        return x.float() if x.is_floating_point() or self.trained.config.scale is None else x
+
+    def _numbers_of(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
+        columns = self.trained.config.columns
+        if not columns:
+            raise self._wrong("found rows with names", "an array: what it learned has no names of columns")
+        return self._array([[self._number(row, at, name) for name in columns] for at, row in enumerate(rows)])
+
+    def _number(self, row: Mapping[str, Any], at: int, name: str) -> float:
+        try:
+            return float(row[name])
+        except KeyError:
+            raise self._wrong(f"row {at} has no {name!r}", "a value for each column that it learned from") from None
+        except (TypeError, ValueError):
+            raise self._wrong(f"row {at}, {name!r}: {row[name]!r:.40} is no number", "a number") from None
+
+    def _texts_of(self, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
+        reads = self.trained.config.reads or {"text": "text"}
+        odd = sorted(set(reads) - {"text", "pair", "prompt", "label", "values", "indicators"})
+        if odd:
+            raise self._wrong(f"it reads {odd[0]}", "a list of kdmesh.streams.texts.Sample")
+        roles = {role: str(reads[role]) for role in ("text", "pair", "prompt") if role in reads}
+        if self.trained.writes and "prompt" in roles:
+            roles.pop("text", None)
+        for at, row in enumerate(rows):
+            for column in roles.values():
+                if not isinstance(row.get(column), str):
+                    raise self._wrong(f"row {at} has no text {column!r}", f"a text for {', '.join(roles.values())}")
+        return [Sample(**{role: row[column] for role, column in roles.items()}) for row in rows]
+
+    def _sample(self, text: str) -> Sample:
+        return Sample(prompt=text) if self.trained.writes else Sample(text)
+
+    def _wrong(self, found: str, instead: str) -> MeshError:
+        return MeshError(f"{self.trained.config.agent}.predict: {found}", where="samples", instead=instead)

@@ -1,0 +1,175 @@
+"""A trained agent out of its folder, with what the run knew about its samples and answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kdmesh.errors import FAULTS, MeshError, text_of
+from kdmesh.hosts import loading, ragged
+from kdmesh.hosts.modules import output
+from kdmesh.plugins import registry
+from kdmesh.signals.lazy import dense
+from kdmesh.store.key import MEASURED
+from kdmesh.streams.texts import Sample, Texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kdmesh.contracts.task import Task
+    from kdmesh.hosts.loading import Config
+    from kdmesh.offers import TaskOffer
+
+
+@dataclass
+class Trained:
+    """A module in eval mode, and how it is used: ``config`` is what its folder says, ``root`` the folder."""
+
+    root: Path
+    module: Any
+    config: Config
+
+    @classmethod
+    def read(cls, folder: str | Path, *, code: bool = True, device: str = "cpu") -> Trained:
+        """Of an agent's folder. MeshError where it is damaged, or no agent that answers samples by itself."""
+        root = Path(folder)
+        if (root / "consensus").is_dir() or (root / "agents").is_dir():
+            names = sorted(one.name for one in (root / "agents").glob("*"))
+            instead = " or ".join(f"{root / 'agents' / name}" for name in names[:4]) or loading.AGENT
+            raise MeshError("this is a run, of several agents", file=str(root), instead=instead)
+        config = loading.described(root)
+        if config.sees:
+            what = f"{config.agent} sees what {config.sees} says of a sample, and no sample by itself"
+            raise MeshError(what, file=str(root), instead="an agent that sees samples")
+        module = loading.load(root, code)
+        try:
+            return cls(root, module.to(torch.device(device)), config)
+        except (RuntimeError, AssertionError) as error:  # no such device, or none that torch was built for
+            raise MeshError(text_of(error), where="--device", instead="cpu, or a device of this machine") from None
+
+    @cached_property
+    def offer(self) -> TaskOffer:
+        """What the task's offer says of labels and answers."""
+        found: TaskOffer = registry().find("tasks", self.config.task, "task")
+        return found
+
+    @cached_property
+    def task(self) -> Task:
+        """The task with the settings of the run."""
+        made: Task = self.offer.make(self.config.task_settings)
+        return made
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it reads texts."""
+        return hasattr(self.module, "encoder")
+
+    @property
+    def writes(self) -> bool:
+        """Whether its answer to a sample is a text."""
+        return self.offer.source == "tokens"
+
+    @property
+    def names(self) -> list[str]:
+        """What each column of its answers is called: the class, the value, the label."""
+        found = self.config.labels or []
+        numbers = self.config.class_numbers or range(self.config.classes)
+        return list(found) or [str(number) for number in numbers]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((one.device for one in self.module.parameters()), torch.device("cpu"))
+
+    def scores(self, x: Tensor | Sequence[Sample], told: Callable[[int], None] = lambda done: None) -> Tensor:
+        """Its logits or values ``[N, C]`` on the CPU, for samples ``[N, ...]`` or texts.
+
+        Samples are forwarded as the run forwarded those that it measured: numbers in batches of one fixed size, of
+        which the last is filled up, texts each in a shape that depends on its own length alone. So the same samples
+        have the same answers, whatever stands beside them. ``told`` is called with the number of samples that are done.
+        """
+        with self.settled():
+            parts = []
+            for start in range(0, len(x), MEASURED):
+                part = x[start : start + MEASURED]
+                parts.append(self._numbers(part) if isinstance(part, Tensor) else self._texts(part))
+                told(min(start + MEASURED, len(x)))
+            return torch.cat(parts) if parts else torch.zeros(0, self.config.classes)
+
+    def _numbers(self, part: Tensor) -> Tensor:
+        rows = part.to(self.device)
+        if (short := MEASURED - len(rows)) > 0:
+            rows = torch.cat([rows, rows[-1:].expand(short, *rows.shape[1:])])
+        return self._sound(self._asked(rows), MEASURED)[: len(part)]
+
+    def _texts(self, part: Sequence[Sample]) -> Tensor:
+        encoded, report = self.module.encoder.encode(Texts(part))
+        for place, why in sorted(report.unreadable.items()):
+            at = part[place].at or f"text {place}"
+            raise MeshError(f"{at}: {why}", file=str(self.root), instead="a text that has a token")
+        made, _ = ragged.inference(_Asked(self), encoded.to(self.device), MEASURED, ())
+        return self._sound(dense(made), len(part))
+
+    def _asked(self, x: Any) -> Tensor:
+        try:
+            return dense(output(self.module(x)))
+        except FAULTS as error:
+            raise MeshError(
+                f"{self.config.agent} cannot answer these samples: {text_of(error)}",
+                file=str(self.root),
+                instead="samples as those that it learned from",
+            ) from error
+
+    def _sound(self, scores: Tensor, rows: int) -> Tensor:
+        if scores.dim() != 2 or len(scores) != rows:
+            what = f"{self.config.agent} gives {list(scores.shape)} for {rows} samples"
+            raise MeshError(what, file=str(self.root), instead="a model that gives a row for each sample")
+        return scores.float().cpu()
+
+    def settled(self) -> Settled:
+        """In what stands whatever asks the module."""
+        return Settled(self.module, self.device, self.config.precision == "bf16", self.config.threads)
+
+
+class _Asked:
+    """A module as texts are forwarded through one: see :class:`kdmesh.hosts.ragged.Forwards`."""
+
+    weights = None
+
+    def __init__(self, trained: Trained) -> None:
+        self.module: Any = trained.module.model
+        self._trained = trained
+
+    def forward(self, x: Any, names: tuple[str, ...] = ()) -> Any:
+        """The logits alone."""
+        return output(self.module(x)), {}
+
+    def per(self, name: str) -> str:
+        """What a logit's row is of."""
+        return str(self.module.rows(""))
+
+
+class Settled:
+    """Eval mode without gradient, in the precision and with the threads of the run, and all as it was afterwards."""
+
+    def __init__(self, module: nn.Module, device: torch.device, half: bool, threads: int) -> None:
+        self._module, self._threads = module, threads
+        self._cast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+        self._still = torch.no_grad()
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        self._module.eval()
+        self._still.__enter__()
+        self._cast.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._cast.__exit__(*error)
+        self._still.__exit__(*error)
+        torch.set_num_threads(self._before)

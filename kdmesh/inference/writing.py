@@ -1,0 +1,43 @@
+"""What a trained language model answers to prompts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.spec import SamplingSpec
+from kdmesh.streams.table import Table
+from kdmesh.streams.texts import Texts
+from kdmesh.text.generate import generate, refuse_writer
+from kdmesh.text.prompts import Asking
+from kdmesh.text.spoken import Spoken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kdmesh.inference.trained import Trained
+    from kdmesh.streams.texts import Sample
+
+ROWS = 8  # prompts that are written on together
+
+
+def write_texts(trained: Trained, prompts: Sequence[Sample], most: int, told: Callable[[int], None]) -> list[str]:
+    """Greedy answers of at most ``most`` tokens, in the order of the prompts.
+
+    Prompts of like length are written on together, which changes an answer by rounding alone.
+    """
+    module, encoder, who = trained.module.model, trained.module.encoder, trained.config.agent
+    refuse_writer(module, str(trained.root))
+    table = Table(Texts(prompts), None, 0)
+    asking = Asking(encoder, table, None, who)
+    how = SamplingSpec(max_new_tokens=most, greedy=True)
+    spoken = Spoken(encoder, table, 0, how, True, None)
+    order = sorted(range(len(prompts)), key=lambda at: -len(asking(at)))
+    found = [""] * len(prompts)
+    with trained.settled():
+        for start in range(0, len(order), ROWS):
+            at = order[start : start + ROWS]
+            answers = generate(module, [asking(one) for one in at], how, ends=spoken.ends, pad=encoder.pad, rows=ROWS)
+            for one, ids in zip(at, answers, strict=True):
+                found[one] = spoken(one, 0, ids).text
+            told(min(start + ROWS, len(order)))
+    return found
