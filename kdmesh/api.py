@@ -333,7 +333,7 @@ def load(folder: str | Path, code: bool = True) -> nn.Module:
     module = loading.load(folder, code)
     if not hasattr(module, "predict") and not (Path(folder) / RULE).is_file():
         config = loading.described(folder)
-        module.predict = Predictor(Trained(Path(folder), module, config))
+        vars(module)["predict"] = Predictor(Trained(Path(folder), module, config))
     return module
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.builtin.datasets import _rows as table
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts.by_column import ByColumn
 from kdmesh.hosts.metrics import measure
 from kdmesh.inference.inputs import LEARNED, Inputs
 from kdmesh.plugins import registry
 from kdmesh.spec.base import MetricRef
+from kdmesh.tables import rows as table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kdmesh.builtin.datasets import _rows as table
-from kdmesh.builtin.datasets._files import read_bytes, read_text
-from kdmesh.builtin.datasets._parquet import read_parquet
-from kdmesh.builtin.datasets._samples import Columns, samples_of
-from kdmesh.builtin.datasets.csv_file import read_csv
-from kdmesh.builtin.datasets.idx import parse
-from kdmesh.builtin.datasets.jsonl_file import read_jsonl
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.texts import Sample
+from kdmesh.tables import rows as table
+from kdmesh.tables.comma import read_csv
+from kdmesh.tables.files import read_bytes, read_text
+from kdmesh.tables.idx import parse
+from kdmesh.tables.lines import read_jsonl
+from kdmesh.tables.parquet import read_parquet
+from kdmesh.tables.samples import Columns, samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from kdmesh.builtin.datasets._rows import Rows
     from kdmesh.inference.trained import Trained
+    from kdmesh.tables.rows import Rows
 
 TABLES = (".csv", ".jsonl", ".parquet")
 FORMS = ".csv, .jsonl, .parquet, of texts also .txt (a line each), of arrays .npy and IDX"
@@ -146,7 +146,7 @@ def _alone(line: str, at: str, trained: Trained) -> Sample:
 def _arrays(path: Path, kind: str, shape: torch.Size, trained: Trained) -> Tensor:
     """Samples ``[N, ...]`` of a file of numbers; whole numbers stay such, for the module's own scaling."""
     if kind == "idx":
-        x = parse(read_bytes(path, "INPUT"), path, 3).unsqueeze(1)
+        x = parse(read_bytes(path, "INPUT"), path, 3, "INPUT").unsqueeze(1)
     elif kind == ".npy":
         import numpy as np
 

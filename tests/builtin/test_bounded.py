@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import kdmesh
-from kdmesh.builtin.datasets import _files
 from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
@@ -21,6 +20,7 @@ from kdmesh.placement import sizes
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams import host_memory
+from kdmesh.tables import files as _files
 
 OFFERS = {offer.name: offer for offer in DATASETS}
 READERS = {"csv": ".csv", "jsonl": ".jsonl", "text_file": ".txt", "arrays": ".npz", "text": ".csv"}

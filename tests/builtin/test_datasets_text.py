@@ -9,10 +9,10 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from kdmesh.builtin.datasets import _parquet
 from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import turn_of
+from kdmesh.tables import parquet as _parquet
 
 OFFERS = {offer.name: offer for offer in DATASETS}
 ROWS = [

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.datasets._files import refuse_large, regular
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.checks import features, targets
 from kdmesh.streams.from_torch import join
 from kdmesh.streams.table import Table
+from kdmesh.tables.files import refuse_large, regular
 
 WHERE = "data.dataset.arrays.path"
 PARTS = {"train": "", "validation": "_validation", "test": "_test"}

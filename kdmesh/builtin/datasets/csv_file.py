@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
-from kdmesh.builtin.datasets._files import most_cells, read_text, refuse_cells
-from kdmesh.builtin.datasets._rows import Rows, table_of
-from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
-
-LONGEST = 2**31 - 1  # characters of a cell: as many as every platform's library takes
+from kdmesh.tables.comma import read_csv
+from kdmesh.tables.rows import table_of
 
 
 def csv_file(
@@ -27,39 +22,3 @@ def csv_file(
     test = None if test_path is None else read_csv(Path(test_path), "data.dataset.csv.test_path")
     train = read_csv(Path(path), "data.dataset.csv.path")
     return table_of(train, test, label, features, classes, values, indicators)
-
-
-def read_csv(path: Path, where: str) -> Rows:
-    """Return a file's rows; a MeshError names the line that is no well-formed CSV."""
-    csv.field_size_limit(LONGEST)
-    reader = csv.reader(io.StringIO(read_text(path, where), newline=""), strict=True)
-    lines: list[int] = []
-    most = most_cells()
-    cells: list[dict[str, str]] = []
-    try:
-        columns = next(reader, [])
-        if not columns or len(set(columns)) < len(columns):
-            raise MeshError(f"{path}: header row {columns}", where=where, instead="a name for each column, each once")
-        end = reader.line_num
-        for row in reader:
-            line, end = end + 1, reader.line_num  # a quoted cell may go over several lines
-            if not row:
-                continue  # a blank line
-            if len(row) != len(columns):
-                what = f"{path}, line {line}: {len(row)} cells for {len(columns)} columns"
-                raise MeshError(what, where=where, instead="one cell per column")
-            lines.append(line)
-            refuse_cells(path, len(lines) * len(columns), most, where)
-            cells.append(dict(zip(columns, row, strict=True)))
-    except csv.Error as error:
-        raise MeshError(f"{path}, line {reader.line_num}: {error}", where=where, instead="well-formed CSV") from None
-    if not cells:
-        raise MeshError(f"{path}: a header row and no data", where=where, instead="at least one row")
-    return Rows(path, where, columns, lines, cells, _number)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return None if "_" in cell else float(cell)  # Python's own `1_0` is not a number of a table
-    except ValueError:
-        return None

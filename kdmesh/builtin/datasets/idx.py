@@ -6,20 +6,18 @@ Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits". A
 
 from __future__ import annotations
 
-import math
-import struct
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.datasets._files import read_bytes
 from kdmesh.errors import MeshError
 from kdmesh.streams.checks import labels
 from kdmesh.streams.table import Table
+from kdmesh.tables.files import read_bytes
+from kdmesh.tables.idx import parse
 
 WHERE = "data.dataset.idx.folder"
-KINDS = {1: "labels", 3: "images"}
 
 
 def idx(folder: str, classes: int | None = None) -> Table:
@@ -44,34 +42,13 @@ def idx(folder: str, classes: int | None = None) -> Table:
     return Table(x, y, count, official=official, source=str(root), divided_by=255)
 
 
-def parse(data: bytes, path: Path, dimensions: int) -> Tensor:
-    """Return the bytes of an IDX file as a uint8 tensor with that many dimensions; check every field of its header."""
-    header = 4 + 4 * dimensions
-    expected = bytes([0, 0, 8, dimensions])
-    if data[:4] != expected:
-        raise MeshError(
-            f"{path}: starts with {data[:4].hex(' ')} where {expected.hex(' ')} was expected",
-            where=WHERE,
-            instead=f"an IDX file of {KINDS[dimensions]} (unsigned bytes, {dimensions} dimensions)",
-        )
-    if len(data) < header:
-        raise MeshError(f"{path}: truncated in its header", where=WHERE, instead="a complete copy")
-    shape = struct.unpack(f">{dimensions}I", data[4:header])
-    size = math.prod(shape)
-    if not size or len(data) - header != size:
-        raise MeshError(
-            f"{path}: {len(data) - header} values where its header says {' x '.join(map(str, shape))}",
-            where=WHERE,
-            instead="a complete copy that is not empty",
-        )
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header).reshape(shape)
-
-
 def _pair(root: Path, part: str, classes: int | None) -> tuple[Tensor, Tensor]:
     """Images ``[N, height, width]`` uint8 and labels ``[N]`` int64 of one part."""
     image_path, label_path = _find(root, f"{part}-images-idx3-ubyte"), _find(root, f"{part}-labels-idx1-ubyte")
-    images = parse(read_bytes(image_path, WHERE), image_path, 3)
-    y, _ = labels(parse(read_bytes(label_path, WHERE), label_path, 1), len(images), classes, str(label_path), WHERE)
+    images = parse(read_bytes(image_path, WHERE), image_path, 3, WHERE)
+    y, _ = labels(
+        parse(read_bytes(label_path, WHERE), label_path, 1, WHERE), len(images), classes, str(label_path), WHERE
+    )
     return images, y
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-from kdmesh.builtin.datasets._files import most_cells, read_text, refuse_cells
-from kdmesh.builtin.datasets._rows import Rows, cell, number_of, table_of
-from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
+from kdmesh.tables.lines import read_jsonl
+from kdmesh.tables.rows import table_of
 
 
 def jsonl_file(
@@ -26,31 +22,3 @@ def jsonl_file(
     test = None if test_path is None else read_jsonl(Path(test_path), "data.dataset.jsonl.test_path")
     train = read_jsonl(Path(path), "data.dataset.jsonl.path")
     return table_of(train, test, label, features, classes, values, indicators)
-
-
-def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
-    """Return a file's rows, columns in ``raw`` as JSON has them; a MeshError names the line that is no such object."""
-    lines: list[int] = []
-    most = most_cells()
-    cells: list[dict[str, Any]] = []
-    for number, line in enumerate(read_text(path, where).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise MeshError(
-                f"{path}, line {number}: {error}", where=where, instead="one JSON object per line"
-            ) from None
-        if not isinstance(row, dict) or not row:
-            raise MeshError(f"{path}, line {number}: {line[:40]!r}", where=where, instead="a JSON object with keys")
-        if cells and set(row) != set(cells[0]):
-            odd = ", ".join(sorted(set(row) ^ set(cells[0])))
-            what = f"{path}, line {number}: keys differ from the first row: {odd}"
-            raise MeshError(what, where=where, instead="the same keys in every row")
-        lines.append(number)
-        refuse_cells(path, len(lines) * len(row), most, where)
-        cells.append({key: value if key in raw else cell(value) for key, value in row.items()})
-    if not cells:
-        raise MeshError(f"{path}: only blank lines", where=where, instead="at least one row")
-    return Rows(path, where, list(cells[0]), lines, cells, number_of)

@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from kdmesh.builtin.datasets._candidates import mixed, relevance
-from kdmesh.builtin.datasets._files import memory_limit
-from kdmesh.builtin.datasets._rows import Rows, number_of
-from kdmesh.builtin.datasets._samples import shown
-from kdmesh.builtin.datasets.jsonl_file import read_jsonl
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
+from kdmesh.tables.candidates import mixed, relevance
+from kdmesh.tables.files import memory_limit
+from kdmesh.tables.lines import read_jsonl
+from kdmesh.tables.rows import Rows, number_of
+from kdmesh.tables.samples import shown
 
 WORD = re.compile(r"[^\W_]+")
 QUERY, POSITIVES, NEGATIVES, CANDIDATES, LABELS = FIELDS = ("query", "positives", "negatives", "candidates", "labels")

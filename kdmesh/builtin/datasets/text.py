@@ -8,15 +8,15 @@ from typing import NoReturn
 
 import torch
 
-from kdmesh.builtin.datasets._candidates import Candidates, lists_of, relevance_of
-from kdmesh.builtin.datasets._parquet import class_names, official, read_folder, read_hub, read_parquet, rows_of
-from kdmesh.builtin.datasets._rows import Rows, cell, has_columns, indicators_of, labels_of, values_of
-from kdmesh.builtin.datasets._samples import Columns, samples_of
-from kdmesh.builtin.datasets.csv_file import read_csv
-from kdmesh.builtin.datasets.jsonl_file import read_jsonl
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
+from kdmesh.tables.candidates import Candidates, lists_of, relevance_of
+from kdmesh.tables.comma import read_csv
+from kdmesh.tables.lines import read_jsonl
+from kdmesh.tables.parquet import class_names, official, read_folder, read_hub, read_parquet, rows_of
+from kdmesh.tables.rows import Rows, cell, has_columns, indicators_of, labels_of, values_of
+from kdmesh.tables.samples import Columns, samples_of
 
 WHERE = "data.dataset.text"
 NO_TAG = "O"
@@ -91,13 +91,12 @@ def text(
         samples, y = _ranked(every, samples, listed)
     elif spans is not None:
         count = len(names := _tags(every, samples, labels, spans))
-    taken = {*raw, *columns.names(), *learned}
     return Table(
         samples,
         y,
         count,
         official=_official(parts),
-        columns=_kept(every, taken),
+        columns=_kept(every, {*raw, *columns.names(), *learned}),
         labels=names,
         licence=licence or "not stated",
         source=source,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from kdmesh.builtin.datasets._files import read_text
 from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Sample, Texts
+from kdmesh.tables.files import read_text
 
 WHERE = "data.dataset.text_file"
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from kdmesh.builtin.datasets._rows import Rows, has_columns, labels_of, number_of
-from kdmesh.builtin.datasets.jsonl_file import read_jsonl
 from kdmesh.errors import MeshError
 from kdmesh.store import Store, default_root
 from kdmesh.store.history import History, Retention
 from kdmesh.store.signals import TEXTS
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Sample, Texts
+from kdmesh.tables.lines import read_jsonl
+from kdmesh.tables.rows import Rows, has_columns, labels_of, number_of
 
 JUDGED = ("reward", "numbers")
 """What verifiers said: `reward` stays as a column, where texts have one."""

@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kdmesh.builtin.datasets._files import most_cells, refuse_cells, refuse_large, regular
-from kdmesh.builtin.datasets._rows import Rows, cell, number_of
 from kdmesh.errors import MeshError, nearest
+from kdmesh.tables.files import most_cells, refuse_cells, refuse_large, regular
+from kdmesh.tables.rows import Rows, cell, number_of
 
 AT_ONCE = 4096  # rows
 PARTS = ("train", "validation", "test")

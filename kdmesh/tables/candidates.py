@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from kdmesh.builtin.datasets._files import memory_limit
-from kdmesh.builtin.datasets._rows import LARGEST, Rows
-from kdmesh.builtin.datasets._samples import list_of, refuse_cell, shown, text_of
 from kdmesh.errors import MeshError
+from kdmesh.tables.files import memory_limit
+from kdmesh.tables.rows import LARGEST, Rows
+from kdmesh.tables.samples import list_of, refuse_cell, shown, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

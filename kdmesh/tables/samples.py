@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from kdmesh.builtin.datasets._rows import Rows
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample, Turn
+from kdmesh.tables.rows import Rows
 
 ASKS = ("user", "tool")
 """Roles whose turns may stand last where a conversation is a prompt: an answer follows them."""

@@ -1,0 +1,49 @@
+"""Rows of CSV files with a header row, as RFC 4180 describes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from kdmesh.errors import MeshError
+from kdmesh.tables.files import most_cells, read_text, refuse_cells
+from kdmesh.tables.rows import Rows
+
+LONGEST = 2**31 - 1  # characters of a cell: as many as every platform's library takes
+
+
+def read_csv(path: Path, where: str) -> Rows:
+    """Return a file's rows; a MeshError names the line that is no well-formed CSV."""
+    csv.field_size_limit(LONGEST)
+    reader = csv.reader(io.StringIO(read_text(path, where), newline=""), strict=True)
+    lines: list[int] = []
+    most = most_cells()
+    cells: list[dict[str, str]] = []
+    try:
+        columns = next(reader, [])
+        if not columns or len(set(columns)) < len(columns):
+            raise MeshError(f"{path}: header row {columns}", where=where, instead="a name for each column, each once")
+        end = reader.line_num
+        for row in reader:
+            line, end = end + 1, reader.line_num  # a quoted cell may go over several lines
+            if not row:
+                continue  # a blank line
+            if len(row) != len(columns):
+                what = f"{path}, line {line}: {len(row)} cells for {len(columns)} columns"
+                raise MeshError(what, where=where, instead="one cell per column")
+            lines.append(line)
+            refuse_cells(path, len(lines) * len(columns), most, where)
+            cells.append(dict(zip(columns, row, strict=True)))
+    except csv.Error as error:
+        raise MeshError(f"{path}, line {reader.line_num}: {error}", where=where, instead="well-formed CSV") from None
+    if not cells:
+        raise MeshError(f"{path}: a header row and no data", where=where, instead="at least one row")
+    return Rows(path, where, columns, lines, cells, _number)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return None if "_" in cell else float(cell)  # Python's own `1_0` is not a number of a table
+    except ValueError:
+        return None

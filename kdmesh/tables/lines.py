@@ -1,0 +1,40 @@
+"""Rows of JSON lines: one object per line, all with the same keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from kdmesh.errors import MeshError
+from kdmesh.tables.files import most_cells, read_text, refuse_cells
+from kdmesh.tables.rows import Rows, cell, number_of
+
+
+def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
+    """Return a file's rows, columns in ``raw`` as JSON has them; a MeshError names the line that is no such object."""
+    lines: list[int] = []
+    most = most_cells()
+    cells: list[dict[str, Any]] = []
+    for number, line in enumerate(read_text(path, where).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise MeshError(
+                f"{path}, line {number}: {error}", where=where, instead="one JSON object per line"
+            ) from None
+        if not isinstance(row, dict) or not row:
+            raise MeshError(f"{path}, line {number}: {line[:40]!r}", where=where, instead="a JSON object with keys")
+        if cells and set(row) != set(cells[0]):
+            odd = ", ".join(sorted(set(row) ^ set(cells[0])))
+            what = f"{path}, line {number}: keys differ from the first row: {odd}"
+            raise MeshError(what, where=where, instead="the same keys in every row")
+        lines.append(number)
+        refuse_cells(path, len(lines) * len(row), most, where)
+        cells.append({key: value if key in raw else cell(value) for key, value in row.items()})
+    if not cells:
+        raise MeshError(f"{path}: only blank lines", where=where, instead="at least one row")
+    return Rows(path, where, list(cells[0]), lines, cells, number_of)
