@@ -20,7 +20,7 @@ LONGEST = 10_000_000
 """Characters that a template may write, and places of a text or list that it repeats: far more than a prompt has."""
 LARGEST_POWER = 64
 STEPS = 1_000_000
-"""Places of what loops and filters read, and calls, that a template may have for one prompt."""
+"""Places of what it loops over, filters and joins, and calls, that a template may have for one prompt."""
 CALL = 10  # of these: what a call takes is as much
 COUNTED = "counted by kdmesh"  # the name of a filter that no template can write
 
@@ -69,7 +69,9 @@ class PromptView:
 
         there = {**columns, PROMPT: prompt} | ({} if text is None else {TEXT: text})
         try:
-            return self._written(there)
+            made = self._written(there)
+            made.encode()
+            return made
         except TemplateError as error:
             known = ", ".join(there) + ("" if text is not None or TEXT in columns else " (the data answer nothing)")
             self._refuse(sample, f"the template fails: {error.message}", f"what there is: {known}")
@@ -110,12 +112,16 @@ def _sandbox() -> Any:
             self.filters[COUNTED] = self.count
 
         def counted(self, template: nodes.Template) -> nodes.Template:
-            """The template with what its loops and filters read counted before they do."""
+            """The template with what its loops and filters read, and what it joins, counted before it is."""
             for loop in template.find_all(nodes.For):
                 loop.iter = self._counted(loop.iter)
             for made in [*template.find_all(nodes.Filter)]:
                 if made.node is not None and made.name != COUNTED:
                     made.node = self._counted(made.node)
+            for joined in [*template.find_all(nodes.Concat)]:
+                joined.nodes = [self._counted(one) for one in joined.nodes]
+            for both in [*template.find_all(nodes.Add)]:
+                both.left, both.right = self._counted(both.left), self._counted(both.right)
             return template
 
         def _counted(self, node: nodes.Node) -> nodes.Filter:

@@ -83,8 +83,11 @@ def test_another_tokenizer_is_a_miss(texts: Path, tmp_path: Path) -> None:
     assert said(other) == said(run("sentences", texts, "once", "off", teacher=teacher))
 
 
-@pytest.mark.parametrize("actors", [None, pytest.param(2, marks=pytest.mark.ray)])
-@pytest.mark.parametrize("case", ["words", "language"])
+BY_ACTORS = pytest.param("language", 2, marks=pytest.mark.ray)
+SELDOM = pytest.param("words", 2, marks=[pytest.mark.ray, pytest.mark.slow])  # starts actors of its own, as the other
+
+
+@pytest.mark.parametrize(("case", "actors"), [("words", None), ("language", None), BY_ACTORS, SELDOM])
 def test_labelled_ahead_a_run_forwards_nothing(case: str, actors: int | None, texts: Path, tmp_path: Path) -> None:
     """The same key, the same forwards, the same bits."""
     made = label(Asked(mesh(case, texts, "step").plan().spec, ("t",), str(tmp_path), actors))

@@ -90,8 +90,12 @@ MESHES = {
 }
 
 
+SELDOM = ("several", "modelled")
+"""Slow ones: `classified` and `valued` are of samples too, `peers` of language models."""
+
+
 @pytest.mark.ray
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SELDOM)) for name in MESHES])
 def test_texts_inline_and_on_ray_together_and_spread_give_equal_bits(
     name: str, texts: Path, ray_session: Session
 ) -> None:

@@ -150,6 +150,9 @@ def test_a_constant_prompt_is_said_and_one_string_stops() -> None:
         ("{% for i in range(99999) %}{{ range(99999) | sum and '' }}{% endfor %}", "steps"),
         ("{% for i in range(99999) | map('string') %}{% for j in range(99999) | map('string') %}{% endfor %}"
          "{% endfor %}", "steps"),
+        ("{% set ns = namespace(x='aa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "steps"),
+        ("{% set ns = namespace(x='aa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", "steps"),
+        ("\ud800{{ prompt }}", "surrogates not allowed"),
         ("{{ prompt.strip }}", "strip is called with parentheses"),
         ("{{ a }}", "it would write has parts: name one, text"),
         ("{{ [1, 2] | random }}", "No filter named 'random'"),
