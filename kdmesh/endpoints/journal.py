@@ -152,7 +152,8 @@ class Journal:
             self.requests += line["before"][0]
             self.tokens += line["before"][1]
             self._looks.add(line["look"])
-            self.looks[line["found"]["sign"]] = line["found"]
+            if "found" in line:  # earlier versions told only what it cost
+                self.looks[line["found"]["sign"]] = line["found"]
         elif "more" in line:
             for name in self._more:
                 self._more[name] += line["more"][name]

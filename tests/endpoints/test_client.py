@@ -137,6 +137,11 @@ def test_a_journal_survives_a_torn_line_and_several_writers(tmp_path):
     three = Journal(path, BudgetConfig(requests=4), "gpt")
     assert (three.requests, three.tokens, three.replies) == (2, 14, {"a": {"x": 1}})
     three.serves({"model": "m"})
+    with path.open("ab") as file:
+        file.write(b'{"before": [2, 6], "look": "a look of an earlier version"}\n')
+    three.before(Served("m", requests=1, tokens=5, look="a", sign="s").record())
+    three.before(Served("m", look="a", sign="s").record())  # found again, and counted once
+    assert (three.requests, three.tokens) == (5, 25) and three.looks["s"]["model"] == "m"
     with pytest.raises(RunFailed, match="serves another model than when this run began"):
         Journal(path, BudgetConfig(), "gpt").serves({"model": "n"})
 

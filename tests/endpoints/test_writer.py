@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from served_meshes import bert, written
@@ -217,3 +218,21 @@ def test_its_texts_say_which_model_wrote_them_and_where(served, tmp_path, monkey
     told = {json.dumps(line["served"]) for line in lines(root)}
     assert told == {json.dumps({"model": "tiny", "host": f"127.0.0.1:{server.port}"})}
     assert "A_KEY" not in (root / "streams" / "w.jsonl").read_text()
+
+
+def test_a_labeller_behind_an_endpoint_confirms_what_another_writes(served, tmp_path):
+    texts = {"even": "forty-two", "odd": "seven"}
+    writer = served(answer=lambda prompt, number, body: texts.get(prompt.split()[-1], str(body.get("seed"))))
+    shares = {"even": 0.8, "odd": 0.1, "x": 0.05}
+    judge = served(tops=lambda prompt: {name: math.log(share) for name, share in shares.items()})
+    fields = written(writer.url, {"max_new_tokens": 16}, template="A number that is {{ label }}")
+    fields |= {"task": "classification", "data": {"dataset": {"numerals": {"below": 40}}, "train": 12, "validation": 4}}
+    fields["agents"] |= {
+        "s": {"model": bert(8)},
+        "judge": {"model": {"api": {"base_url": judge.url, "model": "tiny", "top": 3}}, "update": "frozen"},
+    }
+    fields["streams"]["w"]["keep"] = [{"confirmed": {"of": ["judge"]}}]
+    _, root = run({**fields, "text": {"max_length": 48}}, tmp_path)
+    assert {(line["label"], line["kept"]) for line in lines(root)} == {("even", True), ("odd", False)}
+    asked = [body["messages"][0]["content"].partition("\n")[0] for body in judge.bodies]
+    assert all(asked.count(text) == 1 for text in texts.values())  # however often it was written
