@@ -71,12 +71,12 @@ def test_labels_and_values_are_learned_and_a_broken_off_run_goes_on_to_the_same(
     class Killed(BaseException):
         """The process is gone."""
 
-    def note(self: Any, *args: Any) -> None:
+    def note(self: Any, *args: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps == last:
             raise Killed
-        noted(self, *args)
+        return noted(self, *args)
 
     def run(**more: Any) -> dict[str, Any]:
         summary, _, _ = run_once(Request(spec, "inline", checkpoint_seconds=0, **more))
