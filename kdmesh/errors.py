@@ -100,7 +100,8 @@ def nearest(name: str, known: Iterable[str], noun: str, several: bool = False) -
     ``several``: `party[*]` may stand for all of `party[0]`, `party[1]` ...
     """
     known = sorted(known)
-    listed = ", ".join(known[:LISTED]) + (", ..." if len(known) > LISTED else "")
+    listed = ", ".join(printable(one, breaks=False) for one in known[:LISTED])
+    listed += ", ..." if len(known) > LISTED else ""
     return f"{meant(name, known, several)}{noun}: {listed or 'none'}"
 
 

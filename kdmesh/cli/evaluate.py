@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import use_plugins_dir
-from kdmesh.cli.predict import add_trained, progress, read
+from kdmesh.cli.predict import add_trained, note_cut, progress, read
+from kdmesh.errors import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +20,7 @@ def add(commands: Any) -> None:
         "On the file that was the run's test split these are the run's own figures."
     )
     command = commands.add_parser("evaluate", help="measure a trained agent on a file of labels", description=about)
-    add_trained(command, "DATA")
+    add_trained(command, "DATA", "a table with labels (.csv, .jsonl, .parquet)")
     command.add_argument("--label", metavar="COLUMN", help="the column of labels, where it is called otherwise")
     command.add_argument(
         "--by", metavar="COLUMN", action="append", default=[], help="also by the values of this column (repeatable)"
@@ -33,23 +34,31 @@ def execute(args: argparse.Namespace) -> int:
     use_plugins_dir(args)
     from kdmesh.inference.evaluating import evaluate
 
-    trained, inputs = read(args)
+    trained, inputs = read(args, "DATA")
     told, end = progress(len(inputs), args.quiet)
-    found = evaluate(trained, inputs, args.by, args.label, told)
+    cut: list[int] = []
+    found = evaluate(trained, inputs, args.by, args.label, told, cut)
     end()
+    note_cut(trained, inputs, cut)
     if args.json:
         print(json.dumps({"agent": trained.config.agent, "samples": len(inputs), "figures": found}, indent=1))
         return 0
     print(f"{trained.config.agent} on {len(inputs):,} samples of {inputs.path.name}")
+    found = {printable(name, breaks=False): value for name, value in found.items()}
     width = max(map(len, found), default=0)
     for name, value in found.items():
         if isinstance(value, int | float):
             print(f"  {name:{width}}  {value:.4f}")
         elif isinstance(value, dict) and "worst_value" in value:
-            print(f"  {name:{width}}  worst {value['worst']:.4f} ({value['worst_value']})")
+            print(f"  {name:{width}}  worst {value['worst']:.4f} ({_named(value['worst_value'])})")
             for one, figure in value["values"].items():
                 shown = "not defined" if figure is None else f"{figure:.4f}"
-                print(f"    {one:.40}: {shown}, {value['rows'][one]:,} rows")
+                print(f"    {_named(one)}: {shown}, {value['rows'][one]:,} rows")
     for name, why in found.get("undefined", {}).items():
         print(f"  {name}: not defined: {why}")
     return 0
+
+
+def _named(value: str) -> str:
+    """A value of a column in a line."""
+    return printable(value, breaks=False)[:40]

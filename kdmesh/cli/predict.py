@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import add_no_code, add_plugins_dir, use_plugins_dir
+from kdmesh.cli.output import complain
 from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from kdmesh.inference.inputs import Inputs
+    from kdmesh.inference.trained import Trained
+
+TOKENS = 64
 FORMS = "a table (.csv, .jsonl, .parquet), texts (.txt, one a line), or arrays (.npy, IDX)"
 
 
@@ -23,24 +28,20 @@ def add(commands: Any) -> None:
         "others, and labels, are not looked at. Prints CSV, or writes FILE."
     )
     command = commands.add_parser("predict", help="ask a trained agent about a file of samples", description=about)
-    add_trained(command, "INPUT")
+    add_trained(command, "INPUT", FORMS)
     command.add_argument("-o", "--out", metavar="FILE", help="write a table: FILE.csv, .jsonl or .parquet")
     command.add_argument("--top", metavar="K", type=int, help="also the K likeliest classes of each sample")
     command.add_argument("--probabilities", action="store_true", help="also the probability of every class")
     command.add_argument(
-        "--tokens",
-        metavar="N",
-        type=int,
-        default=64,
-        help="most tokens of a text that is written (default: %(default)s)",
+        "--tokens", metavar="N", type=int, help=f"most tokens of a text that is written (default: {TOKENS})"
     )
     command.set_defaults(execute=execute)
 
 
-def add_trained(command: argparse.ArgumentParser, data: str) -> None:
-    """Add an agent's folder, a file of samples, and how it is read and where it is computed."""
+def add_trained(command: argparse.ArgumentParser, data: str, forms: str) -> None:
+    """Add an agent's folder, a file of samples in one of ``forms``, and how it is read and where it is computed."""
     command.add_argument("folder", metavar="DIR", help="an agent's folder: runs/<name>/<time>/agents/<agent>")
-    command.add_argument("data", metavar=data, help=FORMS)
+    command.add_argument("data", metavar=data, help=forms)
     for role in ("text", "pair", "prompt"):
         command.add_argument(
             f"--{role}", metavar="COLUMN", help=f"the column of the {role}, where it is called otherwise"
@@ -59,17 +60,23 @@ def execute(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None and value < least:
             raise MeshError(f"found {value}", where=f"--{name}", instead="a whole number from 1")
     from kdmesh.inference import output
-    from kdmesh.inference.predictions import predict
+    from kdmesh.inference.predictions import predict, refuse, twice
 
     if out is not None:
-        output.refuse(out)
-    trained, inputs = read(args)
+        output.refuse(out, Path(args.data))
+    trained, inputs = read(args, "INPUT")
+    if args.tokens is not None and not trained.writes:
+        raise MeshError(f"{trained.config.agent} writes no texts", where="--tokens", instead="without it")
+    classes = not trained.writes and trained.offer.labels in ("classes", "indicators")
+    refuse(trained.names, classes, args.top, args.probabilities)
     told, end = progress(len(inputs), args.quiet)
-    found = predict(trained, inputs.x, most=args.tokens, told=told)
+    found = predict(trained, inputs.x, most=args.tokens or TOKENS, told=told)
     end()
-    places = inputs.rows.lines if inputs.rows is not None else range(1, len(inputs) + 1)
-    noun = inputs.rows.noun if inputs.rows is not None else "row"
-    rows = [{noun: at, **row} for at, row in zip(places, found.rows(args.top, args.probabilities), strict=True)]
+    note_cut(trained, inputs, found.cut)
+    rows = found.rows(args.top, args.probabilities)
+    if inputs.noun in rows[0]:
+        raise twice(inputs.noun)
+    rows = [{inputs.noun: at, **row} for at, row in zip(inputs.places, rows, strict=True)]
     if out is None:
         sys.stdout.write(output.text(rows))
     else:
@@ -78,14 +85,25 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def read(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The agent and the samples that the arguments name."""
+def read(args: argparse.Namespace, where: str) -> tuple[Trained, Inputs]:
+    """The agent and the samples that the arguments name; ``where``: what the file of samples is called there."""
     from kdmesh.inference import inputs
     from kdmesh.inference.trained import Trained
 
     trained = Trained.read(args.folder, code=not args.no_code, device=args.device)
     named = {role: column for role in ("text", "pair", "prompt") if (column := getattr(args, role)) is not None}
-    return trained, inputs.read(Path(args.data), trained, named)
+    return trained, inputs.read(Path(args.data), trained, named, where)
+
+
+def note_cut(trained: Trained, inputs: Inputs, cut: Sequence[int]) -> None:
+    """Say of which texts the beginning alone was read."""
+    if cut:
+        first = f"{inputs.noun} {inputs.places[cut[0]]}"
+        most = trained.module.encoder.max_length
+        complain(
+            f"kdmesh: note: {trained.config.agent} reads {most} tokens: of {len(cut):,} of {len(inputs):,} texts, "
+            f"first in {first}, it read the beginning alone"
+        )
 
 
 def progress(total: int, quiet: bool) -> tuple[Callable[[int], None], Callable[[], None]]:

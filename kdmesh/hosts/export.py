@@ -323,4 +323,7 @@ def _usage(agent: str, host: HostState) -> list[str]:
             f'model.load_state_dict(load_file("{agent}/{WEIGHTS}"))',
             "model.eval()",
         ]
-    return ["```python", *lines, "```"]
+    found = ["```python", *lines, "```"]
+    if lines[0] == "import kdmesh" and agent not in host.plan.inputs:
+        found += ["", f"Of a file of samples: `kdmesh predict {agent} FILE`."]
+    return found

@@ -6,10 +6,10 @@ import json
 import math
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from kdmesh.errors import MeshError
@@ -54,8 +54,8 @@ class Config(BaseModel):
     reads: dict[str, str | list[str]] = {}
     class_numbers: list[int] | None = None
     metrics: list[Any] = []
-    precision: str = "fp32"
-    threads: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = Field(1, ge=1, le=4096)
     sees: str = ""
 
 

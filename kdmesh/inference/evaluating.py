@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts.by_column import ByColumn
@@ -30,15 +31,17 @@ def evaluate(
     by: list[str] | None = None,
     label: str | None = None,
     told: Callable[[int], None] = lambda done: None,
+    cut: list[int] | None = None,
 ) -> dict[str, Any]:
     """The metrics that the run reported, of this file's samples and labels, by name.
 
     ``by``: columns of the file by whose values the primary one of its task is given too. ``label``: the column of
-    labels, where this file calls it otherwise than the one that was learned. MeshError for a file without them.
+    labels, where this file calls it otherwise than the one that was learned. ``cut``: as of ``Trained.scores``.
+    MeshError for a file without labels.
     """
     truth = _truth(trained, inputs, label)
     assert isinstance(inputs.x, torch.Tensor | list)
-    scores = trained.scores(inputs.x, told)
+    scores = trained.scores(inputs.x, told, cut)
     columns = {name: _numbers(inputs, name) for name in by or ()}
     found, single = _metrics(trained, {name: values for name, (values, _) in columns.items()})
     numbers = {name: at for name, (_, at) in columns.items()}
@@ -61,23 +64,36 @@ def _truth(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:
         what = f"{trained.config.agent} learned {trained.config.task}, which has no label for each sample"
         raise MeshError(what, file=str(trained.root), where="task", instead="its run's figures, in summary.json")
     if inputs.rows is None:
-        raise MeshError(f"{inputs.path}: no columns", where="DATA", instead="a table with a column of labels")
+        raise MeshError(f"{inputs.path}: no columns", where=inputs.where, instead="a table with a column of labels")
     reads, rows = trained.config.reads, [inputs.rows]
-    learned = next((reads[role] for role in LEARNED if role in reads), None) if label is None else label
-    if learned is None:
+    learned = next((reads[role] for role in LEARNED if role in reads), None)
+    wanted = [learned] if isinstance(learned, str) else learned or []
+    count = 1 if trained.offer.labels == "classes" else len(trained.names)
+    if label is not None:
+        if count > 1:
+            what = f"{trained.config.agent} answers {count} columns, not one"
+            raise MeshError(what, where="--label", instead=f"a file with {', '.join(wanted or trained.names)}")
+        wanted = [label]
+    elif learned is None:
         raise MeshError("its folder names no column of labels", where="--label", instead="--label COLUMN")
-    wanted = [learned] if isinstance(learned, str) else learned
+    if len(wanted) != count:
+        what = f"its folder is damaged: {len(wanted)} columns for {count} outputs"
+        raise MeshError(what, file=str(trained.root), where="reads", instead="a complete copy of it")
     table.has_columns(inputs.rows, *wanted)
     match trained.offer.labels:
         case "values":
             return table.values_of(rows, wanted)
         case "indicators":
             return table.indicators_of(rows, wanted)
-    names = trained.config.labels or None
+    names = trained.names if trained.config.labels else None
     numbers = trained.config.class_numbers
     if numbers is not None:
         what = f"{trained.config.agent} knows {len(numbers)} of the classes that its run had"
         raise MeshError(what, file=str(trained.root), where="labels", instead="kdmesh predict, and your own figures")
+    if names is None and not inputs.rows.is_numeric(wanted[0]):
+        what = f"{inputs.path}, column {wanted[0]!r}: {inputs.rows.why_not(wanted[0])}"
+        instead = f"the number of a class in every row, 0 to {trained.config.classes - 1}: it learned no names"
+        raise MeshError(what, where=inputs.where, instead=instead)
     return table.labels_of(rows, wanted[0], trained.config.classes, names)[0]
 
 
@@ -95,7 +111,12 @@ def _metrics(trained: Trained, values: dict[str, list[str]]) -> tuple[dict[str, 
     """The metrics of the run that need labels alone, fresh, by name, and which of them are one number each."""
     found: dict[str, Metric] = {}
     single: set[str] = set()
-    for ref in map(MetricRef.model_validate, trained.config.metrics or list(trained.offer.metrics)):
+    for named in trained.config.metrics or list(trained.offer.metrics):
+        try:
+            ref = MetricRef.model_validate(named)
+        except ValidationError:
+            what = f"its folder is damaged: {str(named)[:40]} names no metric"
+            raise MeshError(what, file=str(trained.root), where="metrics", instead="a complete copy of it") from None
         offer = registry().find("metrics", ref.name, "metrics")
         if ref.by or ref.of or {"texts", "pairs", "characters"} & {*offer.needs}:
             continue

@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 KINDS = (".csv", ".jsonl", ".parquet")
 
 
-def refuse(path: Path) -> None:
-    """Raise MeshError for a file of no kind that can be written, before anything is computed."""
+def refuse(path: Path, source: Path) -> None:
+    """Raise MeshError for a file of no kind that can be written, before anything is computed.
+
+    ``source``: the file of samples, which is not to be lost.
+    """
     if path.suffix not in KINDS:
-        raise MeshError(f"found {path.suffix or 'no suffix'!r}", where="--out", instead=" or ".join(KINDS))
+        found = f"found {path.suffix!r}" if path.suffix else f"found {str(path)!r}, without a suffix"
+        raise MeshError(found, where="--out", instead=f"FILE{', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if path.is_dir() or not path.resolve().parent.is_dir():
         what = f"{path} is a folder" if path.is_dir() else f"no folder {path.resolve().parent}"
         raise MeshError(what, where="--out", instead="a file in a folder that is there")
+    if path.exists() and not path.is_file():
+        raise MeshError(f"{path} is there, and no file", where="--out", instead="another name")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise MeshError(f"{path} is the file of samples itself", where="--out", instead="another name")
     if path.suffix == ".parquet":
         _parquet()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError
+from kdmesh.inference.numbers import Unfit, native, taken
 from kdmesh.inference.predictions import Predictions, predict
 from kdmesh.streams.texts import Sample
 
@@ -49,21 +52,26 @@ class Predictor:
         if trained.is_text:
             if not isinstance(rows, list) or not all(isinstance(one, str | Sample) for one in rows):
                 raise self._wrong(f"found {type(given).__name__}", "a list of texts, or of rows with its columns")
-            return [one if isinstance(one, Sample) else self._sample(one) for one in rows]
+            return [
+                trained.told(one, f"text {at}") if isinstance(one, str) else replace(one, at=one.at or f"text {at}")
+                for at, one in enumerate(rows)
+            ]
         return self._array(rows)
 
     def _array(self, given: Any) -> Tensor:
         try:
-            x = torch.as_tensor(given)
+            x = torch.as_tensor(native(given) if isinstance(given, np.ndarray) else given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._wrong(str(error), "numbers, [N, ...]") from None
         shape = torch.Size(self.trained.config.input_shape)
         if x.dim() == 0 or (x.shape[1:] != shape and x.numel()):
             raise self._wrong(f"found shape {list(x.shape)}", f"[N, {', '.join(map(str, shape))}]")
-        x = x.reshape(len(x), *shape)
-        if x.is_floating_point() and not bool(x.isfinite().all()):
-            raise self._wrong("found a number that is not finite", "finite numbers")
-        return x.float() if x.is_floating_point() or self.trained.config.scale is None else x
+        if x.is_complex():
+            raise self._wrong(f"found {x.dtype}", f"numbers, [N, {', '.join(map(str, shape))}]")
+        found = taken(x.reshape(len(x), *shape), self.trained.divided_by)
+        if isinstance(found, Unfit):
+            raise self._wrong(f"row {found.row}: {found.what}", found.instead)
+        return found
 
     def _numbers_of(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
         columns = self.trained.config.columns
@@ -91,10 +99,10 @@ class Predictor:
             for column in roles.values():
                 if not isinstance(row.get(column), str):
                     raise self._wrong(f"row {at} has no text {column!r}", f"a text for {', '.join(roles.values())}")
-        return [Sample(**{role: row[column] for role, column in roles.items()}) for row in rows]
-
-    def _sample(self, text: str) -> Sample:
-        return Sample(prompt=text) if self.trained.writes else Sample(text)
+        return [
+            Sample(**{role: row[column] for role, column in roles.items()}, at=f"row {at}")
+            for at, row in enumerate(rows)
+        ]
 
     def _wrong(self, found: str, instead: str) -> MeshError:
         return MeshError(f"{self.trained.config.agent}.predict: {found}", where="samples", instead=instead)

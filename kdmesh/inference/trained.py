@@ -47,10 +47,14 @@ class Trained:
             what = f"{config.agent} sees what {config.sees} says of a sample, and no sample by itself"
             raise MeshError(what, file=str(root), instead="an agent that sees samples")
         module = loading.load(root, code)
+        instead = "cpu, cuda, cuda:N or mps, whichever this machine has"
         try:
-            return cls(root, module.to(torch.device(device)), config)
-        except (RuntimeError, AssertionError) as error:  # no such device, or none that torch was built for
-            raise MeshError(text_of(error), where="--device", instead="cpu, or a device of this machine") from None
+            place = torch.device(device)
+            if place.type == "meta":
+                raise MeshError("meta computes nothing", where="--device", instead=instead)
+            return cls(root, module.to(place), config)
+        except (RuntimeError, AssertionError, ImportError) as error:  # none that is here, or that torch was built for
+            raise MeshError(text_of(error), where="--device", instead=instead) from None
 
     @cached_property
     def offer(self) -> TaskOffer:
@@ -77,27 +81,54 @@ class Trained:
     @property
     def names(self) -> list[str]:
         """What each column of its answers is called: the class, the value, the label."""
-        found = self.config.labels or []
-        numbers = self.config.class_numbers or range(self.config.classes)
-        return list(found) or [str(number) for number in numbers]
+        found, numbers = self.config.labels or [], self.config.class_numbers
+        count = self.config.classes
+        wrong = {
+            "class_numbers": numbers is not None and len(numbers) != count,
+            "labels": len({*found}) < len(found) or len(found) > count,
+        }
+        for where in (name for name, bad in wrong.items() if bad):
+            what = f"its folder is damaged: found {str(getattr(self.config, where))[:40]} for {count} outputs"
+            raise MeshError(what, file=str(self.root), where=where, instead="a complete copy of it")
+        every = [str(number) for number in numbers or range(count)]
+        return [*found, *every[len(found) :]]  # data may name fewer classes than they say that there are
+
+    @property
+    def divided_by(self) -> float | None:
+        """By what the run divided the values of the source; None: by nothing."""
+        return None if self.config.scale is None else self.config.scale["divided_by"]
+
+    def told(self, text: str, at: str) -> Sample:
+        """A text alone as a sample: what is read, or the prompt that is answered. ``at``: where it stands."""
+        return Sample(prompt=text, at=at) if self.writes else Sample(text, at=at)
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
         return next((one.device for one in self.module.parameters()), torch.device("cpu"))
 
-    def scores(self, x: Tensor | Sequence[Sample], told: Callable[[int], None] = lambda done: None) -> Tensor:
+    def scores(
+        self,
+        x: Tensor | Sequence[Sample],
+        told: Callable[[int], None] = lambda done: None,
+        cut: list[int] | None = None,
+    ) -> Tensor:
         """Its logits or values ``[N, C]`` on the CPU, for samples ``[N, ...]`` or texts.
 
         Samples are forwarded as the run forwarded those that it measured: numbers in batches of one fixed size, of
         which the last is filled up, texts each in a shape that depends on its own length alone. So the same samples
-        have the same answers, whatever stands beside them. ``told`` is called with the number of samples that are done.
+        have the same answers, whatever stands beside them. ``told`` is called with the number of samples that are done;
+        to ``cut`` are added the numbers of texts of which it reads the beginning alone.
         """
         with self.settled():
             parts = []
             for start in range(0, len(x), MEASURED):
                 part = x[start : start + MEASURED]
-                parts.append(self._numbers(part) if isinstance(part, Tensor) else self._texts(part))
+                parts.append(
+                    self._numbers(part)
+                    if isinstance(part, Tensor)
+                    else self._texts(part, start, [] if cut is None else cut)
+                )
                 told(min(start + MEASURED, len(x)))
             return torch.cat(parts) if parts else torch.zeros(0, self.config.classes)
 
@@ -107,11 +138,14 @@ class Trained:
             rows = torch.cat([rows, rows[-1:].expand(short, *rows.shape[1:])])
         return self._sound(self._asked(rows), MEASURED)[: len(part)]
 
-    def _texts(self, part: Sequence[Sample]) -> Tensor:
-        encoded, report = self.module.encoder.encode(Texts(part))
-        for place, why in sorted(report.unreadable.items()):
-            at = part[place].at or f"text {place}"
-            raise MeshError(f"{at}: {why}", file=str(self.root), instead="a text that has a token")
+    def _texts(self, part: Sequence[Sample], start: int, cut: list[int]) -> Tensor:
+        try:
+            encoded, report = self.module.encoder.encode(Texts(part))
+        except MeshError as error:  # of all texts, as none can be read
+            raise MeshError(error.what, file=str(self.root), instead=error.instead) from None
+        for _, why in sorted(report.unreadable.items()):
+            raise MeshError(why, file=str(self.root), instead="a text that has a token")
+        cut += [start + place for place in report.truncated]
         made, _ = ragged.inference(_Asked(self), encoded.to(self.device), MEASURED, ())
         return self._sound(dense(made), len(part))
 

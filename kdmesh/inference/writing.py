@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.errors import MeshError
 from kdmesh.spec import SamplingSpec
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
@@ -29,6 +30,12 @@ def write_texts(trained: Trained, prompts: Sequence[Sample], most: int, told: Ca
     refuse_writer(module, str(trained.root))
     table = Table(Texts(prompts), None, 0)
     asking = Asking(encoder, table, None, who)
+    for number, prompt in enumerate(prompts):
+        if (length := len(asking(number))) + most > encoder.max_length:
+            room = encoder.max_length - length
+            what = f"a prompt of {length} tokens, which with {most} new ones are more than the {encoder.max_length}"
+            instead = f"--tokens {room} (in Python most={room})" if room > 0 else "a shorter prompt"
+            raise MeshError(f"{prompt.at}: {what} that {who} reads", where="--tokens", instead=instead)
     how = SamplingSpec(max_new_tokens=most, greedy=True)
     spoken = Spoken(encoder, table, 0, how, True, None)
     order = sorted(range(len(prompts)), key=lambda at: -len(asking(at)))

@@ -8,8 +8,8 @@ import torch
 
 from kdmesh.errors import MeshError
 from kdmesh.tables.files import memory_limit
-from kdmesh.tables.rows import LARGEST, Rows
-from kdmesh.tables.samples import list_of, refuse_cell, shown, text_of
+from kdmesh.tables.rows import LARGEST, Rows, shown
+from kdmesh.tables.samples import list_of, refuse_cell, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,18 @@ from kdmesh.tables.files import most_cells, read_text, refuse_cells
 from kdmesh.tables.rows import Rows, cell, number_of
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError where a key stands in it twice: which value is meant, nobody can say."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in an object")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
 def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
     """Return a file's rows, columns in ``raw`` as JSON has them; a MeshError names the line that is no such object."""
     lines: list[int] = []
@@ -21,7 +33,7 @@ def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = DECODER.decode(line)
         except (ValueError, RecursionError) as error:
             raise MeshError(
                 f"{path}, line {number}: {error}", where=where, instead="one JSON object per line"

@@ -71,7 +71,7 @@ class Rows:
             if value is None or not abs(value) <= LARGEST:
                 odd = len(self.cells) - self._numbers(column)
                 raise MeshError(
-                    f"{self.at(row, column)}: {cells[column]!r} is not a finite number"
+                    f"{self.at(row, column)}: {shown(cells[column])} is not a finite number"
                     + (f"; {odd} of the {len(self.cells)} cells are none" if odd > 1 else ""),
                     where=self.where,
                     instead=instead,
@@ -164,12 +164,14 @@ def labels_of(
     """Labels ``[N]`` int64, the number of classes, and their names if they have names.
 
     Whole numbers from 0 where most labels are numbers, else class names, numbered as in ``names``, by default as in the
-    sorted names of the first part.
+    sorted names of the first part. Text that is one of ``names`` in every row is a name, also where it reads as a
+    number.
     """
     train, given = parts[0], names
     if names is not None:
         classes = len(names)
-    if train.is_numeric(label):
+    called = set(names or ())
+    if train.is_numeric(label) and not all(isinstance(row[label], str) and row[label] in called for row in train.cells):
         found = []
         for part in parts:
             instead = "a whole number from 0 in every row, or a class name in most"
@@ -190,14 +192,14 @@ def labels_of(
             if not name.strip():
                 empty = sum(not other.strip() for other in part.texts(label))
                 raise MeshError(
-                    f"{part.at(row, label)}: {name!r} is not a class"
+                    f"{part.at(row, label)}: {shown(name)} is not a class"
                     + (f"; {empty} rows have no label" if empty > 1 else ""),
                     where=part.where,
                     instead=f"a class in column {label!r} of every row; leave rows without one out",
                 )
             if name not in number:
                 raise MeshError(
-                    f"{part.at(row, label)}: {name!r} is not a class of {known}",
+                    f"{part.at(row, label)}: {shown(name)} is not a class of {known}",
                     where=part.where,
                     instead=nearest(name, names, "classes"),
                 )
@@ -219,7 +221,7 @@ def indicators_of(parts: list[Rows], columns: list[str]) -> Tensor:
         word = str(raw).strip().lower()
         number = float(word == "true") if word in ("true", "false") else part.number(raw)
         if number not in (0, 1):
-            what = f"{part.at(row, column)}: {raw!r} is neither 1 nor 0"
+            what = f"{part.at(row, column)}: {shown(raw)} is neither 1 nor 0"
             raise MeshError(what, where=part.where, instead="1 or 0, or true or false, in every row")
         return int(number)
 
@@ -237,6 +239,12 @@ def cell(value: Any) -> Any:
     if isinstance(value, (list, dict, bool)):
         return json.dumps(value, default=str)  # a table's structs may hold dates, decimals or bytes
     return value if isinstance(value, (int, float)) else str(value)
+
+
+def shown(value: Any) -> str:
+    """A value in a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def number_of(value: Any) -> float | None:

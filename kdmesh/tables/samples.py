@@ -9,7 +9,7 @@ from typing import Any
 
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample, Turn
-from kdmesh.tables.rows import Rows
+from kdmesh.tables.rows import Rows, shown
 
 ASKS = ("user", "tool")
 """Roles whose turns may stand last where a conversation is a prompt: an answer follows them."""
@@ -211,12 +211,6 @@ def list_of(rows: Rows, row: int, column: str, instead: str) -> list[Any]:
     if not isinstance(value, list):
         refuse_cell(rows, row, column, f"{shown(value)} is not a list", instead)
     return value
-
-
-def shown(value: Any) -> str:
-    """A value in a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def refuse_cell(rows: Rows, row: int, column: str, what: str, instead: str) -> Any:

@@ -95,8 +95,8 @@ def test_its_figures_on_the_test_file_are_those_of_its_run(agent: Any, files: Pa
 
 def test_its_answers_are_what_it_was_measured_by(agent: Any, files: Path, tmp_path: Path, capsys: Any) -> None:
     form, folder, figures = agent
-    out = tmp_path / "out.csv"
-    assert "41 answers of s in" in told(capsys, "predict", folder, files / "test.csv", "--out", out, "--probabilities")
+    out, more = tmp_path / "out.csv", ["--probabilities"] if form != "values" else []
+    assert "41 answers of s in" in told(capsys, "predict", folder, files / "test.csv", "--out", out, *more)
     with out.open(newline="", encoding="utf-8") as file, (files / "test.csv").open(newline="", encoding="utf-8") as own:
         answers, rows = list(csv.DictReader(file)), list(csv.DictReader(own))
     assert [one["line"] for one in answers] == [str(line) for line in range(2, 43)]
@@ -135,15 +135,16 @@ def test_python_gives_the_same_answers(agent: Any, files: Path) -> None:
 
 
 def test_every_form_of_file_gives_the_same(agent: Any, files: Path, tmp_path: Path, capsys: Any) -> None:
-    _, folder, _ = agent
+    form, folder, _ = agent
+    more = [] if form == "values" else ["--top", 2]
     with (files / "test.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         row |= {name: float(row[name]) for name in ("a", "b", "sum")}  # type: ignore[dict-item]
     lines = tmp_path / "test.jsonl.gz"
     lines.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-    plain = told(capsys, "predict", folder, files / "test.csv", "--top", 2).splitlines()
-    other = told(capsys, "predict", folder, lines, "--top", 2).splitlines()
+    plain = told(capsys, "predict", folder, files / "test.csv", *more).splitlines()
+    other = told(capsys, "predict", folder, lines, *more).splitlines()
     assert [one.split(",", 1)[1] for one in plain] == [one.split(",", 1)[1] for one in other]
     out = tmp_path / "out.jsonl"
     told(capsys, "predict", folder, lines, "--out", out)
@@ -189,7 +190,7 @@ def test_a_language_model_answers_prompts(tmp_path: Path, capsys: Any) -> None:
     mesh = {"task": "language_modelling", "data": {"dataset": data}, "agents": {"s": {"model": GPT}}}
     agent, _ = trained(mesh, tmp_path / "out")
     found = told(capsys, "predict", agent, tmp_path / "q.txt", "--tokens", 4).splitlines()
-    assert found[0] == "row,text" and len(list(csv.reader(found))) == 3
+    assert found[0] == "line,text" and len(list(csv.reader(found))) == 3
     model = kdmesh.load(agent)
     said = model.predict(["1+2=", "5+5="], most=4)
     assert said.answers == model.predict([{"q": "1+2="}, {"q": "5+5="}], most=4).answers
@@ -200,6 +201,9 @@ def test_a_language_model_answers_prompts(tmp_path: Path, capsys: Any) -> None:
     own = model.model.net.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
     ends = own.tolist().index(model.tokenizer.eos_token_id) if model.tokenizer.eos_token_id in own else len(own)
     assert said.answers[0] == model.tokenizer.decode(own[:ends], skip_special_tokens=True)
+    assert main(["predict", str(agent), str(tmp_path / "q.txt")]) == 2  # 64 tokens, of a model that reads 48
+    said_of = capsys.readouterr().err
+    assert "q.txt, line 1: a prompt of" in said_of and "--tokens 4" in said_of
 
 
 @pytest.fixture(scope="module")
@@ -221,13 +225,15 @@ def small(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("d.txt", "one\n", "of no kind that is read"),
         ("d.npy", "no array", "d.npy"),
         ("d.xlsx", "x", "of no kind that is read"),
+        ("d.csv", "a,b\n" + 500 * "x" + ",1\n", "'xxx"),
+        ("d.jsonl", '{"a": 1, "a": 2, "b": 3}\n', "line 1: key 'a' stands twice"),
     ],
 )
 def test_what_is_no_sample_is_named(small: Path, tmp_path: Path, capsys: Any, name: str, text: str, what: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert main(["predict", str(small), str(tmp_path / name)]) == 2
     said = capsys.readouterr().err
-    assert what in said and name in said and "instead" in said
+    assert what in said and name in said and "instead" in said and len(said) < 600
 
 
 @pytest.mark.parametrize(
@@ -238,6 +244,11 @@ def test_what_is_no_sample_is_named(small: Path, tmp_path: Path, capsys: Any, na
         (["predict", "{files}", "{files}/test.csv"], "no config.json"),
         (["predict", "{small}", "{files}/test.csv", "--text", "words"], "reads no such column"),
         (["predict", "{small}", "{files}/test.csv", "--top", "0"], "--top"),
+        (["predict", "{small}", "{files}/test.csv", "--top", "4"], "1 to 3: there are so many"),
+        (["predict", "{small}", "{files}/test.csv", "--tokens", "4"], "writes no texts"),
+        (["predict", "{small}", "{files}/test.csv", "--device", "meta"], "--device"),
+        (["predict", "{small}", "{files}/test.csv", "--out", "{files}/test.csv"], "the file of samples itself"),
+        (["predict", "{small}", "{files}/test.csv", "--out", ""], "without a suffix"),
         (["predict", "{small}", "{files}/test.csv", "--device", "cuda:7"], "--device"),
         (["predict", "{small}", "{files}/test.csv", "--device", "gpu"], "--device"),
         (["predict", "{small}", "{files}/test.csv", "--out", "x.xlsx"], "--out"),
@@ -276,3 +287,142 @@ def test_a_run_is_no_agent(made: Path, files: Path, capsys: Any) -> None:
 def test_values_that_are_no_samples_are_named(small: Path, samples: Any, what: str) -> None:
     with pytest.raises(MeshError, match=what):
         kdmesh.load(small).predict(samples)
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An agent that learned images of whole numbers, 0 to 255."""
+    folder = tmp_path_factory.mktemp("pixels")
+    x = torch.randint(0, 256, (40, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for name, count in (("train", 30), ("t10k", 10)):
+        head = struct.pack(">4B3I", 0, 0, 8, 3, count, 4, 4)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + x[:count].numpy().tobytes())
+        labels = struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(at % 2 for at in range(count))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(labels)
+    mesh = {"data": {"dataset": {"idx": {"folder": str(folder)}}}, "agents": {"s": {"model": {"mlp": {"hidden": [4]}}}}}
+    return trained(mesh, folder / "out")[0]
+
+
+ARRAY = np.arange(5 * 16, dtype=np.uint8).reshape(5, 1, 4, 4)
+
+
+def test_arrays_of_every_type_and_order_are_the_same_samples(pixels: Path, tmp_path: Path, capsys: Any) -> None:
+    said = set()
+    for number, array in enumerate(
+        (
+            ARRAY,
+            np.asfortranarray(ARRAY),
+            ARRAY.astype(">i8"),
+            ARRAY.astype("u2"),
+            ARRAY.astype(">f4"),
+            (ARRAY / 255).astype(">f8"),
+            (ARRAY / 255).astype("longdouble"),
+        )
+    ):
+        np.save(path := tmp_path / f"{number}.npy", array)
+        said.add(told(capsys, "predict", pixels, path))
+        found = kdmesh.load(pixels).predict(array)
+        assert found.answers == [row["label"] for row in csv.DictReader(said.copy().pop().splitlines())]
+    (packed := tmp_path / "x.npy.gz").write_bytes(gzip.compress((tmp_path / "0.npy").read_bytes()))
+    said.add(told(capsys, "predict", pixels, packed))
+    assert len(said) == 1 and [line.split(",")[0] for line in said.pop().splitlines()] == ["row", *"01234"]
+
+
+@pytest.mark.parametrize(
+    ("array", "what"),
+    [
+        (ARRAY[:0], "no samples"),
+        (ARRAY.astype("i4") * 4, "row 4: a number beyond 0 to 255"),
+        (ARRAY.astype("i4") - 1, "row 0: a number beyond 0 to 255"),
+        (ARRAY / 50, "row 3: fractions beyond 0 to 1"),
+        (np.where(ARRAY == 17, np.nan, ARRAY), "row 1: a number that is not finite"),
+        (ARRAY[:, 0], "samples of shape [4, 4]"),
+        (ARRAY.astype("c8"), "an array of complex64"),
+        (np.array(["a"]), "an array of <U1"),
+        (np.array([{}], dtype=object), "allow_pickle=False"),
+    ],
+)
+def test_arrays_that_are_no_samples_are_named(pixels: Path, tmp_path: Path, capsys: Any, array: Any, what: str) -> None:
+    np.save(path := tmp_path / "x.npy", array)
+    assert main(["predict", str(pixels), str(path)]) == 2
+    said = capsys.readouterr().err
+    assert what in said and str(path) in said
+
+
+def test_an_archive_under_the_name_of_an_array_is_named(pixels: Path, tmp_path: Path, capsys: Any) -> None:
+    np.savez(tmp_path / "x.npz", x=ARRAY)
+    path = (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    assert main(["predict", str(pixels), str(path)]) == 2
+    assert "does not begin as a .npy file does" in capsys.readouterr().err
+
+
+def test_lines_end_where_a_file_ends_them(agent: Any, tmp_path: Path, capsys: Any) -> None:
+    form, folder, _ = agent
+    if form != "texts":
+        pytest.skip("of texts alone")
+    (path := tmp_path / "x.txt").write_bytes("one\u2028two\x0cthree\x85four\r\nfive\n".encode())
+    assert [line.split(",")[0] for line in told(capsys, "predict", folder, path).splitlines()] == ["line", "1", "2"]
+    path.write_text("one\n\ntwo\n", encoding="utf-8")
+    assert main(["predict", str(folder), str(path)]) == 2
+    assert "x.txt, line 2: an empty text" in capsys.readouterr().err
+    path.write_text("one\n" + 200 * "word " + "\n", encoding="utf-8")
+    assert main(["predict", str(folder), str(path)]) == 0
+    assert "of 1 of 2 texts, first in line 2, it read the beginning alone" in capsys.readouterr().err
+    assert kdmesh.load(folder).predict(["one", 200 * "word "]).cut == (1,)
+
+
+def test_labels_are_compared_with_what_was_learned(agent: Any, pixels: Path, tmp_path: Path, capsys: Any) -> None:
+    form, folder, _ = agent
+    (path := tmp_path / "x.csv").write_text("a,b,sum,up,left\n1,2,3,1,0\n", encoding="utf-8")
+    if form == "values" or form == "indicators":
+        assert main(["evaluate", str(folder), str(path), "--label", "a"]) == 2
+        assert "answers 2 columns, not one" in capsys.readouterr().err
+        for more in (["--top", "1"], ["--probabilities"]):
+            assert main(["predict", str(folder), str(path), *more]) == (2 if form == "values" else 0)
+    else:
+        assert main(["evaluate", str(folder), str(path)]) == 2
+        assert "x.csv: no column" in capsys.readouterr().err
+
+
+def test_names_are_no_labels_of_who_learned_numbers(files: Path, tmp_path: Path, capsys: Any) -> None:
+    data = {"csv": {"path": str(files / "train.csv"), "label": "up", "features": ["a", "b"]}}
+    mesh = {"data": {"dataset": data}, "agents": {"s": {"model": {"mlp": {"hidden": [4]}}}}}
+    folder = trained(mesh, tmp_path / "out")[0]
+    (path := tmp_path / "x.csv").write_text("a,b,up\n1,2,yes\n", encoding="utf-8")
+    assert main(["evaluate", str(folder), str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "column 'up': 'yes' is not a number" in said and "0 to 1: it learned no names" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [
+        ("threads", 0, "threads"),
+        ("precision", "fp64", "precision"),
+        ("labels", ["up", "up", "up"], "labels"),
+        ("labels", ["a", "b", "c", "d"], "labels"),
+        ("class_numbers", [0, 1], "class_numbers"),
+        ("reads", {"label": []}, "reads"),
+        ("reads", {"label": ["way", "site"]}, "reads"),
+        ("metrics", [5], "metrics"),
+    ],
+)
+def test_a_damaged_folder_is_named(
+    small: Path, files: Path, tmp_path: Path, capsys: Any, key: str, value: Any, where: str
+) -> None:
+    folder = shutil.copytree(small, tmp_path / "s")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {key: value}), encoding="utf-8")
+    assert main(["evaluate", str(folder), str(files / "test.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "damaged" in said and where in said and str(folder) in said
+
+
+def test_a_column_that_would_stand_twice_is_named(files: Path, tmp_path: Path, capsys: Any) -> None:
+    text = (files / "train.csv").read_text(encoding="utf-8").replace(",sum,", ",line,", 1)
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    data = {"csv": {"path": str(tmp_path / "x.csv"), "values": ["line"], "features": ["a", "b"]}}
+    mesh = {"task": "regression", "data": {"dataset": data}, "agents": {"s": {"model": {"mlp": {"hidden": [4]}}}}}
+    folder = trained(mesh, tmp_path / "out")[0]
+    assert main(["predict", str(folder), str(tmp_path / "x.csv")]) == 2
+    assert "two columns of the answers would be called 'line'" in capsys.readouterr().err

@@ -20,8 +20,7 @@ from kdmesh.streams.table import Table
 from kdmesh.tables.candidates import mixed, relevance
 from kdmesh.tables.files import memory_limit
 from kdmesh.tables.lines import read_jsonl
-from kdmesh.tables.rows import Rows, number_of
-from kdmesh.tables.samples import shown
+from kdmesh.tables.rows import Rows, number_of, shown
 
 WORD = re.compile(r"[^\W_]+")
 QUERY, POSITIVES, NEGATIVES, CANDIDATES, LABELS = FIELDS = ("query", "positives", "negatives", "candidates", "labels")
