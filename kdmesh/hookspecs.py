@@ -314,16 +314,18 @@ def kdmesh_trained(
     round: int | None,
     losses: dict[str, float | None],
     flows: dict[str, dict[str, float | None]],
+    rewards: dict[str, float | None],
 ) -> None:
-    """Observe what the steps of a stage since the last such call had for losses: a point of every curve.
+    """Observe what the steps of a stage since the last such call had for losses and rewards: a point of every curve.
 
     ``step``: how many steps of the stage are done; ``epoch``: where one ends here, its number within the phase, from 1;
     ``round``: the one under way, from 1. ``losses``: per agent, the mean over steps of the sum of its flows' losses;
     ``flows``: per agent, the mean loss of each flow into it, weighted as it is trained with, by its name, `t -> s`.
-    None stands for what is not finite; who had no loss since then, as one whose update a gate has left out, is
-    absent, and where nobody had one there is no call. A stage has at most 200 such points beside the ends of as
-    many epochs, which depend on the mesh and its seed alone. What a run repeats after the loss of a host it tells
-    again.
+    ``rewards``: of each stream whose texts verifiers reward, the mean reward of those that were written since then; of
+    texts that are written once there is no curve. None stands for what is not finite; who had no loss since then, as
+    one whose update a gate has left out, is absent, and where there is no loss and no reward there is no call. A stage
+    has at most 200 such points beside the ends of as many epochs, which depend on the mesh and its seed alone. What a
+    run repeats after the loss of a host it tells again.
 
     Example::
 

@@ -39,9 +39,9 @@ class Tracker:
     It is made as the run starts, where ``run.resumed`` says whether the run goes on in its folder, and is told of by
     one process only. What it raises is a warning, after which the run goes on and is not told of to it any more.
 
-    Names are ``loss/student`` and ``flows/student/t -> student`` (agent, flow) and ``accuracy/validation/student``
-    (metric, stream, agent), by the steps of the agent's stage, at the end of the run by its last step; and
-    ``rounds/<stage>/...`` by rounds. They hold any letters.
+    Names are ``loss/student`` and ``flows/student/t -> student`` (agent, flow), ``reward/rollouts`` (a written stream)
+    and ``accuracy/validation/student`` (metric, stream, agent), by the steps of the stage, at the end of the run by the
+    agent's last step; and ``rounds/<stage>/...`` by rounds. They hold any letters.
     """
 
     def __init__(self, run: RunInfo) -> None:
@@ -71,11 +71,15 @@ class Tracker:
         """Take note that a stage begins."""
 
     def trained(
-        self, step: int, losses: Mapping[str, float | None], flows: Mapping[str, Mapping[str, float | None]]
+        self,
+        step: int,
+        losses: Mapping[str, float | None],
+        flows: Mapping[str, Mapping[str, float | None]],
+        rewards: Mapping[str, float | None],
     ) -> None:
-        """Write mean losses of agents and of flows into them."""
+        """Write mean losses of agents and of flows into them, and mean rewards of what agents wrote."""
         self._last.update(dict.fromkeys(losses, step))
-        self.write({"loss": losses, "flows": flows}, step)
+        self.write({"loss": losses, "flows": flows, "reward": rewards}, step)
 
     def evaluated(self, agent: str, stream: str, metrics: Mapping[str, Any], step: int | None) -> None:
         """Write one evaluation of an agent."""
@@ -127,11 +131,16 @@ class Observer:
 
     @hookimpl
     def kdmesh_trained(
-        self, run: Any, step: int, losses: dict[str, float | None], flows: dict[str, dict[str, float | None]]
+        self,
+        run: Any,
+        step: int,
+        losses: dict[str, float | None],
+        flows: dict[str, dict[str, float | None]],
+        rewards: dict[str, float | None],
     ) -> None:
-        """Tell it the mean losses since the last such call."""
+        """Tell it the mean losses and rewards since the last such call."""
         if tracker := self.trackers.get(run):
-            tracker.trained(step, losses, flows)
+            tracker.trained(step, losses, flows, rewards)
 
     @hookimpl
     def kdmesh_agent_evaluated(

@@ -66,7 +66,8 @@ class Observers:
             case StageStarted() if not isinstance(event, StageResumed):
                 self._tell("kdmesh_stage_started", stage=event.stage)
             case Trained():
-                self._tell("kdmesh_trained", **_fields(event, "stage", "step", "epoch", "round", "losses", "flows"))
+                when = _fields(event, "stage", "step", "epoch", "round")
+                self._tell("kdmesh_trained", **when, **_fields(event, "losses", "flows", "rewards"))
             case Evaluated():
                 when = _fields(event, "stage", "step", "epoch", "round")
                 self._tell("kdmesh_agent_evaluated", **_fields(event, "agent", "stream", "metrics"), **when)

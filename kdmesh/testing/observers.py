@@ -116,7 +116,8 @@ class ObserverContract(Checks):
         self._refuse_failures(plugin, told, beside={
             "kdmesh_agent_evaluated": {"agent": "größe[1]", "metrics": {"loss": None, "accuracy": 0.5, "ndcg@10": 1.0},
                                        "stage": "", "step": None, "epoch": None, "round": None},
-            "kdmesh_trained": {"losses": {"größe[1]": None}, "flows": {"größe[1]": {"labels -> größe[1]": None}}},
+            "kdmesh_trained": {"losses": {"größe[1]": None}, "flows": {"größe[1]": {"labels -> größe[1]": None}},
+                               "rewards": {"größe": None}},
         })  # fmt: skip
 
     def test_runs_do_not_get_mixed_up(self, plugin: Any, told: Told) -> None:

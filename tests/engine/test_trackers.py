@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -109,3 +110,17 @@ def test_an_identity_is_what_was_written(tmp_path):
     IDENTITY.write(tmp_path, "12", "größe")
     assert IDENTITY.read(tmp_path) == ("12", "größe")
     assert json.loads((tmp_path / "memory.json").read_text(encoding="utf-8")) == {"number": "12", "place": "größe"}
+
+
+def test_rewards_are_written_by_stream():
+    written = []
+
+    class Kept(Tracker):
+        def log(self, numbers: dict[str, float], at: int, axis: str) -> None:
+            written.append((numbers, at, axis))
+
+    one = Kept(SimpleNamespace(folder=None))  # type: ignore[arg-type]
+    one.trained(7, {"s": 1.5}, {"s": {"labels -> s": 1.5}}, {"rollouts": 0.25, "drafts": None})
+    one.trained(9, {}, {}, {"rollouts": 0.5})
+    named = {"loss/s": 1.5, "flows/s/labels -> s": 1.5, "reward/rollouts": 0.25}
+    assert written == [(named, 7, "step"), ({"reward/rollouts": 0.5}, 9, "step")]

@@ -27,6 +27,7 @@ from kdmesh.plugins import registry
 from kdmesh.report.page.blocks import Lines, Table
 from kdmesh.report.page.facts import page_of
 from kdmesh.spec.read import parse
+from kdmesh.testing.observers import Told, taken_in
 from kdmesh.testing.run_mesh import lent
 
 HERE, VERIFIERS = __name__, "verifiers"
@@ -143,9 +144,15 @@ def run(fields: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_an_objective_is_told_of_each_token_what_its_text_is_worth(tmp_path: Path) -> None:
-    summary = run(rewarded(OLD, refresh="2 steps"), out=tmp_path)
+    heard = Told()
+    with taken_in(heard):
+        summary = run(rewarded(OLD, refresh="2 steps"), out=tmp_path)
     (folder,) = tmp_path.glob("*/*")
     tally, lines, curve = told(folder)
+    points = [about for hook, about in heard.calls if hook == "kdmesh_trained"]
+    assert {(one["stage"], one["step"]): one["rewards"] for one in points if one["rewards"]} == {
+        at: {"rollouts": mean} for at, mean in curve.items()
+    }
     for line in lines:
         numbers = line["numbers"]
         known = numbers[f"{VERIFIERS}:close"]
