@@ -35,7 +35,11 @@ def read(plan: Plan, found: Checked) -> None:
         reasons |= report.unreadable
     found.pairs = pairs_of(plan, found)
     for agent, rows in found.pairs.items():
-        report = found.reading.report(agent, True)
+        try:
+            report = found.reading.report(agent, True)
+        except MeshError as error:
+            error.what += f", in the pairs of {_pairs_in(plan, found, agent)}"
+            raise
         own = {*rows.tolist()}
         dropped.update(row for row in (*report.dropped, *report.unreadable) if row in own)
         reasons |= report.unreadable
@@ -61,19 +65,10 @@ def read(plan: Plan, found: Checked) -> None:
 
 def pairs_of(plan: Plan, found: Checked) -> dict[str, Tensor]:
     """By agent that reads pairs, the rows of the table of which it does; MeshError where the data have no pairs."""
-    asked: dict[str, list[Tensor]] = {}
-    for edge in plan.edges:
-        stream = found.streams.get(edge.stream)
-        if stream is None or not stream.pairs:
-            continue
-        for agent in (edge.target, *sources(edge, plan.consensus)):
-            if agent in plan.spec.agents:
-                asked.setdefault(agent, []).append(stream.rows)
-    held = [found.streams[name].rows for name in ("validation", "test") if name in found.streams]
-    if any("pairs" in registry().find("metrics", ref.name).needs for ref in plan.metrics):
-        for agent in plan.spec.agents:
-            asked.setdefault(agent, []).extend(held)
-    rows = {agent: torch.cat(parts).unique() for agent, parts in asked.items() if parts}
+    rows = {
+        agent: torch.cat([found.streams[name].rows for name in names]).unique()
+        for agent, names in _streams_of_pairs(plan, found).items()
+    }
     for row in torch.cat([*rows.values()]).unique().tolist() if rows else ():
         sample: Any = found.table.x[row]
         if sample.rejected is None and not sample.fault:
@@ -85,6 +80,27 @@ def pairs_of(plan: Plan, found: Checked) -> dict[str, Tensor]:
                 instead="text: {path: FILE, prompt: PROMPT, text: CHOSEN, rejected: REJECTED}",
             )
     return rows
+
+
+def _streams_of_pairs(plan: Plan, found: Checked) -> dict[str, list[str]]:
+    """By agent that reads pairs, the streams of which it does."""
+    asked: dict[str, list[str]] = {}
+    for edge in plan.edges:
+        stream = found.streams.get(edge.stream)
+        if stream is None or not stream.pairs:
+            continue
+        for agent in (edge.target, *sources(edge, plan.consensus)):
+            if agent in plan.spec.agents:
+                asked.setdefault(agent, []).append(edge.stream)
+    if any("pairs" in registry().find("metrics", ref.name).needs for ref in plan.metrics):
+        for agent in plan.spec.agents:
+            asked.setdefault(agent, []).extend(name for name in ("validation", "test") if name in found.streams)
+    return {agent: list(dict.fromkeys(names)) for agent, names in asked.items() if names}
+
+
+def _pairs_in(plan: Plan, found: Checked, agent: str) -> str:
+    """The same in words, of one agent."""
+    return ", ".join(map(repr, _streams_of_pairs(plan, found)[agent]))
 
 
 def _without(plan: Plan) -> None:
@@ -198,7 +214,7 @@ def notes(plan: Plan, found: Checked) -> list[str]:
                 f"{one['unknown']:,} of {one['tokens']:,} tokens that {name} reads are unknown to its tokenizer"
             )
         if pairs := one.get("pairs"):
-            said += _told_of_pairs(found, name, pairs)
+            said += _told_of_pairs(found, name, pairs, _pairs_in(plan, found, name))
         for row, reason in list(found.reading.report(name).unreadable.items())[:1]:
             said.append(
                 f"{one['unreadable']} {every} are left out because {name} cannot read them: sample {row}, {reason}"
@@ -222,9 +238,9 @@ def _unread_pairs(plan: Plan, found: Checked) -> list[str]:
     return ["the data have rejected answers, and no stream with `pairs: true` is read"] if given else []
 
 
-def _told_of_pairs(found: Checked, agent: str, one: dict[str, int]) -> list[str]:
+def _told_of_pairs(found: Checked, agent: str, one: dict[str, int], streams: str) -> list[str]:
     """What is said of pairs that an agent does not read whole."""
-    said, every = [], f"of {one['samples']} pairs"
+    said, every = [], f"of {one['samples']} pairs of {streams}"
     if one["truncated"] or one["dropped"]:
         said.append(f"{agent} reads {one['truncated']} {every} cut to its limit, {one['dropped']} are left out")
     if one["unreadable"]:

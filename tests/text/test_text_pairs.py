@@ -131,7 +131,8 @@ def test_pairs_that_say_nothing_are_left_out_by_name(tmp_path: Path) -> None:
     found = examine(plan(mesh(tmp_path, rows, data={**write(tmp_path, rows), "test": 0, "validation": 0})))
     assert found.left_out is not None and found.left_out.tolist() == [3]
     said = " ".join(found.notes)
-    assert "1 of 36 pairs are left out of all streams because s cannot read them: sample 3, pairs.jsonl, line 4" in said
+    left = "1 of 36 pairs of 'pairs' are left out of all streams because s cannot read them: sample 3, "
+    assert left + "pairs.jsonl, line 4" in said
     assert "both answers are the same" in said
     whole = {**write(tmp_path, rows), "test": 0, "validation": 0}
     with pytest.raises(MeshError, match=r"line 4.*both answers are the same"):

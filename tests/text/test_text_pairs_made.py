@@ -80,6 +80,19 @@ def test_filters_come_before_and_what_they_drop_is_in_no_pair(tmp_path: Path) ->
     assert every[0]["filters"] == [{"length": {"max": 2}}, DIGIT]
 
 
+def test_an_empty_answer_is_rejected_like_any_other(tmp_path: Path) -> None:
+    """It has one token, that ends it, so that nothing is divided by 0 and the student learns of it."""
+    fields = mesh(pairs={"length": {"min": 1}})
+    summary = run_once(Request(parse(fields), backend="inline", out=tmp_path))[0]
+    (path,) = tmp_path.glob("*/*/streams/made.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rejected = [line for line in lines if line["dropped"] == "rejected"]
+    assert rejected and all((line["text"], line["tokens"], line["ended"]) == ("", 0, True) for line in rejected)
+    assert all(line["tokens"] for line in lines if line["kept"])
+    assert summary["streams"]["made"]["kept"] == len(rejected) and summary["agents"]["s"]["updates"] > 0
+    assert any("have no token before their end" in note for note in summary["notes"])
+
+
 def test_an_agent_chooses_the_text_that_it_finds_likeliest(tmp_path: Path) -> None:
     texts = [
         WrittenText(at // 3, at % 3, "", "", 1, True, loss=loss)
@@ -153,9 +166,10 @@ class Broken(Shortest):
 
 def test_a_batch_has_both_texts_of_its_pairs() -> None:
     good, bad = row([5, 6, 7, 8], 2), row([5, 6, 9], 2)
-    batch = Encoded.of([side_by_side(good, bad), row([1, 2], 1), side_by_side(bad, good)], 0).batch(
-        torch.tensor([2, 0])
-    )
+    empty = row([5, 6, 2], 2)  # who said nothing said that the text ends
+    texts = Encoded.of([side_by_side(good, bad), row([1, 2], 1), side_by_side(bad, good), side_by_side(good, empty)], 0)
+    assert texts.batch(torch.tensor([3])).pairs.tolist() == [[0, 0, 7], [0, 0, 8], [0, 1, 2]]
+    batch = texts.batch(torch.tensor([2, 0]))
     assert batch.ids.tolist() == [[5, 6, 9, 0], [5, 6, 7, 8], [5, 6, 7, 8], [5, 6, 9, 0]]
     assert batch.pairs.tolist() == [[0, 0, 9], [0, 1, 7], [0, 1, 8], [1, 0, 7], [1, 0, 8], [1, 1, 9]]
 

@@ -199,7 +199,7 @@ def test_one_that_cuts_texts_into_other_tokens_is_refused_by_name(teacher: str) 
 
 
 def test_a_pair_that_is_longer_than_the_context_is_named() -> None:
-    with pytest.raises(MeshError, match=r"agents\.s: \d\+\d, rejected answer.* is cut away within the 5 tokens"):
+    with pytest.raises(MeshError, match=r"agents\.s: \d\+\d, rejected answer.* is cut away .* in the pairs of 'pairs'"):
         examine(make_plan(parse(mesh(text={"max_length": 5})), registry()))
 
 
