@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.builtin.datasets.written import written
 from kdmesh.cli import main
@@ -15,6 +16,7 @@ from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
+from kdmesh.graph.draw import draw
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -162,6 +164,34 @@ def test_broken_off_and_resumed_it_has_the_same_rounds(
     again = run({**mesh(), "placement": "spread"}, tmp_path / "broken", resume=folder)
     assert again["store"]["histories"] == whole["store"]["histories"] and said(again) == said(whole)
     assert versions(tmp_path / "broken", key) == versions(tmp_path / "whole", key)
+
+
+def debate(teach: str) -> dict[str, Any]:
+    """The same three agents debate anew each epoch, and what that comes to is kept."""
+    fields, sampling = mesh(), WRITES["sampling"]
+    rule = {"vote": {"pattern": "[0-9]", "ties": "first"}}
+    how = {"debaters": ["a", "b", "s"], "student": "s", "template": "{{ others }}={{ prompt }}", "between": ";"}
+    fields["connect"] = [{"debate": {**how, "rule": rule, "teach": teach, "sampling": sampling, "history": "all"}}]
+    return {key: value for key, value in fields.items() if key not in ("streams", "flows")}
+
+
+def test_a_debate_keeps_what_is_learned() -> None:
+    for teach, others in (("winner", set()), ("transcript", {"debate.answer"})):
+        streams = draw(parse(debate(teach)), registry()).streams
+        assert {name for name, one in streams.items() if one.consensus_of} == {"debate", *others}
+        assert {name for name, one in streams.items() if one.history} == {"debate"}
+
+
+@pytest.mark.ray
+def test_a_debate_on_ray_keeps_the_same_rounds(tmp_path: Path, ray_session: Session) -> None:
+    here = run(debate("winner"), tmp_path / "inline")
+    spread = parse({**debate("winner"), "placement": "spread"})
+    there = run_once(Request(spread, store=str(tmp_path / "ray")), session=ray_session)[0]
+    assert said(there) == said(here) and there["store"]["histories"] == here["store"]["histories"]
+    known = here["store"]["histories"]["debate"]
+    key = known["entries"]["debate"]
+    found = versions(tmp_path / "ray", key)
+    assert known["rounds"] == 2 and found == versions(tmp_path / "inline", key) and all(found) and found[0] != found[1]
 
 
 STREAM = mesh()["streams"]["agreed"]

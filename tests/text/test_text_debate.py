@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,22 @@ def test_it_draws_rounds_in_which_each_reads_the_others() -> None:
     assert streams["debate.0.u"].template == "Be brief. {{ prompt }}" and streams["debate.0.t"].template is None
     assert streams["debate"].consensus_of == ["debate.2.t", "debate.2.u", "debate.2.s"]
     assert {flow.stream for flow in long.flows} == {"debate"}
+
+
+def test_a_transcript_is_all_that_was_said_and_what_the_vote_chose(tmp_path: Path) -> None:
+    fields = {**debate(teach="transcript", between="="), "metrics": [], "text": {}}
+    summary, folder, _ = run_once(Request(parse(fields), "inline", out=tmp_path))
+    parts = [*(f"debate.{turn}.{name}" for turn in range(2) for name in "tus"), "debate.answer"]
+    files = {name: folder.root / "streams" / f"{name}.jsonl" for name in (*parts, "debate")}
+    lines = {name: [json.loads(line) for line in file.read_text().splitlines()] for name, file in files.items()}
+    said = {name: {(one["step"], one["sample"]): one["text"] for one in lines[name]} for name in parts}
+    for line in lines["debate"]:
+        texts = [said[name][line["step"], line["sample"]] for name in parts]
+        if texts[-1]:
+            assert line["kept"] and line["text"] == "=".join(text for text in texts if text)
+        else:
+            assert line["dropped"] == "no last text"
+    assert summary["streams"]["debate"]["kept"] > 0 and summary["agents"]["s"]["updates"] > 0
 
 
 def test_it_is_compared_at_equal_cost() -> None:

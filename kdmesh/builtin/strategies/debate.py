@@ -50,6 +50,7 @@ class Debate:
     sampling: SamplingSpec
     keep: list[FilterRef] | None
     refresh: str | None
+    history: Any
     objective: ObjectiveRef | None
     weight: Weight
     labels: LabelWeight | None
@@ -73,14 +74,16 @@ class Debate:
             ])  # fmt: skip
         measured = canvas.measures_texts
         closed = {"rule": self.rule, "measured": measured}
+        learned: dict[str, Any] = {"keep": self.keep, "history": self.history}
         whole = self.teach == "transcript"
         last = canvas.stream(
             "debate.answer" if whole else "debate",
-            {"consensus_of": turns[-1], **closed, **({} if whole else {"keep": self.keep})},
+            {"consensus_of": turns[-1], **closed, **({} if whole else learned)},
         )
         if whole:
             every = [name for turn in turns for name in turn]
-            last = canvas.stream("debate", {"consensus_of": [*every, last], "rule": "joined", "keep": self.keep})
+            rule = {"joined": {"between": self.between}}
+            last = canvas.stream("debate", {"consensus_of": [*every, last], "rule": rule, **learned})
         if measured:
             self._compare(canvas, debaters, turns[0], common)
         self._practise(canvas, [name for name in debaters if name not in students])

@@ -21,6 +21,7 @@ from kdmesh.builtin.strategies._common import (
 from kdmesh.offers import Config, StrategyOffer
 from kdmesh.spec import ConsensusSpec, FilterRef, MetricRef, ObjectiveRef, SamplingSpec, TapRef, TextRuleRef
 from kdmesh.spec.base import MOST
+from kdmesh.spec.flows import Newest
 
 Members = Annotated[list[str], Field(min_length=1)]
 Links = Annotated[list[str | Members], BeforeValidator(one_or_many), Field(min_length=1)]
@@ -163,7 +164,7 @@ class DebateConfig(_OfLabels):
         "{{ prompt }}\nOthers answered:\n{{ others }}\nAnswer again.\n",
         description="what a debater is asked in a later round; may name `{{ own.text }}`, its own last answer",
     )
-    between: str = Field("\n", description="stands between the answers of two others")
+    between: str = Field("\n", description="stands between two answers: of others, and of all in the transcript")
     practice: str | None = Field(
         None,
         description="template with made-up answers of others, as later rounds have: debaters that learn read it too",
@@ -173,6 +174,9 @@ class DebateConfig(_OfLabels):
     keep: list[FilterRef] | None = Field(None, description="filters of what is learned")
     refresh: str | None = Field(
         None, description="how often they debate anew: once, or epoch where debaters learn from it; or as of a stream"
+    )
+    history: Literal["last", "all"] | Newest | None = Field(
+        None, description="keep in the store, by round, what is learned and who said what: last, all, or {k: 3}"
     )
     objective: ObjectiveRef | None = Field(None, description="by what texts are learned; by default as labels are")
     weight: Weight = Field(1.0, description="weight of what the debate comes to")
