@@ -11,7 +11,9 @@ The student has the embeddings, the head and six of the thirty layers. The meshe
 *alone* (supervised by people's answers), *off-policy* (forward KL of the teacher on these), *on-policy* (GKD's
 Jensen-Shannon divergence on the student's own, temperature 1), *both* (half the batches of either, the same
 divergence), *sequence-level* (the teacher's greedy answers, written once). Each makes 200 updates of four answers, of
-64 new tokens at most where they are written, and as far as 128 tokens with the prompt go where they are given.
+64 new tokens at most where they are written, and as far as 128 tokens with the prompt go where they are given. Forwards
+are in bfloat16, for time: the whole model takes 0.7 s of CPU for four samples so and 2.2 s in float32, the student's
+forward and backward 1.5 and 2.2 s.
 
 What was decided before the first run: prompts have at most 64 tokens in the chat template, for time; split by the
 sha256 of the prompt into 40 for testing, 8 for validation, on which nothing is chosen, and the rest. The layers are
