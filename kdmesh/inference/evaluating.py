@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts.by_column import ByColumn
-from kdmesh.hosts.metrics import measure
+from kdmesh.hosts.metrics import UNDEFINED, measure
 from kdmesh.inference.inputs import LEARNED, Inputs
 from kdmesh.plugins import registry
 from kdmesh.spec.base import MetricRef
@@ -48,14 +48,26 @@ def evaluate(
     classes, total = trained.config.class_numbers, None
     if classes is not None:
         total = max(int(truth.max()) + 1, *(number + 1 for number in classes))
-    names = {key: key for key in found}
 
     def on_error(key: str, error: BaseException) -> None:
-        registry().attribute_error("metrics", names[key], error, f"on {inputs.path}", "metrics")
+        registry().attribute_error("metrics", key, error, f"on {inputs.path}", "metrics")
 
-    return measure(
+    figures = measure(
         found, scores, truth, classes=classes, total=total, columns=numbers, on_error=on_error, single=single
     )
+    left = _left_out(trained)
+    return {**figures, UNDEFINED: {**left, **figures.get(UNDEFINED, {})}} if left else figures
+
+
+def _left_out(trained: Trained) -> dict[str, str]:
+    """The metrics of the run that are not measured of a file, and why."""
+    found: dict[str, str] = {}
+    for ref in map(MetricRef.model_validate, trained.config.metrics):
+        if ref.by:
+            found[ref.key] = f"of a file it is measured with --by {ref.by}"
+        elif ref.of or {"texts", "pairs"} & {*registry().find("metrics", ref.name, "metrics").needs}:
+            found[ref.key] = "it is of texts that are written, or of two answers"
+    return found
 
 
 def _truth(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:
