@@ -31,9 +31,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def tokenizer(special: tuple[str, ...]) -> PreTrainedTokenizerFast:
+def tokenizer(special: tuple[str, ...], signs: str = SIGNS) -> PreTrainedTokenizerFast:
     """A token for each sign; which of BOS and EOS there are."""
-    known = ["<pad>", *special, *SIGNS]
+    known = ["<pad>", *special, *signs]
     made = Tokenizer(models.WordLevel({token: number for number, token in enumerate(known)}, "<pad>"))
     made.pre_tokenizer, made.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
     names = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -45,10 +45,17 @@ def tokenizer(special: tuple[str, ...]) -> PreTrainedTokenizerFast:
 class Both:
     """A mesh over saved models, and the same models and prompts for a plain loop."""
 
+    signs = SIGNS
+
+    @staticmethod
+    def says(a: int, b: int) -> str:
+        """What the data answer."""
+        return str(a + b)
+
     def __init__(self, folder: Path, teachers: str, special: tuple[str, ...], **plain: Any) -> None:
-        words, self.teachers = tokenizer(special), teachers
+        words, self.teachers = tokenizer(special, self.signs), teachers
         pairs = [(a, b) for a in range(5) for b in range(5)]
-        lines = [{"q": f"{a}+{b}" + "=" * (a % 3), "a": str(a + b), "kind": KINDS[a > 2]} for a, b in pairs]
+        lines = [{"q": f"{a}+{b}" + "=" * (a % 3), "a": self.says(a, b), "kind": KINDS[a > 2]} for a, b in pairs]
         (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
         for number, name in enumerate("s" + teachers):
             torch.manual_seed(number)
