@@ -27,6 +27,7 @@ os.environ.setdefault("KDMESH_STORE", "off")  # tests of the store have one of t
 HOSTS = 6  # the most that a test on the shared Ray opens at a time
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Of several processes (`--dist loadgroup`) one has a file's tests; and one has all that need the shared Ray.
 
@@ -41,6 +42,13 @@ def pytest_collection_modifyitems(items):
         if group == "ray" or item.get_closest_marker("long"):
             long.add(group)
     items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in long)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids):
+    """pytest-xdist 3.8 drops the groups in silence beside pytest 9.2: each process would start a Ray of its own."""
+    if node.config.option.dist == "loadgroup" and any("@" not in one for one in ids):
+        pytest.exit("pytest-xdist keeps no groups together beside this pytest: see constraints.txt", 4)
 
 
 @pytest.fixture(autouse=True, scope="session")
