@@ -65,6 +65,16 @@ class Plain:
             every = [(rows[at], draw) for at in order for draw in range(self.draws)]
             yield from (every[start : start + self.size] for start in range(0, len(every), self.size))
 
+    def order(self, stream: str, rows: Sequence[int]) -> Iterator[list[int]]:
+        """The rows of batch after batch of a stream, without end."""
+        epoch = 0
+        while True:
+            drawn = torch.Generator().manual_seed(key(self.seed, "order", stream, "", epoch))
+            order = torch.randperm(len(rows), generator=drawn).tolist()
+            for start in range(0, len(rows), self.size):
+                yield [rows[at] for at in order[start : start + self.size]]
+            epoch += 1
+
     def train(self, epochs: int) -> None:
         """Write, let the teachers say what they think of it, learn."""
         optimizer, batches = self.make(self.student.parameters()), list(self.batches(epochs))
@@ -99,6 +109,18 @@ class Plain:
             self.texts.append(text)
             found.append((prompt + text, len(prompt)))
         self.student.train()
+        return found
+
+    @torch.no_grad()
+    def once(
+        self, net: Any, writer: str, stream: str, prompts: dict[int, list[int]], draws: int = 1
+    ) -> dict[tuple[int, int], list[int]]:
+        """What a writer that learns no more says to each prompt, by row and draw, in tokens."""
+        found, learner, self.student = {}, self.student, net
+        for row, draw in ((row, draw) for row in prompts for draw in range(draws)):
+            seed = key(self.seed, "written", stream, writer, row, draw, "once", 0)
+            found[row, draw] = self.drawn(prompts[row], torch.Generator().manual_seed(seed))
+        self.student = learner
         return found
 
     def noise(self, stream: str, row: int, draw: int, version: int) -> torch.Generator:

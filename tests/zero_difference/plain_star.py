@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from plain_rollouts import Learned, Plain, key
+from plain_rollouts import Learned, Plain
 
 
 @dataclass
@@ -36,19 +36,15 @@ class PlainStar(Plain):
             found.append(self.student.eval())
         return found
 
-    @torch.no_grad()
     def answered(self, net: Any, turn: int) -> dict[int, list[int]]:
         """Of each prompt the first text that is right: asked plainly, then told the solution."""
-        self.student, found = net, dict[int, list[int]]()
+        found = dict[int, list[int]]()
         before = "s" if turn == 1 else f"s.r{turn - 1}"
         for part, who, prompts in (("own", before, self.prompts), ("hinted", f"{before}.hinted", self.told)):
-            for row in sorted(self.prompts):
-                for draw in range(self.draws):
-                    noise = key(self.seed, "written", f"star.{turn}.{part}", who, row, draw, "once", 0)
-                    text = self.drawn(prompts[row], torch.Generator().manual_seed(noise))
-                    numbers = re.findall(r"\d+", self.words.decode(text, skip_special_tokens=True))
-                    if numbers and int(numbers[-1]) == self.right[row]:
-                        found.setdefault(row, text)
+            for (row, _), text in self.once(net, who, f"star.{turn}.{part}", prompts, self.draws).items():
+                numbers = re.findall(r"\d+", self.words.decode(text, skip_special_tokens=True))
+                if numbers and int(numbers[-1]) == self.right[row]:
+                    found.setdefault(row, text)
         return found
 
     def learned(self, texts: dict[int, list[int]], hinted: bool) -> None:
@@ -66,16 +62,6 @@ class PlainStar(Plain):
             optimizer.zero_grad()
             sum(losses).backward()  # type: ignore[union-attr]  # never empty
             optimizer.step()
-
-    def order(self, stream: str, rows: list[int]) -> Any:
-        """The rows of batch after batch of a stream."""
-        epoch = 0
-        while True:
-            drawn = torch.Generator().manual_seed(key(self.seed, "order", stream, "", epoch))
-            order = torch.randperm(len(rows), generator=drawn).tolist()
-            for start in range(0, len(rows), self.size):
-                yield [rows[at] for at in order[start : start + self.size]]
-            epoch += 1
 
     def loss(self, texts: list[Learned]) -> torch.Tensor:
         """Cross-entropy of the tokens of answers."""

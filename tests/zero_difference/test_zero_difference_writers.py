@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from plain_rollouts import Learned, Plain, key
+from plain_rollouts import Learned, Plain
 from test_zero_difference_rollouts import BOTH, EPOCHS, NEW, Both, one_thread  # noqa: F401  one_thread is a fixture
 from transformers import LlamaForCausalLM
 
@@ -15,20 +15,6 @@ from kdmesh.engine.check import examine
 
 DRAWS = 2
 SAMPLING = {"max_new_tokens": NEW, "samples": DRAWS}
-
-
-def written(plain: Plain, writer: str, net: torch.nn.Module) -> dict[tuple[int, int], Learned]:
-    """What a frozen writer answers to each prompt and draw, once."""
-    found = {}
-    for row in plain.prompts:
-        for draw in range(DRAWS):
-            seed = key(plain.seed, "written", f"of_{writer}", writer, row, draw, "once", 0)
-            learner, plain.student = plain.student, net
-            with torch.no_grad():
-                text = plain.drawn(plain.prompts[row], torch.Generator().manual_seed(seed))
-            plain.student = learner
-            found[row, draw] = plain.prompts[row] + text, len(plain.prompts[row])
-    return found
 
 
 def test_a_student_of_two_writers_learns_all_their_texts(tmp_path: Path) -> None:
@@ -53,7 +39,10 @@ def test_a_student_of_two_writers_learns_all_their_texts(tmp_path: Path) -> None
         nets["s"].train(), [], {row: both.prompts[row] for row in rows}, {}, both.eos, both.pad, 7, 6, NEW,
         lambda parameters: torch.optim.SGD(parameters, lr=0.2, momentum=0.9, fused=True), draws=DRAWS,
     )  # fmt: skip
-    texts = {name: written(plain, name, nets[name].eval()) for name in "tu"}
+    texts: dict[str, dict[tuple[int, int], Learned]] = {}
+    for name in "tu":
+        said = plain.once(nets[name].eval(), name, f"of_{name}", plain.prompts, DRAWS)
+        texts[name] = {at: (plain.prompts[at[0]] + text, len(plain.prompts[at[0]])) for at, text in said.items()}
     optimizer = plain.make(plain.student.parameters())
     for batch in plain.batches(EPOCHS):
         optimizer.zero_grad()
@@ -73,6 +62,5 @@ def test_a_student_of_two_writers_learns_all_their_texts(tmp_path: Path) -> None
         assert {line["producer"] for line in lines} == {name}
         told = {(line["sample"], line["draw"]): line["text"] for line in lines}
         decode = both.words.decode
-        said = {one: decode(ids[asked:], skip_special_tokens=True) for one, (ids, asked) in texts[name].items()}
-        assert told == said
+        assert told == {one: decode(ids[asked:], skip_special_tokens=True) for one, (ids, asked) in texts[name].items()}
         assert result.summary["streams"][f"of_{name}"]["written"] == DRAWS * len(rows) == len(told)
