@@ -29,7 +29,7 @@ from kdmesh.inference.trained import Trained
 from kdmesh.plugins import registry
 from kdmesh.report.drawing import formats
 from kdmesh.spec.read import parse, read_mesh
-from kdmesh.streams.from_torch import join, table_from
+from kdmesh.streams.from_torch import join, pool_from, table_from
 from kdmesh.streams.learned import carry
 from kdmesh.streams.table import Table
 from kdmesh.tasks import compared
@@ -299,9 +299,12 @@ def _result(outcome: Outcome, request: Request) -> Result:
     return Result(found[0].agents, found[0].summary, root, found, outcome.table)
 
 
-def data(train: Any, validation: Any = None, test: Any = None, *, classes: int | None = None) -> Table:
+def data(
+    train: Any, validation: Any = None, test: Any = None, transfer: Any = None, *, classes: int | None = None
+) -> Table:
     """Data from Python: map-style data sets of ``(x, y)``, or pairs of tensors.
 
+    ``transfer``: samples without labels, data sets of ``x`` or a tensor; labels that it has are not looked at.
     ``classes``: how many there are; by default what the labels show. Raises MeshError for what is no such data.
     """
     if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
@@ -310,7 +313,8 @@ def data(train: Any, validation: Any = None, test: Any = None, *, classes: int |
     def read(part: Any) -> Table | None:
         return None if part is None else table_from(part, classes)
 
-    return join(table_from(train, classes), read(validation), read(test))
+    first = table_from(train, classes)
+    return join(first, read(validation), read(test), None if transfer is None else pool_from(transfer))
 
 
 def load(folder: str | Path, code: bool = True) -> nn.Module:

@@ -375,10 +375,12 @@ class DatasetOffer(Offer):
 
     ``lookup``: of one that may be in the store, an import string of ``settle(config, store) -> config``, which writes
     out what its settings leave open, so that a run that is resumed reads the same; ``store``: the run's, "" for none.
+    ``pool``: it may bring samples without labels, as the official split `transfer`.
     """
 
     kind: ClassVar[str] = "datasets"
     lookup: str = ""
+    pool: bool = False
 
 
 @dataclass(frozen=True)

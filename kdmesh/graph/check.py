@@ -62,6 +62,13 @@ def agents(spec: MeshSpec, registry: Registry) -> None:
         registry.check("datasets", spec.data.dataset.name, spec.data.dataset.config, "data.dataset")
 
 
+def _pool(spec: MeshSpec, registry: Registry) -> bool:
+    """Whether the data may bring samples without labels; of those that Python gives only they themselves know."""
+    assert spec.data is not None
+    dataset = spec.data.dataset
+    return dataset.is_import or registry.find("datasets", dataset.name).pool
+
+
 def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
     """Streams that flows name exist, and labels are only read where there are any."""
     known = {*SPLITS, *spec.streams}
@@ -106,7 +113,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
                 f"unknown stream {edge.stream!r}", where=where, instead=nearest(edge.stream, known, "streams")
             )
         reached = {edge.stream, *below(spec, edge.stream)}
-        if "transfer" in reached and spec.data is not None and not spec.data.transfer:
+        if "transfer" in reached and spec.data is not None and not spec.data.transfer and not _pool(spec, registry):
             raise MeshError(
                 "this mesh uses the transfer split, which is empty", where="data.transfer", instead="transfer: 0.3"
             )

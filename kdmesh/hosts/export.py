@@ -227,6 +227,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         LEARNED: brief(host.config.learned.get(agent, [])),
         **({"columns": host.table.features} if host.table.features else {}),
         **({"reads": host.table.reads} if host.table.reads else {}),
+        **({"images": host.table.images} if host.table.images and agent not in host.plan.inputs else {}),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
         **(
             {"scale": {"divided_by": host.table.divided_by}}

@@ -428,26 +428,36 @@ def refuse_table(table: Any) -> None:
     if isinstance(y, Tensor) and not plain(y):
         more = ", with a gradient" if y.requires_grad else ""
         raise ValueError(f"its y is {told(y)}{more}, not labels on the CPU")
+    known = torch.ones(len(x), dtype=torch.bool)
+    pool = table.official.get("transfer")
+    if (
+        isinstance(pool, Tensor)
+        and pool.dtype == torch.int64
+        and len(pool)
+        and 0 <= int(pool.min()) <= int(pool.max()) < len(x)
+    ):
+        known[pool] = False  # a sample of it needs no label
     if isinstance(y, Tensor) and y.is_floating_point():
         if y.dtype != torch.float32 or y.dim() != 2 or len(y) != len(x) or not y.shape[1]:
             raise ValueError(f"its y is {told(y)}, not values [{len(x)}, T] of torch.float32")
-        if not y.isfinite().all():
-            raise ValueError(f"its y is not finite in row {int((~y.isfinite().all(1)).nonzero()[0])}")
+        if bool((odd := ~y.isfinite().all(1) & known).any()):
+            raise ValueError(f"its y is not finite in row {int(odd.nonzero()[0])}")
         if count:
             raise ValueError(f"its y are values, and it has {count} classes")
     elif isinstance(y, Tensor) and y.dim() > 1:
         if y.dtype != torch.int64 or y.dim() != 2 or len(y) != len(x) or not y.shape[1]:
             raise ValueError(f"its y is {told(y)}, not indicators [{len(x)}, K] of torch.int64")
-        if bool((odd := ((y != 0) & (y != 1)).any(1)).any()):
+        if bool((odd := ((y != 0) & (y != 1)).any(1) & known).any()):
             raise ValueError(f"its y is not 0 or 1 in row {int(odd.nonzero()[0])}")
         if count:
             raise ValueError(f"its y are indicators, and it has {count} classes")
     elif y is not None:
         if not isinstance(y, Tensor) or y.dtype != torch.int64 or y.shape != (len(x),):
             raise ValueError(f"its y is {told(y)}, not a label of torch.int64 for each of {len(x)} samples")
-        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < count:
+        own = y[known]
+        if len(own) and not 0 <= int(own.min()) <= int(own.max()) < count:
             raise ValueError(
-                f"its labels are {int(y.min())} to {int(y.max())}, not 0 to {count - 1} as of {count} classes"
+                f"its labels are {int(own.min())} to {int(own.max())}, not 0 to {count - 1} as of {count} classes"
             )
     columns = y.shape[1] if isinstance(y, Tensor) and y.dim() == 2 else count
     if table.labels and len(table.labels) != columns and not (table.is_text and y is None):

@@ -32,6 +32,15 @@ BYTES = 1 << 26  # the largest config.json that is read: names of classes take m
 AGENT = "runs/<name>/<time>/agents/<agent>"
 
 
+class ImageForm(BaseModel):
+    """How image files became samples: height and width to which they were scaled, and channels they were brought to."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    resize: tuple[int, int] | None = Field(None, strict=False)
+    mode: Literal["grey", "rgb"] | None = None
+
+
 class Config(BaseModel):
     """How an agent's module is built again: ``config.json``, or of a model of texts ``kdmesh.json``."""
 
@@ -52,6 +61,7 @@ class Config(BaseModel):
     task_settings: dict[str, Any] = {}
     columns: list[str] = []
     reads: dict[str, str | list[str]] = {}
+    images: ImageForm | None = None
     class_numbers: list[int] | None = None
     metrics: list[Any] = []
     precision: Literal["fp32", "bf16"] = "fp32"

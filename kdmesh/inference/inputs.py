@@ -13,11 +13,10 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.inference.numbers import Unfit, read_array, taken
 from kdmesh.streams.texts import Sample
 from kdmesh.tables import rows as table
-from kdmesh.tables.comma import read_csv
 from kdmesh.tables.files import read_bytes, read_text
 from kdmesh.tables.idx import parse
-from kdmesh.tables.lines import read_jsonl
-from kdmesh.tables.parquet import read_parquet
+from kdmesh.tables.kinds import KINDS as TABLES
+from kdmesh.tables.reading import read_rows
 from kdmesh.tables.samples import Columns, samples_of
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from kdmesh.inference.trained import Trained
     from kdmesh.tables.rows import Rows
 
-TABLES = (".csv", ".jsonl", ".parquet")
-FORMS = ".csv, .jsonl, .parquet, of texts also .txt (a line each), of arrays .npy and IDX"
+FORMS = ".csv, .tsv, .jsonl, .parquet, of texts also .txt (a line each), of arrays .npy and IDX"
 BREAK = re.compile(r"\r\n|\n|\r")  # what ends a line of a file, and nothing that may stand in a text
 ROLES = tuple(one.name for one in fields(Columns))
 LEARNED = ("label", "values", "indicators")
@@ -67,7 +65,7 @@ def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, w
     if kind in TABLES:
         reads = _reads(trained, named or {})
         raw = [str(reads[role]) for role in ("messages", "tools") if role in reads]
-        rows = _table(path, kind, raw, where)
+        rows = read_rows(path, where, raw)
         x = _texts(rows, reads, trained) if trained.is_text else _numbers(rows, trained)
         return Inputs(path, where, x, rows, rows.lines, rows.noun)
     if named:
@@ -85,16 +83,6 @@ def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, w
 def _kind(path: Path) -> str:
     name = Path(path.stem) if path.suffix == ".gz" else path
     return "idx" if "idx" in name.name and name.name.endswith("ubyte") else name.suffix.lower()
-
-
-def _table(path: Path, kind: str, raw: list[str], where: str) -> Rows:
-    match kind:
-        case ".csv":
-            return read_csv(path, where)
-        case ".jsonl":
-            return read_jsonl(path, where, raw)
-        case _:
-            return read_parquet(path, where, raw)
 
 
 def _lines(path: Path, trained: Trained, where: str) -> list[Sample]:

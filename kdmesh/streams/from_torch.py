@@ -11,14 +11,14 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.checks import as_tensor, features, targets
-from kdmesh.streams.table import Table
+from kdmesh.streams.table import Table, no_labels
 from kdmesh.streams.texts import concatenate
 
 WHERE = "data"
 AGAIN = 16  # items that are read twice, to see whether they stay the same
 
 
-def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: int | None = None) -> Table:
+def table_from(dataset: Dataset[Any] | tuple[Any, ...] | Table, classes: int | None = None) -> Table:
     """Return a table of a tensor pair ``(x, y)``, a `TensorDataset`, or any data set with length and index.
 
     Items are ``x`` or ``(x, y)``; ``y`` is a class, T values or K indicators (see
@@ -59,6 +59,32 @@ def table_from(dataset: Dataset[Any] | tuple[Tensor, Tensor] | Table, classes: i
     return table
 
 
+def pool_from(dataset: Any) -> Table:
+    """Return samples without labels: of a tensor, or of what :func:`table_from` reads, whose labels are left out."""
+    if isinstance(dataset, Table):
+        return replace(dataset, y=None)
+    if isinstance(dataset, TensorDataset):
+        dataset = dataset.tensors
+    if isinstance(dataset, Tensor | tuple):
+        return table_from((dataset if isinstance(dataset, Tensor) else dataset[0],), 1)
+    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    return table_from(_Unlabelled(dataset) if indexed else dataset, 1)
+
+
+class _Unlabelled(Dataset[Any]):
+    """The samples of a data set without their labels."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.of[index]
+        return item[0] if isinstance(item, tuple | list) else item
+
+
 def class_names(dataset: Any) -> list[str]:
     """The names of a data set's classes, where it has them as `classes` (as torchvision's), also below a `Subset`."""
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
@@ -68,12 +94,18 @@ def class_names(dataset: Any) -> list[str]:
     return [str(name) for name in names] if good and names else []
 
 
-def join(train: Table, validation: Table | None = None, test: Table | None = None) -> Table:
+def join(
+    train: Table, validation: Table | None = None, test: Table | None = None, transfer: Table | None = None
+) -> Table:
     """Concatenate tables into one that keeps them as its official splits; alone, ``train`` is returned as it is.
 
-    Classes that have names in every table are joined by name, in the order of ``train``.
+    Classes that have names in every table are joined by name, in the order of ``train``. Labels of ``transfer`` are not
+    looked at.
     """
-    parts = {"train": train, "validation": validation, "test": test}
+    if transfer is not None:
+        empty = None if train.y is None else no_labels(train.y, len(transfer))
+        transfer = replace(transfer, y=empty, labels=train.labels, classes=train.classes)
+    parts = {"train": train, "validation": validation, "test": test, "transfer": transfer}
     tables = {name: part for name, part in parts.items() if part is not None}
     if len(tables) == 1:
         return train

@@ -38,6 +38,9 @@ def shard(rows: Tensor, table: Table, spec: ShardSpec, seed: int, where: str = "
         raise MeshError(f"{len(rows)} samples for {agents} agents", where=where, instead="fewer agents or more samples")
     if spec.by in ("dirichlet", "class") and table.strata is None:
         raise MeshError(f"`by: {spec.by}` needs labels that are classes", where=f"{where}.by", instead="iid or column")
+    if spec.by in ("dirichlet", "class") and table.strata is not None and bool((table.strata[rows] < 0).any()):
+        what = f"`by: {spec.by}` divides by labels, and samples of this stream have none"
+        raise MeshError(what, where=f"{where}.by", instead="iid or column")
     parts = {"iid": _iid, "dirichlet": _dirichlet, "class": _by_class, "column": _by_column}[spec.by](
         rows, table, spec, seed, where
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdmesh.spec.data import Share
     from kdmesh.streams.table import Table
 
-OFFICIAL = SPLITS[:3]  # those that a table may bring
+OFFICIAL = SPLITS  # those that a table may bring
 DRAWN_TEST = 0.2  # of a data set without an official test split
 
 
@@ -27,6 +27,7 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
     - `validation`, then `transfer`: fractions are of the pool, which is every row outside the test split and outside
       official splits (the official train rows, if the data set names them). An official validation split is kept whole
       unless another size than the default is asked for, which is then drawn from it.
+      An official transfer split, of samples without labels, is kept whole unless a size is asked for.
     - `train`: what remains of the pool, or ``spec.train`` of that.
 
     A split of size 0 is left out. The seed is ``spec.seed``; each split has an order of its own.
@@ -42,7 +43,7 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
         if count:
             splits[name] = draw(left, count, table.strata if spec.stratify else None, spec.seed, "split", name)
 
-    test, validation = official.get("test"), official.get("validation")
+    test, validation, transfer = official.get("test"), official.get("validation"), official.get("transfer")
     if test is not None:
         take("test", 1.0 if spec.test is None else spec.test, test, test)
     else:
@@ -53,7 +54,10 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
         take("validation", 1.0 if spec.validation == default else spec.validation, validation, validation)
     else:
         take("validation", spec.validation, pool, pool)
-    take("transfer", spec.transfer, pool, without(pool, *splits.values()))
+    if transfer is not None:
+        take("transfer", spec.transfer or 1.0, transfer, transfer)
+    else:
+        take("transfer", spec.transfer, pool, without(pool, *splits.values()))
     rest = without(pool, *splits.values())
     if not len(rest):
         raise MeshError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,12 +32,13 @@ class Table:
     candidate is (x: ``[N, 1 + T, ...]`` or texts; see :mod:`kdmesh.builtin.tasks.ranking`), ``[N, K]`` int64 of
     0 and 1 where K labels hold or not (indicators), or None for unlabelled data and for texts whose targets are their
     own tokens or spans; ``classes`` is 0 where there are no classes; ``labels`` names these, or the values or
-    indicators; ``official`` maps split names (`test`, perhaps `train`, `validation`) to row numbers; ``columns`` maps a
-    column's name to one value per row (for shards by column). A reader of files with named columns says in
-    ``reads`` which of them make a sample and its label, by the names of its own settings (``{"text": "review"}``), so
-    that a trained model can be asked of other files. A reader of named columns says in ``features`` which of
-    them x has, in order, and in ``left_out`` why it lacks others; one that scales says so in ``divided_by``, for
-    whoever uses a saved model on the source's own values.
+    indicators; ``official`` maps split names (`test`, perhaps `train`, `validation`, `transfer`) to row numbers, and
+    samples of `transfer` may have no label (:func:`no_labels`); ``columns`` maps a column's name to one value per row
+    (for shards by column). A reader of files with named columns says in ``reads`` which of them make a sample and its
+    label, by the names of its own settings (``{"text": "review"}``), so that a trained model can be asked of other
+    files; in ``features`` which of them x has, in order; and in ``left_out`` why it lacks others. One that scales says
+    so in ``divided_by``, for whoever uses a saved model on the source's own values; one of images, in ``images``, how
+    files became samples.
     """
 
     x: Tensor | Texts
@@ -54,6 +55,7 @@ class Table:
     left_out: dict[str, str] = field(default_factory=dict)  # columns of the source that x lacks, and why
     divided_by: float = 1.0  # what the source's own values were divided by to give x
     notes: list[str] = field(default_factory=list)  # what whoever trains on this should hear
+    images: dict[str, Any] = field(default_factory=dict)  # of images: how files became samples, to read others alike
     lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
 
     def named(self, row: int) -> dict[str, str]:
@@ -61,7 +63,7 @@ class Table:
         found = {name: values[row] for name, values in self.columns.items()}
         if self.y is not None and self.kind == "classes" and LABEL not in found:
             number = int(self.y[row])
-            found[LABEL] = self.labels[number] if self.labels else str(number)
+            found[LABEL] = "" if number < 0 else self.labels[number] if self.labels else str(number)
         return found
 
     @property
@@ -131,6 +133,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def no_labels(like: Tensor, rows: int) -> Tensor:
+    """What stands in the place of labels ``like`` these for samples that have none: -1, or of values NaN."""
+    return like.new_full((rows, *like.shape[1:]), torch.nan if like.is_floating_point() else -1)
 
 
 def _sha256(values: Tensor) -> str:

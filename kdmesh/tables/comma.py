@@ -13,10 +13,14 @@ from kdmesh.tables.rows import Rows
 LONGEST = 2**31 - 1  # characters of a cell: as many as every platform's library takes
 
 
-def read_csv(path: Path, where: str) -> Rows:
-    """Return a file's rows; a MeshError names the line that is no well-formed CSV."""
+def read_csv(path: Path, where: str, delimiter: str = ",", encoding: str = "") -> Rows:
+    """Return a file's rows; a MeshError names the line that is no well-formed CSV.
+
+    ``delimiter``: the character between cells; ``encoding``: of its text, by default UTF-8.
+    """
     csv.field_size_limit(LONGEST)
-    reader = csv.reader(io.StringIO(read_text(path, where), newline=""), strict=True)
+    text = io.StringIO(read_text(path, where, encoding), newline="")
+    reader = csv.reader(text, strict=True, delimiter=delimiter)
     lines: list[int] = []
     most = most_cells()
     cells: list[dict[str, str]] = []

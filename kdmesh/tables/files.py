@@ -93,9 +93,11 @@ def _unpacked(path: Path, where: str) -> bytes:
     return b"".join(pieces)
 
 
-def read_text(path: Path, where: str) -> str:
-    """Return a file's text, which must be UTF-8 (a byte-order mark is dropped)."""
+def read_text(path: Path, where: str, encoding: str = "") -> str:
+    """Return a file's text, by default in UTF-8; a byte-order mark is dropped."""
+    data, name = read_bytes(path, where), encoding or "utf-8-sig"
     try:
-        return read_bytes(path, where).decode("utf-8-sig")
+        return data.decode(name)
     except UnicodeDecodeError as error:
-        raise MeshError(f"{path}: byte {error.start} is not UTF-8", where=where, instead="text in UTF-8") from None
+        said = encoding or "UTF-8"
+        raise MeshError(f"{path}: byte {error.start} is not {said}", where=where, instead=f"text in {said}") from None

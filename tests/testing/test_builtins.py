@@ -136,6 +136,17 @@ def arrays(folder):
     return {"path": str(folder / "some.npz")}
 
 
+def images(folder):
+    from PIL import Image
+
+    for name in ("train/cat", "train/dog", "test/cat", "transfer"):
+        (folder / "all" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((8, 8, 3), 20 * number + len(name), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "all" / name / f"{number}.png")
+    return {"path": str(folder / "all"), "resize": [6, 5], "mode": "grey"}
+
+
 def csv(folder):
     (folder / "some.csv").write_text("a,b,city,label\n1,2,Bern,x\n3,4,Rome,y\n")
     (folder / "more.csv").write_text("a,b,city,label\n5,6,Oslo,x\n")
@@ -184,6 +195,7 @@ FILES = {
     "idx": idx,
     "arrays": arrays,
     "csv": csv,
+    "images": images,
     "jsonl": jsonl,
     "lists": lists,
     "text": text,

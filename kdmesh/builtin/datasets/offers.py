@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from kdmesh.offers import Config, DatasetOffer
+from kdmesh.tables.kinds import is_table
 
 
 class IdxConfig(Config):
@@ -24,6 +26,63 @@ class ArraysConfig(Config):
 
     path: str = Field(description=".npz or .safetensors file")
     classes: int | None = Field(None, ge=1, description="number of classes; by default the largest label + 1")
+
+
+class ImagesConfig(Config):
+    """Images in a folder for each class, in a .zip or .tar of such, or listed in a table of paths."""
+
+    path: str = Field(
+        description="folder, .zip or .tar with a folder for each class, perhaps below train/, validation/, test/ and "
+        "transfer/; or a table of paths: .csv, .tsv, .jsonl, .parquet"
+    )
+    validation_path: str | None = Field(None, description="the same with the official validation split")
+    test_path: str | None = Field(None, description="the same with the official test split")
+    transfer_path: str | None = Field(None, description="images without labels, in any folders: the split `transfer`")
+    root: str | None = Field(
+        None, description="table: folder, .zip or .tar that its paths are in; by default the table's own folder"
+    )
+    image: str | None = Field(None, description="table: column with the path of each image; by default `path`")
+    label: str | None = Field(
+        None, description="table: column with the class: a whole number from 0, or a name; by default `label`"
+    )
+    values: list[str] | None = Field(
+        None, min_length=1, description="table: columns with values to learn (task: regression), instead of `label`"
+    )
+    indicators: list[str] | None = Field(
+        None, min_length=1, description="table: columns with labels that hold or not, 1 or 0 (task: multi_label)"
+    )
+    classes: int | None = Field(None, ge=1, description="number of classes; by default as many as path has")
+    resize: Annotated[int, Field(ge=1, le=16384)] | Annotated[list[int], Field(min_length=2, max_length=2)] | None = (
+        Field(None, description="height and width to which every image is scaled; one number: both")
+    )
+    mode: Literal["grey", "rgb"] | None = Field(
+        None, description="channels to which every image is brought; by default as it is: grey or RGB, all alike"
+    )
+    bad: Literal["refuse", "drop"] = Field(
+        "refuse", description="an image that cannot be read, or has another size: refused, or left out and counted"
+    )
+
+    @model_validator(mode="after")
+    def _of_one_form(self) -> Self:
+        if isinstance(self.resize, list) and not all(1 <= size <= 16384 for size in self.resize):
+            raise ValueError(f"`resize` is {self.resize}: a height and a width from 1 to 16384")
+        if not is_table(Path(self.path)):
+            for name in ("root", "image", "label", "values", "indicators"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"`{name}` goes with a table of paths, and {self.path} is none by its name")
+        _one_kind(self)
+        return self
+
+
+def _one_kind(given: Any) -> None:
+    """ValueError where columns of labels contradict each other."""
+    for columns, others in (("values", ("label", "indicators", "classes")), ("indicators", ("label", "classes"))):
+        named = getattr(given, columns)
+        for other in others if named else ():
+            if getattr(given, other) is not None:
+                raise ValueError(f"`{columns}` and `{other}` do not go together")
+        if named and len(set(named)) < len(named):
+            raise ValueError(f"`{columns}` names a column twice")
 
 
 class RowsConfig(Config):
@@ -44,14 +103,8 @@ class RowsConfig(Config):
     classes: int | None = Field(None, ge=1, description="number of classes; by default as many as path has")
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        for columns, others in (("values", ("label", "indicators", "classes")), ("indicators", ("label", "classes"))):
-            named = getattr(self, columns)
-            for other in others if named else ():
-                if getattr(self, other) is not None:
-                    raise ValueError(f"`{columns}` and `{other}` do not go together")
-            if named and len(set(named)) < len(named):
-                raise ValueError(f"`{columns}` names a column twice")
+    def _labels(self) -> Self:
+        _one_kind(self)
         return self
 
 
@@ -285,6 +338,13 @@ DATASETS = [
         "idx", "kdmesh.builtin.datasets.idx:idx", IdxConfig, "IDX image files as of MNIST, with their test split"
     ),
     DatasetOffer("arrays", "kdmesh.builtin.datasets.arrays:arrays", ArraysConfig, "arrays of .npz or .safetensors"),
+    DatasetOffer(
+        "images",
+        "kdmesh.builtin.datasets.images:images",
+        ImagesConfig,
+        "PNG, JPEG and WebP in folders of classes, in a .zip or .tar, or listed in a table",
+        pool=True,
+    ),
     DatasetOffer("csv", "kdmesh.builtin.datasets.csv_file:csv_file", RowsConfig, "a CSV file with a header row"),
     DatasetOffer("jsonl", "kdmesh.builtin.datasets.jsonl_file:jsonl_file", RowsConfig, "JSON objects, one per line"),
     DatasetOffer(

@@ -12,9 +12,8 @@ from kdmesh.errors import MeshError
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
 from kdmesh.tables.candidates import Candidates, lists_of, relevance_of
-from kdmesh.tables.comma import read_csv
-from kdmesh.tables.lines import read_jsonl
-from kdmesh.tables.parquet import class_names, official, read_folder, read_hub, read_parquet, rows_of
+from kdmesh.tables.parquet import class_names, official, read_folder, read_hub, rows_of
+from kdmesh.tables.reading import read_rows
 from kdmesh.tables.rows import Rows, cell, has_columns, indicators_of, labels_of, values_of
 from kdmesh.tables.samples import Columns, samples_of
 
@@ -140,26 +139,10 @@ def _files(files: dict[str, str | None], splits: dict[str, str] | None, raw: lis
     if splits is not None:
         _refuse(f"{files['path']} is one file", "splits", "validation_path and test_path, or a folder with splits")
     return {
-        "train" if key == "path" else key.removesuffix("_path"): _read(Path(file), f"{WHERE}.{key}", raw)
+        "train" if key == "path" else key.removesuffix("_path"): read_rows(Path(file), f"{WHERE}.{key}", raw)
         for key, file in files.items()
         if file is not None
     }
-
-
-def _read(path: Path, where: str, raw: list[str]) -> Rows:
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    match kind:
-        case ".csv":
-            return read_csv(path, where)
-        case ".jsonl":
-            return read_jsonl(path, where, raw)
-        case ".parquet" if path.suffix != ".gz":
-            return read_parquet(path, where, raw)
-    raise MeshError(
-        f"{path} has an unknown format",
-        where=where,
-        instead=".csv or .jsonl (plain or .gz), .parquet, or a folder that `save_to_disk` made",
-    )
 
 
 def _official(parts: dict[str, Rows]) -> dict[str, torch.Tensor]:

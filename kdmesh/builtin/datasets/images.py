@@ -1,0 +1,233 @@
+"""Images in folders, archives or a table of paths: PNG, JPEG and WebP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError, nearest
+from kdmesh.streams.table import Table, no_labels
+from kdmesh.tables.archive import Archive, open_archive
+from kdmesh.tables.class_folders import Listing, listed, splits_of
+from kdmesh.tables.images import Form, Unreadable, needed, read_image
+from kdmesh.tables.kinds import is_table
+from kdmesh.tables.reading import read_rows
+from kdmesh.tables.rows import Rows, has_columns, indicators_of, labels_of, values_of
+
+WHERE = "data.dataset.images"
+PARTS = ("train", "validation", "test", "transfer")
+BAD = 0.5  # of a split's images: who leaves out more has named the wrong files
+
+
+@dataclass
+class Part:
+    """One split: its images by name, and each one's class, or the rows of the table that lists them."""
+
+    where: str
+    archive: Archive
+    names: list[str]
+    labels: list[str] | None = None
+    rows: Rows | None = None
+    kept: list[int] = field(default_factory=list)  # of the images, those that are samples
+    notes: list[str] = field(default_factory=list)
+
+
+def images(
+    path: str,
+    validation_path: str | None = None,
+    test_path: str | None = None,
+    transfer_path: str | None = None,
+    root: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    values: list[str] | None = None,
+    indicators: list[str] | None = None,
+    classes: int | None = None,
+    resize: int | list[int] | None = None,
+    mode: str | None = None,
+    bad: str = "refuse",
+) -> Table:
+    """Return images ``[N, channels, height, width]`` with values 0 .. 1, in the sorted order of their names.
+
+    Classes are the folders at the top of ``path``, below those of splits if it has such; or columns of a table of
+    paths, in its own order. What has no label is the official split `transfer`, or, if nothing has one, all the data.
+    """
+    needed(f"{WHERE}.path")
+    height_width = None if resize is None else (resize, resize) if isinstance(resize, int) else (resize[0], resize[1])
+    form = Form(height_width, mode)
+    files = {"path": path, "validation_path": validation_path, "test_path": test_path, "transfer_path": transfer_path}
+    parts = _parts({key: Path(file) for key, file in files.items() if file is not None}, root, image or "path")
+    shape: tuple[int, ...] | None = None
+    read: list[Tensor] = []
+    for name, part in parts.items():
+        x, shape = _read(part, name, form, shape, bad == "drop")
+        read.append(x)
+    y, count, names = _labels(parts, label, values, indicators, classes)
+    ends = torch.tensor([len(x) for x in read]).cumsum(0).tolist()
+    own = {name: torch.arange(end - len(x), end) for name, x, end in zip(parts, read, ends, strict=True)}
+    learned = values or indicators or [label or "label"]
+    reads: dict[str, str | list[str]] = {}
+    if parts["train"].rows is not None:
+        kind = "values" if values else "indicators" if indicators else "label"
+        reads = {"image": image or "path", kind: learned if values or indicators else learned[0]}
+    return Table(
+        torch.cat(read).div_(255),
+        y,
+        count,
+        official=own if len(parts) > 1 else {},
+        columns=_columns(parts, {*learned, image or "path"}),
+        labels=names,
+        source=path,
+        reads=reads,
+        divided_by=255,
+        notes=[note for part in parts.values() for note in part.notes],
+        images={"resize": form.resize, "mode": form.mode},
+    )
+
+
+def _parts(files: dict[str, Path], root: str | None, image: str) -> dict[str, Part]:
+    """The images of each split, by its name, in the order train, validation, test, transfer."""
+    found: dict[str, Part] = {}
+    for key, path in files.items():
+        name, where = "train" if key == "path" else key.removesuffix("_path"), f"{WHERE}.{key}"
+        if is_table(path):
+            found[name] = _of_table(read_rows(path, where), path, root, image)
+            continue
+        archive = open_archive(path, where)
+        lists = splits_of(archive) if key == "path" else {name: listed(archive, labelled=name != "transfer")}
+        for split, listing in lists.items():
+            if split in found or (split != name and f"{split}_path" in files):
+                what = f"{path} has a folder of the split {split}"
+                raise MeshError(what, where=f"{WHERE}.{split}_path", instead="one of the two")
+            found[split] = Part(where, archive, listing.names, listing.labels, notes=_others(listing))
+    return {name: found[name] for name in PARTS if name in found}
+
+
+def _of_table(rows: Rows, path: Path, root: str | None, image: str) -> Part:
+    """The images that a table lists."""
+    has_columns(rows, image)
+    archive = open_archive(Path(root) if root is not None else path.parent, f"{WHERE}.root")
+    names = rows.texts(image)
+    for row, name in enumerate(names):
+        if not name.strip() or "\0" in name:
+            what = f"{rows.at(row, image)}: {name!r} is no path"
+            raise MeshError(what, where=rows.where, instead="the path of an image")
+    return Part(rows.where, archive, names, rows=rows)
+
+
+def _others(listing: Listing) -> list[str]:
+    if not listing.others:
+        return []
+    count = f"{len(listing.others):,} files" if len(listing.others) > 1 else "a file"
+    return [f"{listing.archive.path}: {count} left out that are no images: first {listing.others[0]}"]
+
+
+def _read(
+    part: Part, name: str, form: Form, shape: tuple[int, ...] | None, drop: bool
+) -> tuple[Tensor, tuple[int, ...]]:
+    """The pixels ``[n, channels, height, width]`` of a split as float32, and their shape: that of the first image."""
+    x: Tensor | None = None
+    first = ""
+    for number, one in enumerate(part.names):
+        at = _at(part, number)
+        try:
+            pixels = read_image(part.archive, one, form, shape)
+        except Unreadable as error:
+            if not drop:
+                instead = f"{error.instead}; or bad: drop, to leave such images out"
+                raise MeshError(f"{at}: {error.what}", where=part.where, instead=instead) from None
+            first = first or f"{at}: {error.what}"
+            continue
+        if x is None:
+            shape = pixels.shape
+            x = torch.empty(len(part.names), *shape)
+        x[len(part.kept)] = torch.from_numpy(pixels)
+        part.kept.append(number)
+    lost = len(part.names) - len(part.kept)
+    if x is None or shape is None or lost > BAD * len(part.names):
+        what = f"{part.archive.path}: {lost} of its {len(part.names)} images of {name} cannot be read: first {first}"
+        raise MeshError(what, where=part.where, instead="images, most of which can be read")
+    if lost:
+        part.notes.append(f"{lost} of the {len(part.names)} images of {name} are left out (bad: drop): first {first}")
+    return x[: len(part.kept)], shape
+
+
+def _at(part: Part, number: int) -> str:
+    """Say where an image stands, and the line of a table that lists it."""
+    at = part.archive.at(part.names[number])
+    return at if part.rows is None else f"{part.rows.path}, {part.rows.line(number)}: {at}"
+
+
+def _labels(
+    parts: dict[str, Part],
+    label: str | None,
+    values: list[str] | None,
+    indicators: list[str] | None,
+    classes: int | None,
+) -> tuple[Tensor | None, int, list[str]]:
+    """Labels of all that are kept, how many classes there are, and names; no label for those of `transfer`."""
+    train, pool = parts["train"], parts.get("transfer")
+    told = [part for part in parts.values() if part is not pool]
+    tables = [part.rows for part in told if part.rows is not None]
+    if tables and len(tables) < len(told):
+        what = "some splits are tables of paths, and others are folders"
+        raise MeshError(what, where=f"{WHERE}.path", instead="tables for all, or folders")
+    if tables:
+        read: Callable[[], tuple[Tensor, int, list[str]]]
+        if values or indicators:
+            learned = values or indicators or []
+            read = lambda: ((values_of if values else indicators_of)(tables, learned), 0, learned)  # noqa: E731
+        else:
+            column = label or "label"
+            learned = [column]
+            if label is None and classes is not None and all(column not in rows.columns for rows in tables):
+                return None, classes, []
+            read = lambda: labels_of(tables, column, classes)  # noqa: E731
+        for rows in tables:
+            has_columns(rows, *learned)
+        y, count, names = read()
+        ends = torch.tensor([len(rows.cells) for rows in tables]).cumsum(0).tolist()
+        own = [torch.tensor(part.kept) + end - len(part.names) for part, end in zip(told, ends, strict=True)]
+        y = y[torch.cat(own)]
+    else:
+        bare = [part for part in told if part.labels is None]
+        if len(bare) == len(told) and classes is not None:
+            return None, classes, []
+        if bare:
+            instead = "a folder for each class; for samples without labels, transfer_path, or `classes`"
+            raise MeshError(f"{bare[0].archive.path}: no folders of classes", where=bare[0].where, instead=instead)
+        names = sorted(set(train.labels or ()))
+        if classes is not None and len(names) > classes:
+            what = f"{train.archive.path}: {len(names)} folders of classes for {classes} classes"
+            raise MeshError(what, where=f"{WHERE}.classes", instead=f"classes: {len(names)}")
+        y, count = torch.tensor([_number(part, at, names) for part in told for at in part.kept]), classes or len(names)
+    if pool is not None:
+        y = torch.cat([y, no_labels(y, len(pool.kept))])
+    return y, count, names
+
+
+def _number(part: Part, at: int, names: Sequence[str]) -> int:
+    """The number of an image's class; MeshError for one that train lacks."""
+    assert part.labels is not None
+    if (name := part.labels[at]) not in names:
+        what = f"{part.archive.at(part.names[at])}: {name!r} is no class of train"
+        raise MeshError(what, where=part.where, instead=nearest(name, names, "classes"))
+    return names.index(name)
+
+
+def _columns(parts: dict[str, Part], taken: set[str]) -> dict[str, list[str]]:
+    """The path of each image, and of tables the columns that all have and nothing else reads."""
+    found = {"path": [PurePosixPath(part.names[at]).as_posix() for part in parts.values() for at in part.kept]}
+    tables = [part.rows for part in parts.values()]
+    if all(rows is not None for rows in tables):
+        shared = [name for name in tables[0].columns if name not in taken and name != "path"]  # type: ignore[union-attr]
+        for name in shared:
+            if all(rows is not None and name in rows.columns for rows in tables):
+                found[name] = [
+                    str(part.rows.cells[at][name]) for part in parts.values() for at in part.kept if part.rows
+                ]
+    return found

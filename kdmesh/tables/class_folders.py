@@ -1,0 +1,83 @@
+"""Images in a folder for each class, perhaps below a folder for each split."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kdmesh.errors import MeshError
+from kdmesh.tables.archive import Archive
+from kdmesh.tables.images import SUFFIXES, is_image
+
+SPLIT = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "transfer": "transfer",
+    "unlabelled": "transfer",
+    "unlabeled": "transfer",
+}
+"""What a folder of a split may be called, and which it then is."""
+FORM = "a folder for each class with its images in it, perhaps below train/, validation/, test/ and transfer/"
+
+
+class Listing(NamedTuple):
+    """Images of an archive by name, and each one's class; None: they are in no class's folder."""
+
+    archive: Archive
+    names: list[str]
+    labels: list[str] | None
+    others: list[str]  # files that are no images
+
+
+def splits_of(archive: Archive) -> dict[str, Listing]:
+    """The images of each split by its name, where the folders at the top are those of splits; else all as `train`.
+
+    Folders around all of these are looked through. MeshError where a split is there twice, or stands beside classes.
+    """
+    prefix = ""
+    while True:
+        inside = [name.removeprefix(prefix) for name in archive.names if name.startswith(prefix)]
+        images = [name for name in inside if is_image(name)]
+        tops = list(dict.fromkeys(name.split("/")[0] for name in images if "/" in name))
+        known = {top: SPLIT[top.lower()] for top in tops if top.lower() in SPLIT}
+        if "train" in known.values() and (len(known) > 1 or len(tops) == 1):
+            break
+        if len(tops) != 1 or any(name.count("/") < 2 for name in images):
+            return {"train": listed(archive, prefix)}
+        prefix += f"{tops[0]}/"
+    flat = [name for name in images if "/" not in name]
+    if odd := [*(top for top in tops if top not in known), *flat]:
+        what = f"{archive.at(prefix + odd[0])} stands beside the folders of splits {', '.join(known)}"
+        raise MeshError(what, where=archive.where, instead="only folders of splits there")
+    for one in set(known.values()):
+        if len(names := [top for top, split in known.items() if split == one]) > 1:
+            what = f"{archive.path}: {' and '.join(names)} are both folders of the split {one}"
+            raise MeshError(what, where=archive.where, instead="one of them")
+    return {split: listed(archive, f"{prefix}{top}/", split != "transfer") for top, split in known.items()}
+
+
+def listed(archive: Archive, prefix: str = "", labelled: bool = True) -> Listing:
+    """The images below a folder of an archive, each with the folder in it as its class; none where none has one.
+
+    ``labelled`` False: whatever their folders, they have no class.
+    """
+    inside = [name for name in archive.names if name.startswith(prefix)]
+    images, others = [name for name in inside if is_image(name)], [name for name in inside if not is_image(name)]
+    if not images:
+        what = f"{archive.at(prefix) if prefix else archive.path}: no image ({', '.join(SUFFIXES)})"
+        raise MeshError(what, where=archive.where, instead=FORM)
+    if not labelled:
+        return Listing(archive, images, None, others)
+    classes = [name.removeprefix(prefix).split("/")[:-1] for name in images]
+    flat = [number for number, folders in enumerate(classes) if not folders]
+    if len(flat) == len(images):
+        return Listing(archive, images, None, others)
+    if flat:
+        what = f"{archive.at(images[flat[0]])}: in no class's folder, as are {len(flat)} of {len(images)} images"
+        raise MeshError(what, where=archive.where, instead="a class's folder; without a label, the folder transfer/")
+    return Listing(archive, images, [folders[0] for folders in classes], others)

@@ -1,0 +1,17 @@
+"""Kinds of files with named columns, by their names alone; imports nothing that reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def kind_of(path: Path) -> str:
+    """What a file's name ends in, packed or not."""
+    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name is one of a table."""
+    return kind_of(path) in KINDS

@@ -1,0 +1,29 @@
+"""Rows of a file with named columns, whatever kind it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from kdmesh.errors import MeshError
+from kdmesh.tables.comma import read_csv
+from kdmesh.tables.kinds import kind_of
+from kdmesh.tables.lines import read_jsonl
+from kdmesh.tables.parquet import read_parquet
+from kdmesh.tables.rows import Rows
+
+
+def read_rows(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
+    """Return a file's rows; columns in ``raw`` as the file has them. MeshError for a file of no known kind."""
+    match kind_of(path):
+        case ".csv" | ".tsv" as kind:
+            return read_csv(path, where, delimiter="\t" if kind == ".tsv" else ",")
+        case ".jsonl":
+            return read_jsonl(path, where, raw)
+        case ".parquet" if path.suffix != ".gz":
+            return read_parquet(path, where, raw)
+    raise MeshError(
+        f"{path} has an unknown format",
+        where=where,
+        instead=".csv, .tsv or .jsonl (plain or .gz), .parquet, or a folder that `save_to_disk` made",
+    )
