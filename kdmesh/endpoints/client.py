@@ -83,7 +83,7 @@ class Client:
         try:
             answer = self._http.get(f"{base}/{path}", headers=self._headers())
             return answer.json() if answer.status_code == 200 else None
-        except (httpx2.HTTPError, ValueError):
+        except (httpx2.HTTPError, ValueError, RecursionError):
             return None
 
     def post(self, ask: Question, about: About = str) -> Reply:
@@ -152,7 +152,7 @@ class Client:
             self._refused(answer.status_code, answer.headers.get("retry-after"), b"".join(data), about)
         try:
             return json.loads(b"".join(data))
-        except ValueError:
+        except (ValueError, RecursionError):  # also brackets in brackets without end
             raise _Again("its answer is no JSON") from None
 
     def _refused(self, status: int, after: str | None, data: bytes, about: About) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from kdmesh.endpoints.settings import EndpointConfig
 
 ROOM = 16  # tokens of a turn's frame at most, as chat templates write it
+LEAST = -1e9  # a log-probability below it is no number of a server that computes, unless it is -inf
 
 
 class Unsound(Exception):
@@ -127,13 +129,13 @@ def _of_prompt(value: dict[str, Any], count: int) -> list[list[tuple[str, float]
     if not isinstance(told, list) or len(told) != count or not all(isinstance(one, dict) for one in told[1:]):
         raise Unsound(f"it gives no log-probabilities of the {count} tokens of the text (`prompt_logprobs`)")
     return [
-        [_named(number, one.get("decoded_token"), one.get("logprob")) for number, one in place.items()]
+        [_named(number, one.get("decoded_token"), one.get("logprob")) for number, one in _objects(place)]
         for place in told[1:]
     ]
 
 
 def _named(number: Any, text: Any, value: Any) -> tuple[str, float]:
-    if not str(number).isdigit() or not _is_log(value):
+    if not re.fullmatch("[0-9]{1,18}", str(number)) or not _is_log(value):
         raise Unsound("it lists a token without its number, or with no log-probability")
     return f"{number} {text}", float(value)
 
@@ -236,7 +238,12 @@ def _choice(config: EndpointConfig, ask: Ask, one: Any) -> Choice:
     reasoning = said.get("reasoning_content") or said.get("reasoning") or ""
     tokens = _tokens(config, ask, one.get("logprobs")) if ask.top else ()
     finish = str(one.get("finish_reason") or "")
-    return Choice(text, finish, tokens, reasoning if isinstance(reasoning, str) else "")
+    return Choice(_whole(text), finish, tokens, _whole(reasoning) if isinstance(reasoning, str) else "")
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters (lone surrogates), which JSON can hold and no tokenizer or file does."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _tokens(config: EndpointConfig, ask: Ask, told: Any) -> tuple[Token, ...]:
@@ -244,13 +251,16 @@ def _tokens(config: EndpointConfig, ask: Ask, told: Any) -> tuple[Token, ...]:
     if not isinstance(told, dict):
         raise Unsound("it gives no log-probabilities, which were asked for")
     if isinstance(told.get("content"), list):
-        found = [(one.get("token"), one.get("logprob"), _pairs(one.get("top_logprobs"))) for one in told["content"]]
+        found = [
+            (one.get("token"), one.get("logprob"), _pairs(one.get("top_logprobs")))
+            for _, one in _objects(dict(enumerate(told["content"])))
+        ]
     elif isinstance(told.get("tokens"), list):
         found = list(
             zip(
                 told["tokens"],
-                told.get("token_logprobs") or [],
-                [list((one or {}).items()) for one in told.get("top_logprobs") or []],
+                _list(told.get("token_logprobs")),
+                [list(one.items()) for _, one in _objects(dict(enumerate(_list(told.get("top_logprobs")))))],
                 strict=False,
             )
         )
@@ -270,8 +280,20 @@ def _tokens(config: EndpointConfig, ask: Ask, told: Any) -> tuple[Token, ...]:
 
 
 def _pairs(told: Any) -> list[tuple[Any, Any]]:
-    return [(one.get("token"), one.get("logprob")) for one in told or () if isinstance(one, dict)]
+    return [(one.get("token"), one.get("logprob")) for one in _list(told) if isinstance(one, dict)]
+
+
+def _list(told: Any) -> list[Any]:
+    """A list; of anything else an empty one."""
+    return told if isinstance(told, list) else []
+
+
+def _objects(told: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """The objects that stand under names; in place of anything else one that says nothing."""
+    return [(name, one if isinstance(one, dict) else {}) for name, one in told.items()]
 
 
 def _is_log(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3 and not math.isnan(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return LEAST <= value <= 1e-3 or value == -math.inf

@@ -74,6 +74,8 @@ class Server:
                     self._send(fault, json.dumps(told).encode())
                 elif fault == "broken":
                     self._send(200, b'{"choices": [')
+                elif fault == "nested":
+                    self._send(200, b"[" * 100_000)
                 elif fault == "drop":
                     self.send_response(200)
                     self.send_header("Content-Length", "1000")
@@ -82,7 +84,7 @@ class Server:
                     self.wfile.flush()
                     self.close_connection = True
                 elif fault == "slow":
-                    outer.stuck.wait(5)
+                    outer.stuck.wait(300)
                     self.close_connection = True
                 else:
                     self._send(200, json.dumps(outer.reply(self.path, body, fault)).encode())

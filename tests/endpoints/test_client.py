@@ -50,6 +50,8 @@ def test_is_asked_again_with_backoff(served, fault):
         ("broken", "its answer is no JSON, after 2 tries, for line 7"),
         ("drop", "it broke off its answer"),
         ("fewer", "it gives 1 of 2 answers that were asked for"),
+        ("nested", "its answer is no JSON, after 2 tries, for line 7"),
+        (429, "it answers with status 429"),
         (503, "it answers with status 503"),
     ],
 )
@@ -148,7 +150,7 @@ def test_a_journal_survives_a_torn_line_and_several_writers(tmp_path):
 
 def test_many_at_a_time_and_no_more(served):
     server, meet = served(), threading.Barrier(3)
-    server.before = lambda number: meet.wait(5)  # answers only once three are there
+    server.before = lambda number: meet.wait(300)  # answers only once three are there
     asker = Asker(client(server, concurrency=3), Served("tiny", "vLLM b1"), None)
     asks = [(Ask((("user", f"hello {number}"),), 4), str) for number in range(6)]
     replies = asker([*asks, asks[0]])
