@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from collections import Counter
 from hashlib import sha256
 
 import pytest
@@ -95,24 +97,53 @@ def test_on_ray_as_inline(role, tmp_path, ray_session):
     assert other["endpoints"]["gpt"]["requests"] == summary["endpoints"]["gpt"]["requests"] == len(here)
 
 
-@pytest.mark.parametrize("role", ["writer", "teacher"], indirect=True)
-def test_killed_and_resumed_it_sends_nothing_twice(role, tmp_path):
+@pytest.mark.parametrize(
+    "role",
+    ["judge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("writer", "teacher", "debater"))],
+    indirect=True,
+)
+def test_killed_and_resumed_it_sends_nothing_twice(role, tmp_path, monkeypatch, capsys):
+    """SIGKILL while it is asked, a budget that lacks the one request that was under way then, and a run after all."""
     server, fields = role
-    fields["agents"]["gpt"]["model"]["api"]["concurrency"] = 1
-    _, unbroken, _ = run_once(Request(parse(fields), "inline", out=tmp_path / "runs"))
+    api = fields["agents"]["gpt"]["model"]["api"]
+    api["concurrency"] = 1
+    told, unbroken, _ = run_once(Request(parse(fields), "inline", out=tmp_path / "runs"))
     whole = len(server.bodies)
     server.bodies.clear()
+    monkeypatch.setenv("KDMESH_STORE", str(tmp_path / "store"))
+    api["budget"] = {"requests": whole}
     (tmp_path / "mesh.yaml").write_text(json.dumps(fields), encoding="utf-8")
     command = [sys.executable, "-m", "kdmesh", "run", "mesh.yaml", "--backend", "inline", "--out", "killed"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = whole - 2
     server.before = lambda number: process.kill() if number == last else None
-    assert process.wait(240) == -9
+    assert process.wait(600) == -signal.SIGKILL
     server.before = lambda number: None
     (root,) = (tmp_path / "killed" / "m").iterdir()
-    assert main(["resume", str(root), "--quiet", "--no-report"]) == 0
+
+    resume = ["resume", str(root), "--quiet", "--no-report"]
+    assert main(resume) == 1
+    assert f"the budget of gpt is spent: {whole} requests of {whole}, " in capsys.readouterr().err
+    assert len(server.bodies) == whole  # to the request
+    assert main([*resume, "--more", "gpt.requests=1"]) == 0, capsys.readouterr().err
     sent = [json.dumps(body) for body in server.bodies]
     assert len(sent) == whole + 1 and len(set(sent)) == whole and sent[last - 1] == sent[last]  # was under way
-    one, two = load(root), load(unbroken.root)
-    assert all(bool((one[name] == two[name]).all()) for name in two)
-    assert json.loads((root / "summary.json").read_text())["endpoints"]["gpt"]["requests"] == whole + 1
+    spent = json.loads((root / "summary.json").read_text())["endpoints"]["gpt"]
+    journal = [json.loads(line) for line in (root / "endpoints" / "gpt.jsonl").read_text().splitlines()]
+    asked = Counter(line["sent"] for line in journal if "sent" in line)
+    (twice,) = (one for one, count in asked.items() if count == 2)
+    most = next(line["most"] for line in journal if line.get("sent") == twice)  # nobody knows what that one cost
+    assert (spent["requests"], spent["tokens"]) == (whole + 1, told["endpoints"]["gpt"]["tokens"] + most)
+
+    _, again, _ = run_once(Request(parse(fields), "inline", out=tmp_path / "runs"))
+    assert len(server.bodies) == whole + 1  # the store has what the killed process was told, too
+    one, two, three = (load(each) for each in (unbroken.root, root, again.root))
+    assert all(bool((two[name] == one[name]).all() and (three[name] == one[name]).all()) for name in one)
+    files = sorted(path.name for path in (unbroken.root / "streams").glob("*.jsonl"))
+    assert [texts(root, name) for name in files] == [texts(unbroken.root, name) for name in files]
+
+
+def texts(root, name):
+    """What was written, and by which verdicts or votes it was chosen; but for when."""
+    lines = [json.loads(line) for line in (root / "streams" / name).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines]
