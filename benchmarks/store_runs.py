@@ -6,7 +6,8 @@ forwarded in each step, no store. *cold* and *warm*: the same mesh with an empty
 
 1. One teacher of four times the student's cost, whose answers are live (`refresh: step`) or published (`once`): a
    second run against the student alone. It computes the loss against the teacher as well, which for a small student is
-   a third of a step; so *targets*, the same two losses with targets in memory and no store, stands beside it.
+   a third of a step; so *targets*, the same two losses with targets in memory and no store, stands beside it, and
+   *loop*: in plain PyTorch, a loop with both losses and targets in memory against one with labels alone.
 2. Three such teachers, ten epochs: live against cold and warm.
 3. The 12k MLP fed by the store against targets in memory (`once`, no store): steps a second.
 
@@ -23,12 +24,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy, kl_div
 
 from kdmesh.contracts.events import Event, StageFinished, StageStarted
 from kdmesh.engine.launch import run_once
@@ -40,6 +43,7 @@ from kdmesh.streams.table import Table
 SAMPLES, BATCH, CLASSES = 4096, 64, 10
 STUDENT = {"mlp": {"hidden": [160]}}  # 12,010 parameters
 STUDENTS = {"12k MLP": STUDENT, "302k MLP": {"mlp": {"hidden": [512, 512]}}}
+LARGER = {"1.2M MLP": {"mlp": {"hidden": [1024, 1024]}}}
 TIMES = 4  # a teacher's cost in those of the student
 
 
@@ -123,10 +127,31 @@ def cold(fields: dict[str, Any], table: Table) -> float:
         return seconds(fields, table, folder)
 
 
+def loop(table: Table, hidden: Sequence[int], epochs: int, taught: bool) -> float:
+    """CPU seconds of a plain loop: cross-entropy, and beside it, if `taught`, KL of targets that are in memory."""
+    widths = (64, *hidden, CLASSES)
+    layers = [one for pair in pairwise(widths) for one in (torch.nn.Linear(*pair), torch.nn.ReLU())]
+    model = torch.nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    targets = torch.randn(SAMPLES, CLASSES)
+    began = time.process_time()
+    for _ in range(epochs):
+        for batch in torch.randperm(SAMPLES).split(BATCH):
+            logits = model(table.x[batch])
+            loss = cross_entropy(logits, table.y[batch])
+            if taught:
+                wanted = targets[batch].log_softmax(-1)
+                loss = loss + kl_div(logits.log_softmax(-1), wanted, reduction="batchmean", log_target=True)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return time.process_time() - began
+
+
 def second(table: Table, width: int, runs: int) -> None:
     """A second run against the student alone."""
-    print(f"{'a second run':22}{'alone':>9}{'targets':>9}{'warm':>9}{'/ alone':>9}{'/ targets':>11}")
-    for name, student in STUDENTS.items():
+    print(f"{'a second run':20}{'alone':>8}{'targets':>9}{'warm':>8}{'/ alone':>9}{'/ targets':>11}{'loop':>7}")
+    for name, student in {**STUDENTS, **LARGER}.items():
         for refresh in ("step", "once"):
             with tempfile.TemporaryDirectory() as folder:
                 fields = mesh(1, width, 10, refresh, student)
@@ -135,10 +160,13 @@ def second(table: Table, width: int, runs: int) -> None:
                     "alone": partial(seconds, mesh(0, 0, 10, student=student), table, "off"),
                     "targets": partial(seconds, mesh(1, 1, 10, "once", student), table, "off"),
                     "warm": partial(seconds, fields, table, folder),
+                    "plain": partial(loop, table, student["mlp"]["hidden"], 10, False),
+                    "taught": partial(loop, table, student["mlp"]["hidden"], 10, True),
                 }
                 got = medians(ways, runs)
             ratios = f"{got['warm'] / got['alone']:>9.2f}{got['warm'] / got['targets']:>11.2f}"
-            print(f"{f'{name}, {refresh}':22}" + "".join(f"{got[one]:>9.3f}" for one in ways) + ratios, flush=True)
+            figures = f"{got['alone']:>8.3f}{got['targets']:>9.3f}{got['warm']:>8.3f}"
+            print(f"{f'{name}, {refresh}':20}{figures}{ratios}{got['taught'] / got['plain']:>7.2f}", flush=True)
 
 
 def three(table: Table, width: int, runs: int) -> None:

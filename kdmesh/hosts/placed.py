@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PLACE = "the last bits of an answer depend on its place in a forward, or on the others there"
+MKL = "MKL_CBWR"  # the environment's variable by which MKL chooses its kernels
 
 
 def moves(ask: Callable[[Tensor], dict[str, Any]], some: Tensor, counts: Callable[[str, Tensor], Tensor | None]) -> str:
@@ -33,10 +35,19 @@ def moves(ask: Callable[[Tensor], dict[str, Any]], some: Tensor, counts: Callabl
                     index = order if rows is None else ranges(starts_of(rows)[order], rows[order])
                     for leaf, other in zip(leaves(value), leaves(again[name]), strict=True):
                         if not guard.same(leaf[index.to(leaf.device)], other):
-                            return PLACE
+                            return _placed(first)
     except ValueError as why:
         return str(why)
     return ""
+
+
+def _placed(answers: dict[str, Any]) -> str:
+    """That answers depend on their place; where a setting of MKL may keep them from it, which."""
+    wide = {"AVX2": "AVX2", "AVX512": "AVX512", "AMX": "AVX512"}.get(torch.backends.cpu.get_cpu_capability().upper())
+    here = all(leaf.device.type == "cpu" for value in answers.values() for leaf in leaves(value))
+    if wide is None or not here or MKL in os.environ or not torch.backends.mkl.is_available():
+        return PLACE
+    return f"{PLACE}; {MKL}={wide},STRICT in the environment, before kdmesh starts, may have rows summed alike"
 
 
 def _orders(count: int) -> list[Tensor]:

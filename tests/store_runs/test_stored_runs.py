@@ -18,6 +18,7 @@ from kdmesh.cli import main
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, RunFailed
+from kdmesh.hosts.placed import PLACE, moves
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import dump
 
@@ -135,6 +136,24 @@ def test_what_another_run_could_not_repeat_is_not_kept(
     assert kept["agents"]["t"]["forwards"] == without["agents"]["t"]["forwards"]
     if module is Together:
         assert said(kept) == said(without)
+
+
+@pytest.mark.parametrize(
+    ("capability", "setting", "advice"),
+    [("AVX512", None, "MKL_CBWR=AVX512,STRICT"), ("AVX2", None, "MKL_CBWR=AVX2,STRICT"), ("DEFAULT", None, None),
+     ("AVX2", "AVX2", None)],
+)  # fmt: skip
+def test_a_setting_is_named_that_may_sum_rows_alike(
+    capability: str, setting: str | None, advice: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("torch.backends.mkl.is_available", lambda: True)
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("MKL_CBWR", setting)
+    told = moves(lambda some: {"logits": some - some.float().cumsum(0)}, torch.arange(4), lambda name, some: None)
+    assert told.startswith(PLACE) and ("MKL_CBWR" in told) is (advice is not None)
+    assert advice is None or advice in told
 
 
 def test_code_that_no_file_has_is_not_kept(tmp_path: Path) -> None:
