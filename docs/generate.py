@@ -53,7 +53,7 @@ from kdmesh.spec import (
 from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
-from kdmesh.spec.train import EarlyStopping
+from kdmesh.spec.train import EarlyStopping, KeepBest
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
 from kdmesh.tasks import Task
@@ -771,11 +771,15 @@ precision: fp32
 threads: auto
 device: cpu
 early_stopping: {metric: loss, patience: 5}
+keep_best: null
 evaluate_every: 1
 """,
     EarlyStopping: """\
 metric: accuracy
 patience: 5
+""",
+    KeepBest: """\
+metric: accuracy
 """,
     TextSpec: """\
 max_length: 512
@@ -1213,6 +1217,7 @@ HEADINGS: dict[type[Strict], str] = {
     EmaSpec: "`agents.NAME.update.ema`",
     TrainSpec: "`train`, and `agents.NAME.train` for one agent",
     EarlyStopping: "`train.early_stopping`",
+    KeepBest: "`train.keep_best`",
     TextSpec: "`text`",
     ConsensusSpec: "`consensus.NAME`",
     HistorySpec: "`consensus.NAME.history`",

@@ -412,10 +412,10 @@ class TaskOffer(Offer):
 
     ``objective``: the loss of labels where a flow names none; those settings of the task that this loss has too are its
     settings. ``metrics``: what every run reports, in this order; ``primary``: the one of them by which models are
-    compared. ``watched``: those that early stopping may watch, the first by default. ``spaces``: what a consensus may
-    combine, of `probs` (of classes), `marginals` (probabilities of labels, each on its own), `logits` (answers as they
-    are), `loss` and `gradient`; objectives that compare the first or the second need it here. ``decides``: answers are
-    discrete, so that agreement of sources, churn and `until` are defined.
+    compared. ``watched``: the first is what early stopping and `keep_best` watch where nothing is named. ``spaces``:
+    what a consensus may combine, of `probs` (of classes), `marginals` (probabilities of labels, each on its own),
+    `logits` (answers as they are), `loss` and `gradient`; objectives that compare the first or the second need it here.
+    ``decides``: answers are discrete, so that agreement of sources, churn and `until` are defined.
     """
 
     kind: ClassVar[str] = "tasks"

@@ -43,7 +43,11 @@ def test_an_unknown_task_is_told_with_the_one_that_is_meant():
     ("stopping", "what", "instead"),
     [
         ({"metric": "acuracy"}, "unknown metric 'acuracy'", "did you mean 'accuracy'?"),
-        ({"metric": "ece"}, "early stopping of task classification does not watch 'ece'", "metrics that it can watch:"),
+        (
+            {"metric": "macro_f1"},
+            "'macro_f1' is not measured in this mesh of task classification, or is no single number",
+            "metrics that it can watch: ",
+        ),
     ],
 )
 def test_early_stopping_watches_what_its_task_allows(stopping, what, instead):

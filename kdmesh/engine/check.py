@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.rehearsal import Kind
     from kdmesh.hosts.written import Writer
     from kdmesh.offers import SignalOffer
+    from kdmesh.spec.train import TrainSpec
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
@@ -577,8 +578,7 @@ def _measured(plan: Plan, found: Checked) -> None:
     for stage in plan.stages:
         for owner, whole in whole_epochs(plan, found, stage).items():
             train = plan.train(owner)
-            field = "early_stopping" if train.early_stopping is not None else "evaluate_every"
-            if getattr(train, field) is not None:
+            if (field := _evaluated_by(train)) is not None:
                 asked.setdefault((_set_at(plan, owner, field), field, train.evaluate_every or 1), {})[owner] = whole
     for (section, field, every), epochs in asked.items():
         never = [owner for owner, most in epochs.items() if most < every]
@@ -591,6 +591,12 @@ def _measured(plan: Plan, found: Checked) -> None:
                 instead="a smaller `evaluate_every`, more `epochs`, or leave it out",
             )
         found.notes += [f"{owner}: `{field}` has no effect, with {epochs[owner]} whole epochs" for owner in never]
+
+
+def _evaluated_by(train: TrainSpec) -> str | None:
+    """The setting by which weights are measured on validation while they train; None where they are not."""
+    fields = ("early_stopping", "keep_best", "evaluate_every")
+    return next((field for field in fields if getattr(train, field) is not None), None)
 
 
 def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dict[str, nn.Module]) -> None:
@@ -608,19 +614,18 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
         raise MeshError(what, where=f"agents.{owner}.model", instead="requires_grad_(), or update: frozen")
     said = rehearse(found.kinds[owner] if updates else (), train, updates, sections)
     found.notes += [f"{owner}: {text}" for text in said]
-    evaluates = train.early_stopping is not None or train.evaluate_every is not None
-    if evaluates and "validation" not in found.streams:
-        what = "early stopping" if train.early_stopping is not None else "`evaluate_every`"
+    if (field := _evaluated_by(train)) is not None and "validation" not in found.streams:
+        what = "early stopping" if field == "early_stopping" else f"`{field}`"
         raise MeshError(f"{what} needs a validation split", where="data.validation", instead="validation: 0.1")
     if "validation" not in found.streams:
         for gate, agent, _, where in gates(plan):
             if plan.owner[agent] == owner and OF_VALIDATION & {*registry().find("gates", gate.name).needs}:
                 what = f"gate {gate.name!r} reads metrics of {agent} on validation, and there is none"
                 raise MeshError(what, where=where, instead="data: {validation: 0.1}")
-    if train.early_stopping is not None and train.early_stopping.metric is not None:
-        where = f"{_set_at(plan, owner, 'early_stopping')}.early_stopping.metric"
-        labels.watched(plan, found, train.early_stopping.metric, where)
-        unanswered.watched(plan, found, train.early_stopping.metric, where)
+    if train.watches is not None and train.watches.metric is not None:
+        where = f"{_set_at(plan, owner, field or '')}.{field}.metric"
+        labels.watched(plan, found, train.watches.metric, where)
+        unanswered.watched(plan, found, train.watches.metric, where)
     path = plan.spec.agents[origin(plan, owner)].weights
     if path is not None:
         module = build(plan, owner, found.reading, registry(), modules, "cpu")

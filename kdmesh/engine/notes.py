@@ -101,7 +101,7 @@ def unused_task_settings(plan: Plan) -> list[str]:
 
 
 def taught_by_validation(plan: Plan, found: Checked) -> list[str]:
-    """Say which samples of validation teach. MeshError where they would also decide early stopping."""
+    """Say which samples of validation teach. MeshError where they would also decide which weights are kept."""
     if "validation" not in found.streams:
         return []
     rows, texts = found.streams["validation"].rows, []
@@ -111,11 +111,13 @@ def taught_by_validation(plan: Plan, found: Checked) -> list[str]:
         if not count or not flows:
             continue
         for edge in flows:
-            if plan.train(edge.target).early_stopping is not None and plan.owner[edge.target] in plan.trainable:
+            train = plan.train(edge.target)
+            if train.watches is not None and plan.owner[edge.target] in plan.trainable:
+                field = "keep_best" if train.early_stopping is None else "early_stopping"
                 raise MeshError(
-                    f"early stopping of {edge.target} watches validation, and this flow teaches it these samples",
+                    f"`{field}` of {edge.target} watches validation, and this flow teaches it these samples",
                     where=f"{edge.where}.stream",
-                    instead="train, or transfer; or leave out `early_stopping`",
+                    instead=f"train, or transfer; or leave out `{field}`",
                 )
         targets = ", ".join(dict.fromkeys(edge.target for edge in flows))
         texts.append(

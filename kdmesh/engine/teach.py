@@ -249,8 +249,7 @@ class Teaching:
         return int(refresh.split()[0]) * self.plan.train(source).accumulate
 
     def _evaluates(self, agent: str) -> bool:
-        train = self.plan.train(agent)
-        return train.early_stopping is not None or train.evaluate_every is not None
+        return self.plan.train(agent).evaluates
 
     def _evaluate(self, epoch: int) -> Work[None]:
         """Measure on validation those whose turn it is; stop the ones that no longer improve."""
@@ -264,32 +263,34 @@ class Teaching:
         metrics = yield from self.home.validate(agents)
         for agent, values in zip(agents, metrics, strict=True):
             self.run.evaluated(agent, "validation", values, At(self.stage.name, self.done, epoch, self.home.round))
-            stopping = self.plan.train(agent).early_stopping
-            if stopping is None or agent != self.plan.owner[agent]:
+            train = self.plan.train(agent)
+            if train.watches is None or agent != self.plan.owner[agent]:
                 continue
-            assert stopping.metric is not None  # settled when the mesh was drawn
-            if stopping.metric not in values:
+            watched = train.watches.metric
+            assert watched is not None  # settled when the mesh was drawn
+            if watched not in values:
+                field = "keep_best" if train.early_stopping is None else "early_stopping"
                 raise RunFailed(
-                    f"{agent}'s early stopping watches {stopping.metric}, which is not defined on validation: "
-                    f"{values.get(UNDEFINED, {}).get(stopping.metric) or 'no figure'}",
-                    where=f"agents.{agent}.train.early_stopping.metric",
+                    f"`{field}` of {agent} watches {watched}, which is not defined on validation: "
+                    f"{values.get(UNDEFINED, {}).get(watched) or 'no figure'}",
+                    where=f"agents.{agent}.train.{field}.metric",
                     instead="another metric, or other validation samples",
                 )
-            value = metric(stopping.metric).worth(values[stopping.metric])
+            value = metric(watched).worth(values[watched])
             (better,) = yield from wait([self.run.submit(agent, RemoteHost.keep_best, agent, value)])
             self.stale_for[agent] = 0 if better else self.stale_for.get(agent, 0) + 1
-            if self.stale_for[agent] >= stopping.patience:
+            if train.early_stopping is not None and self.stale_for[agent] >= train.early_stopping.patience:
                 self.stopped.add(agent)
                 # it serves the others with its best weights
                 yield from wait([self.run.submit(agent, RemoteHost.restore_best, agent)])
                 self.run.events.emit(Note(f"{agent} stops early after epoch {epoch}: validation no longer improves"))
 
     def _close(self) -> Work[None]:
-        """Agents with early stopping leave a phase with their best weights."""
+        """Agents of which the best weights are kept leave a phase with them."""
         yield from wait(
             self.run.submit(agent, RemoteHost.restore_best, agent)
             for agent in self.stage.agents
-            if self.plan.train(agent).early_stopping is not None and agent == self.plan.owner[agent]
+            if self.plan.train(agent).watches is not None and agent == self.plan.owner[agent]
         )
 
 

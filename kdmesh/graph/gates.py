@@ -235,8 +235,6 @@ def _times(plan: Plan, who: str, needs: tuple[str, ...], agent: str, where: str)
     if OF_VALIDATION & {*needs} and plan.owner[agent] not in plan.trainable:
         what = f"{who} reads metrics of {agent}, which does not train, so that they stay as they are"
         raise MeshError(what, where=where, instead="another gate")
-    if OF_VALIDATION & {*needs} and not rounds:
-        train = plan.train(agent)
-        if train.evaluate_every is None and train.early_stopping is None:
-            what = f"{who} reads metrics of {agent}, which is not measured while it trains"
-            raise MeshError(what, where=where, instead=f"agents.{agent}.train.evaluate_every: 1")
+    if OF_VALIDATION & {*needs} and not rounds and not plan.train(agent).evaluates:
+        what = f"{who} reads metrics of {agent}, which is not measured while it trains"
+        raise MeshError(what, where=where, instead=f"agents.{agent}.train.evaluate_every: 1")

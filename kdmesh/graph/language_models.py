@@ -71,7 +71,7 @@ def needed(plan: Plan, agent: str) -> str:
 def _refuse_agent(plan: Plan, name: str) -> None:
     """Settings of an agent that is measured, which one that only writes is not."""
     own, where = plan.spec.agents[name], plan.at(f"agents.{name}")
-    for field in ("early_stopping", "evaluate_every"):
+    for field in ("early_stopping", "keep_best", "evaluate_every"):
         if getattr(own.train, field) is not None:
             what = f"{name} only writes texts and is not measured, so that this has no effect"
             raise MeshError(what, where=f"{where}.train.{field}", instead="leave it out")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.spec import AgentSpec, MeshSpec, MetricRef, ObjectiveRef
-from kdmesh.spec.train import EarlyStopping
+from kdmesh.spec.train import EarlyStopping, KeepBest, TrainSpec
 
 if TYPE_CHECKING:
     from kdmesh.offers import MetricOffer, TaskOffer
@@ -101,15 +101,21 @@ def _refuse(ref: MetricRef, task: TaskOffer, registry: Registry, where: str) -> 
 
 
 def settled(spec: MeshSpec, registry: Registry) -> MeshSpec:
-    """The mesh with the metric that early stopping watches written out, where the task or `primary` chooses it."""
+    """The mesh with the metrics that early stopping and `keep_best` watch written out, where nothing names them."""
     task, update = task_of(spec, registry), dict[str, Any]()
-    watched = task.watched if spec.primary is None else tuple(dict.fromkeys((spec.primary, *task.watched)))
+    first = task.watched if spec.primary is None else (spec.primary, *task.watched)
+    single = [
+        ref.name for ref in metrics_of(spec, registry) if not ref.by and registry.find("metrics", ref.name).scalar
+    ]
+    watched = tuple(dict.fromkeys((*first, *single)))
     train = _watching(spec.train, task, watched, registry, "train")
+    _one_watches(spec.train, "train")
     if train is not None:
         update["train"] = train
     agents: dict[str, AgentSpec] = {}
     for name, agent in spec.agents.items():
         own = _watching(agent.train, task, watched, registry, f"agents.{name}.train")
+        _one_watches(agent.train.over(spec.train), f"agents.{name}.train")
         if own is not None:
             agents[name] = agent.model_copy(update={"train": own})
     if agents:
@@ -117,19 +123,27 @@ def settled(spec: MeshSpec, registry: Registry) -> MeshSpec:
     return spec.model_copy(update=update) if update else spec
 
 
+def _one_watches(train: TrainSpec, where: str) -> None:
+    """Raise MeshError where `keep_best` adds nothing."""
+    if train.early_stopping is not None and train.keep_best is not None:
+        what = "`keep_best` has no effect beside `early_stopping`, which keeps the best weights, too"
+        raise MeshError(what, where=f"{where}.keep_best", instead="one of them")
+
+
 def _watching(train: Any, task: TaskOffer, watched: tuple[str, ...], registry: Registry, where: str) -> Any:
-    """Training settings whose early stopping names its metric; None where nothing changes."""
-    stopping: EarlyStopping | None = train.early_stopping
-    if stopping is None:
-        return None
-    if stopping.metric is None:
-        named = stopping.model_copy(update={"metric": watched[0]})
-        return train.model_copy(update={"early_stopping": named})
-    if stopping.metric not in watched:
-        registry.find("metrics", stopping.metric, f"{where}.early_stopping.metric")
-        raise MeshError(
-            f"early stopping of task {task.name} does not watch {stopping.metric!r}",
-            where=f"{where}.early_stopping.metric",
-            instead=nearest(stopping.metric, watched, "metrics that it can watch"),
-        )
-    return None
+    """Training settings that name the metrics they watch; None where nothing changes."""
+    update: dict[str, Any] = {}
+    for field in ("early_stopping", "keep_best"):
+        setting: EarlyStopping | KeepBest | None = getattr(train, field)
+        if setting is None:
+            continue
+        if setting.metric is None:
+            update[field] = setting.model_copy(update={"metric": watched[0]})
+        elif setting.metric not in watched:
+            registry.find("metrics", setting.metric, f"{where}.{field}.metric")
+            raise MeshError(
+                f"{setting.metric!r} is not measured in this mesh of task {task.name}, or is no single number",
+                where=f"{where}.{field}.metric",
+                instead=f"{nearest(setting.metric, watched, 'metrics that it can watch')}; `metrics` names others",
+            )
+    return train.model_copy(update=update) if update else None

@@ -45,7 +45,7 @@ LATER = "is understood, and not run by this version"
 OUT = "leave it out"
 LEARNING = (
     *("epochs", "steps", "drop_last", "optimizer", "schedule", "clip", "accumulate"),
-    *("early_stopping", "evaluate_every"),
+    *("early_stopping", "keep_best", "evaluate_every"),
 )
 """Settings that only weights which learn have a use of."""
 STEPS = ("epochs", "steps", "optimizer", "schedule", "clip")
@@ -233,7 +233,7 @@ def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
     if agent.update == "frozen" and (field := _set(agent.train, *LEARNING)):
         what = f"{name} is frozen, so `{field}` has no effect"
         raise MeshError(what, where=f"{where}.train.{field}", instead=f"{OUT}, or update: grad")
-    if agent.update == "merged" and (field := _set(agent.train, *STEPS, "accumulate", "early_stopping")):
+    if agent.update == "merged" and (field := _set(agent.train, *STEPS, "accumulate", "early_stopping", "keep_best")):
         what = f"{name}'s weights are merged of those that flow into it, so `{field}` has no effect"
         raise MeshError(what, where=f"{where}.train.{field}", instead=OUT)
     if agent.ema is not None and (field := _set(agent.train, *STEPS)):

@@ -38,14 +38,22 @@ FORWARD = (
 )
 
 
+METRIC = (
+    "validation metric that is watched, any single number that is measured; by default `primary`, where the mesh names "
+    "one, else the task's first, as loss"
+)
+
+
+class KeepBest(Strict):
+    """Train to the end, and keep the weights that were best on validation. Nothing stops."""
+
+    metric: str | None = Field(None, description=METRIC)
+
+
 class EarlyStopping(Strict):
     """Stop an agent when its validation metric no longer improves, and keep its best weights."""
 
-    metric: str | None = Field(
-        None,
-        description="validation metric that is watched, loss or accuracy; by default `primary`, where the mesh names "
-        "one, else the task's first, loss",
-    )
+    metric: str | None = Field(None, description=METRIC)
     patience: int = Field(5, ge=1, le=MOST, description="evaluations without improvement before the agent stops")
 
 
@@ -70,12 +78,24 @@ class TrainSpec(Strict):
     threads: Threads = Field(1, description=THREADS)
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
+    keep_best: KeepBest | None = Field(None, description="the best weights by validation, without stopping")
     evaluate_every: int | None = Field(
         None,
         ge=1,
         le=MOST,
-        description="epochs between evaluations on validation; by default 1 with early stopping, else none",
+        description="epochs between evaluations on validation; by default 1 with early stopping or `keep_best`, else "
+        "none",
     )
+
+    @property
+    def watches(self) -> EarlyStopping | KeepBest | None:
+        """What keeps the best weights, which names the metric; None where the last ones stay."""
+        return self.early_stopping or self.keep_best
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether weights are measured on validation while they train."""
+        return self.watches is not None or self.evaluate_every is not None
 
 
 class TrainOverride(Strict):
@@ -96,6 +116,7 @@ class TrainOverride(Strict):
     threads: Threads | None = Field(None, description=THREADS)
     device: str | None = Field(None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
+    keep_best: KeepBest | None = Field(None, description="the best weights by validation, without stopping")
     evaluate_every: int | None = Field(None, ge=1, le=MOST, description="epochs between evaluations on validation")
 
     def over(self, default: TrainSpec) -> TrainSpec:

@@ -225,7 +225,7 @@ def planned(**fields):
         ({"metrics": ["accuracy"]}, "metrics.0", "the labels of task ranking are relevance"),
         ({"task": "classification", "data": "digits", "agents": {n: {"model": {"mlp": {}}} for n in "abs"},
           "connect": [{"ensemble": ENSEMBLE}]}, "connect.0.ensemble", "reads labels that are relevance"),
-        ({"train": {"early_stopping": {"metric": "loss"}}}, "train.early_stopping.metric", "does not watch"),
+        ({"train": {"early_stopping": {"metric": "loss"}}}, "train.early_stopping.metric", "is not measured"),
         ({"flows": [{"from": "a", "to": "s", "objective": "margin_mse", "stream": "transfer"}],
           "data": {"dataset": "digit_lists", "transfer": 0.2}}, "flows.0", "labels"),
     ],

@@ -71,7 +71,7 @@ def planned(**fields):
         ({"task": "classification", "metrics": ["r2"]}, "metrics.0", "the labels of task classification are classes"),
         ({"task": "classification", "connect": [], "flows": [
             {"from": "labels", "to": "a", "objective": "mse"}]}, "flows.0.objective", "reads labels that are values"),
-        ({"train": {"early_stopping": {"metric": "accuracy"}}}, "train.early_stopping.metric", "does not watch"),
+        ({"train": {"early_stopping": {"metric": "accuracy"}}}, "train.early_stopping.metric", "is not measured"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_of_values_is_refused_when_planned(fields, where, what):

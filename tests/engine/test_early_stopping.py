@@ -34,6 +34,30 @@ def test_it_stops_and_restores_the_best_weights(mesh: Any, opened: Any) -> None:
     assert F.cross_entropy(logits, validation.truth).item() == pytest.approx(best)
 
 
+def test_the_best_weights_are_kept_without_stopping_by_any_metric(mesh: Any, opened: Any) -> None:
+    made = mesh(["s"], train={"epochs": 12, "optimizer": {"sgd": {"lr": 3.0}}, "keep_best": {"metric": "ece"}})
+    made.flow("labels", "s", objective="ce")
+    run, _ = opened(made)
+    told: list[Event] = []
+    run.events.listeners.append(told.append)
+    summary = run.execute()
+    errors = [event.metrics["ece"] for event in told if isinstance(event, Evaluated) and event.epoch]
+    assert len(errors) == 12 and errors.index(min(errors)) < 11
+    assert summary["agents"]["s"]["metrics"]["validation"]["ece"] == min(errors)
+    assert next(event for event in told if isinstance(event, StageFinished)).reason != "stopped early"
+
+
+@pytest.mark.parametrize(
+    ("agents", "where"), [({"s": {}}, "train"), ({"s": {"train": {"keep_best": {}}}}, "agents.s.train")]
+)
+def test_what_stops_early_keeps_the_best_anyway(mesh: Any, agents: dict[str, Any], where: str) -> None:
+    made = mesh(agents, train={"early_stopping": {}, **({"keep_best": {}} if where == "train" else {})})
+    made.flow("labels", "s", objective="ce")
+    with pytest.raises(MeshError, match="`keep_best` has no effect beside `early_stopping`") as error:
+        made.plan()
+    assert error.value.where == f"{where}.keep_best"
+
+
 def test_test_data_are_read_once_at_the_end(mesh: Any, opened: Any) -> None:
     made = mesh(["s"], train=WILD)
     made.flow("labels", "s", objective="ce")
@@ -66,7 +90,7 @@ def test_a_stopped_agent_serves_the_others_with_its_best_weights(mesh: Any, open
     assert summary["agents"]["b"]["updates"] == 90 > summary["agents"]["a"]["updates"]
 
 
-@pytest.mark.parametrize("setting", [{"early_stopping": {}}, {"evaluate_every": 2}])
+@pytest.mark.parametrize("setting", [{"early_stopping": {}}, {"keep_best": {}}, {"evaluate_every": 2}])
 def test_a_validation_split_is_needed(mesh: Any, setting: dict[str, Any]) -> None:
     data = {"dataset": "digits", "validation": 0, "train": 64}
     made = mesh(["s"], train=setting, data=data)

@@ -115,6 +115,8 @@ def test_early_stopping_says_why_its_metric_is_not_defined(
         one.run(backend="inline")
     assert error.value.where == "train.early_stopping.metric"
     monkeypatch.setattr(labels, "watched", lambda *given: None)  # as of labels that are not known before a model reads
-    with pytest.raises(RunFailed, match="early stopping watches auroc, which is not defined on validation: ") as error:
+    with pytest.raises(
+        RunFailed, match=r"`early_stopping` of a watches auroc, which is not defined on validation: "
+    ) as error:
         one.run(backend="inline")
     assert error.value.where == "agents.a.train.early_stopping.metric"

@@ -28,7 +28,7 @@ def test_validation_that_teaches_is_said_and_ends_nobody_s_training(mesh: Any, s
     )
     stopped.flow("labels", "t", objective="ce")
     stopped.flow("t", "s", objective="kl", stream=stream)
-    with pytest.raises(MeshError, match="early stopping of s watches validation") as error:
+    with pytest.raises(MeshError, match="`early_stopping` of s watches validation") as error:
         stopped.run(backend="inline")
     assert error.value.where == "flows.1.stream" and "transfer" in error.value.instead
 
