@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from kdmesh.engine.beginning import begun_from
 from kdmesh.engine.collect import HERE, Place, is_url
 from kdmesh.engine.experiment import Experiment
 from kdmesh.engine.request import Request
@@ -130,6 +131,22 @@ class Mesh:
                 what = f"found {type(override).__name__} as an override"
                 raise MeshError(what, where="Mesh.read", instead='text: "train.epochs=3"; data by data=...')
         return cls(**{**read_mesh(source, overrides).dump(), **({"data": data} if data is not None else {})})
+
+    def begin_from(self, run: str | Path) -> list[str]:
+        """Begin with the weights that agents of the same names had at the end of a finished run.
+
+        ``run``: its folder, `runs/<name>/<time>`. Returns, in words, which agents begin anew. Agents that share
+        another's weights, or have a file of their own, stay as they are. Optimisers and schedules begin anew. Raises
+        MeshError for what is no finished run's folder, and where no agent of this mesh has weights there.
+        """
+        _a_path(run, "begin_from", instead="a finished run's folder: runs/<name>/<time>")
+        spec, anew = begun_from(parse(self._fields), Path(run), "begin_from")
+        for name, agent in spec.agents.items():
+            if agent.weights is not None:
+                fields: dict[str, Any] = self._fields["agents"][name]
+                kept = {field: value for field, value in fields.items() if field not in ("seed", "init_of")}
+                self._fields["agents"][name] = {**kept, "weights": agent.weights}
+        return anew
 
     def agent(self, name: str, model: nn.Module | str | dict[str, Any] | None = None, **fields: Any) -> str:
         """Add an agent and return its name. ``model``: a module, which is copied, or what a file would say."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--controls", action="store_true", help="also train students alone, and by the best teacher only"
     )
+    command.add_argument(
+        "--from",
+        dest="beginning",
+        metavar="DIR",
+        help="begin with the weights that agents of the same names had at the end of this run, runs/<name>/<time>",
+    )
     add_strict_signals(command)
     add_store(command)
     command.add_argument(
@@ -73,6 +80,12 @@ def execute(args: argparse.Namespace) -> int:
     if args.data_seed is not None:
         args.overrides = [*args.overrides, f"data.seed={args.data_seed}"]
     spec, source_text = read(args), read_text(locate(args.file))
+    if args.beginning is not None:
+        from kdmesh.engine.beginning import begun_from
+
+        spec, anew = begun_from(spec, Path(args.beginning), "--from")
+        for note in anew:
+            print(f"kdmesh: {note}", file=sys.stderr)
     understood(spec)
     allow_code(spec, args)
     from kdmesh.engine.collect import HERE, Place, is_url

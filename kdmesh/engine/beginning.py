@@ -1,0 +1,46 @@
+"""A run that begins with the weights that another one ended with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.contracts.run_files import MANIFEST, SEEDS
+from kdmesh.engine.folder import AGENTS
+from kdmesh.errors import MeshError, nearest
+from kdmesh.files import WEIGHTS, found_at, inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kdmesh.spec import MeshSpec
+
+
+def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[str]]:
+    """Give agents the final weights of those that have their names in the finished run ``root``.
+
+    Returns the mesh, and in words who begins anew. An agent that shares another's weights, or that the mesh gives a
+    file of its own, stays as it is; `seed` and `init_of` of one that begins with weights are left out. Optimisers and
+    schedules begin anew. MeshError, with ``where``, for what is no run's folder, and where none of the agents has
+    weights there.
+    """
+    if not (root / MANIFEST).is_file():
+        what = f"{root} {found_at(root)}" if found_at(root) != "folder" else f"{root} has no {MANIFEST}"
+        raise MeshError(f"this is not a run's folder: {what}", where=where, instead="runs/<name>/<time>")
+    ended = sorted(one.name for one in (root / AGENTS).glob("*") if one.is_dir())
+    if not ended:
+        seeds = [one.name for one in (root / SEEDS).glob("*") if (one / AGENTS).is_dir()]
+        instead = f"one of its seeds: {root / SEEDS / min(seeds)}" if seeds else f"finish it: kdmesh resume {root}"
+        raise MeshError(f"{root} has no agents that have finished", where=where, instead=instead)
+    agents, anew = dict(spec.agents), []
+    for name, agent in spec.agents.items():
+        if agent.weights_of is not None or agent.weights is not None:
+            continue
+        file = inside(root, AGENTS, name, WEIGHTS) if name in ended else None
+        if file is None or not file.is_file():
+            anew.append(f"{name} begins as the file says: {root} has no weights of it")
+            continue
+        agents[name] = agent.model_copy(update={"weights": str(file), "seed": None, "init_of": None})
+    if agents == spec.agents:
+        instead = nearest(next(iter(spec.agents)), ended, "agents of that run")
+        raise MeshError(f"no agent of this mesh has weights in {root}", where=where, instead=instead)
+    return spec.model_copy(update={"agents": agents}), anew
