@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
         "On the file that was the run's test split these are the run's own figures."
     )
     command = commands.add_parser("evaluate", help="measure a trained agent on a file of labels", description=about)
-    add_trained(command, "DATA", "a table with labels (.csv, .jsonl, .parquet)")
+    add_trained(command, "DATA", "a table with labels (.csv, .tsv, .jsonl, .parquet), or images in folders of classes")
     command.add_argument("--label", metavar="COLUMN", help="the column of labels, where it is called otherwise")
     command.add_argument(
         "--by", metavar="COLUMN", action="append", default=[], help="also by the values of this column (repeatable)"

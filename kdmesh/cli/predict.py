@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from kdmesh.inference.trained import Trained
 
 TOKENS = 64
-FORMS = "a table (.csv, .jsonl, .parquet), texts (.txt, one a line), or arrays (.npy, IDX)"
+FORMS = (
+    "a table (.csv, .tsv, .jsonl, .parquet), images (a folder, .zip, .tar, or one), texts (.txt, one a line), or "
+    "arrays (.npy, IDX)"
+)
 
 
 def add(commands: Any) -> None:

@@ -14,6 +14,7 @@ from kdmesh.hosts.ragged import Value
 from kdmesh.hosts.taps import Taps
 from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
 from kdmesh.streams.tokens import starts_of
+from kdmesh.streams.unread import Numbers, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,8 @@ class Agent:
 
     def see(self, x: Any, ids: Tensor, epoch: int) -> Any:
         """The samples through the agent's view."""
+        if isinstance(x, Unread):
+            return x if self.view is None else x.through(lambda part, own: self.see(part, own, epoch), ids)
         return x if self.view is None else self.view(x, ids.to(x.device), epoch)
 
     def forward(self, x: Any, names: tuple[str, ...] = (), others: Sequence[Asked] = ()) -> Any:
@@ -198,15 +201,17 @@ class Agent:
         answers for different batches, equal bit for bit. Texts that are in no other batch, and of which nothing is
         stored, need not be: not ``alone``, they are forwarded as the batch that they are.
         """
-        if not isinstance(x, Tensor) and alone:
+        if not isinstance(x, Numbers) and alone:
             return ragged.inference(self, x, fixed, names)
+        if isinstance(x, Unread) and len(x) <= fixed:
+            x = x[:]
         if len(x) == fixed and not self.module.training:  # the usual case in a step
             with torch.no_grad():
                 return self.forward(x, names)
         training = self.module.training
         if training:
             self.module.eval()
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Numbers):
             with torch.no_grad():
                 value: Value = self.forward(x, names)
             if training:

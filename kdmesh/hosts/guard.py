@@ -20,6 +20,7 @@ from kdmesh.signals.lazy import Lazy, leaves
 from kdmesh.streams.splits import OFFICIAL
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
+from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -417,6 +418,9 @@ def refuse_table(table: Any) -> None:
     if not isinstance(table, Table):
         raise ValueError(f"it gave {told(table)}, not a kdmesh.streams.table.Table")
     x, y, count = table.x, table.y, table.classes
+    if isinstance(x, Unread):
+        x = x[:1]  # the rest is read when it is asked for
+        x = x.expand(len(table.x), *x.shape[1:])
     if not isinstance(x, Texts):
         if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.dim() < 2 or not x.numel() or not plain(x):
             more = ", with a gradient" if isinstance(x, Tensor) and x.requires_grad else ""

@@ -17,6 +17,7 @@ from kdmesh.store.history import History, Retention, history_key
 from kdmesh.store.signals import TEXTS
 from kdmesh.streams.contents import DIGEST
 from kdmesh.streams.tokens import ranges, starts_of
+from kdmesh.streams.unread import Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ def _digest(record: dict[str, Any]) -> bytes:
 def _add(host: HostState, shelf: Shelf, history: History, signal: Signal, shard: ShardView, round: int) -> None:
     """Add what was said of the samples that were answered."""
     value, at = signal.value, torch.arange(len(shard))
-    counts = None if isinstance(shard.x, torch.Tensor) or len(value) == len(shard) else shard.x.counts.cpu()
+    counts = None if isinstance(shard.x, Numbers) or len(value) == len(shard) else shard.x.counts.cpu()
     starts = None if counts is None else starts_of(counts)
     if signal.weights is not None:
         rows = (signal.weights != 0).cpu()

@@ -11,6 +11,7 @@ from torch import Tensor
 from kdmesh.streams.order import alike, epoch_order, steps_per_epoch
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.tokens import Encoded
+from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from kdmesh.hosts.preprocessing import Preprocessor
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 AGAIN = 2**20
 """Added to the epoch of a replayed batch, so that an augmenting view draws anew: the same samples, seen otherwise."""
+
+
+SOON = 2
+"""Batches that are asked for before they are due, of samples that are not in memory."""
 
 
 class Batch(NamedTuple):
@@ -81,7 +86,7 @@ class ShardView:
         table, rows = reading.table, stream.rows_for(owner) if owner else stream.rows
         self.stream, self.owner, self.seed, self.device = stream, owner, seed, device
         self.ids = rows
-        self.x: Tensor | Encoded
+        self.x: Tensor | Unread | Encoded
         self.units, self.counts, self.characters, self._sizes = False, None, None, None
         truth = None if table.y is None else table.y[rows].to(device)
         if reading.texts:
@@ -91,8 +96,8 @@ class ShardView:
             if self.units:
                 truth, self.counts, self.characters = self.x.targets, self.x.counts, self.x.characters
         else:
-            assert isinstance(table.x, Tensor)
-            self.x = table.x[rows].to(device)
+            x = table.numbers
+            self.x = (x.select(rows) if isinstance(x, Unread) else x[rows]).to(device)
         self._truth = truth
         self.y = truth if stream.labelled else None
         self._order: tuple[int, Tensor] = (-1, rows)
@@ -144,6 +149,11 @@ class ShardView:
             known = self.y if self.y is None else tokens.targets if self.units else self.y[at]
             return Batch(tokens, known, at, again)
         y = None if self.y is None else torch.index_select(self.y, 0, at)
+        if isinstance(self.x, Unread):
+            self.x.soon(at)
+            for later in self.ahead(step + 1 + self.stream.replay, size, drop_last, SOON):
+                self.x.soon(later)
+            return Batch(self.x[at], y, at, again)
         return Batch(torch.index_select(self.x, 0, at), y, at, again)
 
     def ahead(self, step: int, size: int, drop_last: bool, most: int) -> list[Tensor]:

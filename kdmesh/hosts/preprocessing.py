@@ -150,8 +150,7 @@ class Preprocessor:
             return torch.randn(len(rows), *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
         if self.texts:
             return self.encoded(agent, rows).batch(torch.arange(len(rows)))
-        assert isinstance(self.table.x, Tensor)
-        return self.table.x[rows]
+        return self.table.numbers[rows]
 
     def sizes(self, rows: Tensor) -> Tensor:
         """How long samples are, in characters: what all agents agree on."""

@@ -135,5 +135,5 @@ def _own(host: HostState, one: Agent, row: int) -> WrittenText:
     encoder = host.reading.encoder(one.name)
     text = host.plan.spec.text
     spoken = Spoken(encoder, host.table, row, text.measured, True, text.reasoning)
-    sample: Any = host.table.x[row]
+    sample = host.table.texts[row]
     return spoken(row, 0, encoder.tokenizer(sample.answers(), add_special_tokens=False)["input_ids"])

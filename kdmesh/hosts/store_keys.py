@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from kdmesh.hosts.identity import Unknown, identity, made_of
 from kdmesh.hosts.local_weights import sha256
 from kdmesh.hosts.unbuilt_weights import MODULE, WEIGHTS
 from kdmesh.store import EntryKey
 from kdmesh.store.forms import EXACT
 from kdmesh.streams.seeds import mix
+from kdmesh.streams.unread import Numbers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,7 +98,7 @@ def _offered(host: HostState, kind: str, name: str, config: dict[str, Any]) -> d
 
 def _input(host: HostState, one: Agent, shard: ShardView) -> dict[str, Any]:
     """Of what kind the samples are; their values are in the digest of each."""
-    if isinstance(shard.x, Tensor):
+    if isinstance(shard.x, Numbers):
         return {"dtype": str(shard.x.dtype), "shape": list(shard.x.shape[1:])}
     encoder = host.reading.encoder(one.name)
     return {

@@ -31,6 +31,7 @@ from kdmesh.store.forms import EXACT
 from kdmesh.store.signals import read_signal
 from kdmesh.streams.contents import seen
 from kdmesh.streams.tokens import ranges, starts_of
+from kdmesh.streams.unread import Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,7 +153,7 @@ class Stored:
         assert host.shelf is not None
         self._host, self._one, self._shard, self._names, self._size = host, one, shard, names, size
         self._shelf, self._view, self._form = host.shelf, one.view if view else None, form
-        self._rows = size if isinstance(shard.x, Tensor) else rows_of(shard.x, size)
+        self._rows = size if isinstance(shard.x, Numbers) else rows_of(shard.x, size)
         settings = one.weights.settings
         self._fingerprint = Fingerprint.here(one.device, settings.threads)
         self._entries: dict[str, Entry] = {}
@@ -201,7 +202,7 @@ class Stored:
         keys = self._keys(torch.arange(len(self._shard)), epoch)
         first, _ = _different(keys)
         at = first[~self._there(keys[first])[0]].sort().values
-        if not isinstance(self._shard.x, Tensor):
+        if not isinstance(self._shard.x, Numbers):
             shapes = self._shard.x.shapes.cpu().unique(dim=0, return_inverse=True)[1]
             at = at[shapes[at].argsort(stable=True)]
         return at, {entry.key.digest: keys[at] for entry in self._entries.values()}
@@ -249,7 +250,7 @@ class Stored:
         if not all(bool(entry.find(keys, self._fingerprint).found.all()) for entry in self._entries.values()):
             return None
         one = [read_signal(entry, keys[:1])[0] for entry in self._entries.values()]
-        rows = len(self._shard) if isinstance(self._shard.x, Tensor) else int(self._shard.x.lengths.sum())
+        rows = len(self._shard) if isinstance(self._shard.x, Numbers) else int(self._shard.x.lengths.sum())
         return rows * sum(_bytes(value) // max(1, len(value)) for value in one)
 
     def published(self, most: int | None) -> Value | None:
@@ -293,7 +294,7 @@ class Stored:
         return logits, {name: self._picked(name, value, at) for name, value in whole[1].items()}
 
     def _picked(self, name: str, value: Any, at: Tensor) -> Any:
-        if isinstance(value, Tensor) and isinstance(self._shard.x, Tensor):
+        if isinstance(value, Tensor) and isinstance(self._shard.x, Numbers):
             return torch.index_select(value, 0, at.to(value.device))
         if name not in self._starts:
             counts = self._counts(name, torch.arange(len(self._shard)))
@@ -327,7 +328,7 @@ class Stored:
             if not name and self._host.plan.task_of(self._one.name).outputs == "vocabulary":
                 shape = (HIDDEN,)
             counts = self._counts(name, torch.arange(min(len(self._shard), self._rows)))
-            rows = 1.0 if counts is None or isinstance(shard, Tensor) else float(counts.float().mean())
+            rows = 1.0 if counts is None or isinstance(shard, Numbers) else float(counts.float().mean())
             total += int(4 * math.prod(shape or ()) * rows)
         return total
 
@@ -339,7 +340,7 @@ class Stored:
     def _counts(self, name: str, at: Tensor) -> Tensor | None:
         """How many rows of a value samples have; None where each has one."""
         per = self._one.per(name)
-        if per == "samples" or isinstance(self._shard.x, Tensor):
+        if per == "samples" or isinstance(self._shard.x, Numbers):
             return None
         chosen = self._shard.x.select(at)
         return (chosen.counts if per == "units" else chosen.lengths).cpu()
@@ -405,7 +406,7 @@ class Stored:
 
     def _x(self, at: Tensor, epoch: int) -> Any:
         shard = self._shard
-        if not isinstance(shard.x, Tensor):
+        if not isinstance(shard.x, Numbers):
             return shard.x.select(at)
         x = shard.x[at.to(shard.device)]
         return x if self._view is None else self._one.see(x, shard.samples(at), epoch)

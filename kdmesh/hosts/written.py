@@ -114,9 +114,8 @@ class Rows:
     """In place of a writer, in the trial: the first samples that a stream names, again and again."""
 
     def __init__(self, table: Table, stream: Stream, size: int) -> None:
-        assert isinstance(table.x, Tensor)
         ids = stream.rows[torch.arange(size) % len(stream.rows)]
-        self._given = table.x[ids], table.y[ids] if stream.labelled and table.y is not None else None, ids
+        self._given = table.numbers[ids], table.y[ids] if stream.labelled and table.y is not None else None, ids
 
     def write(self, step: int, agent: Agent) -> tuple[Tensor, Tensor | None, Tensor]:
         """The same for every step."""

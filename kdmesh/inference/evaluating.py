@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
-from kdmesh.errors import FAULTS, MeshError
+from kdmesh.errors import FAULTS, MeshError, nearest
 from kdmesh.hosts.by_column import ByColumn
 from kdmesh.hosts.metrics import UNDEFINED, measure
 from kdmesh.inference.inputs import LEARNED, Inputs
@@ -40,7 +40,6 @@ def evaluate(
     MeshError for a file without labels.
     """
     truth = _truth(trained, inputs, label)
-    assert isinstance(inputs.x, torch.Tensor | list)
     scores = trained.scores(inputs.x, told, cut)
     columns = {name: _numbers(inputs, name) for name in by or ()}
     found, single = _metrics(trained, {name: values for name, (values, _) in columns.items()})
@@ -75,6 +74,11 @@ def _truth(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:
     if trained.offer.rows != "samples" or trained.offer.source != "table" or trained.offer.labels == "relevance":
         what = f"{trained.config.agent} learned {trained.config.task}, which has no label for each sample"
         raise MeshError(what, file=str(trained.root), where="task", instead="its run's figures, in summary.json")
+    if inputs.rows is None and inputs.classes is not None and trained.offer.labels == "classes":
+        return _of_folders(trained, inputs, inputs.classes, label)
+    if inputs.rows is None and inputs.noun == "image":
+        instead = "a folder for each class, or a table of paths with labels"
+        raise MeshError(f"{inputs.path}: images in no folders of classes", where=inputs.where, instead=instead)
     if inputs.rows is None:
         raise MeshError(f"{inputs.path}: no columns", where=inputs.where, instead="a table with a column of labels")
     reads, rows = trained.config.reads, [inputs.rows]
@@ -109,9 +113,25 @@ def _truth(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:
     return table.labels_of(rows, wanted[0], trained.config.classes, names)[0]
 
 
+def _of_folders(trained: Trained, inputs: Inputs, classes: list[str], label: str | None) -> Tensor:
+    """The classes of images by the folders that they are in, as the agent's outputs count them."""
+    if label is not None:
+        raise MeshError(f"{inputs.path}: images without columns", where="--label", instead="without it")
+    if trained.config.class_numbers is not None:
+        what = f"{trained.config.agent} knows {len(trained.names)} of the classes that its run had"
+        raise MeshError(what, file=str(trained.root), where="labels", instead="kdmesh predict, and your own figures")
+    number = {name: at for at, name in enumerate(trained.names)}
+    for at, name in enumerate(classes):
+        if name not in number:
+            what = f"{inputs.path}: {inputs.places[at]}: its folder {name!r} is no class of {trained.config.agent}"
+            raise MeshError(what, where=inputs.where, instead=nearest(name, trained.names, "classes"))
+    return torch.tensor([number[name] for name in classes])
+
+
 def _numbers(inputs: Inputs, column: str) -> tuple[list[str], Tensor]:
     """The values of a column, and which of them each row has, ``[N]`` int64."""
-    assert inputs.rows is not None
+    if inputs.rows is None:
+        raise MeshError(f"{inputs.path}: images without columns", where="--by", instead="a table of paths")
     table.has_columns(inputs.rows, column)
     cells = inputs.rows.texts(column)
     values = sorted({one for one in cells if one.strip()})

@@ -13,9 +13,14 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.inference.numbers import Unfit, read_array, taken
 from kdmesh.streams.texts import Sample
 from kdmesh.tables import rows as table
+from kdmesh.tables.archive import Archive, is_archive, open_archive
+from kdmesh.tables.class_folders import found_in
+from kdmesh.tables.decoding import Setting
 from kdmesh.tables.files import read_bytes, read_text
 from kdmesh.tables.idx import parse
+from kdmesh.tables.images import Form, is_image, needed
 from kdmesh.tables.kinds import KINDS as TABLES
+from kdmesh.tables.pictures import Pictures
 from kdmesh.tables.reading import read_rows
 from kdmesh.tables.samples import Columns, samples_of
 
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdmesh.inference.trained import Trained
+    from kdmesh.streams.unread import Unread
     from kdmesh.tables.rows import Rows
 
 FORMS = ".csv, .tsv, .jsonl, .parquet, of texts also .txt (a line each), of arrays .npy and IDX"
@@ -42,10 +48,11 @@ class Inputs:
 
     path: Path
     where: str
-    x: Tensor | list[Sample]
+    x: Tensor | Unread | list[Sample]
     rows: Rows | None
-    places: Sequence[int]
+    places: Sequence[int | str]
     noun: str
+    classes: list[str] | None = None  # of images in folders of classes
 
     def __len__(self) -> int:
         return len(self.places)
@@ -58,14 +65,23 @@ def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, w
     was learned. MeshError that names file and line of what is no sample, and the column that is missing.
     """
     kind = _kind(path)
-    if path.is_dir():
-        raise MeshError(f"{path} is a folder", where=where, instead=FORMS)
     if not path.exists():
         raise MeshError(f"no file {path}", where=where, instead="a path from the working folder, or absolute")
+    if trained.config.images is not None and (path.is_dir() or is_archive(path) or is_image(path.name)):
+        if named:
+            raise MeshError(f"{path}: images without columns", where=f"--{next(iter(named))}", instead="without it")
+        return _images(path, trained, where)
+    if path.is_dir():
+        raise MeshError(f"{path} is a folder", where=where, instead=FORMS)
     if kind in TABLES:
         reads = _reads(trained, named or {})
         raw = [str(reads[role]) for role in ("messages", "tools") if role in reads]
         rows = read_rows(path, where, raw)
+        if trained.config.images is not None:
+            column = str(trained.config.reads.get("image", "path"))
+            table.has_columns(rows, column)
+            pictures = _pictures(open_archive(path.parent, where), rows.texts(column), trained, where)
+            return Inputs(path, where, pictures, rows, rows.lines, rows.noun)
         x = _texts(rows, reads, trained) if trained.is_text else _numbers(rows, trained)
         return Inputs(path, where, x, rows, rows.lines, rows.noun)
     if named:
@@ -78,6 +94,31 @@ def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, w
         return Inputs(path, where, texts, None, range(1, len(texts) + 1), "line")
     arrays = _arrays(path, kind, torch.Size(trained.config.input_shape), trained, where)
     return Inputs(path, where, arrays, None, range(len(arrays)), "row")
+
+
+def _images(path: Path, trained: Trained, where: str) -> Inputs:
+    """The images in a folder or an archive, or one alone; and their classes where they are in folders of such."""
+    if path.is_file() and not is_archive(path):
+        x = _pictures(open_archive(path.parent, where), [path.name], trained, where)
+        return Inputs(path, where, x, None, [path.name], "image")
+    archive = open_archive(path, where)
+    listing = found_in(archive)
+    x = _pictures(archive, listing.names, trained, where)
+    return Inputs(path, where, x, None, listing.names, "image", listing.labels)
+
+
+def images_at(paths: list[Path], trained: Trained) -> Pictures:
+    """Images of files anywhere, as the agent learned them."""
+    return _pictures(open_archive(Path(), "samples"), [str(path) for path in paths], trained, "samples")
+
+
+def _pictures(archive: Archive, names: list[str], trained: Trained, where: str) -> Pictures:
+    """Images as the agent learned them, to be decoded when they are asked for."""
+    needed(where)
+    own, shape = trained.config.images, tuple(trained.config.input_shape)
+    assert own is not None
+    setting = Setting([archive], Form(own.resize, own.mode), shape)
+    return Pictures(setting, [(0, name) for name in names], lambda number: archive.at(names[number]), where)
 
 
 def _kind(path: Path) -> str:

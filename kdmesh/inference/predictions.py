@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from kdmesh.inference.trained import Trained
     from kdmesh.streams.texts import Sample
+    from kdmesh.streams.unread import Unread
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def twice(name: str) -> MeshError:
 
 def predict(
     trained: Trained,
-    x: Tensor | Sequence[Sample],
+    x: Tensor | Unread | Sequence[Sample],
     *,
     most: int = 64,
     told: Callable[[int], None] = lambda done: None,
@@ -97,7 +98,7 @@ def predict(
     MeshError for an agent whose answers are no row for each sample.
     """
     if trained.writes:
-        assert not torch.is_tensor(x)
+        assert isinstance(x, list | tuple)
         return Predictions([], write_texts(trained, x, most, told))
     if trained.offer.rows != "samples" or trained.offer.labels not in ("classes", "indicators", "values"):
         what = f"{trained.config.agent} learned {trained.config.task}, and answers more than once for a sample"

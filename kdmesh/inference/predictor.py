@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError
+from kdmesh.inference.inputs import images_at
 from kdmesh.inference.numbers import Unfit, native, taken
 from kdmesh.inference.predictions import Predictions, predict
 from kdmesh.streams.texts import Sample
 
 if TYPE_CHECKING:
     from kdmesh.inference.trained import Trained
+    from kdmesh.streams.unread import Unread
 
 
 class Predictor:
@@ -29,7 +32,8 @@ class Predictor:
         """Answer samples in eval mode, without gradient, whatever mode the module is in.
 
         Args:
-            samples: A tensor or array ``[N, ...]`` of what was learned; a list of texts, of :class:`Sample`; or rows,
+            samples: A tensor or array ``[N, ...]`` of what was learned; a list of texts, of :class:`Sample`, or of
+                paths of images; or rows,
                 dictionaries with a value for each column that was learned, others are not looked at.
             most: Tokens of an answer, where the agent writes texts.
 
@@ -42,11 +46,14 @@ class Predictor:
         """
         return predict(self.trained, self._samples(samples), most=most)
 
-    def _samples(self, given: Any) -> Tensor | list[Sample]:
+    def _samples(self, given: Any) -> Tensor | Unread | list[Sample]:
         trained = self.trained
         if isinstance(given, str | bytes | Mapping):
             raise self._wrong(f"found one {type(given).__name__}", "a list of samples")
         rows = list(given) if isinstance(given, Sequence) else given
+        files = isinstance(rows, list) and rows and all(isinstance(one, str | Path) for one in rows)
+        if files and trained.config.images is not None:
+            return images_at([Path(one) for one in rows], trained)
         if isinstance(rows, list) and rows and all(isinstance(one, Mapping) for one in rows):
             return self._texts_of(rows) if trained.is_text else self._numbers_of(rows)
         if trained.is_text:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.task import Task
     from kdmesh.hosts.loading import Config
     from kdmesh.offers import TaskOffer
+    from kdmesh.streams.unread import Unread
 
 
 @dataclass
@@ -109,7 +110,7 @@ class Trained:
 
     def scores(
         self,
-        x: Tensor | Sequence[Sample],
+        x: Tensor | Unread | Sequence[Sample],
         told: Callable[[int], None] = lambda done: None,
         cut: list[int] | None = None,
     ) -> Tensor:

@@ -22,6 +22,7 @@ from kdmesh.plugins import registry
 from kdmesh.signals.lazy import dense
 from kdmesh.store import default_limit
 from kdmesh.streams.tokens import Encoded
+from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ def ask(plan: Plan, agents: Sequence[str], stream: str, store: str | None, table
     finally:
         backend.close()
     if values is None:
-        values = _values(found.table.tensor[rows])
+        values = _values(found.table.numbers[rows])
     shown = found.streams[stream].labelled and found.table.strata is not None
     known = found.table.strata[rows] if shown and found.table.strata is not None else None
     return Answers(rows, logits, starts, labels, known, values, weights, found)
@@ -139,8 +140,10 @@ def _rows(found: Checked, stream: str) -> Tensor:
     return one.rows
 
 
-def _values(x: Tensor | Encoded) -> Tensor:
+def _values(x: Tensor | Unread | Encoded) -> Tensor:
     """What a model is given of each sample, as points; of texts, how often classes of three tokens in a row occur."""
+    if isinstance(x, Unread):
+        x = x[:]
     if isinstance(x, Tensor):
         return x.cpu().float().flatten(1)
     points = torch.zeros(len(x), FEATURES)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.streams.texts import Texts
+from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +29,7 @@ DIGEST = 16
 _CHUNK = 2**22  # values that are hashed at a time
 
 
-def keys(x: Tensor | Texts) -> Tensor:
+def keys(x: Tensor | Texts | Unread) -> Tensor:
     """Return a key for each sample, ``[N]`` int64, which equal samples share, in any table, on any machine.
 
     Others share one by a chance of 2**-64. A sample of numbers is its float32 values in order, whatever its shape; of
@@ -38,6 +39,8 @@ def keys(x: Tensor | Texts) -> Tensor:
     if isinstance(x, Texts):
         fields = ([one.text, one.pair, one.prompt, one.messages, one.tools] for one in x)
         return _numbers([_digest(json.dumps(one).encode()) for one in fields])
+    if isinstance(x, Unread):
+        return torch.cat([keys(part) for part in x.parts()])
     flat = x.detach().float().flatten(1)
     rows = max(1, _CHUNK // max(flat.shape[1], 1))
     found: list[bytes] = []
@@ -48,12 +51,14 @@ def keys(x: Tensor | Texts) -> Tensor:
     return _numbers(found)
 
 
-def digests(x: Tensor | Encoded) -> Tensor:
+def digests(x: Tensor | Unread | Encoded) -> Tensor:
     """Return a digest of each sample as a model is given it, ``[N, 16]`` uint8: of equal bits alone two are the same.
 
     Of a text these are its tokens, which of them ask for an answer, and where those of a list begin. Shape and type are
     the same for all, and no part of it.
     """
+    if isinstance(x, Unread):
+        return torch.cat([digests(part) for part in x.parts()])
     if isinstance(x, Tensor):
         flat = x.detach().cpu().contiguous().flatten(1)
         data, size = flat.view(torch.uint8).flatten().numpy().data, flat.shape[1] * flat.element_size()

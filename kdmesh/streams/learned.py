@@ -15,6 +15,7 @@ from kdmesh.spec.data import DataSpec
 from kdmesh.streams.contents import Keys, pack
 from kdmesh.streams.splits import split
 from kdmesh.streams.texts import Texts
+from kdmesh.streams.unread import chunks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -244,11 +245,15 @@ def _twins(table: Table) -> float:
     x = table.identity
     if isinstance(x, Texts):
         return share
-    possible = 1.0
-    for column in x.reshape(len(table), -1).unbind(1):
-        possible *= max(len(column.unique()), 1)
-        if possible > len(table) ** 2:  # no two draws would meet
-            return share
+    values: list[Tensor] = []  # of each column, those that it has
+    for part in chunks(x):
+        possible = 1.0
+        for number, column in enumerate(part.reshape(len(part), -1).unbind(1)):
+            own = torch.cat([*values[number : number + 1], column]).unique()
+            values[number : number + 1] = [own]
+            possible *= max(len(own), 1)
+            if possible > len(table) ** 2:  # no two draws would meet
+                return share
     return max(share, len(table) / possible)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdmesh.streams.texts import Texts
+from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,8 +44,8 @@ def own_part(
     blank &= ~held
     if not blank.any():
         return table
-    if isinstance(table.x, Texts):
-        x: Tensor | Texts = table.x.blanked(blank)
+    if isinstance(table.x, Texts | Unread):
+        x: Tensor | Texts | Unread = table.x.blanked(blank)
     else:
         x = torch.where(blank.view(-1, *[1] * (table.x.dim() - 1)), torch.nan, table.x)
     gone = blank.tolist()

@@ -54,12 +54,11 @@ def leaks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
 def _unscaled(table: Table) -> list[str]:
     if isinstance(table.x, Texts):
         return []
-    flat = table.x if table.x.dim() == 2 else table.x.reshape(-1, 1)
-    low, high = flat.amin(0), flat.amax(0)
+    low, high = table.bounds
     wide = (torch.maximum(high, -low) > WIDE).nonzero().flatten().tolist()
     if not wide:
         return []
-    names = table.features or [f"feature {number}" for number in range(flat.shape[1])]
+    names = table.features or [f"feature {number}" for number in range(len(low))]
     names = names if table.x.dim() == 2 else ["the samples"]
     ranges = _some([f"{names[column]} ({low[column]:g} to {high[column]:g})" for column in wide])
     return [f"values that are not scaled: {ranges}; models may learn little from them, so scale them beforehand"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from kdmesh.errors import MeshError
 from kdmesh.streams.contents import keys
 from kdmesh.streams.texts import Texts
+from kdmesh.streams.unread import Unread, chunks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,8 @@ NOT_ASKED = "not among `features`"
 class Table:
     """Samples with stable ids: a sample's id is its row here, in the source's own order.
 
-    ``x``: ``[N, ...]`` float32 (images as ``[N, channels, height, width]``, vectors as ``[N, features]``), or texts;
+    ``x``: ``[N, ...]`` float32 (images as ``[N, channels, height, width]``, vectors as ``[N, features]``), in memory or
+    read when asked for (:class:`kdmesh.streams.unread.Unread`), or texts;
     ``y``: ``[N]`` int64 in ``0 .. classes - 1``, ``[N, T]`` float32 where labels are T values, or how relevant each
     candidate is (x: ``[N, 1 + T, ...]`` or texts; see :mod:`kdmesh.builtin.tasks.ranking`), ``[N, K]`` int64 of
     0 and 1 where K labels hold or not (indicators), or None for unlabelled data and for texts whose targets are their
@@ -41,7 +43,7 @@ class Table:
     files became samples.
     """
 
-    x: Tensor | Texts
+    x: Tensor | Texts | Unread
     y: Tensor | None
     classes: int
     official: dict[str, Tensor] = field(default_factory=dict)
@@ -100,13 +102,18 @@ class Table:
         return self.x
 
     @property
-    def tensor(self) -> Tensor:
+    def numbers(self) -> Tensor | Unread:
         """The samples ``[N, ...]`` of a table of numbers; MeshError if they are texts."""
         if isinstance(self.x, Texts):
             raise MeshError(
                 "texts where numbers are needed", where="data.dataset", instead="a data set of numbers, or a text model"
             )
         return self.x
+
+    @property
+    def tensor(self) -> Tensor:
+        """The same in memory."""
+        return self.numbers[:]
 
     @property
     def tags(self) -> list[str]:
@@ -116,20 +123,41 @@ class Table:
     @cached_property
     def fingerprint(self) -> dict[str, str | None]:
         """The sha256 of the samples, ``x_sha256``, and of the labels, ``y_sha256`` (None where there are none)."""
-        return {
-            "x_sha256": self.x.digest().hex() if isinstance(self.x, Texts) else _sha256(self.x),
-            "y_sha256": None if self.y is None else _sha256(self.y),
-        }
+        if isinstance(self.x, Texts):
+            own = self.x.digest().hex()
+        else:
+            own = self._look.sha256 if isinstance(self.x, Unread) else _sha256(self.x)
+        return {"x_sha256": own, "y_sha256": None if self.y is None else _sha256(self.y)}
+
+    @cached_property
+    def _look(self) -> _Look:
+        """What one reading of all samples shows, where they are not in memory: it may take as long as an epoch."""
+        digest = hashlib.sha256()
+        found: list[Tensor] = []
+        ends: list[tuple[Tensor, Tensor]] = []
+        for part in chunks(self.numbers):
+            digest.update(_bytes(part))
+            found.append(keys(part))
+            ends.append(_ends(part))
+        low, high = (torch.stack(one) for one in zip(*ends, strict=True))
+        return _Look(digest.hexdigest(), torch.cat(found), low.amin(0), high.amax(0))
 
     @property
-    def identity(self) -> Tensor | Texts:
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest value of each column of ``x [N, F]``, of other shapes of all values, ``[1]``."""
+        return (self._look.low, self._look.high) if isinstance(self.x, Unread) else _ends(self.tensor)
+
+    @property
+    def identity(self) -> Tensor | Texts | Unread:
         """By what a sample is known again: all of it; of a list its query, which may stand in another list later."""
         return self.tensor[:, 0] if self.lists and not self.is_text else self.x  # of texts, keys leave candidates out
 
     @cached_property
     def keys(self) -> Tensor:
         """What each sample is, ``[N]`` int64, see :func:`kdmesh.streams.contents.keys`."""
-        return keys(self.identity)
+        if isinstance(x := self.identity, Unread):
+            return self._look.keys
+        return keys(x)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -140,5 +168,21 @@ def no_labels(like: Tensor, rows: int) -> Tensor:
     return like.new_full((rows, *like.shape[1:]), torch.nan if like.is_floating_point() else -1)
 
 
+class _Look(NamedTuple):
+    sha256: str
+    keys: Tensor
+    low: Tensor
+    high: Tensor
+
+
 def _sha256(values: Tensor) -> str:
-    return hashlib.sha256(values.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
+    return hashlib.sha256(_bytes(values)).hexdigest()
+
+
+def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
+    flat = x if x.dim() == 2 else x.reshape(-1, 1)
+    return flat.amin(0), flat.amax(0)
+
+
+def _bytes(values: Tensor) -> Any:
+    return values.contiguous().flatten().view(torch.uint8).numpy().data

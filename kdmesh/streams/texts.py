@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 
 from kdmesh.errors import MeshError
+from kdmesh.streams.unread import Unread, joined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,11 +184,12 @@ def _rejected(sample: Sample) -> tuple[str, ...]:
     return (sample.rejected,) if isinstance(sample.rejected, str) else sample.rejected[1:]
 
 
-def concatenate(parts: Sequence[Tensor | Texts]) -> Tensor | Texts:
-    """Return parts of one kind, all tensors or all texts, one after the other."""
+def concatenate(parts: Sequence[Tensor | Texts | Unread]) -> Tensor | Texts | Unread:
+    """Return parts of one kind, all numbers or all texts, one after the other."""
     tensors = [part for part in parts if not isinstance(part, Texts)]
     if len(tensors) == len(parts):
-        return torch.cat(tensors)
+        kept = [part for part in tensors if isinstance(part, torch.Tensor)]
+        return torch.cat(kept) if len(kept) == len(parts) else joined(tensors)
     if tensors:
         raise TypeError("texts and tensors make no common table")
     return Texts([sample for part in parts if isinstance(part, Texts) for sample in part])

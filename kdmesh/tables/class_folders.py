@@ -61,6 +61,18 @@ def splits_of(archive: Archive) -> dict[str, Listing]:
     return {split: listed(archive, f"{prefix}{top}/", split != "transfer") for top, split in known.items()}
 
 
+def found_in(archive: Archive) -> Listing:
+    """All images of an archive, and the folder of each as its class where all of them are in one.
+
+    Folders around all of them are looked through.
+    """
+    every = listed(archive, labelled=False)
+    folders = [name.split("/")[:-1] for name in every.names]
+    while all(len(one) > 1 for one in folders) and len({one[0] for one in folders}) == 1:
+        folders = [one[1:] for one in folders]
+    return every._replace(labels=[one[0] for one in folders]) if all(folders) else every
+
+
 def listed(archive: Archive, prefix: str = "", labelled: bool = True) -> Listing:
     """The images below a folder of an archive, each with the folder in it as its class; none where none has one.
 

@@ -57,7 +57,7 @@ class DatasetContract(Alike):
         """All that is in it; of one that is not deterministic, its labels' names."""
         if not thing.deterministic:
             return thing.classes, thing.labels
-        samples = list(map(repr, thing.x)) if isinstance(thing.x, Texts) else thing.x
+        samples = list(map(repr, thing.x)) if isinstance(thing.x, Texts) else thing.tensor
         splits = {name: thing.official[name] for name in sorted(thing.official)}
         return samples, thing.y, thing.classes, thing.labels, splits, thing.columns, thing.features
 
@@ -76,9 +76,10 @@ class DatasetContract(Alike):
             empty = [row for row, sample in enumerate(table.x) if not (sample.text or sample.messages)]
             assert not empty, f"empty texts in rows {empty[:5]}"
             return
-        assert table.x.dtype == torch.float32, f"x is {table.x.dtype}"
-        assert table.x.dim() >= 2 and table.x.numel(), f"x has shape {tuple(table.x.shape)}"
-        assert table.x.isfinite().all(), "x is not finite everywhere"
+        x = table.tensor
+        assert x.dtype == torch.float32, f"x is {x.dtype}"
+        assert x.dim() >= 2 and x.numel(), f"x has shape {tuple(x.shape)}"
+        assert x.isfinite().all(), "x is not finite everywhere"
 
     def test_labels_are_in_range(self, table: Table) -> None:
         """Int64 labels ``[N]`` in ``0 .. classes - 1``, or none; class names, if any, one per class.
@@ -130,7 +131,7 @@ class DatasetContract(Alike):
         if isinstance(table.x, Texts):
             assert list(again.texts) == list(table.x), "texts differ from one reading to the next"
         else:
-            assert torch.equal(again.tensor, table.x), "samples differ from one reading to the next"
+            assert torch.equal(again.tensor, table.tensor), "samples differ from one reading to the next"
         assert (again.y is None) == (table.y is None)
         assert table.y is None or again.y is None or torch.equal(again.y, table.y), "labels differ"
         assert again.official.keys() == table.official.keys() and again.columns == table.columns

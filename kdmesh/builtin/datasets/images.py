@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,16 +11,21 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.streams.host_memory import memory
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.tables.archive import Archive, open_archive
 from kdmesh.tables.class_folders import Listing, listed, splits_of
+from kdmesh.tables.decoding import Setting
 from kdmesh.tables.images import Form, Unreadable, needed, read_image
 from kdmesh.tables.kinds import is_table
+from kdmesh.tables.pictures import Pictures
 from kdmesh.tables.reading import read_rows
 from kdmesh.tables.rows import Rows, has_columns, indicators_of, labels_of, values_of
 
 WHERE = "data.dataset.images"
 PARTS = ("train", "validation", "test", "transfer")
+SHARE = 8  # of this machine's memory: what takes more than one part in so many is read when it is asked for
+DROP = "; or bad: drop, to leave such images out"
 BAD = 0.5  # of a split's images: who leaves out more has named the wrong files
 
 
@@ -50,32 +56,37 @@ def images(
     resize: int | list[int] | None = None,
     mode: str | None = None,
     bad: str = "refuse",
+    lazy: bool | None = None,
+    workers: int = 0,
 ) -> Table:
     """Return images ``[N, channels, height, width]`` with values 0 .. 1, in the sorted order of their names.
 
     Classes are the folders at the top of ``path``, below those of splits if it has such; or columns of a table of
     paths, in its own order. What has no label is the official split `transfer`, or, if nothing has one, all the data.
+    ``lazy``: they are decoded when a batch asks for them, by ``workers`` processes if there are any.
     """
     needed(f"{WHERE}.path")
     height_width = None if resize is None else (resize, resize) if isinstance(resize, int) else (resize[0], resize[1])
     form = Form(height_width, mode)
     files = {"path": path, "validation_path": validation_path, "test_path": test_path, "transfer_path": transfer_path}
     parts = _parts({key: Path(file) for key, file in files.items() if file is not None}, root, image or "path")
-    shape: tuple[int, ...] | None = None
-    read: list[Tensor] = []
-    for name, part in parts.items():
-        x, shape = _read(part, name, form, shape, bad == "drop")
-        read.append(x)
+    shape = _shape(parts, form, bad == "drop")
+    count = sum(len(part.names) for part in parts.values())
+    if lazy is None:
+        lazy = 4 * count * math.prod(shape) > memory() // SHARE
+    read = {name: _read(part, name, form, shape, bad == "drop", lazy) for name, part in parts.items()}
     y, count, names = _labels(parts, label, values, indicators, classes)
-    ends = torch.tensor([len(x) for x in read]).cumsum(0).tolist()
-    own = {name: torch.arange(end - len(x), end) for name, x, end in zip(parts, read, ends, strict=True)}
+    ends = torch.tensor([len(part.kept) for part in parts.values()]).cumsum(0).tolist()
+    own = {name: torch.arange(end - len(part.kept), end) for (name, part), end in zip(parts.items(), ends, strict=True)}
     learned = values or indicators or [label or "label"]
     reads: dict[str, str | list[str]] = {}
     if parts["train"].rows is not None:
         kind = "values" if values else "indicators" if indicators else "label"
         reads = {"image": image or "path", kind: learned if values or indicators else learned[0]}
     return Table(
-        torch.cat(read).div_(255),
+        _unread(parts, Setting([part.archive for part in parts.values()], form, shape), workers)
+        if lazy
+        else torch.cat([x for x in read.values() if x is not None]).div_(255),
         y,
         count,
         official=own if len(parts) > 1 else {},
@@ -126,34 +137,78 @@ def _others(listing: Listing) -> list[str]:
     return [f"{listing.archive.path}: {count} left out that are no images: first {listing.others[0]}"]
 
 
-def _read(
-    part: Part, name: str, form: Form, shape: tuple[int, ...] | None, drop: bool
-) -> tuple[Tensor, tuple[int, ...]]:
-    """The pixels ``[n, channels, height, width]`` of a split as float32, and their shape: that of the first image."""
-    x: Tensor | None = None
-    first = ""
+def _shape(parts: dict[str, Part], form: Form, drop: bool) -> tuple[int, ...]:
+    """The shape that all images are to have: that of the first, or, where bad ones are left out, of the first good."""
+    first: MeshError | None = None
+    for part in parts.values():
+        for number, name in enumerate(part.names):
+            try:
+                return read_image(part.archive, name, form, None).shape
+            except Unreadable as error:
+                first = first or _refused(part, number, error)
+            if not drop:
+                raise first
+    assert first is not None  # there are images
+    raise first
+
+
+def _read(part: Part, name: str, form: Form, shape: tuple[int, ...], drop: bool, lazy: bool) -> Tensor | None:
+    """The pixels ``[n, channels, height, width]`` of a split as float32; None where they are read later.
+
+    What is bad is found here where it is to be left out.
+    """
+    part.kept = list(range(len(part.names)))
+    if lazy and not drop:
+        return None
+    x = None if lazy else torch.empty(len(part.names), *shape)
+    part.kept, first = [], ""
     for number, one in enumerate(part.names):
-        at = _at(part, number)
         try:
             pixels = read_image(part.archive, one, form, shape)
         except Unreadable as error:
+            refused = _refused(part, number, error)
             if not drop:
-                instead = f"{error.instead}; or bad: drop, to leave such images out"
-                raise MeshError(f"{at}: {error.what}", where=part.where, instead=instead) from None
-            first = first or f"{at}: {error.what}"
+                raise refused from None
+            first = first or refused.what
             continue
-        if x is None:
-            shape = pixels.shape
-            x = torch.empty(len(part.names), *shape)
-        x[len(part.kept)] = torch.from_numpy(pixels)
+        if x is not None:
+            x[len(part.kept)] = torch.from_numpy(pixels)
         part.kept.append(number)
     lost = len(part.names) - len(part.kept)
-    if x is None or shape is None or lost > BAD * len(part.names):
+    if lost > BAD * len(part.names):
         what = f"{part.archive.path}: {lost} of its {len(part.names)} images of {name} cannot be read: first {first}"
         raise MeshError(what, where=part.where, instead="images, most of which can be read")
     if lost:
         part.notes.append(f"{lost} of the {len(part.names)} images of {name} are left out (bad: drop): first {first}")
-    return x[: len(part.kept)], shape
+    return None if x is None else x[: len(part.kept)]
+
+
+def _refused(part: Part, number: int, error: Unreadable) -> MeshError:
+    return MeshError(f"{_at(part, number)}: {error.what}", where=part.where, instead=error.instead + DROP)
+
+
+def _unread(parts: dict[str, Part], setting: Setting, workers: int) -> Pictures:
+    """The images of all splits, to be decoded when they are asked for."""
+    every = list(parts.values())
+    names = [(number, part.names[at]) for number, part in enumerate(every) for at in part.kept]
+    places = [[_at(part, at) for at in part.kept] if part.rows is not None else None for part in every]
+    starts = [0, *torch.tensor([len(part.kept) for part in every]).cumsum(0).tolist()]
+    return Pictures(setting, names, _Places(setting, names, places, starts), WHERE, workers, DROP)
+
+
+@dataclass
+class _Places:
+    """Where an image stands, by its number among all; beside those of tables, the lines that list them."""
+
+    setting: Setting
+    names: list[tuple[int, str]]
+    lines: list[list[str] | None]
+    starts: list[int]
+
+    def __call__(self, number: int) -> str:
+        archive, name = self.names[number]
+        lines = self.lines[archive]
+        return self.setting.archives[archive].at(name) if lines is None else lines[number - self.starts[archive]]
 
 
 def _at(part: Part, number: int) -> str:

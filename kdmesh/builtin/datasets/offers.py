@@ -61,6 +61,12 @@ class ImagesConfig(Config):
     bad: Literal["refuse", "drop"] = Field(
         "refuse", description="an image that cannot be read, or has another size: refused, or left out and counted"
     )
+    lazy: bool | None = Field(
+        None,
+        description="images are decoded when a batch asks for them, not kept in memory; by default where they would "
+        "take more than an eighth of it",
+    )
+    workers: int = Field(0, ge=0, le=256, description="lazy: processes that decode; 0: the one that trains does")
 
     @model_validator(mode="after")
     def _of_one_form(self) -> Self:
@@ -70,6 +76,10 @@ class ImagesConfig(Config):
             for name in ("root", "image", "label", "values", "indicators"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"`{name}` goes with a table of paths, and {self.path} is none by its name")
+        if self.workers and self.lazy is None:
+            raise ValueError("`workers` decode images that are not in memory: write `lazy: true`")
+        if self.workers and not self.lazy:
+            raise ValueError("`workers` goes with `lazy: true`")
         _one_kind(self)
         return self
 

@@ -112,7 +112,7 @@ def _contents(table: Table, ids: list[int]) -> tuple[list[tuple[str | None, str 
     shape = tuple(table.shape)
     if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < LEAST_PIXELS:
         return [], f"Its samples, of shape {list(shape)}, are neither pictures nor texts: they are not shown."
-    values = table.tensor[ids].numpy()
+    values = table.numbers[ids].numpy()
     low, high = float(values.min()), float(values.max())
     note = ""
     if low < 0 or high > 1:

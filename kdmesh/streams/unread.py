@@ -1,0 +1,153 @@
+"""Samples that stay where they are, and are read when someone asks for them: sets larger than memory."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+AT_ONCE = 2**25
+"""Bytes of samples that are read together where all of them are looked at."""
+
+
+class Unread(ABC):
+    """Numbers ``[N, ...]`` of which indexing reads some: ``x[rows]``, with a slice or row numbers, is a float32 tensor.
+
+    ``shape``: theirs, as of a tensor. What is read are the same values each time, on the device that :meth:`to` names.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = torch.Size(shape)
+        self.device = torch.device("cpu")
+        self._rows: Tensor | None = None  # of the source, in this order; None: all
+        self._blank: Tensor | None = None  # which rows of the source are not to be read, [N] bool
+        self._through: tuple[Callable[[Tensor, Tensor], Tensor], Tensor] | None = None
+
+    @abstractmethod
+    def read(self, rows: Tensor) -> Tensor:
+        """The values in rows of the source, int64, in their order: float32, on the CPU, and the caller's own."""
+
+    def ask(self, rows: Tensor) -> None:  # noqa: B027  # most have nobody who could
+        """Begin to read rows of the source that :meth:`read` will be asked for, if something else can do so."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def dim(self) -> int:
+        """How many axes they have, samples included."""
+        return len(self.shape)
+
+    def numel(self) -> int:
+        """How many values there are."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that their values take once they are read."""
+        return 4 * self.numel()
+
+    def __getitem__(self, at: slice | Tensor | list[int]) -> Tensor:
+        """The samples at positions; beside a slice those that follow it are asked for."""
+        if isinstance(at, slice):
+            places = torch.arange(len(self))[at]
+            if len(places):
+                self.soon(torch.arange(int(places[-1]) + 1, min(int(places[-1]) + 1 + len(places), len(self))))
+        else:
+            places = torch.as_tensor(at).cpu()
+            places = places.nonzero().flatten() if places.dtype == torch.bool else places
+        found = self._read(self._of(places))
+        if self._through is not None:
+            change, ids = self._through
+            return change(found.to(self.device), ids[places])
+        return found.to(self.device)
+
+    def soon(self, at: Tensor) -> None:
+        """Begin to read samples at positions that are asked for next."""
+        rows = self._of(at.cpu())
+        if len(rows) and (self._blank is None or not bool(self._blank[rows].any())):
+            self.ask(rows)
+
+    def select(self, rows: Tensor) -> Unread:
+        """Those at positions, in that order; nothing is read."""
+        made = copy(self)
+        made._rows = self._of(rows.cpu())
+        made.shape = torch.Size([len(rows), *self.shape[1:]])
+        return made
+
+    def to(self, device: torch.device) -> Unread:
+        """The same, to be read onto a device."""
+        made = copy(self)
+        made.device = torch.device(device)
+        return made
+
+    def through(self, change: Callable[[Tensor, Tensor], Tensor], ids: Tensor) -> Unread:
+        """The same, of which what is read is changed: ``change(x, ids)`` of the samples' ids."""
+        made = copy(self)
+        made._through = change, ids
+        return made
+
+    def blanked(self, blank: Tensor) -> Unread:
+        """The same, of which samples that are ``blank [N]`` bool are NaN, and never read."""
+        made = copy(self)
+        hidden = torch.zeros(int(self._of(torch.arange(len(self))).max()) + 1, dtype=torch.bool)
+        hidden[self._of(blank.nonzero().flatten())] = True
+        made._blank = hidden if self._blank is None else hidden | self._blank[: len(hidden)]
+        return made
+
+    def parts(self) -> Iterator[Tensor]:
+        """All of them in order, a few MiB at a time."""
+        size = max(1, AT_ONCE // (4 * math.prod(self.shape[1:]) or 1))
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def _of(self, at: Tensor) -> Tensor:
+        return at if self._rows is None else self._rows[at]
+
+    def _read(self, rows: Tensor) -> Tensor:
+        if self._blank is None or not bool((hidden := self._blank[rows]).any()):
+            return self.read(rows)
+        found = torch.full((len(rows), *self.shape[1:]), torch.nan)
+        if not bool(hidden.all()):
+            found[~hidden] = self.read(rows[~hidden])
+        return found
+
+
+Numbers = Tensor | Unread
+"""Samples that are numbers: in memory, or read when they are asked for."""
+
+
+def chunks(x: Tensor | Unread) -> Iterator[Tensor]:
+    """Samples in order, all at once if they are in memory."""
+    if isinstance(x, Unread):
+        yield from x.parts()
+    else:
+        yield x
+
+
+def joined(parts: Sequence[Any]) -> Unread:
+    """Samples one after the other, of which some stay unread."""
+    return _Joined(parts)
+
+
+class _Joined(Unread):
+    def __init__(self, parts: Sequence[Tensor | Unread]) -> None:
+        super().__init__([sum(len(part) for part in parts), *parts[0].shape[1:]])
+        self._parts = list(parts)
+        self._starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
+
+    def read(self, rows: Tensor) -> Tensor:
+        found = torch.empty(len(rows), *self.shape[1:])
+        for part, start, end in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
+            own = (rows >= start) & (rows < end)
+            if bool(own.any()):
+                found[own] = part[rows[own] - start]
+        return found

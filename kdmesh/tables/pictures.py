@@ -1,0 +1,92 @@
+"""Images that are decoded when a batch asks for them, here or in processes of their own."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError
+from kdmesh.streams.unread import Unread
+from kdmesh.tables.decoding import Decoders, Refused, Setting, decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from kdmesh.tables.decoding import Named
+
+AHEAD = 16  # batches that are asked for and not read yet: more are forgotten, the oldest first
+BY = 255.0  # by what pixels are divided
+
+
+class Pictures(Unread):
+    """Images of archives as samples ``[N, channels, height, width]``, values 0 .. 1.
+
+    ``at``: says where an image stands, by its number, for errors; ``where``: the setting that named them.
+    ``more``: what to do else about an image that cannot be read; ``workers``: processes that decode; 0: this one does.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        names: Sequence[Named],
+        at: Callable[[int], str],
+        where: str,
+        workers: int = 0,
+        more: str = "",
+    ) -> None:
+        super().__init__([len(names), *setting.shape])
+        self._setting, self._names, self._at, self._where, self._more = setting, names, at, where, more
+        self._workers = _Workers(setting, workers) if workers else None
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Decode images: those that were asked for before are waited for."""
+        numbers = rows.tolist()
+        names = [self._names[number] for number in numbers]
+        parts = [decoded(self._setting, names)] if self._workers is None else self._workers.take(numbers, names)
+        done = 0
+        for part in parts:
+            if isinstance(part, Refused):
+                what = f"{self._at(numbers[done + part.number])}: {part.what}"
+                raise MeshError(what, where=self._where, instead=part.instead + self._more)
+            done += len(part)
+        pixels: Any = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return torch.from_numpy(pixels).float().div_(BY)
+
+    def ask(self, rows: Tensor) -> None:
+        """Have images decoded by the processes, if there are any."""
+        if self._workers is not None:
+            self._workers.ask(numbers := rows.tolist(), [self._names[number] for number in numbers])
+
+
+class _Workers:
+    """The processes of one set of images in this process, and what they were asked for."""
+
+    def __init__(self, setting: Setting, count: int) -> None:
+        self._setting, self._count = setting, count
+        self._decoders: Decoders | None = None
+        self._asked: dict[tuple[int, ...], list[Future[np.ndarray[Any, Any] | Refused]]] = {}
+
+    def ask(self, rows: list[int], names: list[Named]) -> None:
+        key = tuple(rows)
+        if key in self._asked:
+            return
+        if self._decoders is None:
+            self._decoders = Decoders(self._setting, self._count)
+            weakref.finalize(self, self._decoders.close)
+        while len(self._asked) >= AHEAD:
+            for one in self._asked.pop(next(iter(self._asked))):
+                one.cancel()
+        self._asked[key] = self._decoders.ask(names)
+
+    def take(self, rows: list[int], names: list[Named]) -> list[np.ndarray[Any, Any] | Refused]:
+        self.ask(rows, names)
+        return [one.result() for one in self._asked.pop(tuple(rows))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In another process there are others."""
+        return {"_setting": self._setting, "_count": self._count, "_decoders": None, "_asked": {}}
