@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.private import private_streams
+from kdmesh.graph.weightless import of_model, refuse_weights
 
 if TYPE_CHECKING:
     from kdmesh.graph.edges import Edge
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from kdmesh.spec import ModelRef
 
 ASKED = "it is behind an endpoint, and is asked in runs alone, which keep what it says"
-ELSEWHERE = "is behind an endpoint, and has no weights"
+BEHIND = "is behind an endpoint"
+ELSEWHERE = f"{BEHIND}, and has no weights"
 
 
 def is_served(model: ModelRef | None, registry: Registry) -> bool:
@@ -26,16 +28,17 @@ def is_served(model: ModelRef | None, registry: Registry) -> bool:
 
 def served(plan: Plan, registry: Registry) -> list[str]:
     """The agents behind endpoints."""
-    agents = plan.spec.agents
-    return [name for name in agents if is_served(agents[plan.owner[name]].model, registry)]
+    return of_model(plan, registry, is_served)
 
 
 def refuse_served(plan: Plan, registry: Registry) -> None:
     """Raise MeshError for what such an agent cannot do, would not read, or must not be sent."""
     private = private_streams(plan.spec)
-    names = served(plan, registry)
-    for name in names:
-        _agent(plan, name)
+    for name in served(plan, registry):
+        refuse_weights(plan, name, BEHIND, ("weights", "seed", "init_of", "saved", "exit"), "is sent texts")
+        if plan.spec.agents[name].taps:
+            what = f"{name} {BEHIND}, which shows none of its layers"
+            raise MeshError(what, where=plan.at(f"agents.{name}.taps"), instead="leave it out")
         for edge in plan.edges:
             if edge.source == name:
                 _refuse_private(name, edge.stream, private, f"{edge.where}.stream")
@@ -47,35 +50,6 @@ def refuse_served(plan: Plan, registry: Registry) -> None:
                     what = "servers that do not know `top_k` leave it out without a word, so that it is not sent"
                     instead = "top_p, or, where this server knows it, agents.NAME.model.api.extra: {top_k: ...}"
                     raise MeshError(what, where=plan.at(f"streams.{stream}.sampling.top_k"), instead=instead)
-    for name, agent in plan.spec.agents.items():
-        if agent.ema is not None and plan.owner[agent.ema.of] in names:
-            what = f"{agent.ema.of} {ELSEWHERE} to follow"
-            raise MeshError(what, where=plan.at(f"agents.{name}.update"), instead="an agent that trains")
-    for flow in plan.merging.flows:
-        if plan.owner.get(flow.source) in names:
-            what = f"{flow.source} {ELSEWHERE} that could flow"
-            raise MeshError(what, where=flow.where, instead="a flow of what it says")
-
-
-def _agent(plan: Plan, name: str) -> None:
-    agent, where = plan.spec.agents[name], plan.at(f"agents.{name}")
-    if name == plan.owner[name] and agent.update != "frozen":
-        what = f"{name} {ELSEWHERE} that could change"
-        raise MeshError(what, where=f"{where}.update", instead="update: frozen")
-    for field in ("weights", "seed", "init_of", "saved", "exit"):
-        if getattr(agent, field) is not None:
-            what = f"{name} {ELSEWHERE}: `{field}` has no effect"
-            raise MeshError(what, where=f"{where}.{field}", instead="leave it out")
-    if agent.taps:
-        what = f"{name} is behind an endpoint, which shows none of its layers"
-        raise MeshError(what, where=f"{where}.taps", instead="leave it out")
-    for field in ("precision", "forward_size"):
-        if getattr(agent.train, field) not in (None, getattr(plan.spec.train, field)):
-            what = f"{name} is asked and not forwarded, so that `{field}` has no effect"
-            raise MeshError(what, where=f"{where}.train.{field}", instead="leave it out")
-    if name in plan.inputs:
-        what = f"{name} is sent texts, and would be given what {plan.inputs[name].source} says in their place"
-        raise MeshError(what, where=plan.inputs[name].where, instead="a flow into an agent that computes here")
 
 
 def _refuse_private(name: str, stream: str, private: set[str], where: str) -> None:

@@ -257,6 +257,30 @@ def wrong(fields, tmp_path, **changes):
         ({"agents__gpt__seed": 3}, "`seed` has no effect"),
         ({"agents__gpt__taps": {"mid": "layers.1"}}, "shows none of its layers"),
         ({"flows__0__objective": {"kl": {"temperature": 4}}}, "at temperature 4 cannot be computed"),
+        (
+            {
+                "consensus": {"c": {"rule": "mean", "temperature": 3}},
+                "flows": [
+                    {"from": "gpt", "to": "c"},
+                    {"from": "c", "to": "student", "objective": {"kl": {"temperature": 3}}},
+                ],
+            },
+            "at temperature 3 cannot be computed",
+        ),
+        (
+            {"agents__mean": {"update": {"ema": {"of": "gpt"}}}},
+            "mean follows gpt, which is frozen",
+        ),
+        ({"agents__gpt__train": {"forward_size": 3}}, "an endpoint, so that `forward_size` has no effect"),
+        (
+            {
+                "flows": [
+                    {"from": "labels", "to": "student", "objective": "ce"},
+                    {"from": "gpt", "to": "student", "as": "weights", "refresh": "once"},
+                ]
+            },
+            "gpt is behind an endpoint, and has no weights that could flow",
+        ),
         ({"streams": {"p": {"of": "train", "private": True}}, "flows__0__stream": "p"}, "would be sent its samples"),
         ({"agents__gpt__model__api__tokenizer": {"characters": {}}}, "`tokenizer` has no effect"),
         ({"agents__gpt__model__api__words": {"animal": "a b", "colour": "a c"}}, "begin alike"),

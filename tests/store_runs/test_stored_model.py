@@ -247,6 +247,7 @@ def test_what_is_in_use_is_not_pruned(filled: Any) -> None:
         ({}, {"agent": {"update": "grad"}}, "agents.t.update", "no weights that could change"),
         ({}, {"agent": {"seed": 3}}, "agents.t.seed", "`seed` has no effect"),
         ({}, {"agent": {"weights": "some.safetensors"}}, "agents.t.weights", "`weights` has no effect"),
+        ({}, {"agent": {"train": {"forward_size": 3}}}, "agents.t.train.forward_size", "its answers up, so that"),
         ({}, {"agent": {"view": {"augment": ["noise"]}}}, "agents.t.view", "a view of one is another sample"),
         ({}, {"agent": {"labels": [0, 1]}}, "agents.t.labels", "answers for all classes"),
         ({}, {"data": table(seed=5)}, "agents.t.model", "no answer to 90 of the 90 samples of 'train', the first"),
@@ -259,6 +260,15 @@ def test_refused(filled: Any, settings: Any, more: Any, where: str, what: str) -
         made.run(backend="inline", store=str(store))
     assert (refused.value.where, what in str(refused.value)) == (where, True), refused.value
     assert refused.value.instead
+
+
+def test_it_has_no_weights_that_could_flow(filled: Any) -> None:
+    store, _ = filled
+    made = reader(entry(store, "t"))
+    made.flow("t", "s", **{"as": "weights", "refresh": "once"})
+    with pytest.raises(MeshError, match="t looks its answers up, and has no weights that could flow") as refused:
+        made.run(backend="inline", store=str(store))
+    assert refused.value.where == "flows.2"
 
 
 def test_some_samples_missing_another_shape_and_other_classes(filled: Any) -> None:
