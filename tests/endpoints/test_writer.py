@@ -130,8 +130,6 @@ def private(fields):
         (private, "private"),
         (kept({"perplexity": {"max": 9}}), "'perplexity' reads how likely texts are to gpt, and no endpoint says that"),
         (kept("likeliest"), "'likeliest' reads how likely texts are to gpt"),
-        (kept({"perplexity": {"max": 9}}), "'perplexity' reads how likely texts are to gpt, and no endpoint says that"),
-        (kept("likeliest"), "'likeliest' reads how likely texts are to gpt"),
     ],
 )
 def test_refused(served, change, said):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 import pytest
 from test_text_rollouts import agreed, elected
 from text_meshes import llama
+from text_runs import lines, run
 
 from kdmesh.builtin.datasets.written import written
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.filters import BestOf, Candidate, Choice, TextRule, Vote, WrittenText
 from kdmesh.graph.draw import draw
@@ -85,13 +83,8 @@ def test_the_long_form_says_where_it_is_made_and_is_valid_itself() -> None:
     assert draw(parse(long.model_dump(mode="json", by_alias=True, exclude_unset=True)), registry()) == long
 
 
-def lines(out: Path, stream: str) -> list[dict[str, Any]]:
-    (file,) = out.glob(f"*/*/streams/{stream}.jsonl")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
 def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> None:
-    summary = run_once(Request(parse(elected()), "inline", out=tmp_path))[0]
+    summary = run(elected(), out=tmp_path)
     said: dict[int, list[tuple[str, dict[str, Any]]]] = {}
     for stream in ("drafts", "others"):
         for line in lines(tmp_path, stream):
@@ -123,7 +116,7 @@ def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> Non
         "agents": {"s": {"model": llama(8, vocabulary=None)}},
         "train": {"steps": 2, "batch_size": 4},
     }
-    run_once(Request(parse(later), "inline"))
+    run(later)
     assert len(written(str(file), dropped=True).x) >= len(table.x)
     tally = summary["streams"]["rollouts"]
     assert tally["counted"] == {**silent, "ties broken": broken} and broken and tally["rule"] == "vote"
@@ -190,12 +183,12 @@ def test_what_cannot_be_made_is_refused(fields: dict[str, Any], where: str, what
 def test_where_all_abstain_the_stage_ends() -> None:
     fields = with_streams(rollouts={**ROLLOUTS, "rule": {"vote": {"pattern": "@@@"}}})
     with pytest.raises(RunFailed, match="rule 'vote' chose") as caught:
-        run_once(Request(parse(fields), "inline"))
+        run(fields)
     assert caught.value.where == "streams.rollouts" and "no answer 48" in caught.value.what
     one = elected()
     one["streams"]["rollouts"] = {**one["streams"]["rollouts"], "rule": {"vote": {"pattern": "@@@"}}}
     with pytest.raises(RunFailed, match="none of 24 prompts has a text"):
-        run_once(Request(parse(one), "inline"))
+        run(one)
 
 
 class Odd(TextRule):
@@ -232,7 +225,7 @@ def test_a_rule_that_fails_is_named_with_its_prompt(given: Any, what: str, monke
 
 def test_what_says_what_is_held_out_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Keeping, "_held_out", lambda self, one: "near test" if one.sample % 2 else "")
-    run_once(Request(parse(elected()), "inline", out=tmp_path))
+    run(elected(), out=tmp_path)
     odd = [line for line in lines(tmp_path, "rollouts") if line["sample"] % 2]
     assert any(line["consensus"]["from"] for line in odd)
     for line in odd:

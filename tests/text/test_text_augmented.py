@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_text_filters import told as lines_of
 from test_text_rollouts import calls, elsewhere, outcome, seldom  # noqa: F401  calls is a fixture
 from text_meshes import bert, gpt, llama
+from text_runs import told as lines_of
 
 from kdmesh.api import Mesh
 from kdmesh.backends import Session

@@ -10,9 +10,9 @@ import torch
 from small_texts import architecture, model
 from test_text_augmented import ASKED, FROZEN, HIDDEN
 from test_text_augmented import mesh as classified
-from test_text_filters import told as lines_of
 from test_text_rollouts import changed, mesh, other, sequence
 from text_meshes import bert
+from text_runs import told as lines_of
 
 from kdmesh.engine.check import check, examine
 from kdmesh.engine.launch import run_once

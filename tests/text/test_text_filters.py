@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from test_text_rollouts import calls, changed, elsewhere, mesh, outcome, seldom, sequence  # noqa: F401  calls is a fixture
+from text_runs import run, told
 
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.filters import WrittenText
 from kdmesh.graph.planner import make_plan
@@ -79,14 +78,6 @@ MESHES = {
         },
     },
 }
-
-
-def told(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What a run says of its written stream: the summary's tally, and the lines of its file without their time."""
-    tally = json.loads((folder / "summary.json").read_text())["streams"]["rollouts"]
-    lines = [json.loads(line) for line in (folder / "streams" / "rollouts.jsonl").read_text().splitlines()]
-    assert all(line.pop("time") for line in lines)
-    return tally, lines
 
 
 @pytest.mark.parametrize(("name", "whole", "broken"), elsewhere(MESHES))
@@ -160,10 +151,6 @@ def test_what_cannot_filter_is_refused(fields: dict[str, Any], where: str, what:
 
 
 SMALL = {"epochs": 2, "batch_size": 5, "optimizer": {"adamw": {"lr": 3e-3}}}
-
-
-def run(fields: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return run_once(Request(parse(fields), "inline", **more))[0]
 
 
 NEVER = {"pattern": {"match": "never written"}}

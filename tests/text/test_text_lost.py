@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 from test_text_rollouts import agreed, mesh
 from text_meshes import llama
+from text_runs import lines, run
 
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.generating import Writing
@@ -39,11 +37,6 @@ def council(**vote: Any) -> dict[str, Any]:
     }
 
 
-def lines(out: Path, stream: str) -> list[dict[str, Any]]:
-    (file,) = out.glob(f"*/*/streams/{stream}.jsonl")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Agents that write nothing to any prompt."""
@@ -60,7 +53,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 @pytest.mark.parametrize("share", [0.0, 0.6])
 def test_a_writer_that_says_nothing_has_no_vote_and_counts(share: float, silent: set[str], tmp_path: Path) -> None:
     silent.add("u")
-    summary = run_once(Request(parse(council(share=share)), "inline", out=tmp_path))[0]
+    summary = run(council(share=share), out=tmp_path)
     said = {name: {line["sample"]: line["text"] for line in lines(tmp_path, f"of_{name}")} for name in "tuv"}
     assert {*said["u"].values()} == {""}
     lost, broken = Counter[str](), 0
@@ -83,14 +76,14 @@ def test_a_writer_that_says_nothing_has_no_vote_and_counts(share: float, silent:
 def test_where_all_writers_say_nothing_the_run_ends_by_name(silent: set[str]) -> None:
     silent |= {*"tuv"}
     with pytest.raises(RunFailed, match="none of 24 prompts has a text that rule 'vote' chose") as caught:
-        run_once(Request(parse(council()), "inline"))
+        run(council())
     assert caught.value.where == "streams.agreed" and "no answer 24" in caught.value.what
 
 
 def test_filters_of_a_writer_say_what_is_learned_of_it_and_not_what_is_chosen(tmp_path: Path) -> None:
     """All of one's texts are dropped but for one, which is learned: they are chosen from as if none were."""
     fields = council()
-    without = run_once(Request(parse(fields), "inline", out=tmp_path / "without"))[0]
+    without = run(fields, out=tmp_path / "without")
     stream, flows = fields["streams"]["of_t"], fields["flows"]
     (first, *_) = [line for line in lines(tmp_path / "without", "of_t") if line["text"]]
     none = {"pattern": {"match": f"^{re.escape(first['text'])}$"}}
@@ -100,7 +93,7 @@ def test_filters_of_a_writer_say_what_is_learned_of_it_and_not_what_is_chosen(tm
     assert refused.value.where == "streams.of_t.keep"
 
     fields["flows"] = [*flows, {"from": "labels", "to": "s", "stream": "of_t", "objective": "ce"}]
-    summary = run_once(Request(parse(fields), "inline", out=tmp_path / "kept"))[0]
+    summary = run(fields, out=tmp_path / "kept")
     tally = summary["streams"]["of_t"]
     assert 0 < tally["kept"] < tally["written"] and tally["dropped"] == {"pattern": tally["written"] - tally["kept"]}
     assert summary["streams"]["agreed"] == without["streams"]["agreed"]
@@ -109,7 +102,7 @@ def test_filters_of_a_writer_say_what_is_learned_of_it_and_not_what_is_chosen(tm
 
     fields["streams"]["of_t"] = {**stream, "keep": [{"pattern": {"match": "@@@"}}]}
     with pytest.raises(RunFailed, match="none of the 24 texts that t wrote is kept") as caught:
-        run_once(Request(parse(fields), "inline"))
+        run(fields)
     assert caught.value.where == "streams.of_t.keep"
 
 
@@ -118,7 +111,7 @@ def test_a_judge_that_answers_outside_its_form_chooses_none(tmp_path: Path) -> N
     fields = agreed()
     rule = {"best_of": {"verdict": "@(.)", "names": ["1", "2"]}}
     fields["streams"]["judged"] = {**fields["streams"]["judged"], "rule": rule}
-    summary = run_once(Request(parse(fields), "inline", out=tmp_path))[0]
+    summary = run(fields, out=tmp_path)
     judged, agree = summary["streams"]["judged"], summary["streams"]["rollouts"]
     assert (judged["kept"], judged["dropped"]) == (0, {"no verdict": 48})
     assert judged["counted"] == {"verdicts outside the form": 48}

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 from test_text_rollouts import SUMS, calls, elsewhere, mesh, outcome  # noqa: F401  calls is a fixture
+from text_runs import run
 
 from kdmesh.backends import Session
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.gates import Gate
 from kdmesh.graph.planner import make_plan
@@ -125,10 +124,6 @@ def test_on_ray_they_are_the_same(ray_session: Session) -> None:
     fields = mixed(SHARE, refresh="2 steps")
     expected = outcome(fields)
     assert outcome(fields, "spread", session=ray_session) == expected
-
-
-def run(fields: dict[str, Any]) -> dict[str, Any]:
-    return run_once(Request(parse(fields), "inline"))[0]
 
 
 def test_the_gate_says_which_batches_are_written() -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from test_text_rollouts import calls, outcome  # noqa: F401  calls is a fixture
 from text_meshes import llama
+from text_runs import run
 
 import kdmesh
 from kdmesh.engine.check import examine
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.filters import WrittenText
 from kdmesh.graph.planner import make_plan
@@ -88,10 +87,6 @@ def told(folder: Path) -> dict[str, Any]:
     fields = mesh(folder)
     fields["agents"]["h"] = {"weights_of": "s", "view": {"prompt": "{{ prompt }}{{ hint }}"}}
     return {**fields, "flows": [*fields["flows"], {**fields["flows"][0], "from": "h", "objective": "jsd"}]}
-
-
-def run(fields: dict[str, Any]) -> dict[str, Any]:
-    return run_once(Request(parse(fields), "inline"))[0]
 
 
 @pytest.mark.parametrize("make", [mesh, unanswered, sequence, told])

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from text_meshes import bert, classified, gpt, llama, modelled
+from text_meshes import bert, classified, distilled, gpt, llama
+from text_runs import student
 
 import kdmesh
 from kdmesh.backends import Session
 from kdmesh.engine.check import check
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.host import Host
@@ -25,31 +24,21 @@ ASKED = {"reader_top_k": {"k": 8}}
 
 def taught(path: Path, signal: Any = ASKED, objective: Any = "reverse_kl", **more: Any) -> dict[str, Any]:
     """A causal teacher and a student that asks it."""
-    flow = {"from": "t", "to": "s", "objective": objective, "signal": signal, "refresh": "step"}
-    agents = {"t": {"model": gpt(24), "update": "frozen"}, "s": {"model": gpt(8)}}
-    train = {"steps": 3, "batch_size": 8, "optimizer": {"adamw": {"lr": 3e-3}}}
-    mesh = {**modelled(path), "agents": agents, "flows": [flow], "train": train, **more}
-    del mesh["connect"]
-    return mesh
-
-
-def outcome(mesh: dict[str, Any], placement: str, session: Session | None = None) -> str:
-    summary, _, _ = run_once(Request(parse({**mesh, "placement": placement})), session=session or Session("inline"))
-    return str(summary["agents"]["s"]["weights_sha256"])
+    return distilled(path, signal, objective, **more)
 
 
 @pytest.mark.parametrize("tail", ["spread", "bucket", "renormalise"])
 def test_language_models_learn_the_same_together_and_spread(texts: Path, tail: str) -> None:
     signal = {"reader_top_k": {"k": 8, "tail": tail}}
-    found = [outcome(taught(texts, signal), where) for where in ("together", "spread")]
+    found = [student(taught(texts, signal), where) for where in ("together", "spread")]
     assert found[0] == found[1]
-    assert outcome(taught(texts, {"top_k": signal["reader_top_k"]}), "together") != found[0]
-    assert outcome(taught(texts, "logits"), "together") != found[0]
+    assert student(taught(texts, {"top_k": signal["reader_top_k"]}), "together") != found[0]
+    assert student(taught(texts, "logits"), "together") != found[0]
 
 
 @pytest.mark.ray
 def test_on_ray_they_are_the_same(texts: Path, ray_session: Session) -> None:
-    assert outcome(taught(texts), "spread", ray_session) == outcome(taught(texts), "together")
+    assert student(taught(texts), "spread", ray_session) == student(taught(texts), "together")
 
 
 @pytest.mark.ray
@@ -59,7 +48,7 @@ def test_peers_on_ray_ask_each_other(texts: Path, ray_session: Session) -> None:
         {"from": ["a", "s"], "to": ["a", "s"], "objective": "jsd", "signal": ASKED},
     ]
     mesh = taught(texts, agents={"a": {"model": llama(16)}, "s": {"model": gpt(8)}}, flows=flows)
-    assert outcome(mesh, "spread", ray_session) == outcome(mesh, "spread") == outcome(mesh, "together")
+    assert student(mesh, "spread", ray_session) == student(mesh, "spread") == student(mesh, "together")
 
 
 def test_all_tokens_are_as_good_as_logits(texts: Path) -> None:
@@ -75,14 +64,14 @@ def test_of_vocabularies_of_unequal_size_only_what_both_have_is_asked_for(texts:
     for name, columns in (("t", 320), ("s", 304)):
         agents[name]["model"]["hf"]["config"]["vocab_size"] = columns
     found = [
-        outcome(taught(texts, signal, agents=agents, text={"vocabulary": "prefix"}), where)
+        student(taught(texts, signal, agents=agents, text={"vocabulary": "prefix"}), where)
         for signal in (ASKED, {"reader_top_k": {"k": 304}})
         for where in ("together", "spread")
     ]
     assert found[0] == found[1] != found[2] == found[3]
     more = taught(texts, {"reader_top_k": {"k": 310}}, agents=agents, text={"vocabulary": "prefix"})
     with pytest.raises(MeshError, match=r"flows\.0\.signal: .*likeliest 310 of 304 outputs"):
-        outcome(more, "together")
+        student(more, "together")
 
 
 def test_the_store_gives_the_same(texts: Path, tmp_path: Path) -> None:
@@ -100,12 +89,12 @@ def test_texts_are_classified_by_what_is_asked(texts: Path) -> None:
     agents = {"t": {"model": bert(16), "update": "frozen"}, "s": {"model": bert(8, 1, None)}}
     mesh = {**classified(texts), "agents": agents, "train": {"steps": 3, "batch_size": 8}, "flows": [flow]}
     del mesh["connect"]
-    assert outcome(mesh, "together") == outcome(mesh, "spread")
+    assert student(mesh, "together") == student(mesh, "spread")
 
 
 def test_objectives_that_align_characters_are_refused(texts: Path) -> None:
     with pytest.raises(MeshError, match="'span' compares those of others"):
-        outcome(taught(texts, objective="span"), "together")
+        student(taught(texts, objective="span"), "together")
 
 
 def test_few_numbers_cross(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +108,7 @@ def test_few_numbers_cross(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None
         return exports, report
 
     monkeypatch.setattr(Host, "run", spied)
-    outcome(taught(texts), "spread")
+    student(taught(texts), "spread")
     made = 'reader_top_k{"k": 8} for s'
     assert sent == {"f.s": {f"{made}, of t"}, "a.t": {made}}
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from text_meshes import bert, classified, gpt, llama, modelled
+from text_meshes import bert, classified, distilled, gpt, llama
+from text_runs import student
 
 from kdmesh.backends import Session
 from kdmesh.engine.check import check
-from kdmesh.engine.launch import run_once
-from kdmesh.engine.request import Request
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.host import Host
 from kdmesh.plugins import registry
@@ -22,30 +21,20 @@ TOP = {"top_k": {"k": 8}}
 
 def taught(path: Path, refresh: str, signal: Any = TOP, **more: Any) -> dict[str, Any]:
     """A causal teacher and a student that hears what it sends."""
-    flow = {"from": "t", "to": "s", "objective": {"kl": {"temperature": 2}}, "signal": signal, "refresh": refresh}
-    agents = {"t": {"model": gpt(24), "update": "frozen"}, "s": {"model": gpt(8)}}
-    train = {"steps": 3, "batch_size": 8, "optimizer": {"adamw": {"lr": 3e-3}}}
-    mesh = {**modelled(path), "agents": agents, "flows": [flow], "train": train, **more}
-    del mesh["connect"]
-    return mesh
-
-
-def outcome(mesh: dict[str, Any], placement: str, session: Session | None = None) -> str:
-    summary, _, _ = run_once(Request(parse({**mesh, "placement": placement})), session=session or Session("inline"))
-    return str(summary["agents"]["s"]["weights_sha256"])
+    return distilled(path, signal, {"kl": {"temperature": 2}}, refresh, **more)
 
 
 def test_language_models_hear_the_same_live_stored_together_and_spread(texts: Path) -> None:
-    found = [outcome(taught(texts, refresh), where) for refresh in ("step", "once") for where in ("together", "spread")]
+    found = [student(taught(texts, refresh), where) for refresh in ("step", "once") for where in ("together", "spread")]
     assert set(found) == {found[0]}
-    assert outcome(taught(texts, "step", "logits"), "together") != found[0]
+    assert student(taught(texts, "step", "logits"), "together") != found[0]
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize("refresh", ["step", "once"])
 def test_on_ray_they_are_the_same(texts: Path, ray_session: Session, refresh: str) -> None:
     mesh = taught(texts, refresh)
-    assert outcome(mesh, "spread", ray_session) == outcome(mesh, "together")
+    assert student(mesh, "spread", ray_session) == student(mesh, "together")
 
 
 def test_a_mixture_of_two_that_send_them(texts: Path) -> None:
@@ -55,7 +44,7 @@ def test_a_mixture_of_two_that_send_them(texts: Path) -> None:
         {"from": "c", "to": "s", "objective": "kl"},
     ]
     mesh = taught(texts, "step", agents={**agents, "s": {"model": gpt(8)}}, consensus={"c": "mean"}, flows=flows)
-    assert outcome(mesh, "together") == outcome(mesh, "spread")
+    assert student(mesh, "together") == student(mesh, "spread")
 
 
 def test_peers_that_train_send_them_to_each_other(texts: Path) -> None:
@@ -64,7 +53,7 @@ def test_peers_that_train_send_them_to_each_other(texts: Path) -> None:
         {"from": ["a", "s"], "to": ["a", "s"], "objective": "jsd", "signal": TOP, "refresh": "step"},
     ]
     mesh = taught(texts, "step", agents={"a": {"model": llama(16)}, "s": {"model": gpt(8)}}, flows=flows)
-    assert outcome(mesh, "together") == outcome(mesh, "spread")
+    assert student(mesh, "together") == student(mesh, "spread")
 
 
 def test_texts_are_classified_by_what_crosses(texts: Path) -> None:
@@ -73,7 +62,7 @@ def test_texts_are_classified_by_what_crosses(texts: Path) -> None:
     mesh = {**classified(texts), "agents": agents, "train": {"steps": 3, "batch_size": 8}}
     del mesh["connect"]
     found = [
-        outcome({**mesh, "flows": [{**flow, "refresh": refresh}]}, where)
+        student({**mesh, "flows": [{**flow, "refresh": refresh}]}, where)
         for refresh in ("step", "once")
         for where in ("together", "spread")
     ]
@@ -105,7 +94,7 @@ def test_fewer_bytes_cross(texts: Path, refresh: str, monkeypatch: pytest.Monkey
     bytes_by = {}
     for name, signal in {"few": TOP, "all": "logits"}.items():
         sent.clear()
-        outcome(taught(texts, refresh, signal), "spread")
+        student(taught(texts, refresh, signal), "spread")
         bytes_by[name] = sum(sent)
     assert 0 < bytes_by["few"] < bytes_by["all"]
 

@@ -121,3 +121,13 @@ def modelled(path: Path, **more: Any) -> dict[str, Any]:
         "placement": "together",
         **more,
     }
+
+
+def distilled(path: Path, signal: Any, objective: Any, refresh: str = "step", **more: Any) -> dict[str, Any]:
+    """A frozen causal teacher, and a student that hears it by a signal."""
+    flow = {"from": "t", "to": "s", "objective": objective, "signal": signal, "refresh": refresh}
+    agents = {"t": {"model": gpt(24), "update": "frozen"}, "s": {"model": gpt(8)}}
+    train = {"steps": 3, "batch_size": 8, "optimizer": {"adamw": {"lr": 3e-3}}}
+    mesh = {**modelled(path), "agents": agents, "flows": [flow], "train": train, **more}
+    del mesh["connect"]
+    return mesh

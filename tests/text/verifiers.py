@@ -18,9 +18,16 @@ def close(text: WrittenText, by: float = 10.0) -> float:
     return -abs(sum(digits) - int(text.given)) / by
 
 
-def hangs(text: WrittenText, most: float = 60.0) -> float:
+def hangs(text: WrittenText) -> float:
     if text.prompt.startswith("2+"):
-        time.sleep(most)
+        time.sleep(600)
+    return 1.0
+
+
+def overdue(text: WrittenText) -> float:
+    """A verifier whose limit is over at once, however fast the machine is: its alarm rings."""
+    if text.prompt.startswith("2+"):
+        signal.raise_signal(signal.SIGALRM)
     return 1.0
 
 
@@ -53,5 +60,5 @@ def unsure(text: WrittenText, says: str = "nan") -> float:
 def ignores(text: WrittenText) -> float:
     """A verifier that takes the alarm away."""
     signal.setitimer(signal.ITIMER_REAL, 0)
-    time.sleep(60)
+    time.sleep(600)
     return 1.0
