@@ -16,6 +16,7 @@ from kdmesh.engine.request import Request
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
+from kdmesh.testing.run_mesh import shared_ray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MESHES = Path(__file__).parents[1] / "meshes"
@@ -75,8 +76,9 @@ def made_by_agents() -> dict[str, Any]:
 
 def outcome(fields: dict[str, Any], **more: Any) -> dict[str, Any]:
     """What must not depend on breaks and places."""
-    backend = more.pop("backend", "inline")
-    summary = run_once(Request(parse(fields), checkpoint_seconds=0, backend=backend, **more))[0]
+    session = more.pop("session", None)
+    backend = "inline" if session is None else session.name
+    summary = run_once(Request(parse(fields), backend, checkpoint_seconds=0, **more), session=session)[0]
     return {name: (one["weights_sha256"], one["metrics"]) for name, one in summary["agents"].items()}
 
 
@@ -128,9 +130,10 @@ def test_bits_depend_neither_on_hosts_nor_on_breaks(
 
 @pytest.mark.ray
 @pytest.mark.parametrize("fields", [mesh(), MADE], ids=["given", "made by agents"])
-def test_on_ray_they_are_the_same(fields: dict[str, Any]) -> None:
+def test_on_ray_they_are_the_same(fields: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    """On one Ray, which the whole session of pytest shares."""
     fields = {**fields, "placement": {"a": ["r", "t"], "b": ["s", "j"]} if "j" in fields["agents"] else "spread"}
-    assert outcome(fields, backend="ray") == outcome(fields)
+    assert outcome(fields, session=shared_ray(request.config).session()) == outcome(fields)
 
 
 @pytest.mark.parametrize("name", ["preference", "preference-distilled"])
