@@ -8,6 +8,7 @@ from kdmesh.builtin.filters.answer import Answer
 from kdmesh.builtin.filters.confirmed import Confirmed
 from kdmesh.builtin.filters.dedup import Dedup
 from kdmesh.builtin.filters.length import Length
+from kdmesh.builtin.filters.offers import AnswerConfig
 from kdmesh.builtin.filters.pattern import Pattern
 from kdmesh.builtin.filters.perplexity import Perplexity
 from kdmesh.builtin.text_rules.best_of import BestOf
@@ -19,6 +20,7 @@ from kdmesh.contracts.text_rule import Candidate, Choice, TextRule
 __all__ = [
     "Agreement",
     "Answer",
+    "AnswerConfig",
     "BestOf",
     "Candidate",
     "Choice",

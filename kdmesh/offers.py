@@ -55,7 +55,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts", "given", "pairs")},
     "filters": {"needs": ("loss", "answers", "reward")},
-    "text_rules": {"needs": ("score",)},
+    "text_rules": {"needs": ("score",), "pairs": ("", "too", "only")},
 }
 """What a trait of an offer may name, by kind."""
 
@@ -278,11 +278,14 @@ class TextRuleOffer(Offer):
 
     ``needs``: `score`, what the metric says of each text that its setting ``metric`` names, more being better.
     ``reads``: it looks at further texts, those of the stream's `reads`; without, a mesh that has such is refused.
+    ``pairs``: it may also say which text is `rejected` in favour of the one that it chooses, and so makes pairs on a
+    stream with `pairs: true`; `only`: that is all it is for, and a stream without is refused.
     """
 
     kind: ClassVar[str] = "text_rules"
     needs: tuple[str, ...] = ()
     reads: bool = False
+    pairs: str = ""  # of: too, only
 
 
 @dataclass(frozen=True)

@@ -27,5 +27,7 @@ OFFERED = {
     ("samplers", "optuna"): "kdmesh-optuna",
     ("strategies", "okddip"): "kdmesh-gated",
     ("strategies", "one"): "kdmesh-gated",
+    ("text_rules", "declared"): "kdmesh-preference",
+    ("text_rules", "right_over_wrong"): "kdmesh-preference",
 }
 """By kind and name, the package."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
-    from kdmesh.spec import MetricRef
+    from kdmesh.spec import FilterRef, MetricRef, TextRuleRef
 
 ALONE = "prompts alone, which the data do not answer"
 ANSWERS = "data with answers (`text`, or an assistant's last turn)"
@@ -61,22 +61,24 @@ def _learned(plan: Plan, found: Checked, edge: Edge) -> None:
 
 
 def _filtered(plan: Plan, found: Checked) -> None:
-    """Filters compare with what the data answer: to every prompt, and not where that is hidden."""
+    """Filters and rules compare with what the data answer: to every prompt, and not where that is hidden."""
     texts, reasoning = found.table.x, plan.spec.text.reasoning
     marks = None if reasoning is None else (reasoning[0], reasoning[1])
     assert isinstance(texts, Texts)
     for name, spec in plan.spec.streams.items():
-        for field, ref in spec.filters.items():
+        rule: dict[str, FilterRef | TextRuleRef] = {} if spec.rule is None else {"rule": spec.rule}
+        for field, ref in {**spec.filters, **rule}.items():
             if not (setting := asks_known(ref, registry())):
                 continue
             where, stream = plan.at(f"streams.{name}.{field}"), found.streams[name]
-            what = f"{name!r} hides what the data answer, and filter {ref.name!r} compares with it"
+            who = f"{'rule' if field in rule else 'filter'} {ref.name!r}"
+            what = f"{name!r} hides what the data answer, and {who} compares with it"
             if stream.labelled:
                 said = ((row, parted(texts[row].answers(), marks)[1]) for row in stream.rows.tolist())
                 alone = next((row for row, answer in said if not answer.strip()), None)
                 if alone is None:
                     continue
-                what = f"{texts[alone].at or f'sample {alone}'} has no answer, and filter {ref.name!r} compares with it"
+                what = f"{texts[alone].at or f'sample {alone}'} has no answer, and {who} compares with it"
             raise MeshError(what, where=where, instead=f"{setting}: COLUMN, the data's column that has it")
 
 

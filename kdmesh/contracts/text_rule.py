@@ -35,10 +35,12 @@ class Choice:
 
     Attributes:
         chosen: the place of the chosen text among the candidates; None: the rule abstains.
-        why: the reason for which it abstains, under which that is counted: a few words, the same for each prompt.
+        why: the reason for which it abstains, or rejects none, under which that is counted: a few words, the same for
+            each prompt.
         told: what is kept beside the text, plain data: votes, dissent.
         counted: what else is counted, by a few words each: `ties broken`.
         text: what stands in place of the chosen text, where the rule makes one; None: the chosen text as it is.
+        rejected: the place of a text that is worse than the chosen one, for streams of pairs; None: none is.
     """
 
     chosen: int | None
@@ -46,6 +48,7 @@ class Choice:
     told: Mapping[str, Any] = field(default_factory=dict)
     counted: Sequence[str] = ()
     text: str | None = None
+    rejected: int | None = None
 
 
 class TextRule:

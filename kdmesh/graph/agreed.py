@@ -97,6 +97,7 @@ def refuse_agreed(plan: Plan, registry: Registry) -> None:
         if stream.rule is None:
             raise MeshError("nothing says how one text is made of several", where=where, instead="rule: vote")
         _rule(stream, registry, f"{where}.rule")
+        _pairs(stream, registry, where)
         if len(set(stream.consensus_of)) < len(stream.consensus_of):
             raise MeshError("a stream is named twice", where=f"{where}.consensus_of", instead="each once")
         if len(stream.consensus_of) == 1 and draws(plan.spec.streams[stream.consensus_of[0]]) == 1:
@@ -142,12 +143,35 @@ def _rule(stream: StreamSpec, registry: Registry, where: str) -> None:
                 raise MeshError(what, where=at, instead="metric: numeric_answer")
 
 
+def _pairs(stream: StreamSpec, registry: Registry, where: str) -> None:
+    """Where a rule says which text is better than which, and where it does not."""
+    assert stream.rule is not None
+    name, makes = stream.rule.name, registry.find("text_rules", stream.rule.name).pairs
+    if not stream.pairs and makes == "only":
+        what = f"rule {name!r} says which text is better than which, and one is learned of a stream without pairs"
+        raise MeshError(what, where=f"{where}.rule", instead="pairs: true, or best_of")
+    if stream.pairs and not makes:
+        fit = [one.name for one in registry.offers("text_rules") if one.pairs]
+        what = f"rule {name!r} rejects none of the texts, so that there are no pairs"
+        raise MeshError(what, where=f"{where}.rule", instead=" or ".join(fit))
+    if stream.pairs and stream.pairs is not True:
+        what = f"rule {name!r} says which of the texts is chosen and which rejected, and no filter is asked"
+        raise MeshError(what, where=f"{where}.pairs", instead="pairs: true")
+    for field in ("measured", "reward") if stream.pairs else ():
+        if getattr(stream, field):
+            what = f"these are pairs, of which `{field}` says nothing"
+            raise MeshError(what, where=f"{where}.{field}", instead="a stream of the same texts without `pairs`")
+
+
 def refuse_read(plan: Plan, name: str, stream: StreamSpec, other: str, at: str) -> None:
     """Raise MeshError where the texts of another stream cannot be those that go with the texts of this one."""
     read = plan.spec.streams.get(other)
     if read is None or read.prompts is None or read.generated_by is None:
         what = f"no agent writes texts on {other!r}"
         raise MeshError(what, where=at, instead="a stream with `generated_by` and `prompts`; columns need no `reads`")
+    if read.pairs is True:
+        what = f"{other!r} has pairs of texts, and {name!r} reads one text"
+        raise MeshError(what, where=at, instead="the streams that the pairs are made of")
     if read.prompts != stream.prompts:
         what = f"{other!r} answers the prompts of {read.prompts!r}, and {name!r} those of {stream.prompts!r}"
         raise MeshError(what, where=at, instead="streams with the same prompts")

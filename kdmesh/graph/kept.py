@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.nodes import labelled
 from kdmesh.graph.served import is_served
-from kdmesh.spec import SamplingSpec
+from kdmesh.spec import FilterRef, SamplingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.offers import FilterOffer
     from kdmesh.plugins import Registry
-    from kdmesh.spec import FilterRef, MeshSpec, StreamSpec
+    from kdmesh.spec import MeshSpec, StreamSpec, TextRuleRef
 
 OUT, PAIRS = "leave it out", "pairs"
 
@@ -43,7 +43,7 @@ def refuse_filters(plan: Plan, registry: Registry) -> None:
             if stream.prompts is None:
                 what = "filters are of texts that an agent writes, and this stream has no prompts to answer"
                 raise MeshError(what, where=plan.at(f"streams.{name}.{field.partition('.')[0]}"), instead=OUT)
-            if field == PAIRS:
+            if field == PAIRS and stream.consensus_of is None:
                 _several(plan, name, stream, "pairs", where)
             if not ref.is_import:
                 offer: FilterOffer = registry.find("filters", ref.name, where)
@@ -93,11 +93,13 @@ def _served(plan: Plan, registry: Registry, stream: StreamSpec, ref: FilterRef, 
         raise MeshError(what, where=where, instead="of: an agent on this machine that is frozen")
 
 
-def asks_known(ref: FilterRef, registry: Registry) -> str:
-    """The setting with which a filter would not ask for the right answer of a prompt; "" where it asks for none."""
+def asks_known(ref: FilterRef | TextRuleRef, registry: Registry) -> str:
+    """The setting with which a filter, or a rule over texts, would not ask for the right answer of a prompt; "" where
+    it asks for none."""
     if ref.is_import:
         return ""
-    settings = registry.find("filters", ref.name).config.model_validate(ref.settings)
+    kind, given = ("filters", ref.settings) if isinstance(ref, FilterRef) else ("text_rules", ref.config)
+    settings = registry.find(kind, ref.name).config.model_validate(given)
     setting: str = getattr(settings, "known", lambda: "")()
     return setting
 

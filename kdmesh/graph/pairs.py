@@ -52,7 +52,7 @@ def _stream(plan: Plan, stream: StreamSpec, where: str) -> None:
     if plan.task.outputs != "vocabulary":
         what = f"only language models read two answers to a prompt, and this mesh has task {plan.task.name}"
         raise MeshError(what, where=f"{where}.pairs", instead="task: language_modelling, or leave it out")
-    if (stream.prompts is None) != (stream.pairs is True):
+    if stream.consensus_of is None and (stream.prompts is None) != (stream.pairs is True):
         written = stream.prompts is not None
         what = "these texts are written, and are no pairs yet" if written else "the data say which answer is chosen"
         instead = "a filter that keeps what is chosen, and drops what is rejected" if written else "pairs: true"

@@ -28,15 +28,26 @@ if TYPE_CHECKING:
     from kdmesh.hosts.state import HostState
 
 LONG = "too long"
+UNPAIRED, SAME = "unpaired", "equal answers"
+"""Why there is no pair: nothing is rejected, or what is chosen says the same."""
+
+
+class Rejected(NamedTuple):
+    """The text that is the worse one of a pair: the tokens of its answer, and as filters see it."""
+
+    ids: list[int]
+    text: WrittenText
 
 
 class Agreed(NamedTuple):
-    """What a rule made for one prompt: the text, why there is none ("": there is), and what is kept of the vote."""
+    """What a rule made for one prompt: the text, why there is none ("": there is), what is kept of the vote, and, where
+    there is a pair, what is rejected."""
 
     text: WrittenText
     why: str
     told: dict[str, Any]
     counted: list[str]
+    rejected: Rejected | None = None
 
 
 class Source:
@@ -67,7 +78,7 @@ class Agreeing:
         spec = host.plan.spec.streams[stream]
         assert spec.rule is not None and spec.consensus_of is not None
         self._ref, self._where = spec.rule, f"streams.{stream}.rule"
-        self._remembered = spec.history is not None
+        self._remembered, self._pairs = spec.history is not None, spec.pairs is True
         self._prompt = Asking(self._encoder, table, None, agent)
         self._sources = [Source(host, name, stream) for name in spec.consensus_of]
         self._read = {key: Source(host, name, stream) for key, name in (spec.reads or {}).items()}
@@ -96,8 +107,9 @@ class Agreeing:
         found, self.agreed = [], []
         for one in asked:
             prompt, (ids, agreed) = self._prompt(one.sample), self._one(one)
-            if len(prompt) + len(ids) > self._encoder.max_length:
-                ids, agreed = [], agreed._replace(why=LONG)
+            longest = max(len(ids), 0 if agreed.rejected is None else len(agreed.rejected.ids))
+            if len(prompt) + longest > self._encoder.max_length:
+                ids, agreed = [], agreed._replace(why=LONG, rejected=None)
             found.append((prompt + ids, len(prompt)))
             self.agreed.append(agreed)
         return found
@@ -122,14 +134,27 @@ class Agreeing:
         if choice.chosen is None:
             none = replace(texts[0].text, text="", tokens=0, ended=False, draw=0)
             return [], Agreed(none, choice.why, {**told, "from": None}, list(choice.counted))
-        source, ids, text = given[choice.chosen]
-        told["from"] = {"stream": source.name, "agent": source.agent, "draw": text.draw}
-        if choice.text is not None or source.encoder.key != self._encoder.key:
-            said = text.text if choice.text is None else choice.text
+        told["from"] = _who(*given[choice.chosen])
+        ids, text = self._taken(*given[choice.chosen], choice.text)
+        why, rejected = "", None
+        if self._pairs:
+            why, rejected = choice.why or UNPAIRED, None
+            if choice.rejected is not None:
+                rejected = Rejected(*self._taken(*given[choice.rejected], None))
+                told["rejected"] = {**_who(*given[choice.rejected]), "text": rejected.text.text}
+                why, rejected = (SAME, None) if rejected.text.text == text.text else ("", rejected)
+        return ids, Agreed(replace(text, draw=0), why, told, list(choice.counted), rejected)
+
+    def _taken(
+        self, source: Source, ids: list[int], text: WrittenText, said: str | None
+    ) -> tuple[list[int], WrittenText]:
+        """A text in the tokens of this stream; ``said``: what stands in its place."""
+        if said is not None or source.encoder.key != self._encoder.key:
+            said = text.text if said is None else said
             ids = list(self._encoder.tokenizer(said, add_special_tokens=False)["input_ids"])
             text = replace(text, text=said, tokens=len(ids))
             ids += self._ends[:1] if text.ended else []
-        return ids, Agreed(replace(text, draw=0), "", told, list(choice.counted))
+        return ids, text
 
     def _chosen(self, texts: list[Candidate], read: dict[str, list[WrittenText]]) -> Choice:
         """What the rule says, checked; where it raises, of which prompt."""
@@ -142,6 +167,11 @@ class Agreeing:
         return found
 
 
+def _who(source: Source, ids: list[int], text: WrittenText) -> dict[str, Any]:
+    """Which text it is."""
+    return {"stream": source.name, "agent": source.agent, "draw": text.draw}
+
+
 def _said(texts: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Who said what, as a history keeps it."""
     return [{"stream": one.stream, "agent": one.agent, "draw": one.text.draw, "text": one.text.text} for one in texts]
@@ -152,8 +182,11 @@ def refuse_choice(found: object, texts: int) -> None:
     if not isinstance(found, Choice):
         raise ValueError(f"it gave {type(found).__name__}, not a Choice")
     place = found.chosen
-    if place is not None and (isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < texts):
-        raise ValueError(f"it chose {place!r:.40} among {texts} texts, which are counted from 0")
+    for doing, one in (("chose", place), ("rejected", found.rejected)):
+        if one is not None and (isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < texts):
+            raise ValueError(f"it {doing} {one!r:.40} among {texts} texts, which are counted from 0")
+    if found.rejected is not None and found.rejected == place:
+        raise ValueError(f"it rejected text {place}, which it chose")
     if found.text is not None and (place is None or not isinstance(found.text, str)):
         raise ValueError("it gives a text where it abstains, or one that is none")
     if place is None and not (isinstance(found.why, str) and found.why):

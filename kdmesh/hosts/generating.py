@@ -7,10 +7,12 @@ from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.hosts.agreeing import Agreeing
 from kdmesh.hosts.gates import OpenOrShut
-from kdmesh.hosts.keeping import Keeping, token_losses
+from kdmesh.hosts.keeping import Keeping, against, token_losses
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rewarding import UNKNOWN, Rewarding
 from kdmesh.hosts.rollouts import ONCE, Asked, Rollouts, parts_of
@@ -107,8 +109,6 @@ class Copied:
 
     def write(self, agent: Agent, asked: Sequence[Asked], rows: int) -> list[tuple[list[int], int]]:
         """What stands in the data; at least the last token is learned."""
-        import torch
-
         found = []
         for one in asked:
             tokens = self._reading.encoded(agent.name, torch.tensor([one.sample])).whole()
@@ -191,10 +191,12 @@ class _Sorted(NamedTuple):
     """Texts as they were written, as filters saw them, why each is dropped, what is told of each, and what crosses.
 
     ``votes``: what a rule made of each; ``verdicts``: how right each is; ``likely``: how likely its tokens were;
-    ``rivals``: of pairs. None: nobody asks.
+    ``rivals``: of pairs. None: nobody asks. Of pairs that a rule made, what is rejected stands after all ``texts`` that
+    the steps have; ``samples``: of all.
     """
 
     texts: list[tuple[list[int], int]]
+    samples: Tensor
     said: list[WrittenText]
     why: list[str]
     votes: list[Agreed] | None
@@ -246,8 +248,8 @@ class _Generation:
         said, why, verdicts = found.said, found.why, found.verdicts
         rewards = None if verdicts is None else [one.total for one in verdicts]
         crosses = given, rewards, found.likely, found.rivals
-        kept = [not reason for reason in why]
-        value = context.values[op] = parts_of(found.texts, self._stream.rows[due], kept, *crosses)
+        kept = [not reason for reason in why] + [False] * (len(found.texts) - len(why))
+        value = context.values[op] = parts_of(found.texts, found.samples, kept, *crosses)
         keep(self._host, op, step, value)
         told = said, why, found.votes or repeat(None), verdicts or repeat(None)
         lines = [_line(*one) for one in zip(*told)]  # noqa: B905
@@ -273,16 +275,23 @@ class _Generation:
         if verdicts is not None:
             said = [replace(one, reward=of.total if of.known else None) for one, of in zip(said, verdicts, strict=True)]
         made = [] if agreed is None else [one.why for one in agreed]
-        why = self._keeping.sort(said, asked, texts, self._rows, made)
+        others = {at: one.rejected for at, one in enumerate(agreed or ()) if one.rejected is not None}
+        asked = [*asked, *(asked[at] for at in others)]
+        texts = [*texts, *((texts[at][0][: texts[at][1]] + one.ids, texts[at][1]) for at, one in others.items())]
+        every = [*said, *(one.text for one in others.values())]
+        why = self._keeping.sort(every, asked, texts, self._rows, made + [""] * len(others))
         if verdicts is not None:
             why = [reason or ("" if one.known else UNKNOWN) for reason, one in zip(why, verdicts, strict=True)]
         likely = None
         if self._likely:  # before its weights move
             losses = token_losses(self._host, self._op.node, texts, self._rows, self._heat)
             likely = [-one for one in losses]
-        rivals = self._keeping.pair(said, why, asked, texts, self._rows)
-        votes = None if agreed is None else list(agreed)
-        found = _Sorted(texts, said, why, votes, verdicts, likely, rivals)
+        if self._spec.pairs is True:
+            rivals: list[int] | None = against(why, [*others])
+        else:
+            rivals = self._keeping.pair(said, why, asked, texts, self._rows)
+        votes, samples = None if agreed is None else list(agreed), torch.tensor([one.sample for one in asked])
+        found = _Sorted(texts, samples, said, why, votes, verdicts, likely, rivals)
         if self._schedule.every is None:
             self._host.sorted[self._op.stream] = found
         return found

@@ -15,6 +15,7 @@ from kdmesh.contracts.filter import Filter
 from kdmesh.errors import FAULTS, MeshError, RunFailed, text_of
 from kdmesh.graph.kept import keys
 from kdmesh.graph.reach import readers, sources
+from kdmesh.hosts.agreeing import UNPAIRED
 from kdmesh.hosts.read_texts import labels_of, read, spoken_by
 from kdmesh.imports import maker
 from kdmesh.signals.lazy import Lazy, dense
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from kdmesh.text.encoder import Encoder
 
 HELD = ("test", "validation")
-REJECTED, UNPAIRED = "rejected", "unpaired"
-"""Why texts are not kept where pairs are made: they are the worse of one, or in none."""
+REJECTED = "rejected"
+"""Why texts are not kept where pairs are made of them: they are the worse of one. Those in none are unpaired."""
 CHUNK = 2**24  # logits of losses that are made at a time
 
 Written = list[tuple[list[int], int]]
@@ -56,6 +57,21 @@ class _Step(NamedTuple):
     loss: str = ""
     answers: tuple[str, ...] = ()
     reward: bool = False
+
+
+def against(why: list[str], places: Sequence[int]) -> list[int]:
+    """By text, the place of the one that is rejected in its favour, -1 for others, where a rule made pairs.
+
+    ``why``: why each text is dropped; it then has those that are chosen alone, and a pair is dropped where either text
+    is. ``places``: of the texts in whose favour those at the end are rejected.
+    """
+    count = len(why) - len(places)
+    rivals = [-1] * len(why)
+    for number, at in enumerate(places, count):
+        why[at] = why[at] or (f"{why[number]}, of the {REJECTED}" if why[number] else "")
+        rivals[at] = -1 if why[at] else number
+    del why[count:]
+    return rivals
 
 
 class Keeping:

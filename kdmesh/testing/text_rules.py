@@ -92,10 +92,11 @@ class TextRuleContract(Alike):
     def told(self, thing: TextRule, given: Given) -> list[Any]:
         """The same as plain data."""
         one = self.choice(thing, given)
-        return [one.chosen, one.why, dict(one.told), list(one.counted)]
+        return [one.chosen, one.why, dict(one.told), list(one.counted), one.rejected]
 
     def small_mesh(self, offer: TextRuleOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
-        """One agent writes three streams of answers to sums, once, and another learns those that are chosen."""
+        """One agent writes three streams of answers to sums, once, and another learns those that are chosen, or, of a
+        rule that is for pairs alone, what a frozen third one says of both texts."""
         digits = [(one, other) for one in range(7) for other in range(7)]
         samples = [
             Sample(text=str(one + other), prompt=f"{one}+{other}=", at=f"sum {at}")
@@ -106,12 +107,19 @@ class TextRuleContract(Alike):
         streams: dict[str, Any] = dict.fromkeys((*STREAMS, *self.reads), written)
         read = {"reads": {name: name for name in self.reads}} if self.reads else {}
         streams["made"] = {"consensus_of": list(STREAMS), "rule": {offer.name: settings}, **read}
+        learned: dict[str, Any] = {"from": "labels", "objective": "ce"}
+        if offer.pairs == "only":
+            streams["made"]["pairs"] = True
+            learned = {"from": "c", "objective": "kl", "refresh": "step"}
         flows = [
             {"from": "labels", "to": "a", "objective": "ce"},
-            {"from": "labels", "to": "b", "objective": "ce", "stream": "made"},
+            {**learned, "to": "b", "stream": "made"},
         ]
         model = small.model(head="causal")
-        fields = small.mesh(("a", "b"), model, small.task(head="causal"), flows=flows, streams=streams)
+        names = ("a", "b", *(["c"] if offer.pairs == "only" else []))
+        fields = small.mesh(names, model, small.task(head="causal"), flows=flows, streams=streams)
+        if "c" in names:
+            fields["agents"]["c"]["update"] = "frozen"
         fields["data"] = {"dataset": "python:given", "test": 7, "validation": 0}
         return fields, Table(Texts(samples), None, classes=0, columns=columns)
 
@@ -156,6 +164,15 @@ class TextRuleContract(Alike):
             assert any(one is not None for one in found), (
                 "it abstains always: declare `chooses = False` if that is meant"
             )
+
+    def test_it_rejects_where_its_offer_says_so(self, offer: TextRuleOffer, settings: dict[str, Any]) -> None:
+        """A rule that makes pairs rejects some texts, and another one none; see ``chooses``."""
+        made = self.made(offer, settings)
+        found = [self.choice(made, one).rejected for number in range(3) for one in self.texts(offer, number)]
+        rejects = any(one is not None for one in found)
+        assert not rejects or offer.pairs, 'it rejects texts: declare `pairs="too"` in its offer'
+        if offer.pairs and self.chooses:
+            assert rejects, "its offer says that it makes pairs, and it rejects nothing"
 
     def test_it_remembers_nothing(self, offer: TextRuleOffer, settings: dict[str, Any]) -> None:
         """Asked again, it says the same, whatever it was asked in between: a run is resumed without it."""

@@ -37,15 +37,21 @@ class Answer(Filter):
         """By the answers."""
         return [self._right(one) for one in texts]
 
-    def _right(self, one: WrittenText) -> bool:
+    def said(self, one: WrittenText) -> object:
+        """What a text answers, as it is compared; None where it answers nothing."""
+        return self._compared(answers.extracted(self.pattern, one.answer))
+
+    def truth(self, one: WrittenText) -> object:
+        """The right answer to its prompt; None where a column does not say it."""
         known = one.known if self.column is None else one.columns[self.column]
-        said = answers.extracted(self.pattern, one.answer)
-        truth = answers.extracted(self.pattern, known) or known.strip()
-        if not truth and self.column is None:
+        found = answers.extracted(self.pattern, known) or known.strip()
+        if not found and self.column is None:
             raise ValueError("the data do not say what the answer is: name a `column` that does")
-        if said is None or not truth:
-            return False
-        if self.numeric:
-            value = answers.number(said)
-            return value is not None and value == answers.number(truth)
-        return said == truth
+        return self._compared(found)
+
+    def _right(self, one: WrittenText) -> bool:
+        truth = self.truth(one)
+        return truth is not None and self.said(one) == truth
+
+    def _compared(self, found: str | None) -> object:
+        return (answers.number(found) if self.numeric else found) if found else None

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from kdmesh.contracts.filter import WrittenText
     from kdmesh.contracts.text_rule import Candidate
 
-UNSCORED, LOW, SILENT, TIE = "not scored", "too low", "no verdict", "a tie"
+UNSCORED, LOW, SILENT, TIE, EQUAL = "not scored", "too low", "no verdict", "a tie", "equally good"
+FEW, DIFFER = "too few verdicts", "verdicts differ"
 OUTSIDE = "verdicts outside the form"
 
 
@@ -23,24 +24,35 @@ class BestOf(TextRule):
     ``metric``: the metric of texts, one that is a mean over them, whose value for a text is its score; a text that it
     does not count has none. Without one, the texts that the stream reads are verdicts: in each, ``verdict`` finds the
     name of a text, one of ``names``, by default `1`, `2`, ... in their order. A verdict in which it finds nothing, or
-    no such name, is outside the form: it chooses none, and is counted.
+    no such name, is outside the form: it chooses none, and is counted. Judges prefer what stands first, or last (Zheng
+    et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", 2023): with ``names`` by the name of what is read
+    one is asked in several orders, in each of which the texts have other names, and ``least: 2`` asks that both agree.
 
-    It abstains where no text is scored, or no verdict names one, and where the best score is below ``least``. Of
-    several that are best, the first is chosen, or none with ``ties: abstain``. Whose text is not scored is counted.
+    It abstains where no text is scored, or no verdict names one, and where the best score, or the most verdicts, are
+    below ``least``. Of several that are best, the first is chosen, or none with ``ties: abstain``. Whose text is not
+    scored is counted. Rejected is the first text with the lowest score, or the fewest verdicts, if that is lower.
     """
 
     def __init__(
-        self, metric: object, least: float | None, verdict: str | None, names: list[str] | None, ties: str
+        self,
+        metric: object,
+        least: float | None,
+        verdict: str | None,
+        names: list[str] | dict[str, list[str]] | None,
+        ties: str,
     ) -> None:
         self.verdict = None if verdict is None else answers.pattern(verdict)
         self.least, self.names, self.ties, self.judged = least, names, ties, metric is None
 
     def setup(self, columns: Collection[str], sources: Sequence[str], read: Collection[str]) -> None:
         """Refuse names of other texts, and a judge where none is asked or that is not there."""
-        if self.names is not None and len(self.names) != len(sources):
-            raise ValueError(f"{len(self.names)} names for {len(sources)} texts ({', '.join(sources)})")
+        for names in self.names.values() if isinstance(self.names, dict) else [self.names]:
+            if names is not None and len(names) != len(sources):
+                raise ValueError(f"{len(names)} names for {len(sources)} texts ({', '.join(sources)})")
         if self.judged and not read:
             raise ValueError("a judge's verdicts are read, and the stream has no `reads`: {judge: STREAM}")
+        if isinstance(self.names, dict) and {*self.names} != {*read}:
+            raise ValueError(f"it has names for {', '.join(self.names)}, and the stream reads {', '.join(read)}")
         if not self.judged and read:
             raise ValueError(f"texts are scored by a metric, and those under {', '.join(read)} are not looked at")
 
@@ -60,19 +72,28 @@ class BestOf(TextRule):
         first = [at for at, score in enumerate(scores) if score == best]
         told["tied"] = first if len(first) > 1 else []
         if self.least is not None and best < self.least:
-            return Choice(None, LOW, told, counted)
+            several = sum(score > 0 for score in known) > 1
+            return Choice(None, (DIFFER if several else FEW) if self.judged else LOW, told, counted)
         if len(first) > 1 and self.ties == "abstain":
             return Choice(None, TIE, told, counted)
-        return Choice(first[0], "", told, counted + ["ties broken"] * (len(first) > 1))
+        counted = counted + ["ties broken"] * (len(first) > 1)
+        rejected = scores.index(min(known)) if min(known) < best else None
+        return Choice(first[0], EQUAL if rejected is None else "", told, counted, rejected=rejected)
 
     def _verdicts(
         self, count: int, read: Mapping[str, Sequence[WrittenText]]
     ) -> tuple[list[float | None], dict[str, Any], list[str]]:
         """How many verdicts each text has, None where none has any; what was said; what was outside the form."""
-        names = self.names[:count] if self.names else [str(number + 1) for number in range(count)]
         said = [(judge, answers.extracted(self.verdict, one.answer)) for judge, texts in read.items() for one in texts]
-        votes = [sum(name == verdict for _, verdict in said) for name in names]
-        outside = [verdict for _, verdict in said if verdict not in names]
+        named = [self._named(judge, verdict, count) for judge, verdict in said]
+        votes = [named.count(at) for at in range(count)]
+        outside = [at for at in named if at is None]
         told = {"verdicts": [{"judge": judge, "verdict": verdict} for judge, verdict in said]}
         scores: list[float | None] = [float(one) if any(votes) else None for one in votes]
         return scores, told, [OUTSIDE] * len(outside)
+
+    def _named(self, judge: str, verdict: str | None, count: int) -> int | None:
+        """The place of the text that a verdict names, None where it names none."""
+        own = self.names[judge] if isinstance(self.names, dict) else self.names
+        names = own[:count] if own else [str(number + 1) for number in range(count)]
+        return names.index(verdict) if verdict in names else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,15 +44,24 @@ class JoinedConfig(Config):
     between: str = Field("\n", description="stands between two texts")
 
 
+Orders = dict[str, Annotated[list[str], Field(min_length=2)]]
+
+
 class BestOfConfig(Config):
     """Settings of `best_of`."""
 
     metric: MetricRef | None = Field(None, description="a metric of texts: the best is the one with its best value")
-    least: float | None = Field(None, description="least score of a text that is chosen; by default any")
+    least: float | None = Field(
+        None, description="least score of a text that is chosen, or how many verdicts it needs; by default any"
+    )
     verdict: str | None = Field(
         None, description="in place of a metric: a regular expression that finds, in what a judge says, a text's name"
     )
-    names: list[str] | None = Field(None, min_length=2, description="their names; by default `1`, `2`, ...")
+    names: Annotated[list[str], Field(min_length=2)] | Annotated[Orders, Field(min_length=1)] | None = Field(
+        None,
+        description="their names; by default `1`, `2`, ...; or, where judges see them in several orders, by the name "
+        "of what is read: {one: [A, B], other: [B, A]}",
+    )
     ties: Literal["abstain", "first"] = Field("first", description="where several are the best: none, or the first")
 
     _compiles = field_validator("verdict")(_regular)
@@ -61,11 +70,13 @@ class BestOfConfig(Config):
     def _one_way(self) -> Self:
         if (self.metric is None) == (self.verdict is None):
             raise ValueError("it needs `metric`, or `verdict`: the form of what a judge says")
-        for name in ("least",) if self.metric is None else ("names",):
-            if getattr(self, name) is not None:
-                raise ValueError(f"`{name}` is for " + ("scores of a metric" if self.metric is None else "verdicts"))
-        if self.names is not None and len(set(self.names)) < len(self.names):
-            raise ValueError("two texts of one name")
+        if self.metric is not None and self.names is not None:
+            raise ValueError("`names` is for verdicts")
+        if self.verdict is not None and self.least is not None and not (self.least >= 1 and self.least.is_integer()):
+            raise ValueError(f"`least` of verdicts is how many a text needs: 1 or more, and not {self.least:g}")
+        for names in self.names.values() if isinstance(self.names, dict) else [self.names or []]:
+            if len(set(names)) < len(names):
+                raise ValueError("two texts of one name")
         if self.metric is not None and self.metric.by:
             raise ValueError("`by` measures many texts, and a score is of one")
         return self
@@ -80,6 +91,7 @@ TEXT_RULES = [
         "Cobbe et al., Training Verifiers to Solve Math Word Problems, 2021",
         needs=("score",),
         reads=True,
+        pairs="too",
     ),
     TextRuleOffer(
         "joined",
@@ -93,5 +105,6 @@ TEXT_RULES = [
         VoteConfig,
         "the first text with the answer that most give (self-consistency, debate)",
         "Wang et al., Self-Consistency Improves Chain of Thought Reasoning in Language Models, 2023",
+        pairs="too",
     ),
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.filter import WrittenText
     from kdmesh.contracts.text_rule import Candidate
 
-NONE, TIE, FEW = "no answer", "a tie", "too few agree"
+NONE, TIE, FEW, ALL = "no answer", "a tie", "too few agree", "no dissent"
 
 
 class Vote(TextRule):
@@ -24,7 +24,7 @@ class Vote(TextRule):
     The answer is what ``pattern`` finds, by default the whole text; with ``numeric`` its last number. A text without an
     answer votes for none, and counts. It abstains where no text has an answer, where fewer than ``share`` of all texts
     give the most frequent one, and, with ``ties: abstain``, where another is as frequent; with ``ties: first`` the one
-    that came first wins then. Whose text has no answer is counted.
+    that came first wins then. Whose text has no answer is counted. Rejected is the first text with another answer.
     """
 
     def __init__(self, pattern: str | None, numeric: bool, share: float, ties: str) -> None:
@@ -52,7 +52,9 @@ class Vote(TextRule):
             for one, answer in zip(texts, said, strict=True)
             if answer != first[0]
         ]
-        return Choice(said.index(first[0]), told=told, counted=lost + ["ties broken"] * (len(first) > 1))
+        counted = lost + ["ties broken"] * (len(first) > 1)
+        rejected = next((at for at, answer in enumerate(said) if answer not in (None, first[0])), None)
+        return Choice(said.index(first[0]), ALL if rejected is None else "", told, counted, rejected=rejected)
 
     def _answer(self, text: str) -> str | None:
         """As it is counted: numbers that are equal as one."""

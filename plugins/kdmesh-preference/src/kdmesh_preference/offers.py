@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from kdmesh.offers import Config, ObjectiveOffer
-from pydantic import Field
+from kdmesh.filters import AnswerConfig
+from kdmesh.offers import Config, ObjectiveOffer, TextRuleOffer
+from kdmesh.strategies import Names
+from pydantic import Field, model_validator
 
 
 class _Margins(Config):
@@ -31,6 +33,29 @@ class DistilledConfig(_Margins):
     )
 
 
+class RightOverWrongConfig(AnswerConfig):
+    """Settings of `right_over_wrong`: those of the filter `answer`, and one more."""
+
+    silent: Literal["out", "wrong"] = Field(
+        "out", description="a text without an answer is in no pair; or is as good as a wrong one"
+    )
+
+
+class DeclaredConfig(Config):
+    """Settings of `declared`."""
+
+    chosen: Names = Field(description="the stream whose text is chosen; of several the first that says something")
+    rejected: str = Field(description="the stream whose text is rejected")
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.rejected in self.chosen:
+            raise ValueError(f"{self.rejected!r} would be chosen over itself")
+        if len(set(self.chosen)) < len(self.chosen):
+            raise ValueError("a stream is named twice")
+        return self
+
+
 OBJECTIVES = [
     ObjectiveOffer(
         "dpo",
@@ -49,5 +74,24 @@ OBJECTIVES = [
         "after Fisch et al., Robust Preference Optimization through Reward Model Distillation, 2025",
         needs=("pairs",),
         reduction="mean over pairs",
+    ),
+]
+
+TEXT_RULES = [
+    TextRuleOffer(
+        "declared",
+        "kdmesh_preference.declared:Declared",
+        DeclaredConfig,
+        "pairs in a declared order: the text of one stream over that of another",
+        "after Chen et al., Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models, 2024",
+        pairs="only",
+    ),
+    TextRuleOffer(
+        "right_over_wrong",
+        "kdmesh_preference.right_over_wrong:RightOverWrong",
+        RightOverWrongConfig,
+        "pairs of a right answer over a wrong one, of several agents or rounds",
+        "after Pang et al., Iterative Reasoning Preference Optimization, 2024",
+        pairs="only",
     ),
 ]

@@ -1,0 +1,44 @@
+"""Pairs in an order that is declared: what some agents say over what another does, teachers over their student, say.
+
+After Chen, Deng, Yuan, Ji and Gu, "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
+2024, who choose the data's answers over the student's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdmesh.filters import Choice, TextRule
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from kdmesh.filters import Candidate, WrittenText
+
+
+class Declared(TextRule):
+    """Chooses the text of the first stream in ``chosen`` that says something, and rejects that of ``rejected``.
+
+    It abstains where none of those that would be chosen says anything.
+    """
+
+    def __init__(self, chosen: list[str], rejected: str) -> None:
+        self.chosen, self.rejected = chosen, rejected
+
+    def setup(self, columns: Collection[str], sources: Sequence[str], read: Collection[str]) -> None:
+        """Refuse streams that are not there, and those of which nothing is said."""
+        named = [*self.chosen, self.rejected]
+        for name in named:
+            if name not in sources:
+                raise ValueError(f"{name!r} is none of the streams whose texts these are: {', '.join(sources)}")
+        for at, name in enumerate(sources):
+            if name not in named:
+                raise ValueError(f"texts of {name!r} are neither chosen nor rejected")
+            if name in sources[:at]:
+                raise ValueError(f"{name!r} has several texts to a prompt, and the first alone would be looked at")
+
+    def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
+        """By their streams."""
+        of = {one.stream: at for at, one in enumerate(texts)}
+        said = [of[name] for name in self.chosen if name in of and texts[of[name]].text.text]
+        return Choice(said[0], rejected=of.get(self.rejected)) if said else Choice(None, "nothing to choose")
